@@ -1,0 +1,48 @@
+"""captune: teach frozen vision and language models your images, and see the evidence.
+
+The public names are loaded when first used, so `import captune` is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from captune.errors import UserError
+    from captune.images import Photo, Skipped, find_photos, open_photo
+    from captune.models.load import load_model
+    from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
+
+_HOMES = {
+    "Photo": "captune.images",
+    "Prediction": "captune.zeroshot.classifier",
+    "Skipped": "captune.images",
+    "UserError": "captune.errors",
+    "ZeroShotClassifier": "captune.zeroshot.classifier",
+    "find_photos": "captune.images",
+    "load_model": "captune.models.load",
+    "open_photo": "captune.images",
+}
+
+__all__ = [
+    "Photo",
+    "Prediction",
+    "Skipped",
+    "UserError",
+    "ZeroShotClassifier",
+    "__version__",
+    "find_photos",
+    "load_model",
+    "open_photo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'captune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,130 @@
+"""The command line: `captune COMMAND`. One file a command: parse, call the library, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+import captune
+from captune.errors import UserError
+
+_NOT_COMMANDS = {"arguments", "terminal"}
+
+
+def command_names() -> list[str]:
+    """The commands are the modules of this package."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name not in _NOT_COMMANDS)
+
+
+def _command(name: str) -> ModuleType:
+    return import_module(f"captune.cli.{name}")
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands; with `only`, the other commands are named but left empty."""
+    parser = argparse.ArgumentParser(
+        prog="captune",
+        description="Teach frozen vision and language models your images, and see the evidence.",
+        epilog="captune COMMAND --help shows a command's options and examples.\n"
+        "A first try: captune demo",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"captune {captune.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name in command_names():
+        module = _command(name)
+        sub = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            epilog=f"examples:\n{module.EXAMPLES}" if module.EXAMPLES else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if only is None or only == name:
+            module.add_arguments(sub)
+            _add_common(sub)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("everywhere")
+    group.add_argument(
+        "--json", action="store_true", help="print one JSON object, and nothing else"
+    )
+    group.add_argument("--offline", action="store_true", help="never reach the network")
+    group.add_argument("--debug", action="store_true", help="show tracebacks and library messages")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, 2 for the user's mistake, 1 for ours, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    only = next((word for word in words if not word.startswith("-")), None)
+    parser = build_parser(only if only in command_names() else None)
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    arguments.words = words
+    _prepare(arguments)
+    try:
+        status: int = _command(arguments.command).run(arguments)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        if arguments.debug:
+            logging.getLogger("captune").exception("the user's mistake")
+        if arguments.json:
+            print(json.dumps({"command": arguments.command, "error": str(error)}))
+        _say(f"captune {arguments.command}: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say("\nstopped; what was computed is cached: run the same command again to go on")
+        return 130
+    except BrokenPipeError:
+        # `captune ... | head` closed the pipe: not an error, and nothing more can be printed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if arguments.debug:
+            raise
+        _say(
+            f"captune {arguments.command}: a bug in captune ({type(error).__name__}: {error}); "
+            "please report it with the output of --debug and of `captune env`"
+        )
+        return 1
+
+
+def _say(sentence: str) -> None:
+    print(sentence.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    """Set what must be set before a library is imported."""
+    for stream in (sys.stdout, sys.stderr):
+        # a file name that is not UTF-8 must not end a run when it is printed
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    level = logging.DEBUG if arguments.debug else logging.INFO
+    logger = logging.getLogger("captune")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(level)
+    if arguments.offline:
+        os.environ["CAPTUNE_OFFLINE"] = "1"
+        os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,0 +1,107 @@
+"""`captune classify`: recognise labels in photos that nothing was trained on."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import (
+    command_line,
+    console,
+    note,
+    print_json,
+    printable,
+    progress,
+    report_skipped,
+)
+from captune.options import ClassifyOptions
+
+if TYPE_CHECKING:
+    from captune.zeroshot.recording import ClassifyResult
+
+HELP = "recognise any labels in photos, without training"
+EXAMPLES = """  captune classify photos/ --labels cat,dog
+  captune classify photos/ --labels id2label.json --csv pred.csv
+  captune classify photos/ --labels id2label.json --truth from-name --out runs/zero-shot --top5 3
+  captune classify photos/ --labels names.txt --prompt openai-7 --ensemble mean
+  captune classify photos/ --labels names.txt --model open_clip:ViT-B-32/openai
+  find . -name '*.jpg' | captune classify - --labels cat,dog --json"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, ClassifyOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Classify, print, and write what was asked for."""
+    from captune.zeroshot.recording import classify_photos
+
+    options = read_options(ClassifyOptions, arguments)
+    result = classify_photos(
+        options,
+        command=command_line(arguments),
+        bar=partial(progress, quiet=arguments.json),
+        say=partial(note, quiet=arguments.json),
+    )
+    report_skipped(result.skipped, quiet=arguments.json)
+    if options.out is not None:
+        _draw(options, result)
+    if arguments.json:
+        print_json({"command": "classify", **result.summary()})
+    else:
+        _print_table(result)
+    return 0
+
+
+def _draw(options: ClassifyOptions, result: ClassifyResult) -> None:
+    """The page of the run, and the top-5 figures that were asked for."""
+    from captune.report.classification import write_page
+    from captune.report.figures import draw_top5
+    from captune.runs import read_run
+
+    assert options.out is not None
+    run = read_run(options.out)
+    page = options.out / "report.html"
+    write_page(run, page)
+    result.written["page"] = page
+    if options.top5:
+        figures = draw_top5(run, options.top5, seed=options.seed)
+        result.written["top-5 figures"] = figures[0].parent
+
+
+def _print_table(result: ClassifyResult) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    if result.shown:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("photo", "label", "", "next"):
+            table.add_column(heading)
+        for prediction in result.shown:
+            (best, share), *others = prediction.top(3)
+            table.add_row(
+                escape(printable(prediction.photo.name)),
+                escape(best),
+                f"{100 * share:.0f} %",
+                escape(", ".join(f"{name} {100 * p:.0f} %" for name, p in others)),
+            )
+        out.print(table)
+        if result.images > len(result.shown):
+            out.print(f"... and {result.images - len(result.shown)} more")
+    out.print(
+        f"{result.images} photos, {len(result.labels.names)} labels, model {escape(result.spec)}"
+    )
+    for prompt in result.prompts:
+        if prompt["accuracy"] is not None:
+            low, high = prompt["interval"]
+            name = prompt["template"] or "ensemble"
+            out.print(
+                f"accuracy {100 * prompt['accuracy']:.1f} %  "
+                f"(95 % {100 * low:.1f} to {100 * high:.1f})  {escape(name)}"
+            )
+    for what, path in result.written.items():
+        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)

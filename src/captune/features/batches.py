@@ -1,0 +1,59 @@
+"""A forward pass that fits: a batch that runs out of memory is halved, and so are the next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captune.errors import UserError
+from captune.models.image_text import Floats
+
+logger = logging.getLogger("captune")
+Item = TypeVar("Item")
+
+
+class FittingBatches:
+    """Encodes sequences in batches of at most `size`, which only ever becomes smaller."""
+
+    def __init__(self, size: int) -> None:
+        self.size = max(1, size)
+
+    def encode(self, items: Sequence[Item], forward: Callable[[Sequence[Item]], Tensor]) -> Floats:
+        """`forward` of all items, [n, d] float32, in as many pieces as memory asks for.
+
+        Raises UserError if not even one item fits.
+        """
+        parts: list[Floats] = []
+        done = 0
+        while done < len(items):
+            part = items[done : done + self.size]
+            try:
+                parts.append(forward(part).numpy())
+                done += len(part)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise UserError(
+                        "not enough memory for a batch of one; take a smaller model, "
+                        "--dtype float16, or --device cpu"
+                    ) from error
+                self.size = len(part) // 2
+                logger.warning("out of memory: going on with batches of %d", self.size)
+            # after the except block, where the failed pass no longer holds its tensors
+            if self.size < len(part) and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # CUDA has a class for it; Apple's GPUs and the CPU say it in words.
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    message = str(error).lower()
+    return "out of memory" in message or "can't allocate memory" in message

@@ -1,0 +1,191 @@
+"""The feature cache as the rest of captune sees it: nothing that goes wrong in it ends a run."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from captune.features.index import DamagedIndex, FeatureSpace
+from captune.features.store import DEFAULT_LIMIT_BYTES, FeatureStore
+from captune.models.store import cache_folder, locked
+
+logger = logging.getLogger("captune")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class SpaceUsage:
+    """What one space takes; spec is None where no run has said which model it was."""
+
+    space: FeatureSpace
+    spec: str | None
+    entries: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class CacheStatistics:
+    """size_bytes: the shards and the used part of the index, which is what the limit counts."""
+
+    folder: Path
+    size_bytes: int
+    limit_bytes: int
+    entries: int
+    shards: int
+    spaces: list[SpaceUsage]
+
+
+class FeatureCache:
+    """Arrays by key, shared by any number of processes and threads.
+
+    folder: None stands for `features` in captune's cache folder.
+    limit_bytes: None stands for what `set_limit` stored, 20 GB if nothing did.
+
+    A damaged index is replaced by an empty one. A folder that cannot be used, or a disk that is
+    full, costs one warning: what can be read is still found, and nothing more is written.
+    """
+
+    def __init__(self, folder: Path | None = None, limit_bytes: int | None = None) -> None:
+        self.folder = cache_folder() / "features" if folder is None else Path(folder)
+        self._given_limit = limit_bytes
+        self._lock = Lock()  # opening and giving up; the store has locks of its own
+        self._store: FeatureStore | None = None
+        self._writable = True
+        self._repaired = False
+        try:
+            self._store = FeatureStore(self.folder, limit_bytes)
+        except (OSError, sqlite3.Error, DamagedIndex) as error:
+            self._trouble(None, error)
+
+    @property
+    def limit_bytes(self) -> int:
+        """How much the cache may take on disk."""
+        default = DEFAULT_LIMIT_BYTES if self._given_limit is None else self._given_limit
+        return self._attempt(lambda store: store.limit_bytes, default)
+
+    def set_limit(self, limit_bytes: int) -> None:
+        """Keep at most so much from now on, in every process that is not given a limit."""
+        self._attempt(lambda store: store.index.set_limit(limit_bytes), None, writes=True)
+
+    def remember_model(self, weights_id: str, spec: str) -> None:
+        """Note which model a weights_id is, for people who look at the cache."""
+        self._attempt(lambda store: store.index.remember_model(weights_id, spec), None, writes=True)
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by key; what is missing or damaged is left out.
+
+        keys: name of a FeatureSpace, "/", sha256 of the content in hex. The arrays are read-only.
+        """
+        nothing: dict[str, NDArray[Any]] = {}
+        return self._attempt(lambda store: store.get_many(keys), nothing)
+
+    def put_many(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Store arrays by key: bytes, one fsync, one commit, whatever the number of arrays.
+
+        The fsync takes milliseconds, so callers put a batch at a time.
+        """
+        self._attempt(lambda store: store.put_many(arrays), None, writes=True)
+
+    def statistics(self) -> CacheStatistics:
+        """Sizes, in all and for each space, the largest first."""
+        empty = CacheStatistics(self.folder, 0, self.limit_bytes, 0, 0, [])
+        return self._attempt(self._statistics, empty)
+
+    def prune(self, limit_bytes: int | None = None) -> int:
+        """Drop what was least recently used until the limit holds; returns the bytes freed."""
+        return self._attempt(lambda store: store.prune(limit_bytes), 0, writes=True)
+
+    def clear(self) -> int:
+        """Drop everything that no running process is appending to; returns the bytes freed."""
+        return self._attempt(FeatureStore.clear, 0, writes=True)
+
+    def close(self) -> None:
+        """Let go of files and locks; a closed cache finds nothing and stores nothing."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+
+    def __enter__(self) -> FeatureCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _statistics(self, store: FeatureStore) -> CacheStatistics:
+        spaces = [SpaceUsage(*usage) for usage in store.index.usage()]
+        spaces.sort(key=lambda usage: -usage.size_bytes)
+        return CacheStatistics(
+            self.folder,
+            store.size_bytes(),
+            store.limit_bytes,
+            sum(usage.entries for usage in spaces),
+            len(store.index.shard_files()),
+            spaces,
+        )
+
+    def _attempt(
+        self,
+        action: Callable[[FeatureStore], Answer],
+        otherwise: Answer,
+        *,
+        writes: bool = False,
+    ) -> Answer:
+        store = self._store
+        if store is None or (writes and not self._writable):
+            return otherwise
+        try:
+            return action(store)
+        except (OSError, sqlite3.Error, DamagedIndex) as error:
+            self._trouble(store, error)
+            return otherwise
+
+    def _trouble(self, store: FeatureStore | None, error: Exception) -> None:
+        """Go on: with an empty index if this one is damaged, else without what does not work."""
+        with self._lock:
+            if store is not self._store:
+                return  # closed, or another thread has seen to it
+            if isinstance(error, DamagedIndex):
+                self._store = None
+                if store is not None:
+                    store.close()
+                if not self._repaired:
+                    self._repaired = True
+                    logger.warning(
+                        "the index of the feature cache %s is damaged (%s); starting an empty one",
+                        self.folder,
+                        error,
+                    )
+                    try:
+                        self._discard_index()
+                        self._store = FeatureStore(self.folder, self._given_limit)
+                        return
+                    except (OSError, sqlite3.Error, DamagedIndex) as again:
+                        error = again
+            if self._writable:
+                self._writable = False
+                logger.warning(
+                    "the feature cache %s cannot be used (%s); going on without writing to it",
+                    self.folder,
+                    error,
+                )
+
+    def _discard_index(self) -> None:
+        with locked(self.folder / "index.lock"):
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    (self.folder / f"index.sqlite{suffix}").unlink()

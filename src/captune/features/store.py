@@ -1,0 +1,222 @@
+"""Arrays on disk: append-only shards and the index that says where in them an array is.
+
+A row of the index is committed after the bytes that it points to are on disk, so a process may be
+killed at any point; a checksum in the row catches whatever happens to a shard afterwards.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.features.index import DamagedIndex, Form, Index, Place
+from captune.features.shards import Shard, ShardBusy, new_path
+from captune.models.store import locked
+
+DEFAULT_LIMIT_BYTES = 20 * 10**9
+_SHARD_BYTES = 256 * 2**20
+
+
+class FeatureStore:
+    """One open store; any number of processes and threads may have the same folder open.
+
+    limit_bytes: over it whole shards go, least recently used first; None stands for what
+        `index.set_limit` stored, 20 GB if nothing did.
+    Raises OSError and sqlite3.OperationalError where the folder or the disk does not allow what is
+    asked for, DamagedIndex where only a new index helps. Damage in a shard is no error: its arrays
+    are missing.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
+        self.folder = folder
+        self._given_limit = limit_bytes
+        self._write_lock = threading.RLock()  # taken before the lock of the index
+        self._writing: Shard | None = None
+        self._readers: dict[int, BinaryIO | None] = {}
+        self._used: set[int] = set()
+        self._shards.mkdir(parents=True, exist_ok=True)
+        # One process at a time switches to WAL and makes the tables.
+        with locked(folder / "index.lock"):
+            self.index = Index(folder / "index.sqlite")
+
+    @property
+    def _shards(self) -> Path:
+        return self.folder / "shards"
+
+    @property
+    def limit_bytes(self) -> int:
+        """How much the store may take on disk."""
+        if self._given_limit is not None:
+            return self._given_limit
+        stored = self.index.get_limit()
+        return DEFAULT_LIMIT_BYTES if stored is None else stored
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by key, read-only; missing and damaged ones are left out."""
+        wanted: dict[str, dict[bytes, str]] = {}
+        for key in keys:
+            space, _, content = key.rpartition("/")
+            wanted.setdefault(space, {})[bytes.fromhex(content)] = key
+        found = {}
+        with self.index.lock:
+            for space, contents in wanted.items():
+                for digest, place in self.index.find(space, list(contents)):
+                    array = self._read(place)
+                    if array is not None:
+                        found[contents[digest]] = array
+        return found
+
+    def put_many(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Store arrays by key: all bytes, one fsync, one commit, whatever the number of arrays."""
+        if not arrays:
+            return
+        forms = [Form(array.dtype, array.shape, array.nbytes) for array in arrays.values()]
+        data = [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
+        with self._write_lock:
+            for _ in range(2):  # the second time where somebody has dropped the shard meanwhile
+                if self._writing is None:
+                    self._writing = self._take_shard()
+                position = self._writing.append(b"".join(data))
+                rows = []
+                for key, form, part in zip(arrays, forms, data, strict=True):
+                    space, _, content = key.rpartition("/")
+                    place = Place(self._writing.number, position, form, zlib.crc32(part))
+                    rows.append((space, bytes.fromhex(content), place))
+                    position += len(part)
+                with self.index.changing():
+                    self._note_use()
+                    if self.index.touch_shards([self._writing.number]):
+                        self.index.add(rows)
+                        break
+                self._let_go()
+            if self._writing is not None and self._writing.end >= self._shard_bytes():
+                self._let_go()
+                self.prune()
+
+    def size_bytes(self) -> int:
+        """Bytes of the shards and of the used part of the index."""
+        size = self.index.size_bytes()
+        for file in self.index.shard_files().values():
+            with suppress(FileNotFoundError):
+                size += (self._shards / file).stat().st_size
+        return size
+
+    def prune(self, limit_bytes: int | None = None) -> int:
+        """Drop the shards least recently used until the limit holds; returns the bytes freed.
+
+        Shards that somebody is appending to stay. Files that the index does not know go.
+        """
+        limit = self.limit_bytes if limit_bytes is None else limit_bytes
+        with self._write_lock:
+            with self.index.changing():
+                self._note_use()
+            before = self.size_bytes()
+            known = self.index.shard_files()
+            for path in self._shards.glob("*.bin"):
+                if path.name not in known.values():
+                    with suppress(FileNotFoundError):
+                        before += path.stat().st_size
+                    self._drop(path, None)
+            for shard, file in known.items():
+                if self.size_bytes() <= limit:
+                    break
+                self._drop(self._shards / file, shard)
+            self.index.shrink()
+            return max(before - self.size_bytes(), 0)
+
+    def clear(self) -> int:
+        """Drop everything that nobody else is appending to; returns the bytes freed."""
+        with self._write_lock:
+            self._let_go()
+            return self.prune(limit_bytes=-1)
+
+    def close(self) -> None:
+        """Let go of files and locks."""
+        with self._write_lock, self.index.lock:
+            self._let_go()
+            if self._used:
+                # where nothing can be written there is nothing to note
+                with suppress(OSError, sqlite3.Error, DamagedIndex), self.index.changing():
+                    self._note_use()
+            for reader in self._readers.values():
+                if reader is not None:
+                    reader.close()
+            self._readers.clear()
+            self.index.close()
+
+    def _read(self, place: Place) -> NDArray[Any] | None:
+        if place.shard not in self._readers:
+            file = self.index.shard_files().get(place.shard)
+            try:
+                reader: BinaryIO | None = (
+                    None if file is None else (self._shards / file).open("rb", buffering=0)
+                )
+            except OSError:
+                reader = None
+            self._readers[place.shard] = reader
+        reader = self._readers[place.shard]
+        if reader is None:
+            return None
+        try:
+            reader.seek(place.position)
+            data = reader.read(place.form.size_bytes)
+        except (OSError, ValueError):  # a bad sector, or a position that makes no sense
+            return None
+        if len(data) != place.form.size_bytes or zlib.crc32(data) != place.checksum:
+            return None
+        self._used.add(place.shard)
+        return np.frombuffer(data, place.form.dtype).reshape(place.form.shape)
+
+    def _take_shard(self) -> Shard:
+        """A shard with room that nobody appends to, or a new one."""
+        for number, file in reversed(self.index.shard_files().items()):
+            path = self._shards / file
+            with suppress(FileNotFoundError, ShardBusy):
+                if path.stat().st_size < self._shard_bytes():
+                    shard = Shard(path)
+                    shard.number = number
+                    return shard
+        shard = Shard(new_path(self._shards))  # held before anybody can see it in the index
+        try:
+            shard.number = self.index.add_shard(shard.path.name)
+        except BaseException:
+            shard.close()
+            raise
+        return shard
+
+    def _drop(self, path: Path, shard: int | None) -> None:
+        """Forget a shard and delete its file, unless somebody is appending to it."""
+        with suppress(ShardBusy):
+            held = Shard(path)
+            try:
+                if shard is not None:
+                    self.index.drop_shard(shard)
+                    with self.index.lock:
+                        reader = self._readers.pop(shard, None)
+                        if reader is not None:
+                            reader.close()
+            except BaseException:
+                held.close()
+                raise
+            held.delete()
+
+    def _shard_bytes(self) -> int:
+        """Large enough for few files, small enough that dropping one leaves most of the rest."""
+        return max(1, min(_SHARD_BYTES, self.limit_bytes // 8))
+
+    def _let_go(self) -> None:
+        if self._writing is not None:
+            self._writing.close()
+            self._writing = None
+
+    def _note_use(self) -> None:
+        self.index.touch_shards(self._used)
+        self._used.clear()

@@ -1,0 +1,297 @@
+"""Folders, files, patterns and lists -> the photos to work on, each with a name that lasts."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TextIO
+
+from captune.errors import UserError
+
+ENDINGS = frozenset(
+    {"jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"}
+    | {"ppm", "pgm", "pbm", "pnm", "jp2", "avif", "avifs", "heic", "heif", "hif"}
+)
+_HIDDEN_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+_WAYS = "give a folder, image files, a pattern such as 'photos/*.jpg', or - for a list"
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One image file. `path == root / name`; the name has forward slashes on every system.
+
+    A name whose bytes are not UTF-8 keeps them as surrogate escapes (PEP 383): write it with
+    `errors="surrogateescape"`, or show it with `printable`.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that was asked for and left out: its name relative to the root, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """root: absolute. photos: sorted by name, code point by code point, so `1_10` before `1_2`."""
+
+    root: Path
+    photos: list[Photo]
+    skipped: list[Skipped]
+
+
+def printable(name: str) -> str:
+    """A file name for a terminal or a page: control characters and broken bytes become escapes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in name
+    )
+
+
+def find_photos(sources: Sequence[str | Path], stdin: TextIO | None = None) -> PhotoSet:
+    """The photos in folders, files, patterns and lists, each real file once, sorted by name.
+
+    sources: a folder stands for every image file under it, known by its ending; links are
+        followed, loops end, hidden files are left out without a word. A file is taken whatever
+        its ending. A pattern (`*`, `?`, `[...]`, `**` for any folders) is tried when no file has
+        that very name; what it matches counts like the content of a folder, unless the pattern
+        spells out an ending. "-" reads literal paths from `stdin`, separated by newlines, or by
+        NUL bytes where there is one; without `stdin` that is the program's own.
+    The root is the folder, or the common parent when there are several sources; a pattern counts
+    as the folder in front of its first wildcard.
+    Raises UserError when a source does not exist or no photo was found at all.
+    """
+    search = _Search()
+    given = [os.fspath(source) for source in sources]
+    for source in given:
+        if source == "-":
+            search.add_list(_listed(stdin))
+        else:
+            search.add(source)
+    if not search.files:
+        raise UserError(search.why_nothing(given))
+    return search.result()
+
+
+class _Search:
+    """Collects absolute paths, then names them relative to what all of them share.
+
+    A million paths stay plain strings until the last step.
+    """
+
+    def __init__(self) -> None:
+        self.bases: set[str] = set()
+        self.files: dict[str, str] = {}  # real path -> the path it is called by
+        self.skipped: dict[str, str] = {}
+        self.other_files = 0
+
+    def add(self, source: str) -> None:
+        path = source if os.path.lexists(source) else os.path.expanduser(source)
+        if os.path.lexists(path):
+            self.add_existing(path)
+        elif glob.has_magic(path):
+            self.add_pattern(path)
+        else:
+            raise UserError(f"{_quoted(source)} {_why_missing(path)}; {_WAYS} on standard input.")
+
+    def add_existing(self, path: str) -> None:
+        path = _absolute(path)
+        if os.path.isdir(path):
+            self.bases.add(path)
+            self.add_by_ending(self.walk(path))
+        else:
+            self.bases.add(os.path.dirname(path))
+            self.add_file(path, os.path.realpath(path))
+
+    def add_list(self, paths: Iterable[str]) -> None:
+        """A listed path that is gone is skipped and named: the rest of a long list goes on."""
+        for path in paths:
+            if os.path.lexists(path):
+                self.add_existing(path)
+            else:
+                self.skipped[_absolute(path)] = "no such file"
+
+    def add_pattern(self, pattern: str) -> None:
+        parts = Path(pattern).parts
+        first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+        base = _absolute(os.path.join("", *parts[:first]) or os.curdir)
+        ending = os.path.splitext(parts[-1])[1]
+        spelled_out = bool(ending) and not glob.has_magic(ending)
+        found = False
+        for path, real in self.matches(base, parts[first:]):
+            found = True
+            if os.path.isdir(path):
+                self.add_by_ending(self.walk(path))
+            elif spelled_out:
+                self.add_file(path, real)
+            else:
+                self.add_by_ending([(path, real)])
+        if not found:
+            raise UserError(f"the pattern {_quoted(pattern)} matches nothing; {_WAYS}.")
+        self.bases.add(base)
+
+    def matches(self, base: str, parts: Sequence[str]) -> Iterator[tuple[str, str]]:
+        if "**" not in parts:
+            for match in glob.iglob(os.path.join(*parts), root_dir=base):
+                path = _absolute(os.path.join(base, match))
+                yield path, os.path.realpath(path)
+            return
+        # glob.glob(recursive=True) would follow two looping links 2**40 times.
+        for path, real in self.walk(base):
+            if _matches(_name(path, base).split("/"), parts):
+                yield path, real
+
+    def walk(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Every visible file below, with its real path; linked folders last: names avoid links."""
+        folders = [(folder, os.path.realpath(folder))]
+        linked: list[str] = []
+        walked: set[str] = set()
+        while folders or linked:
+            if folders:
+                current, real = folders.pop()
+            else:
+                current = linked.pop(0)
+                real = os.path.realpath(current)
+            if real in walked:
+                continue
+            walked.add(real)
+            try:
+                with os.scandir(current) as entries:
+                    listing = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                self.skipped[current] = why(error)
+                continue
+            for entry in listing:
+                if entry.name.startswith(".") or entry.name in _HIDDEN_FOLDERS:
+                    continue
+                try:
+                    is_folder, is_link = entry.is_dir(), entry.is_symlink()
+                except OSError as error:
+                    self.skipped[entry.path] = why(error)
+                    continue
+                if is_folder and is_link:
+                    linked.append(entry.path)
+                    continue
+                if is_link:
+                    real_entry = os.path.realpath(entry.path)
+                else:
+                    real_entry = entry.path if real == current else os.path.join(real, entry.name)
+                if is_folder:
+                    folders.append((entry.path, real_entry))
+                else:
+                    yield entry.path, real_entry
+
+    def add_by_ending(self, paths: Iterable[tuple[str, str]]) -> None:
+        for path, real in paths:
+            if os.path.splitext(path)[1][1:].lower() in ENDINGS:
+                self.add_file(path, real)
+            else:
+                self.other_files += 1
+
+    def add_file(self, path: str, real: str) -> None:
+        if path == real:
+            self.files[real] = path
+        else:
+            self.files.setdefault(real, path)
+
+    def result(self) -> PhotoSet:
+        try:
+            root = os.path.commonpath(self.bases)
+        except ValueError:
+            raise UserError(
+                "the photos lie on different drives; give those of one drive at a time."
+            ) from None
+        photos = [Photo(Path(path), _name(path, root)) for path in self.files.values()]
+        photos.sort(key=lambda photo: photo.name)
+        skipped = [
+            Skipped(_name(path, root), reason) for path, reason in sorted(self.skipped.items())
+        ]
+        return PhotoSet(Path(root), photos, skipped)
+
+    def why_nothing(self, sources: Sequence[str]) -> str:
+        if not sources:
+            return f"no photos were given; {_WAYS} on standard input."
+        given = "standard input" if sources[0] == "-" else _quoted(sources[0])
+        if len(sources) > 1:
+            given += f" (and {len(sources) - 1} more)"
+        if self.skipped:
+            path, reason = next(iter(self.skipped.items()))
+            more = f" ({len(self.skipped)} such places)" if len(self.skipped) > 1 else ""
+            return f"no photos in {given}: {printable(path)}: {reason}{more}."
+        if self.other_files:
+            files = "1 file" if self.other_files == 1 else f"{self.other_files} files"
+            return (
+                f"no photos in {given}: {files}, none with an image's ending (jpg,"
+                " png, webp, ...); name a file itself to try it whatever its ending."
+            )
+        return (
+            f"no photos in {given}: it is empty (hidden files do not count); {_WAYS} on standard"
+            " input."
+        )
+
+
+def _listed(stdin: TextIO | None) -> list[str]:
+    stdin = stdin or sys.stdin
+    binary = getattr(stdin, "buffer", None)
+    text = stdin.read() if binary is None else os.fsdecode(binary.read())
+    lines = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
+    return [line for line in lines if line]
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Part by part; `**` stands for any folders, and in the last place for any file below."""
+    if not patterns:
+        return not names
+    if patterns[0] == "**":
+        if len(patterns) == 1:
+            return bool(names)
+        return any(_matches(names[start:], patterns[1:]) for start in range(len(names)))
+    return bool(names) and fnmatch(names[0], patterns[0]) and _matches(names[1:], patterns[1:])
+
+
+def _absolute(path: str) -> str:
+    """Absolute without resolving links, except where `..` makes the spelling ambiguous."""
+    if os.pardir in Path(path).parts:
+        folder, name = os.path.split(path.rstrip(os.sep))
+        if name in (os.curdir, os.pardir):
+            return os.path.realpath(path)
+        return os.path.join(os.path.realpath(folder), name)
+    return os.path.abspath(path)
+
+
+def _name(path: str, root: str) -> str:
+    start = root.rstrip(os.sep) + os.sep
+    return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
+
+
+def _quoted(source: str) -> str:
+    return f"'{printable(source)}'"
+
+
+def _why_missing(path: str) -> str:
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return "lies in a folder that may not be read"
+    except (OSError, ValueError):
+        pass
+    return "does not exist"
+
+
+def why(error: OSError) -> str:
+    """An operating system's refusal as a short phrase."""
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (error.strerror or type(error).__name__).lower()

@@ -1,0 +1,1 @@
+"""A model spec -> weights, preprocessing, tokenizer and content hash as one value."""

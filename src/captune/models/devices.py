@@ -1,0 +1,54 @@
+"""Where a model runs and at which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from captune.errors import UserError
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """auto, cpu, cuda, cuda:N or mps -> a device that is there.
+
+    auto: CUDA if there is one, then Apple's MPS, then the CPU.
+    Raises UserError for a device that this machine, or this build of PyTorch, does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdecimal()):
+        raise UserError(f"device {name!r} is not known; expected auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            why = "no GPU was found" if torch.version.cuda else "this PyTorch is built without CUDA"
+            raise UserError(
+                f"device {name!r}: {why}; use --device cpu, or auto to take what is there"
+            )
+        if index and int(index) >= torch.cuda.device_count():
+            raise UserError(
+                f"device {name!r}: this machine has {torch.cuda.device_count()} GPU, counted from 0"
+            )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError(
+            f"device {name!r}: needs an Apple GPU; use --device cpu, or auto to take what is there"
+        )
+    return torch.device(name)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """auto, float32, float16 or bfloat16 -> the dtype of weights and activations on `device`.
+
+    auto: float32 on a CPU, where half precision is slower and seldom native; float16 on a GPU, the
+    precision CLIP was trained and released in, with eight times bfloat16's resolution (features
+    move by about 1e-3 of their length, not 1e-2). Models whose activations overflow float16 need
+    bfloat16 or float32 by name.
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if name not in _DTYPES:
+        raise UserError(f"dtype {name!r} is not known; expected auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]

@@ -1,0 +1,318 @@
+"""transformers models with get_image_features: CLIP, SigLIP, SigLIP 2 and their relatives.
+
+A folder (or repository) in the layout of save_pretrained: config.json, weights, preprocessor_config
+(or processor_config) and tokenizer. Pixels and tokens are those of the folder's own processor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captune.errors import UserError
+from captune.models import hub
+from captune.models.encoders import ImageEncoder
+from captune.models.image_text import ImageTextModel, Scoring, normalise
+from captune.models.processor_pixels import PROCESSOR_FILES, image_transform, load_image_processor
+from captune.models.spec import ModelSpec
+from captune.models.texts import TextEncoder
+from captune.models.tokenizer_files import (
+    choose_tokenizer,
+    require_known_tokens,
+    tokenizer_files,
+)
+from captune.models.weights import (
+    digest_of,
+    digest_of_files,
+    refuse_torchscript,
+    speak_of_pickle,
+    weights_files,
+    weights_id_of_file,
+)
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# Families whose logits a test compares with transformers' own; any other is compared when it loads.
+_KNOWN_FAMILIES = {"clip", "siglip", "siglip2"}
+_SIGLIP_PADDING = "max_length"  # it reads a text at the last of 64 positions, padding or not
+
+
+def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageTextModel:
+    """Build the model of a folder or repository, with its processor, tokenizer and scoring.
+
+    Raises UserError for a folder that lacks a part, for weights that leave a parameter untrained and
+    for a model whose logits are no scaled cosine; Offline where a hub would have to be asked.
+    """
+    folder = _folder_of(spec)
+    files = weights_files(folder, _WEIGHTS)
+    for file in files:
+        refuse_torchscript(file)
+    speak_of_pickle(*files)
+    weights_id = weights_id_of_file(files)
+    with hub.closed():
+        model = _build(folder, spec)
+        processor = load_image_processor(folder)
+        transform, pixels_id = image_transform(processor)
+        has_text = hasattr(model, "get_text_features")
+        tokenize, tokenizer_id = _tokenizer(folder, model.config) if has_text else (None, "")
+    scoring = _scoring(model, spec) if has_text else None
+    image_side = _PatchesSide(model) if model.config.model_type == "siglip2" else _ImageSide(model)
+    if tokenize and scoring and model.config.model_type not in _KNOWN_FAMILIES:
+        _compare_with_own_logits(spec, model, image_side, transform, tokenize, scoring)
+    dimension = _dimension(image_side, transform)
+    model.to(device=device, dtype=dtype)
+
+    architecture = digest_of("hf", _without_paths(model.config.to_dict()))
+    text = None
+    if tokenize is not None:
+        text = TextEncoder(
+            module=_TextSide(model),
+            tokenize=tokenize,
+            text_id=f"{digest_of(weights_id, architecture)}-{tokenizer_id}",
+            dimension=dimension,
+            device=device,
+            dtype=dtype,
+        )
+    return ImageTextModel(
+        spec=spec.text,
+        weights_id=weights_id,
+        licence=hub.licence_of(folder),
+        image=ImageEncoder(
+            module=image_side,
+            transform=transform,
+            preprocessing_id=pixels_id,
+            weights_id=digest_of(weights_id, architecture),
+            dimension=dimension,
+            device=device,
+            dtype=dtype,
+        ),
+        text=text,
+        scoring=scoring,
+    )
+
+
+def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
+    """Put the repository of `spec` into a cache, out of `source` if given."""
+    if source is not None:
+        if spec.repo is None:
+            raise UserError(f"{spec.text}: already local; there is nothing to fetch")
+        return [hub.adopt(spec.repo, source, lambda names: _choose(names, str(source)))]
+    return [_folder_of(spec)]
+
+
+class _ImageSide(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return _pooled(self.model.get_image_features(pixel_values=pixels))
+
+
+class _PatchesSide(_ImageSide):
+    """SigLIP 2's NaFlex: the transform packs patches and their grid into one tensor a photo."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        packed = pixels[:, 0]  # [n, patches + 1, patch dimension]
+        patches, grid = packed[:, :-1], packed[:, -1, :4].round().long()
+        shapes = torch.stack((grid[:, 0] * 128 + grid[:, 1], grid[:, 2] * 128 + grid[:, 3]), dim=1)
+        positions = torch.arange(patches.shape[1], device=pixels.device)
+        mask = (positions < shapes.prod(dim=1, keepdim=True)).int()
+        return _pooled(
+            self.model.get_image_features(
+                pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shapes
+            )
+        )
+
+
+class _TextSide(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **tokens: Tensor) -> Tensor:
+        return _pooled(self.model.get_text_features(**tokens))
+
+
+def _pooled(features: Any) -> Tensor:
+    """The projected vector: transformers 5 returns it inside an output object, earlier ones bare."""
+    vector = features if isinstance(features, Tensor) else features.pooler_output
+    if not isinstance(vector, Tensor) or vector.ndim != 2:
+        raise UserError("this model's features are not one vector an input; it cannot be compared")
+    return vector
+
+
+def _folder_of(spec: ModelSpec) -> Path:
+    if spec.folder is not None:
+        _choose(sorted(path.name for path in spec.folder.iterdir()), str(spec.folder))
+        return spec.folder
+    repo = str(spec.repo)
+    return hub.repository(repo, lambda names: _choose(names, repo), spec.text)
+
+
+def _choose(names: Sequence[str], where: str) -> list[str]:
+    """What a model needs among `names`, or UserError naming the missing part."""
+    if "config.json" not in names:
+        raise UserError(f"{where}: has no config.json, so its architecture is unknown")
+    weights = next((name for name in _WEIGHTS if name in names), None)
+    if weights is None:
+        raise UserError(f"{where}: has no weights (expected model.safetensors)")
+    if not any(name in names for name in PROCESSOR_FILES):
+        raise UserError(
+            f"{where}: has no preprocessor_config.json, so size, mean and crop are unknown; "
+            "weights and preprocessing travel together: copy it there from where the model came"
+        )
+    chosen = ["config.json", weights, *(name for name in PROCESSOR_FILES if name in names)]
+    if weights.endswith(".index.json"):
+        suffix = "." + weights.split(".")[1]  # the index itself says which shards exist
+        chosen += [n for n in names if n.endswith(suffix) and "-of-" in n]
+    card = ["README.md"] if "README.md" in names else []
+    return [*chosen, *choose_tokenizer(names, where), *card]
+
+
+def _build(folder: Path, spec: ModelSpec) -> Any:
+    """The whole model, in float32 on the CPU, every parameter from the checkpoint."""
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config.return_dict = True
+        model, report = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, RuntimeError, OSError, ImportError) as error:
+        raise UserError(f"{spec.text}: transformers cannot build it ({_brief(error)})") from None
+    if not hasattr(model, "get_image_features"):
+        raise UserError(
+            f"{spec.text}: a model of type {config.model_type} has no get_image_features; expected "
+            "CLIP, SigLIP or a relative"
+        )
+    untrained = sorted(report["missing_keys"]) + [str(m) for m in report["mismatched_keys"]]
+    if untrained:
+        raise UserError(
+            f"{spec.text}: the weights leave {len(untrained)} parameters of {type(model).__name__} "
+            f"at random ({untrained[0]}, ...); this checkpoint is of another model"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _scoring(model: Any, spec: ModelSpec) -> Scoring:
+    """exp(logit_scale), or one over ALIGN's temperature; sigmoid where a bias was learnt with it."""
+    if isinstance(getattr(model, "logit_scale", None), Tensor):
+        scale = float(model.logit_scale.exp())
+    elif isinstance(getattr(model, "temperature", None), Tensor):
+        scale = 1.0 / float(model.temperature)
+    else:
+        raise UserError(
+            f"{spec.text}: its checkpoint has no logit scale to make a score of a cosine"
+        )
+    if isinstance(getattr(model, "logit_bias", None), Tensor):
+        return Scoring(scale, float(model.logit_bias), "sigmoid")
+    return Scoring(scale)
+
+
+def _tokenizer(folder: Path, config: Any) -> tuple[Any, str]:
+    """Texts -> the text side's tensors, padded and cut as the model's processor does."""
+    from transformers import AutoTokenizer
+
+    files = tokenizer_files(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    text_config = getattr(config, "text_config", None) or config
+    vocabulary = getattr(text_config, "vocab_size", None)
+    options: dict[str, Any] = {"padding": True, **_processor_defaults(config)}
+    if "siglip" in config.model_type:
+        options["padding"] = _SIGLIP_PADDING
+    positions = getattr(text_config, "max_position_embeddings", None)
+    lengths = (options.get("max_length"), tokenizer.model_max_length, positions)
+    known = [length for length in lengths if length is not None and length < 1_000_000]
+    if not known:
+        raise UserError(
+            f"{folder}: neither config.json nor the tokenizer says how long a text may be; add "
+            "model_max_length to tokenizer_config.json"
+        )
+    options |= {"truncation": True, "max_length": min(known)}
+
+    def tokenize(texts: Sequence[str]) -> Mapping[str, Tensor]:
+        tokens = dict(tokenizer(list(texts), return_tensors="pt", **options))
+        require_known_tokens(tokens["input_ids"], vocabulary, str(folder))
+        return tokens
+
+    return tokenize, digest_of(digest_of_files(files), options)
+
+
+def _processor_defaults(config: Any) -> dict[str, Any]:
+    """The padding that a family's processor class prescribes (ALIGN: always 64 tokens)."""
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    try:
+        processor = PROCESSOR_MAPPING[type(config)]
+    except KeyError:
+        return {}
+    stated = getattr(processor, "text_kwargs", None)
+    if not isinstance(stated, dict):  # transformers before 5.20 kept it one level deeper
+        kwargs = getattr(processor, "valid_processor_kwargs", None)
+        stated = (getattr(kwargs, "_defaults", None) or {}).get("text_kwargs", {})
+    return dict(stated)
+
+
+def _compare_with_own_logits(
+    spec: ModelSpec,
+    model: Any,
+    image_side: nn.Module,
+    transform: Any,
+    tokenize: Any,
+    scoring: Scoring,
+) -> None:
+    """Raise UserError unless scaled cosines equal the model's own logits for a picture and texts."""
+    pixels = transform(_noise())[None]
+    tokens = tokenize(["a photo of a cat", "two dogs"])
+    try:
+        with torch.inference_mode():
+            own = model(pixel_values=pixels, **tokens).logits_per_image.numpy()
+            image, text = image_side(pixels).numpy(), _TextSide(model)(**tokens).numpy()
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise UserError(
+            f"{spec.text}: a model of type {model.config.model_type} does not compare one picture "
+            f"with one text ({_brief(error)})"
+        ) from None
+    ours = normalise(image) @ normalise(text).T * scoring.logit_scale + scoring.logit_bias
+    if not np.allclose(ours, own, atol=1e-3 * max(1.0, abs(scoring.logit_scale))):
+        raise UserError(
+            f"{spec.text}: a model of type {model.config.model_type} does not score by a scaled "
+            "cosine, the only way captune compares picture and text"
+        )
+
+
+@torch.inference_mode()
+def _dimension(image_side: nn.Module, transform: Any) -> int:
+    return int(image_side(transform(_noise())[None]).shape[-1])
+
+
+def _noise() -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((500, 400))
+
+
+def _without_paths(config: dict[str, Any]) -> str:
+    kept = {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,367 @@
+"""open_clip models: NAME/TAG of its list, a folder or repository in its layout, or a tag's FILE.
+
+The architecture comes from open_clip's config, and what training decided beyond it (activation,
+mean, interpolation, resize mode) from the tag, or from the folder's open_clip_config.json. open_clip
+itself only warns when the two disagree about QuickGELU, and then computes another model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from captune.errors import MissingExtra, UserError
+from captune.models import hub
+from captune.models.encoders import ImageEncoder
+from captune.models.image_text import ImageTextModel, Scoring
+from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
+from captune.models.spec import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, ModelSpec, did_you_mean
+from captune.models.texts import TextEncoder
+from captune.models.tokenizer_files import (
+    VOCABULARIES,
+    choose_tokenizer,
+    require_known_tokens,
+    tokenizer_files,
+)
+from captune.models.weights import (
+    digest_of,
+    digest_of_files,
+    refuse_torchscript,
+    speak_of_pickle,
+    tensor_shapes,
+    weights_files,
+    weights_id_of_file,
+)
+
+_CLIP_VOCABULARY = 49408  # of the tokenizer that open_clip carries with it
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Everything that a model is built from, all of it local."""
+
+    identifier: str  # what open_clip.create_model takes: NAME or local-dir:FOLDER
+    config: dict[str, Any]  # embed_dim, vision_cfg, text_cfg, ...
+    preprocess: dict[str, Any]
+    quick_gelu: bool
+    weights: Path
+    tokenizer: Path | None  # folder of a Hugging Face tokenizer; None: open_clip's own
+    licence: str | None = None
+
+
+def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageTextModel:
+    """Build the model that `spec` names, with its own preprocessing, tokenizer and scoring.
+
+    Raises UserError for an unknown name or tag and for weights that do not fit, Offline where a hub
+    would have to be asked, MissingExtra without open_clip.
+    """
+    source = _resolve(spec)
+    weights_id = weights_id_of_file(source.weights)
+    model = _build(source)
+    scoring = _scoring(model)
+    model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+    architecture = digest_of("open_clip", source.config, source.quick_gelu)
+    transform, pixels_id = _preprocessing(source, model.visual.image_size)
+    tokenize, tokenizer_id = _tokenizer(source)
+    dimension = int(source.config["embed_dim"])
+    return ImageTextModel(
+        spec=spec.text,
+        weights_id=weights_id,
+        licence=source.licence,
+        image=ImageEncoder(
+            module=_ImageSide(model),
+            transform=transform,
+            preprocessing_id=pixels_id,
+            weights_id=digest_of(weights_id, architecture),
+            dimension=dimension,
+            device=device,
+            dtype=dtype,
+        ),
+        text=TextEncoder(
+            module=_TextSide(model),
+            tokenize=tokenize,
+            text_id=f"{digest_of(weights_id, architecture)}-{tokenizer_id}",
+            dimension=dimension,
+            device=device,
+            dtype=dtype,
+        ),
+        scoring=scoring,
+    )
+
+
+def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
+    """Put weights and tokenizer of `spec` into the caches; returns the folders that hold them."""
+    if source is not None:
+        repo, choose = _repository_of(spec)
+        hub.adopt(repo, source, choose)
+    resolved = _resolve(spec)
+    return sorted({resolved.weights.parent, *filter(None, [resolved.tokenizer])})
+
+
+class _ImageSide(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.model.encode_image(pixels, normalize=False)  # type: ignore[operator]
+        return features
+
+
+class _TextSide(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, text: Tensor) -> Tensor:
+        features: Tensor = self.model.encode_text(text, normalize=False)  # type: ignore[operator]
+        return features
+
+
+def _library() -> Any:
+    try:
+        import open_clip
+    except ImportError:
+        raise MissingExtra("an open_clip: model", "openclip") from None
+    return open_clip
+
+
+def _resolve(spec: ModelSpec) -> _Source:
+    if spec.folder is not None:
+        return _from_folder(spec.folder, spec.folder, spec)
+    if spec.repo is not None:
+        repo, choose = _repository_of(spec)
+        return _from_folder(hub.repository(repo, choose, spec.text), Path(repo), spec)
+    return _from_tag(spec)
+
+
+def _from_tag(spec: ModelSpec) -> _Source:
+    config, tag = _entry(spec)
+    if spec.file is not None:
+        refuse_torchscript(spec.file)
+        weights, licence = spec.file, None
+    else:
+        repo, choose = _repository_of(spec)
+        folder = hub.repository(repo, choose, spec.text)
+        weights, licence = _weights_in(folder, tag), hub.licence_of(folder)
+    tokenizer_repo = config["text_cfg"].get("hf_tokenizer_name")
+    tokenizer = None
+    if tokenizer_repo:
+        tokenizer = hub.repository(
+            tokenizer_repo, lambda names: choose_tokenizer(names, tokenizer_repo), spec.text
+        )
+    # A tag states quick_gelu or leaves it to the architecture; it never takes it back.
+    quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
+    source = _Source(spec.name or "", config, tag, quick_gelu, weights, tokenizer, licence)
+    return _with_local_text_tower(source, spec)
+
+
+def _from_folder(folder: Path, shown: Path, spec: ModelSpec) -> _Source:
+    try:
+        stated = json.loads((folder / OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{shown}: has no {OPEN_CLIP_CONFIG}, which says architecture and preprocessing; "
+            "copy it there from where the weights came"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown / OPEN_CLIP_CONFIG}: not readable as JSON ({error})") from None
+    preprocess = stated.get("preprocess_cfg") or {}
+    config = stated.get("model_cfg") or {}
+    has_architecture = {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys()
+    if not has_architecture or not {"mean", "std"} <= preprocess.keys():
+        raise UserError(
+            f"{shown / OPEN_CLIP_CONFIG}: expected model_cfg, and preprocess_cfg with mean and "
+            "std; take the file that came with the weights"
+        )
+    weights = _weights_in(folder, {})
+    # open_clip takes a folder's tokenizer from the folder, whatever name the config carries.
+    tokenizer = folder if config["text_cfg"].get("hf_tokenizer_name") else None
+    source = _Source(
+        f"local-dir:{folder}",
+        config,
+        preprocess,
+        bool(config.get("quick_gelu", False)),
+        weights,
+        tokenizer,
+        hub.licence_of(folder),
+    )
+    return _with_local_text_tower(source, spec)
+
+
+def _with_local_text_tower(source: _Source, spec: ModelSpec) -> _Source:
+    """A text tower of transformers is named by repository: fetch its config as all files here."""
+    name = source.config["text_cfg"].get("hf_model_name")
+    if not name or Path(name).is_dir():
+        return source
+
+    def choose(names: Sequence[str]) -> list[str]:
+        if "config.json" not in names:
+            raise UserError(
+                f"{name}: has no config.json, which {spec.text} takes its text side from"
+            )
+        return ["config.json"]
+
+    folder = hub.repository(name, choose, spec.text)
+    text = {**source.config["text_cfg"], "hf_model_name": str(folder)}
+    return replace(source, config={**source.config, "text_cfg": text})
+
+
+def _entry(spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The architecture's config and the tag's, or UserError with the nearest name."""
+    open_clip = _library()
+    config = open_clip.get_model_config(spec.name)
+    if config is None:
+        pairs = [f"{name}/{tag}" for name, tag in open_clip.list_pretrained()]
+        given = f"{spec.name}/{spec.tag}" if spec.tag else str(spec.name)
+        near = did_you_mean(given, pairs if spec.tag else open_clip.list_models())
+        raise UserError(f"{spec.text}: open_clip has no model {spec.name!r}{near}")
+    tags = open_clip.list_pretrained_tags_by_model(spec.name)
+    tag = open_clip.get_pretrained_cfg(spec.name, spec.tag) if spec.tag else {}
+    if not tag:
+        given = f"no weights {spec.tag!r} for {spec.name}" if spec.tag else "weights not named"
+        near = did_you_mean(spec.tag, tags) if spec.tag else ""
+        raise UserError(
+            f"{spec.text}: {given}{near or '; write one of its tags'} "
+            f"(open_clip:{spec.name}/TAG with {', '.join(tags) or 'none in this version'})"
+        )
+    return config, dict(tag)
+
+
+def _repository_of(spec: ModelSpec) -> tuple[str, hub.Choose]:
+    """Where the hub keeps the weights, and which files of it are needed."""
+    if spec.repo is not None:
+        return spec.repo, lambda names: _choose_folder(names, str(spec.repo))
+    if spec.file is not None or spec.folder is not None:
+        raise UserError(f"{spec.text}: already local; there is nothing to fetch")
+    _, tag = _entry(spec)
+    repo, _, _ = tag.get("hf_hub", "").rpartition("/")
+    if not repo:
+        raise UserError(
+            f"{spec.text}: in no hub repository; fetch {tag.get('url')} and write {spec.text}@FILE"
+        )
+
+    def choose(names: Sequence[str]) -> list[str]:
+        for name in _weight_names(tag):
+            if name in names:
+                return [name, *(other for other in ("README.md",) if other in names)]
+        raise UserError(
+            f"{repo}: holds no weights of {spec.text} (expected {_weight_names(tag)[0]})"
+        )
+
+    return repo, choose
+
+
+def _choose_folder(names: Sequence[str], repo: str) -> list[str]:
+    weights = next((name for name in OPEN_CLIP_WEIGHTS if name in names), None)
+    if weights is None or OPEN_CLIP_CONFIG not in names:
+        raise UserError(f"{repo}: not an open_clip repository ({OPEN_CLIP_CONFIG} and weights)")
+    vocabularies = any(all(name in names for name in form) for form in VOCABULARIES)
+    tokenizer = choose_tokenizer(names, repo) if vocabularies else []
+    card = ["README.md"] if "README.md" in names else []
+    return [OPEN_CLIP_CONFIG, weights, *tokenizer, *card]
+
+
+def _weight_names(tag: Mapping[str, Any]) -> list[str]:
+    """Names to look for, safetensors first; a tag may name its own file."""
+    named = tag.get("hf_hub", "").rpartition("/")[2]
+    if not named:
+        return list(OPEN_CLIP_WEIGHTS)
+    return [str(Path(named).with_suffix(".safetensors")), named]
+
+
+def _weights_in(folder: Path, tag: Mapping[str, Any]) -> Path:
+    found = weights_files(folder, _weight_names(tag))
+    if not found:
+        raise UserError(f"{folder}: has no weights (expected {' or '.join(_weight_names(tag))})")
+    refuse_torchscript(found[0])
+    return found[0]
+
+
+def _build(source: _Source) -> Any:
+    """The model with its weights, in float32 on the CPU."""
+    open_clip = _library()
+    speak_of_pickle(source.weights)
+    try:
+        with hub.closed():
+            model = open_clip.create_model(
+                source.identifier,
+                load_weights=False,
+                pretrained_text=False,  # else transformers would fetch a tower's base weights
+                quick_gelu=source.quick_gelu,
+                text_cfg={**source.config["text_cfg"], "hf_model_pretrained": False},
+            )
+            expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+            open_clip.load_checkpoint(model, str(source.weights), strict=True, weights_only=True)
+    except (RuntimeError, TypeError, KeyError, ValueError, AttributeError, OSError) as error:
+        raise UserError(
+            f"{source.weights}: not the weights of {source.identifier} "
+            f"({' '.join(str(error).split())[:160]}); check name and tag"
+        ) from None
+    shapes = tensor_shapes(source.weights)
+    if "logit_bias" in expected and "logit_bias" not in shapes:
+        raise UserError(
+            f"{source.weights}: has no logit_bias, without which its sigmoid is a guess"
+        )
+    for name, shape in shapes.items():
+        # open_clip resizes position embeddings in silence; such a model was trained by nobody.
+        if name.endswith("positional_embedding") and expected.get(name, shape) != shape:
+            raise UserError(
+                f"{source.weights}: {name} is {shape}, but {source.identifier} has "
+                f"{expected[name]}; the weights are of another resolution or text length"
+            )
+    return model
+
+
+def _scoring(model: Any) -> Scoring:
+    scale = float(model.logit_scale.detach().float().exp())
+    if model.logit_bias is None:
+        return Scoring(scale)
+    activation: Literal["sigmoid"] = "sigmoid"  # only sigmoid training has a bias to learn
+    return Scoring(scale, float(model.logit_bias.detach().float()), activation)
+
+
+def _preprocessing(source: _Source, image_size: Any) -> tuple[Any, str]:
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    # Old folders state only mean and std: the rest is then bicubic and shortest, the format's words
+    # for what was the only way when they were written.
+    settings = merge_preprocess_dict(PreprocessCfg(), source.preprocess)
+    settings["size"] = image_size
+    compose = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+    return without_torch_arithmetic(compose), preprocessing_id("open_clip", **settings)
+
+
+def _tokenizer(source: _Source) -> tuple[Any, str]:
+    from open_clip import tokenizer as tokenizers
+
+    text = source.config["text_cfg"]
+    length = text.get("context_length", tokenizers.DEFAULT_CONTEXT_LENGTH)
+    options = dict(text.get("tokenizer_kwargs") or {})
+    mode = text.get("tokenizer_mode")
+    if source.tokenizer is not None:
+        files = tokenizer_files(source.tokenizer)
+        with hub.closed():
+            tokenizer = tokenizers.HFTokenizer(
+                str(source.tokenizer), context_length=length, tokenizer_mode=mode, **options
+            )
+        content = digest_of_files(files)
+    else:
+        tokenizer = tokenizers.SimpleTokenizer(context_length=length, **options)
+        content = digest_of_files([Path(tokenizers.default_bpe())])
+    # A tower of transformers has its vocabulary in its own config.
+    known = None if text.get("hf_model_name") else text.get("vocab_size", _CLIP_VOCABULARY)
+
+    def tokenize(texts: Sequence[str]) -> dict[str, Tensor]:
+        tokens = tokenizer(list(texts))
+        require_known_tokens(tokens, known, source.identifier)
+        return {"text": tokens}
+
+    return tokenize, digest_of(content, length, mode, options)

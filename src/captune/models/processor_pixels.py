@@ -1,0 +1,187 @@
+"""The pixels of a transformers image processor, without its cost a call.
+
+A processor checks its arguments, groups and stacks for each call, and lets torch spread one
+picture's arithmetic over all cores. The usual ones only resize, crop, rescale and normalise: those
+steps are taken one by one here, with the processor's own resize and crop. Whether the pixels are
+equal to the bit is tried out when a model loads; a processor that does anything else is called
+itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from captune.errors import UserError
+from captune.models.preprocessing import Transform, preprocessing_id
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+def load_image_processor(folder: Path) -> Any:
+    """The image processor of `folder`, in the backend that transformers prefers.
+
+    Raises UserError where its file leaves mean, deviation or size to a default.
+    """
+    from transformers import AutoImageProcessor
+
+    stated = _stated(folder)
+    needed = set()
+    if stated.get("do_normalize", True):
+        needed |= {"image_mean", "image_std"}
+    if stated.get("do_resize", True) and "max_num_patches" not in stated:
+        needed |= {"size"}
+    missing = sorted(needed - stated.keys())
+    if missing:
+        raise UserError(
+            f"{folder}: its preprocessor_config.json does not say {missing[0]}, and a default "
+            "would be a guess; take the file that came with the weights"
+        )
+    try:
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}: transformers cannot read its preprocessor_config.json "
+            f"({' '.join(str(error).split())[:160]})"
+        ) from None
+
+
+def image_transform(processor: Any) -> tuple[Transform, str]:
+    """The processor's pixels as a thread-safe function, and their preprocessing_id."""
+    identity = preprocessing_id(
+        "transformers",
+        settings=processor.to_dict(),
+        backend=type(processor).__name__,
+        # Tensors are resized by torch's kernels, which have changed between its releases.
+        torch=torch.__version__.split("+")[0].rsplit(".", 1)[0],
+    )
+    if "spatial_shapes" in processor.model_input_names:
+        return _Patches(processor), identity
+    itself = _ProcessorItself(processor)
+    steps = _Steps.of(processor)
+    return (steps if steps is not None and _equal(steps, itself) else itself), identity
+
+
+@dataclass(frozen=True)
+class _ProcessorItself:
+    processor: Any
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        pixels = self.processor(images=image, return_tensors="pt")["pixel_values"]
+        return torch.as_tensor(pixels)[0].float()
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """SigLIP 2 (NaFlex): patches and their grid in one float32 tensor [1, patches + 1, dimension].
+
+    The last row holds the grid's height and width, each as n // 128 and n % 128: whole numbers that
+    half precision carries exactly.
+    """
+
+    processor: Any
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        made = self.processor(images=image, return_tensors="pt")
+        patches: Tensor = made["pixel_values"][0].float()
+        height, width = (int(side) for side in made["spatial_shapes"][0])
+        grid = torch.zeros(1, patches.shape[1])
+        grid[0, :4] = torch.tensor([height // 128, height % 128, width // 128, width % 128])
+        return torch.cat((patches, grid))[None]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Resize and crop on uint8 by the processor's own methods, then NumPy's subtract and divide."""
+
+    resize: Callable[[Tensor], Tensor]
+    crop: Callable[[Tensor], Tensor]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, processor: Any) -> _Steps | None:
+        """Steps for a processor of the plain kind, else None."""
+        try:
+            from transformers.image_processing_backends import TorchvisionBackend
+        except ImportError:
+            return None
+        plain = ("_preprocess", "process_image", "rescale_and_normalize")
+        if not isinstance(processor, TorchvisionBackend) or any(
+            getattr(type(processor), name) is not getattr(TorchvisionBackend, name)
+            for name in plain
+        ):
+            return None
+        if processor.do_pad or not (processor.do_rescale and processor.do_normalize):
+            return None
+        # The processor folds the division by 255 into mean and deviation, in torch's float32.
+        fold = 1.0 / processor.rescale_factor
+        mean = torch.tensor(processor.image_mean) * fold
+        std = torch.tensor(processor.image_std) * fold
+
+        def resize(pixels: Tensor) -> Tensor:
+            if not processor.do_resize:
+                return pixels
+            resized: Tensor = processor.resize(
+                image=pixels, size=processor.size, resample=processor.resample
+            )
+            return resized
+
+        def crop(pixels: Tensor) -> Tensor:
+            if not processor.do_center_crop:
+                return pixels
+            cropped: Tensor = processor.center_crop(pixels, processor.crop_size)
+            return cropped
+
+        return cls(resize, crop, mean.numpy().reshape(-1, 1, 1), std.numpy().reshape(-1, 1, 1))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        channels_first = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        cropped = self.crop(self.resize(torch.from_numpy(channels_first)[None]))[0]
+        pixels = cropped.numpy().astype(np.float32, order="C")
+        pixels -= self.mean
+        pixels /= self.std
+        return torch.from_numpy(pixels)
+
+
+def _equal(steps: _Steps, itself: _ProcessorItself) -> bool:
+    """Whether both make the same pixels of a tall and a wide picture, one larger, one smaller."""
+    random = np.random.default_rng(0)
+    try:
+        for height, width in ((61, 47), (333, 640)):
+            noise = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            picture = Image.fromarray(noise)
+            if not torch.equal(steps(picture), itself(picture)):
+                return False
+    except (TypeError, ValueError, AttributeError, RuntimeError):
+        return False
+    return True
+
+
+def _stated(folder: Path) -> dict[str, Any]:
+    """What the folder's own file says about pixels; newer ones keep it inside processor_config."""
+    for name in PROCESSOR_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            stated = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not readable as JSON ({error})") from None
+        if name == "processor_config.json":
+            stated = stated.get("image_processor")
+        if isinstance(stated, dict):
+            return stated
+    raise UserError(
+        f"{folder}: has no preprocessor_config.json, so size, mean and crop are unknown; "
+        "weights and preprocessing travel together: copy it there from where the model came"
+    )

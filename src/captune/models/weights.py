@@ -1,0 +1,267 @@
+"""What is inside a checkpoint: its tensors, read without running code, and their content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import mmap
+import pickle
+import sqlite3
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captune.errors import UserError
+from captune.models import store
+
+logger = logging.getLogger("captune")
+
+# Names as in safetensors, so that one set of tensors has one id in either container.
+_DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU.
+
+    Anything but .safetensors is a pickle: read with weights_only=True, which builds tensors and
+    plain containers and runs nothing, and said aloud. Training checkpoints are unwrapped
+    (`state_dict` and the like, a `module.` in front of every name).
+    Raises UserError for a TorchScript archive, for a pickle that holds more than tensors, and for a
+    damaged file.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a complete safetensors file ({error})") from None
+    refuse_torchscript(path)
+    speak_of_pickle(path)
+    return _pickled(path)
+
+
+def refuse_torchscript(path: Path) -> None:
+    """Raise UserError for a TorchScript archive, such as OpenAI's own .pt files.
+
+    Loading one runs the program inside it, and torch.load(weights_only=True) rightly will not.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise UserError(
+                f"{path}: a TorchScript archive runs its own code when it is loaded; use the same "
+                "weights as safetensors (OpenAI's: open_clip:ViT-B-32/openai and its siblings)"
+            )
+
+
+def speak_of_pickle(*files: Path) -> None:
+    """One line for the user for each file that is no safetensors, before something reads it."""
+    for file in files:
+        if file.suffix != ".safetensors":
+            logger.warning(
+                "%s is a pickle: only tensors are taken from it (weights_only=True)", file.name
+            )
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of a checkpoint, without its bytes where it is a safetensors file."""
+    if path.suffix != ".safetensors":
+        return {name: tuple(tensor.shape) for name, tensor in _pickled(path).items()}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def weights_id_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over the sorted (name, dtype, shape, bytes) of `tensors`, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        content = tensor.reshape(-1).view(torch.uint8).numpy()
+        _add(digest, name, _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tensor.shape, content)
+    return digest.hexdigest()
+
+
+def weights_id_of_file(path: Path | Sequence[Path]) -> str:
+    """weights_id_of_tensors of a checkpoint file, or of all files of a sharded one.
+
+    Renaming, copying or repacking the container changes nothing. Remembered by (path, size, mtime),
+    so a known file costs a look-up.
+    """
+    files = sorted((path,) if isinstance(path, Path) else path)
+    key = json.dumps([[str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns] for f in files])
+    with closing(_Memory()) as memory:
+        known = memory.get(key)
+        if known is None:
+            if all(file.suffix == ".safetensors" for file in files):
+                known = _weights_id_of_safetensors(files)
+            else:
+                merged: dict[str, Tensor] = {}
+                for file in files:
+                    merged.update(_pickled(file))
+                known = weights_id_of_tensors(merged)
+            memory.put(key, known)
+        return known
+
+
+def weights_files(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The first of `names` in `folder`: one file, or all shards of an index; [] if none is there.
+
+    A name may end in `.index.json`: the shards that it lists, all of which must exist.
+    """
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            continue
+        if not name.endswith(".index.json"):
+            return [path]
+        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing:
+            raise UserError(f"{path}: names {missing[0]}, which is missing; fetch the folder again")
+        return [folder / shard for shard in shards]
+    return []
+
+
+def digest_of(*parts: object) -> str:
+    """sha256 of anything JSON can hold: what a cache key depends on besides the tensors."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def digest_of_files(files: Iterable[Path]) -> str:
+    """sha256 over names and bytes of small files (a tokenizer)."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda path: path.name):
+        content = file.read_bytes()
+        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _weights_id_of_safetensors(files: Sequence[Path]) -> str:
+    """As weights_id_of_tensors, straight from the mapped files: no copy, no torch dtype needed."""
+    digest = hashlib.sha256()
+    entries: dict[str, tuple[Path, str, list[int], int, int]] = {}
+    maps: dict[Path, mmap.mmap] = {}
+    try:
+        for file in files:
+            with file.open("rb") as opened:
+                maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            (length,) = struct.unpack("<Q", maps[file][:8])
+            for name, entry in json.loads(maps[file][8 : 8 + length]).items():
+                if name != "__metadata__":
+                    start, end = (8 + length + offset for offset in entry["data_offsets"])
+                    entries[name] = (file, entry["dtype"], entry["shape"], start, end)
+        for name in sorted(entries):
+            file, dtype, shape, start, end = entries[name]
+            with memoryview(maps[file]) as view, view[start:end] as content:
+                _add(digest, name, dtype, shape, content)
+    except (ValueError, KeyError, struct.error) as error:
+        raise UserError(f"{files[0]}: not a complete safetensors file ({error})") from None
+    finally:
+        for mapped in maps.values():
+            mapped.close()
+    return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, dtype: str, shape: Iterable[int], content: Any) -> None:
+    digest.update(f"{name}\0{dtype}\0{'x'.join(map(str, shape))}\0".encode())
+    digest.update(content)
+
+
+def _pickled(path: Path) -> dict[str, Tensor]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: holds Python objects besides tensors, and unpickling those may run any code; "
+            "convert it to safetensors where you trust it"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: not a complete PyTorch checkpoint ({_first_line(error)})"
+        ) from None
+    return _unwrap(checkpoint, path)
+
+
+def _unwrap(checkpoint: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(checkpoint, dict):
+        for wrapper in _WRAPPERS:
+            if isinstance(checkpoint.get(wrapper), dict):
+                checkpoint = checkpoint[wrapper]
+                break
+    tensors = (
+        {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
+        if isinstance(checkpoint, dict)
+        else {}
+    )
+    if not tensors:
+        raise UserError(f"{path}: holds no named tensors; expected a model's state dict")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class _Memory:
+    """Ids already computed, in a small SQLite file; a cache that cannot be written is no harm."""
+
+    def __init__(self) -> None:
+        self._connection: sqlite3.Connection | None = None
+        try:
+            path = store.cache_folder() / "weights-ids.sqlite"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=10)
+            with self._connection as connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS ids (file TEXT PRIMARY KEY, id TEXT)"
+                )
+        except (OSError, sqlite3.Error):
+            self.close()
+
+    def get(self, key: str) -> str | None:
+        if self._connection is None:
+            return None
+        try:
+            row = self._connection.execute("SELECT id FROM ids WHERE file = ?", (key,)).fetchone()
+        except sqlite3.Error:
+            return None
+        return None if row is None else str(row[0])
+
+    def put(self, key: str, value: str) -> None:
+        if self._connection is not None:
+            try:
+                with self._connection as connection:
+                    connection.execute("INSERT OR REPLACE INTO ids VALUES (?, ?)", (key, value))
+            except sqlite3.Error:
+                logger.debug("weights id not remembered", exc_info=True)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

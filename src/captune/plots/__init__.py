@@ -1,0 +1,23 @@
+"""Every figure. Each function returns a matplotlib Figure; `save_figure` writes it."""
+
+from captune.plots.calibration import reliability_figure
+from captune.plots.canvas import save_figure
+from captune.plots.prompts import (
+    agreement_figure,
+    class_change_figure,
+    negation_figure,
+    prompt_comparison_figure,
+)
+from captune.plots.top5 import Top5, top5_figure, top5_grid_figure
+
+__all__ = [
+    "Top5",
+    "agreement_figure",
+    "class_change_figure",
+    "negation_figure",
+    "prompt_comparison_figure",
+    "reliability_figure",
+    "save_figure",
+    "top5_figure",
+    "top5_grid_figure",
+]

@@ -1,0 +1,250 @@
+"""What all figures share: paper, ink, fonts, text that fits its place, and files.
+
+No pyplot and no figure registry: a Figure is an object that is drawn by Agg and then forgotten, in
+any thread. Matplotlib reads its style from one table for the whole process; `house_style` puts ours
+there under a lock while a figure is made or saved and takes it away again, so that neither the
+user's style reaches our figures nor ours theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
+
+from captune.errors import UserError
+from captune.files import whole_file
+
+WIDTH = 7.0  # inches: the text width of a page, where 9 points are as large as the words around
+DPI = 160
+TEXT, SMALL = 9.0, 8.0  # points
+
+# Okabe and Ito's palette, which colour-blind readers tell apart
+GREEN, ORANGE, BLUE, GREY = "#009E73", "#E69F00", "#0072B2", "#8A8F94"
+INK, MUTED, FAINT, PAPER = "#22262A", "#5C6369", "#DDE1E4", "#FFFFFF"
+
+# fonts that draw what DejaVu Sans cannot, where one is installed; colour fonts are of no use to Agg
+_MORE_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Noto Sans JP",
+    "Noto Sans SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Apple SD Gothic Neo",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+    "Noto Sans",
+    "Noto Emoji",
+    "Segoe UI Symbol",
+    "Segoe UI Emoji",
+    "Last Resort High-Efficiency",  # named outright, it stands in silently (matplotlib >= 3.11)
+)
+_LOCK = threading.RLock()
+_FONT_LOG = logging.getLogger("matplotlib.font_manager")
+_LONGEST = 500  # characters of one label that are looked at
+_NOT_STYLE = (
+    "backend",
+    "interactive",
+    "toolbar",
+    "timezone",
+    "webagg",
+    "tk.",
+    "docstring",
+    "date.",
+)
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Our style inside the block (or the function it decorates), the user's again after it."""
+    quiet = _Quiet()
+    with _LOCK, matplotlib.rc_context():
+        _FONT_LOG.addFilter(quiet)
+        ours: Any = _style()
+        matplotlib.rcParams.update(ours)
+        try:
+            yield
+        finally:
+            _FONT_LOG.removeFilter(quiet)
+
+
+class _Quiet(logging.Filter):
+    """Drops the remark that a font we fall back on has no bold face."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "Failed to find font weight" not in str(record.msg)
+
+
+@cache
+def _style() -> dict[str, Any]:
+    defaults: Any = matplotlib.rcParamsDefault
+    return {name: defaults[name] for name in defaults if not name.startswith(_NOT_STYLE)} | {
+        "font.family": _families(),
+        "font.size": TEXT,
+        "text.color": INK,
+        "text.parse_math": False,  # a label may hold a $
+        "axes.edgecolor": GREY,
+        "axes.labelcolor": INK,
+        "axes.labelsize": SMALL,
+        "axes.titlesize": TEXT,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "grid.color": FAINT,
+        "grid.linewidth": 0.8,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+        "savefig.dpi": DPI,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "captune",
+        "pdf.fonttype": 42,
+    }
+
+
+@cache
+def _families() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _MORE_FONTS if name in installed), "sans-serif"]
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Writes the figure as .png (160 dpi), .svg (text stays text) or .pdf; appears whole or not.
+
+    The same figure gives the same bytes: no date and no random names inside.
+    Raises UserError for another ending, or where the file cannot be written.
+    """
+    path = Path(path)
+    form = path.suffix.lower().lstrip(".")
+    undated: dict[str, dict[str, None]] = {
+        "png": {},
+        "svg": {"Date": None},
+        "pdf": {"CreationDate": None},
+    }
+    if form not in undated:
+        raise UserError(f"{path}: figures are written as .png, .svg or .pdf; choose one of them")
+    with house_style(), whole_file(path, "wb") as file:
+        figure.savefig(file, format=form, metadata=undated[form])
+    return path
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, in inches."""
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def place(figure: Figure, left: float, top: float, width: float, height: float) -> Any:
+    """Axes at a place in inches, counted from the upper left corner of the figure."""
+    whole_width, whole_height = figure.get_size_inches()
+    bottom = whole_height - top - height
+    return figure.add_axes(
+        (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height)
+    )
+
+
+def write(
+    figure: Figure, left: float, top: float, text: str, size: float = TEXT, **style: Any
+) -> Text:
+    """Text whose upper left corner lies at a place in inches from the upper left corner."""
+    width, height = figure.get_size_inches()
+    style.setdefault("va", "top")
+    return figure.text(left / width, 1 - top / height, text, fontsize=size, **style)
+
+
+def legend(figure: Figure, left: float, top: float, entries: list[tuple[str, str, str]]) -> None:
+    """One line of (marker, colour, meaning), in inches from the upper left corner."""
+    measure = measured(figure, SMALL)
+    for marker, colour, meaning in entries:
+        write(figure, left, top, marker, SMALL + 2, color=colour, va="center")
+        write(figure, left + 0.17, top, meaning, SMALL, va="center")
+        left += 0.17 + measure(meaning) + 0.22
+
+
+def clean(text: str) -> str:
+    """Text for one line of a figure, and for XML: no line breaks, controls or surrogates."""
+    words = " ".join(text[:_LONGEST].split())
+    return "".join("\N{REPLACEMENT CHARACTER}" if _unprintable(sign) else sign for sign in words)
+
+
+def _unprintable(sign: str) -> bool:
+    return unicodedata.category(sign) in ("Cc", "Cs", "Cn") or sign in "\ufffe\uffff"
+
+
+def measured(figure: Figure, size: float, **style: Any) -> Callable[[str], float]:
+    """A function that tells the width of a text in inches."""
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    font = FontProperties(size=size, **style)
+
+    def width(text: str) -> float:
+        return float(renderer.get_text_width_height_descent(text, font, False)[0]) / figure.dpi
+
+    return width
+
+
+def fitted(
+    figure: Figure, text: str, width: float, lines: int = 1, size: float = TEXT, **style: Any
+) -> list[str]:
+    """`text` broken into at most `lines` of `width` inches; an ellipsis ends what had to be cut."""
+    measure, rest = measured(figure, size, **style), clean(text)
+    broken: list[str] = []
+    while rest and len(broken) < lines:
+        fits = _longest_prefix(rest, lambda part: measure(part) <= width)
+        if fits == len(rest):
+            broken.append(rest)
+            break
+        if len(broken) == lines - 1:
+            fits = _longest_prefix(rest, lambda part: measure(part.rstrip() + "…") <= width)
+            broken.append(rest[:fits].rstrip() + "…")
+            break
+        # a line ends at a space, or inside a word that fills more than half of it
+        space = rest.rfind(" ", 0, fits + 1)
+        end = space if space > fits // 2 else fits
+        broken.append(rest[:end].rstrip())
+        rest = rest[end:].lstrip()
+    return broken or [""]
+
+
+def _longest_prefix(text: str, fits: Callable[[str], bool]) -> int:
+    """Length of the longest beginning that fits, at least one sign."""
+    low, high = 1, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(text[:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.1234 -> "12.3 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def p_text(p: float) -> str:
+    """A p value as a reader wants it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"

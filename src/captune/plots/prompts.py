@@ -1,0 +1,299 @@
+"""Prompt templates side by side: accuracy, classes that change, agreement, and the word "not"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from captune.plots.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    SMALL,
+    TEXT,
+    WIDTH,
+    fitted,
+    house_style,
+    legend,
+    new_figure,
+    p_text,
+    percent,
+    place,
+    write,
+)
+from captune.statistics import Interval
+from captune.zeroshot.comparison import TemplateComparison
+from captune.zeroshot.negation import NegationProbe, Share
+
+SIGNIFICANT = 0.05
+_MARGIN, _HEAD, _ROW, _LINE, _BAR = 0.15, 0.62, 0.24, 0.14, 0.15  # inches
+
+
+def prompt_comparison_figure(comparison: TemplateComparison, limit: int = 30) -> Figure:
+    """Accuracy of each template with its 95 % interval, best first.
+
+    Green diamond: the best. Blue: not told apart from it (Holm-adjusted p of 0.05 or more). Orange:
+    worse than it. limit: rows drawn; the others are counted below.
+    Raises ValueError without truth (draw `agreement_figure` instead).
+    """
+    if comparison.best is None:
+        raise ValueError("without truth there is no accuracy to draw")
+    with house_style():
+        return _prompt_comparison(comparison, comparison.best, limit)
+
+
+def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) -> Figure:
+    results = comparison.results
+    # the best is chosen in the order given, so equals stay in it
+    order = sorted(range(len(results)), key=lambda i: (-(results[i].accuracy or 0), i))
+    shown = order[:limit]
+    rows = _Rows([results[i].template for i in shown], names=2.55, notes=1.85)
+    figure, axes = rows.figure, rows.axes
+    title = f"Accuracy of {_counted(comparison)} on {comparison.known} photos"
+    rows.head(title, "accuracy (%), 95 % interval", "against the best")
+    low = min(results[i].interval.low for i in shown)  # type: ignore[union-attr]
+    high = max(results[i].interval.high for i in shown)  # type: ignore[union-attr]
+    room = max(0.02, 0.06 * (high - low))
+    axes.set_xlim(max(0, 100 * (low - room)), min(100, 100 * (high + room)))
+    axes.axvline(100 * (results[best].accuracy or 0), color=GREEN, linewidth=1, alpha=0.5)
+    colours = set()
+    for row, index in enumerate(shown):
+        result, against = results[index], results[index].against_best
+        assert result.accuracy is not None
+        assert result.interval is not None
+        worse = against is not None and against.p_holm < SIGNIFICANT
+        colour = GREEN if against is None else ORANGE if worse else BLUE
+        marker = "D" if against is None else "o"
+        rows.dot(row, result.accuracy, result.interval, colour, marker)
+        difference = "best" if against is None else _signed(100 * against.difference)
+        p_value = "" if against is None else p_text(against.p_holm)
+        rows.note(row, (percent(result.accuracy), difference, p_value), bold=against is None)
+        colours.add(colour)
+    entries = [
+        entry
+        for entry in (
+            ("◆", GREEN, "best"),
+            ("●", BLUE, "not told apart from it"),
+            ("●", ORANGE, "worse"),
+        )
+        if entry[1] in colours
+    ]
+    hidden = len(order) - len(shown)
+    told = "The best was chosen on these same photos, so it flatters a little."
+    if len(results) > 1:
+        told = f"p: exact McNemar, Holm-adjusted for {len(results) - 1} comparisons. " + told
+    rows.foot(entries, told + (f" {hidden} more prompts are in the table." if hidden else ""))
+    return figure
+
+
+def _counted(comparison: TemplateComparison) -> str:
+    prompts = len(comparison.results) - (comparison.ensemble is not None)
+    text = f"{prompts} prompt{'s' if prompts > 1 else ''}"
+    return text if comparison.ensemble is None else f"{text} and their ensemble"
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.1f}".replace("-", "\N{MINUS SIGN}").replace("+0.0", "0.0")
+
+
+@house_style()
+def class_change_figure(comparison: TemplateComparison, index: int, top: int = 12) -> Figure:
+    """Classes that the template at `index` has right more (blue) or less often (orange).
+
+    Than the best template, that is: bars are points of accuracy of the class, the notes count its
+    right photos under the best and under this one.
+    Raises ValueError without truth, or for the best template itself.
+    """
+    if comparison.best is None or index == comparison.best:
+        raise ValueError("expected truth, and a template other than the best")
+    changes = comparison.class_changes(index)
+    kept = sorted(changes[:top], key=lambda change: change.share)
+    rows = _Rows([change.label for change in kept] or [""], names=2.0, notes=1.3)
+    figure, axes = rows.figure, rows.axes
+    other = comparison.results[index].template
+    rows.head(f"“{other}”", "points of accuracy of the class", "best → this")
+    best = fitted(
+        figure, f"against the best: “{comparison.results[comparison.best].template}”", 6.7, 1, SMALL
+    )[0]
+    write(figure, _MARGIN, 0.3, best, SMALL, color=INK)
+    shares = [100 * change.share for change in kept] or [-10, 10]
+    room = 0.08 * max(abs(share) for share in shares)
+    axes.set_xlim(min(0, *shares) - room, max(0, *shares) + room)
+    axes.axvline(0, color=GREY, linewidth=1)
+    for row, change in enumerate(kept):
+        colour = BLUE if change.change > 0 else ORANGE
+        axes.barh(row, 100 * change.share, height=_BAR / rows.height, color=colour)
+        count = f"{change.best_correct} → {change.correct} of {change.photos}"
+        rows.note(row, ("", "", count))
+    if not kept:
+        axes.text(0, 0, "no class changes", ha="center", va="center", fontsize=SMALL, zorder=3)
+    rest = len(changes) - len(kept)
+    told = f"{len(changes)} of {len(comparison.labels)} classes change"
+    told += f"; {rest} with smaller changes are not drawn." if rest else "."
+    entries = [("■", BLUE, "more right"), ("■", ORANGE, "fewer right")]
+    rows.foot(entries, told)
+    return figure
+
+
+@house_style()
+def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
+    """What happens when each template is denied; a model that reads "not" shows 0 % everywhere.
+
+    Raises ValueError without a probe.
+    """
+    if not probes:
+        raise ValueError("expected at least one probe")
+    rows = _Rows([probe.negated for probe in probes], names=2.55, notes=0.15, height=0.62)
+    figure, axes = rows.figure, rows.axes
+    rows.head("Does the model read “not”?", "share of photos (%), 95 % interval", "")
+    write(figure, _MARGIN, 0.32, "One that does shows 0 %, and 100 % at the open diamond.", SMALL)
+    axes.set_xlim(0, 100)
+    marks = set()
+    for row, probe in enumerate(probes):
+        kinds: list[tuple[Share | None, str, str]] = [
+            (probe.same_answer, BLUE, "o"),
+            (probe.right_answer, ORANGE, "s"),
+            (probe.denial_wins, INK, "D"),
+        ]
+        for step, (share, colour, marker) in enumerate(kinds):
+            if share is not None:
+                rows.dot(row + step * 0.21 - 0.32, share.share, share.interval, colour, marker)
+                marks.add(marker)
+        if probe.denial_wins_elsewhere is not None:
+            rows.hollow(row + 0.31, probe.denial_wins_elsewhere)
+    entries = [
+        ("●", BLUE, "denied prompts put the same class first"),
+        ("■", ORANGE, "denied prompts put the right class first"),
+        ("◆", INK, "“not X” scores above “X”, X the right class"),
+        ("◇", INK, "the same for the wrong classes"),
+    ]
+    known = [entry for entry in entries if entry[1] != ORANGE or "s" in marks]
+    rows.foot(known[:2], "")
+    legend(figure, _MARGIN, rows.bottom + 0.70, known[2:])
+    return figure
+
+
+@house_style()
+def agreement_figure(comparison: TemplateComparison, limit: int = 12) -> Figure:
+    """Share of photos to which two templates answer the same; needs no truth."""
+    names = [result.template for result in comparison.results][:limit]
+    count, left, top = len(names), 2.6, 0.75
+    cell = min(0.5, (WIDTH - left - _MARGIN) / count)
+    figure = new_figure(top + count * cell + 0.55)
+    title = f"Same answer to {comparison.photos} photos (%)"
+    write(figure, _MARGIN, 0.12, title, TEXT + 1, weight="bold")
+    axes = place(figure, left, top, count * cell, count * cell)
+    shares = 100 * comparison.agreement[:count, :count]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=125, aspect="auto")
+    for row in range(count):
+        for column in range(count):
+            share = shares[row, column]
+            colour = "white" if share > 75 else INK
+            axes.text(
+                column, row, f"{share:.0f}", ha="center", va="center", fontsize=SMALL, color=colour
+            )
+        _names(axes, figure, row, f"{row + 1}  {names[row]}", left - _MARGIN - 0.1, 2)
+    axes.set_xticks(range(count), [str(i + 1) for i in range(count)])
+    axes.xaxis.tick_top()
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    hidden = len(comparison.results) - count
+    if hidden:
+        told = f"{hidden} more prompts are in the table."
+        write(figure, _MARGIN, top + count * cell + 0.2, told, SMALL, color=MUTED)
+    return figure
+
+
+class _Rows:
+    """One named row a template or class: names left, marks in the middle, notes right."""
+
+    def __init__(
+        self, names_: Sequence[str], names: float, notes: float, height: float = _ROW
+    ) -> None:
+        scratch = new_figure(1)
+        lines = [fitted(scratch, name, names - 0.1, 2, SMALL) for name in names_]
+        if any(len(line) > 1 for line in lines):
+            height = max(height, 2 * _LINE + 0.08)
+        self.height = height
+        self.notes = notes
+        self.bottom = _HEAD + height * len(names_)
+        self.figure = new_figure(self.bottom + 0.95)
+        width = WIDTH - 2 * _MARGIN - names - notes
+        self.left = _MARGIN + names
+        self.axes = place(self.figure, self.left, _HEAD, width, height * len(names_))
+        self.right = self.left + width
+        self.axes.set_ylim(len(names_) - 0.5, -0.5)
+        self.axes.set_yticks([])
+        self.axes.grid(axis="x")
+        self.axes.tick_params(length=0)
+        self.axes.spines[["left", "bottom"]].set_visible(False)
+        for row, line in enumerate(lines):
+            _name(self.axes, row, line)
+
+    def head(self, title: str, axis: str, notes: str) -> None:
+        """Title above, what the axis and the notes mean."""
+        text = fitted(self.figure, title, WIDTH - 2 * _MARGIN, 1, TEXT + 1, weight="bold")[0]
+        write(self.figure, _MARGIN, 0.12, text, TEXT + 1, weight="bold")
+        write(self.figure, self.right + 0.15, _HEAD - 0.06, notes, SMALL, color=MUTED, va="bottom")
+        self.axes.set_xlabel(axis)
+
+    def dot(self, row: float, share: float, interval: Interval, colour: str, marker: str) -> None:
+        """A share with its interval."""
+        self.axes.hlines(row, 100 * interval.low, 100 * interval.high, color=colour, linewidth=1.6)
+        self.axes.plot(
+            100 * share, row, marker=marker, color=colour, markersize=5.5, clip_on=False, zorder=3
+        )
+
+    def hollow(self, row: float, share: float) -> None:
+        """A share without an interval."""
+        self.axes.plot(
+            100 * share, row, marker="D", color=PAPER, markeredgecolor=INK, markersize=5.5,
+            markeredgewidth=1.2, clip_on=False, zorder=3,
+        )  # fmt: skip
+
+    def note(self, row: float, texts: tuple[str, str, str], bold: bool = False) -> None:
+        """Three columns at the right of a row: two numbers aligned right, a text aligned left."""
+        ends = ((0.7, "right"), (1.13, "right"), (1.22 if texts[0] else 0.15, "left"))
+        for text, (left, align) in zip(texts, ends, strict=True):
+            self.axes.annotate(
+                text,
+                (1, row),
+                xycoords=("axes fraction", "data"),
+                xytext=(72 * left, 0),
+                textcoords="offset points",
+                ha=align,
+                va="center",
+                fontsize=SMALL,
+                weight="bold" if bold else "normal",
+            )
+
+    def foot(self, entries: list[tuple[str, str, str]], text: str) -> None:
+        """Legend and a sentence below."""
+        legend(self.figure, _MARGIN, self.bottom + 0.52, entries)
+        lines = fitted(self.figure, text, WIDTH - 2 * _MARGIN, 2, SMALL)
+        write(self.figure, _MARGIN, self.bottom + 0.66, "\n".join(lines), SMALL, color=MUTED)
+
+
+def _names(axes: Any, figure: Figure, row: int, text: str, width: float, lines: int) -> None:
+    _name(axes, row, fitted(figure, text, width, lines, SMALL))
+
+
+def _name(axes: Any, row: int, lines: Sequence[str]) -> None:
+    axes.annotate(
+        "\n".join(lines),
+        (0, row),
+        xycoords=("axes fraction", "data"),
+        xytext=(-8, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=SMALL,
+        linespacing=1.05,
+    )

@@ -1,0 +1,123 @@
+"""Figures of a run folder, drawn from its records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from captune.errors import UserError
+from captune.images import UnreadablePhoto, open_photo
+from captune.plots import (
+    Top5,
+    agreement_figure,
+    class_change_figure,
+    negation_figure,
+    prompt_comparison_figure,
+    reliability_figure,
+    save_figure,
+    top5_grid_figure,
+)
+from captune.runs import Run
+from captune.zeroshot.comparison import TemplateComparison
+from captune.zeroshot.negation import NegationProbe
+from captune.zeroshot.prompts import fill
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_top5(run: Run, wanted: Sequence[str], *, seed: int) -> list[Path]:
+    """The assignment's top-5 figure of sampled or named photos, PNG and SVG, into the run's plots.
+
+    wanted: numbers (so many photos are sampled) and photo names. One figure a photo, and one of all
+    where there are several. Raises UserError for a name that is not among the run's photos.
+    """
+    chosen = set(sample_names([record["path"] for record in run.records()], wanted, seed))
+    paths: list[Path] = []
+    panels: list[Top5] = []
+    for record in run.records():
+        if record["path"] in chosen:
+            panel = _panel(run, record)
+            panels.append(panel)
+            stem = "top5-" + _file_name(record["path"])
+            paths += _save(top5_grid_figure([panel]), run.folder / "plots" / stem)
+    if len(panels) > 1:
+        paths += _save(top5_grid_figure(panels), run.folder / "plots" / "top5")
+    return paths
+
+
+def draw_prompt_study(
+    comparison: TemplateComparison, probes: Sequence[NegationProbe], folder: Path
+) -> list[Path]:
+    """Every figure of a comparison of prompts, PNG and SVG, into `folder`; returns their paths.
+
+    Accuracy, reliability and changes by class need the truth; agreement and negation do not.
+    """
+    figures = {"agreement": agreement_figure(comparison)}
+    if probes:
+        figures["negation"] = negation_figure(probes)
+    if comparison.best is not None:
+        figures["accuracy"] = prompt_comparison_figure(comparison)
+        for index, result in enumerate(comparison.results):
+            if result.calibration is not None:
+                title = result.template
+                figures[f"reliability-{index + 1}"] = reliability_figure(result.calibration, title)
+            if index != comparison.best:
+                figures[f"classes-{index + 1}"] = class_change_figure(comparison, index)
+    return [path for name, figure in figures.items() for path in _save(figure, folder / name)]
+
+
+def _save(figure: Figure, path: Path) -> list[Path]:
+    return [save_figure(figure, path.with_name(path.name + suffix)) for suffix in (".png", ".svg")]
+
+
+def _file_name(photo: str) -> str:
+    """A photo's relative path as a plain file name that every system accepts."""
+    stem = photo.rpartition(".")[0] or photo
+    return re.sub(r"[^\w-]+", "-", stem).encode("ascii", "replace").decode().replace("?", "-")[:80]
+
+
+def _panel(run: Run, record: dict[str, Any]) -> Top5:
+    try:
+        photo = open_photo(run.root / record["path"])
+    except UnreadablePhoto as error:
+        raise UserError(f"{record['path']}: changed since it was read ({error.reason})") from None
+    templates = run.metrics["prompts"]
+    template = templates[0]["template"]
+
+    def words(name: str) -> str:
+        """As in the assignment the bars are labelled by the prompt, where one prompt was asked."""
+        return fill(template, name) if template else name
+
+    return Top5(
+        photo,
+        [words(item["name"]) for item in record["top"][:5]],
+        [item["probability"] for item in record["top"][:5]],
+        truth=words(record["truth_name"]) if "truth" in record else None,
+        title=record["path"],
+    )
+
+
+def sample_names(photos: Sequence[str], wanted: Sequence[str], seed: int) -> list[str]:
+    """File names for the top-5 figures: a number samples so many, a name is taken as given.
+
+    Raises UserError for a name that is not among the photos.
+    """
+    names = list(photos)
+    chosen: list[str] = []
+    for word in wanted:
+        if word.isdecimal():
+            generator = np.random.default_rng(seed)
+            count = min(int(word), len(names))
+            chosen.extend(
+                names[i] for i in sorted(generator.choice(len(names), count, replace=False))
+            )
+        elif word in names:
+            chosen.append(word)
+        else:
+            raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} photos")
+    return list(dict.fromkeys(chosen))

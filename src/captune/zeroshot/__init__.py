@@ -1,0 +1,1 @@
+"""Zero-shot classification: labels, truth, prompts, classifier, comparison, calibration."""

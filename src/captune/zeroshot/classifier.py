@@ -1,0 +1,235 @@
+"""Zero-shot classification: one text vector a label, one image vector a photo, their cosine.
+
+Recipe (Radford et al. 2021, and its reference notebook): each prompt is encoded and normalised; an
+ensemble averages the normalised vectors of a label and normalises again; the logit is the cosine
+times the checkpoint's own scale (plus its bias), and the activation is the one it was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.errors import UserError
+from captune.features import FeatureCache, encode_photos, encode_texts
+from captune.images import Photo, PhotoSet, Skipped, find_photos
+from captune.models.image_text import Floats, ImageTextModel, Scoring, normalise
+from captune.models.load import load_image_text_model
+from captune.zeroshot.labels import Labels, read_labels
+from captune.zeroshot.prompts import DEFAULT_TEMPLATE, expand, fill
+
+# what a label is compared with where the model was trained to choose one text among many
+NEUTRAL_NAME = "something"
+_LABELS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one photo was found to show.
+
+    probabilities: [prompts, labels]; one row with an ensemble or a single prompt. Rows sum to one
+        for softmax models, and are independent for sigmoid models and multi-label classification.
+    labels: what the columns mean.
+    """
+
+    photo: Photo
+    probabilities: Floats
+    labels: Labels
+
+    @property
+    def index(self) -> int:
+        """Position of the most probable label of the first prompt."""
+        return int(self.probabilities[0].argmax())
+
+    @property
+    def id(self) -> str:
+        """Class id of the most probable label."""
+        return self.labels.ids[self.index]
+
+    @property
+    def label(self) -> str:
+        """Name of the most probable label."""
+        return self.labels.names[self.index]
+
+    def top(self, count: int = 5, prompt: int = 0) -> list[tuple[str, float]]:
+        """The `count` most probable (name, probability), best first."""
+        row = self.probabilities[prompt]
+        return [(self.labels.names[i], float(row[i])) for i in top_indices(row, count)]
+
+
+class ZeroShotClassifier:
+    """Recognises labels that it was never trained on.
+
+        classifier = ZeroShotClassifier(["cat", "dog"])
+        for prediction in classifier.classify("photos/"):
+            print(prediction.photo.name, prediction.label, prediction.top(2))
+
+    Text is encoded once, here; photos are streamed, so memory does not grow with their number.
+    """
+
+    def __init__(
+        self,
+        labels: Labels | str | Sequence[str],
+        *,
+        model: str | ImageTextModel = "lite",
+        prompts: Sequence[str] = (),
+        ensemble: str | None = None,
+        multi_label: bool = False,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 32,
+        workers: int = 0,
+        cache: bool | FeatureCache = True,
+    ) -> None:
+        """labels: names, a path, "cat,dog", or Labels. prompts: templates or named sets.
+
+        Raises UserError for labels, prompts or a model that cannot be used.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch size {batch_size}: must be 1 or more")
+        if workers < 0:
+            raise UserError(f"workers {workers}: must be 0 (chosen for you) or more")
+        self.labels = labels if isinstance(labels, Labels) else read_labels(labels)
+        self.templates = check_prompts(self.labels, prompts)
+        self.ensemble = ensemble
+        self.multi_label = multi_label
+        self.batch_size = batch_size
+        self.workers = workers
+        self.cache = FeatureCache() if cache is True else cache or None
+        self.model = (
+            load_image_text_model(model, device=device, dtype=dtype)
+            if isinstance(model, str)
+            else model
+        )
+        self.text_features = self._encode_labels()
+        self._neutral = self._encode_neutral() if self._needs_neutral else None
+
+    @property
+    def prompts(self) -> list[str | None]:
+        """One entry a row of the probabilities: its template, or None for an ensemble."""
+        return list(self.templates) if len(self.templates) == len(self.text_features) else [None]
+
+    @property
+    def scoring(self) -> Scoring:
+        """The model's scoring."""
+        assert self.model.scoring is not None
+        return self.model.scoring
+
+    @property
+    def _needs_neutral(self) -> bool:
+        return self.multi_label and self.scoring.activation == "softmax"
+
+    def classify(
+        self,
+        photos: str | Path | Sequence[str | Path] | PhotoSet | Iterable[Photo],
+        *,
+        on_skip: Callable[[Skipped], None] = lambda skipped: None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield predictions in the photos' order; a bad file goes to `on_skip`, the rest on."""
+        for found, features in encode_photos(
+            _photos(photos, on_skip),
+            self.model.image,
+            cache=self.cache,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            on_skip=on_skip,
+            on_progress=on_progress,
+        ):
+            probabilities = self.probabilities(features)
+            for photo, row in zip(found, probabilities, strict=True):
+                yield Prediction(photo, row, self.labels)
+
+    def probabilities(self, image_features: Floats) -> Floats:
+        """Image features [n, d] -> probabilities [n, prompts, labels]."""
+        rows = []
+        for i, vectors in enumerate(self.text_features):
+            logits = self.model.logits(image_features, vectors)
+            if self._neutral is not None:
+                logits = logits - self.model.logits(image_features, self._neutral[i : i + 1])
+            rows.append(activate(logits, self.scoring, self.multi_label))
+        return np.stack(rows, axis=1)
+
+    def _encode_labels(self) -> Floats:
+        """[prompts, labels, d], rows of length one; one "prompt" for an ensemble."""
+        parts = []
+        for start in range(0, len(self.labels.names), _LABELS_AT_ONCE):
+            names = self.labels.names[start : start + _LABELS_AT_ONCE]
+            if self.labels.prompts is not None:
+                own = self.labels.prompts[start : start + _LABELS_AT_ONCE]
+                vectors = self._encode([text for texts in own for text in texts])
+                ends = np.cumsum([len(texts) for texts in own])[:-1]
+                parts.append(np.stack([_ensemble(part) for part in np.split(vectors, ends)])[None])
+                continue
+            texts = [fill(template, name) for template in self.templates for name in names]
+            vectors = self._encode(texts).reshape(len(self.templates), len(names), -1)
+            parts.append(_ensemble(vectors)[None] if self.ensemble == "mean" else vectors)
+        return np.concatenate(parts, axis=1)
+
+    def _encode_neutral(self) -> Floats:
+        """[prompts, d]: the templates filled with a name that says nothing."""
+        vectors = self._encode([fill(template, NEUTRAL_NAME) for template in self.templates])
+        return _ensemble(vectors)[None] if len(self.text_features) == 1 else vectors
+
+    def _encode(self, texts: Sequence[str]) -> Floats:
+        assert self.model.text is not None
+        return normalise(encode_texts(texts, self.model.text, cache=self.cache))
+
+
+def activate(logits: Floats, scoring: Scoring, multi_label: bool = False) -> Floats:
+    """Logits [..., labels] -> probabilities, by softmax over the labels or a sigmoid for each."""
+    if multi_label or scoring.activation == "sigmoid":
+        # the two-sided form overflows for neither sign
+        half: Floats = 0.5 * (1.0 + np.tanh(0.5 * logits))
+        return half
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: Floats = exponents / exponents.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def top_indices(row: Floats, count: int) -> NDArray[np.intp]:
+    """Positions of the `count` largest values of [labels], largest first, ties in label order."""
+    count = min(count, len(row))
+    if count < len(row):
+        # a full sort of 10,000 labels an image would cost more than the comparison itself
+        chosen = np.sort(np.argpartition(-row, count - 1)[:count])
+    else:
+        chosen = np.arange(len(row))
+    return chosen[np.argsort(-row[chosen], kind="stable")]
+
+
+def check_prompts(labels: Labels, prompts: Sequence[str]) -> list[str]:
+    """Templates from templates and set names; class-specific prompts take none."""
+    if labels.prompts is not None:
+        if prompts:
+            raise UserError(
+                f"{labels.source}: brings its own prompts for each label; leave out --prompt"
+            )
+        return [DEFAULT_TEMPLATE]
+    return expand(prompts) if prompts else [DEFAULT_TEMPLATE]
+
+
+def _ensemble(vectors: Floats) -> Floats:
+    """[prompts, ..., d] of length one -> their mean, of length one again."""
+    return normalise(vectors.mean(axis=0))
+
+
+def _photos(
+    photos: str | Path | Sequence[str | Path] | PhotoSet | Iterable[Photo],
+    on_skip: Callable[[Skipped], None],
+) -> Iterable[Photo]:
+    if isinstance(photos, str | Path):
+        photos = find_photos([photos])
+    elif not isinstance(photos, PhotoSet):
+        items = list(photos)
+        if not all(isinstance(item, Photo) for item in items):
+            photos = find_photos([str(item) for item in items])
+        else:
+            return [item for item in items if isinstance(item, Photo)]
+    for skipped in photos.skipped:
+        on_skip(skipped)
+    return photos.photos

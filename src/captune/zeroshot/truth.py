@@ -1,0 +1,266 @@
+"""Which label each photo really has: from a table, from file names or from folder names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from captune.errors import UserError
+from captune.images import Photo, printable
+from captune.zeroshot.labels import Labels, read_text
+
+_FILE_COLUMNS = (
+    *("filename", "file_name", "file", "image", "image_name", "img", "path", "filepath"),
+    *("file_path", "image_path", "image_id", "id", "name"),
+)
+_LABEL_COLUMNS = (
+    *("label", "class", "category", "target", "truth", "ground_truth", "class_id", "label_id"),
+    *("category_id", "class_name", "label_name", "category_name"),
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The right answers that are known.
+
+    indices: photo name -> position in the labels; photos that are not in it are not scored.
+    notes: sentences about photos without truth and rows without photo, for the user.
+    """
+
+    indices: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    label: str
+    where: str
+
+
+def read_truth(source: str | Path, photos: Sequence[Photo], labels: Labels) -> Truth:
+    """The label of each photo, as far as it is known.
+
+    source: `from-name` for files called `<class id>_<n>.jpg`; `from-folder` where the nearest
+        folder that is called like a class id or a name gives the answer; otherwise a table with a
+        header (commas, semicolons or tabs) such as `filename,label`, the label being an id or,
+        where no id fits, a name. A row belongs to the photo with the same name, else to the only
+        photo whose path ends like it, else to the only one that differs just in its ending.
+    Rows without a photo and photos without a row are counted in the notes.
+    Raises UserError for a table that cannot be understood, for a label of a photo that is not
+    among the labels, for a photo with two labels, and when no photo has a label at all.
+    """
+    shown = printable(str(source))
+    if source == "from-name":
+        answers = dict(_from_names(photos, labels))
+        unused: list[str] = []
+    elif source == "from-folder":
+        answers = dict(_from_folders(photos, labels))
+        unused = []
+    else:
+        rows = _read_table(str(source), labels)
+        answers, unused = _matched(rows, photos)
+    indices = _positions(answers, labels, shown)
+    if not indices:
+        raise UserError(_why_nothing(str(source), photos, unused))
+    return Truth(indices, tuple(_notes(shown, indices, photos, unused)))
+
+
+def _from_names(photos: Iterable[Photo], labels: Labels) -> Iterator[tuple[str, _Answer]]:
+    for photo in photos:
+        stem = PurePosixPath(photo.name).stem
+        cuts = [match.start() for match in re.finditer("_", stem)]
+        # ids may hold underscores themselves: the longest that is a label counts
+        known = (stem[:cut] for cut in reversed(cuts) if labels.index_of(stem[:cut]) is not None)
+        label = next(known, None)
+        if label is None and re.fullmatch(r".+_\d+", stem, re.DOTALL):
+            label = stem[: cuts[-1]]
+        if label is not None:
+            yield photo.name, _Answer(label, photo.name)
+
+
+def _from_folders(photos: Iterable[Photo], labels: Labels) -> Iterator[tuple[str, _Answer]]:
+    for photo in photos:
+        folders = PurePosixPath(photo.name).parts[-2::-1] or (photo.path.parent.name,)
+        spellings = (text for name in folders for text in (name, name.replace("_", " ")))
+        known = (text for text in spellings if labels.index_of(text) is not None)
+        yield photo.name, _Answer(next(known, folders[0]), photo.name)
+
+
+def _positions(answers: dict[str, _Answer], labels: Labels, source: str) -> dict[str, int]:
+    indices: dict[str, int] = {}
+    unknown: dict[str, str] = {}
+    for name, answer in answers.items():
+        index = labels.index_of(answer.label)
+        if index is None:
+            unknown.setdefault(answer.label, answer.where)
+        else:
+            indices[name] = index
+    if unknown:
+        first = ", ".join(
+            f'"{printable(label)}" ({printable(where)})'
+            for label, where in list(unknown.items())[:3]
+        )
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise UserError(
+            f"{source}: {first}{more} {'is' if len(unknown) == 1 else 'are'} not among the"
+            f" {len(labels)} labels of {labels.source}; use its ids or names."
+        )
+    return indices
+
+
+def _read_table(path: str, labels: Labels) -> dict[str, _Answer]:
+    """Rows as file -> answer; the file is as the table spells it, with forward slashes."""
+    shown = printable(path)
+    if not os.path.exists(path):  # noqa: PTH110 - pathlib raises for what cannot be a path
+        raise UserError(
+            f"{shown}: does not exist; give a CSV with filename,label, or from-name, or"
+            " from-folder."
+        )
+    text = read_text(path, keep_bytes=True)
+    start = text.lstrip("\r\n").partition("\n")[0]
+    delimiter = "\t" if "\t" in start else ";" if ";" in start and "," not in start else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: dict[str, _Answer] = {}
+    columns: tuple[int, int] | None = None
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if columns is None:
+                columns, is_header = _columns(cells, labels, shown)
+                if is_header:
+                    continue
+            _add_row(rows, cells, columns, f"line {reader.line_num}", shown)
+    except csv.Error as error:
+        raise UserError(f"{shown}: line {reader.line_num} is no table row ({error}).") from None
+    if not rows:
+        raise UserError(f"{shown}: holds no rows; give one line filename,label for each photo.")
+    return rows
+
+
+def _columns(cells: Sequence[str], labels: Labels, source: str) -> tuple[tuple[int, int], bool]:
+    names = [cell.strip().lower().replace(" ", "_") for cell in cells]
+    file = next((names.index(name) for name in _FILE_COLUMNS if name in names), None)
+    label = next((names.index(name) for name in _LABEL_COLUMNS if name in names), None)
+    if file is not None and label is not None:
+        return (file, label), True
+    if len(cells) == 2 and labels.index_of(cells[1].strip()) is not None:
+        return (0, 1), False
+    found = ", ".join(f'"{printable(cell)}"' for cell in cells[:6])
+    raise UserError(
+        f"{source}: its first line has no columns for file and label; write filename,label there"
+        f" (found {found})."
+    )
+
+
+def _add_row(
+    rows: dict[str, _Answer],
+    cells: Sequence[str],
+    columns: tuple[int, int],
+    where: str,
+    source: str,
+) -> None:
+    if len(cells) <= max(columns):
+        raise UserError(
+            f"{source}: {where} has {len(cells)} of the {max(columns) + 1} columns it needs."
+        )
+    file, label = cells[columns[0]], cells[columns[1]].strip()
+    if not file or not label:
+        return
+    known = rows.setdefault(file, _Answer(label, where))
+    if known.label != label:
+        raise UserError(
+            f'{source}: "{printable(file)}" has two labels, "{printable(known.label)}"'
+            f' ({known.where}) and "{printable(label)}" ({where}); keep one of them.'
+        )
+
+
+def _matched(
+    rows: dict[str, _Answer], photos: Sequence[Photo]
+) -> tuple[dict[str, _Answer], list[str]]:
+    """Photo name -> answer, and the rows that belong to no photo."""
+    answers = {photo.name: rows[photo.name] for photo in photos if photo.name in rows}
+    used = set(answers)
+    for keys_of_row, keys_of_photo in _WAYS_TO_MATCH:
+        open_photos = [photo for photo in photos if photo.name not in answers]
+        open_rows = [row for row in rows if row not in used]
+        if not open_photos or not open_rows:
+            break
+        by_key: dict[str, list[str]] = defaultdict(list)
+        for row in open_rows:
+            for key in keys_of_row(row):
+                by_key[key].append(row)
+        claims: dict[str, list[str]] = defaultdict(list)
+        for photo in open_photos:
+            longest = next((key for key in keys_of_photo(photo) if key in by_key), None)
+            if longest is not None:
+                claims[longest].append(photo.name)
+        for key, names in claims.items():
+            candidates = by_key[key]
+            if len(names) == 1 and len({rows[row].label for row in candidates}) == 1:
+                answers[names[0]] = rows[candidates[0]]
+                used.update(candidates)
+    return answers, [row for row in rows if row not in used]
+
+
+def _plain(path: str) -> str:
+    """One spelling for paths that people write in several: ./a, a\\b, and composed accents."""
+    path = unicodedata.normalize("NFC", path.strip().replace("\\", "/"))
+    return path.removeprefix("./").lstrip("/")
+
+
+def _endings_of(path: str) -> list[str]:
+    """a/b/c.jpg -> a/b/c.jpg, b/c.jpg, c.jpg"""
+    parts = _plain(path).split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _stem(path: str) -> str:
+    return PurePosixPath(_plain(path)).stem
+
+
+# Tried in turn, for what is still open: a row ends the path of one photo; a photo's name ends the
+# path in one row; nothing but the ending of the file differs.
+_WAYS_TO_MATCH: tuple[
+    tuple[Callable[[str], Sequence[str]], Callable[[Photo], Sequence[str]]], ...
+] = (
+    (lambda row: [_plain(row)], lambda photo: _endings_of(photo.path.as_posix())),
+    (_endings_of, lambda photo: [_plain(photo.name)]),
+    (lambda row: [_stem(row)], lambda photo: [_stem(photo.name)]),
+)
+
+
+def _notes(
+    source: str, indices: dict[str, int], photos: Sequence[Photo], unused: Sequence[str]
+) -> Iterator[str]:
+    without = [photo.name for photo in photos if photo.name not in indices]
+    if without:
+        yield (
+            f"{source}: {len(without)} of {len(photos)} photos have no truth and are not scored"
+            f" (the first is {printable(without[0])})."
+        )
+    if unused:
+        yield (
+            f"{source}: {len(unused)} rows belong to no photo here"
+            f" (the first is {printable(unused[0])})."
+        )
+
+
+def _why_nothing(source: str, photos: Sequence[Photo], unused: Sequence[str]) -> str:
+    photo = printable(photos[0].name) if photos else "none"
+    if source == "from-name":
+        return (
+            f"from-name: no photo is called <class id>_<n>, such as 7_1.jpg (the first is {photo})."
+        )
+    row = printable(unused[0]) if unused else "none"
+    return (
+        f"{printable(source)}: none of its rows names one of these photos (its first is {row},"
+        f" the first photo is {photo})."
+    )

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captune.cli import main
+from captune.runs import read_run
+
+LABELS = '{"7": "red", "8": "green", "9": "blue", "12": "white"}'
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> str:
+    path = tmp_path / "id2label.json"
+    path.write_text(LABELS)
+    return str(path)
+
+
+def _json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main([*words, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    result: dict[str, Any] = json.loads(out)
+    return result
+
+
+def test_csv_is_exactly_the_assignment_s(
+    colours: Any, colour_photos: Path, labels: str, tmp_path: Path
+) -> None:
+    answers = tmp_path / "out" / "pred.csv"
+    assert main(["classify", str(colour_photos), "--labels", labels, "--csv", str(answers)]) == 0
+    assert answers.read_bytes() == (
+        b"filename,label\n7_0.png,7\n7_1.png,7\n8_0.png,8\n8_1.png,8\n9_0.png,9\n9_1.png,9\n"
+    )
+
+
+def test_json_has_what_machines_need(
+    colours: Any, colour_photos: Path, labels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (colour_photos / "9_7.jpg").write_text("not a photo")
+    result = _json(
+        capsys, "classify", str(colour_photos), "--labels", labels, "--truth", "from-name"
+    )
+    assert result["command"] == "classify"
+    assert result["images"] == 6
+    assert len(result["skipped"]) == 1
+    assert result["skipped"][0]["path"].endswith("9_7.jpg")
+    assert result["model"]["spec"] == "colours"
+    assert result["model"]["weights_id"] == "c0" * 32
+    (prompt,) = result["prompts"]
+    assert prompt["accuracy"] == 1.0
+    low, high = prompt["interval"]
+    assert low == pytest.approx(0.6097, abs=1e-3)  # Wilson, 6 of 6
+    assert high == 1.0
+    assert result["run"] is None
+
+
+def test_without_truth_accuracy_is_null(
+    colours: Any, colour_photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = _json(capsys, "classify", str(colour_photos), "--labels", "red,blue")
+    assert result["prompts"][0]["accuracy"] is None
+    assert result["prompts"][0]["interval"] is None
+
+
+def test_run_folder_page_figures_and_probabilities(
+    colours: Any, colour_photos: Path, labels: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ["classify", str(colour_photos), "--labels", labels, "--truth", "from-name"]
+    words += ["--out", str(out), "--all-probabilities", "--top5", "2", "--top5", "8_1.png"]
+    assert main(words) == 0
+    run = read_run(out)
+    records = list(run.records())
+    assert [record["path"] for record in records][:2] == ["7_0.png", "7_1.png"]
+    assert records[0]["top"][0]["id"] == "7"
+    assert records[0]["truth"] == "7"
+    assert run.about["command"] == ["captune", *words]
+    probabilities = np.load(out / "probabilities.npy")
+    assert probabilities.shape == (6, 4)
+    assert probabilities.dtype == np.float16
+    assert probabilities[0, 0] == pytest.approx(records[0]["top"][0]["probability"], abs=1e-3)
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 6
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    figures = sorted(path.name for path in (out / "plots").iterdir())
+    assert "top5-8_1.png" in figures
+    assert "top5-8_1.svg" in figures
+    assert len(figures) in (4, 6)  # the named photo may be among the two sampled
+    assert not [path for path in out.rglob(".*")]
+
+
+def test_several_prompts_are_kept_apart_and_the_csv_says_so(
+    colours: Any, colour_photos: Path, labels: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ["classify", str(colour_photos), "--labels", labels, "--prompt", "a {}"]
+    words += ["--prompt", "a red green blue {object}", "--csv", str(tmp_path / "a.csv")]
+    words += ["--truth", "from-name", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert "first of 2 prompts" in capsys.readouterr().err
+    run = read_run(tmp_path / "run")
+    first, second = run.metrics["prompts"]
+    assert first["accuracy"] == 1.0
+    assert second["accuracy"] < 1.0
+    assert len(next(run.records())["by_prompt"]) == 2
+    words[words.index("--csv") + 1] = str(tmp_path / "b.csv")
+    assert main([*words, "--ensemble", "mean"]) == 0
+    assert "first of" not in capsys.readouterr().err
+
+
+def test_a_list_on_standard_input(
+    colours: Any, colour_photos: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import io
+    import sys
+
+    listed = "\n".join(str(colour_photos / name) for name in ("9_0.png", "7_1.png"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(listed + "\n"))
+    result = _json(capsys, "classify", "-", "--labels", "red,blue")
+    assert result["images"] == 2
+
+
+def test_the_same_name_in_two_folders_is_told_apart(
+    colours: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, colour in (("a", (255, 0, 0)), ("b", (0, 0, 255))):
+        (tmp_path / "p" / folder).mkdir(parents=True)
+        Image.new("RGB", (9, 9), colour).save(tmp_path / "p" / folder / "1.png")
+    answers = tmp_path / "answers.csv"
+    words = ["classify", str(tmp_path / "p"), "--labels", "red,blue", "--csv", str(answers)]
+    assert main(words) == 0
+    assert "a/1.png,red\nb/1.png,blue\n" in answers.read_text()
+
+
+def test_nothing_readable_is_the_user_s_mistake(
+    colours: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.jpg").write_text("hello")
+    words = ["classify", str(tmp_path / "p"), "--labels", "red,blue"]
+    assert main([*words, "--out", str(tmp_path / "run"), "--csv", str(tmp_path / "a.csv")]) == 2
+    captured = capsys.readouterr()
+    assert "none of 1 files could be read" in captured.err
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "a.csv").exists()
+    assert not (tmp_path / "run" / "records.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--top5", "3"], "--out"),
+        (["--all-probabilities"], "--out"),
+        (["--prompt", "no place"], "no place"),
+        (["--batch-size", "0"], "batch size"),
+        (["--labels", "gone.json"], "gone.json"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(
+    colours: Any, colour_photos: Path, words: list[str], message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert main(["classify", str(colour_photos), "--labels", "red,blue", *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.count("\n") == 0
+
+
+def test_a_mistake_with_json_prints_json(
+    colours: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["classify", str(tmp_path / "gone"), "--labels", "a,b", "--json"]) == 2
+    result = json.loads(capsys.readouterr().out)
+    assert result["command"] == "classify"
+    assert "gone" in result["error"]

@@ -1,0 +1,95 @@
+"""What every test has: a cache of its own, no network, and `needs(...)` that skips with a reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# the embedded weights are fetched once for all tests, not once a test
+REAL_CACHE = os.environ.get("CAPTUNE_CACHE")
+SHARED = Path(os.environ.get("CAPTUNE_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_lite() -> bool:
+    from captune.models.catalogue import is_installed
+
+    return is_installed("lite")
+
+
+_PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
+    "java": (lambda: shutil.which("java") is not None, "Java is not installed"),
+    "chromium": (lambda: shutil.which("chromium") is not None, "Chromium is not installed"),
+    "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real photos is not here"),
+    "gpu": (_has_gpu, "no GPU"),
+    "lite": (_has_lite, "the embedded weights are not fetched (captune models fetch lite)"),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    required = set(filter(None, os.environ.get("CAPTUNE_REQUIRE", "").split(",")))
+    for mark in item.iter_markers("needs"):
+        for what in mark.args:
+            present, reason = _PRESENT[what]
+            if present():
+                continue
+            if what in required:
+                pytest.fail(f"{reason}, but CAPTUNE_REQUIRE asks for it", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Tests write into a cache of their own; those that need `lite` read the user's weights."""
+    if not any("lite" in mark.args for mark in request.node.iter_markers("needs")):
+        monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CAPTUNE_OFFLINE", "1")
+    yield
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real photos; use with `@pytest.mark.needs("shared")`."""
+    return SHARED
+
+
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Every command loads the scripted colour model, which is returned."""
+    import captune.embedding
+    import captune.zeroshot.classifier
+    import captune.zeroshot.study
+    from tests.colour_model import colour_model
+
+    model = colour_model()
+    for module, name in (
+        (captune.zeroshot.classifier, "load_image_text_model"),
+        (captune.zeroshot.study, "load_image_text_model"),
+        (captune.embedding, "load_model"),
+    ):
+        monkeypatch.setattr(module, name, lambda spec, **where: model)
+    return model
+
+
+@pytest.fixture
+def colour_photos(tmp_path: Path) -> Path:
+    """A folder of six photos, `<class id>_<n>.png`: 7 is red, 8 is green, 9 is blue."""
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for class_id, colour in (("7", (220, 20, 30)), ("8", (10, 200, 40)), ("9", (20, 10, 210))):
+        for n in range(2):
+            Image.new("RGB", (40 + n, 30), colour).save(folder / f"{class_id}_{n}.png")
+    return folder

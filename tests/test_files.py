@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captune.errors import UserError
+from captune.files import whole_file
+
+
+def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with whole_file(path) as file:
+        file.write("half")
+        file.flush()
+        assert not path.exists()
+    assert path.read_text() == "half"
+
+
+def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), whole_file(path) as file:
+        file.write("new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_or_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"), whole_file(tmp_path):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"), whole_file(tmp_path / "file" / "x"):
+        pass
