@@ -1,10 +1,10 @@
-"""What every test has: a cache of its own, no network, and `needs(...)` that skips with a reason."""
+"""What every test has: its own cache, no network, and `needs(...)` that skips with a reason."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,12 +50,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def own_cache(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+) -> None:
     """Tests write into a cache of their own; those that need `lite` read the user's weights."""
     if not any("lite" in mark.args for mark in request.node.iter_markers("needs")):
         monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CAPTUNE_OFFLINE", "1")
-    yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
@@ -146,6 +147,16 @@ def test_cache_that_cannot_be_written(
     monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"cannot write .* name another folder in CAPTUNE_CACHE"):
         assets.ensure([tiny.ASSET])
+
+
+def test_full_disk(tiny: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def convert(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tiny, "convert", convert)
+    with pytest.raises(UserError, match="the disk is full; make room"):
+        assets.ensure([tiny.ASSET], tmp_path / "wheels")
+    assert not list(tiny.ASSET.folder.parent.glob("tiny*"))
 
 
 def test_truncated_cache_is_made_again(tiny: ModuleType, tmp_path: Path) -> None:

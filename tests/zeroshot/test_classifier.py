@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.colour_model import colour_model
 
 from captune import UserError, ZeroShotClassifier
 from captune.images import Photo, find_photos
 from captune.models.image_text import Scoring, normalise
 from captune.zeroshot.classifier import activate, top_indices
-from tests.colour_model import colour_model
 
 
 def test_three_lines_of_python(colour_photos: Path) -> None:
@@ -55,9 +55,7 @@ def test_ensemble_is_the_normalised_mean_of_normalised_texts() -> None:
     model = colour_model()
     prompts = ["a {}", "a red {}"]
     alone = ZeroShotClassifier(["green", "blue"], model=model, prompts=prompts)
-    together = ZeroShotClassifier(
-        ["green", "blue"], model=model, prompts=prompts, ensemble="mean"
-    )
+    together = ZeroShotClassifier(["green", "blue"], model=model, prompts=prompts, ensemble="mean")
     assert alone.text_features.shape == (2, 2, 3)
     expected = normalise(normalise(alone.text_features).mean(axis=0))
     np.testing.assert_allclose(together.text_features, expected[None], atol=1e-6)
@@ -91,9 +89,7 @@ def test_sigmoid_model_uses_its_bias(colour_photos: Path) -> None:
     logits = classifier.model.logits(
         np.array([[220, 20, 30]], dtype=np.float32), classifier.text_features[0]
     )
-    np.testing.assert_allclose(
-        prediction.probabilities[0], 1 / (1 + np.exp(-logits[0])), rtol=1e-4
-    )
+    np.testing.assert_allclose(prediction.probabilities[0], 1 / (1 + np.exp(-logits[0])), rtol=1e-4)
 
 
 def test_bad_photos_are_handed_over_and_the_rest_goes_on(colour_photos: Path) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -125,6 +126,10 @@ def _prepare(arguments: argparse.Namespace) -> None:
         logger.addHandler(handler)
         logger.propagate = False
     logger.setLevel(level)
+    if not arguments.debug:
+        # Pillow warns of broken EXIF in files that it reads all the same
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     if arguments.offline:
-        os.environ["CAPTUNE_OFFLINE"] = "1"
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        from captune.models.store import set_offline
+
+        set_offline(True)

@@ -12,7 +12,6 @@ from captune.cli.terminal import (
     console,
     note,
     print_json,
-    printable,
     progress,
     report_skipped,
 )
@@ -75,6 +74,8 @@ def _draw(options: ClassifyOptions, result: ClassifyResult) -> None:
 def _print_table(result: ClassifyResult) -> None:
     from rich.markup import escape
     from rich.table import Table
+
+    from captune.images import printable
 
     out = console()
     if result.shown:

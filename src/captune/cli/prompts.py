@@ -105,8 +105,8 @@ def _print_templates(study: PromptStudy, out: Console) -> None:
     out.print(table)
     if study.comparison.best is not None:
         out.print(
-            "p: exact McNemar against the best, adjusted for the number of prompts (Holm); the best "
-            "was chosen on these photos. T: fitted temperature; ECE at T is cross-fitted."
+            "p: exact McNemar against the best, adjusted for the number of prompts (Holm); the "
+            "best was chosen on these photos. T: fitted temperature; ECE at T is cross-fitted."
         )
     else:
         out.print("no truth given (--truth): nothing to score, only agreement in --json and --out")

@@ -79,18 +79,12 @@ def report_skipped(skipped: Sequence[Skipped], *, quiet: bool = False, show: int
     """Name the first skipped files and count the rest."""
     if quiet or not skipped:
         return
+    from captune.images import printable
+
     for item in skipped[:show]:
         note(f"skipped {printable(item.path)}: {item.reason}")
     if len(skipped) > show:
         note(f"... and {len(skipped) - show} more (all of them in --json)")
-
-
-def printable(text: str) -> str:
-    """A file name on one line: control characters are shown escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in text
-    )
 
 
 def command_line(arguments: argparse.Namespace) -> list[str]:

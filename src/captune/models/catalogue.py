@@ -12,7 +12,7 @@ from pathlib import Path
 
 from captune.errors import MissingExtra, UserError
 from captune.models import assets, store
-from captune.models.spec import detect_layout, parse_spec
+from captune.models.spec import ModelSpec, detect_layout, parse_spec
 
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
 
@@ -130,9 +130,7 @@ def is_installed(spec: str) -> bool:
         return _lite().cached is not None
     if parsed.folder is not None or parsed.file is not None:
         return True
-    repo = parsed.repo
-    if repo is None:
-        repo = next((example.repo for example in _EXAMPLES if example.spec == spec), None)
+    repo = _repository_of(parsed)
     return repo is not None and _place_of(repo) is not None
 
 
@@ -206,6 +204,20 @@ def _timm_list() -> Iterator[CatalogueEntry]:
             download_bytes=None,
             cached=_place_of(f"timm/{name}"),
         )
+
+
+def _repository_of(spec: ModelSpec) -> str | None:
+    if spec.repo is not None:
+        return spec.repo
+    known = next((example.repo for example in _EXAMPLES if example.spec == spec.text), None)
+    if known is None and spec.kind == "timm":
+        return f"timm/{spec.name}"
+    if known is None and has_open_clip():
+        import open_clip
+
+        config = open_clip.get_pretrained_cfg(spec.name, spec.tag or "")
+        return (config.get("hf_hub") or "").rstrip("/") or None
+    return known
 
 
 def _hub_cache() -> Path:

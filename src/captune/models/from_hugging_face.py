@@ -51,8 +51,8 @@ _SIGLIP_PADDING = "max_length"  # it reads a text at the last of 64 positions, p
 def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageTextModel:
     """Build the model of a folder or repository, with its processor, tokenizer and scoring.
 
-    Raises UserError for a folder that lacks a part, for weights that leave a parameter untrained and
-    for a model whose logits are no scaled cosine; Offline where a hub would have to be asked.
+    Raises UserError for a folder that lacks a part, for weights that leave a parameter untrained
+    and for a model whose logits are no scaled cosine; Offline where a hub would have to be asked.
     """
     folder = _folder_of(spec)
     files = weights_files(folder, _WEIGHTS)
@@ -146,7 +146,7 @@ class _TextSide(nn.Module):
 
 
 def _pooled(features: Any) -> Tensor:
-    """The projected vector: transformers 5 returns it inside an output object, earlier ones bare."""
+    """The projected vector, which transformers 5 returns inside an output object."""
     vector = features if isinstance(features, Tensor) else features.pooler_output
     if not isinstance(vector, Tensor) or vector.ndim != 2:
         raise UserError("this model's features are not one vector an input; it cannot be compared")
@@ -213,7 +213,7 @@ def _build(folder: Path, spec: ModelSpec) -> Any:
 
 
 def _scoring(model: Any, spec: ModelSpec) -> Scoring:
-    """exp(logit_scale), or one over ALIGN's temperature; sigmoid where a bias was learnt with it."""
+    """exp(logit_scale), or one over ALIGN's temperature; a sigmoid where a bias was learnt too."""
     if isinstance(getattr(model, "logit_scale", None), Tensor):
         scale = float(model.logit_scale.exp())
     elif isinstance(getattr(model, "temperature", None), Tensor):
@@ -279,7 +279,7 @@ def _compare_with_own_logits(
     tokenize: Any,
     scoring: Scoring,
 ) -> None:
-    """Raise UserError unless scaled cosines equal the model's own logits for a picture and texts."""
+    """Raise UserError unless scaled cosines equal the model's own logits for a photo and texts."""
     pixels = transform(_noise())[None]
     tokens = tokenize(["a photo of a cat", "two dogs"])
     try:

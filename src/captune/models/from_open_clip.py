@@ -1,8 +1,8 @@
 """open_clip models: NAME/TAG of its list, a folder or repository in its layout, or a tag's FILE.
 
 The architecture comes from open_clip's config, and what training decided beyond it (activation,
-mean, interpolation, resize mode) from the tag, or from the folder's open_clip_config.json. open_clip
-itself only warns when the two disagree about QuickGELU, and then computes another model.
+mean, interpolation, resize mode) from the tag, or from the folder's open_clip_config.json.
+open_clip itself only warns when the two disagree about QuickGELU, and then computes another model.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from captune.models.tokenizer_files import (
     tokenizer_files,
 )
 from captune.models.weights import (
+    NoRandomValues,
     digest_of,
     digest_of_files,
     refuse_torchscript,
@@ -291,13 +292,14 @@ def _build(source: _Source) -> Any:
     speak_of_pickle(source.weights)
     try:
         with hub.closed():
-            model = open_clip.create_model(
-                source.identifier,
-                load_weights=False,
-                pretrained_text=False,  # else transformers would fetch a tower's base weights
-                quick_gelu=source.quick_gelu,
-                text_cfg={**source.config["text_cfg"], "hf_model_pretrained": False},
-            )
+            with NoRandomValues():
+                model = open_clip.create_model(
+                    source.identifier,
+                    load_weights=False,
+                    pretrained_text=False,  # else transformers would fetch a tower's base weights
+                    quick_gelu=source.quick_gelu,
+                    text_cfg={**source.config["text_cfg"], "hf_model_pretrained": False},
+                )
             expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
             open_clip.load_checkpoint(model, str(source.weights), strict=True, weights_only=True)
     except (RuntimeError, TypeError, KeyError, ValueError, AttributeError, OSError) as error:

@@ -20,6 +20,7 @@ from captune.models.image_text import ImageTextModel
 from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
 from captune.models.spec import ModelSpec, did_you_mean
 from captune.models.weights import (
+    NoRandomValues,
     digest_of,
     load_state,
     refuse_torchscript,
@@ -203,7 +204,8 @@ def _from_folder(folder: Path, spec: ModelSpec) -> tuple[Any, Path, str | None]:
 
 def _strictly(create: Any, weights: Path, name: str) -> Any:
     try:
-        return create()
+        with NoRandomValues():
+            return create()
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{weights}: not the weights of {name} ({' '.join(str(error).split())[:160]})"

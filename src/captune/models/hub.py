@@ -36,8 +36,8 @@ def repository(repo: str, choose: Choose, spec: str) -> Path:
     if store.is_offline():
         raise Offline(
             f"captune is offline and {repo} is not in a cache here; run `captune models fetch "
-            f"{spec}` on a connected machine, or `captune models fetch {spec} --from FOLDER` with a "
-            "folder that holds its files"
+            f"{spec}` on a connected machine, or `captune models fetch {spec} --from FOLDER` with "
+            "a folder that holds its files"
         )
     return _download(repo, choose, spec)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from captune.images import DECODING_VERSION
 from captune.models.weights import digest_of
 
 Transform = Callable[[Image.Image], Tensor]
@@ -68,5 +69,6 @@ def per_channel(values: Sequence[float]) -> NDArray[np.float32]:
 
 
 def preprocessing_id(library: str, **settings: object) -> str:
-    """A digest of all that decides a pixel: the settings, and the Pillow that decodes."""
-    return digest_of(library, settings, f"pillow {PIL.__version__.split('.')[0]}")
+    """A digest of all that decides a pixel: the settings, and what decodes the file."""
+    pillow = PIL.__version__.split(".")[0]
+    return digest_of(library, settings, f"pillow {pillow}", f"decoding {DECODING_VERSION}")

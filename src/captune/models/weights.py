@@ -10,13 +10,14 @@ import pickle
 import sqlite3
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from captune.errors import UserError
 from captune.models import store
@@ -125,6 +126,35 @@ def weights_id_of_file(path: Path | Sequence[Path]) -> str:
                 known = weights_id_of_tensors(merged)
             memory.put(key, known)
         return known
+
+
+class NoRandomValues(TorchFunctionMode):
+    """Within: layers are built without drawing initial values, most of a large model's build time.
+
+    Only for models whose every parameter is then loaded (strictly) from a checkpoint.
+    """
+
+    _DRAWS = frozenset(
+        (
+            *(Tensor.uniform_, Tensor.normal_, Tensor.erfinv_),
+            # These announce themselves, and then draw where this mode no longer looks.
+            *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.kaiming_uniform_),
+            *(nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_),
+        )
+    )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Leave the tensor of a drawing call as it is; run any other."""
+        kwargs = kwargs or {}
+        if func in self._DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def weights_files(folder: Path, names: Iterable[str]) -> list[Path]:

@@ -56,7 +56,9 @@ def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) ->
     rows = _Rows([results[i].template for i in shown], names=2.55, notes=1.85)
     figure, axes = rows.figure, rows.axes
     title = f"Accuracy of {_counted(comparison)} on {comparison.known} photos"
-    rows.head(title, "accuracy (%), 95 % interval", "against the best")
+    rows.head(
+        title, "accuracy (%), 95 % interval", "against the best" if len(results) > 1 else "", 0.85
+    )
     low = min(results[i].interval.low for i in shown)  # type: ignore[union-attr]
     high = max(results[i].interval.high for i in shown)  # type: ignore[union-attr]
     room = max(0.02, 0.06 * (high - low))
@@ -85,10 +87,13 @@ def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) ->
         if entry[1] in colours
     ]
     hidden = len(order) - len(shown)
-    told = "The best was chosen on these same photos, so it flatters a little."
+    told = ""
     if len(results) > 1:
-        told = f"p: exact McNemar, Holm-adjusted for {len(results) - 1} comparisons. " + told
-    rows.foot(entries, told + (f" {hidden} more prompts are in the table." if hidden else ""))
+        told = f"p: exact McNemar, Holm-adjusted for {len(results) - 1} comparisons. The best was chosen"
+        told += " on these photos: it flatters a little."
+    if hidden:
+        told += f" {hidden} more prompts are in the table."
+    rows.foot(entries, told)
     return figure
 
 
@@ -136,7 +141,9 @@ def class_change_figure(comparison: TemplateComparison, index: int, top: int = 1
     rest = len(changes) - len(kept)
     told = f"{len(changes)} of {len(comparison.labels)} classes change"
     told += f"; {rest} with smaller changes are not drawn." if rest else "."
-    entries = [("■", BLUE, "more right"), ("■", ORANGE, "fewer right")]
+    colours = {BLUE if change.change > 0 else ORANGE for change in kept}
+    meanings = [("■", BLUE, "more right"), ("■", ORANGE, "fewer right")]
+    entries = [entry for entry in meanings if entry[1] in colours]
     rows.foot(entries, told)
     return figure
 
@@ -237,11 +244,19 @@ class _Rows:
         for row, line in enumerate(lines):
             _name(self.axes, row, line)
 
-    def head(self, title: str, axis: str, notes: str) -> None:
-        """Title above, what the axis and the notes mean."""
+    def head(self, title: str, axis: str, notes: str, notes_left: float = 0.15) -> None:
+        """Title above, what the axis and the notes (so many inches to the right of it) mean."""
         text = fitted(self.figure, title, WIDTH - 2 * _MARGIN, 1, TEXT + 1, weight="bold")[0]
         write(self.figure, _MARGIN, 0.12, text, TEXT + 1, weight="bold")
-        write(self.figure, self.right + 0.15, _HEAD - 0.06, notes, SMALL, color=MUTED, va="bottom")
+        write(
+            self.figure,
+            self.right + notes_left,
+            _HEAD - 0.06,
+            notes,
+            SMALL,
+            color=MUTED,
+            va="bottom",
+        )
         self.axes.set_xlabel(axis)
 
     def dot(self, row: float, share: float, interval: Interval, colour: str, marker: str) -> None:

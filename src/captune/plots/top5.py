@@ -159,7 +159,7 @@ def _draw(
     room = max(height, lowest)
     image = place(figure, left, top, photo_width, room)
     image.imshow(_shrunk(panel.photo, photo_width, room), aspect="equal")
-    image.set_anchor("C" if height >= lowest else "N")
+    image.set_anchor("C" if photo_width > 2 and height >= lowest else "N")
     image.set_axis_off()
     bars_left = left + photo_width + _GAP
     bars_width = width - photo_width - _GAP - _PERCENT

@@ -1,0 +1,119 @@
+"""`captune cache`: what the feature cache holds, how much it may hold, and making it smaller."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from captune.cli.terminal import console, print_json
+from captune.errors import UserError
+
+HELP = "show, limit, prune or clear the cache of image features and prompts"
+EXAMPLES = """  captune cache
+  captune cache --limit 5GB            at most 5 GB from now on
+  captune cache prune                  drop what was least recently used, down to the limit
+  captune cache clear"""
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to do, and a new limit."""
+    parser.add_argument(
+        "action",
+        nargs="?",
+        default="show",
+        choices=("show", "prune", "clear"),
+        help="show sizes (default), prune to the limit, or clear everything",
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="SIZE",
+        help="how much the cache may take from now on, such as 500MB or 20GB (at first: 20GB)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Change what is asked for, then show what is there."""
+    from captune.features import FeatureCache
+    from captune.images import printable
+
+    limit = None if arguments.limit is None else parse_size(arguments.limit)
+    with FeatureCache() as cache:
+        if limit is not None:
+            cache.set_limit(limit)
+        freed = None
+        if arguments.action == "prune":
+            freed = cache.prune()
+        elif arguments.action == "clear":
+            freed = cache.clear()
+        found = cache.statistics()
+    spaces = [
+        {
+            "what": usage.space.what,
+            "model": usage.spec,
+            "weights_id": usage.space.weights_id,
+            "preprocessing_id": usage.space.preprocessing_id,
+            "dtype": usage.space.dtype,
+            "backend": usage.space.backend,
+            "entries": usage.entries,
+            "size_bytes": usage.size_bytes,
+        }
+        for usage in found.spaces
+    ]
+    if arguments.json:
+        print_json(
+            {
+                "command": "cache",
+                "run": None,
+                "images": sum(u.entries for u in found.spaces if u.space.what == "pooled"),
+                "skipped": [],
+                "action": arguments.action,
+                "folder": str(found.folder),
+                "size_bytes": found.size_bytes,
+                "limit_bytes": found.limit_bytes,
+                "freed_bytes": freed,
+                "models": spaces,
+            }
+        )
+        return 0
+    out = console()
+    if freed is not None:
+        out.print(f"{format_size(freed)} freed", soft_wrap=True, markup=False)
+    out.print(
+        f"{printable(str(found.folder))}: {format_size(found.size_bytes)} "
+        f"of at most {format_size(found.limit_bytes)}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if spaces:
+        from rich.table import Table
+
+        table = Table("model", "what", "entries", "size", "computed in", box=None, pad_edge=False)
+        for usage in found.spaces:
+            table.add_row(
+                printable(usage.spec or f"weights {usage.space.weights_id[:12]}"),
+                {"pooled": "images", "texts": "prompts"}.get(usage.space.what, usage.space.what),
+                f"{usage.entries:,}",
+                format_size(usage.size_bytes),
+                f"{usage.space.dtype}, {usage.space.backend.removeprefix('torch-')}",
+            )
+        out.print(table)
+    return 0
+
+
+def parse_size(text: str) -> int:
+    """`20GB`, `1.5 T`, `500m` or a number of bytes -> bytes; units are powers of 1000."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UserError(f"--limit {text}: not a size; write it as 500MB or 20GB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def format_size(size_bytes: float) -> str:
+    """Bytes as people read them: 1.3 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
