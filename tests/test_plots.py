@@ -22,7 +22,16 @@ from captune import plots
 from captune.errors import UserError
 from captune.models.image_text import Floats, normalise
 from captune.plots import Top5, save_figure, top5_figure, top5_grid_figure
-from captune.plots.canvas import BLUE, GREEN, ORANGE, clean, fitted, measured, new_figure
+from captune.plots.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    clean,
+    fitted,
+    house_style,
+    measured,
+    new_figure,
+)
 from captune.zeroshot.comparison import TemplateComparison, compare_templates
 from captune.zeroshot.negation import NegationProbe, probe_negation
 
@@ -45,6 +54,7 @@ def comparison(
     labels: int = 10,
     truth: bool = True,
     name: str = "class",
+    calibration: bool = False,
 ) -> TemplateComparison:
     random = np.random.default_rng(0)
     base = random.normal(size=(labels, 24))
@@ -55,7 +65,9 @@ def comparison(
         for i, template in enumerate(templates)
     ]
     names = [f"{name} {i}" for i in range(labels)]
-    return compare_templates(texts, images, names, logits, truth=right if truth else None)
+    return compare_templates(
+        texts, images, names, logits, truth=right if truth else None, calibration=calibration
+    )
 
 
 def probe(template: str) -> NegationProbe:
@@ -65,16 +77,13 @@ def probe(template: str) -> NegationProbe:
 
 
 def texts_of(figure: Figure) -> list[Text]:
-    save_figure_in_memory(figure)
-    return [
-        text
-        for text in figure.findobj(Text)
-        if text.get_text().strip() and text.get_visible() and text.get_window_extent().width > 0
-    ]
-
-
-def save_figure_in_memory(figure: Figure) -> None:
-    figure.canvas.draw()
+    with house_style():
+        figure.canvas.draw()
+        return [
+            text
+            for text in figure.findobj(Text)
+            if text.get_text().strip() and text.get_visible() and text.get_window_extent().width > 0
+        ]
 
 
 def assert_tidy(figure: Figure) -> None:
@@ -121,8 +130,7 @@ def test_green_is_the_truth_and_orange_a_wrong_first_answer(
     figure = top5_figure(photo(), LABELS, PROBABILITIES, truth, "a.jpg")
     assert bars(figure) == expected
     words = [text.get_text() for text in texts_of(figure)]
-    assert words[0] == "a.jpg"
-    assert {"dog", "50.0 %", "fish", "30.0 %"} <= set(words)
+    assert {"a.jpg", "dog", "50.0 %", "fish", "30.0 %"} <= set(words)
     assert "deer" not in words
     told = [word for word in words if word.startswith("truth, not among these")]
     assert bool(told) == (truth in (5, "whale"))
@@ -131,8 +139,16 @@ def test_green_is_the_truth_and_orange_a_wrong_first_answer(
     assert bar_axes.get_xlim() == (0, 100)
 
 
-@pytest.mark.parametrize("size", [(320, 240), (30, 900), (2000, 40), (1, 1)])
-@pytest.mark.parametrize("labels", [["cat"], ["cat", "dog"], [LONG * 3] * 7, ["x" * 900], ODD])
+@pytest.mark.parametrize(
+    ("size", "labels"),
+    [
+        ((320, 240), ["cat"]),
+        ((30, 900), ["cat", "dog"]),
+        ((2000, 40), [LONG * 3] * 7),
+        ((1, 1), ["x" * 900, "y"]),
+        ((300, 500), ODD),
+    ],
+)
 def test_top5_is_tidy(size: tuple[int, int], labels: list[str]) -> None:
     shares = np.linspace(1, 0, len(labels))
     assert_tidy(top5_figure(photo(*size), labels, shares, "n" * 300, "folder/" * 40 + "end.jpg"))
@@ -151,24 +167,24 @@ def test_grid_is_tidy() -> None:
     assert len(figure.axes) == 6
 
 
-def test_prompt_figures_are_tidy() -> None:
-    hw3 = [
-        "This is a photo of {object}",
-        "This is not a photo of {object}",
-        "No {object}, no score.",
-    ]
-    ten = ["a photo of a {}.", *(f"{i} {LONG}{{}}" for i in range(9))]
-    for templates, name in ((hw3, "class"), (ten, LONG), (["{}"], ""), ([*ODD[:5], "{}"], "🐱 猫")):
-        found = comparison(templates, name=name)
-        assert_tidy(plots.prompt_comparison_figure(found))
-        assert_tidy(plots.agreement_figure(found))
-        assert_tidy(plots.negation_figure([probe(template) for template in templates]))
-        calibration = found.results[-1].calibration
-        assert calibration is not None
-        assert_tidy(plots.reliability_figure(calibration, templates[-1]))
-        for index in range(len(found.results)):
-            if index != found.best:
-                assert_tidy(plots.class_change_figure(found, index))
+@pytest.mark.parametrize(
+    ("templates", "name"),
+    [
+        (["This is a photo of {object}", "This is not a photo of {object}"], "class"),
+        (["a photo of a {}.", *(f"{i} {LONG}{{}}" for i in range(9))], LONG),
+        (["{}"], ""),
+        ([*ODD[:5], "{}"], "🐱 猫"),
+    ],
+)
+def test_prompt_figures_are_tidy(templates: list[str], name: str) -> None:
+    found = comparison(templates, name=name)
+    assert_tidy(plots.prompt_comparison_figure(found))
+    assert_tidy(plots.agreement_figure(found))
+    assert_tidy(plots.negation_figure([probe(template) for template in templates]))
+    for index in range(len(templates)):
+        if index != found.best:
+            assert_tidy(plots.class_change_figure(found, index))
+            break
 
 
 def test_many_prompts_are_cut_and_counted() -> None:
@@ -189,7 +205,7 @@ def test_the_best_is_marked_and_the_rest_are_judged() -> None:
 
 
 def test_few_photos_have_a_reliability_without_temperature() -> None:
-    found = comparison(["{}"], photos=7)
+    found = comparison(["{}"], photos=7, calibration=True)
     calibration = found.results[0].calibration
     assert calibration is not None
     figure = plots.reliability_figure(calibration)
@@ -198,10 +214,12 @@ def test_few_photos_have_a_reliability_without_temperature() -> None:
 
 
 def test_reliability_names_ece_and_temperature() -> None:
-    calibration = comparison(["{}"], photos=300).results[0].calibration
+    calibration = comparison(["{}"], photos=300, calibration=True).results[0].calibration
     assert calibration is not None
     assert calibration.temperature is not None
-    words = " ".join(text.get_text() for text in texts_of(plots.reliability_figure(calibration)))
+    figure = plots.reliability_figure(calibration, 3 * LONG)
+    assert_tidy(figure)
+    words = " ".join(text.get_text() for text in texts_of(figure))
     assert f"ECE {100 * calibration.raw.ece:.1f} %" in words
     assert f"temperature {calibration.temperature:.3g}" in words
 
@@ -305,18 +323,15 @@ def test_threads_draw_the_same(tmp_path: Path) -> None:
     assert all((tmp_path / f"{n}.svg").read_bytes() == expected for n in range(6))
 
 
-def test_no_pyplot_and_no_torch_for_the_canvas() -> None:
-    code = "import sys, captune.plots.canvas; print('matplotlib.pyplot' in sys.modules)"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert answer.stdout.strip() == "False"
+def test_figures_need_neither_pyplot_nor_torch() -> None:
+    code = "import sys, captune.plots; print({'matplotlib.pyplot', 'torch'} & {*sys.modules})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
 def test_text_is_broken_where_it_fits() -> None:
     figure = new_figure(1)
     width = measured(figure, 9.0)
-    lines = fitted(figure, LONG, 2.0, 3)
+    lines = fitted(figure, 2 * LONG, 2.0, 3)
     assert len(lines) == 3
     assert all(width(line) <= 2.0 for line in lines)
     assert lines[-1].endswith("…")

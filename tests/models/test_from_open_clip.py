@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import sys
 
 import numpy as np
 import open_clip
@@ -11,8 +12,9 @@ import torch
 from open_clip import pretrained as pretrained_list
 from safetensors.torch import load_file, save_file
 
-from captune.errors import Offline, UserError
-from captune.models.load import load_model
+from captune.errors import MissingExtra, Offline, UserError
+from captune.models import hub
+from captune.models.load import fetch_model, load_model
 
 TINY = {
     "embed_dim": 24,
@@ -130,6 +132,62 @@ def test_a_tag_that_is_not_cached_is_refused_offline():
     assert "--from FOLDER" in message
 
 
+def test_a_tags_tokenizer_is_a_repository_of_its_own(
+    make_open_clip, word_tokenizer, monkeypatch, photos
+):
+    from open_clip import factory
+
+    text = {**TINY["text_cfg"], "vocab_size": 13, "context_length": 64}
+    config = {**TINY, "text_cfg": {**text, "hf_tokenizer_name": "org/tokenizer"}}
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "Tiny-SigLIP", config)
+    monkeypatch.setitem(
+        pretrained_list._PRETRAINED, "Tiny-SigLIP", {"webli": {**PIXELS, "hf_hub": "org/tiny/"}}
+    )
+    _, folder = make_open_clip(config, PIXELS, word_tokenizer)
+    file = folder / "open_clip_model.safetensors"
+    with pytest.raises(Offline, match="org/tokenizer is not in a cache here"):
+        load_model(f"open_clip:Tiny-SigLIP/webli@{file}", device="cpu")
+    places = fetch_model("open_clip:Tiny-SigLIP/webli", folder)
+    assert [place.name for place in places] == ["org--tiny", "org--tokenizer"]
+    model = load_model("open_clip:Tiny-SigLIP/webli", device="cpu")
+    assert model.text.tokenize(["a cat"])["text"].shape == (1, 64)
+    assert torch.equal(
+        features(model, photos[0])[1], features(load_model(str(folder), device="cpu"), photos[0])[1]
+    )
+
+
+def test_a_text_side_of_transformers(make_open_clip, word_tokenizer, tmp_path, photos):
+    from transformers import RobertaConfig
+
+    tower = tmp_path / "roberta"
+    RobertaConfig(
+        vocab_size=13,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=80,
+        pad_token_id=0,
+    ).save_pretrained(tower)
+    text = {
+        "hf_tokenizer_name": "org/tower",
+        "hf_proj_type": "mlp",
+        "hf_pooler_type": "mean_pooler",
+    }
+    text |= {"hf_model_name": str(tower), "hf_model_pretrained": False, "context_length": 40}
+    config = {"custom_text": True, **TINY, "text_cfg": text}
+    saved = {**config, "text_cfg": {**text, "hf_model_name": "org/tower"}}
+    own, folder = make_open_clip(config, PIXELS, word_tokenizer, saved_config=saved)
+    with pytest.raises(Offline, match="org/tower is not in a cache here"):
+        load_model(str(folder), device="cpu")
+    hub.adopt("org/tower", tower, list)
+    model = load_model(str(folder), device="cpu")
+    tokens = model.text.tokenize(TEXTS)["text"]
+    assert tokens.shape == (2, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.text.encode(TEXTS), own.encode_text(tokens))
+
+
 def test_weights_of_another_model_are_refused(listed, tmp_path):
     _, file = listed
     tensors = load_file(file)
@@ -215,6 +273,12 @@ def test_the_licence_is_what_the_model_card_states(make_open_clip):
     assert load_model(str(folder), device="cpu").licence is None
     (folder / "README.md").write_text("---\ntags:\n- clip\nlicense: mit\n---\n# Card\n")
     assert load_model(str(folder), device="cpu").licence == "mit"
+
+
+def test_without_open_clip_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'captune\[openclip\]'"):
+        load_model("open_clip:ViT-B-32/openai", device="cpu")
 
 
 def test_nothing_is_printed_and_logging_is_left_as_it_was(make_open_clip, capfd):

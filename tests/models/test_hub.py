@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from captune.errors import Offline, UserError
-from captune.models import store
+from captune.models import hub, store
 from captune.models.load import fetch_model, load_model
 
 
@@ -102,8 +102,11 @@ def test_a_repository_that_the_hub_does_not_have(fake_hub):
 
 
 def test_no_network_is_one_sentence(monkeypatch):
+    class ConnectError(Exception):
+        """As the HTTP libraries' own: no OSError."""
+
     def unreachable(*_, **__):
-        raise OSError("Name or service not known\nand a long traceback")
+        raise ConnectError("Name or service not known\nand a long traceback")
 
     monkeypatch.delenv("CAPTUNE_OFFLINE", raising=False)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
@@ -122,10 +125,23 @@ def test_fetch_from_a_folder_needs_no_network(clip_folder, photos, tmp_path):
     pixels = model.image.transform(photos[0])[None]
     own = load_model(str(clip_folder), device="cpu")
     assert torch.equal(model.image.encode(pixels), own.image.encode(pixels))
+    assert fetch_model("hf:org/clip", clip_folder) == [place]
     with pytest.raises(UserError, match="has no weights"):
         fetch_model("hf:org/other", _only_config(clip_folder, tmp_path))
     with pytest.raises(UserError, match="already local"):
         fetch_model(f"hf:{clip_folder}", clip_folder)
+
+
+def test_adopting_adds_and_replaces(tmp_path):
+    def take_all(names):
+        return list(names)
+
+    for number, (name, content) in enumerate((("a", "1"), ("b", "2"), ("a", "3"))):
+        source = tmp_path / str(number)
+        source.mkdir()
+        (source / name).write_text(content)
+        place = hub.adopt("org/name", source, take_all)
+    assert {path.name: path.read_text() for path in place.iterdir()} == {"a": "3", "b": "2"}
 
 
 def test_open_clip_and_timm_from_a_hub(fake_hub, make_open_clip, make_timm, word_tokenizer, photos):

@@ -1,5 +1,7 @@
 """The same weights give the same logits here and in the library that wrote them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import open_clip
 import pytest
@@ -130,12 +132,38 @@ def test_transformers_and_open_clip_prepare_a_clip_photo_almost_alike(clip_folde
     assert shifted <= one_level * 1.01
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_half_precision_stays_close(dtype, clip_folder, siglip2_folder, photos):
-    for folder in (clip_folder, siglip2_folder):
-        exact = ours(load_model(str(folder), device="cpu"), photos)
-        half = ours(load_model(str(folder), device="cpu", dtype=dtype), photos)
-        assert np.abs(half - exact).max() < (1e-4 if dtype == "float32" else 1.0)
+@pytest.fixture
+def folders(clip_folder, siglip2_folder, make_open_clip, word_tokenizer):
+    """One folder of each loader that has a text side."""
+    _, softmax = make_open_clip(OPEN_CLIP_TINY, CLIP_PIXELS)
+    _, sigmoid = make_open_clip(SIGLIP_STYLE, SIGLIP_PIXELS, word_tokenizer)
+    return clip_folder, siglip2_folder, softmax, sigmoid
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 0.1), ("bfloat16", 1.0)])
+def test_half_precision_stays_close(dtype, tolerance, folders, photos):
+    for folder in folders:
+        exact = load_model(str(folder), device="cpu")
+        half = load_model(str(folder), device="cpu", dtype=dtype)
+        assert np.abs(ours(half, photos) - ours(exact, photos)).max() < tolerance
+        assert half.scoring == exact.scoring  # read before the weights were rounded
+
+
+@pytest.mark.needs("gpu")
+def test_a_gpu_is_taken_in_half_precision(folders, photos):
+    for folder in folders:
+        exact, gpu = load_model(str(folder), device="cpu"), load_model(str(folder))
+        assert (gpu.image.device.type, gpu.image.dtype) == ("cuda", torch.float16)
+        assert np.abs(ours(gpu, photos) - ours(exact, photos)).max() < 0.1
+
+
+def test_transforms_are_safe_in_threads(folders, photos):
+    for folder in folders:
+        transform = load_model(str(folder), device="cpu").image.transform
+        alone = [transform(photo) for photo in photos]
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(5):
+                assert all(map(torch.equal, pool.map(transform, photos), alone))
 
 
 def test_a_batch_of_one_equals_a_batch_of_many(siglip2_folder, clip_folder, photos):

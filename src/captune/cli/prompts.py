@@ -118,7 +118,7 @@ def _print_probes(study: PromptStudy, out: Console) -> None:
 
     table = Table(title="does it read “not”?", title_justify="left", box=None, pad_edge=False)
     table.add_column("denied prompt", overflow="fold", ratio=1)
-    for heading in ("same answer", "still right", "“not” wins"):
+    for heading in ("same answer", "still right", "“not” wins", "elsewhere"):
         table.add_column(heading, justify="right", no_wrap=True)
     for probe in study.probes:
         table.add_row(
@@ -126,11 +126,13 @@ def _print_probes(study: PromptStudy, out: Console) -> None:
             _percent(probe.same_answer.share),
             _percent(probe.right_answer.share if probe.right_answer else None),
             _percent(probe.denial_wins.share),
+            _percent(probe.denial_wins_elsewhere),
         )
     out.print(table)
     out.print(
-        "a reader of “not” would show 0 % in each column: the denied prompts give the same answer, "
-        "give the right class, or beat the plain prompt of the right class"
+        "share of photos where the denied prompts give the same answer, give the right class, or "
+        "beat the plain prompt of the right class: 0 % for a reader of “not”; elsewhere: of the "
+        "wrong classes, where the denial is true: 100 % for a reader of “not”"
     )
 
 

@@ -30,6 +30,7 @@ from captune.models.image_text import Floats
 _GROUP = 32  # photos read and hashed as one task: a task costs about as much as hashing one photo
 _WINDOW = 2048  # photos between the one yielded next and the one hashed last
 _RECENT = 4096  # vectors kept for copies in the same run, whether or not there is a cache
+_SAME_CORES = {"cpu"}  # devices that take the cores away from the threads that decode
 _KEPT_BYTES = 2**19  # a larger file is read again for decoding rather than kept meanwhile
 
 
@@ -137,9 +138,11 @@ class _LookAhead:
         return not (self._hashing or self._window)
 
     def fill(self, batch_size: int) -> None:
-        """Look photos up until two batches are being decoded, or some need no model.
+        """Look photos up until two batches wait for the model, or some need no model.
 
-        The second batch, or a few photos a thread, is decoded while the model sees the first.
+        A GPU works while the threads decode the second batch. On a CPU that wins nothing: the
+        cores are the same, and a pass that is split over all of them waits for the one that
+        decodes. There the threads read ahead during a pass, and decode between two passes.
         """
         wanted = batch_size + max(batch_size, 4 * self._workers)
         window = max(_WINDOW, 2 * wanted)
@@ -149,15 +152,20 @@ class _LookAhead:
             self._hash_ahead(wanted)
             if not self._missing:
                 return  # all cached so far: nothing to wait for
+        decoding = batch_size if self._encoder.device.type in _SAME_CORES else wanted
+        for entry in islice(self._missing, decoding):
+            if entry.pixels is None:
+                entry.pixels = self._threads.submit(_decode, entry, self._encoder.transform)
 
     def take(self, size: int) -> list[_Entry]:
         """The next photos for the model, decoded; those that cannot be decoded get a reason."""
         batch: list[_Entry] = []
         while self._missing and len(batch) < size:
+            if self._missing[0].pixels is None:
+                break  # so many could not be decoded that the rest is still to come
             entry = self._missing.popleft()
-            assert entry.pixels is not None
             try:
-                entry.pixels.result()
+                _pixels(entry)
                 batch.append(entry)
             except UnreadablePhoto as error:
                 self._skip(entry, error.reason)
@@ -208,7 +216,6 @@ class _LookAhead:
             else:
                 self._pending[entry.key] = entry
                 self._missing.append(entry)
-                entry.pixels = self._threads.submit(_decode, entry, self._encoder.transform)
 
     def _remember(self, key: str, vector: Floats) -> None:
         self._recent[key] = vector

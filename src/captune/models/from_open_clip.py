@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -102,8 +103,17 @@ def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
     if source is not None:
         repo, choose = _repository_of(spec)
         hub.adopt(repo, source, choose)
+        _adopt_tokenizer(spec, source)
     resolved = _resolve(spec)
     return sorted({resolved.weights.parent, *filter(None, [resolved.tokenizer])})
+
+
+def _adopt_tokenizer(spec: ModelSpec, source: Path) -> None:
+    """A tag may name its tokenizer by another repository; take it from `source` if it is there."""
+    name = _entry(spec)[0]["text_cfg"].get("hf_tokenizer_name") if spec.name else None
+    if name:
+        with suppress(UserError):  # else the sentence about the missing repository follows
+            hub.adopt(name, source, lambda names: choose_tokenizer(names, str(source)))
 
 
 class _ImageSide(nn.Module):

@@ -6,6 +6,7 @@ that folder with the hub closed.
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import re
 import shutil
@@ -45,16 +46,22 @@ def repository(repo: str, choose: Choose, spec: str) -> Path:
 def adopt(repo: str, folder: Path, choose: Choose) -> Path:
     """Copy the files of `repo` out of `folder` into captune's cache, whole or not at all.
 
+    Files adopted earlier under other names stay: weights and tokenizer may come apart.
     Raises UserError where `folder` lacks what the model needs.
     """
     names = choose(_names_in(folder))
     target = _place_of(repo)
 
     def build(unfinished: Path) -> None:
-        for name in names:
-            shutil.copyfile(folder / name, unfinished / name)
+        kept = [target / name for name in _names_in(target)] if target.is_dir() else []
+        for source in (*kept, *(folder / name for name in names)):
+            shutil.copyfile(source, unfinished / source.name)
 
-    store.install_folder(target, build)
+    def is_complete(place: Path) -> bool:
+        _, different, missing = filecmp.cmpfiles(folder, place, names, shallow=False)
+        return not different and not missing
+
+    store.install_folder(target, build, is_complete)
     return target
 
 
@@ -115,7 +122,7 @@ def _cached(repo: str) -> Path | None:
 
     try:
         return Path(snapshot_download(repo, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError):
+    except (LocalEntryNotFoundError, OSError, ValueError):  # ValueError: no possible name
         return None
 
 
@@ -135,7 +142,7 @@ def _names_in(folder: Path) -> list[str]:
 
 def _download(repo: str, choose: Choose, spec: str) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         siblings = HfApi().model_info(repo, files_metadata=True).siblings or []
@@ -155,7 +162,11 @@ def _download(repo: str, choose: Choose, spec: str) -> Path:
         raise UserError(
             f"{spec}: the hub has no public repository {repo}; check the name"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # every release of the hub library has errors of another HTTP library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{spec}: {repo} could not be fetched ({reason}); try again, or give its folder"

@@ -1,7 +1,7 @@
 """From a photo to pixels exactly as the model's own library makes them, but fit for many threads.
 
 torch splits even one picture's arithmetic over all cores; beside a running model, or from several
-decoding threads, that costs ten times the work itself. So geometry (resize, crop) stays the
+decoding threads, that can cost ten times the work itself. So geometry (resize, crop) stays the
 library's own code, on Pillow, and the arithmetic after it is done by NumPy with the same operations
 in the same order: equal to the bit, and one thread is one thread.
 """

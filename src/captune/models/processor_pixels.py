@@ -24,7 +24,8 @@ from torch import Tensor
 from captune.errors import UserError
 from captune.models.preprocessing import Transform, preprocessing_id
 
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+# In the order in which transformers takes them.
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 def load_image_processor(folder: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
@@ -25,7 +25,9 @@ from captune.plots.canvas import (
     write,
 )
 from captune.statistics import wilson
-from captune.zeroshot.calibration import Calibration, Reliability
+
+if TYPE_CHECKING:  # figures are drawn without loading torch
+    from captune.zeroshot.calibration import Calibration, Reliability
 
 UNSURE = "#9CCBEB"
 _LEFT, _TOP, _SIDE, _COUNTS, _BETWEEN = 0.62, 1.0, 2.7, 0.55, 0.75

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
@@ -27,9 +27,11 @@ from captune.plots.canvas import (
     place,
     write,
 )
-from captune.statistics import Interval
-from captune.zeroshot.comparison import TemplateComparison
-from captune.zeroshot.negation import NegationProbe, Share
+
+if TYPE_CHECKING:  # figures are drawn without loading torch
+    from captune.statistics import Interval
+    from captune.zeroshot.comparison import TemplateComparison
+    from captune.zeroshot.negation import NegationProbe, Share
 
 SIGNIFICANT = 0.05
 _MARGIN, _HEAD, _ROW, _LINE, _BAR = 0.15, 0.62, 0.24, 0.14, 0.15  # inches
@@ -56,9 +58,8 @@ def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) ->
     rows = _Rows([results[i].template for i in shown], names=2.55, notes=1.85)
     figure, axes = rows.figure, rows.axes
     title = f"Accuracy of {_counted(comparison)} on {comparison.known} photos"
-    rows.head(
-        title, "accuracy (%), 95 % interval", "against the best" if len(results) > 1 else "", 0.85
-    )
+    others = len(results) > 1
+    rows.head(title, "accuracy (%), 95 % interval", "against the best" if others else "", 0.85)
     low = min(results[i].interval.low for i in shown)  # type: ignore[union-attr]
     high = max(results[i].interval.high for i in shown)  # type: ignore[union-attr]
     room = max(0.02, 0.06 * (high - low))
@@ -88,9 +89,9 @@ def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) ->
     ]
     hidden = len(order) - len(shown)
     told = ""
-    if len(results) > 1:
-        told = f"p: exact McNemar, Holm-adjusted for {len(results) - 1} comparisons. The best was chosen"
-        told += " on these photos: it flatters a little."
+    if others:
+        told = f"p: exact McNemar, Holm-adjusted for {len(results) - 1} comparisons."
+        told += " The best was chosen on these photos: it flatters a little."
     if hidden:
         told += f" {hidden} more prompts are in the table."
     rows.foot(entries, told)

@@ -29,6 +29,8 @@ from captune.zeroshot.prompts import fill
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_FIGURES_EACH = 6
+
 
 def draw_top5(run: Run, wanted: Sequence[str], *, seed: int) -> list[Path]:
     """The assignment's top-5 figure of sampled or named photos, PNG and SVG, into the run's plots.
@@ -57,18 +59,30 @@ def draw_prompt_study(
 
     Accuracy, reliability and changes by class need the truth; agreement and negation do not.
     """
-    figures = {"agreement": agreement_figure(comparison)}
+    paths = _save(agreement_figure(comparison), folder / "agreement")
     if probes:
-        figures["negation"] = negation_figure(probes)
-    if comparison.best is not None:
-        figures["accuracy"] = prompt_comparison_figure(comparison)
-        for index, result in enumerate(comparison.results):
-            if result.calibration is not None:
-                title = result.template
-                figures[f"reliability-{index + 1}"] = reliability_figure(result.calibration, title)
-            if index != comparison.best:
-                figures[f"classes-{index + 1}"] = class_change_figure(comparison, index)
-    return [path for name, figure in figures.items() for path in _save(figure, folder / name)]
+        paths += _save(negation_figure(probes), folder / "negation")
+    if comparison.best is None:
+        return paths
+    paths += _save(prompt_comparison_figure(comparison), folder / "accuracy")
+    for index in _telling(comparison):
+        result = comparison.results[index]
+        if result.calibration is not None:
+            figure = reliability_figure(result.calibration, result.template)
+            paths += _save(figure, folder / f"reliability-{index + 1}")
+        if index != comparison.best:
+            figure = class_change_figure(comparison, index)
+            paths += _save(figure, folder / f"classes-{index + 1}")
+    return paths
+
+
+def _telling(comparison: TemplateComparison) -> list[int]:
+    """The templates that get figures of their own: all of a few, else best, worst and ensemble."""
+    accuracies = [result.accuracy or 0.0 for result in comparison.results]
+    if len(accuracies) <= _FIGURES_EACH:
+        return list(range(len(accuracies)))
+    chosen = {comparison.best, int(np.argmin(accuracies)), comparison.ensemble}
+    return sorted(index for index in chosen if index is not None)
 
 
 def _save(figure: Figure, path: Path) -> list[Path]:

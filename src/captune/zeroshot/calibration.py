@@ -247,7 +247,9 @@ def _log_total(logits: Floats) -> Doubles:
     """Log of the sum of exp(logits) of each photo [n]."""
     highest = logits.max(axis=1, keepdims=True)
     total: Doubles = np.exp(logits - highest).sum(axis=1, dtype=np.float64)
-    return np.log(total, out=total) + highest[:, 0].astype(np.float64)
+    np.log(total, out=total)
+    total += highest[:, 0]
+    return total
 
 
 def _fit(

@@ -1,0 +1,328 @@
+"""captune and its peers on the same photos and the same weights, in one process and one run.
+
+    python benchmarks/classify.py            about 10 minutes on 2 cores
+    python benchmarks/classify.py --quick    about a minute and a half, for a first look
+
+A random-weight CLIP ViT-B/32 classifies generated JPEGs of 224 to 256 pixels against 100 labels.
+The ways take turns on chunks of the photos, in an order that rotates, and every ratio is taken
+within one chunk: what else the machine does in the meantime hits all of them. Models are loaded and
+captune's and open_clip's prompts are encoded beforehand; the pipeline cannot (it encodes them with
+each batch). Reading, hashing, decoding, the forward pass, scoring and saving to the cache count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import pipeline
+
+from captune.features import FeatureCache
+from captune.models.load import load_image_text_model
+from captune.zeroshot.classifier import ZeroShotClassifier
+from synthetic import NAME, machine, write_clip, write_photos
+
+BATCH = 32
+# one pass of ViT-B/32's image side: multiply-adds of its matrices for 50 tokens, twice
+GFLOP_PER_IMAGE = 8.8
+TEMPLATE = "a photo of a {}."
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer photos and rounds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+    arguments = parser.parse_args()
+    logging.getLogger("captune").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="captune-benchmark-") as folder:
+        if arguments.json:
+            with redirect_stdout(sys.stderr):
+                result = measure(Path(folder), quick=arguments.quick)
+        else:
+            result = measure(Path(folder), quick=arguments.quick)
+    result["seconds"] = round(time.perf_counter() - started)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        show(result)
+    return 0
+
+
+def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
+    """All figures."""
+    count, rounds, labels_rounds = (256, 2, 4) if quick else (2000, 8, 12)
+    at_one, at_eight = (4, 16) if quick else (8, 32)  # photos a round for the slow pipeline
+    photos, writing_s = timed(lambda: write_photos(folder / "photos", count))
+    size = sum(path.stat().st_size for path in photos) / count
+    print(f"{count} JPEGs, {size / 1e3:.0f} kB each, written in {writing_s:.0f} s", flush=True)
+    file, peer_folder = write_clip(folder / "clip")
+    contenders = Contenders(folder, file, peer_folder)
+    print(f"loaded and warmed up: {contenders.preparation}", flush=True)
+
+    rates: dict[str, list[float]] = {}
+    chunk = count // rounds
+    for number in range(rounds):
+        part = photos[number * chunk : (number + 1) * chunk]
+        ways: list[tuple[str, Callable[[], object], int]] = [
+            ("bare forward", contenders.bare_forward(part), len(part)),
+            ("captune, cold", lambda part=part: contenders.captune(part), len(part)),
+            (
+                "open_clip + DataLoader",
+                lambda part=part: contenders.open_clip_loop(part),
+                len(part),
+            ),
+            ("pipeline, batch 8", lambda p=part[:at_eight]: contenders.pipeline(p, 8), at_eight),
+        ]
+        if number % 2 == 0:
+            ways.append(
+                ("pipeline, batch 1", lambda p=part[:at_one]: contenders.pipeline(p, 1), at_one)
+            )
+        turn = number % len(ways)
+        for name, run, images in ways[turn:] + ways[:turn]:
+            seconds = timed(run)[1]
+            rates.setdefault(name, []).append(images / seconds)
+        seconds = timed(lambda part=part: contenders.captune(part))[1]
+        rates.setdefault("captune, warm", []).append(len(part) / seconds)
+        done = ", ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items())
+        print(f"round {number + 1}/{rounds}, images/s: {done}", flush=True)
+    whole_warm = [count / timed(lambda: contenders.captune(photos))[1] for _ in range(3)]
+    agreement = contenders.agreement(photos[: 16 if quick else 32])
+    peak = matmul_gflops()
+    best_pipeline = max(("pipeline, batch 1", "pipeline, batch 8"), key=lambda n: median(rates[n]))
+    bare = median(rates["bare forward"])
+    return {
+        "images": count,
+        "mean_file_bytes": round(size),
+        "machine": machine(),
+        "preparation_s": contenders.preparation,
+        "images_per_s": rates,
+        "warm_all_images_per_s": whole_warm,
+        "pipeline_subset_per_round": {"batch 1": at_one, "batch 8": at_eight},
+        "best_pipeline": best_pipeline,
+        "matmul_gflops": peak,
+        "bare_gflops": bare * GFLOP_PER_IMAGE,
+        "largest_logit_difference": agreement,
+        "labels": label_scaling(contenders, photos, labels_rounds),
+    }
+
+
+class Contenders:
+    """Every way to classify, loaded and warmed up."""
+
+    def __init__(self, folder: Path, file: Path, peer_folder: Path) -> None:
+        self.labels = [f"thing number {i}" for i in range(100)]
+        self.preparation: dict[str, float] = {}
+        # "openai" is the tag whose preprocessing and architecture the file is given
+        spec = f"open_clip:{NAME}/openai@{file}"
+        self.model, self.preparation["captune: load"] = timed(
+            lambda: load_image_text_model(spec, device="cpu", dtype="float32")
+        )
+        self.cache = FeatureCache(folder / "cache")
+        self.classifier, self.preparation["captune: 100 prompts"] = timed(
+            lambda: self.classifier_of(self.labels, self.cache)
+        )
+        (self.peer, _, self.preprocess), self.preparation["open_clip: load"] = timed(
+            lambda: open_clip.create_model_and_transforms(NAME, pretrained=str(file))
+        )
+        self.peer.eval()
+        self.text, self.preparation["open_clip: 100 prompts"] = timed(self._open_clip_text)
+        self.pipe, self.preparation["pipeline: load"] = timed(
+            lambda: pipeline("zero-shot-image-classification", str(peer_folder), device="cpu")
+        )
+        self.preparation = {name: round(s, 2) for name, s in self.preparation.items()}
+        warm_up = torch.zeros(BATCH, 3, 224, 224)
+        with torch.inference_mode():
+            for _ in range(2):
+                self.model.image.module(warm_up)
+                self.peer.encode_image(warm_up)
+
+    def classifier_of(
+        self, labels: Sequence[str], cache: FeatureCache | bool
+    ) -> ZeroShotClassifier:
+        """captune's classifier over one loaded model."""
+        return ZeroShotClassifier(
+            labels, model=self.model, prompts=[TEMPLATE], batch_size=BATCH, cache=cache
+        )
+
+    def bare_forward(self, paths: Sequence[Path]) -> Callable[[], None]:
+        """The image side alone; the pixels are made here, before the clock starts."""
+        transform = self.model.image.transform
+        pixels = [transform(Image.open(path).convert("RGB")) for path in paths]
+        batches = [torch.stack(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
+
+        def run() -> None:
+            with torch.inference_mode():
+                for batch in batches:
+                    self.model.image.module(batch)
+
+        return run
+
+    def captune(self, paths: Sequence[Path]) -> list[str]:
+        """The three lines of captune's README."""
+        return [prediction.label for prediction in self.classifier.classify(paths)]
+
+    def open_clip_loop(self, paths: Sequence[Path]) -> list[str]:
+        """As open_clip's own evaluation: its preprocessing in DataLoader workers, one a core."""
+        loader = DataLoader(
+            Photos(paths, self.preprocess), batch_size=BATCH, num_workers=torch.get_num_threads()
+        )
+        found = []
+        with torch.inference_mode():
+            for pixels in loader:
+                features = self.peer.encode_image(pixels, normalize=True)
+                probabilities = (self.peer.logit_scale.exp() * features @ self.text.T).softmax(-1)
+                found += [self.labels[i] for i in probabilities.argmax(-1).tolist()]
+        return found
+
+    def pipeline(self, paths: Sequence[Path], batch_size: int) -> list[str]:
+        """transformers' pipeline, the labels handed over as its documentation does."""
+        answers = self.pipe(
+            [str(path) for path in paths],
+            candidate_labels=self.labels,
+            hypothesis_template=TEMPLATE,
+            batch_size=batch_size,
+        )
+        return [answer[0]["label"] for answer in answers]
+
+    def agreement(self, paths: Sequence[Path]) -> float:
+        """Largest difference of a logit between captune and transformers' model."""
+        pictures = [Image.open(path).convert("RGB") for path in paths]
+        pixels = torch.stack([self.model.image.transform(picture) for picture in pictures])
+        features = self.model.image.encode(pixels).numpy()
+        ours = self.model.logits(features, self.classifier.text_features[0])
+        texts = [TEMPLATE.format(label) for label in self.labels]
+        tokens = self.pipe.tokenizer(texts, return_tensors="pt", padding=True)
+        with torch.inference_mode():
+            theirs = self.pipe.model(pixel_values=pixels, **tokens).logits_per_image
+        return float(np.abs(ours - theirs.numpy()).max())
+
+    def _open_clip_text(self) -> Tensor:
+        tokens = open_clip.get_tokenizer(NAME)([TEMPLATE.format(label) for label in self.labels])
+        with torch.inference_mode():
+            return self.peer.encode_text(tokens, normalize=True)
+
+
+class Photos(Dataset[Tensor]):
+    """Photos for a DataLoader."""
+
+    def __init__(self, paths: Sequence[Path], preprocess: Callable[[Image.Image], Tensor]) -> None:
+        self.paths = paths
+        self.preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.preprocess(Image.open(self.paths[index]).convert("RGB"))
+
+
+def label_scaling(contenders: Contenders, photos: Sequence[Path], rounds: int) -> dict[str, Any]:
+    """Time an image with 500 and with 1,000 labels, on the same photos in turn, nothing cached."""
+    words = [f"object {i}" for i in range(1000)]
+    classifiers = {n: contenders.classifier_of(words[:n], contenders.cache) for n in (500, 1000)}
+    scoring_us = {}
+    features = np.random.default_rng(0).standard_normal((BATCH, 512)).astype(np.float32)
+    for n, classifier in classifiers.items():
+        repeats = [timed(lambda c=classifier: c.probabilities(features))[1] for _ in range(300)]
+        scoring_us[n] = median(repeats) / BATCH * 1e6
+        classifier.cache = None
+    milliseconds: dict[int, list[float]] = {500: [], 1000: []}
+    for number in range(rounds):
+        part = photos[number * BATCH : (number + 1) * BATCH]
+        # ABBA: a machine that slows down or speeds up hits both alike
+        seconds = {500: 0.0, 1000: 0.0}
+        for n in (500, 1000, 1000, 500):
+            seconds[n] += timed(lambda c=classifiers[n], p=part: list(c.classify(p)))[1]
+        for n, total in seconds.items():
+            milliseconds[n].append(total / 2 / len(part) * 1e3)
+    differences = np.subtract(milliseconds[1000], milliseconds[500])
+    draws = np.random.default_rng(0).choice(differences, (10_000, rounds)).mean(axis=1)
+    return {
+        "ms_per_image": {n: median(values) for n, values in milliseconds.items()},
+        "difference_ms": float(differences.mean()),
+        "interval_ms": [float(np.quantile(draws, q)) for q in (0.025, 0.975)],
+        "scoring_only_us": scoring_us,
+    }
+
+
+def matmul_gflops(side: int = 2048) -> float:
+    """The best of a few square float32 products: what the cores can do at all."""
+    a, b = torch.randn(side, side), torch.randn(side, side)
+    best = min(timed(lambda: a @ b)[1] for _ in range(20))
+    return 2 * side**3 / best / 1e9
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """(what it returns, seconds)."""
+    start = time.perf_counter()
+    value = run()
+    return value, time.perf_counter() - start
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value."""
+    return statistics.median(values)
+
+
+def show(result: dict[str, Any]) -> None:
+    """A table for people, in Markdown."""
+    rates = result["images_per_s"]
+    bare = rates["bare forward"]
+    best = median(rates[result["best_pipeline"]])
+    about = result["machine"]
+    print()
+    print(
+        f"{result['images']} JPEGs of {result['mean_file_bytes'] / 1e3:.0f} kB, CLIP ViT-B/32 with "
+        f"random weights, 100 labels; {about['cores']} cores ({about['processor']}), "
+        f"torch {about['torch']}, transformers {about['transformers']}, "
+        f"open_clip {about['open_clip']}, load {about['load']:.1f}; {result['seconds']} s in all"
+    )
+    print()
+    print("| | images/s | of the bare forward (spread) | times the best pipeline |")
+    print("|---|---|---|---|")
+    for name, values in rates.items():
+        # batch 1 ran in every second round
+        step = 2 if len(values) < len(bare) else 1
+        ratios = [value / base for value, base in zip(values, bare[::step], strict=True)]
+        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {name} | {median(values):.1f} | {spread} | {median(values) / best:.2f} |")
+    warm = median(result["warm_all_images_per_s"])
+    print(f"| captune, warm, all in one call | {warm:.0f} | | {warm / best:.0f} |")
+    print()
+    print(
+        f"matmul peak {result['matmul_gflops']:.0f} GFLOP/s; the bare forward reaches "
+        f"{result['bare_gflops']:.0f} ({result['bare_gflops'] / result['matmul_gflops']:.0%}). "
+        f"The pipeline ran on {result['pipeline_subset_per_round']} photos a round. captune's and "
+        f"transformers' logits differ by at most {result['largest_logit_difference']:.1e}."
+    )
+    labels = result["labels"]
+    low, high = labels["interval_ms"]
+    print(
+        f"Labels: {labels['ms_per_image'][500]:.2f} ms an image with 500, "
+        f"{labels['ms_per_image'][1000]:.2f} ms with 1,000; difference "
+        f"{labels['difference_ms']:+.2f} ms (95 % interval {low:+.2f} to {high:+.2f}). "
+        f"Scoring alone: {labels['scoring_only_us'][500]:.0f} and "
+        f"{labels['scoring_only_us'][1000]:.0f} us an image."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The feature cache survives whatever happens to its files, and never ends a run."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from captune.features.cache import FeatureCache
+from captune.features.index import FeatureSpace
+from captune.features.store import DEFAULT_LIMIT_BYTES
+
+SPACE = FeatureSpace("pooled", "w", "p", "float32", "torch-cpu")
+
+
+def key(i: int) -> str:
+    return f"{SPACE.name}/{i:064x}"
+
+
+def vector(i: int) -> np.ndarray:
+    return np.random.default_rng(i).standard_normal(64, dtype=np.float32)
+
+
+def check(cache: FeatureCache, numbers, missing: int | None = None) -> int:
+    """Whatever is found is right; returns how many are not found."""
+    found = cache.get_many([key(i) for i in numbers])
+    for i in numbers:
+        if key(i) in found:
+            np.testing.assert_array_equal(found[key(i)], vector(i))
+    lost = len(numbers) - len(found)
+    assert missing is None or lost == missing
+    return lost
+
+
+def put(cache: FeatureCache, numbers) -> None:
+    cache.put_many({key(i): vector(i) for i in numbers})
+
+
+def test_arrays_of_any_type_and_shape(cache):
+    arrays = {
+        key(0): np.arange(24, dtype=np.float16).reshape(2, 3, 4),
+        key(1): np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)),
+        key(2): np.zeros((0, 5), np.float32),
+        key(3): np.float32(3.5) * np.ones(()),
+    }
+    cache.put_many(arrays)
+    found = cache.get_many(list(arrays))
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_more_keys_than_one_statement_takes(cache):
+    put(cache, range(2500))
+    check(cache, range(2600), missing=100)
+    assert cache.get_many([]) == {}
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "empty", "gone", "flipped"])
+def test_a_damaged_shard_is_a_miss_and_is_written_anew(tmp_path, damage):
+    with FeatureCache(tmp_path) as cache:
+        put(cache, range(100))
+    (shard,) = (tmp_path / "shards").glob("*.bin")
+    data = bytearray(shard.read_bytes())
+    if damage == "cut":
+        shard.write_bytes(data[: len(data) // 2 + 3])
+    elif damage == "zeros":
+        shard.write_bytes(bytes(len(data)))
+    elif damage == "empty":
+        shard.write_bytes(b"")
+    elif damage == "gone":
+        shard.unlink()
+    else:
+        data[300] ^= 1
+        shard.write_bytes(data)
+    with FeatureCache(tmp_path) as cache:
+        lost = check(cache, range(100))
+        assert lost == {"cut": 50, "flipped": 1}.get(damage, 100)
+        put(cache, range(100))
+        check(cache, range(100), missing=0)
+
+
+@pytest.mark.parametrize("damage", ["noise", "cut", "flipped", "empty", "other"])
+def test_a_damaged_index_starts_an_empty_cache(tmp_path, damage, warnings):
+    with FeatureCache(tmp_path) as cache:
+        put(cache, range(400))
+    index = tmp_path / "index.sqlite"
+    data = bytearray(index.read_bytes())
+    if damage == "noise":
+        index.write_bytes(os.urandom(20_000))
+    elif damage == "cut":
+        index.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        for position in range(4096, len(data), 4096):
+            data[position : position + 200] = os.urandom(200)
+        index.write_bytes(data)
+    elif damage == "empty":
+        index.write_bytes(b"")
+    else:
+        with sqlite3.connect(index) as connection:
+            connection.execute("PRAGMA user_version = 99")
+    with FeatureCache(tmp_path) as cache:
+        check(cache, range(400), missing=400)
+        put(cache, range(400))
+        check(cache, range(400), missing=0)
+        cache.prune()
+        assert len(list((tmp_path / "shards").glob("*.bin"))) == 1
+    assert len(warnings.records) == (0 if damage == "empty" else 1)
+
+
+def test_torn_bytes_after_a_kill_are_harmless(tmp_path):
+    with FeatureCache(tmp_path) as cache:
+        put(cache, range(10))
+    (shard,) = (tmp_path / "shards").glob("*.bin")
+    with shard.open("ab") as file:
+        file.write(b"half a vect")
+    with FeatureCache(tmp_path) as cache:
+        put(cache, range(10, 20))
+        check(cache, range(20), missing=0)
+        assert cache.statistics().shards == 1
+
+
+def test_a_read_only_index_is_still_read(tmp_path, warnings):
+    with FeatureCache(tmp_path) as cache:
+        put(cache, range(10))
+    with FeatureCache(tmp_path) as cache:
+        cache._store.index._connection.execute("PRAGMA query_only = ON")
+        put(cache, range(10, 20))
+        put(cache, range(20, 30))
+        check(cache, range(30), missing=20)
+    assert len(warnings.records) == 1
+    assert "going on without writing" in warnings.text
+
+
+def test_the_limit_drops_what_was_used_longest_ago(tmp_path, monkeypatch):
+    clock = iter(range(1, 10**6))
+    monkeypatch.setattr("captune.features.index.time.time", lambda: float(next(clock)))
+    # a limit of 1 MB makes shards of 125 kB: 500 vectors of 256 bytes
+    with FeatureCache(tmp_path, limit_bytes=10**6) as cache:
+        for first in range(0, 8000, 250):
+            put(cache, range(first, first + 250))
+            check(cache, range(100), missing=0)  # always in use
+        assert cache.statistics().size_bytes <= 10**6 + 125_000
+    with FeatureCache(tmp_path, limit_bytes=10**6) as cache:
+        check(cache, range(100), missing=0)
+        check(cache, range(7900, 8000), missing=0)
+        assert check(cache, range(600, 1000)) > 300
+        assert cache.prune(300_000) > 0
+        assert cache.statistics().size_bytes <= 300_000
+
+
+def test_prune_leaves_a_shard_that_is_written_and_clear_under_a_writer_loses_nothing_new(tmp_path):
+    with FeatureCache(tmp_path) as writer, FeatureCache(tmp_path) as other:
+        put(writer, range(10))
+        other.prune(0)
+        check(writer, range(10), missing=0)
+        # a person deletes what is in the way
+        other._store.index.drop_shard(1)
+        put(writer, range(10, 20))
+        check(other, range(10, 20), missing=0)
+        assert writer.clear() > 0
+        check(other, range(20), missing=20)
+
+
+def test_a_limit_is_stored_for_the_next_process(tmp_path):
+    with FeatureCache(tmp_path) as cache:
+        assert cache.limit_bytes == DEFAULT_LIMIT_BYTES == 20 * 10**9
+        cache.set_limit(123_456)
+    with FeatureCache(tmp_path) as cache:
+        assert cache.limit_bytes == 123_456
+    with FeatureCache(tmp_path, limit_bytes=5) as cache:
+        assert cache.limit_bytes == 5
+
+
+def test_statistics_by_model(cache):
+    put(cache, range(5))
+    cache.remember_model("w", "lite")
+    found = cache.statistics()
+    assert [(u.space, u.spec, u.entries, u.size_bytes) for u in found.spaces] == [
+        (SPACE, "lite", 5, 5 * 256)
+    ]
+
+
+def test_a_closed_cache_is_empty(tmp_path):
+    cache = FeatureCache(tmp_path)
+    put(cache, range(3))
+    cache.close()
+    cache.close()
+    put(cache, range(3, 6))
+    assert cache.get_many([key(0)]) == {}
+
+
+PUT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_cache import key, vector
+from captune.features import FeatureCache
+first = int(sys.argv[3])
+with FeatureCache(Path(sys.argv[2])) as cache:
+    for i in range(first, first + 200, 5):
+        cache.put_many({key(j): vector(j) for j in range(i, i + 5)})
+"""
+
+
+def test_many_threads_and_processes_on_one_cache(tmp_path):
+    words = [sys.executable, "-c", PUT, str(Path(__file__).parent), str(tmp_path)]
+    processes = [subprocess.Popen([*words, str(first)]) for first in (0, 200)]
+    with FeatureCache(tmp_path) as cache:
+        threads = [
+            threading.Thread(
+                target=lambda n=n: [
+                    cache.put_many({key(j): vector(j) for j in range(i, i + 5)})
+                    for i in range(400 + n * 200, 600 + n * 200, 5)
+                ]
+            )
+            for n in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for process in processes:
+            assert process.wait(60) == 0
+        check(cache, range(800), missing=0)
