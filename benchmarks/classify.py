@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,13 @@ def main() -> int:
     logging.getLogger("captune").setLevel(logging.ERROR)
     logging.disable(logging.WARNING)
     started = time.perf_counter()
+    plan = QUICK if arguments.quick else Plan()
     with tempfile.TemporaryDirectory(prefix="captune-benchmark-") as folder:
         if arguments.json:
             with redirect_stdout(sys.stderr):
-                result = measure(Path(folder), quick=arguments.quick)
+                result = measure(Path(folder), plan)
         else:
-            result = measure(Path(folder), quick=arguments.quick)
+            result = measure(Path(folder), plan)
     result["seconds"] = round(time.perf_counter() - started)
     if arguments.json:
         print(json.dumps(result))
@@ -66,10 +68,23 @@ def main() -> int:
     return 0
 
 
-def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything; at_one and at_eight: photos a round for the slow pipeline."""
+
+    photos: int = 2000
+    rounds: int = 8
+    label_rounds: int = 12
+    at_one: int = 8
+    at_eight: int = 32
+
+
+QUICK = Plan(photos=256, rounds=2, label_rounds=4, at_one=4, at_eight=16)
+
+
+def measure(folder: Path, plan: Plan) -> dict[str, Any]:
     """All figures."""
-    count, rounds, labels_rounds = (256, 2, 4) if quick else (2000, 8, 12)
-    at_one, at_eight = (4, 16) if quick else (8, 32)  # photos a round for the slow pipeline
+    count, rounds, at_one, at_eight = plan.photos, plan.rounds, plan.at_one, plan.at_eight
     photos, writing_s = timed(lambda: write_photos(folder / "photos", count))
     size = sum(path.stat().st_size for path in photos) / count
     print(f"{count} JPEGs, {size / 1e3:.0f} kB each, written in {writing_s:.0f} s", flush=True)
@@ -104,7 +119,7 @@ def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
         done = ", ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items())
         print(f"round {number + 1}/{rounds}, images/s: {done}", flush=True)
     whole_warm = [count / timed(lambda: contenders.captune(photos))[1] for _ in range(3)]
-    agreement = contenders.agreement(photos[: 16 if quick else 32])
+    agreement = contenders.agreement(photos[:at_eight])
     peak = matmul_gflops()
     best_pipeline = max(("pipeline, batch 1", "pipeline, batch 8"), key=lambda n: median(rates[n]))
     bare = median(rates["bare forward"])
@@ -120,7 +135,7 @@ def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
         "matmul_gflops": peak,
         "bare_gflops": bare * GFLOP_PER_IMAGE,
         "largest_logit_difference": agreement,
-        "labels": label_scaling(contenders, photos, labels_rounds),
+        "labels": label_scaling(contenders, photos, plan.label_rounds),
     }
 
 

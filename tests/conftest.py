@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-# the embedded weights are fetched once for all tests, not once a test
-REAL_CACHE = os.environ.get("CAPTUNE_CACHE")
 SHARED = Path(os.environ.get("CAPTUNE_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -51,9 +49,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def own_cache(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tests write into a cache of their own; those that need `lite` read the user's weights."""
-    if not any("lite" in mark.args for mark in request.node.iter_markers("needs")):
-        monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path / "cache"))
+    """Tests write into a cache of their own; `needs("lite")` sees the fetched weights in it."""
+    from captune.models.store import cache_folder
+
+    fetched = cache_folder() / "assets"
+    own = tmp_path / "cache"
+    if any("lite" in mark.args for mark in request.node.iter_markers("needs")):
+        own.mkdir()
+        (own / "assets").symlink_to(fetched, target_is_directory=True)
+    monkeypatch.setenv("CAPTUNE_CACHE", str(own))
     monkeypatch.setenv("CAPTUNE_OFFLINE", "1")
 
 

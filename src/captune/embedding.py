@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,13 @@ import numpy as np
 from captune.errors import MissingExtra, UserError
 from captune.features import FeatureCache, encode_photos
 from captune.files import whole_file
-from captune.images import Skipped, find_photos
-from captune.models.image_text import Floats
+from captune.images import Photo, PhotoSet, Skipped, find_photos, printable
+from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_model
-from captune.options import EmbedOptions
+from captune.options import EmbedOptions, ModelOptions
+
+# opens a progress bar: (what, how many) -> a context that yields "advance by n"
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass
@@ -40,11 +43,47 @@ class EmbedResult:
         }
 
 
-def embed_photos(
-    options: EmbedOptions,
+def encode_all(
+    options: ModelOptions,
+    skipped: list[Skipped],
     *,
-    bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
-) -> EmbedResult:
+    model: ImageTextModel,
+    found: PhotoSet,
+    cache: FeatureCache | None,
+    bar: Bar,
+) -> tuple[list[Photo], Floats]:
+    """The readable photos of `found` and their features [n, d] float32, not normalised.
+
+    Unreadable ones are added to `skipped`. Raises UserError where no photo is readable.
+    """
+    photos: list[Photo] = []
+    parts: list[Floats] = []
+    with bar("encoding", len(found.photos)) as advance:
+        for some, features in encode_photos(
+            found.photos,
+            model.image,
+            cache=cache,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            on_skip=skipped.append,
+            on_progress=advance,
+        ):
+            photos.extend(some)
+            parts.append(features)
+    if not photos:
+        raise none_readable(skipped)
+    return photos, np.concatenate(parts)
+
+
+def none_readable(skipped: list[Skipped]) -> UserError:
+    """The sentence for a folder in which every file is broken."""
+    first = skipped[0]
+    return UserError(
+        f"none of {len(skipped)} files could be read ({printable(first.path)}: {first.reason})"
+    )
+
+
+def embed_photos(options: EmbedOptions, *, bar: Bar) -> EmbedResult:
     """Encode photos and write them; features are as the model gives them, not normalised.
 
     Raises UserError for a file type that is neither .npz nor .parquet, or if no photo is readable.
@@ -56,37 +95,24 @@ def embed_photos(
         _pyarrow()
     found = find_photos(options.photos)
     skipped = list(found.skipped)
-    paths: list[str] = []
-    parts: list[Floats] = []
     model = load_model(options.model, device=options.device, dtype=options.dtype)
-    with ExitStack() as stack:
-        cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
-        advance = stack.enter_context(bar("embedding", len(found.photos)))
-        for photos, features in encode_photos(
-            found.photos,
-            model.image,
-            cache=cache,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            on_skip=skipped.append,
-            on_progress=advance,
-        ):
-            paths.extend(photo.name for photo in photos)
-            parts.append(features)
-    if not paths:
-        raise UserError(f"none of {len(skipped)} files could be read ({skipped[0].reason})")
-    features = np.concatenate(parts)
+    with nullcontext() if options.no_cache else FeatureCache() as cache:
+        photos, features = encode_all(
+            options, skipped, model=model, found=found, cache=cache, bar=bar
+        )
+    paths = [_text(photo.name) for photo in photos]
     with whole_file(options.features, "wb") as file:
         if suffix == ".npz":
-            # a name that is not UTF-8 has no form in either format: it is written escaped
-            np.savez(file, paths=np.array([_text(path) for path in paths]), features=features)
+            np.savez(file, paths=np.array(paths), features=features)
         else:
-            _write_parquet(file, [_text(path) for path in paths], features)
-    about = {"spec": model.spec, "weights_id": model.image.weights_id}
-    return EmbedResult(len(paths), features.shape[1], str(options.features), about, skipped)
+            _write_parquet(file, paths, features)
+    return EmbedResult(
+        len(paths), features.shape[1], str(options.features), describe_model(model), skipped
+    )
 
 
 def _text(name: str) -> str:
+    """A name that is not UTF-8 has no form in either format: it is written escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

@@ -93,7 +93,7 @@ def test_run_folder_page_figures_and_probabilities(
     assert "top5-8_1.png" in figures
     assert "top5-8_1.svg" in figures
     assert len(figures) in (4, 6)  # the named photo may be among the two sampled
-    assert not [path for path in out.rglob(".*")]
+    assert not list(out.rglob(".*"))
 
 
 def test_several_prompts_are_kept_apart_and_the_csv_says_so(

@@ -173,10 +173,11 @@ class Index:
 
     def remember_model(self, weights_id: str, spec: str) -> None:
         """Note which model a weights_id is."""
-        with self.changing():
-            self._connection.execute(
-                "INSERT OR REPLACE INTO models VALUES (?, ?)", (weights_id, spec)
-            )
+        if (weights_id, spec) not in self._select("SELECT weights_id, spec FROM models"):
+            with self.changing():
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO models VALUES (?, ?)", (weights_id, spec)
+                )
 
     def usage(self) -> list[tuple[FeatureSpace, str | None, int, int]]:
         """(space, model spec if known, entries, bytes) of every space that is not empty."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -99,6 +99,33 @@ def encode_photos(
                 return
 
 
+class _RecentVectors:
+    """The last vectors by key, in one block: kept one by one they would fragment the heap."""
+
+    def __init__(self, count: int, dimension: int) -> None:
+        self._block = np.empty((count, dimension), dtype=np.float32)
+        self._keys: deque[str] = deque()
+        self._rows: dict[str, int] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def get(self, key: str) -> Floats | None:
+        """A copy of the vector, or None."""
+        row = self._rows.get(key)
+        return None if row is None else self._block[row].copy()
+
+    def put(self, key: str, vector: Floats) -> None:
+        """Keep a copy in the place of the oldest."""
+        if key in self._rows:
+            return
+        full = len(self._keys) == len(self._block)
+        row = self._rows.pop(self._keys.popleft()) if full else len(self._keys)
+        self._block[row] = vector
+        self._keys.append(key)
+        self._rows[key] = row
+
+
 class _LookAhead:
     """The photos between the source and the model. All but the tasks run on the caller's thread."""
 
@@ -119,7 +146,7 @@ class _LookAhead:
         self._window: deque[_Entry] = deque()  # all that are hashed and not yielded, in order
         self._missing: deque[_Entry] = deque()  # those of them that the model has to see
         self._pending: dict[str, _Entry] = {}  # the same by key, to find copies
-        self._recent: OrderedDict[str, Floats] = OrderedDict()
+        self._recent = _RecentVectors(_RECENT, encoder.dimension)
 
     def __enter__(self) -> _LookAhead:
         return self
@@ -178,7 +205,7 @@ class _LookAhead:
         for entry, vector in zip(batch, vectors, strict=True):
             entry.pixels = None
             del self._pending[entry.key]
-            self._remember(entry.key, vector)
+            self._recent.put(entry.key, vector)
             for same in (entry, *entry.copies):
                 same.vector = vector
             entry.copies = []
@@ -202,7 +229,7 @@ class _LookAhead:
         found = {} if self._cache is None else self._cache.get_many(list(unknown))
         for key, vector in found.items():
             if vector.shape == (self._encoder.dimension,):
-                self._remember(key, vector)
+                self._recent.put(key, vector)
         for entry in entries:
             self._window.append(entry)
             if entry.reason is not None:
@@ -216,11 +243,6 @@ class _LookAhead:
             else:
                 self._pending[entry.key] = entry
                 self._missing.append(entry)
-
-    def _remember(self, key: str, vector: Floats) -> None:
-        self._recent[key] = vector
-        if len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
 
     def _skip(self, entry: _Entry, reason: str) -> None:
         entry.pixels = None

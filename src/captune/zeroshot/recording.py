@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from captune.embedding import Bar, none_readable
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.files import whole_file
@@ -31,9 +32,6 @@ from captune.zeroshot.truth import read_truth
 
 _SHOWN = 20
 _KEPT = 10
-
-# opens a progress bar: (what, how many) -> a context that yields "advance by n"
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass
@@ -164,11 +162,7 @@ def _classify(
                 result.shown.append(prediction)
             result.images += 1
     if result.images == 0:
-        first = result.skipped[0]
-        raise UserError(
-            f"none of {len(result.skipped)} files could be read "
-            f"({ascii(first.path)[1:-1]}: {first.reason})"
-        )
+        raise none_readable(result.skipped)
     result.correct = int(correct[0])
     for template, right_answers in zip(classifier.prompts, correct.tolist(), strict=True):
         scored = result.scored

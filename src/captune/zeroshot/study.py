@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captune.embedding import Bar, encode_all
 from captune.errors import UserError
-from captune.features import FeatureCache, encode_photos, encode_texts
+from captune.features import FeatureCache, encode_texts
 from captune.files import whole_file
 from captune.images import Photo, Skipped, find_photos
 from captune.models.image_text import Floats, ImageTextModel, describe_model
@@ -25,8 +26,6 @@ from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.negation import NegationProbe, negate, probe_negation
 from captune.zeroshot.prompts import expand, fill
 from captune.zeroshot.truth import read_truth
-
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass
@@ -88,26 +87,11 @@ def compare_prompts(
     for note in getattr(truth, "notes", ()):
         say(note)
     skipped = list(found.skipped)
-    with ExitStack() as stack:
-        cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
+    with nullcontext() if options.no_cache else FeatureCache() as cache:
         model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
-        photos: list[Photo] = []
-        parts: list[Floats] = []
-        with bar("encoding", len(found.photos)) as advance:
-            for some, features in encode_photos(
-                found.photos,
-                model.image,
-                cache=cache,
-                batch_size=options.batch_size,
-                workers=options.workers,
-                on_skip=skipped.append,
-                on_progress=advance,
-            ):
-                photos.extend(some)
-                parts.append(features)
-        if not photos:
-            raise UserError(f"none of {len(skipped)} files could be read ({skipped[0].reason})")
-        image_features = np.concatenate(parts)
+        photos, image_features = encode_all(
+            options, skipped, model=model, found=found, cache=cache, bar=bar
+        )
         indices = None
         if truth is not None:
             indices = np.array([truth.indices.get(p.name, -1) for p in photos], dtype=np.intp)
