@@ -68,10 +68,9 @@ def write_clip(folder: Path) -> tuple[Path, Path]:
     CLIPImageProcessor().save_pretrained(peer_folder)
     words = open_clip.tokenizer.SimpleTokenizer()
     merges = sorted(words.bpe_ranks, key=words.bpe_ranks.__getitem__)
-    vocabulary = {  # the library spells the two special tokens differently
-        piece.replace("start_of_text", "startoftext").replace("end_of_text", "endoftext"): index
-        for piece, index in words.encoder.items()
-    }
+    # the library spells the two special tokens differently
+    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {special.get(piece, piece): index for piece, index in words.encoder.items()}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
     tokenizer.save_pretrained(peer_folder)
     return file, peer_folder
