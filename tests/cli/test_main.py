@@ -57,9 +57,11 @@ def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["clasify"]) == 2
-    assert main(["classify", "--nonsense"]) == 2
-    capsys.readouterr()
+    for words in (["clasify"], ["classify", "p", "--labels", "a,b", "--nonsense"], ["classify"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.count("\n") == 0
+        assert "--help" in error
 
 
 def test_a_bug_is_status_1_without_a_traceback(

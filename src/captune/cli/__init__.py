@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import NoReturn
 
 import captune
 from captune.errors import UserError
@@ -29,9 +30,17 @@ def _command(name: str) -> ModuleType:
     return import_module(f"captune.cli.{name}")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Mistakes are one sentence, not a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        _say(f"{self.prog}: {message}; {self.prog} --help shows what it takes")
+        self.exit(2)
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands; with `only`, the other commands are named but left empty."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="captune",
         description="Teach frozen vision and language models your images, and see the evidence.",
         epilog="captune COMMAND --help shows a command's options and examples.\n"

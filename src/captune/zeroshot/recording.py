@@ -90,6 +90,8 @@ def classify_photos(
     # everything that can be refused is checked before a model is loaded
     labels = read_labels(options.labels)
     check_prompts(labels, options.prompt)
+    if len(labels) == 1 and not options.multi_label:
+        say("one label gets all of a softmax: --multi-label asks whether it fits")
     found = find_photos(options.photos)
     truth = read_truth(options.truth, found.photos, labels) if options.truth else None
     for note in getattr(truth, "notes", ()):
