@@ -104,11 +104,7 @@ def photos(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-@pytest.mark.parametrize("same_cores", [{"cpu"}, set()])  # decode between passes, or beside them
-def test_features_in_the_order_of_the_photos(
-    photos, cache, workers, batch_size, same_cores, monkeypatch
-):
-    monkeypatch.setattr(photos_module, "_SAME_CORES", same_cores)
+def test_features_in_the_order_of_the_photos(photos, cache, workers, batch_size):
     encoder = make_encoder()
     names, features, skipped = collect(photos, encoder, cache, batch_size, workers)
     assert names == [photo.name for photo in photos]
@@ -244,9 +240,7 @@ def test_a_transform_that_fails_on_one_photo_skips_it(photos):
 # -- memory and threads ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("same_cores", [{"cpu"}, set()])
-def test_look_ahead_is_bounded(tmp_path, same_cores, monkeypatch):
-    monkeypatch.setattr(photos_module, "_SAME_CORES", same_cores)
+def test_look_ahead_is_bounded(tmp_path):
     photos = make_photos(tmp_path, 40) * 100
     taken = 0
     most = decoded = done = 0

@@ -138,7 +138,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
     if not arguments.debug:
         # Pillow warns of broken EXIF in files that it reads all the same
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-    if arguments.offline:
-        from captune.models.store import set_offline
+    from captune.models.store import is_offline, set_offline
 
+    if arguments.offline or is_offline():
+        # also for CAPTUNE_OFFLINE=1: the hub library has a variable of its own
         set_offline(True)

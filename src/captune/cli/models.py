@@ -23,7 +23,13 @@ _COLUMNS = ("model", "sides", "licence", "download", "needs", "here", "")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Listing by default; `fetch SPEC` as two words."""
-    parser.add_argument("action", nargs="?", choices=("list", "fetch"), default="list", help="list")
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "fetch"),
+        default="list",
+        help="list (default) or fetch",
+    )
     parser.add_argument("spec", nargs="?", metavar="SPEC", help="the model to fetch")
     parser.add_argument(
         "--from",

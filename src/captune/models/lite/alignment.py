@@ -1,0 +1,197 @@
+"""The alignment of `lite`: one space for EfficientNet-Lite2's photos and MiniLM's texts.
+
+The space is that of the photo features (1,280 numbers), centred: a text is turned into the
+direction in which photos of what it names lie. Both sides look at one input at a time, so a photo's
+vector never depends on its neighbours. `train` fits what is loaded here; the model card tells why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from captune.errors import UserError
+from captune.models.weights import weights_id_of_file
+
+FORMAT = "captune-lite-alignment-1"
+CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Both halves and what they came with; logits = logit_scale * cosine(image, text).
+
+    image: pooled [n, 1280] -> unit vectors [n, dimension]; text: [n, 384] -> the same.
+    metadata: strings from the file: variant, prompt_template, licence, trained_on.
+    """
+
+    image: ImageAlignment
+    text: TextAlignment
+    logit_scale: float
+    dimension: int
+    weights_id: str
+    metadata: Mapping[str, str]
+
+
+class ImageAlignment(nn.Module):
+    """Pooled EfficientNet-Lite2 features [n, 1280], as they are -> unit vectors [n, dimension].
+
+    Square roots tame the few channels that shout; a fixed mean is taken off; features of tiny
+    photos (the gate knows them) are moved to where those of sharp photos lie; then what the
+    ImageNet classifier recognises is added, which sharpens the direction where it is sure.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        _hold(
+            self,
+            tensors,
+            "sharp_mean small_mean gate_mean gate repair_down repair_up recognition bias",
+        )
+        # Stored as whole numbers with one scale a class: 1.3 MB instead of 5.
+        rows = tensors["class_rows"].float() * tensors["class_scales"].float()[:, None]
+        self.register_buffer("class_rows", rows)
+        self.register_buffer("directions", class_directions(rows))
+        self.extra = _ImageExtra(tensors) if "extra_share" in tensors else None
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[n, 1280] -> [n, dimension]."""
+        roots = pooled.clamp_min(0).sqrt()
+        sharp = torch.sigmoid((roots - self.gate_mean) @ self.gate)[:, None]  # [n, 1], 0 = tiny
+        small = roots - self.small_mean
+        small = small + small @ self.repair_down @ self.repair_up
+        mixed = sharp * (roots - self.sharp_mean) + (1 - sharp) * small
+        probabilities = (pooled @ self.class_rows.T + self.bias).softmax(1)  # [n, 1000]
+        recognised = functional.normalize(probabilities @ self.directions)
+        seen = functional.normalize(mixed) + self.recognition * sharp * recognised
+        seen = functional.normalize(seen)
+        return seen if self.extra is None else self.extra(seen, roots)
+
+
+class TextAlignment(nn.Module):
+    """Mean-pooled MiniLM vectors [n, 384], as they are -> unit vectors [n, dimension].
+
+    A memory of what things look like: each name of 11,821 WordNet synsets is a key, the direction
+    of its photos the value. A text looks its own meaning up, sharply and once more smoothly; a
+    linear map adds what captions taught.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        _hold(
+            self,
+            tensors,
+            "text_mean key_projection temperatures smooth_share name_penalty value_basis "
+            "value_norms caption_down caption_up",
+        )
+        self.register_buffer("keys", functional.normalize(tensors["keys"].float()))
+        self.register_buffer("synset_of_key", tensors["synset_of_key"].long())
+        self.register_buffer("rank_of_name", tensors["rank_of_name"].float())
+        # Values of the classes are their rows; of the others, [synsets, 128] in `value_basis`.
+        self.register_buffer("values", functional.normalize(tensors["values"].float()))
+        rows = tensors["class_rows"].float() * tensors["class_scales"].float()[:, None]
+        self.register_buffer("directions", class_directions(rows))
+        self.extra = _TextExtra(tensors) if "extra_share" in tensors else None
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        """[n, 384] -> [n, dimension]."""
+        centred = functional.normalize(embedded) - self.text_mean
+        query = functional.normalize(functional.normalize(centred) @ self.key_projection)
+        similarity = query @ self.keys.T  # [n, keys]
+        sharp = self._recall(similarity, 0, self.value_norms)
+        smooth = self._recall(similarity, 1, torch.ones_like(self.value_norms))
+        meant = functional.normalize(sharp + self.smooth_share * smooth)
+        meant = functional.normalize(meant + centred @ self.caption_down @ self.caption_up)
+        return meant if self.extra is None else self.extra(meant, centred)
+
+    def _recall(self, similarity: Tensor, temperature: int, norms: Tensor) -> Tensor:
+        """Unit direction [n, 1280]: the values by how well their keys match [n, keys].
+
+        norms: [synsets without a class] how much each of their values is trusted.
+        """
+        logits = similarity / self.temperatures[temperature] - self.name_penalty * self.rank_of_name
+        synsets = similarity.new_zeros(len(similarity), CLASSES + len(self.values))
+        synsets.index_add_(1, self.synset_of_key, logits.softmax(1))
+        others = (synsets[:, CLASSES:] * norms) @ self.values @ self.value_basis
+        return functional.normalize(synsets[:, :CLASSES] @ self.directions + others)
+
+
+class _ImageExtra(nn.Module):
+    """More dimensions learned from captioned photos, appended with a share of the cosine."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        _hold(self, tensors, "extra_share extra_image_mean extra_image extra_image_bias")
+
+    def forward(self, seen: Tensor, roots: Tensor) -> Tensor:
+        """[n, 1280], [n, 1280] -> [n, 1280 + extra]."""
+        extra = (roots - self.extra_image_mean) @ self.extra_image + self.extra_image_bias
+        return _append(seen, extra, self.extra_share)
+
+
+class _TextExtra(nn.Module):
+    """The text side of `_ImageExtra`: one hidden layer."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        _hold(self, tensors, "extra_share extra_text extra_text_bias extra_out extra_out_bias")
+
+    def forward(self, meant: Tensor, centred: Tensor) -> Tensor:
+        """[n, 1280], [n, 384] -> [n, 1280 + extra]."""
+        hidden = functional.gelu(centred @ self.extra_text + self.extra_text_bias)
+        return _append(meant, hidden @ self.extra_out + self.extra_out_bias, self.extra_share)
+
+
+def _append(vector: Tensor, extra: Tensor, share: Tensor) -> Tensor:
+    # Roots of the shares, so that the cosine of two results is the weighted mean of two cosines.
+    extra = functional.normalize(extra) * share.sqrt()
+    return torch.cat([vector * (1 - share).sqrt(), extra], dim=1)
+
+
+def class_directions(rows: Tensor) -> Tensor:
+    """ImageNet classifier rows [1000, 1280] -> unit directions, centred over the classes."""
+    return functional.normalize(rows - rows.mean(0))
+
+
+def _hold(module: nn.Module, tensors: Mapping[str, Tensor], names: str) -> None:
+    for name in names.split():
+        module.register_buffer(name, tensors[name].float())
+
+
+def build_alignment(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], weights_id: str = ""
+) -> Alignment:
+    """Both halves from the tensors of a file or of `train`, float32 on the CPU, frozen."""
+    image = ImageAlignment(tensors).eval().requires_grad_(False)
+    text = TextAlignment(tensors).eval().requires_grad_(False)
+    extra = tensors["extra_out"].shape[1] if "extra_out" in tensors else 0
+    return Alignment(
+        image=image,
+        text=text,
+        logit_scale=float(tensors["logit_scale"]),
+        dimension=tensors["class_rows"].shape[1] + extra,
+        weights_id=weights_id,
+        metadata=dict(metadata),
+    )
+
+
+def load_alignment(path: Path) -> Alignment:
+    """Read what `train` wrote.
+
+    Raises UserError where the file is not an alignment of this format.
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata.get("format") != FORMAT:
+        raise UserError(
+            f'{path}: format "{metadata.get("format")}", expected "{FORMAT}"; '
+            "write it with python -m captune.models.lite.train"
+        )
+    return build_alignment(tensors, metadata, weights_id_of_file(path))
