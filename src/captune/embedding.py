@@ -56,6 +56,8 @@ def encode_all(
 
     Unreadable ones are added to `skipped`. Raises UserError where no photo is readable.
     """
+    if cache is not None:
+        cache.remember_model(model.spec, model.ids)
     photos: list[Photo] = []
     parts: list[Floats] = []
     with bar("encoding", len(found.photos)) as advance:

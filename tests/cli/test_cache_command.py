@@ -16,7 +16,7 @@ SPACE = FeatureSpace("pooled", "ab" * 32, "resize", "float32", "torch-cpu")
 
 def fill(count: int) -> None:
     with FeatureCache() as cache:
-        cache.remember_model(SPACE.weights_id, "open_clip:ViT-B-32/openai")
+        cache.remember_model("open_clip:ViT-B-32/openai", [SPACE.weights_id])
         digests = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(count)]
         cache.put_many({f"{SPACE.name}/{d}": np.zeros(512, np.float32) for d in digests})
 

@@ -179,7 +179,7 @@ def test_a_limit_is_stored_for_the_next_process(tmp_path):
 
 def test_statistics_by_model(cache):
     put(cache, range(5))
-    cache.remember_model("w", "lite")
+    cache.remember_model("lite", ["w"])
     found = cache.statistics()
     assert [(u.space, u.spec, u.entries, u.size_bytes) for u in found.spaces] == [
         (SPACE, "lite", 5, 5 * 256)

@@ -76,9 +76,14 @@ class FeatureCache:
         """Keep at most so much from now on, in every process that is not given a limit."""
         self._attempt(lambda store: store.index.set_limit(limit_bytes), None, writes=True)
 
-    def remember_model(self, weights_id: str, spec: str) -> None:
-        """Note which model a weights_id is, for people who look at the cache."""
-        self._attempt(lambda store: store.index.remember_model(weights_id, spec), None, writes=True)
+    def remember_model(self, spec: str, ids: Sequence[str]) -> None:
+        """Note which model the ids of its sides belong to, for people who look at the cache."""
+        for weights_id in ids:
+            self._attempt(
+                lambda store, known=weights_id: store.index.remember_model(known, spec),
+                None,
+                writes=True,
+            )
 
     def get_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         """The arrays that are there, by key; what is missing or damaged is left out.

@@ -44,6 +44,11 @@ class ImageTextModel:
     text: TextEncoder | None
     scoring: Scoring | None
 
+    @property
+    def ids(self) -> list[str]:
+        """What the cached features of each side are filed under."""
+        return [self.image.weights_id, *([self.text.text_id] if self.text else [])]
+
     def logits(self, image_features: Floats, text_features: Floats) -> Floats:
         """Scaled cosines (plus bias) of images [n, d] against texts [m, d] -> [n, m]."""
         if self.scoring is None:

@@ -105,6 +105,8 @@ class ZeroShotClassifier:
             if isinstance(model, str)
             else model
         )
+        if self.cache is not None:
+            self.cache.remember_model(self.model.spec, self.model.ids)
         self.text_features = self._encode_labels()
         self._neutral = self._encode_neutral() if self._needs_neutral else None
 

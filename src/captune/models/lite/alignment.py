@@ -58,7 +58,7 @@ class ImageAlignment(nn.Module):
         rows = tensors["class_rows"].float() * tensors["class_scales"].float()[:, None]
         self.register_buffer("class_rows", rows)
         self.register_buffer("directions", class_directions(rows))
-        self.extra = _ImageExtra(tensors) if "extra_share" in tensors else None
+        self.appended = _ImageExtra(tensors) if "extra_share" in tensors else None
 
     def forward(self, pooled: Tensor) -> Tensor:
         """[n, 1280] -> [n, dimension]."""
@@ -71,7 +71,7 @@ class ImageAlignment(nn.Module):
         recognised = functional.normalize(probabilities @ self.directions)
         seen = functional.normalize(mixed) + self.recognition * sharp * recognised
         seen = functional.normalize(seen)
-        return seen if self.extra is None else self.extra(seen, roots)
+        return seen if self.appended is None else self.appended(seen, roots)
 
 
 class TextAlignment(nn.Module):
@@ -97,7 +97,7 @@ class TextAlignment(nn.Module):
         self.register_buffer("values", functional.normalize(tensors["values"].float()))
         rows = tensors["class_rows"].float() * tensors["class_scales"].float()[:, None]
         self.register_buffer("directions", class_directions(rows))
-        self.extra = _TextExtra(tensors) if "extra_share" in tensors else None
+        self.appended = _TextExtra(tensors) if "extra_share" in tensors else None
 
     def forward(self, embedded: Tensor) -> Tensor:
         """[n, 384] -> [n, dimension]."""
@@ -108,7 +108,7 @@ class TextAlignment(nn.Module):
         smooth = self._recall(similarity, 1, torch.ones_like(self.value_norms))
         meant = functional.normalize(sharp + self.smooth_share * smooth)
         meant = functional.normalize(meant + centred @ self.caption_down @ self.caption_up)
-        return meant if self.extra is None else self.extra(meant, centred)
+        return meant if self.appended is None else self.appended(meant, centred)
 
     def _recall(self, similarity: Tensor, temperature: int, norms: Tensor) -> Tensor:
         """Unit direction [n, 1280]: the values by how well their keys match [n, keys].

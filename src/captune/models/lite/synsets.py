@@ -34,11 +34,11 @@ _END_OF_KIND = re.compile(
     r"|formerly|originally|widely|closely|living|growing|cultivated|grown|developed)\b|[,;:()]"
 )
 # Words before "of" that name no kind themselves: "any of various breeds of ..."
-_NO_KIND = frozenset(
-    "breed breeds kind type any variety varieties genus species member group family one form piece "
-    "pair set various several class sort kinds types number numerous strain style".split()
+_NO_KIND = re.compile(
+    r"breeds?|kinds?|types?|any|variety|varieties|genus|species|member|group|family|one|form|piece"
+    r"|pair|set|various|several|class|sort|number|numerous|strain|style"
 )
-_NO_NOUN = frozenset("a an the any small large".split())
+_NO_NOUN = frozenset({"a", "an", "the", "any", "small", "large"})
 _MOST_WORDS = 4
 _DEEPEST = 10
 # Places in the numbering without a synset known to belong, after which an animal's subkinds end.
@@ -91,9 +91,7 @@ def vocabulary() -> list[str]:
     return classes + sorted(others)
 
 
-def hypernyms(
-    ids: Sequence[str], similarity: Callable[[str, str], float]
-) -> dict[str, list[int]]:
+def hypernyms(ids: Sequence[str], similarity: Callable[[str, str], float]) -> dict[str, list[int]]:
     """Synsets that are no class themselves but kinds of which ImageNet classes are examples.
 
     ids: `vocabulary()`. similarity: of two of them, to choose between the senses of a word.
@@ -149,9 +147,7 @@ def _may_be(id_: str, above: str) -> bool:
     return domain == synsets()[above].domain and (domain != ANIMAL or above < id_)
 
 
-def _sense(
-    id_: str, candidates: list[str], similarity: Callable[[str, str], float]
-) -> str | None:
+def _sense(id_: str, candidates: list[str], similarity: Callable[[str, str], float]) -> str | None:
     """The meaning of a word in the definition of `id_`: of its domain, nearest."""
     domain = synsets()[id_].domain
     candidates = [one for one in candidates if synsets()[one].domain == domain] or candidates
@@ -168,7 +164,7 @@ def _kind(definition: str) -> list[str]:
     for _ in range(4):
         end = _END_OF_KIND.search(rest)
         words = rest[: end.start() if end else None].split()
-        if words and words[-1] not in _NO_KIND and not _NO_NOUN.issuperset(words):
+        if words and not _NO_KIND.fullmatch(words[-1]) and not _NO_NOUN.issuperset(words):
             return words
         if end is None:
             break
