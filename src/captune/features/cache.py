@@ -78,12 +78,11 @@ class FeatureCache:
 
     def remember_model(self, spec: str, ids: Sequence[str]) -> None:
         """Note which model the ids of its sides belong to, for people who look at the cache."""
-        for weights_id in ids:
-            self._attempt(
-                lambda store, known=weights_id: store.index.remember_model(known, spec),
-                None,
-                writes=True,
-            )
+        self._attempt(
+            lambda store: [store.index.remember_model(weights_id, spec) for weights_id in ids],
+            [],
+            writes=True,
+        )
 
     def get_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         """The arrays that are there, by key; what is missing or damaged is left out.
