@@ -64,6 +64,24 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.docx"]
 
 
+def test_what_the_earlier_run_left_beside_goes_and_own_files_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _write(folder)
+    (folder / "plots").mkdir()
+    for name in ("probabilities.npy", "report.html", "plots/top5.png", "plots/mine.txt"):
+        (folder / name).write_text("earlier")
+    with RunWriter(folder, kind="classify", options=_Options([], folder), root=tmp_path) as run:
+        run.file_path("probabilities.npy").write_text("own")
+    assert (folder / "probabilities.npy").read_text() == "own"
+    assert [path.name for path in (folder / "plots").iterdir()] == ["mine.txt"]
+    assert not (folder / "report.html").exists()
+
+
+def test_an_impossible_folder_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="choose another place"):
+        _write(tmp_path / ("x" * 300))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "not a finished run"), ("{", "not JSON"), ('{"schema": 99}', "schema 99")],

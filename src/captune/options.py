@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captune.errors import UserError
+
 
 def option(help: str, default: Any = ..., **extra: Any) -> Any:
     """A dataclass field that knows its `--help` text.
@@ -40,6 +42,18 @@ class ModelOptions:
         "threads that decode ahead of the model (0: chosen for you)", 0, metavar="N"
     )
     no_cache: bool = option("neither read nor write the feature cache", False)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that no pass can be made with."""
+        check_pass(self.batch_size, self.workers)
+
+
+def check_pass(batch_size: int, workers: int) -> None:
+    """Raises UserError for a batch size below 1 or less than no workers."""
+    if batch_size < 1:
+        raise UserError(f"batch size {batch_size}: must be 1 or more")
+    if workers < 0:
+        raise UserError(f"workers {workers}: must be 0 (chosen for you) or more")
 
 
 @dataclass(kw_only=True)

@@ -29,6 +29,8 @@ from captune.errors import UserError
 from captune.files import whole_file
 
 SCHEMA = 1
+# what commands write beside the records; plots/ besides
+_BESIDE = ("probabilities.npy", "report.html", "prompts.csv", "negation.csv")
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "numpy", "pillow")
 
 
@@ -62,7 +64,9 @@ class RunWriter:
         self._started = time.time()
         self._stack = ExitStack()
         self._records: Any = None
+        self._beside: set[str] = set()
         check_run_folder(folder)
+        self._replaces = (folder / "run.json").exists()
 
     def __enter__(self) -> Self:
         self._stack.__enter__()
@@ -72,6 +76,11 @@ class RunWriter:
     def record(self, record: Mapping[str, Any]) -> None:
         """Add one image's line."""
         self._records.write(json.dumps(record, default=_default) + "\n")
+
+    def file_path(self, name: str) -> Path:
+        """Where the file `name` belongs that is written before this run ends."""
+        self._beside.add(name)
+        return self.folder / name
 
     def plot_path(self, name: str) -> Path:
         """Where the figure `name` (with suffix) belongs."""
@@ -86,6 +95,8 @@ class RunWriter:
         self._stack.__exit__(kind, error, trace)
         if error is not None:
             return
+        if self._replaces:
+            self._remove_earlier()
         _write_json(self.folder / "metrics.json", self.metrics)
         about = {
             "schema": SCHEMA,
@@ -102,6 +113,14 @@ class RunWriter:
             **self.extra,
         }
         _write_json(self.folder / "run.json", about)
+
+    def _remove_earlier(self) -> None:
+        """What an earlier run drew or wrote here would pass for this one's."""
+        paths = [self.folder / name for name in _BESIDE if name not in self._beside]
+        figures = (self.folder / "plots").glob("*")
+        paths += [path for path in figures if path.suffix in (".png", ".svg")]
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -147,6 +166,15 @@ def read_run(folder: Path) -> Run:
 
 def check_run_folder(folder: Path) -> None:
     """Refuse to write into a folder that holds something else than an earlier run."""
+    try:
+        _check_run_folder(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be a run folder ({error.strerror}); choose another place"
+        ) from None
+
+
+def _check_run_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; --out names a run folder")
     if folder.is_dir() and not (folder / "run.json").exists():

@@ -161,17 +161,22 @@ def test_nothing_readable_is_the_user_s_mistake(
         (["--all-probabilities"], "--out"),
         (["--prompt", "no place"], "no place"),
         (["--batch-size", "0"], "batch size"),
+        (["--workers", "-1"], "workers"),
+        (["--top5", "0", "--out", "run"], "--top5 0"),
+        (["--top5", "gone.png", "--out", "run"], "gone.png"),
         (["--labels", "gone.json"], "gone.json"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(
     colours: Any, colour_photos: Path, words: list[str], message: str,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
     assert main(["classify", str(colour_photos), "--labels", "red,blue", *words]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
     assert error.count("\n") == 0
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_mistake_with_json_prints_json(
@@ -180,4 +185,39 @@ def test_a_mistake_with_json_prints_json(
     assert main(["classify", str(tmp_path / "gone"), "--labels", "a,b", "--json"]) == 2
     result = json.loads(capsys.readouterr().out)
     assert result["command"] == "classify"
+    assert result["images"] == 0
+    assert result["skipped"] == []
     assert "gone" in result["error"]
+
+
+def test_misused_options_and_bugs_with_json_print_json(
+    colours: Any, colour_photos: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert main(["classify", str(colour_photos), "--json"]) == 2
+    assert "--labels" in json.loads(capsys.readouterr().out)["error"]
+    monkeypatch.setattr("captune.zeroshot.recording.wilson", None)
+    words = ["classify", str(colour_photos), "--labels", "red,blue,7,8,9", "--json"]
+    assert main([*words, "--truth", "from-name"]) == 1
+    assert "not callable" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_prompts_of_the_labels_are_not_reported_as_a_template(
+    colours: Any, colour_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.json"
+    path.write_text('{"red": ["something red", "red {}"], "blue": ["blue"]}')
+    out = tmp_path / "run"
+    result = _json(capsys, "classify", str(colour_photos), "--labels", str(path), "--out", str(out))
+    assert [prompt["template"] for prompt in result["prompts"]] == [None]
+    assert read_run(out).metrics["templates"] == []
+
+
+def test_figures_of_photos_with_one_spelling_are_kept_apart(colours: Any, tmp_path: Path) -> None:
+    for name in ("1.png", "1.jpg"):
+        (tmp_path / "p").mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), (255, 0, 0)).save(tmp_path / "p" / name)
+    words = ["classify", str(tmp_path / "p"), "--labels", "red,blue", "--top5", "2"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    figures = sorted(path.name for path in (tmp_path / "run" / "plots").glob("*.png"))
+    assert figures == ["top5-1-2.png", "top5-1.png", "top5.png"]

@@ -83,3 +83,12 @@ def test_one_prompt_is_no_comparison(
     words = ["prompts", str(colour_photos), "--labels", "red,blue", "--prompt", GOOD]
     assert main(words) == 2
     assert "two templates or more" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused_before_the_image_pass(
+    colours: Any, colour_photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["prompts", str(colour_photos), "--labels", "red,blue", "--out", str(colour_photos)]
+    assert main(words) == 2
+    assert "not a run" in capsys.readouterr().err
+    assert colours.image.module.images == 0

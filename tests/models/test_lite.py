@@ -107,7 +107,8 @@ def test_transform_equals_timm(size: tuple[int, int]) -> None:
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg("tf_efficientnet_lite2").to_dict()
-    theirs = create_transform(**resolve_model_data_config(None, pretrained_cfg=config))
+    settings = resolve_model_data_config(None, pretrained_cfg=config) | {"crop_pct": 1.0}
+    theirs = create_transform(**settings)
     noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     photo = Image.fromarray(noise)
     ours = backbones.transform(photo)

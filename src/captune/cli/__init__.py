@@ -30,12 +30,15 @@ def _command(name: str) -> ModuleType:
     return import_module(f"captune.cli.{name}")
 
 
+class _Misuse(Exception):
+    """Words that no command takes; its text is the sentence for the user."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Mistakes are one sentence, not a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        _say(f"{self.prog}: {message}; {self.prog} --help shows what it takes")
-        self.exit(2)
+        raise _Misuse(f"{self.prog}: {message}; {self.prog} --help shows what it takes")
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -82,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(words)
     except SystemExit as stop:
         return int(stop.code or 0)
+    except _Misuse as misuse:
+        if "--json" in words:
+            _print_error(only, misuse)
+        _say(str(misuse))
+        return 2
     if arguments.command is None:
         parser.print_help()
         return 0
@@ -95,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             logging.getLogger("captune").exception("the user's mistake")
         if arguments.json:
-            print(json.dumps({"command": arguments.command, "error": str(error)}))
+            _print_error(arguments.command, error)
         _say(f"captune {arguments.command}: {error}")
         return 2
     except KeyboardInterrupt:
@@ -108,11 +116,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
+        if arguments.json:
+            _print_error(arguments.command, error)
         _say(
             f"captune {arguments.command}: a bug in captune ({type(error).__name__}: {error}); "
             "please report it with the output of --debug and of `captune env`"
         )
         return 1
+
+
+def _print_error(command: str | None, error: Exception) -> None:
+    """The one object of `--json`, where nothing came out."""
+    about = {"command": command, "run": None, "images": 0}
+    print(json.dumps({**about, "skipped": [], "error": str(error)}))
 
 
 def _say(sentence: str) -> None:

@@ -78,11 +78,12 @@ class FeatureCache:
 
     def remember_model(self, spec: str, ids: Sequence[str]) -> None:
         """Note which model the ids of its sides belong to, for people who look at the cache."""
-        self._attempt(
-            lambda store: [store.index.remember_model(weights_id, spec) for weights_id in ids],
-            [],
-            writes=True,
-        )
+
+        def note(store: FeatureStore) -> None:
+            for weights_id in ids:
+                store.index.remember_model(weights_id, spec)
+
+        self._attempt(note, None, writes=True)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         """The arrays that are there, by key; what is missing or damaged is left out.

@@ -41,11 +41,15 @@ def draw_top5(run: Run, wanted: Sequence[str], *, seed: int) -> list[Path]:
     chosen = set(sample_names([record["path"] for record in run.records()], wanted, seed))
     paths: list[Path] = []
     panels: list[Top5] = []
+    taken: set[str] = set()
     for record in run.records():
         if record["path"] in chosen:
             panel = _panel(run, record)
             panels.append(panel)
             stem = "top5-" + _file_name(record["path"])
+            if stem in taken:  # a/b.png and a-b.jpg have one spelling
+                stem += f"-{len(panels)}"
+            taken.add(stem)
             paths += _save(top5_grid_figure([panel]), run.folder / "plots" / stem)
     if len(panels) > 1:
         paths += _save(top5_grid_figure(panels), run.folder / "plots" / "top5")

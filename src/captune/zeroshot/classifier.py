@@ -19,6 +19,7 @@ from captune.features import FeatureCache, encode_photos, encode_texts
 from captune.images import Photo, PhotoSet, Skipped, find_photos
 from captune.models.image_text import Floats, ImageTextModel, Scoring, normalise
 from captune.models.load import load_image_text_model
+from captune.options import check_pass
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.prompts import DEFAULT_TEMPLATE, expand, fill
 
@@ -89,10 +90,7 @@ class ZeroShotClassifier:
 
         Raises UserError for labels, prompts or a model that cannot be used.
         """
-        if batch_size < 1:
-            raise UserError(f"batch size {batch_size}: must be 1 or more")
-        if workers < 0:
-            raise UserError(f"workers {workers}: must be 0 (chosen for you) or more")
+        check_pass(batch_size, workers)
         self.labels = labels if isinstance(labels, Labels) else read_labels(labels)
         self.templates = check_prompts(self.labels, prompts)
         self.ensemble = ensemble
@@ -112,7 +110,12 @@ class ZeroShotClassifier:
 
     @property
     def prompts(self) -> list[str | None]:
-        """One entry a row of the probabilities: its template, or None for an ensemble."""
+        """One entry a row of the probabilities: its template, or None for an ensemble.
+
+        Labels that bring prompts of their own are an ensemble of those.
+        """
+        if self.labels.prompts is not None:
+            return [None]
         return list(self.templates) if len(self.templates) == len(self.text_features) else [None]
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from captune.files import whole_file
 from captune.images import PhotoSet, Skipped, find_photos
 from captune.models.image_text import Floats, describe_model
 from captune.options import ClassifyOptions
-from captune.runs import RunWriter
+from captune.runs import RunWriter, check_run_folder
 from captune.statistics import wilson
 from captune.zeroshot.classifier import (
     Prediction,
@@ -88,11 +89,14 @@ def classify_photos(
     if options.top5 and options.out is None:
         raise UserError("--top5: draws into the run folder; name one with --out")
     # everything that can be refused is checked before a model is loaded
+    if options.out is not None:
+        check_run_folder(options.out)
     labels = read_labels(options.labels)
     check_prompts(labels, options.prompt)
     if len(labels) == 1 and not options.multi_label:
         say("one label gets all of a softmax: --multi-label asks whether it fits")
     found = find_photos(options.photos)
+    _check_top5(options.top5, found)
     truth = read_truth(options.truth, found.photos, labels) if options.truth else None
     for note in getattr(truth, "notes", ()):
         say(note)
@@ -120,7 +124,7 @@ def classify_photos(
             writer = stack.enter_context(_run_writer(options, found, result, command))
             sinks.append(lambda prediction, right: writer.record(_record(prediction, right)))
             if options.all_probabilities:
-                path = options.out / "probabilities.npy"
+                path = writer.file_path("probabilities.npy")
                 sinks.append(stack.enter_context(_ProbabilityFile(path)).add)
         if options.csv is not None:
             sinks.append(stack.enter_context(_AnswerFile(options.csv)).add)
@@ -177,6 +181,16 @@ def _classify(
         )
 
 
+def _check_top5(wanted: Sequence[str], found: PhotoSet) -> None:
+    """Before the work is done rather than after: names are photos and numbers are not 0."""
+    names = {photo.name for photo in found.photos} if wanted else set()
+    for word in wanted:
+        if word.isdecimal() and int(word) == 0:
+            raise UserError("--top5 0: draws nothing; give 1 or more, or leave it out")
+        if not word.isdecimal() and word not in names:
+            raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} photos")
+
+
 def _run_writer(
     options: ClassifyOptions, found: PhotoSet, result: ClassifyResult, command: Sequence[str]
 ) -> RunWriter:
@@ -199,7 +213,7 @@ def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str
         "scored": result.scored,
         "correct": result.correct,
         "prompts": result.prompts,
-        "templates": classifier.templates,
+        "templates": classifier.templates if classifier.labels.prompts is None else [],
         "ensemble": classifier.ensemble,
         "activation": "sigmoid" if independent else "softmax",
         "logit_scale": classifier.scoring.logit_scale,
@@ -261,9 +275,11 @@ class _ProbabilityFile:
         self._shape: tuple[int, ...] = ()
 
     def __enter__(self) -> _ProbabilityFile:
-        self._raw_path = self._path.with_name(f".{self._path.name}.rows")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._raw: IO[bytes] = self._stack.enter_context(self._raw_path.open("w+b"))
+        # without a name: two runs never share it, and one that is killed leaves nothing
+        self._raw: IO[bytes] = self._stack.enter_context(
+            tempfile.TemporaryFile(dir=self._path.parent)
+        )
         return self
 
     def add(self, prediction: Prediction, _right: int | None) -> None:
@@ -288,4 +304,3 @@ class _ProbabilityFile:
                     shutil.copyfileobj(self._raw, file)
         finally:
             self._stack.close()
-            self._raw_path.unlink(missing_ok=True)

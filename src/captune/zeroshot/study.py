@@ -20,7 +20,7 @@ from captune.images import Photo, Skipped, find_photos
 from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model
 from captune.options import PromptsOptions
-from captune.runs import RunWriter
+from captune.runs import RunWriter, check_run_folder
 from captune.zeroshot.comparison import TemplateComparison, TemplateResult, compare_templates
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.negation import NegationProbe, negate, probe_negation
@@ -82,6 +82,8 @@ def compare_prompts(
     templates = expand(options.prompt or ["hw3"])
     if len(templates) < 2:
         raise UserError("--prompt: give two templates or more, or a named set such as hw3")
+    if options.out is not None:
+        check_run_folder(options.out)
     found = find_photos(options.photos)
     truth = read_truth(options.truth, found.photos, labels) if options.truth else None
     for note in getattr(truth, "notes", ()):

@@ -47,17 +47,22 @@ class ImageAlignment(nn.Module):
     ImageNet classifier recognises is added, which sharpens the direction where it is sure.
     """
 
+    sharp_mean: Tensor
+    small_mean: Tensor
+    gate_mean: Tensor
+    gate: Tensor
+    repair_down: Tensor
+    repair_up: Tensor
+    recognition: Tensor
+    bias: Tensor
+    class_rows: Tensor
+    directions: Tensor
+
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        _hold(
-            self,
-            tensors,
-            "sharp_mean small_mean gate_mean gate repair_down repair_up recognition bias",
-        )
-        # Stored as whole numbers with one scale a class: 1.3 MB instead of 5.
-        rows = tensors["class_rows"].float() * tensors["class_scales"].float()[:, None]
-        self.register_buffer("class_rows", rows)
-        self.register_buffer("directions", class_directions(rows))
+        _hold(self, tensors)
+        self.class_rows = _class_rows(tensors)
+        self.register_buffer("directions", class_directions(self.class_rows))
         self.appended = _ImageExtra(tensors) if "extra_share" in tensors else None
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -77,26 +82,34 @@ class ImageAlignment(nn.Module):
 class TextAlignment(nn.Module):
     """Mean-pooled MiniLM vectors [n, 384], as they are -> unit vectors [n, dimension].
 
-    A memory of what things look like: each name of 11,821 WordNet synsets is a key, the direction
+    A memory of what things look like: each name of 11,828 WordNet synsets is a key, the direction
     of its photos the value. A text looks its own meaning up, sharply and once more smoothly; a
     linear map adds what captions taught.
     """
 
+    text_mean: Tensor
+    key_projection: Tensor
+    keys: Tensor
+    synset_of_key: Tensor
+    rank_of_name: Tensor
+    temperatures: Tensor
+    name_penalty: Tensor
+    smooth_share: Tensor
+    values: Tensor
+    value_norms: Tensor
+    value_basis: Tensor
+    caption_down: Tensor
+    caption_up: Tensor
+    directions: Tensor
+
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        _hold(
-            self,
-            tensors,
-            "text_mean key_projection temperatures smooth_share name_penalty value_basis "
-            "value_norms caption_down caption_up",
-        )
-        self.register_buffer("keys", functional.normalize(tensors["keys"].float()))
-        self.register_buffer("synset_of_key", tensors["synset_of_key"].long())
-        self.register_buffer("rank_of_name", tensors["rank_of_name"].float())
+        _hold(self, tensors)
+        self.keys = functional.normalize(self.keys)
+        self.synset_of_key = tensors["synset_of_key"].long()
         # Values of the classes are their rows; of the others, [synsets, 128] in `value_basis`.
-        self.register_buffer("values", functional.normalize(tensors["values"].float()))
-        rows = tensors["class_rows"].float() * tensors["class_scales"].float()[:, None]
-        self.register_buffer("directions", class_directions(rows))
+        self.values = functional.normalize(self.values)
+        self.register_buffer("directions", class_directions(_class_rows(tensors)))
         self.appended = _TextExtra(tensors) if "extra_share" in tensors else None
 
     def forward(self, embedded: Tensor) -> Tensor:
@@ -125,9 +138,14 @@ class TextAlignment(nn.Module):
 class _ImageExtra(nn.Module):
     """More dimensions learned from captioned photos, appended with a share of the cosine."""
 
+    extra_share: Tensor
+    extra_image_mean: Tensor
+    extra_image: Tensor
+    extra_image_bias: Tensor
+
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        _hold(self, tensors, "extra_share extra_image_mean extra_image extra_image_bias")
+        _hold(self, tensors)
 
     def forward(self, seen: Tensor, roots: Tensor) -> Tensor:
         """[n, 1280], [n, 1280] -> [n, 1280 + extra]."""
@@ -138,9 +156,15 @@ class _ImageExtra(nn.Module):
 class _TextExtra(nn.Module):
     """The text side of `_ImageExtra`: one hidden layer."""
 
+    extra_share: Tensor
+    extra_text: Tensor
+    extra_text_bias: Tensor
+    extra_out: Tensor
+    extra_out_bias: Tensor
+
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        _hold(self, tensors, "extra_share extra_text extra_text_bias extra_out extra_out_bias")
+        _hold(self, tensors)
 
     def forward(self, meant: Tensor, centred: Tensor) -> Tensor:
         """[n, 1280], [n, 384] -> [n, 1280 + extra]."""
@@ -159,9 +183,16 @@ def class_directions(rows: Tensor) -> Tensor:
     return functional.normalize(rows - rows.mean(0))
 
 
-def _hold(module: nn.Module, tensors: Mapping[str, Tensor], names: str) -> None:
-    for name in names.split():
-        module.register_buffer(name, tensors[name].float())
+def _hold(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a module each tensor that its class names, in float32."""
+    for name in type(module).__annotations__:
+        if name in tensors:
+            module.register_buffer(name, tensors[name].float())
+
+
+def _class_rows(tensors: Mapping[str, Tensor]) -> Tensor:
+    # Stored as whole numbers with one scale a class: 1.3 MB instead of 5.
+    return tensors["class_rows"].float() * tensors["class_scales"].float()[:, None]
 
 
 def build_alignment(

@@ -26,8 +26,9 @@ TOKENIZER = "tokenizer.json"
 Module = TypeVar("Module", bound=nn.Module)
 
 SIZE_PX = 260
-# timm's evaluation transform of tf_efficientnet_lite2: crop_pct 0.89, bicubic, mean and std 0.5
-_RESIZE_PX = 292
+# timm's evaluation transform of tf_efficientnet_lite2 (bicubic, mean and std 0.5) but for its
+# crop_pct of 0.89: the alignment was trained on, and is better with, the whole of the short side
+_RESIZE_PX = SIZE_PX
 _MEAN_AND_STD = (0.5, 0.5, 0.5)
 _LONGEST = 16  # times the short side
 PREPROCESSING_ID = preprocessing_id(

@@ -105,12 +105,17 @@ def hypernyms(ids: Sequence[str], similarity: Callable[[str, str], float]) -> di
         for name in synset.names:
             senses[name.lower()].append(id_)
 
+    of_interest = frozenset(ids)
+
+    def nearness(a: str, b: str) -> float:
+        return similarity(a, b) if a in of_interest and b in of_interest else -1.0
+
     @cache
     def parent(id_: str) -> str | None:
         words = _kind(synsets()[id_].definition)
         for count in range(min(_MOST_WORDS, len(words)), 0, -1):
             for name in _singulars(" ".join(words[-count:])):
-                found = _sense(id_, [sense for sense in senses[name] if sense != id_], similarity)
+                found = _sense(id_, [sense for sense in senses[name] if sense != id_], nearness)
                 if found:
                     return found
         return None
@@ -124,7 +129,7 @@ def hypernyms(ids: Sequence[str], similarity: Callable[[str, str], float]) -> di
             above = parent(above)
     found = {}
     for id_, examples in below.items():
-        if id_ not in set(ids) or id_ in index_of_class:
+        if id_ not in of_interest or id_ in index_of_class:
             continue
         indices = {index_of_class[example] for example in examples if example in index_of_class}
         if synsets()[id_].domain == ANIMAL:
