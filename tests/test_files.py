@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.files import whole_file
+from captune.files import check_writable, whole_file
 
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -60,3 +60,12 @@ def test_a_pipe_or_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
         os.close(reader)
     assert pipe.is_fifo()
     assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_an_impossible_place_is_known_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "x", "cannot be")):
+        with pytest.raises(UserError, match=message):
+            check_writable(path)
+    check_writable(tmp_path / "new" / "folder" / "a.csv")
+    assert not (tmp_path / "new").exists()

@@ -11,7 +11,7 @@ import numpy as np
 
 from captune.errors import MissingExtra, UserError
 from captune.features import FeatureCache, encode_photos
-from captune.files import whole_file
+from captune.files import check_writable, whole_file
 from captune.images import Photo, PhotoSet, Skipped, find_photos, printable
 from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_model
@@ -95,6 +95,7 @@ def embed_photos(options: EmbedOptions, *, bar: Bar) -> EmbedResult:
         raise UserError(f"{options.features}: must end in .npz or .parquet")
     if suffix == ".parquet":
         _pyarrow()
+    check_writable(options.features)
     found = find_photos(options.photos)
     skipped = list(found.skipped)
     model = load_model(options.model, device=options.device, dtype=options.dtype)

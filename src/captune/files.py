@@ -48,6 +48,21 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a place that cannot be written before long work, not after it.
+
+    Raises UserError as `whole_file`, as far as that can be known beforehand.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"{path}: {folder} cannot be written to; choose another place")
+    except OSError as error:
+        raise _refusal(path, error) from None
+
+
 def _opened(place: Path, asked: Path, mode: str, text: dict[str, str]) -> IO[Any]:
     """`place`, open for writing; `asked` is what the user named."""
     try:

@@ -17,7 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -94,6 +94,8 @@ class RunWriter:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
         if error is not None:
+            with suppress(OSError):
+                self.folder.rmdir()  # only where nothing is in it
             return
         if self._replaces:
             self._remove_earlier()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,18 @@ def test_misused_options_and_bugs_with_json_print_json(
     words = ["classify", str(colour_photos), "--labels", "red,blue,7,8,9", "--json"]
     assert main([*words, "--truth", "from-name"]) == 1
     assert "not callable" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_full_disk_is_one_sentence(
+    colours: Any, colour_photos: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("captune.cli.classify._print_table", full)
+    assert main(["classify", str(colour_photos), "--labels", "red,blue"]) == 2
+    assert capsys.readouterr().err.count("the disk is full") == 1
 
 
 def test_prompts_of_the_labels_are_not_reported_as_a_template(

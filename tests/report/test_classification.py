@@ -61,6 +61,6 @@ def test_sampling_is_seeded_and_names_are_checked() -> None:
     assert sample_names(names, ["3"], seed=1) == first
     assert sample_names(names, ["3"], seed=2) != first
     assert len(sample_names(names, ["99"], seed=0)) == 50
-    assert sample_names(names, ["7.jpg", "7.jpg"], seed=0) == ["7.jpg"]
+    assert sample_names(names, ["7.jpg", "photos/7.jpg"], seed=0) == ["7.jpg"]
     with pytest.raises(UserError, match=r"gone\.jpg"):
         sample_names(names, ["gone.jpg"], seed=0)

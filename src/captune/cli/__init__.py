@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -10,7 +11,9 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from itertools import takewhile
 from types import ModuleType
 from typing import NoReturn
 
@@ -79,6 +82,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for the user's mistake, 1 for ours, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # `captune --json classify ...` means what it says
+    early = list(takewhile({"--json", "--offline", "--debug"}.__contains__, words))
+    words = [*words[len(early) :], *early]
     only = next((word for word in words if not word.startswith("-")), None)
     parser = build_parser(only if only in command_names() else None)
     try:
@@ -107,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"captune {arguments.command}: {error}")
         return 2
     except KeyboardInterrupt:
-        _say("\nstopped; what was computed is cached: run the same command again to go on")
+        _say("\nstopped; run the same command again to go on: what is cached is not computed again")
         return 130
     except BrokenPipeError:
         # `captune ... | head` closed the pipe: not an error, and nothing more can be printed
@@ -116,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _say(f"captune {arguments.command}: the disk is full; make room and run it again")
+            return 2
         if arguments.json:
             _print_error(arguments.command, error)
         _say(
@@ -128,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _print_error(command: str | None, error: Exception) -> None:
     """The one object of `--json`, where nothing came out."""
     about = {"command": command, "run": None, "images": 0}
-    print(json.dumps({**about, "skipped": [], "error": str(error)}))
+    with suppress(OSError):  # the sentence on standard error still has to come
+        print(json.dumps({**about, "skipped": [], "error": str(error)}))
 
 
 def _say(sentence: str) -> None:

@@ -10,6 +10,7 @@ from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
     console,
+    counted,
     note,
     print_json,
     progress,
@@ -94,7 +95,8 @@ def _print_table(result: ClassifyResult) -> None:
         if result.images > len(result.shown):
             out.print(f"... and {result.images - len(result.shown)} more")
     out.print(
-        f"{result.images} photos, {len(result.labels.names)} labels, model {escape(result.spec)}"
+        f"{counted(result.images, 'photo')}, {counted(len(result.labels), 'label')}, "
+        f"model {escape(result.spec)}"
     )
     for prompt in result.prompts:
         if prompt["accuracy"] is not None:

@@ -93,9 +93,7 @@ def _print_templates(study: PromptStudy, out: Console) -> None:
         table.add_row(
             escape(str(row["template"])) + best,
             _percent(row["accuracy"]),
-            f"{_percent(row['accuracy_low'])} to {_percent(row['accuracy_high'])}"
-            if row["accuracy"] is not None
-            else "",
+            _range(row["accuracy_low"], row["accuracy_high"]),
             "" if row["difference"] is None else f"{100 * float(row['difference']):+.1f}",
             _p_value(row["p_holm"]),
             _percent(row["ece"]),
@@ -152,6 +150,10 @@ def _print_changes(study: PromptStudy, out: Console) -> None:
 
 def _percent(share: object) -> str:
     return "" if share is None else f"{100 * float(str(share)):.1f} %"
+
+
+def _range(low: object, high: object) -> str:
+    return "" if low is None else f"{100 * float(str(low)):.1f}–{100 * float(str(high)):.1f}"
 
 
 def _number(value: object) -> str:

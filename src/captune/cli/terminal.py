@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,10 @@ def console(*, error: bool = False) -> Console:
     """Standard output for results, standard error for everything else."""
     from rich.console import Console
 
-    return Console(stderr=error, highlight=False, soft_wrap=not sys.stdout.isatty())
+    piped = not (sys.stderr if error else sys.stdout).isatty()
+    # a file has no width of its own, and 80 columns would fold the prompts of a table
+    width = 120 if piped and "COLUMNS" not in os.environ else None
+    return Console(stderr=error, highlight=False, width=width, soft_wrap=piped)
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -85,6 +89,11 @@ def report_skipped(skipped: Sequence[Skipped], *, quiet: bool = False, show: int
         note(f"skipped {printable(item.path)}: {item.reason}")
     if len(skipped) > show:
         note(f"... and {len(skipped) - show} more (all of them in --json)")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 photo`, `2 photos`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def command_line(arguments: argparse.Namespace) -> list[str]:

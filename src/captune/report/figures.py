@@ -25,6 +25,7 @@ from captune.runs import Run
 from captune.zeroshot.comparison import TemplateComparison
 from captune.zeroshot.negation import NegationProbe
 from captune.zeroshot.prompts import fill
+from captune.zeroshot.recording import named_photo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,8 +135,6 @@ def sample_names(photos: Sequence[str], wanted: Sequence[str], seed: int) -> lis
             chosen.extend(
                 names[i] for i in sorted(generator.choice(len(names), count, replace=False))
             )
-        elif word in names:
-            chosen.append(word)
         else:
-            raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} photos")
+            chosen.append(named_photo(word, names))
     return list(dict.fromkeys(chosen))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from captune.embedding import Bar, none_readable
 from captune.errors import UserError
 from captune.features import FeatureCache
-from captune.files import whole_file
+from captune.files import check_writable, whole_file
 from captune.images import PhotoSet, Skipped, find_photos
 from captune.models.image_text import Floats, describe_model
 from captune.options import ClassifyOptions
@@ -95,9 +95,11 @@ def classify_photos(
     check_prompts(labels, options.prompt)
     if len(labels) == 1 and not options.multi_label:
         say("one label gets all of a softmax: --multi-label asks whether it fits")
+    if options.csv is not None:
+        check_writable(options.csv)
     found = find_photos(options.photos)
     _check_top5(options.top5, found)
-    truth = read_truth(options.truth, found.photos, labels) if options.truth else None
+    truth = read_truth(options.truth, found.photos, labels) if options.truth is not None else None
     for note in getattr(truth, "notes", ()):
         say(note)
     with ExitStack() as stack:
@@ -187,8 +189,21 @@ def _check_top5(wanted: Sequence[str], found: PhotoSet) -> None:
     for word in wanted:
         if word.isdecimal() and int(word) == 0:
             raise UserError("--top5 0: draws nothing; give 1 or more, or leave it out")
-        if not word.isdecimal() and word not in names:
-            raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} photos")
+        if not word.isdecimal():
+            named_photo(word, names)
+
+
+def named_photo(word: str, names: Collection[str]) -> str:
+    """The photo that `word` names: its name, or a path that ends in it as the shell completes it.
+
+    Raises UserError where there is none.
+    """
+    if word in names:
+        return word
+    endings = [name for name in names if word.endswith(f"/{name}")]
+    if not endings:
+        raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} photos")
+    return max(endings, key=len)
 
 
 def _run_writer(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from captune.embedding import Bar, encode_all
 from captune.errors import UserError
 from captune.features import FeatureCache, encode_texts
-from captune.files import whole_file
+from captune.files import check_writable, whole_file
 from captune.images import Photo, Skipped, find_photos
 from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model
@@ -84,8 +84,10 @@ def compare_prompts(
         raise UserError("--prompt: give two templates or more, or a named set such as hw3")
     if options.out is not None:
         check_run_folder(options.out)
+    if options.csv is not None:
+        check_writable(options.csv)
     found = find_photos(options.photos)
-    truth = read_truth(options.truth, found.photos, labels) if options.truth else None
+    truth = read_truth(options.truth, found.photos, labels) if options.truth is not None else None
     for note in getattr(truth, "notes", ()):
         say(note)
     skipped = list(found.skipped)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from captune.errors import UserError
 from captune.models import assets
 from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel, Scoring
@@ -28,6 +29,8 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     from captune.models.lite.alignment import load_alignment
 
     backbones = load_backbones()
+    if not ALIGNMENT.is_file():
+        raise UserError(f"{ALIGNMENT.name} is missing: reinstall captune, it comes with it")
     alignment = load_alignment(ALIGNMENT)
     weights_id = _weights_id()
     image = _Aligned(backbones.image.to(dtype=dtype), alignment.image).to(device)
