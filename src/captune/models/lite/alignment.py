@@ -107,7 +107,7 @@ class TextAlignment(nn.Module):
         _hold(self, tensors)
         self.keys = functional.normalize(self.keys)
         self.synset_of_key = tensors["synset_of_key"].long()
-        # Values of the classes are their rows; of the others, [synsets, 128] in `value_basis`.
+        # Values of the classes are their rows; of the others, [synsets, 192] in `value_basis`.
         self.values = functional.normalize(self.values)
         self.register_buffer("directions", class_directions(_class_rows(tensors)))
         self.appended = _TextExtra(tensors) if "extra_share" in tensors else None

@@ -1,4 +1,4 @@
-"""How good `lite` is: `python -m captune.models.lite.evaluate --caltech D --cifar10 D --flickr8k D`.
+"""How good `lite` is: `python -m captune.models.lite.evaluate --caltech DIR --flickr8k DIR`.
 
 Prints one JSON object. Zero-shot accuracy with its Wilson 95 % interval and calibration error on
 labelled folders (`id2label.json`, `images/<class id>_<n>.*`); recall of retrieval on Flickr8k's
@@ -85,11 +85,13 @@ def retrieval(frozen: Frozen, alignment: Alignment, flickr8k: Path) -> dict[str,
     owner = np.array([ids.index(one["image_id"]) for one in captions["annotations"]])
     photos = alignment.image(torch.from_numpy(frozen.files([files[id_] for id_ in ids])))
     texts = [one["caption"] for one in captions["annotations"]]
-    meant = torch.cat([alignment.text(part) for part in
-                       torch.from_numpy(frozen.texts(texts)).split(256)])  # fmt: skip
+    # in parts: a text is compared with every name in the alignment's memory
+    encoded = frozen.texts(texts)
+    batches = [encoded[start : start + 256] for start in range(0, len(encoded), 256)]
+    meant = torch.cat([alignment.text(torch.from_numpy(batch)) for batch in batches])
     cosines = (photos @ meant.T).numpy()  # [photos, captions]
 
-    found = {"photos": float(len(ids)), "captions": float(len(owner))}
+    found: dict[str, float] = {"photos": len(ids), "captions": len(owner)}
     by_text = np.argsort(-cosines.T, axis=1, kind="stable")  # photos, the nearest first
     by_photo = owner[np.argsort(-cosines, axis=1, kind="stable")]  # owners of captions
     for k in (1, 10):
