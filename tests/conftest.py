@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def own_cache(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[None]:
     """Tests write into a cache of their own; `needs("lite")` sees the fetched weights in it."""
-    from captune.models.store import cache_folder
+    from captune.models.store import cache_folder, set_offline
 
     fetched = cache_folder() / "assets"
     own = tmp_path / "cache"
@@ -59,6 +60,12 @@ def own_cache(
         (own / "assets").symlink_to(fetched, target_is_directory=True)
     monkeypatch.setenv("CAPTUNE_CACHE", str(own))
     monkeypatch.setenv("CAPTUNE_OFFLINE", "1")
+    yield
+    # a command that ran in this process set both for the whole of it
+    set_offline(False)
+    logger = logging.getLogger("captune")
+    logger.handlers.clear()
+    logger.propagate = True
 
 
 @pytest.fixture
