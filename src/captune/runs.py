@@ -82,10 +82,6 @@ class RunWriter:
         self._beside.add(name)
         return self.folder / name
 
-    def plot_path(self, name: str) -> Path:
-        """Where the figure `name` (with suffix) belongs."""
-        return self.folder / "plots" / name
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -181,8 +177,7 @@ def _check_run_folder(folder: Path) -> None:
         raise UserError(f"{folder}: is a file; --out names a run folder")
     if folder.is_dir() and not (folder / "run.json").exists():
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        leftovers = {"plots", "records.jsonl", "metrics.json", "report.html", "probabilities.npy"}
-        if set(others) - leftovers:
+        if set(others) - {"plots", "records.jsonl", "metrics.json", *_BESIDE}:
             raise UserError(f"{folder}: holds files that are not a run; choose a new folder")
 
 
