@@ -122,11 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
+        if arguments.json:
+            _print_error(arguments.command, error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _say(f"captune {arguments.command}: the disk is full; make room and run it again")
             return 2
-        if arguments.json:
-            _print_error(arguments.command, error)
         _say(
             f"captune {arguments.command}: a bug in captune ({type(error).__name__}: {error}); "
             "please report it with the output of --debug and of `captune env`"

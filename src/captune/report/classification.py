@@ -6,7 +6,6 @@ import base64
 import io
 import shlex
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ def write_page(run: Run, page: Path, *, limit: int = 200) -> None:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
+    environment.filters["printable"] = _printable
     template = environment.get_template("classification.html.jinja")
     html = template.render(**page_content(run, limit))
     with whole_file(page) as file:
@@ -42,8 +42,12 @@ def write_page(run: Run, page: Path, *, limit: int = 200) -> None:
 
 def page_content(run: Run, limit: int) -> dict[str, Any]:
     """Everything that the template shows, taken from the run folder alone."""
-    cards = [_card(run.root, record) for record in islice(run.records(), limit)]
-    answers = Counter(record["top"][0]["name"] for record in run.records())
+    cards: list[dict[str, Any]] = []
+    answers: Counter[str] = Counter()
+    for record in run.records():
+        if len(cards) < limit:
+            cards.append(_card(run.root, record))
+        answers[record["top"][0]["name"]] += 1
     return {
         "title": f"captune: {run.metrics['images']} photos, {run.metrics['labels']} labels",
         "about": run.about,

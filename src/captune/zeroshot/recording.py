@@ -29,7 +29,7 @@ from captune.zeroshot.classifier import (
     top_indices,
 )
 from captune.zeroshot.labels import Labels, read_labels
-from captune.zeroshot.truth import read_truth
+from captune.zeroshot.truth import known_truth
 
 _SHOWN = 20
 _KEPT = 10
@@ -99,9 +99,7 @@ def classify_photos(
         check_writable(options.csv)
     found = find_photos(options.photos)
     _check_top5(options.top5, found)
-    truth = read_truth(options.truth, found.photos, labels) if options.truth is not None else None
-    for note in getattr(truth, "notes", ()):
-        say(note)
+    truth = known_truth(options.truth, found.photos, labels, say)
     with ExitStack() as stack:
         cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
         classifier = ZeroShotClassifier(
@@ -130,8 +128,7 @@ def classify_photos(
                 sinks.append(stack.enter_context(_ProbabilityFile(path)).add)
         if options.csv is not None:
             sinks.append(stack.enter_context(_AnswerFile(options.csv)).add)
-        known = {} if truth is None else truth.indices
-        _classify(classifier, found, known, result, sinks, bar)
+        _classify(classifier, found, truth, result, sinks, bar)
         if writer is not None:
             writer.metrics = _metrics(result, classifier)
             writer.extra["device"] = result.device

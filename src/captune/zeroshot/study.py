@@ -25,7 +25,7 @@ from captune.zeroshot.comparison import TemplateComparison, TemplateResult, comp
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.negation import NegationProbe, negate, probe_negation
 from captune.zeroshot.prompts import expand, fill
-from captune.zeroshot.truth import read_truth
+from captune.zeroshot.truth import known_truth
 
 
 @dataclass
@@ -87,9 +87,7 @@ def compare_prompts(
     if options.csv is not None:
         check_writable(options.csv)
     found = find_photos(options.photos)
-    truth = read_truth(options.truth, found.photos, labels) if options.truth is not None else None
-    for note in getattr(truth, "notes", ()):
-        say(note)
+    truth = known_truth(options.truth, found.photos, labels, say)
     skipped = list(found.skipped)
     with nullcontext() if options.no_cache else FeatureCache() as cache:
         model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
@@ -97,8 +95,8 @@ def compare_prompts(
             options, skipped, model=model, found=found, cache=cache, bar=bar
         )
         indices = None
-        if truth is not None:
-            indices = np.array([truth.indices.get(p.name, -1) for p in photos], dtype=np.intp)
+        if truth:
+            indices = np.array([truth.get(photo.name, -1) for photo in photos], dtype=np.intp)
 
         def text_features(template: str) -> Floats:
             assert model.text is not None

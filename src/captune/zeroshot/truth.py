@@ -38,6 +38,21 @@ class Truth:
     notes: tuple[str, ...] = ()
 
 
+def known_truth(
+    source: str | None, photos: Sequence[Photo], labels: Labels, say: Callable[[str], None]
+) -> dict[str, int]:
+    """Photo name -> position in the labels, as far as it is known; its notes are said.
+
+    Raises UserError as `read_truth`.
+    """
+    if source is None:
+        return {}
+    truth = read_truth(source, photos, labels)
+    for note in truth.notes:
+        say(note)
+    return truth.indices
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     label: str

@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from captune.files import whole_file
 from captune.images import open_photo
 from captune.models.lite import synsets as wordnet
 from captune.models.lite.alignment import (
@@ -113,10 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
         "trained_on": trained_on + (", Flickr8k train" if options.flickr8k else ""),
         "licence": "non-commercial research (Flickr8k)" if options.flickr8k else "Apache-2.0",
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    part = options.out.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
-    part.replace(options.out)
+    with whole_file(options.out, "wb") as file:
+        file.write(save({name: one.contiguous() for name, one in tensors.items()}, metadata))
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB, "
           f"logit scale {float(tensors['logit_scale']):.1f}")  # fmt: skip
 
