@@ -183,7 +183,11 @@ def test_load_joins_backbones_and_alignment(
 ) -> None:
     stand_in = ModuleType("captune.models.lite.alignment")
     alignment = SimpleNamespace(
-        image=_Projection(1280), text=_Projection(384), logit_scale=torch.tensor(50.0), dimension=16
+        image=_Projection(1280),
+        text=_Projection(384),
+        logit_scale=torch.tensor(50.0),
+        dimension=16,
+        weights_id="one",
     )
     stand_in.load_alignment = lambda path: alignment  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "captune.models.lite.alignment", stand_in)
@@ -204,7 +208,7 @@ def test_load_joins_backbones_and_alignment(
     assert model.text.encode(["a photo", "a dog", "cats"]).shape == (3, 16)
     assert not any(parameter.requires_grad for parameter in model.image.module.parameters())
 
-    save_file({"w": torch.zeros(2)}, tmp_path / "alignment.safetensors")
+    alignment.weights_id = "another"
     again = lite.load(parse_spec("lite"), torch.device("cpu"), dtype)
     assert again.weights_id != model.weights_id, "another alignment is another model"
 

@@ -14,7 +14,7 @@ from captune.models.image_text import ImageTextModel, Scoring
 from captune.models.lite.backbones import PREPROCESSING_ID, load_backbones
 from captune.models.spec import ModelSpec
 from captune.models.texts import TextEncoder
-from captune.models.weights import digest_of, weights_id_of_file
+from captune.models.weights import digest_of
 
 ALIGNMENT = Path(__file__).with_name("alignment.safetensors")
 LICENCE = "Apache-2.0"
@@ -32,7 +32,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     if not ALIGNMENT.is_file():
         raise UserError(f"{ALIGNMENT.name} is missing: reinstall captune, it comes with it")
     alignment = load_alignment(ALIGNMENT)
-    weights_id = _weights_id()
+    weights_id = _weights_id(alignment.weights_id)
     image = _Aligned(backbones.image.to(dtype=dtype), alignment.image).to(device)
     text = _Aligned(backbones.text.to(dtype=dtype), alignment.text).to(device)
     dimension = alignment.dimension
@@ -79,7 +79,7 @@ class _Aligned(nn.Module):
         return aligned
 
 
-def _weights_id() -> str:
+def _weights_id(alignment_id: str) -> str:
     """From the pinned sources, the converters' versions and the alignment's tensors.
 
     The pinned checksums were checked when the files came; 115 MB need no hashing at every start.
@@ -88,5 +88,5 @@ def _weights_id() -> str:
     return digest_of(
         [[file.sha256 for file in part.files] for part in parts],
         [part.converter_version for part in parts],
-        weights_id_of_file(ALIGNMENT),
+        alignment_id,
     )
