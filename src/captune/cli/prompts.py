@@ -88,17 +88,19 @@ def _print_templates(study: PromptStudy, out: Console) -> None:
     table.add_column("prompt", overflow="fold", ratio=1)
     for heading in ("accuracy", "95 %", "vs best", "p (Holm)", "ECE", "T", "ECE at T"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in study.comparison.rows():
-        best = " (best)" if row["best"] else ""
+    for index, result in enumerate(study.comparison.results):
+        best = " (best)" if index == study.comparison.best else ""
+        against, calibration = result.against_best, result.calibration
+        interval = result.interval
         table.add_row(
-            escape(str(row["template"])) + best,
-            _percent(row["accuracy"]),
-            _range(row["accuracy_low"], row["accuracy_high"]),
-            "" if row["difference"] is None else f"{100 * float(row['difference']):+.1f}",
-            _p_value(row["p_holm"]),
-            _percent(row["ece"]),
-            _number(row["temperature"]),
-            _percent(row["scaled_ece"]),
+            escape(result.template) + best,
+            _percent(result.accuracy),
+            f"{100 * interval.low:.1f}–{100 * interval.high:.1f}" if interval else "",
+            f"{100 * against.difference:+.1f}" if against else "",
+            _p_value(against.p_holm if against else None),
+            _percent(calibration.raw.ece if calibration else None),
+            _number(calibration.temperature if calibration else None),
+            _percent(calibration.scaled.ece if calibration and calibration.scaled else None),
         )
     out.print(table)
     if study.comparison.best is not None:
@@ -148,19 +150,15 @@ def _print_changes(study: PromptStudy, out: Console) -> None:
         out.print(f"  {comparison.results[index].template}: {words}", markup=False)
 
 
-def _percent(share: object) -> str:
-    return "" if share is None else f"{100 * float(str(share)):.1f} %"
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
 
 
-def _range(low: object, high: object) -> str:
-    return "" if low is None else f"{100 * float(str(low)):.1f}–{100 * float(str(high)):.1f}"
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
-def _number(value: object) -> str:
-    return "" if value is None else f"{float(str(value)):.2f}"
-
-
-def _p_value(p: object) -> str:
+def _p_value(p: float | None) -> str:
     if p is None:
         return ""
-    return "<0.001" if float(str(p)) < 0.001 else f"{float(str(p)):.3f}"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from captune.errors import MissingExtra, UserError
 from captune.models import assets, store
+from captune.models.hub import own_place_of
 from captune.models.spec import ModelSpec, detect_layout, parse_spec
 
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
@@ -216,7 +217,8 @@ def _repository_of(spec: ModelSpec) -> str | None:
         import open_clip
 
         config = open_clip.get_pretrained_cfg(spec.name, spec.tag or "")
-        return (config.get("hf_hub") or "").rstrip("/") or None
+        # `org/name/` or `org/name/weights.bin`
+        return (config.get("hf_hub") or "").rpartition("/")[0] or None
     return known
 
 
@@ -228,9 +230,8 @@ def _hub_cache() -> Path:
 
 def _place_of(repo: str) -> Path | None:
     """The folder with the weights of a hub repository: captune's own, or the hub library's."""
-    folder_name = repo.replace("/", "--")
-    own = store.cache_folder() / "models" / folder_name
-    snapshots = _hub_cache() / f"models--{folder_name}" / "snapshots"
+    own = own_place_of(repo)
+    snapshots = _hub_cache() / f"models--{own.name}" / "snapshots"
     return next((place for place in (own, *_newest_first(snapshots)) if _has_weights(place)), None)
 
 

@@ -50,7 +50,7 @@ def adopt(repo: str, folder: Path, choose: Choose) -> Path:
     Raises UserError where `folder` lacks what the model needs.
     """
     names = choose(_names_in(folder))
-    target = _place_of(repo)
+    target = own_place_of(repo)
 
     def build(unfinished: Path) -> None:
         kept = [target / name for name in _names_in(target)] if target.is_dir() else []
@@ -107,12 +107,13 @@ def licence_of(folder: Path) -> str | None:
     return stated[1].strip("'\"") if stated else None
 
 
-def _place_of(repo: str) -> Path:
+def own_place_of(repo: str) -> Path:
+    """Where captune keeps its own copy of a repository, whether or not there is one."""
     return store.cache_folder() / "models" / repo.replace("/", "--")
 
 
 def _adopted(repo: str) -> Path | None:
-    place = _place_of(repo)
+    place = own_place_of(repo)
     return place if place.is_dir() else None
 
 
