@@ -78,6 +78,7 @@ def shared() -> Path:
 def colours(monkeypatch: pytest.MonkeyPatch) -> object:
     """Every command loads the scripted colour model, which is returned."""
     import captune.embedding
+    import captune.models.load
     import captune.zeroshot.classifier
     import captune.zeroshot.study
     from tests.colour_model import colour_model
@@ -87,6 +88,7 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> object:
         (captune.zeroshot.classifier, "load_image_text_model"),
         (captune.zeroshot.study, "load_image_text_model"),
         (captune.embedding, "load_model"),
+        (captune.models.load, "load_image_text_model"),
     ):
         monkeypatch.setattr(module, name, lambda spec, **where: model)
     return model

@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class MismatchedImages(UserError):
+    """Candidates and references are not about the same images."""
+
+
 class Offline(UserError):
     """Something would have reached the network while captune is offline."""
 

@@ -1,15 +1,23 @@
-"""Files appear whole: written beside their place, flushed to the disk, then renamed."""
+"""Files appear whole: written beside their place, flushed to the disk, then renamed.
+
+Text and JSON of the user's are read here too, with one sentence for what cannot be read.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from captune.errors import UserError
+
+_LARGEST_FILE = 512 * 2**20
 
 
 @contextmanager
@@ -75,3 +83,131 @@ def _opened(place: Path, asked: Path, mode: str, text: dict[str, str]) -> IO[Any
 
 def _refusal(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: cannot be written ({error.strerror}); choose another place")
+
+
+def printable(name: str) -> str:
+    """A file name for a terminal or a page: control characters and broken bytes become escapes."""
+    if name.isprintable():
+        return name
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in name
+    )
+
+
+def read_text(path: str, *, keep_bytes: bool = False) -> str:
+    """A whole text file: UTF-8, or UTF-16 where a byte order mark says so.
+
+    keep_bytes: bytes that are not UTF-8 become surrogate escapes, as in file names.
+    Raises UserError when it cannot be read or is no text.
+    """
+    return decode_text(read_bytes(path), path, keep_bytes=keep_bytes)
+
+
+def read_bytes(path: str) -> bytes:
+    """A whole file of the user's. Raises UserError when it cannot be read or is over 512 MiB."""
+    shown = printable(path)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise UserError(f"{shown}: cannot be read ({reason}).") from error
+    if len(data) > _LARGEST_FILE:
+        raise UserError(f"{shown}: is larger than 512 MiB, too large for a list.")
+    return data
+
+
+def decode_text(data: bytes, path: str, *, keep_bytes: bool = False) -> str:
+    """The bytes of the file `path` as `read_text` gives them."""
+    shown = printable(path)
+    try:
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return data.decode("utf-16")
+        text = data.decode("utf-8-sig", "surrogateescape" if keep_bytes else "strict")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{shown}: is not UTF-8 text (byte {error.start + 1}); save it as UTF-8."
+        ) from error
+    if "\0" in text:
+        raise UserError(f"{shown}: is not a text file (it holds zero bytes).")
+    return text
+
+
+def parse_json(
+    text: str,
+    source: str,
+    key_name: Callable[[Any], str] = lambda value: "key",
+    *,
+    line: int | None = None,
+) -> Any:
+    """The value of a JSON text; of doubled keys Python's own reader keeps the last in silence.
+
+    source: what the sentences begin with, printable. line: where `text` stands in it, if it is only
+        one line of it. key_name: what a key is called in a sentence, given its value.
+    Raises UserError for what is no JSON, NaN and infinity included, and for doubled keys.
+    """
+    place = source if line is None else f"{source}: line {line}"
+    try:
+        return _DECODER.decode(text)
+    except _Doubled as doubled:
+        name = key_name(doubled.value)
+        again = _line_of_second(doubled.key, text)
+        raise UserError(
+            f'{place}: {name} "{printable(doubled.key)}" appears twice{again}; keep one of them.'
+        ) from None
+    except _NoConstant as constant:
+        raise UserError(f"{place}: holds {constant}, which is no JSON; write text there.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{source}: is not valid JSON at line {line or error.lineno}, column {error.colno}"
+            f" ({error.msg})."
+        ) from None
+    except (RecursionError, ValueError):
+        raise UserError(f"{place}: is nested too deeply or holds absurd numbers.") from None
+
+
+class _Doubled(Exception):
+    def __init__(self, key: str, value: Any) -> None:
+        super().__init__(key)
+        self.key, self.value = key, value
+
+
+class _NoConstant(Exception):
+    pass
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise _Doubled(key, result[key])
+    return result
+
+
+def _line_of_second(key: str, text: str) -> str:
+    """Where a doubled key stands again, if that is clear and below the first line."""
+    spelled = re.escape(json.dumps(key, ensure_ascii=False))
+    places = [match.start() for match in re.finditer(rf"{spelled}\s*:", text)]
+    line = text.count("\n", 0, places[1]) + 1 if len(places) == 2 else 1
+    return f" (again in line {line})" if line > 1 else ""
+
+
+def _no_constant(name: str) -> None:
+    raise _NoConstant(name)
+
+
+# one for all calls: making a decoder takes longer than reading a line with it
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+
+
+def json_kind(value: object) -> str:
+    """What a JSON value is, in a sentence."""
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "true or false"),
+        ((int, float), "a number"),
+        (str, "a text"),
+        (Mapping, "an object"),
+        ((list, tuple), "a list"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "nothing (null)")

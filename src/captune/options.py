@@ -12,7 +12,8 @@ from captune.errors import UserError
 def option(help: str, default: Any = ..., **extra: Any) -> Any:
     """A dataclass field that knows its `--help` text.
 
-    extra: `positional`, `metavar`, `choices`, `repeat` (the flag may be given several times).
+    extra: `metavar`, `choices`, `repeat` (the flag may be given several times), `positional` (with
+    `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one).
     """
     metadata = {"help": help, **extra}
     if default is ...:
@@ -126,3 +127,103 @@ class EmbedOptions(PhotoOptions, ModelOptions):
     """`captune embed`."""
 
     features: Path = option("FILE.npz or FILE.parquet to write", metavar="FILE")
+
+
+@dataclass(kw_only=True)
+class MetricOptions(ModelOptions):
+    """Which scores, and what they rest on."""
+
+    references: Path | None = option(
+        "the captions to score against: COCO annotations, CSV, JSONL, {stem: [caption, ...]}",
+        None,
+        metavar="REFS",
+    )
+    photos: Path | None = option(
+        "folder of the photos: for CLIPScore and for galleries", None, metavar="DIR"
+    )
+    metrics: str | None = option(
+        "comma-separated: bleu (bleu_1 to bleu_4), rouge_l, cider, cider_original, clipscore, "
+        "ref_clipscore, clipscore_hw3, meteor (default: bleu,rouge_l,cider with references, "
+        "clipscore with photos)",
+        None,
+        metavar="M,M",
+    )
+    df: str = option(
+        "document frequencies of CIDEr: corpus (these references), coco-val2017, or a saved FILE",
+        "corpus",
+        metavar="DF",
+    )
+    tokenizer: str = option(
+        "ptb, or none for captions that are tokenised already (words between spaces)",
+        "ptb",
+        choices=("ptb", "none"),
+    )
+    prefix: str = option(
+        "what CLIPScore puts before each caption", "A photo depicts ", metavar="TEXT"
+    )
+    allow_missing: bool = option("score an image that has no candidate as an empty caption", False)
+    resamples: int = option("bootstrap resamples of the intervals", 10_000, metavar="N")
+    seed: int = option("seed of the resampling", 0, metavar="N")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that nothing can be resampled with."""
+        super().__post_init__()
+        if self.resamples < 100:
+            raise UserError(f"resamples {self.resamples}: must be 100 or more")
+        if self.seed < 0:
+            raise UserError(f"seed {self.seed}: must be 0 or more")
+
+
+@dataclass(kw_only=True)
+class ScoreOptions(MetricOptions):
+    """`captune score`."""
+
+    candidates: Path | None = option(
+        "the captions to score: {stem: caption}, COCO results, CSV, JSONL or a run folder",
+        None,
+        positional=True,
+        nargs="?",
+        metavar="CANDIDATES",
+    )
+    no_interval: bool = option("leave out the intervals and the agreement of the metrics", False)
+    per_image: Path | None = option(
+        "write a row an image, a column a metric", None, metavar="FILE.csv"
+    )
+    save_df: Path | None = option(
+        "save the document frequencies of these references, for --df FILE", None, metavar="FILE"
+    )
+    out: Path | None = option("run folder to write", None, metavar="RUN")
+    verify: Path | None = option(
+        "compute a metrics.json of an earlier score again and say whether it holds",
+        None,
+        metavar="METRICS.JSON",
+    )
+
+
+@dataclass(kw_only=True)
+class CompareOptions(MetricOptions):
+    """`captune compare`."""
+
+    first: Path = option("captions A: as in score", positional=True, nargs=None, metavar="A")
+    second: Path = option("captions B: as in score", positional=True, nargs=None, metavar="B")
+    top: int = option("images to show on either side of the difference", 10, metavar="N")
+    out: Path | None = option("run folder to write: tables and plots", None, metavar="RUN")
+    csv: Path | None = option("write a row an image, both scores a metric", None, metavar="FILE")
+
+
+@dataclass(kw_only=True)
+class RankOptions:
+    """`captune rank`."""
+
+    run: Path = option("run folder of captune score", positional=True, nargs=None, metavar="RUN")
+    by: str = option("the metric to rank by, one of those in the run", "cider", metavar="METRIC")
+    top: int = option("pairs to show at either end", 10, metavar="N")
+    photos: Path | None = option(
+        "folder of the photos, where the run does not know it", None, metavar="DIR"
+    )
+    out: Path | None = option("folder for the gallery (default: the run)", None, metavar="DIR")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a gallery of nothing."""
+        if self.top < 1:
+            raise UserError(f"top {self.top}: must be 1 or more")

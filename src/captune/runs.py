@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,11 @@ from captune.errors import UserError
 from captune.files import whole_file
 
 SCHEMA = 1
-# what commands write beside the records; plots/ besides
-_BESIDE = ("probabilities.npy", "report.html", "prompts.csv", "negation.csv")
+# what commands write beside the records, as patterns of names; plots/ besides
+_BESIDE = (
+    *("probabilities.npy", "report.html", "prompts.csv", "negation.csv"),
+    *("rank-*.html", "rank-*.png", "rank-*.svg", "rank-*.csv"),
+)
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "numpy", "pillow")
 
 
@@ -114,7 +118,8 @@ class RunWriter:
 
     def _remove_earlier(self) -> None:
         """What an earlier run drew or wrote here would pass for this one's."""
-        paths = [self.folder / name for name in _BESIDE if name not in self._beside]
+        beside = (path for name in _BESIDE for path in self.folder.glob(name))
+        paths = [path for path in beside if path.name not in self._beside]
         figures = (self.folder / "plots").glob("*")
         paths += [path for path in figures if path.suffix in (".png", ".svg")]
         for path in paths:
@@ -177,7 +182,8 @@ def _check_run_folder(folder: Path) -> None:
         raise UserError(f"{folder}: is a file; --out names a run folder")
     if folder.is_dir() and not (folder / "run.json").exists():
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if set(others) - {"plots", "records.jsonl", "metrics.json", *_BESIDE}:
+        known = ("plots", "records.jsonl", "metrics.json", *_BESIDE)
+        if not all(any(fnmatchcase(name, pattern) for pattern in known) for name in others):
             raise UserError(f"{folder}: holds files that are not a run; choose a new folder")
 
 

@@ -16,8 +16,12 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
     """One argument a field of the dataclass `options`; `batch_size` becomes `--batch-size`."""
     hints = typing.get_type_hints(options)
     # a subclass's own fields come first in --help, the inherited ones (model, device) after
-    inherited = {f.name for base in options.__mro__[1:-1] for f in dataclasses.fields(base)}
-    for field in sorted(dataclasses.fields(options), key=lambda field: field.name in inherited):
+    depth = {
+        field.name: level
+        for level, base in enumerate(options.__mro__[:-1])
+        for field in dataclasses.fields(base)
+    }
+    for field in sorted(dataclasses.fields(options), key=lambda field: depth[field.name]):
         _add_field(parser, field, hints[field.name])
 
 
@@ -33,7 +37,10 @@ def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
         if name in meta:
             keywords[name] = meta[name]
     if meta.get("positional"):
-        parser.add_argument(field.name, nargs="+", **keywords)
+        nargs = meta.get("nargs", "+")
+        if nargs != "+":
+            keywords["type"] = _parser_of(hint)
+        parser.add_argument(field.name, nargs=nargs, **keywords)
         return
     flag = "--" + field.name.replace("_", "-")
     if hint is bool:

@@ -1,13 +1,22 @@
-"""Finds, reads and decodes photos: the only place that touches image files."""
+"""Finds, reads and decodes photos: the only place that touches image files.
 
-from captune.images.decoding import (
-    DECODING_VERSION,
-    UnreadablePhoto,
-    decode_photo,
-    open_photo,
-    read_photo,
-)
-from captune.images.finding import Photo, PhotoSet, Skipped, find_photos, printable
+What decodes is loaded when first used: who only asks for names waits for no imaging library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from captune.files import printable
+from captune.images.finding import Photo, PhotoSet, Skipped, find_photos
+
+if TYPE_CHECKING:
+    from captune.images.decoding import (
+        DECODING_VERSION,
+        UnreadablePhoto,
+        decode_photo,
+        open_photo,
+        read_photo,
+    )
 
 __all__ = [
     "DECODING_VERSION",
@@ -21,3 +30,9 @@ __all__ = [
     "printable",
     "read_photo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("captune.images.decoding"), name)
+    raise AttributeError(f"module 'captune.images' has no attribute {name!r}")

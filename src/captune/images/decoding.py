@@ -32,7 +32,8 @@ from PIL import (
 )
 
 from captune.errors import UserError
-from captune.images.finding import printable, why
+from captune.files import printable
+from captune.images.finding import why
 
 # Belongs into the key of whatever is cached: goes up when the same bytes give other pixels.
 DECODING_VERSION = 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from captune.errors import UserError
+from captune.files import printable
 
 ENDINGS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"}
@@ -48,14 +49,6 @@ class PhotoSet:
     root: Path
     photos: list[Photo]
     skipped: list[Skipped]
-
-
-def printable(name: str) -> str:
-    """A file name for a terminal or a page: control characters and broken bytes become escapes."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in name
-    )
 
 
 def find_photos(sources: Sequence[str | Path], stdin: TextIO | None = None) -> PhotoSet:

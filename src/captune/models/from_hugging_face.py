@@ -22,9 +22,10 @@ from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel, Scoring, normalise
 from captune.models.processor_pixels import PROCESSOR_FILES, image_transform, load_image_processor
 from captune.models.spec import ModelSpec
-from captune.models.texts import TextEncoder
+from captune.models.texts import ContextLength, TextEncoder
 from captune.models.tokenizer_files import (
     choose_tokenizer,
+    count_tokens,
     require_known_tokens,
     tokenizer_files,
 )
@@ -65,7 +66,9 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
         processor = load_image_processor(folder)
         transform, pixels_id = image_transform(processor)
         has_text = hasattr(model, "get_text_features")
-        tokenize, tokenizer_id = _tokenizer(folder, model.config) if has_text else (None, "")
+        tokenize, tokenizer_id, context = (
+            _tokenizer(folder, model.config) if has_text else (None, "", None)
+        )
     scoring = _scoring(model, spec) if has_text else None
     image_side = _PatchesSide(model) if model.config.model_type == "siglip2" else _ImageSide(model)
     if tokenize and scoring and model.config.model_type not in _KNOWN_FAMILIES:
@@ -83,6 +86,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
             dimension=dimension,
             device=device,
             dtype=dtype,
+            context=context,
         )
     return ImageTextModel(
         spec=spec.text,
@@ -227,7 +231,7 @@ def _scoring(model: Any, spec: ModelSpec) -> Scoring:
     return Scoring(scale)
 
 
-def _tokenizer(folder: Path, config: Any) -> tuple[Any, str]:
+def _tokenizer(folder: Path, config: Any) -> tuple[Any, str, ContextLength]:
     """Texts -> the text side's tensors, padded and cut as the model's processor does."""
     from transformers import AutoTokenizer
 
@@ -253,7 +257,8 @@ def _tokenizer(folder: Path, config: Any) -> tuple[Any, str]:
         require_known_tokens(tokens["input_ids"], vocabulary, str(folder))
         return tokens
 
-    return tokenize, digest_of(digest_of_files(files), options)
+    context = ContextLength(min(known), lambda texts: count_tokens(tokenizer, texts))
+    return tokenize, digest_of(digest_of_files(files), options), context
 
 
 def _processor_defaults(config: Any) -> dict[str, Any]:

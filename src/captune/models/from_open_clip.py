@@ -23,10 +23,11 @@ from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel, Scoring
 from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
 from captune.models.spec import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, ModelSpec, did_you_mean
-from captune.models.texts import TextEncoder
+from captune.models.texts import ContextLength, TextEncoder
 from captune.models.tokenizer_files import (
     VOCABULARIES,
     choose_tokenizer,
+    count_tokens,
     require_known_tokens,
     tokenizer_files,
 )
@@ -71,7 +72,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
 
     architecture = digest_of("open_clip", source.config, source.quick_gelu)
     transform, pixels_id = _preprocessing(source, model.visual.image_size)
-    tokenize, tokenizer_id = _tokenizer(source)
+    tokenize, tokenizer_id, context = _tokenizer(source)
     dimension = int(source.config["embed_dim"])
     return ImageTextModel(
         spec=spec.text,
@@ -93,6 +94,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
             dimension=dimension,
             device=device,
             dtype=dtype,
+            context=context,
         ),
         scoring=scoring,
     )
@@ -351,7 +353,7 @@ def _preprocessing(source: _Source, image_size: Any) -> tuple[Any, str]:
     return without_torch_arithmetic(compose), preprocessing_id("open_clip", **settings)
 
 
-def _tokenizer(source: _Source) -> tuple[Any, str]:
+def _tokenizer(source: _Source) -> tuple[Any, str, ContextLength]:
     from open_clip import tokenizer as tokenizers
 
     text = source.config["text_cfg"]
@@ -376,4 +378,23 @@ def _tokenizer(source: _Source) -> tuple[Any, str]:
         require_known_tokens(tokens, known, source.identifier)
         return {"text": tokens}
 
-    return tokenize, digest_of(content, length, mode, options)
+    is_own = source.tokenizer is None
+
+    def fits(text: str) -> bool:
+        # Each token of open_clip's own tokenizer, which is slow, takes a character at least; what
+        # is not plain ASCII may grow while it is cleaned.
+        plain = is_own and "&" not in text and text.isascii()
+        return plain and len(text.replace(" ", "")) <= length - 2
+
+    context = ContextLength(length, lambda texts: _count_tokens(tokenizer, texts), fits)
+    return tokenize, digest_of(content, length, mode, options), context
+
+
+def _count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text before the cut, with those that the tokenizer puts around it."""
+    if not hasattr(tokenizer, "tokenizer"):  # open_clip's own
+        return [len(tokenizer.encode(text)) + 2 for text in texts]
+    cleaned = [tokenizer.clean_fn(text) for text in texts]
+    if tokenizer.tokenizer_mode == "clips":  # start, end and class token
+        return [n + 3 for n in count_tokens(tokenizer.tokenizer, cleaned, special=False)]
+    return count_tokens(tokenizer.tokenizer, cleaned)

@@ -1,9 +1,10 @@
-"""Which files make a Hugging Face tokenizer, and whether a folder holds one."""
+"""Which files make a Hugging Face tokenizer, whether a folder holds one, and how long texts are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -45,3 +46,15 @@ def require_known_tokens(token_ids: Tensor, vocabulary: int | None, where: str) 
             f"{where}: its tokenizer knows token {int(token_ids.max())}, its text side only "
             f"{vocabulary} of them; they do not belong together"
         )
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[int]:
+    """Tokens of each text by a transformers tokenizer, uncut; `special`: with start and end."""
+    ids = tokenizer(
+        list(texts),
+        add_special_tokens=special,
+        padding=False,
+        truncation=False,
+        verbose=False,  # else it warns of a text longer than the model reads, which is the question
+    )["input_ids"]
+    return [len(row) for row in ids]

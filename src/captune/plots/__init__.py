@@ -2,6 +2,8 @@
 
 from captune.plots.calibration import reliability_figure
 from captune.plots.canvas import save_figure
+from captune.plots.compare import difference_figure, image_difference_figure
+from captune.plots.pairs import PairPanel, pairs_figure
 from captune.plots.prompts import (
     agreement_figure,
     class_change_figure,
@@ -11,10 +13,14 @@ from captune.plots.prompts import (
 from captune.plots.top5 import Top5, top5_figure, top5_grid_figure
 
 __all__ = [
+    "PairPanel",
     "Top5",
     "agreement_figure",
     "class_change_figure",
+    "difference_figure",
+    "image_difference_figure",
     "negation_figure",
+    "pairs_figure",
     "prompt_comparison_figure",
     "reliability_figure",
     "save_figure",

@@ -23,6 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
+from PIL import Image
 
 from captune.errors import UserError
 from captune.files import whole_file
@@ -164,6 +165,13 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     return figure.add_axes(
         (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height)
     )
+
+
+def shrunk(photo: Image.Image, width: float, height: float) -> Image.Image:
+    """The photo with no more pixels than a place in inches shows at twice our resolution."""
+    small = photo.convert("RGB")
+    small.thumbnail((round(2 * width * DPI), round(2 * height * DPI)), Image.Resampling.LANCZOS)
+    return small
 
 
 def write(

@@ -11,7 +11,6 @@ from PIL import Image
 
 from captune.plots.canvas import (
     BLUE,
-    DPI,
     FAINT,
     GREEN,
     GREY,
@@ -26,6 +25,7 @@ from captune.plots.canvas import (
     new_figure,
     percent,
     place,
+    shrunk,
     write,
 )
 
@@ -158,7 +158,7 @@ def _draw(
     height = sum(heights)
     room = max(height, lowest)
     image = place(figure, left, top, photo_width, room)
-    image.imshow(_shrunk(panel.photo, photo_width, room), aspect="equal")
+    image.imshow(shrunk(panel.photo, photo_width, room), aspect="equal")
     image.set_anchor("C" if photo_width > 2 and height >= lowest else "N")
     image.set_axis_off()
     bars_left = left + photo_width + _GAP
@@ -208,10 +208,3 @@ def _draw(
         )
         below = top + height + _AXIS
         write(figure, bars_left, below, "\n".join(told), SMALL, color=GREEN, weight="bold")
-
-
-def _shrunk(photo: Image.Image, width: float, height: float) -> Image.Image:
-    """The photo with no more pixels than the figure shows at twice its resolution."""
-    small = photo.convert("RGB")
-    small.thumbnail((round(2 * width * DPI), round(2 * height * DPI)), Image.Resampling.LANCZOS)
-    return small

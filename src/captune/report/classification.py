@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from captune.files import whole_file
-from captune.images import UnreadablePhoto, open_photo
+from captune.report.pages import encodable, write_template
+from captune.report.thumbnails import thumbnail_of
 from captune.runs import Run
-
-_THUMBNAIL_PX = 320
 
 
 def write_page(run: Run, page: Path, *, limit: int = 200) -> None:
@@ -23,21 +17,7 @@ def write_page(run: Run, page: Path, *, limit: int = 200) -> None:
 
     limit: photos shown, the first of the run; the page says how many there are in all.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("captune.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    environment.filters["printable"] = _printable
-    template = environment.get_template("classification.html.jinja")
-    html = template.render(**page_content(run, limit))
-    with whole_file(page) as file:
-        file.write(html)
+    write_template("classification.html.jinja", page, page_content(run, limit))
 
 
 def page_content(run: Run, limit: int) -> dict[str, Any]:
@@ -56,7 +36,7 @@ def page_content(run: Run, limit: int) -> dict[str, Any]:
         "cards": cards,
         "hidden": run.metrics["images"] - len(cards),
         "answers": answers.most_common(12),
-        "command": shlex.join(_printable(word) for word in run.about["command"]),
+        "command": shlex.join(encodable(word) for word in run.about["command"]),
     }
 
 
@@ -64,7 +44,7 @@ def _card(root: Path, record: dict[str, Any]) -> dict[str, Any]:
     truth = record.get("truth")
     bars = [
         {
-            "name": _printable(item["name"]),
+            "name": encodable(item["name"]),
             "share": item["probability"],
             "colour": _colour(rank, item["id"], truth),
         }
@@ -72,8 +52,8 @@ def _card(root: Path, record: dict[str, Any]) -> dict[str, Any]:
     ]
     right = None if truth is None else record["top"][0]["id"] == truth
     return {
-        "name": _printable(record["path"]),
-        "thumbnail": _thumbnail(root / record["path"]),
+        "name": encodable(record["path"]),
+        "thumbnail": thumbnail_of(root / record["path"]),
         "bars": bars,
         "right": right,
     }
@@ -86,24 +66,3 @@ def _colour(rank: int, class_id: str, truth: str | None) -> str:
     if truth is not None and rank == 0:
         return "wrong"
     return "other"
-
-
-def _thumbnail(path: Path) -> str | None:
-    """A JPEG as a data URI, or None where the photo is gone since the run."""
-    try:
-        photo = open_photo(path)
-    except (UnreadablePhoto, OSError):
-        return None
-    photo.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _printable(text: str) -> str:
-    """File names that are not UTF-8 are shown escaped; HTML has no form for them."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f} %"

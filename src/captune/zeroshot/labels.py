@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -12,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 from captune.errors import UserError
+from captune.files import json_kind, parse_json, read_text
 from captune.images import printable
 
-_LARGEST_FILE = 512 * 2**20
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
 _FORMS = 'names ("cat,dog"), a text file with one name a line, or a JSON {"id": "name"}'
 
@@ -69,34 +68,6 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
     return _from_names([name for name in text.split(",") if name.strip()], "labels")
 
 
-def read_text(path: str, *, keep_bytes: bool = False) -> str:
-    """A whole text file: UTF-8, or UTF-16 where a byte order mark says so.
-
-    keep_bytes: bytes that are not UTF-8 become surrogate escapes, as in file names.
-    Raises UserError when it cannot be read or is no text.
-    """
-    shown = printable(path)
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise UserError(f"{shown}: cannot be read ({reason}).") from error
-    if len(data) > _LARGEST_FILE:
-        raise UserError(f"{shown}: is larger than 512 MiB, too large for a list.")
-    try:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return data.decode("utf-16")
-        text = data.decode("utf-8-sig", "surrogateescape" if keep_bytes else "strict")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{shown}: is not UTF-8 text (byte {error.start + 1}); save it as UTF-8."
-        ) from error
-    if "\0" in text:
-        raise UserError(f"{shown}: is not a text file (it holds zero bytes).")
-    return text
-
-
 def _is_file(text: str) -> bool:
     # pathlib raises for ten thousand names in one string: too long for a path
     return os.path.exists(text) and not os.path.isdir(text)  # noqa: PTH110, PTH112
@@ -121,39 +92,15 @@ def _from_file(path: str) -> Labels:
     return _from_names(lines, shown)
 
 
-class _Doubled(Exception):
-    def __init__(self, what: str, key: str) -> None:
-        super().__init__(what, key)
-        self.what, self.key = what, key
-
-
 def _from_json(text: str, source: str) -> Labels:
-    try:
-        value = json.loads(text, object_pairs_hook=_without_doubles)
-    except _Doubled as doubled:
-        raise UserError(
-            f"{source}: {doubled.what} {_quoted(doubled.key)} appears twice; keep one of them."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{source}: is not valid JSON at line {error.lineno}, column {error.colno}"
-            f" ({error.msg})."
-        ) from None
-    except (RecursionError, ValueError):
-        raise UserError(f"{source}: is nested too deeply or holds absurd numbers.") from None
+    value = parse_json(
+        text, source, lambda value: "label" if isinstance(value, list) else "class id"
+    )
     if isinstance(value, list):
         return _from_names(value, source)
     if isinstance(value, dict):
         return _from_mapping(value, source)
-    raise UserError(f"{source}: holds {_kind(value)}, no labels; give {_FORMS}.")
-
-
-def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise _Doubled("label" if isinstance(result[key], list) else "class id", key)
-    return result
+    raise UserError(f"{source}: holds {json_kind(value)}, no labels; give {_FORMS}.")
 
 
 def _from_mapping(value: Mapping[str, object], source: str) -> Labels:
@@ -184,7 +131,9 @@ def _prompts(name: str, items: object, source: str) -> tuple[str, ...]:
 
 def _text(item: object, source: str, what: str) -> str:
     if not isinstance(item, str):
-        raise UserError(f"{source}: {what} is {_kind(item)}, and text was expected; give {_FORMS}.")
+        raise UserError(
+            f"{source}: {what} is {json_kind(item)}, and text was expected; give {_FORMS}."
+        )
     if not item.strip():
         raise UserError(f"{source}: {what} is empty; give it a name or take it out.")
     try:
@@ -217,14 +166,3 @@ def _checked(
 
 def _quoted(text: str) -> str:
     return f'"{printable(text)}"'
-
-
-def _kind(value: object) -> str:
-    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (bool, "true or false"),
-        ((int, float), "a number"),
-        (str, "a text"),
-        (Mapping, "an object"),
-        ((list, tuple), "a list"),
-    )
-    return next((name for kind, name in kinds if isinstance(value, kind)), "nothing (null)")

@@ -6,15 +6,15 @@ import csv
 import io
 import os
 import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from captune.errors import UserError
+from captune.files import read_text
 from captune.images import Photo, printable
-from captune.zeroshot.labels import Labels, read_text
+from captune.images.naming import photos_named
+from captune.zeroshot.labels import Labels
 
 _FILE_COLUMNS = (
     *("filename", "file_name", "file", "image", "image_name", "img", "path", "filepath"),
@@ -80,7 +80,10 @@ def read_truth(source: str | Path, photos: Sequence[Photo], labels: Labels) -> T
         unused = []
     else:
         rows = _read_table(str(source), labels)
-        answers, unused = _matched(rows, photos)
+        found, unused = photos_named(
+            rows, photos, lambda names: len({rows[name].label for name in names}) == 1
+        )
+        answers = {photo: rows[name] for photo, name in found.items()}
     indices = _positions(answers, labels, shown)
     if not indices:
         raise UserError(_why_nothing(str(source), photos, unused))
@@ -195,61 +198,6 @@ def _add_row(
             f'{source}: "{printable(file)}" has two labels, "{printable(known.label)}"'
             f' ({known.where}) and "{printable(label)}" ({where}); keep one of them.'
         )
-
-
-def _matched(
-    rows: dict[str, _Answer], photos: Sequence[Photo]
-) -> tuple[dict[str, _Answer], list[str]]:
-    """Photo name -> answer, and the rows that belong to no photo."""
-    answers = {photo.name: rows[photo.name] for photo in photos if photo.name in rows}
-    used = set(answers)
-    for keys_of_row, keys_of_photo in _WAYS_TO_MATCH:
-        open_photos = [photo for photo in photos if photo.name not in answers]
-        open_rows = [row for row in rows if row not in used]
-        if not open_photos or not open_rows:
-            break
-        by_key: dict[str, list[str]] = defaultdict(list)
-        for row in open_rows:
-            for key in keys_of_row(row):
-                by_key[key].append(row)
-        claims: dict[str, list[str]] = defaultdict(list)
-        for photo in open_photos:
-            longest = next((key for key in keys_of_photo(photo) if key in by_key), None)
-            if longest is not None:
-                claims[longest].append(photo.name)
-        for key, names in claims.items():
-            candidates = by_key[key]
-            if len(names) == 1 and len({rows[row].label for row in candidates}) == 1:
-                answers[names[0]] = rows[candidates[0]]
-                used.update(candidates)
-    return answers, [row for row in rows if row not in used]
-
-
-def _plain(path: str) -> str:
-    """One spelling for paths that people write in several: ./a, a\\b, and composed accents."""
-    path = unicodedata.normalize("NFC", path.strip().replace("\\", "/"))
-    return path.removeprefix("./").lstrip("/")
-
-
-def _endings_of(path: str) -> list[str]:
-    """a/b/c.jpg -> a/b/c.jpg, b/c.jpg, c.jpg"""
-    parts = _plain(path).split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
-
-
-def _stem(path: str) -> str:
-    return PurePosixPath(_plain(path)).stem
-
-
-# Tried in turn, for what is still open: a row ends the path of one photo; a photo's name ends the
-# path in one row; nothing but the ending of the file differs.
-_WAYS_TO_MATCH: tuple[
-    tuple[Callable[[str], Sequence[str]], Callable[[Photo], Sequence[str]]], ...
-] = (
-    (lambda row: [_plain(row)], lambda photo: _endings_of(photo.path.as_posix())),
-    (_endings_of, lambda photo: [_plain(photo.name)]),
-    (lambda row: [_stem(row)], lambda photo: [_stem(photo.name)]),
-)
 
 
 def _notes(

@@ -56,6 +56,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
             dimension=dimension,
             device=device,
             dtype=dtype,
+            context=backbones.context,
         ),
         scoring=Scoring(logit_scale=float(alignment.logit_scale)),
     )

@@ -17,8 +17,15 @@ from torch import Tensor, nn
 
 from captune.models import assets
 from captune.models.lite.efficientnet import EfficientNetLite2, fold_batch_norms
-from captune.models.lite.minilm import MiniLM, load_tokenizer, rename_published
+from captune.models.lite.minilm import (
+    MAX_TOKENS,
+    MiniLM,
+    load_token_counter,
+    load_tokenizer,
+    rename_published,
+)
 from captune.models.preprocessing import ResizeThenNormalise, per_channel, preprocessing_id
+from captune.models.texts import ContextLength
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
@@ -49,12 +56,14 @@ class Backbones:
         `image.classifier` holds the ImageNet rows [1000, 1280].
     transform: RGB PIL image -> float32 [3, 260, 260].
     text: text(**tokenize(strings)) -> [n, 384].
+    context: how much of a string that is.
     """
 
     image: EfficientNetLite2
     transform: Callable[[Image.Image], Tensor]
     text: MiniLM
     tokenize: Callable[[Sequence[str]], Mapping[str, Tensor]]
+    context: ContextLength | None = None
 
 
 def load_backbones(source: Path | None = None) -> Backbones:
@@ -69,6 +78,7 @@ def load_backbones(source: Path | None = None) -> Backbones:
         transform=transform,
         text=_filled(MiniLM, text_folder),
         tokenize=load_tokenizer(text_folder / TOKENIZER),
+        context=ContextLength(MAX_TOKENS, load_token_counter(text_folder / TOKENIZER)),
     )
 
 

@@ -7,7 +7,9 @@ them); written out here because importing those takes longer than encoding a tho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,3 +135,24 @@ def load_tokenizer(file: Path) -> Callable[[Sequence[str]], Mapping[str, Tensor]
         }
 
     return tokenize
+
+
+def load_token_counter(file: Path) -> Callable[[Sequence[str]], list[int]]:
+    """The checkpoint's tokenizer.json: strings -> their tokens before any cut, [CLS] and [SEP] too.
+
+    The file is read when first asked: few jobs want to know.
+    """
+
+    @cache
+    def uncut() -> Any:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(encoding.ids) for encoding in uncut().encode_batch(list(texts))]
+
+    return count

@@ -1,15 +1,12 @@
-"""How sure a figure is: intervals of a share and of a mean, paired tests, several tests at once."""
+"""Shares of photos: their intervals, paired tests of two of them, several tests at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, ndtr, ndtri
-
-RESAMPLED_VALUES = 4_000_000  # drawn at once while bootstrapping: 32 MB of indices
+from scipy.special import betainc, ndtri
 
 
 class Interval(NamedTuple):
@@ -28,7 +25,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: expected 0 <= successes <= n")
-    z = _normal_quantile(level)
+    z = normal_quantile(level)
     if n == 0:
         return Interval(0.0, 1.0)
     share = successes / n
@@ -66,7 +63,7 @@ def paired_difference(b: int, c: int, n: int, level: float = 0.95) -> Interval:
         raise ValueError(f"{b} and {c} discordant of {n}: expected two counts within n >= 1")
     first, second = (b + 1) / (n + 2), (c + 1) / (n + 2)
     centre = first - second
-    half = _normal_quantile(level) * float(np.sqrt((first + second - centre**2) / (n + 2)))
+    half = normal_quantile(level) * float(np.sqrt((first + second - centre**2) / (n + 2)))
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 
 
@@ -86,67 +83,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def bootstrap_mean(
-    values: ArrayLike,
-    level: float = 0.95,
-    method: Literal["bca", "percentile"] = "bca",
-    resamples: int = 5_000,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap interval of the mean of per-image values [n], resampling images (Efron 1987).
-
-    method: "bca" corrects for bias and skew, "percentile" is the plain quantile of the resampled
-    means. The same seed gives the same interval, whatever the machine.
-    Raises ValueError for fewer than two values (one says nothing about its spread) or a NaN.
-    """
-    sample: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or sample.size < 2 or not np.isfinite(sample).all():
-        raise ValueError(f"expected at least two finite values in one row, got {sample.shape}")
-    tail = (1 - _checked(level)) / 2
-    mean = float(sample.mean())
-    if np.ptp(sample) == 0:
-        return Interval(mean, mean)
-    means = np.sort(_resampled_means(sample, resamples, seed))
-    tails = np.array([tail, 1 - tail])
-    if method == "bca":
-        tails = _bias_corrected(tails, sample, means)
-    low, high = np.quantile(means, tails)
-    return Interval(float(low), float(high))
-
-
-def _resampled_means(sample: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    random = np.random.default_rng(seed)
-    at_once = max(1, RESAMPLED_VALUES // sample.size)
-    means = [
-        sample[random.integers(sample.size, size=(min(at_once, resamples - start), sample.size))]
-        .mean(axis=1)
-        for start in range(0, resamples, at_once)
-    ]  # fmt: skip
-    return np.concatenate(means)
-
-
-def _bias_corrected(
-    tails: NDArray[np.float64], sample: NDArray[np.float64], means: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The quantiles that BCa reads instead of `tails`; means sorted."""
-    mean = sample.mean()
-    # a resampled mean that equals the mean counts half on either side
-    below = np.searchsorted(means, mean, "left") + np.searchsorted(means, mean, "right")
-    share = np.clip(below / (2 * means.size), 0.5 / means.size, 1 - 0.5 / means.size)
-    bias = ndtri(share)
-    # leaving value i out moves the mean by (mean - value i) / (n - 1), so no jackknife loop
-    influence = sample - mean
-    acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
-    shifted = bias + ndtri(tails)
-    corrected: NDArray[np.float64] = ndtr(bias + shifted / (1 - acceleration * shifted))
-    return corrected
-
-
-def _checked(level: float) -> float:
+def checked_level(level: float) -> float:
+    """`level`, or ValueError where it is no share between 0 and 1."""
     if not 0 < level < 1:
         raise ValueError(f"level {level}: expected a share between 0 and 1, such as 0.95")
     return level
 
 
-def _normal_quantile(level: float) -> float:
-    return float(ndtri(1 - (1 - _checked(level)) / 2))
+def normal_quantile(level: float) -> float:
+    """The z that `level` of a normal distribution lies within: 1.96 for 0.95."""
+    return float(ndtri(1 - (1 - checked_level(level)) / 2))

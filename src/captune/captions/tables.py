@@ -1,0 +1,162 @@
+"""Rows: CSV and TSV with a header, Flickr8k's token files, Flickr30k's results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+
+from captune.captions.caption_file import FORMS, Gathering, filled_lines, is_file_name, quoted, some
+from captune.captions.records import Keys, keys_among
+from captune.files import printable
+
+# columns whose cells may be lists
+_LISTS = ("captions", "references", "sentences", "raw")
+_TOKEN_LINE = re.compile(r"([^\t\r\n]+)#[0-9]+\t(.*)", re.DOTALL)
+# Flickr30k's own file has a row that lacks its second bar: "2199200615.jpg| 4   A dog runs ..."
+_MISSING_BAR = re.compile(r" ?[0-9]+ {2,}(.*)", re.DOTALL)
+
+
+def read_table(text: str, gathering: Gathering) -> str:
+    """Fill `gathering` from rows of any of the forms; the name of the form.
+
+    Raises UserError for a table without columns for image and caption, and for rows with more or
+    fewer cells than its header.
+    """
+    # a spreadsheet's empty rows are separators only
+    first = next((line for _, line in filled_lines(text) if line.strip("\t,; ")), "")
+    if _TOKEN_LINE.fullmatch(first):
+        _read_tokens(text, gathering)
+        return "Flickr tokens"
+    for delimiter, form in (("\t", "TSV"), (",", "CSV"), (";", "CSV")):
+        header = tuple(next(csv.reader([first], delimiter=delimiter), ()))
+        keys = keys_among(header)
+        if keys is not None:
+            _read_rows(text, delimiter, header, keys, gathering)
+            return form
+        if len(header) == 2 and is_file_name(header[0]):
+            bare = Keys("image", None, ("caption",))
+            _read_rows(text, delimiter, ("image", "caption"), bare, gathering, has_header=False)
+            return f"{form} without header"
+    header = tuple(first.split("|"))
+    keys = keys_among(header)
+    if keys is not None and keys.captions == header[-1:]:
+        _read_bars(text, header, keys, gathering)
+        return "Flickr30k results"
+    cells = first.split("\t" if "\t" in first else ";" if ";" in first else ",")
+    raise gathering.refuse(
+        f"its first line names no columns for image and caption (it has {some(cells)}); write"
+        f" image,caption there, or give {FORMS}."
+    )
+
+
+def _read_tokens(text: str, gathering: Gathering) -> None:
+    """`name.jpg#0<TAB>caption` (Hodosh et al. 2013)."""
+    for number, line in filled_lines(text):
+        match = _TOKEN_LINE.fullmatch(line)
+        if match is None:
+            raise gathering.refuse(
+                f"line {number} is not like the others, name.jpg#0, a tab and the caption."
+            )
+        image_id = gathering.id_of(match[1], "line", number)
+        gathering.name_file(image_id, image_id)
+        gathering.add(image_id, match[2], "line", number)
+
+
+def _read_bars(text: str, header: tuple[str, ...], keys: Keys, gathering: Gathering) -> None:
+    """`image_name| comment_number| comment` (Young et al. 2014, as it is passed around)."""
+    image, last = header.index(keys.image), len(header) - 1
+    rows = filled_lines(text)
+    next(rows)
+    for number, line in rows:
+        cells = line.split("|", last)
+        if len(cells) == last == 2:
+            match = _MISSING_BAR.fullmatch(cells[1])
+            if match is not None:
+                cells.append(match[1])
+        if len(cells) <= last:
+            raise _wrong_width(number, len(cells), header, gathering)
+        image_id = gathering.id_of(cells[image].strip(), "line", number)
+        if is_file_name(image_id):
+            gathering.name_file(image_id, image_id)
+        # the blank belongs to the bar
+        gathering.add(image_id, cells[last].removeprefix(" "), "line", number)
+
+
+def _read_rows(
+    text: str,
+    delimiter: str,
+    header: tuple[str, ...],
+    keys: Keys,
+    gathering: Gathering,
+    *,
+    has_header: bool = True,
+) -> None:
+    """Rows below a header, quoted as spreadsheets do."""
+    doubled = [name for name in (keys.image, *keys.captions) if header.count(name) > 1]
+    if doubled:
+        raise gathering.refuse(f"column {quoted(doubled[0])} appears twice; rename one of them.")
+    image = header.index(keys.image)
+    file = header.index(keys.file) if keys.file is not None else None
+    captions = [header.index(name) for name in keys.captions]
+    for number, cells in _rows(text, delimiter, gathering):
+        if has_header:
+            has_header = False
+            continue
+        if len(cells) != len(header):
+            raise _wrong_width(number, len(cells), header, gathering)
+        image_id = gathering.id_of(cells[image], "line", number)
+        if file is not None and cells[file]:
+            gathering.name_file(image_id, gathering.id_of(cells[file], "line", number))
+        elif file is None and is_file_name(image_id):
+            gathering.name_file(image_id, image_id)
+        for column in captions:
+            # of caption_1 to caption_5 an image may have fewer
+            if len(captions) == 1 or cells[column]:
+                _add_cell(image_id, cells[column], header[column], number, gathering)
+
+
+def _rows(text: str, delimiter: str, gathering: Gathering) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, with the number of the line that each ends on."""
+    # strict: a quote that is never closed would swallow every row behind it
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise gathering.refuse(
+            f"line {reader.line_num} is no table row ({printable(str(error))}); put a caption that"
+            ' holds quotes or the separator into double quotes, and write "" for each quote in it.'
+        ) from None
+
+
+def _add_cell(image_id: str, cell: str, column: str, number: int, gathering: Gathering) -> None:
+    """One caption, or those of a JSON list in a column whose name is in the plural."""
+    if column.strip().lower() not in _LISTS or not (cell[:1] == "[" and cell[-1:] == "]"):
+        gathering.add(image_id, cell, "line", number)
+        return
+    try:
+        captions = json.loads(cell)
+    except (ValueError, RecursionError):
+        raise gathering.refuse(
+            f'line {number}: its {column} are no JSON list; write ["one", "two"] there.'
+        ) from None
+    for caption in captions:
+        gathering.add(image_id, caption, "line", number)
+
+
+def _wrong_width(
+    number: int, found: int, header: tuple[str, ...], gathering: Gathering
+) -> Exception:
+    hint = (
+        "put a caption that holds the separator into double quotes"
+        if found > len(header)
+        else "complete the row or take it out"
+    )
+    return gathering.refuse(
+        f"line {number} has {found} cells, where the header has {len(header)}"
+        f" ({some(list(header))}); {hint}."
+    )

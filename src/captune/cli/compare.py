@@ -1,0 +1,163 @@
+"""`captune compare`: which of two sets of captions is better, by how much, and is it luck?"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import command_line, console, counted, note, print_json, progress
+from captune.options import CompareOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from captune.scoring.comparison_recording import CompareResult
+    from captune.statistics import Interval
+
+HELP = "compare two sets of captions of the same images: which is better, and is it luck?"
+EXAMPLES = """  captune compare lora.json prefix.json --references captions_val.json
+  captune compare runs/lora runs/prefix --references val.json --photos val/ \\
+      --metrics cider,clipscore --out runs/lora-prefix
+  captune compare a.csv b.csv --references refs.csv --csv both.csv --json"""
+
+_SHOWN = 3  # images on either side that a person reads on a terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, CompareOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, print, and write and draw what was asked for."""
+    from captune.scoring.comparison_recording import compare_captions
+
+    options = read_options(CompareOptions, arguments)
+    result = compare_captions(
+        options,
+        command=command_line(arguments),
+        bar=partial(progress, quiet=arguments.json),
+        say=partial(note, quiet=arguments.json),
+    )
+    if options.out is not None:
+        _draw(result, options.out)
+    if arguments.json:
+        print_json({"command": "compare", **result.summary()})
+    else:
+        _print(result)
+    return 0
+
+
+def _draw(result: CompareResult, out: Path) -> None:
+    from captune.plots import difference_figure, image_difference_figure, save_figure
+
+    comparison, folder = result.comparison, out / "plots"
+    if comparison.images > 1:
+        save_figure(difference_figure(comparison), folder / "differences.png")
+    for metric in comparison.metrics:
+        name = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in metric)
+        figure = image_difference_figure(comparison, metric)
+        save_figure(figure, folder / f"images-{name}.png")
+    result.written["plots"] = folder
+
+
+def _print(result: CompareResult) -> None:
+    from captune.images import printable
+
+    out = console()
+    comparison = result.comparison
+    for side, source in (("A", comparison.a), ("B", comparison.b)):
+        out.print(f"{side}: {printable(source)}", markup=False, soft_wrap=True)
+    out.print(
+        f"{counted(comparison.images, 'image')}, {comparison.changed:,} with different captions"
+    )
+    if not comparison.identical and result.top:
+        _print_images(result, out)
+    _print_metrics(result, out)
+    out.print()
+    for sentence in comparison.verdicts():
+        out.print(sentence, markup=False)
+    for what, path in result.written.items():
+        out.print(f"{what}: {path}", soft_wrap=True, markup=False)
+
+
+def _print_metrics(result: CompareResult, out: Console) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("metric", no_wrap=True)
+    for heading in ("A", "B", "B - A", "p (Holm)", "d_z", "B/A/equal"):
+        table.add_column(heading, justify="right")
+    for metric in result.comparison.metrics.values():
+        table.add_row(
+            metric.title,
+            _with_interval(f"{metric.a:.4f}", metric.a_interval, 4),
+            _with_interval(f"{metric.b:.4f}", metric.b_interval, 4),
+            _with_interval(
+                f"{metric.difference:+.{metric.digits}f}", metric.interval, metric.digits
+            ),
+            "" if metric.p_holm is None else _p_value(metric.p_holm),
+            "" if metric.effect is None else f"{metric.effect:+.2f}",
+            f"{metric.b_better:,}/{metric.a_better:,}/{metric.equal:,}",
+        )
+    out.print()
+    out.print(table)
+    names = "; ".join(metric.name for metric in result.comparison.metrics.values())
+    out.print(f"recipes: {names}", markup=False)
+    out.print(
+        "[low, high]: 95 %, by resampling images; p: swapping A and B by chance, raised for the "
+        "number of metrics (Holm); d_z: mean difference in standard deviations of it; B/A/equal: "
+        "images that score higher in B, in A, and the same in both",
+        markup=False,
+    )
+
+
+def _with_interval(number: str, interval: Interval | None, digits: int) -> str:
+    if interval is None:
+        return number
+    return f"{number} \\[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def _p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _print_images(result: CompareResult, out: Console) -> None:
+    """The images where each side is furthest ahead, by the metric that a reader looks at first."""
+    metrics = result.comparison.metrics
+    leading = metrics.get("cider") or next(iter(metrics.values()))
+    differing = result.differing(leading)
+    for side, other in (("b", "a"), ("a", "b")):
+        items = differing[f"{side}_better"]
+        if not items:
+            continue
+        out.print()
+        shown = f", the first {_SHOWN} of {len(items)}" if len(items) > _SHOWN else ""
+        out.print(f"{side.upper()} is furthest ahead of {other.upper()} in {leading.title}{shown}:")
+        for item in items[:_SHOWN]:
+            _print_image(item, out)
+    if any(len(items) > _SHOWN for items in differing.values()):
+        out.print("  all of them, and those of the other metrics: --json, or the run of --out")
+
+
+def _print_image(item: dict[str, object], out: Console) -> None:
+    from captune.images import printable
+
+    out.print(f"  {printable(str(item['image']))}  {_number(item['difference'])}", markup=False)
+    for side in ("a", "b"):
+        captioned = item[side]
+        assert isinstance(captioned, dict)
+        words = printable(captioned["caption"]).strip() or "(empty)"
+        out.print(f"    {side.upper()} {captioned['score']:7.3f}  {words}", markup=False)
+    references = item["references"]
+    if isinstance(references, list) and references:
+        more = f"  (and {len(references) - 1} more)" if len(references) > 1 else ""
+        out.print(f"    reference  {printable(references[0]).strip()}{more}", markup=False)
+
+
+def _number(value: object) -> str:
+    return f"{float(str(value)):+.3f}"

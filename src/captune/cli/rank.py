@@ -1,0 +1,136 @@
+"""`captune rank`: which pairs of picture and caption are the best and the worst?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import (
+    command_line,
+    console,
+    counted,
+    note,
+    print_json,
+    report_skipped,
+)
+from captune.options import RankOptions
+
+if TYPE_CHECKING:
+    from captune.report.pairs import Gallery
+    from captune.scoring.ranking import Pair, Ranking
+
+HELP = "the best and the worst pairs of picture and caption, as a gallery"
+EXAMPLES = """  captune rank runs/score --by clipscore
+  captune rank runs/score --by cider --top 20 --out gallery
+  captune rank runs/score --by bleu_4 --photos photos/val --json"""
+_SHOWN = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, RankOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Rank, write the gallery, and print both ends."""
+    from captune.scoring.ranking import rank_run
+
+    options = read_options(RankOptions, arguments)
+    ranking = rank_run(options)
+    from captune.report.pairs import write_gallery
+
+    folder = options.run if options.out is None else options.out
+    gallery = write_gallery(ranking, folder, command=command_line(arguments))
+    for remark in ranking.remarks():
+        note(remark, quiet=arguments.json)
+    report_skipped(gallery.skipped, quiet=arguments.json)
+    if arguments.json:
+        print_json(_summary(ranking, gallery))
+    else:
+        _print(ranking, gallery)
+    return 0
+
+
+def _summary(ranking: Ranking, gallery: Gallery) -> dict[str, Any]:
+    metric = ranking.metrics[ranking.by]
+    return {
+        "command": "rank",
+        "run": str(ranking.run.folder),
+        "images": len(ranking.pairs),
+        "skipped": [
+            {"path": item.path, "reason": item.reason}
+            for item in (*ranking.skipped, *gallery.skipped)
+        ],
+        "by": ranking.by,
+        "name": metric.get("name"),
+        "corpus": metric.get("corpus"),
+        "interval": metric.get("interval"),
+        "best": [_entry(ranking, pair) for pair in ranking.best],
+        "worst": [_entry(ranking, pair) for pair in ranking.worst],
+        "notes": ranking.remarks(),
+        "written": {what: str(path) for what, path in gallery.written.items()},
+    }
+
+
+def _entry(ranking: Ranking, pair: Pair) -> dict[str, Any]:
+    return {
+        "rank": pair.rank,
+        "image": pair.image,
+        "path": pair.path,
+        "caption": pair.caption,
+        "score": ranking.score(pair),
+        "scores": dict(pair.scores),
+        "references": list(pair.references),
+    }
+
+
+def _print(ranking: Ranking, gallery: Gallery) -> None:
+    from captune.scoring.ranking import score_text
+
+    out = console()
+    if len(ranking.pairs) == 1:
+        out.print(_table(ranking, "the only pair", ranking.best))
+    else:
+        out.print(_table(ranking, "best", ranking.best))
+        out.print(_table(ranking, "worst", ranking.worst))
+    metric = ranking.metrics[ranking.by]
+    line = str(metric.get("name") or ranking.by)
+    if metric.get("corpus") is not None:
+        line += f": {score_text(metric['corpus'])} over {counted(len(ranking.pairs), 'image')}"
+    if metric.get("interval"):
+        low, high = metric["interval"]
+        line += f" (95 % {score_text(low)} to {score_text(high)})"
+    out.print(line, markup=False)
+    for what, path in gallery.written.items():
+        out.print(f"{what}: {path}", soft_wrap=True, markup=False)
+
+
+def _table(ranking: Ranking, title: str, pairs: list[Pair]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from captune.images import printable
+    from captune.scoring.ranking import score_text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("rank", justify="right", no_wrap=True)
+    metrics = [ranking.by, *ranking.quoted]
+    for metric in metrics:
+        table.add_column(escape(metric), justify="right", no_wrap=True)
+    table.add_column("image", overflow="fold", max_width=28)
+    table.add_column("caption", overflow="fold")
+    for pair in pairs[:_SHOWN]:
+        scores = [
+            score_text(pair.scores[metric]) if metric in pair.scores else "" for metric in metrics
+        ]
+        words = (printable(pair.path or pair.image), _start(printable(pair.caption)))
+        table.add_row(str(pair.rank), *scores, *(escape(word) for word in words))
+    if len(pairs) > _SHOWN:
+        table.caption = f"... and {len(pairs) - _SHOWN} more on the page"
+        table.caption_justify = "left"
+    return table
+
+
+def _start(caption: str, longest: int = 120) -> str:
+    return caption if len(caption) <= longest else caption[: longest - 1] + "…"

@@ -1,0 +1,110 @@
+"""`captune score`: how good captions are, by metrics that name their recipe."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import command_line, console, counted, note, print_json, progress
+from captune.errors import UserError
+from captune.options import ScoreOptions
+
+if TYPE_CHECKING:
+    from captune.scoring.recording import ScoreResult
+    from captune.scoring.verification import Verification
+
+HELP = "score captions: CIDEr, BLEU, ROUGE-L, CLIPScore"
+EXAMPLES = """  captune score captions.json --references captions_val.json
+  captune score captions.json --references val.json --photos val/ --out runs/score
+  captune score captions.json --photos photos/ --metrics clipscore --model open_clip:ViT-B-32/openai
+  captune score few.json --references few_refs.json --df coco-val2017
+  captune score captions.json --references val.json --per-image scores.csv --json
+  captune score --verify runs/score/metrics.json"""
+
+_SENTENCES = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, ScoreOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score, print, and write what was asked for; or verify an earlier score."""
+    from captune.scoring.recording import score_captions
+
+    options = read_options(ScoreOptions, arguments)
+    bar = partial(progress, quiet=arguments.json)
+    say = partial(note, quiet=arguments.json)
+    if options.verify is not None:
+        return _verify(options, arguments, bar, say)
+    result = score_captions(options, command=command_line(arguments), bar=bar, say=say)
+    if arguments.json:
+        print_json({"command": "score", **result.summary()})
+    else:
+        _print_table(result)
+    return 0
+
+
+def _verify(options: ScoreOptions, arguments: argparse.Namespace, bar: object, say: object) -> int:
+    from captune.scoring.verification import verify
+
+    found = verify(options, bar=bar, say=say)  # type: ignore[arg-type]
+    if arguments.json:
+        print_json({"command": "score", **found.summary()})
+    else:
+        _print_checks(found)
+    if not found.holds and not arguments.json:
+        raise UserError(f"{found.file}: does not hold; {_what_failed(found)}")
+    return 0 if found.holds else 2
+
+
+def _what_failed(found: Verification) -> str:
+    broken = ", ".join(check.metric for check in found.checks if not check.holds)
+    return "; ".join([*found.changed, *([f"{broken} came out otherwise"] if broken else [])])
+
+
+def _print_checks(found: Verification) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("metric", "recorded", "computed", "holds"):
+        table.add_column(heading)
+    for check in found.checks:
+        holds = "yes" if check.holds else "NO"
+        table.add_row(check.name, f"{check.recorded:.6f}", f"{check.computed:.6f}", holds)
+    console().print(table)
+    if found.holds:
+        console().print(f"{found.file}: holds, {counted(found.images, 'image')} scored again")
+
+
+def _print_table(result: ScoreResult) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from captune.metrics.catalogue import metric_of
+
+    out = console()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("metric", "score", "95 % interval", "recipe"):
+        table.add_column(heading)
+    for id, score in result.scored.scores.items():
+        interval = result.intervals[id]
+        table.add_row(
+            metric_of(id).label,
+            f"{score.corpus:.4f}",
+            "" if interval is None else f"{interval.low:.4f} to {interval.high:.4f}",
+            escape(score.name),
+        )
+    out.print(table)
+    out.print(counted(result.images, "image"))
+    if result.agreement is not None:
+        sentences = result.agreement.sentences
+        for sentence in sentences[:_SENTENCES]:
+            out.print(escape(sentence))
+        if len(sentences) > _SENTENCES:
+            out.print(f"... and {counted(len(sentences) - _SENTENCES, 'pair')} more (--json)")
+    for what, path in result.written.items():
+        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)

@@ -1,0 +1,238 @@
+"""Photos and captions -> unit vectors in pairs: what CLIPScore and its variants are computed from.
+
+Photos are encoded once and kept in the feature cache, and every different text once, whatever
+number of scores is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.errors import UserError
+from captune.files import printable
+from captune.metrics.corpus import check_images
+from captune.metrics.scores import Candidates, References
+
+if TYPE_CHECKING:
+    from captune.features import FeatureCache
+    from captune.images import Photo, Skipped
+    from captune.models.image_text import Floats, ImageTextModel
+    from captune.models.texts import ContextLength, TextEncoder
+
+PREFIX = "A photo depicts "
+
+Photos = Mapping[str, "Photo | Path"]  # image id -> its photo; there may be more than candidates
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Rows = NDArray[np.intp]
+
+_NAMED = 3  # how many images a message names before it counts the rest
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """Unit vectors (float32) of photos and texts, from which the scores are simple arithmetic.
+
+    images: ids, n of them. photos: [n, d].
+    texts: [m, d], every different text once; the other arrays are rows of it.
+    prefixed, plain: [n] each candidate with and without the prefix.
+    references: [r] the prefixed references of all images in order; starts: [n] where each image's
+        begin. All three are empty where the scores asked for do not need them.
+    truncated: how many candidates and references, with the prefix, the model did not read to the
+        end. empty: how many candidates have no words.
+    recipe: model, precision and context length, as JSON.
+    """
+
+    images: list[str]
+    photos: Floats
+    texts: Floats
+    prefixed: Rows
+    plain: Rows
+    references: Rows
+    starts: Rows
+    prefix: str
+    truncated: dict[str, int]
+    empty: int
+    recipe: dict[str, Any]
+
+
+def encode_pairs(
+    metrics: Iterable[str],
+    candidates: Candidates,
+    references: References | None,
+    photos: Photos,
+    *,
+    model: ImageTextModel,
+    cache: FeatureCache | None = None,
+    prefix: str = PREFIX,
+    batch_size: int = 32,
+    workers: int = 0,
+    bar: Bar | None = None,
+) -> PairFeatures:
+    """What the scores called `metrics` need, every photo and every different text encoded once.
+
+    Features are cast to float32 before they are normalised, whatever the model's precision.
+    Raises UserError, before anything is encoded, for a model without a text side, an image without
+    photo or references and, for clipscore_hw3, captions longer than the model reads; afterwards for
+    photos that cannot be read (a mean over the others would be another number) and for features
+    that are not finite.
+    """
+    from captune.features import encode_texts
+    from captune.models.image_text import describe_model
+
+    wanted = set(metrics)
+    text = _text_side(model)
+    if references is not None:
+        check_images(candidates, references)
+    elif "ref_clipscore" in wanted:
+        raise UserError("ref_clipscore: compares with references; none were given")
+    if not candidates:
+        raise UserError("no captions to score: give at least one candidate with its photo")
+    images = list(candidates)
+    files = _photos_of(images, photos)
+
+    plain = list(candidates.values()) if "clipscore_hw3" in wanted else []
+    has_prefix = bool(wanted - {"clipscore_hw3"})
+    prefixed = [prefix + caption for caption in candidates.values()] if has_prefix else []
+    referred = (
+        [[prefix + caption for caption in references[image]] for image in images]
+        if "ref_clipscore" in wanted and references is not None
+        else []
+    )
+    flat = [caption for captions in referred for caption in captions]
+    if plain:
+        _refuse_long(images, plain, text.context)
+    truncated = {
+        "candidates": _count_long(prefixed, text.context),
+        "references": _count_long(flat, text.context),
+    }
+
+    if cache is not None:
+        cache.remember_model(model.spec, model.ids)
+    unique = list(dict.fromkeys([*plain, *prefixed, *flat]))
+    rows = {caption: row for row, caption in enumerate(unique)}
+    texts = _unit(encode_texts(unique, text, cache=cache), "caption", unique)
+    vectors = _encode_photos(files, model, cache, batch_size, workers, bar)
+    lengths = np.array([len(captions) for captions in referred], dtype=np.intp)
+    return PairFeatures(
+        images=images,
+        photos=_unit(vectors, "image", images),
+        texts=texts,
+        prefixed=np.array([rows[caption] for caption in prefixed], dtype=np.intp),
+        plain=np.array([rows[caption] for caption in plain], dtype=np.intp),
+        references=np.array([rows[caption] for caption in flat], dtype=np.intp),
+        starts=np.cumsum(lengths) - lengths,
+        prefix=prefix,
+        truncated=truncated,
+        empty=sum(not caption.strip() for caption in candidates.values()),
+        recipe={
+            "model": describe_model(model),
+            "dtype": str(model.image.dtype).removeprefix("torch."),
+            "device": model.image.device.type,
+            "context_length": None if text.context is None else text.context.tokens,
+        },
+    )
+
+
+def _text_side(model: ImageTextModel) -> TextEncoder:
+    if model.text is None:
+        raise UserError(
+            f"{model.spec}: has no text side to compare captions with; "
+            "use lite, open_clip:NAME/TAG or hf:REPO"
+        )
+    return model.text
+
+
+def _photos_of(images: Sequence[str], photos: Photos) -> list[Photo]:
+    """The photo of each image. Raises UserError for those that have none."""
+    from captune.images import Photo
+
+    missing = [image for image in images if image not in photos]
+    if missing:
+        raise UserError(
+            f"no photo for {_some(missing)}: CLIPScore compares captions with photos; "
+            "give the folder that holds them all"
+        )
+    files = [photos[image] for image in images]
+    return [Photo(file, file.name) if isinstance(file, Path) else file for file in files]
+
+
+def _count_long(texts: Sequence[str], context: ContextLength | None) -> int:
+    return 0 if context is None else sum(context.exceeded(texts))
+
+
+def _refuse_long(
+    images: Sequence[str], captions: Sequence[str], context: ContextLength | None
+) -> None:
+    if context is None:
+        return
+    long = [i for i, is_long in enumerate(context.exceeded(captions)) if is_long]
+    if not long:
+        return
+    (tokens,) = context.count([captions[long[0]]])
+    others = len(long) - 1
+    more = f" ({others:,} other{'s are' if others > 1 else ' is'} too long as well)"
+    raise UserError(
+        f"clipscore_hw3: the caption of {_some([images[long[0]]])} has {tokens} tokens, the model "
+        f"reads {context.tokens}{more if others else ''}; this score cuts nothing: shorten the "
+        "captions or ask for clipscore"
+    )
+
+
+def _encode_photos(
+    photos: Sequence[Photo],
+    model: ImageTextModel,
+    cache: FeatureCache | None,
+    batch_size: int,
+    workers: int,
+    bar: Bar | None,
+) -> Floats:
+    """[n, d] as the model gives them, in order. Raises UserError for unreadable photos."""
+    from captune.features import encode_photos
+
+    skipped: list[Skipped] = []
+    parts: list[Floats] = []
+    with nullcontext() if bar is None else bar("encoding", len(photos)) as advance:
+        for _, features in encode_photos(
+            photos,
+            model.image,
+            cache=cache,
+            batch_size=batch_size,
+            workers=workers,
+            on_skip=skipped.append,
+            on_progress=advance,
+        ):
+            parts.append(features)
+    if skipped:
+        named = "; ".join(f"{printable(item.path)}: {item.reason}" for item in skipped[:_NAMED])
+        rest = len(skipped) - _NAMED
+        raise UserError(
+            f"{len(skipped):,} of {len(photos):,} photos cannot be read ({named}"
+            f"{f'; and {rest:,} more' if rest > 0 else ''}): a mean over the others would be "
+            "another number; mend the files, or leave their images out of the captions"
+        )
+    return np.concatenate(parts)
+
+
+def _unit(features: Floats, what: str, names: Sequence[str]) -> Floats:
+    from captune.models.image_text import normalise
+
+    lost = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(lost):
+        raise UserError(
+            f"the model's features of {_some([names[i] for i in lost.tolist()], what)} are "
+            "not finite: its precision does not hold them; use --dtype float32"
+        )
+    return normalise(features.astype(np.float32, copy=False))
+
+
+def _some(names: Sequence[str], what: str = "image") -> str:
+    first = ", ".join(f'"{printable(name)}"' for name in names[:_NAMED])
+    rest = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{what}{'s' if len(names) > 1 else ''} {first}{rest}"

@@ -1,0 +1,247 @@
+"""The PTB tokenization that coco-caption's scores are made with, without Java.
+
+pycocoevalcap runs PTBTokenizer of Stanford CoreNLP 3.4.1 (`-preserveLines -lowerCase`) over a file
+with a caption a line, then drops punctuation. This gives the same strings: docs/tokenizer.md says
+how far that was checked and where the two differ on purpose. The rules are in `ptb_rules`.
+
+Most words of a caption do not depend on their neighbours. Those are looked up; only a caption with
+another kind of word is scanned as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from captune.metrics.automaton import Scanner
+from captune.metrics.ptb_characters import ALPHABET, KINDS
+from captune.metrics.ptb_rules import MACROS, RULES, SPECIAL_WORDS
+
+VERSION = "1"
+
+# coco-caption's list also has -LRB- and its kin, which never match: the tokens are in lower case
+PUNCTUATION = frozenset(
+    ["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
+)
+
+# where Java would start another line and give every later caption to the wrong image
+_BREAKS = re.compile("[\n\r\v\f\u2028\u2029]")
+_HALVES = re.compile("[\ud800-\udfff]")
+
+_MOST_CHUNKS = 100_000
+_LONGEST_CHUNK = 64
+# what of the next caption can matter to the end of this one: blanks and one word
+_NEIGHBOUR = 64
+
+_CONSTANT = {
+    "space": "",
+    "dropped": "",
+    "amp": "&",
+    "lt": "<",
+    "gt": ">",
+    "dashes": "--",
+    "dash_entity": "--",
+    "quot_open": "``",
+    "quot_close": "''",
+    "single_open": "`",
+    "single_close": "'",
+    "double_close": "''",
+    "double_open": "``",
+    "back": "`",
+    "ellipsis": "...",
+    "lrb": "-lrb-",
+    "rrb": "-rrb-",
+    "lsb": "-lsb-",
+    "rsb": "-rsb-",
+    "lcb": "-lcb-",
+    "rcb": "-rcb-",
+    "dollar": "$",
+    "pound": "#",
+    "cents": "cents",
+}
+_FRACTIONS = {"¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
+_QUOTES = {"‘": "`", "’": "'", "›": "'", "“": "``", "”": "''", "`": "`"}
+_STRAIGHT = str.maketrans({"’": "'", "\x92": "'", "‘": "`", "‛": "`", "‹": "`", "\x91": "`"})
+# these keep a soft hyphen, and have a no-break space for each blank
+_VERBATIM = frozenset(["sgml", "url", "mail", "file", "hashtag"])
+
+
+def tokens(caption: str, following: str | None = None) -> list[str]:
+    """The tokens of one caption, in lower case, with punctuation.
+
+    A token holds no blank, but a no-break space where a tag, a phone number or a fraction has one.
+    following: the caption on the next line of the file that Java would read. Its first word may
+    decide whether a period that ends this caption belongs to an abbreviation ("the letter A." and
+    "The dog"). None: no such word.
+    """
+    return _lex(caption, "\n" if following is None else "\n" + following)[0]
+
+
+def tokenize(captions: Iterable[str], *, neighbours: bool = True) -> list[str]:
+    """The tokens of each caption without punctuation, joined by one blank; same order and length.
+
+    neighbours: True gives what pycocoevalcap gives for these captions in this order, where the end
+    of a caption may depend on the next one (3 in 25,014 captions of COCO do); False takes each
+    caption alone.
+    """
+    captions = captions if isinstance(captions, Sequence) else list(captions)
+    middles, ends = _chunks(" "), _chunks("\n")
+    lines = []
+    for number, caption in enumerate(captions):
+        chunks = caption.split(" ")
+        last = chunks.pop()
+        try:
+            line = "".join([middles[chunk] for chunk in chunks]) + ends[last]
+        except _OpenError:
+            line = _careful(captions, number, neighbours)
+        lines.append(line[1:])
+    if neighbours and captions:
+        # at the end of its file Java does not see the line end that some rules ask for
+        lines[-1] = _joined(_lex(captions[-1], "")[0])[1:]
+    return lines
+
+
+def _careful(captions: Sequence[str], number: int, neighbours: bool) -> str:
+    """The line of a caption with an open chunk, with a blank before each token."""
+    pairs, ends = _chunks(" ?"), _chunks("\n")
+    chunks = captions[number].split(" ")
+    try:
+        last = chunks.pop()
+        # an empty chunk is another blank, or the line end behind one
+        heads = [chunk[:1] or " " for chunk in chunks[1:]] + [last[:1] or "\n"]
+        line = [pairs[f"{chunk} {head}"] for chunk, head in zip(chunks, heads, strict=True)]
+        return "".join(line) + ends[last]
+    except _OpenError:
+        behind = _behind(captions, number + 1) if neighbours else "\n"
+        return _joined(_lex(captions[number], behind)[0])
+
+
+def _joined(found: list[str]) -> str:
+    """The tokens that are no punctuation, each behind a blank."""
+    return "".join([" " + token for token in found if token not in PUNCTUATION])
+
+
+def _behind(captions: Sequence[str], number: int) -> str:
+    """What Java sees behind the line before `number`, as far as it matters."""
+    behind = ""
+    while number < len(captions) and len(behind) < _NEIGHBOUR:
+        behind += "\n" + captions[number][:_NEIGHBOUR]
+        number += 1
+    return behind
+
+
+class _OpenError(Exception):
+    """What stands beside a chunk may change its tokens."""
+
+
+class _Chunks(dict[str, str]):
+    """Chunk between blanks -> its tokens as `_joined` gives them, found when first asked for.
+
+    border: what stands behind the chunk: a blank, a line end, or " ?" where each key ends with the
+    blank and the first character of the next chunk.
+    Raises _OpenError for a chunk whose scan went on beyond the border, the only way in which other
+    text could change it: no rule looks back, and none begins with a blank.
+    """
+
+    def __init__(self, border: str) -> None:
+        super().__init__()
+        self.border = border
+        self.open: set[str] = set()
+
+    def __missing__(self, key: str) -> str:
+        if key in self.open or len(key) > _LONGEST_CHUNK:
+            raise _OpenError
+        if len(self) + len(self.open) >= _MOST_CHUNKS:
+            self.clear()
+            self.open.clear()
+        chunk, border = key, self.border
+        if border == " ?":
+            chunk, border = key[:-2], key[-2:]
+        line = _plain(chunk, border)
+        if line is None:
+            found, looked = _lex(chunk, border)
+            if looked > len(chunk) + len(border):
+                self.open.add(key)
+                raise _OpenError
+            line = _joined(found)
+        self[key] = line
+        return line
+
+
+def _plain(chunk: str, border: str) -> str | None:
+    """The line of a word with a comma or period or none, without a scan; None for any other."""
+    word = chunk
+    if chunk.endswith("."):
+        # the periods of ". . ." are one token
+        if not (border.endswith("\n") or border[1:].isalpha()):
+            return None
+        word = chunk[:-1]
+    elif chunk.endswith(","):
+        word = chunk[:-1]
+    if len(word) < 2 or not (word.isascii() and word.isalpha()):
+        return None
+    word = word.lower()
+    return None if word in SPECIAL_WORDS else " " + word
+
+
+@cache
+def _chunks(border: str) -> _Chunks:
+    return _Chunks(border)
+
+
+@cache
+def _scanner() -> Scanner:
+    return Scanner(RULES, MACROS, ALPHABET)
+
+
+def _lex(caption: str, behind: str) -> tuple[list[str], int]:
+    """The tokens of `caption` where `behind` follows it, and how far any scan looked."""
+    caption = _HALVES.sub("\ufffd", _BREAKS.sub(" ", caption))
+    scanner = _scanner()
+    text = caption + behind
+    kinds = text.translate(KINDS)
+    failed: set[tuple[object, int]] = set()
+    found = []
+    furthest = at = 0
+    stop = len(caption)
+    while at < stop:
+        rule, end, looked = scanner.scan(kinds, at, failed)
+        furthest = max(furthest, looked)
+        name = RULES[rule].name if rule >= 0 else ""
+        if not name:
+            end = at + 1
+        elif name in _CONSTANT and not text.startswith("&", at):
+            token = _CONSTANT[name]
+            if token:
+                found.append(token)
+        else:
+            token = _token(name, text[at:end], kinds[at:end])
+            if token:
+                found.append(token)
+            # the period is also one of its own, as at the end of a sentence
+            if name == "relex" or (name == "closer" and end == len(text)):
+                end -= 1
+        at = end
+    return found, furthest
+
+
+def _token(name: str, raw: str, kinds: str) -> str:
+    """What is written for the text `raw` that rule `name` found; "" for nothing."""
+    if name in _CONSTANT:
+        # Java knows &quot; and &apos; in any letter case, and writes a quote only for small ones
+        written_out = raw.lower() in ("&quot;", "&apos;") and raw != raw.lower()
+        return raw.lower() if written_out else _CONSTANT[name]
+    if name in _VERBATIM:
+        return raw.lower().replace(" ", "\xa0")
+    if name == "quotes":
+        return "".join(_QUOTES[kind] for kind in kinds)
+    if name == "glyph_fraction":
+        return _FRACTIONS[raw]
+    if name in ("suffix", "not"):
+        raw = raw.translate(_STRAIGHT).replace("&apos;", "'")
+    elif name == "ampersand":
+        raw = re.sub("(?i)&amp;", "&", raw)
+    elif name in ("smile", "face", "phone"):
+        raw = raw.replace("(", "-lrb-").replace(")", "-rrb-")
+    return raw.replace("\xad", "").replace(" ", "\xa0").lower() or "-"

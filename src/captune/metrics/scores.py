@@ -1,0 +1,46 @@
+"""What every metric gives back: a figure for the corpus, one for each image, and its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Candidates = Mapping[str, str]  # image id -> the caption to score
+References = Mapping[str, Sequence[str]]  # image id -> the captions it is scored against
+OfSums = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One metric over a set of images.
+
+    metric: its id, such as "cider".
+    corpus: the figure over all images.
+    per_image: image id -> score, in the order of the candidates.
+    recipe: all that decides the number, as plain JSON: tokenizer, document frequencies, model, ...
+    statistics: [n, k] per-image sums that the corpus figure is a function of; None where the corpus
+        figure is the mean of `per_image`.
+    of_sums: ([m, k] sums over n images, n) -> [m] corpus figures; None where `statistics` is.
+    title, details: what `name` is made of: the metric's usual name, and its recipe in few words.
+    notes: sentences that a reader of these numbers has to know.
+    """
+
+    metric: str
+    corpus: float
+    per_image: dict[str, float]
+    recipe: dict[str, Any]
+    statistics: NDArray[np.float64] | None = field(default=None, compare=False)
+    of_sums: OfSums | None = field(default=None, compare=False)
+    title: str = ""
+    details: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """One line that tells this number from its namesakes: `CIDEr-D[ptb, df=corpus of 5000]`."""
+        title = self.title or self.metric
+        return f"{title}[{', '.join(self.details)}]" if self.details else title

@@ -1,0 +1,205 @@
+"""Two sets of captions side by side: the difference of each metric, and of each image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from captune.plots.canvas import (
+    BLUE,
+    FAINT,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    SMALL,
+    TEXT,
+    WIDTH,
+    fitted,
+    house_style,
+    legend,
+    new_figure,
+    p_text,
+    place,
+    write,
+)
+
+if TYPE_CHECKING:
+    from captune.scoring.comparison import Comparison, MetricComparison
+
+# blue is B, orange is A, grey is neither: in every figure of a comparison
+_COLOURS = {"A": ORANGE, "B": BLUE}
+_MARGIN, _HEAD, _ROW = 0.15, 0.86, 0.56  # inches
+_NAMES, _NOTES = 1.15, 2.25
+_MANY = 400  # images beyond which points cover each other
+
+
+@house_style()
+def difference_figure(comparison: Comparison) -> Figure:
+    """B - A of each metric with its 95 % interval, each on a scale of its own.
+
+    Blue: B is better; orange: A is better; grey: not told apart. The pale ground around 0 is what
+    this many images cannot be relied on to show.
+    Raises ValueError where no metric has an interval (one image).
+    """
+    metrics = [metric for metric in comparison.metrics.values() if metric.interval is not None]
+    if not metrics:
+        raise ValueError("expected two images or more: of one there is no interval to draw")
+    bottom = _HEAD + _ROW * len(metrics)
+    figure = new_figure(bottom + 0.62)
+    _title(figure, f"B \N{MINUS SIGN} A on {comparison.images:,} images", comparison)
+    left = _MARGIN + _NAMES
+    width = WIDTH - 2 * _MARGIN - _NAMES - _NOTES
+    right = left + width + 0.2
+    heads = ((0.62, "A"), (1.22, "B"), (2.15, "p (Holm)"))
+    label = {"color": MUTED, "va": "bottom"}
+    for place_, text in heads:
+        write(figure, right + place_, _HEAD - 0.08, text, SMALL, ha="right", **label)
+    write(figure, left, _HEAD - 0.08, "difference, 95 % interval", SMALL, **label)
+    for row, metric in enumerate(metrics):
+        top = _HEAD + row * _ROW
+        axes = place(figure, left, top + 0.04, width, _ROW - 0.3)
+        _strip(axes, metric)
+        middle = top + 0.04 + (_ROW - 0.3) / 2
+        name = fitted(figure, metric.title, _NAMES - 0.15, 2, SMALL)
+        write(
+            figure, left - 0.12, middle, "\n".join(name), SMALL, ha="right", va="center",
+            linespacing=1.05,
+        )  # fmt: skip
+        assert metric.p_holm is not None
+        notes = (f"{metric.a:#.4g}", f"{metric.b:#.4g}", p_text(metric.p_holm))
+        for (place_, _), text in zip(heads, notes, strict=True):
+            write(figure, right + place_, middle, text, SMALL, ha="right", va="center")
+    _foot(figure, bottom + 0.2, metrics)
+    return figure
+
+
+def _strip(axes: Any, metric: MetricComparison) -> None:
+    """One metric's interval on its own scale, 0 always in sight."""
+    assert metric.interval is not None
+    assert metric.detectable is not None
+    low, high = metric.interval
+    colour = _COLOURS.get(metric.finding, GREY)
+    reach = 1.12 * max(abs(low), abs(high), metric.detectable) or 1.0
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(-1, 1)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=2, pad=1.5, labelsize=SMALL - 1.5)
+    _ticks(axes.xaxis, -reach, reach)
+    axes.axvspan(-metric.detectable, metric.detectable, color=FAINT, alpha=0.55, linewidth=0)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.hlines(0, low, high, color=colour, linewidth=2)
+    axes.plot(metric.difference, 0, marker="o", color=colour, markersize=5.5, zorder=3)
+
+
+def _foot(figure: Figure, top: float, metrics: list[MetricComparison]) -> None:
+    findings = {metric.finding for metric in metrics}
+    entries = [
+        ("●", _COLOURS[side], f"{side} is better") for side in ("B", "A") if side in findings
+    ]
+    if findings - {"A", "B"}:
+        entries.append(("●", GREY, "not told apart"))
+    entries.append(("■", FAINT, "a true difference in here could go unseen"))
+    legend(figure, _MARGIN, top, entries)
+
+
+@house_style()
+def image_difference_figure(comparison: Comparison, metric: str) -> Figure:
+    """Each image's two scores by one metric (left) and how its differences are spread (right)."""
+    found = comparison.metrics[metric]
+    size, gap, edge = 2.6, 0.75, _MARGIN + 0.8
+    figure = new_figure(_HEAD + size + 0.75)
+    _title(figure, f"{found.title} of each of {len(found.images):,} images", comparison)
+    left = place(figure, edge, _HEAD, size, size)
+    start = edge + size + gap
+    right = place(figure, start, _HEAD, WIDTH - _MARGIN - start, size)
+    _scatter(left, found)
+    _histogram(right, found)
+    entries = [
+        ("●", BLUE, f"B higher: {found.b_better:,}"),
+        ("●", ORANGE, f"A higher: {found.a_better:,}"),
+        ("●", GREY, f"equal: {found.equal:,}"),
+    ]
+    legend(figure, edge, _HEAD + size + 0.6, entries)
+    return figure
+
+
+def _scatter(axes: Any, metric: MetricComparison) -> None:
+    a, b, differences = metric.raw_a, metric.raw_b, metric.differences
+    low = min(float(a.min()), float(b.min()))
+    high = max(float(a.max()), float(b.max()))
+    room = 0.04 * (high - low) or 0.5
+    many = len(a) > _MANY
+    axes.set_xlim(low - room, high + room)
+    axes.set_ylim(low - room, high + room)
+    axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, zorder=1)
+    for colour, chosen in (
+        (GREY, differences == 0),
+        (BLUE, differences > 0),
+        (ORANGE, differences < 0),
+    ):
+        axes.scatter(
+            a[chosen], b[chosen], s=6 if many else 14, color=colour, linewidths=0,
+            alpha=max(0.25, min(0.7, 300 / len(a))) if many else 0.7, rasterized=many,
+        )  # fmt: skip
+    axes.set_xlabel("score of A's caption")
+    axes.set_ylabel("score of B's caption")
+    for axis in (axes.xaxis, axes.yaxis):
+        _ticks(axis, low - room, high + room)
+    axes.set_title("above the line B is higher", color=MUTED, fontsize=SMALL)
+
+
+def _histogram(axes: Any, metric: MetricComparison) -> None:
+    differences = metric.differences
+    differing: NDArray[np.float64] = differences[differences != 0]
+    reach = float(np.abs(differences).max()) or 1.0
+    # an odd number of bins would put one across 0
+    edges = np.linspace(-reach, reach, 2 * int(np.clip(np.sqrt(differing.size) / 2, 6, 20)) + 1)
+    counts, _ = np.histogram(differing, edges)
+    middles = (edges[:-1] + edges[1:]) / 2
+    colours = [BLUE if middle > 0 else ORANGE for middle in middles]
+    axes.bar(middles, counts, width=0.92 * (edges[1] - edges[0]), color=colours)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    most = max(1, int(counts.max())) * 1.12
+    axes.set_xlim(-1.04 * reach, 1.04 * reach)
+    axes.set_ylim(0, most)
+    _ticks(axes.xaxis, -1.04 * reach, 1.04 * reach)
+    _ticks(axes.yaxis, 0, most, integer=True)
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("B \N{MINUS SIGN} A of one image")
+    axes.set_title(
+        f"images ({metric.equal:,} equal, not drawn)" if metric.equal else "images",
+        color=MUTED,
+        fontsize=SMALL,
+    )
+
+
+def _ticks(axis: Any, low: float, high: float, *, integer: bool = False) -> None:
+    """About five round numbers within the axis, each written out."""
+    found = MaxNLocator(5, integer=integer).tick_values(low, high)
+    # 0 comes out as a remainder such as 1e-17
+    exact = [0.0 if abs(place) < 1e-9 * (high - low) else float(place) for place in found]
+    places = [place for place in exact if low <= place <= high]
+    axis.set_ticks(places, [f"{place:g}".replace("-", "\N{MINUS SIGN}") for place in places])
+
+
+def _title(figure: Figure, text: str, comparison: Comparison) -> None:
+    """What is drawn, and which files A and B are."""
+    whole = WIDTH - 2 * _MARGIN
+    title = fitted(figure, text, whole, 1, TEXT + 1, weight="bold")[0]
+    write(figure, _MARGIN, 0.12, title, TEXT + 1, weight="bold")
+    for line, (side, source) in enumerate((("A", comparison.a), ("B", comparison.b))):
+        name = fitted(figure, f"{side}: {_end(source)}", whole, 1, SMALL)[0]
+        write(figure, _MARGIN, 0.34 + 0.15 * line, name, SMALL, color=MUTED)
+
+
+def _end(source: str, most: int = 90) -> str:
+    """The end of a long path, which tells files apart."""
+    return source if len(source) <= most else "…" + source[1 - most :]

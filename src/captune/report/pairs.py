@@ -1,0 +1,346 @@
+"""The best and worst pairs of a score run as a gallery: a page, a figure and a table."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from captune.files import check_writable
+from captune.images import Skipped, UnreadablePhoto, open_photo, printable
+from captune.plots import PairPanel, pairs_figure, save_figure
+from captune.report.pages import write_template
+from captune.report.thumbnails import thumbnail
+from captune.scoring.ranking import (
+    Pair,
+    Ranking,
+    Standing,
+    Tie,
+    plain_value,
+    score_text,
+    write_table,
+)
+
+_DRAWN = 20  # pairs at either end of the figure; the page shows all that were asked for
+_KEPT_PX = (1056, 640)  # of a photo that is drawn alone, or among others
+_LONGEST, _LONGEST_REFERENCE, _MOST_REFERENCES = 400, 300, 10
+
+
+@dataclass
+class Gallery:
+    """What was written where, and the photos that could not be shown."""
+
+    written: dict[str, Path] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """uri: the thumbnail; photo: kept only for the figure; missing: why there is none."""
+
+    uri: str | None = None
+    photo: Image.Image | None = None
+    missing: str = ""
+
+
+def write_gallery(ranking: Ranking, folder: Path, *, command: Sequence[str] = ()) -> Gallery:
+    """Write rank-METRIC.html, .png, .svg and .csv into `folder`; only photos shown are opened.
+
+    command: the words that asked for it. Raises UserError where a file cannot be written.
+    """
+    stem = "rank-" + re.sub(r"[^\w.-]+", "-", ranking.by)
+    page, table, drawing, vectors = (
+        folder / f"{stem}{ending}" for ending in (".html", ".csv", ".png", ".svg")
+    )
+    for path in (page, table, drawing, vectors):
+        check_writable(path)
+    gallery = Gallery()
+    pictures = _open_photos(ranking, gallery.skipped)
+    write_table(ranking, table)
+    write_template(
+        "pairs.html.jinja",
+        page,
+        page_content(ranking, pictures, gallery.skipped, table.name, command),
+    )
+    figure = _figure(ranking, pictures)
+    for path in (drawing, vectors):
+        save_figure(figure, path)
+    gallery.written = {"page": page, "figure": drawing, "svg": vectors, "table": table}
+    return gallery
+
+
+def _shown(ranking: Ranking) -> list[tuple[str, list[Pair]]]:
+    """The ends by name; a single image is only one of them."""
+    if len(ranking.pairs) == 1:
+        return [("only", ranking.best)]
+    return [("best", ranking.best), ("worst", ranking.worst)]
+
+
+def _open_photos(ranking: Ranking, skipped: list[Skipped]) -> dict[str, _Picture]:
+    """Image id -> its picture, for the images shown; those without one are named in `skipped`."""
+    if ranking.root is None:
+        return {}
+    pictures: dict[str, _Picture] = {}
+    kept_px = _KEPT_PX[ranking.top > 1]
+    for _, pairs in _shown(ranking):
+        for index, pair in enumerate(pairs):
+            if pair.path is None:
+                skipped.append(Skipped(pair.image, "no photo of it was found"))
+                pictures[pair.image] = _Picture(missing="no photo was found")
+                continue
+            try:
+                photo = open_photo(ranking.root / pair.path)
+            except UnreadablePhoto as error:
+                skipped.append(Skipped(pair.path, error.reason))
+                pictures[pair.image] = _Picture(missing=error.reason)
+                continue
+            photo.thumbnail((kept_px, kept_px), Image.Resampling.LANCZOS)
+            uri = thumbnail(photo)
+            pictures[pair.image] = _Picture(uri, photo if index < _DRAWN else None)
+    return pictures
+
+
+def page_content(
+    ranking: Ranking,
+    pictures: dict[str, _Picture],
+    skipped: Sequence[Skipped],
+    table: str,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """Everything that the template shows."""
+    metric = ranking.metrics[ranking.by]
+    images = len(ranking.pairs)
+    label = _text(ranking.label(ranking.by))
+    ends = [_end(ranking, name, pairs, pictures) for name, pairs in _shown(ranking)]
+    many = f"The best and the worst of {images:,} captions by {label}"
+    return {
+        "heading": many if images > 1 else f"The only caption of the run by {label}",
+        "label": label,
+        "name": _text(str(metric.get("name") or ranking.by)),
+        "corpus": score_text(metric["corpus"]) if _is_number(metric.get("corpus")) else None,
+        "interval": _interval(metric.get("interval")),
+        "images": images,
+        "remarks": [_text(remark) for remark in ranking.remarks()],
+        "skipped": [{"path": printable(item.path), "reason": item.reason} for item in skipped],
+        "histogram": _histogram(ranking),
+        "others": _others(ranking),
+        "ends": ends,
+        "pictures": ranking.root is not None,
+        "table": table,
+        "recipe": [
+            (_text(str(key)), _clipped(plain_value(value), 300))
+            for key, value in (metric.get("recipe") or {}).items()
+        ],
+        "run": printable(str(ranking.run.folder)),
+        "root": printable(str(ranking.root)) if ranking.root is not None else None,
+        "about": ranking.run.about,
+        "scored_by": _text(shlex.join(ranking.run.about.get("command") or [])),
+        "command": _text(shlex.join(command)),
+    }
+
+
+def _end(
+    ranking: Ranking, name: str, pairs: list[Pair], pictures: dict[str, _Picture]
+) -> dict[str, Any]:
+    cards = [_card(ranking, name, pair, pictures.get(pair.image)) for pair in pairs]
+    title = {
+        "best": "The best" if len(pairs) == 1 else f"The {len(pairs)} best",
+        "worst": "The worst" if len(pairs) == 1 else f"The {len(pairs)} worst, worst first",
+        "only": "The only pair",
+    }
+    return {"name": name, "title": title[name], "cards": cards}
+
+
+def _card(ranking: Ranking, end: str, pair: Pair, picture: _Picture | None) -> dict[str, Any]:
+    others = []
+    for metric in ranking.distributions:
+        if metric == ranking.by or metric not in pair.scores:
+            continue
+        standing = ranking.standing(pair, metric)
+        others.append(
+            {
+                "label": _text(ranking.label(metric)),
+                "score": score_text(pair.scores[metric]),
+                "place": place_text(standing),
+                "beaten": standing.beaten,
+                "against": _is_against(end, standing),
+            }
+        )
+    references = [_clipped(text, _LONGEST_REFERENCE) for text in pair.references]
+    return {
+        "image": printable(pair.image),
+        "path": printable(pair.path) if pair.path else None,
+        "score": score_text(ranking.score(pair)),
+        "rank": pair.rank,
+        "caption": _clipped(pair.caption, _LONGEST),
+        "references": references[:_MOST_REFERENCES],
+        "more_references": max(0, len(references) - _MOST_REFERENCES),
+        "others": others,
+        "picture": picture,
+    }
+
+
+def place_text(standing: Standing) -> str:
+    """`12 of 79`, or `40–79 of 79` where the score is shared."""
+    places = f"{standing.first:,}"
+    if standing.last != standing.first:
+        places += f"–{standing.last:,}"
+    return f"{places} of {standing.images:,}"
+
+
+def _is_against(end: str, standing: Standing) -> bool:
+    """Does this score put a pair that is among the best into the lower half, or the reverse?"""
+    if end == "best":
+        return standing.beaten < 0.5
+    return end == "worst" and standing.beaten > 0.5
+
+
+def _others(ranking: Ranking) -> list[dict[str, Any]]:
+    """How the ends fare under the run's other metrics."""
+    if len(ranking.pairs) == 1:
+        return []
+    rows = []
+    for metric, distribution in ranking.distributions.items():
+        if metric == ranking.by:
+            continue
+        row: dict[str, Any] = {
+            "label": _text(ranking.label(metric)),
+            "median": score_text(distribution.median),
+            "agreement": _agreement(ranking, metric),
+        }
+        for end, pairs in _shown(ranking):
+            scored = [pair for pair in pairs if metric in pair.scores]
+            against = [_is_against(end, ranking.standing(pair, metric)) for pair in scored]
+            scores = sorted(pair.scores[metric] for pair in scored)
+            middle = (
+                (scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2 if scores else 0
+            )
+            row[end] = score_text(middle) if scores else "none"
+            row[f"{end}_against"] = f"{sum(against)} of {len(scored)}"
+        rows.append(row)
+    return rows
+
+
+def _agreement(ranking: Ranking, metric: str) -> str:
+    found = ranking.agreement(metric)
+    if found is None:
+        return ""
+    tau, interval = found
+    return f"{tau:.2f}" + (" ({:.2f} to {:.2f})".format(*interval) if interval else "")
+
+
+def _histogram(ranking: Ranking) -> dict[str, Any] | None:
+    """Bars of equal width over all scores, in a box of 1000 x 100; None where all are equal."""
+    scores = ranking.distributions[ranking.by].scores
+    low, high = scores[0], scores[-1]
+    if high - low < 1e-9:
+        return None
+    bins = min(60, max(10, 2 * math.isqrt(len(scores))))
+    counts = [0] * bins
+    for score in scores:
+        counts[min(bins - 1, int(bins * (score - low) / (high - low)))] += 1
+    second, tallest = sorted(counts)[-2:]
+    # captions without any match would press all others flat: their bar is cut
+    top = 1.5 * second if tallest > 5 * second else tallest
+
+    def across(score: float) -> float:
+        return round(1000 * (score - low) / (high - low), 2)
+
+    return {
+        # one image is still a pixel high
+        "bars": [
+            {
+                "x": round(1000 * n / bins, 2),
+                "height": round(min(100, max(1.5, 100 * count / top)), 2),
+            }
+            for n, count in enumerate(counts)
+            if count
+        ],
+        "width": round(1000 / bins, 2),
+        "best": sorted({across(ranking.score(pair)) for pair in ranking.best}),
+        "worst": sorted({across(ranking.score(pair)) for pair in ranking.worst}),
+        "median_at": across(ranking.distributions[ranking.by].median),
+        "median": score_text(ranking.distributions[ranking.by].median),
+        "low": score_text(low),
+        "high": score_text(high),
+        "tallest": tallest,
+        "cut": round(1000 * counts.index(tallest) / bins, 2) if top < tallest else None,
+    }
+
+
+def _figure(ranking: Ranking, pictures: dict[str, _Picture]) -> Any:
+    metric = ranking.metrics[ranking.by]
+    label = ranking.label(ranking.by)
+    corpus = str(metric.get("name") or ranking.by)
+    if _is_number(metric.get("corpus")):
+        corpus += f": {score_text(metric['corpus'])} over {len(ranking.pairs):,} images"
+    interval = _interval(metric.get("interval"))
+    if interval:
+        corpus += f", 95 % {interval[0]} to {interval[1]}"
+    ends = [
+        [_panel(ranking, pair, pictures.get(pair.image)) for pair in pairs[:_DRAWN]]
+        for _, pairs in _shown(ranking)
+    ]
+    best, worst = [*ends, []][:2]
+    title = f"{label}: best and worst of {len(ranking.pairs):,}" if worst else label
+    first, last = ranking.tie(ranking.best), ranking.tie(ranking.worst)
+    pictured = ranking.root is not None
+    return pairs_figure(
+        best, worst, title, corpus, remarks=(_tied(first), _tied(last)), pictures=pictured
+    )
+
+
+def _tied(tie: Tie | None) -> str:
+    if tie is None:
+        return ""
+    return f"an arbitrary choice among {tie.sharing:,} images with {score_text(tie.score)}"
+
+
+def _panel(ranking: Ranking, pair: Pair, picture: _Picture | None) -> PairPanel:
+    others = [
+        f"{ranking.label(metric)} {score_text(pair.scores[metric])}"
+        for metric in ranking.quoted
+        if metric in pair.scores
+    ]
+    return PairPanel(
+        caption=pair.caption,
+        score=score_text(ranking.score(pair)),
+        place=f"{pair.rank:,} of {len(ranking.pairs):,}",
+        photo=picture.photo if picture else None,
+        missing=picture.missing if picture else "",
+        others=others,
+        references=pair.references,
+    )
+
+
+def _interval(interval: Any) -> tuple[str, str] | None:
+    if not interval or not all(_is_number(end) for end in interval):
+        return None
+    low, high = interval
+    return score_text(low), score_text(high)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _clipped(text: str, longest: int) -> str:
+    return _text(text if len(text) <= longest else text[: longest - 1].rstrip() + "…")
+
+
+def _text(text: str) -> str:
+    """Text for a page: line breaks are spaces; half characters and controls are escaped."""
+    words = " ".join(text.split())
+    return "".join(
+        sign.encode("unicode_escape").decode()
+        if unicodedata.category(sign) in ("Cc", "Cs")
+        else sign
+        for sign in words
+    )

@@ -1,0 +1,1 @@
+"""The jobs around the metrics: score, verify, compare, rank."""

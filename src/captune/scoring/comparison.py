@@ -1,0 +1,372 @@
+"""Which of two sets of captions is better, by how much, and could it be luck?
+
+A and B are scored on the same images, so everything here is paired: an image that is hard for both
+says nothing about their difference and does not blur it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.metrics.scores import Scores
+from captune.scoring.agreement import levels, title_of
+from captune.statistics import (
+    RESAMPLES,
+    Interval,
+    PairedInterval,
+    Sums,
+    cohen_dz,
+    detectable_difference,
+    holm,
+    paired_bootstrap,
+    paired_permutation_each,
+)
+
+SIGNIFICANT = 0.05
+Finding = Literal["same", "A", "B", "unsettled", "unseen", "unknown"]
+
+
+class Differing(NamedTuple):
+    """One image whose two captions score differently; difference is B - A."""
+
+    image: str
+    a: float
+    b: float
+    difference: float
+
+
+@dataclass(frozen=True, eq=False)
+class MetricComparison:
+    """One metric on A and on B.
+
+    name: the recipe in one line; title: the metric as papers write it.
+    difference: of the corpus figures, B - A, with its 95 % interval; None for one image.
+    p: two-sided, of swapping A and B by a coin an image; p_holm: raised for all metrics compared.
+    effect: Cohen's d_z, only of metrics whose corpus figure is a mean over images.
+    b_better, a_better, equal: images, by their own scores.
+    detectable: the smallest true difference that four of five such samples would show (two-sided,
+    5 %). finding: "A" or "B" is better; "unsettled": luck alone is unlikely, but not by the rule;
+    "unseen": no difference; "same": every image scores the same; "unknown": one image.
+    images, raw_a, raw_b: ids and scores of the images, [n].
+    """
+
+    metric: str
+    title: str
+    name: str
+    a: float
+    b: float
+    a_interval: Interval | None
+    b_interval: Interval | None
+    difference: float
+    interval: Interval | None
+    p: float | None
+    p_holm: float | None
+    effect: float | None
+    detectable: float | None
+    finding: Finding
+    metrics_compared: int
+    images: Sequence[str] = field(repr=False)
+    raw_a: NDArray[np.float64] = field(repr=False)
+    raw_b: NDArray[np.float64] = field(repr=False)
+
+    @cached_property
+    def differences(self) -> NDArray[np.float64]:
+        """[n] B - A an image; 0 where only rounding or smoothing tells them apart."""
+        return levels(self.metric, self.raw_b) - levels(self.metric, self.raw_a)
+
+    @property
+    def b_better(self) -> int:
+        """Images that B's caption scores higher on."""
+        return int((self.differences > 0).sum())
+
+    @property
+    def a_better(self) -> int:
+        """Images that A's caption scores higher on."""
+        return int((self.differences < 0).sum())
+
+    @property
+    def equal(self) -> int:
+        """Images on which both score the same."""
+        return int((self.differences == 0).sum())
+
+    def most_different(self, top: int) -> tuple[list[Differing], list[Differing]]:
+        """At most `top` images where B is furthest ahead, and where A is, furthest first."""
+        order = np.argsort(-self.differences, kind="stable")
+        ahead = [int(i) for i in order[:top] if self.differences[i] > 0]
+        behind = np.argsort(self.differences, kind="stable")[:top]
+        return (
+            [self._differing(i) for i in ahead],
+            [self._differing(int(i)) for i in behind if self.differences[i] < 0],
+        )
+
+    def _differing(self, index: int) -> Differing:
+        values = (self.raw_a[index], self.raw_b[index], self.differences[index])
+        return Differing(self.images[index], *map(float, values))
+
+    @cached_property
+    def digits(self) -> int:
+        """Decimals that the interval's width leaves meaning in: 3 to 6."""
+        half = (self.interval.high - self.interval.low) / 2 if self.interval else 0.0
+        return 3 if half <= 0 else min(6, max(3, 1 - math.floor(math.log10(half))))
+
+    @cached_property
+    def verdict(self) -> str:
+        """What a person may say after this comparison, in one sentence."""
+        n = len(self.images)
+        if self.finding == "same":
+            return f"{self.title}: the same on every image"
+        difference = _number(self.difference, self.digits, signed=True)
+        if self.finding == "unknown":
+            return (
+                f"{self.title}: B - A is {difference} on one image, which says nothing about others"
+            )
+        assert self.p is not None
+        assert self.p_holm is not None
+        assert self.interval is not None
+        assert self.detectable is not None
+        low, high = self.interval
+        seen = _number(self.detectable, self.digits)
+        if self.finding in ("A", "B"):
+            if self.finding == "A":
+                low, high = -high, -low
+            by = _number(abs(self.difference), self.digits)
+            return (
+                f"{self.finding} is better by {by} {self.title}, {self._range(low, high)}, "
+                f"{self._p()}; with {n:,} images you could have seen {seen}"
+            )
+        where = f"B - A is {difference}, {self._range(low, high)}, {self._p()}"
+        if self.finding == "unsettled":
+            return (
+                f"{self.title}: not settled: {where}; more images would tell, since a difference "
+                f"below {seen} could go unseen with {n:,}"
+            )
+        return (
+            f"{self.title}: no difference was seen: {where}; with {n:,} images a difference below "
+            f"{seen} could go unseen"
+        )
+
+    def _range(self, low: float, high: float) -> str:
+        return f"95 % [{_number(low, self.digits)}, {_number(high, self.digits)}]"
+
+    def _p(self) -> str:
+        """p as it stands, and after Holm where that reads otherwise."""
+        assert self.p is not None
+        assert self.p_holm is not None
+        if _bare(self.p) == _bare(self.p_holm):
+            return p_in_words(self.p)
+        return f"{p_in_words(self.p)} ({_bare(self.p_holm)} for {self.metrics_compared} metrics)"
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON."""
+        n = len(self.images)
+        return {
+            "name": self.name,
+            "a": {"corpus": self.a, "interval": _listed(self.a_interval)},
+            "b": {"corpus": self.b, "interval": _listed(self.b_interval)},
+            "difference": self.difference,
+            "interval": _listed(self.interval),
+            "p": self.p,
+            "p_holm": self.p_holm,
+            "effect_size": self.effect,
+            "images": {"b_better": self.b_better, "a_better": self.a_better, "equal": self.equal},
+            "share_b_better": self.b_better / n,
+            "detectable_difference": self.detectable,
+            "finding": self.finding,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A and B on the same images.
+
+    a, b: the files, as they were given; same_file: they hold the same bytes.
+    captions_a, captions_b, references: by image id, in one order; references may be empty.
+    """
+
+    a: str
+    b: str
+    captions_a: dict[str, str] = field(repr=False)
+    captions_b: dict[str, str] = field(repr=False)
+    references: dict[str, list[str]] = field(repr=False)
+    metrics: dict[str, MetricComparison]
+    same_file: bool = False
+
+    @property
+    def images(self) -> int:
+        """How many images both were scored on."""
+        return len(self.captions_a)
+
+    @property
+    def identical(self) -> bool:
+        """Whether A and B say the same of every image."""
+        return self.captions_a == self.captions_b
+
+    @property
+    def changed(self) -> int:
+        """Images whose two captions are not the same."""
+        return sum(self.captions_b[id] != caption for id, caption in self.captions_a.items())
+
+    def verdicts(self) -> list[str]:
+        """The sentences to read: one a metric, and one where the metrics contradict each other."""
+        if self.identical:
+            same = "are the same file" if self.same_file else "hold the same captions"
+            images = "one image" if self.images == 1 else f"{self.images:,} images"
+            return [f"A and B {same} ({images}): there is no difference to test"]
+        sentences = [metric.verdict for metric in self.metrics.values()]
+        contradiction = self.contradiction()
+        return sentences if contradiction is None else [*sentences, contradiction]
+
+    def contradiction(self) -> str | None:
+        """One sentence where metrics point in different directions, else None."""
+        settled = {side: self._titles(side) for side in ("A", "B")}
+        if settled["A"] and settled["B"]:
+            return (
+                f"the metrics contradict each other: {_joined(settled['B'])} "
+                f"{_prefer(settled['B'])} B, {_joined(settled['A'])} {_prefer(settled['A'])} A; "
+                "they measure different things, so look at the images before choosing"
+            )
+        for better, other, sign in (("A", "B", 1), ("B", "A", -1)):
+            against = [
+                metric.title
+                for metric in self.metrics.values()
+                if metric.finding in ("unseen", "unsettled") and sign * metric.difference > 0
+            ]
+            if settled[better] and against:
+                points = "points" if len(against) == 1 else "point"
+                return (
+                    f"{_joined(settled[better])} {_prefer(settled[better])} {better}; "
+                    f"{_joined(against)} {points} to {other}, but no further than luck would"
+                )
+        return None
+
+    def _titles(self, finding: str) -> list[str]:
+        return [m.title for m in self.metrics.values() if m.finding == finding]
+
+
+def compare_scores(
+    a: Mapping[str, Scores], b: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, MetricComparison]:
+    """Compare two systems metric by metric: paired bootstrap, paired permutation test, Holm.
+
+    a, b: metric id -> Scores of the same images, in any order. All metrics see the same resamples.
+    Raises ValueError where images or metrics are not the same.
+    """
+    if list(a) != list(b):
+        raise ValueError(f"expected the same metrics, got {list(a)} and {list(b)}")
+    images = list(next(iter(a.values())).per_image) if a else []
+    order = _Order(images)
+    pairs = [(order.sums(a[id]), order.sums(b[id])) for id in a] if len(images) > 1 else []
+    boots = paired_bootstrap(pairs, resamples=resamples, seed=seed)
+    p_values = paired_permutation_each(pairs, permutations=resamples, seed=seed)
+    adjusted = holm(p_values)
+    tests = zip(boots, p_values, adjusted, strict=True)
+    found = {}
+    for id in a:
+        test = next(tests, None)
+        found[id] = _compared(a[id], b[id], images, test, len(a))
+    return found
+
+
+def _compared(
+    a: Scores,
+    b: Scores,
+    images: list[str],
+    test: tuple[PairedInterval, float, float] | None,
+    metrics: int,
+) -> MetricComparison:
+    raw_a, raw_b = (np.array([s.per_image[image] for image in images]) for s in (a, b))
+    differences = levels(a.metric, raw_b) - levels(a.metric, raw_a)
+    boot, p, p_holm = test if test is not None else (None, None, None)
+    is_mean = a.statistics is None
+    return MetricComparison(
+        metric=a.metric,
+        title=title_of(a),
+        name=a.name,
+        a=a.corpus,
+        b=b.corpus,
+        a_interval=boot and boot.first,
+        b_interval=boot and boot.second,
+        difference=b.corpus - a.corpus,
+        interval=boot and boot.interval,
+        p=p,
+        p_holm=p_holm,
+        effect=cohen_dz(differences) if is_mean and boot is not None else None,
+        detectable=None if boot is None else detectable_difference(boot.standard_error),
+        finding=_finding(
+            boot, p, p_holm, same=not differences.any() and abs(b.corpus - a.corpus) < 1e-9
+        ),
+        metrics_compared=metrics,
+        images=images,
+        raw_a=raw_a,
+        raw_b=raw_b,
+    )
+
+
+def _finding(
+    boot: PairedInterval | None, p: float | None, p_holm: float | None, *, same: bool
+) -> Finding:
+    if same:
+        return "same"
+    if boot is None or p is None or p_holm is None:
+        return "unknown"
+    # two ways to doubt it, and a verdict only where neither does
+    beyond_zero = boot.interval.low > 0 or boot.interval.high < 0
+    if beyond_zero and p_holm < SIGNIFICANT:
+        return "B" if boot.difference > 0 else "A"
+    return "unsettled" if beyond_zero or p < SIGNIFICANT else "unseen"
+
+
+class _Order:
+    """Statistics with their rows in one order of images; metrics that share an array go on to."""
+
+    def __init__(self, images: list[str]) -> None:
+        self._images = images
+        self._sorted: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+
+    def sums(self, scores: Scores) -> Sums:
+        """The corpus figure of `scores` as sums over images in this order."""
+        if scores.per_image.keys() != set(self._images):
+            raise ValueError(f"{scores.metric}: expected scores of the same images on both sides")
+        if scores.statistics is None or scores.of_sums is None:
+            return Sums.mean([scores.per_image[id] for id in self._images])
+        key = id(scores.statistics)
+        if key not in self._sorted:
+            row = {image: index for index, image in enumerate(scores.per_image)}
+            rows = scores.statistics[[row[image] for image in self._images]]
+            # the original is held too: an id is only unique while its object lives
+            self._sorted[key] = (scores.statistics, rows)
+        return Sums(self._sorted[key][1], scores.of_sums)
+
+
+def p_in_words(p: float) -> str:
+    """`p < 0.001`, `p 0.012`, `p 0.58`."""
+    number = _bare(p)
+    return f"p {number}"
+
+
+def _bare(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _number(value: float, digits: int, *, signed: bool = False) -> str:
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text if float(text) else text.lstrip("+-")
+
+
+def _joined(titles: Sequence[str]) -> str:
+    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
+
+
+def _prefer(titles: Sequence[str]) -> str:
+    return "prefers" if len(titles) == 1 else "prefer"
+
+
+def _listed(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)

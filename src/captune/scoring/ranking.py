@@ -1,0 +1,382 @@
+"""A score run in the order of one metric: which pairs of picture and caption are best and worst.
+
+Every metric counts as "higher is better", as all of captune's are.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shlex
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from captune.errors import UserError
+from captune.files import whole_file
+from captune.options import RankOptions
+from captune.runs import Run, read_run
+from captune.scoring.agreement import levels
+
+if TYPE_CHECKING:
+    from captune.images import Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with its caption.
+
+    rank: 1 is the best, each rank once. path: relative to `Ranking.root`, None where it is unknown.
+    scores: metric id -> score of this image, without those that it has none of.
+    """
+
+    rank: int
+    image: str
+    path: str | None
+    caption: str
+    references: tuple[str, ...]
+    scores: Mapping[str, float]
+
+
+class Standing(NamedTuple):
+    """The places that share a score among all images; 1 is the best."""
+
+    first: int
+    last: int
+    images: int
+
+    @property
+    def sharing(self) -> int:
+        """Images with this score."""
+        return self.last - self.first + 1
+
+    @property
+    def beaten(self) -> float:
+        """Share of the other images that score lower, equal ones counted half; of one image 0.5."""
+        if self.images == 1:
+            return 0.5
+        return (self.images - (self.first + self.last) / 2) / (self.images - 1)
+
+
+class Distribution:
+    """The scores of all images under one metric."""
+
+    def __init__(self, metric: str, scores: Iterable[float]) -> None:
+        self._metric = metric
+        self.scores = sorted(scores)
+        self._levels = levels(metric, np.array(self.scores)).tolist()
+
+    def level(self, score: float) -> float:
+        """The same for scores that nothing but rounding or smoothing tells apart."""
+        return float(levels(self._metric, np.array([score]))[0])
+
+    def standing(self, score: float) -> Standing:
+        """Where one of the scores lies."""
+        images, level = len(self._levels), self.level(score)
+        above = images - bisect_right(self._levels, level)
+        return Standing(above + 1, images - bisect_left(self._levels, level), images)
+
+    @property
+    def median(self) -> float:
+        """The middle score, or the mean of the two in the middle."""
+        middle, odd = divmod(len(self.scores), 2)
+        if odd:
+            return self.scores[middle]
+        return (self.scores[middle - 1] + self.scores[middle]) / 2
+
+
+class Tie(NamedTuple):
+    """More images share a score than an end shows: which of them are shown is arbitrary."""
+
+    score: float
+    sharing: int
+    shown: int
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All images of a score run, best first.
+
+    by: the metric's id; metrics: id -> what the run says of it (name, corpus, interval, recipe).
+    root: the folder of the photos, None where they are not to be had; notes then say why.
+    skipped: images without a score by this metric, which have no rank.
+    """
+
+    run: Run
+    by: str
+    metrics: dict[str, dict[str, Any]]
+    pairs: list[Pair]
+    top: int
+    root: Path | None
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def best(self) -> list[Pair]:
+        """At most `top`, best first; of few images the better half."""
+        return self.pairs[: min(self.top, math.ceil(len(self.pairs) / 2))]
+
+    @property
+    def worst(self) -> list[Pair]:
+        """At most `top`, worst first; none that is among the best, unless there is only one."""
+        count = min(self.top, max(1, len(self.pairs) // 2))
+        return self.pairs[: -count - 1 : -1]
+
+    @cached_property
+    def distributions(self) -> dict[str, Distribution]:
+        """Metric id -> the scores of the ranked images, for metrics that have any."""
+        columns = {
+            metric: [pair.scores[metric] for pair in self.pairs if metric in pair.scores]
+            for metric in self.metrics
+        }
+        return {
+            metric: Distribution(metric, scores) for metric, scores in columns.items() if scores
+        }
+
+    def agreement(self, metric: str) -> tuple[float, list[float] | None] | None:
+        """Kendall's tau with the metric that ranks, and its interval, where the run has them."""
+        found = self.run.metrics.get("agreement") or {}
+        for pair in found.get("pairs", ()):
+            if set(pair["metrics"]) == {metric, self.by} and pair["tau"] is not None:
+                return pair["tau"], pair["interval"]
+        return None
+
+    @property
+    def quoted(self) -> list[str]:
+        """The other metrics, where there is little room: at most one BLEU, BLEU-4 before others."""
+        bleus = [metric for metric in self.distributions if metric.startswith("bleu_")]
+        left_out = bleus if self.by in bleus else bleus[:-1]
+        return [m for m in self.distributions if m != self.by and m not in left_out]
+
+    def score(self, pair: Pair) -> float:
+        """Its score by the metric that ranks."""
+        return pair.scores[self.by]
+
+    def label(self, metric: str) -> str:
+        """`CIDEr-D` of `CIDEr-D[ptb, df=corpus]`."""
+        return str(self.metrics[metric].get("name") or metric).partition("[")[0].strip() or metric
+
+    def standing(self, pair: Pair, metric: str) -> Standing:
+        """Where a pair's score by any metric lies among all images."""
+        return self.distributions[metric].standing(pair.scores[metric])
+
+    def tie(self, shown: list[Pair]) -> Tie | None:
+        """Where an end (`best` or `worst`) cuts through images that share a score."""
+        cut = self.standing(shown[-1], self.by)
+        same = sum(self.standing(pair, self.by) == cut for pair in shown)
+        if cut.sharing <= same:
+            return None
+        return Tie(self.score(shown[-1]), cut.sharing, same)
+
+    def remarks(self) -> list[str]:
+        """What a reader has to know of the ends: the notes, and where ties make them arbitrary."""
+        images = len(self.pairs)
+        if 1 < images == self.standing(self.pairs[0], self.by).sharing:
+            same = f"all {images:,} images have the same score{self._smoothing(self.pairs[0])}"
+            return [*self.notes, f"{same}: there is no best and no worst, the order is arbitrary"]
+        remarks = list(self.notes)
+        for end, shown in (("best", self.best), ("worst", self.worst)):
+            tie = self.tie(shown)
+            if tie is not None:
+                which = f"the {tie.shown}" if tie.shown == len(shown) else f"{tie.shown} of the"
+                shows = f"{which} {end} shown {'is' if tie.shown == 1 else 'are'}"
+                if len(shown) == 1:
+                    shows = f"the {end} one shown is"
+                remarks.append(
+                    f"{tie.sharing:,} of {images:,} images share the score "
+                    f"{score_text(tie.score)}{self._smoothing(shown[-1])}: {shows} an arbitrary "
+                    "choice among them"
+                )
+        return remarks
+
+    def _smoothing(self, pair: Pair) -> str:
+        score = self.score(pair)
+        if score > 0 and self.distributions[self.by].level(score) == 0:
+            return " (smoothing alone tells them apart)"
+        return ""
+
+
+def rank_run(options: RankOptions) -> Ranking:
+    """Read a score run and sort its images by one metric; equal scores are sorted by image id.
+
+    Raises UserError where the folder is no score run or lacks the metric, and for photos that are
+    not those of the run.
+    """
+    run = read_run(options.run)
+    if run.kind != "score":
+        raise UserError(
+            f"{options.run}: is a run of captune {run.kind}; rank reads the run that "
+            "captune score ... --out RUN writes"
+        )
+    metrics = _metrics(run)
+    by = _chosen(run, options.by, metrics)
+    pairs, unscored = _read_pairs(run, by)
+    if not pairs:
+        raise UserError(f"{options.run}: none of its {len(unscored)} images has a score by {by}")
+    pairs.sort(key=lambda pair: (-pair.scores[by], pair.image))
+    root, notes, paths = _photos(run, options.photos, pairs)
+    ranked = [
+        Pair(rank, pair.image, paths[pair.image], pair.caption, pair.references, pair.scores)
+        for rank, pair in enumerate(pairs, 1)
+    ]
+    skipped = [_skipped(image, f"has no score by {by}") for image in unscored]
+    if skipped:
+        count = "1 image has" if len(skipped) == 1 else f"{len(skipped):,} images have"
+        notes.insert(0, f"{count} no score by {by} and no rank")
+    return Ranking(run, by, metrics, ranked, options.top, root, skipped, notes)
+
+
+def write_table(ranking: Ranking, path: Path) -> None:
+    """Every image, best first: rank, image, path, caption, score and one column a metric."""
+    metrics = list(ranking.metrics)
+    with whole_file(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["rank", "image", "path", "caption", "score", *metrics])
+        for pair in ranking.pairs:
+            texts = (pair.image, pair.path or "", pair.caption)
+            start = [pair.rank, *map(_encodable, texts)]
+            scores = [pair.scores.get(metric, "") for metric in metrics]
+            writer.writerow([*start, ranking.score(pair), *scores])
+
+
+def _encodable(text: str) -> str:
+    r"""JSON may hold half of a character (`"\ud83d"`), which no file in UTF-8 can."""
+    try:
+        text.encode("utf-8", "surrogateescape")  # bytes of a file name that are not UTF-8 are kept
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def _metrics(run: Run) -> dict[str, dict[str, Any]]:
+    metrics = run.metrics.get("metrics") if isinstance(run.metrics, dict) else None
+    if not isinstance(metrics, dict) or not metrics:
+        raise UserError(f"{run.folder}: metrics.json names no metric; score it again")
+    return metrics
+
+
+def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:
+    """The metric of the run that was asked for, spelled as people do: CIDEr, bleu-4."""
+    wanted = _plain_id(asked)
+    by = next((metric for metric in metrics if _plain_id(metric) == wanted), None)
+    if by is not None:
+        return by
+    from captune.images import printable
+
+    options = run.about.get("options", {})
+    words = ["captune", "score", str(options.get("candidates") or "CANDIDATES")]
+    words += ["--references", str(options.get("references") or "REFS")]
+    words += ["--metrics", ",".join([*metrics, wanted])]
+    if "clip" in wanted:
+        words += ["--photos", str(options.get("photos") or "DIR")]
+    words += ["--out", str(run.folder)]
+    raise UserError(
+        f"{run.folder}: has no scores by {printable(asked)}, only by {', '.join(metrics)}; "
+        f"rank by one of these, or score it too: {printable(shlex.join(words))}"
+    )
+
+
+def _plain_id(metric: str) -> str:
+    return metric.strip().lower().replace("-", "_")
+
+
+def _read_pairs(run: Run, by: str) -> tuple[list[Pair], list[str]]:
+    """The images with a score, not ranked yet, and the ids of those without."""
+    pairs: list[Pair] = []
+    unscored: list[str] = []
+    try:
+        for record in run.records():
+            scores = {
+                metric: float(score)
+                for metric, score in record["scores"].items()
+                if score is not None and math.isfinite(score)
+            }
+            image = str(record["image"])
+            if by not in scores:
+                unscored.append(image)
+                continue
+            path, caption = record.get("path"), record["caption"]
+            references = tuple(record.get("references", ()))
+            if not all(isinstance(text, str) for text in (path or "", caption, *references)):
+                raise TypeError
+            pairs.append(Pair(0, image, path, caption, references, scores))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        line = len(pairs) + len(unscored) + 1
+        where = f"line {line} of " if line > 1 else ""
+        raise UserError(
+            f"{run.folder}: {where}records.jsonl cannot be read as scores of images; score it again"
+        ) from None
+    return pairs, unscored
+
+
+def _photos(
+    run: Run, folder: Path | None, pairs: list[Pair]
+) -> tuple[Path | None, list[str], dict[str, str | None]]:
+    """The root, notes for the user, and each image's path relative to the root."""
+    known = {pair.image: pair.path for pair in pairs}
+    if folder is not None:
+        return _found_photos(run, folder, pairs)
+    if not any(known.values()):
+        return None, ["the run knows no photos: --photos DIR shows them"], known
+    if not run.root.is_dir():
+        from captune.images import printable
+
+        gone = f"the photos are no longer in {printable(str(run.root))}"
+        return None, [f"{gone}: --photos DIR says where they are now"], known
+    return run.root, [], known
+
+
+def _found_photos(
+    run: Run, folder: Path, pairs: list[Pair]
+) -> tuple[Path, list[str], dict[str, str | None]]:
+    """Each image's photo in a folder, by the file name in the run or by its id."""
+    from captune.captions import CaptionFile, match_photos
+    from captune.images import find_photos, printable
+
+    found = find_photos([folder])
+    captions = CaptionFile(
+        source=str(run.folder),
+        form="captune run",
+        captions={pair.image: [pair.caption] for pair in pairs},
+        file_names={pair.image: pair.path for pair in pairs if pair.path},
+        sha256="",
+    )
+    matched, unmatched = match_photos(captions, found)
+    if not matched:
+        example = printable(pairs[0].path or pairs[0].image)
+        raise UserError(
+            f"{printable(str(folder))}: none of its {len(found.photos):,} photos is one of the "
+            f"run's {len(pairs):,} images (such as {example}); give the folder that the captions "
+            "are about"
+        )
+    paths: dict[str, str | None] = dict.fromkeys(unmatched)
+    paths |= {image: photo.name for image, photo in matched.items()}
+    notes = []
+    if unmatched:
+        few = ", ".join(printable(image) for image in unmatched[:3])
+        few += ", ..." if len(unmatched) > 3 else ""
+        count = f"{len(unmatched):,} of {len(pairs):,} images"
+        notes.append(f"{count} have no photo in {printable(str(folder))}: {few}")
+    return found.root, notes, paths
+
+
+def _skipped(path: str, reason: str) -> Skipped:
+    from captune.images import Skipped
+
+    return Skipped(path, reason)
+
+
+def score_text(score: float) -> str:
+    """A score as a person reads it."""
+    return f"{score:.3f}"
+
+
+def plain_value(value: Any) -> str:
+    """A recipe's value as a person reads it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

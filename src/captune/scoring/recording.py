@@ -1,0 +1,191 @@
+"""A score from options to files: the run folder, the CSV, the summary."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captune.captions import CaptionFile
+from captune.errors import UserError
+from captune.files import check_writable, whole_file
+from captune.images import Photo, read_photo
+from captune.metrics.frequency import DocumentFrequency
+from captune.metrics.scores import Scores
+from captune.options import MetricOptions, ScoreOptions
+from captune.runs import RunWriter, check_run_folder, versions
+from captune.scoring.job import Scored, make_corpus, score_many
+
+if TYPE_CHECKING:
+    from captune.embedding import Bar
+    from captune.scoring.agreement import Agreement
+    from captune.statistics import Interval
+
+# what decides a score, and so belongs into metrics.json; where it was written does not
+_DECIDING = [field.name for field in dataclasses.fields(MetricOptions)]
+
+
+@dataclass
+class ScoreResult:
+    """What one `captune score` found. intervals: by metric id, None where there is none."""
+
+    scored: Scored
+    intervals: dict[str, Interval | None]
+    agreement: Agreement | None
+    metrics: dict[str, Any]
+    written: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """How many images were scored."""
+        return len(self.scored.candidates)
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        run = self.written.get("run")
+        return {
+            "run": None if run is None else str(run),
+            "images": self.images,
+            "skipped": [],
+            "metrics": self.metrics,
+            "agreement": None if self.agreement is None else self.agreement.summary(),
+            "notes": self.scored.notes,
+            "written": {what: str(path) for what, path in self.written.items()},
+        }
+
+
+def score_captions(
+    options: ScoreOptions,
+    *,
+    command: Sequence[str] = (),
+    bar: Bar,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> ScoreResult:
+    """Do what `captune score` was asked for.
+
+    command: the words that made this run, kept in it. Raises UserError for what cannot be done.
+    """
+    if options.candidates is None:
+        raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
+    if options.out is not None:
+        check_run_folder(options.out)
+    for path in (options.per_image, options.save_df):
+        if path is not None:
+            check_writable(path)
+    if options.save_df is not None and options.references is None:
+        raise UserError("--save-df: counts the references; give them with --references FILE")
+    (scored,) = score_many([options.candidates], options, bar=bar, say=say)
+    intervals: dict[str, Interval | None] = dict.fromkeys(scored.scores)
+    found: Agreement | None = None
+    if not options.no_interval:
+        from captune.scoring.agreement import agreement
+        from captune.scoring.intervals import intervals_of
+
+        intervals = intervals_of(scored.scores, resamples=options.resamples, seed=options.seed)
+        found = agreement(scored.scores) if len(scored.scores) > 1 else None
+    result = ScoreResult(scored, intervals, found, described(scored.scores, intervals))
+    if options.per_image is not None:
+        write_per_image(options.per_image, scored.scores)
+        result.written["per image"] = options.per_image
+    if options.save_df is not None:
+        _save_df(options, scored)
+        result.written["document frequencies"] = options.save_df
+    if options.out is not None:
+        _write_run(options, result, command)
+        result.written["run"] = options.out
+    return result
+
+
+def described(
+    scores: Mapping[str, Scores], intervals: Mapping[str, Interval | None]
+) -> dict[str, Any]:
+    """The metrics as `--json` and metrics.json hold them: corpus, interval, recipe, name."""
+    return {
+        id: {
+            "name": score.name,
+            "corpus": score.corpus,
+            "interval": None if intervals[id] is None else list(intervals[id] or ()),
+            "recipe": score.recipe,
+        }
+        for id, score in scores.items()
+    }
+
+
+def write_per_image(path: Path, scores: Mapping[str, Scores]) -> None:
+    """A row an image, a column a metric, every digit of the floats."""
+    with whole_file(path) as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", *scores])
+        columns = [score.per_image for score in scores.values()]
+        rows.writerows([id, *(column[id] for column in columns)] for id in columns[0])
+
+
+def inputs_of(scored: Scored) -> dict[str, Any]:
+    """Where the numbers come from: paths and content hashes."""
+    found: dict[str, Any] = {"candidates": _about(scored.file), "references": None, "photos": None}
+    if scored.reference_file is not None:
+        found["references"] = _about(scored.reference_file)
+    if scored.photos:
+        found["photos"] = {
+            "path": str(scored.root.resolve()),
+            "sha256": _digest_of_photos(scored.photos),
+        }
+    return found
+
+
+def deciding_options(options: MetricOptions) -> dict[str, Any]:
+    """The options that decide a score, as JSON."""
+    values = ((name, getattr(options, name)) for name in _DECIDING)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values}
+
+
+def _about(file: CaptionFile) -> dict[str, Any]:
+    return {"path": str(Path(file.source).resolve()), "form": file.form, "sha256": file.sha256}
+
+
+def _digest_of_photos(photos: Mapping[str, Photo]) -> str:
+    """Over image ids and the bytes of their files, whatever the files are called."""
+    whole = hashlib.sha256()
+    for id in sorted(photos):
+        content = hashlib.sha256(read_photo(photos[id].path)).hexdigest()
+        whole.update(f"{id}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
+
+
+def _save_df(options: ScoreOptions, scored: Scored) -> None:
+    assert options.save_df is not None
+    corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
+    DocumentFrequency.counted(corpus, name=options.save_df.name.split(".")[0]).save(options.save_df)
+
+
+def _write_run(options: ScoreOptions, result: ScoreResult, command: Sequence[str]) -> None:
+    assert options.out is not None
+    scored = result.scored
+    writer = RunWriter(
+        options.out, kind="score", options=options, root=scored.root, command=command
+    )
+    with writer as run:
+        for id, caption in scored.candidates.items():
+            photo = scored.photos.get(id)
+            run.record(
+                {
+                    "image": id,
+                    "path": None if photo is None else photo.name,
+                    "caption": caption,
+                    "references": scored.references.get(id, []),
+                    "scores": {name: s.per_image[id] for name, s in scored.scores.items()},
+                }
+            )
+        run.metrics = {
+            "images": result.images,
+            "metrics": result.metrics,
+            "agreement": None if result.agreement is None else result.agreement.summary(),
+            "notes": scored.notes,
+            "inputs": inputs_of(scored),
+            "options": deciding_options(options),
+            "versions": versions(),
+        }

@@ -1,0 +1,279 @@
+"""Intervals of corpus figures by resampling images: any figure that is a function of sums.
+
+A mean is its sum over n; BLEU is a function of summed n-gram counts. So an image is one row of
+statistics, a resample is one row of how often each image was drawn, and all resamples of all
+figures are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
+
+from captune.statistics.shares import Interval, checked_level
+
+Floats = NDArray[np.float64]
+# sums over n images [m, k], n -> corpus values [m]
+OfSums = Callable[[Floats, int], Floats]
+Method = Literal["bca", "percentile"]
+
+RESAMPLES = 10_000
+AT_ONCE = 250_000  # images drawn at once: 2 MB of indices and as much of counts stay in the cache
+# figures that differ by no more than this, relative to their size, differ by rounding only
+ROUNDING = 1e-12
+
+
+def mean_of_sums(sums: Floats, n: int) -> Floats:
+    """[m, 1] sums over n images -> [m] means: the figure whose statistics are its own values."""
+    means: Floats = sums[:, 0] / n
+    return means
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """A corpus figure as a function of sums over images.
+
+    statistics: [n, k], a row an image; of_sums: as `mean_of_sums`, which is the default.
+    Raises ValueError for fewer than two images (one says nothing about the spread) or a NaN.
+    """
+
+    statistics: Floats
+    of_sums: OfSums = mean_of_sums
+
+    def __post_init__(self) -> None:
+        """Hold float64, checked."""
+        rows = np.asarray(self.statistics, dtype=np.float64)
+        if rows.ndim != 2 or len(rows) < 2 or not np.isfinite(rows).all():
+            raise ValueError(f"expected finite statistics of at least two images, got {rows.shape}")
+        object.__setattr__(self, "statistics", rows)
+
+    @classmethod
+    def mean(cls, values: ArrayLike) -> Sums:
+        """The mean of per-image values [n]."""
+        row: Floats = np.asarray(values, dtype=np.float64)
+        if row.ndim != 1:
+            raise ValueError(f"expected values in one row, got {row.shape}")
+        return cls(row[:, None])
+
+    @property
+    def images(self) -> int:
+        """How many rows there are."""
+        return len(self.statistics)
+
+    @property
+    def total(self) -> Floats:
+        """[k]."""
+        total: Floats = self.statistics.sum(axis=0)
+        return total
+
+    @property
+    def value(self) -> float:
+        """The figure over all images."""
+        return float(self.of(self.total[None], self.images)[0])
+
+    def of(self, sums: Floats, n: int) -> Floats:
+        """Values [m] of sums [m, k] over n images. Raises ValueError where one is no number."""
+        values: Floats = np.asarray(self.of_sums(sums, n), dtype=np.float64)
+        if values.shape != (len(sums),) or not np.isfinite(values).all():
+            raise ValueError(
+                f"expected {len(sums)} finite figures of resampled images, got {values}"
+            )
+        return values
+
+    def left_out(self) -> Floats:
+        """[n]: the figure without each image in turn."""
+        return self.of(self.total - self.statistics, self.images - 1)
+
+
+class PairedInterval(NamedTuple):
+    """Two figures of the same images and their difference, from the same resamples.
+
+    standard_error: of the difference, the standard deviation of the resampled differences.
+    """
+
+    first: Interval
+    second: Interval
+    difference: float
+    interval: Interval
+    standard_error: float
+
+
+def bootstrap(
+    statistics: ArrayLike,
+    of_sums: OfSums = mean_of_sums,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    method: Method = "bca",
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of a corpus figure, resampling images (Efron 1987).
+
+    statistics: [n, k] per-image sums; of_sums: sums [m, k] over n images, n -> values [m].
+    method: "bca" corrects for bias and skew, "percentile" is the plain quantile of the resampled
+    figures. The same seed gives the same interval on any machine, to rounding.
+    Raises ValueError for fewer than two images or anything that is not finite.
+    """
+    sample = Sums(np.asarray(statistics, dtype=np.float64), of_sums)
+    return bootstrap_each([sample], resamples=resamples, level=level, method=method, seed=seed)[0]
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    level: float = 0.95,
+    method: Method = "bca",
+    resamples: int = 5_000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of the mean of per-image values [n]; otherwise as `bootstrap`."""
+    sample = Sums.mean(values)
+    return bootstrap_each([sample], resamples=resamples, level=level, method=method, seed=seed)[0]
+
+
+def bootstrap_each(
+    figures: Sequence[Sums],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    method: Method = "bca",
+    seed: int = 0,
+) -> list[Interval]:
+    """As `bootstrap`, for several figures of the same images with the same resamples."""
+    tails = _tails(level)
+    drawn = _resampled(figures, resamples, seed)
+    return [
+        _interval(values, figure.value, figure.left_out, tails, method, _size(values))
+        for figure, values in zip(figures, drawn, strict=True)
+    ]
+
+
+def paired_bootstrap(
+    pairs: Sequence[tuple[Sums, Sums]],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    method: Method = "bca",
+    seed: int = 0,
+) -> list[PairedInterval]:
+    """Intervals of A, of B and of B - A for each pair (A, B), all from the same resamples.
+
+    Row i of every figure belongs to the same image. Raises ValueError as `bootstrap`.
+    """
+    tails = _tails(level)
+    drawn = _resampled([figure for pair in pairs for figure in pair], resamples, seed)
+    found = []
+    for (a, b), of_a, of_b in zip(pairs, drawn[::2], drawn[1::2], strict=True):
+        differences, difference = of_b - of_a, b.value - a.value
+        size = max(_size(of_a), _size(of_b))
+
+        def left_out(a: Sums = a, b: Sums = b) -> Floats:
+            return b.left_out() - a.left_out()
+
+        found.append(
+            PairedInterval(
+                _interval(of_a, a.value, a.left_out, tails, method, size),
+                _interval(of_b, b.value, b.left_out, tails, method, size),
+                difference,
+                _interval(differences, difference, left_out, tails, method, size),
+                float(differences.std(ddof=1)),
+            )
+        )
+    return found
+
+
+def columns(groups: Sequence[tuple[Sums, ...]]) -> tuple[list[Floats], list[slice]]:
+    """Statistics side by side, one matrix [n, K] a member of a group, and each group's columns.
+
+    Groups that share their arrays (BLEU-1 to BLEU-4) share their columns.
+    Raises ValueError where they do not have the same number of images.
+    """
+    if len({figure.images for group in groups for figure in group}) > 1:
+        raise ValueError("expected figures of the same images, got different numbers of them")
+    distinct = {_arrays(group): group for group in groups}
+    matrices = [
+        np.concatenate([figure.statistics for figure in member], axis=1)
+        for member in zip(*distinct.values(), strict=True)
+    ]
+    ends = np.cumsum([group[0].statistics.shape[1] for group in distinct.values()]).tolist()
+    places = dict(zip(distinct, map(slice, [0, *ends], ends), strict=False))
+    return matrices, [places[_arrays(group)] for group in groups]
+
+
+def _arrays(group: tuple[Sums, ...]) -> tuple[int, ...]:
+    return tuple(id(figure.statistics) for figure in group)
+
+
+def _resampled(figures: Sequence[Sums], resamples: int, seed: int) -> list[Floats]:
+    """[resamples] values a figure."""
+    if resamples < 2:
+        raise ValueError(f"{resamples} resamples: expected at least 2")
+    if not figures:
+        return []
+    (rows,), places = columns([(figure,) for figure in figures])
+    n = len(rows)
+    sums = np.concatenate([counts @ rows for counts in _drawn_counts(n, resamples, seed)])
+    return [figure.of(sums[:, place], n) for figure, place in zip(figures, places, strict=True)]
+
+
+def _drawn_counts(n: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each of n images is in each resample, in parts [m, n]."""
+    random = np.random.default_rng(seed)
+    at_once = max(1, AT_ONCE // n)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
+        drawn = random.integers(n, size=(rows, n))
+        drawn += n * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        yield counts.astype(np.float64)
+
+
+def _tails(level: float) -> Floats:
+    tail = (1 - checked_level(level)) / 2
+    return np.array([tail, 1 - tail])
+
+
+def _size(values: Floats) -> float:
+    return float(np.abs(values).max())
+
+
+def _interval(
+    values: Floats,
+    observed: float,
+    left_out: Callable[[], Floats],
+    tails: Floats,
+    method: Method,
+    size: float,
+) -> Interval:
+    """values: resampled figures; left_out: the jackknife, asked for by BCa only; size: of the
+    figures that `values` were made from, which says what is rounding."""
+    if np.ptp(values) <= ROUNDING * size:
+        return Interval(observed, observed)
+    values = np.sort(values)
+    if method == "bca":
+        tails = _bias_corrected(tails, values, observed, left_out(), ROUNDING * size)
+    low, high = np.quantile(values, tails)
+    return Interval(float(low), float(high))
+
+
+def _bias_corrected(
+    tails: Floats, values: Floats, observed: float, left_out: Floats, rounding: float
+) -> Floats:
+    """The quantiles that BCa reads instead of `tails`; values sorted."""
+    # a resampled figure that equals the observed one counts half on either side
+    below = np.searchsorted(values, observed - rounding, "left")
+    upto = np.searchsorted(values, observed + rounding, "right")
+    share = (below + upto) / (2 * values.size)
+    bias = ndtri(np.clip(share, 0.5 / values.size, 1 - 0.5 / values.size))
+    influence = left_out.mean() - left_out
+    spread = (influence**2).sum() ** 1.5
+    acceleration = (influence**3).sum() / (6 * spread) if spread > 0 else 0.0
+    shifted = bias + ndtri(tails)
+    # beyond its pole the formula would turn round; up to it the quantile grows to the last one
+    scale = np.maximum(1 - acceleration * shifted, 1e-9)
+    corrected: Floats = ndtr(bias + shifted / scale)
+    return corrected

@@ -1,0 +1,193 @@
+"""`captune compare` as a user runs it, on captions of our own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captune.cli import main
+from captune.runs import read_run
+
+ANIMALS, PLACES = ("cat", "dog", "cow", "horse", "bird"), ("mat", "sofa", "field", "stone road")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Forty images: A has one caption of three wrong, B one of six."""
+    chance = random.Random(0)
+    images = {
+        f"{i:03d}": (ANIMALS[i % 5], PLACES[i // 5 % 4], ("black", "white")[i // 20])
+        for i in range(40)
+    }
+    references = {
+        id: [f"a {colour} {animal} on a {place}", f"one {animal}, {colour}, sits on the {place}"]
+        for id, (animal, place, colour) in images.items()
+    }
+
+    def captions(wrong: int) -> dict[str, str]:
+        return {
+            id: "a photo of something" if chance.randrange(wrong) == 0 else f"a {c} {a} on the {p}"
+            for id, (a, p, c) in images.items()
+        }
+
+    content = {"a": captions(3), "b": captions(6), "references": references}
+    content["part"] = {id: content["a"][id] for id in list(images)[:30]}
+    found = {}
+    for name, value in content.items():
+        found[name] = tmp_path / f"{name}.json"
+        found[name].write_text(json.dumps(value))
+    return found
+
+
+def compare(files: dict[str, Path], a: str, b: str, *more: str) -> list[str]:
+    words = ["compare", str(files[a]), str(files[b]), "--references", str(files["references"])]
+    return [*words, "--resamples", "500", *more]
+
+
+def test_a_person_reads_table_images_and_verdicts(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(compare(files, "a", "b")) == 0
+    out = capsys.readouterr().out
+    assert "40 images" in out
+    for title in ("BLEU-4", "ROUGE-L", "CIDEr-D"):
+        assert title in out
+    assert "B is furthest ahead of A in CIDEr-D" in out
+    assert "a photo of something" in out
+    assert "[low, high]: 95 %" in out
+    assert "with 40 images" in out
+    # a number and its interval stand in one piece
+    assert any("CIDEr-D" in line and line.count("[") == 3 for line in out.splitlines())
+
+
+def test_json_is_one_object_with_everything(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(compare(files, "a", "b", "--json", "--top", "2", "--metrics", "cider,bleu")) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert (found["command"], found["run"], found["images"]) == ("compare", None, 40)
+    assert found["skipped"] == []
+    assert list(found["metrics"]) == ["cider", "bleu_1", "bleu_2", "bleu_3", "bleu_4"]
+    cider = found["metrics"]["cider"]
+    assert cider["difference"] == cider["b"]["corpus"] - cider["a"]["corpus"]
+    assert cider["interval"][0] < cider["difference"] < cider["interval"][1]
+    assert sum(cider["images"].values()) == 40
+    assert set(found["verdicts"]) == set(found["metrics"])
+    ahead = found["differences"]["cider"]["b_better"]
+    assert len(ahead) == 2
+    assert ahead[0]["difference"] >= ahead[1]["difference"] > 0
+    assert ahead[0]["a"]["caption"] == "a photo of something"
+    assert len(ahead[0]["references"]) == 2
+    assert captured.err == ""
+
+
+def test_run_folder_csv_and_figures(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, table = tmp_path / "run", tmp_path / "both.csv"
+    words = compare(files, "a", "b", "--out", str(out), "--csv", str(table), "--json")
+    words += ["--metrics", "cider,bleu_4,rouge_l"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    run = read_run(out)
+    assert run.kind == "compare"
+    records = list(run.records())
+    assert [record["image"] for record in records] == [f"{i:03d}" for i in range(40)]
+    assert set(records[0]) == {"image", "path", "references", "a", "b"}
+    assert run.metrics["metrics"] == found["metrics"]
+    assert run.metrics["inputs"]["a"]["candidates"]["sha256"]
+    assert run.metrics["recipes"]["cider"]["sigma"] == 6.0
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 40
+    assert float(rows[3]["cider_b"]) == records[3]["b"]["scores"]["cider"]
+    mean = sum(float(row["rouge_l_a"]) for row in rows) / 40
+    assert mean == pytest.approx(found["metrics"]["rouge_l"]["a"]["corpus"])
+    figures = {path.name for path in (out / "plots").iterdir()}
+    assert {"differences.png", "images-cider.png", "images-bleu_4.png"} <= figures
+
+
+def test_the_same_file_twice(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(compare(files, "a", "a", "--metrics", "cider")) == 0
+    out = capsys.readouterr().out
+    assert "A and B are the same file (40 images)" in out
+    assert "furthest ahead" not in out
+
+
+def test_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {name: tmp_path / f"{name}.json" for name in ("a", "b", "references")}
+    for name, content in (("a", "a cat"), ("b", "a dog"), ("references", ["a cat", "one cat"])):
+        files[name].write_text(json.dumps({"1": content}))
+    words = compare(files, "a", "b", "--metrics", "rouge_l", "--out", str(tmp_path / "run"))
+    assert main(words) == 0
+    assert "on one image, which says nothing about others" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "plots" / "differences.png").exists()
+
+
+def test_missing_images_are_an_error_unless_allowed(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(compare(files, "a", "part")) == 2
+    assert "10 images" in capsys.readouterr().err
+    assert main(compare(files, "a", "part", "--allow-missing", "--json")) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["images"] == 40
+    assert found["metrics"]["cider"]["images"]["b_better"] == 0
+    assert any("empty caption" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--top", "-1"], "--top -1"),
+        (["--metrics", "spice"], "spice"),
+        (["--out", "{folder}"], "not a run"),
+        (["--csv", "{folder}"], "is a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str], more: list[str], words: str
+) -> None:
+    more = [word.replace("{folder}", str(files["a"].parent)) for word in more]
+    assert main(compare(files, "a", "b", *more)) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_text_metrics_load_no_model_library(files: dict[str, Path]) -> None:
+    words = compare(files, "a", "b", "--json")
+    code = (
+        "import sys; from captune.cli import main; status = main(sys.argv[1:]);"
+        "print([name for name in ('torch', 'transformers', 'scipy.stats', 'matplotlib', 'rich')"
+        " if name in sys.modules], file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.needs("shared")
+def test_two_human_captions_of_real_photos_are_not_told_apart(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((shared / "data/metrics/coco_val2017_references.json").read_text())
+    captions: dict[str, list[str]] = {}
+    for annotation in content["annotations"]:
+        captions.setdefault(str(annotation["image_id"]), []).append(annotation["caption"])
+    chosen = dict(list(captions.items())[:400])
+    files = {name: tmp_path / f"{name}.json" for name in ("a", "b", "references")}
+    files["a"].write_text(json.dumps({id: several[0] for id, several in chosen.items()}))
+    files["b"].write_text(json.dumps({id: several[1] for id, several in chosen.items()}))
+    files["references"].write_text(json.dumps({id: s[2:] for id, s in chosen.items()}))
+    assert main(compare(files, "a", "b", "--json", "--metrics", "cider,rouge_l,bleu_4")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {metric["finding"] for metric in found["metrics"].values()} <= {"unseen", "unsettled"}

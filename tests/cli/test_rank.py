@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.score_runs import photo_folder, write_run
+
+from captune.cli import main
+from captune.runs import check_run_folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    names = {f"i{n}": f"i{n}.jpg" for n in range(6)}
+    root = photo_folder(tmp_path / "photos", *names.values())
+    scores = {f"i{n}": {"cider": n / 4, "clipscore": 1 - n / 20} for n in range(6)}
+    captions = {"i5": "a [bold]dog[/bold] \x1b[31m"}
+    return write_run(tmp_path / "run", scores, root=root, paths=names, captions=captions)
+
+
+def test_the_terminal_shows_both_ends(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(run), "--by", "cider", "--top", "2"]) == 0
+    out = capsys.readouterr().out
+    best, worst = out.split("worst")
+    assert best.index("1.250") < best.index("1.000")
+    assert "a [bold]dog[/bold] \\x1b[31m" in best
+    assert worst.index("0.000") < worst.index("0.250")
+    assert "CIDER[ptb]: 0.500 over 6 images (95 % 0.250 to 0.750)" in out
+    for ending in ("html", "png", "svg", "csv"):
+        assert str(run / f"rank-cider.{ending}") in out
+        assert (run / f"rank-cider.{ending}").stat().st_size > 100
+
+
+def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos/i0.jpg").write_text("no photo")
+    out = tmp_path / "gallery"
+    words = ["rank", str(run), "--by", "clipscore", "--top", "2", "--out", str(out), "--json"]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    result = json.loads(captured.out)
+    assert (result["command"], result["run"], result["images"]) == ("rank", str(run), 6)
+    assert result["by"] == "clipscore"
+    assert (result["corpus"], result["interval"]) == (0.5, [0.25, 0.75])
+    assert result["skipped"] == [{"path": "i0.jpg", "reason": "not an image: text"}]
+    assert [(pair["rank"], pair["image"]) for pair in result["best"]] == [(1, "i0"), (2, "i1")]
+    assert [(pair["rank"], pair["image"]) for pair in result["worst"]] == [(6, "i5"), (5, "i4")]
+    assert result["best"][0]["scores"] == {"cider": 0.0, "clipscore": 1.0}
+    assert set(result["written"]) == {"page", "figure", "svg", "table"}
+    assert all(Path(path).parent == out for path in result["written"].values())
+    with (out / "rank-clipscore.csv").open() as file:
+        assert [row["rank"] for row in csv.DictReader(file)] == list("123456")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--by", "bleu_4"], "has no scores by bleu_4, only by cider, clipscore"),
+        (["--top", "0"], "top 0: must be 1 or more"),
+        (["--top", "x"], "x"),
+        (["--photos", "nowhere"], "does not exist"),
+        (["--out", "{run}/run.json"], "run.json"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    run: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rank", str(run), *(word.format(run=run) for word in words)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert told in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not list(run.glob("rank-*"))
+
+
+def test_a_folder_that_is_no_score_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_run(tmp_path / "other", {"a": {"cider": 1.0}}, kind="classify")
+    for folder, told in ((other, "run of captune classify"), (tmp_path / "no", "not a finished")):
+        assert main(["rank", str(folder), "--json"]) == 2
+        captured = capsys.readouterr()
+        assert told in captured.err
+        assert told in json.loads(captured.out)["error"]
+
+
+def test_a_new_score_takes_an_old_gallery_away(run: Path) -> None:
+    assert main(["rank", str(run), "--json"]) == 0
+    (run / "rank.txt").write_text("the user's own")
+    write_run(run, {"a": {"cider": 1.0}})
+    assert [path.name for path in run.glob("rank*")] == ["rank.txt"]
+    # a gallery is no reason to refuse a folder whose run was not finished
+    (run / "rank.txt").unlink()
+    (run / "run.json").unlink()
+    (run / "rank-cider.html").write_text("")
+    check_run_folder(run)
+
+
+def test_ranking_imports_no_torch(run: Path) -> None:
+    code = (
+        "import sys; from captune.cli import main; "
+        f"status = main(['rank', {str(run)!r}, '--json']); "
+        "sys.exit(status or ('torch' in sys.modules) or ('transformers' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.needs("shared")
+def test_a_real_score_run_is_ranked(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((shared / "data/coco-mini/captions_val.json").read_text())
+    captions: dict[str, list[str]] = {}
+    for annotation in content["annotations"]:
+        captions.setdefault(str(annotation["image_id"]), []).append(annotation["caption"])
+    for name, part in (("cand", slice(0, 1)), ("refs", slice(1, None))):
+        rows = {image: texts[part] for image, texts in captions.items()}
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    out = tmp_path / "run"
+    photos = str(shared / "data/coco-mini/images")
+    words = ["score", str(tmp_path / "cand.json"), "--references", str(tmp_path / "refs.json")]
+    assert main([*words, "--metrics", "bleu,cider", "--out", str(out), "--no-interval"]) == 0
+    capsys.readouterr()
+    assert main(["rank", str(out), "--top", "3", "--photos", photos, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["images"] == 79
+    assert result["skipped"] == []
+    scores = [pair["score"] for pair in (*result["best"], *reversed(result["worst"]))]
+    assert scores == sorted(scores, reverse=True)
+    assert (out / "rank-cider.html").read_text().count("data:image/jpeg") == 6

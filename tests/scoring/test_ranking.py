@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.score_runs import photo_folder, write_run
+
+from captune.errors import UserError
+from captune.options import RankOptions
+from captune.runs import Run
+from captune.scoring.ranking import Distribution, Pair, Ranking, Standing, rank_run, write_table
+
+
+def rank(folder: Path, by: str = "cider", **options: Any) -> Ranking:
+    return rank_run(RankOptions(run=folder, by=by, **options))
+
+
+def images(pairs: list[Pair]) -> list[str]:
+    return [pair.image for pair in pairs]
+
+
+def ranking_of(values: list[float], top: int) -> Ranking:
+    order = sorted(enumerate(values), key=lambda item: -item[1])
+    pairs = [
+        Pair(rank, str(index), None, "", (), {"cider": value})
+        for rank, (index, value) in enumerate(order, 1)
+    ]
+    run = Run(Path("run"), {}, {})
+    return Ranking(run, "cider", {"cider": {"name": "CIDEr-D[ptb]"}}, pairs, top, None)
+
+
+def test_best_first_and_equal_scores_by_image_id(tmp_path: Path) -> None:
+    scores = {"c": 1.0, "b": 2.0, "e": 1.0, "a": 1.0, "d": 0.5}
+    run = write_run(tmp_path / "run", {image: {"cider": s} for image, s in scores.items()})
+    ranking = rank(run, top=2)
+    assert images(ranking.pairs) == ["b", "a", "c", "e", "d"]
+    assert [pair.rank for pair in ranking.pairs] == [1, 2, 3, 4, 5]
+    assert images(ranking.best) == ["b", "a"]
+    assert images(ranking.worst) == ["d", "e"]
+    assert ranking.label("cider") == "CIDER"
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=12), st.integers(1, 15))
+def test_no_pair_is_shown_twice(values: list[float], top: int) -> None:
+    ranking = ranking_of(values, top)
+    best, worst = images(ranking.best), images(ranking.worst)
+    if len(values) == 1:
+        assert best == worst == ["0"]
+        return
+    assert not set(best) & set(worst)
+    assert max(len(best), len(worst)) <= top
+    assert len(best) + len(worst) == min(2 * top, len(values))
+    scores = [ranking.score(pair) for pair in (*ranking.best, *reversed(ranking.worst))]
+    assert scores == sorted(scores, reverse=True)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=12))
+def test_standings_count_who_is_above_and_below(values: list[float]) -> None:
+    distribution = Distribution("cider", values)
+    for value in values:
+        standing = distribution.standing(value)
+        above = sum(other > value for other in values)
+        below = sum(other < value for other in values)
+        equal = len(values) - above - below
+        assert standing == Standing(above + 1, len(values) - below, len(values))
+        assert standing.sharing == equal
+        if len(values) > 1:
+            assert standing.beaten == pytest.approx((below + (equal - 1) / 2) / (len(values) - 1))
+
+
+def test_ties_that_cut_an_end_are_told() -> None:
+    ranking = ranking_of([3.0, *[0.0] * 6, 1.0], top=3)
+    assert ranking.tie(ranking.best) == (0.0, 6, 1)
+    assert ranking.tie(ranking.worst) == (0.0, 6, 3)
+    best, worst = ranking.remarks()
+    assert best.endswith("1 of the best shown is an arbitrary choice among them")
+    assert "6 of 8 images share the score 0.000" in worst
+    assert worst.endswith("the 3 worst shown are an arbitrary choice among them")
+    # all that share the last score are shown: nothing was chosen
+    assert ranking_of([3.0, 2.0, 2.0, 1.0, 1.0, 0.0], top=3).remarks() == []
+
+
+def test_all_equal_is_no_ranking() -> None:
+    (remark,) = ranking_of([1.0] * 5, top=2).remarks()
+    assert remark.startswith("all 5 images have the same score")
+    assert ranking_of([1.0], top=2).remarks() == []
+
+
+def test_smoothed_bleu_of_zero_is_a_tie(tmp_path: Path) -> None:
+    values = [0.4, 1.1e-4, 9e-5, 2e-4, 0.3]
+    run = write_run(tmp_path / "run", {str(i): {"bleu_4": v} for i, v in enumerate(values)})
+    ranking = rank(run, "bleu_4", top=1)
+    assert ranking.standing(ranking.pairs[-1], "bleu_4") == Standing(3, 5, 5)
+    _, remark = ranking.remarks()  # the first says that there are no photos
+    assert "3 of 5 images share the score 0.000 (smoothing alone tells them apart)" in remark
+
+
+def test_median() -> None:
+    assert Distribution("cider", [3, 1, 2]).median == 2
+    assert Distribution("cider", [4, 1, 2, 3]).median == 2.5
+
+
+def test_at_most_one_bleu_is_quoted(tmp_path: Path) -> None:
+    names = ("bleu_1", "bleu_2", "bleu_4", "cider", "rouge_l")
+    run = write_run(tmp_path / "run", {"a": dict.fromkeys(names, 1.0)})
+    assert rank(run, "cider").quoted == ["bleu_4", "rouge_l"]
+    assert rank(run, "bleu_1").quoted == ["cider", "rouge_l"]
+
+
+def test_the_table_has_every_image_and_every_digit(tmp_path: Path) -> None:
+    scores = {"a": {"cider": 1 / 3, "bleu_4": 0.1}, "b": {"cider": 2 / 3, "bleu_4": None}}
+    captions = {"a": 'a "quoted",\n=1+1 caption', "b": "half \ud83d of a sign"}
+    run = write_run(tmp_path / "run", scores, captions=captions, paths={"a": "x/a.jpg"})
+    write_table(rank(run, top=1), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["rank", "image", "path", "caption", "score", "cider", "bleu_4"]
+    assert [row["image"] for row in rows] == ["b", "a"]
+    assert float(rows[1]["score"]) == 1 / 3 == float(rows[1]["cider"])
+    assert rows[0]["bleu_4"] == ""
+    assert rows[1]["caption"] == captions["a"]
+    assert rows[0]["caption"] == "half \\ud83d of a sign"
+    assert rows[1]["path"] == "x/a.jpg"
+
+
+def test_images_without_a_score_have_no_rank(tmp_path: Path) -> None:
+    scores = {"a": {"cider": 1.0}, "b": {"cider": None}, "c": {"cider": float("nan")}, "d": {}}
+    ranking = rank(write_run(tmp_path / "run", scores))
+    assert images(ranking.pairs) == ["a"]
+    assert [item.path for item in ranking.skipped] == ["b", "c", "d"]
+    assert "3 images have no score by cider and no rank" in ranking.notes
+
+
+@pytest.mark.parametrize("by", ["CIDEr", " cider ", "CIDER"])
+def test_the_metric_may_be_written_in_any_case(tmp_path: Path, by: str) -> None:
+    assert rank(write_run(tmp_path / "run", {"a": {"cider": 1.0}}), by).by == "cider"
+
+
+def test_a_metric_that_the_run_lacks_is_named_with_the_way_to_it(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0, "bleu_4": 0.1}})
+    with pytest.raises(UserError) as refusal:
+        rank(run, "clipscore")
+    told = str(refusal.value)
+    assert "no scores by clipscore, only by cider, bleu_4" in told
+    assert "captune score 'my captions.json' --references refs.json" in told
+    assert f"--metrics cider,bleu_4,clipscore --photos DIR --out {run}" in told
+
+
+def test_only_score_runs_are_ranked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run of captune classify"):
+        rank(write_run(tmp_path / "run", {"a": {"cider": 1.0}}, kind="classify"))
+    with pytest.raises(UserError, match="not a finished run"):
+        rank(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{", "[]", "3", '{"image": "b"}', '{"image": "b", "caption": "", "scores": [1]}'),
+        '{"image": "b", "caption": ["a", "b"], "scores": {"cider": 1}}',
+        '{"image": "b", "caption": "", "references": [1], "scores": {"cider": 1}}',
+    ],
+)
+def test_damaged_records_are_one_sentence(tmp_path: Path, line: str) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
+    with (run / "records.jsonl").open("a") as records:
+        records.write(line + "\n")
+    with pytest.raises(UserError, match=r"line 2 of records\.jsonl cannot be read"):
+        rank(run)
+    (run / "records.jsonl").unlink()
+    with pytest.raises(UserError, match=r"records\.jsonl cannot be read"):
+        rank(run)
+
+
+def test_a_run_without_metrics_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
+    for content in ({}, {"metrics": {}}, []):
+        (run / "metrics.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="names no metric"):
+            rank(run)
+
+
+def test_no_image_with_a_score_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of its 1 images"):
+        rank(write_run(tmp_path / "run", {"a": {"cider": None}}))
+
+
+def test_photos_come_from_the_run_or_from_the_folder_that_is_named(tmp_path: Path) -> None:
+    here = photo_folder(tmp_path / "here", "sub/139.jpg")
+    moved = photo_folder(tmp_path / "moved", "000000000139.jpg")
+    run = write_run(tmp_path / "run", {"139": {"cider": 1.0}})
+    bare = rank(run)
+    assert bare.root is None
+    assert "--photos DIR shows them" in bare.notes[0]
+    found = rank(run, photos=moved)
+    assert found.root == moved
+    assert found.pairs[0].path == "000000000139.jpg"
+    run = write_run(
+        tmp_path / "b", {"139": {"cider": 1.0}}, root=here, paths={"139": "sub/139.jpg"}
+    )
+    assert rank(run).root == here
+    (here / "sub/139.jpg").unlink()
+    (here / "sub").rmdir()
+    here.rmdir()
+    gone = rank(run)
+    assert gone.root is None
+    assert f"no longer in {here}" in gone.notes[0]
+    photo_folder(moved / "deep", "139.jpg")
+    assert rank(run, photos=moved / "deep").pairs[0].path == "139.jpg"
+
+
+def test_a_photo_that_could_be_several_is_none(tmp_path: Path) -> None:
+    folder = photo_folder(tmp_path / "p", "x/a.jpg", "y/a.jpg", "b.jpg")
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}, "b": {"cider": 0.5}})
+    ranking = rank(run, photos=folder)
+    assert [pair.path for pair in ranking.pairs] == [None, "b.jpg"]
+    assert f"1 of 2 images have no photo in {folder}: a" in ranking.notes
+
+
+def test_photos_of_something_else_are_refused(tmp_path: Path) -> None:
+    folder = photo_folder(tmp_path / "p", "z.jpg")
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
+    with pytest.raises(UserError, match=r"none of its 1 photos is one of the run's 1 images"):
+        rank(run, photos=folder)
+    with pytest.raises(UserError, match="does not exist"):
+        rank(run, photos=tmp_path / "nothing")

@@ -1,0 +1,138 @@
+"""The gallery as a figure: nothing clipped, nothing overlapping, whatever the captions."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from captune.plots import PairPanel, pairs_figure
+from captune.plots.canvas import GREEN, ORANGE, house_style
+from captune.plots.pairs import _columns
+
+HOSTILE = [
+    "猫 🐱",
+    "$x_1^2$ \\frac",
+    "tab\tand\nline",
+    "\udcff\x00",
+    "عربى",
+    "",
+    "x" * 3000,
+    "so " * 900,
+]
+
+
+def photo(width: int = 320, height: int = 240) -> Image.Image:
+    shade = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
+    return Image.fromarray(shade.astype(np.uint8))
+
+
+def panels(count: int, **what: object) -> list[PairPanel]:
+    given: dict[str, object] = {
+        "score": "1.234",
+        "place": "5 of 5,000",
+        "photo": photo(),
+        "others": ["CLIPScore 0.712", "BLEU-4 0.000"],
+        **what,
+    }
+    return [PairPanel(HOSTILE[i % len(HOSTILE)], **given) for i in range(count)]  # type: ignore[arg-type]
+
+
+def texts_of(figure: Figure) -> list[Text]:
+    with house_style():
+        figure.canvas.draw()
+        shown = [text for text in figure.findobj(Text) if text.get_text().strip()]
+        return [text for text in shown if text.get_window_extent().width > 0]
+
+
+def words_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in texts_of(figure)]
+
+
+def assert_tidy(figure: Figure) -> None:
+    """All words inside the paper, none on others, none on a picture (but those in its place)."""
+    width, height = figure.canvas.get_width_height()
+    boxes = [(text, text.get_window_extent()) for text in texts_of(figure)]
+    assert boxes
+    for text, box in boxes:
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= width, text
+        assert box.y1 <= height, text
+    for (one, a), (two, b) in combinations(boxes, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        down = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across <= 2 or down <= 4, f"{one.get_text()!r} on {two.get_text()!r}"
+    for axes in figure.axes:
+        picture = axes.get_window_extent()
+        for text, box in boxes:
+            if text.axes is axes:
+                continue
+            across = min(picture.x1, box.x1) - max(picture.x0, box.x0)
+            down = min(picture.y1, box.y1) - max(picture.y0, box.y0)
+            assert across <= 2 or down <= 4, f"{text.get_text()!r} on a picture"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("pictures", [True, False])
+def test_figures_are_tidy(count: int, pictures: bool) -> None:
+    figure = pairs_figure(
+        panels(count, references=["a reference", "long " * 200]),
+        panels(count, photo=None, missing="truncated JPEG, and " * 20),
+        "CIDEr-D: best and worst of 5,000 " + "long title " * 20,
+        "CIDEr-D[ptb, df=corpus of 5000]: 0.886",
+        remarks=("", "an arbitrary choice among 1,240 images with 0.000 " + "x" * 200),
+        pictures=pictures,
+    )
+    assert_tidy(figure)
+    assert len(figure.axes) == (2 * count if pictures else 0)
+
+
+def test_best_stand_above_worst() -> None:
+    best = [PairPanel("a dog", "2.000", "1 of 9", photo())]
+    worst = [PairPanel("a cat", "0.100", "9 of 9", photo(90, 300))]
+    figure = pairs_figure(best, worst, "title", "subtitle", remarks=("", "one of 3"))
+    assert_tidy(figure)
+    tops = {text.get_text(): text.get_window_extent().y1 for text in texts_of(figure)}
+    order = ["title", "subtitle", "best", "a dog", "worst", "a cat"]
+    assert sorted(order, key=lambda word: -tops[word]) == order
+    assert "one of 3" in tops
+    colours = {text.get_text(): text.get_color() for text in texts_of(figure)}
+    markers = [text.get_color() for text in texts_of(figure) if text.get_text() == "■"]
+    assert markers == [GREEN, ORANGE]
+    assert colours["2.000"] == colours["0.100"]
+
+
+def test_one_pair_is_neither_best_nor_worst() -> None:
+    words = words_of(pairs_figure([PairPanel("a dog", "2.000", photo=photo())], []))
+    assert "the only pair" in words
+    assert not {"best", "worst"} & set(words)
+
+
+def test_references_stand_beside_a_picture_that_has_the_row() -> None:
+    alone = [PairPanel("a dog", "2", photo=photo(), references=["my dog", "his dog"])]
+    assert {"references", "– my dog", "– his dog"} <= set(words_of(pairs_figure(alone, [])))
+    assert "references" not in words_of(pairs_figure(alone * 2, []))
+    many = [PairPanel("a dog", "2", photo=photo(), references=["dog " * 40] * 50)]
+    assert_tidy(pairs_figure(many, many))
+
+
+def test_a_missing_photo_says_why() -> None:
+    figure = pairs_figure([PairPanel("a dog", "2", missing="truncated JPEG")] * 2, [])
+    assert words_of(figure).count("truncated JPEG") == 2
+
+
+@pytest.mark.parametrize(
+    ("pairs", "columns"), [(1, 1), (4, 4), (5, 5), (6, 3), (7, 4), (8, 4), (9, 3), (10, 5), (20, 5)]
+)
+def test_rows_are_as_even_as_can_be(pairs: int, columns: int) -> None:
+    assert _columns(pairs) == columns
+
+
+def test_nothing_to_draw_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one pair"):
+        pairs_figure([], [])
