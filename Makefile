@@ -11,7 +11,7 @@ help:
 	@echo "make demo   set up, recognise real photos, leave a page of pictures"
 	@echo "make test   set up, lint, run the whole test suite"
 	@echo "make lint   lint, format check, types, and the import rule between rooms"
-	@echo "make bench  captune and its peers side by side (about 15 minutes)"
+	@echo "make bench  captune and its peers side by side (about 25 minutes)"
 
 # The stamp is newer than what the environment was made from: a second run installs nothing.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -38,6 +38,7 @@ test: setup lint
 bench: setup
 	$(BIN)/python benchmarks/classify.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/metrics.py
 
 clean:
 	rm -rf $(VENV) demo-report

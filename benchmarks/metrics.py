@@ -1,6 +1,6 @@
 """Caption metrics: captune and its peers on the same captions, in one run.
 
-    python benchmarks/metrics.py            about 6 minutes on 2 cores
+    python benchmarks/metrics.py            about 8 minutes on 2 cores
     python benchmarks/metrics.py --quick    about a minute and a half
 
 COCO val2017 (5,000 images, the first caption of each against the others) where the shared data is,
@@ -273,12 +273,18 @@ def show(result: dict[str, Any]) -> None:
     for name, values in result["processes_s"].items():
         print(f"| the whole process, all of them | {name} | {spread(values)} | |")
     print()
-    for name, found in result["differences"].items():
-        largest = ", ".join(f"{metric} {value:.1e}" for metric, value in found.items())
+    for name, scores in result["differences"].items():
+        largest = ", ".join(f"{metric} {value:.1e}" for metric, value in scores.items())
         print(f"Largest difference of an image's score, captune and {name}: {largest}.")
     for line in result["left_out"]:
         print(f"Left out: {line}.")
-    print("torchmetrics: the corpus figure only; its ROUGE-L is Google's. It has no CIDEr.")
+    found = {name for contenders in result["tasks"].values() for name in contenders}
+    if "torchmetrics" in found:
+        print("torchmetrics: the corpus figure only; its ROUGE-L is Google's. It has no CIDEr.")
+    if "aac-metrics" in found:
+        print(
+            "aac-metrics splits ROUGE-L's words at any white space, coco-caption at single spaces."
+        )
     show_limit(result)
     show_growth(result["growth"])
     show_reward(result["reward"])

@@ -18,7 +18,7 @@ def test_coco_is_scored_as_the_reference_does(coco: Coco) -> None:
         assert coco.largest_difference(f"BLEU-{n}", scores.per_image) < 1e-12
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(pairs=IMAGES)
 def test_random_captions_are_scored_as_pycocoevalcap_does(pairs: Pairs) -> None:
     bleu = pytest.importorskip("pycocoevalcap.bleu.bleu")

@@ -29,7 +29,7 @@ def test_coco_is_scored_as_the_reference_does(coco: Coco) -> None:
     assert scores.notes == ()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(pairs=IMAGES)
 def test_random_captions_are_scored_as_pycocoevalcap_does(pairs: Pairs) -> None:
     theirs = pytest.importorskip("pycocoevalcap.cider.cider")
@@ -43,7 +43,7 @@ def test_random_captions_are_scored_as_pycocoevalcap_does(pairs: Pairs) -> None:
     assert closest(scores.per_image, images) < 1e-9
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(pairs=IMAGES)
 def test_the_definition_is_followed_with_any_frequencies(pairs: Pairs) -> None:
     corpus = corpus_of(pairs)

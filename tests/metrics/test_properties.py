@@ -49,7 +49,7 @@ def maximum(name: str, words: int) -> float:
     return 10 * min(words, 4) / 4
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(pairs=IMAGES)
 def test_a_score_lies_between_nothing_and_its_maximum(pairs: Pairs) -> None:
     for name, scores in all_scores(corpus_of(pairs)).items():
@@ -60,7 +60,7 @@ def test_a_score_lies_between_nothing_and_its_maximum(pairs: Pairs) -> None:
         assert list(scores.per_image) == [str(i) for i in range(len(pairs))]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(caption=TOKENISED, others=IMAGES)
 def test_a_candidate_equal_to_its_only_reference_has_the_maximum(
     caption: str, others: Pairs

@@ -13,7 +13,7 @@ from captune.metrics.cider import CiderD, cider, cider_of
 from captune.metrics.frequency import DocumentFrequency
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(pairs=IMAGES)
 def test_the_reward_is_the_score_with_the_same_table(pairs: Pairs) -> None:
     candidates, references = split(pairs)

@@ -18,7 +18,7 @@ def test_coco_is_scored_as_the_reference_does(coco: Coco) -> None:
 
 # 0: more words than there are characters, so that lists of numbers are compared
 @pytest.mark.parametrize("characters", [rouge._CHARACTERS, 0])
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(pairs=IMAGES)
 def test_random_captions_are_scored_as_pycocoevalcap_does(characters: int, pairs: Pairs) -> None:
     theirs = pytest.importorskip("pycocoevalcap.rouge.rouge")

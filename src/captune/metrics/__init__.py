@@ -1,37 +1,42 @@
 """Caption metrics without Java: exact, fast, and each result names its recipe.
 
-The public names are loaded when first used, so `import captune.metrics` is instant. The metrics
-themselves stand in the module of their name, each with a twin (`..._of`) that takes a `Corpus`:
+    from captune.metrics import cider
+    scores = cider({"a.jpg": "a dog"}, {"a.jpg": ["a dog runs", "a brown dog"]}, df=table)
 
-    from captune.metrics.cider import cider
-    scores = cider({"a.jpg": "a dog"}, {"a.jpg": ["a dog runs", "a brown dog"]})
+Each metric is a function (candidates, references) -> Scores, with a twin (`..._of`) that takes a
+`Corpus`, so that several share the tokenised captions. Nothing here loads torch until a CLIPScore
+is computed.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# Some functions have the name of their module. All are imported here, at once, so that the name
+# means the function whatever was imported before; `from captune.metrics.cider import ...` works too.
+from captune.metrics.bleu import bleu, bleu_of
+from captune.metrics.cider import CiderD, cider, cider_of, cider_original, cider_original_of
+from captune.metrics.clipscore import clipscore, clipscore_hw3, ref_clipscore
+from captune.metrics.corpus import Corpus
+from captune.metrics.frequency import DocumentFrequency
+from captune.metrics.meteor import meteor, meteor_of
+from captune.metrics.rouge import rouge_l, rouge_l_of
+from captune.metrics.scores import Candidates, References, Scores
 
-if TYPE_CHECKING:
-    from captune.metrics.cider import CiderD
-    from captune.metrics.corpus import Corpus
-    from captune.metrics.frequency import DocumentFrequency
-    from captune.metrics.scores import Scores
-
-# no name of a module here: `captune.metrics.cider` is the module, whatever was imported before
-_HOMES = {
-    "CiderD": "captune.metrics.cider",
-    "Corpus": "captune.metrics.corpus",
-    "DocumentFrequency": "captune.metrics.frequency",
-    "Scores": "captune.metrics.scores",
-}
-
-__all__ = ["CiderD", "Corpus", "DocumentFrequency", "Scores"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'captune.metrics' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__ = [
+    "Candidates",
+    "CiderD",
+    "Corpus",
+    "DocumentFrequency",
+    "References",
+    "Scores",
+    "bleu",
+    "bleu_of",
+    "cider",
+    "cider_of",
+    "cider_original",
+    "cider_original_of",
+    "clipscore",
+    "clipscore_hw3",
+    "meteor",
+    "meteor_of",
+    "ref_clipscore",
+    "rouge_l",
+    "rouge_l_of",
+]

@@ -142,7 +142,11 @@ class _Parser:
                 after = tree.get((at, letter))
                 if after is None:
                     after = tree[at, letter] = graph.node()
-                    cases = (letter,) if exact or (opening and not place) else (letter.lower(), letter.upper())
+                    cases = (
+                        (letter,)
+                        if exact or (opening and not place)
+                        else (letter.lower(), letter.upper())
+                    )
                     graph.edges[at].append((frozenset(cases), after))
                 at = after
             graph.silent[at].append(end)
@@ -228,6 +232,10 @@ class _State(dict[str, "_State | None"]):
         return self is other
 
 
+# the states, and the places in the text, from which nothing longer was found
+Failures = set[tuple[_State, int]]
+
+
 class Scanner:
     """Finds the next token of a text by rules.
 
@@ -254,7 +262,7 @@ class Scanner:
         self._known: dict[frozenset[int], _State] = {}
         self._start = self._state(self._start_nodes)
 
-    def scan(self, text: str, at: int, failed: set[tuple[_State, int]]) -> tuple[int, int, int]:
+    def scan(self, text: str, at: int, failed: Failures) -> tuple[int, int, int]:
         """The token that starts at `at`.
 
         failed: empty at first, one a text: where earlier scans ran on in vain. It keeps the whole

@@ -138,9 +138,14 @@ def inputs_of(scored: Scored) -> dict[str, Any]:
 
 
 def deciding_options(options: MetricOptions) -> dict[str, Any]:
-    """The options that decide a score, as JSON."""
-    values = ((name, getattr(options, name)) for name in _DECIDING)
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values}
+    """The options that decide a score, as JSON; files by their full paths."""
+    values = {name: getattr(options, name) for name in _DECIDING}
+    if Path(options.df).is_file():
+        values["df"] = Path(options.df)
+    return {
+        name: str(value.resolve()) if isinstance(value, Path) else value
+        for name, value in values.items()
+    }
 
 
 def _about(file: CaptionFile) -> dict[str, Any]:
