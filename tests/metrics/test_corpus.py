@@ -146,9 +146,10 @@ def test_the_metrics_load_neither_torch_nor_anything_else_that_is_slow() -> None
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_the_public_names_are_there() -> None:
-    for name in metrics.__all__:
-        assert getattr(metrics, name).__name__ == name
-    assert dir(metrics) == metrics.__all__
-    with pytest.raises(AttributeError, match="has no attribute 'spice'"):
-        _ = metrics.spice
+def test_names_mean_the_functions_whatever_was_imported_before() -> None:
+    from captune.metrics.cider import cider_of
+
+    assert callable(metrics.cider)
+    assert callable(metrics.bleu)
+    assert metrics.cider_of is cider_of
+    assert set(metrics.__all__) <= set(dir(metrics))
