@@ -14,20 +14,21 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from captune.metrics.automaton import Scanner
+from captune.metrics.automaton import Failures, Scanner
 from captune.metrics.ptb_characters import ALPHABET, KINDS
 from captune.metrics.ptb_rules import MACROS, RULES, SPECIAL_WORDS
 
 VERSION = "1"
 
 # coco-caption's list also has -LRB- and its kin, which never match: the tokens are in lower case
-PUNCTUATION = frozenset(
-    ["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
-)
+PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
 # where Java would start another line and give every later caption to the wrong image
 _BREAKS = re.compile("[\n\r\v\f\u2028\u2029]")
 _HALVES = re.compile("[\ud800-\udfff]")
+
+_WORD_END = re.compile(r"(?:(?![⺀-鿿])[\w\u0300-\u036f'’.·‐])+\Z")
+_WORD_START = re.compile(r"(?:(?![⺀-鿿])[\w\u0300-\u036f]|['’.·‐](?=\w))+")
 
 _MOST_CHUNKS = 100_000
 _LONGEST_CHUNK = 64
@@ -36,6 +37,7 @@ _NEIGHBOUR = 64
 
 _CONSTANT = {
     "space": "",
+    "entity_space": "",
     "dropped": "",
     "amp": "&",
     "lt": "<",
@@ -61,7 +63,7 @@ _CONSTANT = {
     "cents": "cents",
 }
 _FRACTIONS = {"¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
-_QUOTES = {"‘": "`", "’": "'", "›": "'", "“": "``", "”": "''", "`": "`"}
+_QUOTES = {"‘": "`", "‹": "`", "’": "'", "›": "'", "“": "``", "”": "''", "`": "`"}
 _STRAIGHT = str.maketrans({"’": "'", "\x92": "'", "‘": "`", "‛": "`", "‹": "`", "\x91": "`"})
 # these keep a soft hyphen, and have a no-break space for each blank
 _VERBATIM = frozenset(["sgml", "url", "mail", "file", "hashtag"])
@@ -201,7 +203,7 @@ def _lex(caption: str, behind: str) -> tuple[list[str], int]:
     scanner = _scanner()
     text = caption + behind
     kinds = text.translate(KINDS)
-    failed: set[tuple[object, int]] = set()
+    failed: Failures = set()
     found = []
     furthest = at = 0
     stop = len(caption)
@@ -230,12 +232,12 @@ def _token(name: str, raw: str, kinds: str) -> str:
     """What is written for the text `raw` that rule `name` found; "" for nothing."""
     if name in _CONSTANT:
         # Java knows &quot; and &apos; in any letter case, and writes a quote only for small ones
-        written_out = raw.lower() in ("&quot;", "&apos;") and raw != raw.lower()
-        return raw.lower() if written_out else _CONSTANT[name]
+        written_out = _lower(raw) in ("&quot;", "&apos;") and raw != _lower(raw)
+        return _lower(raw) if written_out else _CONSTANT[name]
     if name in _VERBATIM:
-        return raw.lower().replace(" ", "\xa0")
+        return _lower(raw).replace(" ", "\xa0")
     if name == "quotes":
-        return "".join(_QUOTES[kind] for kind in kinds)
+        return "".join(_QUOTES.get(kind, sign) for kind, sign in zip(kinds, raw, strict=True))
     if name == "glyph_fraction":
         return _FRACTIONS[raw]
     if name in ("suffix", "not"):
@@ -244,4 +246,26 @@ def _token(name: str, raw: str, kinds: str) -> str:
         raw = re.sub("(?i)&amp;", "&", raw)
     elif name in ("smile", "face", "phone"):
         raw = raw.replace("(", "-lrb-").replace(")", "-rrb-")
-    return raw.replace("\xad", "").replace(" ", "\xa0").lower() or "-"
+    raw = raw.replace("\xad", "").replace(" ", "\xa0")
+    return _lower(raw) or "-"
+
+
+def _lower(text: str) -> str:
+    """Lower case; of a capital sigma as Java has it: final where its word has a letter before it
+    and none after it, letters without case and digits being part of the word."""
+    if "Σ" not in text:
+        return text.lower()
+    lower = ""
+    at = 0
+    for found in re.finditer("Σ", text):
+        before = _WORD_END.search(text, 0, found.start())
+        after = _WORD_START.match(text, found.end())
+        final = any(map(_has_case, before[0] if before else ""))
+        final = final and not any(map(_has_case, after[0] if after else ""))
+        lower += text[at : found.start()].lower() + ("ς" if final else "σ")
+        at = found.end()
+    return lower + text[at:].lower()
+
+
+def _has_case(letter: str) -> bool:
+    return letter.isupper() or letter.islower() or letter.istitle()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-# one character for each kind: letter, capital, digit, mark inside words, sign, dropped, blank
-_SAME = {"l": "é", "u": "É", "d": "٣", "m": "\u0300", "s": "§", "x": "\x01", "b": "\u2003"}
+# one character for each kind: letter, capital letter, digit, mark inside words, sign, sign that
+# counts as a capital, dropped, dropped capital, blank
+_SAME = dict(zip("ludmscxnb", "éÉ٣\u0300§Ⓐ\x01Ⅷ\u2003", strict=True))
 
 # kind and run length, from U+0080 on; `a` is a pair of capital and small letter
 _RUNS = (
@@ -31,34 +32,34 @@ _RUNS = (
     "0x38l23x9l53x43d10x6d10x13lx93l47x17l7x4d10x41l30x13l2d10l44x26l36x28d10x3l3d10l36x107l4xl4x3l"
     "2x9l192x64a74ul9a48ul9u8l6x2u6x2l8u8l8u8l6x2u6x2l8xuxuxuxul8u8l14x2l53xl2u4lslx3l3xl2u4lx3l4x2"
     "l2u4x4l8u5x5l3xl2u4lx3b11x5s2xs17x2sxb2x6s12x2s5xsx43slx2s11ls15xl13x3sx3sx7sx83s2us4us2lu3l2u"
-    "3lsus3u5s6usususu4slu4l6s2l2u2s5ul4s4lsx3s12x36ulx11s2672u47xl47xulu3l2a3u4lul2ul8u3la48ul2x6u"
-    "lulx3ulx12l38xlx5lx2l56x7lx16l23x9l7xl7xl7xl7xl7xl7xl7xl7x80lx464bs2x2l2x11sx30l5x5l2x4l86x6l3"
-    "xl90sl4x5l41x3l94x17l27x53l16x512l6582x74l20941x51l1165x67l46x2l269x3l16d10l2x20a22ul2x16la12x"
-    "8l70x49l9x2a6ul3a30ul10ululu2la3ul2x2ululxululx12a5ux77l10xl3xl4xl23x29l52x14l50x28d10x24l6x3l"
-    "x4d10l28x10l23x25l29x7l47x28ld10x38l41x23l3xl8x4d10x6l23x3lx5l48xlx3l2x2l5x2lxlx24l3x2l11x7l3x"
-    "12l6x2l6x2l6x9l7xl7x145l35x13d10x6l11172x12l23x4l49x8452l366x2l106x38l7x12l5x5lxl10xl13xl5xlxl"
-    "2xl2xl108x33l363x18l64x2l54x40l12x116l5xl135x4s15d10s7u26s6l26s11l89x3l6x2l6x2l6x2l3x3s2x3s2x2"
-    "5"
+    "3lsus3u5s6usususu4slu4l6s2l2u2s5ul4s4lsx3s12xn16x19ulx11s806c26s1840u47xl47xulu3l2a3u4lul2ul8u"
+    "3la48ul2x6ululx3ulx12l38xlx5lx2l56x7lx16l23x9l7xl7xl7xl7xl7xl7xl7xl7x80lx464bs2x2l2x11sx30l5x5"
+    "l2x4l86x6l3xl90sl4x5l41x3l94x17l27x53l16x512l6582x74l20941x51l1165x67l46x2l269x3l16d10l2x20a22"
+    "ul2x16la12x8l70x49l9x2a6ul3a30ul10ululu2la3ul2x2ululxululx12a5ux77l10xl3xl4xl23x29l52x14l50x28"
+    "d10x24l6x3lx4d10l28x10l23x25l29x7l47x28ld10x38l41x23l3xl8x4d10x6l23x3lx5l48xlx3l2x2l5x2lxlx24l"
+    "3x2l11x7l3x12l6x2l6x2l6x9l7xl7x145l35x13d10x6l11172x12l23x4l49x8452l366x2l106x38l7x12l5x5lxl10"
+    "xl13xl5xlxl2xl2xl108x33l363x18l64x2l54x40l12x116l5xl135x4s15d10s7u26s6l26s11l89x3l6x2l6x2l6x2l"
+    "3x3s2x3s2x25"
 )
 
 # characters that have rules of their own, and those that they behave like
 _OWN = {
-    **dict.fromkeys("\x91‘‛‹", "‘"),
+    **dict.fromkeys("\x91‘‛", "‘"),
     **dict.fromkeys("\x92’", "’"),
     **dict.fromkeys("\x93«“", "“"),
     **dict.fromkeys("\x94»”", "”"),
     **dict.fromkeys("\x96\x97–—―", "–"),
     **dict.fromkeys("\x80¤₠€", "€"),
-    **dict.fromkeys("\x85…", "…"),
     **dict.fromkeys("֊‐‑", "‐"),
     **dict.fromkeys("¼½¾⅓⅔", "½"),
     **dict.fromkeys("٫٬", "٫"),
-    **{sign: sign for sign in "›¢£⁄\xa0\xad"},
+    **dict.fromkeys("‚„‟", "‚"),
+    **dict.fromkeys("¹²³⁰⁴⁵⁶⁷⁸⁹", "²"),
+    **dict.fromkeys("₀₁₂₃₄₅₆₇₈₉", "₂"),
+    **{sign: sign for sign in "、‹›…¢£⁄\x85\xa0\xad"},
 }
 
-ALPHABET = frozenset(
-    [chr(code) for code in range(0x80)] + [*_SAME.values(), *_OWN.values()]
-)
+ALPHABET = frozenset([chr(code) for code in range(0x80)] + [*_SAME.values(), *_OWN.values()])
 
 
 class _Kinds(dict[int, str]):
@@ -66,7 +67,7 @@ class _Kinds(dict[int, str]):
 
     def __init__(self) -> None:
         super().__init__({code: chr(code) for code in range(0x80)})
-        self.update({code: "\x01" for code in (*range(9), *range(14, 32), 127)})
+        self.update(dict.fromkeys((*range(9), *range(14, 32), 127), "\x01"))
         self.update({ord(sign): like for sign, like in _OWN.items()})
         self._starts: list[int] = []
         self._names: list[str] = []
