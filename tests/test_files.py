@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.files import check_writable, whole_file
+from captune.files import check_writable, named, whole_file
 
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -69,3 +69,21 @@ def test_an_impossible_place_is_known_beforehand(tmp_path: Path) -> None:
             check_writable(path)
     check_writable(tmp_path / "new" / "folder" / "a.csv")
     assert not (tmp_path / "new").exists()
+
+
+def test_refusals_are_safe_for_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "\x1b[2J").write_text("")
+    place = tmp_path / "\x1b[2J" / "a.csv"
+    for refused in (check_writable, lambda path: whole_file(path).__enter__()):
+        with pytest.raises(UserError) as refusal:
+            refused(place)
+        assert "\\x1b[2J" in str(refusal.value)
+        assert str(refusal.value).isprintable()
+
+
+def test_a_sentence_names_three_and_counts_the_rest() -> None:
+    assert named(["a"], "image") == 'image "a"'
+    assert named(["a", "b"], "image") == 'images "a", "b"'
+    assert named(["a", "b", "c"]) == '"a", "b", "c"'
+    assert named([f"{i}" for i in range(1234)]) == '"0", "1", "2" and 1,231 more'
+    assert named(["\x1b[2J", "x" * 999]) == f'"\\x1b[2J", "{"x" * 77}..."'

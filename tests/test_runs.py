@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from captune import runs
 from captune.errors import UserError
-from captune.runs import RunWriter, read_run
+from captune.runs import RunWriter, check_run_folder, read_run
 
 
 @dataclass
@@ -57,6 +63,87 @@ def test_a_run_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
 
 
+_KILLED = """
+import os, sys
+from dataclasses import dataclass
+from pathlib import Path
+from captune.runs import RunWriter
+
+@dataclass
+class Options:
+    pass
+
+replaced, stop_after, folder = Path.replace, sys.argv[1], Path(sys.argv[2])
+def replace(self, target):
+    done = replaced(self, target)
+    if Path(target).name == stop_after:
+        os.kill(os.getpid(), 9)
+    return done
+Path.replace = replace
+with RunWriter(folder, kind="classify", options=Options(), root=folder.parent) as run:
+    run.record({"path": "new.jpg"})
+    run.file_path("probabilities.npy").write_text("new")
+    run.metrics = {"accuracy": 0.75}
+"""
+
+
+def _write_and_die(folder: Path, after: str) -> int:
+    """Replace a run in another process, killed when the file `after` has taken its place."""
+    words = [sys.executable, "-c", _KILLED, after, str(folder)]
+    return subprocess.run(words, check=False).returncode
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on Windows")
+@pytest.mark.parametrize("after", ["probabilities.npy", "records.jsonl", "metrics.json"])
+def test_a_run_that_is_killed_half_replaced_is_no_run(tmp_path: Path, after: str) -> None:
+    folder = tmp_path / "run"
+    _write(folder)
+    (folder / "report.html").write_text("of the first run")
+    assert _write_and_die(folder, after) == -signal.SIGKILL
+    with pytest.raises(UserError, match="not a finished run folder"):
+        read_run(folder)
+    assert list(folder.glob(".*.partial"))
+    time.sleep(0.05)  # clocks of file systems are coarse
+    _write(folder)
+    assert [record["value"] for record in read_run(folder).records()] == [0.5, 0.5]
+    assert {p.name for p in folder.iterdir()} == {"run.json", "metrics.json", "records.jsonl"}
+
+
+def test_a_full_disk_leaves_the_earlier_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    real, calls = os.fsync, iter(range(9))
+
+    def full(number: int) -> None:
+        real(number)
+        if next(calls):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        _write(tmp_path / "run", records=3)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+
+def test_only_what_killed_writers_left_is_taken_away(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _write(folder)
+    (folder / "plots").mkdir()
+    left = [".run.json.0123456789ab.partial", "plots/.top5.png.0123456789ab.partial"]
+    kept = [".partial", ".mine.partial", "x.0123456789ab.partial", ".x.0123456789AB.partial"]
+    for name in (*left, *kept):
+        (folder / name).write_text("")
+        os.utime(folder / name, (1e9, 1e9))
+    another = folder / ".records.jsonl.ba9876543210.partial"
+    another.write_text("")
+    os.utime(another, (time.time() + 60,) * 2)  # of a writer that is at work
+    _write(folder)
+    assert {path.name for path in folder.glob("*.partial")} == {*kept, another.name}
+    assert not list((folder / "plots").iterdir())
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.docx").write_text("")
     with pytest.raises(UserError, match="not a run"):
@@ -94,6 +181,66 @@ def test_what_is_no_run_is_one_sentence(tmp_path: Path, content: str | None, mes
         path.write_text(content)
     with pytest.raises(UserError, match=message):
         read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", "[]", r"run\.json is damaged \(it holds a list"),
+        ("run.json", "[" * 100_000, "not JSON"),
+        ("run.json", {"kind": None}, '"kind" is nothing'),
+        ("run.json", {"options": None}, '"options" is nothing'),
+        ("run.json", {"root": 3}, '"root" is a number'),
+        ("run.json", {"versions": []}, '"versions" is a list'),
+        ("run.json", {"command": [1]}, '"command" holds what is no text'),
+        ("metrics.json", "[]", r"metrics\.json is damaged \(it holds a list"),
+        ("metrics.json", '{"a":' * 100_000, "not JSON"),
+        ("metrics.json", "9" * 5000, "not JSON|a number"),
+        ("metrics.json", None, r"it has no metrics\.json"),
+    ],
+)
+def test_a_damaged_run_is_one_sentence(
+    tmp_path: Path, name: str, content: str | dict[str, object] | None, message: str
+) -> None:
+    _write(tmp_path / "run")
+    path = tmp_path / "run" / name
+    if content is None:
+        path.unlink()
+    elif isinstance(content, str):
+        path.write_text(content)
+    else:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
+    with pytest.raises(UserError, match=message):
+        read_run(tmp_path / "run")
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to"):
+        check_run_folder(tmp_path / "file" / "run")
+    _write(tmp_path / "run")
+    check_run_folder(tmp_path / "run")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for folder in (tmp_path / "run", tmp_path / "new" / "run"):
+        with pytest.raises(UserError, match="cannot be written to; choose another place"):
+            check_run_folder(folder)
+
+
+def test_no_sentence_carries_control_characters(tmp_path: Path) -> None:
+    folder = tmp_path / "\x1b[31mred"
+    folder.mkdir()
+    (folder / "thesis.docx").write_text("")
+    for refused in (check_run_folder, read_run):
+        with pytest.raises(UserError) as refusal:
+            refused(folder)
+        assert "\\x1b[31mred" in str(refusal.value)
+        assert str(refusal.value).isprintable()
+
+
+def test_versions_name_what_can_change_a_figure() -> None:
+    assert {"python", "captune", "torch", "numpy", "scipy", "rapidfuzz"} <= runs.versions().keys()
 
 
 def test_files_are_plain_json(tmp_path: Path) -> None:

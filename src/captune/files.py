@@ -10,14 +10,17 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from captune.errors import UserError
 
 _LARGEST_FILE = 512 * 2**20
+_PARTIAL = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.partial", re.DOTALL)
+_NAMED = 3  # how many a sentence names before it counts the rest
+_LONGEST_QUOTE = 80
 
 
 @contextmanager
@@ -36,13 +39,13 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except OSError as error:
         raise _refusal(path, error) from None
     if is_folder:
-        raise UserError(f"{path}: is a folder; name a file")
+        raise UserError(f"{printable(str(path))}: is a folder; name a file")
     # a rename would put a file in the place of the device, pipe or link itself
     if is_special:
         with _opened(path, path, mode, text) as file:
             yield file
         return
-    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.partial")
+    temporary = partial_path(target)
     # "x" and not mkstemp: a result has the permissions that the user's umask gives
     file = _opened(temporary, path, mode.replace("w", "x"), text)
     try:
@@ -56,6 +59,22 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
+def partial_path(path: Path) -> Path:
+    """A name beside `path` for what is not yet whole."""
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
+
+
+def remove_partial_files(folder: Path, *, before: float) -> None:
+    """Take away what writers that were killed left in `folder`.
+
+    before: seconds since the epoch; what was written to since then may still become whole.
+    """
+    with suppress(OSError):  # they are in nobody's way
+        for path in list(folder.iterdir()):
+            if _PARTIAL.fullmatch(path.name) and path.lstat().st_mtime < before:
+                path.unlink(missing_ok=True)
+
+
 def check_writable(path: Path) -> None:
     """Refuse a place that cannot be written before long work, not after it.
 
@@ -63,10 +82,11 @@ def check_writable(path: Path) -> None:
     """
     try:
         if path.is_dir():
-            raise UserError(f"{path}: is a folder; name a file")
+            raise UserError(f"{printable(str(path))}: is a folder; name a file")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise UserError(f"{path}: {folder} cannot be written to; choose another place")
+            what = f"{path}: {folder} cannot be written to"
+            raise UserError(f"{printable(what)}; choose another place")
     except OSError as error:
         raise _refusal(path, error) from None
 
@@ -82,7 +102,8 @@ def _opened(place: Path, asked: Path, mode: str, text: dict[str, str]) -> IO[Any
 
 
 def _refusal(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot be written ({error.strerror}); choose another place")
+    shown = printable(str(path))
+    return UserError(f"{shown}: cannot be written ({error.strerror}); choose another place")
 
 
 def printable(name: str) -> str:
@@ -93,6 +114,24 @@ def printable(name: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in name
     )
+
+
+def quoted(text: str) -> str:
+    """An id, a name or the start of a caption in a sentence."""
+    short = text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 3]}..."
+    return f'"{printable(short)}"'
+
+
+def named(names: Iterable[str], noun: str = "") -> str:
+    """The first three, and how many more: `images "a", "b", "c" and 9 more`.
+
+    noun: of one of them, or none; what it is called for several has an s at its end.
+    """
+    every = [str(name) for name in names]
+    shown = ", ".join(map(quoted, every[:_NAMED]))
+    more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
+    begins = f"{noun}{'' if len(every) == 1 else 's'} " if noun else ""
+    return f"{begins}{shown}{more}"
 
 
 def read_text(path: str, *, keep_bytes: bool = False) -> str:

@@ -295,9 +295,7 @@ class TuneOptions:
         200,
         metavar="N",
     )
-    max_tokens: int = option(
-        "longest caption, in tokens, learnt and written", 60, metavar="N"
-    )
+    max_tokens: int = option("longest caption, in tokens, learnt and written", 60, metavar="N")
     score_model: str = option("model of CLIPScore, or none", "lite", metavar="SPEC")
     save_steps: int = option(
         "updates between two points that a killed run goes on from (0: ten an epoch)",

@@ -5,7 +5,8 @@
     metrics.json    figures over all images
     plots/          figures
 
-Every file appears whole. `run.json` is written last: a folder without it is no run.
+Every file appears whole. `run.json` is the last to appear and, where a run is replaced, the first
+to go: a folder without it is no run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
@@ -27,15 +28,37 @@ from typing import Any, Self
 
 import captune
 from captune.errors import UserError
-from captune.files import whole_file
+from captune.files import (
+    check_writable,
+    json_kind,
+    partial_path,
+    printable,
+    remove_partial_files,
+    whole_file,
+)
 
 SCHEMA = 1
+_FILES = ("run.json", "metrics.json", "records.jsonl")
 # what commands write beside the records, as patterns of names; plots/ besides
 _BESIDE = (
     *("probabilities.npy", "report.html", "prompts.csv", "negation.csv"),
     *("rank-*.html", "rank-*.png", "rank-*.svg", "rank-*.csv"),
 )
-_PACKAGES = ("torch", "torchvision", "timm", "transformers", "open_clip_torch", "numpy", "pillow")
+_PACKAGES = (
+    *("torch", "torchvision", "timm", "transformers", "tokenizers", "peft", "accelerate"),
+    *("safetensors", "open_clip_torch", "numpy", "scipy", "rapidfuzz", "pillow"),
+)
+# what readers of run.json rely on
+_ABOUT = {
+    "kind": str,
+    "command": list,
+    "options": dict,
+    "models": list,
+    "root": str,
+    "started": str,
+    "versions": dict,
+    "hardware": dict,
+}
 
 
 class RunWriter:
@@ -55,8 +78,12 @@ class RunWriter:
         root: Path,
         models: Sequence[Mapping[str, Any]] = (),
         command: Sequence[str] = (),
+        keeps: bool = False,
     ) -> None:
-        """options: a dataclass. Raises UserError where `folder` holds something that is no run."""
+        """options: a dataclass. keeps: what stands in `folder` belongs to this run and stays.
+
+        Raises UserError where `folder` holds something that is no run.
+        """
         self.folder = folder
         self.metrics: dict[str, Any] = {}
         self.extra: dict[str, Any] = {}
@@ -67,24 +94,29 @@ class RunWriter:
         self._command = list(command)
         self._started = time.time()
         self._stack = ExitStack()
-        self._records: Any = None
+        self._files: list[Any] = []
         self._beside: set[str] = set()
-        check_run_folder(folder)
-        self._replaces = (folder / "run.json").exists()
+        if not keeps:
+            check_run_folder(folder)
+        # a killed writer may have left no run.json, but what its predecessor drew
+        self._replaces = not keeps and any((folder / name).exists() for name in _FILES)
 
     def __enter__(self) -> Self:
-        self._stack.__enter__()
-        self._records = self._stack.enter_context(whole_file(self.folder / "records.jsonl"))
+        with ExitStack() as stack:
+            # the first that is opened is the last to take its place
+            self._files = [stack.enter_context(whole_file(self.folder / name)) for name in _FILES]
+            self._stack = stack.pop_all()
         return self
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Add one image's line."""
-        self._records.write(json.dumps(record, default=_default) + "\n")
+        self._files[-1].write(json.dumps(record, default=_default) + "\n")
 
     def file_path(self, name: str) -> Path:
-        """Where the file `name` belongs that is written before this run ends."""
+        """Where to write what becomes the file `name` of this run when the run ends."""
         self._beside.add(name)
-        return self.folder / name
+        path = self.folder / name
+        return self._stack.enter_context(_renamed(partial_path(path), path))
 
     def __exit__(
         self,
@@ -92,14 +124,21 @@ class RunWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
         if error is not None:
+            self._stack.__exit__(kind, error, trace)
             with suppress(OSError):
                 self.folder.rmdir()  # only where nothing is in it
             return
-        if self._replaces:
-            self._remove_earlier()
-        _write_json(self.folder / "metrics.json", self.metrics)
+        with self._stack:
+            # all is on the disk before anything is touched: a full one costs no earlier run
+            self._write()
+            (self.folder / "run.json").resolve().unlink(missing_ok=True)
+            if self._replaces:
+                self._remove_earlier()
+        for folder in (self.folder, self.folder / "plots"):
+            remove_partial_files(folder, before=self._started)
+
+    def _write(self) -> None:
         about = {
             "schema": SCHEMA,
             "kind": self._kind,
@@ -114,7 +153,12 @@ class RunWriter:
             "hardware": hardware(),
             **self.extra,
         }
-        _write_json(self.folder / "run.json", about)
+        for file, content in zip(self._files, (about, self.metrics), strict=False):
+            json.dump(content, file, indent=1, default=_default)
+            file.write("\n")
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
 
     def _remove_earlier(self) -> None:
         """What an earlier run drew or wrote here would pass for this one's."""
@@ -152,39 +196,66 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Open a finished run. Raises UserError where there is none or a newer captune wrote it."""
-    try:
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{folder}: is not a finished run folder (it has no run.json)") from None
-    except ValueError as error:
-        raise UserError(f"{folder}: run.json or metrics.json is not JSON ({error})") from None
+    """Open a finished run.
+
+    Raises UserError where there is none, where it is damaged, and where a newer captune wrote it.
+    """
+    about = _read_object(folder, "run.json")
+    shown = printable(str(folder))
     if about.get("schema") != SCHEMA:
         raise UserError(
-            f"{folder}: was written with schema {about.get('schema')}, this captune reads {SCHEMA}"
+            f"{shown}: was written with schema {about.get('schema')}, this captune reads {SCHEMA}"
         )
-    return Run(folder, about, metrics)
+    for key, kind in _ABOUT.items():
+        if not isinstance(about.get(key), kind):
+            raise UserError(
+                f'{shown}: run.json is damaged ("{key}" is {json_kind(about.get(key))}); make the '
+                "run again"
+            )
+    if not all(isinstance(word, str) for word in about["command"]):
+        raise UserError(
+            f'{shown}: run.json is damaged ("command" holds what is no text); make the run again'
+        )
+    return Run(folder, about, _read_object(folder, "metrics.json"))
+
+
+def _read_object(folder: Path, name: str) -> dict[str, Any]:
+    shown = printable(str(folder))
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(
+            f"{shown}: is not a finished run folder (it has no {name}); make the run again"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{shown}: {name} is not JSON ({error}); make the run again") from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{shown}: {name} is damaged (it holds {json_kind(content)}, and an object was "
+            "expected); make the run again"
+        )
+    return content
 
 
 def check_run_folder(folder: Path) -> None:
-    """Refuse to write into a folder that holds something else than an earlier run."""
+    """Refuse a place where no run can be written, before the work; raises UserError.
+
+    That is one that cannot be written to or holds something else than an earlier run.
+    """
+    shown = printable(str(folder))
     try:
-        _check_run_folder(folder)
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{shown}: is a file; --out names a run folder")
+        if folder.is_dir() and not (folder / "run.json").exists():
+            others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+            known = ("plots", *_FILES, *_BESIDE)
+            if not all(any(fnmatchcase(name, pattern) for pattern in known) for name in others):
+                raise UserError(f"{shown}: holds files that are not a run; choose a new folder")
+        check_writable(folder / "run.json")
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be a run folder ({error.strerror}); choose another place"
+            f"{shown}: cannot be a run folder ({error.strerror}); choose another place"
         ) from None
-
-
-def _check_run_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; --out names a run folder")
-    if folder.is_dir() and not (folder / "run.json").exists():
-        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        known = ("plots", "records.jsonl", "metrics.json", *_BESIDE)
-        if not all(any(fnmatchcase(name, pattern) for pattern in known) for name in others):
-            raise UserError(f"{folder}: holds files that are not a run; choose a new folder")
 
 
 def versions() -> dict[str, str]:
@@ -211,10 +282,16 @@ def hardware() -> dict[str, Any]:
     return found
 
 
-def _write_json(path: Path, content: Any) -> None:
-    with whole_file(path) as file:
-        json.dump(content, file, indent=1, default=_default)
-        file.write("\n")
+@contextmanager
+def _renamed(path: Path, target: Path) -> Iterator[Path]:
+    """A path whose file, if there is one, becomes `target` when the block ends well."""
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    if path.exists():
+        path.replace(target)
 
 
 def _plain(value: Any) -> Any:

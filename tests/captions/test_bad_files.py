@@ -34,6 +34,9 @@ BAD = [
     ('{"a":' * 100_000, "nested too deeply"),
     ('[{"image_id": ' + "9" * 5_000 + ', "caption": "x"}]', "absurd numbers"),
     ({"a": "x", "b": None}, 'the caption of image "b" is nothing (null), and text was expected'),
+    ({"a": None}, 'the caption of image "a" is nothing (null), and text was expected'),
+    ({"a": ["x"], "b": None}, 'the caption of image "b" is nothing (null)'),
+    ({"a": 3, "b": True}, 'the caption of image "a" is a number, and text was expected'),
     ({"a": "x", "b": 3}, 'the caption of image "b" is a number'),
     ({"a": ["x", None]}, 'caption 2 of image "a" is nothing (null)'),
     ({"a": ["x", ["y"]]}, 'caption 2 of image "a" is a list'),
@@ -140,6 +143,14 @@ BAD = [
     ("image,caption,caption\n1.jpg,x,y\n", 'column "caption" appears twice'),
     ("image,captions\n1.jpg,\"['x', 'y']\"\n", "line 2: its captions are no JSON list"),
     ('image,captions\n1.jpg,"[3]"\n', "line 2: its caption is a number"),
+    (
+        'image,captions\n1.jpg,"[""x""]"\n2.jpg,[]\n',
+        'line 3: image "2.jpg" has no captions; give it one or take it out',
+    ),
+    (
+        "image,caption_1,caption_2\n1.jpg,x,\n2.jpg,,\n",
+        'line 3: image "2.jpg" has no captions',
+    ),
     ("1.jpg#0\tx\n1.jpg\ty\n", "line 2 is not like the others"),
     (
         "image_name| comment_number| comment\n1.jpg| 0\n",

@@ -116,13 +116,13 @@ def test_file_names_of_the_candidates_serve_too():
             " images.",
         ),
         (["a", "b"], {"a": None}, '1 candidate without references ("b"); give both'),
-        (["a"], {"x": None}, 'none of its 1 image is among the 1 of r.json: it has "a", the'),
+        (["a"], {"x": None}, 'its only image is not among the 1 of r.json: it has "a", the'),
         # the folders say that these are others, or that nobody can know
-        (["train/1.jpg"], {"val/1.jpg": None}, "none of its 1 image is among"),
-        (["train/1"], {"7": "val/1.jpg"}, "none of its 1 image is among"),
+        (["train/1.jpg"], {"val/1.jpg": None}, "its only image is not among"),
+        (["train/1"], {"7": "val/1.jpg"}, "its only image is not among"),
         (["1.jpg"], {"a/1.jpg": None, "b/1.jpg": None}, '"1.jpg" would be several images'),
         (["1", "01"], {"001": None, "2": None}, '"1" would be several images'),
-        (["A"], {"a": None}, "none of its 1 image is among"),
+        (["A"], {"a": None}, "its only image is not among"),
     ],
 )
 def test_who_is_missing(candidates, references, sentence):
@@ -134,6 +134,19 @@ def test_who_is_missing(candidates, references, sentence):
     assert text.endswith(".")
 
 
+def test_a_file_of_all_splits_says_how_to_take_one():
+    captions = {"1": "a", "2": "b", "3": "c"}
+    for file, wanted in (
+        (captions_of(captions, source="d.json", form="Karpathy's splits"), True),
+        (captions_of(captions, source="d.json#split=val", form="Karpathy's splits"), False),
+        (captions_of(captions, source="d.json"), False),
+    ):
+        for candidates in ({"1": "x", "2": "y"}, {"k": "x"}):
+            with pytest.raises(MismatchedImages) as refusal:
+                match_captions(captions_of(candidates), file)
+            assert ("d.json#split=test" in str(refusal.value)) == wanted
+
+
 def test_missing_candidates_may_be_allowed():
     references = {"7": "7.jpg", "8": "8.jpg", "9": "9.jpg"}
     found = matched(["7"], references, allow_missing=True)
@@ -141,7 +154,7 @@ def test_missing_candidates_may_be_allowed():
     assert found.references == {"7": ["r0", "r"], "8": ["r1", "r"], "9": ["r2", "r"]}
     assert found.file_names == references
     assert found.notes == [
-        '2 images of 3 without a candidate in c.json are scored as an empty caption: "8", "9".'
+        '2 images of 3 without a candidate in c.json are scored as an empty caption: "8", "9"'
     ]
     # what is missing is called as the candidates file would have called it
     found = matched(["0007.jpg"], {"7": "a/0007.jpg", "8": "a/0008.jpg"}, allow_missing=True)
@@ -149,7 +162,7 @@ def test_missing_candidates_may_be_allowed():
     assert found.notes[0].startswith("1 image of 2 without a candidate in c.json is scored")
     with pytest.raises(MismatchedImages, match='1 candidate without references \\("x"\\)'):
         matched(["7", "x"], references, allow_missing=True)
-    with pytest.raises(MismatchedImages, match="none of its"):
+    with pytest.raises(MismatchedImages, match="its only image is not"):
         matched(["x"], references, allow_missing=True)
     assert not matched(["7", "8", "9"], references, allow_missing=True).notes
     # which of the two is missing, nobody can know
@@ -177,7 +190,7 @@ def test_empty_captions():
     found = match_captions(captions_of({"a": "", "b": " x "}), references)
     assert found.candidates == {"a": "", "b": " x "}
     assert found.notes == [
-        'r.json: 1 image with an empty reference, which counts like any other: "a".'
+        'r.json: 1 image with an empty reference, which counts like any other: "a"'
     ]
 
 

@@ -167,6 +167,20 @@ def test_damaged_run(tmp_path):
         read_captions(folder)
 
 
+def test_a_run_that_was_killed_is_no_folder_of_captions(tmp_path):
+    folder = run_of(tmp_path / "run", [{"path": "1.jpg", "caption": "x"}])
+    (folder / "run.json").unlink()
+    with pytest.raises(UserError, match="is not a finished run folder"):
+        read_captions(folder)
+
+
+def test_of_numbered_columns_an_image_may_have_fewer(tmp_path):
+    path = written(tmp_path, "c.csv", "image,caption_1,caption_2\n1.jpg,x,y\n2.jpg,,z\n")
+    assert read_captions(path).captions == {"1.jpg": ["x", "y"], "2.jpg": ["z"]}
+    path = written(tmp_path, "d.csv", "image,caption\n1.jpg,\n")  # an empty caption is one
+    assert read_captions(path).captions == {"1.jpg": [""]}
+
+
 def test_reading_loads_no_heavy_library(tmp_path):
     path = written(tmp_path, "a.json", {"1": "x"})
     code = (

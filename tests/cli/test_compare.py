@@ -143,6 +143,104 @@ def test_missing_images_are_an_error_unless_allowed(
     assert any("empty caption" in note for note in found["notes"])
 
 
+def test_the_recipe_says_which_side_misses_images(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--metrics", "rouge_l", "--allow-missing"]
+    assert main(compare(files, "a", "part", *words)) == 0
+    assert (
+        "recipes: A ROUGE-L[ptb, beta=1.2], B ROUGE-L[ptb, beta=1.2, 10 missing]"
+        in capsys.readouterr().out
+    )
+    assert main(compare(files, "a", "b", *words)) == 0
+    assert "recipes: ROUGE-L[ptb, beta=1.2]\n" in capsys.readouterr().out
+
+
+def test_sides_that_only_the_references_join(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = {139: "dog.jpg", 285: "cat.jpg", 632: "bed.jpg"}
+    captions = {139: "a dog runs", 285: "a cat sleeps", 632: "a bed in a room"}
+    coco = {
+        "images": [{"id": id, "file_name": name} for id, name in photos.items()],
+        "annotations": [{"image_id": id, "caption": text} for id, text in captions.items()],
+    }
+    results = [{"image_id": id, "caption": text} for id, text in captions.items()]
+    stems = {"bed": "a room", "dog": "a dog runs", "cat": "a horse"}
+    files = {"a": results, "b": stems, "references": coco, "fewer": {"bed": "a bed in a room"}}
+    paths = {name: tmp_path / f"{name}.json" for name in files}
+    for name, content in files.items():
+        paths[name].write_text(json.dumps(content))
+    for a, b in (("a", "b"), ("b", "a")):
+        assert main(compare(paths, a, b, "--metrics", "rouge_l", "--json")) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["images"] == 3
+        assert found["changed_captions"] == 2
+    words = ["--metrics", "rouge_l", "--json", "--allow-missing"]
+    for a, b in (("a", "fewer"), ("fewer", "a"), ("b", "fewer")):
+        assert main(compare(paths, a, b, *words)) == 0
+        assert json.loads(capsys.readouterr().out)["images"] == 3
+
+
+@pytest.mark.parametrize(
+    ("metrics", "title"),
+    [
+        *(("bleu", "BLEU-4"), ("bleu,rouge_l", "BLEU-4"), ("rouge_l,bleu", "ROUGE-L")),
+        *(("bleu_2,bleu_1", "BLEU-2"), ("bleu,cider", "CIDEr-D")),
+    ],
+)
+def test_images_are_shown_by_the_metric_that_says_most(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str], metrics: str, title: str
+) -> None:
+    assert main(compare(files, "a", "b", "--metrics", metrics)) == 0
+    assert f"B is furthest ahead of A in {title}" in capsys.readouterr().out
+
+
+def test_names_paths_and_captions_are_printed_as_they_are(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "[b] :dog: \x1b[2J [/b].json"
+    captions = json.loads(files["b"].read_text())
+    odd.parent.mkdir(parents=True)
+    odd.write_text(json.dumps({id: f"{text} [/b] :cat: [red]" for id, text in captions.items()}))
+    table = tmp_path / "[/b] \x1b[2J.csv"
+    words = compare({**files, "odd": odd}, "odd", "a", "--metrics", "rouge_l", "--csv", str(table))
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "[b] :dog: \\x1b[2J [/b].json" in out
+    assert "[/b] \\x1b[2J.csv" in out
+    assert "[/b] :cat: [red]" in out
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--csv", "{a}"],
+        ["--csv", "{references}"],
+        ["--out", "{out}", "--csv", "{out}/records.jsonl"],
+        ["--out", "{out}", "--csv", "{out}"],
+    ],
+)
+def test_outputs_do_not_overwrite_inputs_nor_each_other(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    before = {path: path.read_bytes() for path in files.values()}
+    places = {name: str(path) for name, path in files.items()} | {"out": str(tmp_path / "run")}
+    assert main(compare(files, "a", "b", *(word.format(**places) for word in more))) == 2
+    assert "choose another place" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in files.values()} == before
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_images_are_doubted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {name: tmp_path / f"{name}.json" for name in ("a", "b", "references")}
+    for name, text in (("a", "a cat"), ("b", "a dog"), ("references", "a cat runs")):
+        files[name].write_text(json.dumps({f"{i}": text for i in range(5)}))
+    assert main(compare(files, "a", "b", "--metrics", "rouge_l", "--json")) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any("with 5 images the interval is wider in truth" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

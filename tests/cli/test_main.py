@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,3 +81,80 @@ def test_a_bug_is_status_1_without_a_traceback(
     assert "Traceback" not in error
     with pytest.raises(ZeroDivisionError):
         main(["env", "--debug"])
+
+
+_CAPTUNE = f"{sys.executable} -m captune"
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    (tmp_path / "c.json").write_text('{"a": "a dog runs", "b": "a cat sits"}')
+    (tmp_path / "r.json").write_text('{"a": ["the dog runs"], "b": ["a cat sits there"]}')
+    return tmp_path
+
+
+def status_in_shell(line: str, folder: Path) -> tuple[int, str]:
+    """Exit status of the first command of a pipeline, and what came out on either stream."""
+    done = subprocess.run(
+        ["bash", "-c", f"{line.format(captune=_CAPTUNE)}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        cwd=folder,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+_SCORE = "{captune} score c.json --references r.json --no-interval"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="bash closes the streams")
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (f"{_SCORE} >&-", 0),
+        (f"{_SCORE} >&- 2>&-", 0),
+        ("{captune} score no.json --references r.json >&- 2>&-", 2),
+        (f"{_SCORE} | true", 0),
+        (f"{_SCORE} --json | true", 0),
+        (f"{_SCORE} --out run 2>&1 | true", 0),
+        ("{captune} --help | true", 0),
+        ("{captune} score no.json --references r.json --json | true", 2),
+        ("{captune} score no.json --references r.json 2>&1 | true", 2),
+    ],
+)
+def test_nobody_has_to_read_what_is_printed(captions: Path, line: str, status: int) -> None:
+    found, said = status_in_shell(line, captions)
+    assert found == status
+    for bug in ("bug in captune", "Traceback", "Exception ignored", "BrokenPipe"):
+        assert bug not in said
+    assert (captions / "run/run.json").exists() == ("--out run" in line)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+def test_a_full_disk_behind_standard_output_is_status_2(captions: Path) -> None:
+    found, said = status_in_shell(f"{_SCORE} --json >/dev/full", captions)
+    assert found == 2
+    assert "the disk is full" in said
+    assert "Exception ignored" not in said
+
+
+def test_a_working_folder_that_was_deleted_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import captune.cli.env as env
+
+    def gone() -> Path:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(env, "run", lambda arguments: Path.cwd())
+    monkeypatch.setattr(Path, "cwd", gone)
+    assert main(["env"]) == 2
+    assert "the working folder was deleted" in capsys.readouterr().err
+
+
+def test_no_sentence_of_ours_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", "no\x1b[2J\nrun"]) == 2
+    assert main(["\x1b[2J"]) == 2
+    error = capsys.readouterr().err
+    assert "\x1b" not in error
+    assert "no\\x1b[2J\\nrun" in error

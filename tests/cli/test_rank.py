@@ -88,6 +88,22 @@ def test_a_folder_that_is_no_score_run_is_refused(
         assert told in json.loads(captured.out)["error"]
 
 
+def test_what_a_strange_run_is_called_reaches_no_terminal_raw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "\x1b[2J", {"a\x1b[1m": {"cider": 1.0, "\x1b[31m": 2.0}})
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["metrics"]["cider"]["name"] = "\x1b]0;title\a"
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["rank", str(run)]) == 0
+    assert main(["rank", str(run), "--by", "\x1b[32m"]) == 2
+    assert main(["rank", str(tmp_path / "\x1b[3m")]) == 2
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "\\x1b[2J" in captured.out
+    assert "\\x1b[3m" in captured.err
+
+
 def test_a_new_score_takes_an_old_gallery_away(run: Path) -> None:
     assert main(["rank", str(run), "--json"]) == 0
     (run / "rank.txt").write_text("the user's own")

@@ -130,6 +130,10 @@ def test_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["score", "CANDIDATES", "--references", "REFS", "--seed", "-1"], "0 or more"),
         (["score", "CANDIDATES", "--save-df", "x.gz", "--photos", "."], "--references"),
         (["score", "--verify", "REFS"], "is not the metrics.json of a score"),
+        (["score", "", "--references", "REFS"], "is empty"),
+        (["score", "CANDIDATES", "--references", ""], "is empty"),
+        (["score", "CANDIDATES", "--references", "REFS", "--save-df", "corpus.gz"], "another name"),
+        (["score", "nowhere", "--references", "REFS", "--save-df", "corpus.gz"], "another name"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -183,37 +187,196 @@ def test_clipscore_of_photos(
     assert "8_1" in capsys.readouterr().err
 
 
-def test_verify_holds_until_something_changes(
+def _tables_of_one_name(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> list[str]:
+    names = []
+    for folder, references in (("a", REFERENCES), ("b", {**REFERENCES, "9_1": ["A red wall."]})):
+        counted, table = tmp_path / f"{folder}.json", tmp_path / folder / "mine.df.gz"
+        counted.write_text(json.dumps(references))
+        _json(capsys, "score", files[0], "--references", str(counted), "--save-df", str(table))
+        words = ["score", files[0], "--references", files[1], "--df", str(table)]
+        names.append(_json(capsys, *words)["metrics"]["cider"]["name"])
+    return names
+
+
+def test_tables_of_one_name_make_two_recipe_lines(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = _tables_of_one_name(files, tmp_path, capsys)
+    assert first.startswith("CIDEr-D[ptb, df=mine@")
+    assert first != second
+
+
+def test_missing_candidates_stand_in_every_recipe(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = tmp_path / "fewer.json"
+    fewer.write_text(json.dumps({id: CANDIDATES[id] for id in ("7_0", "7_1")}))
+    words = ["--references", files[1], "--allow-missing"]
+    for metric in _json(capsys, "score", str(fewer), *words)["metrics"].values():
+        assert metric["recipe"]["missing"] == 4
+        assert metric["name"].endswith(", 4 missing]")
+    for metric in _json(capsys, "score", files[0], *words)["metrics"].values():
+        assert "missing" not in metric["recipe"]
+        assert "missing" not in metric["name"]
+
+
+def test_intervals_of_few_images_are_doubted(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["score", files[0], "--references", files[1], "--metrics", "rouge_l"]
+    found = _json(capsys, *words)
+    assert any("with 6 images the interval is wider in truth" in note for note in found["notes"])
+    assert found["metrics"]["rouge_l"]["interval"] is not None
+    assert _json(capsys, *words, "--no-interval")["notes"] == []
+    many = {f"{id}{n}": caption for n in range(2) for id, caption in CANDIDATES.items()}
+    more = {f"{id}{n}": captions for n in range(2) for id, captions in REFERENCES.items()}
+    (tmp_path / "c.json").write_text(json.dumps(many))
+    (tmp_path / "r.json").write_text(json.dumps(more))
+    words = ["score", str(tmp_path / "c.json"), "--references", str(tmp_path / "r.json")]
+    assert _json(capsys, *words, "--metrics", "rouge_l")["notes"] == []
+
+
+def test_a_score_run_as_references_gives_its_references(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["--metrics", "rouge_l,bleu_4"]
+    before = _json(capsys, "score", files[0], "--references", files[1], "--out", str(run), *words)
+    for place in (run, run / "records.jsonl"):
+        found = _json(capsys, "score", files[0], "--references", str(place), *words)
+        assert found["metrics"] == before["metrics"]
+    found = _json(capsys, "score", str(run), "--references", str(run), *words)
+    assert found["metrics"] == before["metrics"]
+    assert not any("same file" in note for note in found["notes"])
+
+
+def test_a_score_run_without_references_is_none(
+    colours: Any,
+    colour_photos: Path,
+    files: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    _json(capsys, "score", files[0], "--photos", str(colour_photos), "--out", str(run))
+    assert main(["score", files[0], "--references", str(run)]) == 2
+    err = capsys.readouterr().err
+    assert 'is a score run without references for images "7_0", "7_1", "8_0" and 3 more' in err
+
+
+def test_candidates_scored_against_themselves_are_noted(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(Path(files[0]).read_bytes())
+    found = _json(capsys, "score", files[0], "--references", str(copy))
+    assert any("scored against itself" in note for note in found["notes"])
+    found = _json(capsys, "score", files[0], "--references", files[1])
+    assert not any("scored against itself" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize("token", ["<|endoftext|>", "</s>", "[SEP]", "<end>", "<EOS>"])
+def test_leftover_special_tokens_are_noted(
+    token: str, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["score", files[0], "--references", files[1], "--metrics", "rouge_l"]
+    assert not any("special token" in note for note in _json(capsys, *words)["notes"])
+    Path(files[0]).write_text(
+        json.dumps({**CANDIDATES, "7_1": f"a red dog {token}", "8_0": f"{token} grass"})
+    )
+    (note,) = (note for note in _json(capsys, *words)["notes"] if "special token" in note)
+    assert f'2 of 6 captions hold a special token such as {token} ("a red dog {token}")' in note
+
+
+def test_paths_and_names_are_printed_as_they_are(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "[b] :dog: \x1b[2J [/b]"
+    words = ["score", files[0], "--references", files[1], "--metrics", "cider"]
+    assert main([*words, "--out", str(folder), "--per-image", f"{folder} scores.csv"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("[b] :dog: \\x1b[2J [/b]") == 2
+    assert "CIDEr-D[ptb, df=corpus of 6]" in out
+    assert main(["score", "--verify", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "[b] :dog: \\x1b[2J [/b]/metrics.json: holds, 6 images" in out
+    assert "CIDEr-D[ptb, df=corpus of 6]" in out
+
+
+def test_captions_are_scored_from_a_folder_that_is_gone(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, out = tmp_path / "gone", tmp_path / "run"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    try:
+        words = ["score", files[0], "--references", files[1], "--out", str(out)]
+        assert main([*words, "--metrics", "rouge_l"]) == 0
+    finally:
+        monkeypatch.chdir(tmp_path)
+    assert read_run(out).root == out.resolve()
+
+
+def test_metrics_json_holds_what_decides_the_score(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     _json(capsys, "score", files[0], "--references", files[1], "--out", str(run))
-    recorded = str(run / "metrics.json")
-    assert main(["score", "--verify", recorded]) == 0
-    assert "holds" in capsys.readouterr().out
-    assert _json(capsys, "score", "--verify", str(run))["holds"] is True
-
-    content = json.loads((run / "metrics.json").read_text())
-    content["metrics"]["cider"]["corpus"] += 0.01
-    (run / "metrics.json").write_text(json.dumps(content))
-    assert main(["score", "--verify", recorded]) == 2
-    assert "cider came out otherwise" in capsys.readouterr().err
-
-    Path(files[1]).write_text(json.dumps({**REFERENCES, "9_1": ["Blue."]}))
-    found = _json(capsys, "score", "--verify", recorded, status=2)
-    assert found["holds"] is False
-    assert any("references are others" in sentence for sentence in found["changed"])
+    options = json.loads((run / "metrics.json").read_text())["options"]
+    assert {"tokenizer", "df", "seed", "resamples", "prefix"} <= options.keys()
+    assert not {"workers", "batch_size", "no_cache", "device"} & options.keys()
 
 
-def test_verify_finds_inputs_that_moved(
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--per-image", "CANDIDATES"],
+        ["--per-image", "REFS"],
+        ["--save-df", "REFS"],
+        ["--save-df", "LINK"],
+        ["--save-df", "TABLE", "--df", "TABLE"],
+        ["--per-image", "X", "--save-df", "X"],
+        ["--out", "RUN", "--per-image", "RUN/metrics.json"],
+        ["--out", "RUN", "--per-image", "RUN/scores.csv"],
+        ["--out", "RUN", "--save-df", "RUN"],
+        ["--out", "RUN/inner", "--per-image", "RUN"],
+        ["--photos", "PHOTOS", "--per-image", "PHOTOS/7_0.png"],
+    ],
+)
+def test_outputs_do_not_overwrite_inputs_nor_each_other(
+    more: list[str],
+    files: tuple[str, str],
+    colour_photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "link.json").symlink_to(files[1])
+    table = tmp_path / "table.gz"
+    _json(capsys, "score", files[0], "--references", files[1], "--save-df", str(table))
+    places = {"CANDIDATES": files[0], "REFS": files[1], "PHOTOS": str(colour_photos)}
+    places |= {"TABLE": str(table), "LINK": str(tmp_path / "link.json")}
+    places |= {"RUN": str(tmp_path / "run"), "X": str(tmp_path / "x")}
+    for name, path in places.items():
+        more = [word.replace(name, path) if word.split("/")[0] == name else word for word in more]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(["score", files[0], "--references", files[1], *more]) == 2
+    assert "choose another place" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_is_not_written_over_the_run_that_is_scored(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    _json(capsys, "score", files[0], "--references", files[1], "--out", str(run))
-    moved = Path(files[1]).rename(tmp_path / "moved.json")
-    assert main(["score", "--verify", str(run)]) == 2
-    assert "references.json" in capsys.readouterr().err
-    assert main(["score", "--verify", str(run), "--references", str(moved)]) == 0
+    run = str(tmp_path / "run")
+    words = ["--references", files[1], "--out", run]
+    _json(capsys, "score", files[0], *words)
+    for candidates in (run, f"{run}/records.jsonl"):
+        assert main(["score", candidates, *words]) == 2
+        assert "holds what is read (candidates)" in capsys.readouterr().err
+    _json(capsys, "score", files[0], *words)  # the same run again is no mistake
 
 
 def test_text_metrics_start_without_torch(files: tuple[str, str]) -> None:

@@ -89,7 +89,21 @@ def test_one_image_scores_nothing_and_says_why() -> None:
     assert "--df coco-val2017" in scores.notes[0]
     frozen = cider_of(corpus, TABLE)
     assert frozen.corpus == pytest.approx(7.5)  # three words have no run of four
-    assert frozen.name == "CIDEr-D[none, df=hand-made of 50]"
+    assert frozen.name == f"CIDEr-D[none, df=hand-made@{TABLE.digest[:8]} of 50]"
+
+
+def test_the_recipe_line_tells_tables_of_one_name_apart() -> None:
+    corpus = corpus_of([("a dog", ["a dog"])])
+    shipped = DocumentFrequency.shipped("coco-val2017")
+    assert cider_of(corpus, shipped).name == "CIDEr-D[none, df=coco-val2017 of 5000]"
+    names = {
+        cider_of(corpus, DocumentFrequency(name, 50, {("a",): count})).name
+        for name in ("mine", "corpus", "coco-val2017")
+        for count in (2, 3)
+    }
+    assert len(names) == 6
+    assert "CIDEr-D[none, df=coco-val2017 of 50]" not in names
+    assert all("@" in name for name in names)
 
 
 def test_few_images_are_noted_and_so_is_another_tokenizer() -> None:

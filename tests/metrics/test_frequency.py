@@ -16,7 +16,13 @@ from captune.errors import UserError
 from captune.metrics import frequency
 from captune.metrics.cider import cider_of, cider_original_of
 from captune.metrics.corpus import Corpus
-from captune.metrics.frequency import DocumentFrequency, resolve_df
+from captune.metrics.frequency import (
+    SHIPPED,
+    DocumentFrequency,
+    is_file,
+    name_of_table,
+    resolve_df,
+)
 
 # counted once over the 20,014 references; a change of the table is a change of everyone's scores
 COCO_DIGEST = "7dd2965af2895866fc698abeb428bb7533bf0d8ec78806e5539e9f54b4f1b586"
@@ -65,6 +71,7 @@ def test_a_saved_table_keeps_what_is_said_about_it(tmp_path: Path) -> None:
 def test_the_shipped_table_is_the_one_that_scores_were_published_with() -> None:
     table = DocumentFrequency.shipped("coco-val2017")
     assert table.digest == COCO_DIGEST
+    assert {"coco-val2017": COCO_DIGEST} == SHIPPED
     assert (table.name, table.images, len(table.counts)) == ("coco-val2017", 5000, 45385)
     assert table.counts[("a",)] > 4900
     assert "CC BY 4.0" in table.source
@@ -92,6 +99,34 @@ def test_df_is_corpus_a_shipped_table_or_a_file(tmp_path: Path) -> None:
         resolve_df(str(tmp_path / "other.gz"))
     with pytest.raises(UserError, match="captune comes with coco-val2017"):
         DocumentFrequency.shipped("coco-2030")
+
+
+def test_words_of_df_are_words_where_a_file_has_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("corpus", "coco-val2017", "mine"):
+        DocumentFrequency("other", 3, {("a",): 2}).save(tmp_path / name)
+    assert [is_file(name) for name in ("corpus", "coco-val2017", "mine")] == [False, False, True]
+    assert resolve_df("corpus") is None
+    assert not is_file("x" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        *(("mine", "mine"), ("mine.gz", "mine"), ("mine.df.gz", "mine"), ("a.v2.tsv.gz", "a.v2")),
+        *(("Mine.DF.GZ", "Mine"), (".gz", ".gz"), ("corpus.json", "corpus.json")),
+    ],
+)
+def test_a_table_is_called_as_its_file(file: str, name: str) -> None:
+    assert name_of_table(Path("folder") / file) == name
+
+
+@pytest.mark.parametrize("file", ["corpus", "corpus.df.gz", "Corpus.gz", "coco-val2017.tsv.gz"])
+def test_no_table_is_saved_under_a_name_that_means_another(file: str) -> None:
+    with pytest.raises(UserError, match="give the file another name"):
+        name_of_table(Path(file))
 
 
 HEADER = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+import json
 import shutil
 import time
 from html.parser import HTMLParser
@@ -113,12 +114,32 @@ def test_cards_show_scores_places_and_references(run: Path, tmp_path: Path) -> N
 
 
 def test_agreement_of_the_run_is_shown(run: Path, tmp_path: Path) -> None:
-    ranking = rank_run(RankOptions(run=run))
+    metrics = json.loads((run / "metrics.json").read_text())
     pair = {"metrics": ["clipscore", "cider"], "tau": -1.0, "interval": [-1.0, -0.9]}
-    ranking.run.metrics["agreement"] = {"pairs": [pair]}
-    page = write_gallery(ranking, tmp_path).written["page"].read_text()
+    metrics["agreement"] = {"pairs": [pair]}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    page = write_gallery(rank_run(RankOptions(run=run)), tmp_path).written["page"].read_text()
     assert "-1.00 (-1.00 to -0.90)" in page
     assert "Kendall" in page
+
+
+def test_half_characters_of_a_strange_run_are_escaped(run: Path, tmp_path: Path) -> None:
+    about = json.loads((run / "run.json").read_text())
+    about |= {"started": "\ud83d", "versions": {"\ud83d": 3}, "command": ["\ud83d"]}
+    (run / "run.json").write_text(json.dumps(about))
+    page = gallery_of(run, tmp_path).written["page"].read_text()
+    assert "<td>\\ud83d, \\ud83d 3</td>" in page
+
+
+def test_a_photo_outside_the_folder_of_the_run_is_on_no_page(run: Path, tmp_path: Path) -> None:
+    photo_folder(tmp_path, "private.jpg")
+    records = run / "records.jsonl"
+    records.write_text(records.read_text().replace('"i9.jpg"', '"../private.jpg"'))
+    gallery = gallery_of(run, tmp_path, top=1)
+    page = gallery.written["page"].read_text()
+    assert page.count("data:image/jpeg") == 1
+    assert "private" not in page
+    assert "leaves the folder of the run" in " ".join(page.split())
 
 
 def test_unreadable_photos_are_grey_and_named(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tests.score_runs import photo_folder, write_run
 from captune.errors import UserError
 from captune.options import RankOptions
 from captune.runs import Run
-from captune.scoring.ranking import Distribution, Pair, Ranking, Standing, rank_run, write_table
+from captune.scoring.ranking import Distribution, Ranking, Standing, rank_run, write_table
+from captune.scoring.score_runs import Pair
 
 
 def rank(folder: Path, by: str = "cider", **options: Any) -> Ranking:
@@ -136,9 +137,16 @@ def test_images_without_a_score_have_no_rank(tmp_path: Path) -> None:
     assert "3 images have no score by cider and no rank" in ranking.notes
 
 
-@pytest.mark.parametrize("by", ["CIDEr", " cider ", "CIDER"])
+@pytest.mark.parametrize("by", ["CIDEr", " cider ", "CIDER", "CIDEr-D"])
 def test_the_metric_may_be_written_in_any_case(tmp_path: Path, by: str) -> None:
     assert rank(write_run(tmp_path / "run", {"a": {"cider": 1.0}}), by).by == "cider"
+
+
+def test_metrics_are_spelled_as_in_papers(tmp_path: Path) -> None:
+    names = ("bleu_4", "rouge_l", "clipscore_hw3", "my_metric")
+    run = write_run(tmp_path / "run", {"a": dict.fromkeys(names, 1.0)})
+    spelled = ("BLEU@4", "ROUGE-L", "CLIPScore (hw3)", "My-Metric")
+    assert [rank(run, by).by for by in spelled] == list(names)
 
 
 def test_a_metric_that_the_run_lacks_is_named_with_the_way_to_it(tmp_path: Path) -> None:
@@ -164,6 +172,13 @@ def test_only_score_runs_are_ranked(tmp_path: Path) -> None:
         *("{", "[]", "3", '{"image": "b"}', '{"image": "b", "caption": "", "scores": [1]}'),
         '{"image": "b", "caption": ["a", "b"], "scores": {"cider": 1}}',
         '{"image": "b", "caption": "", "references": [1], "scores": {"cider": 1}}',
+        '{"image": 3, "caption": "", "scores": {"cider": 1}}',
+        '{"image": ["b"], "caption": "", "scores": {"cider": 1}}',
+        '{"image": "b", "caption": "", "scores": {"cider": "1"}}',
+        '{"image": "b", "caption": "", "scores": {"cider": 1' + "0" * 400 + "}}",
+        '{"image": "b", "caption": "", "scores": {"cider": 1' + "0" * 5000 + "}}",
+        '{"image": "b", "caption": "", "path": 3, "scores": {"cider": 1}}',
+        "[" * 100_000,
     ],
 )
 def test_damaged_records_are_one_sentence(tmp_path: Path, line: str) -> None:
@@ -179,10 +194,93 @@ def test_damaged_records_are_one_sentence(tmp_path: Path, line: str) -> None:
 
 def test_a_run_without_metrics_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
-    for content in ({}, {"metrics": {}}, []):
+    for content in ({}, {"metrics": {}}, {"metrics": []}):
         (run / "metrics.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="names no metric"):
             rank(run)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *(None, 3, [], {"corpus": "0.5"}, {"corpus": 10**400}, {"name": 3}, {"recipe": []}),
+        *({"interval": "x"}, {"interval": [1]}, {"interval": 0.5}, {"interval": ["0", "1"]}),
+    ],
+)
+def test_damaged_metrics_are_one_sentence(tmp_path: Path, entry: Any) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
+    (run / "metrics.json").write_text(json.dumps({"metrics": {"cider": entry}}))
+    with pytest.raises(UserError, match=r'metrics\.json is damaged \(.*"cider"'):
+        rank(run)
+
+
+@pytest.mark.parametrize(
+    "agreement",
+    [
+        *(3, [], {}, {"pairs": [1]}, {"pairs": None}, {"pairs": [{"metrics": ["a", "b"]}]}),
+        {"pairs": [{"metrics": ["a", "b"], "tau": "high", "interval": None}]},
+        {"pairs": [{"metrics": ["a", "b"], "tau": 10**400, "interval": None}]},
+        {"pairs": [{"metrics": ["a", "b"], "tau": 0.5, "interval": "x"}]},
+        {"pairs": [{"metrics": [["a"], "b"], "tau": 0.5, "interval": None}]},
+    ],
+)
+def test_damaged_agreement_is_one_sentence(tmp_path: Path, agreement: Any) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
+    content = {"metrics": {"cider": {}}, "agreement": agreement}
+    (run / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="agreement of metrics is not what captune writes"):
+        rank(run)
+
+
+def test_figures_that_are_none_are_unknown(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
+    pairs = [
+        {"metrics": ["cider", "a"], "tau": None, "interval": None},
+        {"metrics": ["b", "cider"], "tau": 0.5, "interval": None},
+        {"metrics": ["c", "cider"], "tau": 0.5, "interval": [float("nan"), 1]},
+    ]
+    entry = {"corpus": float("nan"), "interval": [0, float("inf")]}
+    (run / "metrics.json").write_text(
+        json.dumps({"metrics": {"cider": entry}, "agreement": {"pairs": pairs}})
+    )
+    ranking = rank(run)
+    nothing = {"name": None, "corpus": None, "interval": None, "recipe": {}}
+    assert ranking.metrics == {"cider": nothing}
+    found = [ranking.agreement(metric) for metric in ("a", "b", "c", "d")]
+    assert found == [None, (0.5, None), (0.5, None), None]
+
+
+@pytest.mark.parametrize("score", [0.5, None])
+def test_an_image_that_stands_twice_is_refused(tmp_path: Path, score: float | None) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}, "b": {"cider": score}})
+    records = run / "records.jsonl"
+    records.write_text(records.read_text() + records.read_text().splitlines()[1] + "\n")
+    with pytest.raises(UserError, match=r'line 3 of records\.jsonl: image "b" stands twice'):
+        rank(run)
+
+
+def test_a_path_that_leaves_the_folder_of_the_photos_is_not_opened(tmp_path: Path) -> None:
+    here = photo_folder(tmp_path / "here", "a.jpg", "..b/b..jpg")
+    private = photo_folder(tmp_path / "private", "p.jpg") / "p.jpg"
+    names = {"a": "a.jpg", "b": "..b/b..jpg", "c": str(private), "d": "../private/p.jpg"}
+    names |= {"e": "x/../../private/p.jpg", "f": "a\0.jpg"}
+    scores = {image: {"cider": 1.0} for image in names}
+    ranking = rank(write_run(tmp_path / "run", scores, root=here, paths=names))
+    paths = {pair.image: pair.path for pair in ranking.pairs}
+    assert paths == {**dict.fromkeys("cdef"), "a": "a.jpg", "b": "..b/b..jpg"}
+    (note,) = ranking.notes
+    assert note.startswith('images "c", "d", "e" and 1 more: the path of the photo leaves')
+
+
+@pytest.mark.parametrize("root", [".", "", "no/folder", "/" + "x" * 300, "/\0"])
+def test_a_root_that_is_no_folder_shows_nothing(tmp_path: Path, root: str) -> None:
+    here = photo_folder(tmp_path / "here", "a.jpg")
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}}, root=here, paths={"a": "a.jpg"})
+    about = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**about, "root": root}))
+    ranking = rank(run)
+    assert ranking.root is None
+    assert "the photos are no longer in" in ranking.notes[0]
 
 
 def test_no_image_with_a_score_is_refused(tmp_path: Path) -> None:
@@ -219,7 +317,7 @@ def test_a_photo_that_could_be_several_is_none(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}, "b": {"cider": 0.5}})
     ranking = rank(run, photos=folder)
     assert [pair.path for pair in ranking.pairs] == [None, "b.jpg"]
-    assert f"1 of 2 images have no photo in {folder}: a" in ranking.notes
+    assert f'1 of 2 images have no photo in {folder}: "a"' in ranking.notes
 
 
 def test_photos_of_something_else_are_refused(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from captune.errors import UserError
-from captune.files import json_kind, printable
+from captune.files import json_kind, printable, quoted
 from captune.images.finding import ENDINGS
 
 FORMS = (
     '{"stem": "caption"}, COCO results or annotations, a CSV or JSONL with image and caption,'
     " name.txt beside name.jpg, or a captune run"
 )
+KARPATHY = "Karpathy's splits"
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,6 @@ class Gathering:
         if not self.captions:
             raise self.refuse(f"holds no captions ({form}); give {FORMS}.")
         return CaptionFile(self.source, form, self.captions, self.file_names, sha256)
-
-
-def quoted(text: str) -> str:
-    """An id, a name or the start of a caption in a sentence."""
-    return f'"{printable(text if len(text) <= 80 else text[:77] + "...")}"'
-
-
-def some(texts: list[str]) -> str:
-    """The first three, and how many more there are."""
-    shown = ", ".join(quoted(text) for text in texts[:3])
-    return shown + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
 
 
 def filled_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from captune.captions.caption_file import Gathering, quoted, some
-from captune.files import json_kind
+from captune.captions.caption_file import Gathering
+from captune.files import json_kind, named, quoted
 
 
 def is_coco(content: Mapping[str, Any]) -> bool:
@@ -55,7 +55,7 @@ def read_coco(content: Mapping[str, Any], gathering: Gathering) -> None:
         gathering.add(image_id, caption, "annotation", number)
     if unknown:
         raise gathering.refuse(
-            f'annotations name images that are not in "images": {some(list(unknown))}; add them'
+            f'annotations name images that are not in "images": {named(unknown)}; add them'
             " there or take their captions out."
         )
     if known is not None:
@@ -91,7 +91,7 @@ def _no_caption(annotation: Any, number: int, gathering: Gathering) -> Exception
         )
     missing = next(key for key in ("image_id", "caption") if key not in annotation)
     return gathering.refuse(
-        f"annotation {number} has no {missing} (it has {some(list(annotation))}); give the"
+        f"annotation {number} has no {missing} (it has {named(annotation)}); give the"
         " captions_*.json of the data set."
     )
 
@@ -123,5 +123,5 @@ def read_karpathy(content: Mapping[str, Any], gathering: Gathering) -> None:
             gathering.add(image_id, raw, "image", number)
     if gathering.split is not None and not gathering.captions:
         raise gathering.refuse(
-            f"has no split {quoted(gathering.split)}; its splits are {some(list(splits))}."
+            f"has no split {quoted(gathering.split)}; its splits are {named(splits)}."
         )

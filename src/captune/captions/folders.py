@@ -7,10 +7,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from captune.captions.caption_file import CaptionFile, Gathering, filled_lines, quoted
+from captune.captions.caption_file import CaptionFile, Gathering, filled_lines
 from captune.captions.forms import read_file
 from captune.errors import UserError
-from captune.files import decode_text, printable, read_bytes
+from captune.files import decode_text, printable, quoted, read_bytes
 from captune.images import find_photos
 from captune.images.naming import without_ending
 from captune.runs import read_run
@@ -26,7 +26,8 @@ def read_folder(folder: Path, gathering: Gathering) -> CaptionFile:
     """The captions of a folder. Raises UserError where it holds none."""
     if gathering.split is not None:
         raise gathering.refuse("is a folder, and has no splits; leave out #split=.")
-    if (folder / "run.json").exists():
+    # records without run.json are of a run that was killed: read_run says so
+    if (folder / "run.json").exists() or (folder / "records.jsonl").exists():
         return _read_run(folder, gathering)
     for name in _METADATA:
         path = folder / name
@@ -59,7 +60,8 @@ def _read_run(folder: Path, gathering: Gathering) -> CaptionFile:
             gathering.add(image_id, record["caption"], "record", number)
     except (ValueError, RecursionError) as error:
         raise gathering.refuse(f"its records.jsonl is damaged ({error}); run it again.") from None
-    return gathering.finished(f"captune {run.kind} run", hashlib.sha256(data).hexdigest())
+    kind = printable(run.kind)
+    return gathering.finished(f"captune {kind} run", hashlib.sha256(data).hexdigest())
 
 
 def _read_sidecars(folder: Path, gathering: Gathering) -> CaptionFile:

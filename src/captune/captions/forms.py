@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from captune.captions.caption_file import FORMS, CaptionFile, Gathering
+from captune.captions.caption_file import FORMS, KARPATHY, CaptionFile, Gathering
 from captune.captions.coco import is_coco, is_karpathy, read_coco, read_karpathy
 from captune.captions.records import read_lines, read_records
 from captune.captions.stems import read_stems
@@ -16,7 +16,6 @@ from captune.captions.tables import read_table
 from captune.files import decode_text, json_kind, parse_json, read_bytes
 
 _JSON_LINES = (".jsonl", ".ndjson")
-_KARPATHY = "Karpathy's splits"
 
 
 def read_file(name: str, gathering: Gathering) -> CaptionFile:
@@ -28,7 +27,7 @@ def read_file(name: str, gathering: Gathering) -> CaptionFile:
     if not text or text.isspace():
         raise gathering.refuse(f"is empty; give {FORMS}.")
     form = _read_text(text, Path(name).suffix.lower(), gathering)
-    if gathering.split is not None and form != _KARPATHY:
+    if gathering.split is not None and form != KARPATHY:
         raise gathering.refuse(f"has no splits ({form}); leave out #split={gathering.split}.")
     return gathering.finished(form, sha256)
 
@@ -63,7 +62,7 @@ def _read_json(content: object, gathering: Gathering) -> str:
         raise gathering.refuse(f"holds {json_kind(content)}, no captions; give {FORMS}.")
     if is_karpathy(content):
         read_karpathy(content, gathering)
-        return _KARPATHY
+        return KARPATHY
     if is_coco(content):
         read_coco(content, gathering)
         return "COCO annotations"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from captune.captions.caption_file import CaptionFile, quoted, some
+from captune.captions.caption_file import KARPATHY, CaptionFile
 from captune.captions.spelling import as_spelled, last_parts, number_of
 from captune.errors import MismatchedImages, UserError
-from captune.files import printable
+from captune.files import named, printable, quoted
 from captune.images.naming import folders_agree, has_folders, plain_path, without_ending
 
 
@@ -62,7 +62,7 @@ def match_captions(
         notes.append(
             f"{_count(len(without_candidate), 'image')} of {len(references)} without a candidate"
             f" in {printable(candidates.source)} {'is' if len(without_candidate) == 1 else 'are'}"
-            f" scored as an empty caption: {some(without_candidate)}."
+            f" scored as an empty caption: {named(without_candidate)}"
         )
         for other in without_candidate:
             id = pairing.spelled_alike(other)
@@ -218,27 +218,37 @@ def _mismatch(
         if pairing.ambiguous
         else ""
     )
+    # Karpathy's files hold the captions of all splits
+    split = (
+        f", or one split of it with {other}#split=test"
+        if references.form == KARPATHY and "#split=" not in references.source
+        else ""
+    )
     if not pairing.of_candidate:
         return MismatchedImages(
-            f"{shown}: none of its {_count(len(candidates), 'image')} is among the"
-            f" {len(references)} of {other}: it has {some(without_references)}, the references"
-            f" have {some(without_candidate)}{more}; give files about the same images."
+            f"{shown}: {_none_of(len(candidates))} among the"
+            f" {len(references)} of {other}: it has {named(without_references)}, the references"
+            f" have {named(without_candidate)}{more}; give files about the same images{split}."
         )
     parts = []
-    advice = "give both files the same images"
+    advice = f"give both files the same images{split}"
     if without_candidate:
         parts.append(
             f"{_count(len(without_candidate), 'image')} of {other} without a candidate"
-            f" ({some(without_candidate)})"
+            f" ({named(without_candidate)})"
         )
         if not without_references:
             advice += ", or score what is missing as empty captions with --allow-missing"
     if without_references:
         parts.append(
             f"{_count(len(without_references), 'candidate')} without references"
-            f" ({some(without_references)})"
+            f" ({named(without_references)})"
         )
     return MismatchedImages(f"{shown}: {' and '.join(parts)}{more}; {advice}.")
+
+
+def _none_of(images: int) -> str:
+    return "its only image is not" if images == 1 else f"none of its {images:,} images is"
 
 
 def _empty_references(matched: Mapping[str, list[str]], references: CaptionFile) -> Iterator[str]:
@@ -246,7 +256,7 @@ def _empty_references(matched: Mapping[str, list[str]], references: CaptionFile)
     if empty:
         yield (
             f"{printable(references.source)}: {_count(len(empty), 'image')} with an empty"
-            f" reference, which counts like any other: {some(empty)}."
+            f" reference, which counts like any other: {named(empty)}"
         )
 
 

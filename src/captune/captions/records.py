@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from captune.captions.caption_file import FORMS, Gathering, filled_lines, is_file_name, some
-from captune.files import json_kind, parse_json
+from captune.captions.caption_file import FORMS, Gathering, filled_lines, is_file_name
+from captune.files import json_kind, named, parse_json
 
 # the first that is there is the image; an "id" is often the number of the row
 _FILE_KEYS = (
@@ -73,7 +73,7 @@ def _add(record: Any, gathering: Gathering, noun: str, number: int) -> None:
     keys = keys_among(tuple(record))
     if keys is None:
         raise gathering.refuse(
-            f"{noun} {number} has no image and caption (it has {some(list(record)) or 'nothing'});"
+            f"{noun} {number} has no image and caption (it has {named(record) or 'nothing'});"
             " name them image_id and caption."
         )
     image_id = gathering.id_of(record[keys.image], noun, number, keys.image)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from captune.captions.caption_file import FORMS, Gathering, quoted, some
-from captune.files import json_kind
+from captune.captions.caption_file import FORMS, Gathering
+from captune.files import json_kind, named, quoted
 
 
 def read_stems(content: Mapping[str, object], gathering: Gathering) -> str:
@@ -41,11 +41,16 @@ def read_stems(content: Mapping[str, object], gathering: Gathering) -> str:
 def _unknown(
     content: Mapping[str, object], stem: str, value: object, gathering: Gathering
 ) -> Exception:
-    if any(isinstance(item, str) for item in content.values()) and not isinstance(value, Mapping):
+    values = content.values()
+    # {"version": 1, "data": []} is some other file, {"a": null} a caption that is not there
+    is_caption = any(isinstance(item, str) for item in values) or not any(
+        isinstance(item, list | Mapping) for item in values
+    )
+    if value is None or (is_caption and not isinstance(value, Mapping)):
         return gathering.refuse(
             f"the caption of image {quoted(stem)} is {json_kind(value)}, and text was expected."
         )
     return gathering.refuse(
-        f"is JSON of no known form (an object with {some(list(content))}, the value of"
+        f"is JSON of no known form (an object with {named(content)}, the value of"
         f" {quoted(stem)} being {json_kind(value)}); give {FORMS}."
     )

@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Iterator
 
-from captune.captions.caption_file import FORMS, Gathering, filled_lines, is_file_name, quoted, some
+from captune.captions.caption_file import FORMS, Gathering, filled_lines, is_file_name
 from captune.captions.records import Keys, keys_among
-from captune.files import printable
+from captune.files import named, printable, quoted
 
 # columns whose cells may be lists
 _LISTS = ("captions", "references", "sentences", "raw")
@@ -47,7 +47,7 @@ def read_table(text: str, gathering: Gathering) -> str:
         return "Flickr30k results"
     cells = first.split("\t" if "\t" in first else ";" if ";" in first else ",")
     raise gathering.refuse(
-        f"its first line names no columns for image and caption (it has {some(cells)}); write"
+        f"its first line names no columns for image and caption (it has {named(cells)}); write"
         f" image,caption there, or give {FORMS}."
     )
 
@@ -112,10 +112,17 @@ def _read_rows(
             gathering.name_file(image_id, gathering.id_of(cells[file], "line", number))
         elif file is None and is_file_name(image_id):
             gathering.name_file(image_id, image_id)
-        for column in captions:
-            # of caption_1 to caption_5 an image may have fewer
-            if len(captions) == 1 or cells[column]:
-                _add_cell(image_id, cells[column], header[column], number, gathering)
+        # of caption_1 to caption_5 an image may have fewer
+        filled = [column for column in captions if len(captions) == 1 or cells[column]]
+        added = [
+            _add_cell(image_id, cells[column], header[column], number, gathering)
+            for column in filled
+        ]
+        if not any(added):
+            raise gathering.refuse(
+                f"line {number}: image {quoted(image_id)} has no captions; give it one or take it"
+                " out."
+            )
 
 
 def _rows(text: str, delimiter: str, gathering: Gathering) -> Iterator[tuple[int, list[str]]]:
@@ -133,19 +140,20 @@ def _rows(text: str, delimiter: str, gathering: Gathering) -> Iterator[tuple[int
         ) from None
 
 
-def _add_cell(image_id: str, cell: str, column: str, number: int, gathering: Gathering) -> None:
-    """One caption, or those of a JSON list in a column whose name is in the plural."""
+def _add_cell(image_id: str, cell: str, column: str, number: int, gathering: Gathering) -> int:
+    """One caption, or those of a JSON list in a column whose name is in the plural; how many."""
     if column.strip().lower() not in _LISTS or not (cell[:1] == "[" and cell[-1:] == "]"):
         gathering.add(image_id, cell, "line", number)
-        return
+        return 1
     try:
-        captions = json.loads(cell)
+        captions: list[object] = json.loads(cell)
     except (ValueError, RecursionError):
         raise gathering.refuse(
             f'line {number}: its {column} are no JSON list; write ["one", "two"] there.'
         ) from None
     for caption in captions:
         gathering.add(image_id, caption, "line", number)
+    return len(captions)
 
 
 def _wrong_width(
@@ -158,5 +166,5 @@ def _wrong_width(
     )
     return gathering.refuse(
         f"line {number} has {found} cells, where the header has {len(header)}"
-        f" ({some(list(header))}); {hint}."
+        f" ({named(header)}); {hint}."
     )

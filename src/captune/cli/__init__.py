@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from itertools import takewhile
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
 import captune
+from captune.cli.terminal import give_up, open_streams, say
 from captune.errors import UserError
 
 _NOT_COMMANDS = {"arguments", "terminal"}
@@ -80,7 +82,24 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 2 for the user's mistake, 1 for ours, 130 after Ctrl-C."""
+    """Run one command. Returns 0, 2 for the user's mistake, 1 for ours, 130 after Ctrl-C.
+
+    Nobody has to read what it prints: a stream that is closed, or whose reader has gone, changes
+    nothing of that.
+    """
+    open_streams()
+    try:
+        return _run(argv)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                # Python would try again when it ends, and end with status 120
+                give_up(stream)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # `captune --json classify ...` means what it says
     early = list(takewhile({"--json", "--offline", "--debug"}.__contains__, words))
@@ -94,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Misuse as misuse:
         if "--json" in words:
             _print_error(only, misuse)
-        _say(str(misuse))
+        say(str(misuse))
         return 2
     if arguments.command is None:
         parser.print_help()
@@ -110,28 +129,40 @@ def main(argv: Sequence[str] | None = None) -> int:
             logging.getLogger("captune").exception("the user's mistake")
         if arguments.json:
             _print_error(arguments.command, error)
-        _say(f"captune {arguments.command}: {error}")
+        say(f"captune {arguments.command}: {error}")
         return 2
     except KeyboardInterrupt:
-        _say("\nstopped; run the same command again to go on: what is cached is not computed again")
+        say("\nstopped; run the same command again to go on: what is cached is not computed again")
         return 130
     except BrokenPipeError:
-        # `captune ... | head` closed the pipe: not an error, and nothing more can be printed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # `captune ... | head` closed the pipe: not an error
     except Exception as error:
         if arguments.debug:
             raise
         if arguments.json:
             _print_error(arguments.command, error)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _say(f"captune {arguments.command}: the disk is full; make room and run it again")
+            say(f"captune {arguments.command}: the disk is full; make room and run it again")
             return 2
-        _say(
+        if isinstance(error, FileNotFoundError) and not _has_working_folder():
+            say(
+                f"captune {arguments.command}: the working folder was deleted; change to another "
+                "one and run it again"
+            )
+            return 2
+        say(
             f"captune {arguments.command}: a bug in captune ({type(error).__name__}: {error}); "
             "please report it with the output of --debug and of `captune env`"
         )
         return 1
+
+
+def _has_working_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _print_error(command: str | None, error: Exception) -> None:
@@ -139,10 +170,6 @@ def _print_error(command: str | None, error: Exception) -> None:
     about = {"command": command, "run": None, "images": 0}
     with suppress(OSError):  # the sentence on standard error still has to come
         print(json.dumps({**about, "skipped": [], "error": str(error)}))
-
-
-def _say(sentence: str) -> None:
-    print(sentence.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

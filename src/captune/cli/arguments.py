@@ -63,7 +63,16 @@ def _parser_of(hint: Any) -> Any:
     """`Path | None` -> Path; a number says what it expected."""
     if isinstance(hint, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    return hint if hint in (int, float, str, Path) else str
+    if hint is Path:
+        return _path
+    return hint if hint in (int, float, str) else str
+
+
+def _path(text: str) -> Path:
+    # Path("") is the working folder, which an empty variable of a script does not mean
+    if not text:
+        raise argparse.ArgumentTypeError("names no file or folder, it is empty")
+    return Path(text)
 
 
 def read_options(options: type[Options], arguments: argparse.Namespace) -> Options:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import command_line, console, counted, note, print_json, progress
+from captune.files import printable
 from captune.options import CompareOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+    from rich.text import Text
 
     from captune.scoring.comparison_recording import CompareResult
     from captune.statistics import Interval
@@ -66,12 +68,12 @@ def _draw(result: CompareResult, out: Path) -> None:
 
 
 def _print(result: CompareResult) -> None:
-    from captune.images import printable
+    from rich.text import Text
 
     out = console()
     comparison = result.comparison
     for side, source in (("A", comparison.a), ("B", comparison.b)):
-        out.print(f"{side}: {printable(source)}", markup=False, soft_wrap=True)
+        out.print(Text(f"{side}: {printable(source)}"), soft_wrap=True)
     out.print(
         f"{counted(comparison.images, 'image')}, {comparison.changed:,} with different captions"
     )
@@ -80,13 +82,14 @@ def _print(result: CompareResult) -> None:
     _print_metrics(result, out)
     out.print()
     for sentence in comparison.verdicts():
-        out.print(sentence, markup=False)
+        out.print(Text(sentence))
     for what, path in result.written.items():
-        out.print(f"{what}: {path}", soft_wrap=True, markup=False)
+        out.print(Text(f"{what}: {printable(str(path))}"), soft_wrap=True)
 
 
 def _print_metrics(result: CompareResult, out: Console) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
@@ -94,7 +97,7 @@ def _print_metrics(result: CompareResult, out: Console) -> None:
         table.add_column(heading, justify="right")
     for metric in result.comparison.metrics.values():
         table.add_row(
-            metric.title,
+            Text(metric.title),
             _with_interval(f"{metric.a:.4f}", metric.a_interval, 4),
             _with_interval(f"{metric.b:.4f}", metric.b_interval, 4),
             _with_interval(
@@ -107,7 +110,7 @@ def _print_metrics(result: CompareResult, out: Console) -> None:
     out.print()
     out.print(table)
     names = "; ".join(metric.name for metric in result.comparison.metrics.values())
-    out.print(f"recipes: {names}", markup=False)
+    out.print(Text(f"recipes: {names}"))
     out.print(
         "[low, high]: 95 %, by resampling images; p: swapping A and B by chance, raised for the "
         "number of metrics (Holm); d_z: mean difference in standard deviations of it; B/A/equal: "
@@ -116,20 +119,30 @@ def _print_metrics(result: CompareResult, out: Console) -> None:
     )
 
 
-def _with_interval(number: str, interval: Interval | None, digits: int) -> str:
+def _with_interval(number: str, interval: Interval | None, digits: int) -> Text:
+    from rich.text import Text
+
     if interval is None:
-        return number
-    return f"{number} \\[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+        return Text(number)
+    return Text(f"{number} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]")
 
 
 def _p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def _leading(metrics: list[str]) -> str:
+    """CIDEr-D where it was asked for; else the first, a BLEU of fewer than four words last."""
+    short = ("bleu_1", "bleu_2", "bleu_3")
+    return "cider" if "cider" in metrics else min(metrics, key=short.__contains__)
+
+
 def _print_images(result: CompareResult, out: Console) -> None:
     """The images where each side is furthest ahead, by the metric that a reader looks at first."""
+    from rich.text import Text
+
     metrics = result.comparison.metrics
-    leading = metrics.get("cider") or next(iter(metrics.values()))
+    leading = metrics[_leading(list(metrics))]
     differing = result.differing(leading)
     for side, other in (("b", "a"), ("a", "b")):
         items = differing[f"{side}_better"]
@@ -137,7 +150,8 @@ def _print_images(result: CompareResult, out: Console) -> None:
             continue
         out.print()
         shown = f", the first {_SHOWN} of {len(items)}" if len(items) > _SHOWN else ""
-        out.print(f"{side.upper()} is furthest ahead of {other.upper()} in {leading.title}{shown}:")
+        ahead = f"{side.upper()} is furthest ahead of {other.upper()} in {leading.title}{shown}:"
+        out.print(Text(ahead))
         for item in items[:_SHOWN]:
             _print_image(item, out)
     if any(len(items) > _SHOWN for items in differing.values()):
@@ -145,18 +159,18 @@ def _print_images(result: CompareResult, out: Console) -> None:
 
 
 def _print_image(item: dict[str, object], out: Console) -> None:
-    from captune.images import printable
+    from rich.text import Text
 
-    out.print(f"  {printable(str(item['image']))}  {_number(item['difference'])}", markup=False)
+    out.print(Text(f"  {printable(str(item['image']))}  {_number(item['difference'])}"))
     for side in ("a", "b"):
         captioned = item[side]
         assert isinstance(captioned, dict)
         words = printable(captioned["caption"]).strip() or "(empty)"
-        out.print(f"    {side.upper()} {captioned['score']:7.3f}  {words}", markup=False)
+        out.print(Text(f"    {side.upper()} {captioned['score']:7.3f}  {words}"))
     references = item["references"]
     if isinstance(references, list) and references:
         more = f"  (and {len(references) - 1} more)" if len(references) > 1 else ""
-        out.print(f"    reference  {printable(references[0]).strip()}{more}", markup=False)
+        out.print(Text(f"    reference  {printable(references[0]).strip()}{more}"))
 
 
 def _number(value: object) -> str:

@@ -18,7 +18,8 @@ from captune.options import RankOptions
 
 if TYPE_CHECKING:
     from captune.report.pairs import Gallery
-    from captune.scoring.ranking import Pair, Ranking
+    from captune.scoring.ranking import Ranking
+    from captune.scoring.score_runs import Pair
 
 HELP = "the best and the worst pairs of picture and caption, as a gallery"
 EXAMPLES = """  captune rank runs/score --by clipscore
@@ -86,6 +87,7 @@ def _entry(ranking: Ranking, pair: Pair) -> dict[str, Any]:
 
 
 def _print(ranking: Ranking, gallery: Gallery) -> None:
+    from captune.files import printable
     from captune.scoring.ranking import score_text
 
     out = console()
@@ -101,23 +103,23 @@ def _print(ranking: Ranking, gallery: Gallery) -> None:
     if metric.get("interval"):
         low, high = metric["interval"]
         line += f" (95 % {score_text(low)} to {score_text(high)})"
-    out.print(line, markup=False)
+    out.print(printable(line), markup=False)
     for what, path in gallery.written.items():
-        out.print(f"{what}: {path}", soft_wrap=True, markup=False)
+        out.print(printable(f"{what}: {path}"), soft_wrap=True, markup=False)
 
 
 def _table(ranking: Ranking, title: str, pairs: list[Pair]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from captune.images import printable
+    from captune.files import printable
     from captune.scoring.ranking import score_text
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("rank", justify="right", no_wrap=True)
     metrics = [ranking.by, *ranking.quoted]
     for metric in metrics:
-        table.add_column(escape(metric), justify="right", no_wrap=True)
+        table.add_column(escape(printable(metric)), justify="right", no_wrap=True)
     table.add_column("image", overflow="fold", max_width=28)
     table.add_column("caption", overflow="fold")
     for pair in pairs[:_SHOWN]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import command_line, console, counted, note, print_json, progress
 from captune.errors import UserError
+from captune.files import printable
 from captune.options import ScoreOptions
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _verify(options: ScoreOptions, arguments: argparse.Namespace, bar: object, s
     else:
         _print_checks(found)
     if not found.holds and not arguments.json:
-        raise UserError(f"{found.file}: does not hold; {_what_failed(found)}")
+        raise UserError(f"{printable(str(found.file))}: does not hold; {_what_failed(found)}")
     return 0 if found.holds else 2
 
 
@@ -68,21 +69,25 @@ def _what_failed(found: Verification) -> str:
 
 def _print_checks(found: Verification) -> None:
     from rich.table import Table
+    from rich.text import Text
 
+    out = console()
     table = Table(box=None, pad_edge=False)
     for heading in ("metric", "recorded", "computed", "holds"):
         table.add_column(heading)
     for check in found.checks:
         holds = "yes" if check.holds else "NO"
-        table.add_row(check.name, f"{check.recorded:.6f}", f"{check.computed:.6f}", holds)
-    console().print(table)
+        table.add_row(Text(check.name), f"{check.recorded:.6f}", f"{check.computed:.6f}", holds)
+    out.print(table)
     if found.holds:
-        console().print(f"{found.file}: holds, {counted(found.images, 'image')} scored again")
+        images = counted(found.images, "image")
+        sentence = f"{printable(str(found.file))}: holds, {images} scored again"
+        out.print(Text(sentence), soft_wrap=True)
 
 
 def _print_table(result: ScoreResult) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from captune.metrics.catalogue import metric_of
 
@@ -93,18 +98,18 @@ def _print_table(result: ScoreResult) -> None:
     for id, score in result.scored.scores.items():
         interval = result.intervals[id]
         table.add_row(
-            metric_of(id).label,
+            Text(metric_of(id).label),
             f"{score.corpus:.4f}",
             "" if interval is None else f"{interval.low:.4f} to {interval.high:.4f}",
-            escape(score.name),
+            Text(score.name),
         )
     out.print(table)
     out.print(counted(result.images, "image"))
     if result.agreement is not None:
         sentences = result.agreement.sentences
         for sentence in sentences[:_SENTENCES]:
-            out.print(escape(sentence))
+            out.print(Text(sentence))
         if len(sentences) > _SENTENCES:
             out.print(f"... and {counted(len(sentences) - _SENTENCES, 'pair')} more (--json)")
     for what, path in result.written.items():
-        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)
+        out.print(Text(f"{what}: {printable(str(path))}"), soft_wrap=True)

@@ -8,8 +8,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from captune.files import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,9 +20,40 @@ if TYPE_CHECKING:
     from captune.images import Skipped
 
 
+def open_streams() -> None:
+    """Where standard output or standard error is closed (`captune ... >&-`), nothing is said."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
+def give_up(stream: IO[str]) -> None:
+    """Nobody reads the stream any more: what was and will be written to it goes nowhere."""
+    with suppress(OSError):  # what is no file has nothing to be flushed
+        number = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def say(sentence: str) -> None:
+    """A line, or several, on standard error, safe for a terminal; nobody has to read it."""
+    try:
+        for line in sentence.split("\n"):
+            print(printable(line), file=sys.stderr)
+    except OSError:
+        give_up(sys.stderr)
+
+
 def console(*, error: bool = False) -> Console:
     """Standard output for results, standard error for everything else."""
-    from rich.console import Console
+    from rich import console as rich_console
+
+    class Console(rich_console.Console):
+        """One that leaves it to `main` that nobody reads any more; rich's own exits with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
 
     piped = not (sys.stderr if error else sys.stdout).isatty()
     # a file has no width of its own, and 80 columns would fold the prompts of a table
@@ -40,10 +74,14 @@ def _default(value: Any) -> Any:
 
 
 @contextmanager
-def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error with rate and time left; yields a function that advances it."""
+def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """A bar on standard error with rate and time left; yields a function that advances it.
+
+    The function takes how many more are done, and what stands beside the bar if something does.
+    total: 0 where nobody knows it.
+    """
     if quiet or not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda done, said="": None
         return
     from rich.progress import (
         BarColumn,
@@ -59,16 +97,17 @@ def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[said]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(error=True)) as bar:
-        task = bar.add_task(what, total=total, rate="")
+        task = bar.add_task(what, total=total or None, rate="", said="")
 
-        def advance(done: int) -> None:
+        def advance(done: int, said: str = "") -> None:
             speed = bar.tasks[0].speed
-            bar.update(task, advance=done, rate=f"{speed:.1f}/s" if speed else "")
+            bar.update(task, advance=done, rate=f"{speed:.1f}/s" if speed else "", said=said)
 
         yield advance
 
@@ -76,15 +115,13 @@ def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable
 def note(sentence: str, *, quiet: bool = False) -> None:
     """A line on standard error."""
     if not quiet:
-        print(sentence, file=sys.stderr)
+        say(sentence)
 
 
 def report_skipped(skipped: Sequence[Skipped], *, quiet: bool = False, show: int = 10) -> None:
     """Name the first skipped files and count the rest."""
     if quiet or not skipped:
         return
-    from captune.images import printable
-
     for item in skipped[:show]:
         note(f"skipped {printable(item.path)}: {item.reason}")
     if len(skipped) > show:

@@ -9,7 +9,8 @@ is computed.
 """
 
 # Some functions have the name of their module. All are imported here, at once, so that the name
-# means the function whatever was imported before; `from captune.metrics.cider import ...` works too.
+# means the function whatever was imported before; `from captune.metrics.cider import ...` works
+# too.
 from captune.metrics.bleu import bleu, bleu_of
 from captune.metrics.cider import CiderD, cider, cider_of, cider_original, cider_original_of
 from captune.metrics.clipscore import clipscore, clipscore_hw3, ref_clipscore

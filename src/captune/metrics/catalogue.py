@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 from captune.errors import UserError
+from captune.files import printable
+from captune.metrics.plugins import plugin_id, plugins
 
-_GROUP = "captune.metrics"
-_BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
+BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,39 @@ _OWN = {
 }
 
 
+def _squeezed(text: str) -> str:
+    """`CLIPScore (hw3)` and `clipscore_hw3` are one spelling."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+# CIDEr is what everyone calls CIDEr-D, so only "cider_original" means the one without the D
+_ALIASES = {
+    **{_squeezed(metric.label): metric.id for metric in _OWN.values()},
+    **{_squeezed(id): id for id in _OWN},
+    **{f"b{n}": f"bleu_{n}" for n in range(1, 5)},
+    "bleu": "bleu",
+    "rouge": "rouge_l",
+    "clips": "clipscore",
+    "refclips": "ref_clipscore",
+}
+
+
+def metric_id(text: str) -> str:
+    """The id of a metric as people and tables spell it: cider for `CIDEr-D`, bleu_4 for `bleu@4`.
+
+    `bleu` stays as it is: it means all four. What is not ours is only written as ids are.
+    """
+    return _ALIASES.get(_squeezed(text)) or plugin_id(text)
+
+
 def metric_of(id: str) -> Metric:
     """The metric called `id`, ours or a third party's. Raises UserError for an unknown one."""
     if id in _OWN:
         return _OWN[id]
-    if id in _plugins():
+    if id in plugins():
         return Metric(id, id, "plugin")
-    known = ", ".join(["bleu", *_OWN, *_plugins()])
-    raise UserError(f'metric "{id}": is not known; choose among {known}')
+    known = ", ".join(["bleu", *_OWN, *plugins()])
+    raise UserError(f'metric "{printable(id)}": is not known; choose among {known}')
 
 
 def parse_metrics(text: str | None, *, references: bool, photos: bool) -> list[Metric]:
@@ -67,10 +90,10 @@ def parse_metrics(text: str | None, *, references: bool, photos: bool) -> list[M
                 " or --photos DIR (clipscore)"
             )
         text = ",".join(["bleu,rouge_l,cider"] * references + ["clipscore"] * photos)
-    words = [word.strip().lower().replace("-", "_") for word in text.split(",")]
-    ids = [id for word in words if word for id in (_BLEU if word == "bleu" else (word,))]
+    words = [metric_id(word) for word in text.split(",") if word.strip()]
+    ids = [id for word in words for id in (BLEU if word == "bleu" else (word,))]
     if not ids:
-        raise UserError(f'--metrics "{text}": names no metric; try bleu,rouge_l,cider')
+        raise UserError(f'--metrics "{printable(text)}": names no metric; try bleu,rouge_l,cider')
     metrics = [metric_of(id) for id in dict.fromkeys(ids)]
     for metric in metrics:
         if metric.needs_references and not references:
@@ -78,15 +101,3 @@ def parse_metrics(text: str | None, *, references: bool, photos: bool) -> list[M
         if metric.needs_photos and not photos:
             raise UserError(f"{metric.id}: needs the photos; name their folder with --photos DIR")
     return metrics
-
-
-def load_plugin(id: str) -> Callable[..., Any]:
-    """A third party's `(candidates, references) -> Scores`, from its entry point."""
-    loaded: Callable[..., Any] = _plugins()[id].load()
-    return loaded
-
-
-@cache
-def _plugins() -> dict[str, EntryPoint]:
-    """Entry points of the group `captune.metrics`; our own names cannot be taken."""
-    return {point.name: point for point in entry_points(group=_GROUP) if point.name not in _OWN}

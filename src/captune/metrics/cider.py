@@ -75,7 +75,7 @@ class CiderD:
     An index holds about 1 kB for an image of five references.
     """
 
-    def __init__(self, df: DocumentFrequency, tokenize: Tokenize = ptb.tokenize) -> None:
+    def __init__(self, df: DocumentFrequency, tokenize: Tokenize = ptb.tokenize_each) -> None:
         self._df = df
         self._tokenize = tokenize
         # the table's words, then those that only references have
@@ -219,7 +219,7 @@ def _recipe(corpus: Corpus, df: DocumentFrequency | None, *, with_d: bool) -> di
 
 
 def _df_in_words(corpus: Corpus, df: DocumentFrequency | None) -> str:
-    return f"df=corpus of {len(corpus.images)}" if df is None else f"df={df.name} of {df.images}"
+    return f"df=corpus of {len(corpus.images)}" if df is None else f"df={df.label} of {df.images}"
 
 
 def _notes(corpus: Corpus, df: DocumentFrequency | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import count
 
@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import MismatchedImages, UserError
-from captune.files import printable
+from captune.files import named
 from captune.metrics import ptb
 from captune.metrics.ngrams import Counts, NGrams, Words
 from captune.metrics.scores import Candidates, References
 
 Tokenize = Callable[[list[str]], Sequence[str]]
 _BLOCK = 20_000  # texts split into words at once
-_NAMED = 3  # how many images a message names before it counts the rest
 
 
 class Corpus:
@@ -35,7 +34,7 @@ class Corpus:
         self,
         candidates: Candidates,
         references: References,
-        tokenize: Tokenize = ptb.tokenize,
+        tokenize: Tokenize = ptb.tokenize_each,
         tokenizer_name: str = "ptb",
     ) -> None:
         check_images(candidates, references)
@@ -135,32 +134,29 @@ def check_images(candidates: Candidates, references: References) -> None:
     if without_references or without_candidate:
         parts = []
         if without_references:
-            parts.append(f"no references for {_some(without_references)}")
+            parts.append(f"no references for {named(without_references, 'image')}")
         if without_candidate:
-            parts.append(f"no candidate for {_some(without_candidate)}")
+            parts.append(f"no candidate for {named(without_candidate, 'image')}")
         raise MismatchedImages(f"{'; '.join(parts)}: give both for the same images")
     if not candidates:
         raise UserError("no captions to score: give at least one candidate with its references")
     for image, candidate in candidates.items():
         if not isinstance(candidate, str):
-            raise UserError(f"candidate of {_some([image])}: must be one caption, a string")
+            raise UserError(
+                f"candidate of {named([image], 'image')}: must be one caption, a string"
+            )
     bare = [image for image, captions in references.items() if isinstance(captions, str)]
     if bare:
-        raise UserError(f"references of {_some(bare)}: must be a list of captions, not one string")
+        raise UserError(
+            f"references of {named(bare, 'image')}: must be a list of captions, not one string"
+        )
     empty = [image for image, captions in references.items() if not captions]
     if empty:
-        raise UserError(f"references of {_some(empty)}: must be at least one caption each")
+        raise UserError(f"references of {named(empty, 'image')}: must be at least one caption each")
     odd = [
         image
         for image, captions in references.items()
         if not all(isinstance(caption, str) for caption in captions)
     ]
     if odd:
-        raise UserError(f"references of {_some(odd)}: must be strings")
-
-
-def _some(images: Iterable[str]) -> str:
-    """The first few ids, and how many more."""
-    names = [f'"{printable(str(image))}"' for image in images]
-    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"image{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{rest}"
+        raise UserError(f"references of {named(odd, 'image')}: must be strings")

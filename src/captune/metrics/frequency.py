@@ -26,7 +26,10 @@ from captune.metrics.corpus import Corpus
 from captune.metrics.ngrams import ORDERS, Counts
 from captune.metrics.scores import References
 
-SHIPPED = ("coco-val2017",)
+# name -> digest of the tables that come with captune
+SHIPPED = {"coco-val2017": "7dd2965af2895866fc698abeb428bb7533bf0d8ec78806e5539e9f54b4f1b586"}
+CORPUS = "corpus"  # what --df calls no table: frequencies of the references at hand
+_ENDINGS = (".gz", ".tsv", ".df")
 _FORMAT = "captune document frequencies 1"
 _MAX_BYTES = 128 * 2**20  # of text; COCO's 118,000 training images need about a fifth of it
 _MAX_NGRAMS = 5_000_000
@@ -102,6 +105,15 @@ class DocumentFrequency:
     def digest(self) -> str:
         """sha256 of what scores depend on: the images and the counts, whatever the name or file."""
         return hashlib.sha256(f"{self.images}\n".encode() + self._body()).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """What a recipe line calls it: the name, and 8 digits of the digest unless it is shipped.
+
+        Two tables may have one name, also one of captune's.
+        """
+        is_shipped = SHIPPED.get(self.name) == self.digest
+        return self.name if is_shipped else f"{self.name}@{self.digest[:8]}"
 
     def within(self, counts: Counts, known: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """[n-grams] counts of a text's own n-grams, an array an order; 0 where the table has none.
@@ -184,16 +196,42 @@ class DocumentFrequency:
         return "".join(lines).encode("utf-8", "surrogatepass")
 
 
+def is_file(df: str) -> bool:
+    """Whether `--df` names a file: `corpus` and the shipped tables are words, file or not."""
+    if df == CORPUS or df in SHIPPED:
+        return False
+    try:
+        return Path(df).is_file()
+    except OSError:  # too long for a name, for one
+        return False
+
+
+def name_of_table(path: Path) -> str:
+    """What a table saved as `path` is called: mine, of mine.df.gz.
+
+    Raises UserError for names that mean another table.
+    """
+    name = path.name
+    while name.lower().endswith(_ENDINGS) and name.rpartition(".")[0]:
+        name = name.rpartition(".")[0]
+    if name.lower() in (CORPUS, *SHIPPED):
+        raise UserError(
+            f'{printable(str(path))}: a table must not be called "{printable(name)}", which --df '
+            "means otherwise; give the file another name"
+        )
+    return printable(name)
+
+
 def resolve_df(df: str) -> DocumentFrequency | None:
     """What `--df` names: None for "corpus", a shipped table, or a saved one.
 
     Raises UserError for what is neither.
     """
-    if df == "corpus":
+    if df == CORPUS:
         return None
     if df in SHIPPED:
         return DocumentFrequency.shipped(df)
-    if not Path(df).is_file():
+    if not is_file(df):
         raise UserError(
             f'--df "{printable(df)}": is no file; give corpus, {", ".join(SHIPPED)} or a table '
             "saved with --save-df"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.files import printable
+from captune.files import named, printable
 from captune.metrics.corpus import check_images
 from captune.metrics.scores import Candidates, References
 
@@ -156,7 +156,7 @@ def _photos_of(images: Sequence[str], photos: Photos) -> list[Photo]:
     missing = [image for image in images if image not in photos]
     if missing:
         raise UserError(
-            f"no photo for {_some(missing)}: CLIPScore compares captions with photos; "
+            f"no photo for {named(missing, 'image')}: CLIPScore compares captions with photos; "
             "give the folder that holds them all"
         )
     files = [photos[image] for image in images]
@@ -179,9 +179,9 @@ def _refuse_long(
     others = len(long) - 1
     more = f" ({others:,} other{'s are' if others > 1 else ' is'} too long as well)"
     raise UserError(
-        f"clipscore_hw3: the caption of {_some([images[long[0]]])} has {tokens} tokens, the model "
-        f"reads {context.tokens}{more if others else ''}; this score cuts nothing: shorten the "
-        "captions or ask for clipscore"
+        f"clipscore_hw3: the caption of {named([images[long[0]]], 'image')} has {tokens} tokens, "
+        f"the model reads {context.tokens}{more if others else ''}; this score cuts nothing: "
+        "shorten the captions or ask for clipscore"
     )
 
 
@@ -210,10 +210,10 @@ def _encode_photos(
         ):
             parts.append(features)
     if skipped:
-        named = "; ".join(f"{printable(item.path)}: {item.reason}" for item in skipped[:_NAMED])
+        reasons = "; ".join(f"{printable(item.path)}: {item.reason}" for item in skipped[:_NAMED])
         rest = len(skipped) - _NAMED
         raise UserError(
-            f"{len(skipped):,} of {len(photos):,} photos cannot be read ({named}"
+            f"{len(skipped):,} of {len(photos):,} photos cannot be read ({reasons}"
             f"{f'; and {rest:,} more' if rest > 0 else ''}): a mean over the others would be "
             "another number; mend the files, or leave their images out of the captions"
         )
@@ -226,13 +226,7 @@ def _unit(features: Floats, what: str, names: Sequence[str]) -> Floats:
     lost = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(lost):
         raise UserError(
-            f"the model's features of {_some([names[i] for i in lost.tolist()], what)} are "
+            f"the model's features of {named([names[i] for i in lost.tolist()], what)} are "
             "not finite: its precision does not hold them; use --dtype float32"
         )
     return normalise(features.astype(np.float32, copy=False))
-
-
-def _some(names: Sequence[str], what: str = "image") -> str:
-    first = ", ".join(f'"{printable(name)}"' for name in names[:_NAMED])
-    rest = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"{what}{'s' if len(names) > 1 else ''} {first}{rest}"

@@ -19,7 +19,6 @@ from captune.plots import PairPanel, pairs_figure, save_figure
 from captune.report.pages import write_template
 from captune.report.thumbnails import thumbnail
 from captune.scoring.ranking import (
-    Pair,
     Ranking,
     Standing,
     Tie,
@@ -27,6 +26,7 @@ from captune.scoring.ranking import (
     score_text,
     write_table,
 )
+from captune.scoring.score_runs import Pair
 
 _DRAWN = 20  # pairs at either end of the figure; the page shows all that were asked for
 _KEPT_PX = (1056, 640)  # of a photo that is drawn alone, or among others
@@ -74,6 +74,12 @@ def write_gallery(ranking: Ranking, folder: Path, *, command: Sequence[str] = ()
         save_figure(figure, path)
     gallery.written = {"page": page, "figure": drawing, "svg": vectors, "table": table}
     return gallery
+
+
+def _scored(about: dict[str, Any]) -> str:
+    """When, and with which packages."""
+    versions = (f"{package} {version}" for package, version in about.get("versions", {}).items())
+    return _text(", ".join([about.get("started", ""), *versions]))
 
 
 def _shown(ranking: Ranking) -> list[tuple[str, list[Pair]]]:
@@ -124,7 +130,7 @@ def page_content(
         "heading": many if images > 1 else f"The only caption of the run by {label}",
         "label": label,
         "name": _text(str(metric.get("name") or ranking.by)),
-        "corpus": score_text(metric["corpus"]) if _is_number(metric.get("corpus")) else None,
+        "corpus": None if metric.get("corpus") is None else score_text(metric["corpus"]),
         "interval": _interval(metric.get("interval")),
         "images": images,
         "remarks": [_text(remark) for remark in ranking.remarks()],
@@ -136,12 +142,12 @@ def page_content(
         "table": table,
         "recipe": [
             (_text(str(key)), _clipped(plain_value(value), 300))
-            for key, value in (metric.get("recipe") or {}).items()
+            for key, value in metric.get("recipe", {}).items()
         ],
         "run": printable(str(ranking.run.folder)),
         "root": printable(str(ranking.root)) if ranking.root is not None else None,
-        "about": ranking.run.about,
-        "scored_by": _text(shlex.join(ranking.run.about.get("command") or [])),
+        "scored": _scored(ranking.run.about),
+        "scored_by": _text(shlex.join(ranking.run.about.get("command", []))),
         "command": _text(shlex.join(command)),
     }
 
@@ -279,7 +285,7 @@ def _figure(ranking: Ranking, pictures: dict[str, _Picture]) -> Any:
     metric = ranking.metrics[ranking.by]
     label = ranking.label(ranking.by)
     corpus = str(metric.get("name") or ranking.by)
-    if _is_number(metric.get("corpus")):
+    if metric.get("corpus") is not None:
         corpus += f": {score_text(metric['corpus'])} over {len(ranking.pairs):,} images"
     interval = _interval(metric.get("interval"))
     if interval:
@@ -320,15 +326,11 @@ def _panel(ranking: Ranking, pair: Pair, picture: _Picture | None) -> PairPanel:
     )
 
 
-def _interval(interval: Any) -> tuple[str, str] | None:
-    if not interval or not all(_is_number(end) for end in interval):
+def _interval(interval: Sequence[float] | None) -> tuple[str, str] | None:
+    if interval is None:
         return None
     low, high = interval
     return score_text(low), score_text(high)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _clipped(text: str, longest: int) -> str:

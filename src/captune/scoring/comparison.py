@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from captune.metrics.scores import Scores
 from captune.scoring.agreement import levels, title_of
+from captune.scoring.intervals import sums_of
 from captune.statistics import (
     RESAMPLES,
     Interval,
@@ -46,7 +47,8 @@ class Differing(NamedTuple):
 class MetricComparison:
     """One metric on A and on B.
 
-    name: the recipe in one line; title: the metric as papers write it.
+    name: the recipe in one line, or both where A's and B's differ. title: the metric as papers
+    write it.
     difference: of the corpus figures, B - A, with its 95 % interval; None for one image.
     p: two-sided, of swapping A and B by a coin an image; p_holm: raised for all metrics compared.
     effect: Cohen's d_z, only of metrics whose corpus figure is a mean over images.
@@ -288,7 +290,7 @@ def _compared(
     return MetricComparison(
         metric=a.metric,
         title=title_of(a),
-        name=a.name,
+        name=a.name if a.name == b.name else f"A {a.name}, B {b.name}",
         a=a.corpus,
         b=b.corpus,
         a_interval=boot and boot.first,
@@ -334,15 +336,19 @@ class _Order:
         """The corpus figure of `scores` as sums over images in this order."""
         if scores.per_image.keys() != set(self._images):
             raise ValueError(f"{scores.metric}: expected scores of the same images on both sides")
-        if scores.statistics is None or scores.of_sums is None:
-            return Sums.mean([scores.per_image[id] for id in self._images])
+        values = {image: scores.per_image[image] for image in self._images}
+        return sums_of(replace(scores, per_image=values, statistics=self._rows(scores)))
+
+    def _rows(self, scores: Scores) -> NDArray[np.float64] | None:
+        if scores.statistics is None:
+            return None
         key = id(scores.statistics)
         if key not in self._sorted:
             row = {image: index for index, image in enumerate(scores.per_image)}
             rows = scores.statistics[[row[image] for image in self._images]]
             # the original is held too: an id is only unique while its object lives
             self._sorted[key] = (scores.statistics, rows)
-        return Sums(self._sorted[key][1], scores.of_sums)
+        return self._sorted[key][1]
 
 
 def p_in_words(p: float) -> str:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from captune.captions import CaptionFile, match_captions
 from captune.errors import MismatchedImages, UserError
-from captune.files import check_writable, whole_file
-from captune.images import printable
+from captune.files import check_writable, named, printable, whole_file
 from captune.options import CompareOptions
 from captune.runs import RunWriter, check_run_folder, versions
 from captune.scoring.comparison import Comparison, Differing, MetricComparison, compare_scores
+from captune.scoring.intervals import few_images
 from captune.scoring.job import Scored, score_many
+from captune.scoring.places import check_places, read_places
 from captune.scoring.recording import deciding_options, inputs_of
 
 if TYPE_CHECKING:
@@ -100,10 +101,13 @@ def compare_captions(
         raise UserError(f"--top {options.top}: must be 0 or more")
     if options.out is not None:
         check_run_folder(options.out)
+    read = read_places(options, {"A": options.first, "B": options.second})
+    check_places(read, {"--csv": options.csv}, options.out)
     if options.csv is not None:
         check_writable(options.csv)
     first, second = score_many([options.first, options.second], options, bar=bar)
-    notes = list(dict.fromkeys([*first.notes, *second.notes]))
+    few = few_images(len(first.candidates))
+    notes = list(dict.fromkeys([*first.notes, *second.notes, *few]))
     for sentence in notes:
         say(sentence)
     comparison = compare_scored(first, second, resamples=options.resamples, seed=options.seed)
@@ -145,6 +149,10 @@ def _same_images(first: Scored, second: Scored) -> dict[str, str]:
     """B's image id -> A's."""
     if first.candidates.keys() == second.candidates.keys():
         return {image: image for image in first.candidates}
+    if first.reference_file is not None:
+        # each goes by the references' ids, which may be all that joins them: 139 and dog.jpg
+        of_reference = {found: image for image, found in _in_references(first).items()}
+        return {image: of_reference[found] for image, found in _in_references(second).items()}
     candidates = {image: [caption] for image, caption in first.candidates.items()}
     # B stands where the references would, and each "caption" is the id to be found
     ids = {image: [image] for image in second.candidates}
@@ -153,6 +161,15 @@ def _same_images(first: Scored, second: Scored) -> dict[str, str]:
     except MismatchedImages:
         raise _mismatch(first, second) from None
     return {found: image for image, (found,) in matched.references.items()}
+
+
+def _in_references(scored: Scored) -> dict[str, str]:
+    """Image id of the candidates -> of the references."""
+    assert scored.reference_file is not None
+    ids = {image: [image] for image in scored.reference_file.captions}
+    references = dataclasses.replace(scored.reference_file, captions=ids)
+    matched = match_captions(scored.file, references, allow_missing=scored.missing > 0)
+    return {image: found for image, (found,) in matched.references.items()}
 
 
 def _file(scored: Scored, captions: dict[str, list[str]]) -> CaptionFile:
@@ -165,7 +182,7 @@ def _mismatch(first: Scored, second: Scored) -> MismatchedImages:
         for one, other in ((first, second), (second, first))
     ]
     parts = " and ".join(
-        f"{len(images):,} only in {printable(source)} ({_some(images)})"
+        f"{len(images):,} only in {printable(source)} ({named(images)})"
         for source, images in only
         if images
     )
@@ -175,17 +192,11 @@ def _mismatch(first: Scored, second: Scored) -> MismatchedImages:
     )
 
 
-def _some(images: list[str]) -> str:
-    return ", ".join(f'"{printable(image)}"' for image in images[:3]) + (
-        ", ..." if len(images) > 3 else ""
-    )
-
-
 def write_both(path: Path, comparison: Comparison) -> None:
     """A row an image: both captions, and both scores of every metric with all their digits."""
     metrics = comparison.metrics.values()
     with whole_file(path) as file:
-        rows = csv.writer(file)
+        rows = csv.writer(file, lineterminator="\n")
         scores = [f"{metric.metric}_{side}" for metric in metrics for side in "ab"]
         rows.writerow(["image", "caption_a", "caption_b", *scores])
         for index, (image, caption) in enumerate(comparison.captions_a.items()):
@@ -198,9 +209,9 @@ def write_both(path: Path, comparison: Comparison) -> None:
 def _write_run(options: CompareOptions, result: CompareResult, command: Sequence[str]) -> None:
     assert options.out is not None
     comparison, (first, second) = result.comparison, result.scored
-    writer = RunWriter(
-        options.out, kind="compare", options=options, root=first.root, command=command
-    )
+    root = first.root or options.out  # without photos the records name none
+    recipes = [{id: score.recipe for id, score in side.scores.items()} for side in (first, second)]
+    writer = RunWriter(options.out, kind="compare", options=options, root=root, command=command)
     with writer as run:
         for index, (image, caption) in enumerate(comparison.captions_a.items()):
             photo = first.photos.get(image)
@@ -223,7 +234,8 @@ def _write_run(options: CompareOptions, result: CompareResult, command: Sequence
         run.metrics = {
             "images": result.images,
             **result.found(),
-            "recipes": {id: score.recipe for id, score in first.scores.items()},
+            "recipes": recipes[0],
+            **({} if recipes[0] == recipes[1] else {"recipes_b": recipes[1]}),
             "notes": result.notes,
             "inputs": {"a": inputs_of(first), "b": inputs_of(second)},
             "options": deciding_options(options),

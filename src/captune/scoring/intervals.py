@@ -7,12 +7,24 @@ from collections.abc import Mapping
 from captune.metrics.scores import Scores
 from captune.statistics import Interval, Sums, bootstrap_each
 
+_FEW_IMAGES = 10
+
 
 def sums_of(scores: Scores) -> Sums:
     """The corpus figure as a function of per-image sums: the mean, unless the metric says more."""
     if scores.statistics is None or scores.of_sums is None:
         return Sums.mean(list(scores.per_image.values()))
     return Sums(scores.statistics, scores.of_sums)
+
+
+def few_images(images: int) -> list[str]:
+    """What a reader of intervals has to know where they rest on very few images."""
+    if not 1 < images < _FEW_IMAGES:
+        return []
+    return [
+        f"with {images} images the interval is wider in truth than it says: so few cannot show how"
+        " far others would differ"
+    ]
 
 
 def intervals_of(

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.captions import CaptionFile, Matched, match_captions, match_photos, read_captions
 from captune.errors import UserError
-from captune.images import Photo, find_photos, printable
-from captune.metrics.catalogue import Metric, load_plugin, metric_of, parse_metrics
+from captune.files import named, printable, quoted
+from captune.images import Photo, find_photos
+from captune.metrics.catalogue import BLEU, Metric, parse_metrics
 from captune.metrics.corpus import Corpus
 from captune.metrics.frequency import DocumentFrequency, resolve_df
+from captune.metrics.plugins import score_with_plugin
 from captune.metrics.scores import Scores
 from captune.options import MetricOptions
+from captune.scoring.references import read_references
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
     from captune.models.image_text import ImageTextModel
+
+# what tokenizers and models put around a text, and some leave in it
+_SPECIAL = re.compile(
+    r"<\|[a-z_]+\|>|</?s>|\[(?:SEP|CLS|PAD|UNK|MASK|EOS|BOS)\]"
+    r"|<(?:end|start|eos|bos|pad|unk|endofseq|startseq|endseq)>",
+    re.IGNORECASE,
+)
+_MANY = 0.01  # share of the captions from which on they are spoken of
 
 
 @dataclass
@@ -28,7 +39,8 @@ class Scored:
 
     candidates, references, photos: by image id, as the candidates spell it; photos and references
     may be empty where no metric needs them. scores: by metric id. notes: what a reader must know.
-    root: the folder that the photos' names are relative to.
+    root: the folder that the photos' names are relative to, None without photos. missing: images
+    without a candidate, scored as empty captions. corpus: the tokenised captions, where kept.
     """
 
     file: CaptionFile
@@ -36,9 +48,11 @@ class Scored:
     candidates: dict[str, str]
     references: dict[str, list[str]]
     photos: dict[str, Photo]
-    root: Path
+    root: Path | None = None
     scores: dict[str, Scores] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    missing: int = 0
+    corpus: Corpus | None = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +71,12 @@ def score_many(
     *,
     bar: Bar,
     say: Callable[[str], None] = lambda sentence: None,
+    keep_corpus: bool = False,
 ) -> list[Scored]:
     """Score each file of candidates against the same references, by the same recipe.
 
     bar: opens a progress bar. say: hears what a reader must know besides the numbers.
+    keep_corpus: the tokenised captions stay in memory, in `Scored.corpus`.
     Raises UserError for what cannot be read, matched or scored.
     """
     inputs = read_inputs(options)
@@ -69,6 +85,8 @@ def score_many(
     model = _load_model(inputs, options)
     for result in scored:
         _score(result, inputs, options, bar, model)
+        if not keep_corpus:
+            result.corpus = None
         for sentence in result.notes:
             say(sentence)
     return scored
@@ -86,28 +104,50 @@ def read_inputs(options: MetricOptions) -> Inputs:
 
         check_installed()
     df = resolve_df(options.df)
-    references = None if options.references is None else read_captions(options.references)
+    references = None if options.references is None else read_references(options.references)
     return Inputs(metrics, references, df, options.photos)
 
 
 def _matched(file: CaptionFile, inputs: Inputs, options: MetricOptions) -> Scored:
     # without references it is matched with itself: the same sentence for an image with two captions
     matched = match_captions(file, inputs.references or file, allow_missing=options.allow_missing)
-    if not matched.candidates:
-        raise UserError(f"{file.source}: holds no captions to score")
     scored = Scored(
         file=file,
         reference_file=inputs.references,
         candidates=matched.candidates,
         references=matched.references if inputs.references else {},
         photos={},
-        root=Path.cwd(),
         notes=matched.notes if inputs.references else [],
+        missing=len(matched.candidates) - len(file.captions),
     )
+    scored.notes.extend(_doubts(file, inputs.references))
     if inputs.photos is not None:
         needed = any(metric.needs_photos for metric in inputs.metrics)
         _find_photos(scored, matched, inputs.photos, strict=needed)
     return scored
+
+
+def _doubts(file: CaptionFile, references: CaptionFile | None) -> list[str]:
+    """What looks like a mistake, but may be meant."""
+    notes = []
+    if references and (references.sha256, references.captions) == (file.sha256, file.captions):
+        notes.append(
+            f"{printable(references.source)}: the references are the same file as the candidates"
+            " (the same sha256), so each caption is scored against itself"
+        )
+    found = [
+        (token[0], captions[0])
+        for captions in file.captions.values()
+        if (token := _SPECIAL.search(captions[0]))
+    ]
+    if found and len(found) >= _MANY * len(file):
+        example, caption = found[0]
+        notes.append(
+            f"{printable(file.source)}: {len(found):,} of {len(file):,} captions hold a special"
+            f" token such as {printable(example)} ({quoted(caption)}), whose parts the scores count"
+            " as words; take such tokens out if the model did not mean them"
+        )
+    return notes
 
 
 def _find_photos(scored: Scored, matched: Matched, folder: Path, *, strict: bool) -> None:
@@ -116,15 +156,15 @@ def _find_photos(scored: Scored, matched: Matched, folder: Path, *, strict: bool
     scored.photos, without = match_photos(matched, found)
     scored.root = found.root
     if without and (strict or not scored.photos):
-        first = ", ".join(printable(id) for id in without[:3])
-        more = f" and {len(without) - 3:,} more" if len(without) > 3 else ""
         reasons = "; ".join(f"{printable(s.path)}: {s.reason}" for s in found.skipped[:2])
         raise UserError(
-            f"{folder}: has no photo for {first}{more} of {len(scored.candidates):,} images"
-            + (f" ({reasons})" if reasons else "")
+            f"{printable(str(folder))}: has no photo for {named(without, 'image')} of"
+            f" {len(scored.candidates):,}" + (f" ({reasons})" if reasons else "")
         )
     if without:
-        scored.notes.append(f"{folder}: has no photo for {len(without):,} of the images")
+        scored.notes.append(
+            f"{printable(str(folder))}: has no photo for {len(without):,} of the images"
+        )
 
 
 def _load_model(inputs: Inputs, options: MetricOptions) -> ImageTextModel | None:
@@ -157,10 +197,23 @@ def _score(
         )
     for metric in inputs.metrics:
         if metric.kind == "plugin":
-            found[metric.id] = _from_plugin(metric.id, scored)
-    scored.scores = {metric.id: found[metric.id] for metric in inputs.metrics}
+            found[metric.id] = score_with_plugin(metric.id, scored.candidates, scored.references)
+    scored.scores = {
+        metric.id: _with_missing(found[metric.id], scored.missing) for metric in inputs.metrics
+    }
     for score in scored.scores.values():
         scored.notes.extend(note for note in score.notes if note not in scored.notes)
+
+
+def _with_missing(scores: Scores, missing: int) -> Scores:
+    """Images scored without a candidate make another figure, so the recipe counts them."""
+    if not missing:
+        return scores
+    return replace(
+        scores,
+        recipe={**scores.recipe, "missing": missing},
+        details=(*scores.details, f"{missing} missing"),
+    )
 
 
 def _text_scores(
@@ -170,20 +223,21 @@ def _text_scores(
     from captune.metrics.cider import cider_of, cider_original_of
     from captune.metrics.rouge import rouge_l_of
 
-    asked = [metric.id for metric in inputs.metrics]
     corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
-    passes: list[tuple[str, Callable[[], dict[str, Scores]]]] = [
-        ("bleu_", lambda: bleu_of(corpus)),
-        ("rouge_l", lambda: {"rouge_l": rouge_l_of(corpus)}),
-        ("cider_original", lambda: {"cider_original": cider_original_of(corpus, df=inputs.df)}),
-        ("cider", lambda: {"cider": cider_of(corpus, df=inputs.df)}),
-        ("meteor", lambda: {"meteor": _meteor(corpus)}),
-    ]
-    wanted = [
-        run
-        for name, run in passes
-        if any(id == name or (name == "bleu_" and id.startswith(name)) for id in asked)
-    ]
+    scored.corpus = corpus
+
+    def bleu() -> dict[str, Scores]:
+        return bleu_of(corpus)
+
+    passes: dict[str, Callable[[], dict[str, Scores]]] = {
+        **dict.fromkeys(BLEU, bleu),  # one pass gives all four
+        "rouge_l": lambda: {"rouge_l": rouge_l_of(corpus)},
+        "cider": lambda: {"cider": cider_of(corpus, df=inputs.df)},
+        "cider_original": lambda: {"cider_original": cider_original_of(corpus, df=inputs.df)},
+        "meteor": lambda: {"meteor": _meteor(corpus)},
+    }
+    asked = [metric.id for metric in inputs.metrics]
+    wanted = list(dict.fromkeys(passes[id] for id in asked if id in passes))
     found: dict[str, Scores] = {}
     with bar("scoring", len(wanted)) as advance:
         for run in wanted:
@@ -198,25 +252,6 @@ def _meteor(corpus: Corpus) -> Scores:
     return meteor_of(corpus)
 
 
-def _from_plugin(id: str, scored: Scored) -> Scores:
-    """A third party's scores, held to what everything here relies on."""
-    result = load_plugin(id)(scored.candidates, scored.references)
-    if not isinstance(result, Scores) or list(result.per_image) != list(scored.candidates):
-        raise UserError(
-            f"metric {id}: its package must return captune.metrics.Scores with one value an image"
-        )
-    values = list(result.per_image.values())
-    if not all(map(math.isfinite, [result.corpus, *values])):
-        raise UserError(f"metric {id}: its package gave a score that is no finite number")
-    mean = math.fsum(values) / len(values)
-    if result.statistics is None and not math.isclose(result.corpus, mean, abs_tol=1e-9):
-        raise UserError(
-            f"metric {id}: its corpus score is not the mean of its images, so its package must give"
-            " `statistics` and `of_sums`; without them no interval belongs to it"
-        )
-    return result
-
-
 def make_corpus(
     candidates: dict[str, str], references: dict[str, list[str]], tokenizer: str
 ) -> Corpus:
@@ -224,8 +259,3 @@ def make_corpus(
     if tokenizer == "none":
         return Corpus(candidates, references, tokenize=list, tokenizer_name="none")
     return Corpus(candidates, references)
-
-
-def label(id: str) -> str:
-    """CIDEr-D for cider, and so on."""
-    return metric_of(id).label

@@ -8,40 +8,27 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shlex
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from captune.errors import UserError
-from captune.files import whole_file
+from captune.files import named, printable, whole_file
+from captune.metrics.catalogue import metric_id
 from captune.options import RankOptions
 from captune.runs import Run, read_run
 from captune.scoring.agreement import levels
+from captune.scoring.score_runs import Pair, Taus, read_agreement, read_metrics, read_pairs
 
 if TYPE_CHECKING:
     from captune.images import Skipped
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One image with its caption.
-
-    rank: 1 is the best, each rank once. path: relative to `Ranking.root`, None where it is unknown.
-    scores: metric id -> score of this image, without those that it has none of.
-    """
-
-    rank: int
-    image: str
-    path: str | None
-    caption: str
-    references: tuple[str, ...]
-    scores: Mapping[str, float]
 
 
 class Standing(NamedTuple):
@@ -104,6 +91,7 @@ class Ranking:
     """All images of a score run, best first.
 
     by: the metric's id; metrics: id -> what the run says of it (name, corpus, interval, recipe).
+    taus: Kendall's tau of two metrics and its interval, where the run has them.
     root: the folder of the photos, None where they are not to be had; notes then say why.
     skipped: images without a score by this metric, which have no rank.
     """
@@ -116,6 +104,7 @@ class Ranking:
     root: Path | None
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    taus: Taus = field(default_factory=dict)
 
     @property
     def best(self) -> list[Pair]:
@@ -141,11 +130,7 @@ class Ranking:
 
     def agreement(self, metric: str) -> tuple[float, list[float] | None] | None:
         """Kendall's tau with the metric that ranks, and its interval, where the run has them."""
-        found = self.run.metrics.get("agreement") or {}
-        for pair in found.get("pairs", ()):
-            if set(pair["metrics"]) == {metric, self.by} and pair["tau"] is not None:
-                return pair["tau"], pair["interval"]
-        return None
+        return self.taus.get(frozenset((metric, self.by)))
 
     @property
     def quoted(self) -> list[str]:
@@ -209,27 +194,30 @@ def rank_run(options: RankOptions) -> Ranking:
     not those of the run.
     """
     run = read_run(options.run)
+    shown = printable(str(options.run))
     if run.kind != "score":
         raise UserError(
-            f"{options.run}: is a run of captune {run.kind}; rank reads the run that "
+            f"{shown}: is a run of captune {printable(run.kind)}; rank reads the run that "
             "captune score ... --out RUN writes"
         )
-    metrics = _metrics(run)
+    metrics = read_metrics(run)
+    taus = read_agreement(run)
     by = _chosen(run, options.by, metrics)
-    pairs, unscored = _read_pairs(run, by)
+    pairs, unscored = read_pairs(run, by)
     if not pairs:
-        raise UserError(f"{options.run}: none of its {len(unscored)} images has a score by {by}")
+        raise UserError(
+            f"{shown}: none of its {len(unscored)} images has a score by {printable(by)}"
+        )
     pairs.sort(key=lambda pair: (-pair.scores[by], pair.image))
     root, notes, paths = _photos(run, options.photos, pairs)
     ranked = [
-        Pair(rank, pair.image, paths[pair.image], pair.caption, pair.references, pair.scores)
-        for rank, pair in enumerate(pairs, 1)
+        replace(pair, rank=rank, path=paths[pair.image]) for rank, pair in enumerate(pairs, 1)
     ]
     skipped = [_skipped(image, f"has no score by {by}") for image in unscored]
     if skipped:
         count = "1 image has" if len(skipped) == 1 else f"{len(skipped):,} images have"
         notes.insert(0, f"{count} no score by {by} and no rank")
-    return Ranking(run, by, metrics, ranked, options.top, root, skipped, notes)
+    return Ranking(run, by, metrics, ranked, options.top, root, skipped, notes, taus)
 
 
 def write_table(ranking: Ranking, path: Path) -> None:
@@ -254,65 +242,21 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _metrics(run: Run) -> dict[str, dict[str, Any]]:
-    metrics = run.metrics.get("metrics") if isinstance(run.metrics, dict) else None
-    if not isinstance(metrics, dict) or not metrics:
-        raise UserError(f"{run.folder}: metrics.json names no metric; score it again")
-    return metrics
-
-
 def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:
-    """The metric of the run that was asked for, spelled as people do: CIDEr, bleu-4."""
-    wanted = _plain_id(asked)
-    by = next((metric for metric in metrics if _plain_id(metric) == wanted), None)
+    """The metric of the run that was asked for, spelled as people do: CIDEr-D, bleu@4."""
+    wanted = metric_id(asked)
+    by = next((metric for metric in metrics if metric_id(metric) == wanted), None)
     if by is not None:
         return by
-    from captune.images import printable
-
-    options = run.about.get("options", {})
+    options = run.about["options"]
     words = ["captune", "score", str(options.get("candidates") or "CANDIDATES")]
     words += ["--references", str(options.get("references") or "REFS")]
     words += ["--metrics", ",".join([*metrics, wanted])]
     if "clip" in wanted:
         words += ["--photos", str(options.get("photos") or "DIR")]
     words += ["--out", str(run.folder)]
-    raise UserError(
-        f"{run.folder}: has no scores by {printable(asked)}, only by {', '.join(metrics)}; "
-        f"rank by one of these, or score it too: {printable(shlex.join(words))}"
-    )
-
-
-def _plain_id(metric: str) -> str:
-    return metric.strip().lower().replace("-", "_")
-
-
-def _read_pairs(run: Run, by: str) -> tuple[list[Pair], list[str]]:
-    """The images with a score, not ranked yet, and the ids of those without."""
-    pairs: list[Pair] = []
-    unscored: list[str] = []
-    try:
-        for record in run.records():
-            scores = {
-                metric: float(score)
-                for metric, score in record["scores"].items()
-                if score is not None and math.isfinite(score)
-            }
-            image = str(record["image"])
-            if by not in scores:
-                unscored.append(image)
-                continue
-            path, caption = record.get("path"), record["caption"]
-            references = tuple(record.get("references", ()))
-            if not all(isinstance(text, str) for text in (path or "", caption, *references)):
-                raise TypeError
-            pairs.append(Pair(0, image, path, caption, references, scores))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        line = len(pairs) + len(unscored) + 1
-        where = f"line {line} of " if line > 1 else ""
-        raise UserError(
-            f"{run.folder}: {where}records.jsonl cannot be read as scores of images; score it again"
-        ) from None
-    return pairs, unscored
+    told = f"{run.folder}: has no scores by {asked}, only by {', '.join(metrics)}; rank by one of"
+    raise UserError(printable(f"{told} these, or score it too: {shlex.join(words)}"))
 
 
 def _photos(
@@ -324,12 +268,24 @@ def _photos(
         return _found_photos(run, folder, pairs)
     if not any(known.values()):
         return None, ["the run knows no photos: --photos DIR shows them"], known
-    if not run.root.is_dir():
-        from captune.images import printable
-
+    # os.path: a root that no folder can have is none, and no error
+    if not run.root.is_absolute() or not os.path.isdir(run.root):  # noqa: PTH112
         gone = f"the photos are no longer in {printable(str(run.root))}"
         return None, [f"{gone}: --photos DIR says where they are now"], known
-    return run.root, [], known
+    outside = [image for image, path in known.items() if path and _leaves(path)]
+    if not outside:
+        return run.root, [], known
+    note = (
+        f"{named(outside, 'image')}: the path of the photo leaves the folder of the run's photos; "
+        "it is not opened"
+    )
+    return run.root, [note], known | dict.fromkeys(outside)
+
+
+def _leaves(path: str) -> bool:
+    """Whether a path may lead out of its root: a run from elsewhere must not show local files."""
+    parts = PurePath(path)
+    return bool(parts.anchor) or ".." in parts.parts or "\0" in path
 
 
 def _found_photos(
@@ -337,7 +293,7 @@ def _found_photos(
 ) -> tuple[Path, list[str], dict[str, str | None]]:
     """Each image's photo in a folder, by the file name in the run or by its id."""
     from captune.captions import CaptionFile, match_photos
-    from captune.images import find_photos, printable
+    from captune.images import find_photos
 
     found = find_photos([folder])
     captions = CaptionFile(
@@ -359,10 +315,8 @@ def _found_photos(
     paths |= {image: photo.name for image, photo in matched.items()}
     notes = []
     if unmatched:
-        few = ", ".join(printable(image) for image in unmatched[:3])
-        few += ", ..." if len(unmatched) > 3 else ""
         count = f"{len(unmatched):,} of {len(pairs):,} images"
-        notes.append(f"{count} have no photo in {printable(str(folder))}: {few}")
+        notes.append(f"{count} have no photo in {printable(str(folder))}: {named(unmatched)}")
     return found.root, notes, paths
 
 
@@ -379,4 +333,7 @@ def score_text(score: float) -> str:
 
 def plain_value(value: Any) -> str:
     """A recipe's value as a person reads it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "..."  # what nests as deep is no recipe of ours

@@ -14,19 +14,22 @@ from captune.captions import CaptionFile
 from captune.errors import UserError
 from captune.files import check_writable, whole_file
 from captune.images import Photo, read_photo
-from captune.metrics.frequency import DocumentFrequency
+from captune.metrics.frequency import DocumentFrequency, is_file, name_of_table
 from captune.metrics.scores import Scores
 from captune.options import MetricOptions, ScoreOptions
 from captune.runs import RunWriter, check_run_folder, versions
 from captune.scoring.job import Scored, make_corpus, score_many
+from captune.scoring.places import check_places, read_places
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
     from captune.scoring.agreement import Agreement
     from captune.statistics import Interval
 
-# what decides a score, and so belongs into metrics.json; where it was written does not
-_DECIDING = [field.name for field in dataclasses.fields(MetricOptions)]
+# what decides a score, and so belongs into metrics.json; where it was written and how fast it was
+# computed does not
+HOW_COMPUTED = ("device", "batch_size", "workers", "no_cache")
+_DECIDING = [f.name for f in dataclasses.fields(MetricOptions) if f.name not in HOW_COMPUTED]
 
 
 @dataclass
@@ -71,22 +74,30 @@ def score_captions(
     """
     if options.candidates is None:
         raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
+    files = {"--per-image": options.per_image, "--save-df": options.save_df}
     if options.out is not None:
         check_run_folder(options.out)
-    for path in (options.per_image, options.save_df):
+    check_places(read_places(options, {"candidates": options.candidates}), files, options.out)
+    for path in files.values():
         if path is not None:
             check_writable(path)
-    if options.save_df is not None and options.references is None:
-        raise UserError("--save-df: counts the references; give them with --references FILE")
-    (scored,) = score_many([options.candidates], options, bar=bar, say=say)
+    if options.save_df is not None:
+        name_of_table(options.save_df)
+        if options.references is None:
+            raise UserError("--save-df: counts the references; give them with --references FILE")
+    keep = options.save_df is not None
+    (scored,) = score_many([options.candidates], options, bar=bar, say=say, keep_corpus=keep)
     intervals: dict[str, Interval | None] = dict.fromkeys(scored.scores)
     found: Agreement | None = None
     if not options.no_interval:
         from captune.scoring.agreement import agreement
-        from captune.scoring.intervals import intervals_of
+        from captune.scoring.intervals import few_images, intervals_of
 
         intervals = intervals_of(scored.scores, resamples=options.resamples, seed=options.seed)
         found = agreement(scored.scores) if len(scored.scores) > 1 else None
+        for sentence in few_images(len(scored.candidates)):
+            scored.notes.append(sentence)
+            say(sentence)
     result = ScoreResult(scored, intervals, found, described(scored.scores, intervals))
     if options.per_image is not None:
         write_per_image(options.per_image, scored.scores)
@@ -118,7 +129,7 @@ def described(
 def write_per_image(path: Path, scores: Mapping[str, Scores]) -> None:
     """A row an image, a column a metric, every digit of the floats."""
     with whole_file(path) as file:
-        rows = csv.writer(file)
+        rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["image", *scores])
         columns = [score.per_image for score in scores.values()]
         rows.writerows([id, *(column[id] for column in columns)] for id in columns[0])
@@ -129,7 +140,7 @@ def inputs_of(scored: Scored) -> dict[str, Any]:
     found: dict[str, Any] = {"candidates": _about(scored.file), "references": None, "photos": None}
     if scored.reference_file is not None:
         found["references"] = _about(scored.reference_file)
-    if scored.photos:
+    if scored.photos and scored.root is not None:
         found["photos"] = {
             "path": str(scored.root.resolve()),
             "sha256": _digest_of_photos(scored.photos),
@@ -140,7 +151,7 @@ def inputs_of(scored: Scored) -> dict[str, Any]:
 def deciding_options(options: MetricOptions) -> dict[str, Any]:
     """The options that decide a score, as JSON; files by their full paths."""
     values = {name: getattr(options, name) for name in _DECIDING}
-    if Path(options.df).is_file():
+    if is_file(options.df):
         values["df"] = Path(options.df)
     return {
         name: str(value.resolve()) if isinstance(value, Path) else value
@@ -163,16 +174,18 @@ def _digest_of_photos(photos: Mapping[str, Photo]) -> str:
 
 def _save_df(options: ScoreOptions, scored: Scored) -> None:
     assert options.save_df is not None
-    corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
-    DocumentFrequency.counted(corpus, name=options.save_df.name.split(".")[0]).save(options.save_df)
+    corpus = scored.corpus  # of the metrics that count words, if any was asked for
+    if corpus is None:
+        corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
+    name = name_of_table(options.save_df)
+    DocumentFrequency.counted(corpus, name=name).save(options.save_df)
 
 
 def _write_run(options: ScoreOptions, result: ScoreResult, command: Sequence[str]) -> None:
     assert options.out is not None
     scored = result.scored
-    writer = RunWriter(
-        options.out, kind="score", options=options, root=scored.root, command=command
-    )
+    root = scored.root or options.out  # without photos the records name none
+    writer = RunWriter(options.out, kind="score", options=options, root=root, command=command)
     with writer as run:
         for id, caption in scored.candidates.items():
             photo = scored.photos.get(id)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.errors import UserError
-from captune.files import read_text
-from captune.images import printable
-from captune.options import MetricOptions, ScoreOptions
+from captune.files import printable
+from captune.metrics.catalogue import metric_of
+from captune.metrics.frequency import CORPUS, SHIPPED
+from captune.options import ScoreOptions
 from captune.runs import versions
-from captune.scoring.recording import inputs_of, score_captions
+from captune.scoring.job import Scored
+from captune.scoring.recorded import INPUTS, Recorded, is_finite, read_recorded
+from captune.scoring.recording import HOW_COMPUTED, ScoreResult, inputs_of, score_captions
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
@@ -23,12 +26,19 @@ if TYPE_CHECKING:
 # the processor and the libraries below it.
 _TEXT_TOLERANCE = 1e-9
 _MODEL_TOLERANCE = 1e-3
-_PATHS = ("references", "photos")
+# where the inputs are now; all else but how to compute is the file's to say
+_GIVEN = ("verify", "df", *INPUTS)
+# of a recipe: where it ran, which decides nothing, and what a reader is told of only
+_ANYWHERE = ("device",)
+_NOTED = ("tokenizer_version", "package_version")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of the file: as recorded, as computed again, and whether they agree."""
+    """One figure of the file: as recorded, as computed again, and whether they agree.
+
+    holds: the figure and its interval came out again.
+    """
 
     metric: str
     name: str
@@ -48,7 +58,7 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether every figure came out again, from the same inputs."""
+        """Whether everything came out again, from the same inputs."""
         return not self.changed and all(check.holds for check in self.checks)
 
     def summary(self) -> dict[str, Any]:
@@ -73,99 +83,207 @@ class Verification:
 def verify(
     options: ScoreOptions, *, bar: Bar, say: Callable[[str], None] = lambda sentence: None
 ) -> Verification:
-    """Compute the metrics.json (or score run) `options.verify` again.
+    """Compute the metrics.json (or score run) `options.verify` again, and the records beside it.
 
-    Inputs are taken from where they were; candidates, references and photos that are given in
-    `options` are taken instead, for a run that moved. Raises UserError for a file that is no
-    metrics.json of `captune score` and for inputs that cannot be read.
+    Inputs are taken from where they were; candidates, references, photos and a table of document
+    frequencies that are given in `options` are taken instead, for a run that moved. Other options
+    than these and those of the device are refused: the file says how it was scored.
+    Raises UserError for a file that is no metrics.json of `captune score` and for inputs that
+    cannot be read.
     """
     assert options.verify is not None
-    path = options.verify / "metrics.json" if options.verify.is_dir() else options.verify
-    recorded = _read(path)
-    again = _options(recorded, options, path)
-    result = score_captions(again, bar=bar, say=say)
-    checks = [_check(id, about, result.metrics[id]) for id, about in recorded["metrics"].items()]
-    verification = Verification(path, result.images, checks)
-    verification.changed = [
-        *_changed_inputs(recorded["inputs"], inputs_of(result.scored)),
-        *_changed_recipes(recorded["metrics"], result.metrics),
+    _refuse_others(options)
+    recorded = read_recorded(options.verify)
+    result = score_captions(_options(recorded, options), bar=bar, say=say)
+    checks = [_check(id, about, result.metrics[id]) for id, about in recorded.metrics.items()]
+    changed = [*_changed_inputs(recorded, result.scored), *_changed_recipes(recorded, result)]
+    if result.images != recorded.images:
+        changed.append(f"{recorded.images:,} images were scored then, {result.images:,} now")
+    changed += [*_changed_intervals(recorded, result), *_changed_agreement(recorded, result)]
+    changed += _changed_records(recorded, result.scored)
+    for sentence in _other_versions(recorded, result):
+        say(sentence)
+    return Verification(recorded.path, result.images, checks, changed)
+
+
+def _refuse_others(given: ScoreOptions) -> None:
+    ignored = [
+        f"--{field.name.replace('_', '-')}"
+        for field in dataclasses.fields(ScoreOptions)
+        if field.name not in (*_GIVEN, *HOW_COMPUTED)
+        and getattr(given, field.name) != field.default
     ]
-    if result.images != recorded["images"]:
-        verification.changed.append(
-            f"{recorded['images']:,} images were scored then, {result.images:,} now"
-        )
-    then = recorded.get("versions", {})
-    for package, version in versions().items():
-        if package in then and then[package] != version:
-            say(f"{package} was {then[package]} then and is {version} now")
-    return verification
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(str(path)))
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error})") from None
-    expected = {"images": int, "metrics": dict, "inputs": dict, "options": dict}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), kind) for name, kind in expected.items()
-    ):
+    if ignored:
         raise UserError(
-            f"{path}: is not the metrics.json of a score; make one with captune score ... --out RUN"
+            f"--verify: scores as the file says, so {' and '.join(ignored)} would change nothing;"
+            " leave that out"
         )
-    return content
 
 
-def _options(recorded: dict[str, Any], given: ScoreOptions, path: Path) -> ScoreOptions:
+def _options(recorded: Recorded, given: ScoreOptions) -> ScoreOptions:
     """The recorded options, with the paths that were given now in the place of the old ones."""
-    known = {field.name for field in dataclasses.fields(MetricOptions)}
-    values = {name: value for name, value in recorded["options"].items() if name in known}
-    values["metrics"] = ",".join(recorded["metrics"])
-    for name in _PATHS:
-        values[name] = getattr(given, name) or _path_of(recorded["inputs"], name)
-    values["candidates"] = given.candidates or _path_of(recorded["inputs"], "candidates")
-    for name in ("device", "batch_size", "workers", "no_cache"):
+    values = {**recorded.options, "metrics": ",".join(recorded.metrics)}
+    for name in INPUTS:
+        then = recorded.inputs.get(name)
+        values[name] = getattr(given, name) or (Path(then["path"]) if then else None)
+    metrics = [metric_of(id) for id in recorded.metrics]
+    # a plugin may look at whatever there is, captune's own text metrics do not look at photos
+    if given.photos is None and not any(metric.needs_photos for metric in metrics):
+        values["photos"] = None
+    if given.df != CORPUS:
+        before = values.get("df", CORPUS)
+        if before == CORPUS or before in SHIPPED:
+            raise UserError(
+                f"--df {printable(given.df)}: the file was scored with {before}, which needs no"
+                " other place; leave --df out"
+            )
+        values["df"] = given.df
+    for about in recorded.metrics.values():
+        dtype = about["recipe"].get("dtype")
+        if "model" in about["recipe"] and dtype in ("float32", "float16", "bfloat16"):
+            values["dtype"] = dtype
+    for name in HOW_COMPUTED:
         values[name] = getattr(given, name)
     try:
-        return ScoreOptions(**values, no_interval=True)
-    except TypeError as error:
-        raise UserError(f"{path}: its options are not those of a score ({error})") from None
+        return ScoreOptions(**values, no_interval=not recorded.has_intervals)
+    except UserError as error:
+        raise UserError(f"{printable(str(recorded.path))}: its {error}") from None
 
 
-def _path_of(inputs: dict[str, Any], name: str) -> Path | None:
-    about = inputs.get(name)
-    return Path(about["path"]) if isinstance(about, dict) and "path" in about else None
+def _tolerance(recipe: dict[str, Any]) -> float:
+    return _MODEL_TOLERANCE if "model" in recipe else _TEXT_TOLERANCE
 
 
 def _check(id: str, recorded: dict[str, Any], computed: dict[str, Any]) -> Check:
     then, now = float(recorded["corpus"]), float(computed["corpus"])
-    tolerance = _MODEL_TOLERANCE if "model" in computed["recipe"] else _TEXT_TOLERANCE
-    return Check(id, computed["name"], then, now, abs(then - now) <= tolerance)
+    holds = abs(then - now) <= _tolerance(computed["recipe"])
+    return Check(id, computed["name"], then, now, holds)
 
 
-def _changed_inputs(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    changed = []
-    for name, about in now.items():
-        before = then.get(name)
-        if about is None or not isinstance(before, dict):
+def _changed_inputs(recorded: Recorded, scored: Scored) -> Iterator[str]:
+    for name, about in inputs_of(scored).items():
+        before = recorded.inputs.get(name)
+        if about is None:
             continue
-        if before.get("sha256") != about["sha256"]:
-            changed.append(
+        if before is None:
+            yield f"there were no {name} then"
+        elif before["sha256"] != about["sha256"]:
+            yield (
                 f"the {name} are others: {printable(about['path'])} has sha256"
-                f" {about['sha256'][:12]}, scored were {str(before.get('sha256'))[:12]}"
+                f" {about['sha256'][:12]}, scored were {printable(before['sha256'][:12])}"
             )
-    return changed
 
 
-def _changed_recipes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Entries of a recipe that are others today, such as a model's weights."""
-    changed = []
-    for id, about in now.items():
-        before = then[id].get("recipe", {})
-        differing = [
-            key for key, value in about["recipe"].items() if key in before and before[key] != value
-        ]
-        for key in differing:
-            if key != "device":
-                changed.append(f"{id}: {key} was {before[key]} and is {about['recipe'][key]}")
-    return changed
+def _changed_recipes(recorded: Recorded, result: ScoreResult) -> Iterator[str]:
+    """Names and entries of a recipe that are others today, such as a model's weights."""
+    for id, now in result.metrics.items():
+        then = recorded.metrics[id]
+        for key, before, after in _differing(then["recipe"], _plain(now["recipe"])):
+            if key not in (*_ANYWHERE, *_NOTED):
+                yield f"{id}: {printable(key)} was {_shown(before)} and is {_shown(after)}"
+        if then["name"] != now["name"]:
+            yield f"{id}: its name was {printable(then['name'])} and is {now['name']}"
+
+
+def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
+    """As it reads after it was written: a tuple is a list."""
+    read: dict[str, Any] = json.loads(json.dumps(recipe))
+    return read
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key in dict.fromkeys([*then, *now]):
+        before, after = then.get(key, _ABSENT), now.get(key, _ABSENT)
+        if before != after:
+            yield key, before, after
+
+
+_ABSENT = object()
+
+
+def _shown(value: object) -> str:
+    return "absent" if value is _ABSENT else printable(f"{value}")
+
+
+def _changed_intervals(recorded: Recorded, result: ScoreResult) -> Iterator[str]:
+    for id, now in result.metrics.items():
+        then = recorded.metrics[id]["interval"]
+        if not _same(then, now["interval"], _tolerance(now["recipe"])):
+            yield f"{id}: its interval was {then} and is {now['interval']}"
+
+
+def _changed_agreement(recorded: Recorded, result: ScoreResult) -> Iterator[str]:
+    then = recorded.agreement
+    now = None if result.agreement is None else result.agreement.summary()
+    tolerance = max(_tolerance(about["recipe"]) for about in result.metrics.values())
+    if tolerance > _TEXT_TOLERANCE:
+        # ranks move where scores of a model do, and sentences round them
+        tolerance *= 10
+        then, now = ({**side, "sentences": []} if side else side for side in (then, now))
+    if not _same(then, now, tolerance):
+        yield "the agreement of the metrics came out otherwise"
+
+
+def _changed_records(recorded: Recorded, scored: Scored) -> Iterator[str]:
+    """The first line of the records that is not what was scored now, and how many are."""
+    if recorded.records is None:
+        return
+    tolerances = {id: _tolerance(score.recipe) for id, score in scored.scores.items()}
+    images = list(scored.candidates)
+    other, lines = [], 0
+    for number, record in recorded.lines():
+        lines += 1
+        image = images[number - 1] if number <= len(images) else None
+        if image is None or not _is_record(record, image, scored, tolerances):
+            other.append(number)
+    shown = printable(str(recorded.records))
+    if other:
+        more = f" and {len(other) - 1:,} more" if len(other) > 1 else ""
+        yield f"{shown}: line {other[0]:,}{more} came out otherwise"
+    if lines != len(images):
+        yield f"{shown}: has {lines:,} lines for {len(images):,} images"
+
+
+def _is_record(record: Any, image: str, scored: Scored, tolerances: dict[str, float]) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
+        return False
+    scores, photo = record["scores"], scored.photos.get(image)
+    return (
+        (record.get("image"), record.get("caption")) == (image, scored.candidates[image])
+        and record.get("references") == scored.references.get(image, [])
+        and (photo is None or record.get("path") == photo.name)
+        and scores.keys() == tolerances.keys()
+        and all(
+            _same(scores[id], scored.scores[id].per_image[image], tolerance)
+            for id, tolerance in tolerances.items()
+        )
+    )
+
+
+def _same(then: Any, now: Any, tolerance: float) -> bool:
+    """Whether two JSON values are equal, and their numbers nearly."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return then.keys() == now.keys() and all(
+            _same(then[key], now[key], tolerance) for key in then
+        )
+    if isinstance(then, list) and isinstance(now, list):
+        return len(then) == len(now) and all(
+            _same(one, other, tolerance) for one, other in zip(then, now, strict=True)
+        )
+    if is_finite(then) and is_finite(now):
+        return bool(abs(then - now) <= tolerance)
+    return bool(then == now)
+
+
+def _other_versions(recorded: Recorded, result: ScoreResult) -> Iterator[str]:
+    for package, version in versions().items():
+        then = recorded.versions.get(package, version)
+        if then != version:
+            yield f"{package} was {printable(then)} then and is {version} now"
+    noted = {
+        f"{key} was {_shown(before)} then and is {_shown(after)} now"
+        for id, now in result.metrics.items()
+        for key, before, after in _differing(recorded.metrics[id]["recipe"], _plain(now["recipe"]))
+        if key in _NOTED
+    }
+    yield from sorted(noted)
