@@ -259,6 +259,17 @@ class TuneOptions:
     decoder: str = option(
         "frozen language model: lite, hf:REPO or a local folder", "lite", metavar="SPEC"
     )
+    decoder_blocks: int = option(
+        "keep the first N blocks of the language model only: faster, and it learns its words anew"
+        " (0: all)",
+        0,
+        metavar="N",
+    )
+    vocabulary: str = option(
+        "tokens that it can write: all, or those of the training captions, which is faster",
+        "all",
+        choices=("all", "captions"),
+    )
     set: list[str] = option(
         "a setting of a method or of the bridge, as in lora.rank=8, bridge.width=256; may repeat",
         [],
@@ -281,6 +292,18 @@ class TuneOptions:
     weight_decay: float = option("AdamW's weight decay", 1e-2, metavar="SHARE")
     warmup: float = option("share of the training in which the rate rises", 0.05, metavar="SHARE")
     label_smoothing: float = option("label smoothing of the loss", 0.0, metavar="SHARE")
+    objective: str = option(
+        "what is learnt: captions, the next word of those that people wrote; or cider, the score of"
+        " captions that the model samples (self-critical; for a model that writes: --start RUN)",
+        "captions",
+        choices=("captions", "cider"),
+    )
+    samples: int = option("captions sampled of a photo, for --objective cider", 5, metavar="N")
+    start: Path | None = option(
+        "begin with the weights of this tuned captioner, of the same method and bridge",
+        None,
+        metavar="RUN",
+    )
     select: str = option(
         "the validation score that picks the best epoch",
         "cider",
@@ -324,6 +347,7 @@ class TuneOptions:
         """Raises UserError for numbers that nothing can be trained with."""
         for name, least in (
             *(("epochs", 1), ("batch", 1), ("accumulate", 1), ("max_tokens", 2), ("limit", 0)),
+            *(("samples", 2), ("decoder_blocks", 0)),
             *(("patience", 0), ("val_sample", 0), ("save_steps", 0), ("workers", 0), ("seed", 0)),
         ):
             if getattr(self, name) < least:

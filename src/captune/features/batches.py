@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captune.errors import UserError
-from captune.models.image_text import Floats
 
 logger = logging.getLogger("captune")
 Item = TypeVar("Item")
@@ -23,12 +23,14 @@ class FittingBatches:
     def __init__(self, size: int) -> None:
         self.size = max(1, size)
 
-    def encode(self, items: Sequence[Item], forward: Callable[[Sequence[Item]], Tensor]) -> Floats:
-        """`forward` of all items, [n, d] float32, in as many pieces as memory asks for.
+    def encode(
+        self, items: Sequence[Item], forward: Callable[[Sequence[Item]], Tensor]
+    ) -> NDArray[Any]:
+        """`forward` of all items, [n, ...], in as many pieces as memory asks for.
 
         Raises UserError if not even one item fits.
         """
-        parts: list[Floats] = []
+        parts: list[NDArray[Any]] = []
         done = 0
         while done < len(items):
             part = items[done : done + self.size]

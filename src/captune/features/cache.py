@@ -67,6 +67,11 @@ class FeatureCache:
             self._trouble(None, error)
 
     @property
+    def is_writable(self) -> bool:
+        """False once something went wrong that ended writing to it, and when it is closed."""
+        return self._store is not None and self._writable
+
+    @property
     def limit_bytes(self) -> int:
         """How much the cache may take on disk."""
         default = DEFAULT_LIMIT_BYTES if self._given_limit is None else self._given_limit
@@ -92,6 +97,14 @@ class FeatureCache:
         """
         nothing: dict[str, NDArray[Any]] = {}
         return self._attempt(lambda store: store.get_many(keys), nothing)
+
+    def map_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """As `get_many`, but the arrays are views of the cache's files and take no memory.
+
+        They stay valid when the cache drops them or is closed.
+        """
+        nothing: dict[str, NDArray[Any]] = {}
+        return self._attempt(lambda store: store.get_many(keys, mapped=True), nothing)
 
     def put_many(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Store arrays by key: bytes, one fsync, one commit, whatever the number of arrays.

@@ -38,8 +38,8 @@ _BUSY_S = 30
 class FeatureSpace(NamedTuple):
     """Everything besides the content that a feature depends on.
 
-    what: "pooled" or "texts". dtype and backend: as computed, since half precision on a GPU and
-    float32 on a CPU do not give the same numbers.
+    what: "pooled", "grid" or "texts". dtype and backend: as computed, since half precision on a GPU
+    and float32 on a CPU do not give the same numbers.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""Photos -> pooled vectors, in order, in bounded memory, with reading and decoding ahead.
+"""Photos -> features, in order, in bounded memory, with reading and decoding ahead.
 
 A photo goes through four stations: read and hashed (threads), looked up in the cache, decoded and
 transformed (threads), encoded (the caller's thread). Cached photos and copies stop at the second.
@@ -11,11 +11,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -29,14 +32,46 @@ from captune.models.image_text import Floats
 
 _GROUP = 32  # photos read and hashed as one task: a task costs about as much as hashing one photo
 _WINDOW = 2048  # photos between the one yielded next and the one hashed last
-_RECENT = 4096  # vectors kept for copies in the same run, whether or not there is a cache
+_RECENT = 4096  # features kept for copies in the same run, whether or not there is a cache
+_RECENT_BYTES = 2**26  # what they may take, and those in the window, where features are large
 _KEPT_BYTES = 2**19  # a larger file is read again for decoding rather than kept meanwhile
 
 
-class _Entry:
-    """One photo on its way: at the end it has a vector or a reason."""
+@dataclass(frozen=True)
+class PhotoFeature:
+    """A kind of array that every photo has, of one shape, and how the model makes it.
 
-    __slots__ = ("copies", "data", "key", "photo", "pixels", "reason", "vector")
+    space: what its keys in the cache begin with. transform: photo -> pixels, in any thread.
+    encode: a batch of pixels -> [n, *shape] on the CPU. device: where the model is.
+    mapped: cached arrays are views of the mapped files, not copies in memory.
+    """
+
+    space: FeatureSpace
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    transform: Callable[[Image.Image], Tensor]
+    encode: Callable[[Tensor], Tensor]
+    device: torch.device
+    mapped: bool = False
+
+    def at_most(self, count: int, limit_bytes: int) -> int:
+        """`count`, or as many of these arrays as `limit_bytes` hold; at least one."""
+        size = self.dtype.itemsize * int(np.prod(self.shape))
+        return max(1, min(count, limit_bytes // size))
+
+
+class Encoded(NamedTuple):
+    """A photo with its feature; key: of the space and the photo's content, as in the cache."""
+
+    photo: Photo
+    key: str
+    array: NDArray[Any]
+
+
+class _Entry:
+    """One photo on its way: at the end it has an array or a reason."""
+
+    __slots__ = ("array", "copies", "data", "key", "photo", "pixels", "reason")
 
     def __init__(self, photo: Photo) -> None:
         self.photo = photo
@@ -44,7 +79,7 @@ class _Entry:
         self.data: bytes | None = None
         self.pixels: Future[Tensor] | None = None
         self.copies: list[_Entry] = []  # the same bytes under other names
-        self.vector: Floats | None = None
+        self.array: NDArray[Any] | None = None
         self.reason: str | None = None
 
 
@@ -60,67 +95,101 @@ def encode_photos(
 ) -> Iterator[tuple[list[Photo], Floats]]:
     """Yield (photos, vectors [n, d] float32 as the model gives them), in the order of `photos`.
 
-    Only what is at hand is yielded, so n varies; memory does not grow with the number of photos.
-    The same bytes are encoded once, and never again while the cache holds them.
+    As `encode_each`, of the encoder's pooled vectors.
+    """
+    pooled = PhotoFeature(
+        space=space_of(encoder, "pooled", encoder.weights_id, encoder.preprocessing_id),
+        shape=(encoder.dimension,),
+        dtype=np.dtype(np.float32),
+        transform=encoder.transform,
+        encode=encoder.encode,
+        device=encoder.device,
+    )
+    for found in encode_each(
+        photos,
+        pooled,
+        cache=cache,
+        batch_size=batch_size,
+        workers=workers,
+        on_skip=on_skip,
+        on_progress=on_progress,
+    ):
+        yield [one.photo for one in found], np.stack([one.array for one in found])
+
+
+def encode_each(
+    photos: Iterable[Photo],
+    feature: PhotoFeature,
+    *,
+    cache: FeatureCache | None,
+    batch_size: int,
+    workers: int,
+    on_skip: Callable[[Skipped], None],
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[list[Encoded]]:
+    """Yield photos with their feature, in the order of `photos`.
+
+    Only what is at hand is yielded, so their number varies; memory does not grow with the number of
+    photos. The same bytes are encoded once, and never again while the cache holds them.
     workers: threads that read and decode; 0 takes the number of cores, at most 16.
     on_skip: called in the same order for photos that cannot be read or prepared.
     on_progress: told how many more photos are done, skipped ones included.
     """
     with (
-        _LookAhead(photos, encoder, cache, workers or _default_workers()) as ahead,
+        _LookAhead(photos, feature, cache, workers or _default_workers()) as ahead,
         BackgroundSaver(cache) as saver,
     ):
         batches = FittingBatches(batch_size)
-        assemble = _assembly(encoder)
+        assemble = _assembly(feature.device)
         while True:
             ahead.fill(batches.size)
             batch = ahead.take(batches.size)
             if batch:
-                vectors = batches.encode(
-                    batch, lambda part: encoder.encode(assemble([_pixels(e) for e in part]))
+                arrays = batches.encode(
+                    batch, lambda part: feature.encode(assemble([_pixels(e) for e in part]))
                 )
-                saver.save({e.key: vector for e, vector in zip(batch, vectors, strict=True)})
-                ahead.settle(batch, vectors)
-            found: list[_Entry] = []
+                saver.save({e.key: array for e, array in zip(batch, arrays, strict=True)})
+                ahead.settle(batch, arrays)
+            found: list[Encoded] = []
             done = 0
             for entry in ahead.ready():
                 done += 1
-                if entry.reason is None:
-                    found.append(entry)
+                if entry.array is not None:
+                    found.append(Encoded(entry.photo, entry.key, entry.array))
                 else:
-                    on_skip(Skipped(entry.photo.name, entry.reason))
+                    on_skip(Skipped(entry.photo.name, str(entry.reason)))
             if on_progress is not None and done:
                 on_progress(done)
             if found:
-                rows = [entry.vector for entry in found if entry.vector is not None]
-                yield [entry.photo for entry in found], np.stack(rows)
+                yield found
             if ahead.is_exhausted:
                 return
 
 
-class _RecentVectors:
-    """The last vectors by key, in one block: kept one by one they would fragment the heap."""
+class _Recent:
+    """The last arrays by key, in one block: kept one by one they would fragment the heap."""
 
-    def __init__(self, count: int, dimension: int) -> None:
-        self._block = np.empty((count, dimension), dtype=np.float32)
+    def __init__(self, feature: PhotoFeature) -> None:
+        count = feature.at_most(_RECENT, _RECENT_BYTES)
+        self._block = np.empty((count, *feature.shape), dtype=feature.dtype)
         self._keys: deque[str] = deque()
         self._rows: dict[str, int] = {}
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows
 
-    def get(self, key: str) -> Floats | None:
-        """A copy of the vector, or None."""
+    def get(self, key: str) -> NDArray[Any] | None:
+        """A copy of the array, or None."""
         row = self._rows.get(key)
         return None if row is None else self._block[row].copy()
 
-    def put(self, key: str, vector: Floats) -> None:
+    def put(self, key: str, array: NDArray[Any]) -> None:
         """Keep a copy in the place of the oldest."""
         if key in self._rows:
             return
         full = len(self._keys) == len(self._block)
         row = self._rows.pop(self._keys.popleft()) if full else len(self._keys)
-        self._block[row] = vector
+        self._block[row] = array
         self._keys.append(key)
         self._rows[key] = row
 
@@ -131,21 +200,21 @@ class _LookAhead:
     def __init__(
         self,
         photos: Iterable[Photo],
-        encoder: ImageEncoder,
+        feature: PhotoFeature,
         cache: FeatureCache | None,
         workers: int,
     ) -> None:
         self._source = iter(photos)
-        self._encoder = encoder
+        self._feature = feature
         self._cache = cache
-        self._space = _space(encoder).name
+        self._space = feature.space.name
         self._workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="captune-read")
         self._hashing: deque[Future[list[_Entry]]] = deque()
         self._window: deque[_Entry] = deque()  # all that are hashed and not yielded, in order
         self._missing: deque[_Entry] = deque()  # those of them that the model has to see
         self._pending: dict[str, _Entry] = {}  # the same by key, to find copies
-        self._recent = _RecentVectors(_RECENT, encoder.dimension)
+        self._recent = _Recent(feature)
 
     def __enter__(self) -> _LookAhead:
         return self
@@ -170,7 +239,7 @@ class _LookAhead:
         CPU too: decoding between the passes was some 5 % slower there (2 cores, ViT-B/32).
         """
         wanted = batch_size + max(batch_size, 4 * self._workers)
-        window = max(_WINDOW, 2 * wanted)
+        window = max(self._feature.at_most(_WINDOW, _RECENT_BYTES), 2 * wanted)
         self._hash_ahead(wanted)
         while self._hashing and len(self._missing) < wanted and len(self._window) < window:
             self._look_up(self._hashing.popleft().result())
@@ -192,20 +261,20 @@ class _LookAhead:
                 self._skip(entry, f"cannot be prepared ({type(error).__name__}: {error})")
         return batch
 
-    def settle(self, batch: Sequence[_Entry], vectors: Floats) -> None:
-        """Give photos and their copies their vectors."""
-        for entry, vector in zip(batch, vectors, strict=True):
+    def settle(self, batch: Sequence[_Entry], arrays: NDArray[Any]) -> None:
+        """Give photos and their copies their arrays."""
+        for entry, array in zip(batch, arrays, strict=True):
             entry.pixels = None
             del self._pending[entry.key]
-            self._recent.put(entry.key, vector)
+            self._recent.put(entry.key, array)
             for same in (entry, *entry.copies):
-                same.vector = vector
+                same.array = array
             entry.copies = []
 
     def ready(self) -> Iterator[_Entry]:
-        """Take out, in order, what has a vector or a reason."""
+        """Take out, in order, what has an array or a reason."""
         while self._window and not (
-            self._window[0].vector is None and self._window[0].reason is None
+            self._window[0].array is None and self._window[0].reason is None
         ):
             yield self._window.popleft()
 
@@ -218,16 +287,15 @@ class _LookAhead:
     def _look_up(self, entries: Sequence[_Entry]) -> None:
         unknown = {e.key for e in entries if e.key and e.key not in self._recent}
         unknown -= self._pending.keys()
-        found = {} if self._cache is None else self._cache.get_many(list(unknown))
-        for key, vector in found.items():
-            if vector.shape == (self._encoder.dimension,):
-                self._recent.put(key, vector)
+        found = self._find(list(unknown))
         for entry in entries:
             self._window.append(entry)
             if entry.reason is not None:
                 continue
-            entry.vector = self._recent.get(entry.key)
-            if entry.vector is not None:
+            entry.array = found.get(entry.key)
+            if entry.array is None:
+                entry.array = self._recent.get(entry.key)
+            if entry.array is not None:
                 entry.data = None
             elif entry.key in self._pending:
                 entry.data = None
@@ -235,7 +303,19 @@ class _LookAhead:
             else:
                 self._pending[entry.key] = entry
                 self._missing.append(entry)
-                entry.pixels = self._threads.submit(_decode, entry, self._encoder.transform)
+                entry.pixels = self._threads.submit(_decode, entry, self._feature.transform)
+
+    def _find(self, keys: list[str]) -> dict[str, NDArray[Any]]:
+        """What the cache holds of these; copies later in the run then find it as recent."""
+        if self._cache is None:
+            return {}
+        mapped, shape, dtype = self._feature.mapped, self._feature.shape, self._feature.dtype
+        arrays = self._cache.map_many(keys) if mapped else self._cache.get_many(keys)
+        found = {k: a for k, a in arrays.items() if a.shape == shape and a.dtype == dtype}
+        if not mapped:
+            for key, array in found.items():
+                self._recent.put(key, array)
+        return found
 
     def _skip(self, entry: _Entry, reason: str) -> None:
         entry.pixels = None
@@ -272,9 +352,9 @@ def _pixels(entry: _Entry) -> Tensor:
     return entry.pixels.result()
 
 
-def _assembly(encoder: ImageEncoder) -> Callable[[Sequence[Tensor]], Tensor]:
+def _assembly(device: torch.device) -> Callable[[Sequence[Tensor]], Tensor]:
     """Stacks pixels [3, height, width]; on CUDA into pinned memory, whose copy is asynchronous."""
-    if encoder.device.type != "cuda":
+    if device.type != "cuda":
         return lambda pixels: torch.stack(list(pixels))
     pinned: dict[torch.Size, Tensor] = {}
 
@@ -289,14 +369,12 @@ def _assembly(encoder: ImageEncoder) -> Callable[[Sequence[Tensor]], Tensor]:
     return assemble
 
 
-def _space(encoder: ImageEncoder) -> FeatureSpace:
-    return FeatureSpace(
-        "pooled",
-        encoder.weights_id,
-        encoder.preprocessing_id,
-        str(encoder.dtype).removeprefix("torch."),
-        f"torch-{encoder.device.type}",
-    )
+def space_of(
+    encoder: ImageEncoder, what: str, weights_id: str, preprocessing_id: str
+) -> FeatureSpace:
+    """Where features of `encoder` are kept."""
+    dtype = str(encoder.dtype).removeprefix("torch.")
+    return FeatureSpace(what, weights_id, preprocessing_id, dtype, f"torch-{encoder.device.type}")
 
 
 def _default_workers() -> int:

@@ -14,6 +14,7 @@ from captune.features.cache import FeatureCache
 
 logger = logging.getLogger("captune")
 _WAITING_LIMIT = 4096  # arrays
+_WAITING_LIMIT_BYTES = 2**26
 
 
 class BackgroundSaver:
@@ -26,12 +27,13 @@ class BackgroundSaver:
     def __init__(self, cache: FeatureCache | None) -> None:
         self._cache = cache
         self._waiting: dict[str, NDArray[Any]] = {}
+        self._waiting_bytes = 0
         self._closing = False
         self._changed = Condition()
         self._thread: Thread | None = None
 
     def save(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Hand arrays over; waits only while thousands are waiting already."""
+        """Hand arrays over; waits only while thousands, or 64 MB, are waiting already."""
         if self._cache is None or not arrays:
             return
         if self._thread is None:
@@ -39,9 +41,14 @@ class BackgroundSaver:
             self._thread = Thread(target=self._run, name="captune-save", daemon=True)
             self._thread.start()
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < _WAITING_LIMIT)
+            self._changed.wait_for(self._has_room)
             self._waiting.update(arrays)
+            self._waiting_bytes += sum(array.nbytes for array in arrays.values())
             self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        few = len(self._waiting) < _WAITING_LIMIT
+        return few and self._waiting_bytes < _WAITING_LIMIT_BYTES
 
     def __enter__(self) -> BackgroundSaver:
         return self
@@ -64,7 +71,7 @@ class BackgroundSaver:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
-                arrays, self._waiting = self._waiting, {}
+                arrays, self._waiting, self._waiting_bytes = self._waiting, {}, 0
                 self._changed.notify_all()
             if not arrays:
                 return

@@ -6,6 +6,7 @@ killed at any point; a checksum in the row catches whatever happens to a shard a
 
 from __future__ import annotations
 
+import mmap
 import sqlite3
 import threading
 import zlib
@@ -41,6 +42,7 @@ class FeatureStore:
         self._write_lock = threading.RLock()  # taken before the lock of the index
         self._writing: Shard | None = None
         self._readers: dict[int, BinaryIO | None] = {}
+        self._maps: dict[int, mmap.mmap] = {}
         self._used: set[int] = set()
         self._shards.mkdir(parents=True, exist_ok=True)
         # One process at a time switches to WAL and makes the tables.
@@ -59,8 +61,12 @@ class FeatureStore:
         stored = self.index.get_limit()
         return DEFAULT_LIMIT_BYTES if stored is None else stored
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """The arrays that are there, by key, read-only; missing and damaged ones are left out."""
+    def get_many(self, keys: Sequence[str], *, mapped: bool = False) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by key, read-only; missing and damaged ones are left out.
+
+        mapped: they are views of the mapped shards, checked once, and stay valid after a prune and
+            after `close`.
+        """
         wanted: dict[str, dict[bytes, str]] = {}
         for key in keys:
             space, _, content = key.rpartition("/")
@@ -69,7 +75,7 @@ class FeatureStore:
         with self.index.lock:
             for space, contents in wanted.items():
                 for digest, place in self.index.find(space, list(contents)):
-                    array = self._read(place)
+                    array = self._map(place) if mapped else self._read(place)
                     if array is not None:
                         found[contents[digest]] = array
         return found
@@ -150,6 +156,7 @@ class FeatureStore:
                 if reader is not None:
                     reader.close()
             self._readers.clear()
+            self._maps.clear()  # not closed: arrays may still look at them
             self.index.close()
 
     def _read(self, place: Place) -> NDArray[Any] | None:
@@ -174,6 +181,29 @@ class FeatureStore:
             return None
         self._used.add(place.shard)
         return np.frombuffer(data, place.form.dtype).reshape(place.form.shape)
+
+    def _map(self, place: Place) -> NDArray[Any] | None:
+        end = place.position + place.form.size_bytes
+        if len(self._maps.get(place.shard, b"")) < end:  # not mapped yet, or written to since
+            file = self.index.shard_files().get(place.shard)
+            try:
+                if file is None:
+                    return None
+                with (self._shards / file).open("rb") as opened:
+                    found = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError):  # gone, or empty
+                return None
+            if len(found) < end:
+                return None
+            self._maps[place.shard] = found
+        shard = self._maps[place.shard]
+        with memoryview(shard) as view, view[place.position : end] as data:
+            if zlib.crc32(data) != place.checksum:
+                return None
+        self._used.add(place.shard)
+        count = place.form.size_bytes // place.form.dtype.itemsize
+        array = np.frombuffer(shard, place.form.dtype, count, place.position)
+        return array.reshape(place.form.shape)
 
     def _take_shard(self) -> Shard:
         """A shard with room that nobody appends to, or a new one."""
@@ -200,6 +230,7 @@ class FeatureStore:
                 if shard is not None:
                     self.index.drop_shard(shard)
                     with self.index.lock:
+                        self._maps.pop(shard, None)
                         reader = self._readers.pop(shard, None)
                         if reader is not None:
                             reader.close()

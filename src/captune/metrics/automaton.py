@@ -122,7 +122,8 @@ class _Parser:
         at = 0
         while at < len(signs):
             if at + 2 < len(signs) and signs[at + 1] == ("-", False):
-                found.update(map(chr, range(ord(signs[at][0]), ord(signs[at + 2][0]) + 1)))
+                low, high = signs[at][0], signs[at + 2][0]
+                found.update(sign for sign in self.graph.alphabet if low <= sign <= high)
                 at += 3
             else:
                 found.add(signs[at][0])

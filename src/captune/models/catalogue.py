@@ -6,7 +6,7 @@ The short list is written here, so it costs no import; the long ones are the lib
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
 class CatalogueEntry:
     """One model that `--model` takes.
 
-    sides: "image + text", or "image" where it can embed but not classify.
+    sides: "image + text", "image" where it can embed but not classify, "decoder" in `decoders`.
     licence: of the weights, None where the list does not say.
     extra: the extra of captune that must be installed, None where none is.
     download_bytes: what a first use fetches, None where unknown.
@@ -100,12 +100,42 @@ _EXAMPLES = (
     ),
 )
 
+_DECODERS = (
+    _Example(
+        "hf:openai-community/gpt2", "the usual small one", "MIT", "openai-community/gpt2", 548
+    ),
+    _Example("hf:facebook/opt-125m", "OPT", "OPT licence", "facebook/opt-125m", 251),
+    _Example(
+        "hf:HuggingFaceTB/SmolLM2-360M",
+        "the default's larger sibling",
+        "Apache-2.0",
+        "HuggingFaceTB/SmolLM2-360M",
+        724,
+    ),
+    _Example("hf:Qwen/Qwen3-0.6B-Base", "Qwen 3", "Apache-2.0", "Qwen/Qwen3-0.6B-Base", 1192),
+)
+
 
 def short_list() -> list[CatalogueEntry]:
     """The default, an example of each kind, and whatever else the caches hold. Imports no torch."""
     entries = [_lite(), *(_entry_of(example) for example in _EXAMPLES)]
     known = {example.repo for example in _EXAMPLES}
     return entries + [entry for repo, entry in _cached_repositories() if repo not in known]
+
+
+def decoders() -> list[CatalogueEntry]:
+    """The language models that captions may be written with: the default and examples."""
+    (lite,) = assets.ASSETS["lite-decoder"]
+    default = CatalogueEntry(
+        spec="lite",
+        note="the default: SmolLM2-135M, from the package index, no hub",
+        sides="decoder",
+        licence=lite.licence,
+        extra=None,
+        download_bytes=lite.download_bytes,
+        cached=lite.folder if lite.is_cached() else None,
+    )
+    return [default, *(replace(_entry_of(example), sides="decoder") for example in _DECODERS)]
 
 
 def long_list(search: str = "") -> list[CatalogueEntry]:

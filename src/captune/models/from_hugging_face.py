@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from captune.errors import UserError
 from captune.models import hub
 from captune.models.encoders import ImageEncoder
+from captune.models.hugging_face_grids import patches_of
 from captune.models.image_text import ImageTextModel, Scoring, normalise
 from captune.models.processor_pixels import PROCESSOR_FILES, image_transform, load_image_processor
 from captune.models.spec import ModelSpec
@@ -74,15 +75,17 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     if tokenize and scoring and model.config.model_type not in _KNOWN_FAMILIES:
         _compare_with_own_logits(spec, model, image_side, transform, tokenize, scoring)
     dimension = _dimension(image_side, transform)
+    image_id = digest_of(weights_id, digest_of("hf", _without_paths(model.config.to_dict())))
+    with hub.closed():
+        patches = patches_of(model, processor, _noise(), image_id)
     model.to(device=device, dtype=dtype)
 
-    architecture = digest_of("hf", _without_paths(model.config.to_dict()))
     text = None
     if tokenize is not None:
         text = TextEncoder(
             module=_TextSide(model),
             tokenize=tokenize,
-            text_id=f"{digest_of(weights_id, architecture)}-{tokenizer_id}",
+            text_id=f"{image_id}-{tokenizer_id}",
             dimension=dimension,
             device=device,
             dtype=dtype,
@@ -96,10 +99,11 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
             module=image_side,
             transform=transform,
             preprocessing_id=pixels_id,
-            weights_id=digest_of(weights_id, architecture),
+            weights_id=image_id,
             dimension=dimension,
             device=device,
             dtype=dtype,
+            patches=patches,
         ),
         text=text,
         scoring=scoring,

@@ -21,6 +21,7 @@ from captune.errors import MissingExtra, UserError
 from captune.models import hub
 from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel, Scoring
+from captune.models.open_clip_grids import patches_of
 from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
 from captune.models.spec import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, ModelSpec, did_you_mean
 from captune.models.texts import ContextLength, TextEncoder
@@ -69,9 +70,9 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     model = _build(source)
     scoring = _scoring(model)
     model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
-
-    architecture = digest_of("open_clip", source.config, source.quick_gelu)
+    image_id = digest_of(weights_id, digest_of("open_clip", source.config, source.quick_gelu))
     transform, pixels_id = _preprocessing(source, model.visual.image_size)
+    whole = _preprocessing(source, model.visual.image_size, resize_mode="squash")
     tokenize, tokenizer_id, context = _tokenizer(source)
     dimension = int(source.config["embed_dim"])
     return ImageTextModel(
@@ -82,15 +83,16 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
             module=_ImageSide(model),
             transform=transform,
             preprocessing_id=pixels_id,
-            weights_id=digest_of(weights_id, architecture),
+            weights_id=image_id,
             dimension=dimension,
             device=device,
             dtype=dtype,
+            patches=patches_of(model.visual, *whole, image_id),
         ),
         text=TextEncoder(
             module=_TextSide(model),
             tokenize=tokenize,
-            text_id=f"{digest_of(weights_id, architecture)}-{tokenizer_id}",
+            text_id=f"{image_id}-{tokenizer_id}",
             dimension=dimension,
             device=device,
             dtype=dtype,
@@ -342,13 +344,13 @@ def _scoring(model: Any) -> Scoring:
     return Scoring(scale, float(model.logit_bias.detach().float()), activation)
 
 
-def _preprocessing(source: _Source, image_size: Any) -> tuple[Any, str]:
+def _preprocessing(source: _Source, image_size: Any, **changed: Any) -> tuple[Any, str]:
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
     # Old folders state only mean and std: the rest is then bicubic and shortest, the format's words
     # for what was the only way when they were written.
     settings = merge_preprocess_dict(PreprocessCfg(), source.preprocess)
-    settings["size"] = image_size
+    settings |= {"size": image_size, **changed}
     compose = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     return without_torch_arithmetic(compose), preprocessing_id("open_clip", **settings)
 
@@ -378,12 +380,10 @@ def _tokenizer(source: _Source) -> tuple[Any, str, ContextLength]:
         require_known_tokens(tokens, known, source.identifier)
         return {"text": tokens}
 
-    is_own = source.tokenizer is None
-
     def fits(text: str) -> bool:
         # Each token of open_clip's own tokenizer, which is slow, takes a character at least; what
         # is not plain ASCII may grow while it is cleaned.
-        plain = is_own and "&" not in text and text.isascii()
+        plain = source.tokenizer is None and "&" not in text and text.isascii()
         return plain and len(text.replace(" ", "")) <= length - 2
 
     context = ContextLength(length, lambda texts: _count_tokens(tokenizer, texts), fits)

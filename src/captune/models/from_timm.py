@@ -15,7 +15,13 @@ import torch
 
 from captune.errors import UserError
 from captune.models import hub
-from captune.models.encoders import ImageEncoder
+from captune.models.encoders import (
+    GridShape,
+    ImageEncoder,
+    PatchGrid,
+    as_tokens,
+    grid_of_features,
+)
 from captune.models.image_text import ImageTextModel
 from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
 from captune.models.spec import ModelSpec, did_you_mean
@@ -48,8 +54,10 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     model = model.eval().requires_grad_(False)
     settings, transform = _preprocessing(model, spec)
     with torch.inference_mode():
-        dimension = int(model(torch.zeros(1, *settings["input_size"])).shape[-1])
+        features = model.forward_features(torch.zeros(1, *settings["input_size"]))
+        dimension = int(model.forward_head(features).shape[-1])
     weights_id = weights_id_of_file(weights)
+    image_id = digest_of(weights_id, "timm", _architecture(model))
     return ImageTextModel(
         spec=spec.text,
         weights_id=weights_id,
@@ -58,10 +66,11 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
             module=model.to(device=device, dtype=dtype),
             transform=transform,
             preprocessing_id=preprocessing_id("timm", **settings),
-            weights_id=digest_of(weights_id, "timm", _architecture(model)),
+            weights_id=image_id,
             dimension=dimension,
             device=device,
             dtype=dtype,
+            patches=_patches(model, features, settings, image_id),
         ),
         text=None,
         scoring=None,
@@ -226,6 +235,46 @@ def _preprocessing(model: Any, spec: ModelSpec) -> tuple[dict[str, Any], Any]:
     if settings["input_size"][0] != 3:
         raise UserError(f"{spec.text}: takes {settings['input_size'][0]} channels; photos have 3")
     return settings, without_torch_arithmetic(create_transform(**settings, is_training=False))
+
+
+def _patches(
+    model: Any, features: Any, settings: dict[str, Any], weights_id: str
+) -> PatchGrid | None:
+    from timm.data import create_transform
+
+    shape = grid_of(model, features)
+    if shape is None:
+        return None
+    whole = settings | {"crop_mode": "squash", "crop_pct": 1.0}
+    return PatchGrid(
+        shape=shape,
+        cached_shape=(shape.tokens, shape.channels),
+        encode=lambda pixels: last_features(model, pixels),
+        transform=without_torch_arithmetic(create_transform(**whole, is_training=False)),
+        preprocessing_id=preprocessing_id("timm", **whole),
+        weights_id=weights_id,
+    )
+
+
+def last_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """What forward_features yields, as tokens: after the last norm, or the map of a convolution."""
+    return as_tokens(model.forward_features(pixels), _is_channels_last(model))
+
+
+def grid_of(model: Any, features: Any) -> GridShape | None:
+    """The shape of what forward_features yielded, or None where it is no grid."""
+    if not isinstance(features, torch.Tensor):
+        return None
+    return grid_of_features(
+        features,
+        leading=int(getattr(model, "num_prefix_tokens", 0)),
+        places=getattr(getattr(model, "patch_embed", None), "grid_size", None),
+        channels_last=_is_channels_last(model),
+    )
+
+
+def _is_channels_last(model: Any) -> bool:
+    return str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
 
 
 def _architecture(model: Any) -> str:

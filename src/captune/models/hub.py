@@ -24,23 +24,33 @@ Choose = Callable[[Sequence[str]], list[str]]
 """File names of a repository -> those that a model needs; UserError when an essential one lacks."""
 
 
-def repository(repo: str, choose: Choose, spec: str) -> Path:
+def repository(repo: str, choose: Choose, spec: str, *, fetch_option: str = "") -> Path:
     """A local folder with the chosen files of `repo`.
+
+    fetch_option: what `captune models fetch SPEC` needs besides, for the sentence that names it.
 
     Looks in captune's cache (`adopt`), then in the hub's own cache, and only then asks the hub,
     saying what and how large. The caches are complete or not used: no network for what is there.
     Raises Offline where the hub would have to be asked, UserError where it does not help.
     """
-    for cached in (_adopted(repo), _cached(repo)):
-        if cached is not None and _complete(cached, choose):
-            return cached
+    place = cached(repo, choose)
+    if place is not None:
+        return place
     if store.is_offline():
+        fetch = f"captune models fetch {spec}{fetch_option}"
         raise Offline(
-            f"captune is offline and {repo} is not in a cache here; run `captune models fetch "
-            f"{spec}` on a connected machine, or `captune models fetch {spec} --from FOLDER` with "
-            "a folder that holds its files"
+            f"captune is offline and {repo} is not in a cache here; run `{fetch}` on a connected "
+            f"machine, or `{fetch} --from FOLDER` with a folder that holds its files"
         )
     return _download(repo, choose, spec)
+
+
+def cached(repo: str, choose: Choose) -> Path | None:
+    """The folder of a cache that holds all chosen files of `repo`, if there is one."""
+    for place in (_adopted(repo), _cached(repo)):
+        if place is not None and _complete(place, choose):
+            return place
+    return None
 
 
 def adopt(repo: str, folder: Path, choose: Choose) -> Path:

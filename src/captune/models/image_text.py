@@ -47,7 +47,8 @@ class ImageTextModel:
     @property
     def ids(self) -> list[str]:
         """What the cached features of each side are filed under."""
-        return [self.image.weights_id, *([self.text.text_id] if self.text else [])]
+        grid = [self.image.patches.weights_id] if self.image.patches else []
+        return [self.image.weights_id, *grid, *([self.text.text_id] if self.text else [])]
 
     def logits(self, image_features: Floats, text_features: Floats) -> Floats:
         """Scaled cosines (plus bias) of images [n, d] against texts [m, d] -> [n, m]."""

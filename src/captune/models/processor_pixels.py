@@ -9,6 +9,7 @@ itself.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,19 @@ def image_transform(processor: Any) -> tuple[Transform, str]:
     itself = _ProcessorItself(processor)
     steps = _Steps.of(processor)
     return (steps if steps is not None and _equal(steps, itself) else itself), identity
+
+
+def whole_transform(processor: Any, size: tuple[int, int] | None) -> tuple[Transform, str] | None:
+    """The same, but all of a photo squashed to `size` (height, width); None where it cannot be."""
+    if size is None or "spatial_shapes" in processor.model_input_names:
+        return None
+    height, width = size
+    whole = copy.deepcopy(processor)
+    whole.do_resize, whole.do_center_crop, whole.do_pad = True, False, False
+    whole.size = type(processor.size)(height=height, width=width)
+    transform, identity = image_transform(whole)
+    shapes = {tuple(transform(Image.new("RGB", given)).shape) for given in ((47, 61), (640, 333))}
+    return (transform, identity) if shapes == {(3, height, width)} else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from captune.errors import UserError
 from captune.models import assets
 from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel, Scoring
-from captune.models.lite.backbones import PREPROCESSING_ID, load_backbones
+from captune.models.lite.backbones import PREPROCESSING_ID, grid_of, load_backbones
 from captune.models.spec import ModelSpec
 from captune.models.texts import TextEncoder
 from captune.models.weights import digest_of
@@ -33,6 +33,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
         raise UserError(f"{ALIGNMENT.name} is missing: reinstall captune, it comes with it")
     alignment = load_alignment(ALIGNMENT)
     weights_id = _weights_id(alignment.weights_id)
+    patches = grid_of(backbones.image)
     image = _Aligned(backbones.image.to(dtype=dtype), alignment.image).to(device)
     text = _Aligned(backbones.text.to(dtype=dtype), alignment.text).to(device)
     dimension = alignment.dimension
@@ -48,6 +49,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
             dimension=dimension,
             device=device,
             dtype=dtype,
+            patches=patches,
         ),
         text=TextEncoder(
             module=text.eval().requires_grad_(False),

@@ -16,7 +16,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from captune.models import assets
-from captune.models.lite.efficientnet import EfficientNetLite2, fold_batch_norms
+from captune.models.encoders import GridShape, PatchGrid, as_tokens
+from captune.models.lite.efficientnet import (
+    GRID_CHANNELS,
+    POOLED_CHANNELS,
+    EfficientNetLite2,
+    fold_batch_norms,
+)
 from captune.models.lite.minilm import (
     MAX_TOKENS,
     MiniLM,
@@ -26,6 +32,7 @@ from captune.models.lite.minilm import (
 )
 from captune.models.preprocessing import ResizeThenNormalise, per_channel, preprocessing_id
 from captune.models.texts import ContextLength
+from captune.models.weights import digest_of
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
@@ -43,6 +50,13 @@ PREPROCESSING_ID = preprocessing_id(
     resize=_RESIZE_PX,
     interpolation="bicubic",
     crop=SIZE_PX,
+    mean=_MEAN_AND_STD,
+    std=_MEAN_AND_STD,
+)
+WHOLE_PREPROCESSING_ID = preprocessing_id(
+    "lite",
+    squash=SIZE_PX,
+    interpolation="bicubic",
     mean=_MEAN_AND_STD,
     std=_MEAN_AND_STD,
 )
@@ -100,9 +114,36 @@ def resize_and_crop(photo: Image.Image) -> Image.Image:
     return photo.crop((left, top, left + SIZE_PX, top + SIZE_PX))
 
 
+def squash(photo: Image.Image) -> Image.Image:
+    """RGB photo -> all of it at 260 x 260, whatever its proportions."""
+    return photo.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC)
+
+
 transform = ResizeThenNormalise(
     (resize_and_crop,), per_channel(_MEAN_AND_STD), per_channel(_MEAN_AND_STD)
 )
+whole = ResizeThenNormalise((squash,), per_channel(_MEAN_AND_STD), per_channel(_MEAN_AND_STD))
+
+
+def grid_of(image: EfficientNetLite2) -> PatchGrid:
+    """The 9 x 9 places of a photo.
+
+    Cached are the 352 channels before the head convolution, whose 1280 are 3.6 times the bytes.
+    It does not depend on the alignment: another one leaves cached grids and captioners as they are.
+    """
+    side = -(-SIZE_PX // 32)
+    return PatchGrid(
+        shape=GridShape(side * side, POOLED_CHANNELS, side, side),
+        cached_shape=(side * side, GRID_CHANNELS),
+        encode=lambda pixels: as_tokens(image.patch_grid(pixels)),
+        finish=image.finish_grid,
+        transform=whole,
+        preprocessing_id=WHOLE_PREPROCESSING_ID,
+        weights_id=digest_of(
+            [file.sha256 for file in assets.IMAGE_ENCODER.files],
+            assets.IMAGE_ENCODER.converter_version,
+        ),
+    )
 
 
 def convert_image_encoder(source: Path, target: Path) -> None:

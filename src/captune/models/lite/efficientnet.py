@@ -95,6 +95,11 @@ class EfficientNetLite2(nn.Module):
         """Patch grid [n, 352, h, w] -> pooled [n, 1280]."""
         return functional.relu6(self.head(grid), inplace=True).mean((2, 3))
 
+    def finish_grid(self, grid: Tensor) -> Tensor:
+        """Tokens [n, t, 352] of the patch grid -> [n, t, 1280], whose mean over t is `pool`'s."""
+        weight = self.head.weight.flatten(1)  # a 1 x 1 convolution is a matrix
+        return functional.relu6(functional.linear(grid, weight, self.head.bias), inplace=True)
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [n, 3, 260, 260] -> pooled [n, 1280]."""
         return self.pool(self.patch_grid(pixels))

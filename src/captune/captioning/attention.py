@@ -1,0 +1,103 @@
+"""Cross-attention from the decoder's text positions to the tokens of an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class CrossAttentionLayer(nn.Module):
+    """Attention of text positions over image tokens; the residual is its caller's.
+
+    read: channels of an image token; hidden_size: of the decoder; width: over all heads.
+    The output projection starts at zero: at first nothing is added to the decoder.
+    It computes in its own precision (float32), whatever that of the decoder is.
+    extra: set by a tuning method, keys and values that stand before every image's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        read: int,
+        hidden_size: int,
+        width: int,
+        heads: int,
+        bias: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.heads = heads
+        self.norm = nn.LayerNorm(hidden_size)
+        self.query = nn.Linear(hidden_size, width, bias=bias)
+        self.key = nn.Linear(read, width, bias=bias)
+        self.value = nn.Linear(read, width, bias=bias)
+        self.out = nn.Linear(width, hidden_size, bias=bias)
+        self.dropout = dropout
+        self.extra: nn.Module | None = None
+        nn.init.zeros_(self.out.weight)
+        if bias:
+            nn.init.zeros_(self.out.bias)
+
+    def keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Image tokens [images, t, read] -> two of [images, heads, t, head_dim]."""
+        return in_heads(self.key(tokens), self.heads), in_heads(self.value(tokens), self.heads)
+
+    def forward(
+        self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Hidden [images * k, n, d] over keys and values [images, heads, t, head_dim] -> as hidden.
+
+        The k rows of an image stand together. mask: [images, t], true where there is a token.
+        """
+        rows, length, _ = hidden.shape
+        queries = self._queries(hidden, len(keys))
+        if self.extra is not None:
+            keys, values = self.extra(keys, values)
+        dropout = self.dropout if self.training else 0.0
+        allowed = None if mask is None else _widened(mask, keys.shape[2])
+        found = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=allowed, dropout_p=dropout
+        )
+        out: Tensor = self.out(merged(found).view(rows, length, -1))
+        return out.to(hidden.dtype)
+
+    def attention_map(self, hidden: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The weights of `forward` on the image: [images * k, heads, n, t].
+
+        Rows sum to one; to less where `extra` takes its share.
+        """
+        rows, length, _ = hidden.shape
+        images, heads, tokens, size = keys.shape
+        queries = self._queries(hidden, images)
+        if self.extra is not None:
+            keys, _ = self.extra(keys, keys)
+        scores = queries @ keys.transpose(-1, -2) / size**0.5
+        if mask is not None:
+            scores = scores.masked_fill(~_widened(mask, keys.shape[2]), float("-inf"))
+        weights = scores.softmax(dim=-1)[..., -tokens:]
+        weights = weights.reshape(images, heads, rows // images, length, tokens)
+        return torch.transpose(weights, 1, 2).reshape(rows, heads, length, tokens)
+
+    def _queries(self, hidden: Tensor, images: int) -> Tensor:
+        """[images * k, n, d] -> [images, heads, k * n, head_dim]: the rows of an image in one."""
+        normed: Tensor = self.norm(hidden.to(self.norm.weight.dtype))
+        return in_heads(self.query(normed.view(images, -1, normed.shape[-1])), self.heads)
+
+
+def in_heads(projected: Tensor, heads: int) -> Tensor:
+    """[images, n, w] -> [images, heads, n, w / heads]."""
+    images, length, width = projected.shape
+    split = projected.view(images, length, heads, width // heads)
+    return torch.transpose(split, 1, 2)
+
+
+def merged(heads: Tensor) -> Tensor:
+    """[images, heads, n, head_dim] -> [images, n, w]."""
+    return torch.transpose(heads, 1, 2).flatten(2)
+
+
+def _widened(mask: Tensor, tokens: int) -> Tensor:
+    """[images, t] -> [images, 1, 1, tokens]; what stands before the image's tokens is seen."""
+    return F.pad(mask, (tokens - mask.shape[1], 0), value=True)[:, None, None]

@@ -1,0 +1,113 @@
+"""Bridges: how the decoder comes to see. One file a bridge; a third party's by entry point.
+
+A bridge is always trained. Adding one is adding a file here that ends in
+`BRIDGE = MyBridge`, or an entry point of the group `captune.bridges`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from captune.captioning.attention import CrossAttentionLayer
+from captune.captioning.structure import DecoderParts
+from captune.errors import UserError
+from captune.models.encoders import GridShape as GridShape
+
+_GROUP = "captune.bridges"
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text for each image that is known before its caption, such as a classifier's words.
+
+    embeddings: [images, w, embedding_size], the decoder's own. mask: [images, w], true for a word.
+    """
+
+    embeddings: Tensor
+    mask: Tensor
+
+
+@dataclass
+class ImageStates:
+    """What the decoder reads of a batch of images; made once an image by `Bridge.project`.
+
+    images: how many there are; the decoder may run k rows (captions, beams) for each, in order.
+    keys, values: by block that looks at them, [images, heads, tokens, head_dim].
+    mask: [images, tokens], true where there is a token; None where all are.
+    soft_tokens: [images, m, embedding_size] to stand before the text, or None.
+    """
+
+    images: int
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    mask: Tensor | None = None
+    soft_tokens: Tensor | None = None
+
+
+class Context:
+    """The images that the decoder looks at while it runs; hooks read it."""
+
+    def __init__(self) -> None:
+        self.states: ImageStates | None = None
+
+
+class Bridge(nn.Module, ABC):
+    """From the patch grid of an image to what the decoder reads.
+
+    Config: a frozen dataclass of plain values; it is what a checkpoint's config holds.
+    """
+
+    Config: ClassVar[type[Any]]
+    config: Any
+
+    @abstractmethod
+    def project(self, grid: Tensor, words: Words | None = None) -> ImageStates:
+        """Grid [images, tokens, channels] -> states; `words` where the bridge reads a text too.
+
+        It is called before the decoder, so no generated token can come into the states.
+        """
+
+    @abstractmethod
+    def attach(self, parts: DecoderParts, context: Context) -> list[RemovableHandle]:
+        """Hook into the decoder; the handles take it out again."""
+
+    @classmethod
+    @abstractmethod
+    def count(cls, config: Any, grid: GridShape, parts: DecoderParts) -> int:
+        """How many parameters it trains, by arithmetic."""
+
+    @property
+    def attending(self) -> list[CrossAttentionLayer]:
+        """Its layers that look at image tokens, one a block; what tuning methods reach."""
+        return []
+
+
+def bridge_names() -> list[str]:
+    """The bridges there are, without importing any."""
+    own = (module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+    return sorted({*own, *_plugins()})
+
+
+def bridge_class(name: str) -> type[Bridge]:
+    """The bridge called `name`. Raises UserError for an unknown one."""
+    if name in _plugins():
+        loaded: type[Bridge] = _plugins()[name].load()
+        return loaded
+    if name not in bridge_names():
+        raise UserError(f'bridge "{name}": is not known; choose among {", ".join(bridge_names())}')
+    found: type[Bridge] = import_module(f"{__name__}.{name.replace('-', '_')}").BRIDGE
+    return found
+
+
+@cache
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=_GROUP)}

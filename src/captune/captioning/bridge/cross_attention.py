@@ -1,0 +1,163 @@
+"""The default bridge: low-width cross-attention in chosen blocks (SmallCap, Ramos et al. 2023).
+
+Image tokens never pass through the language model. Keys and values are projected once an image;
+the captions (or beams) of an image are folded into the query axis, so nothing is copied for them.
+
+Trained parameters, with c channels, w width, d the decoder's width, L blocks, t tokens:
+    entry       c*w + w, positions t*w, norm 2*w
+    each block  norm 2*d, queries d*w, keys and values 2*w*w, out w*d; biases 3*w + d if on
+Without the entry, keys and values read the grid itself: 2*c*w.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from captune.captioning.attention import CrossAttentionLayer
+from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, Words
+from captune.captioning.structure import DecoderParts
+from captune.errors import UserError
+
+
+@dataclass(frozen=True)
+class CrossAttentionConfig:
+    """width: of queries, keys and values, over all heads. heads: 0 takes one for every 64.
+
+    every: look in every n-th block, counted from the last, which always looks.
+    entry: bring the grid to `width` first, with a learned place for each token.
+    bias: in the four projections, as GPT-2 has it.
+    """
+
+    width: int = 192
+    heads: int = 0
+    every: int = 3
+    entry: bool = True
+    bias: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that make no attention."""
+        if self.width < 1 or self.every < 1 or self.width % self.n_heads:
+            raise UserError(
+                f"cross-attention: width {self.width} with {self.n_heads} heads in every"
+                f" {self.every}. block; the width must be a multiple of the heads"
+            )
+
+    @property
+    def n_heads(self) -> int:
+        """Heads, chosen where none are given."""
+        return self.heads or max(1, self.width // 64)
+
+
+class CrossAttention(Bridge):
+    """See the module's text. Output projections start at zero: step 0 is the untouched decoder."""
+
+    Config = CrossAttentionConfig
+
+    def __init__(self, config: CrossAttentionConfig, grid: GridShape, parts: DecoderParts) -> None:
+        super().__init__()
+        self.config = config
+        self.places = looking_blocks(len(parts.blocks), config.every)
+        self.entry = Entry(grid, config.width) if config.entry else nn.Identity()
+        read = config.width if config.entry else grid.channels
+        self.layers = nn.ModuleList(
+            CrossAttentionLayer(
+                read=read,
+                hidden_size=parts.hidden_size,
+                width=config.width,
+                heads=config.n_heads,
+                bias=config.bias,
+                dropout=config.dropout,
+            )
+            for _ in self.places
+        )
+
+    def project(self, grid: Tensor, words: Words | None = None) -> ImageStates:
+        """Grid [images, tokens, channels] -> keys and values of every looking block."""
+        return self.read(self.entry(grid))
+
+    def read(self, tokens: Tensor, mask: Tensor | None = None) -> ImageStates:
+        """Tokens [images, t, read] -> keys and values; mask: [images, t], true for a token."""
+        states = ImageStates(len(tokens), mask=mask)
+        for layer in self.attending:
+            keys, values = layer.keys_and_values(tokens)
+            states.keys.append(keys)
+            states.values.append(values)
+        return states
+
+    def attach(self, parts: DecoderParts, context: Context) -> list[RemovableHandle]:
+        """Each layer sits between self-attention and MLP, as in the original transformer."""
+        handles = []
+        for index, (place, layer) in enumerate(zip(self.places, self.attending, strict=True)):
+            seat = _Seat(index, layer, context)
+            block, attention = parts.blocks[place], parts.self_attentions[place]
+            handles.append(block.register_forward_pre_hook(seat.remember, with_kwargs=True))
+            handles.append(attention.register_forward_hook(seat.look))
+        return handles
+
+    @classmethod
+    def count(cls, config: CrossAttentionConfig, grid: GridShape, parts: DecoderParts) -> int:
+        """By the arithmetic of the module's text."""
+        c, w, d = grid.channels, config.width, parts.hidden_size
+        entry = c * w + w + grid.tokens * w + 2 * w if config.entry else 0
+        read = w if config.entry else c
+        block = 2 * d + d * w + 2 * read * w + w * d + (3 * w + d if config.bias else 0)
+        return entry + len(looking_blocks(len(parts.blocks), config.every)) * block
+
+    @property
+    def attending(self) -> list[CrossAttentionLayer]:
+        """One layer a looking block."""
+        return [layer for layer in self.layers if isinstance(layer, CrossAttentionLayer)]
+
+
+class Entry(nn.Module):
+    """The grid at the bridge's width, each token with its place."""
+
+    def __init__(self, grid: GridShape, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(grid.channels, width)
+        self.position = nn.Parameter(torch.randn(grid.tokens, width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """[images, tokens, channels] -> [images, tokens, width]."""
+        tokens: Tensor = self.norm(self.linear(grid) + self.position)
+        return tokens
+
+
+class _Seat:
+    """Adds a layer's output to what self-attention gave, as the decoder's own residual would."""
+
+    def __init__(self, index: int, layer: CrossAttentionLayer, context: Context) -> None:
+        self._index = index
+        self._layer = layer
+        self._context = context
+        self._residual: Tensor | None = None
+
+    def remember(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._residual = args[0] if args else kwargs["hidden_states"]
+
+    def look(self, attention: nn.Module, args: Any, output: Any) -> Any:
+        states = self._context.states
+        attended = output[0] if isinstance(output, tuple) else output
+        residual, self._residual = self._residual, None
+        if states is None or residual is None:
+            return output
+        hidden = attended + residual
+        keys, values = states.keys[self._index], states.values[self._index]
+        seen = self._layer(hidden, keys, values, states.mask)
+        added = attended + seen
+        return (added, *output[1:]) if isinstance(output, tuple) else added
+
+
+def looking_blocks(blocks: int, every: int) -> list[int]:
+    """The blocks that look: the last one, and every n-th before it."""
+    return list(range(blocks - 1, -1, -every))[::-1]
+
+
+BRIDGE = CrossAttention

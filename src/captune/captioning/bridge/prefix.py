@@ -1,0 +1,146 @@
+"""Image as soft tokens before the text (ClipCap, Mokady et al. 2021; LLaVA, Liu et al. 2023).
+
+Two ways from the grid to m tokens as wide as the decoder:
+    attention   m learned queries look over the grid once, in heads (the resampler of Flamingo)
+    mlp         the mean over the grid, one hidden layer, tanh, all m tokens at once (ClipCap)
+
+Soft tokens stand in the text, so the first step cannot be the untouched decoder, as it is with the
+other bridges. It is the nearest thing to it: the projection of the image starts at zero, so at
+first every image gives the same m learned tokens, as in prompt tuning, and nothing about itself.
+
+Trained parameters, with c channels, t tokens, width h, m soft tokens, d the width
+of the decoder's token embeddings:
+    both        soft tokens to start from m*d
+    attention   entry c*h + h, positions t*h, norm 2*h; queries m*h, keys and values 2*h*h;
+                norm 2*h, out h*d
+    mlp         in c*h + h, out h*m*d
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from captune.captioning.attention import in_heads, merged
+from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, Words
+from captune.captioning.bridge.cross_attention import Entry
+from captune.captioning.structure import DecoderParts
+from captune.errors import UserError
+
+
+@dataclass(frozen=True)
+class PrefixConfig:
+    """length: soft tokens an image. pooling: how the grid becomes them. width: in between.
+
+    heads: of the pooling by attention; 0 takes one for every 64 of the width.
+    """
+
+    length: int = 16
+    pooling: Literal["attention", "mlp"] = "attention"
+    width: int = 384
+    heads: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that make no soft tokens."""
+        if self.length < 1 or self.width < 1 or self.width % self.n_heads:
+            raise UserError(
+                f"prefix: {self.length} soft tokens by width {self.width} with {self.n_heads}"
+                " heads; take 1 token or more, and a width that is a multiple of the heads"
+            )
+        if self.pooling not in ("attention", "mlp"):
+            raise UserError(f'prefix: pooling "{self.pooling}"; write attention or mlp')
+
+    @property
+    def n_heads(self) -> int:
+        """Heads, chosen where none are given."""
+        return self.heads or max(1, self.width // 64)
+
+
+class SoftPrefix(Bridge):
+    """See the module's text."""
+
+    Config = PrefixConfig
+
+    def __init__(self, config: PrefixConfig, grid: GridShape, parts: DecoderParts) -> None:
+        super().__init__()
+        self.config = config
+        # the scale that language models' own token embeddings start from
+        self.start = nn.Parameter(torch.randn(config.length, parts.embedding_size) * 0.02)
+        pooling = _ByAttention if config.pooling == "attention" else _ByMLP
+        self.pooling = pooling(config, grid, parts.embedding_size)
+
+    def project(self, grid: Tensor, words: Words | None = None) -> ImageStates:
+        """Grid [images, tokens, channels] -> soft tokens [images, m, embedding_size]."""
+        return ImageStates(len(grid), soft_tokens=self.start + self.pooling(grid))
+
+    def attach(self, parts: DecoderParts, context: Context) -> list[RemovableHandle]:
+        """Nothing: the captioner puts soft tokens before the text."""
+        return []
+
+    @classmethod
+    def count(cls, config: PrefixConfig, grid: GridShape, parts: DecoderParts) -> int:
+        """By the arithmetic of the module's text."""
+        c, t, h, d, m = (
+            grid.channels,
+            grid.tokens,
+            config.width,
+            parts.embedding_size,
+            config.length,
+        )
+        if config.pooling == "attention":
+            entry = c * h + h + t * h + 2 * h
+            return m * d + entry + m * h + 2 * h * h + 2 * h + h * d
+        return m * d + c * h + h + h * m * d
+
+
+class _ByAttention(nn.Module):
+    """Learned queries over the grid."""
+
+    def __init__(self, config: PrefixConfig, grid: GridShape, embedding_size: int) -> None:
+        super().__init__()
+        self.heads = config.n_heads
+        width = config.width
+        self.entry = Entry(grid, width)
+        self.queries = nn.Parameter(torch.randn(config.length, width))
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, embedding_size, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """[images, tokens, channels] -> [images, m, embedding_size]."""
+        tokens = self.entry(grid)
+        queries = self.queries[None].repeat(len(grid), 1, 1)
+        found = F.scaled_dot_product_attention(
+            in_heads(queries, self.heads),
+            in_heads(self.key(tokens), self.heads),
+            in_heads(self.value(tokens), self.heads),
+        )
+        out: Tensor = self.out(self.norm(merged(found)))
+        return out
+
+
+class _ByMLP(nn.Module):
+    """The mean of the grid through one hidden layer."""
+
+    def __init__(self, config: PrefixConfig, grid: GridShape, embedding_size: int) -> None:
+        super().__init__()
+        self.length = config.length
+        self.inner = nn.Linear(grid.channels, config.width)
+        self.out = nn.Linear(config.width, config.length * embedding_size, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """[images, tokens, channels] -> [images, m, embedding_size]."""
+        pooled = grid.mean(dim=1)
+        out: Tensor = self.out(torch.tanh(self.inner(pooled)))
+        return out.view(len(grid), self.length, -1)
+
+
+BRIDGE = SoftPrefix

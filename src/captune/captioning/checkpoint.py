@@ -1,0 +1,276 @@
+"""A tuned captioner on disk: what was trained, and the names of what was not.
+
+    model.safetensors   the trained parameters, float32: bridge.* and tuning.*
+    config.json         schema, captune's version, image encoder, decoder, grid, bridge, method
+
+The frozen parts are named by the hash of their weights: a checkpoint never works silently with
+others than those it was trained with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+import captune
+from captune.captioning.bridge import GridShape
+from captune.captioning.building import build_captioner
+from captune.captioning.model import Captioner
+from captune.errors import UserError
+from captune.files import whole_file
+from captune.models.decoders import Decoder, load_decoder
+from captune.models.vocabulary import narrowed
+
+SCHEMA = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class ImageIdentity:
+    """Which frozen image encoder a captioner sees through, and which of its outputs.
+
+    spec: how it was named. preprocessing_id: of the transform from photo to pixels.
+    """
+
+    spec: str
+    weights_id: str
+    preprocessing_id: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """config.json: what a captioner is made of."""
+
+    image_encoder: ImageIdentity
+    decoder_spec: str
+    decoder_id: str
+    grid: GridShape
+    bridge: str
+    bridge_config: dict[str, Any]
+    method: str
+    method_config: dict[str, Any]
+    max_tokens: int = 60
+    decoder_blocks: int = 0
+    tokens: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """In the order in which a person reads it."""
+        return {
+            "schema": SCHEMA,
+            "captune": captune.__version__,
+            "image_encoder": dataclasses.asdict(self.image_encoder),
+            "decoder": {
+                "spec": self.decoder_spec,
+                "blocks": self.decoder_blocks,
+                "decoder_id": self.decoder_id,
+                "tokens": " ".join(map(str, self.tokens)) or "all",
+            },
+            "grid": dataclasses.asdict(self.grid),
+            "bridge": {"name": self.bridge, "config": self.bridge_config},
+            "method": {"name": self.method, "config": self.method_config},
+            "max_tokens": self.max_tokens,
+        }
+
+
+def recipe_of(
+    captioner: Captioner,
+    image_encoder: ImageIdentity,
+    *,
+    bridge: str,
+    method: str,
+    max_tokens: int = 60,
+) -> Recipe:
+    """What has to be known to build `captioner` again; bridge and method by their names."""
+    return Recipe(
+        image_encoder,
+        captioner.decoder.spec,
+        captioner.decoder.decoder_id,
+        captioner.grid,
+        bridge,
+        dataclasses.asdict(captioner.bridge.config),
+        method,
+        dataclasses.asdict(captioner.tuning.config),
+        max_tokens,
+        captioner.decoder.blocks,
+        captioner.decoder.tokens,
+    )
+
+
+def save_pretrained(captioner: Captioner, folder: Path, recipe: Recipe) -> None:
+    """Write both files, each whole, the config last: a folder without it is no checkpoint."""
+    (folder / CONFIG).unlink(missing_ok=True)
+    write_trained(captioner, folder / WEIGHTS)
+    with whole_file(folder / CONFIG) as file:
+        json.dump(recipe.as_json(), file, indent=1)
+        file.write("\n")
+
+
+def from_pretrained(
+    folder: str | Path,
+    *,
+    decoder: Decoder | str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> tuple[Captioner, Recipe]:
+    """A tuned captioner, ready to write, and what it is made of.
+
+    folder: a checkpoint, or the run of a tune; of a run of several methods the best one.
+    decoder: where the frozen one lies now, or the loaded one; None looks where it was in training.
+    Raises UserError for a folder that holds none, and for another decoder than the trained one.
+    """
+    place = checkpoint_folder(Path(folder))
+    recipe = read_recipe(place)
+    if not isinstance(decoder, Decoder):
+        spec, blocks = decoder or recipe.decoder_spec, recipe.decoder_blocks
+        decoder = load_decoder(spec, device=device, dtype=dtype, blocks=blocks)
+    check_decoder(recipe, decoder, place)
+    if recipe.tokens and not decoder.tokens:
+        decoder = narrowed(decoder, recipe.tokens)
+    captioner = build_captioner(
+        decoder,
+        recipe.grid,
+        bridge=recipe.bridge,
+        method=recipe.method,
+        bridge_settings=recipe.bridge_config,
+        method_settings=recipe.method_config,
+    )
+    read_trained(captioner, place / WEIGHTS)
+    captioner.eval()
+    return captioner, recipe
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """`folder` itself, or the best method's of the run of a tune.
+
+    Raises UserError where there is no finished checkpoint.
+    """
+    if (folder / CONFIG).is_file():
+        return folder
+    try:
+        best = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["best"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder}: holds no tuned captioner ({CONFIG} and {WEIGHTS}); name the --out of a"
+            " finished captune tune, or one method's folder in it"
+        ) from None
+    return folder / str(best)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """config.json of a checkpoint. Raises UserError for one that this captune cannot read."""
+    path = folder / CONFIG
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); is it a tuned captioner?") from None
+    if about.get("schema") != SCHEMA:
+        raise UserError(
+            f"{path}: was written with schema {about.get('schema')}, this captune reads {SCHEMA}"
+        )
+    try:
+        return Recipe(
+            ImageIdentity(**about["image_encoder"]),
+            about["decoder"]["spec"],
+            about["decoder"]["decoder_id"],
+            GridShape(**about["grid"]),
+            about["bridge"]["name"],
+            dict(about["bridge"]["config"]),
+            about["method"]["name"],
+            dict(about["method"]["config"]),
+            int(about["max_tokens"]),
+            int(about["decoder"]["blocks"]),
+            _tokens(about["decoder"]["tokens"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is not a tuned captioner's config ({error!r})") from None
+
+
+def _tokens(text: str) -> tuple[int, ...]:
+    return () if text == "all" else tuple(map(int, text.split()))
+
+
+def check_decoder(recipe: Recipe, decoder: Decoder, where: Path) -> None:
+    """Raises UserError unless it is the decoder that the captioner was trained with."""
+    if decoder.decoder_id != recipe.decoder_id:
+        raise UserError(
+            f"{where}: was trained with the decoder {recipe.decoder_spec}"
+            f" ({recipe.decoder_id[:12]}), and {decoder.spec} is another one"
+            f" ({decoder.decoder_id[:12]}); give the same weights and tokenizer"
+        )
+
+
+def check_image_encoder(recipe: Recipe, found: ImageIdentity, where: Path) -> None:
+    """Raises UserError unless it is the image encoder that the captioner was trained with."""
+    wanted = recipe.image_encoder
+    for what, name in (("weights_id", "weights"), ("preprocessing_id", "preprocessing")):
+        mine, theirs = getattr(wanted, what), getattr(found, what)
+        if mine != theirs:
+            raise UserError(
+                f"{where}: was trained with the image encoder {wanted.spec} ({mine[:12]}), and"
+                f" {found.spec} has other {name} ({theirs[:12]}); give the same one"
+            )
+
+
+def write_trained(captioner: Captioner, path: Path) -> None:
+    """The trained parameters alone, as a whole file."""
+    tensors = {
+        name: parameter.detach().to("cpu", torch.float32).contiguous()
+        for name, parameter in captioner.trained().items()
+    }
+    with whole_file(path, "wb") as file:
+        file.write(save(tensors, metadata={"format": "pt"}))
+
+
+def read_trained(captioner: Captioner, path: Path) -> None:
+    """Put trained parameters back. Raises UserError where they are not this captioner's."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: is no complete safetensors file ({error})") from None
+    trained = captioner.trained()
+    _check_names(trained, tensors, path)
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[name])
+
+
+def begin_with(captioner: Captioner, folder: Path) -> None:
+    """Put the weights of a tuned captioner of the same make into this one.
+
+    Raises UserError where the decoder or a parameter is another one.
+    """
+    place = checkpoint_folder(folder)
+    check_decoder(read_recipe(place), captioner.decoder, place)
+    read_trained(captioner, place / WEIGHTS)
+
+
+def digest_of_checkpoint(folder: Path) -> str:
+    """sha256 of a tuned captioner's weights file."""
+    with (checkpoint_folder(folder) / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_names(
+    trained: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    for name in sorted(trained.keys() ^ tensors.keys()):
+        lacks = "lacks" if name in trained else "has, beyond what the config says,"
+        raise UserError(
+            f"{path}: {lacks} {name}; config.json and weights are not of one checkpoint"
+        )
+    for name, parameter in trained.items():
+        if parameter.shape != tensors[name].shape:
+            raise UserError(
+                f"{path}: {name} has shape {list(tensors[name].shape)}, the config makes it"
+                f" {list(parameter.shape)}"
+            )

@@ -1,0 +1,308 @@
+"""Captions and photos -> training examples and batches.
+
+What a photo yields (its grid) comes from a `Grids`, by the sha256 of its file, once for all of its
+captions. Captions are tokenised once. Which captions and which batches an epoch has depends on the
+seed and the epoch only, so a run that goes on after a kill sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from captune.captions import CaptionFile, match_photos, read_captions
+from captune.errors import UserError
+from captune.images import Photo, PhotoSet, Skipped, UnreadablePhoto, printable, read_photo
+from captune.models.decoders import Decoder
+
+_POOL = 32  # batches that are sorted by length together: little padding, still a random order
+_NAMED = 3
+
+
+class Grids(Protocol):
+    """Random access to what the frozen image encoder yielded."""
+
+    def grids_of(self, keys: Sequence[str]) -> Tensor:
+        """sha256 of photo files -> [images, tokens, channels] float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class CaptionedPhotos:
+    """Photos with their captions; the lists are parallel, one entry an image.
+
+    ids: as the caption file names them. keys: sha256 of the files' bytes. root: what the photos'
+    names are relative to. digest: over everything here that training depends on.
+    notes: sentences for the user about what was left out.
+    """
+
+    ids: list[str]
+    photos: list[Photo]
+    keys: list[str]
+    captions: list[list[str]]
+    root: Path
+    digest: str
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def only(self, places: Sequence[int], dropped: Sequence[Skipped] = ()) -> CaptionedPhotos:
+        """These images, in this order."""
+        ids, keys = [self.ids[i] for i in places], [self.keys[i] for i in places]
+        captions = [self.captions[i] for i in places]
+        return CaptionedPhotos(
+            ids,
+            [self.photos[i] for i in places],
+            keys,
+            captions,
+            self.root,
+            _digest(ids, keys, captions),
+            [*self.skipped, *dropped],
+            self.notes,
+        )
+
+    def without(self, dropped: Sequence[Skipped]) -> CaptionedPhotos:
+        """All but the photos that turned out to be unreadable, by name or whole path."""
+        names = {item.path for item in dropped}
+        gone = [not names.isdisjoint((photo.name, str(photo.path))) for photo in self.photos]
+        own = [item for item in dropped if item.path in self._names()]
+        kept = [place for place, is_gone in enumerate(gone) if not is_gone]
+        return self.only(kept, own) if own else self
+
+    def _names(self) -> set[str]:
+        return {name for photo in self.photos for name in (photo.name, str(photo.path))}
+
+    @property
+    def references(self) -> dict[str, list[str]]:
+        """Image id -> its captions, as the metrics take them."""
+        return dict(zip(self.ids, self.captions, strict=True))
+
+
+def read_captioned(
+    captions: str | Path,
+    found: PhotoSet,
+    *,
+    limit: int = 0,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda done: None,
+) -> CaptionedPhotos:
+    """The captioned photos of a file among those that were found.
+
+    limit: at most so many images, a sample that depends on the seed only; 0 takes all.
+    advance: told how many more photos were read.
+    Unreadable photos are skipped and named. Raises UserError where nothing is left.
+    """
+    file = read_captions(captions)
+    photo_of, missing = match_photos(file, found)
+    shown = printable(file.source)
+    if not photo_of:
+        raise UserError(
+            f"{shown}: none of its {len(file):,} images ({_some(missing)}) is among the"
+            f" {len(found.photos):,} photos in {found.root}; name the folder that holds them"
+        )
+    notes = list(_notes(file, photo_of, missing, found, shown))
+    kept = {id: [c for c in file.captions[id] if not c.isspace() and c] for id in photo_of}
+    ids = [id for id, own in kept.items() if own]
+    if not ids:
+        raise UserError(f"{shown}: all captions of its photos are empty; give it captions")
+    if 0 < limit < len(ids):
+        ids = [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), limit))]  # noqa: S311
+    keys, skipped = {}, []
+    for id in ids:
+        try:
+            keys[id] = hashlib.sha256(read_photo(photo_of[id].path)).hexdigest()
+        except UnreadablePhoto as error:
+            skipped.append(Skipped(photo_of[id].name, error.reason))
+        advance(1)
+    if not keys:
+        first = skipped[0]
+        raise UserError(
+            f"{shown}: none of its {len(ids):,} photos could be read"
+            f" ({printable(first.path)}: {first.reason})"
+        )
+    rows = [kept[id] for id in keys]
+    return CaptionedPhotos(
+        list(keys),
+        [photo_of[id] for id in keys],
+        list(keys.values()),
+        rows,
+        found.root,
+        _digest(list(keys), list(keys.values()), rows),
+        skipped,
+        notes,
+    )
+
+
+def leaking(train: CaptionedPhotos, val: CaptionedPhotos) -> list[str]:
+    """The ids in `val` whose photo is in `train` too, byte for byte."""
+    known = set(train.keys)
+    return [id for id, key in zip(val.ids, val.keys, strict=True) if key in known]
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Captions as token ids, one list of rows an image: the end token closes a row that is whole.
+
+    cut: how many captions were longer than the limit. empty: (image id) of images none of whose
+    captions has a token; they have no rows.
+    """
+
+    rows: list[list[list[int]]]
+    cut: int
+    empty: list[str]
+
+
+def tokenise(data: CaptionedPhotos, decoder: Decoder, max_tokens: int) -> Tokenised:
+    """Every caption of every image, once; at most `max_tokens` ids a caption."""
+    flat = [caption.strip() for own in data.captions for caption in own]
+    encoded = iter(decoder.encode(flat))
+    rows: list[list[list[int]]] = []
+    cut = 0
+    for own in data.captions:
+        ids = [next(encoded) for _ in own]
+        cut += sum(len(row) >= max_tokens for row in ids)
+        # a caption that was cut does not end where it was cut, and must not teach to end there
+        rows.append([[*row, decoder.end_id][:max_tokens] for row in ids if row])
+    empty = [id for id, own in zip(data.ids, rows, strict=True) if not own]
+    return Tokenised(rows, cut, empty)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and which of its captions are learnt this time."""
+
+    image: int
+    captions: tuple[int, ...]
+
+
+class Batches:
+    """The batches of each epoch, as a batch sampler of torch: lists of `Example`.
+
+    lengths: tokens of each caption of each image. captions: how many about a batch holds.
+    per_image: captions of an image that are learnt an epoch, sampled anew each time; 0 takes all.
+    process, processes: which share of the batches is this process's; all get as many.
+
+    All images of a batch have as many captions (they are folded into the query axis), and lengths
+    that are close. How many batches there are is the same in every epoch.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[Sequence[int]],
+        *,
+        captions: int,
+        per_image: int = 0,
+        seed: int = 0,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self._lengths = lengths
+        self._captions = captions
+        self._per_image = per_image
+        self._seed = seed
+        self._share = process, processes
+        self._epoch = 0
+        self._groups: dict[int, list[int]] = defaultdict(list)
+        for image, own in enumerate(lengths):
+            if own:
+                self._groups[min(len(own), per_image or len(own))].append(image)
+
+    def set_epoch(self, epoch: int) -> None:
+        """What `iter` gives from now on."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        total = sum(-(-len(images) // self._images(k)) for k, images in self._groups.items())
+        return -(-total // self._share[1])
+
+    def __iter__(self) -> Iterator[list[Example]]:
+        process, processes = self._share
+        batches = self.of_epoch(self._epoch)
+        # every process takes as many steps: the first batches fill the last round
+        rounds = islice(cycle(batches), len(self) * processes)
+        return islice(rounds, process, None, processes)
+
+    def of_epoch(self, epoch: int) -> list[list[Example]]:
+        """All batches of an epoch, for all processes."""
+        # a text as the seed: the same stream on every machine and in every release of Python
+        chance = random.Random(f"{self._seed}/{epoch}")  # noqa: S311
+        batches = [
+            batch
+            for k, images in sorted(self._groups.items())
+            for batch in self._of_group(k, list(images), chance)
+        ]
+        chance.shuffle(batches)
+        return batches
+
+    def _of_group(
+        self, k: int, images: list[int], chance: random.Random
+    ) -> Iterator[list[Example]]:
+        chance.shuffle(images)
+        size = self._images(k)
+        examples = [Example(image, self._chosen(image, k, chance)) for image in images]
+        for start in range(0, len(examples), size * _POOL):
+            pool = sorted(examples[start : start + size * _POOL], key=self._length)
+            for first in range(0, len(pool), size):
+                yield pool[first : first + size]
+
+    def _chosen(self, image: int, k: int, chance: random.Random) -> tuple[int, ...]:
+        available = range(len(self._lengths[image]))
+        return tuple(available) if k == len(available) else tuple(chance.sample(available, k))
+
+    def _length(self, example: Example) -> int:
+        return max(self._lengths[example.image][place] for place in example.captions)
+
+    def _images(self, k: int) -> int:
+        return max(1, round(self._captions / k))
+
+    def padded_tokens(self, epoch: int) -> int:
+        """Places of all batches of an epoch, padding included: what an epoch costs."""
+        return sum(
+            max(map(self._length, batch)) * sum(len(e.captions) for e in batch)
+            for batch in self.of_epoch(epoch)
+        )
+
+
+def _notes(
+    file: CaptionFile,
+    photo_of: Mapping[str, Photo],
+    missing: Sequence[str],
+    found: PhotoSet,
+    shown: str,
+) -> Iterator[str]:
+    if missing:
+        yield (
+            f"{shown}: {len(missing):,} of {len(file):,} images have no photo in {found.root}"
+            f" ({_some(missing)}) and are left out"
+        )
+    blank = [id for id in photo_of if all(not c or c.isspace() for c in file.captions[id])]
+    if blank:
+        yield f"{shown}: {len(blank):,} images have empty captions only ({_some(blank)})"
+    empty = sum(not c or c.isspace() for id in photo_of for c in file.captions[id])
+    if empty:
+        yield f"{shown}: {empty:,} captions are empty and left out"
+    bare = len(found.photos) - len(photo_of)
+    if bare:
+        yield f"{found.root}: {bare:,} of {len(found.photos):,} photos have no captions in {shown}"
+
+
+def _some(ids: Sequence[str]) -> str:
+    named = ", ".join(printable(id) for id in ids[:_NAMED])
+    return named + (f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else "")
+
+
+def _digest(ids: Sequence[str], keys: Sequence[str], captions: Sequence[Sequence[str]]) -> str:
+    digest = hashlib.sha256()
+    for id, key, own in zip(ids, keys, captions, strict=True):
+        digest.update(repr((id, key, list(own))).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Captions for validation photos and how good they are, while training and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from captune.captioning.data import CaptionedPhotos, Grids
+from captune.captioning.model import Captioner, batch
+from captune.metrics.bleu import bleu_of
+from captune.metrics.cider import cider_of
+from captune.metrics.corpus import Corpus
+from captune.metrics.scores import Scores
+from captune.statistics import Sums
+
+if TYPE_CHECKING:
+    from captune.features import FeatureCache
+    from captune.models.image_text import ImageTextModel
+
+_IMAGES = 32  # captioned at once
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """data: photos with their references. rows: token ids of each image's captions.
+
+    clip: the model of CLIPScore, or None to do without. cache: of its features.
+    """
+
+    data: CaptionedPhotos
+    rows: Sequence[Sequence[Sequence[int]]]
+    grids: Grids
+    clip: ImageTextModel | None = None
+    cache: FeatureCache | None = None
+
+    def first(self, places: Sequence[int]) -> ValidationSet:
+        """Some of the images."""
+        rows = [self.rows[i] for i in places]
+        return ValidationSet(self.data.only(places), rows, self.grids, self.clip, self.cache)
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """captions: image id -> what was written. ended: whether it came to an end by itself."""
+
+    captions: dict[str, str]
+    ended: dict[str, bool]
+
+
+def write_captions(
+    captioner: Captioner,
+    val: ValidationSet,
+    *,
+    max_tokens: int,
+    keys: Sequence[str] | None = None,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Captioned:
+    """A greedy caption of each image.
+
+    keys: of the grids to look at instead of the images' own (a test of what they are worth).
+    Several processes share the work, and each of them has all captions in the end.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    keys = val.data.keys if keys is None else keys
+    state = PartialState()
+    written: list[tuple[int, str, bool]] = []
+    places = list(range(len(keys)))[state.process_index :: state.num_processes]
+    captioner.eval()
+    for start in range(0, len(places), _IMAGES):
+        some = places[start : start + _IMAGES]
+        grids = val.grids.grids_of([keys[place] for place in some]).to(captioner.decoder.device)
+        found = captioner.write(grids, max_tokens=max_tokens)
+        texts = captioner.decoder.decode(found.ids)
+        ended = [len(row) < max_tokens for row in found.ids]
+        # one line a caption, whatever a model that has learnt little writes
+        rows = zip(some, (" ".join(text.split()) for text in texts), ended, strict=True)
+        written.extend(rows)
+        advance(len(some))
+    if state.num_processes > 1:
+        written = gather_object(written)
+    ids = val.data.ids
+    ordered = sorted(written)
+    return Captioned(
+        {ids[place]: text for place, text, _ in ordered},
+        {ids[place]: end for place, _, end in ordered},
+    )
+
+
+@torch.no_grad()
+def validation_loss(captioner: Captioner, val: ValidationSet) -> float:
+    """Mean next-token loss of the first caption of each image."""
+    decoder = captioner.decoder
+    total, count = 0.0, 0
+    captioner.eval()
+    for start in range(0, len(val.rows), _IMAGES):
+        places = [i for i in range(start, min(start + _IMAGES, len(val.rows))) if val.rows[i]]
+        if not places:
+            continue
+        ids, mask, targets = batch(
+            [val.rows[place][0] for place in places],
+            start=decoder.start_id,
+            pad=decoder.pad_id,
+            device=decoder.device,
+        )
+        grids = val.grids.grids_of([val.data.keys[place] for place in places]).to(decoder.device)
+        logits, wanted = captioner.logits_at_targets(grids, ids, mask, targets)
+        total += float(F.cross_entropy(logits.float(), wanted, reduction="sum"))
+        count += len(wanted)
+    return total / max(1, count)
+
+
+def score_captions(
+    captions: dict[str, str], val: ValidationSet, *, clipscore: bool = True
+) -> dict[str, Scores]:
+    """CIDEr-D and BLEU-4 against the references, and CLIPScore where there is a model for it."""
+    corpus = Corpus(captions, val.data.references)
+    scores = {"cider": cider_of(corpus), "bleu_4": bleu_of(corpus)["bleu_4"]}
+    if clipscore and val.clip is not None:
+        scores["clipscore"] = _clipscore(captions, val, val.clip)
+    return scores
+
+
+def _clipscore(captions: dict[str, str], val: ValidationSet, model: ImageTextModel) -> Scores:
+    from captune.metrics.clipscore import clipscore
+
+    photos = dict(zip(val.data.ids, val.data.photos, strict=True))
+    return clipscore(captions, photos, model=model, cache=val.cache)
+
+
+def validation_scores(
+    captioner: Captioner, val: ValidationSet, *, select: str, max_tokens: int
+) -> dict[str, float]:
+    """What a training looks at after each epoch; CLIPScore only where it is what decides."""
+    written = write_captions(captioner, val, max_tokens=max_tokens)
+    scores = score_captions(written.captions, val, clipscore=select == "clipscore")
+    return {
+        "loss": validation_loss(captioner, val),
+        **{id: score.corpus for id, score in scores.items()},
+    }
+
+
+def sums_of(scores: Scores) -> Sums:
+    """The corpus figure as a function of per-image sums: what intervals are made from."""
+    if scores.statistics is None or scores.of_sums is None:
+        return Sums.mean(list(scores.per_image.values()))
+    return Sums(scores.statistics, scores.of_sums)

@@ -1,0 +1,97 @@
+"""Folders that a killed training goes on from: complete, or not there.
+
+Trainer writes the files of a checkpoint one after the other, in place. Here they are written into a
+folder of another name, flushed to the disk, marked as complete, and only then renamed. Files are
+read with `weights_only=True`, by Trainer itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_MARK = "complete.json"
+_STATE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_STAGING = ".unfinished"
+
+
+def staging_folder(folder: Path) -> Path:
+    """Where the files of the next checkpoint in `folder` are gathered."""
+    return folder / _STAGING
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Flush every file of `staged`, mark it as complete and give it its name, all or nothing."""
+    for path in sorted(staged.rglob("*")):
+        _flush(path)
+    mark = staged / _MARK
+    mark.write_text(json.dumps({"files": sorted(p.name for p in staged.iterdir())}) + "\n")
+    _flush(mark)
+    _flush(staged)
+    if target.exists():  # the same step again, after a kill before the next one was complete
+        shutil.rmtree(target)
+    staged.rename(target)
+    _flush(target.parent)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether it carries its mark and every file that the mark lists."""
+    try:
+        listed = json.loads((checkpoint / _MARK).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all((checkpoint / name).exists() for name in listed)
+
+
+def complete_checkpoints(folder: Path) -> dict[int, Path]:
+    """By training step, in ascending order; what is not complete is passed over."""
+    if not folder.is_dir():
+        return {}
+    found = {
+        int(match[1]): path
+        for path in folder.iterdir()
+        if (match := _NAME.fullmatch(path.name)) and is_complete(path)
+    }
+    return dict(sorted(found.items()))
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Trainer's own record of a checkpoint: steps, epoch, best score, log."""
+    state: dict[str, Any] = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    return state
+
+
+def share_done(folder: Path, epochs: int) -> float:
+    """How much of a training of so many epochs the last complete checkpoint has behind it."""
+    found = complete_checkpoints(folder)
+    return float(read_state(found[max(found)])["epoch"]) / epochs if found else 0.0
+
+
+def prune(folder: Path, keep: Iterable[int]) -> None:
+    """Remove all checkpoints but those of the steps in `keep`, and what a kill left unfinished."""
+    kept = {f"checkpoint-{step}" for step in keep}
+    for path in folder.iterdir():
+        ours = path.name == _STAGING or _NAME.fullmatch(path.name)
+        if ours and path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """To the disk: a rename that survives a power cut must not name bytes that did not."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # a folder, on Windows
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        if path.is_file():
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,137 @@
+"""Where things are inside any decoder of transformers, found by structure and not by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from captune.errors import UserError
+
+# what transformers names these widths in one family or another
+_HEADS = ("num_attention_heads", "n_head", "num_heads")
+_KEY_VALUE_HEADS = ("num_key_value_heads",)
+
+
+@dataclass(frozen=True)
+class DecoderParts:
+    """The places that bridges and tuning methods reach for.
+
+    blocks: the decoder's blocks in order; each takes hidden states [n, tokens, hidden_size] first.
+    self_attentions: one a block. mlp_outputs: one a block, the module whose output is the MLP's
+        (its last layer, where the block keeps the MLP's layers itself, as OPT does).
+    targets_by_block: full names, from the model's root, of the projections (Linear, or GPT-2's
+        Conv1D) inside each block. attention_targets: those of them in self-attention.
+    sizes: (inputs, outputs) of each of them.
+    hidden_size: inside the blocks. embedding_size: of token embeddings; OPT-350m has narrower ones.
+    heads, key_value_heads, head_dim: of self-attention.
+    """
+
+    blocks: list[nn.Module]
+    self_attentions: list[nn.Module]
+    mlp_outputs: list[nn.Module]
+    targets_by_block: list[list[str]]
+    attention_targets: frozenset[str]
+    sizes: dict[str, tuple[int, int]]
+    hidden_size: int
+    embedding_size: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+
+    @property
+    def linear_targets(self) -> list[str]:
+        """Full names of all projections inside the blocks."""
+        return [name for targets in self.targets_by_block for name in targets]
+
+
+def find_parts(model: nn.Module) -> DecoderParts:
+    """Look through a causal language model of transformers.
+
+    Raises UserError naming what was not found: it is then no decoder that captune can tune.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    named = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, GradientCheckpointingLayer)
+    ]
+    kind = type(model).__name__
+    if not named:
+        raise UserError(f"{kind}: no decoder blocks were found in it; it cannot be tuned")
+    blocks = [module for _, module in named]
+    attentions = [_self_attention(block, kind) for block in blocks]
+    pairs = zip(blocks, attentions, strict=True)
+    mlp_outputs = [_mlp_output(block, attention, kind) for block, attention in pairs]
+    config: Any = model.config
+    embedding_size = int(model.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
+    heads = int(_first(config, _HEADS, kind))
+    by_block = [[f"{name}.{inner}" for inner in _projections(block)] for name, block in named]
+    targets = [target for targets in by_block for target in targets]
+    of_attention = {id(module) for attention in attentions for module in attention.modules()}
+    modules = dict(model.named_modules())
+    attention_targets = [target for target in targets if id(modules[target]) in of_attention]
+    hidden_size, _ = size_of(modules[attention_targets[0]])  # what makes queries reads the block's
+    return DecoderParts(
+        blocks=blocks,
+        self_attentions=attentions,
+        mlp_outputs=mlp_outputs,
+        targets_by_block=by_block,
+        attention_targets=frozenset(attention_targets),
+        sizes={target: size_of(modules[target]) for target in targets},
+        hidden_size=hidden_size,
+        embedding_size=embedding_size,
+        heads=heads,
+        key_value_heads=int(_first(config, _KEY_VALUE_HEADS, kind, default=heads)),
+        head_dim=int(getattr(config, "head_dim", None) or hidden_size // heads),
+    )
+
+
+def is_projection(module: nn.Module) -> bool:
+    """A matrix that acts on the last axis: Linear, or GPT-2's transposed Conv1D."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def size_of(projection: Any) -> tuple[int, int]:
+    """(inputs, outputs)."""
+    if isinstance(projection, nn.Linear):
+        return projection.in_features, projection.out_features
+    inputs, outputs = projection.weight.shape  # Conv1D keeps it the other way round
+    return int(inputs), int(outputs)
+
+
+def _projections(block: nn.Module) -> Iterator[str]:
+    return (name for name, module in block.named_modules() if is_projection(module))
+
+
+def _self_attention(block: nn.Module, kind: str) -> nn.Module:
+    for name, child in block.named_children():
+        if ("attn" in name or "attention" in name) and any(_projections(child)):
+            return child
+    raise UserError(f"{kind}: its blocks have no self-attention that captune recognises")
+
+
+def _mlp_output(block: nn.Module, attention: nn.Module, kind: str) -> nn.Module:
+    others = [child for child in block.children() if child is not attention]
+    for child in others:
+        if not is_projection(child) and any(_projections(child)):
+            return child
+    # the block's own layers, or experts, which are matrices in one tensor; norms have none
+    matrices = [child for child in others if any(p.ndim > 1 for p in child.parameters())]
+    if not matrices:
+        raise UserError(f"{kind}: its blocks have no MLP that captune recognises")
+    return matrices[-1]
+
+
+def _first(config: Any, names: tuple[str, ...], kind: str, default: int | None = None) -> int:
+    for name in names:
+        if getattr(config, name, None) is not None:
+            return int(getattr(config, name))
+    if default is None:
+        raise UserError(f"{kind}: its config states none of {', '.join(names)}")
+    return default

@@ -1,0 +1,402 @@
+"""Training on transformers' Trainer and accelerate: what of it is captune's own.
+
+The batches (captions of an image together, close in length), the loss (the head runs on targets
+only), what is saved (trained parameters only), when (complete or not at all), and the scores after
+each epoch. Everything else is Trainer's: AdamW, warm-up and cosine, accumulation, mixed precision,
+gradient clipping, several processes by `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
+
+from captune.captioning import resuming
+from captune.captioning.checkpoint import WEIGHTS, read_trained, write_trained
+from captune.captioning.data import Batches, Example, Grids
+from captune.captioning.model import Captioner, batch
+from captune.captioning.objective import CrossEntropy, Objective, unwrapped
+from captune.errors import UserError
+from captune.options import TuneOptions
+
+_LOGS_AN_EPOCH = 50
+_SAVES_AN_EPOCH = 10
+_FEWEST_STEPS = 20  # between two resume points that nobody asked for
+
+
+class Advance(Protocol):
+    """Moves a progress bar on."""
+
+    def __call__(self, done: int, said: str = "") -> None:
+        """done: how many more. said: what stands beside the bar."""
+
+
+Bar = Callable[[str, int], AbstractContextManager[Advance]]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """keys: of each image's grid. rows: token ids of each caption of each image."""
+
+    keys: Sequence[str]
+    rows: Sequence[Sequence[Sequence[int]]]
+    grids: Grids
+    objective: Objective = field(default_factory=CrossEntropy)
+
+    def batches(self, options: TuneOptions, process: int = 0, processes: int = 1) -> Batches:
+        """As the options ask for them."""
+        return Batches(
+            [[len(row) for row in own] for own in self.rows],
+            captions=max(1, options.batch // self.objective.captions_an_image),
+            per_image=self.objective.per_image or options.per_image,
+            seed=options.seed,
+            process=process,
+            processes=processes,
+        )
+
+    def collate(self, examples: Sequence[Example], *, start: int, pad: int) -> dict[str, Tensor]:
+        """Grids [images, tokens, channels]; ids, mask, targets [images * k, n]; images: places."""
+        rows = [self.rows[e.image][place] for e in examples for place in e.captions]
+        ids, mask, targets = batch(rows, start=start, pad=pad)
+        grids = self.grids.grids_of([self.keys[example.image] for example in examples])
+        images = torch.tensor([example.image for example in examples])
+        return {"grids": grids, "ids": ids, "mask": mask, "targets": targets, "images": images}
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training went through, kills included.
+
+    losses: (epoch, training loss) as it was logged. epochs: one dictionary an epoch: epoch, step,
+    loss, cider, ... of the validation sample. best_epoch: the one that was kept, from 1.
+    seconds: of training and of the scores after each epoch. stopped_early: before all epochs.
+    """
+
+    losses: list[tuple[float, float]]
+    epochs: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+    stopped_early: bool
+    resumed_from: int | None = field(default=None, compare=False)
+
+
+def train(
+    captioner: Captioner,
+    data: TrainingData,
+    options: TuneOptions,
+    folder: Path,
+    *,
+    score: Callable[[], Mapping[str, float]],
+    bar: Bar,
+    what: str = "training",
+) -> History:
+    """Train, or go on from the last complete checkpoint in `folder`; the best weights are put back.
+
+    score: the validation scores of the captioner as it is; options.select is among them.
+    Raises UserError where the loss is no number any more.
+    """
+    trainer = CaptionTrainer(captioner, data, options, folder, score)
+    found = resuming.complete_checkpoints(folder)
+    last = max(found, default=None)
+    if last is None or not trainer.is_over(resuming.read_state(found[last])):
+        total = trainer.captions_in_all
+        with bar(what, total) as advance:
+            trainer.advance = advance
+            if last is not None:
+                advance(round(total * last / max(1, trainer.total_steps)))
+            trainer.train(resume_from_checkpoint=None if last is None else str(found[last]))
+    return _finished(captioner, trainer, folder, last)
+
+
+def _finished(
+    captioner: Captioner, trainer: CaptionTrainer, folder: Path, last: int | None
+) -> History:
+    """The history out of the last checkpoint, and the best epoch's weights into the captioner."""
+    found = resuming.complete_checkpoints(folder)
+    state = resuming.read_state(found[max(found)])
+    log: list[dict[str, Any]] = state["log_history"]
+    epochs = {entry["step"]: entry for entry in log if trainer.selected in entry}
+    best = int(state["best_global_step"])
+    read_trained(captioner, found[best] / WEIGHTS)
+    scores = [
+        {name.removeprefix("eval_"): float(value) for name, value in entry.items()}
+        for entry in epochs.values()
+    ]
+    return History(
+        losses=[(float(e["epoch"]), float(e["loss"])) for e in log if "loss" in e],
+        epochs=scores,
+        best_epoch=round(epochs[best]["epoch"]),
+        seconds=max((float(entry.get("seconds", 0)) for entry in log), default=0.0),
+        stopped_early=len(scores) < trainer.options.epochs,
+        resumed_from=last,
+    )
+
+
+class CaptionTrainer(Trainer):  # type: ignore[misc]
+    """Trainer with captune's batches, loss, scores and checkpoints.
+
+    folder: of the checkpoints. The captioner is moved to where accelerate trains.
+    """
+
+    control: Any
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        data: TrainingData,
+        options: TuneOptions,
+        folder: Path,
+        score: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self.options = options
+        self.data = data
+        self.folder = folder
+        self.selected = f"eval_{options.select}"
+        self.advance: Advance = lambda done, said="": None
+        self._score = score
+        self._frozen = _frozen_modules(captioner)
+        self._last_loss = ""
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+        arguments = _arguments(options, folder, captioner.decoder.device)
+        processes = arguments.world_size
+        self.batches = data.batches(options, arguments.process_index, processes)
+        self.steps_an_epoch = math.ceil(len(self.batches) / options.accumulate)
+        self.total_steps = self.steps_an_epoch * options.epochs
+        arguments.warmup_steps = math.ceil(self.total_steps * options.warmup)
+        arguments.logging_steps = max(1, self.steps_an_epoch // _LOGS_AN_EPOCH)
+        self._save_steps = options.save_steps or max(
+            _FEWEST_STEPS, math.ceil(self.steps_an_epoch / _SAVES_AN_EPOCH)
+        )
+        per_image = data.objective.per_image or options.per_image
+        self.captions_in_all = options.epochs * sum(
+            min(len(own), per_image or len(own)) for own in data.rows
+        )
+        super().__init__(model=captioner, args=arguments)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Watch(self))
+
+    def get_train_dataloader(self) -> Any:
+        """Not prepared by accelerate: the batches know their process, Trainer moves the tensors."""
+        decoder = self.model.decoder
+        return DataLoader(
+            _Examples(self.data),
+            batch_sampler=self.batches,
+            collate_fn=lambda examples: self.data.collate(
+                examples, start=decoder.start_id, pad=decoder.pad_id
+            ),
+            pin_memory=self.args.device.type == "cuda",
+            # its seed would otherwise be drawn from the stream that dropout draws from
+            generator=torch.Generator(),
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Captioner.forward; the frozen decoder runs as it does when it writes, without dropout."""
+        for module in self._frozen:
+            module.training = False
+        loss = self.data.objective.loss(unwrapped(model), model, inputs)
+        self.advance(len(inputs["ids"]) * self.args.world_size, self._last_loss)
+        return (loss, None) if return_outputs else loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The scores of the validation sample, by captions that are written for it."""
+        self.model.eval()
+        with self.accelerator.autocast():
+            scores = {f"eval_{name}": float(value) for name, value in self._score().items()}
+        self.log(scores)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, scores
+        )
+        return scores
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's, with the seconds that were spent so far, earlier sessions included."""
+        if self.state.log_history and not self._seconds_before:
+            known = (entry.get("seconds", 0.0) for entry in self.state.log_history)
+            self._seconds_before = max(known) or 1e-9
+        elif not self._seconds_before:
+            self._seconds_before = 1e-9
+        logs["seconds"] = round(self._seconds_before + time.monotonic() - self._started, 3)
+        super().log(logs, start_time)
+
+    def is_over(self, state: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint's state is that of a training that came to its end."""
+        if state["global_step"] >= self.total_steps:
+            return True
+        scored = {e["step"] for e in state["log_history"] if self.selected in e}
+        return state["global_step"] in scored and self.out_of_patience(state["log_history"])
+
+    def out_of_patience(self, log: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the last epochs, as many as were granted, brought nothing better."""
+        by_step = {e["step"]: float(e[self.selected]) for e in log if self.selected in e}
+        scores = list(by_step.values())
+        if not self.options.patience or not scores:
+            return False
+        best = min(scores) if self.options.select == "loss" else max(scores)
+        return len(scores) - 1 - scores.index(best) >= self.options.patience
+
+    # checkpoints: Trainer's own files, but staged, and of the model only what was trained
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        return str(resuming.staging_folder(self.folder))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        staging = resuming.staging_folder(self.folder)
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        self.state.best_model_checkpoint = None  # it names the staging folder
+        if self.args.should_save:
+            name = f"checkpoint-{self.state.global_step}"
+            resuming.publish(staging / name, self.folder / name)
+            best = self.state.best_global_step
+            resuming.prune(self.folder, {self.state.global_step, *([best] if best else [])})
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.args.should_save:
+            assert output_dir is not None
+            write_trained(self.model, Path(output_dir) / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        read_trained(self.model, Path(resume_from_checkpoint) / WEIGHTS)
+
+    def save_now(self, step: int) -> bool:
+        """Whether a resume point is due; the end of an epoch has its own, after the scores."""
+        return step % self._save_steps == 0 and step % self.steps_an_epoch != 0
+
+    def heard(self, loss: float) -> None:
+        """Take note of a logged loss. Raises UserError where it is no number."""
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} after {self.state.global_step:,} of {self.total_steps:,}"
+                f" updates; train with a lower --lr (now {self.options.lr:g}), or --precision"
+                " float32"
+            )
+        self._last_loss = f"loss {loss:.3f}"
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """What happens between Trainer's steps."""
+
+    def __init__(self, trainer: CaptionTrainer) -> None:
+        self._trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        self._trainer.batches.set_epoch(state.global_step // self._trainer.steps_an_epoch)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        if self._trainer.save_now(state.global_step):
+            control.should_log = control.should_save = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        control.should_log = control.should_evaluate = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **unused: Any) -> None:
+        if logs and "loss" in logs:
+            self._trainer.heard(float(logs["loss"]))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        if self._trainer.out_of_patience(state.log_history):
+            control.should_training_stop = True
+
+
+class _Examples(Dataset):  # type: ignore[type-arg]
+    """What the sampler names is already the example."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data.keys)
+
+    def __getitem__(self, example: Example) -> Example:
+        return example
+
+
+def _arguments(options: TuneOptions, folder: Path, device: torch.device) -> TrainingArguments:
+    precision = precision_of(options, device)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch,
+        gradient_accumulation_steps=options.accumulate,
+        learning_rate=options.lr,
+        lr_scheduler_type="cosine",
+        weight_decay=options.weight_decay,
+        max_grad_norm=1.0,
+        optim="adamw_torch",
+        seed=options.seed,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=device.type == "cpu",
+        eval_strategy="no",  # by _Watch: Trainer would want a data set of its own for it
+        save_strategy="epoch",
+        logging_strategy="steps",
+        logging_nan_inf_filter=False,  # a loss that is no number is said, not averaged away
+        metric_for_best_model=f"eval_{options.select}",
+        greater_is_better=options.select != "loss",
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+    )
+    # several GPUs in one process would be DataParallel, which copies hooks without their context
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def precision_of(options: TuneOptions, device: torch.device) -> str:
+    """What `auto` stands for on this device."""
+    if options.precision != "auto":
+        return options.precision
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def autocast(options: TuneOptions, device: torch.device) -> torch.autocast:
+    """The precision of the training for what is computed beside it."""
+    precision = precision_of(options, device)
+    if precision == "float32":
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within: transformers prints no advice; Trainer would leave it silent for good."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _frozen_modules(captioner: Captioner) -> list[nn.Module]:
+    """The decoder's modules, without the layers that peft put beside them."""
+    named = captioner.language_model.named_modules()
+    return [module for name, module in named if "lora_" not in name]

@@ -1,0 +1,112 @@
+"""Bottleneck adapters (Houlsby et al. 2019; Pfeiffer et al. 2020): down, a bend, up, added.
+
+One after the MLP of each block (pfeiffer), and one after its self-attention too (houlsby); also
+one after each layer of the bridge's cross-attention, which adapters made for text models miss.
+
+Trained parameters: each 2*d*b + b + d, for a decoder of width d and a bottleneck of b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from captune.captioning.bridge import Bridge
+from captune.captioning.structure import DecoderParts
+from captune.captioning.tuning import TuningMethod
+from captune.errors import UserError
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """bottleneck: the width between; places: after both sub-layers, or after the MLP only."""
+
+    bottleneck: int = 64
+    places: Literal["houlsby", "pfeiffer"] = "houlsby"
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a bottleneck below 1 or unknown places."""
+        if self.bottleneck < 1:
+            raise UserError(f"adapter: bottleneck {self.bottleneck}; it must be 1 or more")
+        if self.places not in ("houlsby", "pfeiffer"):
+            raise UserError(f'adapter: places "{self.places}"; write houlsby or pfeiffer')
+
+
+class Adapter(TuningMethod):
+    """See the module's text. The way up starts at zero: step 0 is the untouched decoder."""
+
+    Config = AdapterConfig
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList()
+        self.cross = nn.ModuleList()
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self, model: nn.Module, parts: DecoderParts, bridge: Bridge) -> None:
+        """Hook a bottleneck behind each place."""
+        d, b = parts.hidden_size, self.config.bottleneck
+        places = list(parts.mlp_outputs)
+        if self.config.places == "houlsby":
+            places = [
+                place
+                for pair in zip(parts.self_attentions, parts.mlp_outputs, strict=True)
+                for place in pair
+            ]
+        for place in places:
+            bottleneck = Bottleneck(d, b)
+            self.blocks.append(bottleneck)
+            self._handles.append(place.register_forward_hook(_Behind(bottleneck)))
+        for layer in bridge.attending:
+            bottleneck = Bottleneck(d, b)
+            self.cross.append(bottleneck)
+            self._handles.append(layer.register_forward_hook(_Behind(bottleneck)))
+
+    def detach(self) -> None:
+        """Take the hooks out."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    @classmethod
+    def count(cls, config: AdapterConfig, parts: DecoderParts, bridge: Bridge) -> int:
+        """By the arithmetic of the module's text."""
+        d, b = parts.hidden_size, config.bottleneck
+        per_block = 2 if config.places == "houlsby" else 1
+        places = per_block * len(parts.blocks) + len(bridge.attending)
+        return places * (2 * d * b + b + d)
+
+
+class Bottleneck(nn.Module):
+    """x -> x + up(gelu(down(x)))."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., width] -> the same shape and precision."""
+        bent: Tensor = self.up(F.gelu(self.down(hidden.to(self.down.weight.dtype))))
+        return hidden + bent.to(hidden.dtype)
+
+
+class _Behind:
+    """A forward hook that sends a module's output through a bottleneck."""
+
+    def __init__(self, bottleneck: Bottleneck) -> None:
+        self._bottleneck = bottleneck
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (self._bottleneck(output[0]), *output[1:])
+        return self._bottleneck(output)
+
+
+METHOD = Adapter

@@ -1,0 +1,43 @@
+"""No tuning: only the bridge is trained. 0 parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from captune.captioning.bridge import Bridge
+from captune.captioning.structure import DecoderParts
+from captune.captioning.tuning import TuningMethod
+
+
+@dataclass(frozen=True)
+class NoneConfig:
+    """Nothing to choose."""
+
+
+class NoTuning(TuningMethod):
+    """The decoder stays as it is."""
+
+    Config = NoneConfig
+
+    def __init__(self, config: NoneConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def attach(self, model: nn.Module, parts: DecoderParts, bridge: Bridge) -> None:
+        """Nothing to attach."""
+
+    def detach(self) -> None:
+        """Nothing to detach."""
+
+    def merge(self) -> None:
+        """Nothing to fold in."""
+
+    @classmethod
+    def count(cls, config: NoneConfig, parts: DecoderParts, bridge: Bridge) -> int:
+        """None."""
+        return 0
+
+
+METHOD = NoTuning

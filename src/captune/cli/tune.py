@@ -1,0 +1,142 @@
+"""`captune tune`: teach a frozen language model to describe photos."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import (
+    command_line,
+    console,
+    counted,
+    note,
+    print_json,
+    progress,
+    report_skipped,
+)
+from captune.options import TuneOptions
+
+if TYPE_CHECKING:
+    from captune.captioning.recording import TuneResult
+
+HELP = "teach a frozen language model to describe your photos"
+EXAMPLES = """  captune tune photos/ --captions train.json --val val.json --out runs/tuned
+  captune tune photos/ --captions train.json --val val.json --method adapter,prefix,lora \\
+    --captions-per-image 1 --epochs 4 --limit 2000 --out runs/three
+  captune tune photos/ --captions train.json --val val.json --set lora.rank=32 --out runs/rank-32
+  captune tune train/ --captions train.json --val-photos val/ --val val.json \\
+    --encoder timm:vit_large_patch14_clip_336.openai_ft_in12k_in1k --decoder hf:gpt2 --out runs/big
+  captune tune --config runs/three/config.yaml --seed 1 --out runs/three-again
+  accelerate launch -m captune tune photos/ --captions train.json --val val.json --out runs/gpus
+
+A killed tune goes on when the same command is run again."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, TuneOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, print the table, draw the curves."""
+    from captune.captioning.preparation import this_process
+    from captune.captioning.recipes import with_config
+    from captune.captioning.recording import tune_captioner
+
+    options = with_config(read_options(TuneOptions, arguments), _typed(arguments))
+    is_first = this_process(options).is_main_process
+    quiet = arguments.json or not is_first
+    result = tune_captioner(
+        options,
+        command=command_line(arguments),
+        bar=partial(progress, quiet=quiet),
+        say=partial(note, quiet=quiet),
+    )
+    if not is_first:
+        return 0
+    report_skipped(result.skipped, quiet=arguments.json)
+    _draw(options, result)
+    if arguments.json:
+        print_json({"command": "tune", **result.summary()})
+    else:
+        _print_table(result)
+    return 0
+
+
+def _typed(arguments: argparse.Namespace) -> list[str]:
+    """The options that stand on the command line, whatever a config file says of them."""
+    words = [word.partition("=")[0] for word in command_line(arguments) if word.startswith("--")]
+    names = [field.name for field in dataclasses.fields(TuneOptions)]
+    flags = {name: "--" + name.replace("_", "-") for name in names}
+    # argparse takes --cap for --captions, and a whole flag before a longer one
+    typed = [
+        name
+        for name, flag in flags.items()
+        if any(
+            word == flag or (word not in flags.values() and flag.startswith(word)) for word in words
+        )
+    ]
+    return [*typed, *(["photos"] if arguments.photos is not None else [])]
+
+
+def _draw(options: TuneOptions, result: TuneResult) -> None:
+    from captune.plots import save_figure
+    from captune.plots.tuning import Curves, curves_figure
+
+    assert options.out is not None
+    curves = [
+        Curves(
+            one.method,
+            [(epoch, loss) for epoch, loss in one.history["losses"]],
+            one.history["epochs"],
+            one.best_epoch,
+        )
+        for one in result.methods
+    ]
+    path = options.out / "plots" / "curves.png"
+    save_figure(curves_figure(curves, result.select), path)
+    result.written["curves"] = path
+
+
+def _print_table(result: TuneResult) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("method", "trained", "CIDEr-D", "CLIPScore", "BLEU-4", "best epoch", "time"):
+        table.add_column(heading)
+    for one in result.methods:
+        row = one.row()
+        table.add_row(
+            escape(one.method),
+            f"{one.parameters / 1e6:.2f} M",
+            *(_cell(row, id) for id in ("cider", "clipscore", "bleu_4")),
+            str(one.best_epoch),
+            _time(one.seconds),
+        )
+    out.print(table)
+    out.print(
+        f"{counted(result.images, 'validation photo')} (95 % intervals in brackets), trained on"
+        f" {counted(result.trained_on, 'photo')}, best by {result.select}: {escape(result.best)}"
+    )
+    for one in result.methods:
+        for finding in one.findings:
+            mark = "wrong: " if finding["wrong"] else ""
+            out.print(f"{escape(one.method)}: {mark}{escape(finding['sentence'])}")
+    for what, path in result.written.items():
+        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)
+
+
+def _cell(row: dict[str, Any], id: str) -> str:
+    if row[id] is None:
+        return "-"
+    low, high = row[f"{id}_low"], row[f"{id}_high"]
+    return f"{row[id]:.3f}" + (f" \\[{low:.3f}, {high:.3f}]" if low is not None else "")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

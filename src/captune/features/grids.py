@@ -1,0 +1,208 @@
+"""Whole photos -> patch grids, kept as float16: a stream, and random access while training.
+
+A grid is what the bridge of a captioner reads. Kept is what `PatchGrid.encode` yields; the frozen
+rest (`finish`) runs each time one is read, so a batch from the cache and a fresh one are the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captune.errors import UserError
+from captune.features.cache import FeatureCache
+from captune.features.photos import Encoded, PhotoFeature, encode_each, space_of
+from captune.images import Photo, Skipped
+from captune.models.encoders import ImageEncoder
+
+Halves = NDArray[np.float16]
+
+
+def encode_grids(
+    photos: Iterable[Photo],
+    encoder: ImageEncoder,
+    *,
+    cache: FeatureCache | None,
+    batch_size: int,
+    workers: int,
+    on_skip: Callable[[Skipped], None],
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[list[Photo], Halves]]:
+    """Yield (photos, what is cached of them [n, *patches.cached_shape] float16), in their order.
+
+    `encoder.finish_grid(torch.from_numpy(...))` makes of it what a bridge reads. As
+    `photos.encode_each`: memory does not grow with the number of photos, the same bytes are encoded
+    once, and a run that was killed lost one batch. Raises UserError for an encoder without a grid.
+    """
+    for found in _stream(photos, encoder, cache, batch_size, workers, on_skip, on_progress):
+        yield [one.photo for one in found], np.stack([one.array for one in found])
+
+
+def open_grids(
+    photos: Sequence[Photo],
+    encoder: ImageEncoder,
+    *,
+    cache: FeatureCache | None,
+    batch_size: int,
+    workers: int,
+    on_skip: Callable[[Skipped], None],
+    on_progress: Callable[[int], None] | None = None,
+) -> GridStore:
+    """Encode what the cache lacks, then open all grids for random access.
+
+    Without a cache that can be written to they live in a temporary folder until the store closes.
+    Raises UserError where the cache may not grow as large as the grids are, or its disk cannot.
+    """
+    folder = None
+    if cache is None or not cache.is_writable:
+        folder = TemporaryDirectory(prefix="captune-grids-", ignore_cleanup_errors=True)
+        cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
+    try:
+        _require_room(len(photos), encoder, cache)
+        keys: dict[str, str] = {}
+        for found in _stream(photos, encoder, cache, batch_size, workers, on_skip, on_progress):
+            keys |= {one.photo.name: one.key for one in found}
+        # only now is all of it on disk
+        arrays = cache.map_many(list(dict.fromkeys(keys.values())))
+        missing = [name for name, key in keys.items() if key not in arrays]
+        if missing:
+            raise UserError(
+                f"{cache.folder}: does not hold the grids of {len(missing):,} of {len(keys):,} "
+                f"photos ({missing[0]}, ...) although they were computed; make room on its disk, "
+                "raise `captune cache --limit`, or name another folder in CAPTUNE_CACHE"
+            )
+    except BaseException:
+        if folder is not None:
+            cache.close()
+            folder.cleanup()
+        raise
+    contents = {_content(key): array for key, array in arrays.items()}
+    temporary = None if folder is None else (cache, folder)
+    names = {name: _content(key) for name, key in keys.items()}
+    return GridStore(encoder, contents, names, temporary)
+
+
+class GridStore:
+    """The grids of many photos by the sha256 of their files, read from the mapped cache.
+
+    Nothing is in memory but what the operating system keeps of the files, and gives back when it
+    needs the room: an epoch over grids that fit beside it reads at the speed of memory.
+    keys: photo's name -> sha256 of its bytes, of all photos that could be read.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        arrays: Mapping[str, Halves],
+        keys: Mapping[str, str],
+        temporary: tuple[FeatureCache, TemporaryDirectory[str]] | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.keys = dict(keys)
+        self._arrays = dict(arrays)
+        self._temporary = temporary
+
+    def __len__(self) -> int:
+        """How many different photos there are."""
+        return len(self._arrays)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the photo with this sha256 is there."""
+        return key in self._arrays
+
+    def __getitem__(self, key: str) -> Halves:
+        """What is cached of one photo, [*patches.cached_shape]: a read-only view of the file."""
+        return self._arrays[key]
+
+    def cached(self, keys: Sequence[str]) -> Tensor:
+        """What is cached of these photos, in this order: [n, *patches.cached_shape] float16."""
+        return torch.from_numpy(np.stack([self._arrays[key] for key in keys]))
+
+    def grids_of(self, keys: Sequence[str]) -> Tensor:
+        """What a bridge reads of these photos: [n, tokens, channels] float32, where the encoder is.
+
+        Raises KeyError for a photo that is not there.
+        """
+        return self.encoder.finish_grid(self.cached(keys)).float()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._arrays.clear()
+        if self._temporary is not None:
+            cache, folder = self._temporary
+            self._temporary = None
+            cache.close()
+            folder.cleanup()
+
+    def __enter__(self) -> GridStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def grids_bytes(photos: int, encoder: ImageEncoder) -> int:
+    """What the grids of so many photos take in the cache, without its index."""
+    return photos * int(np.prod(encoder.require_patches().cached_shape)) * 2
+
+
+def _stream(
+    photos: Iterable[Photo],
+    encoder: ImageEncoder,
+    cache: FeatureCache | None,
+    batch_size: int,
+    workers: int,
+    on_skip: Callable[[Skipped], None],
+    on_progress: Callable[[int], None] | None,
+) -> Iterator[list[Encoded]]:
+    return encode_each(
+        photos,
+        _feature(encoder),
+        cache=cache,
+        batch_size=batch_size,
+        workers=workers,
+        on_skip=on_skip,
+        on_progress=on_progress,
+    )
+
+
+def _feature(encoder: ImageEncoder) -> PhotoFeature:
+    patches = encoder.require_patches()
+    return PhotoFeature(
+        space=space_of(encoder, "grid", patches.weights_id, patches.preprocessing_id),
+        shape=patches.cached_shape,
+        dtype=np.dtype(np.float16),
+        transform=patches.transform,
+        encode=encoder.encode_grid,
+        device=encoder.device,
+        mapped=True,
+    )
+
+
+def _require_room(photos: int, encoder: ImageEncoder, cache: FeatureCache) -> None:
+    needed = grids_bytes(photos, encoder)
+    # Above the limit whole shards go, of an eighth of it each: what is just enough is not enough.
+    if needed > cache.limit_bytes * 7 / 8:
+        wanted = int(needed * 8 / 7 / 10**9) + 1
+        raise UserError(
+            f"the patch grids of {photos:,} photos take {needed / 1e9:.1f} GB, more than the "
+            f"feature cache may keep ({cache.limit_bytes / 1e9:.1f} GB); allow it more with "
+            f"`captune cache --limit {wanted}GB`, or take fewer photos"
+        )
+
+
+def _content(key: str) -> str:
+    return key.rpartition("/")[2]

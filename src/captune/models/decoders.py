@@ -1,0 +1,382 @@
+"""Frozen causal language models: weights, tokenizer and a content hash as one value.
+
+lite          SmolLM2-135M-Instruct, from the package index
+hf:REPO       GPT-2, OPT, Llama, Qwen, SmolLM and their like, from a hub or a folder
+FOLDER        the same, or the assignment's decoder_model.bin, encoder.json and vocab.bpe
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from captune.errors import UserError
+from captune.models import assets, hub
+from captune.models.assignment import (
+    ASSIGNMENT_FILES,
+    END_OF_TEXT,
+    gpt2_of_tensors,
+    gpt2_tokenizer,
+)
+from captune.models.devices import resolve_device, resolve_dtype
+from captune.models.spec import parse_spec
+from captune.models.tokenizer_files import choose_tokenizer, tokenizer_files
+from captune.models.weights import (
+    digest_of,
+    digest_of_files,
+    load_state,
+    refuse_torchscript,
+    speak_of_pickle,
+    weights_files,
+    weights_id_of_file,
+)
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A causal language model as transformers builds it, frozen, in eval mode.
+
+    module: a transformers model with `generate`; called with input_ids [n, tokens].
+    tokenizer: strings <-> token ids, without special tokens.
+    weights_id: sha256 of the tensors. decoder_id: of weights, architecture and tokenizer.
+    start_id, end_id: what a caption is preceded and followed by. pad_id: what fills a batch.
+    blocks: how many of its first blocks were kept, where not all of them; else 0.
+    tokens: which of its vocabulary were kept (`vocabulary.narrowed`), where not all; else none.
+    """
+
+    spec: str
+    module: Any
+    tokenizer: Any
+    weights_id: str
+    decoder_id: str
+    start_id: int
+    end_id: int
+    pad_id: int
+    licence: str | None
+    device: torch.device
+    dtype: torch.dtype
+    blocks: int = 0
+    tokens: tuple[int, ...] = ()
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the token embeddings."""
+        return int(self.module.get_input_embeddings().weight.shape[1])
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(self.module.get_input_embeddings().weight.shape[0])
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, neither start nor end added, nothing cut off."""
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
+        return ids
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of token ids; start, end and padding leave no trace."""
+        special = {self.start_id, self.end_id, self.pad_id}
+        kept = [[id for id in row if id not in special] for row in ids]
+        texts: list[str] = self.tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)
+        return texts
+
+
+def load_decoder(
+    spec: str = "lite", *, device: str = "auto", dtype: str = "auto", blocks: int = 0
+) -> Decoder:
+    """The frozen decoder that `spec` names, on `device` with `dtype`.
+
+    blocks: keep so many of its first blocks; 0 keeps them all. A decoder that was cut short writes
+    nonsense until it is tuned, and then as many times faster as blocks were left out.
+    Raises UserError for whatever the user can mend, and Offline where a hub would have to be asked.
+    """
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    folder = _folder_of(spec)
+    if (folder / ASSIGNMENT_FILES[0]).is_file() and not (folder / "config.json").is_file():
+        return _from_assignment(spec, folder, where, precision, blocks)
+    return _from_folder(spec, folder, where, precision, blocks)
+
+
+def fetch_decoder(spec: str = "lite", source: Path | None = None) -> list[Path]:
+    """Put the files of `spec` into a cache, out of the folder `source` if given; their folders."""
+    if spec == "lite":
+        return assets.ensure(assets.ASSETS["lite-decoder"], source)
+    repo = _repository_of(spec)
+    if source is not None:
+        return [hub.adopt(repo, source, lambda names: _choose(names, str(source)))]
+    return [_from_hub(spec)]
+
+
+def is_cached(spec: str) -> bool:
+    """True when `spec` loads without a network."""
+    if spec == "lite":
+        return all(asset.is_cached() for asset in assets.ASSETS["lite-decoder"])
+    if Path(spec.removeprefix("hf:")).expanduser().is_dir():
+        return True
+    return hub.cached(_repository_of(spec), lambda names: _choose(names, spec)) is not None
+
+
+def _folder_of(spec: str) -> Path:
+    if spec == "lite":
+        return assets.ensure(assets.ASSETS["lite-decoder"])[0]
+    path = Path(spec.removeprefix("hf:")).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UserError(f"{spec}: a file alone is no decoder; give the folder it came in")
+    return _from_hub(spec)
+
+
+def _from_hub(spec: str) -> Path:
+    return hub.repository(
+        _repository_of(spec), lambda names: _choose(names, spec), spec, fetch_option=" --decoder"
+    )
+
+
+def _repository_of(spec: str) -> str:
+    parsed = parse_spec(spec) if spec.startswith("hf:") else None
+    if parsed is None:
+        raise UserError(
+            f"{spec}: no decoder and no folder; write lite, hf:REPO (as in"
+            " hf:openai-community/gpt2), or a local folder"
+        )
+    if parsed.repo is None:
+        raise UserError(f"{spec}: already local; there is nothing to fetch")
+    return parsed.repo
+
+
+def _choose(names: Sequence[str], where: str) -> list[str]:
+    """What a decoder needs among `names`, or UserError naming the missing part."""
+    if "config.json" not in names:
+        also = f", or for the assignment's decoder {', '.join(ASSIGNMENT_FILES)}"
+        raise UserError(f"{where}: has no config.json, so its architecture is unknown{also}")
+    weights = next((name for name in _WEIGHTS if name in names), None)
+    if weights is None:
+        raise UserError(f"{where}: has no weights (expected model.safetensors)")
+    chosen = [weights]
+    if weights.endswith(".index.json"):
+        ending = weights.removesuffix(".index.json").rpartition(".")[2]
+        chosen += [name for name in names if name.endswith(f".{ending}") and "-of-" in name]
+    extras = [name for name in ("generation_config.json", "README.md") if name in names]
+    return [*chosen, "config.json", *extras, *choose_tokenizer(names, where)]
+
+
+def _from_folder(
+    spec: str, folder: Path, device: torch.device, dtype: torch.dtype, blocks: int
+) -> Decoder:
+    _choose(sorted(path.name for path in folder.iterdir()), str(folder))
+    files = weights_files(folder, _WEIGHTS)
+    for file in files:
+        refuse_torchscript(file)
+    speak_of_pickle(*files)
+    with hub.closed():
+        module, tokenizer = _build(folder, spec, dtype)
+    _keep_first(module, blocks, spec)
+    start, end, pad = _ends(module, tokenizer, spec)
+    weights_id = weights_id_of_file(files)
+    tokenizer_id = digest_of_files(tokenizer_files(folder))
+    return _frozen(
+        Decoder(
+            spec=spec,
+            module=module,
+            tokenizer=tokenizer,
+            weights_id=weights_id,
+            decoder_id=digest_of(weights_id, _architecture(module.config), tokenizer_id),
+            start_id=start,
+            end_id=end,
+            pad_id=pad,
+            licence=assets.DECODER.licence if spec == "lite" else hub.licence_of(folder),
+            device=device,
+            dtype=dtype,
+            blocks=blocks,
+        )
+    )
+
+
+def _build(folder: Path, spec: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The model with every parameter from the checkpoint, on the CPU, and its tokenizer."""
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        PreTrainedTokenizerFast,
+    )
+
+    # Classes that transformers 5 chooses by name or model type split words by their own rule and
+    # drop the file's: SmolLM's digits, which stand alone, would come out as GPT-2 has them.
+    as_stated = (folder / "tokenizer.json").is_file()
+    reader = PreTrainedTokenizerFast if as_stated else AutoTokenizer
+    with _refusing(spec, folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"{spec}: a {config.model_type} has an encoder of its own before its decoder; expected"
+            " a decoder alone, such as GPT-2, OPT, Llama or Qwen"
+        )
+    with _refusing(spec, folder):
+        tokenizer = reader.from_pretrained(folder, trust_remote_code=False)
+        module, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    untrained = sorted(report["missing_keys"]) + [str(m) for m in report["mismatched_keys"]]
+    if untrained:
+        raise UserError(
+            f"{spec}: the weights leave {len(untrained)} parameters of {type(module).__name__} at"
+            f" random ({untrained[0]}, ...); this checkpoint is of another model"
+        )
+    _require_causal(module.eval(), config, spec)
+    return module, tokenizer
+
+
+@contextmanager
+def _refusing(spec: str, folder: Path) -> Iterator[None]:
+    """Turns what transformers raises over a folder into a sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:160]
+        if "trust_remote_code" in str(error):
+            reason = "it needs code from its repository, which captune never runs"
+        raise UserError(
+            f"{spec}: is no causal language model that transformers builds from {folder} ({reason})"
+        ) from None
+
+
+@torch.inference_mode()
+def _require_causal(module: Any, config: Any, spec: str) -> None:
+    """Raise UserError unless no token sees a later one; BERT builds as a causal model, too."""
+    ids = torch.tensor([[0, 1, 2, 0], [0, 1, 2, 1]], device=module.device)
+    first, second = module(input_ids=ids, use_cache=False).logits[:, :3].float()
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-3):
+        raise UserError(
+            f"{spec}: a {config.model_type} lets a token see those after it, so it cannot write;"
+            " expected a decoder, such as GPT-2, OPT, Llama or Qwen"
+        )
+
+
+def _ends(module: Any, tokenizer: Any, spec: str) -> tuple[int, int, int]:
+    """(start, end, pad): the model's own; where it states no start, a text starts where one ends.
+
+    Raises UserError where no end is stated, and where tokenizer and embedding do not fit.
+    """
+    config = module.config.get_text_config()
+    known = int(module.get_input_embeddings().weight.shape[0])
+    if tokenizer.vocab_size > known:
+        raise UserError(
+            f"{spec}: its tokenizer has {tokenizer.vocab_size} tokens, its embedding {known}; they"
+            " do not belong together"
+        )
+    end = getattr(config, "eos_token_id", None)
+    end = end[0] if isinstance(end, list) else end
+    if end is None:
+        end = tokenizer.eos_token_id
+    if end is None or not 0 <= end < known:
+        raise UserError(
+            f"{spec}: states no end-of-text token among its {known} (eos_token_id in config.json)"
+        )
+    start = getattr(config, "bos_token_id", None)
+    if start is None:
+        start = tokenizer.bos_token_id
+    pad = tokenizer.pad_token_id  # some tokenizers were given one that the model has no row for
+    fits = [None if id is None or not 0 <= id < known else int(id) for id in (start, pad)]
+    return (
+        int(end) if fits[0] is None else fits[0],
+        int(end),
+        int(end) if fits[1] is None else fits[1],
+    )
+
+
+def _from_assignment(
+    spec: str, folder: Path, device: torch.device, dtype: torch.dtype, blocks: int
+) -> Decoder:
+    """The assignment's GPT-2: a bare state dictionary beside OpenAI's two BPE files."""
+    missing = [name for name in ASSIGNMENT_FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: lacks {' and '.join(missing)} beside {ASSIGNMENT_FILES[0]}")
+    weights = folder / ASSIGNMENT_FILES[0]
+    tokenizer = gpt2_tokenizer(folder)
+    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+    module = gpt2_of_tensors(load_state(weights), weights)
+    _keep_first(module, blocks, spec)
+    module.config.bos_token_id = module.config.eos_token_id = end
+    module.generation_config.bos_token_id = module.generation_config.eos_token_id = end
+    start, end, pad = _ends(module, tokenizer, spec)
+    tokenizer_id = digest_of_files([folder / name for name in ASSIGNMENT_FILES[1:]])
+    weights_id = weights_id_of_file([weights])
+    return _frozen(
+        Decoder(
+            spec=spec,
+            module=module.to(dtype),
+            tokenizer=tokenizer,
+            weights_id=weights_id,
+            decoder_id=digest_of(weights_id, _architecture(module.config), tokenizer_id),
+            start_id=start,
+            end_id=end,
+            pad_id=pad,
+            licence=None,
+            device=device,
+            dtype=dtype,
+            blocks=blocks,
+        )
+    )
+
+
+def _keep_first(module: Any, blocks: int, spec: str) -> None:
+    """Drop all blocks but the first ones; the config says so too, and with it the decoder's id.
+
+    Raises UserError where there are not so many.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    if not blocks:
+        return
+    stacks = [
+        stack
+        for stack in module.modules()
+        if isinstance(stack, nn.ModuleList)
+        and len(stack)
+        and all(isinstance(block, GradientCheckpointingLayer) for block in stack)
+    ]
+    if len(stacks) != 1 or not 0 < blocks <= len(stacks[0]):
+        has = f"has {len(stacks[0])}" if len(stacks) == 1 else "has no single stack of blocks"
+        raise UserError(f"{spec}: {has}; it cannot keep its first {blocks} (--decoder-blocks)")
+    del stacks[0][blocks:]
+    config = module.config.get_text_config()
+    config.num_hidden_layers = blocks
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:blocks]
+
+
+def _architecture(config: Any) -> str:
+    about = config.to_dict()
+    for name in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        about.pop(name, None)
+    return digest_of(json.dumps(about, sort_keys=True, default=str))
+
+
+def _frozen(decoder: Decoder) -> Decoder:
+    module: nn.Module = decoder.module
+    module.to(decoder.device).eval().requires_grad_(False)
+    return decoder

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.captioning.tester import TINY, Combination, captioner_of, combinations, decoder_of
+from tests.captioning.tiny import GRID
+from transformers import AutoModelForCausalLM, GPT2Config
+
+from captune.captioning.bridge import GridShape, bridge_class
+from captune.captioning.budget import Row, budget, check_budget, parse_count, planned
+from captune.captioning.structure import find_parts
+from captune.captioning.tuning import method_class
+from captune.errors import UserError
+
+
+@pytest.mark.parametrize("combination", [c for c in combinations() if c.family == "llama"], ids=str)
+def test_planned_is_what_is_built(combination: Combination) -> None:
+    bridge = bridge_class(combination.bridge).Config(**TINY["bridge"][combination.bridge])
+    method = method_class(combination.method).Config(**TINY["tuning"].get(combination.method, {}))
+    parts = find_parts(decoder_of("llama").module)
+    rows = planned(combination.bridge, bridge, combination.method, method, GRID, parts)
+    with captioner_of(combination) as captioner:
+        built = budget(captioner)
+        everything = sum(p.numel() for p in captioner.trained().values())
+    assert sum(row.parameters for row in built) == everything
+    assert check_budget(rows, "1M") == everything
+    for side in ("bridge", "tuning"):
+        (expected,) = (row.parameters for row in rows if row.part == side)
+        assert sum(r.parameters for r in built if r.part.split(".")[0] == side) == expected
+
+
+def test_parts_are_named() -> None:
+    with captioner_of(Combination("cross-attention", "adapter", "gpt2")) as captioner:
+        assert [row.part for row in budget(captioner)] == [
+            "bridge.entry",
+            "bridge.layers",
+            "tuning.blocks",
+            "tuning.cross",
+        ]
+    with captioner_of(Combination("prefix", "lora", "gpt2")) as captioner:
+        assert [row.part for row in budget(captioner)] == [
+            "bridge.start",
+            "bridge.pooling",
+            "tuning",
+        ]
+
+
+@pytest.mark.parametrize("bridge", ["cross-attention", "prefix", "bidirectional"])
+@pytest.mark.parametrize("method", ["adapter", "prefix", "lora", "dora", "ia3", "none"])
+def test_defaults_on_gpt2_are_within_the_assignment_s_35_million(bridge: str, method: str) -> None:
+    """By formula alone: GPT-2 small and ViT-L/14 at 336 px, neither of which is in memory."""
+    with torch.device("meta"):
+        parts = find_parts(AutoModelForCausalLM.from_config(GPT2Config()))
+    grid = GridShape(tokens=577, channels=1024, rows=24, columns=24, leading=1)
+    rows = planned(
+        bridge, bridge_class(bridge).Config(), method, method_class(method).Config(), grid, parts
+    )
+    assert check_budget(rows, "35M") > 0
+
+
+def test_over_budget_is_refused() -> None:
+    rows = [Row("bridge", 30_000_000), Row("tuning", 6_000_000)]
+    with pytest.raises(UserError, match=r"36,000,000 .*bridge 30,000,000, tuning 6,000,000.* 35M"):
+        check_budget(rows, "35M")
+    assert check_budget(rows, "36m") == 36_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("35M", 35_000_000), ("1.5b", 1_500_000_000), ("500K", 500_000), ("12_000", 12_000)],
+)
+def test_counts_are_read(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "M", "-3M", "many", "nan", "inf"])
+def test_other_counts_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="35M"):
+        parse_count(text)

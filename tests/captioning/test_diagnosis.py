@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.captioning.little_job import ColourGrids, kinds_of, write_job
+from tests.captioning.test_training import Bar
+from tests.captioning.tiny import GRID, tiny_decoder
+
+from captune.captioning import diagnosis
+from captune.captioning.building import build_captioner
+from captune.captioning.data import read_captioned, tokenise
+from captune.captioning.evaluation import Captioned, ValidationSet, validation_loss, write_captions
+from captune.captioning.model import Captioner
+from captune.captioning.training import TrainingData, train
+from captune.images import find_photos
+from captune.options import TuneOptions
+
+
+class OneVector:
+    """A grid as the original report had it: the image's vector, repeated."""
+
+    def __init__(self, grids: Any) -> None:
+        self._grids = grids
+
+    def grids_of(self, keys: Any) -> torch.Tensor:
+        grids = self._grids.grids_of(keys)
+        return grids.mean(1, keepdim=True).expand_as(grids)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Captioner, ValidationSet]:
+    """A captioner that has learnt to tell its photos apart."""
+    photos, train_file, val_file = write_job(tmp_path_factory.mktemp("job"), train=24, val=12)
+    found = find_photos([photos])
+    data, val = read_captioned(train_file, found), read_captioned(val_file, found)
+    grids = ColourGrids(kinds_of(photos))
+    decoder = tiny_decoder("gpt2")
+    captioner = build_captioner(
+        decoder, GRID, bridge="cross-attention", method="lora",
+        bridge_settings={"width": 16, "heads": 2, "every": 1},
+    )  # fmt: skip
+    left = iter(range(100, 0, -1))
+    train(
+        captioner,
+        TrainingData(data.keys, tokenise(data, decoder, 20).rows, grids),
+        TuneOptions(epochs=25, batch=12, lr=2e-2, select="loss", device="cpu"),
+        tmp_path_factory.mktemp("checkpoints"),
+        score=lambda: {"loss": next(left)},
+        bar=Bar(),
+    )
+    return captioner, ValidationSet(val, tokenise(val, decoder, 20).rows, grids)
+
+
+def test_a_captioner_that_looks(job: tuple[Captioner, ValidationSet]) -> None:
+    captioner, val = job
+    written = write_captions(captioner, val, max_tokens=20)
+    assert written.captions.keys() == set(val.data.ids)
+    finding = diagnosis.image_dependence(captioner, val, written, 20, seed=0)
+    assert not finding.wrong, finding.sentence
+    assert finding.figure > 0
+    assert "with the right photos" in finding.sentence
+
+
+def test_a_captioner_that_sees_nothing(job: tuple[Captioner, ValidationSet]) -> None:
+    captioner, val = job
+    flat = ValidationSet(val.data, val.rows, OneVector(ConstantGrids()))
+    written = write_captions(captioner, flat, max_tokens=20)
+    finding = diagnosis.image_dependence(captioner, flat, written, 20, seed=0)
+    assert finding.wrong
+    assert finding.sentence.startswith("the captions do not depend on the photo")
+
+
+class ConstantGrids:
+    def grids_of(self, keys: Any) -> torch.Tensor:
+        return torch.ones(len(keys), GRID.tokens, GRID.channels)
+
+
+def test_uniform_attention_is_found() -> None:
+    captioner, val = build_captioner(
+        tiny_decoder("llama"), GRID, bridge="cross-attention", method="none",
+        bridge_settings={"width": 16, "heads": 2, "every": 1, "entry": False},
+    ), _made_up()  # fmt: skip
+    entropies = diagnosis.attention_entropies(captioner, val)
+    assert entropies.shape == (3, 2)
+    assert (entropies <= 1 + 1e-6).all()
+    assert diagnosis.attention(captioner, val).figure < 1
+    flat = diagnosis.attention(captioner, ValidationSet(val.data, val.rows, OneVector(val.grids)))
+    assert flat.figure == pytest.approx(1, abs=1e-5)
+    assert flat.wrong
+    assert "no head looks at any place in particular" in flat.sentence
+
+
+def _made_up() -> ValidationSet:
+    from captune.captioning.data import CaptionedPhotos
+
+    ids = ["1", "2", "3"]
+    data = CaptionedPhotos(ids, [], ids, [["a"]] * 3, Path(), "")
+    photos = [None] * 3
+    object.__setattr__(data, "photos", photos)
+    return ValidationSet(data, [[[5, 6, 7, 0]], [[5, 9, 0]], [[6, 0]]], RandomGrids())
+
+
+class RandomGrids:
+    def grids_of(self, keys: Any) -> torch.Tensor:
+        made = [torch.Generator().manual_seed(int(key)) for key in keys]
+        return torch.stack(
+            [3 * torch.randn(GRID.tokens, GRID.channels, generator=one) for one in made]
+        )
+
+
+def test_repetition() -> None:
+    assert diagnosis.repeats(["a", "dog", "a", "dog", "a", "dog"])
+    assert diagnosis.repeats(["the", "the", "the", "end"])
+    assert not diagnosis.repeats(["a", "dog", "and", "a", "dog", "and", "a", "cat"])
+    texts = {"1": "a dog runs", "2": "a a a a", "3": "a man", "4": "so on and"}
+    written = Captioned(texts, {"1": True, "2": True, "3": True, "4": False})
+    finding = diagnosis.repetition(written)
+    assert (finding.figure, finding.wrong) == (0.5, True)
+    assert 'as of 2: "a a a a"' in finding.sentence
+    fine = diagnosis.repetition(Captioned({"1": "a dog"}, {"1": True}))
+    assert (fine.figure, fine.wrong) == (0.0, False)
+
+
+def test_leak() -> None:
+    finding = diagnosis.leak(["a.jpg", "b.jpg"], 40)
+    assert (finding.figure, finding.wrong) == (0.05, True)
+    assert "2 of 40 validation photos are among the training photos" in finding.sentence
+    assert not diagnosis.leak([], 40).wrong
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_shuffled_gives_everyone_another(count: int) -> None:
+    places = diagnosis.shuffled(count, random.Random(1))
+    assert sorted(places) == list(range(count))
+    assert all(place != own for own, place in enumerate(places))
+
+
+def test_validation_loss_is_torch_s(job: tuple[Captioner, ValidationSet]) -> None:
+    captioner, val = job
+    total = count = 0.0
+    for place, rows in enumerate(val.rows):
+        one = ValidationSet(val.data.only([place]), [rows[:1]], val.grids)
+        total += validation_loss(captioner, one) * len(rows[0])
+        count += len(rows[0])
+    assert validation_loss(captioner, val) == pytest.approx(total / count, abs=1e-5)

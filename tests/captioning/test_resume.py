@@ -1,0 +1,168 @@
+"""A killed training that goes on ends with the weights of the one that was never killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.captioning.little_job import toy_data
+from tests.captioning.tiny import GRID, tiny_decoder
+
+from captune.captioning import resuming
+from captune.captioning.building import build_captioner
+from captune.captioning.training import CaptionTrainer, train
+from captune.options import TuneOptions
+
+ROOT = Path(__file__).parents[2]
+
+
+class Killed(BaseException):
+    pass
+
+
+def go(folder: Path, *, pause_s: float = 0.0) -> dict[str, torch.Tensor]:
+    """A training with everything that has a state: dropout, sampled captions, warm-up, averages."""
+    torch.set_num_threads(1)
+    captioner = build_captioner(
+        tiny_decoder("gpt2"),
+        GRID,
+        bridge="cross-attention",
+        method="lora",
+        bridge_settings={"width": 16, "heads": 2, "every": 2, "dropout": 0.2},
+        method_settings={"rank": 2, "dropout": 0.2},
+    )
+    options = TuneOptions(
+        epochs=3, batch=6, captions_per_image="2", accumulate=2, lr=1e-2, warmup=0.3,
+        select="loss", device="cpu", save_steps=1,
+    )  # fmt: skip
+    scores = {"loss": 0.0}
+
+    def score() -> dict[str, float]:
+        time.sleep(pause_s)
+        weights = next(iter(captioner.trained().values()))
+        scores["loss"] = float(weights.detach().abs().sum())
+        return scores
+
+    train(
+        captioner,
+        toy_data(),
+        options,
+        folder,
+        score=score,
+        bar=lambda what, total: nullcontext(lambda done, said="": time.sleep(pause_s)),
+    )
+    return {name: p.detach().clone() for name, p in captioner.trained().items()}
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return go(tmp_path_factory.mktemp("whole"))
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+@pytest.mark.parametrize("after", [(5,), (1, 9, 13), (12, 24, 25)])
+def test_killed_in_any_step(
+    after: tuple[int, ...],
+    never_killed: dict[str, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = CaptionTrainer.compute_loss
+    for steps in after:
+        left = [steps]
+
+        def dying(self: Any, *args: Any, left: list[int] = left, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return kept(self, *args, **kwargs)
+
+        monkeypatch.setattr(CaptionTrainer, "compute_loss", dying)
+        try:
+            ended = go(tmp_path)
+        except Killed:
+            continue
+        assert same(ended, never_killed)
+    monkeypatch.setattr(CaptionTrainer, "compute_loss", kept)
+    assert same(go(tmp_path), never_killed)
+
+
+@pytest.mark.parametrize("when", ["before the files are whole", "before the name", "after it"])
+def test_killed_while_saving(
+    when: str,
+    never_killed: dict[str, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, count = resuming.publish, [0]
+
+    def dying(staged: Path, target: Path) -> None:
+        count[0] += 1
+        if count[0] != 4:
+            return real(staged, target)
+        if when == "before the files are whole":
+            (staged / "optimizer.pt").write_bytes(b"PK half")
+        elif when == "after it":
+            real(staged, target)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resuming, "publish", dying)
+        with pytest.raises(Killed):
+            go(tmp_path)
+    assert same(go(tmp_path), never_killed)
+
+
+def test_a_checkpoint_without_its_mark_or_a_file_is_passed_over(
+    never_killed: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(resuming, "prune", lambda folder, keep: None)
+        go(tmp_path)
+    steps = list(resuming.complete_checkpoints(tmp_path))
+    (tmp_path / f"checkpoint-{steps[-1]}" / "complete.json").unlink()
+    (tmp_path / f"checkpoint-{steps[-2]}" / "optimizer.pt").unlink()
+    (tmp_path / f"checkpoint-{steps[-3]}" / "complete.json").write_text("{")
+    assert list(resuming.complete_checkpoints(tmp_path)) == steps[:-3]
+    assert same(go(tmp_path), never_killed)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9 here")
+def test_kill_9(never_killed: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """A process of its own, killed at moments drawn by chance, then left to end."""
+    command = [sys.executable, __file__, str(tmp_path)]
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    chance = random.Random(0)
+    checkpoints = tmp_path / "checkpoints"
+    for kill in range(2):
+        process = subprocess.Popen(command, env=environment, cwd=ROOT)
+        wanted = max(resuming.complete_checkpoints(checkpoints), default=0) + 2
+        deadline = time.monotonic() + 60
+        while max(resuming.complete_checkpoints(checkpoints), default=0) < wanted:
+            assert process.poll() is None, "it came to its end before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(chance.random() * 0.1)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, kill
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=60)
+    assert same(load_file(tmp_path / "ended.safetensors"), never_killed)
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    save_file(go(place / "checkpoints", pause_s=0.03), place / "ended.safetensors")

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.captioning.little_job import toy_data
+from tests.captioning.tiny import GRID, tiny_decoder
+
+from captune.captioning.building import build_captioner
+from captune.captioning.model import Captioner
+from captune.captioning.resuming import complete_checkpoints
+from captune.captioning.training import History, TrainingData, train
+from captune.errors import UserError
+from captune.options import TuneOptions
+
+
+def options(**changes: Any) -> TuneOptions:
+    return TuneOptions(
+        **{"epochs": 2, "batch": 12, "lr": 1e-2, "select": "loss", "device": "cpu", **changes}
+    )
+
+
+def captioner_of(method: str = "lora", family: str = "gpt2") -> Captioner:
+    settings = {"width": 16, "heads": 2, "every": 1}
+    return build_captioner(
+        tiny_decoder(family),
+        GRID,
+        bridge="cross-attention",
+        method=method,
+        bridge_settings=settings,
+    )
+
+
+class Bar:
+    def __init__(self) -> None:
+        self.done = 0
+        self.total = 0
+        self.said: set[str] = set()
+
+    @contextmanager
+    def __call__(self, what: str, total: int) -> Any:
+        self.total = total
+
+        def advance(done: int, said: str = "") -> None:
+            self.done += done
+            self.said.add(said)
+
+        yield advance
+
+
+def run(
+    captioner: Captioner,
+    data: TrainingData,
+    folder: Path,
+    asked: TuneOptions,
+    scores: list[float] | None = None,
+) -> tuple[History, Bar]:
+    given = iter(scores or [])
+    bar = Bar()
+    history = train(
+        captioner, data, asked, folder, score=lambda: {"loss": next(given, 1.0)}, bar=bar
+    )
+    return history, bar
+
+
+@pytest.mark.parametrize(("method", "family"), [("lora", "gpt2"), ("prefix", "llama")])
+def test_training_learns_and_touches_nothing_frozen(
+    method: str, family: str, tmp_path: Path
+) -> None:
+    captioner = captioner_of(method, family)
+    trained = {id(p) for p in captioner.trained().values()}
+    frozen = {name: p.clone() for name, p in captioner.named_parameters() if id(p) not in trained}
+    before = {name: p.clone() for name, p in captioner.trained().items()}
+    history, bar = run(
+        captioner, toy_data(), tmp_path, options(epochs=12), [1.0 / (n + 1) for n in range(12)]
+    )
+    losses = [loss for _, loss in history.losses]
+    assert sum(losses[-6:]) / 6 < 0.7 * sum(losses[:3]) / 3
+    assert all(
+        torch.equal(frozen[name], dict(captioner.named_parameters())[name]) for name in frozen
+    )
+    assert all(p.grad is None for name, p in captioner.named_parameters() if name in frozen)
+    assert not any(torch.equal(before[name], p) for name, p in captioner.trained().items())
+    assert bar.done == bar.total == 12 * 24 * 3
+    assert any(said.startswith("loss ") for said in bar.said)
+    assert history.best_epoch == 12
+    assert [epoch["epoch"] for epoch in history.epochs] == list(range(1, 13))
+
+
+def test_the_best_epoch_is_put_back(tmp_path: Path) -> None:
+    seen = []
+    captioner = captioner_of()
+    scores = iter([0.5, 0.2, 0.7])
+
+    def score() -> dict[str, float]:
+        seen.append({name: p.clone() for name, p in captioner.trained().items()})
+        return {"loss": next(scores)}
+
+    history = train(captioner, toy_data(), options(epochs=3), tmp_path, score=score, bar=Bar())
+    assert history.best_epoch == 2
+    assert all(torch.equal(p, seen[1][name]) for name, p in captioner.trained().items())
+    steps = [int(epoch["step"]) for epoch in history.epochs]
+    assert list(complete_checkpoints(tmp_path)) == [steps[1], steps[2]]
+    names = {path.name for path in (tmp_path / f"checkpoint-{steps[2]}").iterdir()}
+    assert "training_args.bin" not in names
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= names
+    assert not (tmp_path / ".unfinished" / f"checkpoint-{steps[2]}").exists()
+
+
+def test_patience(tmp_path: Path) -> None:
+    asked = options(epochs=9, patience=2)
+    scores = [0.5, 0.4, 0.6, 0.6, 0.1]
+    history, _ = run(captioner_of("none"), toy_data(), tmp_path, asked, scores)
+    assert history.stopped_early
+    assert len(history.epochs) == 4
+    assert history.best_epoch == 2
+    # the same command after a kill in the very end trains no further
+    again, bar = run(captioner_of("none"), toy_data(), tmp_path, asked, [0.0])
+    assert (again.epochs, again.best_epoch) == (history.epochs, 2)
+    assert bar.done == 0
+
+
+def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
+    captioner = captioner_of()
+    with torch.no_grad():
+        next(iter(captioner.trained().values())).fill_(math.nan)
+    with pytest.raises(UserError, match=r"the loss is nan after 1 of .* lower --lr"):
+        run(captioner, toy_data(), tmp_path, options(save_steps=1))
+    assert complete_checkpoints(tmp_path) == {}
+
+
+def test_accumulated_batches_are_one_update(tmp_path: Path) -> None:
+    asked = options(epochs=2, batch=6, accumulate=5, label_smoothing=0.1)
+    history, bar = run(captioner_of("adapter"), toy_data(), tmp_path, asked)
+    assert history.epochs[-1]["step"] == 2 * math.ceil(12 / 5)
+    assert bar.done == bar.total
+
+
+def test_the_frozen_decoder_drops_nothing_out(tmp_path: Path) -> None:
+    """GPT-2's own dropout stays off while it is trained around; the method's is on."""
+    captioner = captioner_of()
+    modes = []
+
+    def look(module: Any, args: Any) -> None:
+        modes.append((module.training, captioner.bridge.training))
+
+    captioner.language_model.base_model.h[0].attn.register_forward_pre_hook(look)
+    run(captioner, toy_data(), tmp_path, options(epochs=1))
+    assert set(modes) == {(False, True)}

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.captioning.little_job import fake_frozen, write_job
+from tests.captioning.tiny import tiny_decoder
+
+from captune.captioning import preparation
+from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.model import Captioner
+from captune.captioning.training import CaptionTrainer
+from captune.captions import read_captions
+from captune.cli import main
+from captune.errors import UserError
+from captune.runs import read_run
+
+SETTINGS = ["--set", "bridge.width=16", "--set", "bridge.heads=2"]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    return write_job(tmp_path / "job")
+
+
+def words(files: tuple[Path, Path, Path], out: Path, *more: str) -> list[str]:
+    photos, train, val = map(str, files)
+    return [
+        *("tune", photos, "--captions", train, "--val", val, "--out", str(out)),
+        *("--epochs", "2", "--batch", "12", "--lr", "1e-2", "--max-tokens", "12"),
+        *("--device", "cpu"),
+        *SETTINGS,
+        *more,
+    ]
+
+
+def test_three_methods_and_their_table(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = words(files, out, "--method", "adapter,prefix,lora", "--json")
+    assert main(command) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["command"] == "tune"
+    assert printed["images"] == 8
+    assert printed["trained_on"] == 24
+    assert [one["method"] for one in printed["methods"]] == ["adapter", "prefix", "lora"]
+    for one in printed["methods"]:
+        assert one["trained"] == sum(one["parts"].values()) > 0
+        assert one["cider_low"] <= one["cider"] <= one["cider_high"]
+        assert one["best_epoch"] in (1, 2)
+        assert {"attention", "image dependence", "leak", "repetition"} == {
+            finding["about"] for finding in one["findings"]
+        }
+    assert (out / "plots" / "curves.png").stat().st_size > 5000
+    rows = list(csv.DictReader((out / "table.csv").open()))
+    assert [row["method"] for row in rows] == ["adapter", "prefix", "lora"]
+    parent = read_run(out)
+    assert (parent.kind, parent.metrics["best"]) == ("tune", printed["best"])
+    for method in ("adapter", "prefix", "lora"):
+        child = read_run(out / method)
+        assert len(list(child.records())) == 8
+        assert len(read_captions(out / method)) == 8
+        assert not (out / method / "checkpoints").exists()
+        captioner, recipe = from_pretrained(out / method, decoder=tiny_decoder("gpt2"))
+        assert recipe.method == method
+        captioner.detach()
+    _, best = from_pretrained(out, decoder=tiny_decoder("gpt2"))
+    assert best.method == printed["best"]
+    # the same command again trains nothing
+    weights = (out / "lora" / "model.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["methods"] == printed["methods"]
+    assert (out / "lora" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_what_is_printed(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--captions-per-image", "1", "--limit", "12", "--patience", "1"]
+    more += ["--val-sample", "4", "--select", "clipscore"]
+    assert main(words(files, tmp_path / "run", *more)) == 0
+    captured = capsys.readouterr()
+    assert "of training" in captured.err
+    assert "trained parameters (bridge" in captured.err
+    assert "photos have no captions" in captured.err
+    assert "CIDEr-D" in captured.out
+    assert "trained on 12 photos, best by clipscore: lora" in captured.out
+    assert "{'" not in captured.err + captured.out  # Trainer prints its logs as dictionaries
+
+
+def test_the_config_is_read_back(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(words(files, first, "--select", "loss", "--score-model", "none")) == 0
+    config = yaml.safe_load((first / "config.yaml").read_text())
+    assert (config["epochs"], config["lr"], config["method"]) == (2, 0.01, "lora")
+    assert "out" not in config
+    capsys.readouterr()
+    command = ["tune", "--config", str(first / "config.yaml"), "--out", str(second), "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["select"] == "loss"
+    same = [(run / "lora" / "model.safetensors").read_bytes() for run in (first, second)]
+    assert same[0] == same[1]
+    # what is typed counts more, also where it is the default
+    assert (
+        main([*command[:3], "--out", str(tmp_path / "third"), "--select", "cider", "--json"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["select"] == "cider"
+
+
+def test_a_stopped_tune_goes_on(
+    files: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the second of two methods: the first is kept, the second goes on."""
+    more = ("--method", "lora,adapter", "--score-model", "none", "--save-steps", "1")
+    assert main(words(files, tmp_path / "whole", *more)) == 0
+    left, kept = [18], CaptionTrainer.compute_loss
+
+    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return kept(self, *args, **kwargs)
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+        assert main(words(files, out, *more)) == 130
+    assert (out / "lora" / "run.json").exists()
+    assert not (out / "adapter" / "run.json").exists()
+    assert any((out / "adapter" / "checkpoints").glob("checkpoint-*"))
+    assert main(words(files, out, *more)) == 0
+    for method in ("lora", "adapter"):
+        weights = [
+            (run / method / "model.safetensors").read_bytes() for run in (tmp_path / "whole", out)
+        ]
+        assert weights[0] == weights[1]
+
+
+@pytest.mark.needs("lite")
+def test_with_real_grids_and_a_decoder_from_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is faked but the language model, which is tiny: encoder, cache, loader, scores."""
+    files = write_job(tmp_path / "job")
+    (files[0] / "1_5.png").write_bytes(b"\x89PNG broken")
+    decoder = tiny_decoder("llama")
+    folder = tmp_path / "decoder"
+    decoder.module.save_pretrained(folder)
+    decoder.tokenizer.save_pretrained(folder)
+    out = tmp_path / "run"
+    assert main(words(files, out, "--decoder", str(folder), "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [item["path"] for item in printed["skipped"]] == ["1_5.png"]
+    assert printed["trained_on"] == 23
+    (one,) = printed["methods"]
+    assert one["names"]["clipscore"].startswith("CLIPScore[lite")
+    captioner = Captioner.from_pretrained(out, device="cpu")
+    assert (captioner.grid.tokens, captioner.grid.channels) == (81, 1280)
+    again = {record["image_id"]: record["caption"] for record in read_run(out).records()}
+    assert len(again) == 8
+    # other weights in the same place
+    tiny_decoder("llama", seed=1).module.save_pretrained(folder)
+    with pytest.raises(UserError, match="was trained with the decoder"):
+        Captioner.from_pretrained(out, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("epoch: 3", 'no option "epoch"'),
+        ("epochs: three", "epochs: is 'three', and a int was expected"),
+        ("- 3", "holds no options"),
+        ("epochs: [", "is not valid YAML"),
+        ("out: run", 'no option "out"'),
+    ],
+)
+def test_a_wrong_config(
+    text: str, match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    assert main(["tune", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "r")]) == 2
+    assert match in capsys.readouterr().err
+
+
+def test_other_options_or_data_do_not_go_on(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(words(files, out, "--score-model", "none")) == 0
+    assert main(words(files, out, "--score-model", "none", "--seed", "3")) == 2
+    assert "was begun with seed 0, and now it is 3" in capsys.readouterr().err
+    _, train, _ = files
+    train.write_text(train.read_text().replace("w1 ", "w2 "))
+    assert main(words(files, out, "--score-model", "none")) == 2
+    assert "was begun with training data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        (["--method", "laura"], 'method "laura": is not known'),
+        (["--bridge", "rope"], 'bridge "rope": is not known'),
+        (["--epochs", "0"], "epochs 0: must be 1 or more"),
+        (["--lr", "5"], "lr 5.0: must be above 0"),
+        (["--captions-per-image", "some"], "must be all, or 1 or more"),
+        (["--max-trainable", "1k"], "parameters would be trained"),
+        (["--max-trainable", "many"], "is no number of parameters"),
+        (["--set", "adapter.bottleneck=8"], "is none of the methods that are trained"),
+        (["--method", " , "], "names no method"),
+        (["--select", "clipscore", "--score-model", "none"], "needs a model"),
+        (["--bridge", "bidirectional"], "reads a text of each photo"),
+    ],
+)
+def test_what_is_refused(
+    files: tuple[Path, Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    match: str,
+) -> None:
+    assert main(words(files, tmp_path / "run", *more)) == 2
+    assert match in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_missing_is_said(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, train, val = map(str, files)
+    whole: list[Any] = ["--captions", train, "--val", val, "--out", str(tmp_path / "r")]
+    assert main(["tune", *whole]) == 2
+    assert "PHOTOS, the folder of the training photos: is missing" in capsys.readouterr().err
+    for place, name in ((0, "--captions TRAIN"), (2, "--val VAL"), (4, "--out RUN")):
+        assert main(["tune", photos, *whole[:place], *whole[place + 2 :]]) == 2
+        assert name in capsys.readouterr().err
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.docx").write_text("precious")
+    assert main(["tune", photos, *whole[:4], "--out", str(full)]) == 2
+    assert "holds files that are not of a tune" in capsys.readouterr().err
