@@ -189,6 +189,24 @@ def test_the_ids_tell_weights_and_tokenizers_apart(make: Any) -> None:
     assert second.decoder_id != first.decoder_id
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_blocks_alone_are_the_model_cut_short(family: str, make: Any) -> None:
+    own, folder = make(family)
+    whole, cut = load_decoder(str(folder), device="cpu"), load_decoder(str(folder), blocks=1)
+    row = torch.tensor(cut.encode(TEXTS)[:1])
+    with torch.inference_mode():
+        within = own(row, output_hidden_states=True).hidden_states[1]
+        stack = cut.module(row, output_hidden_states=True).hidden_states
+    assert len(stack) == 2  # the last one is normed
+    assert stack[0].shape == within.shape
+    assert cut.decoder_id != whole.decoder_id
+    assert cut.weights_id == whole.weights_id
+    assert cut.module.config.num_hidden_layers == cut.blocks == 1
+    assert cut.module.generate(row, max_new_tokens=3).shape == (1, row.shape[1] + 3)
+    with pytest.raises(UserError, match="cannot keep its first 99"):
+        load_decoder(str(folder), blocks=99)
+
+
 def test_half_precision_is_kept(make: Any) -> None:
     _, folder = make("llama")
     decoder = load_decoder(str(folder), device="cpu", dtype="bfloat16")

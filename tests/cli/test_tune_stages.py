@@ -1,0 +1,107 @@
+"""A second training that begins with a first, a decoder cut short, and fewer words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.captioning.little_job import fake_frozen, write_job
+from tests.captioning.tiny import tiny_decoder
+from tests.cli.test_tune import words
+
+from captune.captioning import preparation
+from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.training import CaptionTrainer
+from captune.cli import main
+
+QUICK = ("--score-model", "none", "--method", "lora")
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    return write_job(tmp_path / "job")
+
+
+def weights(run: Path) -> bytes:
+    return (run / "lora" / "model.safetensors").read_bytes()
+
+
+def test_cider_is_learnt_on_from_where_captions_left_off(
+    files: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first"
+    assert main(words(files, first, *QUICK)) == 0
+    more = (*QUICK, "--objective", "cider", "--start", str(first), "--lr", "1e-3")
+    more = (*more, "--samples", "3", "--save-steps", "1", "--warmup", "0")
+    whole, out = tmp_path / "whole", tmp_path / "stopped"
+    assert main(words(files, whole, *more)) == 0
+    assert weights(whole) != weights(first)
+    left, kept = [5], CaptionTrainer.compute_loss
+
+    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return kept(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+        assert main(words(files, out, *more)) == 130
+    assert main(words(files, out, *more)) == 0  # what is sampled is the same again
+    assert weights(out) == weights(whole)
+
+
+def test_a_rate_of_next_to_nothing_keeps_the_weights_of_the_start(
+    files: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(words(files, first, *QUICK)) == 0
+    assert main(words(files, second, *QUICK, "--start", str(first), "--lr", "1e-30")) == 0
+    assert weights(second) == weights(first)
+
+
+def test_another_start_is_another_training(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in "01":
+        assert main(words(files, tmp_path / seed, *QUICK, "--seed", seed)) == 0
+    out = tmp_path / "out"
+    assert main(words(files, out, *QUICK, "--start", str(tmp_path / "0"))) == 0
+    capsys.readouterr()
+    assert main(words(files, out, *QUICK, "--start", str(tmp_path / "1"))) == 2
+    assert "was begun with start" in capsys.readouterr().err
+
+
+def test_a_start_of_another_make_is_refused(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "first"
+    assert main(words(files, first, *QUICK)) == 0
+    capsys.readouterr()
+    other = ("--score-model", "none", "--method", "adapter", "--start", str(first))
+    assert main(words(files, tmp_path / "out", *other)) == 2
+    assert "model.safetensors: " in capsys.readouterr().err
+
+
+@pytest.mark.needs("lite")
+def test_fewer_blocks_and_words_come_back_with_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write_job(tmp_path / "job")
+    decoder, folder = tiny_decoder("llama"), tmp_path / "decoder"
+    decoder.module.save_pretrained(folder)
+    decoder.tokenizer.save_pretrained(folder)
+    out = tmp_path / "run"
+    short = ("--decoder", str(folder), "--decoder-blocks", "2", "--vocabulary", "captions")
+    assert main(words(job, out, *QUICK, *short, "--json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    captioner, recipe = from_pretrained(out, device="cpu")
+    assert len(captioner.parts.blocks) == recipe.decoder_blocks == 2
+    known = {f"w{10 * kind + n}" for kind in range(4) for n in range(6)} | {"a", "<end>", "<pad>"}
+    tokens = decoder.tokenizer.convert_ids_to_tokens(list(recipe.tokens))
+    assert set(tokens) <= known
+    assert captioner.decoder.vocabulary == len(recipe.tokens) < len(known) + 1
+    assert printed["methods"][0]["cider"] is not None
