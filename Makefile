@@ -8,16 +8,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   set up, recognise real photos, leave a page of pictures"
+	@echo "make demo   set up, recognise and describe real photos, leave a page of pictures"
 	@echo "make test   set up, lint, run the whole test suite"
 	@echo "make lint   lint, format check, types, and the import rule between rooms"
-	@echo "make bench  captune and its peers side by side (about 25 minutes)"
+	@echo "make bench  captune and its peers side by side (about 50 minutes)"
 
 # The stamp is newer than what the environment was made from: a second run installs nothing.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt packages/captune-lite/pyproject.toml
 	@echo "Setting up $(VENV): torch and friends, 1 to 3 minutes and about 6 GB on Linux"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --constraint constraints.txt \
+		--editable '.[dev]' --editable ./packages/captune-lite
 	touch $@
 
 setup: $(VENV)/.ready
@@ -33,12 +34,15 @@ lint: setup
 
 test: setup lint
 	-$(BIN)/captune models fetch lite
+	-$(BIN)/captune models fetch lite --decoder
 	$(BIN)/python -m pytest
 
 bench: setup
 	$(BIN)/python benchmarks/classify.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/tune.py
+	$(BIN)/python benchmarks/caption.py
 
 clean:
 	rm -rf $(VENV) demo-report

@@ -25,12 +25,22 @@ def _has_lite() -> bool:
     return is_installed("lite")
 
 
+def _has_decoder() -> bool:
+    from captune.models import assets
+
+    return all(asset.is_cached() for asset in assets.ASSETS["lite-decoder"])
+
+
 _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
     "java": (lambda: shutil.which("java") is not None, "Java is not installed"),
     "chromium": (lambda: shutil.which("chromium") is not None, "Chromium is not installed"),
     "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real photos is not here"),
     "gpu": (_has_gpu, "no GPU"),
     "lite": (_has_lite, "the embedded weights are not fetched (captune models fetch lite)"),
+    "decoder": (
+        _has_decoder,
+        "the embedded decoder is not fetched (captune models fetch lite --decoder)",
+    ),
 }
 
 

@@ -9,32 +9,43 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from captune.captioning.api import caption, tune
+    from captune.captioning.generation import Caption
+    from captune.captioning.model import Captioner
     from captune.errors import UserError
     from captune.images import Photo, Skipped, find_photos, open_photo
     from captune.models.load import load_model
     from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
 
 _HOMES = {
+    "Caption": "captune.captioning.generation",
+    "Captioner": "captune.captioning.model",
     "Photo": "captune.images",
     "Prediction": "captune.zeroshot.classifier",
     "Skipped": "captune.images",
     "UserError": "captune.errors",
     "ZeroShotClassifier": "captune.zeroshot.classifier",
+    "caption": "captune.captioning.api",
     "find_photos": "captune.images",
     "load_model": "captune.models.load",
     "open_photo": "captune.images",
+    "tune": "captune.captioning.api",
 }
 
 __all__ = [
+    "Caption",
+    "Captioner",
     "Photo",
     "Prediction",
     "Skipped",
     "UserError",
     "ZeroShotClassifier",
     "__version__",
+    "caption",
     "find_photos",
     "load_model",
     "open_photo",
+    "tune",
 ]
 
 

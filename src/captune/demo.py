@@ -1,4 +1,4 @@
-"""The demonstration: real photos that scientific Python packages ship, recognised offline."""
+"""The demonstration: real photos that scientific Python packages ship, seen offline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from captune.errors import MissingExtra
+from captune.errors import MissingExtra, UserError
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,31 @@ def gather_photos(folder: Path) -> tuple[Path, Path, Path]:
     rows = "".join(f"{photo.name},{photo.label}\n" for photo in found)
     truth.write_text("filename,label\n" + rows, encoding="utf-8")
     return photos, labels, truth
+
+
+def why_no_captions() -> str | None:
+    """Where the captioner that ships with captune is not there, a sentence; None where it is."""
+    from captune.captioning.shipped import lite_captioner
+
+    try:
+        lite_captioner()
+    except MissingExtra:
+        return (
+            "the photos are not described in words: the captioner is a package of its own,"
+            " captune-lite (pip install 'captune[lite]')"
+        )
+    except UserError as error:
+        return f"the photos are not described in words: {error}"
+    return None
+
+
+def write_page(recognised: Path, described: Path, page: Path) -> None:
+    """One page of both runs: each photo with its caption and its labels."""
+    from captune.report import classification
+    from captune.runs import read_run
+
+    captions = read_run(described)
+    classification.write_page(read_run(recognised), page, captions=captions)
 
 
 def _package_folder(package: str) -> Path | None:

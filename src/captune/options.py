@@ -377,3 +377,44 @@ class TuneOptions:
     def per_image(self) -> int:
         """Captions of a photo an epoch; 0 for all."""
         return 0 if self.captions_per_image == "all" else int(self.captions_per_image)
+
+
+@dataclass(kw_only=True)
+class CaptionOptions(PhotoOptions, ModelOptions):
+    """`captune caption`."""
+
+    model: str = option(
+        "run folder of a captune tune, or of one of its methods; lite: the captioner that comes"
+        " with captune",
+        "lite",
+        metavar="RUN|lite",
+    )
+    encoder: str | None = option(
+        "where the captioner's image encoder lies now, if not where it was in training",
+        None,
+        metavar="SPEC",
+    )
+    decoder: str | None = option(
+        "where its language model lies now, if not where it was in training", None, metavar="SPEC"
+    )
+    beam: int = option("width of the beam search; 1 takes the likeliest token", 5, metavar="N")
+    max_tokens: int = option("longest caption, in tokens", 60, metavar="N")
+    predictions: Path | None = option(
+        'write {"stem": "caption"}, the form of the assignment', None, metavar="FILE.json"
+    )
+    sidecar: bool = option("write name.txt beside each photo; what stands there stays", False)
+    overwrite: bool = option("let --sidecar replace what stands there", False)
+    out: Path | None = option(
+        "run folder to write: captions with the log-probability of each word", None, metavar="RUN"
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that no caption can be written with."""
+        super().__post_init__()
+        for name in ("beam", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more"
+                )
+        if self.overwrite and not self.sidecar:
+            raise UserError("--overwrite: is for --sidecar; give both, or neither")

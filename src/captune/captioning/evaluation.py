@@ -57,9 +57,10 @@ def write_captions(
     *,
     max_tokens: int,
     keys: Sequence[str] | None = None,
+    beams: int = 1,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Captioned:
-    """A greedy caption of each image.
+    """A caption of each image: greedy, or by beam search.
 
     keys: of the grids to look at instead of the images' own (a test of what they are worth).
     Several processes share the work, and each of them has all captions in the end.
@@ -75,7 +76,7 @@ def write_captions(
     for start in range(0, len(places), _IMAGES):
         some = places[start : start + _IMAGES]
         grids = val.grids.grids_of([keys[place] for place in some]).to(captioner.decoder.device)
-        found = captioner.write(grids, max_tokens=max_tokens)
+        found = captioner.write(grids, beams=beams, max_tokens=max_tokens, scored=False)
         texts = captioner.decoder.decode(found.ids)
         ended = [len(row) < max_tokens for row in found.ids]
         # one line a caption, whatever a model that has learnt little writes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from inspect import signature
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ from captune.captioning.structure import DecoderParts, find_parts
 from captune.captioning.tuning import TuningMethod
 from captune.models.decoders import Decoder
 
+if TYPE_CHECKING:
+    from captune.captioning.checkpoint import Recipe
+    from captune.captioning.generation import Caption
+    from captune.models.image_text import ImageTextModel
+
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
 
 
@@ -33,7 +38,7 @@ class Written:
     """What the decoder wrote for each image.
 
     ids: without start, end and padding. log_probabilities: of each id, and of the end where it
-    came, by one teacher-forced pass over the finished caption.
+    came, by one teacher-forced pass over the finished caption; nothing where it was left out.
     """
 
     ids: list[list[int]]
@@ -51,6 +56,9 @@ class Captioner(nn.Module):
         self, decoder: Decoder, bridge: Bridge, tuning: TuningMethod, grid: GridShape
     ) -> None:
         super().__init__()
+        # how it was made, and what it sees through: known of one that was loaded
+        self.recipe: Recipe | None = None
+        self.image_model: ImageTextModel | None = None
         self.decoder = decoder
         self.grid = grid
         self.parts: DecoderParts = find_parts(decoder.module)
@@ -67,8 +75,15 @@ class Captioner(nn.Module):
         """What a tune left in `folder`, or in its best method's: `checkpoint.from_pretrained`."""
         from captune.captioning.checkpoint import from_pretrained
 
-        captioner, _ = from_pretrained(folder, **where)
+        captioner, recipe = from_pretrained(folder, **where)
+        captioner.recipe = recipe
         return captioner
+
+    def caption(self, photos: str | Path | Sequence[str | Path], **how: Any) -> list[Caption]:
+        """A caption of each photo in folders, files and patterns: `generation.caption_with`."""
+        from captune.captioning.generation import caption_with
+
+        return caption_with(self, photos, **how)
 
     def detach(self) -> None:
         """Give the decoder back as it was."""
@@ -144,8 +159,12 @@ class Captioner(nn.Module):
         beams: int = 1,
         max_tokens: int = 60,
         words: Tensor | None = None,
+        scored: bool = True,
     ) -> Written:
-        """Captions of a batch of images by transformers' generate, greedy or by beam search."""
+        """Captions of a batch of images by transformers' generate, greedy or by beam search.
+
+        scored: with log-probabilities, which take another pass over the finished captions.
+        """
         states = self.project(grids, words)
         with self._looking_at(states), self._without_dropout():
             prompt = self._prompt(states, self.decoder.start_id)
@@ -159,7 +178,7 @@ class Captioner(nn.Module):
             )
             begun = 0 if "inputs_embeds" in prompt else 1
             ends = [_until(row[begun:], self.decoder.end_id) for row in sequences.tolist()]
-            chosen = self._log_probabilities(states, ends)
+            chosen = self._log_probabilities(states, ends) if scored else [[] for _ in ends]
         end = self.decoder.end_id
         return Written([[id for id in row if id != end] for row in ends], chosen)
 
@@ -177,9 +196,7 @@ class Captioner(nn.Module):
             sequences = self.decoder.module.generate(
                 **prompt,
                 do_sample=True,
-                temperature=1.0,  # whatever the decoder's own generation_config.json says
-                top_k=0,
-                top_p=1.0,
+                top_k=0,  # transformers' default is 50
                 num_return_sequences=samples,
                 max_new_tokens=max_tokens,
                 eos_token_id=self.decoder.end_id,

@@ -1,13 +1,17 @@
-"""`captune demo`: the main job on real photos, offline after the first time."""
+"""`captune demo`: the main jobs on real photos, offline after the first time."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
 from pathlib import Path
+from typing import Any
 
-from captune.cli.terminal import note, shell
+from captune.cli.terminal import note, print_json, shell
 
-HELP = "recognise a dozen real photos and leave a page of pictures"
+HELP = "recognise and describe a dozen real photos and leave a page of pictures"
 EXAMPLES = """  captune demo
   captune demo --out my-demo"""
 
@@ -19,24 +23,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("captune-demo"),
         metavar="FOLDER",
-        help="folder for the photos, the run and the page (default: captune-demo)",
+        help="folder for the photos, the runs and the page (default: captune-demo)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Gather the photos, then run the same command that a user would type."""
-    from captune.cli import main
-    from captune.demo import gather_photos
+    """Gather the photos, then run the same commands that a user would type."""
+    from captune.demo import gather_photos, why_no_captions, write_page
 
     photos, labels, truth = gather_photos(arguments.out)
-    out = arguments.out / "run"
+    recognised, described = arguments.out / "run", arguments.out / "captions"
+    page = recognised / "report.html"
     words = ["classify", str(photos), "--labels", str(labels), "--truth", str(truth)]
-    words += ["--out", str(out), "--top5", "3"]
+    words += ["--out", str(recognised), "--top5", "3"]
+    status, printed = _typed(words, arguments)
+    if status != 0:
+        return status
+    result = _summary(printed) | {"page": str(page)}
+    reason = why_no_captions()
+    if reason is None:
+        status, printed = _typed(["caption", str(photos), "--out", str(described)], arguments)
+        if status == 0:
+            result["caption"] = json.loads(printed or "null")
+            write_page(recognised, described, page)
+    else:
+        result["notes"] = [reason]
+        note(f"\n{reason}", quiet=arguments.json)
+    if not arguments.json:
+        note(f"\nopen this page: {page.resolve().as_uri()}")
+    elif status == 0:
+        print_json(result)
+    return status
+
+
+def _typed(words: list[str], arguments: argparse.Namespace) -> tuple[int, str]:
+    """Run a command as if it were typed: (exit status, the JSON that it was asked for or "").
+
+    What it prints for `--json` is held back, as this command prints one object, unless it failed.
+    """
+    from captune.cli import main
+
     for flag in ("json", "offline", "debug"):
         if getattr(arguments, flag):
             words.append(f"--{flag}")
-    note(f"$ {shell(['captune', *words])}", quiet=arguments.json)
-    status = main(words)
-    if status == 0 and not arguments.json:
-        note(f"\nopen this page: {(out / 'report.html').resolve().as_uri()}")
-    return status
+    note(f"\n$ {shell(['captune', *words])}", quiet=arguments.json)
+    if not arguments.json:
+        return main(words), ""
+    held = io.StringIO()
+    with contextlib.redirect_stdout(held):
+        status = main(words)
+    if status != 0:
+        print(held.getvalue(), end="")
+    return status, held.getvalue()
+
+
+def _summary(printed: str) -> dict[str, Any]:
+    """The start of what `--json` prints; `caption` is null where nothing was captioned."""
+    found = json.loads(printed or "{}")
+    common = {name: found.get(name) for name in ("run", "images", "skipped")}
+    return {"command": "demo", **common, "classify": found, "caption": None}

@@ -377,6 +377,12 @@ def _architecture(config: Any) -> str:
 
 
 def _frozen(decoder: Decoder) -> Decoder:
-    module: nn.Module = decoder.module
+    from transformers import GenerationConfig
+
+    module: Any = decoder.module
+    # an instruct model's own asks for penalties and sampling, which are of chats
+    module.generation_config = GenerationConfig(
+        bos_token_id=decoder.start_id, eos_token_id=decoder.end_id, pad_token_id=decoder.pad_id
+    )
     module.to(decoder.device).eval().requires_grad_(False)
     return decoder

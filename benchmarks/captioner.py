@@ -1,0 +1,374 @@
+"""What a tuned captioner is worth: its scores beside captions that need no training.
+
+    python benchmarks/captioner.py RUN --photos DIR --captions train.json --val val.json
+
+RUN is a tuned captioner, or the run of a tune, of which each method is looked at. All validation
+photos are captioned and scored (CIDEr-D, BLEU-4, ROUGE-L, 95 % bootstrap intervals over photos),
+and on the same photos, in the same run:
+
+    nearest     the first caption of the train photo that looks most alike
+    consensus   of the captions of the ten nearest train photos, the one most like the others
+    shuffled    the same captioner, shown the photo of another image each
+    human       one human caption against the others (four instead of five references)
+
+"Looks alike" is the cosine of the centred mean of the patch grid, the grid the captioner is shown.
+The difference to each is paired: the same photos are drawn for both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from caption_baselines import (
+    Captions,
+    Wording,
+    consensus_captions,
+    human_captions,
+    nearest_captions,
+    neighbours,
+    pooled,
+    scores_of,
+    tokenised,
+    wording_of,
+)
+from captune.captioning import checkpoint
+from captune.captioning.data import CaptionedPhotos, Grids, leaking, read_captioned
+from captune.captioning.diagnosis import shuffled
+from captune.captioning.evaluation import Captioned, ValidationSet, write_captions
+from captune.errors import UserError
+from captune.features import FeatureCache, open_grids
+from captune.files import whole_file
+from captune.images import PhotoSet, UnreadablePhoto, find_photos, open_photo
+from captune.metrics.scores import Scores
+from captune.models.encoders import ImageEncoder
+from captune.models.load import load_model
+from captune.plots import save_figure
+from captune.plots.captions import CaptionPanel, captions_figure
+from captune.scoring.comparison import compare_scores
+from captune.scoring.intervals import intervals_of
+from captune.statistics import RESAMPLES
+
+SHOWN = 12
+TITLES = {"cider": "CIDEr-D", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to caption the validation photos. ended: share that came to an end by itself."""
+
+    name: str
+    captions: Captions
+    scores: dict[str, Scores]
+    wording: Wording
+    seconds: float
+    ended: float | None = None
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = arguments_of()
+    arguments = parser.parse_args()
+    try:
+        with ExitStack() as stack:
+            result = measure(arguments, stack)
+    except UserError as error:
+        print(f"captioner.py: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        show(result)
+    return 0
+
+
+def arguments_of() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a tuned captioner or run of a tune")
+    parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--captions", type=Path, required=True, metavar="TRAIN")
+    parser.add_argument("--val", type=Path, required=True, metavar="VAL")
+    parser.add_argument("--val-photos", type=Path, metavar="DIR", help="(default: --photos)")
+    parser.add_argument("--method", metavar="M,M", help="only these methods of the run")
+    parser.add_argument("--beam", type=int, default=1, metavar="N", help="beams (1: greedy)")
+    parser.add_argument(
+        "--limit", type=int, default=0, metavar="N", help="a sample of N validation photos (0: all)"
+    )
+    parser.add_argument(
+        "--train-limit", type=int, default=0, metavar="N", help="as --limit of the tune"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="captions as JSON, 12 photos as PNG, result.json"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
+    """All figures, and the files where --out names a folder."""
+    started = time.perf_counter()
+    folders = captioners_of(arguments.run, arguments.method)
+    recipes = {name: checkpoint.read_recipe(folder) for name, folder in folders.items()}
+    spec = next(iter(recipes.values())).image_encoder.spec
+    train, val = read_photos(arguments)
+    encoder = load_model(spec).image
+    patches = encoder.require_patches()
+    identity = checkpoint.ImageIdentity(spec, patches.weights_id, patches.preprocessing_id)
+    for name, recipe in recipes.items():
+        checkpoint.check_image_encoder(recipe, identity, folders[name])
+    train, val, grids = encode(train, val, encoder, stack)
+    known = tokenised(train)
+
+    def row(name: str, captions: Captions, began: float, written: Captioned | None = None) -> Row:
+        taken = time.perf_counter() - began
+        ended = None if written is None else sum(written.ended.values()) / len(written.ended)
+        scores = scores_of(captions, val.references)
+        return Row(name, captions, scores, wording_of(captions, known), taken, ended)
+
+    began = time.perf_counter()
+    shape = patches.shape
+    near = neighbours(pooled(grids, val.keys, shape), pooled(grids, train.keys, shape))
+    say(f"neighbours of {len(val):,} photos among {len(train):,}")
+    rows = [row("nearest", nearest_captions(val, train, near), began)]
+    began = time.perf_counter()
+    rows.append(row("consensus", consensus_captions(val, train, near), began))
+    own, others = human_captions(val)
+    if len(own) > 1:
+        rows.append(Row("human", own, scores_of(own, others), wording_of(own, known), 0.0))
+    differences = []
+    for name, folder in folders.items():
+        right, wrong = written_by(folder, val, grids, arguments)
+        mine = row(name, right[0].captions, right[1], right[0])
+        blind = row(f"{name}, shuffled", wrong[0].captions, wrong[1], wrong[0])
+        differences += [difference(mine, other) for other in (*rows[:2], blind)]
+        rows += [mine, blind]
+    result = {
+        "run": str(arguments.run),
+        "images": len(val),
+        "train_photos": len(train),
+        "leaked": len(leaking(train, val)),
+        "skipped": [
+            {"path": item.path, "reason": item.reason} for item in (*train.skipped, *val.skipped)
+        ],
+        "image_encoder": spec,
+        "beams": arguments.beam,
+        "seed": arguments.seed,
+        "resamples": RESAMPLES,
+        "captioners": list(folders),
+        "rows": [as_json(one, arguments.seed) for one in rows],
+        "differences": differences,
+        "seconds": round(time.perf_counter() - started),
+    }
+    if arguments.out is not None:
+        write_files(arguments, result, rows, val, list(folders))
+    return result
+
+
+def captioners_of(run: Path, methods: str | None) -> dict[str, Path]:
+    """Name -> folder: each method of a tune's run, or the one captioner that `run` is."""
+    if (run / checkpoint.CONFIG).is_file():
+        return {checkpoint.read_recipe(run).method: run}
+    checkpoint.checkpoint_folder(run)  # says what is wrong where it is no tune either
+    tuned = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["methods"]
+    found = {str(one["method"]): run / str(one["method"]) for one in tuned}
+    wanted = list(found) if methods is None else methods.split(",")
+    for name in wanted:
+        if name not in found:
+            raise UserError(f"--method {name}: {run} has {', '.join(found)}")
+    return {name: found[name] for name in wanted}
+
+
+def read_photos(arguments: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPhotos]:
+    """The train photos that captions are taken from, and those to caption."""
+    found = find_photos([arguments.photos])
+    found_val: PhotoSet = (
+        found if arguments.val_photos is None else find_photos([arguments.val_photos])
+    )
+    seed = arguments.seed
+    train = read_captioned(arguments.captions, found, limit=arguments.train_limit, seed=seed)
+    val = read_captioned(arguments.val, found_val, limit=arguments.limit, seed=seed)
+    say(f"{len(train):,} train photos, {len(val):,} validation photos")
+    return train, val
+
+
+def encode(
+    train: CaptionedPhotos, val: CaptionedPhotos, encoder: ImageEncoder, stack: ExitStack
+) -> tuple[CaptionedPhotos, CaptionedPhotos, Grids]:
+    """The grids of all photos, out of the feature cache where they are, and what could be read."""
+    cache = stack.enter_context(FeatureCache())
+    different = {photo.path: photo for photo in (*train.photos, *val.photos)}
+    # photos of two folders may have the same name
+    photos = [replace(photo, name=str(path)) for path, photo in different.items()]
+    skipped: list[Any] = []
+    grids = stack.enter_context(
+        open_grids(
+            photos,
+            encoder,
+            cache=cache,
+            batch_size=32,
+            workers=0,
+            on_skip=skipped.append,
+        )
+    )
+    return train.without(skipped), val.without(skipped), grids
+
+
+def written_by(
+    folder: Path, val: CaptionedPhotos, grids: Grids, arguments: argparse.Namespace
+) -> tuple[tuple[Captioned, float], tuple[Captioned, float]]:
+    """(captions, when they were begun), of the right photos and of another photo each."""
+    captioner, recipe = checkpoint.from_pretrained(folder)
+    photos = ValidationSet(val, [], grids)
+    places = shuffled(len(val), random.Random(f"shuffle/{arguments.seed}"))
+    found = []
+    for what, keys in (("", None), ("shuffled ", [val.keys[place] for place in places])):
+        began = time.perf_counter()
+        written = write_captions(
+            captioner, photos, max_tokens=recipe.max_tokens, keys=keys, beams=arguments.beam
+        )
+        found.append((written, began))
+        say(f"{folder.name}: {what}captions in {time.perf_counter() - began:.0f} s")
+    captioner.detach()
+    return found[0], found[1]
+
+
+def difference(mine: Row, other: Row) -> dict[str, Any]:
+    """Paired: how much better the captioner is, by each metric."""
+    compared = compare_scores(other.scores, mine.scores)
+    return {
+        "captioner": mine.name,
+        "against": other.name.rpartition(", ")[2],
+        **{
+            id: {
+                "difference": one.difference,
+                "interval": None if one.interval is None else list(one.interval),
+                "p_holm": one.p_holm,
+            }
+            for id, one in compared.items()
+        },
+    }
+
+
+def as_json(row: Row, seed: int) -> dict[str, Any]:
+    intervals = intervals_of(row.scores, resamples=RESAMPLES, seed=seed)
+    return {
+        "name": row.name,
+        "images": len(row.captions),
+        "scores": {
+            id: {
+                "name": score.name,
+                "corpus": score.corpus,
+                "interval": None if intervals[id] is None else list(intervals[id] or ()),
+            }
+            for id, score in row.scores.items()
+        },
+        "wording": row.wording.as_json(),
+        "ended": row.ended,
+    }
+
+
+def write_files(
+    arguments: argparse.Namespace,
+    result: dict[str, Any],
+    rows: Sequence[Row],
+    val: CaptionedPhotos,
+    captioners: Sequence[str],
+) -> None:
+    """{stem: caption} of each row, the pictures of each captioner, and the figures."""
+    stems = {id: photo.path.stem for id, photo in zip(val.ids, val.photos, strict=True)}
+    for row in rows:
+        name = row.name.replace(", ", "-")
+        with whole_file(arguments.out / f"captions-{name}.json") as file:
+            named = {stems[id]: caption for id, caption in row.captions.items()}
+            json.dump(named, file, indent=1, ensure_ascii=False)
+        if row.name in captioners:
+            path = arguments.out / f"photos-{name}.png"
+            save_figure(captions_figure(*panels(row, val, arguments.seed)), path)
+    with whole_file(arguments.out / "result.json") as file:
+        json.dump(result, file, indent=1)
+
+
+def panels(row: Row, val: CaptionedPhotos, seed: int) -> tuple[list[CaptionPanel], str, str]:
+    """12 photos that nobody chose: a sample by the seed."""
+    places = range(len(val))
+    chosen = random.Random(f"photos/{seed}").sample(places, min(SHOWN, len(places)))
+    shown = []
+    for place in chosen:
+        try:
+            photo = open_photo(val.photos[place].path)
+        except UnreadablePhoto:  # it was readable a moment ago
+            continue
+        id = val.ids[place]
+        below = f"CIDEr-D {row.scores['cider'].per_image[id]:.2f}"
+        shown.append(CaptionPanel(row.captions[id], photo, below))
+    corpus = row.scores["cider"].corpus
+    subtitle = (
+        f"{len(shown)} of {len(val):,} validation photos, drawn with seed {seed};"
+        f" CIDEr-D is {corpus:.3f} over all of them"
+    )
+    return shown, f"{row.name}: captions as they come", subtitle
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """As Markdown, for a card or a guide."""
+    print(
+        f"{result['images']:,} validation photos, {result['train_photos']:,} train photos,"
+        f" {result['image_encoder']}, beams {result['beams']}, seed {result['seed']};"
+        f" {result['seconds']} s in all\n"
+    )
+    print("| captions | CIDEr-D | BLEU-4 | ROUGE-L | copied | distinct | words | vocabulary |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in result["rows"]:
+        wording = row["wording"]
+        print(
+            f"| {row['name']} | {' | '.join(cell(row['scores'][id]) for id in TITLES)} |"
+            f" {100 * wording['copied']:.1f} % | {100 * wording['distinct']:.1f} % |"
+            f" {wording['mean_words']:.1f} | {wording['vocabulary']:,} |"
+        )
+    print("\nHow much better a captioner is (paired over photos, 95 % intervals):\n")
+    print("| captioner | against | CIDEr-D | BLEU-4 | ROUGE-L |")
+    print("|---|---|---|---|---|")
+    for one in result["differences"]:
+        cells = " | ".join(signed(one[id]) for id in TITLES)
+        print(f"| {one['captioner']} | {one['against']} | {cells} |")
+    print(
+        "\nnearest, consensus: captions of the train photos that look alike (cosine of the"
+        " centred mean of the patch grid); shuffled: the captioner shown another photo; human: the"
+        " first caption against the others. copied: word for word a train caption; distinct:"
+        " different captions over all; words: of a caption; vocabulary: different words."
+    )
+    if result["leaked"]:
+        print(f"{result['leaked']} validation photos are among the train photos: it flatters.")
+
+
+def cell(score: Mapping[str, Any]) -> str:
+    if score["interval"] is None:
+        return f"{score['corpus']:.3f}"
+    low, high = score["interval"]
+    return f"{score['corpus']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def signed(found: Mapping[str, Any]) -> str:
+    if found["interval"] is None:
+        return f"{found['difference']:+.3f}"
+    low, high = found["interval"]
+    return f"{found['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

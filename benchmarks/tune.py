@@ -1,0 +1,333 @@
+"""Tuning a captioner: captune, plain loops and encoding again, in one process and one run.
+
+    python benchmarks/tune.py            about 12 minutes on 2 cores
+    python benchmarks/tune.py --quick    about two minutes and a half, for a first look
+
+Two measurements, each of a few batches of an epoch. The ways take turns in an order that rotates,
+and every ratio is taken within one round. All train the same weights with AdamW.
+
+lite: SmolLM2-135M, the default bridge and LoRA, the grids of lite's image encoder. captune's loop
+stands beside a plain one of transformers and peft over the same cached grids, and beside captune's
+own where the photo of every caption is read and encoded again.
+
+The assignment's layout: timm's ViT-L/14 at 336 pixels and GPT-2, both with random weights. Measured
+are the seconds to read and encode a photo, those of a step as the assignment's code took it
+(full-width cross-attention, one caption an image), and those of captune's. What an epoch, and ten,
+would take with five captions a photo is arithmetic from there, and printed as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+
+from caption_contenders import END, HEADS, WIDTH, gpt2
+from captune.captioning.bridge import GridShape
+from captune.captioning.building import build_captioner
+from captune.models.decoders import load_decoder
+from captune.models.load import load_model
+from limits import about, in_turn, matmul_gflops, ratios, spread, timed
+from synthetic import machine, write_photos
+from tune_contenders import PER_IMAGE, Learnt, Training, made_up_rows, rows_of
+
+VIT = "vit_large_patch14_clip_336"
+VIT_GRID = GridShape(tokens=577, channels=1024, rows=24, columns=24, leading=1)
+PHOTOS = 32  # different ones; images beyond them share theirs
+SIDES = (375, 500)
+
+CAPTUNE = "captune"
+PLAIN = "transformers + peft, the same cached grids"
+ENCODE_LITE = "lite: read and encode a photo"
+AGAIN = "captune, every caption's photo encoded again"
+FULL = "captune, the same full-width cross-attention"
+DEFAULT = "captune, its default bridge"
+ASSIGNMENT = "a step as the assignment's, without the encoder"
+ENCODE = "ViT-L/14 at 336 px: read and encode a photo"
+EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """steps: batches a round of each way; images: that captions are drawn for; encodes: a round."""
+
+    rounds: int = 5
+    steps: int = 4
+    counted: int = 3
+    images: int = 384
+    batch: int = 32
+    layout_rounds: int = 4
+    layout_batch: int = 15
+    encodes: int = 3
+
+
+QUICK = Plan(rounds=2, steps=1, counted=1, layout_rounds=2, layout_batch=10, encodes=1)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer batches and rounds")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    started = time.perf_counter()
+    plan = QUICK if arguments.quick else Plan()
+    with (
+        tempfile.TemporaryDirectory(prefix="captune-benchmark-") as folder,
+        redirect_stdout(sys.stderr),
+    ):
+        photos = write_photos(Path(folder), PHOTOS, SIDES)
+        result = {
+            "lite": measure_lite(photos, plan),
+            "layout": measure_layout(photos, plan),
+            "machine": machine(),
+        }
+    result["seconds"] = round(time.perf_counter() - started)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        show(result)
+    return 0
+
+
+def measure_lite(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
+    """captune, the plain loop and encoding again, with SmolLM2."""
+    encoder = load_model("lite", device="cpu").image
+    decoder = load_decoder("lite", device="cpu", dtype="float32")
+
+    def encoded(images: Sequence[int]) -> Tensor:
+        paths = [photos[image % len(photos)] for image in images]
+        pixels = [encoder.whole(Image.open(path).convert("RGB")) for path in paths]
+        return encoder.encode_grid(torch.stack(pixels))
+
+    held = encoded(range(len(photos)))
+
+    def cached(images: Sequence[int]) -> Tensor:
+        chosen = held[[image % len(photos) for image in images]]
+        return encoder.finish_grid(chosen).float()
+
+    def again(images: Sequence[int]) -> Tensor:
+        return encoder.finish_grid(encoded(images)).float()
+
+    shape = encoder.require_patches().shape
+    captioner = build_captioner(decoder, shape, bridge="cross-attention", method="lora")
+    rows, source = rows_of(decoder, plan.images)
+    training = Training(captioner, rows, cached, plan.batch)
+    flops = training.flops_a_token(plan.counted)
+    training.plain(0, 1)
+    # after these steps: before them neither the bridge nor LoRA adds anything
+    difference = training.largest_loss_difference()
+    if difference > 1e-3:
+        raise SystemExit(f"captune's loss and transformers' differ by {difference}")
+
+    def encode() -> Learnt:
+        again(range(plan.batch))
+        return Learnt(plan.batch, 0, 0.0)
+
+    found: dict[str, list[dict[str, float]]] = {}
+    peaks = []
+    for number in range(plan.rounds):
+        steps, epoch = plan.steps, number + 1
+        peaks.append(matmul_gflops())
+        ways = [
+            (CAPTUNE, lambda e=epoch, n=steps: training.captune(e, n)),
+            (PLAIN, lambda e=epoch, n=steps: training.plain(e, n)),
+            (AGAIN, lambda e=epoch, n=steps: training.encoding_again(e, n, again)),
+            (ENCODE_LITE, encode),
+        ]
+        take_turns(ways, number, found)
+        say(number, plan.rounds, found)
+    captions = [row for own in rows for row in own]
+    encodes = found.pop(ENCODE_LITE)
+    return {
+        "source": source,
+        "tokens_a_caption": statistics.mean(map(len, captions)),
+        "batch": plan.batch,
+        "steps_a_round": plan.steps,
+        "trained": sum(p.numel() for p in training.trained),
+        "loss_difference": difference,
+        "flops_a_token": flops,
+        "matmul_gflops": peaks,
+        "encode_s": [one["seconds"] / one["captions"] for one in encodes],
+        "ways": found,
+    }
+
+
+def measure_layout(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
+    """The assignment's layout: encoding, its step, and captune's."""
+    model = timm.create_model(VIT, pretrained=False, num_classes=0).eval().requires_grad_(False)
+    prepare = timm.data.create_transform(
+        **timm.data.resolve_data_config({}, model=model), is_training=False
+    )
+
+    @torch.inference_mode()
+    def encode(number: int) -> Learnt:
+        paths = [photos[(number + place) % len(photos)] for place in range(plan.encodes)]
+        pixels = torch.stack([prepare(Image.open(path).convert("RGB")) for path in paths])
+        if model.forward_features(pixels).shape[1:] != (VIT_GRID.tokens, VIT_GRID.channels):
+            raise SystemExit(f"{VIT} yielded another grid than {VIT_GRID}")
+        return Learnt(plan.encodes, 0, 0.0)
+
+    grids = torch.randn(len(photos), VIT_GRID.tokens, VIT_GRID.channels).half()
+
+    def cached(images: Sequence[int]) -> Tensor:
+        return grids[[image % len(photos) for image in images]].float()
+
+    rows = made_up_rows(END, END, plan.images)
+    trainings = {}
+    for name, settings in (
+        (FULL, {"width": WIDTH, "heads": HEADS, "every": 1, "bias": True}),
+        (DEFAULT, {}),
+    ):
+        captioner = build_captioner(
+            gpt2(),
+            VIT_GRID,
+            bridge="cross-attention",
+            method="lora",
+            bridge_settings=settings,
+        )
+        trainings[name] = Training(captioner, rows, cached, plan.layout_batch)
+        trainings[name].captune(0, 1)
+    found: dict[str, list[dict[str, float]]] = {}
+    peaks = []
+    for number in range(plan.layout_rounds):
+        epoch = number + 1
+        peaks.append(matmul_gflops())
+        ways = [
+            (ENCODE, lambda n=number: encode(n)),
+            (ASSIGNMENT, lambda e=epoch: trainings[FULL].plain(e, 1)),
+            (FULL, lambda e=epoch: trainings[FULL].captune(e, 1)),
+            (DEFAULT, lambda e=epoch: trainings[DEFAULT].captune(e, 1)),
+        ]
+        take_turns(ways, number, found)
+        say(number, plan.layout_rounds, found)
+    return {
+        "batch": plan.layout_batch,
+        "trained": {
+            name: sum(p.numel() for p in training.trained) for name, training in trainings.items()
+        },
+        "matmul_gflops": peaks,
+        "ways": found,
+    }
+
+
+def take_turns(
+    ways: Sequence[tuple[str, Callable[[], Learnt]]],
+    number: int,
+    found: dict[str, list[dict[str, float]]],
+) -> None:
+    """One round of all the ways."""
+    for name, way in in_turn(ways, number):
+        learnt, seconds = timed(way)
+        one = {"seconds": seconds, "captions": learnt.captions, "tokens": learnt.tokens}
+        found.setdefault(name, []).append(one)
+
+
+def say(number: int, rounds: int, found: dict[str, list[dict[str, float]]]) -> None:
+    """Progress."""
+    done = ", ".join(
+        f"{name} {values[-1]['seconds'] / values[-1]['captions']:.3f}"
+        for name, values in found.items()
+    )
+    print(f"round {number + 1}/{rounds}, s each: {done}", flush=True)
+
+
+def show(result: dict[str, Any]) -> None:
+    """Tables for people, in Markdown."""
+    print(about(result["machine"], result["seconds"]))
+    show_lite(result["lite"])
+    show_layout(result["layout"])
+
+
+def show_lite(lite: dict[str, Any]) -> None:
+    """Per target token, as the batches of different ways are of different captions."""
+    length = lite["tokens_a_caption"]
+    # random batches and batches of one length differ in their tokens, not in what an epoch has
+    seconds = {
+        name: [one["seconds"] / one["tokens"] * length for one in values]
+        for name, values in lite["ways"].items()
+    }
+    rates = {name: [1 / value for value in values] for name, values in seconds.items()}
+    print(
+        f"\nlite: SmolLM2-135M, LoRA and the default bridge, {lite['trained'] / 1e6:.2f} M trained;"
+        f" {lite['source']}, {length:.1f} tokens each; {lite['steps_a_round']} steps of about"
+        f" {lite['batch']} captions a round\n"
+    )
+    print("| | captions/s (lowest to highest) | captune's time is shorter by | bar |")
+    print("|---|---|---|---|")
+    bars = {PLAIN: "1.6", AGAIN: "1.4"}
+    for name, values in rates.items():
+        times = "" if name == CAPTUNE else spread(ratios(seconds[name], seconds[CAPTUNE]))
+        print(f"| {name} | {spread(values)} | {times} | {bars.get(name, '')} |")
+    encode, own = lite["encode_s"], seconds[CAPTUNE]
+    limits = [1 + one / step for one, step in zip(encode, own, strict=True)]
+    print(
+        f"\nThe limit of caching with lite: 1 + encode time / step time = {spread(limits)};"
+        f" {spread(encode, 3)} s to read and encode a photo, {spread(own, 3)} s a caption's step."
+    )
+    reached = [lite["flops_a_token"] * length / value / 1e9 for value in seconds[CAPTUNE]]
+    shares = [100 * own / peak for own, peak in zip(reached, lite["matmul_gflops"], strict=True)]
+    print(
+        f"captune's products: {lite['flops_a_token'] * length / 1e9:.2f} GFLOP a caption (counted"
+        f" by torch, forward and backward), {spread(reached, 0)} GFLOP/s;"
+        f" {spread(shares, 0)} % of the matmul peak of"
+        f" {spread(lite['matmul_gflops'], 0)} GFLOP/s (bar 50). The two losses over the same"
+        f" captions differ by {lite['loss_difference']:.1e}."
+    )
+
+
+def show_layout(layout: dict[str, Any]) -> None:
+    """What was measured, and what follows from it."""
+    seconds = {
+        name: [one["seconds"] / one["captions"] for one in values]
+        for name, values in layout["ways"].items()
+    }
+    trained = ", ".join(f"{name}: {count / 1e6:.1f} M" for name, count in layout["trained"].items())
+    print(
+        f"\nThe assignment's layout: {VIT}, GPT-2, LoRA, random weights; steps of about"
+        f" {layout['batch']} captions; trained: {trained}\n"
+    )
+    print("| measured | s a photo or caption (lowest to highest) |\n|---|---|")
+    for name, values in seconds.items():
+        print(f"| {name} | {spread(values, 3)} |")
+    print(
+        f"\nBy arithmetic from these, {PER_IMAGE} captions a photo; encoding again costs an encode"
+        " and a step a caption:\n"
+    )
+    print(
+        "| captune's time is shorter by | an epoch, cached (bar 20) | the first epoch, with its"
+        f" encoding | {EPOCHS} epochs, with the encoding | limit: 1 + encode / step |"
+    )
+    print("|---|---|---|---|---|")
+    slow = list(zip(seconds[ENCODE], seconds[ASSIGNMENT], strict=True))
+    for name in (FULL, DEFAULT):
+        both = list(zip(slow, seconds[name], strict=True))
+        cells = [
+            [
+                PER_IMAGE * epochs * (encode + theirs) / (first * encode + PER_IMAGE * epochs * own)
+                for (encode, theirs), own in both
+            ]
+            for epochs, first in ((1, 0), (1, 1), (EPOCHS, 1))
+        ]
+        cells.append([1 + encode / own for (encode, _), own in both])
+        print(f"| {name} | {' | '.join(spread(values, 1) for values in cells)} |")
+    print(f"\nMatmul peak {spread(layout['matmul_gflops'], 0)} GFLOP/s.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""A captioning from options to files: the run folder, predictions, sidecars, the summary.
+
+With a run folder it is written down as it goes, and the same command goes on where a killed one
+was. Memory does not grow with the number of photos, but for their names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captune.captioning.caption_files import Predictions, Sidecars
+from captune.captioning.checkpoint import (
+    Recipe,
+    checkpoint_folder,
+    digest_of_checkpoint,
+    from_pretrained,
+    read_recipe,
+)
+from captune.captioning.generation import Caption, captions_of, check_length, load_encoder
+from captune.captioning.journal import Journal
+from captune.captioning.model import Captioner
+from captune.captioning.shipped import lite_captioner
+from captune.captioning.training import precision_of
+from captune.embedding import Bar, none_readable
+from captune.errors import UserError
+from captune.features import FeatureCache
+from captune.features.grids import grids_bytes
+from captune.images import Photo, PhotoSet, Skipped, find_photos, printable
+from captune.models.decoders import Decoder
+from captune.models.devices import resolve_device
+from captune.models.image_text import ImageTextModel, describe_model
+from captune.options import CaptionOptions, TuneOptions
+from captune.runs import RunWriter, check_run_folder
+
+LITE = "lite"
+KEPT = 1000  # captions that the result holds itself; more are in the files alone
+_LONG_S = 60  # what takes longer is said to
+Say = Callable[[str], None]
+
+
+@dataclass
+class CaptionResult:
+    """What one captioning wrote.
+
+    captions: path and caption of the first 1,000 photos. ended: how many captions came to an end
+    by themselves. resumed: photos that an earlier, killed run had done. written: what was written
+    where.
+    """
+
+    captioner: dict[str, Any]
+    images: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    captions: list[tuple[str, str]] = field(default_factory=list)
+    ended: int = 0
+    words: int = 0
+    log_probability: float = 0.0
+    resumed: int = 0
+    seconds: float = 0.0
+    written: dict[str, Path] = field(default_factory=dict)
+    sidecars: dict[str, int] | None = None
+
+    def count(self, record: Mapping[str, Any]) -> None:
+        """One more record."""
+        self.images += 1
+        self.ended += record["ended"]
+        self.words += len(record["words"])
+        self.log_probability += record["mean_log_probability"]
+        if len(self.captions) < KEPT:
+            self.captions.append((record["path"], record["caption"]))
+
+    def metrics(self) -> dict[str, Any]:
+        """The run's metrics.json: means a caption, and the mean log-probability a token."""
+        return {
+            "images": self.images,
+            "ended": self.ended,
+            "words_mean": self.words / self.images,
+            "log_probability_mean": self.log_probability / self.images,
+            "skipped": _named(self.skipped),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints; captions are null where there are more than a thousand."""
+        run = self.written.get("run")
+        shown = [{"path": path, "caption": caption} for path, caption in self.captions]
+        return {
+            "run": None if run is None else str(run),
+            "images": self.images,
+            "skipped": _named(self.skipped),
+            "model": self.captioner,
+            "captions": shown if self.images <= KEPT else None,
+            "ended": self.ended,
+            "resumed": self.resumed,
+            "seconds": round(self.seconds, 3),
+            "sidecars": self.sidecars,
+            "written": {what: str(path) for what, path in self.written.items()},
+        }
+
+
+def caption_photos(
+    options: CaptionOptions,
+    *,
+    command: Sequence[str] = (),
+    bar: Bar = lambda what, total: nullcontext(lambda done: None),
+    say: Say = lambda sentence: None,
+    on_caption: Callable[[Caption], None] | None = None,
+) -> CaptionResult:
+    """Do what `captune caption` was asked for; the result names bad files, the rest goes on.
+
+    command: the words that made this run, kept in it. on_caption: is given each caption, also
+    those of an earlier, killed run. Raises UserError for what cannot be done.
+    """
+    # everything that can be refused is checked before a model is loaded
+    if options.out is not None:
+        check_run_folder(options.out)
+    place = captioner_folder(options.model)
+    recipe = read_recipe(place)
+    if options.model != LITE and place != Path(options.model).expanduser():
+        say(f"{options.model}: captions with {place.name}, the best of its methods")
+    found = find_photos(options.photos)
+    if on_caption is None:
+        _check_somewhere(options, found)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        predictions = sidecars = writer = journal = None
+        if options.predictions is not None:
+            predictions = Predictions(options.predictions, found.photos)
+        about = _about(options, place, recipe)
+        if options.out is not None:
+            asked = _asked(options, recipe, about)
+            journal = stack.enter_context(
+                Journal(options.out, asked, found.photos, options.batch_size)
+            )
+            if journal.done:
+                say(f"goes on after {journal.done:,} of {len(found.photos):,} photos")
+        done = journal.done if journal else 0
+        if options.sidecar:
+            sidecars = Sidecars(found.photos, done=done, overwrite=options.overwrite, say=say)
+        captioner, encoder = _load(options, place, recipe)
+        if options.out is not None:
+            models = [about, describe_model(encoder), _described(captioner.decoder)]
+            writer = RunWriter(
+                options.out,
+                kind="caption",
+                options=options,
+                root=found.root,
+                models=models,
+                command=command,
+            )
+        cache = _cache(options, encoder, len(found.photos) - done, stack, say)
+        result = CaptionResult(about, skipped=list(found.skipped), resumed=done)
+        sinks = [sink for sink in (predictions, sidecars) if sink is not None]
+        if predictions is not None:
+            stack.enter_context(predictions)
+        written = captions_of(
+            captioner,
+            encoder,
+            found.photos[done:],
+            cache=cache,
+            beam=options.beam,
+            max_tokens=options.max_tokens,
+            batch_size=options.batch_size,
+            workers=options.workers,
+        )
+        entries = _kept(journal, found.photos, written, done)
+        with bar("captioning", len(found.photos)) as advance:
+            watch = _Watch(len(found.photos) - done, say)
+            for photos, batch, is_new in entries:
+                for photo, entry in zip(photos, batch, strict=True):
+                    _take(photo, entry, result, sinks, on_caption)
+                advance(len(photos))
+                if is_new:
+                    watch.seen(len(photos))
+        if result.images == 0:
+            if journal is not None:
+                journal.remove()
+            raise none_readable(result.skipped)
+        if writer is not None and journal is not None:
+            _write_run(writer, journal, result, str(captioner.decoder.device))
+    result.seconds = time.monotonic() - began
+    for what, file in (("run", options.out), ("predictions", options.predictions)):
+        if file is not None:
+            result.written[what] = file
+    if sidecars is not None:
+        result.sidecars = {"written": sidecars.written, "kept": sidecars.kept}
+    return result
+
+
+def captioner_folder(model: str) -> Path:
+    """`lite`, or a folder -> where the captioner's files are; of several methods the best one's.
+
+    Raises UserError where there is none.
+    """
+    if model == LITE:
+        return lite_captioner()
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"--model {printable(model)}: is no folder; name the --out of a captune tune, or lite"
+        )
+    return checkpoint_folder(folder)
+
+
+def _kept(
+    journal: Journal | None,
+    photos: Sequence[Photo],
+    written: Iterable[list[Caption | Skipped]],
+    done: int,
+) -> Iterator[tuple[Sequence[Photo], list[dict[str, Any]], bool]]:
+    """(photos, what came of them, whether it is new), batch by batch; in the journal first."""
+    if journal is not None:
+        for photo, entry in zip(photos, journal.entries(), strict=False):
+            yield [photo], [entry], False
+    for outcomes in written:
+        some = photos[done : done + len(outcomes)]
+        batch: list[dict[str, Any]] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Skipped):
+                batch.append({"skipped": outcome.reason})
+            else:
+                batch.append({"record": outcome.record()})
+        if journal is not None:
+            journal.add(zip(some, batch, strict=True))
+        yield some, batch, True
+        done += len(outcomes)
+
+
+def _take(
+    photo: Photo,
+    entry: Mapping[str, Any],
+    result: CaptionResult,
+    sinks: Sequence[Predictions | Sidecars],
+    on_caption: Callable[[Caption], None] | None,
+) -> None:
+    if "skipped" in entry:
+        result.skipped.append(Skipped(photo.name, entry["skipped"]))
+        return
+    record = entry["record"]
+    result.count(record)
+    for sink in sinks:
+        sink.add(photo, record["caption"])
+    if on_caption is not None:
+        on_caption(Caption.of_record(photo, record))
+
+
+class _Watch:
+    """Says how long it will take, once two batches are done: the first pays for what is set up."""
+
+    def __init__(self, photos: int, say: Say) -> None:
+        self._left = photos
+        self._say = say
+        self._batches = 0
+        self._since = 0.0
+
+    def seen(self, photos: int) -> None:
+        """So many more are done."""
+        self._left -= photos
+        self._batches += 1
+        if self._batches == 2:
+            expected = (time.monotonic() - self._since) / photos * self._left
+            if expected > _LONG_S:
+                self._say(f"about {_duration(expected)} for the other {self._left:,} photos")
+        self._since = time.monotonic()
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:,.1f} h"
+
+
+def _check_somewhere(options: CaptionOptions, found: PhotoSet) -> None:
+    wanted = options.out or options.predictions or options.sidecar
+    if not wanted and len(found.photos) > KEPT:
+        raise UserError(
+            f"{len(found.photos):,} photos: too many captions to print; say where to write them,"
+            " with --out RUN, --predictions FILE.json or --sidecar"
+        )
+
+
+def _load(options: CaptionOptions, place: Path, recipe: Recipe) -> tuple[Captioner, ImageTextModel]:
+    encoder = load_encoder(
+        recipe, place, spec=options.encoder, device=options.device, dtype=options.dtype
+    )
+    captioner, _ = from_pretrained(
+        place, decoder=options.decoder, device=options.device, dtype=_precision(options)
+    )
+    check_length(captioner.decoder, options.max_tokens)
+    return captioner, encoder
+
+
+def _precision(options: CaptionOptions) -> str:
+    """Of the decoder; auto is what it stands for while tuning."""
+    return precision_of(TuneOptions(precision=options.dtype), resolve_device(options.device))
+
+
+def _about(options: CaptionOptions, place: Path, recipe: Recipe) -> dict[str, Any]:
+    """The captioner, as the run folder and `--json` name it."""
+    return {
+        "spec": LITE if options.model == LITE else str(place),
+        "weights_id": digest_of_checkpoint(place),
+        "image_encoder": recipe.image_encoder.spec,
+        "decoder": recipe.decoder_spec,
+        "bridge": recipe.bridge,
+        "method": recipe.method,
+    }
+
+
+def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the captions depend on."""
+    return {
+        "model": about["weights_id"],
+        "image encoder": recipe.image_encoder.weights_id,
+        "decoder": recipe.decoder_id,
+        "--beam": options.beam,
+        "--max-tokens": options.max_tokens,
+        "--batch-size": options.batch_size,
+        "--dtype": _precision(options),
+        "--device": resolve_device(options.device).type,
+    }
+
+
+def _cache(
+    options: CaptionOptions, encoder: ImageTextModel, photos: int, stack: ExitStack, say: Say
+) -> FeatureCache | None:
+    """The feature cache, where what these photos take is no more than it keeps."""
+    if options.no_cache:
+        return None
+    cache = stack.enter_context(FeatureCache())
+    needed, limit = grids_bytes(photos, encoder.image), cache.limit_bytes
+    if needed > limit * 7 / 8:
+        say(
+            f"the patch grids of {photos:,} photos take {needed / 1e9:.1f} GB, more than the"
+            f" feature cache keeps ({limit / 1e9:.1f} GB), so they are not kept"
+        )
+        return None
+    cache.remember_model(encoder.spec, encoder.ids)
+    return cache
+
+
+def _described(decoder: Decoder) -> dict[str, str | None]:
+    return {
+        "spec": decoder.spec,
+        "weights_id": decoder.weights_id,
+        "decoder_id": decoder.decoder_id,
+        "licence": decoder.licence,
+    }
+
+
+def _write_run(writer: RunWriter, journal: Journal, result: CaptionResult, device: str) -> None:
+    with writer:
+        for entry in journal.entries():
+            if "record" in entry:
+                writer.record(entry["record"])
+        writer.metrics = result.metrics()
+        writer.extra = {"device": device, "resumed": result.resumed}
+    journal.remove()
+
+
+def _named(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
+    return [{"path": item.path, "reason": item.reason} for item in skipped]

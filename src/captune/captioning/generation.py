@@ -1,0 +1,277 @@
+"""Photos -> captions, in their order and in bounded memory; each word with its log-probability."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from captune.captioning.checkpoint import (
+    ImageIdentity,
+    Recipe,
+    check_image_encoder,
+)
+from captune.captioning.model import Captioner
+from captune.captioning.training import quiet_transformers
+from captune.errors import UserError
+from captune.features import FeatureCache
+from captune.features.grids import Halves, encode_grids
+from captune.files import printable
+from captune.images import Photo, Skipped, find_photos
+from captune.models.decoders import Decoder
+from captune.models.image_text import ImageTextModel
+from captune.models.load import load_model
+
+logger = logging.getLogger("captune")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a caption, as it stands between spaces.
+
+    log_probability: natural, the sum over its pieces, each given the photo and what stands before.
+    """
+
+    word: str
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What was written for one photo.
+
+    caption: the words with one space between them.
+    log_probability: of the whole caption: of all its tokens, and of the end where it came.
+    tokens: how many those are. ended: whether it came to an end by itself.
+    """
+
+    photo: Photo
+    caption: str
+    words: list[Word]
+    log_probability: float
+    tokens: int
+    ended: bool
+
+    @property
+    def mean_log_probability(self) -> float:
+        """A token, so that long captions compare with short ones."""
+        return self.log_probability / max(1, self.tokens)
+
+    def record(self) -> dict[str, Any]:
+        """Its line in a run folder."""
+        return {
+            "path": self.photo.name,
+            "caption": self.caption,
+            "ended": self.ended,
+            "tokens": self.tokens,
+            "log_probability": round(self.log_probability, 6),
+            "mean_log_probability": round(self.mean_log_probability, 6),
+            "words": [
+                {"word": word.word, "log_probability": round(word.log_probability, 6)}
+                for word in self.words
+            ],
+        }
+
+    @classmethod
+    def of_record(cls, photo: Photo, record: Mapping[str, Any]) -> Caption:
+        """What `record` wrote down."""
+        return cls(
+            photo,
+            record["caption"],
+            [Word(word["word"], word["log_probability"]) for word in record["words"]],
+            record["log_probability"],
+            record["tokens"],
+            record["ended"],
+        )
+
+
+def captions_of(
+    captioner: Captioner,
+    encoder: ImageTextModel,
+    photos: Sequence[Photo],
+    *,
+    cache: FeatureCache | None,
+    beam: int,
+    max_tokens: int,
+    batch_size: int,
+    workers: int = 0,
+) -> Iterator[list[Caption | Skipped]]:
+    """What came of each `batch_size` photos in turn, in the order of `photos`.
+
+    Which photos share a batch depends on `photos` and `batch_size` alone, not on what is cached:
+    a run that goes on at a batch's beginning writes what an uninterrupted one writes.
+    """
+    settled: dict[str, Halves | Skipped] = {}
+
+    def skip(skipped: Skipped) -> None:
+        settled[skipped.path] = skipped
+
+    stream = encode_grids(
+        photos,
+        encoder.image,
+        cache=cache,
+        batch_size=batch_size,
+        workers=workers,
+        on_skip=skip,
+    )
+    with quiet_transformers():
+        for start in range(0, len(photos), batch_size):
+            some = photos[start : start + batch_size]
+            while any(photo.name not in settled for photo in some):
+                found = next(stream, None)
+                if found is None:
+                    break
+                settled.update(zip((photo.name for photo in found[0]), found[1], strict=True))
+            outcomes = {photo: settled.pop(photo.name) for photo in some}
+            readable = {p: grid for p, grid in outcomes.items() if not isinstance(grid, Skipped)}
+            written = iter(_written(captioner, encoder, readable, beam, max_tokens))
+            yield [
+                grid if isinstance(grid, Skipped) else next(written) for grid in outcomes.values()
+            ]
+
+
+def _written(
+    captioner: Captioner,
+    encoder: ImageTextModel,
+    cached: dict[Photo, Halves],
+    beam: int,
+    max_tokens: int,
+) -> list[Caption]:
+    if not cached:
+        return []
+    grids = encoder.image.finish_grid(torch.from_numpy(np.stack(list(cached.values()))))
+    written = captioner.write(
+        grids.float().to(captioner.decoder.device), beams=beam, max_tokens=max_tokens
+    )
+    captions = []
+    for photo, ids, chosen in zip(cached, written.ids, written.log_probabilities, strict=True):
+        words = words_of(captioner.decoder, ids, chosen)
+        text = " ".join(word.word for word in words)
+        # the end has a log-probability too, and no id
+        ended = len(chosen) > len(ids)
+        captions.append(Caption(photo, text, words, sum(chosen), len(chosen), ended))
+    return captions
+
+
+def words_of(
+    decoder: Decoder, ids: Sequence[int], log_probabilities: Sequence[float]
+) -> list[Word]:
+    """The words that token ids spell, the pieces of each put together.
+
+    A piece belongs to the word that its first character stands in, the space before a word to that
+    word; a piece that shows nothing yet, such as half a character, to the word that comes of it.
+    log_probabilities: of each id; what follows them (the end's) is of no word.
+    """
+    prefixes = decoder.decode([ids[: count + 1] for count in range(len(ids))])
+    text = prefixes[-1] if prefixes else ""
+    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    if not spans:
+        return []
+    sums = [0.0] * len(spans)
+    shown = place = 0
+    waiting = 0.0
+    for prefix, value in zip(prefixes, log_probabilities, strict=False):
+        waiting += value
+        # half a character is shown as a mark that is not in the whole text
+        now = max(shown, _agreeing(prefix, text))
+        if now == shown:
+            continue
+        while place < len(spans) - 1 and spans[place][1] <= shown:
+            place += 1
+        sums[place] += waiting
+        waiting, shown = 0.0, now
+    sums[-1] += waiting
+    return [Word(text[a:b], value) for (a, b), value in zip(spans, sums, strict=True)]
+
+
+def _agreeing(prefix: str, text: str) -> int:
+    """How many characters they begin with alike."""
+    pairs = enumerate(zip(prefix, text, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(prefix), len(text)))
+
+
+def load_encoder(
+    recipe: Recipe, where: Path | str, *, spec: str | None = None, device: str, dtype: str = "auto"
+) -> ImageTextModel:
+    """The image encoder that a captioner was trained with; `spec` says where it lies now.
+
+    where: the captioner, for sentences. Raises UserError for another encoder than that one.
+    """
+    encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
+    patches = encoder.image.require_patches()
+    found = ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id)
+    check_image_encoder(recipe, found, Path(where))
+    return encoder
+
+
+def check_length(decoder: Decoder, max_tokens: int) -> None:
+    """Raises UserError for captions longer than the decoder can read back."""
+    config = decoder.module.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and max_tokens >= limit:
+        raise UserError(
+            f"--max-tokens {max_tokens}: {decoder.spec} reads {limit} tokens at most, the first of"
+            f" which is its start; take {limit - 1} or fewer"
+        )
+
+
+def caption_with(
+    captioner: Captioner,
+    photos: str | Path | Sequence[str | Path],
+    *,
+    encoder: str | None = None,
+    beam: int = 5,
+    max_tokens: int = 60,
+    batch_size: int = 32,
+    workers: int = 0,
+    cache: FeatureCache | None = None,
+    on_skip: Callable[[Skipped], None] | None = None,
+) -> list[Caption]:
+    """A caption of each photo in folders, files and patterns: `Captioner.caption`.
+
+    encoder: where the image encoder lies now, if not where it was in training. cache: of features;
+    None reads and writes none. on_skip: called for photos that cannot be read; None warns of them.
+    Raises UserError for a captioner that does not know what it was made of, and as `find_photos`.
+    """
+    if captioner.recipe is None:
+        raise UserError(
+            "this captioner was not loaded by Captioner.from_pretrained, so nothing says which"
+            " image encoder it sees through; save it and load it"
+        )
+    if captioner.image_model is None or encoder is not None:
+        device = str(captioner.decoder.device)
+        captioner.image_model = load_encoder(
+            captioner.recipe, "the captioner", spec=encoder, device=device
+        )
+    check_length(captioner.decoder, max_tokens)
+    found = find_photos([photos] if isinstance(photos, str | Path) else photos)
+    skip = on_skip or _warn
+    for skipped in found.skipped:
+        skip(skipped)
+    captions = []
+    for outcomes in captions_of(
+        captioner,
+        captioner.image_model,
+        found.photos,
+        cache=cache,
+        beam=beam,
+        max_tokens=max_tokens,
+        batch_size=batch_size,
+        workers=workers,
+    ):
+        for outcome in outcomes:
+            if isinstance(outcome, Skipped):
+                skip(outcome)
+            else:
+                captions.append(outcome)
+    return captions
+
+
+def _warn(skipped: Skipped) -> None:
+    logger.warning("skipped %s: %s", printable(skipped.path), skipped.reason)

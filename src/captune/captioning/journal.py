@@ -1,0 +1,155 @@
+"""What is done of a captioning that takes days: a killed one goes on where it was.
+
+RUN/.captions.jsonl     first what was asked for, then a line a photo, in their order
+
+Lines are written a batch at a time and flushed to the disk; what a kill cut off is written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from filelock import FileLock, Timeout
+
+from captune.errors import UserError
+from captune.files import printable
+from captune.images import Photo
+
+NAME = ".captions.jsonl"
+_LOCK = ".captions.lock"
+
+
+class Journal:
+    """Open, it belongs to this process alone.
+
+    done: how many of `photos` it holds, from the first on: whole batches, and each photo's file as
+    it was then. A photo that changed, came or went ends what is taken over.
+    """
+
+    def __init__(
+        self, folder: Path, asked: Mapping[str, Any], photos: Sequence[Photo], batch_size: int
+    ) -> None:
+        """asked: all that the captions depend on, as JSON values."""
+        self.path = folder / NAME
+        self.done = 0
+        self._asked = {"asked": dict(asked)}
+        self._photos = photos
+        self._batch_size = batch_size
+        self._shown = printable(str(folder))
+        self._stack = ExitStack()
+        self._file: IO[bytes]
+
+    def __enter__(self) -> Self:
+        """Raises UserError where another process captions into the folder, or other options did."""
+        with ExitStack() as stack:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path.with_name(_LOCK), timeout=0)
+            try:
+                stack.enter_context(lock)
+            except Timeout:
+                raise UserError(
+                    f"{self._shown}: another captune caption is writing there; wait for it, or"
+                    " choose another --out"
+                ) from None
+            mode = "r+b" if self.path.exists() else "w+b"
+            self._file = stack.enter_context(self.path.open(mode))
+            self._take_over()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        if not self.done:
+            self.remove()
+
+    def add(self, entries: Iterable[tuple[Photo, Mapping[str, Any]]]) -> None:
+        """The entries of one batch of photos, the next in their order."""
+        lines = [json.dumps({**_state(photo), **entry}) + "\n" for photo, entry in entries]
+        self._file.seek(0, os.SEEK_END)
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.done += len(lines)
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """All that it holds, in the order of the photos."""
+        with self.path.open("rb") as file:
+            file.readline()
+            for _ in range(self.done):
+                yield json.loads(file.readline())
+
+    def remove(self) -> None:
+        """What it was for is done."""
+        self._file.close()
+        with suppress(OSError):  # some systems let nobody remove a lock that is held
+            self.path.unlink(missing_ok=True)
+            self.path.with_name(_LOCK).unlink(missing_ok=True)
+            self.path.parent.rmdir()  # only where nothing else is in it
+
+    def _take_over(self) -> None:
+        """Read what is there, and cut off behind the last batch that still holds."""
+        first = self._file.readline()
+        end = self._file.tell()
+        if not _is_whole(first) or not _is_whole(self._file.readline()):
+            self._begin()  # nothing was done there, whatever was asked for
+            return
+        self._check(json.loads(first))
+        self._file.seek(end)
+        for number, photo in enumerate(self._photos, 1):
+            line = self._file.readline()
+            if not _is_whole(line):
+                break
+            entry = json.loads(line)
+            if any(entry.get(key) != value for key, value in _state(photo).items()):
+                break
+            if number % self._batch_size == 0 or number == len(self._photos):
+                self.done, end = number, self._file.tell()
+        self._file.truncate(end)
+
+    def _begin(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write((json.dumps(self._asked) + "\n").encode())
+        self._file.flush()
+
+    def _check(self, first: Any) -> None:
+        before = first.get("asked") if isinstance(first, dict) else None
+        now = self._asked["asked"]
+        if before == now:
+            return
+        before = before if isinstance(before, dict) else {}
+        name = next(key for key in sorted(before.keys() | now) if before.get(key) != now.get(key))
+        raise UserError(
+            f"{self._shown}: a captioning was begun there with {name} {before.get(name)}, and this"
+            f" one has {now.get(name)}; ask for the same to go on, or choose another --out"
+        )
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether it is JSON to its end; what a power cut leaves may be a line of zero bytes."""
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _state(photo: Photo) -> dict[str, Any]:
+    """What tells, without reading it, that a photo is the same file as before."""
+    try:
+        found = photo.path.stat()
+    except OSError:
+        return {"name": photo.name, "bytes": None, "changed": None}
+    return {"name": photo.name, "bytes": found.st_size, "changed": found.st_mtime_ns}

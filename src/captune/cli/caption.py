@@ -1,0 +1,96 @@
+"""`captune caption`: describe photos in words."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import (
+    command_line,
+    console,
+    counted,
+    note,
+    print_json,
+    progress,
+    report_skipped,
+)
+from captune.options import CaptionOptions
+
+if TYPE_CHECKING:
+    from captune.captioning.caption_recording import CaptionResult
+
+HELP = "describe photos in words, with the captioner that comes along or one of yours"
+EXAMPLES = """  captune caption photo.jpg
+  captune caption photos/ --predictions pred.json
+  captune caption photos/ --model runs/tuned --out runs/captions
+  captune caption photos/ --model runs/tuned/lora --beam 1 --sidecar
+  find . -name '*.jpg' | captune caption - --out runs/all --json
+
+With --out, a killed captioning goes on when the same command is run again."""
+
+_FEW = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, CaptionOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Caption, print, and write what was asked for."""
+    from captune.captioning.caption_recording import caption_photos
+
+    options = read_options(CaptionOptions, arguments)
+    result = caption_photos(
+        options,
+        command=command_line(arguments),
+        bar=partial(progress, quiet=arguments.json),
+        say=partial(note, quiet=arguments.json),
+    )
+    report_skipped(result.skipped, quiet=arguments.json)
+    if arguments.json:
+        print_json({"command": "caption", **result.summary()})
+    else:
+        _print(result)
+    return 0
+
+
+def _print(result: CaptionResult) -> None:
+    """One caption alone; a few, or those that are written nowhere, as a table; of many, the sum."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from captune.images import printable
+
+    out = console()
+    is_written = bool(result.written or result.sidecars)
+    if result.images == 1 and not result.skipped:
+        out.print(escape(printable(result.captions[0][1])), soft_wrap=True)
+    else:
+        if result.images <= _FEW or not is_written:
+            table = Table(box=None, pad_edge=False)
+            for heading in ("photo", "caption"):
+                table.add_column(heading)
+            for name, caption in result.captions:
+                table.add_row(escape(printable(name)), escape(printable(caption)))
+            out.print(table)
+        spec = escape(str(result.captioner["spec"]))
+        out.print(
+            f"{counted(result.images, 'photo')} in {_time(result.seconds)}, captioner {spec}",
+            soft_wrap=True,
+        )
+        if result.ended < result.images:
+            out.print(
+                f"{result.images - result.ended:,} of them reached --max-tokens before they ended"
+            )
+    if result.sidecars:
+        kept = f", {result.sidecars['kept']:,} kept" if result.sidecars["kept"] else ""
+        out.print(f"sidecars: {result.sidecars['written']:,} written{kept}")
+    for what, path in result.written.items():
+        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,88 @@
+"""Photos in rows, each with the caption that was written for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from captune.plots.canvas import (
+    MUTED,
+    SMALL,
+    TEXT,
+    WIDTH,
+    fitted,
+    house_style,
+    new_figure,
+    place,
+    shrunk,
+    write,
+)
+
+_MARGIN, _GAP, _LINE = 0.15, 0.15, 0.155  # inches
+_LINES, _COLUMNS = 4, 4
+
+
+@dataclass(frozen=True)
+class CaptionPanel:
+    """photo: RGB, any size. below: what else is said of it, such as its score."""
+
+    caption: str
+    photo: Image.Image
+    below: str = ""
+
+
+@house_style()
+def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: str = "") -> Figure:
+    """Up to four photos in a row; a caption has four lines, what is longer ends in an ellipsis.
+
+    Raises ValueError without a panel.
+    """
+    if not panels:
+        raise ValueError("expected at least one photo to draw")
+    columns = min(_COLUMNS, len(panels))
+    across = WIDTH - 2 * _MARGIN
+    width = (across - _GAP * (columns - 1)) / columns
+    scratch = new_figure(1)
+    heads = fitted(scratch, title, across, 2, TEXT + 2, weight="bold") if title else []
+    remarks = fitted(scratch, subtitle, across, 2, SMALL) if subtitle else []
+    words = [
+        fitted(scratch, panel.caption or "(empty caption)", width, _LINES, SMALL)
+        for panel in panels
+    ]
+    belows = [fitted(scratch, panel.below, width, 1, SMALL - 1)[0] for panel in panels]
+    rows = [range(i, min(i + columns, len(panels))) for i in range(0, len(panels), columns)]
+    pictures = [max(_height(panels[i].photo, width) for i in row) for row in rows]
+    heights = [
+        picture + 0.06 + _LINE * max(len(words[i]) for i in row) + 0.32
+        for row, picture in zip(rows, pictures, strict=True)
+    ]
+    head = 0.2 * len(heads) + _LINE * len(remarks) + (0.12 if heads or remarks else 0)
+    figure = new_figure(_MARGIN + head + sum(heights))
+    for number, line in enumerate(heads):
+        write(figure, _MARGIN, _MARGIN + 0.2 * number, line, TEXT + 2, weight="bold")
+    for number, line in enumerate(remarks):
+        top = _MARGIN + 0.2 * len(heads) + _LINE * number
+        write(figure, _MARGIN, top, line, SMALL, color=MUTED)
+    top = _MARGIN + head
+    for row, picture, height in zip(rows, pictures, heights, strict=True):
+        for column, i in enumerate(row):
+            left = _MARGIN + column * (width + _GAP)
+            axes = place(figure, left, top, width, picture)
+            axes.set_axis_off()
+            axes.imshow(shrunk(panels[i].photo, width, picture), aspect="equal")
+            axes.set_anchor("S")
+            below = top + picture + 0.06
+            for number, line in enumerate(words[i]):
+                write(figure, left, below + _LINE * number, line, SMALL)
+            below += _LINE * len(words[i]) + 0.03
+            write(figure, left, below, belows[i], SMALL - 1, color=MUTED)
+        top += height
+    return figure
+
+
+def _height(photo: Image.Image, width: float) -> float:
+    """Of a photo that is `width` inches wide; one that is higher than wide is made narrower."""
+    return min(1.0, photo.height / photo.width) * width

@@ -1,0 +1,102 @@
+"""A captioner of toy size on the disk, an image encoder of toy size, and photos that differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tests.captioning.tiny import END, GRID, tiny_decoder
+from tests.colour_model import colour_model
+from torch import Tensor, nn
+
+from captune.captioning.building import build_captioner
+from captune.captioning.checkpoint import ImageIdentity, recipe_of, save_pretrained
+from captune.models.decoders import load_decoder
+from captune.models.encoders import ImageEncoder, PatchGrid
+from captune.models.image_text import ImageTextModel
+
+BRIDGES = {
+    "cross-attention": {"width": 16, "heads": 2, "every": 1},
+    "prefix": {},
+}
+
+
+class Seen:
+    """Photos that were encoded."""
+
+    def __init__(self) -> None:
+        self.photos = 0
+
+
+def image_model(weights_id: str = "c0" * 32, seen: Seen | None = None) -> ImageTextModel:
+    """Mean colours of nine places and of the whole; `seen` counts."""
+
+    def encode(pixels: Tensor) -> Tensor:
+        if seen is not None:
+            seen.photos += len(pixels)
+        places = nn.functional.adaptive_avg_pool2d(pixels, 3).flatten(2).transpose(1, 2)
+        whole = pixels.mean((2, 3))[:, None]
+        return (torch.cat([whole, places], dim=1) - 0.5).repeat(1, 1, 4) * 6
+
+    def to_pixels(photo: Image.Image) -> Tensor:
+        array = np.asarray(photo.resize((9, 9), Image.Resampling.NEAREST), dtype=np.float32) / 255
+        return torch.from_numpy(array).permute(2, 0, 1)
+
+    patches = PatchGrid(
+        GRID, (GRID.tokens, GRID.channels), encode, to_pixels, "whole-9", weights_id
+    )
+    cpu, dtype = torch.device("cpu"), torch.float32
+    encoder = ImageEncoder(
+        nn.Identity(), to_pixels, "whole-9", weights_id, 3, cpu, dtype, patches=patches
+    )
+    text = colour_model().text
+    return ImageTextModel("places", weights_id, "Apache-2.0", encoder, text, None)
+
+
+def write_photos(folder: Path, count: int = 6) -> Path:
+    """`photo_<n>.png`, noise in nine places."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        chance = np.random.default_rng(n)
+        places = chance.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        Image.fromarray(places).resize((18, 18), Image.Resampling.NEAREST).save(
+            folder / f"photo_{n:03}.png"
+        )
+    return folder
+
+
+def write_captioner(
+    folder: Path,
+    family: str = "llama",
+    *,
+    bridge: str = "cross-attention",
+    method: str = "lora",
+    seed: int = 0,
+) -> Path:
+    """A checkpoint whose decoder lies beside it; random weights, large enough to tell photos."""
+    place = folder.parent / f"decoder-{family}"
+    if not place.exists():
+        made = tiny_decoder(family)
+        with torch.no_grad():  # a few captions of a dozen tokens come to their end
+            made.module.get_output_embeddings().weight[END] *= -1.5
+        made.module.save_pretrained(place)
+        made.tokenizer.save_pretrained(place)
+    captioner = build_captioner(
+        load_decoder(str(place), device="cpu"),
+        GRID,
+        bridge=bridge,
+        method=method,
+        bridge_settings=BRIDGES[bridge],
+    )
+    with torch.no_grad():
+        chance = torch.Generator().manual_seed(seed)
+        for parameter in captioner.trained().values():
+            parameter.add_(torch.randn(parameter.shape, generator=chance) * 0.3)
+    identity = ImageIdentity("places", "c0" * 32, "whole-9")
+    recipe = recipe_of(captioner, identity, bridge=bridge, method=method)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_pretrained(captioner, folder, recipe)
+    captioner.detach()
+    return folder

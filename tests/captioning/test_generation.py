@@ -1,0 +1,348 @@
+"""What is written, against searches that are written down here and share nothing with `write`."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.captioning.caption_job import BRIDGES, Seen, image_model, write_captioner, write_photos
+from tests.captioning.tiny import END, PAD, grids
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from captune.captioning import generation
+from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.generation import Caption, captions_of, check_length, words_of
+from captune.captioning.model import Captioner
+from captune.errors import UserError
+from captune.features import FeatureCache
+from captune.images import Photo, Skipped, find_photos
+
+LONGEST = 12
+FAMILIES = ("gpt2", "llama")
+# soft tokens stand in the prompt, where generate itself copies them
+ATTENDING = pytest.mark.parametrize(
+    "captioner", [(family, "cross-attention") for family in FAMILIES], ids="-".join, indirect=True
+)
+
+
+@pytest.fixture(scope="module", params=[(f, b) for f in FAMILIES for b in BRIDGES], ids="-".join)
+def captioner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    family, bridge = request.param
+    folder = tmp_path_factory.mktemp("captioner") / "run"
+    made, _ = from_pretrained(write_captioner(folder, family, bridge=bridge), device="cpu")
+    return made
+
+
+@torch.no_grad()
+def next_log_probabilities(
+    captioner: Captioner, grid: torch.Tensor, rows: list[list[int]]
+) -> torch.Tensor:
+    """[rows, vocabulary] after these ids of one image: all computed anew, a row at a time."""
+    found = []
+    for row in rows:
+        ids = torch.tensor([[captioner.decoder.start_id, *row]])
+        logits = captioner.logits(grid[None], ids, torch.ones_like(ids))
+        found.append(logits[0, -1].log_softmax(-1))
+    return torch.stack(found)
+
+
+def greedy(captioner: Captioner, grid: torch.Tensor) -> list[int]:
+    row: list[int] = []
+    while len(row) < LONGEST and row[-1:] != [END]:
+        row.append(int(next_log_probabilities(captioner, grid, [row])[0].argmax()))
+    return row
+
+
+def beam_search(captioner: Captioner, grid: torch.Tensor, beams: int) -> list[int]:
+    """As transformers defines it: of `beams` running and `beams` ended, by mean a token."""
+    running: list[tuple[float, list[int]]] = [(0.0, [])]
+    ended: list[tuple[float, list[int]]] = []
+    for length in range(1, LONGEST + 1):
+        scores = next_log_probabilities(captioner, grid, [row for _, row in running])
+        options = [
+            (total + float(scores[place, id]), [*row, id])
+            for place, (total, row) in enumerate(running)
+            for id in range(scores.shape[1])
+        ]
+        options.sort(key=lambda option: -option[0])
+        best = options[: 2 * beams]
+        ended += [(total / length, row) for total, row in best[:beams] if row[-1] == END]
+        ended = sorted(ended, key=lambda option: -option[0])[:beams]
+        running = [option for option in best if option[1][-1] != END][:beams]
+        if len(ended) == beams and ended[-1][0] >= running[0][0] / length:
+            break
+    else:
+        ended += [(total / LONGEST, row) for total, row in running]
+    return max(ended, key=lambda option: option[0])[1]
+
+
+def without_end(row: list[int]) -> list[int]:
+    return row[:-1] if row[-1:] == [END] else row
+
+
+def test_greedy_is_the_likeliest_token_each_time(captioner: Captioner) -> None:
+    images = grids(6)
+    written = captioner.write(images, beams=1, max_tokens=LONGEST)
+    assert written.ids == [without_end(greedy(captioner, grid)) for grid in images]
+
+
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beam_search_equals_one_written_by_hand(captioner: Captioner, beams: int) -> None:
+    images = grids(4, seed=2)
+    written = captioner.write(images, beams=beams, max_tokens=LONGEST)
+    assert written.ids == [without_end(beam_search(captioner, grid, beams)) for grid in images]
+
+
+@ATTENDING
+def test_beam_search_equals_generate_with_an_image_a_beam(captioner: Captioner) -> None:
+    """transformers' own, over images that were copied for each beam before they were projected."""
+    images, beams, decoder = grids(4, seed=3), 5, captioner.decoder
+    with torch.inference_mode():
+        captioner.context.states = captioner.project(images.repeat_interleave(beams, dim=0))
+        start = torch.full((4, 1), decoder.start_id)
+        rows = decoder.module.generate(
+            input_ids=start,
+            attention_mask=torch.ones_like(start),
+            num_beams=beams,
+            do_sample=False,
+            max_new_tokens=LONGEST,
+            eos_token_id=END,
+            pad_token_id=PAD,
+        )[:, 1:].tolist()
+        captioner.context.states = None
+    cut = [row[: row.index(END)] if END in row else row for row in rows]
+    assert captioner.write(images, beams=beams, max_tokens=LONGEST).ids == cut
+
+
+@ATTENDING
+def test_keys_and_values_are_not_copied_for_beams(captioner: Captioner) -> None:
+    seen: list[tuple[int, tuple[int, ...], int]] = []
+
+    def look(module: Any, args: Any, output: Any) -> None:
+        hidden, keys = args[0], args[1]
+        seen.append((len(hidden), tuple(keys.shape), keys.data_ptr()))
+
+    projected = []
+    layer = captioner.bridge.attending[0]
+    handles = [
+        layer.register_forward_hook(look),
+        layer.key.register_forward_hook(lambda *_: projected.append(1)),
+    ]
+    captioner.write(grids(3), beams=5, max_tokens=LONGEST)
+    for handle in handles:
+        handle.remove()
+    while_beaming = seen[:-1]  # the last is the teacher-forced pass, a row an image
+    assert len(projected) == 1
+    assert {rows for rows, _, _ in while_beaming} <= {15, 3}
+    assert 15 in {rows for rows, _, _ in while_beaming}
+    assert {shape[0] for _, shape, _ in seen} == {3}
+    assert len({place for _, _, place in seen}) == 1
+
+
+def test_nothing_stands_behind_the_end(captioner: Captioner) -> None:
+    written = captioner.write(grids(24), beams=1, max_tokens=LONGEST)
+    ended = [
+        len(row) < len(own) for row, own in zip(written.ids, written.log_probabilities, strict=True)
+    ]
+    assert any(ended)
+    for row, end in zip(written.ids, ended, strict=True):
+        assert END not in row
+        assert end or len(row) == LONGEST
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_batch_equals_one_by_one(captioner: Captioner, beams: int) -> None:
+    images = grids(7, seed=5)
+    together = captioner.write(images, beams=beams, max_tokens=LONGEST)
+    for place in range(7):
+        alone = captioner.write(images[place : place + 1], beams=beams, max_tokens=LONGEST)
+        assert alone.ids[0] == together.ids[place]
+        assert alone.log_probabilities[0] == pytest.approx(
+            together.log_probabilities[place], abs=1e-4
+        )
+
+
+# from here on with photos
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Photo]:
+    return find_photos([write_photos(tmp_path / "photos", 11)]).photos
+
+
+def captioned(
+    captioner: Captioner, photos: list[Photo], **how: Any
+) -> list[list[Caption | Skipped]]:
+    settings: dict[str, Any] = {"cache": None, "beam": 2, "max_tokens": LONGEST, "batch_size": 4}
+    model = how.pop("model", None) or image_model()
+    return list(captions_of(captioner, model, photos, **{**settings, **how}))
+
+
+def test_log_probabilities_are_those_of_a_pass_over_the_caption(
+    captioner: Captioner, photos: list[Photo]
+) -> None:
+    decoder = captioner.decoder
+    encoder = image_model().image
+    for caption in (one for batch in captioned(captioner, photos) for one in batch):
+        assert isinstance(caption, Caption)
+        from PIL import Image
+
+        with Image.open(caption.photo.path) as photo:
+            grid = encoder.encode_grid(encoder.whole(photo.convert("RGB"))[None]).float()
+        (ids,) = decoder.encode([caption.caption])
+        whole = [*ids, END] if caption.ended else ids
+        with torch.no_grad():
+            inputs = torch.tensor([[decoder.start_id, *whole[:-1]]])
+            logits = captioner.logits(grid, inputs, torch.ones_like(inputs))[0].log_softmax(-1)
+        expected = [float(logits[place, id]) for place, id in enumerate(whole)]
+        # a word a token here
+        assert [word.log_probability for word in caption.words] == pytest.approx(
+            expected[: len(ids)], abs=1e-4
+        )
+        assert caption.log_probability == pytest.approx(sum(expected), abs=1e-4)
+        assert caption.mean_log_probability == pytest.approx(sum(expected) / len(whole), abs=1e-4)
+        assert caption.tokens == len(whole)
+
+
+def test_order_batches_and_bad_photos(
+    captioner: Captioner, photos: list[Photo], tmp_path: Path
+) -> None:
+    whole = captioned(captioner, photos)
+    assert [len(batch) for batch in whole] == [4, 4, 3]
+    assert [one.photo for batch in whole for one in batch] == photos  # type: ignore[union-attr]
+    photos[5].path.write_bytes(b"\x89PNG broken")
+    photos[10].path.unlink()
+    broken = captioned(captioner, photos)
+    flat = [one for batch in broken for one in batch]
+    assert [len(batch) for batch in broken] == [4, 4, 3]
+    assert [place for place, one in enumerate(flat) if isinstance(one, Skipped)] == [5, 10]
+    assert broken[0] == whole[0]
+    assert captioned(captioner, [photos[10], photos[5]]) == [[flat[10], flat[5]]]
+
+
+def test_the_same_from_the_cache_and_from_the_middle(
+    captioner: Captioner, photos: list[Photo], tmp_path: Path
+) -> None:
+    seen = Seen()
+    model = image_model(seen=seen)
+    fresh = captioned(captioner, photos)
+    with FeatureCache(tmp_path / "features") as cache:
+        assert captioned(captioner, photos, cache=cache, model=model) == fresh
+        assert seen.photos == 11
+        assert captioned(captioner, photos, cache=cache, model=model) == fresh
+        # what goes on at the beginning of a batch is equal to the last bit
+        assert captioned(captioner, photos[4:], cache=cache, model=model) == fresh[1:]
+        assert seen.photos == 11
+
+
+def test_no_photo_is_encoded_long_before_its_turn(captioner: Captioner, tmp_path: Path) -> None:
+    """Memory does not grow with the number of photos: nothing waits but two batches."""
+    photos = find_photos([write_photos(tmp_path / "many", 60)]).photos
+    seen = Seen()
+    model = image_model(seen=seen)
+    batches = captions_of(
+        captioner, model, photos, cache=None, beam=1, max_tokens=2, batch_size=4, workers=1
+    )
+    for count, _ in enumerate(batches, 1):
+        assert seen.photos <= 4 * (count + 1)
+    assert seen.photos == 60
+
+
+def test_in_python(
+    photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    loaded = []
+
+    def load(spec: str, **where: Any) -> Any:
+        loaded.append(spec)
+        return image_model()
+
+    monkeypatch.setattr(generation, "load_model", load)
+    captioner = Captioner.from_pretrained(write_captioner(tmp_path / "run"), device="cpu")
+    photos[3].path.write_bytes(b"no photo")
+    folder = photos[0].path.parent
+    captions = captioner.caption(folder, max_tokens=LONGEST)
+    assert [one.photo.name for one in captions] == [p.name for p in photos if p is not photos[3]]
+    assert captioner.caption([photos[0].path], max_tokens=LONGEST)[0].caption == captions[0].caption
+    assert loaded == ["places"]
+    skipped: list[Skipped] = []
+    captioner.caption(str(folder), max_tokens=LONGEST, on_skip=skipped.append)
+    assert [one.path for one in skipped] == ["photo_003.png"]
+    captioner.caption(folder, encoder="elsewhere", max_tokens=LONGEST)
+    assert loaded == ["places", "elsewhere"]
+    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model("d1" * 32))
+    with pytest.raises(UserError, match="has other weights"):
+        captioner.caption(folder, encoder="another")
+    captioner.recipe = None
+    with pytest.raises(UserError, match="was not loaded by"):
+        captioner.caption(folder)
+
+
+def test_a_caption_must_fit_the_decoder(tmp_path: Path) -> None:
+    captioner, _ = from_pretrained(write_captioner(tmp_path / "run", "gpt2"), device="cpu")
+    check_length(captioner.decoder, 63)
+    with pytest.raises(UserError, match="reads 64 tokens at most"):
+        check_length(captioner.decoder, 64)
+
+
+# words
+
+
+TEXTS = [
+    "a man, in a red t-shirt, rides his bike.",
+    "café — naïve 東京 🐶🐶 dogs' toys",
+    "two  spaces\nand a line",
+    " leading and trailing ",
+    "x",
+    "",
+    "   ",
+]
+
+
+@pytest.fixture(scope="module")
+def pieces() -> Any:
+    """Byte-level pieces, mostly of a letter or two; half characters among them."""
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    words.train_from_iterator(
+        ["a man rides a bike in a red shirt"] * 9,
+        trainers.BpeTrainer(vocab_size=290, initial_alphabet=alphabet, show_progress=False),
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=words)
+    return SimpleNamespace(
+        encode=lambda text: fast(text, add_special_tokens=False)["input_ids"],
+        decode=lambda rows: fast.batch_decode(rows, clean_up_tokenization_spaces=False),
+    )
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_make_words(pieces: Any, text: str) -> None:
+    ids = pieces.encode(text)
+    values = [-(2.0**-place) for place in range(len(ids))]
+    words = words_of(pieces, ids, [*values, -100.0])  # the end's is of no word
+    assert [word.word for word in words] == text.split()
+    if words:
+        assert sum(word.log_probability for word in words) == pytest.approx(sum(values))
+        # each a run of pieces, one after the other
+        assert all(a.log_probability < b.log_probability for a, b in pairwise(words[:4]))
+
+
+def test_the_pieces_of_a_word_are_summed(pieces: Any) -> None:
+    first, second = pieces.encode("東京"), pieces.encode(" dog")
+    assert len(first) == 6
+    values = [-1.0] * 6 + [-10.0] * len(second)
+    words = words_of(pieces, [*first, *second], values)
+    assert [(w.word, w.log_probability) for w in words] == [
+        ("東京", -6.0),
+        ("dog", -10.0 * len(second)),
+    ]
+    # a character that was never finished is of the word that it ends
+    (half,) = words_of(pieces, [*pieces.encode("a"), first[0]], [-1.0, -2.0])
+    assert half.log_probability == -3.0

@@ -1,0 +1,65 @@
+"""The captioner that ships, as a user meets it. Rename to test_... once its weights are in."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from captune.captioning.checkpoint import read_recipe
+from captune.captioning.shipped import lite_captioner
+from captune.cli import main
+from captune.demo import PHOTOS, gather_photos
+
+MOST_BYTES = 25_000_000
+CARD = Path(__file__).parents[1] / "packages" / "captune-lite" / "README.md"
+
+
+def test_its_files_are_small_half_precision_and_made_of_lite() -> None:
+    folder = lite_captioner()
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= MOST_BYTES
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    tensors = load_file(folder / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    recipe = read_recipe(folder)
+    assert recipe.image_encoder.spec == recipe.decoder_spec == "lite"
+
+
+def test_its_card_is_filled_in() -> None:
+    card = CARD.read_text()
+    assert "TO FILL" not in card
+    assert "| **this captioner** |" in card
+
+
+@pytest.mark.needs("lite", "decoder")
+def test_it_says_something_sensible_offline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, _, _ = gather_photos(tmp_path)
+    assert main(["caption", str(photos), "--json", "--offline"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    captions = {item["path"]: item["caption"] for item in printed["captions"]}
+    assert len(captions) == len(PHOTOS)
+    assert printed["ended"] == len(PHOTOS)
+    for caption in captions.values():
+        assert 3 <= len(caption.split()) <= 25
+        assert re.fullmatch(r"[\w ,.'’\"-]+", caption)
+    assert len(set(captions.values())) >= 8
+    person = r"\b(man|woman|person|girl|boy|lady|people|soldier)\b"
+    assert re.search(person, captions["astronaut.png"].lower())
+    assert re.search(person, captions["officer.jpg"].lower())
+    assert re.search(r"\b(motorcycle|motorbike|bike)\b", captions["motorcycle.png"].lower())
+
+
+@pytest.mark.needs("lite", "decoder")
+def test_the_demo_describes_its_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--json", "--out", str(out)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert len(printed["caption"]["captions"]) == len(PHOTOS)
+    page = (out / "run" / "report.html").read_text()
+    assert page.count('<p class="caption"') == len(PHOTOS)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from benchmarks.tune_contenders import PER_IMAGE, Training, made_up_rows
+from torch import Tensor
+
+from captune.captioning.bridge import GridShape
+from captune.captioning.building import build_captioner
+from tests.captioning.tiny import END, grids, tiny_decoder
+
+IMAGES = 6
+
+
+def _training() -> Training:
+    torch.manual_seed(0)
+    shape = GridShape(tokens=10, channels=12, rows=3, columns=3, leading=1)
+    captioner = build_captioner(
+        tiny_decoder("llama"), shape, bridge="cross-attention", method="lora"
+    )
+    with torch.no_grad():
+        for parameter in captioner.trained().values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    held = grids(IMAGES)
+
+    def cached(images: Sequence[int]) -> Tensor:
+        return held[list(images)]
+
+    return Training(captioner, made_up_rows(90, END, IMAGES), cached, size=10)
+
+
+def test_the_plain_loop_has_captune_s_loss() -> None:
+    training = _training()
+    assert training.largest_loss_difference() < 1e-5
+
+
+def test_all_ways_learn_the_same_captions() -> None:
+    training = _training()
+    tokens = sum(len(row) for own in training.rows for row in own)
+    ways = [
+        training.captune(1, 99),
+        training.plain(1, 99),
+        training.encoding_again(1, 99, training.features),
+    ]
+    assert {learnt.captions for learnt in ways} == {IMAGES * PER_IMAGE}
+    assert {learnt.tokens for learnt in ways} == {tokens}
+    assert ways[-1].loss < ways[0].loss
+
+
+def test_encoding_again_changes_nothing() -> None:
+    one, other = _training(), _training()
+    assert one.captune(1, 2) == other.encoding_again(1, 2, other.features)
