@@ -162,32 +162,42 @@ def _written(
 def words_of(
     decoder: Decoder, ids: Sequence[int], log_probabilities: Sequence[float]
 ) -> list[Word]:
-    """The words that token ids spell, the pieces of each put together.
+    """The words that token ids spell, the pieces of each put together as `pieces_of` does.
+
+    log_probabilities: of each id; what follows them (the end's) is of no word.
+    """
+    return [
+        Word(word, sum(log_probabilities[place] for place in places))
+        for word, places in pieces_of(decoder, ids)
+    ]
+
+
+def pieces_of(decoder: Decoder, ids: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+    """The words that token ids spell, each with the places of its pieces in `ids`.
 
     A piece belongs to the word that its first character stands in, the space before a word to that
     word; a piece that shows nothing yet, such as half a character, to the word that comes of it.
-    log_probabilities: of each id; what follows them (the end's) is of no word.
     """
     prefixes = decoder.decode([ids[: count + 1] for count in range(len(ids))])
     text = prefixes[-1] if prefixes else ""
     spans = [match.span() for match in re.finditer(r"\S+", text)]
     if not spans:
         return []
-    sums = [0.0] * len(spans)
-    shown = place = 0
-    waiting = 0.0
-    for prefix, value in zip(prefixes, log_probabilities, strict=False):
-        waiting += value
+    owned: list[list[int]] = [[] for _ in spans]
+    shown = word = 0
+    waiting: list[int] = []
+    for place, prefix in enumerate(prefixes):
+        waiting.append(place)
         # half a character is shown as a mark that is not in the whole text
         now = max(shown, _agreeing(prefix, text))
         if now == shown:
             continue
-        while place < len(spans) - 1 and spans[place][1] <= shown:
-            place += 1
-        sums[place] += waiting
-        waiting, shown = 0.0, now
-    sums[-1] += waiting
-    return [Word(text[a:b], value) for (a, b), value in zip(spans, sums, strict=True)]
+        while word < len(spans) - 1 and spans[word][1] <= shown:
+            word += 1
+        owned[word] += waiting
+        waiting, shown = [], now
+    owned[-1] += waiting
+    return [(text[a:b], tuple(places)) for (a, b), places in zip(spans, owned, strict=True)]
 
 
 def _agreeing(prefix: str, text: str) -> int:

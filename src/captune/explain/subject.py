@@ -1,0 +1,179 @@
+"""What is explained: one photo with one caption, which the captioner wrote or a person gave.
+
+A word belongs to the steps at which its pieces were predicted: place p of `ids` is the token that
+the decoder predicted at step p, having read the start and `ids[:p]`. A teacher-forced pass over the
+finished caption is the history of the winning beam, so nothing is recorded while a beam search
+runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captune.captioning.generation import pieces_of
+from captune.captioning.model import Captioner
+from captune.captioning.training import quiet_transformers
+from captune.errors import UserError
+from captune.explain.targets import scores_of, targets_of
+from captune.features import FeatureCache
+from captune.features.grids import encode_grids
+from captune.files import quoted
+from captune.images import Photo, Skipped
+from captune.models.decoders import Decoder
+from captune.models.encoders import GridShape
+from captune.models.image_text import ImageTextModel
+
+END = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class WordSpan:
+    """A word as it stands between spaces, and the places of its pieces in the caption's ids.
+
+    special: it is the end of the caption and no word.
+    """
+
+    word: str
+    places: tuple[int, ...]
+    special: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One photo with one caption.
+
+    grid: [1, tokens, channels] float32, finished, where the captioner is.
+    ids: of the caption's tokens, with the end where it came. words: without the end.
+    shape: of the grid. is_given: the caption is a person's, not the captioner's.
+    """
+
+    photo: Photo
+    grid: Tensor
+    ids: list[int]
+    words: list[WordSpan]
+    shape: GridShape
+    is_given: bool = False
+
+    @property
+    def caption(self) -> str:
+        """The words with one space between them."""
+        return " ".join(span.word for span in self.words)
+
+    @property
+    def spans(self) -> list[WordSpan]:
+        """The words, then the end where it came: what numbers of words count through."""
+        count = sum(len(span.places) for span in self.words)
+        if not self.words:
+            count = 0
+        ended = [WordSpan(END, (len(self.ids) - 1,), special=True)] * (count < len(self.ids))
+        return [*self.words, *ended]
+
+
+def subjects_of(
+    captioner: Captioner,
+    encoder: ImageTextModel,
+    photos: Sequence[Photo],
+    captions: Sequence[str] | None = None,
+    *,
+    beam: int = 5,
+    max_tokens: int = 60,
+    cache: FeatureCache | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    on_skip: Callable[[Skipped], None],
+) -> Iterator[Subject]:
+    """A subject of each readable photo, in their order; the others go to `on_skip`.
+
+    captions: one a photo, to be explained instead of what the captioner would write. Photos are
+    encoded once, also where one stands several times in the list, each time with another caption.
+    Raises UserError for a caption with a word that the captioner cannot write.
+    """
+    given = None if captions is None else [given_ids(captioner.decoder, text) for text in captions]
+    # the same photo may come with several captions, and the stream knows photos, not places
+    place = 0
+    stream = encode_grids(
+        photos,
+        encoder.image,
+        cache=cache,
+        batch_size=batch_size,
+        workers=workers,
+        on_skip=on_skip,
+    )
+    for some, cached in stream:
+        for start in range(0, len(some), batch_size):
+            part = some[start : start + batch_size]
+            halves = torch.from_numpy(np.ascontiguousarray(cached[start : start + batch_size]))
+            grids = encoder.image.finish_grid(halves).float().to(captioner.decoder.device)
+            if given is None:
+                rows = _written(captioner, grids, beam, max_tokens)
+            else:
+                rows = []
+                for photo in part:
+                    # skipped photos yield nothing, and their captions are passed over
+                    while photos[place] is not photo:
+                        place += 1
+                    rows.append(given[place])
+                    place += 1
+            for photo, grid, ids in zip(part, grids, rows, strict=True):
+                yield subject_of(captioner, photo, grid[None], ids, is_given=given is not None)
+
+
+def subject_of(
+    captioner: Captioner, photo: Photo, grid: Tensor, ids: Sequence[int], *, is_given: bool = False
+) -> Subject:
+    """A subject from a finished grid [1, tokens, channels] and token ids, with the end or not."""
+    end = captioner.decoder.end_id
+    spoken = [id for id in ids if id != end]
+    words = [WordSpan(*found) for found in pieces_of(captioner.decoder, spoken)]
+    return Subject(photo, grid, list(ids), words, captioner.grid, is_given)
+
+
+def given_ids(decoder: Decoder, caption: str) -> list[int]:
+    """The ids of a person's caption, and the end.
+
+    Raises UserError for an empty one, and for a word that the decoder has no tokens for.
+    """
+    text = " ".join(caption.split())
+    if not text:
+        raise UserError("the caption is empty; give one with a word in it")
+    (ids,) = decoder.encode([text])
+    read = decoder.decode([ids])[0].split()
+    for word, known in zip(text.split(), [*read, *[""] * len(text.split())], strict=False):
+        if word != known:
+            raise UserError(
+                f"{quoted(word)}: the captioner cannot write it, it knows the tokens of the"
+                " captions that it was trained with; say it in other words"
+            )
+    return [*ids, decoder.end_id]
+
+
+def word_log_probabilities(
+    captioner: Captioner,
+    subject: Subject,
+    grids: Tensor,
+    words: Sequence[int] | None = None,
+    against: str | None = None,
+) -> Tensor:
+    """Log-probability of each word [n, words] where the captioner sees grids [n, tokens, channels].
+
+    By one teacher-forced pass of n rows. words: numbers in `subject.spans`; None takes all of
+    `subject.words`. against: of each word minus that of another word at the same step.
+    It takes part in gradients; without them call it under `torch.no_grad()`.
+    """
+    chosen = range(len(subject.words)) if words is None else words
+    return scores_of(captioner, subject, grids, targets_of(captioner, subject, chosen, against))
+
+
+def _written(captioner: Captioner, grids: Tensor, beam: int, max_tokens: int) -> list[list[int]]:
+    with quiet_transformers():
+        written = captioner.write(grids, beams=beam, max_tokens=max_tokens)
+    end = captioner.decoder.end_id
+    return [
+        [*ids, end] if len(chosen) > len(ids) else ids
+        for ids, chosen in zip(written.ids, written.log_probabilities, strict=True)
+    ]

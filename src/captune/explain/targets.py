@@ -1,0 +1,134 @@
+"""What a map explains: the score of a word at its steps, or of a word against another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from captune.captioning.model import IGNORED, Captioner
+from captune.errors import UserError
+from captune.files import quoted
+
+if TYPE_CHECKING:
+    from captune.explain.subject import Subject
+
+
+@dataclass(frozen=True)
+class Target:
+    """A word's pieces at their steps, or the one step at which it parts from another word.
+
+    places: the steps. ids: the token at each. against: the other word's token at the only step, or
+    None where the word stands alone.
+    """
+
+    places: tuple[int, ...]
+    ids: tuple[int, ...]
+    against: int | None = None
+
+
+def targets_of(
+    captioner: Captioner, subject: Subject, words: Sequence[int], against: str | None = None
+) -> list[Target]:
+    """One target a word; words: numbers in `subject.spans`.
+
+    Raises UserError where a word and the other one begin with the same tokens to the end of either:
+    at no step is the captioner asked to choose between the two.
+    """
+    return [_target(captioner, subject, word, against) for word in words]
+
+
+def scores_of(
+    captioner: Captioner,
+    subject: Subject,
+    grids: Tensor,
+    targets: Sequence[Target],
+    *,
+    paired: bool = False,
+) -> Tensor:
+    """Scores [n, targets] where the captioner sees `grids` [n, tokens, channels]; natural logs.
+
+    Of a word: the log-probability of its pieces. Of a word against another: the difference of the
+    two log-probabilities. paired: row i is asked for target i alone -> [n].
+    """
+    wanted = [[target] for target in targets] if paired else [list(targets)] * len(grids)
+    rows = [sorted({place for target in own for place in target.places}) for own in wanted]
+    logits = logits_at(captioner, subject, grids, rows)
+    found, begun = [], 0
+    for own, places in zip(wanted, rows, strict=True):
+        known = logits[begun : begun + len(places)]
+        begun += len(places)
+        where = {place: index for index, place in enumerate(places)}
+        scores = [_score(known[[where[p] for p in t.places]], t) for t in own]
+        found.append(torch.stack(scores))
+    stacked = torch.stack(found)
+    return stacked[:, 0] if paired else stacked
+
+
+def logits_at(
+    captioner: Captioner, subject: Subject, grids: Tensor, places: Sequence[Sequence[int]]
+) -> Tensor:
+    """Logits [all places, vocabulary] float32, row by row; places: the steps asked for of each row.
+
+    The rows are the caption so far as it is needed. Rows may be a multiple of the grids; those of
+    one grid stand together.
+    """
+    length = max(place for row in places for place in row) + 1
+    device = captioner.decoder.device
+    ids = torch.tensor([captioner.decoder.start_id, *subject.ids[: length - 1]], device=device)
+    targets = torch.full((len(places), length), IGNORED, device=device)
+    for index, row in enumerate(places):
+        targets[index, list(row)] = 0  # only where there is one counts
+    ids = ids.expand(len(places), -1)
+    logits, _ = captioner.logits_at_targets(grids, ids, torch.ones_like(ids), targets)
+    return logits.float()
+
+
+def score_of_logits(logits: Tensor, target: Target) -> Tensor:
+    """The logits of a target's tokens, not normalised: what relevance rules begin from.
+
+    logits: [its places, vocabulary].
+    """
+    own = logits[range(len(target.ids)), list(target.ids)].sum()
+    return own if target.against is None else own - logits[0, target.against]
+
+
+def _score(logits: Tensor, target: Target) -> Tensor:
+    if target.against is not None:
+        return score_of_logits(logits, target)  # the normaliser is the same
+    chosen = logits[range(len(target.ids)), list(target.ids)]
+    return (chosen - logits.logsumexp(dim=-1)).sum()
+
+
+def _target(captioner: Captioner, subject: Subject, word: int, against: str | None) -> Target:
+    span = subject.spans[word]
+    own = tuple(subject.ids[place] for place in span.places)
+    if against is None:
+        return Target(span.places, own)
+    other = _ids_in_place(captioner, subject, span.places[0], against)
+    for place, mine, theirs in zip(span.places, own, other, strict=False):
+        if mine != theirs:
+            return Target((place,), (mine,), theirs)
+    raise UserError(
+        f"{quoted(against)} against {quoted(span.word)}: both begin with the same tokens, so at no"
+        " step does the captioner choose between them; take another word"
+    )
+
+
+def _ids_in_place(captioner: Captioner, subject: Subject, place: int, word: str) -> list[int]:
+    """The ids that `word` would have as the caption's next word after its first `place` tokens."""
+    decoder = captioner.decoder
+    text = " ".join(word.split())
+    before = subject.ids[:place]
+    (alone,) = decoder.encode([text])
+    (behind,) = decoder.encode([f" {text}"])
+    ids = behind if decoder.decode([before])[0].strip() else alone
+    if not ids or decoder.decode([ids])[0].strip() != text:
+        raise UserError(
+            f"{quoted(word)}: the captioner cannot write it, so nothing can be held against it;"
+            " take another word"
+        )
+    return ids
