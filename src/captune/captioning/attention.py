@@ -68,17 +68,37 @@ class CrossAttentionLayer(nn.Module):
 
         Rows sum to one; to less where `extra` takes its share.
         """
+        weights = self._weights(self._queries(hidden, len(keys)), self._with_extra(keys), mask)
+        return in_rows(weights, len(hidden), keys.shape[2])
+
+    def attend(
+        self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, by weights that are written out: (as hidden, weights).
+
+        Weights [images, heads, k * n, t] are what the output was computed from, so that gradients
+        by them exist; what `extra` puts before the image's tokens comes first. `in_rows` takes
+        them apart.
+        """
         rows, length, _ = hidden.shape
-        images, heads, tokens, size = keys.shape
-        queries = self._queries(hidden, images)
+        queries = self._queries(hidden, len(keys))
         if self.extra is not None:
-            keys, _ = self.extra(keys, keys)
-        scores = queries @ keys.transpose(-1, -2) / size**0.5
+            keys, values = self.extra(keys, values)
+        weights = self._weights(queries, keys, mask)
+        out: Tensor = self.out(merged(weights @ values).view(rows, length, -1))
+        return out.to(hidden.dtype), weights
+
+    def _with_extra(self, keys: Tensor) -> Tensor:
+        if self.extra is None:
+            return keys
+        both: Tensor = self.extra(keys, keys)[0]
+        return both
+
+    def _weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+        scores = queries @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5
         if mask is not None:
             scores = scores.masked_fill(~_widened(mask, keys.shape[2]), float("-inf"))
-        weights = scores.softmax(dim=-1)[..., -tokens:]
-        weights = weights.reshape(images, heads, rows // images, length, tokens)
-        return torch.transpose(weights, 1, 2).reshape(rows, heads, length, tokens)
+        return scores.softmax(dim=-1)
 
     def _queries(self, hidden: Tensor, images: int) -> Tensor:
         """[images * k, n, d] -> [images, heads, k * n, head_dim]: the rows of an image in one."""
@@ -91,6 +111,14 @@ def in_heads(projected: Tensor, heads: int) -> Tensor:
     images, length, width = projected.shape
     split = projected.view(images, length, heads, width // heads)
     return torch.transpose(split, 1, 2)
+
+
+def in_rows(weights: Tensor, rows: int, tokens: int) -> Tensor:
+    """Weights [images, heads, k * n, extra + tokens] -> [images * k, heads, n, tokens]."""
+    images, heads, queries, _ = weights.shape
+    each = rows // images
+    split = weights[..., -tokens:].reshape(images, heads, each, queries // each, tokens)
+    return torch.transpose(split, 1, 2).reshape(rows, heads, queries // each, tokens)
 
 
 def merged(heads: Tensor) -> Tensor:

@@ -109,6 +109,7 @@ def choose_map(
         return made, usual
     wanted_layer = usual.layer if layer == "auto" else _layer(layer, known)
     heads = [choice.head for choice in known if choice.layer == wanted_layer]
+    wanted_head: int | str | None
     if head != "auto":
         wanted_head = _head(head)
     elif usual.head in heads or not heads:

@@ -207,6 +207,19 @@ def attend_with(
     return out.transpose(1, 2).contiguous(), None
 
 
+def kind_of(implementation: str) -> str:
+    """Of a decoder's attention by its name: "beside", "shared", or "" where it has no prefix."""
+    kinds = ("beside", "shared")
+    return next((kind for kind in kinds if implementation.startswith(f"{_NAME}_{kind}")), "")
+
+
+def keys_and_values(attention: nn.Module, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The prefix of a self-attention, for each row: two of [rows, key/value heads, m, head_dim]."""
+    prefix: SelfPrefix = getattr(attention, _NAME)
+    found: tuple[Tensor, Tensor] = prefix(rows, len(prefix.keys), dtype)
+    return found
+
+
 def _register(implementation: str, *, shared: bool) -> str:
     """The name, in transformers' registries, of an attention with a prefix and of its mask."""
     from transformers import AttentionInterface, AttentionMaskInterface

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.explain.subject import Subject
@@ -52,12 +53,12 @@ class MapMethod(ABC):
     name: ClassVar[str]
     signed: ClassVar[bool] = False
 
-    @abstractmethod
     def choices(self, captioner: Captioner) -> list[Choice]:
-        """The maps that it makes for this captioner, the default first.
+        """The maps that it makes for this captioner, the default first; one where nothing is said.
 
         Raises UserError where it makes none.
         """
+        return [Choice()]
 
     @abstractmethod
     def maps(
@@ -89,6 +90,20 @@ class MapMethod(ABC):
         known = self.choices(captioner)
         if choice not in known:
             raise UserError(f"{self.name}: has no map of {choice}; it has {_listed(known)}")
+
+
+def looking_layers(captioner: Captioner, name: str) -> list[CrossAttentionLayer]:
+    """The layers that look at the photo; name: of the method, for the sentence.
+
+    Raises UserError where there are none.
+    """
+    layers = captioner.bridge.attending
+    if not layers:
+        raise UserError(
+            f"{name}: this captioner's bridge has no cross-attention, it puts the photo before the"
+            " text; take --method gradient, integrated-gradients or occlusion"
+        )
+    return layers
 
 
 def on_patches(values: Tensor, subject: Subject) -> Tensor:

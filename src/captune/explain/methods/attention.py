@@ -22,7 +22,7 @@ from torch import Tensor
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.errors import UserError
-from captune.explain.methods import Choice, MapMethod, on_patches
+from captune.explain.methods import Choice, MapMethod, looking_layers, on_patches
 from captune.explain.subject import Subject
 from captune.explain.targets import logits_at
 
@@ -38,7 +38,7 @@ class Attention(MapMethod):
 
     def choices(self, captioner: Captioner) -> list[Choice]:
         """The mean over heads of the last layer, the original report's; then all others."""
-        layers = looking_layers(captioner)
+        layers = looking_layers(captioner, self.name)
         places = [*range(len(layers)), None]
         found = [Choice(place, how) for place in places for how in self._heads(layers, place)]
         first = Choice(len(layers) - 1, "mean")
@@ -59,7 +59,7 @@ class Attention(MapMethod):
                 "attention: shows where was looked at a step, whichever word came of it, so it"
                 " cannot hold one word against another; take --method gradient or occlusion"
             )
-        layers = looking_layers(captioner)
+        layers = looking_layers(captioner, METHOD.name)
         wanted = range(len(layers)) if choice.layer is None else [choice.layer]
         weights = attention_of(captioner, subject, words, wanted)
         return on_patches(_chosen(list(weights.values()), choice), subject)
@@ -68,7 +68,7 @@ class Attention(MapMethod):
         self, captioner: Captioner, subject: Subject, words: Sequence[int]
     ) -> dict[Choice, Tensor]:
         """Every layer and head from one pass."""
-        layers = range(len(looking_layers(captioner)))
+        layers = range(len(looking_layers(captioner, METHOD.name)))
         weights = attention_of(captioner, subject, words, layers)
         return {
             choice: on_patches(
@@ -85,17 +85,6 @@ class Attention(MapMethod):
         if place is not None and layers[place].heads > 1:
             yield "max"
             yield from range(layers[place].heads)
-
-
-def looking_layers(captioner: Captioner) -> list[CrossAttentionLayer]:
-    """The layers that look at the photo. Raises UserError where there are none."""
-    layers = captioner.bridge.attending
-    if not layers:
-        raise UserError(
-            "attention: this captioner's bridge has no cross-attention, it puts the photo before"
-            " the text; take --method gradient, integrated-gradients or occlusion"
-        )
-    return layers
 
 
 @torch.no_grad()
@@ -116,7 +105,7 @@ def attention_of(
 @contextmanager
 def _heard(captioner: Captioner, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Layer -> attention map [rows, heads, n, tokens] of the pass that is made in the block."""
-    known = looking_layers(captioner)
+    known = looking_layers(captioner, METHOD.name)
     found: dict[int, Tensor] = {}
 
     def listen(place: int) -> Any:
