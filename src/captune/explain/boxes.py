@@ -1,0 +1,178 @@
+"""Boxes that people drew around things: the reader of COCO's instances_*.json (Lin et al. 2014).
+
+A box is kept in shares of its photo's sides, so it fits the photo at any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.errors import UserError
+from captune.files import decode_text, json_kind, parse_json, printable, quoted, read_bytes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Box:
+    """One thing in a photo: its category, and its sides in shares of the photo's, 0 to 1."""
+
+    category: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of a file: by image id, and by file name, for files that number images anew.
+
+    categories: all that the file knows.
+    """
+
+    source: str
+    categories: list[str]
+    by_id: dict[str, list[Box]]
+    by_file_name: dict[str, list[Box]] = field(default_factory=dict)
+
+    def of(self, image_id: str, file_name: str | None = None) -> list[Box] | None:
+        """The boxes of an image, by its id or its file's name; None for an unknown image."""
+        found = self.by_id.get(image_id)
+        if found is None and file_name is not None:
+            return self.by_file_name.get(file_name)
+        return found
+
+
+def read_boxes(path: str | Path) -> Boxes:
+    """Read `{"images": [...], "annotations": [{"image_id", "category_id", "bbox"}], ...}`.
+
+    bbox: left, top, width, height in pixels of an image whose width and height the file gives.
+    Boxes are cut at the photo's edges. Raises UserError for anything else, naming the place.
+    """
+    name = str(path)
+    shown = printable(name)
+    content = parse_json(decode_text(read_bytes(name), name), shown)
+    if not isinstance(content, Mapping):
+        raise _refusal(shown, f"holds {json_kind(content)}, and an object was expected")
+    images, annotations, categories = (
+        _objects(content, key, shown) for key in ("images", "annotations", "categories")
+    )
+    names: dict[str, str] = {}
+    for number, category in enumerate(categories, 1):
+        id, label = _fields(category, ("id", "name"), f"category {number}", shown)
+        names[str(id)] = str(label)
+    by_id: dict[str, list[Box]] = {}
+    by_file_name: dict[str, list[Box]] = {}
+    sizes: dict[str, tuple[float, float]] = {}
+    for number, image in enumerate(images, 1):
+        what = f"image {number}"
+        id, width, height = _fields(image, ("id", "width", "height"), what, shown)
+        if not (_is_number(width) and _is_number(height) and width > 0 and height > 0):
+            raise _refusal(shown, f"{what} has no width and height above 0; give both in pixels")
+        key = str(id)
+        if key in by_id:
+            raise _refusal(shown, f"image id {quoted(key)} appears twice; keep one of them")
+        by_id[key] = []
+        sizes[key] = (float(width), float(height))
+        if isinstance(image.get("file_name"), str):
+            by_file_name[image["file_name"]] = by_id[key]
+    for number, annotation in enumerate(annotations, 1):
+        what = f"annotation {number}"
+        id, category, bbox = _fields(annotation, ("image_id", "category_id", "bbox"), what, shown)
+        key = str(id)
+        if key not in by_id:
+            raise _refusal(shown, f'{what} is of image {quoted(key)}, which is not in "images"')
+        if str(category) not in names:
+            raise _refusal(
+                shown, f'{what} has category {quoted(str(category))}, which is not in "categories"'
+            )
+        box = _box(bbox, names[str(category)], sizes[key])
+        if box is None:
+            raise _refusal(
+                shown, f"{what}: bbox is not left, top, width, height in pixels, four numbers"
+            )
+        by_id[key].append(box)
+    return Boxes(shown, list(names.values()), by_id, by_file_name)
+
+
+def coverage(boxes: Sequence[Box], rows: int, columns: int) -> Floats:
+    """Which share of each place of a grid over the whole photo the boxes cover, [rows, columns].
+
+    Of boxes that overlap, the union counts, exactly.
+    """
+    # between two neighbouring lines, of a place or of a box, everything is inside or outside
+    down = _lines([edge for box in boxes for edge in (box.top, box.bottom)], rows)
+    across = _lines([edge for box in boxes for edge in (box.left, box.right)], columns)
+    middle_down, middle_across = (lines[:-1] + np.diff(lines) / 2 for lines in (down, across))
+    inside = np.zeros((len(middle_down), len(middle_across)))
+    for box in boxes:
+        is_down = (middle_down > box.top) & (middle_down < box.bottom)
+        is_across = (middle_across > box.left) & (middle_across < box.right)
+        inside[np.ix_(is_down, is_across)] = 1
+    areas = inside * np.diff(down)[:, None] * np.diff(across)[None, :]
+    places = np.zeros((rows, columns))
+    row = np.minimum((middle_down * rows).astype(int), rows - 1)
+    column = np.minimum((middle_across * columns).astype(int), columns - 1)
+    np.add.at(places, np.ix_(row, column), areas)
+    return places * rows * columns
+
+
+def _lines(edges: Sequence[float], places: int) -> Floats:
+    return np.unique(np.concatenate([np.arange(places + 1) / places, np.asarray(edges, float)]))
+
+
+def _box(bbox: Any, category: str, size: tuple[float, float]) -> Box | None:
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+        return None
+    left, top, width, height = bbox
+    if width < 0 or height < 0:
+        return None
+    across, down = size
+
+    def share(value: float, whole: float) -> float:
+        return min(max(value / whole, 0.0), 1.0)
+
+    return Box(
+        category,
+        share(left, across),
+        share(top, down),
+        share(left + width, across),
+        share(top + height, down),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _objects(content: Mapping[str, Any], key: str, shown: str) -> list[Mapping[str, Any]]:
+    found = content.get(key)
+    if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
+        raise _refusal(
+            shown,
+            f'"{key}" is no list of objects; give the instances_*.json of the data set (captions'
+            " go to --captions)",
+        )
+    return found
+
+
+def _fields(item: Mapping[str, Any], keys: tuple[str, ...], what: str, shown: str) -> list[Any]:
+    missing = [key for key in keys if key not in item]
+    if missing:
+        raise _refusal(
+            shown,
+            f"{what} has no {missing[0]}; give the instances_*.json of the data set (captions go"
+            " to --captions)",
+        )
+    return [item[key] for key in keys]
+
+
+def _refusal(shown: str, what: str) -> UserError:
+    return UserError(f"{shown}: {what}.")

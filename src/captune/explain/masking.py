@@ -1,0 +1,130 @@
+"""Hiding places of a photo from a captioner: its patch tokens, or its pixels. Both are `Scoring`s.
+
+Patch tokens are hidden in the encoder's output: quick, as nothing is encoded again, and exactly
+what the maps are over. But a token has seen its neighbours (that of a convolution much of the
+photo), so something of a hidden place is left in others; and tokens that stand for no place (CLS)
+stay. Pixels are hidden before the encoder: strict, and as slow as the encoder is.
+
+What stands instead matters. The mean of a photo's own tokens would not do: with many encoders, lite
+among them, it is the pooled vector by which the photo is recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.nn import functional as F
+
+from captune.captioning.model import Captioner
+from captune.explain.subject import Subject
+from captune.explain.targets import scores_of, targets_of
+from captune.images import open_photo
+from captune.models.encoders import GridShape, ImageEncoder
+
+ROWS_AT_ONCE = 64  # captions of one pass: as fast a row as more are, and little memory
+BLUR = 0.08  # of the shorter side: the deviation of the blur, which leaves light and colour
+ZEROS, MEAN_TOKEN = "patch tokens -> zeros", "patch tokens -> mean token of photos"
+BLURRED, MEAN_COLOUR = "pixels -> blur", "pixels -> mean colour"
+
+
+class Masking:
+    """What both share: captions of one subject, scored in batches whose rows are about as long.
+
+    grids_of: masks [n, places] -> [n, tokens, channels].
+    """
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        subject: Subject,
+        name: str,
+        grids_of: Callable[[Tensor], Tensor],
+        at_once: int = ROWS_AT_ONCE,
+    ) -> None:
+        self.name = name
+        self.places = subject.shape.rows * subject.shape.columns
+        self.words = len(subject.words)
+        self._captioner = captioner
+        self._subject = subject
+        self._grids_of = grids_of
+        self._at_once = at_once
+        self._targets = targets_of(captioner, subject, range(self.words))
+
+    @torch.no_grad()
+    def every(self, shown: Tensor) -> Tensor:
+        """As `Scoring.every`."""
+        parts = [
+            scores_of(self._captioner, self._subject, self._grids_of(part), self._targets).cpu()
+            for part in torch.split(shown, self._at_once)
+        ]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def each(self, shown: Tensor, words: Tensor) -> Tensor:
+        """As `Scoring.each`; the caption is read no further than to the last word of a batch."""
+        order = words.argsort(stable=True)
+        found = torch.empty(len(words))
+        for part in torch.split(order, self._at_once):
+            targets = [self._targets[word] for word in words[part].tolist()]
+            grids = self._grids_of(shown[part])
+            scores = scores_of(self._captioner, self._subject, grids, targets, paired=True)
+            found[part] = scores.cpu()
+        return found
+
+
+def token_masking(captioner: Captioner, subject: Subject, fill: Tensor | None = None) -> Masking:
+    """Hide patch tokens. fill: [channels], such as `mean_token`; None puts zeros there."""
+    grid = subject.grid
+    name = ZEROS if fill is None else MEAN_TOKEN
+    hidden = torch.zeros(1, device=grid.device) if fill is None else fill.to(grid)
+
+    def grids_of(shown: Tensor) -> Tensor:
+        return torch.where(_over_tokens(shown, subject.shape).to(grid.device), grid, hidden)
+
+    return Masking(captioner, subject, name, grids_of)
+
+
+def pixel_masking(
+    captioner: Captioner, subject: Subject, encoder: ImageEncoder, *, blur: bool = True
+) -> Masking:
+    """Hide pixels of the photo that the encoder is given, by its blur or by its mean colour.
+
+    Places have hard edges. Raises UnreadablePhoto where the photo is gone.
+    """
+    photo = open_photo(subject.photo.path)
+    whole = encoder.whole(photo)
+    hidden = encoder.whole(_blurred(photo) if blur else _of_one_colour(photo))
+    shape = subject.shape
+
+    def grids_of(shown: Tensor) -> Tensor:
+        mask = shown.view(-1, 1, shape.rows, shape.columns).float()
+        wide = F.interpolate(mask, size=whole.shape[-2:], mode="nearest-exact").bool()
+        pixels = torch.where(wide, whole, hidden)
+        return encoder.finish_grid(encoder.encode_grid(pixels)).float().to(subject.grid.device)
+
+    return Masking(captioner, subject, BLURRED if blur else MEAN_COLOUR, grids_of)
+
+
+def mean_token(grids: Iterable[Tensor], shape: GridShape) -> Tensor:
+    """The mean patch token [channels] of several photos, each grid [1, tokens, channels]."""
+    places = slice(shape.leading, shape.leading + shape.rows * shape.columns)
+    means = [grid[0, places].mean(dim=0) for grid in grids]
+    return torch.stack(means).mean(dim=0)
+
+
+def _over_tokens(shown: Tensor, shape: GridShape) -> Tensor:
+    """Masks [n, places] -> [n, tokens, 1]; tokens that stand for no place are always shown."""
+    behind = shape.tokens - shape.leading - shown.shape[1]
+    return F.pad(shown, (shape.leading, behind), value=True)[..., None]
+
+
+def _blurred(photo: Image.Image) -> Image.Image:
+    return photo.filter(ImageFilter.GaussianBlur(BLUR * min(photo.size)))
+
+
+def _of_one_colour(photo: Image.Image) -> Image.Image:
+    # one pixel by averaging all, then as large as before
+    return photo.resize((1, 1), Image.Resampling.BOX).resize(photo.size)
