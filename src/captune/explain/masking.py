@@ -14,18 +14,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
 from captune.captioning.model import Captioner
+from captune.explain.hiding import blurred, of_one_colour, pieced
 from captune.explain.subject import Subject
 from captune.explain.targets import scores_of, targets_of
 from captune.images import open_photo
 from captune.models.encoders import GridShape, ImageEncoder
 
 ROWS_AT_ONCE = 64  # captions of one pass: as fast a row as more are, and little memory
-BLUR = 0.08  # of the shorter side: the deviation of the blur, which leaves light and colour
 ZEROS, MEAN_TOKEN = "patch tokens -> zeros", "patch tokens -> mean token of photos"
 BLURRED, MEAN_COLOUR = "pixels -> blur", "pixels -> mean colour"
 
@@ -96,13 +95,10 @@ def pixel_masking(
     """
     photo = open_photo(subject.photo.path)
     whole = encoder.whole(photo)
-    hidden = encoder.whole(_blurred(photo) if blur else _of_one_colour(photo))
-    shape = subject.shape
+    hidden = encoder.whole(blurred(photo) if blur else of_one_colour(photo))
 
     def grids_of(shown: Tensor) -> Tensor:
-        mask = shown.view(-1, 1, shape.rows, shape.columns).float()
-        wide = F.interpolate(mask, size=whole.shape[-2:], mode="nearest-exact").bool()
-        pixels = torch.where(wide, whole, hidden)
+        pixels = pieced(shown, whole, hidden, subject.shape)
         return encoder.finish_grid(encoder.encode_grid(pixels)).float().to(subject.grid.device)
 
     return Masking(captioner, subject, BLURRED if blur else MEAN_COLOUR, grids_of)
@@ -119,12 +115,3 @@ def _over_tokens(shown: Tensor, shape: GridShape) -> Tensor:
     """Masks [n, places] -> [n, tokens, 1]; tokens that stand for no place are always shown."""
     behind = shape.tokens - shape.leading - shown.shape[1]
     return F.pad(shown, (shape.leading, behind), value=True)[..., None]
-
-
-def _blurred(photo: Image.Image) -> Image.Image:
-    return photo.filter(ImageFilter.GaussianBlur(BLUR * min(photo.size)))
-
-
-def _of_one_colour(photo: Image.Image) -> Image.Image:
-    # one pixel by averaging all, then as large as before
-    return photo.resize((1, 1), Image.Resampling.BOX).resize(photo.size)

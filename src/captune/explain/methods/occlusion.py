@@ -40,7 +40,7 @@ class Occlusion(MapMethod):
         self.check(captioner, choice)
         empty = without_patches(subject)
 
-        def without(places: Sequence[int]) -> Tensor:
+        def without(places: range) -> Tensor:
             grids = subject.grid.repeat(len(places), 1, 1)
             tokens = [subject.shape.leading + place for place in places]
             grids[range(len(places)), tokens] = empty[0, tokens]
@@ -55,7 +55,7 @@ def losses(
     subject: Subject,
     words: Sequence[int],
     against: str | None,
-    without: Callable[[Sequence[int]], Tensor],
+    without: Callable[[range], Tensor],
     at_once: int = _ROWS_AT_ONCE,
 ) -> Tensor:
     """What each word's score loses without each place of the patch grid: [words, rows, columns].
