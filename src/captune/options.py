@@ -326,7 +326,8 @@ class TuneOptions:
         metavar="N",
     )
     precision: str = option(
-        "of the forward pass (auto: float32 on a CPU, bfloat16 or float16 on a GPU)",
+        "of the forward pass (auto: bfloat16 or float16 on a GPU, bfloat16 on a CPU with AMX, else"
+        " float32)",
         "auto",
         choices=("auto", "float32", "bfloat16", "float16"),
     )

@@ -293,8 +293,14 @@ def _load(options: CaptionOptions, place: Path, recipe: Recipe) -> tuple[Caption
 
 
 def _precision(options: CaptionOptions) -> str:
-    """Of the decoder; auto is what it stands for while tuning."""
-    return precision_of(TuneOptions(precision=options.dtype), resolve_device(options.device))
+    """Of the decoder; auto is what it stands for while tuning, but float32 on every CPU.
+
+    One photo's caption must not depend on the processor, nor on the photos beside it.
+    """
+    device = resolve_device(options.device)
+    if options.dtype == "auto" and device.type == "cpu":
+        return "float32"
+    return precision_of(TuneOptions(precision=options.dtype), device)
 
 
 def _about(options: CaptionOptions, place: Path, recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""What the shipped captioner learns from, in one folder: python packages/captune-lite/gather.py OUT
+
+Reads Flickr8k (--flickr8k: images/, captions_train.json, captions_val.json) and a little COCO
+(--coco: images/, captions_train.json). Writes links to the photos and
+
+    OUT/train.json   all training photos of both    OUT/val.json    Flickr8k's validation photos
+    OUT/fit.json     nine in ten of train.json      OUT/fold.json   the others
+
+Settings are chosen on the fold, so that the validation photos decide once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+SHARE, SEED = 10, 0
+
+
+def main(words: list[str] | None = None) -> int:
+    """Read, link, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--flickr8k", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--coco", type=Path, required=True, metavar="DIR")
+    arguments = parser.parse_args(words)
+    flickr, coco, out = arguments.flickr8k, arguments.coco, arguments.out
+    train = [
+        *read(flickr / "captions_train.json", flickr / "images", "flickr8k"),
+        *read(coco / "captions_train.json", coco / "images", "coco"),
+    ]
+    val = read(flickr / "captions_val.json", flickr / "images", "flickr8k")
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    for photo in (*train, *val):
+        link = out / "images" / photo["name"]
+        link.unlink(missing_ok=True)
+        link.symlink_to(photo["path"].resolve())
+    held = set(random.Random(SEED).sample(range(len(train)), len(train) // SHARE))  # noqa: S311
+    write(out / "train.json", train)
+    write(out / "val.json", val)
+    write(out / "fit.json", [photo for i, photo in enumerate(train) if i not in held])
+    write(out / "fold.json", [photo for i, photo in enumerate(train) if i in held])
+    return 0
+
+
+def read(captions: Path, images: Path, prefix: str) -> list[dict[str, Any]]:
+    """Photos with their captions, in the order of the file."""
+    known = json.loads(captions.read_text(encoding="utf-8"))
+    own: dict[Any, list[str]] = {image["id"]: [] for image in known["images"]}
+    for annotation in known["annotations"]:
+        own[annotation["image_id"]].append(annotation["caption"])
+    return [
+        {
+            "name": f"{prefix}-{Path(image['file_name']).name}",
+            "path": images / image["file_name"],
+            "captions": own[image["id"]],
+        }
+        for image in known["images"]
+    ]
+
+
+def write(path: Path, photos: list[dict[str, Any]]) -> None:
+    """COCO's form of annotations."""
+    images = [{"id": i, "file_name": photo["name"]} for i, photo in enumerate(photos)]
+    captions = [(i, caption) for i, photo in enumerate(photos) for caption in photo["captions"]]
+    annotations = [
+        {"id": number, "image_id": i, "caption": caption}
+        for number, (i, caption) in enumerate(captions)
+    ]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
