@@ -381,8 +381,8 @@ class TuneOptions:
 
 
 @dataclass(kw_only=True)
-class CaptionOptions(PhotoOptions, ModelOptions):
-    """`captune caption`."""
+class CaptionerOptions(ModelOptions):
+    """What every command that runs a captioner takes."""
 
     model: str = option(
         "run folder of a captune tune, or of one of its methods; lite: the captioner that comes"
@@ -400,6 +400,21 @@ class CaptionOptions(PhotoOptions, ModelOptions):
     )
     beam: int = option("width of the beam search; 1 takes the likeliest token", 5, metavar="N")
     max_tokens: int = option("longest caption, in tokens", 60, metavar="N")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that no caption can be written with."""
+        super().__post_init__()
+        for name in ("beam", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more"
+                )
+
+
+@dataclass(kw_only=True)
+class CaptionOptions(PhotoOptions, CaptionerOptions):
+    """`captune caption`."""
+
     predictions: Path | None = option(
         'write {"stem": "caption"}, the form of the assignment', None, metavar="FILE.json"
     )
@@ -410,12 +425,62 @@ class CaptionOptions(PhotoOptions, ModelOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that no caption can be written with."""
+        """Raises UserError for what does not go together."""
         super().__post_init__()
-        for name in ("beam", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more"
-                )
         if self.overwrite and not self.sidecar:
             raise UserError("--overwrite: is for --sidecar; give both, or neither")
+
+
+@dataclass(kw_only=True)
+class ExplainOptions(PhotoOptions, CaptionerOptions):
+    """`captune explain`."""
+
+    method: str = option(
+        "how the maps are made: attention, gradient-attention, relevance, gradient,"
+        " integrated-gradients, occlusion, pixel-occlusion (auto: what captune faithful found to be"
+        " the truest, else attention)",
+        "auto",
+        metavar="M",
+    )
+    words: str | None = option(
+        "explain these words of the caption only, comma-separated", None, metavar="W,W"
+    )
+    caption: str | None = option(
+        "explain this caption instead of the one that the captioner would write",
+        None,
+        metavar="TEXT",
+    )
+    against: str | None = option(
+        "why not this word? maps of the words of --words against it", None, metavar="WORD"
+    )
+    layer: str = option("which looking layer: a number from 0, last, all", "auto", metavar="N")
+    head: str = option("which of its heads: a number from 0, mean, max", "auto", metavar="N")
+    special: bool = option("a map of the caption's end, too", False)
+    faithfulness: str = option(
+        "how far to believe each map: none; quick, one deletion and one insertion mask a word;"
+        " full, the whole curves",
+        "quick",
+        choices=("none", "quick", "full"),
+    )
+    colours: str = option(
+        "colour map of the figures: magma is perceptually uniform, jet the assignment's",
+        "magma",
+        choices=("magma", "viridis", "jet"),
+    )
+    out: Path | None = option(
+        "run folder to write: figures, and maps as .npz in RUN/maps", None, metavar="RUN"
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what does not go together."""
+        super().__post_init__()
+        if self.against is not None and not self.words:
+            raise UserError(
+                "--against: say with --words which word of the caption is held against it"
+            )
+
+    @property
+    def chosen_words(self) -> list[str]:
+        """The words of `words`, each once; none where all are meant."""
+        found = (word.strip() for word in (self.words or "").split(","))
+        return list(dict.fromkeys(word for word in found if word))
