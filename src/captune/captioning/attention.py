@@ -98,7 +98,8 @@ class CrossAttentionLayer(nn.Module):
         scores = queries @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5
         if mask is not None:
             scores = scores.masked_fill(~_widened(mask, keys.shape[2]), float("-inf"))
-        return scores.softmax(dim=-1)
+        weights: Tensor = scores.softmax(dim=-1)
+        return weights
 
     def _queries(self, hidden: Tensor, images: int) -> Tensor:
         """[images * k, n, d] -> [images, heads, k * n, head_dim]: the rows of an image in one."""

@@ -14,30 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from captune.captioning.caption_files import Predictions, Sidecars
-from captune.captioning.checkpoint import (
-    Recipe,
-    checkpoint_folder,
-    digest_of_checkpoint,
-    from_pretrained,
-    read_recipe,
-)
-from captune.captioning.generation import Caption, captions_of, check_length, load_encoder
+from captune.captioning.checkpoint import Recipe, read_recipe
+from captune.captioning.generation import Caption, captions_of
 from captune.captioning.journal import Journal
-from captune.captioning.model import Captioner
-from captune.captioning.shipped import lite_captioner
-from captune.captioning.training import precision_of
+from captune.captioning.loading import (
+    LITE,
+    captioner_folder,
+    describe_captioner,
+    describe_decoder,
+    load_captioner,
+    open_grid_cache,
+    writing_precision,
+)
 from captune.embedding import Bar, none_readable
 from captune.errors import UserError
-from captune.features import FeatureCache
-from captune.features.grids import grids_bytes
-from captune.images import Photo, PhotoSet, Skipped, find_photos, printable
-from captune.models.decoders import Decoder
+from captune.images import Photo, PhotoSet, Skipped, find_photos
 from captune.models.devices import resolve_device
-from captune.models.image_text import ImageTextModel, describe_model
-from captune.options import CaptionOptions, TuneOptions
+from captune.models.image_text import describe_model
+from captune.options import CaptionOptions
 from captune.runs import RunWriter, check_run_folder
 
-LITE = "lite"
 KEPT = 1000  # captions that the result holds itself; more are in the files alone
 _LONG_S = 60  # what takes longer is said to
 Say = Callable[[str], None]
@@ -129,7 +125,7 @@ def caption_photos(
         predictions = sidecars = writer = journal = None
         if options.predictions is not None:
             predictions = Predictions(options.predictions, found.photos)
-        about = _about(options, place, recipe)
+        about = describe_captioner(options, place, recipe)
         if options.out is not None:
             asked = _asked(options, recipe, about)
             journal = stack.enter_context(
@@ -140,9 +136,9 @@ def caption_photos(
         done = journal.done if journal else 0
         if options.sidecar:
             sidecars = Sidecars(found.photos, done=done, overwrite=options.overwrite, say=say)
-        captioner, encoder = _load(options, place, recipe)
+        captioner, encoder = load_captioner(options, place, recipe)
         if options.out is not None:
-            models = [about, describe_model(encoder), _described(captioner.decoder)]
+            models = [about, describe_model(encoder), describe_decoder(captioner.decoder)]
             writer = RunWriter(
                 options.out,
                 kind="caption",
@@ -151,7 +147,7 @@ def caption_photos(
                 models=models,
                 command=command,
             )
-        cache = _cache(options, encoder, len(found.photos) - done, stack, say)
+        cache = open_grid_cache(options, encoder, len(found.photos) - done, stack, say)
         result = CaptionResult(about, skipped=list(found.skipped), resumed=done)
         sinks = [sink for sink in (predictions, sidecars) if sink is not None]
         if predictions is not None:
@@ -188,21 +184,6 @@ def caption_photos(
     if sidecars is not None:
         result.sidecars = {"written": sidecars.written, "kept": sidecars.kept}
     return result
-
-
-def captioner_folder(model: str) -> Path:
-    """`lite`, or a folder -> where the captioner's files are; of several methods the best one's.
-
-    Raises UserError where there is none.
-    """
-    if model == LITE:
-        return lite_captioner()
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        raise UserError(
-            f"--model {printable(model)}: is no folder; name the --out of a captune tune, or lite"
-        )
-    return checkpoint_folder(folder)
 
 
 def _kept(
@@ -281,40 +262,6 @@ def _check_somewhere(options: CaptionOptions, found: PhotoSet) -> None:
         )
 
 
-def _load(options: CaptionOptions, place: Path, recipe: Recipe) -> tuple[Captioner, ImageTextModel]:
-    encoder = load_encoder(
-        recipe, place, spec=options.encoder, device=options.device, dtype=options.dtype
-    )
-    captioner, _ = from_pretrained(
-        place, decoder=options.decoder, device=options.device, dtype=_precision(options)
-    )
-    check_length(captioner.decoder, options.max_tokens)
-    return captioner, encoder
-
-
-def _precision(options: CaptionOptions) -> str:
-    """Of the decoder; auto is what it stands for while tuning, but float32 on every CPU.
-
-    One photo's caption must not depend on the processor, nor on the photos beside it.
-    """
-    device = resolve_device(options.device)
-    if options.dtype == "auto" and device.type == "cpu":
-        return "float32"
-    return precision_of(TuneOptions(precision=options.dtype), device)
-
-
-def _about(options: CaptionOptions, place: Path, recipe: Recipe) -> dict[str, Any]:
-    """The captioner, as the run folder and `--json` name it."""
-    return {
-        "spec": LITE if options.model == LITE else str(place),
-        "weights_id": digest_of_checkpoint(place),
-        "image_encoder": recipe.image_encoder.spec,
-        "decoder": recipe.decoder_spec,
-        "bridge": recipe.bridge,
-        "method": recipe.method,
-    }
-
-
 def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
     """All that the captions depend on."""
     return {
@@ -324,35 +271,8 @@ def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) ->
         "--beam": options.beam,
         "--max-tokens": options.max_tokens,
         "--batch-size": options.batch_size,
-        "--dtype": _precision(options),
+        "--dtype": writing_precision(options),
         "--device": resolve_device(options.device).type,
-    }
-
-
-def _cache(
-    options: CaptionOptions, encoder: ImageTextModel, photos: int, stack: ExitStack, say: Say
-) -> FeatureCache | None:
-    """The feature cache, where what these photos take is no more than it keeps."""
-    if options.no_cache:
-        return None
-    cache = stack.enter_context(FeatureCache())
-    needed, limit = grids_bytes(photos, encoder.image), cache.limit_bytes
-    if needed > limit * 7 / 8:
-        say(
-            f"the patch grids of {photos:,} photos take {needed / 1e9:.1f} GB, more than the"
-            f" feature cache keeps ({limit / 1e9:.1f} GB), so they are not kept"
-        )
-        return None
-    cache.remember_model(encoder.spec, encoder.ids)
-    return cache
-
-
-def _described(decoder: Decoder) -> dict[str, str | None]:
-    return {
-        "spec": decoder.spec,
-        "weights_id": decoder.weights_id,
-        "decoder_id": decoder.decoder_id,
-        "licence": decoder.licence,
     }
 
 
