@@ -82,10 +82,14 @@ def planted_captioner(family: str = "llama") -> Captioner:
     return captioner
 
 
-def bright_subject(captioner: Captioner, row: int, column: int, words: int = 3) -> Subject:
-    """A photo that is dark but for one place, and SAID `words` times."""
+def bright_subject(
+    captioner: Captioner, row: int, column: int, words: int = 3, side: int = 1
+) -> Subject:
+    """A photo that is dark but for a square whose upper left place is given; SAID `words` times."""
     grid = torch.zeros(1, SHAPE.tokens, SHAPE.channels)
-    grid[0, row * SHAPE.columns + column, 0] = 1.0
+    bright = torch.zeros(SHAPE.rows, SHAPE.columns)
+    bright[row : row + side, column : column + side] = 1.0
+    grid[0, :, 0] = bright.flatten()
     grid[0, :, 1:] = torch.randn(36, 3, generator=torch.Generator().manual_seed(row))
     ids = [WORDS.index(SAID)] * words + [END]
     return subject_of(captioner, Photo(Path("bright.png"), "bright.png"), grid, ids)

@@ -11,7 +11,7 @@ among them, it is the pooled vector by which the photo is recognised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,16 +41,19 @@ class Masking:
         subject: Subject,
         name: str,
         grids_of: Callable[[Tensor], Tensor],
+        words: Sequence[int] | None = None,
         at_once: int = ROWS_AT_ONCE,
     ) -> None:
+        """words: numbers in `subject.spans`, which become 0, 1, ...; None takes all words."""
         self.name = name
         self.places = subject.shape.rows * subject.shape.columns
-        self.words = len(subject.words)
+        asked = range(len(subject.words)) if words is None else words
+        self.words = len(asked)
         self._captioner = captioner
         self._subject = subject
         self._grids_of = grids_of
         self._at_once = at_once
-        self._targets = targets_of(captioner, subject, range(self.words))
+        self._targets = targets_of(captioner, subject, asked)
 
     @torch.no_grad()
     def every(self, shown: Tensor) -> Tensor:
@@ -74,7 +77,12 @@ class Masking:
         return found
 
 
-def token_masking(captioner: Captioner, subject: Subject, fill: Tensor | None = None) -> Masking:
+def token_masking(
+    captioner: Captioner,
+    subject: Subject,
+    fill: Tensor | None = None,
+    words: Sequence[int] | None = None,
+) -> Masking:
     """Hide patch tokens. fill: [channels], such as `mean_token`; None puts zeros there."""
     grid = subject.grid
     name = ZEROS if fill is None else MEAN_TOKEN
@@ -83,11 +91,16 @@ def token_masking(captioner: Captioner, subject: Subject, fill: Tensor | None = 
     def grids_of(shown: Tensor) -> Tensor:
         return torch.where(_over_tokens(shown, subject.shape).to(grid.device), grid, hidden)
 
-    return Masking(captioner, subject, name, grids_of)
+    return Masking(captioner, subject, name, grids_of, words)
 
 
 def pixel_masking(
-    captioner: Captioner, subject: Subject, encoder: ImageEncoder, *, blur: bool = True
+    captioner: Captioner,
+    subject: Subject,
+    encoder: ImageEncoder,
+    words: Sequence[int] | None = None,
+    *,
+    blur: bool = True,
 ) -> Masking:
     """Hide pixels of the photo that the encoder is given, by its blur or by its mean colour.
 
