@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from captune.captioning.generation import Caption
     from captune.captioning.model import Captioner
     from captune.errors import UserError
+    from captune.explain.api import explain
+    from captune.explain.job import Explanation
     from captune.images import Photo, Skipped, find_photos, open_photo
     from captune.models.load import load_model
     from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Caption": "captune.captioning.generation",
     "Captioner": "captune.captioning.model",
+    "Explanation": "captune.explain.job",
     "Photo": "captune.images",
     "Prediction": "captune.zeroshot.classifier",
     "Skipped": "captune.images",
     "UserError": "captune.errors",
     "ZeroShotClassifier": "captune.zeroshot.classifier",
     "caption": "captune.captioning.api",
+    "explain": "captune.explain.api",
     "find_photos": "captune.images",
     "load_model": "captune.models.load",
     "open_photo": "captune.images",
@@ -35,6 +39,7 @@ _HOMES = {
 __all__ = [
     "Caption",
     "Captioner",
+    "Explanation",
     "Photo",
     "Prediction",
     "Skipped",
@@ -42,6 +47,7 @@ __all__ = [
     "ZeroShotClassifier",
     "__version__",
     "caption",
+    "explain",
     "find_photos",
     "load_model",
     "open_photo",

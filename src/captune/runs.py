@@ -4,6 +4,7 @@
     records.jsonl   one line an image: path relative to the root and what was found
     metrics.json    figures over all images
     plots/          figures
+    maps/           where on the photos a model looked, one .npz a photo
 
 Every file appears whole. `run.json` is the last to appear and, where a run is replaced, the first
 to go: a folder without it is no run.
@@ -39,11 +40,13 @@ from captune.files import (
 
 SCHEMA = 1
 _FILES = ("run.json", "metrics.json", "records.jsonl")
-# what commands write beside the records, as patterns of names; plots/ besides
+# what commands write beside the records, as patterns of names; _FOLDERS besides
 _BESIDE = (
     *("probabilities.npy", "report.html", "prompts.csv", "negation.csv"),
     *("rank-*.html", "rank-*.png", "rank-*.svg", "rank-*.csv"),
+    *("leaderboard.csv", "explain.json"),
 )
+_FOLDERS = ("plots", "maps")
 _PACKAGES = (
     *("torch", "torchvision", "timm", "transformers", "tokenizers", "peft", "accelerate"),
     *("safetensors", "open_clip_torch", "numpy", "scipy", "rapidfuzz", "pillow"),
@@ -126,8 +129,9 @@ class RunWriter:
     ) -> None:
         if error is not None:
             self._stack.__exit__(kind, error, trace)
-            with suppress(OSError):
-                self.folder.rmdir()  # only where nothing is in it
+            for folder in (*(self.folder / name for name in _FOLDERS), self.folder):
+                with suppress(OSError):
+                    folder.rmdir()  # only where nothing is in it
             return
         with self._stack:
             # all is on the disk before anything is touched: a full one costs no earlier run
@@ -135,7 +139,7 @@ class RunWriter:
             (self.folder / "run.json").resolve().unlink(missing_ok=True)
             if self._replaces:
                 self._remove_earlier()
-        for folder in (self.folder, self.folder / "plots"):
+        for folder in (self.folder, *(self.folder / name for name in _FOLDERS)):
             remove_partial_files(folder, before=self._started)
 
     def _write(self) -> None:
@@ -162,8 +166,9 @@ class RunWriter:
 
     def _remove_earlier(self) -> None:
         """What an earlier run drew or wrote here would pass for this one's."""
-        beside = (path for name in _BESIDE for path in self.folder.glob(name))
-        paths = [path for path in beside if path.name not in self._beside]
+        beside = (path for name in (*_BESIDE, "maps/*.npz") for path in self.folder.glob(name))
+        own = {self.folder / name for name in self._beside}
+        paths = [path for path in beside if path not in own]
         figures = (self.folder / "plots").glob("*")
         paths += [path for path in figures if path.suffix in (".png", ".svg")]
         for path in paths:
@@ -248,7 +253,7 @@ def check_run_folder(folder: Path) -> None:
             raise UserError(f"{shown}: is a file; --out names a run folder")
         if folder.is_dir() and not (folder / "run.json").exists():
             others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-            known = ("plots", *_FILES, *_BESIDE)
+            known = (*_FOLDERS, *_FILES, *_BESIDE)
             if not all(any(fnmatchcase(name, pattern) for pattern in known) for name in others):
                 raise UserError(f"{shown}: holds files that are not a run; choose a new folder")
         check_writable(folder / "run.json")

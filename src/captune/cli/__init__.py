@@ -118,7 +118,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.command is None:
         parser.print_help()
         return 0
-    arguments.words = words
+    arguments.typed = words
     _prepare(arguments)
     try:
         status: int = _command(arguments.command).run(arguments)

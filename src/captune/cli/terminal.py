@@ -135,7 +135,7 @@ def counted(number: int, noun: str) -> str:
 
 def command_line(arguments: argparse.Namespace) -> list[str]:
     """The words that were typed, for the run folder and the page."""
-    words: list[str] = getattr(arguments, "words", sys.argv[1:])
+    words: list[str] = getattr(arguments, "typed", sys.argv[1:])
     return ["captune", *words]
 
 

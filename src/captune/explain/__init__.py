@@ -1,1 +1,24 @@
-"""Maps for the words of a caption and for a class: where on the photo a model found them."""
+"""Maps for the words of a caption and for a class: where on the photo a model found them.
+
+The room has the name of its function, and is called as it: `captune.explain(photos)` is
+`api.explain`, whether or not something was imported from here before.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captune.explain.job import Explanation
+
+
+class _Room(ModuleType):
+    def __call__(self, *args: Any, **options: Any) -> list[Explanation]:
+        from captune.explain.api import explain
+
+        return explain(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Room

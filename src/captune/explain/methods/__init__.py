@@ -85,6 +85,10 @@ class MapMethod(ABC):
             for choice in self.choices(captioner)
         }
 
+    def is_share(self, choice: Choice) -> bool:
+        """Whether a map is a share of one: of what was looked at, how much each patch had."""
+        return False
+
     def check(self, captioner: Captioner, choice: Choice) -> None:
         """Raises UserError for a choice that is none of `choices`."""
         known = self.choices(captioner)
@@ -135,9 +139,11 @@ def map_method(name: str) -> MapMethod:
 
 
 def _listed(choices: Sequence[Choice]) -> str:
-    layers = list(dict.fromkeys(str(c).split(",")[0] for c in choices))
-    heads = list(dict.fromkeys(str(c.head) for c in choices if c.head is not None))
-    return ", ".join(layers) + (f"; heads {', '.join(heads)}" if heads else "")
+    layers = sorted({choice.layer for choice in choices if choice.layer is not None})
+    heads = sorted({str(choice.head) for choice in choices if choice.head is not None})
+    parts = [f"layers {', '.join(map(str, layers))}"] if layers else []
+    parts += ["all layers at once"] if any(choice.layer is None for choice in choices) else []
+    return "; ".join([*parts, *([f"heads {', '.join(heads)}"] if heads else [])])
 
 
 @cache

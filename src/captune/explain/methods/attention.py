@@ -77,6 +77,10 @@ class Attention(MapMethod):
             for choice in self.choices(captioner)
         }
 
+    def is_share(self, choice: Choice) -> bool:
+        """All but the largest over the heads."""
+        return choice.head != "max"
+
     def _heads(
         self, layers: Sequence[CrossAttentionLayer], place: int | None
     ) -> Iterator[int | str]:

@@ -1,0 +1,117 @@
+"""`captune explain`: where on the photo the captioner saw each word."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import (
+    command_line,
+    console,
+    counted,
+    note,
+    print_json,
+    progress,
+    report_skipped,
+)
+from captune.options import ExplainOptions
+
+if TYPE_CHECKING:
+    from captune.explain.job import ExplainResult
+
+HELP = "where on the photo a captioner saw each word, and how far to believe it"
+EXAMPLES = """  captune explain photo.jpg --out runs/maps
+  captune explain photos/ --model runs/tuned --out runs/maps --json
+  captune explain photo.jpg --caption "a dog with a ball" --words dog,ball --out runs/dog
+  captune explain photo.jpg --words dog --against cat --method occlusion --out runs/why
+  captune explain photo.jpg --method attention --layer last --head mean --faithfulness none
+
+Figures are in RUN/plots, the maps in RUN/maps: numpy.load("RUN/maps/photo.npz")["maps"] is an array
+[words, rows, columns] over the whole photo."""
+
+_FEW = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, ExplainOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain, draw, and print."""
+    from captune.explain.job import explain_photos
+
+    options = read_options(ExplainOptions, arguments)
+    bar = partial(progress, quiet=arguments.json)
+    result = explain_photos(
+        options,
+        command=command_line(arguments),
+        bar=bar,
+        say=partial(note, quiet=arguments.json),
+    )
+    if result.run is not None:
+        from captune.report.map_figures import draw_maps
+        from captune.runs import read_run
+
+        with bar("drawing", result.images) as advance:
+            for paths in draw_maps(read_run(result.run), result.skipped):
+                result.figures += paths
+                advance(1)
+    report_skipped(result.skipped, quiet=arguments.json)
+    if arguments.json:
+        print_json({"command": "explain", **result.summary()})
+    else:
+        _print(result)
+    return 0
+
+
+def _print(result: ExplainResult) -> None:
+    """Each word of a few photos; of many, how many maps are to be believed."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from captune.images import printable
+
+    out = console()
+    for record in result.records[:_FEW] if result.images <= _FEW else []:
+        own = " (given)" if record["given"] else ""
+        out.print(
+            f"{escape(printable(record['path']))}: "
+            f"[bold]{escape(printable(record['caption']))}[/bold]{own}",
+            soft_wrap=True,
+        )
+        table = Table(box=None, pad_edge=False)
+        for heading, style in (("word", "left"), ("log p", "right"), ("map", "left")):
+            table.add_column(heading, justify=style)  # type: ignore[arg-type]
+        for word in record["words"]:
+            table.add_row(
+                escape(printable(word["word"])), f"{word['log_probability']:.2f}", _mark(word)
+            )
+        out.print(table)
+    about = result.summary()["map"]
+    out.print(
+        f"{counted(result.words, 'map')} of {counted(result.images, 'photo')} by {_named(about)}"
+        f" in {result.seconds:.1f} s",
+        soft_wrap=True,
+    )
+    for mark, count in sorted(result.marks.items()):
+        out.print(f"{mark}: {counted(count, 'map')}")
+    if result.run is None:
+        out.print("--out RUN writes the maps and draws them")
+    else:
+        out.print(f"run: {escape(str(result.run))}", soft_wrap=True)
+        for path in result.figures[:1]:
+            out.print(f"figures: {escape(str(path.parent))}", soft_wrap=True)
+
+
+def _mark(word: dict[str, Any]) -> str:
+    found = word["faithfulness"]
+    return "" if found is None else str(found["mark"])
+
+
+def _named(about: dict[str, Any]) -> str:
+    from captune.report.map_figures import described
+
+    return described(about).removeprefix("map: ")

@@ -1,0 +1,82 @@
+"""The assignment's figure of a run of `captune explain`: the photo, then a panel a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.errors import UserError
+from captune.explain.faithfulness import BETTER
+from captune.explain.geometry import Frame, whole_frame
+from captune.explain.methods import Choice
+from captune.images import Skipped, UnreadablePhoto, open_photo, printable
+from captune.plots import save_figure
+from captune.plots.maps import MapPanel, maps_figure
+from captune.runs import Run
+
+_SHOWN_PX = 160  # of the longer side: beyond it a smooth map shows nothing new
+
+
+def draw_maps(run: Run, skipped: list[Skipped]) -> Iterator[list[Path]]:
+    """Draw the figure of each photo, PNG and SVG, into the run's plots; yields their paths.
+
+    Photos that are gone since are added to `skipped`.
+    """
+    colours = str(run.about["options"].get("colours") or "magma")
+    subtitle = described(run.metrics["map"])
+    for record in run.records():
+        try:
+            photo = open_photo(run.root / record["path"])
+        except UnreadablePhoto as error:
+            skipped.append(Skipped(record["path"], f"no figure of it: {error.reason}"))
+            continue
+        words, maps = read_maps(run, record)
+        scale = _SHOWN_PX / max(photo.size)
+        size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+        over = _frame(record, photo.size).over_photo(maps, size)
+        marks = [(word["faithfulness"] or {}).get("mark", "") for word in record["words"]]
+        panels = [
+            MapPanel(word, own, mark, mark == BETTER)
+            for word, own, mark in zip(words, over, marks, strict=True)
+        ]
+        figure = maps_figure(
+            photo, panels, caption=record["caption"], subtitle=subtitle, colours=colours
+        )
+        stem = "words-" + PurePosixPath(record["maps"]).stem
+        paths = [run.folder / "plots" / f"{stem}{ending}" for ending in (".png", ".svg")]
+        yield [save_figure(figure, path) for path in paths]
+
+
+def read_maps(run: Run, record: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float32]]:
+    """The words of a record, and their maps [words, rows, columns]; no pickle is read.
+
+    Raises UserError where the file is not whole.
+    """
+    path = run.folder / record["maps"]
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            words, maps = [str(word) for word in found["words"]], found["maps"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(
+            f"{printable(str(path))}: cannot be read ({error}); explain again"
+        ) from None
+    if maps.ndim != 3 or len(maps) != len(words) or len(words) != len(record["words"]):
+        raise UserError(f"{printable(str(path))}: is not of this run; explain again")
+    return words, maps
+
+
+def described(about: Mapping[str, Any]) -> str:
+    """How the maps of a run were made, for a reader."""
+    choice = Choice(about["layer"], about["head"])
+    alone = choice == Choice()
+    return f"map: {about['method']}" + ("" if alone else f", {choice}")
+
+
+def _frame(record: Mapping[str, Any], size: tuple[int, int]) -> Frame:
+    edges = record.get("frame")
+    return whole_frame(*size) if edges is None else Frame(*size, *edges)
