@@ -3,17 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.captioning.tiny import END, FAMILIES, GRID, PAD, grids, tiny_decoder
+from tests.captioning.vision_encoder_decoder import both_captioners
 from torch import nn
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    VisionEncoderDecoderConfig,
-    VisionEncoderDecoderModel,
-    ViTConfig,
-)
 
 from captune.captioning.attention import CrossAttentionLayer
-from captune.captioning.bridge import GridShape
 from captune.captioning.bridge.cross_attention import (
     CrossAttention,
     CrossAttentionConfig,
@@ -125,44 +118,7 @@ def test_layer_is_torch_s_multihead_attention() -> None:
 
 def test_full_width_in_gpt2_is_transformers_vision_encoder_decoder() -> None:
     """The same weights give the same logits as transformers' own captioner."""
-    torch.manual_seed(0)
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 99}
-    vit = ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=40,
-        image_size=32,
-        patch_size=8,
-    )
-    pair = VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, GPT2Config(**sizes))
-    theirs = VisionEncoderDecoderModel(pair).eval()
-    for name, parameter in theirs.named_parameters():
-        if "cross" in name:
-            nn.init.normal_(parameter, mean=1.0 * ("ln_cross_attn.weight" in name), std=0.2)
-
-    plain = GPT2LMHeadModel(GPT2Config(**sizes)).eval()
-    own = {k: v for k, v in theirs.decoder.state_dict().items() if "cross" not in k}
-    plain.load_state_dict(own)
-    grid = GridShape(tokens=17, channels=32, rows=4, columns=4, leading=1)
-    parts = find_parts(plain)
-    config = CrossAttentionConfig(width=32, heads=4, every=1, entry=False, bias=True)
-    bridge = CrossAttention(config, grid, parts)
-    with torch.no_grad():
-        for layer, block in zip(bridge.layers, theirs.decoder.transformer.h, strict=True):
-            cross = block.crossattention
-            layer.norm.load_state_dict(block.ln_cross_attn.state_dict())
-            layer.query.weight.copy_(cross.q_attn.weight.T)
-            layer.query.bias.copy_(cross.q_attn.bias)
-            for place, linear in enumerate((layer.key, layer.value)):
-                columns = slice(32 * place, 32 * (place + 1))
-                linear.weight.copy_(cross.c_attn.weight[:, columns].T)
-                linear.bias.copy_(cross.c_attn.bias[columns])
-            layer.out.weight.copy_(cross.c_proj.weight.T)
-            layer.out.bias.copy_(cross.c_proj.bias)
-    decoder = tiny_decoder("gpt2")
-    object.__setattr__(decoder, "module", plain)
-    captioner = Captioner(decoder, bridge, NoTuning(NoneConfig()), grid)
+    theirs, captioner = both_captioners()
     pixels = torch.randn(2, 3, 32, 32)
     ids, mask, _ = batch([[5, 6, 7, 8], [9, 10, 11, 12]], start=0, pad=1)
     with torch.no_grad():
@@ -175,5 +131,7 @@ def test_full_width_in_gpt2_is_transformers_vision_encoder_decoder() -> None:
 def test_the_last_block_looks() -> None:
     assert looking_blocks(30, 3) == [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]
     assert looking_blocks(2, 3) == [1]
+    assert looking_blocks(30, 2, last=12) == [19, 21, 23, 25, 27, 29]
+    assert looking_blocks(30, 3, last=40) == looking_blocks(30, 3)
     with pytest.raises(UserError, match="multiple of the heads"):
         CrossAttentionConfig(width=10, heads=3)

@@ -9,6 +9,7 @@ from tests.captioning.tester import Combination, asked, captioner_of, wake
 from tests.captioning.tiny import FAMILIES, GRID, tiny_decoder
 
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
+from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner
 from captune.captioning.structure import find_parts
 from captune.captioning.tuning.dora import DoRA
@@ -76,6 +77,37 @@ def test_attention_only() -> None:
     assert counted == sum(p.numel() for _, p in captioner.tuning.named_trained())
 
 
+def test_the_last_blocks_only() -> None:
+    """Nothing before them is tuned or looks, so the backward pass ends there."""
+    decoder = tiny_decoder("llama")
+    blocks = len(find_parts(decoder.module).blocks)
+    captioner = build_captioner(
+        decoder,
+        GRID,
+        bridge="cross-attention",
+        method="lora",
+        bridge_settings={"width": 8, "heads": 2, "every": 1, "last": 1},
+        method_settings={"rank": 2, "last": 1},
+    )
+    names = {name for name, _ in captioner.tuning.named_trained()}
+    assert names
+    assert all(f".layers.{blocks - 1}." in name for name in names)
+    assert isinstance(captioner.bridge, CrossAttention)
+    assert captioner.bridge.places == [blocks - 1]
+    counted = LoRA.count(captioner.tuning.config, captioner.parts, captioner.bridge)
+    assert counted == sum(p.numel() for _, p in captioner.tuning.named_trained())
+    seen = []
+    captioner.parts.blocks[-1].register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]),
+        with_kwargs=True,
+    )
+    given = asked()
+    given.pop("words")
+    captioner(**given).backward()
+    assert not seen[0].requires_grad
+    assert {name for name, p in captioner.trained().items() if p.grad is None} == set()
+
+
 def test_only_the_decoder_is_wrapped() -> None:
     """peft's `all-linear` would take the bridge's own layers too."""
     with captioner_of(Combination("bidirectional", "lora", "gpt2")) as captioner:
@@ -101,5 +133,7 @@ def test_dropout_acts_in_training_only() -> None:
 def test_errors() -> None:
     with pytest.raises(UserError, match="rank 0"):
         LoRAConfig(rank=0)
+    with pytest.raises(UserError, match="last -1"):
+        LoRAConfig(last=-1)
     with pytest.raises(UserError, match='targets "mlp"'):
         LoRAConfig(targets="mlp")  # type: ignore[arg-type]

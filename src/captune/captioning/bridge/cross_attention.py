@@ -29,6 +29,7 @@ class CrossAttentionConfig:
     """width: of queries, keys and values, over all heads. heads: 0 takes one for every 64.
 
     every: look in every n-th block, counted from the last, which always looks.
+    last: look in the last n blocks only; 0 for all. The blocks before them then read text alone.
     entry: bring the grid to `width` first, with a learned place for each token.
     bias: in the four projections, as GPT-2 has it.
     """
@@ -36,12 +37,15 @@ class CrossAttentionConfig:
     width: int = 192
     heads: int = 0
     every: int = 3
+    last: int = 0
     entry: bool = True
     bias: bool = False
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that make no attention."""
+        if self.last < 0:
+            raise UserError(f"cross-attention: last {self.last}; it must be 0 or more")
         if self.width < 1 or self.every < 1 or self.width % self.n_heads:
             raise UserError(
                 f"cross-attention: width {self.width} with {self.n_heads} heads in every"
@@ -62,7 +66,7 @@ class CrossAttention(Bridge):
     def __init__(self, config: CrossAttentionConfig, grid: GridShape, parts: DecoderParts) -> None:
         super().__init__()
         self.config = config
-        self.places = looking_blocks(len(parts.blocks), config.every)
+        self.places = looking_blocks(len(parts.blocks), config.every, config.last)
         self.entry = Entry(grid, config.width) if config.entry else nn.Identity()
         read = config.width if config.entry else grid.channels
         self.layers = nn.ModuleList(
@@ -107,7 +111,7 @@ class CrossAttention(Bridge):
         entry = c * w + w + grid.tokens * w + 2 * w if config.entry else 0
         read = w if config.entry else c
         block = 2 * d + d * w + 2 * read * w + w * d + (3 * w + d if config.bias else 0)
-        return entry + len(looking_blocks(len(parts.blocks), config.every)) * block
+        return entry + len(looking_blocks(len(parts.blocks), config.every, config.last)) * block
 
     @property
     def attending(self) -> list[CrossAttentionLayer]:
@@ -155,9 +159,10 @@ class _Seat:
         return (added, *output[1:]) if isinstance(output, tuple) else added
 
 
-def looking_blocks(blocks: int, every: int) -> list[int]:
-    """The blocks that look: the last one, and every n-th before it."""
-    return list(range(blocks - 1, -1, -every))[::-1]
+def looking_blocks(blocks: int, every: int, last: int = 0) -> list[int]:
+    """The blocks that look: the last one, and every n-th before it, among the `last` ones."""
+    first = max(0, blocks - last) if last else 0
+    return list(range(blocks - 1, first - 1, -every))[::-1]
 
 
 BRIDGE = CrossAttention

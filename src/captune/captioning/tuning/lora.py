@@ -19,15 +19,22 @@ from captune.errors import UserError
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """rank; alpha: the update counts alpha / rank; targets: which projections of each block."""
+    """rank; alpha: the update counts alpha / rank; targets: which projections of each block.
+
+    last: tune the last n blocks only; 0 for all. Where the bridge looks no earlier, nothing is
+    learnt in the blocks before them, and the backward pass ends there.
+    """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     targets: Literal["all", "attention"] = "all"
+    last: int = 0
 
     def __post_init__(self) -> None:
-        """Raises UserError for a rank below 1 or unknown targets."""
+        """Raises UserError for a rank below 1, a negative `last` or unknown targets."""
+        if self.last < 0:
+            raise UserError(f"lora: last {self.last}; it must be 0 or more")
         if self.rank < 1:
             raise UserError(f"lora: rank {self.rank}; it must be 1 or more")
         if self.targets not in ("all", "attention"):
@@ -68,9 +75,10 @@ class LoRA(PeftMethod):
 
 def targets_of(config: LoRAConfig, parts: DecoderParts) -> list[str]:
     """Full names of the projections that are tuned."""
+    names = [name for targets in parts.targets_by_block[-config.last :] for name in targets]
     if config.targets == "all":
-        return parts.linear_targets
-    return [name for name in parts.linear_targets if name in parts.attention_targets]
+        return names
+    return [name for name in names if name in parts.attention_targets]
 
 
 METHOD = LoRA
