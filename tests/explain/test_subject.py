@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.captioning.caption_job import image_model, write_captioner, write_photos
+from tests.captioning.tiny import END, FAMILIES
+from tests.explain.woken import PHOTO, spelling_decoder, subject, woken
+from torch.nn import functional as F
+
+from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.generation import Caption, captions_of
+from captune.captioning.model import batch
+from captune.errors import UserError
+from captune.explain.subject import (
+    END as END_TEXT,
+)
+from captune.explain.subject import given_ids, subject_of, subjects_of, word_log_probabilities
+from captune.images import Skipped, find_photos
+
+
+def test_pieces_are_merged_into_words() -> None:
+    captioner = woken(decoder=spelling_decoder())
+    ids = given_ids(captioner.decoder, "a  dog on a\nred doorstep")
+    found = subject_of(captioner, PHOTO, torch.zeros(1, 10, 12), ids)
+    assert found.caption == "a dog on a red doorstep"
+    assert [span.word for span in found.words] == found.caption.split()
+    places = [place for span in found.words for place in span.places]
+    assert places == list(range(len(ids) - 1))  # every piece once, in its order
+    for span in found.words:
+        assert captioner.decoder.decode([[ids[p] for p in span.places]])[0].strip() == span.word
+    assert any(len(span.places) > 1 for span in found.words)
+
+
+def test_the_end_is_no_word() -> None:
+    captioner = woken()
+    whole = subject(captioner)
+    assert len(whole.words) == 5
+    assert [span.word for span in whole.spans] == [*[s.word for s in whole.words], END_TEXT]
+    assert whole.spans[-1].places == (5,)
+    assert whole.spans[-1].special
+    assert not any(span.special for span in whole.words)
+    unfinished = subject(captioner, whole.ids[:-1])
+    assert len(unfinished.spans) == len(unfinished.words) == 5
+    nothing = subject(captioner, [END])
+    assert nothing.words == []
+    assert [span.word for span in nothing.spans] == [END_TEXT]
+
+
+@pytest.mark.parametrize("bridge", ["cross-attention", "prefix"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probabilities_are_those_of_a_pass_over_the_caption(family: str, bridge: str) -> None:
+    captioner = woken(family, bridge=bridge)
+    one = subject(captioner)
+    grids = torch.cat([one.grid, 2 * one.grid, -one.grid])
+    ids, mask, _ = batch([one.ids], start=END, pad=1)
+    with torch.no_grad():
+        found = word_log_probabilities(captioner, one, grids, range(6))
+        for grid, row in zip(grids, found, strict=True):
+            logits = captioner.logits(grid[None], ids, mask)[0].log_softmax(-1)
+            expected = [logits[place, id] for place, id in enumerate(one.ids)]
+            torch.testing.assert_close(row, torch.stack(expected), atol=1e-5, rtol=1e-5)
+        words = word_log_probabilities(captioner, one, grids)
+    torch.testing.assert_close(words, found[:, :5], atol=1e-5, rtol=1e-5)
+
+
+def test_the_pieces_of_a_word_are_summed() -> None:
+    captioner = woken(decoder=spelling_decoder())
+    ids = given_ids(captioner.decoder, "a doodle and a dog")
+    one = subject(captioner, ids)
+    rows, mask, targets = batch([ids], start=END, pad=1)
+    with torch.no_grad():
+        logits = captioner.logits(one.grid, rows, mask)[0]
+        each = -F.cross_entropy(logits, targets[0], reduction="none")
+        found = word_log_probabilities(captioner, one, one.grid)[0]
+    expected = [each[list(span.places)].sum() for span in one.words]
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_against_another_word_at_the_step_where_they_part() -> None:
+    captioner = woken(decoder=spelling_decoder())
+    ids = given_ids(captioner.decoder, "a dog on a red doorstep")
+    one = subject(captioner, ids)
+    (other,) = captioner.decoder.encode([" doodle"])
+    own = [ids[place] for place in one.spans[5].places]
+    parts = next(i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b)
+    assert parts > 0  # both begin with the same piece
+    place = one.spans[5].places[parts]
+    rows, mask, _ = batch([ids], start=END, pad=1)
+    with torch.no_grad():
+        said = captioner.logits(one.grid, rows, mask)[0, place].log_softmax(-1)
+        found = word_log_probabilities(captioner, one, one.grid, [5], against="doodle")
+    expected = said[own[parts]] - said[other[parts]]
+    torch.testing.assert_close(found[0, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_word_against_itself_is_refused() -> None:
+    captioner = woken(decoder=spelling_decoder())
+    one = subject(captioner, given_ids(captioner.decoder, "a dog on a red doorstep"))
+    for word, other in ((1, "dog"), (5, "door")):
+        with pytest.raises(UserError, match="begin with the same tokens"):
+            word_log_probabilities(captioner, one, one.grid, [word], against=other)
+    with pytest.raises(UserError, match="nothing can be held against it"):
+        word_log_probabilities(captioner, one, one.grid, [1], against="zebra!")
+
+
+def test_a_caption_that_cannot_be_written_is_refused() -> None:
+    decoder = woken().decoder
+    assert given_ids(decoder, "a w7") == [*decoder.encode(["a w7"])[0], END]
+    with pytest.raises(UserError, match='"zebra": the captioner cannot write it'):
+        given_ids(decoder, "a zebra")
+    with pytest.raises(UserError, match="empty"):
+        given_ids(decoder, "  ")
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_subjects_have_the_captions_of_captune_caption(tmp_path: Path, beam: int) -> None:
+    captioner, _ = from_pretrained(write_captioner(tmp_path / "run"), device="cpu")
+    folder = write_photos(tmp_path / "photos", 5)
+    (folder / "photo_002.png").write_bytes(b"no photo")
+    photos = find_photos([folder]).photos
+    how = {"beam": beam, "max_tokens": 12, "batch_size": 2, "cache": None}
+    skipped: list[Skipped] = []
+    found = list(subjects_of(captioner, image_model(), photos, on_skip=skipped.append, **how))
+    outcomes = [
+        one for some in captions_of(captioner, image_model(), photos, **how) for one in some
+    ]
+    captions = [one for one in outcomes if isinstance(one, Caption)]
+    assert [one.photo for one in found] == [one.photo for one in captions]
+    assert [one.caption for one in found] == [one.caption for one in captions]
+    assert [one.path for one in skipped] == ["photo_002.png"]
+    for one, caption in zip(found, captions, strict=True):
+        assert (len(one.spans) > len(one.words)) == caption.ended
+        with torch.no_grad():
+            values = word_log_probabilities(captioner, one, one.grid)[0].tolist()
+        assert values == pytest.approx([w.log_probability for w in caption.words], abs=1e-3)
+
+
+def test_given_captions_belong_to_their_photos(tmp_path: Path) -> None:
+    captioner, _ = from_pretrained(write_captioner(tmp_path / "run"), device="cpu")
+    folder = write_photos(tmp_path / "photos", 4)
+    (folder / "photo_001.png").write_bytes(b"no photo")
+    photos = list(find_photos([folder]).photos)
+    captions = ["a w1", "a w2", "a w3", "a w4"]
+    found = list(subjects_of(captioner, image_model(), photos, captions, on_skip=lambda one: None))
+    assert [(one.photo.name, one.caption) for one in found] == [
+        ("photo_000.png", "a w1"),
+        ("photo_002.png", "a w3"),
+        ("photo_003.png", "a w4"),
+    ]
+    assert all(one.is_given for one in found)
+    # the same photo with several captions
+    twice = [photos[0], photos[0], photos[2]]
+    again = list(
+        subjects_of(captioner, image_model(), twice, captions[:3], on_skip=lambda one: None)
+    )
+    assert [(one.photo.name, one.caption) for one in again] == [
+        ("photo_000.png", "a w1"),
+        ("photo_000.png", "a w2"),
+        ("photo_002.png", "a w3"),
+    ]
