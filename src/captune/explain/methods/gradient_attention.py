@@ -98,21 +98,19 @@ def explained(
         for place, id in zip(target.places, target.ids, strict=True)
     ]
     steps = [piece.places for _, piece in pieces]
-    with torch.enable_grad(), weighed(captioner, self_attention=self_attention) as weights:
-        logits = logits_at(captioner, subject, subject.grid, steps)
-        scores = [
-            score_of_logits(own[None], piece)
-            for own, (_, piece) in zip(logits, pieces, strict=True)
-        ]
-    # the rows do not see each other: the gradient of the sum is that of each row's own score
-    total = torch.stack(scores).sum()
-    return Explained(
-        _rule_5(total, weights.cross, weights.over_image),
-        _rule_5(total, weights.own, weights.over_text),
-        weights.behind,
-        torch.tensor([places[0] for places in steps], device=logits.device),
-        torch.tensor([number for number, _ in pieces], device=logits.device),
-    )
+    with torch.enable_grad():
+        with weighed(captioner, self_attention=self_attention) as weights:
+            logits = logits_at(captioner, subject, subject.grid, steps)
+        pairs = zip(logits, pieces, strict=True)
+        # the rows do not see each other: the gradient of the sum is that of each row's own score
+        total = torch.stack([score_of_logits(own[None], piece) for own, (_, piece) in pairs]).sum()
+        return Explained(
+            _rule_5(total, weights.cross, weights.over_image),
+            _rule_5(total, weights.own, weights.over_text),
+            weights.behind,
+            torch.tensor([places[0] for places in steps], device=logits.device),
+            torch.tensor([number for number, _ in pieces], device=logits.device),
+        )
 
 
 def _rule_5(
