@@ -23,10 +23,10 @@ y'all c'est ma'am Hawai'i ol' black-and-white t-shirt 3-year-old and/or w/ w/o b
 café 猫 犬が зеленый ΑΣ Σ İstanbul straße हिन्दी ไทย العربية עברית 한국어 ａｂｃ n’t 'll ’s foo.com
 www.foo.com http://x.y/z https://a.b/c?d=e foo@bar.com @user #tag #1 file.txt img_001.jpg don’t
 it’s ‘tis ’tis cont'd. nat'l li'l cap'n sign.A end.The yes!No etc.. i.e., co. ltd. Jan. wash. Wash.
-art. A. b. I. X Pty. Mfg. zero\u200bwidth soft\xadhyphen e\u0301""".split()
+art. A. b. I. X Pty. Mfg. zero\u200bwidth soft\xadhyphen e\u0301 C++ C# Pvt. PTY. anti-""".split()
 _NUMBERS = """0 1 2 5 12 99 100 1,000 3.14 .5 1/2 3/4 2-1/2 1990s '80s 50's 5:30 10:30AM 1st 2nd 5'10"
 10x10 $5 $5.00 US$5 €20 £3 ¥5 5¢ 50% #1 555-1212 (412) 412-555-1212 1-800-555-1212 +1 -5 2014-01-02
-1/2/2003 5° ½ 1½ ⅓ ¼ ² ١٢ １２ 1e5 4x4 v2.0 1.2.3 192.168.0.1 2–3 5- 1⁄2 10,th 6ft 6'""".split()
+1/2/2003 5° ½ 1½ ⅓ ¼ ² ١٢ １２ m⁻¹ 1e5 4x4 v2.0 1.2.3 192.168.0.1 2–3 5- 1⁄2 10,th 6ft 6'""".split()
 _SIGNS = """. , ; : ? ! ' " ` `` '' ( ) [ ] { } < > / \\ | - -- --- ---- ----- – — … .. ... .... & && * **
 + = == % $ # ## @ @@ ~ ^ _ __ ?! !? ‘ ’ “ ” « » ‹ › ‚ „ ‛ ′ ″ ´ • · © ™ ° § ¿ ¡ € £ ¥ ¢ ₤ ₹ ¤ − × →
 ★ ♥ ☺ ‐ ‑ ‒ ― ﹣ － ／ 、 。 「 :) :( :-) ;) :D :P <3 =) XD ^_^ -_- (^_^) T_T :'( >:( o_O""".split()

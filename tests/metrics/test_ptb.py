@@ -110,6 +110,34 @@ def test_every_character_as_java() -> None:
     assert share(lines_of(captions), java_lines(captions)) == 1
 
 
+# what Java answered to each, once; the second is what `tokenize` gives
+PROSE = [
+    ("a C++ book, c++11", "a c++ book c++ 11"),
+    ("C+++ C/C++ g++ C# F#m", "c++ + c/c + + g + + c# f# m"),
+    ("Co. Ltd Co.  Ltd PTY. LTD", "co. ltd co. ltd pty. ltd"),
+    ("Ptes. Ltd pvt.  ltd PTY. Limited", "ptes. ltd pvt. ltd pty. limited"),
+    ("m⁻¹ x⁺₁₂ ⁺⁺² ₊ a", "m ⁻¹ x ⁺₁₂ ⁺ ⁺² ₊ a"),
+    ("S&Ls s&amp;ls m&ms AT&amp;T., 7w.txt\x85s", "s&ls s&ls m & ms at&t. 7w.txt s"),
+    (r"\*\*\*\*", r"\*\*\* \*"),
+    ("anti- war, (Pro-)x semi- a", "anti- war -lrb- pro- -rrb- x semi a"),
+    ("Ltd.B's Jan.a'll x", "ltd.b 's jan.a 'll x"),
+    ("a \xa0foo.com \u2003www.foo.com b", "a foo.com www.foo.com b"),
+    ("\xa0foo.com a\xa0foo.com", "\xa0foo.com a\xa0foo.com"),
+]
+
+
+@pytest.mark.parametrize(("caption", "expected"), PROSE)
+def test_words_of_prose_that_is_no_caption(caption: str, expected: str) -> None:
+    assert ptb.tokenize([caption, "x"]) == [expected, "x"]
+    assert ptb.tokenize_each([caption]) == [expected]
+
+
+@pytest.mark.needs("java")
+def test_words_of_prose_as_java() -> None:
+    captions = [caption for caption, _ in PROSE]
+    assert [filtered(line) for line in java_lines(captions)] == [line for _, line in PROSE]
+
+
 # what differs from Java on purpose or is known to; docs/tokenizer.md gives the reasons
 
 

@@ -164,8 +164,8 @@ class _Chunks(dict[str, str]):
 
     border: what stands behind the chunk: a blank, a line end, or " ?" where each key ends with the
     blank and the first character of the next chunk.
-    Raises _OpenError for a chunk whose scan went on beyond the border, the only way in which other
-    text could change it: no rule looks back, and none begins with a blank.
+    Raises _OpenError for a chunk that other text could change: its scan went on beyond the border,
+    or it begins with a blank of another kind. No rule looks back.
     """
 
     def __init__(self, border: str) -> None:
@@ -175,6 +175,9 @@ class _Chunks(dict[str, str]):
 
     def __missing__(self, key: str) -> str:
         if key in self.open or len(key) > _LONGEST_CHUNK:
+            raise _OpenError
+        # a tab or its like is one with the blank before it; without that it may begin an address
+        if key[:1] != " " and key[:1].isspace():
             raise _OpenError
         if len(self) + len(self.open) >= _MOST_CHUNKS:
             self.clear()
@@ -267,7 +270,7 @@ def _token(name: str, raw: str, kinds: str) -> str:
         return _FRACTIONS[raw]
     if name in ("suffix", "not"):
         raw = raw.translate(_STRAIGHT).replace("&apos;", "'")
-    elif name == "ampersand":
+    elif name in ("ampersand", "word_comma"):
         raw = re.sub("(?i)&amp;", "&", raw)
     elif name in ("smile", "face", "phone"):
         raw = raw.replace("(", "-lrb-").replace(")", "-rrb-")

@@ -56,6 +56,7 @@ _OWN = {
     **dict.fromkeys("‚„‟", "‚"),
     **dict.fromkeys("¹²³⁰⁴⁵⁶⁷⁸⁹", "²"),
     **dict.fromkeys("₀₁₂₃₄₅₆₇₈₉", "₂"),
+    **dict.fromkeys("⁺⁻₊₋", "⁺"),
     **{sign: sign for sign in "、‹›…¢£⁄\x85\xa0\xad"},
 }
 
