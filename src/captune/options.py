@@ -453,6 +453,12 @@ class ExplainOptions(PhotoOptions, CaptionerOptions):
     against: str | None = option(
         "why not this word? maps of the words of --words against it", None, metavar="WORD"
     )
+    labels: str | None = option(
+        "explain a zero-shot classifier instead: --model is a model spec, these are its labels as"
+        " in classify, --words are those to explain (default: the most probable)",
+        None,
+        metavar="L",
+    )
     layer: str = option("which looking layer: a number from 0, last, all", "auto", metavar="N")
     head: str = option("which of its heads: a number from 0, mean, max", "auto", metavar="N")
     special: bool = option("a map of the caption's end, too", False)
@@ -474,10 +480,12 @@ class ExplainOptions(PhotoOptions, CaptionerOptions):
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
         super().__post_init__()
-        if self.against is not None and not self.words:
+        if self.against is not None and not self.chosen_words and self.labels is None:
             raise UserError(
                 "--against: say with --words which word of the caption is held against it"
             )
+        if self.labels is not None and (self.caption is not None or self.special):
+            raise UserError("--labels: explains a classifier; leave out --caption and --special")
 
     @property
     def chosen_words(self) -> list[str]:
