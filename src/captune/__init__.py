@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from captune.captioning.model import Captioner
     from captune.errors import UserError
     from captune.explain.api import explain
-    from captune.explain.job import Explanation
+    from captune.explain.explanation import Explanation
     from captune.images import Photo, Skipped, find_photos, open_photo
     from captune.models.load import load_model
     from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Caption": "captune.captioning.generation",
     "Captioner": "captune.captioning.model",
-    "Explanation": "captune.explain.job",
+    "Explanation": "captune.explain.explanation",
     "Photo": "captune.images",
     "Prediction": "captune.zeroshot.classifier",
     "Skipped": "captune.images",

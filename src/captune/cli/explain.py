@@ -19,7 +19,7 @@ from captune.cli.terminal import (
 from captune.options import ExplainOptions
 
 if TYPE_CHECKING:
-    from captune.explain.job import ExplainResult
+    from captune.explain.explanation import ExplainResult
 
 HELP = "where on the photo a captioner saw each word, and how far to believe it"
 EXAMPLES = """  captune explain photo.jpg --out runs/maps

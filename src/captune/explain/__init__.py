@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captune.explain.job import Explanation
+    from captune.explain.explanation import Explanation
 
 
 class _Room(ModuleType):

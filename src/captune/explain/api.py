@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from captune.options import ExplainOptions
 
 if TYPE_CHECKING:
-    from captune.explain.job import Explanation
+    from captune.explain.explanation import Explanation
 
 
 def explain(

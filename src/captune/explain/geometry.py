@@ -49,6 +49,11 @@ class Frame:
     bottom: float
 
     @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom)."""
+        return self.left, self.top, self.right, self.bottom
+
+    @property
     def is_whole(self) -> bool:
         """Whether all of the photo was seen and nothing else."""
         edges = (self.left, self.top, self.right - self.width, self.bottom - self.height)

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
-from numpy.typing import NDArray
-
-from captune.errors import UserError
 from captune.explain.faithfulness import BETTER
 from captune.explain.geometry import Frame, whole_frame
+from captune.explain.map_files import read_maps
 from captune.explain.methods import Choice
-from captune.images import Skipped, UnreadablePhoto, open_photo, printable
+from captune.images import Skipped, UnreadablePhoto, open_photo
 from captune.plots import save_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
@@ -50,24 +46,6 @@ def draw_maps(run: Run, skipped: list[Skipped]) -> Iterator[list[Path]]:
         stem = "words-" + PurePosixPath(record["maps"]).stem
         paths = [run.folder / "plots" / f"{stem}{ending}" for ending in (".png", ".svg")]
         yield [save_figure(figure, path) for path in paths]
-
-
-def read_maps(run: Run, record: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float32]]:
-    """The words of a record, and their maps [words, rows, columns]; no pickle is read.
-
-    Raises UserError where the file is not whole.
-    """
-    path = run.folder / record["maps"]
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            words, maps = [str(word) for word in found["words"]], found["maps"]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(
-            f"{printable(str(path))}: cannot be read ({error}); explain again"
-        ) from None
-    if maps.ndim != 3 or len(maps) != len(words) or len(words) != len(record["words"]):
-        raise UserError(f"{printable(str(path))}: is not of this run; explain again")
-    return words, maps
 
 
 def described(about: Mapping[str, Any]) -> str:

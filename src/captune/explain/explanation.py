@@ -1,0 +1,146 @@
+"""What an explanation is, as a value, as a line of a run folder and as `--json` prints it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captune.explain.faithfulness import Faithfulness
+from captune.explain.geometry import Frame
+from captune.explain.marks import Followed
+from captune.explain.methods import Choice
+from captune.images import Photo, Skipped
+
+KEPT = 1000  # photos whose explanation the result holds itself; more are in the files alone
+
+
+@dataclass(frozen=True)
+class ExplainedWord:
+    """A word of a caption, or a class, with its map.
+
+    map: [rows, columns] float32, over the frame of the explanation, row by row.
+    on_photo: share of the attention that the patches have, of methods whose maps are shares; the
+    rest went to tokens that stand for no place and to trained prefixes. mark: how far to believe
+    the map, or None where that was not asked for.
+    """
+
+    word: str
+    log_probability: float
+    map: Tensor
+    on_photo: float | None = None
+    mark: Faithfulness | Followed | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As a line in a run folder holds it, without the map."""
+        found: dict[str, Any] = {
+            "word": self.word,
+            "log_probability": round(self.log_probability, 6),
+            "faithfulness": None if self.mark is None else _recorded(self.mark),
+        }
+        if self.on_photo is not None:
+            found["on_photo"] = round(self.on_photo, 4)
+        return found
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a captioner saw of one photo, for words of one caption; or a classifier, of classes.
+
+    method, choice: how the maps were made. is_given: the caption is the user's. frame: what of the
+    upright photo the maps lie over, or None: all of it. maps_file: where they are, relative to the
+    run.
+    """
+
+    photo: Photo
+    caption: str
+    words: list[ExplainedWord]
+    method: str
+    choice: Choice
+    is_given: bool = False
+    frame: Frame | None = None
+    maps_file: str | None = None
+
+    @property
+    def maps(self) -> Tensor:
+        """[words, rows, columns]."""
+        return torch.stack([word.map for word in self.words])
+
+    def record(self) -> dict[str, Any]:
+        """Its line in a run folder."""
+        return {
+            "path": self.photo.name,
+            "caption": self.caption,
+            "given": self.is_given,
+            "words": [word.record() for word in self.words],
+            "maps": self.maps_file,
+            **({} if self.frame is None else {"frame": self.frame.edges}),
+        }
+
+
+@dataclass
+class ExplainResult:
+    """What one explanation wrote. records: of the first 1,000 photos. model: as a run names it."""
+
+    model: dict[str, Any]
+    method: str = ""
+    choice: Choice = field(default_factory=Choice)
+    images: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    marks: dict[str, int] = field(default_factory=dict)
+    words: int = 0
+    seconds: float = 0.0
+    run: Path | None = None
+    figures: list[Path] = field(default_factory=list)
+
+    def count(self, record: dict[str, Any]) -> None:
+        """One more photo."""
+        self.images += 1
+        self.words += len(record["words"])
+        for word in record["words"]:
+            if word["faithfulness"] is not None:
+                mark = word["faithfulness"]["mark"]
+                self.marks[mark] = self.marks.get(mark, 0) + 1
+        if len(self.records) < KEPT:
+            self.records.append(record)
+
+    def metrics(self) -> dict[str, Any]:
+        """The run's metrics.json."""
+        return {
+            "images": self.images,
+            "words": self.words,
+            "map": _described(self.method, self.choice),
+            "marks": self.marks,
+            "skipped": [{"path": one.path, "reason": one.reason} for one in self.skipped],
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints; photos are null where there are more than a thousand."""
+        run = None if self.run is None else str(self.run)
+        return {
+            "run": run,
+            "images": self.images,
+            "skipped": [{"path": one.path, "reason": one.reason} for one in self.skipped],
+            "model": self.model,
+            "map": _described(self.method, self.choice),
+            "photos": self.records if self.images <= KEPT else None,
+            "words": self.words,
+            "marks": self.marks,
+            "seconds": round(self.seconds, 3),
+            "figures": [str(path) for path in self.figures],
+        }
+
+
+def _recorded(mark: Faithfulness | Followed) -> dict[str, Any]:
+    """The mark in words, and the figures that it comes from."""
+    figures = {name: value for name, value in asdict(mark).items() if name != "word"}
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+    return {"mark": mark.mark, **rounded}
+
+
+def _described(method: str, choice: Choice) -> dict[str, Any]:
+    return {"method": method, "layer": choice.layer, "head": choice.head}
