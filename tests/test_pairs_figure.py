@@ -121,6 +121,13 @@ def test_references_stand_beside_a_picture_that_has_the_row() -> None:
     assert_tidy(pairs_figure(many, many))
 
 
+def test_a_pair_alone_in_its_row_shows_every_other_score() -> None:
+    others = [f"CLIPScore of a long name {n} 0.712" for n in range(5)]
+    figure = pairs_figure(panels(1, others=others), [])
+    assert " ".join(words_of(figure)).count("0.712") == 5
+    assert_tidy(figure)
+
+
 def test_a_missing_photo_says_why() -> None:
     figure = pairs_figure([PairPanel("a dog", "2", missing="truncated JPEG")] * 2, [])
     assert words_of(figure).count("truncated JPEG") == 2

@@ -183,6 +183,9 @@ def test_a_candidate_is_one_caption():
     other = captions_of({id: ["r", "s"] for id in "abcdefg"}, source="r.json", form="CSV")
     with pytest.raises(UserError, match=r"keep one caption of each\.$"):
         match_captions(several, other)
+    single = captions_of(dict.fromkeys("abcdefg", "r"), source="r.json")
+    with pytest.raises(UserError, match=r"just one: are the two files the other way round\?\)\.$"):
+        match_captions(several, single)
 
 
 def test_empty_captions():

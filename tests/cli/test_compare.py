@@ -212,6 +212,20 @@ def test_names_paths_and_captions_are_printed_as_they_are(
     assert "[/b] :cat: [red]" in out
 
 
+def test_blanks_around_captions_are_not_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {}
+    for name, caption in {"a": " a dog\n", "b": "a cat\t", "references": "a cat sits\n\n"}.items():
+        files[name] = tmp_path / f"{name}.json"
+        files[name].write_text(json.dumps({"one": caption, "two": "a red bus"}))
+    assert main(compare(files, "a", "b", "--metrics", "rouge_l")) == 0
+    out = capsys.readouterr().out
+    assert "a cat sits" in out
+    assert "\\n" not in out
+    assert "\\t" not in out
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -89,6 +89,8 @@ def _check_single(candidates: CaptionFile, references: CaptionFile) -> None:
     hint = (
         " (the same form as the references: are the two files the same, or the other way round?)"
         if same and all(len(captions) > 1 for captions in references.captions.values())
+        else " (the references have just one: are the two files the other way round?)"
+        if references is not candidates and all(len(c) == 1 for c in references.captions.values())
         else ""
     )
     raise UserError(

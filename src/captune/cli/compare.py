@@ -165,12 +165,12 @@ def _print_image(item: dict[str, object], out: Console) -> None:
     for side in ("a", "b"):
         captioned = item[side]
         assert isinstance(captioned, dict)
-        words = printable(captioned["caption"]).strip() or "(empty)"
+        words = printable(captioned["caption"].strip()) or "(empty)"
         out.print(Text(f"    {side.upper()} {captioned['score']:7.3f}  {words}"))
     references = item["references"]
     if isinstance(references, list) and references:
         more = f"  (and {len(references) - 1} more)" if len(references) > 1 else ""
-        out.print(Text(f"    reference  {printable(references[0]).strip()}{more}"))
+        out.print(Text(f"    reference  {printable(references[0].strip())}{more}"))
 
 
 def _number(value: object) -> str:

@@ -126,7 +126,7 @@ def _table(ranking: Ranking, title: str, pairs: list[Pair]) -> Any:
         scores = [
             score_text(pair.scores[metric]) if metric in pair.scores else "" for metric in metrics
         ]
-        words = (printable(pair.path or pair.image), _start(printable(pair.caption)))
+        words = (printable(pair.path or pair.image), _start(printable(pair.caption.strip())))
         table.add_row(str(pair.rank), *scores, *(escape(word) for word in words))
     if len(pairs) > _SHOWN:
         table.caption = f"... and {len(pairs) - _SHOWN} more on the page"

@@ -130,8 +130,15 @@ class _Card:
         size = TEXT if width > 2 else SMALL
         self.size = size
         self.caption = fitted(figure, panel.caption or "(empty caption)", self.width, lines, size)
-        others = panel.others if self.width < 3 else [" · ".join(panel.others)]
-        self.others = [fitted(figure, words, self.width, 1, SMALL - 1)[0] for words in others]
+        if self.width < 3:
+            lines_of_others = [(words, 1) for words in panel.others]
+        else:
+            lines_of_others = [(" · ".join(panel.others), 3)]
+        self.others = [
+            line
+            for words, most in lines_of_others
+            for line in fitted(figure, words, self.width, most, SMALL - 1)
+        ]
         room = self.width - measured(figure, TEXT, weight="bold")(panel.score) - 0.08
         self.place = fitted(figure, panel.place, room, 1, SMALL)[0] if panel.place else ""
         self.line = _LINE * size / SMALL
