@@ -78,7 +78,7 @@ def _draw_losses(axes: Any, one: Curves, colour: str, *, ringed: bool) -> None:
     if one.losses:
         epochs, losses = np.array(one.losses).T
         axes.plot(epochs, losses, color=colour, linewidth=0.5, alpha=0.35)
-        axes.plot(epochs, _smoothed(epochs, losses), color=colour, linewidth=1.4)
+        axes.plot(epochs, smoothed(epochs, losses), color=colour, linewidth=1.4)
     _dots(axes, one, "loss", colour, ringed=ringed)
 
 
@@ -98,7 +98,7 @@ def _dots(axes: Any, one: Curves, score: str, colour: str, *, ringed: bool) -> N
             axes.plot(entry["epoch"], entry[score], "o", **ring)
 
 
-def _smoothed(epochs: Any, losses: Any) -> Any:
+def smoothed(epochs: Any, losses: Any) -> Any:
     """The mean of what was logged in the tenth of an epoch up to each point."""
     sums = np.concatenate([[0.0], np.cumsum(losses)])
     first = np.searchsorted(epochs, epochs - _SMOOTH, side="right")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shlex
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 from captune.files import check_writable
 from captune.images import Skipped, UnreadablePhoto, open_photo, printable
 from captune.plots import PairPanel, pairs_figure, save_figure
-from captune.report.pages import write_template
+from captune.report.pages import one_line, write_template
 from captune.report.thumbnails import thumbnail
 from captune.scoring.ranking import (
     Ranking,
@@ -79,7 +78,7 @@ def write_gallery(ranking: Ranking, folder: Path, *, command: Sequence[str] = ()
 def _scored(about: dict[str, Any]) -> str:
     """When, and with which packages."""
     versions = (f"{package} {version}" for package, version in about.get("versions", {}).items())
-    return _text(", ".join([about.get("started", ""), *versions]))
+    return one_line(", ".join([about.get("started", ""), *versions]))
 
 
 def _shown(ranking: Ranking) -> list[tuple[str, list[Pair]]]:
@@ -123,17 +122,17 @@ def page_content(
     """Everything that the template shows."""
     metric = ranking.metrics[ranking.by]
     images = len(ranking.pairs)
-    label = _text(ranking.label(ranking.by))
+    label = one_line(ranking.label(ranking.by))
     ends = [_end(ranking, name, pairs, pictures) for name, pairs in _shown(ranking)]
     many = f"The best and the worst of {images:,} captions by {label}"
     return {
         "heading": many if images > 1 else f"The only caption of the run by {label}",
         "label": label,
-        "name": _text(str(metric.get("name") or ranking.by)),
+        "name": one_line(str(metric.get("name") or ranking.by)),
         "corpus": None if metric.get("corpus") is None else score_text(metric["corpus"]),
         "interval": _interval(metric.get("interval")),
         "images": images,
-        "remarks": [_text(remark) for remark in ranking.remarks()],
+        "remarks": [one_line(remark) for remark in ranking.remarks()],
         "skipped": [{"path": printable(item.path), "reason": item.reason} for item in skipped],
         "histogram": _histogram(ranking),
         "others": _others(ranking),
@@ -141,14 +140,14 @@ def page_content(
         "pictures": ranking.root is not None,
         "table": table,
         "recipe": [
-            (_text(str(key)), _clipped(plain_value(value), 300))
+            (one_line(str(key)), _clipped(plain_value(value), 300))
             for key, value in metric.get("recipe", {}).items()
         ],
         "run": printable(str(ranking.run.folder)),
         "root": printable(str(ranking.root)) if ranking.root is not None else None,
         "scored": _scored(ranking.run.about),
-        "scored_by": _text(shlex.join(ranking.run.about.get("command", []))),
-        "command": _text(shlex.join(command)),
+        "scored_by": one_line(shlex.join(ranking.run.about.get("command", []))),
+        "command": one_line(shlex.join(command)),
     }
 
 
@@ -172,7 +171,7 @@ def _card(ranking: Ranking, end: str, pair: Pair, picture: _Picture | None) -> d
         standing = ranking.standing(pair, metric)
         others.append(
             {
-                "label": _text(ranking.label(metric)),
+                "label": one_line(ranking.label(metric)),
                 "score": score_text(pair.scores[metric]),
                 "place": place_text(standing),
                 "beaten": standing.beaten,
@@ -217,7 +216,7 @@ def _others(ranking: Ranking) -> list[dict[str, Any]]:
         if metric == ranking.by:
             continue
         row: dict[str, Any] = {
-            "label": _text(ranking.label(metric)),
+            "label": one_line(ranking.label(metric)),
             "median": score_text(distribution.median),
             "agreement": _agreement(ranking, metric),
         }
@@ -334,15 +333,4 @@ def _interval(interval: Sequence[float] | None) -> tuple[str, str] | None:
 
 
 def _clipped(text: str, longest: int) -> str:
-    return _text(text if len(text) <= longest else text[: longest - 1].rstrip() + "…")
-
-
-def _text(text: str) -> str:
-    """Text for a page: line breaks are spaces; half characters and controls are escaped."""
-    words = " ".join(text.split())
-    return "".join(
-        sign.encode("unicode_escape").decode()
-        if unicodedata.category(sign) in ("Cc", "Cs")
-        else sign
-        for sign in words
-    )
+    return one_line(text if len(text) <= longest else text[: longest - 1].rstrip() + "…")

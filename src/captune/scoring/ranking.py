@@ -272,7 +272,7 @@ def _photos(
     if not run.root.is_absolute() or not os.path.isdir(run.root):  # noqa: PTH112
         gone = f"the photos are no longer in {printable(str(run.root))}"
         return None, [f"{gone}: --photos DIR says where they are now"], known
-    outside = [image for image, path in known.items() if path and _leaves(path)]
+    outside = [image for image, path in known.items() if path and leaves_root(path)]
     if not outside:
         return run.root, [], known
     note = (
@@ -282,7 +282,7 @@ def _photos(
     return run.root, [note], known | dict.fromkeys(outside)
 
 
-def _leaves(path: str) -> bool:
+def leaves_root(path: str) -> bool:
     """Whether a path may lead out of its root: a run from elsewhere must not show local files."""
     parts = PurePath(path)
     return bool(parts.anchor) or ".." in parts.parts or "\0" in path

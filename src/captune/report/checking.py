@@ -1,0 +1,264 @@
+"""Does a page hold? Every figure of it is derived again from the run folders.
+
+Two questions. Does the page say what the run folders say: it is built again and compared, figure by
+figure, gallery by gallery and word by word. Do the run folders agree with themselves: what
+metrics.json says of all images is computed again from the images in records.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import captune
+from captune.errors import UserError
+from captune.files import printable, quoted, read_text
+from captune.report.given import digests_of
+from captune.report.page import build, drawn
+from captune.report.recounting import recount
+from captune.report.settings import Settings
+from captune.report.thumbnails import Album
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a page says. figures: (where from, exact value, as shown). data: of the galleries.
+
+    words: all else that can be read, in order.
+    """
+
+    about: dict[str, Any]
+    figures: list[tuple[str, str, str]]
+    data: list[Any]
+    words: list[str]
+
+
+@dataclass
+class Checked:
+    """What came of a check. figures: that were derived again. differing: a sentence each."""
+
+    page: Path
+    figures: int
+    runs: int
+    differing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether all came out again."""
+        return not self.differing
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "run": None,
+            "images": 0,
+            "skipped": [],
+            "page": str(self.page),
+            "holds": self.holds,
+            "figures": self.figures,
+            "runs": self.runs,
+            "differing": self.differing,
+            "notes": self.notes,
+        }
+
+
+def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
+    """Derive every figure of a page again. folders: of its runs, where they are elsewhere by now.
+
+    Raises UserError for what is no page of captune report, and for runs that are gone.
+    """
+    said = read_page(page)
+    settings = Settings(**_settings(said.about, page))
+    places = _folders(said.about, page)
+    places = list(folders) or places
+    album = Album(dict(said.about.get("missing") or {}))
+    command = [str(word) for word in said.about.get("command") or ()]
+    names = [str(run.get("name")) for run in said.about["runs"]]
+    report = build(
+        places,
+        settings,
+        command=command,
+        page=str(said.about.get("page", page)),
+        album=album,
+        names=names,
+    )
+    report.album.encode()
+    again = _Reader()
+    again.feed(drawn(report))
+    now = again.found(page)
+    checked = Checked(page, len(now.figures), len(report.given.sources))
+    checked.differing += _figures(said, now)
+    checked.differing += _galleries(said, now)
+    if said.about.get("captune") != captune.__version__:
+        made = printable(str(said.about.get("captune")))
+        checked.notes.append(f"made by captune {made}: words are not compared, figures are")
+    elif not checked.differing:
+        checked.differing += _words(said, now)
+    checked.differing += [sentence for s in report.given.sources for sentence in recount(s)]
+    checked.notes += _changed(said.about, report.given.sources)
+    return checked
+
+
+def read_page(page: Path) -> Read:
+    """A page as a machine reads it. Raises UserError for what captune report did not write."""
+    reader = _Reader()
+    reader.feed(read_text(str(page)))
+    return reader.found(page)
+
+
+def _refusal(page: Path) -> UserError:
+    return UserError(
+        f"{printable(str(page))}: is no page of captune report; make one with captune report"
+        " RUN... --out FILE.html"
+    )
+
+
+def _settings(about: dict[str, Any], page: Path) -> dict[str, Any]:
+    found = about.get("settings")
+    kinds = {"title": str, "limit": int, "top": int}
+    if not isinstance(found, dict) or set(found) != set(kinds):
+        raise _refusal(page)
+    if any(type(found[name]) is not kind for name, kind in kinds.items()):
+        raise _refusal(page)
+    return found
+
+
+def _folders(about: dict[str, Any], page: Path) -> list[str]:
+    """Of the runs that were given; the methods of a tune are found below it."""
+    runs = about.get("runs")
+    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+        raise _refusal(page)
+    return [str(run.get("folder")) for run in runs if not run.get("below")]
+
+
+def _figures(said: Read, now: Read) -> Iterator[str]:
+    for page, run in zip_longest(said.figures, now.figures):
+        if page == run:
+            continue
+        if page is None or run is None or page[0] != run[0]:
+            more = "more" if len(said.figures) > len(now.figures) else "fewer or other"
+            yield f"the page has {more} figures than its runs give, from {(page or run)[0]} on"
+            return
+        if page[1] != run[1]:
+            yield f"{run[0]}: the page has {_short(page[1])}, the run gives {_short(run[1])}"
+        else:
+            yield f"{run[0]}: the page shows {quoted(page[2])}, the run gives {quoted(run[2])}"
+
+
+def _galleries(said: Read, now: Read) -> Iterator[str]:
+    if len(said.data) != len(now.data):
+        yield f"the page has {len(said.data)} tables and galleries, its runs give {len(now.data)}"
+        return
+    for page, run in zip(said.data, now.data, strict=True):
+        yield from _first_difference(page, run, "")
+
+
+def _first_difference(page: Any, run: Any, place: str) -> Iterator[str]:
+    if page == run:
+        return
+    if isinstance(page, dict) and isinstance(run, dict) and page.keys() == run.keys():
+        for key in page:
+            yield from _first_difference(page[key], run[key], f"{place}/{key}")
+    elif isinstance(page, list) and isinstance(run, list) and len(page) == len(run):
+        for i, (a, b) in enumerate(zip(page, run, strict=True)):
+            yield from _first_difference(a, b, f"{place}/{i}")
+    elif isinstance(page, str) and isinstance(run, str) and "\n" in page and "\n" in run:
+        lines = zip_longest(page.splitlines(), run.splitlines(), fillvalue="")
+        yield from _first_difference(*next(pair for pair in lines if pair[0] != pair[1]), place)
+    else:
+        where = place or "a table"
+        yield f"data of the page, {where}: it has {_short(page)}, the runs give {_short(run)}"
+
+
+def _words(said: Read, now: Read) -> Iterator[str]:
+    for page, run in zip_longest(said.words, now.words):
+        if page != run:
+            yield f"the page says {quoted(page or '')}, its runs give {quoted(run or '')}"
+            return
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _changed(about: dict[str, Any], sources: Sequence[Any]) -> Iterator[str]:
+    """Files of the runs that are not the same bytes as then; what they say may be the same."""
+    before = {run.get("number"): run for run in about.get("runs") or () if isinstance(run, dict)}
+    for source in sources:
+        then = before.get(source.number, {}).get("sha256")
+        now = digests_of(source.run)
+        for name in now:
+            if isinstance(then, dict) and then.get(name) != now[name]:
+                yield f"{printable(str(source.run.folder))}: {name} is not the file of then"
+
+
+class _Reader(HTMLParser):
+    """Figures, data and words of a page; pictures and style are passed over."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._figures: list[tuple[str, str, str]] = []
+        self._open: tuple[str, str] | None = None
+        self._shown: list[str] = []
+        self._script = ""
+        self._text: list[str] = []
+        self._data: list[Any] = []
+        self._about: Any = None
+        self._words: list[str] = []
+        self._silent = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        if tag == "data":
+            self._open, self._shown = (told.get("data-from") or "", told.get("value") or ""), []
+        elif tag == "script":
+            kind = told.get("type")
+            name = told.get("id") or told.get("class") or ""
+            self._script = name if kind == "application/json" else "other"
+            self._text = []
+        elif tag == "style":
+            self._silent += 1
+        elif tag == "img" and told.get("alt"):
+            self._words.append(str(told["alt"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "data" and self._open is not None:
+            self._figures.append((*self._open, "".join(self._shown)))
+            self._open = None
+        elif tag == "script":
+            if self._script != "other":
+                self._keep("".join(self._text))
+            self._script = ""
+        elif tag == "style":
+            self._silent -= 1
+
+    def handle_data(self, data: str) -> None:
+        if self._script:
+            self._text.append(data)
+        elif self._open is not None:
+            self._shown.append(data)
+        elif not self._silent and data.strip():
+            self._words.append(" ".join(data.split()))
+
+    def _keep(self, text: str) -> None:
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = None
+        if self._script == "about":
+            self._about = content
+        else:
+            self._data.append(content)
+
+    def found(self, page: Path) -> Read:
+        """What was read. Raises UserError where it is no page of ours."""
+        if not isinstance(self._about, dict):
+            raise _refusal(page)
+        return Read(self._about, self._figures, self._data, self._words)

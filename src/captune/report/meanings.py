@@ -1,0 +1,36 @@
+"""What a score of captions means, in a sentence for a reader who has never met it."""
+
+from __future__ import annotations
+
+from captune.metrics.catalogue import metric_of
+
+_MEANINGS = {
+    "cider": "How far a caption uses the words and phrases that people used for the same photo,"
+    " those that tell photos apart counting most: 0 nothing in common, 10 word for word.",
+    "cider_original": "As CIDEr-D, without its guard against repeated words.",
+    "clipscore": "How well caption and picture fit in the eyes of a model, without any caption by"
+    " people; comparable only between figures of the same model.",
+    "clipscore_hw3": "How well caption and picture fit in the eyes of a model, as the assignment"
+    " computes it.",
+    "ref_clipscore": "CLIPScore and the likeness to people's captions in one number.",
+    "bleu_4": "How many of its runs of four words stand in people's captions of the photo: 0 none,"
+    " 1 all. Hard on short captions.",
+    "bleu_1": "How many of its words stand in people's captions of the photo: 0 none, 1 all.",
+    "rouge_l": "How much of people's captions it says in the same order: 0 nothing, 1 all.",
+    "meteor": "Words in common with people's captions, word forms and synonyms counted: 0 to 1.",
+}
+
+
+def meaning_of(metric: str) -> str:
+    """A sentence, or nothing for a metric that is not ours."""
+    return _MEANINGS.get(metric, "")
+
+
+def title_of(metric: str) -> str:
+    """The metric as papers write it; a third party's by its id."""
+    from captune.errors import UserError
+
+    try:
+        return metric_of(metric).label
+    except UserError:
+        return metric

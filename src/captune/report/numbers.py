@@ -1,0 +1,174 @@
+"""Numbers on a page: what a reader sees, the exact value, and the place in a run it is from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from captune.errors import UserError
+from captune.files import printable
+from captune.report.pages import one_line
+from captune.runs import Run
+
+Show = Callable[[Any], str]
+METRICS, ABOUT, RECORDS = "metrics.json", "run.json", "records.jsonl"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number (or a sentence of a run) as it stands on the page.
+
+    value: with all its digits. text: as a reader sees it. source: `RUN:FILE#/pointer` (RFC 6901),
+    or `RUN:records.jsonl how it was counted`; RUN is the number of the run on the page, from 1.
+    """
+
+    value: Any
+    text: str
+    source: str
+
+    def __html__(self) -> Markup:
+        return Markup('<data class="figure" value="{}" data-from="{}">{}</data>').format(
+            exact(self.value), one_line(self.source), one_line(self.text)
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def exact(value: Any) -> str:
+    """A value with all its digits, as JSON; a text as it is."""
+    return one_line(value) if isinstance(value, str) else json.dumps(value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run as the page quotes it. number: of the run on the page. name: short, each once."""
+
+    number: int
+    name: str
+    run: Run
+
+    def figure(self, show: Show, *keys: str | int, file: str = METRICS) -> Figure:
+        """What stands at a place of metrics.json (or run.json).
+
+        Raises UserError where nothing stands there, or what `show` cannot write.
+        """
+        value = self.at(*keys, file=file)
+        pointer = "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
+        try:
+            text = show(value)
+        except (TypeError, ValueError, OverflowError):
+            raise self.damaged(f"{file}: {pointer} is no number") from None
+        return Figure(value, text, f"{self.number}:{file}#{pointer}")
+
+    def counted(self, show: Show, value: Any, how: str) -> Figure:
+        """A number that was made of the records. how: in words, for a person."""
+        return Figure(value, show(value), f"{self.number}:{RECORDS} {how}")
+
+    def at(self, *keys: str | int, file: str = METRICS) -> Any:
+        """The value there. Raises UserError where nothing stands."""
+        value: Any = self.run.metrics if file == METRICS else self.run.about
+        for key in keys:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                place = "/".join(map(str, keys))
+                raise self.damaged(f"{file} has no {place}") from None
+        return value
+
+    def damaged(self, what: str) -> UserError:
+        """One sentence for a run whose files are not what captune writes."""
+        shown = printable(str(self.run.folder))
+        return UserError(f"{shown}: is damaged ({printable(what)}); make the run again")
+
+
+def words(template: str, *parts: Any) -> Markup:
+    """A sentence with figures and texts in the places of {}; what is no figure is text."""
+    return Markup(template).format(*(_part(part) for part in parts))  # noqa: S704  # ours
+
+
+def joined(parts: Sequence[Any], last: str = "and") -> Markup:
+    """`a`, `a and b`, `a, b and c`."""
+    texts = [escape(_part(part)) for part in parts]
+    if len(texts) < 2:
+        return texts[0] if texts else Markup()
+    return Markup(", ").join(texts[:-1]) + f" {last} " + texts[-1]
+
+
+def _part(part: Any) -> Any:
+    return one_line(part) if isinstance(part, str) and not hasattr(part, "__html__") else part
+
+
+def count(value: int) -> str:
+    """1234 -> "1,234"."""
+    return f"{value:,}"
+
+
+def share(value: float) -> str:
+    """0.7104 -> "71.0 %"."""
+    return f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    """-0.0761 -> "−7.6"."""
+    return signed(100 * value, 1)
+
+
+def score(value: float) -> str:
+    """0.38512 -> "0.385"."""
+    return signless(f"{value:.3f}")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """With its sign, in typography."""
+    text = signless(f"{value:+.{digits}f}")
+    return text if text.strip("+-−0.") else text.lstrip("+−")
+
+
+def signless(text: str) -> str:
+    """With a true minus sign."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float) -> str:
+    """As a reader wants it."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def millions(value: float) -> str:
+    """1078528 -> "1.08 M", 49152 -> "49,152"."""
+    return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value:,}"
+
+
+def duration(seconds: float) -> str:
+    """As short as it is meant."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def plain(value: Any) -> str:
+    """A text as it is; all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def interval_of(source: Source, show: Show, *keys: str | int) -> tuple[Figure, Figure] | None:
+    """Both ends of an interval, None where the run has none."""
+    if source.at(*keys) is None:
+        return None
+    return source.figure(show, *keys, 0), source.figure(show, *keys, 1)
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A recipe as rows of key and text; what is inside another is named by its path."""
+    rows: list[tuple[str, str]] = []
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            rows += flat(item, f"{prefix}{key}.")
+        elif item is not None:
+            rows.append((f"{prefix}{key}", plain(item)))
+    return rows

@@ -1,0 +1,234 @@
+"""One page of any runs: the answer first, then each job, then how to make it again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+import captune
+from captune.files import whole_file
+from captune.report import captions, comparing, prompts, provenance, recognition, tuning
+from captune.report.blocks import Gallery, Section, Tile, Tiles, blocks_of
+from captune.report.given import DAMAGE, Given, digests_of, read_given
+from captune.report.numbers import Source
+from captune.report.pages import embedded, filled, one_line
+from captune.report.settings import Settings
+from captune.report.thumbnails import Album
+from captune.report.writers import read_writers
+
+KINDS = ("classify", "prompts", "tune", "caption", "score", "compare")
+Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+_TILES = 8
+_JOBS = {
+    "classify": "recognition",
+    "prompts": "prompts",
+    "tune": "tuning",
+    "caption": "captions",
+    "score": "captions",
+    "compare": "comparison",
+}
+
+
+@dataclass
+class Report:
+    """What a page shows, before it is drawn.
+
+    answers: a sentence and headline numbers a run. sections: in the order of the page.
+    """
+
+    title: str
+    given: Given
+    answers: list[tuple[Any, Tiles | None]]
+    sections: list[Section]
+    album: Album
+    settings: Settings
+    command: list[str] = field(default_factory=list)
+    page: str = ""
+
+    @property
+    def galleries(self) -> list[Gallery]:
+        """All that are drawn from data."""
+        return [g for part in self.sections for g in blocks_of(part.blocks, Gallery)]
+
+    @property
+    def tiles(self) -> list[Tile]:
+        """The headline numbers: the first of each run, then the others while there is room."""
+        rows = [list(tiles.tiles) for _, tiles in self.answers if tiles is not None]
+        ordered = [row[i] for i in range(4) for row in rows if i < len(row)]
+        kept = ordered[: max(_TILES, len(rows))]
+        shown = [tile for row in rows for tile in row if any(tile is one for one in kept)]
+        # what a score means is said once
+        told = [str(tile.says) for tile in shown]
+        return [
+            replace(tile, says="") if told[i] in told[:i] else tile for i, tile in enumerate(shown)
+        ]
+
+
+def build(
+    folders: Sequence[str | Path],
+    settings: Settings,
+    *,
+    command: Sequence[str] = (),
+    page: str = "report.html",
+    album: Album | None = None,
+    names: Sequence[str] = (),
+) -> Report:
+    """Read the runs and say what a page says of them; no photo is opened yet.
+
+    command: the words that asked for the page, kept in it. album, names: of a page that was made
+    before. Raises UserError for what is no run.
+    """
+    given = read_given(folders, KINDS, names)
+    album = Album() if album is None else album
+    sections: list[Section] = []
+    for source in given.of_kind("classify"):
+        sections.append(_guarded(source, partial(recognition.section, source, album, settings)))
+    for source in given.of_kind("prompts"):
+        sections.append(_guarded(source, partial(prompts.section, source)))
+    for source in given.of_kind("tune"):
+        sections.append(_guarded(source, partial(tuning.section, source, given)))
+    for source in given.of_kind("compare"):
+        sections.append(_guarded(source, partial(comparing.section, source, album, settings)))
+    written = captions.section(read_writers(given), given, album, settings)
+    sections += [written] if written is not None else []
+    sections.append(provenance.section(given, command, page))
+    _tell_apart(sections)
+    answers = [_guarded(source, partial(_answer, source, given)) for source in _headed(given)]
+    title = settings.title or _title(given)
+    return Report(title, given, answers, sections, album, settings, list(command), page)
+
+
+def _guarded(source: Source, make: Callable[[], Any]) -> Any:
+    """A run whose files are not what captune writes is named in one sentence."""
+    try:
+        return make()
+    except DAMAGE as error:
+        raise source.damaged(f"{type(error).__name__}: {error}") from error
+
+
+def _headed(given: Given) -> list[Source]:
+    """The runs that the answer is about, in the order of the page."""
+    return given.of_kind(*KINDS)
+
+
+def _answer(source: Source, given: Given) -> tuple[Any, Tiles | None]:
+    kind = source.run.kind
+    if kind == "classify":
+        return recognition.answer(source)
+    if kind == "prompts":
+        return prompts.answer(source)
+    if kind == "tune":
+        return tuning.answer(source, given)
+    if kind == "caption":
+        return captions.answer_of_captions(source)
+    if kind == "score":
+        return captions.answer_of_scores(source)
+    return comparing.answer(source)
+
+
+def _title(given: Given) -> str:
+    jobs = list(dict.fromkeys(_JOBS[source.run.kind] for source in given.sources))
+    images = max(int(source.run.metrics.get("images") or 0) for source in given.sources)
+    said = ", ".join(jobs[:-1]) + (" and " if len(jobs) > 1 else "") + jobs[-1]
+    return f"{said[0].upper()}{said[1:]} on {images:,} photo{'' if images == 1 else 's'}"
+
+
+def _tell_apart(sections: Sequence[Section]) -> None:
+    """Sections of the same job are told apart by their runs."""
+    titles = [part.title for part in sections]
+    for part in sections:
+        if part.run and titles.count(part.title) > 1:
+            part.title = f"{part.title}: {part.run}"
+
+
+def write_report(
+    folders: Sequence[str | Path],
+    page: Path,
+    settings: Settings,
+    *,
+    command: Sequence[str] = (),
+    bar: Bar = lambda what, total: nullcontext(lambda done: None),
+) -> Report:
+    """Write the page of some runs.
+
+    Raises UserError for what is no run and for a file that cannot be written.
+    """
+    report = build(folders, settings, command=command, page=str(page))
+    pictures = report.album.pictures
+    with bar("photos", len(pictures)) as advance:
+        report.album.encode(advance)
+    html = drawn(report)
+    with whole_file(page) as file:
+        file.write(html)
+    return report
+
+
+def drawn(report: Report) -> str:
+    """The page as HTML."""
+    script = _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    static = _in_html(report)
+    return filled(
+        "report/page.html.jinja",
+        {
+            "title": one_line(report.title),
+            "report": report,
+            "script": Markup(script),  # noqa: S704  # our own file
+            "style": Markup(_asset("report.css")),  # noqa: S704
+            "digest": digest,
+            "version": captune.__version__,
+            "about": embedded(about(report)),
+            "galleries": {g.name: embedded(g.data()) for g in report.galleries},
+            "loose": [p for p in report.album.pictures if p.uri and p.number not in static],
+            "stamp": provenance.stamp(report.given),
+        },
+    )
+
+
+def about(report: Report) -> dict[str, Any]:
+    """What the page says of itself to machines: enough to make it again and check it."""
+    below = {s.number for methods in report.given.methods.values() for s in methods.values()}
+    return {
+        "captune": captune.__version__,
+        "command": report.command,
+        "page": report.page,
+        "settings": asdict(report.settings),
+        "runs": [
+            {
+                "number": source.number,
+                "folder": str(source.run.folder.resolve()),
+                "name": source.name,
+                "kind": source.run.kind,
+                "below": source.number in below,
+                "sha256": digests_of(source.run),
+            }
+            for source in report.given.sources
+        ],
+        "missing": report.album.missing,
+    }
+
+
+def _in_html(report: Report) -> set[int]:
+    """Numbers of the pictures that stand on cards, from which galleries take them too."""
+    from captune.report.blocks import Cards
+
+    return {
+        card.picture.number
+        for part in report.sections
+        for cards in blocks_of(part.blocks, Cards)
+        for card in cards.cards
+        if card.picture is not None
+    }
+
+
+def _asset(name: str) -> str:
+    return (files("captune.report") / "templates" / "report" / name).read_text(encoding="utf-8")
