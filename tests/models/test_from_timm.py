@@ -113,6 +113,17 @@ def test_folders_that_do_not_say_enough_are_refused(make_timm, tmp_path):
         load_model(str(tmp_path / "std"), device="cpu")
 
 
+def test_a_config_of_another_size_is_refused(make_timm):
+    _, folder = make_timm("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=3)
+    config = folder / "config.json"
+    about = json.loads(config.read_text())
+    about["pretrained_cfg"]["input_size"] = [3, 64, 96]
+    about["pretrained_cfg"]["fixed_input_size"] = False
+    config.write_text(json.dumps(about))
+    with pytest.raises(UserError, match="does not take photos of 96 x 64 pixels"):
+        load_model(f"timm:{folder}", device="cpu")
+
+
 def test_a_pickled_folder(make_timm, photos, caplog):
     _, safe = make_timm("test_vit.r160_in1k")
     _, pickled = make_timm("test_vit.r160_in1k", safe=False)

@@ -53,9 +53,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     model.reset_classifier(0)
     model = model.eval().requires_grad_(False)
     settings, transform = _preprocessing(model, spec)
-    with torch.inference_mode():
-        features = model.forward_features(torch.zeros(1, *settings["input_size"]))
-        dimension = int(model.forward_head(features).shape[-1])
+    features, dimension = _yields(model, settings["input_size"], spec)
     weights_id = weights_id_of_file(weights)
     image_id = digest_of(weights_id, "timm", _architecture(model))
     return ImageTextModel(
@@ -75,6 +73,23 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
         text=None,
         scoring=None,
     )
+
+
+@torch.inference_mode()
+def _yields(model: Any, input_size: Sequence[int], spec: ModelSpec) -> tuple[Any, int]:
+    """The last features of one empty photo, and how long its vector is.
+
+    Raises UserError for a config whose photos are of another size than its architecture takes.
+    """
+    try:
+        features = model.forward_features(torch.zeros(1, *input_size))
+        return features, int(model.forward_head(features).shape[-1])
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(
+            f"{spec.text}: its architecture does not take photos of {input_size[2]} x"
+            f" {input_size[1]} pixels, as its config prepares them ({error}); is fixed_input_size"
+            " missing from the config?"
+        ) from None
 
 
 def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
