@@ -188,4 +188,7 @@ def _check_found(
             " or a caption of your own with --caption"
         )
     if without:
-        say(f"{len(without):,} photos are left out: their captions have none of {printable(asked)}")
+        one = len(without) == 1
+        some = "1 photo is" if one else f"{len(without):,} photos are"
+        theirs = "its caption has" if one else "their captions have"
+        say(f"{some} left out: {theirs} none of {printable(asked)}")

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.captioning.caption_job import image_model, write_captioner, write_photos
+
+import captune
+from captune.captioning import generation
+from captune.cli import main
+from captune.explain import job
+from captune.explain.default import DefaultMap, write_default
+from captune.explain.map_files import read_maps
+from captune.explain.methods import Choice
+from captune.runs import read_run
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos", 3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_captioner(tmp_path_factory.mktemp("captioner") / "run"))
+
+
+def words(photos: Path, model: str, *more: str) -> list[str]:
+    return [
+        *("explain", str(photos), "--model", model, "--max-tokens", "8", "--device", "cpu"),
+        *more,
+    ]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main([*command, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found: dict[str, Any] = json.loads(captured.out)
+    return found
+
+
+def test_a_run(
+    photos: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "photo_001.png").write_bytes(b"GIF89a")
+    out = tmp_path / "out"
+    found = printed(capsys, *words(photos, model, "--out", str(out)))
+    assert found["command"] == "explain"
+    assert (found["run"], found["images"]) == (str(out), 2)
+    assert [item["path"] for item in found["skipped"]] == ["photo_001.png"]
+    assert found["map"] == {"method": "attention", "layer": 2, "head": "mean"}
+    assert [item["path"] for item in found["photos"]] == ["photo_000.png", "photo_002.png"]
+    assert sum(found["marks"].values()) == found["words"] > 4
+    run = read_run(out)
+    assert run.kind == "explain"
+    records = list(run.records())
+    assert records == found["photos"]
+    for record in records:
+        assert record["caption"] == " ".join(word["word"] for word in record["words"])
+        assert not record["given"]
+        file = out / record["maps"]
+        with np.load(file, allow_pickle=False) as arrays:
+            assert sorted(arrays) == ["maps", "words"]
+            assert arrays["maps"].dtype == np.float32
+        named, maps = read_maps(run, record)
+        assert named == [word["word"] for word in record["words"]]
+        assert maps.shape == (len(named), 3, 3)
+        for word, one in zip(record["words"], maps, strict=True):
+            assert word["log_probability"] < 0
+            assert word["faithfulness"]["mark"] in found["marks"]
+            assert word["on_photo"] == pytest.approx(float(one.sum()), abs=1e-3)
+            assert 0 < word["on_photo"] <= 1
+    names = sorted(path.name for path in (out / "plots").iterdir())
+    assert names == [f"words-photo_00{n}.{kind}" for n in (0, 2) for kind in ("png", "svg")]
+    assert sorted(Path(path).name for path in found["figures"]) == names
+    with Image.open(out / "plots" / "words-photo_000.png") as figure:
+        assert figure.width > 1000
+    # the same photos again: what the first run wrote does not stay
+    (photos / "photo_000.png").unlink()
+    again = printed(capsys, *words(photos, model, "--out", str(out), "--faithfulness", "none"))
+    assert [path.name for path in (out / "maps").iterdir()] == ["photo_002.npz"]
+    assert again["marks"] == {}
+    assert {word["faithfulness"] for word in again["photos"][0]["words"]} == {None}
+
+
+def test_for_a_person(photos: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(photos, model, "--caption", "a w6 w7", "--words", "W6, a")) == 0
+    captured = capsys.readouterr()
+    assert "photo_000.png: a w6 w7 (given)" in captured.out
+    lines = [line.split()[0] for line in captured.out.splitlines() if line]
+    assert lines.count("w6") == 3
+    assert "w7" not in lines
+    assert "6 maps of 3 photos by attention, layer 2, mean" in captured.out
+    assert "--out RUN writes the maps" in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("method", ["gradient", "relevance", "occlusion", "pixel-occlusion"])
+def test_methods(
+    photos: Path, model: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    more = ("--method", method, "--caption", "a w6", "--special", "--faithfulness", "full")
+    found = printed(capsys, *words(photos, model, *more, "--colours", "jet", "--out", out))
+    assert found["map"] == {"method": method, "layer": None, "head": None}
+    for record in found["photos"]:
+        assert record["given"]
+        assert [word["word"] for word in record["words"]] == ["a", "w6", "<|endoftext|>"]
+        assert all("on_photo" not in word for word in record["words"])
+        assert "random_insertion" in record["words"][0]["faithfulness"]
+
+
+def test_against_another_word(photos: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--caption", "a w6 w7", "--words", "w6", "--against", "w9", "--method", "occlusion")
+    found = printed(capsys, *words(photos, model, *more))
+    assert [w["faithfulness"] for p in found["photos"] for w in p["words"]] == [None] * 3
+
+
+def test_what_was_found_truest_is_the_default(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_captioner(tmp_path / "own")
+    write_default(folder, DefaultMap("gradient-attention", Choice(1)))
+    found = printed(capsys, *words(photos, str(folder), "--faithfulness", "none"))
+    assert found["map"] == {"method": "gradient-attention", "layer": 1, "head": None}
+
+
+def test_a_bridge_without_cross_attention(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(write_captioner(tmp_path / "own", bridge="prefix"))
+    found = printed(capsys, *words(photos, folder, "--faithfulness", "none"))
+    assert found["map"]["method"] == "gradient"
+    assert main(words(photos, folder, "--method", "attention")) == 2
+    assert "has no cross-attention" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--words", "zebra"], "--words zebra: none of 3 captions has such a word"),
+        (["--caption", "a zebra"], '"zebra": the captioner cannot write it'),
+        (["--caption", " "], "the caption is empty"),
+        (["--against", "w9"], "--against: say with --words"),
+        (["--method", "guess"], 'method "guess": is not known'),
+        (["--layer", "12"], "has no map of layer 12"),
+        (["--words", "a", "--caption", "a w6", "--against", "a", "--method", "gradient"], "begin"),
+        (["--labels", "red,blue", "--special"], "--labels: explains a classifier"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    photos: Path, model: str, more: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(photos, model, *more)) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_nothing_is_left_where_nothing_could_be_done(
+    photos: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(words(photos, model, "--words", "zebra", "--out", str(out))) == 2
+    assert not out.exists()
+    for photo in photos.iterdir():
+        photo.write_bytes(b"no photo")
+    assert main(words(photos, model, "--out", str(out))) == 2
+    assert "none of 3 files could be read" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_photos_without_the_word_are_left_out(
+    photos: Path,
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = job.subjects_of
+    captions = ["a w6", "a w7", "w6 b w6"]
+    monkeypatch.setattr(job, "subjects_of", lambda *given, **how: own(*given[:3], captions, **how))
+    assert main(words(photos, model, "--words", "w6")) == 0
+    captured = capsys.readouterr()
+    assert "3 maps of 2 photos" in captured.out
+    assert captured.err == "1 photo is left out: its caption has none of w6\n"
+
+
+def test_in_python(photos: Path, model: str, tmp_path: Path) -> None:
+    found = captune.explain(photos, model=model, caption="a w6", out=str(tmp_path / "out"))
+    assert [one.photo.name for one in found] == [f"photo_00{n}.png" for n in range(3)]
+    assert all(isinstance(one, captune.Explanation) for one in found)
+    assert found[0].caption == "a w6"
+    assert found[0].maps.shape == (2, 3, 3)
+    assert found[0].words[1].mark is not None
+    assert found[0].maps_file == "maps/photo_000.npz"
+    # whatever was imported before
+    from captune import explain
+    from captune.explain.api import explain as function
+
+    assert [one.caption for one in explain([photos], model=model, caption="a w6")] == ["a w6"] * 3
+    assert function is not None
+
+
+def test_a_classifier(
+    colours: object,
+    colour_photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tests.explain.test_classes import cropping_model
+
+    import captune.zeroshot.classifier
+
+    monkeypatch.setattr(
+        captune.zeroshot.classifier, "load_image_text_model", lambda spec, **where: cropping_model()
+    )
+    (colour_photos / "broken.png").write_bytes(b"no photo")
+    out = tmp_path / "out"
+    command = ["explain", str(colour_photos), "--labels", "red,green,blue", "--out", str(out)]
+    found = printed(capsys, *command, "--no-cache")
+    assert found["images"] == 6
+    assert [item["path"] for item in found["skipped"]] == ["broken.png"]
+    assert found["map"] == {"method": "gradient", "layer": None, "head": None}
+    assert [record["words"][0]["word"] for record in found["photos"]] == [
+        *("red", "red", "green", "green", "blue", "blue")
+    ]
+    record = found["photos"][0]
+    assert record["caption"].startswith("red ")
+    assert record["frame"] == pytest.approx((5, 0, 35, 30), abs=1)
+    named, maps = read_maps(read_run(out), record)
+    assert (named, maps.shape) == (["red"], (1, 4, 4))
+    assert len(found["figures"]) == 12
+    assert main([*command, "--words", "purple"]) == 2
+    assert '"purple": is not among the labels' in capsys.readouterr().err
+    assert main([*command, "--layer", "2"]) == 2
+    assert "are of captioners' maps" in capsys.readouterr().err
