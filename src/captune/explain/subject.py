@@ -50,6 +50,7 @@ class Subject:
     grid: [1, tokens, channels] float32, finished, where the captioner is.
     ids: of the caption's tokens, with the end where it came. words: without the end.
     shape: of the grid. is_given: the caption is a person's, not the captioner's.
+    known: [1, w], the words of `Captioner.project`, for those that read a text beside the photo.
     """
 
     photo: Photo
@@ -58,6 +59,7 @@ class Subject:
     words: list[WordSpan]
     shape: GridShape
     is_given: bool = False
+    known: Tensor | None = None
 
     @property
     def caption(self) -> str:
@@ -124,13 +126,19 @@ def subjects_of(
 
 
 def subject_of(
-    captioner: Captioner, photo: Photo, grid: Tensor, ids: Sequence[int], *, is_given: bool = False
+    captioner: Captioner,
+    photo: Photo,
+    grid: Tensor,
+    ids: Sequence[int],
+    *,
+    is_given: bool = False,
+    known: Tensor | None = None,
 ) -> Subject:
     """A subject from a finished grid [1, tokens, channels] and token ids, with the end or not."""
     end = captioner.decoder.end_id
     spoken = [id for id in ids if id != end]
     words = [WordSpan(*found) for found in pieces_of(captioner.decoder, spoken)]
-    return Subject(photo, grid, list(ids), words, captioner.grid, is_given)
+    return Subject(photo, grid, list(ids), words, captioner.grid, is_given, known)
 
 
 def given_ids(decoder: Decoder, caption: str) -> list[int]:

@@ -83,7 +83,8 @@ def logits_at(
     for index, row in enumerate(places):
         targets[index, list(row)] = 0  # only where there is one counts
     ids = ids.expand(len(places), -1)
-    logits, _ = captioner.logits_at_targets(grids, ids, torch.ones_like(ids), targets)
+    known = None if subject.known is None else subject.known.expand(len(grids), -1)
+    logits, _ = captioner.logits_at_targets(grids, ids, torch.ones_like(ids), targets, known)
     return logits.float()
 
 
