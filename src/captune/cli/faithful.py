@@ -1,0 +1,133 @@
+"""`captune faithful`: are the maps true, and which of them deserves belief?"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.terminal import (
+    command_line,
+    console,
+    note,
+    print_json,
+    progress,
+    report_skipped,
+)
+from captune.options import FaithfulOptions
+
+if TYPE_CHECKING:
+    from captune.explain.faithful import Faithful
+    from captune.explain.reports import Report
+    from captune.explain.rows import Row
+
+HELP = "measure whether a captioner's word maps are true, and find the one to believe"
+EXAMPLES = """  captune faithful runs/tuned --photos photos/ --captions train.json --out runs/maps
+  captune faithful lite --photos coco/ --captions train.json --boxes instances_train.json \\
+    --val-captions val.json --val-boxes instances_val.json --out runs/maps
+  captune faithful runs/tuned --photos photos/ --captions train.json --quick --out runs/look --json
+
+The map that it finds becomes the default of captune explain --model RUN."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, FaithfulOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, write the run, draw, print the leaderboard."""
+    options = read_options(FaithfulOptions, arguments)
+    from captune.captioning.loading import captioner_folder
+    from captune.explain.faithful import measure
+    from captune.explain.faithful_recording import check_place, content, write_faithful
+
+    check_place(options, captioner_folder(options.model))
+    found = measure(
+        options,
+        bar=partial(progress, quiet=arguments.json),
+        say=partial(note, quiet=arguments.json),
+    )
+    write_faithful(options, found, command_line(arguments))
+    _draw(options, found)
+    report_skipped(found.skipped, quiet=arguments.json)
+    if arguments.json:
+        print_json(
+            {
+                "command": "faithful",
+                "run": str(options.out),
+                "images": found.images,
+                "model": found.captioner,
+                **content(found),
+                "written": {what: str(path) for what, path in found.written.items()},
+            }
+        )
+    else:
+        _print(found)
+    return 0
+
+
+def _draw(options: FaithfulOptions, found: Faithful) -> None:
+    from captune.plots import save_figure
+    from captune.plots.faithful import curves_figure, leaderboard_figure
+
+    for name, figure in (
+        ("leaderboard", leaderboard_figure(found.reports, str(found.default))),
+        ("curves", curves_figure(found.reports[0], str(found.default), found.hidden)),
+    ):
+        for ending in ("png", "svg"):
+            save_figure(figure, options.out / "plots" / f"{name}.{ending}")
+        found.written[name] = options.out / "plots" / f"{name}.png"
+
+
+def _print(found: Faithful) -> None:
+    from rich.markup import escape
+
+    out = console()
+    for report in found.reports:
+        out.print(_table(report, str(found.default)))
+        for sentence in report.sentences:
+            out.print(escape(sentence), soft_wrap=True)
+        out.print()
+    for sentence in found.sanity.told:
+        out.print(escape(sentence), soft_wrap=True)
+    out.print(f"hidden: {escape(found.hidden)} (95 % intervals in brackets)", soft_wrap=True)
+    for what, path in found.written.items():
+        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)
+
+
+def _table(report: Report, default: str) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"{report.title} ({report.photos} photos)"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("map", "insertion", "deletion", "pointing", "centre", "overlap", "worth"):
+        table.add_column(heading, no_wrap=True)
+    for row in report.rows:
+        mark = "*" if str(row.name) == default else ""
+        table.add_row(escape(f"{row.name}{mark}"), *map(escape, _cells(row)))
+    table.caption = "* the default map: chosen on other photos, where there were others"
+    table.caption_justify = "left"
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    def cell(figure: Any, form: str) -> str:
+        if figure is None:
+            return "-"
+        value, (low, high) = figure.value, figure.interval
+        if form == "%":
+            return f"{100 * value:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+        return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+    centre = row.pointing_centre
+    return [
+        cell(row.figures.get("insertion"), ""),
+        cell(row.figures.get("deletion"), ""),
+        cell(row.figures.get("pointing"), "%"),
+        "-" if centre is None else f"{100 * centre.value:.0f} %",
+        cell(row.figures.get("overlap"), ""),
+        f"{row.worth:+.2f}" if row.random or row.centre else "-",
+    ]

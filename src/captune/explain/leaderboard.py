@@ -1,0 +1,179 @@
+"""Which map of a captioner deserves belief? Methods x layers x heads, in two stages.
+
+Screening: every map of every method, by one mask a word and by what people drew. Then the best of
+them, and the raw attention of the last layer beside, by whole curves; the best by these is the
+default map. Choosing is done on one set of photos, reporting on another.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from captune.captioning.model import Captioner
+from captune.errors import UserError
+from captune.explain.cases import Case
+from captune.explain.faithfulness import Scoring, centre_map, ends_of
+from captune.explain.judging import Judge
+from captune.explain.methods import Choice, map_method, method_names
+from captune.explain.planning import Costs
+from captune.explain.rows import Row
+from captune.explain.tally import CENTRE, MapName, Tally
+
+FOLLOWED = 6  # maps that get whole curves, besides the baseline
+SLOW = ("occlusion", "pixel-occlusion")
+# how places are hidden from the caption of a case
+ScoringOf = Callable[[Case], Scoring]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is compared: maps by method; baseline: the original report's, where there is one."""
+
+    methods: dict[str, list[Choice]]
+    baseline: MapName | None
+
+    @property
+    def maps(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.methods.values()))
+
+
+def contest_of(captioner: Captioner, *, quick: bool = False) -> Contest:
+    """All maps that there are for this captioner; quick: without those that occlude.
+
+    The baseline is the raw attention of the last layer, the mean over its heads.
+    Raises UserError where there is none at all.
+    """
+    methods: dict[str, list[Choice]] = {}
+    for name in method_names():
+        if quick and name in SLOW:
+            continue
+        try:
+            methods[name] = map_method(name).choices(captioner)
+        except UserError:  # the method has none for such a bridge
+            continue
+    if not methods:
+        raise UserError("no method makes a map for this captioner")
+    raw = methods.get("attention")
+    return Contest(methods, MapName("attention", raw[0]) if raw else None)
+
+
+def screen(
+    captioner: Captioner,
+    cases: Sequence[Case],
+    contest: Contest,
+    photos: Mapping[str, int],
+    scoring_of: ScoringOf,
+    *,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Tally:
+    """Every map on as many cases as `photos` gives its method, the first ones."""
+    tally = Tally()
+    for number, case in enumerate(cases):
+        judge = Judge(case, scoring_of(case), tally)
+        if judge.words:
+            judge.screen_controls()
+            for name in contest.methods:
+                if number < photos[name]:
+                    judge.screen(judge.maps_of(captioner, name))
+        advance(1)
+    return tally
+
+
+def follow(
+    captioner: Captioner,
+    cases: Sequence[Case],
+    names: Sequence[MapName],
+    scoring_of: ScoringOf,
+    *,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Tally:
+    """Whole curves of these maps on all cases."""
+    tally = Tally()
+    for case in cases:
+        judge = Judge(case, scoring_of(case), tally)
+        if judge.words:
+            judge.follow_controls()
+            judge.follow(maps_by_name(judge, captioner, names))
+        advance(1)
+    return tally
+
+
+def maps_by_name(
+    judge: Judge, captioner: Captioner, names: Sequence[MapName]
+) -> dict[MapName, Tensor]:
+    """The maps of these names, those of one method at once."""
+    methods: dict[str, list[Choice]] = {}
+    for name in names:
+        methods.setdefault(name.method, []).append(name.choice)
+    found: dict[MapName, Tensor] = {}
+    for method, choices in methods.items():
+        found |= judge.maps_of(captioner, method, choices)
+    return {name: found[name] for name in names}
+
+
+def chosen(rows: Sequence[Row], baseline: MapName | None, count: int = FOLLOWED) -> list[MapName]:
+    """The maps of the first rows, and the baseline where it is none of them."""
+    maps = [row.name for row in rows if row.random or row.centre]
+    first = [name for name in maps if name.method not in ("random", "centre")][:count]
+    return first if baseline is None or baseline in first else [*first, baseline]
+
+
+def shuffled(cases: Sequence[Case], seed: int) -> list[Case]:
+    """In a random order that depends on the seed only: what takes the first few takes a sample."""
+    order = list(cases)
+    random.Random(seed).shuffle(order)  # noqa: S311
+    return order
+
+
+def costs_of(
+    captioner: Captioner,
+    cases: Sequence[Case],
+    contest: Contest,
+    scoring_of: ScoringOf,
+    strict_of: ScoringOf | None = None,
+) -> Costs:
+    """Seconds a photo of everything, by doing it on the first case that has something to judge.
+
+    What is found there is thrown away.
+    """
+    tally = Tally()
+    judge = next(
+        (found for case in cases if (found := Judge(case, scoring_of(case), tally)).seen), None
+    )
+    if judge is None:
+        raise UserError(
+            f"none of the words of {len(cases):,} captions is likelier with its photo than without:"
+            " this captioner does not look, and no map of it can be true"
+        )
+    judge.screen_controls()  # the first pass pays for what is set up
+    methods = {name: _seconds(partial(_screen, judge, captioner, name)) for name in contest.methods}
+    controls = _seconds(judge.screen_controls) + _seconds(lambda: ends_of(judge.scoring))
+    centre = {CENTRE: centre_map(judge.case.subject.shape.rows, judge.case.subject.shape.columns)}
+    maps = {name: one.expand(len(judge.words), -1, -1) for name, one in centre.items()}
+    each = _seconds(partial(judge.follow, maps))
+    # which methods are followed is not known yet: as if half of them were the slowest
+    making = sum(sorted(methods.values())[-2:]) / 2
+    curves = controls + _seconds(judge.follow_controls) + (FOLLOWED + 1) * each + making
+    strict = 0.0
+    if strict_of is not None:
+        hard = Judge(judge.case, strict_of(judge.case), Tally())
+        strict = _seconds(hard.follow_controls) + 2 * _seconds(partial(hard.follow, maps))
+    return Costs(controls, methods, curves, strict)
+
+
+def _screen(judge: Judge, captioner: Captioner, method: str) -> None:
+    judge.screen(judge.maps_of(captioner, method))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,218 @@
+"""What was measured of many words by many maps, and its figures with intervals over photos.
+
+Log-probabilities of words differ by many nats, so a figure is a ratio of sums: what a measure came
+to, over what the photos add to the same words. An insertion of 0.71 says that on average over the
+curve the shown places had brought 71 % of what the whole photos bring. Words to which the photo
+adds less than SEEN are left out: nothing can be true of their maps. Photos are resampled, not
+words: the words of one photo have much in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.explain.faithfulness import SEEN
+from captune.explain.methods import Choice
+from captune.statistics import Interval, Sums, bootstrap_each, paired_bootstrap
+
+Floats = NDArray[np.float64]
+
+INSERTION, DELETION = "insertion", "deletion"
+COMPREHENSIVENESS, SUFFICIENCY = "comprehensiveness", "sufficiency"
+POINTING, OVERLAP, ENTROPY = "pointing", "overlap", "entropy"
+OF_GAIN = (INSERTION, DELETION, COMPREHENSIVENESS, SUFFICIENCY)  # shares of what photos add
+LOWER_IS_BETTER = (DELETION, SUFFICIENCY)
+LEAST_PHOTOS = 5  # fewer say nothing about the spread
+
+
+class MapName(NamedTuple):
+    """Which map: a method and one of its choices; the controls are methods without choices."""
+
+    method: str
+    choice: Choice = Choice()
+
+    def __str__(self) -> str:
+        """`attention, layer 3, head 0`."""
+        bare = self.choice == Choice()
+        return self.method if bare else f"{self.method}, {self.choice}"
+
+
+RANDOM, CENTRE = MapName("random"), MapName("centre")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure over photos with its 95 % interval, and how many photos and words it is of."""
+
+    value: float
+    interval: Interval
+    photos: int
+    words: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one map is better than another of the same words, whichever way is better."""
+
+    value: float
+    interval: Interval
+
+    @property
+    def verdict(self) -> str:
+        """better, worse, or not told apart."""
+        if self.interval.low > 0:
+            return "better"
+        return "worse" if self.interval.high < 0 else "not told apart"
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of one photo. gain: what the photo adds to its log-probability, nats."""
+
+    photo: int
+    word: str
+    part: str
+    category: str | None
+    gain: float
+
+    @property
+    def seen(self) -> bool:
+        """Whether a map of it can be true at all."""
+        return self.gain >= SEEN
+
+
+@dataclass
+class _CurveSum:
+    """What the curves of all words so far stand above the blank photos, in sum; nats."""
+
+    shares: list[float]
+    above: Floats
+    gain: float = 0.0
+
+
+@dataclass
+class Tally:
+    """Words, and what every measure found for each map of each: NaN where it was not taken.
+
+    Measures of OF_GAIN are in nats here: what a curve or a mask stands above the blank photo
+    (insertion, deletion), or below the whole one (comprehensiveness, sufficiency).
+    """
+
+    words: list[Word] = field(default_factory=list)
+    _found: dict[tuple[MapName, str], dict[int, float]] = field(default_factory=dict)
+    _curves: dict[tuple[MapName, str], _CurveSum] = field(default_factory=dict)
+
+    def add_word(self, word: Word) -> int:
+        """One more; its number."""
+        self.words.append(word)
+        return len(self.words) - 1
+
+    def put(self, name: MapName, measure: str, word: int, value: float) -> None:
+        """What a measure found for a map of a word."""
+        self._found.setdefault((name, measure), {})[word] = float(value)
+
+    def names(self, measure: str | None = None) -> list[MapName]:
+        """The maps that were measured, in the order in which they came."""
+        found = (name for name, what in self._found if measure in (None, what))
+        return list(dict.fromkeys(found))
+
+    def measures(self, name: MapName) -> list[str]:
+        """What a map was measured by."""
+        return [measure for known, measure in self._found if known == name]
+
+    def value(self, name: MapName, measure: str, word: int) -> float | None:
+        """What was put there."""
+        return self._found.get((name, measure), {}).get(word)
+
+    def add_curve(
+        self,
+        name: MapName,
+        measure: str,
+        shares: Sequence[float],
+        above: Sequence[float],
+        gain: float,
+    ) -> None:
+        """What the curves of some words stand above the blank photo, in sum, and their gain."""
+        known = self._curves.setdefault(
+            (name, measure), _CurveSum(list(shares), np.zeros(len(shares)))
+        )
+        known.above += np.asarray(above)
+        known.gain += gain
+
+    def curve(self, name: MapName, measure: str) -> tuple[list[float], list[float]] | None:
+        """The mean curve, (shares of the places, shares of what the photos add), from all words."""
+        found = self._curves.get((name, measure))
+        if found is None or found.gain == 0:
+            return None
+        return found.shares, (found.above / found.gain).tolist()
+
+    def figure(
+        self, name: MapName, measure: str, kept: Callable[[Word], bool] = lambda word: True
+    ) -> Figure | None:
+        """A figure of the words that are kept; None of fewer than LEAST_PHOTOS photos."""
+        return self._figure(name, measure, self._chosen([name], measure, kept))
+
+    def figure_beside(self, control: MapName, name: MapName, measure: str) -> Figure | None:
+        """A control's figure of the words that another map was measured on."""
+        everything = self._chosen([name, control], measure, lambda word: True)
+        return self._figure(control, measure, everything)
+
+    def _figure(self, name: MapName, measure: str, chosen: Sequence[int]) -> Figure | None:
+        sums = self._sums(name, measure, chosen)
+        if sums is None:
+            return None
+        (interval,) = bootstrap_each([sums])
+        return Figure(sums.value, interval, sums.images, len(chosen))
+
+    def difference(
+        self,
+        name: MapName,
+        control: MapName,
+        measure: str,
+        kept: Callable[[Word], bool] = lambda word: True,
+    ) -> Difference | None:
+        """By how much a map is better than a control on the words that both were measured on."""
+        chosen = self._chosen([name, control], measure, kept)
+        pair = [self._sums(one, measure, chosen) for one in (control, name)]
+        if pair[0] is None or pair[1] is None:
+            return None
+        (found,) = paired_bootstrap([(pair[0], pair[1])])
+        low, high = found.interval
+        if measure in LOWER_IS_BETTER:
+            return Difference(-found.difference, Interval(-high, -low))
+        return Difference(found.difference, Interval(low, high))
+
+    def _chosen(
+        self, names: Sequence[MapName], measure: str, kept: Callable[[Word], bool]
+    ) -> list[int]:
+        known: list[Mapping[int, float]] = [self._found.get((n, measure), {}) for n in names]
+        return [
+            number
+            for number, word in enumerate(self.words)
+            if all(number in found for found in known)
+            and (word.seen or measure not in OF_GAIN)
+            and kept(word)
+        ]
+
+    def _sums(self, name: MapName, measure: str, chosen: Sequence[int]) -> Sums | None:
+        """Of each photo: what the measure came to, and what it is a share of."""
+        photos = sorted({self.words[number].photo for number in chosen})
+        if len(photos) < LEAST_PHOTOS:
+            return None
+        place = {photo: index for index, photo in enumerate(photos)}
+        rows = np.zeros((len(photos), 2))
+        for number in chosen:
+            word = self.words[number]
+            whole = word.gain if measure in OF_GAIN else 1.0
+            rows[place[word.photo]] += self._found[name, measure][number], whole
+        return Sums(rows, _ratio)
+
+
+def _ratio(sums: Floats, _: int) -> Floats:
+    ratios: Floats = sums[:, 0] / sums[:, 1]
+    return ratios

@@ -1,0 +1,138 @@
+"""How far to believe the maps: the leaderboard with intervals, and the mean curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from captune.plots.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    SMALL,
+    TEXT,
+    WIDTH,
+    fitted,
+    house_style,
+    legend,
+    new_figure,
+    place,
+    write,
+)
+
+if TYPE_CHECKING:  # figures are drawn without loading torch
+    from captune.explain.reports import Report
+    from captune.explain.rows import Row
+
+_PANELS = (("insertion", "insertion, higher is better"), ("deletion", "deletion, lower is better"))
+_PEOPLE = ("pointing", "pointing at boxes, higher is better")
+_LEFT, _ROW, _TOP, _GAP = 2.15, 0.21, 0.95, 0.14  # inches
+_CONTROLS = ("random", "centre")
+
+
+@house_style()
+def leaderboard_figure(reports: Sequence[Report], default: str) -> Figure:
+    """One block a report: a row a map, a panel a measure, dots with 95 % intervals.
+
+    Lines: what random maps and the centre of the photo get. The default map is green.
+    """
+    heights = [len(_maps(report)) * _ROW + 0.85 for report in reports]
+    figure = new_figure(_TOP + sum(heights) + 0.1)
+    title = fitted(figure, "Are the maps true?", WIDTH - 0.3, 1, TEXT + 1, weight="bold")[0]
+    write(figure, 0.15, 0.12, title, TEXT + 1, weight="bold")
+    entries = [("●", GREEN, "the default map"), ("●", BLUE, "other maps")]
+    entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the photo")]
+    legend(figure, 0.15, 0.45, entries)
+    panels = [*_PANELS, *([_PEOPLE] if any(map(_has_people, reports)) else [])]
+    top = _TOP - 0.2
+    for report, height in zip(reports, heights, strict=True):
+        _block(figure, report, default, panels, top)
+        top += height
+    return figure
+
+
+def _block(
+    figure: Figure, report: Report, default: str, panels: Sequence[tuple[str, str]], top: float
+) -> None:
+    rows = _maps(report)
+    heading = fitted(figure, f"{report.title} ({report.photos} photos)", WIDTH - 0.3, 1, TEXT)[0]
+    write(figure, 0.15, top, heading, TEXT, weight="bold")
+    height = len(rows) * _ROW
+    width = (WIDTH - _LEFT - 0.15 - _GAP * (len(panels) - 1)) / len(panels)
+    for number, (measure, said) in enumerate(panels):
+        left = _LEFT + number * (width + _GAP)
+        axes = place(figure, left, top + 0.22, width, height)
+        _panel(axes, report, rows, measure, default)
+        axes.set_xlabel(said, fontsize=SMALL)
+    for number, row in enumerate(rows):
+        name = fitted(figure, str(row.name), _LEFT - 0.3, 1, SMALL)[0]
+        weight = "bold" if str(row.name) == default else "normal"
+        middle = top + 0.22 + (number + 0.5) * _ROW
+        write(figure, 0.15, middle, name, SMALL, va="center", weight=weight)
+
+
+def _panel(axes: Any, report: Report, rows: Sequence[Row], measure: str, default: str) -> None:
+    for control, colour in zip(_CONTROLS, (ORANGE, GREY), strict=True):
+        for row in report.rows:
+            if row.name.method == control and measure in row.figures:
+                axes.axvline(row.figures[measure].value, color=colour, linewidth=1.2)
+    for number, row in enumerate(rows):
+        found = row.figures.get(measure)
+        if found is None:
+            continue
+        colour = GREEN if str(row.name) == default else BLUE
+        axes.plot(list(found.interval), [number, number], color=colour, linewidth=1.3)
+        axes.plot(found.value, number, "o", color=colour, markersize=4.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    if measure == "pointing":
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.tick_params(length=2, color=MUTED)
+
+
+@house_style()
+def curves_figure(report: Report, default: str, hidden: str) -> Figure:
+    """Left deletion, right insertion: how much of what the photos add is left, or there already.
+
+    Means over all words that the photos make likelier; the default map is green, the original
+    report's blue.
+    """
+    side, top, left, between = 2.5, 1.05, 0.62, 0.78
+    figure = new_figure(top + side + 0.62)
+    heading = f"What the words lose and gain: {report.title}"
+    write(figure, 0.15, 0.12, fitted(figure, heading, WIDTH - 0.3, 1, TEXT + 1)[0], TEXT + 1)
+    colours = {default: GREEN, "random": ORANGE, "centre": GREY}
+    entries = [("—", colours.get(name, BLUE), name) for name in report.curves]
+    legend(figure, 0.15, 0.45, entries[:2])
+    legend(figure, 0.15, 0.67, entries[2:])
+    for number, (measure, verb) in enumerate((("deletion", "hidden"), ("insertion", "shown"))):
+        axes = place(figure, left + number * (side + between), top, side, side)
+        for name, found in report.curves.items():
+            if measure in found:
+                shares, heights = found[measure]
+                axes.plot(shares, heights, color=colours.get(name, BLUE), linewidth=1.4)
+        axes.set_xlabel(f"share of the places that are {verb}, the map's first")
+        axes.set_ylabel(f"{measure}: share of what the photos add")
+        axes.axhline(0, color=INK, linewidth=0.5)
+        axes.set_xlim(0, 1)
+        axes.grid(axis="y")
+        axes.tick_params(length=2, color=MUTED)
+    write(figure, WIDTH - 0.15, 0.14, hidden, SMALL, ha="right", color=MUTED)
+    return figure
+
+
+def _maps(report: Report) -> list[Row]:
+    return [row for row in report.rows if row.name.method not in _CONTROLS]
+
+
+def _has_people(report: Report) -> bool:
+    return any("pointing" in row.figures for row in report.rows)

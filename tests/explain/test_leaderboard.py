@@ -1,0 +1,188 @@
+"""The whole contest on models whose truth is known: the measures are tested before they judge."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.explain.planted import SHAPE, bright_subject, planted_captioner
+
+from captune.captioning.model import Captioner
+from captune.errors import UserError
+from captune.explain.boxes import Box
+from captune.explain.cases import Case, case_of
+from captune.explain.judging import Judge
+from captune.explain.leaderboard import (
+    chosen,
+    contest_of,
+    costs_of,
+    follow,
+    screen,
+    shuffled,
+)
+from captune.explain.masking import token_masking
+from captune.explain.methods import Choice
+from captune.explain.reports import report_of
+from captune.explain.rows import rows_of, verdicts_of
+from captune.explain.tally import (
+    CENTRE,
+    DELETION,
+    INSERTION,
+    OVERLAP,
+    POINTING,
+    RANDOM,
+    MapName,
+    Tally,
+)
+
+ATTENTION = MapName("attention", Choice(0, "mean"))
+SIDE = 2
+# never in the middle, where the centre map would be right as well
+CORNERS = [(0, 0), (0, 3), (4, 1), (3, 4), (1, 4), (4, 0), (0, 4), (4, 4)]
+
+
+def cases_of(captioner: Captioner) -> list[Case]:
+    """Photos with a bright square, a box around it, and a word for it."""
+    found = []
+    for number, (row, column) in enumerate(CORNERS):
+        subject = bright_subject(captioner, row, column, words=2, side=SIDE)
+        box = Box(
+            "w20",
+            column / SHAPE.columns,
+            row / SHAPE.rows,
+            (column + SIDE) / SHAPE.columns,
+            (row + SIDE) / SHAPE.rows,
+        )
+        found.append(case_of(number, subject, [box], ["w20"]))
+    return found
+
+
+def hide(captioner: Captioner) -> object:
+    return lambda case: token_masking(captioner, case.subject)
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[Captioner, list[Case]]:
+    captioner = planted_captioner()
+    return captioner, cases_of(captioner)
+
+
+@pytest.fixture(scope="module")
+def followed(planted: tuple[Captioner, list[Case]]) -> Tally:
+    captioner, cases = planted
+    return follow(captioner, cases, [ATTENTION], hide(captioner))
+
+
+def test_a_planted_model_is_near_perfect_by_every_measure(followed: Tally) -> None:
+    found = {m: followed.figure(ATTENTION, m) for m in (INSERTION, DELETION, POINTING, OVERLAP)}
+    values = {measure: figure.value for measure, figure in found.items() if figure}
+    assert values[INSERTION] > 0.9
+    assert values[DELETION] < 0.15
+    assert values[POINTING] == 1
+    assert values[OVERLAP] == pytest.approx(1)
+    assert verdicts_of(followed, ATTENTION)[0].answer == "better"
+
+
+def test_the_controls_beside_it_are_at_chance(followed: Tally) -> None:
+    random = followed.figure(RANDOM, POINTING)
+    assert random is not None
+    assert random.value == pytest.approx(SIDE * SIDE / SHAPE.tokens)
+    centre = followed.figure(CENTRE, POINTING)
+    assert centre is not None
+    assert centre.value < 0.3
+    better = followed.difference(ATTENTION, CENTRE, POINTING)
+    assert better is not None
+    assert better.verdict == "better"
+
+
+def test_a_constant_map_is_no_better_than_random(planted: tuple[Captioner, list[Case]]) -> None:
+    captioner, cases = planted
+    tally, constant = Tally(), MapName("constant")
+    for case in cases:
+        judge = Judge(case, token_masking(captioner, case.subject), tally)
+        judge.follow_controls(seeds=1)
+        judge.follow({constant: torch.full((len(judge.words), 6, 6), 0.3)})
+    for measure in (INSERTION, DELETION, POINTING, OVERLAP):
+        own, random = tally.figure(constant, measure), tally.figure(RANDOM, measure)
+        assert own is not None
+        assert own == random
+
+
+def test_a_map_of_something_else_is_at_chance(planted: tuple[Captioner, list[Case]]) -> None:
+    captioner, cases = planted
+    tally, noise = Tally(), MapName("noise")
+    chance = torch.Generator().manual_seed(0)
+    for case in cases:
+        judge = Judge(case, token_masking(captioner, case.subject), tally)
+        judge.follow_controls(seeds=20)
+        judge.follow({noise: torch.rand(len(judge.words), 6, 6, generator=chance)})
+    for measure in (INSERTION, DELETION):
+        found = tally.difference(noise, RANDOM, measure)
+        assert found is not None
+        assert abs(found.value) < 0.2
+
+
+def test_screening_finds_the_true_map_among_all(planted: tuple[Captioner, list[Case]]) -> None:
+    captioner, cases = planted
+    contest = contest_of(captioner, quick=True)
+    assert contest.baseline == ATTENTION
+    tally = screen(captioner, cases, contest, dict.fromkeys(contest.methods, 8), hide(captioner))
+    rows = rows_of(tally)
+    by_name = {row.name: row for row in rows}
+    assert by_name[ATTENTION].worth > 1
+    assert by_name[ATTENTION].worth == pytest.approx(max(row.worth for row in rows))
+    names = chosen(rows, contest.baseline, count=2)
+    assert ATTENTION in names
+    assert RANDOM not in names
+    assert CENTRE not in names
+
+
+def test_a_method_may_be_screened_on_fewer_photos(planted: tuple[Captioner, list[Case]]) -> None:
+    captioner, cases = planted
+    contest = contest_of(captioner, quick=True)
+    photos = dict.fromkeys(contest.methods, 8) | {"gradient": 5}
+    tally = screen(captioner, cases, contest, photos, hide(captioner))
+    gradient = next(name for name in tally.names() if name.method == "gradient")
+    figure = tally.figure(gradient, POINTING)
+    assert figure is not None
+    assert figure.photos == 5
+
+
+def test_a_blind_captioner_is_named() -> None:
+    captioner = planted_captioner()
+    with torch.no_grad():
+        for layer in captioner.bridge.attending:
+            layer.out.weight.zero_()
+    cases = cases_of(captioner)
+    with pytest.raises(UserError, match="this captioner does not look"):
+        costs_of(captioner, cases, contest_of(captioner, quick=True), hide(captioner))
+    tally = follow(captioner, cases, [ATTENTION], hide(captioner))
+    assert tally.figure(ATTENTION, INSERTION) is None
+    assert all(one.answer == "unknown" for one in verdicts_of(tally, ATTENTION))
+
+
+def test_costs_know_every_method(planted: tuple[Captioner, list[Case]]) -> None:
+    captioner, cases = planted
+    contest = contest_of(captioner, quick=True)
+    costs = costs_of(captioner, cases, contest, hide(captioner), hide(captioner))
+    assert list(costs.methods) == list(contest.methods)
+    assert min(costs.controls, costs.curves, costs.strict, *costs.methods.values()) > 0
+
+
+def test_the_report_says_how_the_default_stands(followed: Tally) -> None:
+    report = report_of(followed, ATTENTION, ATTENTION, "photos held back")
+    assert report.sentences[0].startswith("attention, layer 0, mean: insertion 0.9")
+    assert "pointing 100 % against centre" in report.sentences[0]
+    assert report.sentences[1].startswith("These maps are better than chance for nouns")
+    assert "points better than the centre" in report.sentences[2]
+    assert report.against_baseline == {}
+    assert set(report.curves) == {str(ATTENTION), "random", "centre"}
+    lost = report_of(followed, RANDOM, ATTENTION, "photos held back")
+    assert "deletion worse by" in lost.sentences[-1]
+
+
+def test_shuffling_depends_on_the_seed_only(planted: tuple[Captioner, list[Case]]) -> None:
+    _, cases = planted
+    order = [case.photo for case in shuffled(cases, 3)]
+    assert order == [case.photo for case in shuffled(cases, 3)]
+    assert sorted(order) == list(range(8))
+    assert order != [case.photo for case in shuffled(cases, 4)]
