@@ -129,6 +129,9 @@ class EmbedOptions(PhotoOptions, ModelOptions):
     features: Path = option("FILE.npz or FILE.parquet to write", metavar="FILE")
 
 
+MOST_RESAMPLES = 10_000_000  # each keeps a number a metric in memory
+
+
 @dataclass(kw_only=True)
 class MetricOptions(ModelOptions):
     """Which scores, and what they rest on."""
@@ -168,8 +171,10 @@ class MetricOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be resampled with."""
         super().__post_init__()
-        if self.resamples < 100:
-            raise UserError(f"resamples {self.resamples}: must be 100 or more")
+        if not 100 <= self.resamples <= MOST_RESAMPLES:
+            raise UserError(
+                f"resamples {self.resamples}: must be a number from 100 to {MOST_RESAMPLES:,}"
+            )
         if self.seed < 0:
             raise UserError(f"seed {self.seed}: must be 0 or more")
 

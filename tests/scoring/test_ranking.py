@@ -159,6 +159,14 @@ def test_a_metric_that_the_run_lacks_is_named_with_the_way_to_it(tmp_path: Path)
     assert f"--metrics cider,bleu_4,clipscore --photos DIR --out {run}" in told
 
 
+def test_what_is_no_metric_is_not_told_to_be_scored(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
+    with pytest.raises(UserError, match=r"by beauty, only by cider; rank by one of these$"):
+        rank(run, "beauty")
+    with pytest.raises(UserError, match="--metrics cider,bleu"):
+        rank(run, "bleu")
+
+
 def test_only_score_runs_are_ranked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run of captune classify"):
         rank(write_run(tmp_path / "run", {"a": {"cider": 1.0}}, kind="classify"))

@@ -67,6 +67,11 @@ def metric_id(text: str) -> str:
     return _ALIASES.get(_squeezed(text)) or plugin_id(text)
 
 
+def is_metric(id: str) -> bool:
+    """Whether `--metrics` takes it: ours, a third party's, or `bleu` for all four."""
+    return id in _OWN or id == "bleu" or id in plugins()
+
+
 def metric_of(id: str) -> Metric:
     """The metric called `id`, ours or a third party's. Raises UserError for an unknown one."""
     if id in _OWN:

@@ -21,7 +21,7 @@ import numpy as np
 
 from captune.errors import UserError
 from captune.files import named, printable, whole_file
-from captune.metrics.catalogue import metric_id
+from captune.metrics.catalogue import is_metric, metric_id
 from captune.options import RankOptions
 from captune.runs import Run, read_run
 from captune.scoring.agreement import levels
@@ -248,6 +248,9 @@ def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:
     by = next((metric for metric in metrics if metric_id(metric) == wanted), None)
     if by is not None:
         return by
+    told = f"{run.folder}: has no scores by {asked}, only by {', '.join(metrics)}; rank by one of"
+    if not is_metric(wanted):
+        raise UserError(printable(f"{told} these"))
     options = run.about["options"]
     words = ["captune", "score", str(options.get("candidates") or "CANDIDATES")]
     words += ["--references", str(options.get("references") or "REFS")]
@@ -255,7 +258,6 @@ def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:
     if "clip" in wanted:
         words += ["--photos", str(options.get("photos") or "DIR")]
     words += ["--out", str(run.folder)]
-    told = f"{run.folder}: has no scores by {asked}, only by {', '.join(metrics)}; rank by one of"
     raise UserError(printable(f"{told} these, or score it too: {shlex.join(words)}"))
 
 

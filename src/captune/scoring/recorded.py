@@ -13,10 +13,9 @@ from typing import Any
 from captune.errors import UserError
 from captune.files import parse_json, printable, read_text
 from captune.metrics.catalogue import metric_of
-from captune.options import MetricOptions
+from captune.options import MOST_RESAMPLES, MetricOptions
 
 INPUTS = ("candidates", "references", "photos")
-_MOST_RESAMPLES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +151,8 @@ class _Reader:
             if not _is_of(value, hint) or value not in field.metadata.get("choices", (value,)):
                 raise self.refuse(f"its option {field.name} cannot be {value!r:.50}")
             found[field.name] = value
-        if found.get("resamples", 0) > _MOST_RESAMPLES:
-            raise self.refuse(f"its resamples are more than {_MOST_RESAMPLES:,}")
+        if found.get("resamples", 0) > MOST_RESAMPLES:
+            raise self.refuse(f"its resamples are more than {MOST_RESAMPLES:,}")
         return found
 
 
