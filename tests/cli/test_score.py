@@ -183,9 +183,16 @@ def test_clipscore_of_photos(
     found = _json(capsys, "score", files[0], "--photos", str(colour_photos), "--prefix", "")
     assert list(found["metrics"]) == ["clipscore"]
     assert found["metrics"]["clipscore"]["recipe"]["prefix"] == ""
+    twin = colour_photos / "8_1.jpg"
+    twin.write_bytes((colour_photos / "8_1.png").read_bytes())
+    assert main(["score", files[0], "--photos", str(colour_photos)]) == 2
+    assert '"8_1" could be "8_1.jpg", "8_1.png"' in capsys.readouterr().err
+    twin.unlink()
     (colour_photos / "8_1.png").unlink()
     assert main(["score", files[0], "--photos", str(colour_photos)]) == 2
-    assert "8_1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert 'no photo for image "8_1" of' in said
+    assert "could be" not in said
 
 
 def _tables_of_one_name(

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from captune.captions.caption_file import CaptionFile
 from captune.captions.matching import Matched
-from captune.captions.spelling import number_of
+from captune.captions.spelling import last_parts, number_of
 from captune.images import Photo, PhotoSet
-from captune.images.naming import folders_agree, photos_named
+from captune.images.naming import folders_agree, photos_named, without_ending
 
 
 def match_photos(
@@ -45,6 +45,16 @@ def match_photos(
     )
     matched = {id: photo_of[id] for id in ids if id in photo_of}
     return matched, [id for id in ids if id not in photo_of]
+
+
+def photos_alike(captions: CaptionFile | Matched, id: str, photos: PhotoSet) -> list[str]:
+    """The photos that an image could be by its bare name: `1.jpg` and `1.png` where it is "1"."""
+    name = _bare(captions.file_names.get(id, id))
+    return [photo.name for photo in photos.photos if _bare(photo.name) == name]
+
+
+def _bare(name: str) -> str:
+    return last_parts(without_ending(name), 1)
 
 
 def _agree(name: str, photo: Photo) -> bool:

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captune.captions import CaptionFile, Matched, match_captions, match_photos, read_captions
+from captune.captions import (
+    CaptionFile,
+    Matched,
+    match_captions,
+    match_photos,
+    photos_alike,
+    read_captions,
+)
 from captune.errors import UserError
 from captune.files import named, printable, quoted
 from captune.images import Photo, find_photos
@@ -156,10 +163,13 @@ def _find_photos(scored: Scored, matched: Matched, folder: Path, *, strict: bool
     scored.photos, without = match_photos(matched, found)
     scored.root = found.root
     if without and (strict or not scored.photos):
-        reasons = "; ".join(f"{printable(s.path)}: {s.reason}" for s in found.skipped[:2])
+        reasons = [f"{printable(s.path)}: {s.reason}" for s in found.skipped[:2]]
+        alike = photos_alike(matched, without[0], found)
+        if len(alike) > 1:
+            reasons.insert(0, f"{quoted(without[0])} could be {named(alike)}")
         raise UserError(
             f"{printable(str(folder))}: has no photo for {named(without, 'image')} of"
-            f" {len(scored.candidates):,}" + (f" ({reasons})" if reasons else "")
+            f" {len(scored.candidates):,}" + (f" ({'; '.join(reasons)})" if reasons else "")
         )
     if without:
         scored.notes.append(
