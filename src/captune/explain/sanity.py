@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ def shifted(subject: Subject, encoder: ImageEncoder, pixels: int = 1) -> Subject
     rows, columns = (torch.arange(size).sub(pixels).clamp_min(0) for size in whole.shape[-2:])
     moved = whole[:, rows][:, :, columns]
     grid = encoder.finish_grid(encoder.encode_grid(moved[None])).float().to(subject.grid)
-    return Subject(subject.photo, grid, subject.ids, subject.words, subject.shape, subject.is_given)
+    return replace(subject, grid=grid)
 
 
 def sentences(

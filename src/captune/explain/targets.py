@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captune.captioning.model import IGNORED, Captioner
 from captune.errors import UserError
+from captune.explain.beginning import shared_beginning
 from captune.files import quoted
 
 if TYPE_CHECKING:
@@ -82,10 +83,20 @@ def logits_at(
     targets = torch.full((len(places), length), IGNORED, device=device)
     for index, row in enumerate(places):
         targets[index, list(row)] = 0  # only where there is one counts
-    ids = ids.expand(len(places), -1)
     known = None if subject.known is None else subject.known.expand(len(grids), -1)
-    logits, _ = captioner.logits_at_targets(grids, ids, torch.ones_like(ids), targets, known)
-    return logits.float()
+
+    def logits(images: int, rows: int) -> Tensor:
+        own = ids.expand(rows, -1)
+        words = None if known is None else known[:images]
+        found, _ = captioner.logits_at_targets(
+            grids[:images], own, torch.ones_like(own), targets[:rows], words
+        )
+        return found.float()
+
+    if len(places) == 1:
+        return logits(1, 1)
+    with shared_beginning(captioner, lambda: logits(1, 1)):
+        return logits(len(grids), len(places))
 
 
 def score_of_logits(logits: Tensor, target: Target) -> Tensor:
