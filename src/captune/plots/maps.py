@@ -33,7 +33,9 @@ from captune.plots.canvas import (
 _MARGIN, _GAP, _LINE, _WORD, _MARK, _BAR = 0.15, 0.12, 0.155, 0.19, 0.2, 0.42  # inches
 _COLUMNS = 5
 _TALLEST = 1.5  # times the width of a panel; what is taller is shown smaller
-_HEAT = 0.6  # share of the colour over the photo, which is grey below it
+# share of the colour over the photo, which is grey below it, where a map is lowest and highest:
+# black over all of a photo would hide what is on it
+_COOL, _HOT = 0.25, 0.65
 COLOURS = ("magma", "viridis", "jet")
 
 # what a mark means, as its sign and colour: filled where the map is better than chance
@@ -132,7 +134,7 @@ def _heated(grey: Any, over: NDArray[np.float32], table: Any) -> Any:
     columns = (np.arange(width) * over.shape[1] // width)[None, :]
     values = scaled[rows, columns]
     colours = table(np.nan_to_num(values))[..., :3]
-    share = np.where(np.isnan(values), 0.0, _HEAT)[..., None]
+    share = np.nan_to_num(_COOL + (_HOT - _COOL) * values)[..., None]
     return ((1 - share) * grey + share * colours).clip(0, 1)
 
 
