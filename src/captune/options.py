@@ -524,6 +524,11 @@ class FaithfulOptions(CaptionerOptions):
     val_boxes: Path | None = option(
         "what people drew there, as --boxes", None, metavar="INSTANCES.json"
     )
+    hide: str = option(
+        "what hidden patch tokens become: zeros, or the mean token of the photos chosen on",
+        "zeros",
+        choices=("zeros", "mean"),
+    )
     minutes: float = option(
         "time that there is; what is slow is measured on fewer photos", 30.0, metavar="N"
     )

@@ -189,7 +189,9 @@ class _Job:
         """All stages."""
         asked = self._asked(train, boxes)
         cases = shuffled(self._cases(asked, boxes), self.options.seed)
-        fill = mean_token([case.subject.grid for case in cases], self.captioner.grid)
+        fill = None
+        if self.options.hide == "mean":
+            fill = mean_token([case.subject.grid for case in cases], self.captioner.grid)
         self.tokens_of = partial(_hide_tokens, self.captioner, fill)
         pixels_of = partial(_hide_pixels, self.captioner, self.encoder)
         contest = contest_of(self.captioner, quick=self.options.quick)
@@ -349,7 +351,7 @@ class _Job:
         return Sanity(stages, entropy, shift, list(sentences(stages, entropy, shift)))
 
 
-def _hide_tokens(captioner: Captioner, fill: Tensor, case: Case) -> Any:
+def _hide_tokens(captioner: Captioner, fill: Tensor | None, case: Case) -> Any:
     return token_masking(captioner, case.subject, fill)
 
 

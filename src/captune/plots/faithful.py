@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune.explain.reports import Report
     from captune.explain.rows import Row
 
-_PANELS = (("insertion", "insertion, higher is better"), ("deletion", "deletion, lower is better"))
-_PEOPLE = ("pointing", "pointing at boxes, higher is better")
-_LEFT, _ROW, _TOP, _GAP = 2.15, 0.21, 0.95, 0.14  # inches
+_PANELS = (("insertion", "insertion (more is better)"), ("deletion", "deletion (less is better)"))
+_PEOPLE = ("pointing", "pointing (more is better)")
+_LEFT, _ROW, _TOP, _GAP = 2.15, 0.21, 0.95, 0.26  # inches
 _CONTROLS = ("random", "centre")
 
 
@@ -43,22 +43,37 @@ def leaderboard_figure(reports: Sequence[Report], default: str) -> Figure:
     Lines: what random maps and the centre of the photo get. The default map is green.
     """
     heights = [len(_maps(report)) * _ROW + 0.85 for report in reports]
-    figure = new_figure(_TOP + sum(heights) + 0.1)
+    figure = new_figure(_TOP + sum(heights) - 0.2)
     title = fitted(figure, "Are the maps true?", WIDTH - 0.3, 1, TEXT + 1, weight="bold")[0]
     write(figure, 0.15, 0.12, title, TEXT + 1, weight="bold")
     entries = [("●", GREEN, "the default map"), ("●", BLUE, "other maps")]
     entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the photo")]
     legend(figure, 0.15, 0.45, entries)
     panels = [*_PANELS, *([_PEOPLE] if any(map(_has_people, reports)) else [])]
+    limits = {measure: _limits(reports, measure) for measure, _ in panels}
     top = _TOP - 0.2
     for report, height in zip(reports, heights, strict=True):
-        _block(figure, report, default, panels, top)
+        _block(figure, report, default, panels, limits, top)
         top += height
     return figure
 
 
+def _limits(reports: Sequence[Report], measure: str) -> tuple[float, float]:
+    """One scale for all blocks, so that they can be compared."""
+    found = [row.figures[measure] for one in reports for row in one.rows if measure in row.figures]
+    low = min((figure.interval.low for figure in found), default=0.0)
+    high = max((figure.interval.high for figure in found), default=1.0)
+    room = 0.04 * (high - low) or 0.1
+    return low - room, high + room
+
+
 def _block(
-    figure: Figure, report: Report, default: str, panels: Sequence[tuple[str, str]], top: float
+    figure: Figure,
+    report: Report,
+    default: str,
+    panels: Sequence[tuple[str, str]],
+    limits: Mapping[str, tuple[float, float]],
+    top: float,
 ) -> None:
     rows = _maps(report)
     heading = fitted(figure, f"{report.title} ({report.photos} photos)", WIDTH - 0.3, 1, TEXT)[0]
@@ -69,6 +84,7 @@ def _block(
         left = _LEFT + number * (width + _GAP)
         axes = place(figure, left, top + 0.22, width, height)
         _panel(axes, report, rows, measure, default)
+        axes.set_xlim(*limits[measure])
         axes.set_xlabel(said, fontsize=SMALL)
     for number, row in enumerate(rows):
         name = fitted(figure, str(row.name), _LEFT - 0.3, 1, SMALL)[0]
@@ -109,7 +125,8 @@ def curves_figure(report: Report, default: str, hidden: str) -> Figure:
     side, top, left, between = 2.5, 1.05, 0.62, 0.78
     figure = new_figure(top + side + 0.62)
     heading = f"What the words lose and gain: {report.title}"
-    write(figure, 0.15, 0.12, fitted(figure, heading, WIDTH - 0.3, 1, TEXT + 1)[0], TEXT + 1)
+    title = fitted(figure, heading, WIDTH - 2.1, 1, TEXT + 1, weight="bold")[0]
+    write(figure, 0.15, 0.12, title, TEXT + 1, weight="bold")
     colours = {default: GREEN, "random": ORANGE, "centre": GREY}
     entries = [("—", colours.get(name, BLUE), name) for name in report.curves]
     legend(figure, 0.15, 0.45, entries[:2])
