@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import browser
+
 SHARED = Path(os.environ.get("CAPTUNE_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -33,7 +35,8 @@ def _has_decoder() -> bool:
 
 _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
     "java": (lambda: shutil.which("java") is not None, "Java is not installed"),
-    "chromium": (lambda: shutil.which("chromium") is not None, "Chromium is not installed"),
+    "chromium": (browser.is_present, "Chromium, its driver or selenium is not installed"),
+    "axe": (lambda: browser.AXE.is_file(), "axe-core is not there (make test fetches it with npm)"),
     "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real photos is not here"),
     "gpu": (_has_gpu, "no GPU"),
     "lite": (_has_lite, "the embedded weights are not fetched (captune models fetch lite)"),

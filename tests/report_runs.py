@@ -265,6 +265,7 @@ def compare_run(folder: Path, root: Path, first: dict[str, str], second: dict[st
                     "p_holm": 0.2,
                     "effect_size": 0.1,
                     "images": {"b_better": 3, "a_better": 3, "equal": 0},
+                    "detectable_difference": 0.3,
                     "finding": "unseen",
                 }
             },
@@ -308,3 +309,82 @@ def _writer(
         command=["captune", kind, HOSTILE_NAME],
         keeps=keeps,
     )
+
+
+def explain_run(
+    folder: Path, root: Path, captions: dict[str, str], *, size: int = 3, framed: bool = False
+) -> Path:
+    """A map a word: the nth word looks at the nth place of the grid."""
+    import numpy as np
+
+    marks = ["better than chance", "no better than chance", "not from the photo"]
+    counted: dict[str, int] = {}
+    total = 0
+    with _writer(folder, "explain", root) as run:
+        for i, (name, caption) in enumerate(captions.items()):
+            said = caption.split()
+            maps = np.zeros((len(said), size, size), dtype=np.float32)
+            for n in range(len(said)):
+                maps[n].flat[n % size**2] = 1
+            path = run.file_path(f"maps/{i}.npz")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                np.savez(file, allow_pickle=False, maps=maps, words=np.array(said))
+            words = [
+                {
+                    "word": word,
+                    "log_probability": -1.0,
+                    "faithfulness": {"mark": marks[n % 3], "gain": 1.25},
+                }
+                for n, word in enumerate(said)
+            ]
+            for word in words:
+                mark = word["faithfulness"]["mark"]  # type: ignore[index]
+                counted[mark] = counted.get(mark, 0) + 1
+            total += len(said)
+            record = {"path": name, "caption": caption, "given": False, "words": words}
+            record["maps"] = f"maps/{i}.npz"
+            run.record(record | ({"frame": [12.0, 0.0, 36.0, 32.0]} if framed else {}))
+        run.metrics = {
+            "images": len(captions),
+            "words": total,
+            "map": {"method": "attention", "layer": 2, "head": "mean"},
+            "marks": counted,
+            "skipped": [],
+        }
+    return folder
+
+
+def faithful_run(folder: Path, root: Path) -> Path:
+    """A leaderboard of one map and a control."""
+
+    def row(method: str, height: float) -> dict[str, Any]:
+        return {
+            "method": method,
+            "layer": None,
+            "head": None,
+            "insertion": height,
+            "insertion_interval": [height - 0.1, height + 0.1],
+            "pointing": None,
+            "pointing_interval": None,
+            "photos": 8,
+            "words": 40,
+        }
+
+    report = {
+        "title": "reference captions",
+        "rows": [row("chefer", 0.7), row("random", 0.5)],
+        "verdicts": [{"part": "nouns", "words": 40, "answer": "better"}],
+        "sentences": [f"chefer: insertion 0.70 {HOSTILE}", "These maps are better for nouns."],
+    }
+    with _writer(folder, "faithful", root) as run:
+        run.record({"path": "a.jpg"})
+        run.metrics = {
+            "images": 1,
+            "default": {"method": "chefer", "layer": None, "head": None, "sentence": "x"},
+            "sentences": report["sentences"],
+            "reports": [report],
+            "sanity": {"sentences": ["the maps change with the weights"]},
+            "skipped": [],
+        }
+    return folder

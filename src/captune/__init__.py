@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from captune.explain.explanation import Explanation
     from captune.images import Photo, Skipped, find_photos, open_photo
     from captune.models.load import load_model
+    from captune.report.notebook import as_html
+    from captune.runs import Run, read_run
     from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
 
 _HOMES = {
@@ -25,14 +27,17 @@ _HOMES = {
     "Explanation": "captune.explain.explanation",
     "Photo": "captune.images",
     "Prediction": "captune.zeroshot.classifier",
+    "Run": "captune.runs",
     "Skipped": "captune.images",
     "UserError": "captune.errors",
     "ZeroShotClassifier": "captune.zeroshot.classifier",
+    "as_html": "captune.report.notebook",
     "caption": "captune.captioning.api",
     "explain": "captune.explain.api",
     "find_photos": "captune.images",
     "load_model": "captune.models.load",
     "open_photo": "captune.images",
+    "read_run": "captune.runs",
     "tune": "captune.captioning.api",
 }
 
@@ -42,15 +47,18 @@ __all__ = [
     "Explanation",
     "Photo",
     "Prediction",
+    "Run",
     "Skipped",
     "UserError",
     "ZeroShotClassifier",
     "__version__",
+    "as_html",
     "caption",
     "explain",
     "find_photos",
     "load_model",
     "open_photo",
+    "read_run",
     "tune",
 ]
 

@@ -37,6 +37,7 @@ from captune.files import (
     remove_partial_files,
     whole_file,
 )
+from captune.notebook import InNotebooks
 
 SCHEMA = 1
 _FILES = ("run.json", "metrics.json", "records.jsonl")
@@ -176,7 +177,7 @@ class RunWriter:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(InNotebooks):
     """A run folder that was read: `about` is run.json."""
 
     folder: Path

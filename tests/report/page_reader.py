@@ -38,6 +38,8 @@ class Outline(HTMLParser):
             self.scripts.append((self._script, ""))
 
     def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th", "li", "p"):
+            self.texts.append(" ")
         if tag not in _EMPTY:
             assert self.open.pop() == tag
 

@@ -31,6 +31,7 @@ from captune.errors import UserError
 from captune.images import Photo, PhotoSet, Skipped, find_photos
 from captune.models.devices import resolve_device
 from captune.models.image_text import describe_model
+from captune.notebook import InNotebooks
 from captune.options import CaptionOptions
 from captune.runs import RunWriter, check_run_folder
 
@@ -40,7 +41,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class CaptionResult:
+class CaptionResult(InNotebooks):
     """What one captioning wrote.
 
     captions: path and caption of the first 1,000 photos. ended: how many captions came to an end

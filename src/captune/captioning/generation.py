@@ -27,6 +27,7 @@ from captune.images import Photo, Skipped, find_photos
 from captune.models.decoders import Decoder
 from captune.models.image_text import ImageTextModel
 from captune.models.load import load_model
+from captune.notebook import InNotebooks
 
 logger = logging.getLogger("captune")
 
@@ -43,7 +44,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Caption:
+class Caption(InNotebooks):
     """What was written for one photo.
 
     caption: the words with one space between them.

@@ -52,12 +52,13 @@ from captune.features import FeatureCache
 from captune.files import whole_file
 from captune.images import Skipped
 from captune.metrics.scores import Scores
+from captune.notebook import InNotebooks
 from captune.options import TuneOptions
 from captune.runs import RunWriter
 
 
 @dataclass
-class TuneResult:
+class TuneResult(InNotebooks):
     """What a tune found. methods: in the order asked. best: one of them, by --select."""
 
     methods: list[Tuned]

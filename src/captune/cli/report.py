@@ -12,6 +12,7 @@ from captune.cli.terminal import (
     command_line,
     console,
     counted,
+    note,
     print_json,
     progress,
     report_skipped,
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if options.figures is not None:
         from captune.report.exporting import export
 
-        export(report, options.figures)
+        export(report, options.figures, say=partial(note, quiet=arguments.json))
         written["figures"] = options.figures
     report_skipped(_missing(report), quiet=arguments.json)
     if arguments.json:

@@ -14,6 +14,7 @@ from captune.explain.geometry import Frame
 from captune.explain.marks import Followed
 from captune.explain.methods import Choice
 from captune.images import Photo, Skipped
+from captune.notebook import InNotebooks
 
 KEPT = 1000  # photos whose explanation the result holds itself; more are in the files alone
 
@@ -47,7 +48,7 @@ class ExplainedWord:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(InNotebooks):
     """What a captioner saw of one photo, for words of one caption; or a classifier, of classes.
 
     method, choice: how the maps were made. is_given: the caption is the user's. frame: what of the
@@ -82,7 +83,7 @@ class Explanation:
 
 
 @dataclass
-class ExplainResult:
+class ExplainResult(InNotebooks):
     """What one explanation wrote. records: of the first 1,000 photos. model: as a run names it."""
 
     model: dict[str, Any]

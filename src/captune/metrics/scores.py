@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captune.notebook import InNotebooks
+
 Candidates = Mapping[str, str]  # image id -> the caption to score
 References = Mapping[str, Sequence[str]]  # image id -> the captions it is scored against
 OfSums = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(InNotebooks):
     """One metric over a set of images.
 
     metric: its id, such as "cider".

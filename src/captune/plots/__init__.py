@@ -3,6 +3,7 @@
 from captune.plots.calibration import reliability_figure
 from captune.plots.canvas import save_figure
 from captune.plots.compare import difference_figure, image_difference_figure
+from captune.plots.confusion import confusion_figure
 from captune.plots.pairs import PairPanel, pairs_figure
 from captune.plots.prompts import (
     agreement_figure,
@@ -17,6 +18,7 @@ __all__ = [
     "Top5",
     "agreement_figure",
     "class_change_figure",
+    "confusion_figure",
     "difference_figure",
     "image_difference_figure",
     "negation_figure",

@@ -218,6 +218,7 @@ class Gallery:
     filters: Sequence[tuple[str, Sequence[int]]] = ()
     tags: Sequence[str] = ()
     note: Text = ""
+    large: bool = False  # fewer and larger photos
 
     def data(self) -> dict[str, Any]:
         """What the page holds of it."""

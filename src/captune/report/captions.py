@@ -12,7 +12,6 @@ from captune.report.blocks import (
     Column,
     Estimate,
     Fold,
-    Gallery,
     Heading,
     Line,
     Paragraph,
@@ -22,27 +21,18 @@ from captune.report.blocks import (
     Tile,
     Tiles,
 )
+from captune.report.caption_gallery import gallery
 from captune.report.given import Given
-from captune.report.meanings import meaning_of, title_of
+from captune.report.meanings import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
 from captune.report.numbers import Figure, Source, count, interval_of, score, signed, words
 from captune.report.pages import one_line
 from captune.report.settings import Settings
 from captune.report.thumbnails import Album
-from captune.report.writers import LOG_PROBABILITY, Caption, Captions, Writer
+from captune.report.writers import Caption, Captions, Writer, clipped
 from captune.scoring.ranking import Ranking
 from captune.scoring.score_runs import Pair, read_metrics
 
-_LEADING = ("cider", "clipscore", "ref_clipscore", "meteor", "bleu_4", "rouge_l")
 _REFERENCES = 5
-_LONGEST = 400
-_SORTED = 4  # scores of a writer that a gallery can be sorted by
-
-
-def leading(metrics: Sequence[str]) -> list[str]:
-    """The scores that a page quotes: the usual ones first, of the four BLEUs the last."""
-    known = [id for id in _LEADING if id in metrics]
-    others = [id for id in metrics if id not in known and not id.startswith("bleu_")]
-    return [*known, *(id for id in others if id != LOG_PROBABILITY)]
 
 
 def answer_of_captions(source: Source) -> tuple[Any, Tiles | None]:
@@ -101,7 +91,7 @@ def section(
         part.blocks += _agreement(scored)
     part.blocks += _all_ends(captions, given, album, settings)
     part.blocks += _differences(captions, given, album, settings)
-    part.blocks.append(_gallery(captions, album, settings))
+    part.blocks.append(gallery(captions, album, settings))
     return part
 
 
@@ -171,8 +161,8 @@ def _ends(writer: Writer, captions: Captions, album: Album, settings: Settings) 
         by = [LOG_PROBABILITY]
     blocks: list[Any] = []
     for i, metric in enumerate(by):
-        ranking = _ranking(writer, captions, metric, settings)
-        label = _label(metric)
+        ranking = ranking_of(writer, captions, metric, settings)
+        label = label_of(metric)
         cards: list[Any] = []
         ends = [("best", ranking.best, "good")]
         if len(ranking.pairs) > 1:
@@ -186,13 +176,15 @@ def _ends(writer: Writer, captions: Captions, album: Album, settings: Settings) 
     return blocks
 
 
-def _label(metric: str) -> str:
-    return "log-probability a token" if metric == LOG_PROBABILITY else title_of(metric)
+def ranking_of(
+    writer: Writer, captions: Captions, by: str, settings: Settings, *, photos: bool = False
+) -> Ranking:
+    """The writer's captions in the order of a score, as `captune rank` has it.
 
-
-def _ranking(writer: Writer, captions: Captions, by: str, settings: Settings) -> Ranking:
-    """The writer's captions in the order of a score, as `captune rank` has it."""
+    photos: whether it has to know where they are.
+    """
     pairs = []
+    root = next((image.root for image in captions.images.values() if image.path), None)
     for key, caption in writer.captions.items():
         if by not in caption.scores:
             continue
@@ -204,8 +196,8 @@ def _ranking(writer: Writer, captions: Captions, by: str, settings: Settings) ->
         Pair(rank, one.image, one.path, one.caption, one.references, one.scores)
         for rank, one in enumerate(pairs, 1)
     ]
-    metrics: dict[str, dict[str, Any]] = {id: {"name": _label(id)} for id in writer.metrics}
-    return Ranking(writer.source.run, by, metrics, ranked, settings.top, None)
+    metrics: dict[str, dict[str, Any]] = {id: {"name": label_of(id)} for id in writer.metrics}
+    return Ranking(writer.source.run, by, metrics, ranked, settings.top, root if photos else None)
 
 
 def _pair_card(
@@ -219,8 +211,8 @@ def _pair_card(
         picture=album.picture(image.root, image.path),
         above=_quoted(caption, ranking.by),
         below=words("{} of {}", f"{pair.rank:,}", f"{len(ranking.pairs):,}"),
-        lines=[Line("", _clipped(pair.caption), scores)],
-        references=[_clipped(text) for text in pair.references[:_REFERENCES]],
+        lines=[Line("", clipped(pair.caption), scores)],
+        references=[clipped(text) for text in pair.references[:_REFERENCES]],
         tone=tone,
     )
 
@@ -228,11 +220,6 @@ def _pair_card(
 def _quoted(caption: Caption, id: str) -> Figure:
     value, source, line = caption.scores[id]
     return source.counted(score, value, f"line {line}: {id}")
-
-
-def _clipped(text: str) -> str:
-    short = text if len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"
-    return one_line(short) or "(empty caption)"
 
 
 def _differences(captions: Captions, given: Given, album: Album, settings: Settings) -> list[Any]:
@@ -301,7 +288,7 @@ def two_cards(
     """A photo with both captions; above, by how much the second is ahead."""
     image = captions.images[key]
     lines = [
-        Line(writer.tag, _clipped(one.text), [(title_of(by), _quoted(one, by))])
+        Line(writer.tag, clipped(one.text), [(title_of(by), _quoted(one, by))])
         for writer in writers
         if (one := writer.captions[key])
     ]
@@ -311,88 +298,5 @@ def two_cards(
         above=writers[0].source.counted(signed, gap, f"{by} of {key}, second less first"),
         below=words("{} − {}", writers[1].tag, writers[0].tag),
         lines=lines,
-        references=[_clipped(text) for text in image.references[:_REFERENCES]],
+        references=[clipped(text) for text in image.references[:_REFERENCES]],
     )
-
-
-def _gallery(captions: Captions, album: Album, settings: Settings) -> Gallery:
-    """All captions of all writers, a card a photo."""
-    keys = list(captions.images)[: settings.limit]
-    writers = captions.writers
-    items = []
-    for key in keys:
-        image = captions.images[key]
-        picture = album.picture(image.root, image.path)
-        lines = []
-        for tag, writer in enumerate(writers):
-            one = writer.captions.get(key)
-            if one is not None:
-                shown = {_label(id): one.scores[id][0] for id in _shown(one)}
-                lines.append([tag, _clipped(one.text), shown])
-        items.append(
-            {
-                "photo": None if picture is None else picture.number,
-                "name": image.name,
-                "lines": lines,
-                "references": [_clipped(text) for text in image.references[:_REFERENCES]],
-            }
-        )
-    hidden = len(captions.images) - len(keys)
-    note = words("The first {} of {} photos; the run folders have all of them.",
-                 f"{len(keys):,}", f"{len(captions.images):,}") if hidden else ""  # fmt: skip
-    return Gallery(
-        "captions", "All captions", "photo", items, _sorts(keys, writers),
-        _filters(keys, writers), [writer.tag for writer in writers], note,
-    )  # fmt: skip
-
-
-def _shown(caption: Caption) -> list[str]:
-    """The scores on a gallery's card; the captioner's own only where there is no other."""
-    return leading(list(caption.scores))[:_SORTED] or list(caption.scores)[:1]
-
-
-def _sorts(keys: Sequence[str], writers: Sequence[Writer]) -> list[tuple[str, list[Any], bool]]:
-    sorts: list[tuple[str, list[Any], bool]] = [("order of the run", list(range(len(keys))), False)]
-    for writer in writers[:4]:
-        metrics = [*leading(writer.metrics)[:_SORTED]]
-        if LOG_PROBABILITY in writer.metrics:
-            metrics.append(LOG_PROBABILITY)
-        whose = f", {writer.tag}" if len(writers) > 1 else ""
-        for id in metrics:
-            values = [_value(writer, key, id) for key in keys]
-            sorts.append((f"{_label(id)}{whose}: best first", values, True))
-            sorts.append((f"{_label(id)}{whose}: worst first", values, False))
-    for first, second in list(combinations(writers, 2))[:3]:
-        for id in [id for id in leading(first.metrics) if id in second.metrics][:2]:
-            gaps = [
-                None if a is None or b is None else b - a
-                for a, b in ((_value(first, k, id), _value(second, k, id)) for k in keys)
-            ]
-            label = f"{_label(id)}: {second.tag} ahead of {first.tag}"
-            sorts.append((label, gaps, True))
-            sorts.append((f"{_label(id)}: {first.tag} ahead of {second.tag}", gaps, False))
-    return sorts
-
-
-def _value(writer: Writer, key: str, id: str) -> float | None:
-    caption = writer.captions.get(key)
-    return caption.scores[id][0] if caption is not None and id in caption.scores else None
-
-
-def _filters(keys: Sequence[str], writers: Sequence[Writer]) -> list[tuple[str, list[int]]]:
-    filters = []
-    if len(writers) > 1:
-        differ = [
-            i
-            for i, key in enumerate(keys)
-            if len({w.captions[key].text for w in writers if key in w.captions}) > 1
-        ]
-        filters.append(("captions differ", differ))
-    unended = [
-        i
-        for i, key in enumerate(keys)
-        if any(key in w.captions and w.captions[key].ended is False for w in writers)
-    ]
-    if unended and len(unended) < len(keys):
-        filters.append(("did not come to an end", unended))
-    return [one for one in filters if one[1]]

@@ -19,8 +19,7 @@ from captune.report.blocks import (
     Table,
     Tiles,
 )
-from captune.report.captions import leading
-from captune.report.meanings import title_of
+from captune.report.meanings import leading, title_of
 from captune.report.numbers import (
     Source,
     count,

@@ -30,15 +30,25 @@ from captune.zeroshot.recording import named_photo
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ENDINGS = (".png", ".svg")
 _FIGURES_EACH = 6
 
 
-def draw_top5(run: Run, wanted: Sequence[str], *, seed: int) -> list[Path]:
-    """The assignment's top-5 figure of sampled or named photos, PNG and SVG, into the run's plots.
+def draw_top5(
+    run: Run,
+    wanted: Sequence[str],
+    *,
+    seed: int,
+    folder: Path | None = None,
+    endings: Sequence[str] = ENDINGS,
+) -> list[Path]:
+    """The assignment's top-5 figure of sampled or named photos, into the run's plots.
 
     wanted: numbers (so many photos are sampled) and photo names. One figure a photo, and one of all
-    where there are several. Raises UserError for a name that is not among the run's photos.
+    where there are several. folder, endings: to write elsewhere, and other kinds of files.
+    Raises UserError for a name that is not among the run's photos.
     """
+    folder = run.folder / "plots" if folder is None else folder
     chosen = set(sample_names([record["path"] for record in run.records()], wanted, seed))
     paths: list[Path] = []
     panels: list[Top5] = []
@@ -51,33 +61,36 @@ def draw_top5(run: Run, wanted: Sequence[str], *, seed: int) -> list[Path]:
             if stem in taken:  # a/b.png and a-b.jpg have one spelling
                 stem += f"-{len(panels)}"
             taken.add(stem)
-            paths += _save(top5_grid_figure([panel]), run.folder / "plots" / stem)
+            paths += save_as(top5_grid_figure([panel]), folder / stem, endings)
     if len(panels) > 1:
-        paths += _save(top5_grid_figure(panels), run.folder / "plots" / "top5")
+        paths += save_as(top5_grid_figure(panels), folder / "top5", endings)
     return paths
 
 
 def draw_prompt_study(
-    comparison: TemplateComparison, probes: Sequence[NegationProbe], folder: Path
+    comparison: TemplateComparison,
+    probes: Sequence[NegationProbe],
+    folder: Path,
+    endings: Sequence[str] = ENDINGS,
 ) -> list[Path]:
-    """Every figure of a comparison of prompts, PNG and SVG, into `folder`; returns their paths.
+    """Every figure of a comparison of prompts, into `folder`; returns their paths.
 
     Accuracy, reliability and changes by class need the truth; agreement and negation do not.
     """
-    paths = _save(agreement_figure(comparison), folder / "agreement")
+    paths = save_as(agreement_figure(comparison), folder / "agreement", endings)
     if probes:
-        paths += _save(negation_figure(probes), folder / "negation")
+        paths += save_as(negation_figure(probes), folder / "negation", endings)
     if comparison.best is None:
         return paths
-    paths += _save(prompt_comparison_figure(comparison), folder / "accuracy")
+    paths += save_as(prompt_comparison_figure(comparison), folder / "accuracy", endings)
     for index in _telling(comparison):
         result = comparison.results[index]
         if result.calibration is not None:
             figure = reliability_figure(result.calibration, result.template)
-            paths += _save(figure, folder / f"reliability-{index + 1}")
+            paths += save_as(figure, folder / f"reliability-{index + 1}", endings)
         if index != comparison.best:
             figure = class_change_figure(comparison, index)
-            paths += _save(figure, folder / f"classes-{index + 1}")
+            paths += save_as(figure, folder / f"classes-{index + 1}", endings)
     return paths
 
 
@@ -90,8 +103,9 @@ def _telling(comparison: TemplateComparison) -> list[int]:
     return sorted(index for index in chosen if index is not None)
 
 
-def _save(figure: Figure, path: Path) -> list[Path]:
-    return [save_figure(figure, path.with_name(path.name + suffix)) for suffix in (".png", ".svg")]
+def save_as(figure: Figure, path: Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
+    """Write a figure as several kinds of files; `path` has no ending yet."""
+    return [save_figure(figure, path.with_name(path.name + ending)) for ending in endings]
 
 
 def _file_name(photo: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captune.explain.faithfulness import BETTER
 from captune.explain.geometry import Frame, whole_frame
@@ -15,6 +15,9 @@ from captune.plots import save_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _SHOWN_PX = 160  # of the longer side: beyond it a smooth map shows nothing new
 
 
@@ -23,6 +26,13 @@ def draw_maps(run: Run, skipped: list[Skipped]) -> Iterator[list[Path]]:
 
     Photos that are gone since are added to `skipped`.
     """
+    for stem, figure in drawn_maps(run, skipped):
+        paths = [run.folder / "plots" / f"{stem}{ending}" for ending in (".png", ".svg")]
+        yield [save_figure(figure, path) for path in paths]
+
+
+def drawn_maps(run: Run, skipped: list[Skipped]) -> Iterator[tuple[str, Figure]]:
+    """The figure of each photo, and what its file is called without an ending."""
     colours = str(run.about["options"].get("colours") or "magma")
     subtitle = described(run.metrics["map"])
     for record in run.records():
@@ -43,9 +53,7 @@ def draw_maps(run: Run, skipped: list[Skipped]) -> Iterator[list[Path]]:
         figure = maps_figure(
             photo, panels, caption=record["caption"], subtitle=subtitle, colours=colours
         )
-        stem = "words-" + PurePosixPath(record["maps"]).stem
-        paths = [run.folder / "plots" / f"{stem}{ending}" for ending in (".png", ".svg")]
-        yield [save_figure(figure, path) for path in paths]
+        yield "words-" + PurePosixPath(record["maps"]).stem, figure
 
 
 def described(about: Mapping[str, Any]) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from captune.metrics.catalogue import metric_of
+
+LOG_PROBABILITY = "log-probability"  # mean a token, by the captioner itself
+_LEADING = ("cider", "clipscore", "ref_clipscore", "meteor", "bleu_4", "rouge_l")
 
 _MEANINGS = {
     "cider": "How far a caption uses the words and phrases that people used for the same photo,"
@@ -34,3 +39,15 @@ def title_of(metric: str) -> str:
         return metric_of(metric).label
     except UserError:
         return metric
+
+
+def leading(metrics: Sequence[str]) -> list[str]:
+    """The scores that a page quotes: the usual ones first, of the four BLEUs the last."""
+    known = [id for id in _LEADING if id in metrics]
+    others = [id for id in metrics if id not in known and not id.startswith("bleu_")]
+    return [*known, *(id for id in others if id != LOG_PROBABILITY)]
+
+
+def label_of(metric: str) -> str:
+    """As `title_of`; the captioner's own score has one too."""
+    return "log-probability a token" if metric == LOG_PROBABILITY else title_of(metric)

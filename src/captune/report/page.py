@@ -16,7 +16,15 @@ from markupsafe import Markup
 
 import captune
 from captune.files import whole_file
-from captune.report import captions, comparing, prompts, provenance, recognition, tuning
+from captune.report import (
+    captions,
+    comparing,
+    explanations,
+    prompts,
+    provenance,
+    recognition,
+    tuning,
+)
 from captune.report.blocks import Gallery, Section, Tile, Tiles, blocks_of
 from captune.report.given import DAMAGE, Given, digests_of, read_given
 from captune.report.numbers import Source
@@ -25,7 +33,7 @@ from captune.report.settings import Settings
 from captune.report.thumbnails import Album
 from captune.report.writers import read_writers
 
-KINDS = ("classify", "prompts", "tune", "caption", "score", "compare")
+KINDS = ("classify", "prompts", "tune", "caption", "score", "compare", "explain", "faithful")
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 _TILES = 8
 _JOBS = {
@@ -35,6 +43,8 @@ _JOBS = {
     "caption": "captions",
     "score": "captions",
     "compare": "comparison",
+    "explain": "explanations",
+    "faithful": "explanations",
 }
 
 
@@ -100,9 +110,13 @@ def build(
         sections.append(_guarded(source, partial(comparing.section, source, album, settings)))
     written = captions.section(read_writers(given), given, album, settings)
     sections += [written] if written is not None else []
+    for source in given.of_kind("explain"):
+        sections.append(_guarded(source, partial(explanations.section, source, album, settings)))
+    for source in given.of_kind("faithful"):
+        sections.append(_guarded(source, partial(explanations.leaderboard, source)))
     sections.append(provenance.section(given, command, page))
     _tell_apart(sections)
-    answers = [_guarded(source, partial(_answer, source, given)) for source in _headed(given)]
+    answers = [_guarded(source, partial(answer_of, source, given)) for source in _headed(given)]
     title = settings.title or _title(given)
     return Report(title, given, answers, sections, album, settings, list(command), page)
 
@@ -120,7 +134,8 @@ def _headed(given: Given) -> list[Source]:
     return given.of_kind(*KINDS)
 
 
-def _answer(source: Source, given: Given) -> tuple[Any, Tiles | None]:
+def answer_of(source: Source, given: Given) -> tuple[Any, Tiles | None]:
+    """What the page says of a run first: a sentence, and its headline numbers."""
     kind = source.run.kind
     if kind == "classify":
         return recognition.answer(source)
@@ -132,6 +147,10 @@ def _answer(source: Source, given: Given) -> tuple[Any, Tiles | None]:
         return captions.answer_of_captions(source)
     if kind == "score":
         return captions.answer_of_scores(source)
+    if kind == "explain":
+        return explanations.answer(source)
+    if kind == "faithful":
+        return explanations.answer_of_faithful(source)
     return comparing.answer(source)
 
 
@@ -214,6 +233,7 @@ def about(report: Report) -> dict[str, Any]:
             for source in report.given.sources
         ],
         "missing": report.album.missing,
+        "sizes": report.album.sizes,
     }
 
 

@@ -75,6 +75,11 @@ def write_gallery(ranking: Ranking, folder: Path, *, command: Sequence[str] = ()
     return gallery
 
 
+def drawn_pairs(ranking: Ranking) -> Any:
+    """The gallery as one matplotlib figure."""
+    return _figure(ranking, _open_photos(ranking, []))
+
+
 def _scored(about: dict[str, Any]) -> str:
     """When, and with which packages."""
     versions = (f"{package} {version}" for package, version in about.get("versions", {}).items())

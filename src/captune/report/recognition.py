@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from captune.report import charts
+from captune.report.answers import Found, find, ids_of, reliability_of
 from captune.report.blocks import (
     Bar,
     Beside,
@@ -28,92 +26,15 @@ from captune.report.blocks import (
     Tile,
     Tiles,
 )
-from captune.report.figures import sample_names
-from captune.report.given import DAMAGE, records_of
-from captune.report.numbers import Source, count, interval_of, joined, share, signed, words
+from captune.report.numbers import Source, count, interval_of, share, signed, words
 from captune.report.pages import one_line
 from captune.report.settings import Settings
 from captune.report.thumbnails import Album
 
 _BARS = 5
-_SAMPLED = 8
 _LISTED = 14  # confusions beside the matrix
 _MOST_CLASSES = 60  # of a matrix that can still be read
 _KEY = (("right", "right"), ("wrong", "wrong, darker where it is a larger share of the class"))
-
-
-@dataclass
-class Found:
-    """A classification's records, counted once.
-
-    records: the first of them, for the gallery. confusion: (truth id, answer id) -> photos.
-    hardest: (how wrong, -place, record), the worst first. confidence, correct: of photos with a
-    truth.
-    """
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-    photos: int = 0
-    names: dict[str, str] = field(default_factory=dict)
-    answers: Counter[str] = field(default_factory=Counter)
-    confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
-    hardest: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
-    sampled: list[dict[str, Any]] = field(default_factory=list)
-    confidence: list[float] = field(default_factory=list)
-    correct: list[bool] = field(default_factory=list)
-
-
-def find(source: Source, settings: Settings) -> Found:
-    """Read a classification's records. Raises UserError for damaged ones."""
-    found = Found()
-    wanted = _sampled(source)
-    try:
-        for place, record in enumerate(records_of(source)):
-            _count(found, place, record, wanted, settings)
-    except DAMAGE:
-        raise source.damaged(f"records.jsonl: line {found.photos + 1} is no answer") from None
-    found.hardest.sort(reverse=True)
-    return found
-
-
-def _count(
-    found: Found, place: int, record: dict[str, Any], wanted: set[str], settings: Settings
-) -> None:
-    top, truth = record["top"], record.get("truth")
-    first = top[0]
-    for item in top:
-        found.names.setdefault(str(item["id"]), str(item["name"]))
-    sure = float(first["probability"])
-    if truth is None:
-        second = float(top[1]["probability"]) if len(top) > 1 else 0.0
-        difficulty = second - sure  # the smaller the lead, the harder
-    else:
-        found.names.setdefault(str(truth), str(record.get("truth_name", truth)))
-        found.confusion[str(truth), str(first["id"])] += 1
-        found.confidence.append(sure)
-        found.correct.append(first["id"] == truth)
-        difficulty = sure if first["id"] != truth else -1.0
-    found.answers[str(first["id"])] += 1
-    if truth is None or difficulty >= 0:
-        item = (difficulty, -place, record)
-        if len(found.hardest) < 2 * settings.top:
-            heapq.heappush(found.hardest, item)
-        else:
-            heapq.heappushpop(found.hardest, item)
-    if record["path"] in wanted:
-        found.sampled.append(record)
-    if len(found.records) < settings.limit:
-        found.records.append(record)
-    found.photos += 1
-
-
-def _sampled(source: Source) -> set[str]:
-    """The photos of the run's own top-5 figures, where it drew any; else a few."""
-    options = source.run.about["options"]
-    names = [str(record.get("path")) for record in records_of(source)]
-    asked = options.get("top5") or [str(_SAMPLED)]
-    seed = options.get("seed")
-    chosen = sample_names(names, list(map(str, asked)), seed if isinstance(seed, int) else 0)
-    return set(chosen[: 2 * _SAMPLED])
 
 
 def answer(source: Source) -> tuple[Any, Tiles | None]:
@@ -235,7 +156,7 @@ def _cards(
 
 
 def _confusion(source: Source, found: Found) -> list[Any]:
-    ids = sorted({id for pair in found.confusion for id in pair}, key=_numeric)
+    ids = ids_of(found)
     totals: Counter[str] = Counter()
     for (truth, _), n in found.confusion.items():
         totals[truth] += n
@@ -299,25 +220,13 @@ def _classes(source: Source, found: Found, ids: list[str], totals: Counter[str])
     )  # fmt: skip
 
 
-def _numeric(id: str) -> tuple[int, int, str]:
-    return (0, int(id), id) if id.isdecimal() else (1, 0, id)
-
-
 def _calibration(source: Source, found: Found) -> list[Any]:
-    """Of the label put first; the probability of the truth itself need not be in the records."""
-    from captune.zeroshot.calibration import (
-        ece_floor,
-        expected_calibration_error,
-        reliability_bins,
-    )
-
-    confidence, correct = np.array(found.confidence), np.array(found.correct)
-    bins = reliability_bins(confidence, correct)
-    error = source.counted(share, expected_calibration_error(bins), "ECE over 15 bins")
-    floor = source.counted(share, ece_floor(confidence), "ECE by chance")
+    told = reliability_of(found)
+    error = source.counted(share, told.ece, "ECE over 15 bins")
+    floor = source.counted(share, told.ece_floor, "ECE by chance")
     gap = source.counted(
         lambda g: f"{signed(100 * g, 1)} points",
-        float(confidence.mean() - correct.mean()),
+        told.mean_confidence - told.accuracy,
         "mean confidence less accuracy",
     )
     leaning = "too sure of itself" if gap.value > 0 else "less sure than it could be"
@@ -334,7 +243,7 @@ def _calibration(source: Source, found: Found) -> list[Any]:
             error, floor, leaning, gap,
         )  # fmt: skip
     says = "Reliability diagram: share of right answers in each of 15 bins of confidence"
-    drawn = reliability_block([asdict(one) for one in bins], says)
+    drawn = reliability_block([asdict(one) for one in told.bins], says)
     return [Heading("How far to believe its probabilities"), Paragraph(said), drawn]
 
 
@@ -389,14 +298,3 @@ def _gallery(source: Source, found: Found, album: Album) -> Gallery:
         f"photos-{source.number}", "All photos", "photo", items, sorts,
         [one for one in filters if one[1]], note=note,
     )  # fmt: skip
-
-
-def common_answers(source: Source, found: Found) -> Any:
-    """The labels given most often, as part of a sentence."""
-    most = found.answers.most_common(3)
-    return joined(
-        [
-            words("{} ({})", found.names[id], source.counted(count, n, f"answers {id}"))
-            for id, n in most
-        ]
-    )

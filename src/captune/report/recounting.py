@@ -55,6 +55,12 @@ def _recounted(source: Source) -> Iterator[tuple[str, Any, Any]]:
         for side in ("a", "b"):
             metrics = {id: found[side] for id, found in source.at("metrics").items()}
             yield from _means(metrics, [record[side]["scores"] for record in records], side)
+    elif kind == "explain":
+        words = [word for record in records for word in record["words"]]
+        yield "words", source.at("words"), len(words)
+        marks = [word["faithfulness"]["mark"] for word in words if word.get("faithfulness")]
+        for mark, n in source.at("marks").items():
+            yield f"maps {mark}", n, marks.count(mark)
     elif kind == "caption":
         ended = sum(bool(record["ended"]) for record in records)
         yield "ended", source.at("ended"), ended

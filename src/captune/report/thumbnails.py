@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,12 +61,20 @@ class Picture:
 class Album:
     """The photos of a page, each once, whatever asks for them, and so small that all of them fit.
 
-    missing: path -> why there is no picture, of a page that was made before: nothing is opened.
+    missing, sizes: path -> why there is no picture, and its pixels, of a page that was made before:
+    nothing is opened.
     """
 
-    def __init__(self, missing: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        missing: dict[str, str] | None = None,
+        sizes: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self._pictures: dict[Path, Picture] = {}
         self._known = missing
+        self.sizes: dict[str, tuple[int, int]] = {
+            path: (int(width), int(height)) for path, (width, height) in (sizes or {}).items()
+        }
 
     def picture(self, root: Path, path: str | None) -> Picture | None:
         """The photo at a path below the root of a run; None where the run names none.
@@ -82,6 +90,16 @@ class Album:
                 picture.missing = "its path leaves the folder of the run's photos"
             self._pictures[place] = picture
         return self._pictures[place]
+
+    def size(self, picture: Picture) -> tuple[int, int]:
+        """Width and height of a photo in pixels, upright; 1 x 1 where it cannot be read."""
+        path = str(picture.path)
+        if path not in self.sizes:
+            self.sizes[path] = (1, 1)
+            if self._known is None and not picture.missing:
+                with suppress(UnreadablePhoto):
+                    self.sizes[path] = open_photo(picture.path).size
+        return self.sizes[path]
 
     @property
     def pictures(self) -> list[Picture]:

@@ -15,10 +15,11 @@ from typing import Any
 
 from captune.images.naming import plain_path, without_ending
 from captune.report.given import DAMAGE, Given, records_of
+from captune.report.meanings import LOG_PROBABILITY
 from captune.report.numbers import Source
 from captune.report.pages import one_line
 
-LOG_PROBABILITY = "log-probability"  # mean a token, by the captioner itself
+_LONGEST = 400
 
 
 @dataclass
@@ -192,3 +193,9 @@ def _doubled_stems(given: Given) -> bool:
         if any(n > 1 for n in stems.values()):
             return True
     return False
+
+
+def clipped(text: str) -> str:
+    """A caption as a page shows it: one line, the end of a very long one left out."""
+    short = text if len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"
+    return one_line(short) or "(empty caption)"

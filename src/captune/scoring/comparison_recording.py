@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from captune.captions import CaptionFile, match_captions
 from captune.errors import MismatchedImages, UserError
 from captune.files import check_writable, named, printable, whole_file
+from captune.notebook import InNotebooks
 from captune.options import CompareOptions
 from captune.runs import RunWriter, check_run_folder, versions
 from captune.scoring.comparison import Comparison, Differing, MetricComparison, compare_scores
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class CompareResult:
+class CompareResult(InNotebooks):
     """What one `captune compare` found. top: images to show on either side of a difference."""
 
     comparison: Comparison

@@ -16,6 +16,7 @@ from captune.files import check_writable, whole_file
 from captune.images import Photo, read_photo
 from captune.metrics.frequency import DocumentFrequency, is_file, name_of_table
 from captune.metrics.scores import Scores
+from captune.notebook import InNotebooks
 from captune.options import MetricOptions, ScoreOptions
 from captune.runs import RunWriter, check_run_folder, versions
 from captune.scoring.job import Scored, make_corpus, score_many
@@ -33,7 +34,7 @@ _DECIDING = [f.name for f in dataclasses.fields(MetricOptions) if f.name not in 
 
 
 @dataclass
-class ScoreResult:
+class ScoreResult(InNotebooks):
     """What one `captune score` found. intervals: by metric id, None where there is none."""
 
     scored: Scored

@@ -19,6 +19,7 @@ from captune.features import FeatureCache
 from captune.files import check_writable, whole_file
 from captune.images import PhotoSet, Skipped, find_photos
 from captune.models.image_text import Floats, describe_model
+from captune.notebook import InNotebooks
 from captune.options import ClassifyOptions
 from captune.runs import RunWriter, check_run_folder
 from captune.statistics import wilson
@@ -36,7 +37,7 @@ _KEPT = 10
 
 
 @dataclass
-class ClassifyResult:
+class ClassifyResult(InNotebooks):
     """What one classification found; memory does not grow with the number of photos.
 
     prompts: one dictionary a prompt (template, accuracy, interval), None without truth.

@@ -19,6 +19,7 @@ from captune.files import check_writable, whole_file
 from captune.images import Photo, Skipped, find_photos
 from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model
+from captune.notebook import InNotebooks
 from captune.options import PromptsOptions
 from captune.runs import RunWriter, check_run_folder
 from captune.zeroshot.comparison import TemplateComparison, TemplateResult, compare_templates
@@ -29,7 +30,7 @@ from captune.zeroshot.truth import known_truth
 
 
 @dataclass
-class PromptStudy:
+class PromptStudy(InNotebooks):
     """Prompts compared on photos that were encoded once.
 
     probes: one negation probe for each template that can be denied.
@@ -172,6 +173,7 @@ def _write_run(
             "images": comparison.photos,
             "scored": comparison.known,
             "labels": len(ids),
+            "label_names": dict(zip(ids, study.labels.names, strict=True)),
             "best": comparison.best,
             "prompts": comparison.rows(),
             "negation": [probe.row() for probe in study.probes],

@@ -25,6 +25,10 @@
   function card(item, tags) {
     const li = made("li", "photo");
     const src = item.photo === null ? null : source(item.photo);
+    if (item.words) {
+      li.append(...look(item, src));
+      return li;
+    }
     if (src) {
       const img = made("img");
       img.src = src;
@@ -85,8 +89,84 @@
     return li;
   }
 
+  // matplotlib's magma at nine places
+  const MAGMA = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54, 122],
+    [229, 80, 100], [251, 135, 97], [254, 194, 135], [252, 253, 191]];
+  const COLOUR = 0.64;
+  function heat(canvas, grid, map) {
+    const [rows, columns] = grid;
+    const bytes = atob(map);
+    canvas.width = columns;
+    canvas.height = rows;
+    const pixels = new ImageData(columns, rows);
+    for (let i = 0; i < rows * columns; i += 1) {
+      const at = bytes.charCodeAt(i) / 255 * (MAGMA.length - 1);
+      const low = Math.min(MAGMA.length - 2, Math.floor(at));
+      for (let c = 0; c < 3; c += 1) {
+        pixels.data[4 * i + c] = MAGMA[low][c] + (at - low) * (MAGMA[low + 1][c] - MAGMA[low][c]);
+      }
+      pixels.data[4 * i + 3] = 255 * COLOUR;
+    }
+    canvas.getContext("2d").putImageData(pixels, 0, 0);
+  }
+
+  /** A photo whose words can be looked at: hovered over, tabbed to, or tapped to stay. */
+  function look(item, src) {
+    const box = made("div", "look");
+    const canvas = made("canvas");
+    canvas.setAttribute("aria-hidden", "true");
+    if (src) {
+      const img = made("img");
+      img.src = src;
+      img.alt = item.name;
+      const [left, top, right, bottom] = item.frame || [0, 0, 1, 1];
+      canvas.style.left = `${100 * left}%`;
+      canvas.style.top = `${100 * top}%`;
+      canvas.style.width = `${100 * (right - left)}%`;
+      canvas.style.height = `${100 * (bottom - top)}%`;
+      const frame = made("span");
+      frame.append(img, canvas);
+      box.append(frame);
+    } else {
+      box.append(made("p", "gone", "the photo is no longer there"));
+    }
+    const said = made("div", "said");
+    const line = made("p", "words");
+    line.dir = "auto";
+    const told = made("p", "told", " ");
+    told.setAttribute("role", "status");
+    let kept = null;
+    const show = (button, word) => {
+      box.classList.toggle("seen", Boolean(word));
+      told.textContent = word ? `${word.word}: ${word.says}` : " ";
+      if (word && src) heat(canvas, item.grid, word.map);
+    };
+    const rest = () => (kept ? show(kept.button, kept.word) : show(null, null));
+    for (const word of item.words) {
+      const button = made("button", word.good ? "word good" : "word");
+      button.type = "button";
+      button.append(word.word);
+      if (word.mark) button.append(made("span", "mark", word.good ? "\u25cf" : "\u25cb"));
+      if (word.mark) button.setAttribute("aria-label", `${word.word}, ${word.says}`);
+      button.setAttribute("aria-pressed", "false");
+      button.addEventListener("mouseenter", () => show(button, word));
+      button.addEventListener("focus", () => show(button, word));
+      button.addEventListener("mouseleave", rest);
+      button.addEventListener("blur", rest);
+      button.addEventListener("click", () => {
+        if (kept) kept.button.setAttribute("aria-pressed", "false");
+        kept = kept && kept.button === button ? null : { button, word };
+        button.setAttribute("aria-pressed", String(Boolean(kept)));
+        show(button, word);
+      });
+      line.append(button, " ");
+    }
+    said.append(line, told, made("p", "file", item.name));
+    return [box, said];
+  }
+
   function words(item) {
-    const said = [item.name, item.truth || ""];
+    const said = [item.name, item.truth || "", item.caption || ""];
     for (const line of item.lines || []) said.push(line[1]);
     for (const bar of (item.bars || []).slice(0, 1)) said.push(bar[0]);
     return said.concat(item.references || []).join("\n").toLowerCase();
