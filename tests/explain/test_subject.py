@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from torch.nn import functional as F
 
 from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.generation import Caption, captions_of
-from captune.captioning.model import batch
+from captune.captioning.model import batch, pad_words
 from captune.errors import UserError
+from captune.explain.methods import Choice, map_method, method_names
+from captune.explain.methods.attention import attention_of
 from captune.explain.subject import (
     END as END_TEXT,
 )
@@ -160,3 +163,32 @@ def test_given_captions_belong_to_their_photos(tmp_path: Path) -> None:
         ("photo_000.png", "a w2"),
         ("photo_002.png", "a w3"),
     ]
+
+
+def test_words_that_are_known_of_a_photo_are_read() -> None:
+    captioner = woken(bridge="bidirectional")
+    known = pad_words([[7, 8, 9]])
+    alone = subject(captioner)
+    one = dataclasses.replace(alone, known=known)
+    ids, mask, _ = batch([one.ids], start=END, pad=1)
+    grids = torch.cat([one.grid, -one.grid])
+    with torch.no_grad():
+        found = word_log_probabilities(captioner, one, grids, range(6))
+        for grid, row in zip(grids, found, strict=True):
+            logits = captioner.logits(grid[None], ids, mask, known)[0].log_softmax(-1)
+            expected = [logits[place, id] for place, id in enumerate(one.ids)]
+            torch.testing.assert_close(row, torch.stack(expected), atol=1e-5, rtol=1e-5)
+        without = word_log_probabilities(captioner, alone, grids, range(6))
+    assert not torch.allclose(found, without)
+    for name in method_names():
+        if name == "pixel-occlusion":
+            continue
+        method = map_method(name)
+        maps = method.maps(captioner, one, method.choices(captioner)[0], range(6))
+        assert maps.shape == (6, 3, 3)
+        assert bool(maps.isfinite().all())
+    weights = attention_of(captioner, one, range(6), [0])[0]
+    assert weights.shape == (6, 2, 13)  # ten tokens of the photo, three of the words
+    torch.testing.assert_close(weights.sum(-1), torch.ones(6, 2))
+    maps = map_method("attention").maps(captioner, one, Choice(0, 0), range(6))
+    torch.testing.assert_close(maps.flatten(1), weights[:, 0, 1:10])

@@ -38,7 +38,7 @@ def woken(
         GRID,
         bridge=bridge,
         method=method,
-        bridge_settings=BRIDGES[bridge],
+        bridge_settings=BRIDGES.get(bridge, BRIDGES["cross-attention"]),
         method_settings=settings,
     )
     with torch.no_grad():
