@@ -35,6 +35,7 @@ lint: setup
 test: setup lint
 	-$(BIN)/captune models fetch lite
 	-$(BIN)/captune models fetch lite --decoder
+	-npm install --silent --no-audit --no-fund --prefix $(VENV)/axe-core axe-core@4.14.1
 	$(BIN)/python -m pytest
 
 bench: setup

@@ -85,7 +85,7 @@ def test_every_section_works_and_nothing_is_fetched(page: Path, tmp_path: Path, 
         assert driver.execute_script(f"return {count}") == 30
         assert driver.execute_script("return document.activeElement.tagName") == "LI"
         driver.execute_script(
-            f"const input = {captions}.querySelector('input'); input.value = 'number 17';"
+            f"const input = {captions}.querySelector('input'); input.value = 'A/17';"
             "input.dispatchEvent(new Event('input'))"
         )
         when(driver, f"{count} === 1")
