@@ -52,6 +52,8 @@ def browser(folder: Path, size: str = "desktop", *, dark: bool = False) -> Itera
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        # without it nothing is focused in a window that no one has brought to the front
+        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         yield driver
     finally:
         driver.quit()
@@ -63,13 +65,17 @@ def complaints(driver: Any) -> list[str]:
 
 
 def requests(driver: Any) -> list[str]:
-    """Every address that was asked for since the last time, but what is in the page itself."""
+    """Every address that was asked for since the last time.
+
+    But what is in the page itself, and the browser's own pages, which come out of its program.
+    """
     found = []
     for entry in driver.get_log("performance"):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             found.append(message["params"]["request"]["url"])
-    return [url for url in found if not url.startswith(("data:", "blob:"))]
+    own = ("data:", "blob:", "chrome:", "chrome-untrusted:")
+    return [url for url in found if not url.startswith(own)]
 
 
 def serious_findings(driver: Any, within: str = "document") -> list[str]:

@@ -115,7 +115,7 @@ def test_a_word_shows_its_map_by_keyboard_and_keeps_it_when_tapped(
         driver.execute_script("card.querySelectorAll('.word')[1].focus()")
         assert driver.execute_script("return card.querySelector('.look').className") == "look seen"
         told = driver.execute_script("return card.querySelector('.told').textContent")
-        assert told.endswith("no better than chance; the photo adds 1.3 nats")
+        assert told.endswith("no better than chance; the photo adds 1.2 nats")
         assert driver.execute_script(
             "const c = card.querySelector('canvas');"
             "return [...c.getContext('2d').getImageData(1, 0, 1, 1).data]"
