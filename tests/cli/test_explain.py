@@ -121,10 +121,15 @@ def test_methods(
         assert "random_insertion" in record["words"][0]["faithfulness"]
 
 
-def test_against_another_word(photos: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_against_another_word(
+    photos: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     more = ("--caption", "a w6 w7", "--words", "w6", "--against", "w9", "--method", "occlusion")
-    found = printed(capsys, *words(photos, model, *more))
+    out = tmp_path / "out"
+    found = printed(capsys, *words(photos, model, *more, "--out", str(out)))
     assert [w["faithfulness"] for p in found["photos"] for w in p["words"]] == [None] * 3
+    assert found["map"]["against"] == "w9"
+    assert "map: occlusion, against w9" in (out / "plots" / "words-photo_000.svg").read_text()
 
 
 def test_what_was_found_truest_is_the_default(

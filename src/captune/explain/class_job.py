@@ -44,7 +44,7 @@ def explain_labels(
         cache=not options.no_cache,
     )
     about = describe_model(classifier.model)
-    result = ExplainResult(about, method, skipped=list(found.skipped))
+    result = ExplainResult(about, method, against=options.against, skipped=list(found.skipped))
 
     def explanations() -> Iterator[Explanation]:
         with bar("explaining", len(found.photos)) as advance:

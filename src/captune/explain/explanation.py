@@ -84,11 +84,15 @@ class Explanation(InNotebooks):
 
 @dataclass
 class ExplainResult(InNotebooks):
-    """What one explanation wrote. records: of the first 1,000 photos. model: as a run names it."""
+    """What one explanation wrote. records: of the first 1,000 photos. model: as a run names it.
+
+    against: the word that was held against the others.
+    """
 
     model: dict[str, Any]
     method: str = ""
     choice: Choice = field(default_factory=Choice)
+    against: str | None = None
     images: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -114,7 +118,7 @@ class ExplainResult(InNotebooks):
         return {
             "images": self.images,
             "words": self.words,
-            "map": _described(self.method, self.choice),
+            "map": self._described(),
             "marks": self.marks,
             "skipped": [{"path": one.path, "reason": one.reason} for one in self.skipped],
         }
@@ -127,7 +131,7 @@ class ExplainResult(InNotebooks):
             "images": self.images,
             "skipped": [{"path": one.path, "reason": one.reason} for one in self.skipped],
             "model": self.model,
-            "map": _described(self.method, self.choice),
+            "map": self._described(),
             "photos": self.records if self.images <= KEPT else None,
             "words": self.words,
             "marks": self.marks,
@@ -135,13 +139,13 @@ class ExplainResult(InNotebooks):
             "figures": [str(path) for path in self.figures],
         }
 
+    def _described(self) -> dict[str, Any]:
+        about = {"method": self.method, "layer": self.choice.layer, "head": self.choice.head}
+        return about if self.against is None else {**about, "against": self.against}
+
 
 def _recorded(mark: Faithfulness | Followed) -> dict[str, Any]:
     """The mark in words, and the figures that it comes from."""
     figures = {name: value for name, value in asdict(mark).items() if name != "word"}
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
     return {"mark": mark.mark, **rounded}
-
-
-def _described(method: str, choice: Choice) -> dict[str, Any]:
-    return {"method": method, "layer": choice.layer, "head": choice.head}

@@ -85,7 +85,7 @@ def _explain_words(
         captioner, stored, method=options.method, layer=options.layer, head=options.head
     )
     about = describe_captioner(options, place, recipe)
-    result = ExplainResult(about, method.name, choice, skipped=list(found.skipped))
+    result = ExplainResult(about, method.name, choice, options.against, skipped=list(found.skipped))
     without: list[str] = []
 
     def explanations(stack: ExitStack) -> Iterator[Explanation]:

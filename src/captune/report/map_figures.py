@@ -59,8 +59,9 @@ def drawn_maps(run: Run, skipped: list[Skipped]) -> Iterator[tuple[str, Figure]]
 def described(about: Mapping[str, Any]) -> str:
     """How the maps of a run were made, for a reader."""
     choice = Choice(about["layer"], about["head"])
-    alone = choice == Choice()
-    return f"map: {about['method']}" + ("" if alone else f", {choice}")
+    alone = "" if choice == Choice() else f", {choice}"
+    against = f", against {about['against']}" if about.get("against") else ""
+    return f"map: {about['method']}{alone}{against}"
 
 
 def _frame(record: Mapping[str, Any], size: tuple[int, int]) -> Frame:
