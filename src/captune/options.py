@@ -281,10 +281,28 @@ class TuneOptions:
         repeat=True,
         metavar="PART.SETTING=VALUE",
     )
+    known_words: str | None = option(
+        "labels, as captune classify --labels: --bridge bidirectional reads the likeliest of them"
+        " beside each photo",
+        None,
+        metavar="LABELS",
+    )
+    known_words_top: int = option("how many of the labels it reads", 5, metavar="N")
+    known_words_model: str | None = option(
+        "model that chooses them (default: the encoder if it reads text, else lite)",
+        None,
+        metavar="SPEC",
+    )
     max_trainable: str = option(
         "refuse to train more parameters than this (35M, 500k, a number)", "35M", metavar="N"
     )
     epochs: int = option("passes over the training photos", 10, metavar="N")
+    augment: str = option(
+        "mirror: see training photos mirrored in half of the epochs, which doubles what is encoded"
+        " and cached; not those with a caption that names left or right",
+        "none",
+        choices=("none", "mirror"),
+    )
     captions_per_image: str = option(
         "captions of a photo that an epoch learns: all, or N sampled anew each epoch",
         "all",
@@ -353,7 +371,7 @@ class TuneOptions:
         """Raises UserError for numbers that nothing can be trained with."""
         for name, least in (
             *(("epochs", 1), ("batch", 1), ("accumulate", 1), ("max_tokens", 2), ("limit", 0)),
-            *(("samples", 2), ("decoder_blocks", 0)),
+            *(("samples", 2), ("decoder_blocks", 0), ("known_words_top", 1)),
             *(("patience", 0), ("val_sample", 0), ("save_steps", 0), ("workers", 0), ("seed", 0)),
         ):
             if getattr(self, name) < least:
@@ -402,6 +420,9 @@ class CaptionerOptions(ModelOptions):
     )
     decoder: str | None = option(
         "where its language model lies now, if not where it was in training", None, metavar="SPEC"
+    )
+    known_words_model: str | None = option(
+        "where the model of its known words lies now, if it reads any", None, metavar="SPEC"
     )
     beam: int = option("width of the beam search; 1 takes the likeliest token", 5, metavar="N")
     max_tokens: int = option("longest caption, in tokens", 60, metavar="N")

@@ -16,8 +16,8 @@ from tests.colour_model import colour_model
 
 from captune.captioning.checkpoint import ImageIdentity
 from captune.captioning.data import CaptionedPhotos
+from captune.captioning.examples import TrainingData
 from captune.captioning.frozen import FrozenParts
-from captune.captioning.training import TrainingData
 from captune.options import TuneOptions
 
 KINDS = 4

@@ -14,8 +14,9 @@ from captune.captioning import diagnosis
 from captune.captioning.building import build_captioner
 from captune.captioning.data import read_captioned, tokenise
 from captune.captioning.evaluation import Captioned, ValidationSet, validation_loss, write_captions
+from captune.captioning.examples import TrainingData
 from captune.captioning.model import Captioner
-from captune.captioning.training import TrainingData, train
+from captune.captioning.training import train
 from captune.images import find_photos
 from captune.options import TuneOptions
 

@@ -10,9 +10,9 @@ from tests.captioning.tiny import GRID, tiny_decoder
 
 from captune.captioning.building import build_captioner
 from captune.captioning.data import CaptionedPhotos
+from captune.captioning.examples import TrainingData
 from captune.captioning.model import IGNORED, Captioner, batch
 from captune.captioning.objective import CrossEntropy, SelfCritical, advantages_of
-from captune.captioning.training import TrainingData
 
 
 def captioner_of(family: str = "gpt2", bridge: str = "cross-attention") -> Captioner:

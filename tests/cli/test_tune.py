@@ -217,7 +217,14 @@ def test_other_options_or_data_do_not_go_on(
         (["--set", "adapter.bottleneck=8"], "is none of the methods that are trained"),
         (["--method", " , "], "names no method"),
         (["--select", "clipscore", "--score-model", "none"], "needs a model"),
-        (["--bridge", "bidirectional"], "reads a text of each photo"),
+        (["--bridge", "bidirectional"], "say with --known-words among which they are chosen"),
+        (["--known-words", "cat,dog"], "--bridge cross-attention reads none"),
+        (["--known-words-model", "lite"], "is for --known-words"),
+        (
+            ["--bridge", "bidirectional", "--known-words", "gone.json"],
+            "gone.json: does not exist",
+        ),
+        (["--known-words-top", "0"], "known-words-top 0: must be 1 or more"),
     ],
 )
 def test_what_is_refused(

@@ -6,6 +6,7 @@ was. Memory does not grow with the number of photos, but for their names.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -31,6 +32,7 @@ from captune.errors import UserError
 from captune.images import Photo, PhotoSet, Skipped, find_photos
 from captune.models.devices import resolve_device
 from captune.models.image_text import describe_model
+from captune.models.weights import digest_of
 from captune.notebook import InNotebooks
 from captune.options import CaptionOptions
 from captune.runs import RunWriter, check_run_folder
@@ -140,6 +142,8 @@ def caption_photos(
         captioner, encoder = load_captioner(options, place, recipe)
         if options.out is not None:
             models = [about, describe_model(encoder), describe_decoder(captioner.decoder)]
+            if captioner.words_model not in (None, encoder):
+                models.append(describe_model(captioner.words_model))
             writer = RunWriter(
                 options.out,
                 kind="caption",
@@ -265,6 +269,7 @@ def _check_somewhere(options: CaptionOptions, found: PhotoSet) -> None:
 
 def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
     """All that the captions depend on."""
+    known = recipe.known_words
     return {
         "model": about["weights_id"],
         "image encoder": recipe.image_encoder.weights_id,
@@ -274,6 +279,7 @@ def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) ->
         "--batch-size": options.batch_size,
         "--dtype": writing_precision(options),
         "--device": resolve_device(options.device).type,
+        **({} if known is None else {"known words": digest_of(dataclasses.asdict(known))}),
     }
 
 

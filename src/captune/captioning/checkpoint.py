@@ -48,6 +48,31 @@ class ImageIdentity:
 
 
 @dataclass(frozen=True)
+class KnownWords:
+    """Which words a captioner reads of a photo before its caption: those that a classifier chose.
+
+    labels: what it chose among; prompts: of each label, where they have their own. top: how many it
+    chose. model: the classifier's.
+    """
+
+    labels: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...] | None
+    top: int
+    model: ImageIdentity
+
+    @classmethod
+    def of_json(cls, about: Mapping[str, Any]) -> KnownWords:
+        """What `dataclasses.asdict` made of it."""
+        prompts = about["prompts"]
+        return cls(
+            tuple(about["labels"]),
+            None if prompts is None else tuple(map(tuple, prompts)),
+            int(about["top"]),
+            ImageIdentity(**about["model"]),
+        )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """config.json: what a captioner is made of."""
 
@@ -62,9 +87,11 @@ class Recipe:
     max_tokens: int = 60
     decoder_blocks: int = 0
     tokens: tuple[int, ...] = ()
+    known_words: KnownWords | None = None
 
     def as_json(self) -> dict[str, Any]:
         """In the order in which a person reads it."""
+        known = self.known_words
         return {
             "schema": SCHEMA,
             "captune": captune.__version__,
@@ -79,6 +106,7 @@ class Recipe:
             "bridge": {"name": self.bridge, "config": self.bridge_config},
             "method": {"name": self.method, "config": self.method_config},
             "max_tokens": self.max_tokens,
+            **({} if known is None else {"known_words": dataclasses.asdict(known)}),
         }
 
 
@@ -89,6 +117,7 @@ def recipe_of(
     bridge: str,
     method: str,
     max_tokens: int = 60,
+    known_words: KnownWords | None = None,
 ) -> Recipe:
     """What has to be known to build `captioner` again; bridge and method by their names."""
     return Recipe(
@@ -103,6 +132,7 @@ def recipe_of(
         max_tokens,
         captioner.decoder.blocks,
         captioner.decoder.tokens,
+        known_words,
     )
 
 
@@ -177,6 +207,7 @@ def read_recipe(folder: Path) -> Recipe:
         raise UserError(
             f"{path}: was written with schema {about.get('schema')}, this captune reads {SCHEMA}"
         )
+    known = about.get("known_words")
     try:
         return Recipe(
             ImageIdentity(**about["image_encoder"]),
@@ -190,6 +221,7 @@ def read_recipe(folder: Path) -> Recipe:
             int(about["max_tokens"]),
             int(about["decoder"]["blocks"]),
             _tokens(about["decoder"]["tokens"]),
+            None if known is None else KnownWords.of_json(known),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: is not a tuned captioner's config ({error!r})") from None
@@ -211,12 +243,20 @@ def check_decoder(recipe: Recipe, decoder: Decoder, where: Path) -> None:
 
 def check_image_encoder(recipe: Recipe, found: ImageIdentity, where: Path) -> None:
     """Raises UserError unless it is the image encoder that the captioner was trained with."""
-    wanted = recipe.image_encoder
+    _check_model(recipe.image_encoder, found, where, "image encoder")
+
+
+def check_words_model(known: KnownWords, found: ImageIdentity, where: Path) -> None:
+    """Raises UserError unless it is the model whose words the captioner was trained with."""
+    _check_model(known.model, found, where, "known words of")
+
+
+def _check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role: str) -> None:
     for what, name in (("weights_id", "weights"), ("preprocessing_id", "preprocessing")):
         mine, theirs = getattr(wanted, what), getattr(found, what)
         if mine != theirs:
             raise UserError(
-                f"{where}: was trained with the image encoder {wanted.spec} ({mine[:12]}), and"
+                f"{where}: was trained with the {role} {wanted.spec} ({mine[:12]}), and"
                 f" {found.spec} has other {name} ({theirs[:12]}); give the same one"
             )
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from captune.captioning.model import pad_words
 from captune.captions import CaptionFile, match_photos, read_captions
 from captune.errors import UserError
 from captune.images import Photo, PhotoSet, Skipped, UnreadablePhoto, printable, read_photo
@@ -33,6 +34,15 @@ class Grids(Protocol):
     def grids_of(self, keys: Sequence[str]) -> Tensor:
         """sha256 of photo files -> [images, tokens, channels] float32."""
         ...
+
+
+# what is known of photos before their captions: sha256 of a file -> token ids
+WordRows = Mapping[str, Sequence[int]]
+
+
+def words_of(rows: WordRows, keys: Sequence[str]) -> Tensor:
+    """The `words` of `Captioner.project` for these photos: [images, w]; unknown ones have none."""
+    return pad_words([rows.get(key, ()) for key in keys])
 
 
 @dataclass(frozen=True)
@@ -179,10 +189,11 @@ def tokenise(data: CaptionedPhotos, decoder: Decoder, max_tokens: int) -> Tokeni
 
 @dataclass(frozen=True)
 class Example:
-    """An image and which of its captions are learnt this time."""
+    """An image, which of its captions are learnt this time, and in which view it is seen."""
 
     image: int
     captions: tuple[int, ...]
+    mirrored: bool = False
 
 
 class Batches:
@@ -190,6 +201,7 @@ class Batches:
 
     lengths: tokens of each caption of each image. captions: how many about a batch holds.
     per_image: captions of an image that are learnt an epoch, sampled anew each time; 0 takes all.
+    mirrored: images that have a mirrored view too; one of the two is drawn for each epoch.
     process, processes: which share of the batches is this process's; all get as many.
 
     All images of a batch have as many captions (they are folded into the query axis), and lengths
@@ -202,6 +214,7 @@ class Batches:
         *,
         captions: int,
         per_image: int = 0,
+        mirrored: Sequence[int] = (),
         seed: int = 0,
         process: int = 0,
         processes: int = 1,
@@ -209,6 +222,7 @@ class Batches:
         self._lengths = lengths
         self._captions = captions
         self._per_image = per_image
+        self._mirrored = mirrored
         self._seed = seed
         self._share = process, processes
         self._epoch = 0
@@ -239,17 +253,25 @@ class Batches:
         batches = [
             batch
             for k, images in sorted(self._groups.items())
-            for batch in self._of_group(k, list(images), chance)
+            for batch in self._of_group(k, list(images), self._flipped(epoch), chance)
         ]
         chance.shuffle(batches)
         return batches
 
+    def _flipped(self, epoch: int) -> set[int]:
+        """The images that are seen mirrored in an epoch."""
+        # a stream of its own: what else is drawn is the same with and without mirroring
+        chance = random.Random(f"mirror/{self._seed}/{epoch}")  # noqa: S311
+        return {image for image in self._mirrored if chance.random() < 0.5}
+
     def _of_group(
-        self, k: int, images: list[int], chance: random.Random
+        self, k: int, images: list[int], flipped: set[int], chance: random.Random
     ) -> Iterator[list[Example]]:
         chance.shuffle(images)
         size = self._images(k)
-        examples = [Example(image, self._chosen(image, k, chance)) for image in images]
+        examples = [
+            Example(image, self._chosen(image, k, chance), image in flipped) for image in images
+        ]
         for start in range(0, len(examples), size * _POOL):
             pool = sorted(examples[start : start + size * _POOL], key=self._length)
             for first in range(0, len(pool), size):

@@ -148,11 +148,12 @@ def attention(captioner: Captioner, val: ValidationSet) -> Finding:
 def attention_entropies(captioner: Captioner, val: ValidationSet) -> Tensor:
     """[layers, heads], 0..1: mean entropy over the words of the first captions, of log(tokens)."""
     decoder, captioner_layers = captioner.decoder, captioner.bridge.attending
-    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    seen: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     def keep(place: int) -> Any:
         def hook(layer: CrossAttentionLayer, args: tuple[Any, ...]) -> None:
-            seen[place] = (args[0], args[1])
+            hidden, keys, _, tokens = args
+            seen[place] = hidden, keys, tokens
 
         return hook
 
@@ -163,21 +164,23 @@ def attention_entropies(captioner: Captioner, val: ValidationSet) -> Tensor:
         pad=decoder.pad_id,
         device=decoder.device,
     )
-    grids = val.grids.grids_of([val.data.keys[place] for place in places]).to(decoder.device)
+    given = val.seen([val.data.keys[place] for place in places], decoder.device)
     hooks = [
         layer.register_forward_pre_hook(keep(place)) for place, layer in enumerate(captioner_layers)
     ]
     captioner.eval()
     try:
-        captioner.logits_at_targets(grids, ids, mask, targets)
+        captioner.logits_at_targets(ids=ids, mask=mask, targets=targets, **given)
     finally:
         for hook in hooks:
             hook.remove()
     found = []
     real = mask.bool()  # [images, n]: words, not padding
     for place, layer in enumerate(captioner_layers):
-        hidden, keys = seen[place]
-        weights = layer.attention_map(hidden, keys).float()  # [images, heads, n, tokens]
+        weights = layer.attention_map(*seen[place]).float()  # [images, heads, n, tokens]
+        # of the image alone: what is known of it in words stands behind its tokens
+        weights = weights[..., : captioner.grid.tokens]
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)
         entropy = torch.special.entr(weights).sum(-1) / math.log(max(2, weights.shape[-1]))
         found.append(entropy.transpose(1, 2)[real].mean(0))  # [words, heads] -> [heads]
     return torch.stack(found)

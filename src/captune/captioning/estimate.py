@@ -15,8 +15,9 @@ import torch
 
 from captune.captioning.data import Example
 from captune.captioning.evaluation import ValidationSet
+from captune.captioning.examples import TrainingData
 from captune.captioning.model import Captioner
-from captune.captioning.training import TrainingData, autocast
+from captune.captioning.training import autocast
 from captune.options import TuneOptions
 
 _MEASURED = 3  # batches; the first also pays for what is set up once, and is left out
@@ -101,10 +102,10 @@ def _write(captioner: Captioner, val: ValidationSet, options: TuneOptions) -> fl
     """Seconds a caption of the length that captions have."""
     some = val.first(range(min(_WRITTEN, len(val.data))))
     longest = max((len(row) for rows in some.rows for row in rows), default=options.max_tokens)
-    grids = some.grids.grids_of(some.data.keys).to(captioner.decoder.device)
+    seen = some.seen(some.data.keys, captioner.decoder.device)
     started = time.perf_counter()
     with autocast(options, captioner.decoder.device):
-        captioner.write(grids, max_tokens=min(longest, options.max_tokens))
+        captioner.write(**seen, beams=1, max_tokens=min(longest, options.max_tokens), scored=False)
     return (time.perf_counter() - started) / len(some.data)
 
 

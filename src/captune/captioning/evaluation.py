@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from captune.captioning.data import CaptionedPhotos, Grids
+from captune.captioning.data import CaptionedPhotos, Grids, WordRows, words_of
 from captune.captioning.model import Captioner, batch
 from captune.metrics.bleu import bleu_of
 from captune.metrics.cider import cider_of
@@ -28,7 +30,8 @@ _IMAGES = 32  # captioned at once
 class ValidationSet:
     """data: photos with their references. rows: token ids of each image's captions.
 
-    clip: the model of CLIPScore, or None to do without. cache: of its features.
+    clip: the model of CLIPScore, or None to do without. cache: of its features. words: what is
+    known of the photos, where the bridge reads that.
     """
 
     data: CaptionedPhotos
@@ -36,11 +39,19 @@ class ValidationSet:
     grids: Grids
     clip: ImageTextModel | None = None
     cache: FeatureCache | None = None
+    words: WordRows | None = None
 
     def first(self, places: Sequence[int]) -> ValidationSet:
         """Some of the images."""
         rows = [self.rows[i] for i in places]
-        return ValidationSet(self.data.only(places), rows, self.grids, self.clip, self.cache)
+        return dataclasses.replace(self, data=self.data.only(places), rows=rows)
+
+    def seen(self, keys: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        """What `Captioner` takes of the photos with these keys: grids, and words if there are."""
+        found = {"grids": self.grids.grids_of(keys).to(device)}
+        if self.words is not None:
+            found["words"] = words_of(self.words, keys).to(device)
+        return found
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ def write_captions(
 ) -> Captioned:
     """A caption of each image: greedy, or by beam search.
 
-    keys: of the grids to look at instead of the images' own (a test of what they are worth).
+    keys: of the photos to look at instead of the images' own (a test of what they are worth).
     Several processes share the work, and each of them has all captions in the end.
     """
     from accelerate import PartialState
@@ -75,8 +86,8 @@ def write_captions(
     captioner.eval()
     for start in range(0, len(places), _IMAGES):
         some = places[start : start + _IMAGES]
-        grids = val.grids.grids_of([keys[place] for place in some]).to(captioner.decoder.device)
-        found = captioner.write(grids, beams=beams, max_tokens=max_tokens, scored=False)
+        seen = val.seen([keys[place] for place in some], captioner.decoder.device)
+        found = captioner.write(**seen, beams=beams, max_tokens=max_tokens, scored=False)
         texts = captioner.decoder.decode(found.ids)
         ended = [len(row) < max_tokens for row in found.ids]
         # one line a caption, whatever a model that has learnt little writes
@@ -109,8 +120,8 @@ def validation_loss(captioner: Captioner, val: ValidationSet) -> float:
             pad=decoder.pad_id,
             device=decoder.device,
         )
-        grids = val.grids.grids_of([val.data.keys[place] for place in places]).to(decoder.device)
-        logits, wanted = captioner.logits_at_targets(grids, ids, mask, targets)
+        seen = val.seen([val.data.keys[place] for place in places], decoder.device)
+        logits, wanted = captioner.logits_at_targets(ids=ids, mask=mask, targets=targets, **seen)
         total += float(F.cross_entropy(logits.float(), wanted, reduction="sum"))
         count += len(wanted)
     return total / max(1, count)

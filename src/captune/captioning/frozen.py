@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
+from captune.captioning.augmentation import check_mirroring
 from captune.captioning.bridge import GridShape
 from captune.captioning.checkpoint import ImageIdentity
 from captune.captioning.data import CaptionedPhotos, Grids
+from captune.captioning.known_words import texts_of_labels, words_model_of
 from captune.captioning.training import precision_of
-from captune.features.grids import open_grids
+from captune.features.grids import GridStore, open_grids
 from captune.images import Photo, Skipped
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device
+from captune.models.encoders import ImageEncoder, mirrored
 from captune.models.image_text import ImageTextModel, describe_model
 from captune.models.load import load_image_text_model, load_model
 from captune.models.vocabulary import narrowed
 from captune.options import TuneOptions
+from captune.zeroshot.labels import read_labels
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
@@ -35,7 +39,9 @@ _ENCODED = 32  # photos at once
 class FrozenParts:
     """grids: of every readable photo. skipped: photos that could not be decoded.
 
-    clip: the model of CLIPScore, or None. models: what run.json names.
+    clip: the model of CLIPScore, or None. words_model: of the classifier that tells words of each
+    photo, or None. mirrored: grids of the mirrored photos, where those were asked for. models: what
+    run.json names.
     """
 
     identity: ImageIdentity
@@ -45,6 +51,8 @@ class FrozenParts:
     clip: ImageTextModel | None = None
     skipped: list[Skipped] = field(default_factory=list)
     models: list[dict[str, Any]] = field(default_factory=list)
+    words_model: ImageTextModel | None = None
+    mirrored: Grids | None = None
 
     def described(self) -> list[dict[str, Any]]:
         """For run.json."""
@@ -64,12 +72,13 @@ def load_frozen(
     stack: ExitStack,
     cache: FeatureCache | None,
     bar: Bar,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> FrozenParts:
     """Load what is frozen and encode every photo once.
 
-    parts: the photos to encode, those to train on first. stack: closes the grids.
-    Raises UserError for an encoder without a patch grid, and whatever its
-    loaders raise.
+    parts: the photos to encode, those to train on first. stack: closes the grids. say: is told
+    what a second view of the photos takes. Raises UserError for an encoder without a patch grid,
+    and whatever its loaders raise.
     """
     encoder = load_model(options.encoder, device=options.device)
     patches = encoder.image.require_patches()
@@ -78,34 +87,50 @@ def load_frozen(
         clip = encoder
     elif options.score_model != "none":
         clip = load_image_text_model(options.score_model, device=options.device)
+    words_model = None
+    if options.known_words is not None:
+        words_model = words_model_of(options, [encoder, clip])
     # frozen weights may be as coarse as the forward pass; what is trained stays float32
     precision = precision_of(options, resolve_device(options.device))
     decoder = load_decoder(
         options.decoder, device=options.device, dtype=precision, blocks=options.decoder_blocks
     )
     if options.vocabulary == "captions":
-        captions = [caption.strip() for own in parts[0].captions for caption in own]
-        decoder = narrowed(decoder, {id for row in decoder.encode(captions) for id in row})
+        texts = [caption.strip() for own in parts[0].captions for caption in own]
+        if options.known_words is not None:
+            texts += texts_of_labels(read_labels(options.known_words))
+        decoder = narrowed(decoder, {id for row in decoder.encode(texts) for id in row})
     if cache is not None:
         cache.remember_model(encoder.spec, encoder.ids)
     photos = _unique(parts)
     skipped: list[Skipped] = []
-    # the other processes find in the cache what the first one has put there
-    with PartialState().main_process_first(), bar("encoding photos", len(photos)) as advance:
-        grids = stack.enter_context(
-            open_grids(
-                photos,
-                encoder.image,
-                cache=cache,
-                batch_size=_ENCODED,
-                workers=options.workers,
-                on_skip=skipped.append,
-                on_progress=advance,
+
+    def encoded(some: Sequence[Photo], image: ImageEncoder, what: str) -> GridStore:
+        # the other processes find in the cache what the first one has put there
+        with PartialState().main_process_first(), bar(what, len(some)) as advance:
+            return stack.enter_context(
+                open_grids(
+                    some,
+                    image,
+                    cache=cache,
+                    batch_size=_ENCODED,
+                    workers=options.workers,
+                    on_skip=skipped.append,
+                    on_progress=advance,
+                )
             )
-        )
-    models = [describe_model(encoder)]
-    if clip is not None and clip is not encoder:
-        models.append(describe_model(clip))
+
+    views: list[int] = []
+    if options.augment == "mirror":
+        views = check_mirroring(parts[0], len(photos), encoder.image, cache, say)
+    grids = encoded(photos, encoder.image, "encoding photos")
+    second = None
+    if views:
+        # the first view has told which photos cannot be read
+        flipped = {parts[0].photos[place].path for place in views}
+        some = [photo for photo in photos if photo.path in flipped and photo.name in grids.keys]
+        second = encoded(some, mirrored(encoder.image), "encoding mirrored photos")
+    models = [encoder, clip, words_model]
     return FrozenParts(
         ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id),
         patches.shape,
@@ -113,8 +138,15 @@ def load_frozen(
         decoder,
         clip,
         skipped,
-        models,
+        [describe_model(one) for one in _different(models)],
+        words_model,
+        second,
     )
+
+
+def _different(models: Sequence[ImageTextModel | None]) -> list[ImageTextModel]:
+    """Those that there are, each once."""
+    return list({id(model): model for model in models if model is not None}.values())
 
 
 def _unique(parts: Sequence[CaptionedPhotos]) -> list[Photo]:

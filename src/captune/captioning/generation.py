@@ -17,6 +17,7 @@ from captune.captioning.checkpoint import (
     Recipe,
     check_image_encoder,
 )
+from captune.captioning.known_words import WordsOf, load_words_model, word_maker
 from captune.captioning.model import Captioner
 from captune.captioning.training import quiet_transformers
 from captune.errors import UserError
@@ -109,6 +110,7 @@ def captions_of(
     a run that goes on at a batch's beginning writes what an uninterrupted one writes.
     """
     settled: dict[str, Halves | Skipped] = {}
+    known_words = word_maker(captioner, cache=cache, batch_size=batch_size, workers=workers)
 
     def skip(skipped: Skipped) -> None:
         settled[skipped.path] = skipped
@@ -131,7 +133,7 @@ def captions_of(
                 settled.update(zip((photo.name for photo in found[0]), found[1], strict=True))
             outcomes = {photo: settled.pop(photo.name) for photo in some}
             readable = {p: grid for p, grid in outcomes.items() if not isinstance(grid, Skipped)}
-            written = iter(_written(captioner, encoder, readable, beam, max_tokens))
+            written = iter(_written(captioner, encoder, readable, known_words, beam, max_tokens))
             yield [
                 grid if isinstance(grid, Skipped) else next(written) for grid in outcomes.values()
             ]
@@ -141,6 +143,7 @@ def _written(
     captioner: Captioner,
     encoder: ImageTextModel,
     cached: dict[Photo, Halves],
+    known_words: WordsOf,
     beam: int,
     max_tokens: int,
 ) -> list[Caption]:
@@ -148,7 +151,10 @@ def _written(
         return []
     grids = encoder.image.finish_grid(torch.from_numpy(np.stack(list(cached.values()))))
     written = captioner.write(
-        grids.float().to(captioner.decoder.device), beams=beam, max_tokens=max_tokens
+        grids.float().to(captioner.decoder.device),
+        beams=beam,
+        max_tokens=max_tokens,
+        words=known_words(list(cached)),
     )
     captions = []
     for photo, ids, chosen in zip(cached, written.ids, written.log_probabilities, strict=True):
@@ -237,6 +243,7 @@ def caption_with(
     photos: str | Path | Sequence[str | Path],
     *,
     encoder: str | None = None,
+    known_words_model: str | None = None,
     beam: int = 5,
     max_tokens: int = 60,
     batch_size: int = 32,
@@ -246,8 +253,9 @@ def caption_with(
 ) -> list[Caption]:
     """A caption of each photo in folders, files and patterns: `Captioner.caption`.
 
-    encoder: where the image encoder lies now, if not where it was in training. cache: of features;
-    None reads and writes none. on_skip: called for photos that cannot be read; None warns of them.
+    encoder, known_words_model: where the image encoder and the model of its known words lie now, if
+    not where they were in training. cache: of features; None reads and writes none. on_skip: called
+    for photos that cannot be read; None warns of them.
     Raises UserError for a captioner that does not know what it was made of, and as `find_photos`.
     """
     if captioner.recipe is None:
@@ -255,10 +263,18 @@ def caption_with(
             "this captioner was not loaded by Captioner.from_pretrained, so nothing says which"
             " image encoder it sees through; save it and load it"
         )
+    device = str(captioner.decoder.device)
     if captioner.image_model is None or encoder is not None:
-        device = str(captioner.decoder.device)
         captioner.image_model = load_encoder(
             captioner.recipe, "the captioner", spec=encoder, device=device
+        )
+    if captioner.words_model is None or known_words_model is not None:
+        captioner.words_model = load_words_model(
+            captioner.recipe,
+            captioner.image_model,
+            "the captioner",
+            spec=known_words_model,
+            device=device,
         )
     check_length(captioner.decoder, max_tokens)
     found = find_photos([photos] if isinstance(photos, str | Path) else photos)

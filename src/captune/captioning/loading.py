@@ -14,6 +14,7 @@ from captune.captioning.checkpoint import (
     from_pretrained,
 )
 from captune.captioning.generation import check_length, load_encoder
+from captune.captioning.known_words import load_words_model
 from captune.captioning.model import Captioner
 from captune.captioning.shipped import lite_captioner
 from captune.captioning.training import precision_of
@@ -51,10 +52,19 @@ def load_captioner(
     encoder = load_encoder(
         recipe, place, spec=options.encoder, device=options.device, dtype=options.dtype
     )
+    words_model = load_words_model(
+        recipe,
+        encoder,
+        place,
+        spec=options.known_words_model,
+        device=options.device,
+        dtype=options.dtype,
+    )
     captioner, _ = from_pretrained(
         place, decoder=options.decoder, device=options.device, dtype=writing_precision(options)
     )
     captioner.recipe, captioner.image_model = recipe, encoder
+    captioner.words_model = words_model
     check_length(captioner.decoder, options.max_tokens)
     return captioner, encoder
 

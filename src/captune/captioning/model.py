@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, Words
 from captune.captioning.structure import DecoderParts, find_parts
 from captune.captioning.tuning import TuningMethod
+from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ class Captioner(nn.Module):
         self, decoder: Decoder, bridge: Bridge, tuning: TuningMethod, grid: GridShape
     ) -> None:
         super().__init__()
-        # how it was made, and what it sees through: known of one that was loaded
+        # how it was made, what it sees through and what tells it words: known of a loaded one
         self.recipe: Recipe | None = None
         self.image_model: ImageTextModel | None = None
+        self.words_model: ImageTextModel | None = None
         self.decoder = decoder
         self.grid = grid
         self.parts: DecoderParts = find_parts(decoder.module)
@@ -143,9 +145,15 @@ class Captioner(nn.Module):
         """Grids [images, tokens, channels], in any precision, -> what the decoder reads of them.
 
         words: [images, w], token ids of a text that is known of each image before its caption,
-        IGNORED where there is none; for the bridges that read one.
+        IGNORED where there is none; for the bridges that read one. Raises UserError where there are
+        none, and the captioner was trained with some.
         """
         known = None
+        if words is None and self.recipe is not None and self.recipe.known_words is not None:
+            raise UserError(
+                "this captioner was trained with known words of each photo, and they are not made"
+                " here; take one of another bridge"
+            )
         if words is not None:
             embedded = self.decoder.module.get_input_embeddings()(words.clamp_min(0))
             known = Words(embedded.float(), words != IGNORED)

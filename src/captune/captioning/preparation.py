@@ -11,20 +11,27 @@ from typing import Any
 
 from accelerate import PartialState
 
+from captune.captioning.augmentation import MirroredViews, mirrorable
 from captune.captioning.bridge import bridge_class
 from captune.captioning.budget import parse_count
 from captune.captioning.building import config_of, read_settings
-from captune.captioning.data import CaptionedPhotos, leaking, read_captioned, tokenise
+from captune.captioning.checkpoint import KnownWords
+from captune.captioning.data import CaptionedPhotos, WordRows, leaking, read_captioned, tokenise
 from captune.captioning.evaluation import ValidationSet
+from captune.captioning.examples import TrainingData
 from captune.captioning.frozen import FrozenParts, load_frozen
+from captune.captioning.known_words import Teller, known_words_of
 from captune.captioning.objective import CrossEntropy, Objective, SelfCritical
-from captune.captioning.training import Bar, TrainingData
+from captune.captioning.training import Bar
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import PhotoSet, find_photos
 from captune.models.devices import resolve_device
 from captune.options import TuneOptions
+from captune.zeroshot.labels import read_labels
+
+_RECOGNISED = 32  # photos at once
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Job:
     command: Sequence[str]
     bar: Bar
     say: Callable[[str], None]
+    known_words: KnownWords | None = None
 
 
 def this_process(options: TuneOptions) -> PartialState:
@@ -73,20 +81,39 @@ def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     if options.select == "clipscore" and options.score_model == "none":
         raise UserError("--select clipscore: needs a model; leave --score-model none out")
     settings = read_settings(options.set, bridge=options.bridge)
-    config_of(bridge_class(options.bridge).Config, settings.get("bridge", {}), options.bridge)
+    _check_words(options, _word_places(options, settings))
     for method in options.methods:
         config_of(method_class(method).Config, settings.get(method, {}), method)
-    if options.bridge == "bidirectional":
-        raise UserError(
-            "--bridge bidirectional: reads a text of each photo, which captune tune does not make"
-            " yet; use cross-attention or prefix"
-        )
     unused = sorted(settings.keys() - {"bridge", *options.methods})
     if unused:
         raise UserError(
             f"--set {unused[0]}: is none of the methods that are trained ({options.method})"
         )
     return settings
+
+
+def _word_places(options: TuneOptions, settings: dict[str, dict[str, Any]]) -> int:
+    """Tokens of known words that the bridge reads, at most; 0 where it reads none."""
+    bridge = bridge_class(options.bridge)
+    config = config_of(bridge.Config, settings.get("bridge", {}), options.bridge)
+    return bridge.word_places(config)
+
+
+def _check_words(options: TuneOptions, places: int) -> None:
+    if options.known_words is not None:
+        if not places:
+            raise UserError(
+                f"--known-words: --bridge {options.bridge} reads none; take --bridge bidirectional,"
+                " or leave them out"
+            )
+        read_labels(options.known_words)
+    elif places:
+        raise UserError(
+            f"--bridge {options.bridge}: reads words that are known of each photo; say with"
+            " --known-words among which they are chosen, as captune classify --labels"
+        )
+    elif options.known_words_model is not None:
+        raise UserError("--known-words-model: is for --known-words; give both, or neither")
 
 
 def prepare(
@@ -107,7 +134,7 @@ def prepare(
     train_set = _read(options.captions, found, options, bar, say, limit=options.limit)
     val_set = _read(options.val, found_val, options, bar, say)
     leaked = leaking(train_set, val_set)
-    frozen = load_frozen(options, [train_set, val_set], stack=stack, cache=cache, bar=bar)
+    frozen = load_frozen(options, [train_set, val_set], stack=stack, cache=cache, bar=bar, say=say)
     train_set, val_set = (part.without(frozen.skipped) for part in (train_set, val_set))
     for part, where in ((train_set, options.captions), (val_set, options.val)):
         if not len(part):
@@ -122,12 +149,72 @@ def prepare(
     if not any(tokens.rows):
         raise UserError(f"{options.captions}: none of its captions holds a token")
     val_tokens = tokenise(val_set, frozen.decoder, options.max_tokens)
-    val = ValidationSet(val_set, val_tokens.rows, frozen.grids, frozen.clip, cache)
+    places = _word_places(options, settings)
+    both = [train_set, val_set]
+    known, words = _known_words(options, frozen, places, both, cache, bar, say)
+    val = ValidationSet(val_set, val_tokens.rows, frozen.grids, frozen.clip, cache, words)
     sample = val.first(_sampled(options.val_sample, len(val_set), options.seed))
+    second = None
+    if frozen.mirrored is not None:
+        second = MirroredViews(mirrorable(train_set), frozen.mirrored)
     data = TrainingData(
-        train_set.keys, tokens.rows, frozen.grids, _objective(options, train_set, tokens.rows)
+        train_set.keys,
+        tokens.rows,
+        frozen.grids,
+        _objective(options, train_set, tokens.rows),
+        words,
+        second,
     )
-    return Job(options, train_set, val, sample, data, frozen, settings, leaked, command, bar, say)
+    return Job(
+        options,
+        train_set,
+        val,
+        sample,
+        data,
+        frozen,
+        settings,
+        leaked,
+        command,
+        bar,
+        say,
+        known,
+    )
+
+
+def _known_words(
+    options: TuneOptions,
+    frozen: FrozenParts,
+    places: int,
+    parts: Sequence[CaptionedPhotos],
+    cache: FeatureCache | None,
+    bar: Bar,
+    say: Callable[[str], None],
+) -> tuple[KnownWords | None, WordRows | None]:
+    """Which words are known of photos, and those of every photo; made once."""
+    if frozen.words_model is None:
+        return None, None
+    known = known_words_of(options, frozen.words_model)
+    teller = Teller(
+        known,
+        frozen.words_model,
+        frozen.decoder,
+        places,
+        cache=cache,
+        batch_size=_RECOGNISED,
+        workers=options.workers,
+    )
+    key_of = {
+        photo.path: key for part in parts for photo, key in zip(part.photos, part.keys, strict=True)
+    }
+    photos = [photo for part in parts for photo in part.photos]
+    with PartialState().main_process_first(), bar("known words", len(photos)) as advance:
+        rows = teller.rows_of(photos, advance)
+    if teller.cut:
+        say(
+            f"the known words of {teller.cut:,} photos are cut at {places} tokens; give the bridge"
+            " more places with --set bridge.words=N, or take a smaller --known-words-top"
+        )
+    return known, {key_of[path]: row for path, row in rows.items()}
 
 
 def _objective(

@@ -21,6 +21,8 @@ _NOT_KEPT = ("config", "out")
 _NOT_DECIDING = (
     *("config", "out", "method", "max_trainable", "device", "workers", "no_cache", "save_steps"),
     *("photos", "captions", "val", "val_photos", "encoder", "decoder", "score_model", "start"),
+    # these are noted by what they come to, and not at all where they are left alone
+    *("augment", "known_words", "known_words_top", "known_words_model"),
 )
 
 

@@ -52,6 +52,7 @@ from captune.features import FeatureCache
 from captune.files import whole_file
 from captune.images import Skipped
 from captune.metrics.scores import Scores
+from captune.models.weights import digest_of
 from captune.notebook import InNotebooks
 from captune.options import TuneOptions
 from captune.runs import RunWriter
@@ -144,7 +145,7 @@ def tune_captioner(
 
 def _asked(job: Job, method: str) -> dict[str, Any]:
     """All that the weights of a method depend on."""
-    frozen, options = job.frozen, job.options
+    frozen, options, known = job.frozen, job.options, job.known_words
     start = _start_of(options, method)
     return {
         **deciding(options),
@@ -153,6 +154,8 @@ def _asked(job: Job, method: str) -> dict[str, Any]:
         "validation data": job.val.data.digest,
         "image encoder": dataclasses.asdict(frozen.identity),
         "decoder": frozen.decoder.decoder_id,
+        "augment": None if options.augment == "none" else options.augment,
+        "known words": None if known is None else digest_of(dataclasses.asdict(known)),
         "start": None if start is None else digest_of_checkpoint(start),
         "score model": options.score_model if options.select == "clipscore" else None,
     }
@@ -262,6 +265,7 @@ def _tune_method(job: Job, method: str) -> Tuned:
             bridge=options.bridge,
             method=method,
             max_tokens=options.max_tokens,
+            known_words=job.known_words,
         )
         save_pretrained(captioner, folder, recipe)
         _write_child(job, folder, one, written, scores)

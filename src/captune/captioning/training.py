@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -26,9 +26,10 @@ from transformers.utils import logging
 
 from captune.captioning import resuming
 from captune.captioning.checkpoint import WEIGHTS, read_trained, write_trained
-from captune.captioning.data import Batches, Example, Grids
-from captune.captioning.model import Captioner, batch
-from captune.captioning.objective import CrossEntropy, Objective, unwrapped
+from captune.captioning.data import Example
+from captune.captioning.examples import TrainingData
+from captune.captioning.model import Captioner
+from captune.captioning.objective import unwrapped
 from captune.errors import UserError
 from captune.options import TuneOptions
 
@@ -45,35 +46,6 @@ class Advance(Protocol):
 
 
 Bar = Callable[[str, int], AbstractContextManager[Advance]]
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """keys: of each image's grid. rows: token ids of each caption of each image."""
-
-    keys: Sequence[str]
-    rows: Sequence[Sequence[Sequence[int]]]
-    grids: Grids
-    objective: Objective = field(default_factory=CrossEntropy)
-
-    def batches(self, options: TuneOptions, process: int = 0, processes: int = 1) -> Batches:
-        """As the options ask for them."""
-        return Batches(
-            [[len(row) for row in own] for own in self.rows],
-            captions=max(1, options.batch // self.objective.captions_an_image),
-            per_image=self.objective.per_image or options.per_image,
-            seed=options.seed,
-            process=process,
-            processes=processes,
-        )
-
-    def collate(self, examples: Sequence[Example], *, start: int, pad: int) -> dict[str, Tensor]:
-        """Grids [images, tokens, channels]; ids, mask, targets [images * k, n]; images: places."""
-        rows = [self.rows[e.image][place] for e in examples for place in e.captions]
-        ids, mask, targets = batch(rows, start=start, pad=pad)
-        grids = self.grids.grids_of([self.keys[example.image] for example in examples])
-        images = torch.tensor([example.image for example in examples])
-        return {"grids": grids, "ids": ids, "mask": mask, "targets": targets, "images": images}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ EXAMPLES = """  captune tune photos/ --captions train.json --val val.json --out 
   captune tune photos/ --captions train.json --val val.json --method adapter,prefix,lora \\
     --captions-per-image 1 --epochs 4 --limit 2000 --out runs/three
   captune tune photos/ --captions train.json --val val.json --set lora.rank=32 --out runs/rank-32
+  captune tune photos/ --captions train.json --val val.json --bridge bidirectional \\
+    --known-words objects.txt --augment mirror --out runs/words
   captune tune train/ --captions train.json --val-photos val/ --val val.json \\
     --encoder timm:vit_large_patch14_clip_336.openai_ft_in12k_in1k --decoder hf:gpt2 --out runs/big
   captune tune --config runs/three/config.yaml --seed 1 --out runs/three-again

@@ -66,7 +66,7 @@ def open_grids(
         folder = TemporaryDirectory(prefix="captune-grids-", ignore_cleanup_errors=True)
         cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
     try:
-        _require_room(len(photos), encoder, cache)
+        require_room(len(photos), encoder, cache)
         keys: dict[str, str] = {}
         for found in _stream(photos, encoder, cache, batch_size, workers, on_skip, on_progress):
             keys |= {one.photo.name: one.key for one in found}
@@ -159,6 +159,19 @@ def grids_bytes(photos: int, encoder: ImageEncoder) -> int:
     return photos * int(np.prod(encoder.require_patches().cached_shape)) * 2
 
 
+def require_room(photos: int, encoder: ImageEncoder, cache: FeatureCache) -> None:
+    """Raises UserError where the grids of so many photos are more than the cache may keep."""
+    needed = grids_bytes(photos, encoder)
+    # Above the limit whole shards go, of an eighth of it each: what is just enough is not enough.
+    if needed > cache.limit_bytes * 7 / 8:
+        wanted = int(needed * 8 / 7 / 10**9) + 1
+        raise UserError(
+            f"the patch grids of {photos:,} photos take {needed / 1e9:.1f} GB, more than the "
+            f"feature cache may keep ({cache.limit_bytes / 1e9:.1f} GB); allow it more with "
+            f"`captune cache --limit {wanted}GB`, or take fewer photos"
+        )
+
+
 def _stream(
     photos: Iterable[Photo],
     encoder: ImageEncoder,
@@ -190,18 +203,6 @@ def _feature(encoder: ImageEncoder) -> PhotoFeature:
         device=encoder.device,
         mapped=True,
     )
-
-
-def _require_room(photos: int, encoder: ImageEncoder, cache: FeatureCache) -> None:
-    needed = grids_bytes(photos, encoder)
-    # Above the limit whole shards go, of an eighth of it each: what is just enough is not enough.
-    if needed > cache.limit_bytes * 7 / 8:
-        wanted = int(needed * 8 / 7 / 10**9) + 1
-        raise UserError(
-            f"the patch grids of {photos:,} photos take {needed / 1e9:.1f} GB, more than the "
-            f"feature cache may keep ({cache.limit_bytes / 1e9:.1f} GB); allow it more with "
-            f"`captune cache --limit {wanted}GB`, or take fewer photos"
-        )
 
 
 def _content(key: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from captune.errors import UserError
+from captune.models.weights import digest_of
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,32 @@ class ImageEncoder:
 
     def _moved(self, values: Tensor) -> Tensor:
         return values.to(device=self.device, dtype=self.dtype, non_blocking=True)
+
+
+def mirrored(encoder: ImageEncoder) -> ImageEncoder:
+    """The same encoder of photos that are mirrored first; what it yields is cached apart.
+
+    Raises UserError for one without a patch grid.
+    """
+    patches = encoder.require_patches()
+    return replace(
+        encoder,
+        transform=_Mirrored(encoder.transform),
+        preprocessing_id=digest_of("mirrored", encoder.preprocessing_id),
+        patches=replace(
+            patches,
+            transform=_Mirrored(patches.transform),
+            preprocessing_id=digest_of("mirrored", patches.preprocessing_id),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Mirrored:
+    transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, photo: Image.Image) -> Tensor:
+        return self.transform(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
 
 def grid_of_features(

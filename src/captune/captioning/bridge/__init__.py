@@ -85,6 +85,11 @@ class Bridge(nn.Module, ABC):
     def count(cls, config: Any, grid: GridShape, parts: DecoderParts) -> int:
         """How many parameters it trains, by arithmetic."""
 
+    @classmethod
+    def word_places(cls, config: Any) -> int:
+        """How many tokens of a text that is known of a photo it reads; 0 where it reads none."""
+        return 0
+
     @property
     def attending(self) -> list[CrossAttentionLayer]:
         """Its layers that look at image tokens, one a block; what tuning methods reach."""

@@ -78,6 +78,12 @@ class Bidirectional(CrossAttention):
         return self.read(both, torch.cat([seen, words.mask], dim=1))
 
     @classmethod
+    def word_places(cls, config: Any) -> int:
+        """Tokens of the text, at most."""
+        places: int = config.words
+        return places
+
+    @classmethod
     def count(cls, config: Any, grid: GridShape, parts: DecoderParts) -> int:
         """By the arithmetic of the module's text."""
         w, e = config.width, parts.embedding_size

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageOps
+from tests.captioning.caption_job import image_model, write_photos
+from tests.captioning.test_data import LENGTHS
+
+from captune.captioning.augmentation import (
+    MirroredViews,
+    check_mirroring,
+    drawn_views,
+    mirrorable,
+)
+from captune.captioning.data import Batches, CaptionedPhotos, Example
+from captune.captioning.examples import TrainingData
+from captune.errors import UserError
+from captune.features import FeatureCache
+from captune.features.grids import open_grids
+from captune.images import find_photos
+from captune.models.encoders import mirrored
+
+
+def captioned(*captions: list[str]) -> CaptionedPhotos:
+    names = [str(n) for n in range(len(captions))]
+    return CaptionedPhotos(names, [], names, list(captions), Path(), "")
+
+
+def test_captions_that_name_a_side_keep_their_photos() -> None:
+    data = captioned(
+        ["a dog runs", "the dog looks LEFT"],
+        ["a man with rights eats leftovers"],
+        ["the right-hand man"],
+        ["the leftmost of two cats"],
+        ["a bright light", "an upright piano"],
+    )
+    assert mirrorable(data) == [1, 4]
+
+
+def test_what_it_costs_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    encoder = image_model().image
+    data = captioned(["a dog"], ["a left hand"], ["a cat"])
+    assert check_mirroring(data, 5, encoder, None, said.append) == [0, 2]
+    assert said[0].startswith(
+        "--augment mirror: 2 of 3 training photos are encoded and cached twice, as they are and"
+        " mirrored: 0.0 MB more; the captions of 1 name left or right"
+    )
+    with pytest.raises(UserError, match="each of the training photos has a caption that names"):
+        check_mirroring(captioned(["turn right"]), 1, encoder, None, said.append)
+    with (
+        FeatureCache(tmp_path, limit_bytes=1800) as cache,
+        pytest.raises(UserError, match="the patch grids of 7 photos take"),
+    ):
+        check_mirroring(data, 5, encoder, cache, said.append)
+
+
+def test_the_second_view_is_that_of_the_mirrored_photo(tmp_path: Path) -> None:
+    """Encoded once each, under a key of its own; a batch has each photo in the view drawn."""
+    photos = find_photos([str(write_photos(tmp_path / "photos", 4))]).photos
+    flipped = tmp_path / "flipped"
+    flipped.mkdir()
+    for photo in photos:
+        with Image.open(photo.path) as opened:
+            ImageOps.mirror(opened).save(flipped / photo.name)
+    encoder = image_model().image
+    assert mirrored(encoder).require_patches().preprocessing_id != "whole-9"
+    with FeatureCache(tmp_path / "features") as cache:
+        how = {"cache": cache, "batch_size": 2, "workers": 1, "on_skip": lambda skipped: None}
+        plain = open_grids(photos, encoder, **how)
+        second = open_grids(photos, mirrored(encoder), **how)
+        expected = open_grids(find_photos([str(flipped)]).photos, encoder, **how)
+        keys = [plain.keys[photo.name] for photo in photos]
+        wanted = [expected.keys[photo.name] for photo in photos]
+        assert torch.equal(second.grids_of(keys), expected.grids_of(wanted))
+        assert not torch.equal(second.grids_of(keys), plain.grids_of(keys))
+        for drawn in ([False, True, False, True], [True] * 4, [False] * 4, [True, False] * 2):
+            found = drawn_views(plain, MirroredViews(range(4), second), keys, drawn)
+            both = torch.stack([plain.grids_of(keys), second.grids_of(keys)])
+            assert torch.equal(found, both[[int(one) for one in drawn], range(4)])
+        data = TrainingData(
+            keys, [[[5, 0]]] * 4, plain, mirrored=MirroredViews([0, 1, 2, 3], second)
+        )
+        batch = data.collate([Example(2, (0,), mirrored=True), Example(1, (0,))], start=0, pad=1)
+        assert torch.equal(batch["grids"][0], second.grids_of(keys[2:3])[0])
+        assert torch.equal(batch["grids"][1], plain.grids_of(keys[1:2])[0])
+
+
+def test_an_epoch_draws_views_by_seed_and_number_only() -> None:
+    some = range(0, 200, 2)
+
+    def views(seed: int, epoch: int) -> dict[int, bool]:
+        batches = Batches(LENGTHS, captions=32, per_image=2, mirrored=some, seed=seed)
+        return {e.image: e.mirrored for batch in batches.of_epoch(epoch) for e in batch}
+
+    assert views(1, 3) == views(1, 3)
+    assert views(1, 3) != views(1, 4)
+    assert views(1, 3) != views(2, 3)
+    assert not any(views(1, 3)[image] for image in range(1, 200, 2))
+    assert 30 < sum(views(1, 3).values()) < 70
+    # which captions and which batches there are is as without
+    plain = Batches(LENGTHS, captions=32, per_image=2, seed=1).of_epoch(3)
+    both = Batches(LENGTHS, captions=32, per_image=2, mirrored=some, seed=1).of_epoch(3)
+    assert [[(e.image, e.captions) for e in batch] for batch in plain] == [
+        [(e.image, e.captions) for e in batch] for batch in both
+    ]

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.captioning.little_job import IDENTITY
+from tests.captioning.tiny import GRID, WORDS, tiny_decoder
+from tests.captioning.words_job import LABELS, telling_model
+from tests.colour_model import colour_model
+
+from captune.captioning import known_words
+from captune.captioning.building import build_captioner
+from captune.captioning.checkpoint import KnownWords, recipe_of
+from captune.captioning.known_words import (
+    Teller,
+    identity_of,
+    known_words_of,
+    texts_of_labels,
+    word_maker,
+    words_model_of,
+)
+from captune.captioning.model import IGNORED, Captioner
+from captune.errors import UserError
+from captune.features import FeatureCache
+from captune.images import Photo, find_photos
+from captune.models.vocabulary import narrowed
+from captune.options import TuneOptions
+from captune.zeroshot.labels import read_labels
+
+ID = {word: place for place, word in enumerate(WORDS)}
+
+
+@pytest.fixture
+def photos(colour_photos: Path) -> list[Photo]:
+    """Two red ones, two green ones, two blue ones."""
+    return find_photos([str(colour_photos)]).photos
+
+
+def asked(top: int = 2, labels: Any = LABELS) -> KnownWords:
+    options = TuneOptions(known_words=labels, known_words_top=top)
+    return known_words_of(options, colour_model())
+
+
+def teller(known: KnownWords, places: int = 8, cache: Any = None, **more: Any) -> Teller:
+    model, decoder = more.get("model") or colour_model(), more.get("decoder")
+    return Teller(
+        known, model, decoder or tiny_decoder("gpt2"), places, cache=cache, batch_size=4, workers=1
+    )
+
+
+def captioner_of(known: KnownWords | None) -> Captioner:
+    captioner = build_captioner(
+        tiny_decoder("gpt2"),
+        GRID,
+        bridge="bidirectional",
+        method="none",
+        bridge_settings={"width": 16, "heads": 2, "words": 4},
+    )
+    captioner.recipe = recipe_of(
+        captioner, IDENTITY, bridge="bidirectional", method="none", known_words=known
+    )
+    return captioner
+
+
+def test_the_likeliest_labels_are_told_first(photos: list[Photo]) -> None:
+    rows = teller(asked(top=1)).rows_of(photos)
+    assert [rows[photo.path] for photo in photos] == [
+        [ID["w60"]], [ID["w60"]], [ID["w61"]], [ID["w61"]], [ID["w62"]], [ID["w62"]],
+    ]  # fmt: skip
+    # names are told as a list is written
+    told: list[str] = []
+    decoder = tiny_decoder("gpt2")
+    spy = dataclasses.replace(decoder, tokenizer=lambda texts, **how: told.extend(texts))
+    with pytest.raises(TypeError):
+        teller(asked(top=3, labels="red,blue,green"), decoder=spy).rows_of(photos[:1])
+    assert told == ["red, green, blue"] or told == ["red, blue, green"]
+
+
+def test_what_is_more_than_the_bridge_has_places_for_is_cut(photos: list[Photo]) -> None:
+    long = KnownWords(("a b c red", "d"), None, 2, identity_of(colour_model()))
+    two = teller(long, places=3)
+    rows = two.rows_of(photos)
+    assert {len(row) for row in rows.values()} == {3}
+    assert two.cut == len(photos)
+    whole = teller(long)
+    assert {len(row) for row in whole.rows_of(photos).values()} == {5}
+    assert whole.cut == 0
+
+
+def test_photos_are_seen_once_and_bad_ones_have_no_words(
+    photos: list[Photo], tmp_path: Path
+) -> None:
+    photos[1].path.write_bytes(b"no photo")
+    for model in (colour_model(), colour_model()):
+        with FeatureCache(tmp_path / "features") as cache:
+            rows = teller(asked(), cache=cache, model=model).rows_of(photos)
+        assert photos[1].path not in rows
+        assert len(rows) == 5
+    assert model.image.module.images == 0  # type: ignore[attr-defined]
+    assert model.text.module.texts == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("names", [["w60", "w61", "w62"], ["w60 a", "b w61"]])
+def test_a_narrow_vocabulary_keeps_what_can_be_told(names: list[str], photos: list[Photo]) -> None:
+    labels, decoder = read_labels(names), tiny_decoder("gpt2")
+    tokens = {id for row in decoder.encode(texts_of_labels(labels)) for id in row}
+    known = KnownWords(labels.names, None, 2, identity_of(colour_model()))
+    whole = teller(known, decoder=decoder).rows_of(photos)
+    few = narrowed(tiny_decoder("gpt2"), tokens)
+    narrow = teller(known, decoder=few).rows_of(photos)
+    assert {path: [few.tokens[id] for id in row] for path, row in narrow.items()} == whole
+
+
+def test_words_for_a_captioner(photos: list[Photo]) -> None:
+    """What explains captions, or writes them, makes words by this alone."""
+    captioner = captioner_of(asked(top=1))
+    how: dict[str, Any] = {"cache": None, "batch_size": 4, "workers": 1}
+    with pytest.raises(UserError, match="loaded without that model"):
+        word_maker(captioner, **how)
+    captioner.words_model = colour_model()
+    words_of = word_maker(captioner, **how)
+    photos[1].path.write_bytes(b"no photo")
+    found = words_of([photos[4], photos[1], photos[2]])
+    assert found is not None
+    assert found.tolist() == [[ID["w62"]], [IGNORED], [ID["w61"]]]
+    assert word_maker(captioner_of(None), **how)(photos) is None
+
+
+def test_a_captioner_is_never_silently_without_its_words() -> None:
+    with pytest.raises(UserError, match="was trained with known words of each photo"):
+        captioner_of(asked()).project(torch.zeros(1, GRID.tokens, GRID.channels))
+    captioner_of(None).project(torch.zeros(1, GRID.tokens, GRID.channels))
+
+
+def test_which_model_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(spec: str, **where: Any) -> Any:
+        loaded.append(spec)
+        return dataclasses.replace(colour_model(), spec=spec)
+
+    monkeypatch.setattr(known_words, "load_image_text_model", load)
+    encoder, clip = telling_model(), dataclasses.replace(colour_model(), spec="lite")
+    silent = dataclasses.replace(encoder, text=None, scoring=None)
+    named = TuneOptions(known_words_model="hf:clip")
+    assert words_model_of(TuneOptions(), [encoder, clip]) is encoder
+    assert words_model_of(TuneOptions(), [silent, clip]) is clip
+    assert loaded == []
+    assert words_model_of(TuneOptions(), [silent, None]).spec == "lite"
+    assert words_model_of(named, [encoder, clip]).spec == "hf:clip"
+    assert loaded == ["lite", "hf:clip"]

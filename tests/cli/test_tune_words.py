@@ -1,0 +1,119 @@
+"""Words that are known of each photo, and mirrored photos, from the command to the caption."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.captioning.caption_job import Seen
+from tests.captioning.words_job import LABELS, telling_model, write_words_job
+from tests.cli.test_tune import words
+
+from captune.captioning import frozen, generation
+from captune.captioning.checkpoint import read_recipe
+from captune.captioning.model import Captioner
+from captune.captioning.training import CaptionTrainer
+from captune.cli import main
+from captune.errors import UserError
+from captune.runs import read_run
+
+Job = tuple[tuple[Path, Path, Path], Path, Path]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return write_words_job(tmp_path)
+
+
+def command(job: Job, out: Path, *more: str) -> list[str]:
+    files, labels, decoder = job
+    known = ("--bridge", "bidirectional", "--known-words", str(labels), "--known-words-top", "1")
+    how = ("--decoder", str(decoder), "--score-model", "none", "--method", "none")
+    return words(files, out, *known, *how, *more)
+
+
+def test_words_reach_the_captions(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The patch grid says nothing, so a caption that fits its photo comes of the words."""
+    model = telling_model(blind=True)
+    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
+    monkeypatch.setattr(generation, "load_model", lambda spec, **where: model)
+    out = tmp_path / "run"
+    more = ("--epochs", "25", "--lr", "2e-2", "--select", "loss", "--vocabulary", "captions")
+    assert main(command(job, out, *more, "--set", "bridge.every=1", "--json")) == 0
+    (method,) = json.loads(capsys.readouterr().out)["methods"]
+    # a shuffled photo brings its own words along
+    dependence = next(f for f in method["findings"] if f["about"] == "image dependence")
+    assert not dependence["wrong"], dependence["sentence"]
+    known = read_recipe(out / "none").known_words
+    assert known is not None
+    assert known.labels == tuple(LABELS)
+    assert (known.prompts, known.top) == (tuple(map(tuple, LABELS.values())), 1)
+    assert (known.model.spec, known.model.weights_id) == ("places", model.weights_id)
+
+    # a loaded captioner is told the same, whoever loads it
+    photos = job[0][0]
+    written = {row["path"]: row["caption"] for row in read_run(out).records()}
+    assert len(set(written.values())) > 1
+    ask = ["caption", str(photos), "--model", str(out), "--beam", "1", "--max-tokens", "12"]
+    assert main([*ask, "--device", "cpu", "--json"]) == 0
+    printed = {
+        one["path"]: one["caption"] for one in json.loads(capsys.readouterr().out)["captions"]
+    }
+    assert {name: printed[name] for name in written} == written
+    captioner = Captioner.from_pretrained(out, device="cpu")
+    for one in captioner.caption(photos, beam=1, max_tokens=12, batch_size=5):
+        assert one.caption == printed[one.photo.name]
+    # by another classifier it is told nothing
+    other = dataclasses.replace(model, weights_id="d1" * 32)
+    monkeypatch.setattr(generation, "load_model", lambda spec, **where: other)
+    assert main([*ask, "--device", "cpu"]) == 2
+    assert "was trained with the known words of places (c0c0" in capsys.readouterr().err
+    with pytest.raises(UserError, match="places has other weights"):
+        Captioner.from_pretrained(out, device="cpu").caption(photos)
+
+
+def test_a_stopped_tune_with_words_and_mirrored_photos_goes_on(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = Seen()
+    model = telling_model(seen=seen)
+    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
+    train = job[0][1]
+    lines = train.read_text().splitlines()
+    train.write_text("\n".join([lines[0].replace('"a ', '"left a '), *lines[1:]]))
+    (job[0][0] / "1_5.png").write_bytes(b"\x89PNG broken")
+    more = ("--augment", "mirror", "--captions-per-image", "1", "--save-steps", "1")
+    more = (*more, "--objective", "cider", "--samples", "3")
+    whole, out = tmp_path / "whole", tmp_path / "stopped"
+    assert main(command(job, whole, *more)) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "23 of 24 training photos are encoded and cached twice" in said
+    assert "the captions of 1 name left or right" in said
+    assert seen.photos == (23 + 8) + 22  # each once, as it is and mirrored
+    left, kept = [5], CaptionTrainer.compute_loss
+
+    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return kept(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+        assert main(command(job, out, *more)) == 130
+    assert any((out / "none" / "checkpoints").glob("checkpoint-*"))
+    assert main(command(job, out, *more)) == 0
+    weights = [(run / "none" / "model.safetensors").read_bytes() for run in (whole, out)]
+    assert weights[0] == weights[1]
+    assert seen.photos == (23 + 8) + 22  # and never again
+    # other words, or other views, are another training
+    capsys.readouterr()
+    assert main(command(job, out, *more, "--known-words-top", "2")) == 2
+    assert "was begun with known words" in capsys.readouterr().err
+    assert main(command(job, out, *more, "--augment", "none")) == 2
+    assert "was begun with augment mirror" in capsys.readouterr().err
