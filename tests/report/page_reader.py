@@ -9,16 +9,20 @@ _EMPTY = ("meta", "img", "link", "br", "rect", "path", "circle", "input")
 
 
 class Outline(HTMLParser):
-    """tags: in order. loads: every address that would be fetched. handlers: attributes on...="""
+    """tags: in order. loads: every address that would be fetched; links: that could be followed.
+
+    text: what can be read, in pieces. handlers: attributes on...=
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.open: list[str] = []
         self.loads: list[str] = []
+        self.links: list[str] = []
         self.handlers: list[str] = []
         self.ids: list[str] = []
-        self.texts: list[str] = []
+        self.text: list[str] = []
         self.scripts: list[tuple[str | None, str]] = []
         self._script: str | None = None
 
@@ -27,8 +31,10 @@ class Outline(HTMLParser):
         if tag not in _EMPTY:
             self.open.append(tag)
         for name, value in attrs:
-            if name in ("src", "srcset", "data", "href", "action", "poster"):
+            if name in ("src", "srcset", "data", "action", "poster"):
                 self.loads.append(value or "")
+            if name == "href":
+                self.links.append(value or "")
             if name.startswith("on"):
                 self.handlers.append(name)
             if name == "id":
@@ -39,7 +45,7 @@ class Outline(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("td", "th", "li", "p"):
-            self.texts.append(" ")
+            self.text.append(" ")
         if tag not in _EMPTY:
             assert self.open.pop() == tag
 
@@ -48,12 +54,12 @@ class Outline(HTMLParser):
             kind, text = self.scripts[-1]
             self.scripts[-1] = (kind, text + data)
         elif self.open and self.open[-1] != "style":
-            self.texts.append(data)
+            self.text.append(data)
 
     @property
     def words(self) -> str:
         """All that can be read, in one line."""
-        return " ".join("".join(self.texts).split())
+        return " ".join("".join(self.text).split())
 
 
 def outline(page: Path) -> Outline:

@@ -4,13 +4,13 @@ import html
 import json
 import shutil
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from tests.report.page_reader import outline
 from tests.score_runs import photo_folder, write_run
 
 from captune.errors import UserError
@@ -26,38 +26,6 @@ HOSTILE = [
     "",
     "line\nbreak \x00 \x1b[31m half \ud83d",
 ]
-
-
-class Outline(HTMLParser):
-    """Tags, and everything that the page would load from elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.loads: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in ("meta", "img", "link", "br", "rect", "path"):
-            self.open.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "srcset", "data")]
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in ("rect", "path"):
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text.append(data)
-
-
-def outline(page: Path) -> Outline:
-    parsed = Outline()
-    parsed.feed(page.read_text(encoding="utf-8"))
-    assert parsed.open == []
-    return parsed
 
 
 def gallery_of(run: Path, out: Path, **options: Any) -> Any:

@@ -53,7 +53,7 @@ def _card(root: Path, record: dict[str, Any]) -> dict[str, Any]:
         {
             "name": encodable(item["name"]),
             "share": item["probability"],
-            "colour": _colour(rank, item["id"], truth),
+            "colour": tone_of(rank, item["id"], truth),
         }
         for rank, item in enumerate(record["top"][:5])
     ]
@@ -66,7 +66,7 @@ def _card(root: Path, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _colour(rank: int, class_id: str, truth: str | None) -> str:
+def tone_of(rank: int, class_id: object, truth: object) -> str:
     """As in the assignment's figure: the truth green, a wrong first answer orange, others blue."""
     if truth is not None and class_id == truth:
         return "truth"

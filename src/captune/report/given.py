@@ -14,7 +14,10 @@ from captune.report.numbers import ABOUT, METRICS, RECORDS, Source
 from captune.runs import Run, read_run
 
 # what reading and using damaged records ends in
-DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, OSError)
+DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError),
+    *(RecursionError, AssertionError),
+)
 
 
 @dataclass(frozen=True)

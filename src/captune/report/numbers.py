@@ -147,7 +147,7 @@ def millions(value: float) -> str:
 def duration(seconds: float) -> str:
     """As short as it is meant."""
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

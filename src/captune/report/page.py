@@ -108,7 +108,10 @@ def build(
         sections.append(_guarded(source, partial(tuning.section, source, given)))
     for source in given.of_kind("compare"):
         sections.append(_guarded(source, partial(comparing.section, source, album, settings)))
-    written = captions.section(read_writers(given), given, album, settings)
+    written = _guarded(
+        given.sources[0],
+        lambda: captions.section(read_writers(given), given, album, settings),
+    )
     sections += [written] if written is not None else []
     for source in given.of_kind("explain"):
         sections.append(_guarded(source, partial(explanations.section, source, album, settings)))

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from captune.report.blocks import Code, Column, Fold, Heading, Paragraph, Section, Table
+from captune.report.blocks import Code, Column, Fold, Paragraph, Section, Table
 from captune.report.given import Given, digests_of
-from captune.report.numbers import ABOUT, Source, duration, plain
+from captune.report.numbers import ABOUT, Source, plain
 from captune.report.pages import one_line
 
 _MOST_SKIPPED = 200
@@ -39,9 +39,9 @@ def section(given: Given, command: Sequence[str], page: str) -> Section:
         )  # fmt: skip
     inputs = _inputs(given)
     if inputs:
-        columns = [Column("run"), Column("input"), Column("file", wide=True), Column("sha256")]
+        columns = [Column("file", wide=True), Column("read as", wide=True), Column("sha256")]
         part.blocks.append(Table("inputs", "Inputs", columns, inputs))
-    part.blocks += [Heading("Machine and packages"), _machine(given)]
+    part.blocks.append(_machine(given))
     part.blocks.append(Fold("Options of each run", [_options(given)]))
     part.blocks.append(Fold("Hashes of the run folders", [_files(given)]))
     skipped = [[source.name, *row] for source in given.sources for row in _skipped(source)]
@@ -66,13 +66,11 @@ def _runs(given: Given) -> Table:
     rows = []
     for source in _typed(given):
         about = source.run.about
-        seconds = about.get("seconds")
         rows.append(
             [
                 source.name,
                 about["kind"],
                 one_line(about["started"]),
-                source.figure(duration, "seconds", file=ABOUT) if seconds is not None else None,
                 source.figure(plain, "seed", file=ABOUT) if about.get("seed") is not None else None,
                 one_line(str(about.get("device", ""))),
                 one_line(about["root"]),
@@ -82,7 +80,6 @@ def _runs(given: Given) -> Table:
         Column("run"),
         Column("command"),
         Column("made"),
-        Column("took", True),
         Column("seed", True),
         Column("device"),
         Column("photos below", wide=True),
@@ -103,13 +100,15 @@ def _models(given: Given) -> list[list[Any]]:
 
 
 def _inputs(given: Given) -> list[list[Any]]:
-    rows = []
+    """A row a file, whatever read it."""
+    found: dict[tuple[str, str], list[str]] = {}
     for source in given.sources:
         for name, path, sha256 in _each_input(source.run.metrics.get("inputs")):
-            row = [source.name, name, one_line(path), one_line(sha256)]
-            if row not in rows:
-                rows.append(row)
-    return rows
+            found.setdefault((path, sha256), []).append(f"{name} of {source.name}")
+    return [
+        [one_line(path), one_line(", ".join(read)), one_line(sha256)]
+        for (path, sha256), read in found.items()
+    ]
 
 
 def _each_input(inputs: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:

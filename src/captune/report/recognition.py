@@ -26,6 +26,7 @@ from captune.report.blocks import (
     Tile,
     Tiles,
 )
+from captune.report.classification import tone_of
 from captune.report.numbers import Source, count, interval_of, share, signed, words
 from captune.report.pages import one_line
 from captune.report.settings import Settings
@@ -126,7 +127,7 @@ def card(record: Mapping[str, Any], place: int, source: Source, album: Album) ->
         Bar(
             one_line(str(item["name"])),
             source.counted(share, item["probability"], f"line {place}: probability"),
-            _tone(rank, item["id"], truth),
+            tone_of(rank, item["id"], truth),
         )
         for rank, item in enumerate(record["top"][:_BARS])
     ]
@@ -140,13 +141,6 @@ def card(record: Mapping[str, Any], place: int, source: Source, album: Album) ->
         above="" if truth is None else "right" if right else "wrong",
         tone="" if truth is None else "good" if right else "bad",
     )
-
-
-def _tone(rank: int, class_id: Any, truth: Any) -> str:
-    """As in the assignment's figure: the truth green, a wrong first answer orange, others blue."""
-    if truth is not None and class_id == truth:
-        return "truth"
-    return "wrong" if truth is not None and rank == 0 else "other"
 
 
 def _cards(
@@ -270,7 +264,7 @@ def _gallery(source: Source, found: Found, album: Album) -> Gallery:
                     [
                         one_line(str(item["name"])),
                         item["probability"],
-                        _tone(rank, item["id"], truth),
+                        tone_of(rank, item["id"], truth),
                     ]
                     for rank, item in enumerate(record["top"][:_BARS])
                 ],
