@@ -22,6 +22,7 @@ from tests.report_runs import (
 
 from captune.cli import main
 from captune.errors import UserError
+from captune.report.checking import check_page
 from captune.report.page import write_report
 from captune.report.settings import Settings
 from captune.report.thumbnails import BUDGET_BYTES, Album, Picture
@@ -187,6 +188,15 @@ def test_a_method_alone_is_a_tune(runs: dict[str, Path], tmp_path: Path) -> None
     assert "Tuned with lora: 1,500 trained parameters give CIDEr-D 0.326" in words
 
 
+def test_a_method_beside_its_tune_comes_along_with_it(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    both = [runs["tune"] / "lora", runs["tune"]]
+    report = write_report(both, tmp_path / "page.html", Settings())
+    assert [source.name for source in report.given.sources] == ["tune", "adapter", "lora"]
+    assert [part.title for part in report.sections][:2] == ["Tuning", "Captions"]
+
+
 def test_prompts_are_compared(colours: Any, colour_photos: Path, tmp_path: Path) -> None:
     words = ["--labels", '{"7": "red", "8": "green", "9": "blue"}', "--truth", "from-name"]
     labels = tmp_path / "labels.json"
@@ -198,8 +208,10 @@ def test_prompts_are_compared(colours: Any, colour_photos: Path, tmp_path: Path)
     assert "does best: 100.0 % of 6 photos" in told
     assert "points vs. best" in told
     assert "Does it read “not”?" in told
+    assert check_page(tmp_path / "page.html").differing == []
     (run / "records.jsonl").write_text("")
     assert "does best" in outline(page_of([run], tmp_path / "page.html")).words
+    assert "its records give 0" in check_page(tmp_path / "page.html").differing[0]
 
 
 @pytest.mark.parametrize(

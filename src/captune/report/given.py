@@ -56,19 +56,21 @@ def read_given(
     twice = [str(path) for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
     if twice:
         raise UserError(f"{named(twice, 'run')}: given twice; name each once")
-    found: list[tuple[Path, Run, int | None]] = []
-    for path in paths:
-        run = read_run(path)
+    given = [(path, read_run(path)) for path in paths]
+    for path, run in given:
         if run.kind not in kinds:
             raise UserError(
                 f"{printable(str(path))}: is a run of captune {printable(run.kind)}, of which this "
                 f"captune's report knows nothing; it knows {', '.join(kinds)}"
             )
-        parent = len(found)
-        found.append((path, run, None))
-        for child in _methods(run):
-            if child.resolve() not in _resolved(paths):
-                found.append((child, read_run(child), parent))
+    # a method that is named beside its tune comes along with it all the same
+    below = {child.resolve() for _, run in given for child in _methods(run)}
+    found: list[tuple[Path, Run, int | None]] = []
+    for path, run in given:
+        if path.resolve() not in below:
+            above = len(found)
+            found.append((path, run, None))
+            found += [(child, read_run(child), above) for child in _methods(run)]
     if len(names) != len(found):
         names = _names([path for path, _, _ in found])
     sources = [Source(i + 1, names[i], run) for i, (_, run, _) in enumerate(found)]
