@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from captune.captioning.generation import pieces_of
+from captune.captioning.known_words import word_maker
 from captune.captioning.model import Captioner
 from captune.captioning.training import quiet_transformers
 from captune.errors import UserError
@@ -96,6 +97,7 @@ def subjects_of(
     Raises UserError for a caption with a word that the captioner cannot write.
     """
     given = None if captions is None else [given_ids(captioner.decoder, text) for text in captions]
+    known_words = word_maker(captioner, cache=cache, batch_size=batch_size, workers=workers)
     # the same photo may come with several captions, and the stream knows photos, not places
     place = 0
     stream = encode_grids(
@@ -111,8 +113,9 @@ def subjects_of(
             part = some[start : start + batch_size]
             halves = torch.from_numpy(np.ascontiguousarray(cached[start : start + batch_size]))
             grids = encoder.image.finish_grid(halves).float().to(captioner.decoder.device)
+            known = known_words(part)
             if given is None:
-                rows = _written(captioner, grids, beam, max_tokens)
+                rows = _written(captioner, grids, known, beam, max_tokens)
             else:
                 rows = []
                 for photo in part:
@@ -121,8 +124,16 @@ def subjects_of(
                         place += 1
                     rows.append(given[place])
                     place += 1
-            for photo, grid, ids in zip(part, grids, rows, strict=True):
-                yield subject_of(captioner, photo, grid[None], ids, is_given=given is not None)
+            for number, (photo, ids) in enumerate(zip(part, rows, strict=True)):
+                one = slice(number, number + 1)
+                yield subject_of(
+                    captioner,
+                    photo,
+                    grids[one],
+                    ids,
+                    is_given=given is not None,
+                    known=None if known is None else known[one],
+                )
 
 
 def subject_of(
@@ -177,9 +188,11 @@ def word_log_probabilities(
     return scores_of(captioner, subject, grids, targets_of(captioner, subject, chosen, against))
 
 
-def _written(captioner: Captioner, grids: Tensor, beam: int, max_tokens: int) -> list[list[int]]:
+def _written(
+    captioner: Captioner, grids: Tensor, known: Tensor | None, beam: int, max_tokens: int
+) -> list[list[int]]:
     with quiet_transformers():
-        written = captioner.write(grids, beams=beam, max_tokens=max_tokens)
+        written = captioner.write(grids, beams=beam, max_tokens=max_tokens, words=known)
     end = captioner.decoder.end_id
     return [
         [*ids, end] if len(chosen) > len(ids) else ids

@@ -31,7 +31,7 @@ from captune.plots.canvas import (
 )
 
 _MARGIN, _GAP, _LINE, _WORD, _MARK, _BAR = 0.15, 0.12, 0.155, 0.19, 0.2, 0.42  # inches
-_COLUMNS = 5
+_MOST_COLUMNS = 5
 _TALLEST = 1.5  # times the width of a panel; what is taller is shown smaller
 # share of the colour over the photo, which is grey below it, where a map is lowest and highest:
 # black over all of a photo would hide what is on it
@@ -74,10 +74,9 @@ def maps_figure(
     """
     if not panels:
         raise ValueError("expected a map of at least one word to draw")
-    columns = min(_COLUMNS, len(panels) + 1)
-    width = (WIDTH - 2 * _MARGIN - _GAP * (_COLUMNS - 1)) / _COLUMNS
-    if columns <= 3:  # one or two words have room
-        width = (WIDTH - 2 * _MARGIN - _GAP * 2) / 3
+    columns = _columns(len(panels) + 1)
+    beside = max(columns, 3)  # one word does not need the whole page
+    width = (WIDTH - 2 * _MARGIN - _GAP * (beside - 1)) / beside
     height = min(width * photo.height / photo.width, width * _TALLEST)
     marks = _MARK if any(panel.mark for panel in panels) else 0.06
     scratch = new_figure(1)
@@ -117,6 +116,13 @@ def maps_figure(
             _write_mark(figure, panel, left, top + _WORD + height + 0.035, width)
     _colour_bar(figure, table, head + rows * row + 0.03)
     return figure
+
+
+def _columns(panels: int) -> int:
+    """Rows as full as can be: 11 panels are three rows of 4, and 13 three of 5."""
+    if panels <= _MOST_COLUMNS:
+        return panels
+    return min((_MOST_COLUMNS, _MOST_COLUMNS - 1), key=lambda columns: -panels % columns)
 
 
 def _sized(photo: Image.Image, width: float, height: float) -> Image.Image:
