@@ -12,8 +12,11 @@ from tests.features.test_photos import collect, expected, make_encoder, make_pho
 from captune.features import FeatureCache
 
 RUN = """
+import signal
 import sys
 from pathlib import Path
+# a shell that runs the tests in the background has it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from test_photos import collect, make_encoder
 from captune.features import FeatureCache
