@@ -68,9 +68,9 @@ def read_given(
     found: list[tuple[Path, Run, int | None]] = []
     for path, run in given:
         if path.resolve() not in below:
-            above = len(found)
+            tune = len(found)
             found.append((path, run, None))
-            found += [(child, read_run(child), above) for child in _methods(run)]
+            found += [(child, read_run(child), tune) for child in _methods(run)]
     if len(names) != len(found):
         names = _names([path for path, _, _ in found])
     sources = [Source(i + 1, names[i], run) for i, (_, run, _) in enumerate(found)]
