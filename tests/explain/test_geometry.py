@@ -112,6 +112,8 @@ def test_what_other_transforms_show() -> None:
     # a margin around the photo: what is seen reaches beyond it
     padded = compose(v2.Pad((0, 80)), v2.Resize((224, 224)))
     assert frame_of(padded, 640, 480).edges == pytest.approx((0, -80, 640, 560), abs=1.5)
+    both = compose(v2.Pad((0, 80)), v2.CenterCrop((640, 480)), v2.Resize((224, 224)))
+    assert frame_of(both, 640, 480).edges == pytest.approx((80, -80, 560, 560), abs=1.5)
     # nothing can be told of a photo of a few pixels
     assert frame_of(crop, 3, 2) == whole_frame(3, 2)
 

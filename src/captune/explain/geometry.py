@@ -91,12 +91,16 @@ def whole_frame(width: int, height: int) -> Frame:
 def frame_of(transform: Callable[[Image.Image], Tensor], width: int, height: int) -> Frame:
     """What of a photo of this size comes out of an encoder's transform."""
     dark, bright = (_shown(transform, np.full((height, width), v)) for v in (0, 255))
+    is_photo = bright != dark  # what is the same for every photo is a margin
     ends = []
     for length, axis in ((width, 1), (height, 0)):
         ramp = np.round((np.arange(length) + 0.5) * 255 / length)
         picture = ramp[None, :].repeat(height, 0) if axis else ramp[:, None].repeat(width, 1)
-        shown = (_shown(transform, picture) - dark) / (bright - dark)
-        ends.append(_ends(shown.mean(axis=1 - axis), length))
+        shown = np.zeros_like(dark)
+        np.divide(_shown(transform, picture) - dark, bright - dark, out=shown, where=is_photo)
+        across = 1 - axis
+        share = shown.sum(axis=across) / is_photo.sum(axis=across).clip(1)
+        ends.append(_ends(share, length))
     (left, right), (top, bottom) = ends
     return Frame(width, height, left, top, right, bottom)
 
