@@ -100,6 +100,14 @@ def test_the_answer_comes_first_with_numbers_and_intervals(
     assert words.index("lite recognises") < words.index("Hardest photos")
 
 
+def test_answers_stand_in_the_order_of_the_sections(runs: dict[str, Path], tmp_path: Path) -> None:
+    first, last = runs["score"], runs["classify"]
+    report = write_report([first, last], tmp_path / "page.html", Settings())
+    assert [part.title for part in report.sections][:2] == ["Recognition", "Captions"]
+    assert str(report.answers[0][0]).startswith("lite recognises")
+    assert report.title == "Recognition and captions on 8 photos"
+
+
 def test_sections_show_what_each_job_found(runs: dict[str, Path], tmp_path: Path) -> None:
     words = outline(page_of([*runs.values()], tmp_path / "page.html")).words
     for part in (

@@ -134,7 +134,7 @@ def _guarded(source: Source, make: Callable[[], Any]) -> Any:
 
 def _headed(given: Given) -> list[Source]:
     """The runs that the answer is about, in the order of the page."""
-    return given.of_kind(*KINDS)
+    return sorted(given.of_kind(*KINDS), key=lambda source: KINDS.index(source.run.kind))
 
 
 def answer_of(source: Source, given: Given) -> tuple[Any, Tiles | None]:
@@ -158,7 +158,7 @@ def answer_of(source: Source, given: Given) -> tuple[Any, Tiles | None]:
 
 
 def _title(given: Given) -> str:
-    jobs = list(dict.fromkeys(_JOBS[source.run.kind] for source in given.sources))
+    jobs = list(dict.fromkeys(_JOBS[source.run.kind] for source in _headed(given)))
     images = max(int(source.run.metrics.get("images") or 0) for source in given.sources)
     said = ", ".join(jobs[:-1]) + (" and " if len(jobs) > 1 else "") + jobs[-1]
     return f"{said[0].upper()}{said[1:]} on {images:,} photo{'' if images == 1 else 's'}"
