@@ -204,7 +204,8 @@ def test_log_probabilities_are_those_of_a_pass_over_the_caption(
         assert [word.log_probability for word in caption.words] == pytest.approx(
             expected[: len(ids)], abs=1e-4
         )
-        assert caption.log_probability == pytest.approx(sum(expected), abs=1e-4)
+        # a sum of so many, each within 1e-4: how they round depends on the number of threads
+        assert caption.log_probability == pytest.approx(sum(expected), abs=1e-4 * len(whole))
         assert caption.mean_log_probability == pytest.approx(sum(expected) / len(whole), abs=1e-4)
         assert caption.tokens == len(whole)
 
