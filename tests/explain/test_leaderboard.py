@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.explain.planted import SHAPE, bright_subject, planted_captioner
+from tests.explain.planted import SHAPE, Planted, bright_subject, planted_captioner
 
 from captune.captioning.model import Captioner
 from captune.errors import UserError
@@ -12,6 +12,7 @@ from captune.explain.boxes import Box
 from captune.explain.cases import Case, case_of
 from captune.explain.judging import Judge
 from captune.explain.leaderboard import (
+    Contest,
     chosen,
     contest_of,
     costs_of,
@@ -166,6 +167,17 @@ def test_costs_know_every_method(planted: tuple[Captioner, list[Case]]) -> None:
     costs = costs_of(captioner, cases, contest, hide(captioner), hide(captioner))
     assert list(costs.methods) == list(contest.methods)
     assert min(costs.controls, costs.curves, costs.strict, *costs.methods.values()) > 0
+
+
+def test_costs_where_hiding_otherwise_leaves_other_words(
+    planted: tuple[Captioner, list[Case]],
+) -> None:
+    captioner, cases = planted
+    bare = [case_of(case.photo, case.subject, None) for case in cases]
+    blind = Planted(torch.zeros(2, 6, 6, dtype=torch.bool))
+    contest = Contest({"attention": [ATTENTION.choice]}, None)
+    costs = costs_of(captioner, bare, contest, hide(captioner), lambda case: blind)
+    assert costs.strict > 0
 
 
 def test_the_report_says_how_the_default_stands(followed: Tally) -> None:

@@ -111,12 +111,16 @@ class Judge:
 
     def follow_controls(self, shares: Sequence[float] = SHARES, seeds: int = RANDOM_SEEDS) -> None:
         """As `follow`, for random maps and the centre."""
-        self.follow({CENTRE: self._centre.expand(len(self.words), -1, -1)}, shares)
+        self.follow_centre(shares)
         if self.seen:
             several = random_curves(self.scoring, self.ends, self.seen, range(seeds), shares=shares)
             self._put_curves(RANDOM, several)
         constant = torch.zeros(len(self.words), *self._centre.shape)
         self.compare_with_people({RANDOM: constant})
+
+    def follow_centre(self, shares: Sequence[float] = SHARES) -> None:
+        """As `follow`, for the centre."""
+        self.follow({CENTRE: self._centre.expand(len(self.words), -1, -1)}, shares)
 
     def compare_with_people(self, maps: Mapping[MapName, Tensor]) -> None:
         """Pointing game and overlap of the words that have boxes."""

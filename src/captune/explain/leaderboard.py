@@ -18,12 +18,12 @@ from torch import Tensor
 from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.explain.cases import Case
-from captune.explain.faithfulness import Scoring, centre_map, ends_of
+from captune.explain.faithfulness import Scoring, ends_of
 from captune.explain.judging import Judge
 from captune.explain.methods import Choice, map_method, method_names
 from captune.explain.planning import Costs
 from captune.explain.rows import Row
-from captune.explain.tally import CENTRE, MapName, Tally
+from captune.explain.tally import MapName, Tally
 
 FOLLOWED = 6  # maps that get whole curves, besides the baseline
 SLOW = ("occlusion", "pixel-occlusion")
@@ -156,16 +156,14 @@ def costs_of(
     judge.screen_controls()  # the first pass pays for what is set up
     methods = {name: _seconds(partial(_screen, judge, captioner, name)) for name in contest.methods}
     controls = _seconds(judge.screen_controls) + _seconds(lambda: ends_of(judge.scoring))
-    centre = {CENTRE: centre_map(judge.case.subject.shape.rows, judge.case.subject.shape.columns)}
-    maps = {name: one.expand(len(judge.words), -1, -1) for name, one in centre.items()}
-    each = _seconds(partial(judge.follow, maps))
+    each = _seconds(judge.follow_centre)
     # which methods are followed is not known yet: as if half of them were the slowest
     making = sum(sorted(methods.values())[-2:]) / 2
-    curves = controls + _seconds(judge.follow_controls) + (FOLLOWED + 1) * each + making
+    curves = controls + _seconds(judge.follow_controls) + FOLLOWED * each + making
     strict = 0.0
     if strict_of is not None:
         hard = Judge(judge.case, strict_of(judge.case), Tally())
-        strict = _seconds(hard.follow_controls) + 2 * _seconds(partial(hard.follow, maps))
+        strict = _seconds(hard.follow_controls) + 2 * _seconds(hard.follow_centre)
     return Costs(controls, methods, curves, strict)
 
 
