@@ -1,0 +1,37 @@
+"""One dataclass a job: the Python API, the command line and recipes read the same definition."""
+
+from captune.options.caption import CaptionerOptions, CaptionOptions
+from captune.options.classify import ClassifyOptions
+from captune.options.compare import CompareOptions
+from captune.options.embed import EmbedOptions
+from captune.options.explain import ExplainOptions
+from captune.options.faithful import FaithfulOptions
+from captune.options.fields import option, require_at_least
+from captune.options.prompts import PromptsOptions
+from captune.options.rank import RankOptions
+from captune.options.report import ReportOptions
+from captune.options.score import MOST_RESAMPLES, MetricOptions, ScoreOptions
+from captune.options.shared import ModelOptions, PhotoOptions, check_pass
+from captune.options.tune import TuneOptions
+
+__all__ = [
+    "MOST_RESAMPLES",
+    "CaptionOptions",
+    "CaptionerOptions",
+    "ClassifyOptions",
+    "CompareOptions",
+    "EmbedOptions",
+    "ExplainOptions",
+    "FaithfulOptions",
+    "MetricOptions",
+    "ModelOptions",
+    "PhotoOptions",
+    "PromptsOptions",
+    "RankOptions",
+    "ReportOptions",
+    "ScoreOptions",
+    "TuneOptions",
+    "check_pass",
+    "option",
+    "require_at_least",
+]

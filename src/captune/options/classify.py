@@ -1,0 +1,45 @@
+"""Options of `captune classify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captune.options.fields import option
+from captune.options.shared import ModelOptions, PhotoOptions
+
+
+@dataclass(kw_only=True)
+class ClassifyOptions(PhotoOptions, ModelOptions):
+    """`captune classify`."""
+
+    labels: str = option(
+        'cat,dog | names.txt | {"id": "name"}.json | {"name": ["prompt", ...]}.json', metavar="L"
+    )
+    prompt: list[str] = option(
+        "template with {} or {object}, or a named set (openai-80, openai-7, hw3); may repeat",
+        [],
+        repeat=True,
+        metavar="T",
+    )
+    ensemble: str | None = option(
+        "mean: one classifier from all prompts (normalise, average, normalise)",
+        None,
+        choices=("mean",),
+    )
+    multi_label: bool = option("an independent yes or no for each label", False)
+    truth: str | None = option(
+        "a CSV of filename,label; from-name for <class id>_<n>.ext; from-folder", None, metavar="T"
+    )
+    out: Path | None = option("run folder to write", None, metavar="RUN")
+    csv: Path | None = option(
+        "write filename,label (class ids), one row an image", None, metavar="FILE"
+    )
+    all_probabilities: bool = option("keep every probability, as float16 .npy in the run", False)
+    top5: list[str] = option(
+        "top-5 figures in the run: a number of sampled images, or a file name; may repeat",
+        [],
+        repeat=True,
+        metavar="N|NAME",
+    )
+    seed: int = option("seed of the sampling", 0, metavar="N")

@@ -1,0 +1,20 @@
+"""Options of `captune compare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captune.options.fields import option
+from captune.options.score import MetricOptions
+
+
+@dataclass(kw_only=True)
+class CompareOptions(MetricOptions):
+    """`captune compare`."""
+
+    first: Path = option("captions A: as in score", positional=True, nargs=None, metavar="A")
+    second: Path = option("captions B: as in score", positional=True, nargs=None, metavar="B")
+    top: int = option("images to show on either side of the difference", 10, metavar="N")
+    out: Path | None = option("run folder to write: tables and plots", None, metavar="RUN")
+    csv: Path | None = option("write a row an image, both scores a metric", None, metavar="FILE")

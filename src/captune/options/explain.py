@@ -1,0 +1,74 @@
+"""Options of `captune explain`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captune.errors import UserError
+from captune.options.caption import CaptionerOptions
+from captune.options.fields import option
+from captune.options.shared import PhotoOptions
+
+
+@dataclass(kw_only=True)
+class ExplainOptions(PhotoOptions, CaptionerOptions):
+    """`captune explain`."""
+
+    method: str = option(
+        "how the maps are made: attention, gradient-attention, relevance, gradient,"
+        " integrated-gradients, occlusion, pixel-occlusion (auto: what captune faithful found to be"
+        " the truest, else attention)",
+        "auto",
+        metavar="M",
+    )
+    words: str | None = option(
+        "explain these words of the caption only, comma-separated", None, metavar="W,W"
+    )
+    caption: str | None = option(
+        "explain this caption instead of the one that the captioner would write",
+        None,
+        metavar="TEXT",
+    )
+    against: str | None = option(
+        "why not this word? maps of the words of --words against it", None, metavar="WORD"
+    )
+    labels: str | None = option(
+        "explain a zero-shot classifier instead: --model is a model spec, these are its labels as"
+        " in classify, --words are those to explain (default: the most probable)",
+        None,
+        metavar="L",
+    )
+    layer: str = option("which looking layer: a number from 0, last, all", "auto", metavar="N")
+    head: str = option("which of its heads: a number from 0, mean, max", "auto", metavar="N")
+    special: bool = option("a map of the caption's end, too", False)
+    faithfulness: str = option(
+        "how far to believe each map: none; quick, one deletion and one insertion mask a word;"
+        " full, the whole curves",
+        "quick",
+        choices=("none", "quick", "full"),
+    )
+    colours: str = option(
+        "colour map of the figures: magma is perceptually uniform, jet the assignment's",
+        "magma",
+        choices=("magma", "viridis", "jet"),
+    )
+    out: Path | None = option(
+        "run folder to write: figures, and maps as .npz in RUN/maps", None, metavar="RUN"
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what does not go together."""
+        super().__post_init__()
+        if self.against is not None and not self.chosen_words and self.labels is None:
+            raise UserError(
+                "--against: say with --words which word of the caption is held against it"
+            )
+        if self.labels is not None and (self.caption is not None or self.special):
+            raise UserError("--labels: explains a classifier; leave out --caption and --special")
+
+    @property
+    def chosen_words(self) -> list[str]:
+        """The words of `words`, each once; none where all are meant."""
+        found = (word.strip() for word in (self.words or "").split(","))
+        return list(dict.fromkeys(word for word in found if word))

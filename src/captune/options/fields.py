@@ -1,0 +1,30 @@
+"""Fields of a dataclass that the command line can read."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+from captune.errors import UserError
+
+
+def option(help: str, default: Any = ..., **extra: Any) -> Any:
+    """A dataclass field that knows its `--help` text.
+
+    extra: `metavar`, `choices`, `repeat` (the flag may be given several times), `positional` (with
+    `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one).
+    """
+    metadata = {"help": help, **extra}
+    if default is ...:
+        return field(metadata=metadata)
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def require_at_least(options: Any, **least: int) -> None:
+    """Raises UserError for the first of these fields of `options` that is below its least value."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value < smallest:
+            raise UserError(f"{name.replace('_', '-')} {value}: must be {smallest} or more")

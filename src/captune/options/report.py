@@ -1,0 +1,40 @@
+"""Options of `captune report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from captune.options.fields import option, require_at_least
+
+
+@dataclass(kw_only=True)
+class ReportOptions:
+    """`captune report`."""
+
+    runs: list[str] = option(
+        "run folders of any job; the methods of a tune come along",
+        [],
+        positional=True,
+        nargs="*",
+        metavar="RUN",
+    )
+    out: Path | None = option(
+        "the page to write: one file, which opens without a network", None, metavar="FILE.html"
+    )
+    title: str | None = option("heading of the page (default: what was done)", None, metavar="TEXT")
+    limit: int = option("photos in a gallery, at the most", 2000, metavar="N")
+    top: int = option("photos at either end of the best and the worst", 4, metavar="N")
+    figures: Path | None = option(
+        "folder for every table as CSV and every figure as PNG, SVG and PDF", None, metavar="DIR"
+    )
+    check: Path | None = option(
+        "a page of captune report: derive every figure of it again from its run folders, or from"
+        " the RUN given",
+        None,
+        metavar="FILE.html",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a page of nothing."""
+        require_at_least(self, limit=1, top=1)

@@ -1,0 +1,53 @@
+"""What several commands take: a model, photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captune.errors import UserError
+from captune.options.fields import option
+
+
+@dataclass(kw_only=True)
+class ModelOptions:
+    """What every command that runs a model takes."""
+
+    model: str = option(
+        "model spec: lite, open_clip:NAME/TAG, hf:REPO_OR_FOLDER, timm:NAME or a local folder",
+        "lite",
+        metavar="SPEC",
+    )
+    device: str = option("where the model runs", "auto", choices=("auto", "cpu", "cuda", "mps"))
+    dtype: str = option(
+        "precision of the model (auto: float32 on a CPU, float16 on a GPU)",
+        "auto",
+        choices=("auto", "float32", "float16", "bfloat16"),
+    )
+    batch_size: int = option("images a forward pass", 32, metavar="N")
+    workers: int = option(
+        "threads that decode ahead of the model (0: chosen for you)", 0, metavar="N"
+    )
+    no_cache: bool = option("neither read nor write the feature cache", False)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that no pass can be made with."""
+        check_pass(self.batch_size, self.workers)
+
+
+def check_pass(batch_size: int, workers: int) -> None:
+    """Raises UserError for a batch size below 1 or less than no workers."""
+    if batch_size < 1:
+        raise UserError(f"batch size {batch_size}: must be 1 or more")
+    if workers < 0:
+        raise UserError(f"workers {workers}: must be 0 (chosen for you) or more")
+
+
+@dataclass(kw_only=True)
+class PhotoOptions:
+    """Which photos a command looks at."""
+
+    photos: list[str] = option(
+        "folders (recursive), files, globs, or - for a list on standard input",
+        positional=True,
+        metavar="PHOTOS",
+    )
