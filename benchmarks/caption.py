@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from caption_contenders import GRID, Contenders
-from captune.captioning.model import Captioner
+from captune.captioning.captioner import Captioner
 from captune.captioning.shipped import lite_captioner
 from captune.errors import UserError
 from limits import about, in_turn, matmul_gflops, ratios, read_gbytes, spread, timed

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.captioning.data import CaptionedPhotos, Grids
+from captune.captioning.training.data import CaptionedPhotos, Grids
 from captune.metrics import CiderD, Corpus, DocumentFrequency, bleu_of, cider_of, ptb, rouge_l_of
 from captune.metrics.scores import Scores
 from captune.models.encoders import GridShape

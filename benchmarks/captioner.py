@@ -41,9 +41,9 @@ from caption_baselines import (
     wording_of,
 )
 from captune.captioning import checkpoint
-from captune.captioning.data import CaptionedPhotos, Grids, leaking, read_captioned
-from captune.captioning.diagnosis import shuffled
-from captune.captioning.evaluation import Captioned, ValidationSet, write_captions
+from captune.captioning.training.data import CaptionedPhotos, Grids, leaking, read_captioned
+from captune.captioning.training.diagnosis import shuffled
+from captune.captioning.training.evaluation import Captioned, ValidationSet, write_captions
 from captune.errors import UserError
 from captune.features import FeatureCache, open_grids
 from captune.files import whole_file

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from captune.captioning.data import Batches, Example
 from captune.captioning.model import IGNORED, Captioner, batch
+from captune.captioning.training.data import Batches, Example
 
 CAPTIONS = Path(__file__).resolve().parents[2] / "shared/data/flickr8k/captions_train.json"
 # SmolLM2's tokens a caption of Flickr8k's train set, the end included: 5, 10, ..., 95 % of them

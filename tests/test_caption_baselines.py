@@ -17,7 +17,7 @@ from benchmarks.caption_baselines import (
     wording_of,
 )
 
-from captune.captioning.data import CaptionedPhotos
+from captune.captioning.training.data import CaptionedPhotos
 from captune.images import Photo
 from captune.metrics import CiderD, Corpus, DocumentFrequency
 from captune.models.encoders import GridShape

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save
 from captune.captioning.checkpoint import (
     CONFIG,
     WEIGHTS,
-    Recipe,
     checkpoint_folder,
     from_pretrained,
     read_recipe,
 )
+from captune.captioning.recipe import Recipe
 from captune.errors import UserError
 from captune.files import whole_file
 

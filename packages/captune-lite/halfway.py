@@ -14,15 +14,10 @@ import json
 import sys
 from pathlib import Path
 
-from captune.captioning import resuming
 from captune.captioning.building import build_captioner
-from captune.captioning.checkpoint import (
-    WEIGHTS,
-    ImageIdentity,
-    read_trained,
-    recipe_of,
-    save_pretrained,
-)
+from captune.captioning.checkpoint import WEIGHTS, read_trained, recipe_of, save_pretrained
+from captune.captioning.recipe import ImageIdentity
+from captune.captioning.training import resuming
 from captune.captions import read_captions
 from captune.models.decoders import load_decoder
 from captune.models.load import load_model

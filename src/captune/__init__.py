@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from captune.captioning.api import caption, tune
+    from captune.captioning.captioner import Captioner
     from captune.captioning.generation import Caption
-    from captune.captioning.model import Captioner
     from captune.errors import UserError
     from captune.explain.api import explain
     from captune.explain.explanation import Explanation
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Caption": "captune.captioning.generation",
-    "Captioner": "captune.captioning.model",
+    "Captioner": "captune.captioning.captioner",
     "Explanation": "captune.explain.explanation",
     "Photo": "captune.images",
     "Prediction": "captune.zeroshot.classifier",

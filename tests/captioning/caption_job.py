@@ -12,7 +12,8 @@ from tests.colour_model import colour_model
 from torch import Tensor, nn
 
 from captune.captioning.building import build_captioner
-from captune.captioning.checkpoint import ImageIdentity, recipe_of, save_pretrained
+from captune.captioning.checkpoint import recipe_of, save_pretrained
+from captune.captioning.recipe import ImageIdentity
 from captune.models.decoders import load_decoder
 from captune.models.encoders import ImageEncoder, PatchGrid
 from captune.models.image_text import ImageTextModel

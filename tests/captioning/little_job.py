@@ -14,10 +14,10 @@ from PIL import Image
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import colour_model
 
-from captune.captioning.checkpoint import ImageIdentity
-from captune.captioning.data import CaptionedPhotos
-from captune.captioning.examples import TrainingData
-from captune.captioning.frozen import FrozenParts
+from captune.captioning.recipe import ImageIdentity
+from captune.captioning.training.data import CaptionedPhotos
+from captune.captioning.training.examples import TrainingData
+from captune.captioning.training.frozen import FrozenParts
 from captune.options import TuneOptions
 
 KINDS = 4

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from captune.captioning import generation
+from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.generation import Caption, captions_of, check_length, words_of
-from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import Photo, Skipped, find_photos

@@ -13,7 +13,7 @@ from tests.colour_model import colour_model
 
 from captune.captioning import known_words
 from captune.captioning.building import build_captioner
-from captune.captioning.checkpoint import KnownWords, recipe_of
+from captune.captioning.checkpoint import recipe_of
 from captune.captioning.known_words import (
     Teller,
     identity_of,
@@ -23,6 +23,7 @@ from captune.captioning.known_words import (
     words_model_of,
 )
 from captune.captioning.model import IGNORED, Captioner
+from captune.captioning.recipe import KnownWords
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import Photo, find_photos

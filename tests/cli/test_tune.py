@@ -10,10 +10,10 @@ import yaml
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.captioning.tiny import tiny_decoder
 
-from captune.captioning import preparation
+from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.model import Captioner
-from captune.captioning.training import CaptionTrainer
+from captune.captioning.training import preparation
+from captune.captioning.training.trainer import CaptionTrainer
 from captune.captions import read_captions
 from captune.cli import main
 from captune.errors import UserError

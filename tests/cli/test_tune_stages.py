@@ -11,9 +11,9 @@ from tests.captioning.little_job import fake_frozen, write_job
 from tests.captioning.tiny import tiny_decoder
 from tests.cli.test_tune import words
 
-from captune.captioning import preparation
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.training import CaptionTrainer
+from captune.captioning.training import preparation
+from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 
 QUICK = ("--score-model", "none", "--method", "lora")

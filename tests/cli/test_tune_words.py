@@ -12,10 +12,11 @@ from tests.captioning.caption_job import Seen
 from tests.captioning.words_job import LABELS, telling_model, write_words_job
 from tests.cli.test_tune import words
 
-from captune.captioning import frozen, generation
+from captune.captioning import generation
+from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import read_recipe
-from captune.captioning.model import Captioner
-from captune.captioning.training import CaptionTrainer
+from captune.captioning.training import frozen
+from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.errors import UserError
 from captune.runs import read_run

@@ -19,7 +19,8 @@ from captune.explain.methods.attention import attention_of
 from captune.explain.subject import (
     END as END_TEXT,
 )
-from captune.explain.subject import given_ids, subject_of, subjects_of, word_log_probabilities
+from captune.explain.subject import given_ids, subject_of, subjects_of
+from captune.explain.targets import word_log_probabilities
 from captune.images import Skipped, find_photos
 
 

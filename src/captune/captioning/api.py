@@ -10,7 +10,7 @@ from captune.options import CaptionOptions, TuneOptions
 
 if TYPE_CHECKING:
     from captune.captioning.generation import Caption
-    from captune.captioning.recording import TuneResult
+    from captune.captioning.training.recording import TuneResult
 
 
 def tune(
@@ -26,7 +26,7 @@ def tune(
     options: the fields of `options.TuneOptions`, such as method="lora,prefix". The same call goes
     on where a killed one was. Raises UserError for what cannot be done.
     """
-    from captune.captioning.recording import tune_captioner
+    from captune.captioning.training.recording import tune_captioner
 
     return tune_captioner(
         TuneOptions(

@@ -28,10 +28,12 @@ def build_captioner(
     bridge_settings: Settings | None = None,
     method_settings: Settings | None = None,
     seed: int = 0,
+    kind: type[Captioner] = Captioner,
 ) -> Captioner:
     """A captioner that is not trained yet; the same seed gives the same first weights.
 
     Settings are fields of the Config of bridge and method; what is left out keeps its default.
+    kind: the class that is made.
     The decoder is wrapped: `captioner.detach()` gives it back.
     Raises UserError for an unknown name or setting.
     """
@@ -44,7 +46,7 @@ def build_captioner(
         made: Any = bridge_type
         built = made(bridge_config, grid, parts).to(decoder.device)
         tuning: Any = method_type
-        captioner = Captioner(decoder, built, tuning(method_config), grid)
+        captioner = kind(decoder, built, tuning(method_config), grid)
     # on the device at once: who writes with it need not know where the decoder lies
     return captioner.to(decoder.device)
 

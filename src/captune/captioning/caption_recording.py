@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.captioning.caption_files import Predictions, Sidecars
-from captune.captioning.checkpoint import Recipe, read_recipe
+from captune.captioning.checkpoint import read_recipe
 from captune.captioning.generation import Caption, captions_of
 from captune.captioning.journal import Journal
 from captune.captioning.loading import (
@@ -27,6 +27,7 @@ from captune.captioning.loading import (
     open_grid_cache,
     writing_precision,
 )
+from captune.captioning.recipe import Recipe
 from captune.embedding import Bar, none_readable
 from captune.errors import UserError
 from captune.images import Photo, PhotoSet, Skipped, find_photos

@@ -13,101 +13,23 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-import captune
 from captune.captioning.bridge import GridShape
 from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner
+from captune.captioning.recipe import SCHEMA, ImageIdentity, KnownWords, Recipe
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.vocabulary import narrowed
 
-SCHEMA = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-
-
-@dataclass(frozen=True)
-class ImageIdentity:
-    """Which frozen image encoder a captioner sees through, and which of its outputs.
-
-    spec: how it was named. preprocessing_id: of the transform from photo to pixels.
-    """
-
-    spec: str
-    weights_id: str
-    preprocessing_id: str
-
-
-@dataclass(frozen=True)
-class KnownWords:
-    """Which words a captioner reads of a photo before its caption: those that a classifier chose.
-
-    labels: what it chose among; prompts: of each label, where they have their own. top: how many it
-    chose. model: the classifier's.
-    """
-
-    labels: tuple[str, ...]
-    prompts: tuple[tuple[str, ...], ...] | None
-    top: int
-    model: ImageIdentity
-
-    @classmethod
-    def of_json(cls, about: Mapping[str, Any]) -> KnownWords:
-        """What `dataclasses.asdict` made of it."""
-        prompts = about["prompts"]
-        return cls(
-            tuple(about["labels"]),
-            None if prompts is None else tuple(map(tuple, prompts)),
-            int(about["top"]),
-            ImageIdentity(**about["model"]),
-        )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """config.json: what a captioner is made of."""
-
-    image_encoder: ImageIdentity
-    decoder_spec: str
-    decoder_id: str
-    grid: GridShape
-    bridge: str
-    bridge_config: dict[str, Any]
-    method: str
-    method_config: dict[str, Any]
-    max_tokens: int = 60
-    decoder_blocks: int = 0
-    tokens: tuple[int, ...] = ()
-    known_words: KnownWords | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """In the order in which a person reads it."""
-        known = self.known_words
-        return {
-            "schema": SCHEMA,
-            "captune": captune.__version__,
-            "image_encoder": dataclasses.asdict(self.image_encoder),
-            "decoder": {
-                "spec": self.decoder_spec,
-                "blocks": self.decoder_blocks,
-                "decoder_id": self.decoder_id,
-                "tokens": " ".join(map(str, self.tokens)) or "all",
-            },
-            "grid": dataclasses.asdict(self.grid),
-            "bridge": {"name": self.bridge, "config": self.bridge_config},
-            "method": {"name": self.method, "config": self.method_config},
-            "max_tokens": self.max_tokens,
-            **({} if known is None else {"known_words": dataclasses.asdict(known)}),
-        }
 
 
 def recipe_of(
@@ -151,11 +73,13 @@ def from_pretrained(
     decoder: Decoder | str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    kind: type[Captioner] = Captioner,
 ) -> tuple[Captioner, Recipe]:
     """A tuned captioner, ready to write, and what it is made of.
 
     folder: a checkpoint, or the run of a tune; of a run of several methods the best one.
     decoder: where the frozen one lies now, or the loaded one; None looks where it was in training.
+    kind: the class that is made.
     Raises UserError for a folder that holds none, and for another decoder than the trained one.
     """
     place = checkpoint_folder(Path(folder))
@@ -173,6 +97,7 @@ def from_pretrained(
         method=recipe.method,
         bridge_settings=recipe.bridge_config,
         method_settings=recipe.method_config,
+        kind=kind,
     )
     read_trained(captioner, place / WEIGHTS)
     captioner.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from captune.captioning.checkpoint import (
-    ImageIdentity,
-    Recipe,
-    check_image_encoder,
-)
-from captune.captioning.known_words import WordsOf, load_words_model, word_maker
+from captune.captioning.checkpoint import check_image_encoder
+from captune.captioning.known_words import WordsOf, word_maker
 from captune.captioning.model import Captioner
-from captune.captioning.training import quiet_transformers
+from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import Halves, encode_grids
-from captune.files import printable
-from captune.images import Photo, Skipped, find_photos
+from captune.images import Photo, Skipped
 from captune.models.decoders import Decoder
 from captune.models.image_text import ImageTextModel
 from captune.models.load import load_model
+from captune.models.quiet import quiet_transformers
 from captune.notebook import InNotebooks
 
 logger = logging.getLogger("captune")
@@ -236,69 +232,3 @@ def check_length(decoder: Decoder, max_tokens: int) -> None:
             f"--max-tokens {max_tokens}: {decoder.spec} reads {limit} tokens at most, the first of"
             f" which is its start; take {limit - 1} or fewer"
         )
-
-
-def caption_with(
-    captioner: Captioner,
-    photos: str | Path | Sequence[str | Path],
-    *,
-    encoder: str | None = None,
-    known_words_model: str | None = None,
-    beam: int = 5,
-    max_tokens: int = 60,
-    batch_size: int = 32,
-    workers: int = 0,
-    cache: FeatureCache | None = None,
-    on_skip: Callable[[Skipped], None] | None = None,
-) -> list[Caption]:
-    """A caption of each photo in folders, files and patterns: `Captioner.caption`.
-
-    encoder, known_words_model: where the image encoder and the model of its known words lie now, if
-    not where they were in training. cache: of features; None reads and writes none. on_skip: called
-    for photos that cannot be read; None warns of them.
-    Raises UserError for a captioner that does not know what it was made of, and as `find_photos`.
-    """
-    if captioner.recipe is None:
-        raise UserError(
-            "this captioner was not loaded by Captioner.from_pretrained, so nothing says which"
-            " image encoder it sees through; save it and load it"
-        )
-    device = str(captioner.decoder.device)
-    if captioner.image_model is None or encoder is not None:
-        captioner.image_model = load_encoder(
-            captioner.recipe, "the captioner", spec=encoder, device=device
-        )
-    if captioner.words_model is None or known_words_model is not None:
-        captioner.words_model = load_words_model(
-            captioner.recipe,
-            captioner.image_model,
-            "the captioner",
-            spec=known_words_model,
-            device=device,
-        )
-    check_length(captioner.decoder, max_tokens)
-    found = find_photos([photos] if isinstance(photos, str | Path) else photos)
-    skip = on_skip or _warn
-    for skipped in found.skipped:
-        skip(skipped)
-    captions = []
-    for outcomes in captions_of(
-        captioner,
-        captioner.image_model,
-        found.photos,
-        cache=cache,
-        beam=beam,
-        max_tokens=max_tokens,
-        batch_size=batch_size,
-        workers=workers,
-    ):
-        for outcome in outcomes:
-            if isinstance(outcome, Skipped):
-                skip(outcome)
-            else:
-                captions.append(outcome)
-    return captions
-
-
-def _warn(skipped: Skipped) -> None:
-    logger.warning("skipped %s: %s", printable(skipped.path), skipped.reason)

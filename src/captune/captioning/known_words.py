@@ -12,8 +12,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from captune.captioning.checkpoint import ImageIdentity, KnownWords, Recipe, check_words_model
+from captune.captioning.checkpoint import check_words_model
 from captune.captioning.model import Captioner, pad_words
+from captune.captioning.recipe import ImageIdentity, KnownWords, Recipe
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import Photo

@@ -7,17 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from captune.captioning.checkpoint import (
-    Recipe,
-    checkpoint_folder,
-    digest_of_checkpoint,
-    from_pretrained,
-)
+from captune.captioning.checkpoint import checkpoint_folder, digest_of_checkpoint, from_pretrained
 from captune.captioning.generation import check_length, load_encoder
 from captune.captioning.known_words import load_words_model
 from captune.captioning.model import Captioner
+from captune.captioning.precision import resolve_precision
+from captune.captioning.recipe import Recipe
 from captune.captioning.shipped import lite_captioner
-from captune.captioning.training import precision_of
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import grids_bytes
@@ -25,7 +21,7 @@ from captune.files import printable
 from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device
 from captune.models.image_text import ImageTextModel
-from captune.options import CaptionerOptions, TuneOptions
+from captune.options import CaptionerOptions
 
 LITE = "lite"
 
@@ -77,7 +73,7 @@ def writing_precision(options: CaptionerOptions) -> str:
     device = resolve_device(options.device)
     if options.dtype == "auto" and device.type == "cpu":
         return "float32"
-    return precision_of(TuneOptions(precision=options.dtype), device)
+    return resolve_precision(options.dtype, device)
 
 
 def describe_captioner(options: CaptionerOptions, place: Path, recipe: Recipe) -> dict[str, Any]:

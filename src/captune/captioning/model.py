@@ -13,23 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from itertools import accumulate
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, Words
+from captune.captioning.recipe import Recipe
 from captune.captioning.structure import DecoderParts, find_parts
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 from captune.models.decoders import Decoder
-
-if TYPE_CHECKING:
-    from captune.captioning.checkpoint import Recipe
-    from captune.captioning.generation import Caption
-    from captune.models.image_text import ImageTextModel
+from captune.models.image_text import ImageTextModel
 
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
 
@@ -71,21 +66,6 @@ class Captioner(nn.Module):
         self.tuning = tuning
         tuning.attach(decoder.module, self.parts, bridge)
         self._handles = bridge.attach(self.parts, self.context)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **where: Any) -> Captioner:
-        """What a tune left in `folder`, or in its best method's: `checkpoint.from_pretrained`."""
-        from captune.captioning.checkpoint import from_pretrained
-
-        captioner, recipe = from_pretrained(folder, **where)
-        captioner.recipe = recipe
-        return captioner
-
-    def caption(self, photos: str | Path | Sequence[str | Path], **how: Any) -> list[Caption]:
-        """A caption of each photo in folders, files and patterns: `generation.caption_with`."""
-        from captune.captioning.generation import caption_with
-
-        return caption_with(self, photos, **how)
 
     def detach(self) -> None:
         """Give the decoder back as it was."""

@@ -20,7 +20,7 @@ from captune.cli.terminal import (
 from captune.options import TuneOptions
 
 if TYPE_CHECKING:
-    from captune.captioning.recording import TuneResult
+    from captune.captioning.training.recording import TuneResult
 
 HELP = "teach a frozen language model to describe your photos"
 EXAMPLES = """  captune tune photos/ --captions train.json --val val.json --out runs/tuned
@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, print the table, draw the curves."""
-    from captune.captioning.preparation import this_process
-    from captune.captioning.recipes import with_config
-    from captune.captioning.recording import tune_captioner
+    from captune.captioning.training.config import with_config
+    from captune.captioning.training.preparation import this_process
+    from captune.captioning.training.recording import tune_captioner
 
     options = with_config(read_options(TuneOptions, arguments), _typed(arguments))
     is_first = this_process(options).is_main_process

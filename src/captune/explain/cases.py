@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from captune.captioning.data import CaptionedPhotos
 from captune.captioning.model import Captioner
+from captune.captioning.training.data import CaptionedPhotos
 from captune.errors import UserError
 from captune.explain.boxes import Box, Boxes
 from captune.explain.pointing import Target, target_of

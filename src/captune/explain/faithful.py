@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from captune.captioning.checkpoint import read_recipe
-from captune.captioning.data import CaptionedPhotos, leaking, read_captioned
 from captune.captioning.loading import (
     captioner_folder,
     describe_captioner,
@@ -23,7 +22,7 @@ from captune.captioning.loading import (
     open_grid_cache,
 )
 from captune.captioning.model import Captioner
-from captune.captioning.training import quiet_transformers
+from captune.captioning.training.data import CaptionedPhotos, leaking, read_captioned
 from captune.embedding import Bar
 from captune.explain.boxes import Boxes, read_boxes
 from captune.explain.cases import Asked, Case, cases_of, chosen_captions
@@ -48,6 +47,7 @@ from captune.explain.tally import MapName, Tally
 from captune.features import FeatureCache
 from captune.images import Photo, Skipped, find_photos
 from captune.models.image_text import ImageTextModel, describe_model
+from captune.models.quiet import quiet_transformers
 from captune.options import FaithfulOptions
 from captune.runs import check_run_folder
 

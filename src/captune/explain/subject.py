@@ -18,9 +18,7 @@ from torch import Tensor
 from captune.captioning.generation import pieces_of
 from captune.captioning.known_words import word_maker
 from captune.captioning.model import Captioner
-from captune.captioning.training import quiet_transformers
 from captune.errors import UserError
-from captune.explain.targets import scores_of, targets_of
 from captune.features import FeatureCache
 from captune.features.grids import encode_grids
 from captune.files import quoted
@@ -28,6 +26,7 @@ from captune.images import Photo, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape
 from captune.models.image_text import ImageTextModel
+from captune.models.quiet import quiet_transformers
 
 END = "<|endoftext|>"
 
@@ -169,23 +168,6 @@ def given_ids(decoder: Decoder, caption: str) -> list[int]:
                 " captions that it was trained with; say it in other words"
             )
     return [*ids, decoder.end_id]
-
-
-def word_log_probabilities(
-    captioner: Captioner,
-    subject: Subject,
-    grids: Tensor,
-    words: Sequence[int] | None = None,
-    against: str | None = None,
-) -> Tensor:
-    """Log-probability of each word [n, words] where the captioner sees grids [n, tokens, channels].
-
-    By one teacher-forced pass of n rows. words: numbers in `subject.spans`; None takes all of
-    `subject.words`. against: of each word minus that of another word at the same step.
-    It takes part in gradients; without them call it under `torch.no_grad()`.
-    """
-    chosen = range(len(subject.words)) if words is None else words
-    return scores_of(captioner, subject, grids, targets_of(captioner, subject, chosen, against))
 
 
 def _written(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,10 +11,8 @@ from torch import Tensor
 from captune.captioning.model import IGNORED, Captioner
 from captune.errors import UserError
 from captune.explain.beginning import shared_beginning
+from captune.explain.subject import Subject
 from captune.files import quoted
-
-if TYPE_CHECKING:
-    from captune.explain.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,23 @@ def scores_of(
         found.append(torch.stack(scores))
     stacked = torch.stack(found)
     return stacked[:, 0] if paired else stacked
+
+
+def word_log_probabilities(
+    captioner: Captioner,
+    subject: Subject,
+    grids: Tensor,
+    words: Sequence[int] | None = None,
+    against: str | None = None,
+) -> Tensor:
+    """Log-probability of each word [n, words] where the captioner sees grids [n, tokens, channels].
+
+    By one teacher-forced pass of n rows. words: numbers in `subject.spans`; None takes all of
+    `subject.words`. against: of each word minus that of another word at the same step.
+    It takes part in gradients; without them call it under `torch.no_grad()`.
+    """
+    chosen = range(len(subject.words)) if words is None else words
+    return scores_of(captioner, subject, grids, targets_of(captioner, subject, chosen, against))
 
 
 def logits_at(

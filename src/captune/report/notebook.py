@@ -33,7 +33,7 @@ def register() -> None:
     """Say how each result is shown; their rooms are loaded here, so only when a notebook asks."""
     from captune.captioning.caption_recording import CaptionResult
     from captune.captioning.generation import Caption
-    from captune.captioning.recording import TuneResult
+    from captune.captioning.training.recording import TuneResult
     from captune.explain.explanation import ExplainResult, Explanation
     from captune.metrics.scores import Scores
     from captune.scoring.comparison_recording import CompareResult

@@ -1,7 +1,7 @@
 """Tuning methods: which few parameters of the decoder are trained. One file a method.
 
 Adding one is adding a file here that ends in `METHOD = MyMethod`, or an entry point of the group
-`captune.tuning`.
+`captune.tuning`. A file whose name begins with _ is what several methods share.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TuningMethod(nn.Module, ABC):
 def method_names() -> list[str]:
     """The methods there are, without importing any."""
     own = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted({*own, *_plugins()})
+    return sorted({*(name for name in own if not name.startswith("_")), *_plugins()})
 
 
 def method_class(name: str) -> type[TuningMethod]:

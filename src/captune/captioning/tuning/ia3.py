@@ -17,8 +17,8 @@ from typing import Any
 from torch import nn
 
 from captune.captioning.bridge import Bridge
-from captune.captioning.peft_method import PeftMethod, is_transposed
 from captune.captioning.structure import DecoderParts
+from captune.captioning.tuning._peft import PeftMethod, is_transposed
 from captune.errors import UserError
 
 # k_proj, v_proj, key, value, key_proj, ...; there is nothing but the name to tell them by

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from captune.captioning.bridge import Bridge
-from captune.captioning.peft_method import PeftMethod, is_transposed
 from captune.captioning.structure import DecoderParts
+from captune.captioning.tuning._peft import PeftMethod, is_transposed
 from captune.errors import UserError
 
 

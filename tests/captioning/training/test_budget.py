@@ -7,8 +7,8 @@ from tests.captioning.tiny import GRID
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from captune.captioning.bridge import GridShape, bridge_class
-from captune.captioning.budget import Row, budget, check_budget, parse_count, planned
 from captune.captioning.structure import find_parts
+from captune.captioning.training.budget import Row, budget, check_budget, parse_count, planned
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
 

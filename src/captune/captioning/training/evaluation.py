@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captune.captioning.data import CaptionedPhotos, Grids, WordRows, words_of
 from captune.captioning.model import Captioner, batch
+from captune.captioning.training.data import CaptionedPhotos, Grids, WordRows, words_of
 from captune.metrics.bleu import bleu_of
 from captune.metrics.cider import cider_of
 from captune.metrics.corpus import Corpus

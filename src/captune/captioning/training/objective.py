@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from captune.captioning.data import CaptionedPhotos
 from captune.captioning.model import Captioner, batch
+from captune.captioning.training.data import CaptionedPhotos
 from captune.metrics import ptb
 from captune.metrics.cider import CiderD
 from captune.metrics.corpus import Corpus

@@ -11,10 +11,10 @@ from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 
 from captune.captioning.building import build_captioner
-from captune.captioning.examples import TrainingData
 from captune.captioning.model import Captioner
-from captune.captioning.resuming import complete_checkpoints
-from captune.captioning.training import History, train
+from captune.captioning.training.examples import TrainingData
+from captune.captioning.training.resuming import complete_checkpoints
+from captune.captioning.training.trainer import History, train
 from captune.errors import UserError
 from captune.options import TuneOptions
 

@@ -11,25 +11,24 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging
 
-from captune.captioning import resuming
 from captune.captioning.checkpoint import WEIGHTS, read_trained, write_trained
-from captune.captioning.data import Example
-from captune.captioning.examples import TrainingData
 from captune.captioning.model import Captioner
-from captune.captioning.objective import unwrapped
+from captune.captioning.precision import attention_kernel, resolve_precision
+from captune.captioning.training import resuming
+from captune.captioning.training.data import Example
+from captune.captioning.training.examples import TrainingData
+from captune.captioning.training.objective import unwrapped
 from captune.errors import UserError
 from captune.options import TuneOptions
 
@@ -309,7 +308,7 @@ class _Examples(Dataset):  # type: ignore[type-arg]
 
 
 def _arguments(options: TuneOptions, folder: Path, device: torch.device) -> TrainingArguments:
-    precision = precision_of(options, device)
+    precision = resolve_precision(options.precision, device)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,
@@ -340,58 +339,6 @@ def _arguments(options: TuneOptions, folder: Path, device: torch.device) -> Trai
     # several GPUs in one process would be DataParallel, which copies hooks without their context
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
-
-
-def precision_of(options: TuneOptions, device: torch.device) -> str:
-    """What `auto` stands for on this device."""
-    if options.precision != "auto":
-        return options.precision
-    if device.type == "cpu":
-        return "bfloat16" if has_bfloat16_units() else "float32"
-    if device.type != "cuda":
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-
-
-def has_bfloat16_units() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX), several times as fast."""
-    return bool(torch.cpu._is_amx_tile_supported())
-
-
-@contextmanager
-def autocast(options: TuneOptions, device: torch.device) -> Iterator[None]:
-    """The precision of the training for what is computed beside it."""
-    precision = precision_of(options, device)
-    if precision == "float32":
-        yield
-        return
-    with torch.autocast(device.type, dtype=getattr(torch, precision)), attention_kernel(device):
-        yield
-
-
-@contextmanager
-def attention_kernel(device: torch.device) -> Iterator[None]:
-    """The kernel that training attends with: on a CPU the plain one.
-
-    Over captions, which are short, the fused kernel's backward pass in bfloat16 takes a third of a
-    whole step on a CPU, several times what the plain one takes.
-    """
-    if device.type != "cpu":
-        yield
-        return
-    with sdpa_kernel([SDPBackend.MATH]):
-        yield
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Within: transformers prints no advice; Trainer would leave it silent for good."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _frozen_modules(captioner: Captioner) -> list[nn.Module]:

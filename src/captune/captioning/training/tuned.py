@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captune.captioning.diagnosis import Finding
-from captune.captioning.evaluation import sums_of
-from captune.captioning.training import History
+from captune.captioning.training.diagnosis import Finding
+from captune.captioning.training.evaluation import sums_of
+from captune.captioning.training.trainer import History
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.metrics.scores import Scores

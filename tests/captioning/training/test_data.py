@@ -7,7 +7,7 @@ import pytest
 from tests.captioning.little_job import write_job
 from tests.captioning.tiny import END, tiny_decoder
 
-from captune.captioning.data import Batches, leaking, read_captioned, tokenise
+from captune.captioning.training.data import Batches, leaking, read_captioned, tokenise
 from captune.errors import UserError
 from captune.images import find_photos
 

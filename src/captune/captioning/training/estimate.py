@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from captune.captioning.data import Example
-from captune.captioning.evaluation import ValidationSet
-from captune.captioning.examples import TrainingData
 from captune.captioning.model import Captioner
-from captune.captioning.training import autocast
+from captune.captioning.precision import autocast
+from captune.captioning.training.data import Example
+from captune.captioning.training.evaluation import ValidationSet
+from captune.captioning.training.examples import TrainingData
 from captune.options import TuneOptions
 
 _MEASURED = 3  # batches; the first also pays for what is set up once, and is left out
@@ -91,7 +91,7 @@ def _step(
     inputs = data.collate(examples, start=decoder.start_id, pad=decoder.pad_id)
     inputs = {name: tensor.to(decoder.device) for name, tensor in inputs.items()}
     started = time.perf_counter()
-    with autocast(options, decoder.device):
+    with autocast(options.precision, decoder.device):
         loss: Any = data.objective.loss(captioner, captioner, inputs)
     loss.backward()
     loss.item()  # on a GPU the work is done only now
@@ -104,7 +104,7 @@ def _write(captioner: Captioner, val: ValidationSet, options: TuneOptions) -> fl
     longest = max((len(row) for rows in some.rows for row in rows), default=options.max_tokens)
     seen = some.seen(some.data.keys, captioner.decoder.device)
     started = time.perf_counter()
-    with autocast(options, captioner.decoder.device):
+    with autocast(options.precision, captioner.decoder.device):
         captioner.write(**seen, beams=1, max_tokens=min(longest, options.max_tokens), scored=False)
     return (time.perf_counter() - started) / len(some.data)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captune.captioning.data import CaptionedPhotos, Grids
+from captune.captioning.training.data import CaptionedPhotos, Grids
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import grids_bytes, require_room

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from captune.captioning.augmentation import MirroredViews, drawn_views
-from captune.captioning.data import Batches, Example, Grids, WordRows, words_of
 from captune.captioning.model import batch
-from captune.captioning.objective import CrossEntropy, Objective
+from captune.captioning.training.augmentation import MirroredViews, drawn_views
+from captune.captioning.training.data import Batches, Example, Grids, WordRows, words_of
+from captune.captioning.training.objective import CrossEntropy, Objective
 from captune.options import TuneOptions
 
 

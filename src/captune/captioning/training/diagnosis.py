@@ -12,8 +12,13 @@ import torch
 from torch import Tensor
 
 from captune.captioning.attention import CrossAttentionLayer
-from captune.captioning.evaluation import Captioned, ValidationSet, score_captions, write_captions
 from captune.captioning.model import Captioner, batch
+from captune.captioning.training.evaluation import (
+    Captioned,
+    ValidationSet,
+    score_captions,
+    write_captions,
+)
 from captune.images import printable
 from captune.statistics import Sums, paired_bootstrap
 

@@ -7,16 +7,21 @@ from typing import Any
 import pytest
 import torch
 from tests.captioning.little_job import ColourGrids, kinds_of, write_job
-from tests.captioning.test_training import Bar
 from tests.captioning.tiny import GRID, tiny_decoder
+from tests.captioning.training.test_trainer import Bar
 
-from captune.captioning import diagnosis
 from captune.captioning.building import build_captioner
-from captune.captioning.data import read_captioned, tokenise
-from captune.captioning.evaluation import Captioned, ValidationSet, validation_loss, write_captions
-from captune.captioning.examples import TrainingData
 from captune.captioning.model import Captioner
-from captune.captioning.training import train
+from captune.captioning.training import diagnosis
+from captune.captioning.training.data import read_captioned, tokenise
+from captune.captioning.training.evaluation import (
+    Captioned,
+    ValidationSet,
+    validation_loss,
+    write_captions,
+)
+from captune.captioning.training.examples import TrainingData
+from captune.captioning.training.trainer import train
 from captune.images import find_photos
 from captune.options import TuneOptions
 
@@ -96,7 +101,7 @@ def test_uniform_attention_is_found() -> None:
 
 
 def _made_up() -> ValidationSet:
-    from captune.captioning.data import CaptionedPhotos
+    from captune.captioning.training.data import CaptionedPhotos
 
     ids = ["1", "2", "3"]
     data = CaptionedPhotos(ids, [], ids, [["a"]] * 3, Path(), "")

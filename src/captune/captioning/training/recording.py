@@ -22,9 +22,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from captune.captioning import resuming, tuned
 from captune.captioning.bridge import bridge_class
-from captune.captioning.budget import budget, check_budget, planned
 from captune.captioning.building import build_captioner, config_of
 from captune.captioning.checkpoint import (
     begin_with,
@@ -32,26 +30,30 @@ from captune.captioning.checkpoint import (
     recipe_of,
     save_pretrained,
 )
-from captune.captioning.data import CaptionedPhotos
-from captune.captioning.diagnosis import diagnose
-from captune.captioning.estimate import estimate
-from captune.captioning.evaluation import (
+from captune.captioning.model import Captioner
+from captune.captioning.precision import autocast
+from captune.captioning.structure import find_parts
+from captune.captioning.training import resuming, tuned
+from captune.captioning.training.budget import budget, check_budget, planned
+from captune.captioning.training.config import deciding, write_config
+from captune.captioning.training.data import CaptionedPhotos
+from captune.captioning.training.diagnosis import diagnose
+from captune.captioning.training.estimate import estimate
+from captune.captioning.training.evaluation import (
     Captioned,
     score_captions,
     validation_scores,
     write_captions,
 )
-from captune.captioning.model import Captioner
-from captune.captioning.preparation import Job, check_options, prepare, this_process
-from captune.captioning.recipes import deciding, write_config
-from captune.captioning.structure import find_parts
-from captune.captioning.training import Bar, autocast, quiet_transformers, train
-from captune.captioning.tuned import Tuned
+from captune.captioning.training.preparation import Job, check_options, prepare, this_process
+from captune.captioning.training.trainer import Bar, train
+from captune.captioning.training.tuned import Tuned
 from captune.captioning.tuning import method_class
 from captune.features import FeatureCache
 from captune.files import whole_file
 from captune.images import Skipped
 from captune.metrics.scores import Scores
+from captune.models.quiet import quiet_transformers
 from captune.models.weights import digest_of
 from captune.notebook import InNotebooks
 from captune.options import TuneOptions
@@ -239,7 +241,7 @@ def _tune_method(job: Job, method: str) -> Tuned:
         bar=job.bar,
         what=method,
     )
-    with autocast(options, captioner.decoder.device):
+    with autocast(options.precision, captioner.decoder.device):
         with job.bar(f"{method}: captions", len(job.val.data)) as advance:
             written = write_captions(
                 captioner, job.val, max_tokens=options.max_tokens, advance=advance

@@ -11,18 +11,24 @@ from typing import Any
 
 from accelerate import PartialState
 
-from captune.captioning.augmentation import MirroredViews, mirrorable
 from captune.captioning.bridge import bridge_class
-from captune.captioning.budget import parse_count
 from captune.captioning.building import config_of, read_settings
-from captune.captioning.checkpoint import KnownWords
-from captune.captioning.data import CaptionedPhotos, WordRows, leaking, read_captioned, tokenise
-from captune.captioning.evaluation import ValidationSet
-from captune.captioning.examples import TrainingData
-from captune.captioning.frozen import FrozenParts, load_frozen
 from captune.captioning.known_words import Teller, known_words_of
-from captune.captioning.objective import CrossEntropy, Objective, SelfCritical
-from captune.captioning.training import Bar
+from captune.captioning.recipe import KnownWords
+from captune.captioning.training.augmentation import MirroredViews, mirrorable
+from captune.captioning.training.budget import parse_count
+from captune.captioning.training.data import (
+    CaptionedPhotos,
+    WordRows,
+    leaking,
+    read_captioned,
+    tokenise,
+)
+from captune.captioning.training.evaluation import ValidationSet
+from captune.captioning.training.examples import TrainingData
+from captune.captioning.training.frozen import FrozenParts, load_frozen
+from captune.captioning.training.objective import CrossEntropy, Objective, SelfCritical
+from captune.captioning.training.trainer import Bar
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
 from captune.features import FeatureCache

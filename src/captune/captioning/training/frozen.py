@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
-from captune.captioning.augmentation import check_mirroring
 from captune.captioning.bridge import GridShape
-from captune.captioning.checkpoint import ImageIdentity
-from captune.captioning.data import CaptionedPhotos, Grids
 from captune.captioning.known_words import texts_of_labels, words_model_of
-from captune.captioning.training import precision_of
+from captune.captioning.precision import resolve_precision
+from captune.captioning.recipe import ImageIdentity
+from captune.captioning.training.augmentation import check_mirroring
+from captune.captioning.training.data import CaptionedPhotos, Grids
 from captune.features.grids import GridStore, open_grids
 from captune.images import Photo, Skipped
 from captune.models.decoders import Decoder, load_decoder
@@ -91,7 +91,7 @@ def load_frozen(
     if options.known_words is not None:
         words_model = words_model_of(options, [encoder, clip])
     # frozen weights may be as coarse as the forward pass; what is trained stays float32
-    precision = precision_of(options, resolve_device(options.device))
+    precision = resolve_precision(options.precision, resolve_device(options.device))
     decoder = load_decoder(
         options.decoder, device=options.device, dtype=precision, blocks=options.decoder_blocks
     )

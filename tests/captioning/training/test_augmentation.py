@@ -6,16 +6,16 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from tests.captioning.caption_job import image_model, write_photos
-from tests.captioning.test_data import LENGTHS
+from tests.captioning.training.test_data import LENGTHS
 
-from captune.captioning.augmentation import (
+from captune.captioning.training.augmentation import (
     MirroredViews,
     check_mirroring,
     drawn_views,
     mirrorable,
 )
-from captune.captioning.data import Batches, CaptionedPhotos, Example
-from captune.captioning.examples import TrainingData
+from captune.captioning.training.data import Batches, CaptionedPhotos, Example
+from captune.captioning.training.examples import TrainingData
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import open_grids

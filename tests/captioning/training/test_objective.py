@@ -9,10 +9,10 @@ from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 
 from captune.captioning.building import build_captioner
-from captune.captioning.data import CaptionedPhotos
-from captune.captioning.examples import TrainingData
 from captune.captioning.model import IGNORED, Captioner, batch
-from captune.captioning.objective import CrossEntropy, SelfCritical, advantages_of
+from captune.captioning.training.data import CaptionedPhotos
+from captune.captioning.training.examples import TrainingData
+from captune.captioning.training.objective import CrossEntropy, SelfCritical, advantages_of
 
 
 def captioner_of(family: str = "gpt2", bridge: str = "cross-attention") -> Captioner:
@@ -33,7 +33,7 @@ def cider_data(images: int = 8, samples: int = 4) -> tuple[TrainingData, list[li
 
 
 def collated(data: TrainingData, images: int) -> dict[str, Any]:
-    from captune.captioning.data import Example
+    from captune.captioning.training.data import Example
 
     return data.collate([Example(n, (0,)) for n in range(images)], start=0, pad=1)
 

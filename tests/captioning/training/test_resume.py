@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 
-from captune.captioning import resuming
 from captune.captioning.building import build_captioner
-from captune.captioning.training import CaptionTrainer, train
+from captune.captioning.training import resuming
+from captune.captioning.training.trainer import CaptionTrainer, train
 from captune.options import TuneOptions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Killed(BaseException):
