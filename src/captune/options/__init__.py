@@ -1,5 +1,6 @@
 """One dataclass a job: the Python API, the command line and recipes read the same definition."""
 
+from captune.options.app import AppOptions
 from captune.options.caption import CaptionerOptions, CaptionOptions
 from captune.options.classify import ClassifyOptions
 from captune.options.compare import CompareOptions
@@ -16,6 +17,7 @@ from captune.options.tune import TuneOptions
 
 __all__ = [
     "MOST_RESAMPLES",
+    "AppOptions",
     "CaptionOptions",
     "CaptionerOptions",
     "ClassifyOptions",

@@ -19,12 +19,12 @@ def write_template(name: str, page: Path, content: Mapping[str, Any]) -> None:
         file.write(filled(name, content))
 
 
-def filled(name: str, content: Mapping[str, Any]) -> str:
-    """The template `name` filled with `content`; a name that is missing is an error."""
+def filled(name: str, content: Mapping[str, Any], package: str = "captune.report") -> str:
+    """The template `name` of a package, filled with `content`; what is missing is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("captune.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

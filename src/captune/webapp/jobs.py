@@ -1,0 +1,206 @@
+"""Work that waits its turn, runs beside the page and is found again after a reload.
+
+A job belongs to whoever knows its id, which nobody can guess. Short work and long work wait in
+lanes of their own, so that a tuning of hours holds up no recognition of seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from captune.errors import UserError
+
+logger = logging.getLogger("captune")
+
+LANES = ("short", "long")
+MOST_WAITING = 256  # in a lane: who comes later is told to try again
+KEPT = 64  # jobs that are over and can still be looked at
+_STRETCH_S = 0.1  # the shortest time between two versions for mere progress
+
+
+class Stopped(UserError):
+    """Somebody pressed Stop."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One piece of work, and all that a page shows of it.
+
+    command: the words that do the same on a command line. state: waiting, running, done, failed or
+    stopped. what, done, total, said: of the bar that runs now; total is 0 where nobody knows it.
+    result: what came of it, also in parts while it runs. version: goes up with every change.
+    asked: what the page's fields held, to fill them again.
+    """
+
+    command: list[str]
+    lane: str = "short"
+    asked: dict[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(18))
+    state: str = "waiting"
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    said: str = ""
+    notes: list[str] = field(default_factory=list)
+    result: Any = None
+    error: str = ""
+    version: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _told: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state in ("done", "failed", "stopped")
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether Stop was pressed."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask it to end at the next place where it can."""
+        self._stop.set()
+        self.changed()
+
+    def changed(self) -> None:
+        """Something of it is to be shown."""
+        self.version += 1
+
+    def check(self) -> None:
+        """Raises Stopped where Stop was pressed."""
+        if self.is_stopping:
+            raise Stopped("stopped; what was computed until then is kept in the cache")
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[..., None]]:
+        """A progress bar, as the library's jobs take one; ends them where Stop was pressed."""
+        self.begin(what, total)
+
+        def advance(done: int, said: str = "") -> None:
+            self.check()
+            self.advance(done, said)
+
+        yield advance
+
+    def begin(self, what: str, total: int) -> None:
+        """A bar from nothing."""
+        self.what, self.total, self.done, self.said = what, total, 0, ""
+        self.changed()
+
+    def advance(self, done: int, said: str = "") -> None:
+        """So many more."""
+        self.done += done
+        self.said = said
+        now = time.monotonic()
+        if now - self._told > _STRETCH_S:
+            self._told = now
+            self.changed()
+
+    def say(self, sentence: str) -> None:
+        """A sentence beside the result."""
+        self.notes.append(sentence)
+        self.changed()
+
+
+class Jobs:
+    """One thread a lane; jobs run in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
+        self._lanes: dict[str, SimpleQueue[tuple[Job, Callable[[Job], Any]] | None]] = {}
+        self._threads: list[threading.Thread] = []
+        for lane in LANES:
+            self._lanes[lane] = SimpleQueue()
+            thread = threading.Thread(target=self._work, args=(lane,), name=lane, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def submit(
+        self,
+        work: Callable[[Job], Any],
+        command: Sequence[str],
+        *,
+        lane: str = "short",
+        asked: dict[str, Any] | None = None,
+    ) -> Job:
+        """Put it in a lane; what `work` returns becomes the job's result.
+
+        Raises UserError where too much waits already.
+        """
+        if self._lanes[lane].qsize() >= MOST_WAITING:
+            raise UserError(
+                f"{MOST_WAITING} jobs are waiting already; try again when some of them are done"
+            )
+        job = Job(list(command), lane, asked or {})
+        with self._lock:
+            self._jobs[job.id] = job
+            over = [id for id, one in self._jobs.items() if one.is_over]
+            for id in over[: max(0, len(over) - KEPT)]:
+                del self._jobs[id]
+        self._lanes[lane].put((job, work))
+        return job
+
+    def find(self, id: str | None) -> Job | None:
+        """The job of that id, or None where there is none any more."""
+        with self._lock:
+            return self._jobs.get(id) if isinstance(id, str) else None
+
+    def waiting_before(self, job: Job) -> int:
+        """How many unfinished jobs of its lane came before it."""
+        with self._lock:
+            own = [one for one in self._jobs.values() if one.lane == job.lane]
+        before = own[: own.index(job)] if job in own else []
+        return sum(not one.is_over for one in before)
+
+    def close(self, wait_s: float = 10.0) -> None:
+        """Stop all of them; those that run may take so long to come to their end."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            if not job.is_over:
+                job.stop()
+        for lane in self._lanes.values():
+            lane.put(None)
+        end = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _work(self, lane: str) -> None:
+        while (item := self._lanes[lane].get()) is not None:
+            self._do(*item)
+
+    def _do(self, job: Job, work: Callable[[Job], Any]) -> None:
+        job.started = time.monotonic()
+        try:
+            job.check()
+            job.state = "running"
+            job.changed()
+            job.result = work(job)
+            job.state = "done"
+        except Stopped as stopped:
+            job.state, job.error = "stopped", str(stopped)
+        except UserError as error:
+            job.state, job.error = "failed", str(error)
+        except Exception as error:
+            logger.exception("captune app: a job failed")
+            job.state = "failed"
+            job.error = (
+                f"a bug in captune ({type(error).__name__}: {error}); please report it with what"
+                " the terminal says and the output of captune env"
+            )
+        finally:
+            job.seconds = time.monotonic() - job.started
+            job.changed()

@@ -1,0 +1,52 @@
+"""The page: a heading and a tab for each job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+import captune
+from captune.webapp import photo_panel
+from captune.webapp.classify import ClassifyTab
+from captune.webapp.drawing import asset, drawn
+from captune.webapp.job_view import kept_by_browser
+from captune.webapp.site import Site
+
+_HOUR_S = 3600
+
+
+def build(site: Site) -> Any:
+    """The page of an app, as gr.Blocks."""
+    with gr.Blocks(
+        title="captune", analytics_enabled=False, delete_cache=(_HOUR_S, _HOUR_S)
+    ) as page:
+        about = {"site": site, "version": captune.__version__}
+        gr.HTML(drawn("heading", about), elem_id="heading", js_on_load=None)
+        photos_id = kept_by_browser("photos")
+        choice = gr.Dropdown([], visible=False)
+        with gr.Tabs(elem_id="jobs"), gr.Tab("Classify", id="classify"):
+            classify = ClassifyTab(site, photos_id)
+        changed = photo_panel.connect(site, page, [classify.panel], photos_id, choice)
+        classify.connect(page, changed)
+    return page
+
+
+def theme() -> Any:
+    """System fonts: a theme's own would come from another host."""
+    return gr.themes.Default(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def head() -> str:
+    """Our script, in the page itself."""
+    return f"<script>{asset('app.js')}</script>"
+
+
+def style() -> str:
+    """Our style sheet."""
+    return asset("app.css")

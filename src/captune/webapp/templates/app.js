@@ -1,0 +1,71 @@
+"use strict";
+(() => {
+  // results replace each other: a bar grows from where the last one of its name ended
+  const widths = new Map();
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  const grow = (bar) => {
+    const name = bar.dataset.bar, now = bar.style.width, before = widths.get(name);
+    widths.set(name, now);
+    if (still.matches || before === now) return;
+    bar.animate([{ width: before || "0%" }, { width: now }], { duration: 350, easing: "ease-out" });
+  };
+  new MutationObserver((changes) => {
+    if (widths.size > 20000) widths.clear();
+    for (const change of changes) {
+      for (const node of change.addedNodes) {
+        if (node.nodeType !== 1) continue;
+        if (node.matches("[data-bar]")) grow(node);
+        node.querySelectorAll("[data-bar]").forEach(grow);
+      }
+    }
+  }).observe(document, { childList: true, subtree: true });
+
+  // a word shows its map: hovered over, tabbed to, or tapped to stay
+  const wordOf = (event) => (event.target.closest ? event.target.closest(".cap .word") : null);
+  const show = (card, word) => {
+    for (const map of card.querySelectorAll(".map")) {
+      map.hidden = !word || map.dataset.map !== word.dataset.word;
+    }
+    card.classList.toggle("seen", Boolean(word));
+    const told = card.querySelector(".told");
+    if (told) told.textContent = word ? word.dataset.says : "\u00a0";
+  };
+  const look = (event) => {
+    const word = wordOf(event);
+    if (word) show(word.closest(".card"), word);
+  };
+  const rest = (event) => {
+    const word = wordOf(event);
+    if (!word) return;
+    const card = word.closest(".card");
+    show(card, card.querySelector('.word[aria-pressed="true"]'));
+  };
+  document.addEventListener("mouseover", look);
+  document.addEventListener("focusin", look);
+  document.addEventListener("mouseout", rest);
+  document.addEventListener("focusout", rest);
+
+  document.addEventListener("click", async (event) => {
+    const word = wordOf(event);
+    if (word) {
+      const card = word.closest(".card");
+      const pressed = word.getAttribute("aria-pressed") === "true";
+      for (const one of card.querySelectorAll(".word")) one.setAttribute("aria-pressed", "false");
+      word.setAttribute("aria-pressed", String(!pressed));
+      show(card, pressed ? null : word);
+      return;
+    }
+    const copy = event.target.closest ? event.target.closest(".cap [data-copy]") : null;
+    if (copy) {
+      const text = copy.parentElement.querySelector("code").textContent;
+      try {
+        await navigator.clipboard.writeText(text);
+        copy.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(copy.parentElement.querySelector("code"));
+        copy.textContent = "Selected";
+      }
+      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+    }
+  });
+})();

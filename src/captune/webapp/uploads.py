@@ -1,0 +1,174 @@
+"""Photos that people drop: checked, named as they called them, in a private folder that goes away.
+
+Each set of photos has a folder of its own, below one that only this user may enter. A set belongs
+to whoever knows its id, which nobody can guess.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from captune.errors import UserError
+from captune.files import printable
+from captune.images import Photo, Skipped, UnreadablePhoto, open_photo
+from captune.report.thumbnails import thumbnail
+
+KEPT = 128  # sets: the one that was longest not used goes first
+MOST_BYTES = 4 * 2**30  # of all sets together
+_LONGEST_NAME = 120
+_FORBIDDEN = '<>:"|?*' if os.name == "nt" else ""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A file as it came: where it lies now, and what the person calls it."""
+
+    path: Path
+    name: str
+
+
+@dataclass
+class PhotoFolder:
+    """One person's photos. thumbnails: by name, small JPEGs as data URIs."""
+
+    id: str
+    folder: Path
+    photos: list[Photo] = field(default_factory=list)
+    refused: list[Skipped] = field(default_factory=list)
+    thumbnails: dict[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """In the order in which they came."""
+        return [photo.name for photo in self.photos]
+
+    def photo(self, name: str | None) -> Photo:
+        """Raises UserError where there is none of that name."""
+        for one in self.photos:
+            if one.name == name:
+                return one
+        raise UserError(
+            f"{printable(name)}: is not among your photos" if name else "drop a photo first"
+        )
+
+
+class Uploads:
+    """All photos that were dropped since the app started."""
+
+    def __init__(self, folder: Path, *, most_photos: int, most_bytes: int) -> None:
+        """most_photos: of one set. most_bytes: of one photo."""
+        self.most_photos, self.most_bytes = most_photos, most_bytes
+        self._folder = folder
+        self._sets: OrderedDict[str, PhotoFolder] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, id: str | None) -> PhotoFolder | None:
+        """The set of that id, or None where there is none any more."""
+        with self._lock:
+            if not isinstance(id, str) or id not in self._sets:
+                return None
+            self._sets.move_to_end(id)
+            return self._sets[id]
+
+    def photos_of(self, id: str | None) -> PhotoFolder:
+        """As `find`. Raises UserError where there are no photos."""
+        found = self.find(id)
+        if found is None or not found.photos:
+            raise UserError("there are no photos yet; drop some, or take the examples")
+        return found
+
+    def add(self, id: str | None, files: Sequence[Dropped]) -> PhotoFolder:
+        """Take files into a set, a new one where there is none; what is no photo is refused.
+
+        The files themselves are moved or removed.
+        """
+        found = self.find(id) or self._new()
+        found.refused = []
+        for file in files:
+            try:
+                self._take(found, file)
+            except UnreadablePhoto as error:
+                found.refused.append(Skipped(_plain_name(file.name), error.reason))
+            finally:
+                file.path.unlink(missing_ok=True)
+        self._drop_oldest(found)
+        return found
+
+    def clear(self, id: str | None) -> None:
+        """Forget a set."""
+        with self._lock:
+            found = self._sets.pop(id, None) if isinstance(id, str) else None
+        if found is not None:
+            shutil.rmtree(found.folder, ignore_errors=True)
+
+    def _take(self, found: PhotoFolder, file: Dropped) -> None:
+        if len(found.photos) >= self.most_photos:
+            raise UnreadablePhoto(f"one photo more than the {self.most_photos:,} that fit")
+        size = file.path.stat().st_size
+        if size > self.most_bytes:
+            limit = self.most_bytes / 1e6
+            raise UnreadablePhoto(f"{size / 1e6:.0f} MB, over the limit of {limit:.0f} MB")
+        small = thumbnail(open_photo(file.path))
+        name = _free_name(_plain_name(file.name), found.thumbnails)
+        place = found.folder / name
+        shutil.copyfile(file.path, place)
+        found.photos.append(Photo(place, name))
+        found.thumbnails[name] = small
+        found.size_bytes += size
+
+    def _new(self) -> PhotoFolder:
+        id = secrets.token_urlsafe(18)
+        folder = self._folder / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        with self._lock:
+            self._sets[id] = PhotoFolder(id, folder)
+            return self._sets[id]
+
+    def _drop_oldest(self, keep: PhotoFolder) -> None:
+        with self._lock:
+            dropped = []
+            while len(self._sets) > 1 and (
+                len(self._sets) > KEPT
+                or sum(one.size_bytes for one in self._sets.values()) > MOST_BYTES
+            ):
+                oldest = next(iter(self._sets.values()))
+                if oldest is keep:
+                    break
+                dropped.append(self._sets.pop(oldest.id))
+        for one in dropped:
+            shutil.rmtree(one.folder, ignore_errors=True)
+
+
+def _plain_name(name: str) -> str:
+    """The last part of a name, as no system refuses it; what else stands in it stays."""
+    last = re.split(r"[/\\]", name)[-1]
+    plain = "".join(
+        sign if sign.isprintable() and sign not in _FORBIDDEN else "_" for sign in last
+    ).strip(" .")
+    stem, dot, ending = plain.rpartition(".")
+    while len(plain.encode()) > _LONGEST_NAME and stem:
+        stem = stem[:-1]
+        plain = stem + dot + ending
+    return plain[:_LONGEST_NAME] or "photo"
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    """`name`, or with a number where that is taken."""
+    used = set(taken)
+    stem, dot, ending = name.rpartition(".")
+    if not dot:
+        stem, ending = ending, ""
+    number, free = 1, name
+    while free in used:
+        number += 1
+        free = f"{stem} ({number}){dot}{ending}"
+    return free

@@ -1,0 +1,85 @@
+"""The app in this process and a browser that walks it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tests.browser import browser, complaints
+
+from captune.options import AppOptions
+from captune.webapp.serving import Running, running
+
+HOSTILE_NAME = '"><img src=x onerror=alert(1)>.jpg'
+# Gradio's words when a stream ends, and when a page with an open stream is left
+_FRAMEWORKS = ("Method not implemented", "BodyStreamBuffer was aborted", "stream errored out")
+HOSTILE = "<img src=x onerror=alert(1)>${alert(2)}{{this}}"
+
+
+@contextmanager
+def opened(
+    folder: Path, size: str = "desktop", *, dark: bool = False, **options: Any
+) -> Iterator[tuple[Running, Any]]:
+    """An app with its runs in `folder`, and a browser that has loaded it."""
+    with (
+        running(AppOptions(runs=folder / "runs", **options)) as app,
+        browser(folder / "browser", size, dark=dark) as driver,
+    ):
+        driver.execute_cdp_cmd(
+            "Page.addScriptToEvaluateOnNewDocument",
+            {"source": "window.alerts = 0; window.alert = () => { window.alerts += 1 }"},
+        )
+        load(driver, app)
+        yield app, driver
+
+
+def load(driver: Any, app: Running) -> None:
+    """Load the page, or load it again."""
+    driver.get(app.url)
+    when(driver, "document.querySelector('#recognise')")
+    # events of the page's own loading
+    time.sleep(1)
+
+
+def when(driver: Any, script: str, seconds: float = 90) -> Any:
+    """What a script gives once that is true."""
+    end = time.monotonic() + seconds
+    while not (found := driver.execute_script(f"return {script}")):
+        assert time.monotonic() < end, script
+        time.sleep(0.05)
+    return found
+
+
+def wrong(driver: Any) -> list[str]:
+    """What the console says, but for what Gradio itself says when one of its streams ends."""
+    return [said for said in complaints(driver) if not any(own in said for own in _FRAMEWORKS)]
+
+
+def drop(driver: Any, panel: str, *paths: Path) -> None:
+    """Drop files on a panel."""
+    field = driver.find_element("css selector", f"#drop-{panel} input[type=file]")
+    field.send_keys("\n".join(map(str, paths)))
+
+
+def typed(driver: Any, field: str, text: str) -> None:
+    """Replace what a text field holds."""
+    box = driver.find_element("css selector", f"#{field} textarea, #{field} input")
+    box.clear()
+    box.send_keys(text)
+
+
+def text_of(driver: Any, place: str) -> str:
+    """What a reader sees there."""
+    return str(
+        driver.execute_script("return document.querySelector(arguments[0]).innerText", place)
+    )
+
+
+def colour_photo(path: Path, colour: tuple[int, int, int]) -> Path:
+    """A photo of one colour."""
+    Image.new("RGB", (64, 48), colour).save(path)
+    return path

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.browser import requests
+from tests.webapp.app_page import (
+    HOSTILE,
+    HOSTILE_NAME,
+    colour_photo,
+    drop,
+    load,
+    opened,
+    text_of,
+    typed,
+    when,
+    wrong,
+)
+
+pytestmark = pytest.mark.needs("chromium")
+RESULT = "#result-classify"
+CARDS = f"document.querySelectorAll('{RESULT} .card').length"
+
+
+def bars(driver: Any) -> list[str]:
+    """The best label of each photo."""
+    found: list[str] = driver.execute_script(
+        f"return [...document.querySelectorAll('{RESULT} .bars')]"
+        ".map(b => b.querySelector('.name').textContent)"
+    )
+    return found
+
+
+def test_bars_move_while_labels_are_typed_and_names_are_text(
+    colours: object, tmp_path: Path
+) -> None:
+    red = colour_photo(tmp_path / HOSTILE_NAME, (220, 20, 30))
+    blue = colour_photo(tmp_path / "blue.png", (20, 10, 210))
+    text = tmp_path / "notes.txt"
+    text.write_text("no photo")
+    with opened(tmp_path) as (app, driver):
+        typed(driver, "labels", "red, green")
+        drop(driver, "classify", red, blue, text)
+        when(driver, f"{CARDS} === 2 && !document.querySelector('{RESULT} progress')")
+        assert bars(driver)[0] == "red"
+        assert "notes.txt: not an image: text" in text_of(driver, "#strip-classify")
+        driver.find_element("css selector", "#labels textarea").send_keys(f", blue, {HOSTILE}")
+        when(driver, f"document.querySelector('{RESULT} .same').innerText.includes('alert(2)')")
+        when(driver, f"{CARDS} === 2 && !document.querySelector('{RESULT} progress')")
+        assert bars(driver) == ["red", "blue"]
+        shown = text_of(driver, RESULT)
+        assert HOSTILE_NAME in shown
+        assert HOSTILE in shown
+        line = driver.execute_script(f"return document.querySelector('{RESULT} code').textContent")
+        assert line.startswith("captune classify '\"><img src=x onerror=alert(1)>.jpg' blue.png")
+        # a reload finds the fields, the photos and the result again
+        before = bars(driver)
+        load(driver, app)
+        when(driver, f"{CARDS} === 2")
+        assert bars(driver) == before
+        value = driver.find_element("css selector", "#labels textarea").get_attribute("value")
+        assert value == f"red, green, blue, {HOSTILE}"
+        assert driver.execute_script("return alerts") == 0
+        assert driver.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+        assert wrong(driver) == []
+        assert {url for url in requests(driver) if not url.startswith((app.url, "ws"))} == set()
+
+
+def test_mistakes_are_sentences_in_the_page(colours: object, tmp_path: Path) -> None:
+    blue = colour_photo(tmp_path / "blue.png", (20, 10, 210))
+    refusal = f"(document.querySelector('{RESULT} .refusal') || {{}}).innerText"
+    with opened(tmp_path) as (_, driver):
+        driver.find_element("css selector", "#recognise").click()
+        assert when(driver, refusal) == "there are no photos yet; drop some, or take the examples"
+        typed(driver, "labels", "red, red")
+        drop(driver, "classify", blue)
+        when(driver, f"({refusal} || '').includes('more than once')")
+        typed(driver, "labels", "red")
+        typed(driver, "prompts", "no place")
+        when(driver, f"({refusal} || '').includes('has no place for the label')")
+        assert wrong(driver) == []
+
+
+def test_forgotten_photos_are_gone_from_the_disk(colours: object, tmp_path: Path) -> None:
+    blue = colour_photo(tmp_path / "blue.png", (20, 10, 210))
+    with opened(tmp_path) as (app, driver):
+        drop(driver, "classify", blue)
+        when(driver, f"{CARDS} === 1")
+        assert len(list((app.folder / "photos").rglob("*.png"))) == 1
+        assert list((app.folder / "gradio").rglob("*.png")) == []
+        driver.find_element("xpath", "//button[contains(., 'Forget my photos')]").click()
+        when(driver, "!document.querySelector('#strip-classify img')")
+        assert list((app.folder / "photos").rglob("*.png")) == []
