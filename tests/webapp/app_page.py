@@ -16,7 +16,7 @@ from captune.webapp.serving import Running, running
 
 HOSTILE_NAME = '"><img src=x onerror=alert(1)>.jpg'
 # Gradio's words when a stream ends, and when a page with an open stream is left
-_FRAMEWORKS = ("Method not implemented", "BodyStreamBuffer was aborted", "stream errored out")
+_FRAMEWORKS = ("Method not implemented", "BodyStreamBuffer was aborted", "Connection errored out")
 HOSTILE = "<img src=x onerror=alert(1)>${alert(2)}{{this}}"
 
 
