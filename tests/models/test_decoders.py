@@ -408,6 +408,25 @@ def test_a_head_of_its_own_is_used(assignment: tuple[Any, Path]) -> None:
         torch.testing.assert_close(decoder.module(row).logits, -own(row).logits)
 
 
+def test_the_weights_alone_find_their_vocabulary_beside_them_or_in_the_working_folder(
+    assignment: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = assignment
+    whole = load_decoder(str(folder), device="cpu")
+    file = load_decoder(str(folder / "decoder_model.bin"), device="cpu")
+    assert file.decoder_id == whole.decoder_id
+    apart = tmp_path / "given" / "decoder_model.bin"
+    apart.parent.mkdir()
+    (folder / "decoder_model.bin").rename(apart)
+    with pytest.raises(UserError, match=r"lacks encoder.json and vocab.bpe beside"):
+        load_decoder(str(apart), device="cpu")
+    monkeypatch.chdir(folder)
+    for place in (apart, apart.parent):
+        assert load_decoder(str(place), device="cpu").decoder_id == whole.decoder_id
+    renamed = apart.rename(apart.with_name("weights.bin"))
+    assert load_decoder(str(renamed), device="cpu").decoder_id == whole.decoder_id
+
+
 def test_assignment_files_that_do_not_fit(assignment: tuple[Any, Path], tmp_path: Path) -> None:
     _, folder = assignment
 

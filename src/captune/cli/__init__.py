@@ -22,7 +22,7 @@ import captune
 from captune.cli.terminal import give_up, open_streams, say
 from captune.errors import UserError
 
-_NOT_COMMANDS = {"arguments", "terminal"}
+_NOT_COMMANDS = {"arguments", "running", "terminal"}
 
 
 def command_names() -> list[str]:

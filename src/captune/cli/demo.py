@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-from captune.cli.terminal import note, print_json, shell
+from captune.cli.running import run_words
+from captune.cli.terminal import note, print_json
 
 HELP = "recognise and describe a dozen real photos and leave a page of pictures"
 EXAMPLES = """  captune demo
@@ -36,13 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
     page = recognised / "report.html"
     words = ["classify", str(photos), "--labels", str(labels), "--truth", str(truth)]
     words += ["--out", str(recognised), "--top5", "3"]
-    status, printed = _typed(words, arguments)
+    status, printed = run_words(words, arguments)
     if status != 0:
         return status
     result = _summary(printed) | {"page": str(page)}
     reason = why_no_captions()
     if reason is None:
-        status, printed = _typed(["caption", str(photos), "--out", str(described)], arguments)
+        status, printed = run_words(["caption", str(photos), "--out", str(described)], arguments)
         if status == 0:
             result["caption"] = json.loads(printed or "null")
             write_page(recognised, described, page)
@@ -54,27 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     elif status == 0:
         print_json(result)
     return status
-
-
-def _typed(words: list[str], arguments: argparse.Namespace) -> tuple[int, str]:
-    """Run a command as if it were typed: (exit status, the JSON that it was asked for or "").
-
-    What it prints for `--json` is held back, as this command prints one object, unless it failed.
-    """
-    from captune.cli import main
-
-    for flag in ("json", "offline", "debug"):
-        if getattr(arguments, flag):
-            words.append(f"--{flag}")
-    note(f"\n$ {shell(['captune', *words])}", quiet=arguments.json)
-    if not arguments.json:
-        return main(words), ""
-    held = io.StringIO()
-    with contextlib.redirect_stdout(held):
-        status = main(words)
-    if status != 0:
-        print(held.getvalue(), end="")
-    return status, held.getvalue()
 
 
 def _summary(printed: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ HELP = "one page of any runs, to be handed to somebody: answer, pictures, how to
 EXAMPLES = """  captune report runs/zero-shot --out report.html
   captune report runs/zero-shot runs/prompts runs/tuned runs/score --out report.html
   captune report runs/tuned --out report.html --figures figures/
+  captune report runs/prompts runs/tune runs/score-lora --published dlcv-hw3 --out report.html
   captune report --check report.html
   captune report runs/a runs/b --out ab.html --title "Adapter against LoRA" --json"""
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_writable(options.out)
     if options.figures is not None:
         check_writable(options.figures / "tables")
-    settings = Settings(title=options.title or "", limit=options.limit, top=options.top)
+    settings = Settings(options.title or "", options.limit, options.top, options.published or "")
     report = write_report(
         options.runs,
         options.out,

@@ -17,6 +17,33 @@ ASSIGNMENT_FILES = ("decoder_model.bin", "encoder.json", "vocab.bpe")
 END_OF_TEXT = "<|endoftext|>"
 
 
+def find_assignment(place: Path) -> list[Path] | None:
+    """The three files of the assignment's decoder, None where `place` is none.
+
+    place: their folder, or the weights themselves. The vocabulary lies beside the weights or, as
+    the assignment's scripts had it, in the working folder. Raises UserError where it does not.
+    """
+    name, *vocabulary = ASSIGNMENT_FILES
+    weights = place if place.is_file() else place / name
+    if not weights.is_file() or (place.is_dir() and (place / "config.json").is_file()):
+        return None
+    found = [_beside(weights, file) for file in vocabulary]
+    missing = [file for file, path in zip(vocabulary, found, strict=True) if path is None]
+    if not missing:
+        return [weights, *(path for path in found if path is not None)]
+    if weights.name != name:
+        return None
+    raise UserError(
+        f"{weights.parent}: lacks {' and '.join(missing)} beside {name}, and so does the working"
+        " folder"
+    )
+
+
+def _beside(weights: Path, file: str) -> Path | None:
+    places = (weights.parent / file, Path.cwd() / file)
+    return next((path for path in places if path.is_file()), None)
+
+
 def gpt2_of_tensors(published: dict[str, Tensor], path: Path) -> Any:
     """A GPT-2 whose sizes are those of its tensors, named with or without `transformer.`.
 
@@ -55,7 +82,7 @@ def gpt2_of_tensors(published: dict[str, Tensor], path: Path) -> Any:
     return module
 
 
-def gpt2_tokenizer(folder: Path) -> Any:
+def gpt2_tokenizer(encoder: Path, merge_list: Path) -> Any:
     """OpenAI's byte-level BPE with the pre-tokeniser of GPT-2.
 
     The assignment's own splits ` ?\\w+` instead, so "route66" and "foo_bar" come out otherwise;
@@ -64,7 +91,6 @@ def gpt2_tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    _, encoder, merge_list = (folder / name for name in ASSIGNMENT_FILES)
     try:
         vocabulary = json.loads(encoder.read_text(encoding="utf-8"))
         lines = merge_list.read_text(encoding="utf-8").splitlines()
@@ -73,7 +99,7 @@ def gpt2_tokenizer(folder: Path) -> Any:
         bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as error:  # tokenizers raises Exception itself for a merge it does not know
         raise UserError(
-            f"{folder}: encoder.json and vocab.bpe are not GPT-2's byte-level BPE ({error})"
+            f"{encoder} and {merge_list.name} are not GPT-2's byte-level BPE ({error})"
         ) from None
     if END_OF_TEXT not in vocabulary:
         raise UserError(f"{encoder}: has no {END_OF_TEXT}, so captions would have no end")

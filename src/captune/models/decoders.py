@@ -3,6 +3,7 @@
 lite          SmolLM2-135M-Instruct, from the package index
 hf:REPO       GPT-2, OPT, Llama, Qwen, SmolLM and their like, from a hub or a folder
 FOLDER        the same, or the assignment's decoder_model.bin, encoder.json and vocab.bpe
+FILE          decoder_model.bin itself; the other two beside it or in the working folder
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from captune.models import assets, hub
 from captune.models.assignment import (
     ASSIGNMENT_FILES,
     END_OF_TEXT,
+    find_assignment,
     gpt2_of_tensors,
     gpt2_tokenizer,
 )
@@ -108,10 +110,10 @@ def load_decoder(
     """
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
-    folder = _folder_of(spec)
-    if (folder / ASSIGNMENT_FILES[0]).is_file() and not (folder / "config.json").is_file():
-        return _from_assignment(spec, folder, where, precision, blocks)
-    return _from_folder(spec, folder, where, precision, blocks)
+    files = None if spec == "lite" else find_assignment(_path_of(spec))
+    if files is not None:
+        return _from_assignment(spec, files, where, precision, blocks)
+    return _from_folder(spec, _folder_of(spec), where, precision, blocks)
 
 
 def fetch_decoder(spec: str = "lite", source: Path | None = None) -> list[Path]:
@@ -128,15 +130,19 @@ def is_cached(spec: str) -> bool:
     """True when `spec` loads without a network."""
     if spec == "lite":
         return all(asset.is_cached() for asset in assets.ASSETS["lite-decoder"])
-    if Path(spec.removeprefix("hf:")).expanduser().is_dir():
+    if _path_of(spec).exists():
         return True
     return hub.cached(_repository_of(spec), lambda names: _choose(names, spec)) is not None
+
+
+def _path_of(spec: str) -> Path:
+    return Path(spec.removeprefix("hf:")).expanduser()
 
 
 def _folder_of(spec: str) -> Path:
     if spec == "lite":
         return assets.ensure(assets.ASSETS["lite-decoder"])[0]
-    path = Path(spec.removeprefix("hf:")).expanduser()
+    path = _path_of(spec)
     if path.is_dir():
         return path
     if path.is_file():
@@ -309,21 +315,18 @@ def _ends(module: Any, tokenizer: Any, spec: str) -> tuple[int, int, int]:
 
 
 def _from_assignment(
-    spec: str, folder: Path, device: torch.device, dtype: torch.dtype, blocks: int
+    spec: str, files: Sequence[Path], device: torch.device, dtype: torch.dtype, blocks: int
 ) -> Decoder:
     """The assignment's GPT-2: a bare state dictionary beside OpenAI's two BPE files."""
-    missing = [name for name in ASSIGNMENT_FILES if not (folder / name).is_file()]
-    if missing:
-        raise UserError(f"{folder}: lacks {' and '.join(missing)} beside {ASSIGNMENT_FILES[0]}")
-    weights = folder / ASSIGNMENT_FILES[0]
-    tokenizer = gpt2_tokenizer(folder)
+    weights, *vocabulary = files
+    tokenizer = gpt2_tokenizer(*vocabulary)
     end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     module = gpt2_of_tensors(load_state(weights), weights)
     _keep_first(module, blocks, spec)
     module.config.bos_token_id = module.config.eos_token_id = end
     module.generation_config.bos_token_id = module.generation_config.eos_token_id = end
     start, end, pad = _ends(module, tokenizer, spec)
-    tokenizer_id = digest_of_files([folder / name for name in ASSIGNMENT_FILES[1:]])
+    tokenizer_id = digest_of_files(vocabulary)
     weights_id = weights_id_of_file([weights])
     return _frozen(
         Decoder(

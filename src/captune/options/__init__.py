@@ -11,6 +11,7 @@ from captune.options.fields import option, require_at_least
 from captune.options.prompts import PromptsOptions
 from captune.options.rank import RankOptions
 from captune.options.report import ReportOptions
+from captune.options.reproduce import ReproduceOptions
 from captune.options.score import MOST_RESAMPLES, MetricOptions, ScoreOptions
 from captune.options.shared import ModelOptions, PhotoOptions, check_pass
 from captune.options.tune import TuneOptions
@@ -31,6 +32,7 @@ __all__ = [
     "PromptsOptions",
     "RankOptions",
     "ReportOptions",
+    "ReproduceOptions",
     "ScoreOptions",
     "TuneOptions",
     "check_pass",

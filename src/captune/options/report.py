@@ -28,6 +28,11 @@ class ReportOptions:
     figures: Path | None = option(
         "folder for every table as CSV and every figure as PNG, SVG and PDF", None, metavar="DIR"
     )
+    published: str | None = option(
+        "set the figures of a published study beside those of the runs: dlcv-hw3, or a YAML file",
+        None,
+        metavar="STUDY",
+    )
     check: Path | None = option(
         "a page of captune report: derive every figure of it again from its run folders, or from"
         " the RUN given",

@@ -121,7 +121,7 @@ def _refusal(page: Path) -> UserError:
 
 def _settings(about: dict[str, Any], page: Path) -> dict[str, Any]:
     found = about.get("settings")
-    kinds = {"title": str, "limit": int, "top": int}
+    kinds = {"title": str, "limit": int, "top": int, "published": str}
     if not isinstance(found, dict) or set(found) != set(kinds):
         raise _refusal(page)
     if any(type(found[name]) is not kind for name, kind in kinds.items()):

@@ -22,6 +22,7 @@ from captune.report import (
     explanations,
     prompts,
     provenance,
+    published,
     recognition,
     tuning,
 )
@@ -32,6 +33,7 @@ from captune.report.pages import embedded, filled, one_line
 from captune.report.settings import Settings
 from captune.report.thumbnails import Album
 from captune.report.writers import read_writers
+from captune.studies import read_study
 
 KINDS = ("classify", "prompts", "tune", "caption", "score", "compare", "explain", "faithful")
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
@@ -100,6 +102,11 @@ def build(
     given = read_given(folders, KINDS, names)
     album = Album() if album is None else album
     sections: list[Section] = []
+    answers: list[tuple[Any, Tiles | None]] = []
+    if settings.published:
+        study = read_study(settings.published)
+        sections.append(_guarded(given.sources[0], partial(published.section, study, given)))
+        answers.append((_guarded(given.sources[0], partial(published.answer, study, given)), None))
     for source in given.of_kind("classify"):
         sections.append(_guarded(source, partial(recognition.section, source, album, settings)))
     for source in given.of_kind("prompts"):
@@ -119,7 +126,7 @@ def build(
         sections.append(_guarded(source, partial(explanations.leaderboard, source)))
     sections.append(provenance.section(given, command, page))
     _tell_apart(sections)
-    answers = [_guarded(source, partial(answer_of, source, given)) for source in _headed(given)]
+    answers += [_guarded(source, partial(answer_of, source, given)) for source in _headed(given)]
     title = settings.title or _title(given)
     return Report(title, given, answers, sections, album, settings, list(command), page)
 

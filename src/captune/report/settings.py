@@ -10,8 +10,10 @@ class Settings:
     """title: of the page, or "" to have one written. limit: photos of a gallery, at the most.
 
     top: photos at either end of a list of the best and the worst.
+    published: the study whose figures stand beside those of the runs, or "".
     """
 
     title: str = ""
     limit: int = 2000
     top: int = 4
+    published: str = ""

@@ -1,0 +1,149 @@
+"""`captune reproduce`: a published study done again, command by command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from captune.cli.arguments import add_options, read_options
+from captune.cli.running import run_words
+from captune.cli.terminal import console, note, print_json
+from captune.errors import UserError
+from captune.files import printable
+from captune.options import ReproduceOptions
+
+if TYPE_CHECKING:
+    from captune.reproduce.plan import Plan
+
+HELP = "do a published study again, with one report: its figures beside the new ones"
+EXAMPLES = """  captune reproduce dlcv-hw3 --data hw3_data --dry-run --out runs/hw3
+  captune reproduce dlcv-hw3 --data hw3_data --out runs/hw3
+  captune reproduce dlcv-hw3 --data hw3_data --lite --epochs 2 --limit 2000 --out runs/hw3-lite
+  captune reproduce dlcv-hw3 --data hw3_data --lite --only prompts --out runs/hw3-lite
+  captune reproduce dlcv-hw3 --data hw3_data --decoder hw3_data/p2_data --out runs/hw3
+
+Each step is a command that is printed first and gives the same when it is typed. A step that is
+done is not done again: when the same command is run again, it goes on where it was."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the options dataclass."""
+    add_options(parser, ReproduceOptions)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan, say how long it takes, and run the commands of the steps."""
+    from captune.reproduce.plan import Plan, as_rows
+
+    options = read_options(ReproduceOptions, arguments)
+    plan = Plan(options)
+    if options.dry_run:
+        if arguments.json:
+            print_json(_summary(plan, as_rows(plan), dry_run=True))
+        else:
+            _print_commands(plan)
+        return 0
+    _announce(plan, arguments)
+    rows = []
+    for place, step in enumerate(plan.asked, 1):
+        task = plan.task(step)  # anew: the steps before it tell names that it needs
+        lacking = plan.missing(task)
+        if lacking:
+            raise UserError(
+                f"{step.name}: needs {', '.join(lacking)} first; leave --only out, or name"
+                f" {'it' if len(lacking) == 1 else 'them'} too"
+            )
+        note(f"\n[{place}/{len(plan.asked)}] {step.name}: {step.does}", quiet=arguments.json)
+        row: dict[str, Any] = {"step": step.name, "command": ["captune", *task.words]}
+        if plan.is_done(task):
+            note(f"$ {task.command}\nwas done before; taken as it is", quiet=arguments.json)
+            rows.append(row | {"done": "before", "seconds": 0.0, "result": None})
+            continue
+        began = time.monotonic()
+        status, printed = run_words(task.words, arguments)
+        if status != 0:
+            note(
+                f"captune reproduce: {step.name} was not finished; the same command goes on there",
+                quiet=arguments.json,
+            )
+            return status
+        seconds = round(time.monotonic() - began, 1)
+        result = json.loads(printed) if printed else None
+        rows.append(row | {"done": "now", "seconds": seconds, "result": result})
+    if arguments.json:
+        print_json(_summary(plan, rows, dry_run=False))
+    else:
+        _print_end(plan, rows)
+    return 0
+
+
+def _announce(plan: Plan, arguments: argparse.Namespace) -> None:
+    """What is to be done, and about how long that takes."""
+    from captune.reproduce.estimate import seconds_of, speed
+
+    left = [task for task in plan.tasks() if not plan.is_done(task)]
+    note(printable(plan.study.about), quiet=arguments.json)
+    if not left:
+        note(f"all {len(plan.asked)} steps were done before", quiet=arguments.json)
+        return
+    gflops = speed()
+    expected = seconds_of(plan, left, gflops)
+    longest = max(expected, key=expected.__getitem__)
+    note(
+        f"{len(left)} of {len(plan.asked)} steps are to be done: about"
+        f" {_duration(sum(expected.values()))} at {gflops:,.0f} GFLOP/s, most of it {longest}"
+        f" ({_duration(expected[longest])}); right to a factor of two or three",
+        quiet=arguments.json,
+    )
+
+
+def _print_commands(plan: Plan) -> None:
+    from rich.text import Text
+
+    out = console()
+    told: dict[str, None] = {}
+    for task in plan.tasks():
+        done = " (done)" if plan.is_done(task) else ""
+        out.print(Text(f"# {task.step.name}: {task.step.does}{done}"), soft_wrap=True)
+        out.print(Text(printable(task.command)), soft_wrap=True)
+        told |= dict.fromkeys(task.unknown)
+    if told:
+        names = ", ".join(name.upper() for name in told)
+        out.print(Text(f"# {names}: known when the steps before have told"), soft_wrap=True)
+
+
+def _print_end(plan: Plan, rows: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    out = console()
+    now = [row for row in rows if row["done"] == "now"]
+    spent = sum(row["seconds"] for row in now)
+    out.print(f"{len(now)} steps in {_duration(spent)}, {len(rows) - len(now)} done before")
+    for task in plan.tasks():
+        if task.makes.suffix == ".html" and task.makes.is_file():
+            out.print(Text(f"{task.step.name}: {printable(str(task.makes))}"), soft_wrap=True)
+
+
+def _summary(plan: Plan, rows: list[dict[str, Any]], *, dry_run: bool) -> dict[str, Any]:
+    results = [row["result"] for row in rows if row.get("result")]
+    skipped = {item["path"]: item for result in results for item in result["skipped"]}
+    pages = [str(task.makes) for task in plan.tasks() if task.step.name == "report"]
+    return {
+        "command": "reproduce",
+        "run": str(plan.options.out),
+        "images": max((int(result["images"]) for result in results), default=0),
+        "skipped": list(skipped.values()),
+        "study": plan.options.study,
+        "dry_run": dry_run,
+        "steps": rows,
+        "page": pages[0] if pages and not dry_run else None,
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:,.1f} h"

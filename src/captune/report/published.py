@@ -1,0 +1,337 @@
+"""What the page says of a published study: its figures beside those of the runs, and why not alike.
+
+Two things are kept apart: whether a difference is more than the choice of photos explains (the 95 %
+interval of the figure here), and what was done otherwise than in the study (its conditions).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from string import Template
+from typing import Any
+
+from markupsafe import Markup
+
+from captune.report.blocks import Column, Estimate, Fold, Heading, Paragraph, Section, Table
+from captune.report.given import DAMAGE, Given, records_of
+from captune.report.numbers import (
+    METRICS,
+    Figure,
+    Show,
+    Source,
+    count,
+    joined,
+    plain,
+    points,
+    score,
+    share,
+    signed,
+    words,
+)
+from captune.report.pages import one_line
+from captune.studies import Condition, Figures, Study
+
+_SHOWN: dict[str, tuple[Show, Show]] = {"share": (share, points), "score": (score, signed)}
+
+
+@dataclass(frozen=True)
+class Here:
+    """A figure of a run. said: of which image it is, where it is one image's."""
+
+    source: Source
+    figure: Figure
+    interval: tuple[Figure, Figure] | None = None
+    said: str = ""
+
+    @property
+    def value(self) -> float:
+        """With all its digits."""
+        return float(self.figure.value)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published figure, as text, and the one here; None where its run is not on the page."""
+
+    name: str
+    published: str
+    here: Here | None
+
+    @property
+    def side(self) -> int:
+        """0 where the published figure lies within the interval here, +1 where it is higher here.
+
+        A published figure is as wide as its rounding. A figure without an interval is never 0
+        unless it is the same.
+        """
+        assert self.here is not None
+        half = 0.5 * 10.0 ** -len(self.published.partition(".")[2])
+        low, high = float(self.published) - half, float(self.published) + half
+        ends = self.here.interval
+        below, above = (float(end.value) for end in ends) if ends else (self.here.value,) * 2
+        if below <= high and low <= above:
+            return 0
+        return 1 if self.here.value > float(self.published) else -1
+
+
+@dataclass(frozen=True)
+class Told:
+    """A condition of the study and what the run has; None where it is not on the page."""
+
+    name: str
+    published: Any
+    here: Figure | None
+    is_same: bool
+
+
+def answer(study: Study, given: Given) -> Markup:
+    """The first lines of the page: how many figures came out again, and what was done otherwise."""
+    rows = [row for figures in study.figures for row in rows_of(figures, given) if row.here]
+    if not rows:
+        return words("None of the figures of the study ({}) is of these runs.", study.about)
+    first = rows[0].here
+    assert first is not None
+    number = {
+        side: first.source.counted(count, sum(row.side == side for row in rows), how)
+        for side, how in ((0, "published figures within"), (1, "higher here"), (-1, "lower here"))
+    }
+    total = first.source.counted(count, len(rows), "published figures that are on the page")
+    said = words(
+        "Of {} published figures {} came out again, within the 95 % interval here; higher here: {};"
+        " lower here: {}.",
+        total, number[0], number[1], number[-1],
+    )  # fmt: skip
+    other = [told.name for told in _conditions(study, given, list(study.conditions))
+             if told.here is not None and not told.is_same]  # fmt: skip
+    if other:
+        return said + words(
+            " This was not the published experiment: it differs in {}.",
+            joined([_quoted(name) for name in other]),
+        )
+    return said + words(" As far as the runs tell, it was done as published.")
+
+
+def section(study: Study, given: Given) -> Section:
+    """All published figures beside those of the runs."""
+    part = Section("published", "Published figures beside these")
+    part.blocks.append(Paragraph(words("{}.", study.about), soft=True))
+    for i, figures in enumerate(study.figures):
+        rows = rows_of(figures, given)
+        part.blocks += [
+            Heading(figures.title),
+            _table(i, figures, rows),
+            *_experiment(study, figures, rows, given),
+        ]
+    told = _conditions(study, given, list(study.conditions))
+    if told:
+        part.blocks.append(Fold("Both experiments side by side", [_side_by_side(told)]))
+    return part
+
+
+def rows_of(figures: Figures, given: Given) -> list[Row]:
+    """The rows of a kind of figures, in the order of the study."""
+    return [
+        Row(name, published, _here(figures, name, given))
+        for name, published in figures.rows.items()
+    ]
+
+
+def _here(figures: Figures, name: str, given: Given) -> Here | None:
+    source = _source(figures.run, given, row=name)
+    if source is None:
+        return None
+    show, _ = _SHOWN[figures.shown]
+    if figures.ends:
+        return _end(source, figures.ends, highest=name == "highest", show=show)
+    keys = _keys(source, METRICS, figures.at, row=name)
+    if keys is None:
+        return None
+    ends = [_keys(source, METRICS, at, row=name) for at in (figures.low, figures.high)]
+    low, high = (None if end is None else source.figure(show, *end) for end in ends)
+    interval = None if low is None or high is None else (low, high)
+    return Here(source, source.figure(show, *keys), interval)
+
+
+def _end(source: Source, metric: str, *, highest: bool, show: Show) -> Here | None:
+    """The image that scores highest or lowest; of several with the same score the first."""
+    found: tuple[float, str] | None = None
+    for record in records_of(source):
+        value = record.get("scores", {}).get(metric)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        if found is None or (value > found[0] if highest else value < found[0]):
+            found = float(value), one_line(str(record.get("path") or record.get("image")))
+    if found is None:
+        return None
+    how = f"{'highest' if highest else 'lowest'} {metric}"
+    return Here(source, source.counted(show, found[0], how), said=found[1])
+
+
+def _source(run: str, given: Given, **names: str) -> Source | None:
+    """The run with a name of the study, by the last folder of its path."""
+    if "$best" in run:
+        tunes = [s for s in given.of_kind("tune") if isinstance(s.run.metrics.get("best"), str)]
+        if not tunes:
+            return None
+        names["best"] = tunes[0].run.metrics["best"]
+    wanted = Template(run).safe_substitute(names)
+    of_name = (s for s in given.sources if PurePath(s.run.folder.resolve()).name == wanted)
+    return next(of_name, None)
+
+
+def _keys(
+    source: Source, file: str, at: Sequence[Any], **names: str
+) -> tuple[str | int, ...] | None:
+    """The way to a value: a mapping in `at` picks the row of a list; None where it ends early."""
+    value: Any = source.run.metrics if file == METRICS else source.run.about
+    keys: list[str | int] = []
+    try:
+        for step in at:
+            if isinstance(step, Mapping):
+                wanted = {key: Template(str(text)).safe_substitute(names)
+                          for key, text in step.items()}  # fmt: skip
+                key: str | int = next(
+                    i for i, row in enumerate(value)
+                    if all(row[name] == text for name, text in wanted.items())
+                )  # fmt: skip
+            else:
+                key = step
+            value = value[key]
+            keys.append(key)
+    except (StopIteration, *DAMAGE):
+        return None
+    return tuple(keys) if keys and value is not None else None
+
+
+def _table(number: int, figures: Figures, rows: Sequence[Row]) -> Table:
+    show, less = _SHOWN[figures.shown]
+    cells = [_cells(row, figures, less) for row in rows]
+    known = [row for row in rows if row.here is not None]
+    if known:
+        best = max(known, key=lambda row: row.here.value if row.here else 0.0)
+        cells += [_bar_cells(name, bar, best, figures, less)
+                  for name, bar in figures.bars.items()]  # fmt: skip
+    columns = [
+        Column("captions of" if "$row" in figures.run else "figure"),
+        Column("published", True),
+        Column("here", True),
+        Column("points" if show is share else "difference", True),
+        Column("what that says", wide=True),
+    ]
+    return Table(f"published-{number + 1}", figures.title, columns, cells)
+
+
+def _cells(row: Row, figures: Figures, less: Show) -> list[Any]:
+    published = _published(row.published, figures)
+    if row.here is None:
+        return [row.name, published, None, None, "The run that says it is not on this page."]
+    estimate = Estimate(row.here.figure, row.here.interval)
+    return [row.name, published, estimate, _less(row.here, row.published, less), _verdict(row)]
+
+
+def _verdict(row: Row) -> Markup | str:
+    assert row.here is not None
+    if row.here.interval is None:
+        told = {0: "The same", 1: "Higher here", -1: "Lower here"}[row.side]
+        return words(
+            "{}: the {} of all photos, {}. One photo has no interval, and of more photos the ends"
+            " lie further apart.",
+            told, row.name, row.here.said,
+        )  # fmt: skip
+    return {
+        0: "Came out again: the published figure lies within the interval here.",
+        1: "Higher here, by more than the choice of photos explains.",
+        -1: "Lower here, by more than the choice of photos explains.",
+    }[row.side]
+
+
+def _bar_cells(name: str, bar: str, best: Row, figures: Figures, less: Show) -> list[Any]:
+    """What was to be reached, against the best of the rows."""
+    here = best.here
+    assert here is not None
+    low, high = [float(end.value) for end in here.interval] if here.interval else [here.value] * 2
+    wanted = float(bar)
+    if here.value >= wanted:
+        told = "Reached by {}" + (", with its whole interval." if low >= wanted
+                                  else "; other photos might have told otherwise.")  # fmt: skip
+    else:
+        told = "Missed, also by the best of these, {}" + (
+            "." if high < wanted else "; other photos might have told otherwise."
+        )
+    estimate = Estimate(here.figure, here.interval)
+    said = words(told, best.name)
+    return [name, _published(bar, figures), estimate, _less(here, bar, less), said]
+
+
+def _less(here: Here, published: str, less: Show) -> Figure:
+    difference = here.value - float(published)
+    return here.source.counted(less, difference, f"{here.figure.source} less {published}")
+
+
+def _published(text: str, figures: Figures) -> str:
+    if figures.shown != "share":
+        return text
+    digits = max(0, len(text.partition(".")[2]) - 2)
+    return f"{100 * float(text):.{digits}f} %"
+
+
+def _experiment(
+    study: Study, figures: Figures, rows: Sequence[Row], given: Given
+) -> list[Paragraph]:
+    """What was done otherwise than in the study, and what alike."""
+    if not any(row.here for row in rows):
+        return []
+    told = [one for one in _conditions(study, given, figures.depends) if one.here is not None]
+    other = [
+        words("{} {} (published: {})", one.name, one.here, _value(one.published))
+        for one in told
+        if not one.is_same
+    ]
+    alike = [one.name for one in told if one.is_same]
+    said = Markup()
+    if other:
+        said += words("Otherwise than published: {}.", joined(other))
+    if alike:
+        said += words(" As published: {}.", joined([_quoted(name) for name in alike]))
+    return [Paragraph(said)] if said else []
+
+
+def _conditions(study: Study, given: Given, names: Sequence[str]) -> list[Told]:
+    return [_told(name, study.conditions[name], given) for name in names]
+
+
+def _told(name: str, condition: Condition, given: Given) -> Told:
+    source = _source(condition.run, given)
+    keys = None if source is None else _keys(source, condition.file, condition.at)
+    if source is None or keys is None:
+        return Told(name, condition.published, None, False)
+    figure = source.figure(_value, *keys, file=condition.file)
+    alike = [condition.published, *condition.same]
+    return Told(name, condition.published, figure, figure.value in alike)
+
+
+def _side_by_side(told: Sequence[Told]) -> Table:
+    rows = [
+        [one.name, _value(one.published), one.here, "yes" if one.is_same else "no"]
+        if one.here is not None
+        else [one.name, _value(one.published), None, None]
+        for one in told
+    ]
+    columns = [
+        Column("of the experiment"),
+        Column("published"),
+        Column("here"),
+        Column("the same", wide=True),
+    ]
+    return Table("published-conditions", "Both experiments", columns, rows)
+
+
+def _value(value: Any) -> str:
+    return count(value) if type(value) is int else plain(value)
+
+
+def _quoted(name: str) -> Markup:
+    return words("{}", name)

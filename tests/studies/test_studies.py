@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+import pytest
+import yaml
+
+from captune.cli import build_parser
+from captune.errors import UserError
+from captune.studies import read_study, study_names
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_a_study_that_ships_is_whole(name: str) -> None:
+    study = read_study(name)
+    known = {"out", "study", "title", "best", "first", "last", "on_page"}
+    known |= study.data.keys() | study.models.keys() | study.settings.keys()
+    before: set[str] = set()
+    for step in study.steps:
+        for more in (step.published, step.lite):
+            words = [*step.words, *more]
+            for word in words:
+                assert set(Template(word).get_identifiers()) <= known
+            # what it types is what the command takes
+            filled = [Template(w).safe_substitute({"epochs": "1", "limit": "0"}) for w in words]
+            build_parser(words[0]).parse_args(filled)
+        assert set(step.after) <= before
+        before.add(step.name)
+        for costs in step.costs.values():
+            for table in study.gflop.values():
+                assert set(costs) <= table.keys()
+    for figures in study.figures:
+        assert set(figures.depends) <= study.conditions.keys()
+        assert figures.shown in ("share", "score")
+
+
+def test_the_published_figures_are_those_of_the_report() -> None:
+    rows = [list(map(float, figures.rows.values())) for figures in read_study("dlcv-hw3").figures]
+    assert rows == [
+        [0.68, 0.70, 0.46],
+        [0.9215, 0.9265, 0.6283],
+        [0.7388, 0.7368, 0.6798],
+        [1.005, 0.449],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: [", "is not valid YAML at line"),
+        ("just words", "holds no study"),
+        ("about: no title", "holds no study"),
+        (yaml.safe_dump({"title": "t", "steps": [{"name": "x"}]}), "holds no study"),
+        (yaml.safe_dump({"title": "t", "more": 1}), "holds no study"),
+        (
+            yaml.safe_dump(
+                {"title": "t", "figures": [{"title": "f", "shown": "score", "run": "r",
+                                            "rows": {"a": "much"}}]}
+            ),
+            "holds no study",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_study_is_refused(content: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=said) as caught:
+        read_study(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_is_told_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"no study that comes with captune \(dlcv-hw3"):
+        read_study("dlcv-hw4")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_study("nowhere/mine.yaml")
