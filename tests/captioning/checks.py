@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.captioning.tester import (
     CAPTIONS,
     IMAGES,
     ROUNDING,
+    TINY,
     WORDS,
     Combination,
     asked,
@@ -27,6 +29,8 @@ from tests.captioning.tester import (
 from tests.captioning.tiny import GRID, PAD, grids
 from torch import Tensor, nn
 
+from captune.captioning.bridge import Words
+from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner, pad_words
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
@@ -72,6 +76,33 @@ def check_gradient_only_where_it_should_be(combination: Combination) -> None:
                 assert not parameter.requires_grad, name
         assert all(p.requires_grad and p.dtype == torch.float32 for p in trained.values())
         _assert_frozen(combination, captioner.decoder.module)
+
+
+def check_goes_where_the_decoder_is(combination: Combination) -> None:
+    """Attached to a decoder on another device, it computes there: `meta` stands for a GPU."""
+    decoder = decoder_of(combination.family)
+    module = copy.deepcopy(decoder.module).to("meta")
+    module.config.pad_token_id = None  # else GPT-2 looks for padding, and `meta` has no values
+    away = replace(decoder, module=module, device=torch.device("meta"))
+    captioner = build_captioner(
+        away,
+        GRID,
+        bridge=combination.bridge,
+        method=combination.method,
+        bridge_settings=TINY["bridge"].get(combination.bridge, {}),
+        method_settings=TINY["tuning"].get(combination.method, {}),
+    )
+    given = {name: tensor.to("meta") for name, tensor in asked().items()}
+    # one token: a mask would be asked for its values, and `meta` has none
+    with captioner._looking_at(captioner.bridge.project(given["grids"], _read(captioner, given))):
+        assert captioner.decoder.module(input_ids=given["ids"][:, :1]).logits.device.type == "meta"
+    assert {p.device.type for p in captioner.trained().values()} == {"meta"}
+
+
+def _read(captioner: Captioner, given: dict[str, Tensor]) -> Words:
+    """The known words, as `Captioner.project` hands them to the bridge."""
+    embedded = captioner.decoder.module.get_input_embeddings()(given["words"])
+    return Words(embedded, torch.ones_like(given["words"], dtype=torch.bool))
 
 
 def check_detach_gives_the_decoder_back(combination: Combination) -> None:

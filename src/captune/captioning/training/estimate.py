@@ -16,12 +16,14 @@ import torch
 from captune.captioning.model import Captioner
 from captune.captioning.precision import autocast
 from captune.captioning.training.data import Example
-from captune.captioning.training.evaluation import ValidationSet
+from captune.captioning.training.evaluation import IMAGES, ValidationSet
 from captune.captioning.training.examples import TrainingData
 from captune.options import TuneOptions
 
-_MEASURED = 3  # batches; the first also pays for what is set up once, and is left out
-_WRITTEN = 8  # photos that are captioned to see how long that takes
+_MEASURED = 2  # batches
+_WARMING = {"cpu": 1}  # batches before them, which pay for what is set up once
+_WARMING_ELSEWHERE = 4  # a GPU also picks its kernels
+_WRITTEN = {"cpu": 8}  # photos that are captioned to see how long that takes
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ def estimate(
     batches = data.batches(options)
     planned = batches.of_epoch(0)
     planned.sort(key=lambda examples: sum(len(e.captions) for e in examples))
-    middle = planned[len(planned) // 2 :][:_MEASURED] or planned[-1:]
+    warming = _WARMING.get(device.type, _WARMING_ELSEWHERE)
+    middle = planned[len(planned) // 2 :][: warming + _MEASURED] or planned[-1:]
     with torch.random.fork_rng():
         spent = [_step(captioner, data, examples, options) for examples in middle]
         writing = _write(captioner, val, options) if len(val.data) else 0.0
-    seconds, tokens = map(sum, zip(*(spent[1:] or spent), strict=True))
+    seconds, tokens = map(sum, zip(*spent[-_MEASURED:], strict=True))
     per_token = seconds / max(1, tokens)
     captioner.zero_grad(set_to_none=True)
     tokens_each = batches.padded_tokens(0) / processes
@@ -100,11 +103,13 @@ def _step(
 
 def _write(captioner: Captioner, val: ValidationSet, options: TuneOptions) -> float:
     """Seconds a caption of the length that captions have."""
-    some = val.first(range(min(_WRITTEN, len(val.data))))
+    device = captioner.decoder.device
+    # a GPU takes as long for a whole batch as for a photo
+    some = val.first(range(min(_WRITTEN.get(device.type, IMAGES), len(val.data))))
     longest = max((len(row) for rows in some.rows for row in rows), default=options.max_tokens)
-    seen = some.seen(some.data.keys, captioner.decoder.device)
+    seen = some.seen(some.data.keys, device)
     started = time.perf_counter()
-    with autocast(options.precision, captioner.decoder.device):
+    with autocast(options.precision, device):
         captioner.write(**seen, beams=1, max_tokens=min(longest, options.max_tokens), scored=False)
     return (time.perf_counter() - started) / len(some.data)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from captune.features import FeatureCache
     from captune.models.image_text import ImageTextModel
 
-_IMAGES = 32  # captioned at once
+IMAGES = 32  # captioned at once
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def write_captions(
     written: list[tuple[int, str, bool]] = []
     places = list(range(len(keys)))[state.process_index :: state.num_processes]
     captioner.eval()
-    for start in range(0, len(places), _IMAGES):
-        some = places[start : start + _IMAGES]
+    for start in range(0, len(places), IMAGES):
+        some = places[start : start + IMAGES]
         seen = val.seen([keys[place] for place in some], captioner.decoder.device)
         found = captioner.write(**seen, beams=beams, max_tokens=max_tokens, scored=False)
         texts = captioner.decoder.decode(found.ids)
@@ -110,8 +110,8 @@ def validation_loss(captioner: Captioner, val: ValidationSet) -> float:
     decoder = captioner.decoder
     total, count = 0.0, 0
     captioner.eval()
-    for start in range(0, len(val.rows), _IMAGES):
-        places = [i for i in range(start, min(start + _IMAGES, len(val.rows))) if val.rows[i]]
+    for start in range(0, len(val.rows), IMAGES):
+        places = [i for i in range(start, min(start + IMAGES, len(val.rows))) if val.rows[i]]
         if not places:
             continue
         ids, mask, targets = batch(

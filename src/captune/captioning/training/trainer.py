@@ -170,7 +170,8 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
             collate_fn=lambda examples: self.data.collate(
                 examples, start=decoder.start_id, pad=decoder.pad_id
             ),
-            pin_memory=self.args.device.type == "cuda",
+            # grids are already where the image encoder is, and what lies on a GPU cannot be pinned
+            pin_memory=False,
             # its seed would otherwise be drawn from the stream that dropout draws from
             generator=torch.Generator(),
         )

@@ -73,6 +73,7 @@ class Prefix(TuningMethod):
             object.__setattr__(layer, "extra", extra)
         self._attached = [model, parts, bridge, config._attn_implementation]
         model.set_attn_implementation(name)  # type: ignore[operator]
+        self.to(next(model.parameters()).device)
         if not self._is_reached(model):
             self.detach()
             raise UserError(
