@@ -14,7 +14,7 @@ import pytest
 from tests.captioning.checks import CHECKS_BY_NAME
 from tests.captioning.tester import Combination, combinations
 
-from captune.captioning import bridge, tuning
+from captune import registry
 from captune.captioning.bridge import Bridge, bridge_class, bridge_names
 from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.tuning import TuningMethod, method_class, method_names
@@ -80,12 +80,10 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         }[group]
         return [EntryPoint("theirs", value, group)]
 
-    for module in (bridge, tuning):
-        monkeypatch.setattr(module, "entry_points", points)
-        module._plugins.cache_clear()
+    monkeypatch.setattr(registry, "entry_points", points)
+    registry._plugins.cache_clear()
     yield
-    for module in (bridge, tuning):
-        module._plugins.cache_clear()
+    registry._plugins.cache_clear()
     del sys.modules[method.__name__]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.captioning.tiny import END, FAMILIES, GRID, grids
 from tests.captioning.vision_encoder_decoder import SHAPE, both_captioners
-from tests.explain.woken import PHOTO, spelling_decoder, subject, woken
+from tests.explain.woken import PHOTO, spelling_decoder, steps_of, subject, woken
 
 from captune.captioning.model import batch
 from captune.errors import UserError
@@ -45,7 +45,7 @@ def test_maps_are_the_eager_weights_of_transformers_captioner() -> None:
 def test_rows_sum_to_one(family: str, method: str) -> None:
     captioner = woken(family, method=method)
     one = subject(captioner)
-    weights = attention_of(captioner, one, range(6), range(3))
+    weights = attention_of(captioner, one, steps_of(one), range(3))
     for layer in range(3):
         assert weights[layer].shape == (6, 2, GRID.tokens)
         torch.testing.assert_close(weights[layer].sum(-1), torch.ones(6, 2))
@@ -65,7 +65,7 @@ def test_the_prefix_has_its_share() -> None:
         heard.append(module.attend(*args)[1])
 
     handle = layer.register_forward_hook(hear)
-    weights = attention_of(captioner, one, range(6), [2])[2]
+    weights = attention_of(captioner, one, steps_of(one), [2])[2]
     handle.remove()
     (whole,) = heard  # [1, heads, steps, 4 + tokens]
     torch.testing.assert_close(whole.sum(-1), torch.ones(1, 2, 6))
@@ -114,7 +114,7 @@ def test_the_history_of_the_winning_beam_is_followed(beams: int) -> None:
     one = subject_of(captioner, PHOTO, grids(1, 7), ids)
     came_from = [0] * len(ids) if beams == 1 else found.beam_indices[0].tolist()
     for place in range(3):
-        weights = attention_of(captioner, one, range(len(one.spans)), [place])[place]
+        weights = attention_of(captioner, one, steps_of(one), [place])[place]
         steps = torch.stack([heard[place][t][came_from[t]] for t in range(len(ids))])
         own = torch.stack([steps[list(span.places)].mean(0) for span in one.spans])
         torch.testing.assert_close(weights, own, atol=1e-5, rtol=0)
@@ -125,7 +125,7 @@ def test_a_word_of_several_pieces_has_the_mean_of_their_maps() -> None:
     one = subject(captioner, given_ids(captioner.decoder, "a doodle and a dog"))
     pieces = subject_of(captioner, PHOTO, one.grid, one.ids)
     assert len(one.spans[1].places) > 2
-    weights = attention_of(captioner, one, range(len(one.spans)), [0])[0]
+    weights = attention_of(captioner, one, steps_of(one), [0])[0]
     ids, mask, _ = batch([one.ids], start=END, pad=1)
     layer = captioner.bridge.attending[0]
     heard: list[torch.Tensor] = []

@@ -11,8 +11,8 @@ import torch
 from tests.captioning.caption_job import image_model, write_photos
 from tests.explain.woken import subject, woken
 
+from captune import registry
 from captune.errors import UserError
-from captune.explain import methods
 from captune.explain.methods import Choice, MapMethod, map_method, method_names
 
 NAMES = [
@@ -39,10 +39,8 @@ def test_an_unknown_method_is_one_sentence() -> None:
 class Middle(MapMethod):
     name = "middle"
 
-    def maps(
-        self, captioner: Any, subject: Any, choice: Choice, words: Any, against: Any = None
-    ) -> Any:
-        maps = torch.zeros(len(words), subject.shape.rows, subject.shape.columns)
+    def maps_of(self, captioner: Any, subject: Any, choice: Choice, targets: Any) -> Any:
+        maps = torch.zeros(len(targets), subject.shape.rows, subject.shape.columns)
         maps[:, 1, 1] = 1
         return maps
 
@@ -54,8 +52,8 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> MapMethod:
             return Middle()
 
-    methods._plugins.cache_clear()
-    monkeypatch.setattr(methods, "entry_points", lambda group: [Point()])
+    registry._plugins.cache_clear()
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])
     try:
         assert "middle" in method_names()
         captioner = woken()
@@ -63,7 +61,7 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
         found = method.maps_of_all(captioner, subject(captioner), [0, 1])
         assert found[Choice()].shape == (2, 3, 3)
     finally:
-        methods._plugins.cache_clear()
+        registry._plugins.cache_clear()
 
 
 @pytest.mark.parametrize("name", NAMES)

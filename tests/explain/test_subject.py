@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.captioning.caption_job import image_model, write_captioner, write_photos
 from tests.captioning.tiny import END, FAMILIES
-from tests.explain.woken import PHOTO, spelling_decoder, subject, woken
+from tests.explain.woken import PHOTO, spelling_decoder, steps_of, subject, woken
 from torch.nn import functional as F
 
 from captune.captioning.checkpoint import from_pretrained
@@ -188,7 +188,7 @@ def test_words_that_are_known_of_a_photo_are_read() -> None:
         maps = method.maps(captioner, one, method.choices(captioner)[0], range(6))
         assert maps.shape == (6, 3, 3)
         assert bool(maps.isfinite().all())
-    weights = attention_of(captioner, one, range(6), [0])[0]
+    weights = attention_of(captioner, one, steps_of(one), [0])[0]
     assert weights.shape == (6, 2, 13)  # ten tokens of the photo, three of the words
     torch.testing.assert_close(weights.sum(-1), torch.ones(6, 2))
     maps = map_method("attention").maps(captioner, one, Choice(0, 0), range(6))

@@ -57,6 +57,11 @@ def subject(captioner: Captioner, ids: list[int] | None = None, *, seed: int = 1
     return subject_of(captioner, PHOTO, grid, [*KNOWN, END] if ids is None else ids)
 
 
+def steps_of(one: Subject) -> list[tuple[int, ...]]:
+    """Of every word, and the end: the steps at which its pieces were predicted."""
+    return [span.places for span in one.spans]
+
+
 def spelling_decoder(family: str = "llama") -> Decoder:
     """A decoder that spells: byte-level pieces of a letter or two, the space before a word too."""
     words = Tokenizer(models.BPE())

@@ -37,6 +37,7 @@ from captune.models.weights import digest_of
 from captune.notebook import InNotebooks
 from captune.options import CaptionOptions
 from captune.runs import RunWriter, check_run_folder
+from captune.wording import duration
 
 KEPT = 1000  # captions that the result holds itself; more are in the files alone
 _LONG_S = 60  # what takes longer is said to
@@ -250,13 +251,8 @@ class _Watch:
         if self._batches == 2:
             expected = (time.monotonic() - self._since) / photos * self._left
             if expected > _LONG_S:
-                self._say(f"about {_duration(expected)} for the other {self._left:,} photos")
+                self._say(f"about {duration(expected)} for the other {self._left:,} photos")
         self._since = time.monotonic()
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:,.1f} h"
 
 
 def _check_somewhere(options: CaptionOptions, found: PhotoSet) -> None:

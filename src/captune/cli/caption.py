@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
-    command_line,
     console,
-    counted,
-    note,
     print_json,
-    progress,
+    print_written,
     report_skipped,
+    told,
 )
 from captune.options import CaptionOptions
+from captune.wording import counted, duration
 
 if TYPE_CHECKING:
     from captune.captioning.caption_recording import CaptionResult
@@ -43,12 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.captioning.caption_recording import caption_photos
 
     options = read_options(CaptionOptions, arguments)
-    result = caption_photos(
-        options,
-        command=command_line(arguments),
-        bar=partial(progress, quiet=arguments.json),
-        say=partial(note, quiet=arguments.json),
-    )
+    result = caption_photos(options, **told(arguments))
     report_skipped(result.skipped, quiet=arguments.json)
     if arguments.json:
         print_json({"command": "caption", **result.summary()})
@@ -78,7 +71,7 @@ def _print(result: CaptionResult) -> None:
             out.print(table)
         spec = escape(str(result.captioner["spec"]))
         out.print(
-            f"{counted(result.images, 'photo')} in {_time(result.seconds)}, captioner {spec}",
+            f"{counted(result.images, 'photo')} in {duration(result.seconds)}, captioner {spec}",
             soft_wrap=True,
         )
         if result.ended < result.images:
@@ -88,9 +81,4 @@ def _print(result: CaptionResult) -> None:
     if result.sidecars:
         kept = f", {result.sidecars['kept']:,} kept" if result.sidecars["kept"] else ""
         out.print(f"sidecars: {result.sidecars['written']:,} written{kept}")
-    for what, path in result.written.items():
-        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    print_written(out, result.written)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
-    command_line,
     console,
-    counted,
-    note,
     print_json,
-    progress,
+    print_written,
     report_skipped,
+    told,
 )
 from captune.options import ClassifyOptions
+from captune.wording import counted
 
 if TYPE_CHECKING:
     from captune.zeroshot.recording import ClassifyResult
@@ -40,12 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.zeroshot.recording import classify_photos
 
     options = read_options(ClassifyOptions, arguments)
-    result = classify_photos(
-        options,
-        command=command_line(arguments),
-        bar=partial(progress, quiet=arguments.json),
-        say=partial(note, quiet=arguments.json),
-    )
+    result = classify_photos(options, **told(arguments))
     report_skipped(result.skipped, quiet=arguments.json)
     if options.out is not None:
         _draw(options, result)
@@ -106,5 +99,4 @@ def _print_table(result: ClassifyResult) -> None:
                 f"accuracy {100 * prompt['accuracy']:.1f} %  "
                 f"(95 % {100 * low:.1f} to {100 * high:.1f})  {escape(name)}"
             )
-    for what, path in result.written.items():
-        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)
+    print_written(out, result.written)

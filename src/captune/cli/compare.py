@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import command_line, console, counted, note, print_json, progress
+from captune.cli.terminal import console, print_json, print_written, told
 from captune.files import printable
 from captune.options import CompareOptions
+from captune.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,12 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.scoring.comparison_recording import compare_captions
 
     options = read_options(CompareOptions, arguments)
-    result = compare_captions(
-        options,
-        command=command_line(arguments),
-        bar=partial(progress, quiet=arguments.json),
-        say=partial(note, quiet=arguments.json),
-    )
+    result = compare_captions(options, **told(arguments))
     if options.out is not None:
         _draw(result, options.out)
     if arguments.json:
@@ -83,8 +78,7 @@ def _print(result: CompareResult) -> None:
     out.print()
     for sentence in comparison.verdicts():
         out.print(Text(sentence))
-    for what, path in result.written.items():
-        out.print(Text(f"{what}: {printable(str(path))}"), soft_wrap=True)
+    print_written(out, result.written)
 
 
 def _print_metrics(result: CompareResult, out: Console) -> None:

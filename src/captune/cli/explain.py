@@ -7,16 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import (
-    command_line,
-    console,
-    counted,
-    note,
-    print_json,
-    progress,
-    report_skipped,
-)
+from captune.cli.terminal import command_line, console, note, print_json, progress, report_skipped
 from captune.options import ExplainOptions
+from captune.wording import counted
 
 if TYPE_CHECKING:
     from captune.explain.explanation import ExplainResult

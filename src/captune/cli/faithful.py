@@ -12,6 +12,7 @@ from captune.cli.terminal import (
     console,
     note,
     print_json,
+    print_written,
     progress,
     report_skipped,
 )
@@ -93,8 +94,7 @@ def _print(found: Faithful) -> None:
     for sentence in found.sanity.told:
         out.print(escape(sentence), soft_wrap=True)
     out.print(f"hidden: {escape(found.hidden)} (95 % intervals in brackets)", soft_wrap=True)
-    for what, path in found.written.items():
-        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)
+    print_written(out, found.written)
 
 
 def _table(report: Report, default: str) -> Any:

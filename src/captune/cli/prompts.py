@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import (
-    command_line,
-    console,
-    note,
-    print_json,
-    progress,
-    report_skipped,
-)
+from captune.cli.terminal import console, print_json, print_written, report_skipped, told
 from captune.options import PromptsOptions
 
 if TYPE_CHECKING:
@@ -40,12 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.zeroshot.study import compare_prompts
 
     options = read_options(PromptsOptions, arguments)
-    study = compare_prompts(
-        options,
-        command=command_line(arguments),
-        bar=partial(progress, quiet=arguments.json),
-        say=partial(note, quiet=arguments.json),
-    )
+    study = compare_prompts(options, **told(arguments))
     report_skipped(study.skipped, quiet=arguments.json)
     if options.out is not None:
         _draw(study, options.out)
@@ -76,8 +63,7 @@ def _print(study: PromptStudy) -> None:
         _print_probes(study, out)
     if comparison.best is not None:
         _print_changes(study, out)
-    for what, path in study.written.items():
-        out.print(f"{what}: {path}", soft_wrap=True, markup=False)
+    print_written(out, study.written)
 
 
 def _print_templates(study: PromptStudy, out: Console) -> None:

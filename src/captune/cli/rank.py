@@ -9,12 +9,13 @@ from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
     console,
-    counted,
     note,
     print_json,
+    print_written,
     report_skipped,
 )
 from captune.options import RankOptions
+from captune.wording import counted
 
 if TYPE_CHECKING:
     from captune.report.pairs import Gallery
@@ -104,8 +105,7 @@ def _print(ranking: Ranking, gallery: Gallery) -> None:
         low, high = metric["interval"]
         line += f" (95 % {score_text(low)} to {score_text(high)})"
     out.print(printable(line), markup=False)
-    for what, path in gallery.written.items():
-        out.print(printable(f"{what}: {path}"), soft_wrap=True, markup=False)
+    print_written(out, gallery.written)
 
 
 def _table(ranking: Ranking, title: str, pairs: list[Pair]) -> Any:

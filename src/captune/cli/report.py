@@ -11,15 +11,16 @@ from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
     console,
-    counted,
     note,
     print_json,
+    print_written,
     progress,
     report_skipped,
 )
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ReportOptions
+from captune.wording import counted
 
 if TYPE_CHECKING:
     from captune.report.checking import Checked
@@ -116,8 +117,7 @@ def _print(report: Report, written: dict[str, Path]) -> None:
     size = written["page"].stat().st_size / 1e6
     photos = counted(len(report.album.pictures), "photo")
     out.print(f"{counted(len(report.given.sources), 'run')}, {photos}, {size:.1f} MB")
-    for what, path in written.items():
-        out.print(Text(printable(f"{what}: {path}")), soft_wrap=True)
+    print_written(out, written)
 
 
 def _check(options: ReportOptions, arguments: argparse.Namespace) -> int:

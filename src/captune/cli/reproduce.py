@@ -13,6 +13,7 @@ from captune.cli.terminal import console, note, print_json
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ReproduceOptions
+from captune.wording import duration
 
 if TYPE_CHECKING:
     from captune.reproduce.plan import Plan
@@ -93,8 +94,8 @@ def _announce(plan: Plan, arguments: argparse.Namespace) -> None:
     longest = max(expected, key=expected.__getitem__)
     note(
         f"{len(left)} of {len(plan.asked)} steps are to be done: about"
-        f" {_duration(sum(expected.values()))} at {gflops:,.0f} GFLOP/s, most of it {longest}"
-        f" ({_duration(expected[longest])}); right to a factor of two or three",
+        f" {duration(sum(expected.values()))} at {gflops:,.0f} GFLOP/s, most of it {longest}"
+        f" ({duration(expected[longest])}); right to a factor of two or three",
         quiet=arguments.json,
     )
 
@@ -120,7 +121,7 @@ def _print_end(plan: Plan, rows: list[dict[str, Any]]) -> None:
     out = console()
     now = [row for row in rows if row["done"] == "now"]
     spent = sum(row["seconds"] for row in now)
-    out.print(f"{len(now)} steps in {_duration(spent)}, {len(rows) - len(now)} done before")
+    out.print(f"{len(now)} steps in {duration(spent)}, {len(rows) - len(now)} done before")
     for task in plan.tasks():
         if task.makes.suffix == ".html" and task.makes.is_file():
             out.print(Text(f"{task.step.name}: {printable(str(task.makes))}"), soft_wrap=True)
@@ -140,10 +141,3 @@ def _summary(plan: Plan, rows: list[dict[str, Any]], *, dry_run: bool) -> dict[s
         "steps": rows,
         "page": pages[0] if pages and not dry_run else None,
     }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:,.1f} h"

@@ -7,10 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import command_line, console, counted, note, print_json, progress
+from captune.cli.terminal import command_line, console, note, print_json, print_written, progress
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ScoreOptions
+from captune.wording import counted
 
 if TYPE_CHECKING:
     from captune.scoring.recording import ScoreResult
@@ -111,5 +112,4 @@ def _print_table(result: ScoreResult) -> None:
             out.print(Text(sentence))
         if len(sentences) > _SENTENCES:
             out.print(f"... and {counted(len(sentences) - _SENTENCES, 'pair')} more (--json)")
-    for what, path in result.written.items():
-        out.print(Text(f"{what}: {printable(str(path))}"), soft_wrap=True)
+    print_written(out, result.written)

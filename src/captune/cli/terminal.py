@@ -7,8 +7,9 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -128,15 +129,32 @@ def report_skipped(skipped: Sequence[Skipped], *, quiet: bool = False, show: int
         note(f"... and {len(skipped) - show} more (all of them in --json)")
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 photo`, `2 photos`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def command_line(arguments: argparse.Namespace) -> list[str]:
     """The words that were typed, for the run folder and the page."""
     words: list[str] = getattr(arguments, "typed", sys.argv[1:])
     return ["captune", *words]
+
+
+def told(arguments: argparse.Namespace, *, quiet: bool | None = None) -> dict[str, Any]:
+    """What every long job takes: command, the words that made it; bar and say, for the person.
+
+    quiet: say nothing; None where `--json` is asked for.
+    """
+    quiet = arguments.json if quiet is None else quiet
+    return {
+        "command": command_line(arguments),
+        "bar": partial(progress, quiet=quiet),
+        "say": partial(note, quiet=quiet),
+    }
+
+
+def print_written(out: Console, written: Mapping[str, Path]) -> None:
+    """What was written where, a line each."""
+    from rich.text import Text
+
+    for what, path in written.items():
+        # a Text: a folder named :dog: stays one
+        out.print(Text(printable(f"{what}: {path}")), soft_wrap=True)
 
 
 def shell(words: Sequence[str]) -> str:

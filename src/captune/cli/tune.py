@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
     console,
-    counted,
-    note,
     print_json,
-    progress,
+    print_written,
     report_skipped,
+    told,
 )
 from captune.options import TuneOptions
+from captune.wording import counted, duration
 
 if TYPE_CHECKING:
     from captune.captioning.training.recording import TuneResult
@@ -53,9 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     quiet = arguments.json or not is_first
     result = tune_captioner(
         options,
-        command=command_line(arguments),
-        bar=partial(progress, quiet=quiet),
-        say=partial(note, quiet=quiet),
+        **told(arguments, quiet=quiet),
     )
     if not is_first:
         return 0
@@ -118,7 +115,7 @@ def _print_table(result: TuneResult) -> None:
             f"{one.parameters / 1e6:.2f} M",
             *(_cell(row, id) for id in ("cider", "clipscore", "bleu_4")),
             str(one.best_epoch),
-            _time(one.seconds),
+            duration(one.seconds),
         )
     out.print(table)
     out.print(
@@ -129,8 +126,7 @@ def _print_table(result: TuneResult) -> None:
         for finding in one.findings:
             mark = "wrong: " if finding["wrong"] else ""
             out.print(f"{escape(one.method)}: {mark}{escape(finding['sentence'])}")
-    for what, path in result.written.items():
-        out.print(f"{what}: {escape(str(path))}", soft_wrap=True)
+    print_written(out, result.written)
 
 
 def _cell(row: dict[str, Any], id: str) -> str:
@@ -138,7 +134,3 @@ def _cell(row: dict[str, Any], id: str) -> str:
         return "-"
     low, high = row[f"{id}_low"], row[f"{id}_high"]
     return f"{row[id]:.3f}" + (f" \\[{low:.3f}, {high:.3f}]" if low is not None else "")
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from captune.wording import duration
+
 # of the time that there is: screening, curves to choose by, curves to report, pixels and sanity
 SCREENING, CHOOSING, REPORTING, STRICT = 0.4, 0.2, 0.3, 0.1
 LEAST = 8  # photos that each stage has, whatever the time: fewer say nothing
@@ -40,7 +42,7 @@ class Plan:
         told += f" ({named})" if named else ""
         told += f", then curves of {followed} on {self.choosing}"
         told += f" and on {self.reporting} to report" if self.reporting else ""
-        return f"about {_time(self.seconds)}: {told}"
+        return f"about {duration(self.seconds)}: {told}"
 
 
 def plan(costs: Costs, *, photos: int, reported: int, times: int, seconds: float) -> Plan:
@@ -68,7 +70,3 @@ def _affordable(seconds: float, each: float, photos: int) -> int:
     if each <= 0:
         return photos
     return min(photos, max(LEAST, int(seconds / each)))
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

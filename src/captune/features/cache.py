@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from captune.features.closing import Closing
 from captune.features.index import DamagedIndex, FeatureSpace
 from captune.features.store import DEFAULT_LIMIT_BYTES, FeatureStore
 from captune.models.store import cache_folder, locked
@@ -44,7 +44,7 @@ class CacheStatistics:
     spaces: list[SpaceUsage]
 
 
-class FeatureCache:
+class FeatureCache(Closing):
     """Arrays by key, shared by any number of processes and threads.
 
     folder: None stands for `features` in captune's cache folder.
@@ -132,17 +132,6 @@ class FeatureCache:
             if self._store is not None:
                 self._store.close()
                 self._store = None
-
-    def __enter__(self) -> FeatureCache:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _statistics(self, store: FeatureStore) -> CacheStatistics:
         spaces = [SpaceUsage(*usage) for usage in store.index.usage()]

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
+from captune.features.closing import Closing
 from captune.features.photos import Encoded, PhotoFeature, encode_each, space_of
 from captune.images import Photo, Skipped
 from captune.models.encoders import ImageEncoder
@@ -90,7 +90,7 @@ def open_grids(
     return GridStore(encoder, contents, names, temporary)
 
 
-class GridStore:
+class GridStore(Closing):
     """The grids of many photos by the sha256 of their files, read from the mapped cache.
 
     Nothing is in memory but what the operating system keeps of the files, and gives back when it
@@ -141,17 +141,6 @@ class GridStore:
             self._temporary = None
             cache.close()
             folder.cleanup()
-
-    def __enter__(self) -> GridStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def grids_bytes(photos: int, encoder: ImageEncoder) -> int:

@@ -6,9 +6,10 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from filelock import FileLock, Timeout
+
+from captune.features.closing import Closing
 
 # fdatasync leaves out the file's times, which nobody needs after a crash; not on every system.
 _sync_data = getattr(os, "fdatasync", os.fsync)
@@ -18,7 +19,7 @@ class ShardBusy(Exception):
     """Somebody else is appending to the shard."""
 
 
-class Shard:
+class Shard(Closing):
     """A shard held against every other writer, until closed or until its process is gone.
 
     Raises ShardBusy if somebody else holds it.
@@ -65,17 +66,6 @@ class Shard:
         """Let go of it."""
         self._file.close()
         self._lock.release()
-
-    def __enter__(self) -> Shard:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def new_path(folder: Path) -> Path:

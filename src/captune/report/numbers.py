@@ -144,13 +144,6 @@ def millions(value: float) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value:,}"
 
 
-def duration(seconds: float) -> str:
-    """As short as it is meant."""
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def plain(value: Any) -> str:
     """A text as it is; all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -31,7 +31,6 @@ from captune.report.numbers import (
     Figure,
     Source,
     count,
-    duration,
     interval_of,
     joined,
     millions,
@@ -42,6 +41,7 @@ from captune.report.numbers import (
     words,
 )
 from captune.report.pages import one_line
+from captune.wording import duration
 
 _SIGNIFICANT = 0.05
 _SCORES = ("cider", "clipscore", "bleu_4")

@@ -6,12 +6,8 @@ A bridge is always trained. Adding one is adding a file here that ends in
 
 from __future__ import annotations
 
-import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -19,10 +15,8 @@ from torch.utils.hooks import RemovableHandle
 
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.structure import DecoderParts
-from captune.errors import UserError
 from captune.models.encoders import GridShape as GridShape
-
-_GROUP = "captune.bridges"
+from captune.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -96,23 +90,16 @@ class Bridge(nn.Module, ABC):
         return []
 
 
+_BRIDGES: Registry[type[Bridge]] = Registry(
+    __name__, __path__, attribute="BRIDGE", group="captune.bridges", noun="bridge"
+)
+
+
 def bridge_names() -> list[str]:
     """The bridges there are, without importing any."""
-    own = (module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
-    return sorted({*own, *_plugins()})
+    return _BRIDGES.names()
 
 
 def bridge_class(name: str) -> type[Bridge]:
     """The bridge called `name`. Raises UserError for an unknown one."""
-    if name in _plugins():
-        loaded: type[Bridge] = _plugins()[name].load()
-        return loaded
-    if name not in bridge_names():
-        raise UserError(f'bridge "{name}": is not known; choose among {", ".join(bridge_names())}')
-    found: type[Bridge] = import_module(f"{__name__}.{name.replace('-', '_')}").BRIDGE
-    return found
-
-
-@cache
-def _plugins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=_GROUP)}
+    return _BRIDGES.get(name)

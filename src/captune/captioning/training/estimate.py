@@ -19,6 +19,7 @@ from captune.captioning.training.data import Example
 from captune.captioning.training.evaluation import IMAGES, ValidationSet
 from captune.captioning.training.examples import TrainingData
 from captune.options import TuneOptions
+from captune.wording import duration
 
 _MEASURED = 2  # batches
 _WARMING = {"cpu": 1}  # batches before them, which pay for what is set up once
@@ -42,8 +43,8 @@ class Estimate:
     def sentence(self) -> str:
         """For a person."""
         return (
-            f"about {_duration(self.seconds)} of training and"
-            f" {_duration(self.scoring_seconds)} of scoring,"
+            f"about {duration(self.seconds)} of training and"
+            f" {duration(self.scoring_seconds)} of scoring,"
             f" {self.memory_bytes / 2**30:.1f} GiB of memory,"
             f" {self.disk_bytes / 1e6:,.0f} MB of disk"
         )
@@ -123,10 +124,3 @@ def _peak(device: torch.device) -> int:
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(most) if sys.platform == "darwin" else int(most) * 1024
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

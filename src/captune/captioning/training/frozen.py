@@ -13,6 +13,7 @@ from accelerate import PartialState
 
 from captune.captioning.bridge import GridShape
 from captune.captioning.known_words import texts_of_labels, words_model_of
+from captune.captioning.loading import describe_decoder
 from captune.captioning.precision import resolve_precision
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.training.augmentation import check_mirroring
@@ -56,13 +57,7 @@ class FrozenParts:
 
     def described(self) -> list[dict[str, Any]]:
         """For run.json."""
-        decoder = {
-            "spec": self.decoder.spec,
-            "weights_id": self.decoder.weights_id,
-            "decoder_id": self.decoder.decoder_id,
-            "licence": self.decoder.licence,
-        }
-        return [*self.models, decoder]
+        return [*self.models, describe_decoder(self.decoder)]
 
 
 def load_frozen(

@@ -6,23 +6,18 @@ Adding one is adding a file here that ends in `METHOD = MyMethod`, or an entry p
 
 from __future__ import annotations
 
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
 from captune.captioning.structure import DecoderParts
 from captune.errors import UserError
+from captune.registry import Registry
 
 if TYPE_CHECKING:
     from captune.captioning.bridge import Bridge
-
-_GROUP = "captune.tuning"
 
 
 class TuningMethod(nn.Module, ABC):
@@ -56,23 +51,16 @@ class TuningMethod(nn.Module, ABC):
         """How many parameters it trains, by arithmetic."""
 
 
+_METHODS: Registry[type[TuningMethod]] = Registry(
+    __name__, __path__, attribute="METHOD", group="captune.tuning", noun="method"
+)
+
+
 def method_names() -> list[str]:
     """The methods there are, without importing any."""
-    own = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted({*(name for name in own if not name.startswith("_")), *_plugins()})
+    return _METHODS.names()
 
 
 def method_class(name: str) -> type[TuningMethod]:
     """The method called `name`. Raises UserError for an unknown one."""
-    if name in _plugins():
-        loaded: type[TuningMethod] = _plugins()[name].load()
-        return loaded
-    if name not in method_names():
-        raise UserError(f'method "{name}": is not known; choose among {", ".join(method_names())}')
-    found: type[TuningMethod] = import_module(f"{__name__}.{name}").METHOD
-    return found
-
-
-@cache
-def _plugins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=_GROUP)}
+    return _METHODS.get(name)

@@ -6,13 +6,9 @@ Adding one is adding a file here that ends in `METHOD = MyMethod()`, or an entry
 
 from __future__ import annotations
 
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar
 
 from torch import Tensor
@@ -21,8 +17,8 @@ from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.explain.subject import Subject
-
-_GROUP = "captune.explain"
+from captune.explain.targets import Target, targets_of
+from captune.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -47,11 +43,13 @@ class Choice:
 class MapMethod(ABC):
     """Where on the photo the captioner found each word of a caption.
 
-    name: as in `--method`. signed: a negative value speaks against the word.
+    name: as in `--method`. signed: a negative value speaks against the word. no_against: why it
+    cannot hold one word against another, where it cannot.
     """
 
     name: ClassVar[str]
     signed: ClassVar[bool] = False
+    no_against: ClassVar[str] = ""
 
     def choices(self, captioner: Captioner) -> list[Choice]:
         """The maps that it makes for this captioner, the default first; one where nothing is said.
@@ -61,6 +59,14 @@ class MapMethod(ABC):
         return [Choice()]
 
     @abstractmethod
+    def maps_of(
+        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
+    ) -> Tensor:
+        """Maps [targets, rows, columns] float32 over the patch grid, on the CPU; no gradient.
+
+        choice: one of `choices`. targets: a word, or a word against another one.
+        """
+
     def maps(
         self,
         captioner: Captioner,
@@ -69,12 +75,16 @@ class MapMethod(ABC):
         words: Sequence[int],
         against: str | None = None,
     ) -> Tensor:
-        """Maps [words, rows, columns] float32 over the patch grid, on the CPU; no gradient.
+        """`maps_of` words: numbers in `subject.spans`. against: why not this word, at that step?
 
-        words: numbers in `subject.spans`. against: why not this word, at the same step?
         Raises UserError for a choice that it does not have, and where it cannot hold one word
         against another.
         """
+        self.check(captioner, choice)
+        if against is not None and self.no_against:
+            raise UserError(f"{self.name}: {self.no_against}")
+        targets = targets_of(captioner, subject, words, against)
+        return self.maps_of(captioner, subject, choice, targets)
 
     def maps_of_all(
         self, captioner: Captioner, subject: Subject, words: Sequence[int]
@@ -121,21 +131,19 @@ def on_patches(values: Tensor, subject: Subject) -> Tensor:
     return grid.detach().float().cpu()
 
 
+_METHODS: Registry[MapMethod] = Registry(
+    __name__, __path__, attribute="METHOD", group="captune.explain", noun="method"
+)
+
+
 def method_names() -> list[str]:
     """The methods there are, without importing any."""
-    own = (module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
-    return sorted({*own, *_plugins()})
+    return _METHODS.names()
 
 
 def map_method(name: str) -> MapMethod:
     """The method called `name`. Raises UserError for an unknown one."""
-    if name in _plugins():
-        loaded: MapMethod = _plugins()[name].load()
-        return loaded
-    if name not in method_names():
-        raise UserError(f'method "{name}": is not known; choose among {", ".join(method_names())}')
-    found: MapMethod = import_module(f"{__name__}.{name.replace('-', '_')}").METHOD
-    return found
+    return _METHODS.get(name)
 
 
 def _listed(choices: Sequence[Choice]) -> str:
@@ -144,8 +152,3 @@ def _listed(choices: Sequence[Choice]) -> str:
     parts = [f"layers {', '.join(map(str, layers))}"] if layers else []
     parts += ["all layers at once"] if any(choice.layer is None for choice in choices) else []
     return "; ".join([*parts, *([f"heads {', '.join(heads)}"] if heads else [])])
-
-
-@cache
-def _plugins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=_GROUP)}

@@ -21,10 +21,9 @@ from torch import Tensor
 
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
-from captune.errors import UserError
 from captune.explain.methods import Choice, MapMethod, looking_layers, on_patches
 from captune.explain.subject import Subject
-from captune.explain.targets import logits_at
+from captune.explain.targets import Target, logits_at
 
 
 class Attention(MapMethod):
@@ -35,6 +34,10 @@ class Attention(MapMethod):
     """
 
     name = "attention"
+    no_against = (
+        "shows where was looked at a step, whichever word came of it, so it cannot hold one word"
+        " against another; take --method gradient or occlusion"
+    )
 
     def choices(self, captioner: Captioner) -> list[Choice]:
         """The mean over heads of the last layer, the original report's; then all others."""
@@ -44,24 +47,13 @@ class Attention(MapMethod):
         first = Choice(len(layers) - 1, "mean")
         return [first, *(choice for choice in found if choice != first)]
 
-    def maps(
-        self,
-        captioner: Captioner,
-        subject: Subject,
-        choice: Choice,
-        words: Sequence[int],
-        against: str | None = None,
+    def maps_of(
+        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
-        """As `MapMethod.maps`."""
-        self.check(captioner, choice)
-        if against is not None:
-            raise UserError(
-                "attention: shows where was looked at a step, whichever word came of it, so it"
-                " cannot hold one word against another; take --method gradient or occlusion"
-            )
+        """As `MapMethod.maps_of`."""
         layers = looking_layers(captioner, METHOD.name)
         wanted = range(len(layers)) if choice.layer is None else [choice.layer]
-        weights = attention_of(captioner, subject, words, wanted)
+        weights = attention_of(captioner, subject, [target.places for target in targets], wanted)
         return on_patches(_chosen(list(weights.values()), choice), subject)
 
     def maps_of_all(
@@ -69,7 +61,8 @@ class Attention(MapMethod):
     ) -> dict[Choice, Tensor]:
         """Every layer and head from one pass."""
         layers = range(len(looking_layers(captioner, METHOD.name)))
-        weights = attention_of(captioner, subject, words, layers)
+        steps = [subject.spans[word].places for word in words]
+        weights = attention_of(captioner, subject, steps, layers)
         return {
             choice: on_patches(
                 _chosen([weights[i] for i in layers if choice.layer in (i, None)], choice), subject
@@ -93,15 +86,20 @@ class Attention(MapMethod):
 
 @torch.no_grad()
 def attention_of(
-    captioner: Captioner, subject: Subject, words: Sequence[int], layers: Sequence[int]
+    captioner: Captioner,
+    subject: Subject,
+    steps: Sequence[Sequence[int]],
+    layers: Sequence[int],
 ) -> dict[int, Tensor]:
-    """Layer -> weights [words, heads, tokens] at the words' steps, by one pass over the caption."""
-    spans = [subject.spans[word] for word in words]
-    last = max(place for span in spans for place in span.places)
+    """Layer -> weights [words, heads, tokens], by one pass over the caption.
+
+    steps: of each word, those at which its pieces were predicted; it has the mean over them.
+    """
+    last = max(step for own in steps for step in own)
     with _heard(captioner, layers) as found:
         logits_at(captioner, subject, subject.grid, [[last]])
     return {
-        layer: torch.stack([weights[0, :, list(span.places)].mean(dim=1) for span in spans])
+        layer: torch.stack([weights[0, :, list(own)].mean(dim=1) for own in steps])
         for layer, weights in found.items()
     }
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, on_patches
 from captune.explain.subject import Subject
-from captune.explain.targets import Target, scores_of, targets_of
+from captune.explain.targets import Target, scores_of
 
 _ROWS_AT_ONCE = 64
 
@@ -25,17 +25,10 @@ class Gradient(MapMethod):
     name = "gradient"
     signed = True
 
-    def maps(
-        self,
-        captioner: Captioner,
-        subject: Subject,
-        choice: Choice,
-        words: Sequence[int],
-        against: str | None = None,
+    def maps_of(
+        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
-        """As `MapMethod.maps`."""
-        self.check(captioner, choice)
-        targets = targets_of(captioner, subject, words, against)
+        """As `MapMethod.maps_of`."""
         grids = subject.grid.expand(len(targets), -1, -1)
         gradients = gradients_at(captioner, subject, grids, targets)
         return on_patches((gradients * subject.grid).sum(dim=-1), subject)

@@ -54,17 +54,10 @@ class GradientAttention(MapMethod):
         layers = looking_layers(captioner, self.name)
         return [Choice(), *(Choice(layer) for layer in range(len(layers)))]
 
-    def maps(
-        self,
-        captioner: Captioner,
-        subject: Subject,
-        choice: Choice,
-        words: Sequence[int],
-        against: str | None = None,
+    def maps_of(
+        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
-        """As `MapMethod.maps`."""
-        self.check(captioner, choice)
-        targets = targets_of(captioner, subject, words, against)
+        """As `MapMethod.maps_of`."""
         return self._maps(explained(captioner, subject, targets), choice, subject)
 
     def maps_of_all(

@@ -18,7 +18,7 @@ from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, on_patches
 from captune.explain.methods.gradient import gradients_at
 from captune.explain.subject import Subject
-from captune.explain.targets import targets_of
+from captune.explain.targets import Target
 
 STEPS = 16
 
@@ -29,17 +29,10 @@ class IntegratedGradients(MapMethod):
     name = "integrated-gradients"
     signed = True
 
-    def maps(
-        self,
-        captioner: Captioner,
-        subject: Subject,
-        choice: Choice,
-        words: Sequence[int],
-        against: str | None = None,
+    def maps_of(
+        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
-        """As `MapMethod.maps`."""
-        self.check(captioner, choice)
-        targets = targets_of(captioner, subject, words, against)
+        """As `MapMethod.maps_of`."""
         begin = without_patches(subject)
         way = subject.grid - begin
         places, weights = np.polynomial.legendre.leggauss(STEPS)

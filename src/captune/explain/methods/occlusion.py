@@ -17,7 +17,7 @@ from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, on_patches
 from captune.explain.methods.integrated_gradients import without_patches
 from captune.explain.subject import Subject
-from captune.explain.targets import scores_of, targets_of
+from captune.explain.targets import Target, scores_of
 
 _ROWS_AT_ONCE = 64
 
@@ -28,16 +28,10 @@ class Occlusion(MapMethod):
     name = "occlusion"
     signed = True
 
-    def maps(
-        self,
-        captioner: Captioner,
-        subject: Subject,
-        choice: Choice,
-        words: Sequence[int],
-        against: str | None = None,
+    def maps_of(
+        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
-        """As `MapMethod.maps`."""
-        self.check(captioner, choice)
+        """As `MapMethod.maps_of`."""
         empty = without_patches(subject)
 
         def without(places: range) -> Tensor:
@@ -46,23 +40,21 @@ class Occlusion(MapMethod):
             grids[range(len(places)), tokens] = empty[0, tokens]
             return grids
 
-        return losses(captioner, subject, words, against, without)
+        return losses(captioner, subject, targets, without)
 
 
 @torch.no_grad()
 def losses(
     captioner: Captioner,
     subject: Subject,
-    words: Sequence[int],
-    against: str | None,
+    targets: Sequence[Target],
     without: Callable[[range], Tensor],
     at_once: int = _ROWS_AT_ONCE,
 ) -> Tensor:
-    """What each word's score loses without each place of the patch grid: [words, rows, columns].
+    """What each target's score loses without each place of the grid: [targets, rows, columns].
 
     without: numbers of places -> the grids [n, tokens, channels] in which each is gone.
     """
-    targets = targets_of(captioner, subject, words, against)
     places = range(subject.shape.rows * subject.shape.columns)
     parts = []
     for start in places[::at_once]:

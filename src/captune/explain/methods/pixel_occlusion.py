@@ -17,6 +17,7 @@ from captune.explain.hiding import blurred, pieced, without_each
 from captune.explain.methods import Choice, MapMethod
 from captune.explain.methods.occlusion import losses
 from captune.explain.subject import Subject
+from captune.explain.targets import Target
 from captune.images import open_photo
 
 _ENCODED_AT_ONCE = 16
@@ -28,16 +29,10 @@ class PixelOcclusion(MapMethod):
     name = "pixel-occlusion"
     signed = True
 
-    def maps(
-        self,
-        captioner: Captioner,
-        subject: Subject,
-        choice: Choice,
-        words: Sequence[int],
-        against: str | None = None,
+    def maps_of(
+        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
-        """As `MapMethod.maps`; raises UnreadablePhoto where the photo is gone."""
-        self.check(captioner, choice)
+        """As `MapMethod.maps_of`; raises UnreadablePhoto where the photo is gone."""
         if captioner.image_model is None:
             raise UserError(
                 "pixel-occlusion: encodes the photo anew, and this captioner was given no image"
@@ -52,7 +47,7 @@ class PixelOcclusion(MapMethod):
             pixels = pieced(shown, clear, hidden, subject.shape)
             return encoder.finish_grid(encoder.encode_grid(pixels)).float().to(subject.grid.device)
 
-        return losses(captioner, subject, words, against, without, _ENCODED_AT_ONCE)
+        return losses(captioner, subject, targets, without, _ENCODED_AT_ONCE)
 
 
 METHOD = PixelOcclusion()

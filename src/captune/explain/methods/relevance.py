@@ -21,7 +21,7 @@ from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, looking_layers, on_patches
 from captune.explain.methods.gradient_attention import explained
 from captune.explain.subject import Subject
-from captune.explain.targets import targets_of
+from captune.explain.targets import Target
 
 
 class Relevance(MapMethod):
@@ -34,17 +34,10 @@ class Relevance(MapMethod):
         looking_layers(captioner, self.name)
         return [Choice()]
 
-    def maps(
-        self,
-        captioner: Captioner,
-        subject: Subject,
-        choice: Choice,
-        words: Sequence[int],
-        against: str | None = None,
+    def maps_of(
+        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
-        """As `MapMethod.maps`."""
-        self.check(captioner, choice)
-        targets = targets_of(captioner, subject, words, against)
+        """As `MapMethod.maps_of`."""
         found = explained(captioner, subject, targets, self_attention=True)
         relevance = propagated(found.own, found.cross, found.behind)
         rows = torch.arange(len(relevance), device=relevance.device)

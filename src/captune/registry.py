@@ -1,0 +1,55 @@
+"""Things by name: one file each in a package of ours, or an entry point of a third party's."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from captune.errors import UserError
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True)
+class Registry(Generic[Thing]):
+    """A package whose files each end in `ATTRIBUTE = ...`, and a group of entry points.
+
+    package, folders: its `__name__` and `__path__`. A file `cross_attention.py` is the name
+    `cross-attention`; one that begins with _ is what several files share. noun: for sentences.
+    """
+
+    package: str
+    folders: Iterable[str]
+    attribute: str
+    group: str
+    noun: str
+
+    def names(self) -> list[str]:
+        """All that there are, without importing any."""
+        files = (module.name for module in pkgutil.iter_modules(self.folders))
+        own = (name.replace("_", "-") for name in files if not name.startswith("_"))
+        return sorted({*own, *_plugins(self.group)})
+
+    def get(self, name: str) -> Thing:
+        """The one called `name`. Raises UserError for an unknown one."""
+        plugin = _plugins(self.group).get(name)
+        if plugin is not None:
+            loaded: Thing = plugin.load()
+            return loaded
+        names = self.names()
+        if name not in names:
+            known = ", ".join(names)
+            raise UserError(f'{self.noun} "{name}": is not known; choose among {known}')
+        module: Any = import_module(f"{self.package}.{name.replace('-', '_')}")
+        found: Thing = getattr(module, self.attribute)
+        return found
+
+
+@cache
+def _plugins(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
