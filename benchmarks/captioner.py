@@ -41,6 +41,8 @@ from caption_baselines import (
     wording_of,
 )
 from captune.captioning import checkpoint
+from captune.captioning.known_words import load_words_model, teller_of
+from captune.captioning.recipe import ImageIdentity
 from captune.captioning.training.data import CaptionedPhotos, Grids, leaking, read_captioned
 from captune.captioning.training.diagnosis import shuffled
 from captune.captioning.training.evaluation import Captioned, ValidationSet, write_captions
@@ -50,6 +52,7 @@ from captune.files import whole_file
 from captune.images import PhotoSet, UnreadablePhoto, find_photos, open_photo
 from captune.metrics.scores import Scores
 from captune.models.encoders import ImageEncoder
+from captune.models.image_text import ImageTextModel
 from captune.models.load import load_model
 from captune.plots import save_figure
 from captune.plots.captions import CaptionPanel, captions_figure
@@ -122,12 +125,13 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
     recipes = {name: checkpoint.read_recipe(folder) for name, folder in folders.items()}
     spec = next(iter(recipes.values())).image_encoder.spec
     train, val = read_photos(arguments)
-    encoder = load_model(spec).image
-    patches = encoder.require_patches()
-    identity = checkpoint.ImageIdentity(spec, patches.weights_id, patches.preprocessing_id)
+    model = load_model(spec)
+    patches = model.image.require_patches()
+    identity = ImageIdentity(spec, patches.weights_id, patches.preprocessing_id)
     for name, recipe in recipes.items():
         checkpoint.check_image_encoder(recipe, identity, folders[name])
-    train, val, grids = encode(train, val, encoder, stack)
+    cache = stack.enter_context(FeatureCache())
+    train, val, grids = encode(train, val, model.image, cache, stack)
     known = tokenised(train)
 
     def row(name: str, captions: Captions, began: float, written: Captioned | None = None) -> Row:
@@ -148,7 +152,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
         rows.append(Row("human", own, scores_of(own, others), wording_of(own, known), 0.0))
     differences = []
     for name, folder in folders.items():
-        right, wrong = written_by(folder, val, grids, arguments)
+        right, wrong = written_by(folder, model, val, grids, cache, arguments)
         mine = row(name, right[0].captions, right[1], right[0])
         blind = row(f"{name}, shuffled", wrong[0].captions, wrong[1], wrong[0])
         differences += [difference(mine, other) for other in (*rows[:2], blind)]
@@ -203,10 +207,13 @@ def read_photos(arguments: argparse.Namespace) -> tuple[CaptionedPhotos, Caption
 
 
 def encode(
-    train: CaptionedPhotos, val: CaptionedPhotos, encoder: ImageEncoder, stack: ExitStack
+    train: CaptionedPhotos,
+    val: CaptionedPhotos,
+    encoder: ImageEncoder,
+    cache: FeatureCache,
+    stack: ExitStack,
 ) -> tuple[CaptionedPhotos, CaptionedPhotos, Grids]:
     """The grids of all photos, out of the feature cache where they are, and what could be read."""
-    cache = stack.enter_context(FeatureCache())
     different = {photo.path: photo for photo in (*train.photos, *val.photos)}
     # photos of two folders may have the same name
     photos = [replace(photo, name=str(path)) for path, photo in different.items()]
@@ -225,11 +232,24 @@ def encode(
 
 
 def written_by(
-    folder: Path, val: CaptionedPhotos, grids: Grids, arguments: argparse.Namespace
+    folder: Path,
+    model: ImageTextModel,
+    val: CaptionedPhotos,
+    grids: Grids,
+    cache: FeatureCache,
+    arguments: argparse.Namespace,
 ) -> tuple[tuple[Captioned, float], tuple[Captioned, float]]:
     """(captions, when they were begun), of the right photos and of another photo each."""
     captioner, recipe = checkpoint.from_pretrained(folder)
-    photos = ValidationSet(val, [], grids)
+    captioner.recipe = recipe
+    captioner.words_model = load_words_model(recipe, model, folder, device="auto")
+    teller = teller_of(captioner, cache=cache)
+    words = None
+    if teller is not None:
+        told = teller.rows_of(val.photos)
+        pairs = zip(val.photos, val.keys, strict=True)
+        words = {key: told[photo.path] for photo, key in pairs if photo.path in told}
+    photos = ValidationSet(val, [], grids, words=words)
     places = shuffled(len(val), random.Random(f"shuffle/{arguments.seed}"))
     found = []
     for what, keys in (("", None), ("shuffled ", [val.keys[place] for place in places])):

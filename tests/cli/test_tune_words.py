@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,17 @@ def test_words_reach_the_captions(
     captioner = Captioner.from_pretrained(out, device="cpu")
     for one in captioner.caption(photos, beam=1, max_tokens=12, batch_size=5):
         assert one.caption == printed[one.photo.name]
+    # the benchmark of captioners, too
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    benchmark = import_module("captioner")
+    monkeypatch.setattr(benchmark, "load_model", lambda spec, **where: model)
+    given = ["captioner.py", str(out), "--photos", str(photos), "--captions", str(job[0][1])]
+    given = [*given, "--val", str(job[0][2]), "--out", str(tmp_path / "worth")]
+    monkeypatch.setattr(sys, "argv", given)
+    assert benchmark.main() == 0
+    told = json.loads((tmp_path / "worth" / "captions-none.json").read_text())
+    assert told == {Path(name).stem: caption for name, caption in written.items()}
+
     # by another classifier it is told nothing
     other = dataclasses.replace(model, weights_id="d1" * 32)
     monkeypatch.setattr(generation, "load_model", lambda spec, **where: other)

@@ -36,17 +36,35 @@ def word_maker(
     """What makes the `words` of `Captioner.project` for photos: [photos, w], in their order.
 
     None for every batch where the captioner reads none. A photo that cannot be read has no words.
+    Raises UserError as `teller_of`.
+    """
+    teller = teller_of(captioner, cache=cache, batch_size=batch_size, workers=workers)
+    if teller is None:
+        return lambda photos: None
+
+    def words_of(photos: Sequence[Photo]) -> Tensor:
+        rows = teller.rows_of(photos)
+        return pad_words([rows.get(photo.path, []) for photo in photos], captioner.decoder.device)
+
+    return words_of
+
+
+def teller_of(
+    captioner: Captioner, *, cache: FeatureCache | None, batch_size: int = 32, workers: int = 0
+) -> Teller | None:
+    """What tells this captioner the words of photos; None where it reads none.
+
     Raises UserError where the captioner reads some, and its `words_model` was not loaded.
     """
     known = None if captioner.recipe is None else captioner.recipe.known_words
     if known is None:
-        return lambda photos: None
+        return None
     if captioner.words_model is None:
         raise UserError(
             f"this captioner reads words that {known.model.spec} tells of each photo, and it was"
             " loaded without that model"
         )
-    teller = Teller(
+    return Teller(
         known,
         captioner.words_model,
         captioner.decoder,
@@ -55,12 +73,6 @@ def word_maker(
         batch_size=batch_size,
         workers=workers,
     )
-
-    def words_of(photos: Sequence[Photo]) -> Tensor:
-        rows = teller.rows_of(photos)
-        return pad_words([rows.get(photo.path, []) for photo in photos], captioner.decoder.device)
-
-    return words_of
 
 
 class Teller:
