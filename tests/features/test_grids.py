@@ -227,7 +227,7 @@ def test_a_store_outlives_the_cache_and_a_prune(photos, tmp_path):
 
 def test_many_shards(photos, cache, monkeypatch):
     monkeypatch.setattr(store_module, "_SHARD_BYTES", 500)
-    opened(photos[:2], make_encoder(), cache)  # batches of one run may be saved together
+    opened(photos[:10], make_encoder(), cache)  # batches of one run may be saved together
     store = opened(photos, make_encoder(), cache)
     assert cache.statistics().shards > 1
     keys = [key_of(photo) for photo in photos]
