@@ -66,8 +66,8 @@ def study_of(tmp_path: Path, rows: dict[str, str], **more: Any) -> Study:
 @pytest.mark.parametrize(
     ("published", "side", "said"),
     [
-        ("0.5", 0, "Came out again"),
-        ("0.80", 0, "Came out again"),
+        ("0.5", 0, "Agrees"),
+        ("0.80", 0, "Agrees"),
         ("0.81", -1, "Lower here, by more"),
         ("0.9", -1, "Lower here, by more"),
         ("0.1", 1, "Higher here, by more"),
@@ -99,10 +99,10 @@ def test_a_published_figure_is_as_wide_as_its_rounding(runs: list[Path], tmp_pat
 @pytest.mark.parametrize(
     ("bar", "said"),
     [
-        ("0.1", "Reached by lora, with its whole interval."),
-        ("0.4", "Reached by lora; other photos might have told otherwise."),
-        ("0.6", "Missed, also by the best of these, lora; other photos might"),
-        ("0.9", "Missed, also by the best of these, lora."),
+        ("0.1", "Reached by “lora”, with its whole interval."),
+        ("0.4", "Reached by “lora”; other photos might have told otherwise."),
+        ("0.6", "Missed, also by the best of these, “lora”; other photos might"),
+        ("0.9", "Missed, also by the best of these, “lora”."),
     ],
 )
 def test_what_was_to_be_reached(bar: str, said: str, runs: list[Path], tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_answer_counts_and_says_what_was_done_otherwise(
 ) -> None:
     study = study_of(tmp_path, {"lora": "0.9"})
     said = str(answer(study, read_given(runs, KINDS)).striptags())
-    assert said.startswith("Of 1 published figures 0 came out again")
+    assert said.startswith("Of 1 published figures 0 agree")
     assert "lower here: 1." in said
     assert "it differs in epochs" in said
     assert "photos" not in said.partition("differs in")[2]  # 4 here as there

@@ -15,7 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.report.blocks import Column, Estimate, Fold, Heading, Paragraph, Section, Table
+from captune.report.blocks import Column, Estimate, Fold, Paragraph, Section, Table
 from captune.report.given import DAMAGE, Given, records_of
 from captune.report.numbers import (
     METRICS,
@@ -100,8 +100,8 @@ def answer(study: Study, given: Given) -> Markup:
     }
     total = first.source.counted(count, len(rows), "published figures that are on the page")
     said = words(
-        "Of {} published figures {} came out again, within the 95 % interval here; higher here: {};"
-        " lower here: {}.",
+        "Of {} published figures {} agree with those here, as they lie within their 95 % intervals;"
+        " higher here: {}; lower here: {}.",
         total, number[0], number[1], number[-1],
     )  # fmt: skip
     other = [told.name for told in _conditions(study, given, list(study.conditions))
@@ -121,7 +121,6 @@ def section(study: Study, given: Given) -> Section:
     for i, figures in enumerate(study.figures):
         rows = rows_of(figures, given)
         part.blocks += [
-            Heading(figures.title),
             _table(i, figures, rows),
             *_experiment(study, figures, rows, given),
         ]
@@ -215,7 +214,7 @@ def _table(number: int, figures: Figures, rows: Sequence[Row]) -> Table:
         cells += [_bar_cells(name, bar, best, figures, less)
                   for name, bar in figures.bars.items()]  # fmt: skip
     columns = [
-        Column("captions of" if "$row" in figures.run else "figure"),
+        Column(figures.of),
         Column("published", True),
         Column("here", True),
         Column("points" if show is share else "difference", True),
@@ -242,7 +241,7 @@ def _verdict(row: Row) -> Markup | str:
             told, row.name, row.here.said,
         )  # fmt: skip
     return {
-        0: "Came out again: the published figure lies within the interval here.",
+        0: "Agrees: the published figure lies within the interval here.",
         1: "Higher here, by more than the choice of photos explains.",
         -1: "Lower here, by more than the choice of photos explains.",
     }[row.side]
@@ -255,10 +254,10 @@ def _bar_cells(name: str, bar: str, best: Row, figures: Figures, less: Show) -> 
     low, high = [float(end.value) for end in here.interval] if here.interval else [here.value] * 2
     wanted = float(bar)
     if here.value >= wanted:
-        told = "Reached by {}" + (", with its whole interval." if low >= wanted
+        told = "Reached by “{}”" + (", with its whole interval." if low >= wanted
                                   else "; other photos might have told otherwise.")  # fmt: skip
     else:
-        told = "Missed, also by the best of these, {}" + (
+        told = "Missed, also by the best of these, “{}”" + (
             "." if high < wanted else "; other photos might have told otherwise."
         )
     estimate = Estimate(here.figure, here.interval)

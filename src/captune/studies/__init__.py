@@ -75,15 +75,16 @@ class Condition:
 class Figures:
     """Published figures of a kind, by row; each is a text, with as many digits as were published.
 
-    run, at, low, high: where the new ones stand; $row in them is the name of a row. ends: instead
-    of `at`, the score whose highest and lowest image are meant. bars: what was to be reached.
-    depends: names of conditions.
+    of: what a row is. run, at, low, high: where the new ones stand; $row in them is the name of a
+    row. ends: instead of `at`, the score whose highest and lowest image are meant. bars: what was
+    to be reached. depends: names of conditions.
     """
 
     title: str
     shown: str
     run: str
     rows: dict[str, str]
+    of: str = "figure"
     at: list[Any] = field(default_factory=list)
     low: list[Any] = field(default_factory=list)
     high: list[Any] = field(default_factory=list)
