@@ -236,9 +236,8 @@ def _verdict(row: Row) -> Markup | str:
     if row.here.interval is None:
         told = {0: "The same", 1: "Higher here", -1: "Lower here"}[row.side]
         return words(
-            "{}: the {} of all photos, {}. One photo has no interval, and of more photos the ends"
-            " lie further apart.",
-            told, row.name, row.here.said,
+            "{}, for {}. One pair has no interval, and more photos have ends further apart.",
+            told, row.here.said,
         )  # fmt: skip
     return {
         0: "Agrees: the published figure lies within the interval here.",
@@ -285,7 +284,7 @@ def _experiment(
         return []
     told = [one for one in _conditions(study, given, figures.depends) if one.here is not None]
     other = [
-        words("{} {} (published: {})", one.name, one.here, _value(one.published))
+        words("{} ({}, not {})", one.name, one.here, _value(one.published))
         for one in told
         if not one.is_same
     ]
