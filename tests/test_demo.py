@@ -4,7 +4,6 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,24 +11,26 @@ import captune.captioning.shipped
 import captune.cli
 import captune.demo
 from captune.cli import main
-from captune.demo import ABSENT, PHOTOS, gather_photos, why_no_captions, write_page
+from captune.demo import ABSENT, PHOTOS, gather_photos, steps, why_no_captions
 from captune.errors import MissingExtra
 from captune.images import find_photos, open_photo
-from captune.options import CaptionOptions
-from captune.runs import RunWriter, read_run
+from captune.runs import read_run
 
 
 def test_the_photos_are_real_and_the_labels_name_more_than_they_show(tmp_path: Path) -> None:
-    photos, labels, truth = gather_photos(tmp_path)
-    found = find_photos([photos]).photos
+    material = gather_photos(tmp_path)
+    found = find_photos([material.photos]).photos
     assert len(found) == len(PHOTOS) >= 10
     for photo in found:
         assert min(open_photo(photo.path).size) > 100
-    names = json.loads(labels.read_text())
+    names = json.loads(material.labels.read_text())
     assert set(ABSENT) < set(names)
-    rows = list(csv.DictReader(truth.open()))
+    rows = list(csv.DictReader(material.truth.open()))
     assert {row["filename"] for row in rows} == {photo.name for photo in found}
     assert {row["label"] for row in rows} == set(names) - set(ABSENT)
+    said = json.loads(material.references.read_text())
+    assert set(said) == {Path(row["filename"]).stem for row in rows}
+    assert all(len(set(captions)) >= 3 for captions in said.values())
 
 
 def test_without_the_packages_it_says_what_to_install(
@@ -57,45 +58,9 @@ def test_where_the_captioner_is_not_there_a_sentence_says_so(
     assert why_no_captions() is None
 
 
-def captioned(folder: Path, root: Path, captions: dict[str, str]) -> None:
-    """A captioning run."""
-    model = {"spec": "lite", "method": "lora", "decoder": "lite", "weights_id": "ab" * 32}
-    command = ["captune", "caption", "photos"]
-    options = CaptionOptions(photos=[str(root)])
-    with RunWriter(
-        folder, kind="caption", options=options, root=root, models=[model], command=command
-    ) as run:
-        for path, caption in captions.items():
-            run.record({"path": path, "caption": caption})
-
-
 @pytest.fixture
-def recognised(colours: Any, colour_photos: Path, tmp_path: Path) -> Path:
-    out = tmp_path / "run"
-    words = ["classify", str(colour_photos), "--labels", "red,green,blue", "--out", str(out)]
-    assert main(words) == 0
-    return out
-
-
-def test_the_page_shows_captions_below_the_photos(
-    recognised: Path, colour_photos: Path, tmp_path: Path
-) -> None:
-    written = {"7_0.png": "a red <b>wall</b>", "8_0.png": ""}
-    captioned(tmp_path / "captions", colour_photos, written)
-    page = recognised / "report.html"
-    assert "captioner" not in page.read_text()
-    write_page(recognised, tmp_path / "captions", page)
-    text = page.read_text()
-    assert "a red &lt;b&gt;wall&lt;/b&gt;</p>" in text
-    assert "(empty caption)" in text
-    assert text.count('<p class="caption"') == 2  # the others have none
-    assert "captune caption photos" in text
-    assert "ab" * 32 in text
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    """Classifying and captioning are only noted; each prints an object and writes a run."""
+def scripted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands are only noted; each prints an object."""
     typed: list[list[str]] = []
 
     def run(words: list[str]) -> int:
@@ -109,12 +74,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
     real = captune.cli.main
     failing: list[str] = []
     monkeypatch.setattr(captune.cli, "main", run)
-    monkeypatch.setattr(captune.demo, "write_page", lambda *folders: typed.append(["page"]))
     run.failing = failing  # type: ignore[attr-defined]
     return typed
 
 
-def test_json_is_one_object_of_both(
+ALL = ["classify", "prompts", "caption", "score", "explain", "report"]
+
+
+def test_json_is_one_object_of_all_jobs(
     scripted: list[list[str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -126,9 +93,18 @@ def test_json_is_one_object_of_both(
     printed = json.loads(capsys.readouterr().out)
     assert printed["command"] == "demo"
     assert printed["run"] == "r"
-    assert printed["classify"]["command"] == "classify"
-    assert printed["caption"]["command"] == "caption"
-    assert [one[0] for one in scripted] == ["classify", "caption", "page"]
+    assert printed["seconds"] >= 0
+    for verb in ALL:
+        assert printed[verb]["command"] == verb
+    assert [one[0] for one in scripted] == ALL
+    runs = [str(tmp_path / "demo" / verb) for verb in ALL[:-1]]
+    assert scripted[-1][1 : 1 + len(runs)] == runs
+
+
+def test_every_command_is_one_that_can_be_typed(tmp_path: Path) -> None:
+    material = gather_photos(tmp_path)
+    for words in steps(material, tmp_path, captions=True).values():
+        captune.cli.build_parser().parse_args(words)
 
 
 def test_without_the_captioner_it_says_so_and_goes_on(
@@ -142,20 +118,16 @@ def test_without_the_captioner_it_says_so_and_goes_on(
     said = capsys.readouterr().err
     assert "there is none" in said
     assert "report.html" in said
-    assert [one[0] for one in scripted] == ["classify"]
+    assert [one[0] for one in scripted] == ["classify", "prompts", "report"]
 
 
-def test_captions_that_fail_leave_the_page_and_a_status(
-    scripted: list[list[str]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_step_that_fails_is_the_last(
+    scripted: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(captune.demo, "why_no_captions", lambda: None)
     captune.cli.main.failing.append("caption")  # type: ignore[attr-defined]
     assert captune.cli.main(["demo", "--out", str(tmp_path / "demo")]) == 2
-    assert "report.html" in capsys.readouterr().err
-    assert ["page"] not in scripted
+    assert [one[0] for one in scripted] == ["classify", "prompts", "caption"]
 
 
 @pytest.mark.needs("lite")
@@ -165,8 +137,10 @@ def test_the_demo_recognises_real_photos(
     # whether the captioner is installed here or not: its own test looks at its captions
     monkeypatch.setattr(captune.demo, "why_no_captions", lambda: "no captions")
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
-    run = read_run(tmp_path / "demo" / "run")
+    run = read_run(tmp_path / "demo" / "classify")
     # 20 labels: chance is 5 %; the exact figure belongs to the page, not to a test
     assert run.metrics["prompts"][0]["accuracy"] >= 0.6
     assert run.metrics["skipped"] == []
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg" in page
     assert "report.html" in capsys.readouterr().err

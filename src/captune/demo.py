@@ -13,38 +13,166 @@ from captune.errors import MissingExtra, UserError
 
 @dataclass(frozen=True)
 class DemoPhoto:
-    """A photo inside an installed package, and the label that a person would give it."""
+    """A photo inside an installed package; the label and the captions that people would give it."""
 
     package: str
     file: str
     name: str
     label: str
+    captions: tuple[str, ...]
 
 
 PHOTOS = (
-    DemoPhoto("skimage", "data/astronaut.png", "astronaut.png", "astronaut"),
-    DemoPhoto("skimage", "data/chelsea.png", "cat.png", "cat"),
-    DemoPhoto("skimage", "data/coffee.png", "coffee.png", "cup of coffee"),
-    DemoPhoto("skimage", "data/rocket.jpg", "rocket.jpg", "rocket"),
-    DemoPhoto("skimage", "data/motorcycle_left.png", "motorcycle.png", "motorcycle"),
-    DemoPhoto("skimage", "data/coins.png", "coins.png", "coins"),
-    DemoPhoto("skimage", "data/brick.png", "wall.png", "brick wall"),
-    DemoPhoto("skimage", "data/camera.png", "photographer.png", "photographer"),
-    DemoPhoto("skimage", "data/page.png", "page.png", "page of a book"),
-    DemoPhoto("sklearn", "datasets/images/china.jpg", "temple.jpg", "temple"),
-    DemoPhoto("sklearn", "datasets/images/flower.jpg", "flower.jpg", "flower"),
     DemoPhoto(
-        "matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "officer.jpg", "officer in uniform"
+        "skimage",
+        "data/astronaut.png",
+        "astronaut.png",
+        "astronaut",
+        (
+            "A smiling woman in an orange space suit stands in front of a flag.",
+            "A female astronaut holds her helmet beside a model of a space shuttle.",
+            "A woman with short blond hair poses in an orange suit.",
+        ),
+    ),
+    DemoPhoto(
+        "skimage",
+        "data/chelsea.png",
+        "cat.png",
+        "cat",
+        (
+            "A close up of a brown striped cat with green eyes.",
+            "The face of a cat looking to the side.",
+            "A cat lies on a white blanket.",
+        ),
+    ),
+    DemoPhoto(
+        "skimage",
+        "data/coffee.png",
+        "coffee.png",
+        "cup of coffee",
+        (
+            "A cup of coffee on a red saucer with a spoon.",
+            "A small red cup of coffee stands on a wooden table.",
+            "An espresso on a table.",
+        ),
+    ),
+    DemoPhoto(
+        "skimage",
+        "data/rocket.jpg",
+        "rocket.jpg",
+        "rocket",
+        (
+            "A white rocket stands on a launch pad at night.",
+            "A rocket between tall metal towers against a dark blue sky.",
+            "Lights shine around a rocket before it is launched.",
+        ),
+    ),
+    DemoPhoto(
+        "skimage",
+        "data/motorcycle_left.png",
+        "motorcycle.png",
+        "motorcycle",
+        (
+            "A red motorcycle is parked in a garage.",
+            "A red and black motorbike stands in front of shelves and a wooden bench.",
+            "A motorcycle on a concrete floor.",
+        ),
+    ),
+    DemoPhoto(
+        "skimage",
+        "data/coins.png",
+        "coins.png",
+        "coins",
+        (
+            "Four rows of old coins on a dark background.",
+            "A collection of silver coins in a black and white photo.",
+            "Many round coins lie side by side.",
+        ),
+    ),
+    DemoPhoto(
+        "skimage",
+        "data/brick.png",
+        "wall.png",
+        "brick wall",
+        (
+            "A wall of gray bricks.",
+            "Rows of long bricks with light mortar between them.",
+            "A close up of a brick wall in black and white.",
+        ),
+    ),
+    DemoPhoto(
+        "skimage",
+        "data/camera.png",
+        "photographer.png",
+        "photographer",
+        (
+            "A man in a black coat looks through a camera on a tripod.",
+            "A photographer takes a picture in a park.",
+            "A man with a camera stands on a field of grass.",
+        ),
+    ),
+    DemoPhoto(
+        "skimage",
+        "data/page.png",
+        "page.png",
+        "page of a book",
+        (
+            "A page of a book with black text on white paper.",
+            "Printed text under a headline.",
+            "A paragraph about images and a line of code.",
+        ),
+    ),
+    DemoPhoto(
+        "sklearn",
+        "datasets/images/china.jpg",
+        "temple.jpg",
+        "temple",
+        (
+            "A red temple with green roofs stands above a lake.",
+            "A Chinese tower among trees beside the water.",
+            "A tall old building with many roofs.",
+        ),
+    ),
+    DemoPhoto(
+        "sklearn",
+        "datasets/images/flower.jpg",
+        "flower.jpg",
+        "flower",
+        (
+            "An orange flower in front of dark green leaves.",
+            "A close up of an orange dahlia.",
+            "A round flower with many petals.",
+        ),
+    ),
+    DemoPhoto(
+        "matplotlib",
+        "mpl-data/sample_data/grace_hopper.jpg",
+        "officer.jpg",
+        "officer in uniform",
+        (
+            "An old woman in a navy uniform stands in front of a flag.",
+            "An officer with glasses and a black hat.",
+            "A woman in a dark uniform with medals looks at the camera.",
+        ),
     ),
 )
 # labels that no photo shows: a list that only names what is there would flatter
 ABSENT = ("dog", "bicycle", "beach", "pizza", "ship", "horse", "car", "bird")
 
 
-def gather_photos(folder: Path) -> tuple[Path, Path, Path]:
-    """Copy the photos that installed packages ship into `folder`.
+@dataclass(frozen=True)
+class Material:
+    """photos: a folder. labels: a JSON list. truth: a CSV. references: captions by people, JSON."""
 
-    Returns the folder of photos, the labels as a text file and the truth as a CSV.
+    photos: Path
+    labels: Path
+    truth: Path
+    references: Path
+
+
+def gather_photos(folder: Path) -> Material:
+    """Copy the photos that installed packages ship into `folder`, with what people say of them.
+
     Raises MissingExtra where fewer than half of the photos can be found.
     """
     photos = folder / "photos"
@@ -57,13 +185,45 @@ def gather_photos(folder: Path) -> tuple[Path, Path, Path]:
             found.append(photo)
     if len(found) < len(PHOTOS) / 2:
         raise MissingExtra("the demonstration (it uses photos of scikit-image)", "demo")
-    labels = folder / "labels.json"
     names = sorted({photo.label for photo in PHOTOS} | set(ABSENT))
-    labels.write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
-    truth = folder / "truth.csv"
     rows = "".join(f"{photo.name},{photo.label}\n" for photo in found)
-    truth.write_text("filename,label\n" + rows, encoding="utf-8")
-    return photos, labels, truth
+    captions = {Path(photo.name).stem: list(photo.captions) for photo in found}
+    return Material(
+        photos,
+        _written(folder / "labels.json", json.dumps(names, indent=1) + "\n"),
+        _written(folder / "truth.csv", "filename,label\n" + rows),
+        _written(folder / "references.json", json.dumps(captions, indent=1) + "\n"),
+    )
+
+
+def steps(material: Material, folder: Path, *, captions: bool) -> dict[str, list[str]]:
+    """The commands of the demonstration, as a user would type them, by their verbs.
+
+    captions: with those that need the captioner that ships. The page comes last.
+    """
+    photos, labels, truth = map(str, (material.photos, material.labels, material.truth))
+    runs = {verb: str(folder / verb) for verb in ("classify", "prompts")}
+    asked = ["--labels", labels, "--truth", truth]
+    found = {
+        "classify": ["classify", photos, *asked, "--top5", "3", "--out", runs["classify"]],
+        "prompts": ["prompts", photos, *asked, "--out", runs["prompts"]],
+    }
+    if captions:
+        runs |= {verb: str(folder / verb) for verb in ("caption", "score", "explain")}
+        # a dozen photos are too few to say how rare a word is: the counts of COCO do
+        against = ["--references", str(material.references), "--df", "coco-val2017"]
+        found |= {
+            "caption": ["caption", photos, "--out", runs["caption"]],
+            "score": [
+                *("score", runs["caption"], *against),
+                *("--photos", photos, "--out", runs["score"]),
+            ],
+            "explain": ["explain", photos, "--out", runs["explain"]],
+        }
+    title = "captune: five jobs on a dozen photos" if captions else "captune: a dozen photos"
+    page = str(folder / "report.html")
+    found["report"] = ["report", *runs.values(), "--title", title, "--out", page]
+    return found
 
 
 def why_no_captions() -> str | None:
@@ -82,13 +242,9 @@ def why_no_captions() -> str | None:
     return None
 
 
-def write_page(recognised: Path, described: Path, page: Path) -> None:
-    """One page of both runs: each photo with its caption and its labels."""
-    from captune.report import classification
-    from captune.runs import read_run
-
-    captions = read_run(described)
-    classification.write_page(read_run(recognised), page, captions=captions)
+def _written(file: Path, text: str) -> Path:
+    file.write_text(text, encoding="utf-8")
+    return file
 
 
 def _package_folder(package: str) -> Path | None:

@@ -12,23 +12,21 @@ from captune.report.thumbnails import thumbnail_of
 from captune.runs import Run
 
 
-def write_page(run: Run, page: Path, *, limit: int = 200, captions: Run | None = None) -> None:
+def write_page(run: Run, page: Path, *, limit: int = 200) -> None:
     """Write the page of a finished classification run.
 
     limit: photos shown, the first of the run; the page says how many there are in all.
-    captions: a captioning run of the same folder, whose captions stand below the photos.
     """
-    write_template("classification.html.jinja", page, page_content(run, limit, captions))
+    write_template("classification.html.jinja", page, page_content(run, limit))
 
 
-def page_content(run: Run, limit: int, captions: Run | None = None) -> dict[str, Any]:
+def page_content(run: Run, limit: int) -> dict[str, Any]:
     """Everything that the template shows, taken from the run folders alone."""
-    written = {} if captions is None else {r["path"]: r["caption"] for r in captions.records()}
     cards: list[dict[str, Any]] = []
     answers: Counter[str] = Counter()
     for record in run.records():
         if len(cards) < limit:
-            cards.append({**_card(run.root, record), "caption": written.get(record["path"])})
+            cards.append(_card(run.root, record))
         answers[record["top"][0]["name"]] += 1
     return {
         "title": f"captune: {run.metrics['images']} photos, {run.metrics['labels']} labels",
@@ -38,12 +36,7 @@ def page_content(run: Run, limit: int, captions: Run | None = None) -> dict[str,
         "cards": cards,
         "hidden": run.metrics["images"] - len(cards),
         "answers": answers.most_common(12),
-        "captioner": None if captions is None else captions.about["models"][0],
-        "commands": [
-            shlex.join(encodable(word) for word in one.about["command"])
-            for one in (run, captions)
-            if one is not None
-        ],
+        "command": shlex.join(encodable(word) for word in run.about["command"]),
     }
 
 

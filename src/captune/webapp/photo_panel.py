@@ -61,7 +61,7 @@ def connect(site: Site, page: Any, panels: Sequence[PhotoPanel], id: Any, choice
         # a directory of its own: the files are moved from it
         with tempfile.TemporaryDirectory(dir=site.folder) as folder:
             try:
-                photos, _, _ = gather_photos(Path(folder))
+                photos = gather_photos(Path(folder)).photos
             except UserError as error:
                 return told(site.uploads.find(now), str(error))
             files = [Dropped(path, path.name) for path in sorted(photos.iterdir())]
