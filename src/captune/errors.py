@@ -12,6 +12,10 @@ class MismatchedImages(UserError):
     """Candidates and references are not about the same images."""
 
 
+class Stopped(UserError):
+    """Somebody asked long work to stop; the sentence says what is kept."""
+
+
 class Offline(UserError):
     """Something would have reached the network while captune is offline."""
 

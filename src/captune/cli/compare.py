@@ -12,8 +12,6 @@ from captune.options import CompareOptions
 from captune.wording import counted
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
     from rich.text import Text
 
@@ -41,25 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
     options = read_options(CompareOptions, arguments)
     result = compare_captions(options, **told(arguments))
     if options.out is not None:
-        _draw(result, options.out)
+        from captune.report.run_figures import draw_differences
+
+        result.written["plots"] = draw_differences(result, options.out)
     if arguments.json:
         print_json({"command": "compare", **result.summary()})
     else:
         _print(result)
     return 0
-
-
-def _draw(result: CompareResult, out: Path) -> None:
-    from captune.plots import difference_figure, image_difference_figure, save_figure
-
-    comparison, folder = result.comparison, out / "plots"
-    if comparison.images > 1:
-        save_figure(difference_figure(comparison), folder / "differences.png")
-    for metric in comparison.metrics:
-        name = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in metric)
-        figure = image_difference_figure(comparison, metric)
-        save_figure(figure, folder / f"images-{name}.png")
-    result.written["plots"] = folder
 
 
 def _print(result: CompareResult) -> None:

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.captioning.training.config import with_config
     from captune.captioning.training.preparation import this_process
     from captune.captioning.training.recording import tune_captioner
+    from captune.report.run_figures import draw_curves
 
     options = with_config(read_options(TuneOptions, arguments), _typed(arguments))
     is_first = this_process(options).is_main_process
@@ -57,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not is_first:
         return 0
     report_skipped(result.skipped, quiet=arguments.json)
-    _draw(options, result)
+    assert options.out is not None
+    result.written["curves"] = draw_curves(result, options.out)
     if arguments.json:
         print_json({"command": "tune", **result.summary()})
     else:
@@ -79,25 +81,6 @@ def _typed(arguments: argparse.Namespace) -> list[str]:
         )
     ]
     return [*typed, *(["photos"] if arguments.photos is not None else [])]
-
-
-def _draw(options: TuneOptions, result: TuneResult) -> None:
-    from captune.plots import save_figure
-    from captune.plots.tuning import Curves, curves_figure
-
-    assert options.out is not None
-    curves = [
-        Curves(
-            one.method,
-            [(epoch, loss) for epoch, loss in one.history["losses"]],
-            one.history["epochs"],
-            one.best_epoch,
-        )
-        for one in result.methods
-    ]
-    path = options.out / "plots" / "curves.png"
-    save_figure(curves_figure(curves, result.select), path)
-    result.written["curves"] = path
 
 
 def _print_table(result: TuneResult) -> None:

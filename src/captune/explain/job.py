@@ -37,6 +37,10 @@ from captune.options import ExplainOptions
 from captune.runs import check_run_folder
 
 
+class NoSuchWord(UserError):
+    """No caption has one of the words that were asked for."""
+
+
 def explain_photos(
     options: ExplainOptions,
     *,
@@ -184,7 +188,7 @@ def _check_found(
     asked = ", ".join(options.chosen_words)
     if result.images == 0:
         some = "the caption has" if len(without) == 1 else f"none of {len(without):,} captions has"
-        raise UserError(
+        raise NoSuchWord(
             f"--words {printable(asked)}: {some} such a word ({quoted(without[0])}); give another,"
             " or a caption of your own with --caption"
         )

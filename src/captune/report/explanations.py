@@ -164,7 +164,7 @@ def _item(source: Source, record: Mapping[str, Any], album: Album) -> dict[str, 
                 "map": base64.b64encode(np.round(255 * scaled).astype(np.uint8).tobytes()).decode(),
                 "mark": mark,
                 "good": mark == BETTER,
-                "says": _says(scaled, mark, found),
+                "says": map_in_words(scaled, mark, found),
             }
         )
     return {
@@ -200,7 +200,7 @@ def _frame(record: Mapping[str, Any], album: Album, picture: Picture | None) -> 
     return [round(v, 4) for v in (left / width, top / height, right / width, bottom / height)]
 
 
-def _says(scaled: NDArray[np.float32], mark: str, found: Mapping[str, Any]) -> str:
+def map_in_words(scaled: NDArray[np.float32], mark: str, found: Mapping[str, Any]) -> str:
     """The map in words, for who cannot see it; and what its mark rests on."""
     told = [_place(scaled)]
     if mark:

@@ -15,6 +15,7 @@ from captune.webapp.commands import words_of
 from captune.webapp.drawing import drawn_job
 from captune.webapp.job_view import JobView
 from captune.webapp.jobs import Job
+from captune.webapp.keeping import Keeping
 from captune.webapp.photo_panel import PhotoPanel
 from captune.webapp.site import LITE, Site
 
@@ -74,53 +75,36 @@ class ClassifyTab:
                 with gr.Row():
                     self.button = gr.Button("Recognise", variant="primary", elem_id="recognise")
                     self.view.place_stop()
+                self.keeping = Keeping(
+                    site, "classify", self._options, self._keep, name="recognised"
+                )
             with gr.Column(scale=3, min_width=320):
                 self.view.place_result(
                     "Drop photos, or take the examples; then type labels and see the bars move."
                 )
-        self._inputs = [
-            *(self.labels, self.prompts, self.model),
-            *(self.ensemble, self.multi_label, photos_id),
-        ]
+        settings = [self.labels, self.prompts, self.model, self.ensemble, self.multi_label]
+        self._settings, self._photos_id = settings, photos_id
 
     def connect(self, page: Any, photos_changed: list[Any]) -> None:
         """Its events; photos_changed: those after which there are other photos."""
+        inputs = [*self._settings, self._photos_id]
         typed = [self.labels.input, self.prompts.input]
         clicked = [self.ensemble.input, self.multi_label.input]
-        self.view.begin_on([*typed, *clicked], self._begin, self._inputs, "always_last")
+        self.view.begin_on([*typed, *clicked], self._begin, inputs, "always_last")
         pressed = [self.button.click, self.model.submit, *(one.success for one in photos_changed)]
-        self.view.begin_on(pressed, self._begin, self._inputs, "always_last")
-        self.view.connect(
-            page,
-            {
-                "labels": self.labels,
-                "prompts": self.prompts,
-                "model": self.model,
-                "ensemble": self.ensemble,
-                "multi_label": self.multi_label,
-            },
-        )
+        self.view.begin_on(pressed, self._begin, inputs, "always_last")
+        names = ["labels", "prompts", "model", "ensemble", "multi_label"]
+        self.view.connect(page, dict(zip(names, self._settings, strict=True)))
+        self.keeping.connect(page, self._settings, self._photos_id)
 
     def _begin(
         self, labels: str, prompts: str, model: str, ensemble: bool, multi_label: bool, id: str
     ) -> Job:
         photos = self._site.uploads.photos_of(id)
-        names = [name.strip() for name in re.split(r"[,\n]", labels) if name.strip()]
-        if not names:
-            raise UserError("there are no labels; type some, with commas between them")
-        if len(names) > _MOST_LABELS:
-            raise UserError(f"{len(names):,} labels: the page takes {_MOST_LABELS:,} at the most")
-        templates = [line.strip() for line in prompts.splitlines() if line.strip()]
-        options = ClassifyOptions(
-            photos=photos.names,
-            labels=",".join(names),
-            prompt=templates,
-            ensemble="mean" if ensemble else None,
-            multi_label=multi_label,
-            model=model.strip() or LITE,
-        )
+        options = self._options(labels, prompts, model, ensemble, multi_label)
+        options.photos = photos.names
         return self._site.jobs.submit(
-            lambda job: self._work(job, options, names, id),
+            lambda job: self._work(job, options, id),
             words_of("classify", options),
             asked={
                 "labels": labels,
@@ -131,12 +115,41 @@ class ClassifyTab:
             },
         )
 
-    def _work(
-        self, job: Job, options: ClassifyOptions, names: list[str], id: str
-    ) -> list[Recognised]:
+    def _options(
+        self, labels: str, prompts: str, model: str, ensemble: bool, multi_label: bool
+    ) -> ClassifyOptions:
+        names = [name.strip() for name in re.split(r"[,\n]", labels) if name.strip()]
+        if not names:
+            raise UserError("there are no labels; type some, with commas between them")
+        if len(names) > _MOST_LABELS:
+            raise UserError(f"{len(names):,} labels: the page takes {_MOST_LABELS:,} at the most")
+        model = model.strip() or LITE
+        self._site.check_typed(model, {LITE}, "model")
+        # one name alone may be that of a file, which a command would open
+        joined = ",".join(names)
+        return ClassifyOptions(
+            photos=[],
+            labels=joined if len(names) > 1 else f"{joined},",
+            prompt=[line.strip() for line in prompts.splitlines() if line.strip()],
+            ensemble="mean" if ensemble else None,
+            multi_label=multi_label,
+            model=model,
+        )
+
+    def _keep(self, options: ClassifyOptions, job: Job) -> None:
+        from captune.report.classification import write_page
+        from captune.runs import read_run
+        from captune.zeroshot.recording import classify_photos
+
+        assert options.out is not None
+        classify_photos(options, command=job.command, bar=job.bar, say=job.say)
+        write_page(read_run(options.out), options.out / "report.html")
+
+    def _work(self, job: Job, options: ClassifyOptions, id: str) -> list[Recognised]:
         from captune.zeroshot.classifier import ZeroShotClassifier
 
         photos = self._site.uploads.photos_of(id)
+        names = [name for name in options.labels.split(",") if name]
         classifier = ZeroShotClassifier(
             names,
             model=self._site.model(options.model),

@@ -20,7 +20,7 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
     " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:;"
     " connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self';"
-    " frame-ancestors 'none'"
+    " frame-ancestors 'self'"
 )
 _HEADERS = (
     (b"content-security-policy", POLICY.encode()),

@@ -48,7 +48,7 @@ class JobView:
     def place_result(self, waiting: str) -> None:
         """The result, and what stands there before there is one."""
         self.result = gr.HTML(
-            f'<div class="cap"><p class="empty">{waiting}</p></div>',
+            f'<div class="cap"><p class="empty">{waiting}</p></div>' if waiting else "",
             elem_id=f"result-{self._name}",
             js_on_load=None,
         )

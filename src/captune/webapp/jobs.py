@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from captune.errors import UserError
+from captune.errors import Stopped, UserError
 
 logger = logging.getLogger("captune")
 
@@ -25,10 +25,6 @@ LANES = ("short", "long")
 MOST_WAITING = 256  # in a lane: who comes later is told to try again
 KEPT = 64  # jobs that are over and can still be looked at
 _STRETCH_S = 0.1  # the shortest time between two versions for mere progress
-
-
-class Stopped(UserError):
-    """Somebody pressed Stop."""
 
 
 @dataclass(eq=False)

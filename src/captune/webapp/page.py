@@ -8,10 +8,14 @@ import gradio as gr
 
 import captune
 from captune.webapp import photo_panel
+from captune.webapp.caption import CaptionTab
 from captune.webapp.classify import ClassifyTab
+from captune.webapp.compare import CompareTab
 from captune.webapp.drawing import asset, drawn
 from captune.webapp.job_view import kept_by_browser
+from captune.webapp.report import ReportTab
 from captune.webapp.site import Site
+from captune.webapp.tune import TuneTab
 
 _HOUR_S = 3600
 
@@ -24,11 +28,25 @@ def build(site: Site) -> Any:
         about = {"site": site, "version": captune.__version__}
         gr.HTML(drawn("heading", about), elem_id="heading", js_on_load=None)
         photos_id = kept_by_browser("photos")
-        choice = gr.Dropdown([], visible=False)
-        with gr.Tabs(elem_id="jobs"), gr.Tab("Classify", id="classify"):
-            classify = ClassifyTab(site, photos_id)
-        changed = photo_panel.connect(site, page, [classify.panel], photos_id, choice)
+        with gr.Tabs(elem_id="jobs"):
+            with gr.Tab("Classify", id="classify"):
+                classify = ClassifyTab(site, photos_id)
+            with gr.Tab("Caption", id="caption") as captioning:
+                caption = CaptionTab(site, photos_id)
+            with gr.Tab("Tune", id="tune"):
+                tune = TuneTab(site)
+            with gr.Tab("Compare", id="compare") as comparing:
+                compare = CompareTab(site)
+            with gr.Tab("Report", id="report") as reporting:
+                report = ReportTab(site)
+        panels = [classify.panel, caption.panel]
+        changed = photo_panel.connect(site, page, panels, photos_id, caption.photo)
         classify.connect(page, changed)
+        for tab in (caption, tune, compare, report):
+            tab.connect(page)
+        for tab, opened in ((caption, captioning), (compare, comparing), (report, reporting)):
+            for event in (page.load, opened.select):
+                tab.refresh_on(event)
     return page
 
 

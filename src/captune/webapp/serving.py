@@ -51,6 +51,7 @@ def running(options: AppOptions) -> Iterator[Running]:
 def _served(options: AppOptions, folder: Path) -> Iterator[Running]:
     from captune.webapp.jobs import Jobs
     from captune.webapp.page import build
+    from captune.webapp.pages import Pages
     from captune.webapp.site import Site
     from captune.webapp.uploads import Uploads
 
@@ -59,10 +60,12 @@ def _served(options: AppOptions, folder: Path) -> Iterator[Running]:
     uploads = Uploads(
         photos, most_photos=options.most_photos, most_bytes=options.most_mb * 1_000_000
     )
-    site = Site(options, folder, Jobs(), uploads)
+    kept = folder / "pages"
+    kept.mkdir(mode=0o700)
+    site = Site(options, folder, Jobs(), uploads, Pages(kept))
     page = build(site)
     try:
-        url = _launch(page, options)
+        url = _launch(page, site)
         yield Running(url, folder, page, site)
     finally:
         page.close(verbose=False)
@@ -79,12 +82,13 @@ def _prepare(uploads: Path) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
-def _launch(page: Any, options: AppOptions) -> str:
+def _launch(page: Any, site: Any) -> str:
     from starlette.middleware import Middleware
 
     from captune.webapp.guard import Guard
     from captune.webapp.page import head, style, theme
 
+    options = site.options
     names = frozenset({"127.0.0.1", "localhost", "::1"}) if options.is_private else None
     page.queue(max_size=None, api_open=False)
     try:
@@ -104,7 +108,11 @@ def _launch(page: Any, options: AppOptions) -> str:
             max_file_size=options.most_mb * 1_000_000,
             state_session_capacity=_SESSIONS,
             allowed_paths=[],
-            app_kwargs={"middleware": [Middleware(Guard, names=names)], "docs_url": None},
+            app_kwargs={
+                "middleware": [Middleware(Guard, names=names)],
+                "routes": site.pages.routes(),
+                "docs_url": None,
+            },
             theme=theme(),
             css=style(),
             head=head(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from captune.files import printable
 from captune.options import AppOptions
 from captune.runs import Run, read_run
 from captune.webapp.jobs import Jobs
+from captune.webapp.pages import Pages
 from captune.webapp.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _MODELS = 2  # kept in memory
 _MOST_RUNS = 500  # that a list offers
 LITE = "lite"
+_NAME = re.compile(r"\w[\w. -]{0,79}")
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Site:
     folder: Path
     jobs: Jobs
     uploads: Uploads
+    pages: Pages
     _models: OrderedDict[str, ImageTextModel] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,6 +86,16 @@ class Site:
             return self.options.runs / name
         self.check_typed(name, set(), "run folder")
         return Path(name).expanduser()
+
+    def new_run(self, name: str) -> Path:
+        """Where a run of that name is written. Raises UserError for what is no plain name."""
+        name = (name or "").strip()
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f'the run is called "{printable(name)}": give it a plain name of letters, digits,'
+                " spaces, dots and dashes"
+            )
+        return self.options.runs / name
 
     def _runs(self) -> Iterator[tuple[str, Run]]:
         root = self.options.runs

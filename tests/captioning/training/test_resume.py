@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.captioning.tiny import GRID, tiny_decoder
 from captune.captioning.building import build_captioner
 from captune.captioning.training import resuming
 from captune.captioning.training.trainer import CaptionTrainer, train
+from captune.errors import Stopped
 from captune.options import TuneOptions
 
 ROOT = Path(__file__).parents[3]
@@ -30,7 +32,13 @@ class Killed(BaseException):
     pass
 
 
-def go(folder: Path, *, pause_s: float = 0.0) -> dict[str, torch.Tensor]:
+def go(
+    folder: Path,
+    *,
+    pause_s: float = 0.0,
+    save_steps: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, torch.Tensor]:
     """A training with everything that has a state: dropout, sampled captions, warm-up, averages."""
     torch.set_num_threads(1)
     captioner = build_captioner(
@@ -43,7 +51,7 @@ def go(folder: Path, *, pause_s: float = 0.0) -> dict[str, torch.Tensor]:
     )
     options = TuneOptions(
         epochs=3, batch=6, captions_per_image="2", accumulate=2, lr=1e-2, warmup=0.3,
-        select="loss", device="cpu", save_steps=1,
+        select="loss", device="cpu", save_steps=save_steps,
     )  # fmt: skip
     scores = {"loss": 0.0}
 
@@ -60,6 +68,7 @@ def go(folder: Path, *, pause_s: float = 0.0) -> dict[str, torch.Tensor]:
         folder,
         score=score,
         bar=lambda what, total: nullcontext(lambda done, said="": time.sleep(pause_s)),
+        stop=stop,
     )
     return {name: p.detach().clone() for name, p in captioner.trained().items()}
 
@@ -138,6 +147,35 @@ def test_a_checkpoint_without_its_mark_or_a_file_is_passed_over(
     (tmp_path / f"checkpoint-{steps[-3]}" / "complete.json").write_text("{")
     assert list(resuming.complete_checkpoints(tmp_path)) == steps[:-3]
     assert same(go(tmp_path), never_killed)
+
+
+@pytest.mark.parametrize("updates", [1, 4, 6, 11])
+def test_stopped_after_any_update_it_keeps_a_checkpoint_and_goes_on(
+    updates: int, never_killed: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """4 is the end of an epoch; no checkpoint but that of the stop would be due so early."""
+    done = [0]
+
+    def stop() -> bool:
+        done[0] += 1
+        return done[0] >= updates
+
+    with pytest.raises(Stopped, match=f"stopped after {updates} of 12 updates"):
+        go(tmp_path, save_steps=1000, stop=stop)
+    assert max(resuming.complete_checkpoints(tmp_path)) == updates
+    assert same(go(tmp_path, save_steps=1000), never_killed)
+
+
+def test_asked_to_stop_at_the_very_end_it_is_over(
+    never_killed: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    done = [0]
+
+    def stop() -> bool:
+        done[0] += 1
+        return done[0] >= 12
+
+    assert same(go(tmp_path, stop=stop), never_killed)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9 here")

@@ -103,10 +103,12 @@ def tune_captioner(
     command: Sequence[str] = (),
     bar: Bar = lambda what, total: nullcontext(lambda done, said="": None),
     say: Callable[[str], None] = lambda sentence: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TuneResult:
     """Do what `captune tune` was asked for; the same call goes on where a killed one was.
 
-    command: the words that made this run, kept in it. Raises UserError for what cannot be done.
+    command: the words that made this run, kept in it. stop: says whether to end before the end,
+    with a checkpoint (errors.Stopped). Raises UserError for what cannot be done.
     """
     settings = check_options(options)
     state = this_process(options)
@@ -128,7 +130,7 @@ def tune_captioner(
                 tuned.begin(options.out / method, _asked(job, method))
             write_config(options, options.out / "config.yaml")
         state.wait_for_everyone()
-        found = [_tune_method(job, method) for method in options.methods]
+        found = [_tune_method(job, method, stop) for method in options.methods]
     best = max(found, key=lambda one: one.figure(options.select))
     result = TuneResult(
         methods=found,
@@ -206,7 +208,7 @@ def _check_budget(job: Job) -> None:
         job.say(f"{method}: {total:,} trained parameters ({said})")
 
 
-def _tune_method(job: Job, method: str) -> Tuned:
+def _tune_method(job: Job, method: str, stop: Callable[[], bool]) -> Tuned:
     """Train one method, or go on, or read what was finished before."""
     options = job.options
     assert options.out is not None
@@ -240,6 +242,7 @@ def _tune_method(job: Job, method: str) -> Tuned:
         ),
         bar=job.bar,
         what=method,
+        stop=stop,
     )
     with autocast(options.precision, captioner.decoder.device):
         with job.bar(f"{method}: captions", len(job.val.data)) as advance:

@@ -29,7 +29,7 @@ from captune.captioning.training import resuming
 from captune.captioning.training.data import Example
 from captune.captioning.training.examples import TrainingData
 from captune.captioning.training.objective import unwrapped
-from captune.errors import UserError
+from captune.errors import Stopped, UserError
 from captune.options import TuneOptions
 
 _LOGS_AN_EPOCH = 50
@@ -73,13 +73,15 @@ def train(
     score: Callable[[], Mapping[str, float]],
     bar: Bar,
     what: str = "training",
+    stop: Callable[[], bool] = lambda: False,
 ) -> History:
     """Train, or go on from the last complete checkpoint in `folder`; the best weights are put back.
 
     score: the validation scores of the captioner as it is; options.select is among them.
-    Raises UserError where the loss is no number any more.
+    stop: asked after each update; once it says so, a checkpoint is written and the training ends.
+    Raises UserError where the loss is no number any more, and Stopped.
     """
-    trainer = CaptionTrainer(captioner, data, options, folder, score)
+    trainer = CaptionTrainer(captioner, data, options, folder, score, stop)
     found = resuming.complete_checkpoints(folder)
     last = max(found, default=None)
     if last is None or not trainer.is_over(resuming.read_state(found[last])):
@@ -90,6 +92,7 @@ def train(
                 advance(round(total * last / max(1, trainer.total_steps)))
             with attention_kernel(captioner.decoder.device):
                 trainer.train(resume_from_checkpoint=None if last is None else str(found[last]))
+        trainer.check_ended()
     return _finished(captioner, trainer, folder, last)
 
 
@@ -132,8 +135,10 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         options: TuneOptions,
         folder: Path,
         score: Callable[[], Mapping[str, float]],
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.options = options
+        self.stop = stop
         self.data = data
         self.folder = folder
         self.selected = f"eval_{options.select}"
@@ -218,6 +223,15 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         scored = {e["step"] for e in state["log_history"] if self.selected in e}
         return state["global_step"] in scored and self.out_of_patience(state["log_history"])
 
+    def check_ended(self) -> None:
+        """Raises Stopped where the training ended because it was asked to, and is not over."""
+        done, total = self.state.global_step, self.total_steps
+        if self.stop() and done < total and not self.out_of_patience(self.state.log_history):
+            raise Stopped(
+                f"stopped after {done:,} of {total:,} updates; {self.folder.parent} keeps the"
+                " checkpoint, and the same command goes on from there"
+            )
+
     def out_of_patience(self, log: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the last epochs, as many as were granted, brought nothing better."""
         by_step = {e["step"]: float(e[self.selected]) for e in log if self.selected in e}
@@ -282,9 +296,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         if self._trainer.save_now(state.global_step):
             control.should_log = control.should_save = True
+        if self._trainer.stop():
+            control.should_training_stop = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        control.should_log = control.should_evaluate = True
+        # also comes after a stop in the middle of an epoch, which is saved but not scored
+        is_whole = state.global_step % self._trainer.steps_an_epoch == 0
+        control.should_log, control.should_evaluate = True, is_whole
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **unused: Any) -> None:
         if logs and "loss" in logs:

@@ -1,0 +1,115 @@
+"""`captune tune` in a process of its own: the same job as the command, which the app listens to.
+
+Apart from the server it takes no time from the page, draws its random numbers alone as the command
+does, and gives all of its memory back.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from captune.errors import Stopped, UserError
+from captune.options import TuneOptions
+from captune.webapp.jobs import Job
+
+_LISTEN_S = 0.2
+
+
+def tune_apart(job: Job, options: TuneOptions) -> None:
+    """Train, and show in `job` what is heard of it.
+
+    Raises UserError for what cannot be done, and Stopped, with a checkpoint, after a Stop.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    stop = context.Event()
+    process = context.Process(
+        target=tell, args=(theirs, stop, options, job.command), name="tune", daemon=True
+    )
+    process.start()
+    theirs.close()
+    try:
+        _listen(job, ours, stop.set)
+    finally:
+        process.join(5)
+        process.close() if process.exitcode is not None else process.terminate()
+
+
+def _listen(job: Job, connection: Any, stop: Callable[[], None]) -> None:
+    shown: dict[str, Callable[..., None]] = {
+        "bar": job.begin,
+        "advance": job.advance,
+        "say": job.say,
+    }
+    while True:
+        if job.is_stopping:
+            stop()
+        try:
+            if not connection.poll(_LISTEN_S):
+                continue
+            what, *told = connection.recv()
+        except (EOFError, OSError):
+            raise UserError(
+                "the training ended without a word, perhaps for want of memory; start it again to"
+                " go on from its last checkpoint"
+            ) from None
+        if what == "done":
+            return
+        if what == "mistake":
+            raise UserError(*told)
+        if what == "stopped":
+            raise Stopped(*told)
+        if what == "bug":
+            raise RuntimeError(*told)
+        shown[what](*told)
+
+
+def tell(connection: Any, stop: Any, options: TuneOptions, command: Sequence[str]) -> None:
+    """Of the process: train, and send what happens as tuples."""
+    with suppress(ValueError):  # it is so in the main thread only
+        # Ctrl-C ends the app, which then asks for a checkpoint
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _tune(connection, stop, options, command)
+        connection.send(("done",))
+    except Stopped as stopped:
+        connection.send(("stopped", str(stopped)))
+    except UserError as error:
+        connection.send(("mistake", str(error)))
+    except Exception as error:
+        logging.getLogger("captune").exception("captune app: the training failed")
+        connection.send(("bug", f"{type(error).__name__}: {error}"))
+    finally:
+        connection.close()
+
+
+def _tune(connection: Any, stop: Any, options: TuneOptions, command: Sequence[str]) -> None:
+    from captune.captioning.training.recording import tune_captioner
+    from captune.report.run_figures import draw_curves
+
+    @contextmanager
+    def bar(what: str, total: int) -> Iterator[Callable[..., None]]:
+        connection.send(("bar", what, total))
+
+        def advance(done: int, said: str = "") -> None:
+            connection.send(("advance", done, said))
+            # a training ends by itself, after it has written a checkpoint
+            if stop.is_set() and what not in options.methods:
+                raise Stopped("stopped; start it again to go on from what is done")
+
+        yield advance
+
+    result = tune_captioner(
+        options,
+        command=command,
+        bar=bar,
+        say=lambda sentence: connection.send(("say", sentence)),
+        stop=stop.is_set,
+    )
+    assert options.out is not None
+    draw_curves(result, options.out)

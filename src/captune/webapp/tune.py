@@ -1,0 +1,176 @@
+"""The tab Tune: a folder of captions becomes a captioner, with a bar and a Stop that keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from captune.captioning.tuning import method_names
+from captune.errors import UserError
+from captune.files import printable
+from captune.options import TuneOptions
+from captune.webapp.commands import words_of
+from captune.webapp.drawing import drawn_job
+from captune.webapp.job_view import JobView
+from captune.webapp.jobs import Job
+from captune.webapp.pages import Page
+from captune.webapp.site import Site
+from captune.webapp.training_process import tune_apart
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a caption file and a folder hold. shown: (thumbnail, captions) of the first photos."""
+
+    captions: int
+    images: int
+    found: int
+    shown: list[tuple[str, list[str]]]
+
+
+class TuneTab:
+    """Fields, what they name, the training."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.view = JobView(site, "tune", self._draw)
+        self.material = JobView(site, "material", self._draw_material)
+        can = site.is_private
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=320):
+                self.photos = gr.Textbox(
+                    label="Folder of the photos", placeholder="photos/", interactive=can,
+                    elem_id="tune-photos",
+                )  # fmt: skip
+                self.captions = gr.Textbox(
+                    label="Training captions",
+                    info="COCO JSON, CSV, JSONL, or a folder of name.txt.",
+                    placeholder="train.json",
+                    interactive=can,
+                    elem_id="tune-captions",
+                )
+                self.val = gr.Textbox(
+                    label="Validation captions", info="Of other photos in the same folder.",
+                    placeholder="val.json", interactive=can, elem_id="tune-val",
+                )  # fmt: skip
+                with gr.Row():
+                    self.look = gr.Button("Look at it", size="sm", interactive=can, elem_id="look")
+                    self.material.place_stop()
+                self.methods = gr.CheckboxGroup(
+                    method_names(), value=["lora"], label="Methods, one after the other"
+                )
+                with gr.Row():
+                    self.epochs = gr.Number(4, label="Epochs", precision=0, minimum=1, min_width=90)
+                    self.limit = gr.Number(
+                        0, label="Photos (0: all)", precision=0, minimum=0, min_width=90,
+                        elem_id="tune-limit",
+                    )  # fmt: skip
+                    self.each = gr.Textbox("1", label="Captions of each", min_width=90)
+                self.name = gr.Textbox("tuned", label="Name of the run", elem_id="tune-name")
+                with gr.Row():
+                    self.start = gr.Button(
+                        "Start", variant="primary", interactive=can, elem_id="tune"
+                    )
+                    self.view.place_stop()
+            with gr.Column(scale=3, min_width=320):
+                self.material.place_result("")
+                self.view.place_result(
+                    "Name a folder of photos and their captions. Stop keeps a checkpoint, and Start"
+                    " with the same fields goes on from it."
+                    if can
+                    else "Other machines reach this app, so it opens no folder that is typed, and"
+                    " nothing can be tuned here. Start captune app without --host."
+                )
+
+    def connect(self, page: Any) -> None:
+        """Its events."""
+        places = [self.photos, self.captions, self.val]
+        self.material.begin_on([self.look.click], self._begin_look, places[:2])
+        settings = [self.methods, self.epochs, self.limit, self.each, self.name]
+        self.view.begin_on([self.start.click], self._begin, [*places, *settings, self.view.id])
+        names = ["photos", "captions", "val", "methods", "epochs", "limit", "each", "name"]
+        fields = dict(zip(names, [*places, *settings], strict=True))
+        self.view.connect(page, fields)
+        self.material.connect(page, {name: fields[name] for name in names[:2]})
+
+    def _place(self, typed: str, what: str) -> Path:
+        if not (typed or "").strip():
+            raise UserError(f"{what}: is missing; type where it is")
+        self._site.check_typed(typed, set(), "folder")
+        return Path(typed.strip()).expanduser()
+
+    def _begin_look(self, photos: str, captions: str) -> Job:
+        folder = self._place(photos, "the folder of the photos")
+        file = self._place(captions, "the file of the training captions")
+        # nothing on a command line only looks; a tune says the same before it starts
+        words = ["captune", "tune", str(folder), "--captions", str(file), "--val", "VAL"]
+        return self._site.jobs.submit(
+            lambda job: _look(folder, file),
+            [*words, "--out", "RUN"],
+            asked={"photos": photos, "captions": captions},
+        )
+
+    def _begin(
+        self, photos: str, captions: str, val: str, methods: list[str], epochs: float,
+        limit: float, each: str, name: str, now: str,
+    ) -> Job:  # fmt: skip
+        running = self._site.jobs.find(now)
+        if running is not None and not running.is_over:
+            return running
+        if not methods:
+            raise UserError("no method is chosen; tick one, as lora")
+        options = TuneOptions(
+            photos=self._place(photos, "the folder of the photos"),
+            captions=self._place(captions, "the file of the training captions"),
+            val=self._place(val, "the file of the validation captions"),
+            method=",".join(methods),
+            epochs=int(epochs or 1),
+            limit=int(limit or 0),
+            captions_per_image=(each or "all").strip(),
+            out=self._site.new_run(name),
+        )
+        asked = {
+            "photos": photos, "captions": captions, "val": val, "methods": methods,
+            "epochs": epochs, "limit": limit, "each": each, "name": name,
+        }  # fmt: skip
+        words = words_of("tune", options)
+        return self._site.jobs.submit(
+            lambda job: self._work(job, options), words, lane="long", asked=asked
+        )
+
+    def _work(self, job: Job, options: TuneOptions) -> Page:
+        assert options.out is not None
+        tune_apart(job, options)
+        return self._site.pages.write(job, [options.out])
+
+    def _draw(self, job: Job) -> str:
+        return drawn_job(self._site, job, "page", {"page": job.result, "name": "run"})
+
+    def _draw_material(self, job: Job) -> str:
+        return drawn_job(self._site, job, "material", {"found": job.result})
+
+
+def _look(folder: Path, file: Path) -> Material:
+    from captune.captions import match_photos, read_captions
+    from captune.images import find_photos
+    from captune.report.thumbnails import thumbnail_of
+
+    captions = read_captions(file)
+    photo_of, _ = match_photos(captions, find_photos([folder]))
+    if not photo_of:
+        raise UserError(
+            f"{printable(str(file))}: none of its {len(captions):,} images is among the photos in"
+            f" {printable(str(folder))}; name the folder that holds them"
+        )
+    first = list(photo_of)[:_SHOWN]
+    return Material(
+        captions=sum(map(len, captions.captions.values())),
+        images=len(captions),
+        found=len(photo_of),
+        shown=[(thumbnail_of(photo_of[id].path) or "", captions.captions[id]) for id in first],
+    )
