@@ -83,3 +83,37 @@ def colour_photo(path: Path, colour: tuple[int, int, int]) -> Path:
     """A photo of one colour."""
     Image.new("RGB", (64, 48), colour).save(path)
     return path
+
+
+def tab(driver: Any, name: str) -> None:
+    """Come to a tab, which on a phone may be in the menu of those that find no room."""
+    shown = "document.querySelector(`#jobs button[role=tab][id='panel-${arguments[0]}-button']`)"
+    found = driver.execute_script(
+        f"const one = {shown}; if (one && one.checkVisibility()) {{ one.click(); return true }}"
+        "document.querySelector('#jobs .overflow-menu > button')?.click(); return false",
+        name.lower(),
+    )
+    if not found:
+        listed = "[...document.querySelectorAll('#jobs .overflow-dropdown button')]"
+        item = f"{listed}.find(one => one.innerText.trim() === {name!r})"
+        when(driver, item, 10)
+        driver.execute_script(f"{item}.click()")
+    when(driver, f"document.querySelector('#panel-{name.lower()}')?.checkVisibility()", 10)
+
+
+def choose(driver: Any, field: str, *values: str) -> None:
+    """Take values of a list."""
+    box = driver.find_element("css selector", f"#{field} input")
+    for value in values:
+        box.click()
+        box.send_keys(value)
+        listed = f"[...document.querySelectorAll('#{field} [role=option]')]"
+        when(driver, f"{listed}.some(one => one.innerText.includes({value!r}))")
+        box.send_keys("\ue007")
+        time.sleep(0.2)
+
+
+def over(driver: Any, job: str) -> None:
+    """Wait until the job that was begun is over."""
+    state = f"(document.querySelector('#result-{job} .job')?.className || '')"
+    when(driver, f"/done|failed|stopped/.test({state})", 180)

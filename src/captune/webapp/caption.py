@@ -144,6 +144,8 @@ class CaptionTab:
             beam=int(beam),
             words=word,
             against=against or None,
+            # attention sees a step, whichever word comes of it, and holds no word against another
+            method="gradient" if against else "auto",
         )
         return self._site.jobs.submit(
             lambda job: self._answer(job, options, chosen, id),

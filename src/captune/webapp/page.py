@@ -29,15 +29,15 @@ def build(site: Site) -> Any:
         gr.HTML(drawn("heading", about), elem_id="heading", js_on_load=None)
         photos_id = kept_by_browser("photos")
         with gr.Tabs(elem_id="jobs"):
-            with gr.Tab("Classify", id="classify"):
+            with gr.Tab("Classify", id="classify", elem_id="panel-classify"):
                 classify = ClassifyTab(site, photos_id)
-            with gr.Tab("Caption", id="caption") as captioning:
+            with gr.Tab("Caption", id="caption", elem_id="panel-caption") as captioning:
                 caption = CaptionTab(site, photos_id)
-            with gr.Tab("Tune", id="tune"):
+            with gr.Tab("Tune", id="tune", elem_id="panel-tune"):
                 tune = TuneTab(site)
-            with gr.Tab("Compare", id="compare") as comparing:
+            with gr.Tab("Compare", id="compare", elem_id="panel-compare") as comparing:
                 compare = CompareTab(site)
-            with gr.Tab("Report", id="report") as reporting:
+            with gr.Tab("Report", id="report", elem_id="panel-report") as reporting:
                 report = ReportTab(site)
         panels = [classify.panel, caption.panel]
         changed = photo_panel.connect(site, page, panels, photos_id, caption.photo)

@@ -22,10 +22,9 @@ class PhotoPanel:
     def __init__(self, site: Site, name: str) -> None:
         limits = site.options
         self.drop = gr.File(
-            label=f"Photos: drop or choose up to {limits.most_photos:,}, of {limits.most_mb:,} MB"
-            " at the most each",
+            label=f"Photos: up to {limits.most_photos:,}, of {limits.most_mb:,} MB each",
             file_count="multiple",
-            height=140,
+            height=150,
             elem_id=f"drop-{name}",
         )
         with gr.Row():
