@@ -7,14 +7,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.captioning.caption_job import image_model, write_captioner, write_photos
+from tests.processes import ended, start
 
 import captune
 from captune.captioning import caption_recording, generation
@@ -25,7 +24,6 @@ from captune.errors import UserError
 from captune.options import CaptionOptions
 from captune.runs import read_run
 
-ROOT = Path(__file__).parents[2]
 COUNT = 13
 
 
@@ -392,37 +390,34 @@ def test_how_long_it_will_take_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kill_9(photos: Path, model: Path, tmp_path: Path) -> None:
     """A process of its own, killed at moments drawn by chance, then left to end."""
     out = tmp_path / "out"
-    command = [sys.executable, __file__, str(photos), str(model), str(out)]
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     chance = random.Random(0)
     journal = out / NAME
     for kill in range(2):
         before = journal.stat().st_size if journal.exists() else 0
-        process = subprocess.Popen(command, env=environment, cwd=ROOT)
-        deadline = time.monotonic() + 120
+        process = start(caption_slowly, photos, model, out)
+        deadline = time.monotonic() + 300
         while not journal.exists() or journal.stat().st_size < before + 1500:
-            assert process.poll() is None, "it came to its end before it was killed"
+            assert process.exitcode is None, "it came to its end before it was killed"
             assert time.monotonic() < deadline
             time.sleep(0.005)
         time.sleep(chance.random() * 0.1)
         process.kill()
-        assert process.wait() == -signal.SIGKILL, kill
+        assert ended(process) == -signal.SIGKILL, kill
         assert not (out / "run.json").exists()
-    subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=120)
+    assert ended(start(caption_slowly, photos, model, out)) == 0
     captioned(photos, model, out=tmp_path / "whole", batch_size=2)
     assert records(out) == records(tmp_path / "whole")
     assert read_run(out).about["resumed"] > 0
 
 
-if __name__ == "__main__":
+def caption_slowly(photos: Path, model: Path, out: Path) -> None:
+    """In a process of its own, with time to be killed in."""
     generation.load_model = lambda spec, **where: image_model()
-    _add = Journal.add
+    add = Journal.add
 
-    def _slow(self: Journal, entries: Any) -> None:
+    def slow(self: Journal, entries: Any) -> None:
         time.sleep(0.1)
-        _add(self, entries)
+        add(self, entries)
 
-    Journal.add = _slow  # type: ignore[method-assign]
-    _folder, _model, _out = map(Path, sys.argv[1:])
-    caption_photos(options(_folder, _model, out=_out, batch_size=2))
+    Journal.add = slow  # type: ignore[method-assign]
+    caption_photos(options(photos, model, out=out, batch_size=2))

@@ -2,13 +2,11 @@
 
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processes import ended, start
 
 from captune.features.cache import FeatureCache
 from captune.features.index import FeatureSpace
@@ -195,22 +193,14 @@ def test_a_closed_cache_is_empty(tmp_path):
     assert cache.get_many([key(0)]) == {}
 
 
-PUT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_cache import key, vector
-from captune.features import FeatureCache
-first = int(sys.argv[3])
-with FeatureCache(Path(sys.argv[2])) as cache:
-    for i in range(first, first + 200, 5):
-        cache.put_many({key(j): vector(j) for j in range(i, i + 5)})
-"""
+def put_two_hundred(folder, first):
+    with FeatureCache(folder) as cache:
+        for i in range(first, first + 200, 5):
+            cache.put_many({key(j): vector(j) for j in range(i, i + 5)})
 
 
 def test_many_threads_and_processes_on_one_cache(tmp_path):
-    words = [sys.executable, "-c", PUT, str(Path(__file__).parent), str(tmp_path)]
-    processes = [subprocess.Popen([*words, str(first)]) for first in (0, 200)]
+    processes = [start(put_two_hundred, tmp_path, first) for first in (0, 200)]
     with FeatureCache(tmp_path) as cache:
         threads = [
             threading.Thread(
@@ -225,6 +215,5 @@ def test_many_threads_and_processes_on_one_cache(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        for process in processes:
-            assert process.wait(60) == 0
+        assert [ended(process) for process in processes] == [0, 0]
         check(cache, range(800), missing=0)

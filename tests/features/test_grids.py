@@ -2,11 +2,11 @@
 
 import gc
 import hashlib
+import os
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 import torch
 from tests.features.test_photos import Counting, expected, make_photos, to_pixels
 from tests.features.test_resume import run_until
+from tests.processes import ended, pipe, start
 from torch import nn
 
 from captune.errors import UserError
@@ -303,33 +304,21 @@ def test_memory_is_bounded_where_grids_are_large(tmp_path):
     assert most <= 64  # 64 MB
 
 
-RUN = """
-import sys
-from pathlib import Path
-from tests.features.test_grids import make_encoder
-from captune.features import FeatureCache, encode_grids
-from captune.images import Photo
-photos = [Photo(path, path.name) for path in sorted(Path(sys.argv[1]).glob("*.png"))]
-cache = FeatureCache(Path(sys.argv[2]))
-told = lambda n: print(n, flush=True)
-for _ in encode_grids(photos, make_encoder(pause_s=0.1), cache=cache, batch_size=8, workers=2,
-                      on_skip=print, on_progress=told):
-    pass
-"""
+def encode_slowly(folder: Path, features: Path, tell: Connection) -> None:
+    photos = [Photo(path, path.name) for path in sorted(folder.glob("*.png"))]
+    encoder = make_encoder(pause_s=0.1)
+    how = {"batch_size": 8, "workers": 2, "on_skip": print, "on_progress": tell.send}
+    for _ in encode_grids(photos, encoder, cache=FeatureCache(features), **how):
+        pass
 
 
 def test_a_killed_run_lost_one_batch(tmp_path):
     photos = make_photos(tmp_path / "photos", 80)
-    words = [sys.executable, "-c", RUN, tmp_path / "photos", tmp_path / "features"]
-    process = subprocess.Popen(
-        [str(word) for word in words],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    done = run_until(process, 32)
-    process.send_signal(signal.SIGKILL)
-    process.wait(20)
+    hear, tell = pipe()
+    process = start(encode_slowly, tmp_path / "photos", tmp_path / "features", tell)
+    done = run_until(hear, 32)
+    os.kill(process.pid, signal.SIGKILL)
+    assert ended(process) == -signal.SIGKILL
     with FeatureCache(tmp_path / "features") as cache:
         encoder = make_encoder()
         names, grids, _ = collect(photos, encoder, cache)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,14 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
+from tests.processes import ended, start
 
 from captune.captioning.building import build_captioner
 from captune.captioning.training import resuming
 from captune.captioning.training.trainer import CaptionTrainer, train
 from captune.errors import Stopped
 from captune.options import TuneOptions
-
-ROOT = Path(__file__).parents[3]
 
 
 class Killed(BaseException):
@@ -181,26 +177,23 @@ def test_asked_to_stop_at_the_very_end_it_is_over(
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9 here")
 def test_kill_9(never_killed: dict[str, torch.Tensor], tmp_path: Path) -> None:
     """A process of its own, killed at moments drawn by chance, then left to end."""
-    command = [sys.executable, __file__, str(tmp_path)]
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     chance = random.Random(0)
     checkpoints = tmp_path / "checkpoints"
     for kill in range(2):
-        process = subprocess.Popen(command, env=environment, cwd=ROOT)
+        process = start(go_slowly, tmp_path)
         wanted = max(resuming.complete_checkpoints(checkpoints), default=0) + 2
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while max(resuming.complete_checkpoints(checkpoints), default=0) < wanted:
-            assert process.poll() is None, "it came to its end before it was killed"
+            assert process.exitcode is None, "it came to its end before it was killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(chance.random() * 0.1)
         process.kill()
-        assert process.wait() == -signal.SIGKILL, kill
-    subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=60)
+        assert ended(process) == -signal.SIGKILL, kill
+    assert ended(start(go_slowly, tmp_path)) == 0
     assert same(load_file(tmp_path / "ended.safetensors"), never_killed)
 
 
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
+def go_slowly(place: Path) -> None:
+    """In a process of its own, with time to be killed in."""
     save_file(go(place / "checkpoints", pause_s=0.03), place / "ended.safetensors")
