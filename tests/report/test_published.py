@@ -12,7 +12,7 @@ from tests.report_runs import HOSTILE, change, photos, score_run, tune_run
 from captune.cli import main
 from captune.errors import UserError
 from captune.report.checking import check_page
-from captune.report.given import read_given
+from captune.report.given import Given, read_given
 from captune.report.page import KINDS, write_report
 from captune.report.published import answer, rows_of, section
 from captune.report.settings import Settings
@@ -63,14 +63,19 @@ def study_of(tmp_path: Path, rows: dict[str, str], **more: Any) -> Study:
     return read_study(str(write_study(tmp_path / "study.yaml", rows, **more)))
 
 
+def sentences(study: Study, given: Given) -> list[str]:
+    points = next(b for b in section(study, given).blocks if b.kind == "points")
+    return [str(item.striptags()) for item in points.items]
+
+
 @pytest.mark.parametrize(
     ("published", "side", "said"),
     [
-        ("0.5", 0, "Agrees"),
-        ("0.80", 0, "Agrees"),
-        ("0.81", -1, "Lower here, by more"),
-        ("0.9", -1, "Lower here, by more"),
-        ("0.1", 1, "Higher here, by more"),
+        ("0.5", 0, "lora: agrees"),
+        ("0.80", 0, "lora: agrees"),
+        ("0.81", -1, "lora: lower here, by more"),
+        ("0.9", -1, "lora: lower here, by more"),
+        ("0.1", 1, "lora: higher here, by more"),
     ],
 )
 def test_a_difference_is_told_from_the_choice_of_photos(
@@ -82,7 +87,7 @@ def test_a_difference_is_told_from_the_choice_of_photos(
     assert row.here is not None
     assert (row.side, row.here.value) == (side, 0.5)
     table = next(b for b in section(study, given).blocks if b.kind == "table")
-    assert said in str(table.rows[0][-1])
+    assert said in sentences(study, given)[0]
     assert table.rows[0][3].value == pytest.approx(0.5 - float(published))
 
 
@@ -99,19 +104,30 @@ def test_a_published_figure_is_as_wide_as_its_rounding(runs: list[Path], tmp_pat
 @pytest.mark.parametrize(
     ("bar", "said"),
     [
-        ("0.1", "Reached by “lora”, with its whole interval."),
-        ("0.4", "Reached by “lora”; other photos might have told otherwise."),
-        ("0.6", "Missed, also by the best of these, “lora”; other photos might"),
-        ("0.9", "Missed, also by the best of these, “lora”."),
+        ("0.1", "a bar: reached by “lora”, with its whole interval."),
+        ("0.4", "a bar: reached by “lora”; other photos might have told otherwise."),
+        ("0.6", "a bar: missed, also by the best of these, “lora”; other photos might"),
+        ("0.9", "a bar: missed, also by the best of these, “lora”."),
     ],
 )
 def test_what_was_to_be_reached(bar: str, said: str, runs: list[Path], tmp_path: Path) -> None:
     study = study_of(tmp_path, {"adapter": "0.4", "lora": "0.5"}, bars={"a bar": bar})
-    table = next(b for b in section(study, read_given(runs, KINDS)).blocks if b.kind == "table")
-    assert said in str(table.rows[-1][-1])
+    given = read_given(runs, KINDS)
+    assert said in sentences(study, given)[-1]
     # of the adapter there is no score run on the page
+    table = next(b for b in section(study, given).blocks if b.kind == "table")
     assert table.rows[0][2] is None
-    assert "not on this page" in table.rows[0][-1]
+    assert sentences(study, given)[0] == "adapter: the run that says it is not on this page."
+
+
+def test_rows_of_which_the_same_is_to_be_said_share_a_sentence(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    study = study_of(tmp_path, {"one": "0.9", "two": "0.8", "three": "0.95"}, run="score-lora")
+    assert sentences(study, read_given(runs, KINDS)) == [
+        "one and three: lower here, by more than the choice of photos explains.",
+        "two: agrees, as the published figure lies within the interval here.",
+    ]
 
 
 def test_the_ends_are_single_photos(runs: list[Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.report.blocks import Column, Estimate, Fold, Paragraph, Section, Table
+from captune.report.blocks import Column, Estimate, Fold, Paragraph, Points, Section, Table
 from captune.report.given import DAMAGE, Given, records_of
 from captune.report.numbers import (
     METRICS,
@@ -122,6 +122,7 @@ def section(study: Study, given: Given) -> Section:
         rows = rows_of(figures, given)
         part.blocks += [
             _table(i, figures, rows),
+            Points(_sentences(figures, rows)),
             *_experiment(study, figures, rows, given),
         ]
     told = _conditions(study, given, list(study.conditions))
@@ -207,61 +208,74 @@ def _keys(
 
 def _table(number: int, figures: Figures, rows: Sequence[Row]) -> Table:
     show, less = _SHOWN[figures.shown]
-    cells = [_cells(row, figures, less) for row in rows]
-    known = [row for row in rows if row.here is not None]
-    if known:
-        best = max(known, key=lambda row: row.here.value if row.here else 0.0)
-        cells += [_bar_cells(name, bar, best, figures, less)
-                  for name, bar in figures.bars.items()]  # fmt: skip
+    cells: list[list[Any]] = []
+    for name, published, here in [
+        *((row.name, row.published, row.here) for row in rows),
+        *((name, bar, best.here) for name, bar, best in _bars(figures, rows)),
+    ]:
+        estimate = None if here is None else Estimate(here.figure, here.interval)
+        difference = None if here is None else _less(here, published, less)
+        cells.append([name, _published(published, figures), estimate, difference])
     columns = [
-        Column(figures.of),
+        Column(figures.of, wide=True),
         Column("published", True),
         Column("here", True),
         Column("points" if show is share else "difference", True),
-        Column("what that says", wide=True),
     ]
     return Table(f"published-{number + 1}", figures.title, columns, cells)
 
 
-def _cells(row: Row, figures: Figures, less: Show) -> list[Any]:
-    published = _published(row.published, figures)
+def _sentences(figures: Figures, rows: Sequence[Row]) -> list[Markup]:
+    """What the differences say; rows of which the same is to be said share a sentence."""
+    said: dict[Markup, list[str]] = {}
+    for row in rows:
+        said.setdefault(_verdict(row), []).append(row.name)
+    for name, bar, best in _bars(figures, rows):
+        said.setdefault(_reached(bar, best), []).append(name)
+    return [
+        words("{}: {}", joined([_quoted(name) for name in names]), sentence)
+        for sentence, names in said.items()
+    ]
+
+
+def _verdict(row: Row) -> Markup:
     if row.here is None:
-        return [row.name, published, None, None, "The run that says it is not on this page."]
-    estimate = Estimate(row.here.figure, row.here.interval)
-    return [row.name, published, estimate, _less(row.here, row.published, less), _verdict(row)]
-
-
-def _verdict(row: Row) -> Markup | str:
-    assert row.here is not None
+        return words("the run that says it is not on this page.")
     if row.here.interval is None:
-        told = {0: "The same", 1: "Higher here", -1: "Lower here"}[row.side]
+        told = {0: "the same", 1: "higher here", -1: "lower here"}[row.side]
         return words(
             "{}, for {}. One pair has no interval, and more photos have ends further apart.",
             told, row.here.said,
         )  # fmt: skip
-    return {
-        0: "Agrees: the published figure lies within the interval here.",
-        1: "Higher here, by more than the choice of photos explains.",
-        -1: "Lower here, by more than the choice of photos explains.",
-    }[row.side]
+    return words(
+        {
+            0: "agrees, as the published figure lies within the interval here.",
+            1: "higher here, by more than the choice of photos explains.",
+            -1: "lower here, by more than the choice of photos explains.",
+        }[row.side]
+    )
 
 
-def _bar_cells(name: str, bar: str, best: Row, figures: Figures, less: Show) -> list[Any]:
-    """What was to be reached, against the best of the rows."""
+def _bars(figures: Figures, rows: Sequence[Row]) -> list[tuple[str, str, Row]]:
+    """(name, what was to be reached, the best of the rows)."""
+    known = [row for row in rows if row.here is not None]
+    if not known:
+        return []
+    best = max(known, key=lambda row: row.here.value if row.here else 0.0)
+    return [(name, bar, best) for name, bar in figures.bars.items()]
+
+
+def _reached(bar: str, best: Row) -> Markup:
     here = best.here
     assert here is not None
     low, high = [float(end.value) for end in here.interval] if here.interval else [here.value] * 2
     wanted = float(bar)
+    unsure = "; other photos might have told otherwise."
     if here.value >= wanted:
-        told = "Reached by “{}”" + (", with its whole interval." if low >= wanted
-                                  else "; other photos might have told otherwise.")  # fmt: skip
-    else:
-        told = "Missed, also by the best of these, “{}”" + (
-            "." if high < wanted else "; other photos might have told otherwise."
-        )
-    estimate = Estimate(here.figure, here.interval)
-    said = words(told, best.name)
-    return [name, _published(bar, figures), estimate, _less(here, bar, less), said]
+        ending = ", with its whole interval." if low >= wanted else unsure
+        return words("reached by “{}”" + ending, best.name)
+    return words("missed, also by the best of these, “{}”" + ("." if high < wanted else unsure),
+                 best.name)  # fmt: skip
 
 
 def _less(here: Here, published: str, less: Show) -> Figure:
