@@ -71,11 +71,11 @@ def sentences(study: Study, given: Given) -> list[str]:
 @pytest.mark.parametrize(
     ("published", "side", "said"),
     [
-        ("0.5", 0, "lora: agrees"),
-        ("0.80", 0, "lora: agrees"),
-        ("0.81", -1, "lora: lower here, by more"),
-        ("0.9", -1, "lora: lower here, by more"),
-        ("0.1", 1, "lora: higher here, by more"),
+        ("0.5", 0, "“lora”: not told apart"),
+        ("0.80", 0, "“lora”: not told apart"),
+        ("0.81", -1, "“lora”: lower here, by more"),
+        ("0.9", -1, "“lora”: lower here, by more"),
+        ("0.1", 1, "“lora”: higher here, by more"),
     ],
 )
 def test_a_difference_is_told_from_the_choice_of_photos(
@@ -117,7 +117,7 @@ def test_what_was_to_be_reached(bar: str, said: str, runs: list[Path], tmp_path:
     # of the adapter there is no score run on the page
     table = next(b for b in section(study, given).blocks if b.kind == "table")
     assert table.rows[0][2] is None
-    assert sentences(study, given)[0] == "adapter: the run that says it is not on this page."
+    assert sentences(study, given)[0] == "“adapter”: the run that says it is not on this page."
 
 
 def test_rows_of_which_the_same_is_to_be_said_share_a_sentence(
@@ -125,8 +125,8 @@ def test_rows_of_which_the_same_is_to_be_said_share_a_sentence(
 ) -> None:
     study = study_of(tmp_path, {"one": "0.9", "two": "0.8", "three": "0.95"}, run="score-lora")
     assert sentences(study, read_given(runs, KINDS)) == [
-        "one and three: lower here, by more than the choice of photos explains.",
-        "two: agrees, as the published figure lies within the interval here.",
+        "“one” and “three”: lower here, by more than the choice of photos explains.",
+        "“two”: not told apart, as the published figure lies within the interval here.",
     ]
 
 
@@ -147,7 +147,7 @@ def test_the_answer_counts_and_says_what_was_done_otherwise(
 ) -> None:
     study = study_of(tmp_path, {"lora": "0.9"})
     said = str(answer(study, read_given(runs, KINDS)).striptags())
-    assert said.startswith("Of 1 published figures 0 agree")
+    assert said.startswith("Of 1 published figures 0 are not told apart")
     assert "lower here: 1." in said
     assert "it differs in epochs" in said
     assert "photos" not in said.partition("differs in")[2]  # 4 here as there

@@ -100,8 +100,8 @@ def answer(study: Study, given: Given) -> Markup:
     }
     total = first.source.counted(count, len(rows), "published figures that are on the page")
     said = words(
-        "Of {} published figures {} agree with those here, as they lie within their 95 % intervals;"
-        " higher here: {}; lower here: {}.",
+        "Of {} published figures {} are not told apart from those here, as they lie within their"
+        " 95 % intervals; higher here: {}; lower here: {}.",
         total, number[0], number[1], number[-1],
     )  # fmt: skip
     other = [told.name for told in _conditions(study, given, list(study.conditions))
@@ -109,7 +109,7 @@ def answer(study: Study, given: Given) -> Markup:
     if other:
         return said + words(
             " This was not the published experiment: it differs in {}.",
-            joined([_quoted(name) for name in other]),
+            joined([words("{}", name) for name in other]),
         )
     return said + words(" As far as the runs tell, it was done as published.")
 
@@ -227,15 +227,12 @@ def _table(number: int, figures: Figures, rows: Sequence[Row]) -> Table:
 
 def _sentences(figures: Figures, rows: Sequence[Row]) -> list[Markup]:
     """What the differences say; rows of which the same is to be said share a sentence."""
-    said: dict[Markup, list[str]] = {}
+    said: dict[Markup, list[Markup]] = {}
     for row in rows:
-        said.setdefault(_verdict(row), []).append(row.name)
+        said.setdefault(_verdict(row), []).append(words("“{}”", row.name))
     for name, bar, best in _bars(figures, rows):
-        said.setdefault(_reached(bar, best), []).append(name)
-    return [
-        words("{}: {}", joined([_quoted(name) for name in names]), sentence)
-        for sentence, names in said.items()
-    ]
+        said.setdefault(_reached(bar, best), []).append(words("{}", name))
+    return [words("{}: {}", joined(names), sentence) for sentence, names in said.items()]
 
 
 def _verdict(row: Row) -> Markup:
@@ -249,7 +246,7 @@ def _verdict(row: Row) -> Markup:
         )  # fmt: skip
     return words(
         {
-            0: "agrees, as the published figure lies within the interval here.",
+            0: "not told apart, as the published figure lies within the interval here.",
             1: "higher here, by more than the choice of photos explains.",
             -1: "lower here, by more than the choice of photos explains.",
         }[row.side]
@@ -307,7 +304,7 @@ def _experiment(
     if other:
         said += words("Otherwise than published: {}.", joined(other))
     if alike:
-        said += words(" As published: {}.", joined([_quoted(name) for name in alike]))
+        said += words(" As published: {}.", joined([words("{}", name) for name in alike]))
     return [Paragraph(said)] if said else []
 
 
@@ -343,7 +340,3 @@ def _side_by_side(told: Sequence[Told]) -> Table:
 
 def _value(value: Any) -> str:
     return count(value) if type(value) is int else plain(value)
-
-
-def _quoted(name: str) -> Markup:
-    return words("{}", name)
