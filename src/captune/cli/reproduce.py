@@ -13,7 +13,7 @@ from captune.cli.terminal import console, note, print_json
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ReproduceOptions
-from captune.wording import duration
+from captune.wording import counted, duration
 
 if TYPE_CHECKING:
     from captune.reproduce.plan import Plan
@@ -121,7 +121,9 @@ def _print_end(plan: Plan, rows: list[dict[str, Any]]) -> None:
     out = console()
     now = [row for row in rows if row["done"] == "now"]
     spent = sum(row["seconds"] for row in now)
-    out.print(f"{len(now)} steps in {duration(spent)}, {len(rows) - len(now)} done before")
+    out.print(
+        f"{counted(len(now), 'step')} in {duration(spent)}, {len(rows) - len(now)} done before"
+    )
     for task in plan.tasks():
         if task.makes.suffix == ".html" and task.makes.is_file():
             out.print(Text(f"{task.step.name}: {printable(str(task.makes))}"), soft_wrap=True)

@@ -156,18 +156,18 @@ def _here(figures: Figures, name: str, given: Given) -> Here | None:
 
 
 def _end(source: Source, metric: str, *, highest: bool, show: Show) -> Here | None:
-    """The image that scores highest or lowest; of several with the same score the first."""
-    found: tuple[float, str] | None = None
-    for record in records_of(source):
-        value = record.get("scores", {}).get(metric)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            continue
-        if found is None or (value > found[0] if highest else value < found[0]):
-            found = float(value), one_line(str(record.get("path") or record.get("image")))
-    if found is None:
+    """The image that scores highest or lowest: of several the one where `captune rank` has it."""
+    ranked = [
+        (-float(value), str(record.get("image")), str(record.get("path") or record.get("image")))
+        for record in records_of(source)
+        if isinstance(value := record.get("scores", {}).get(metric), int | float)
+        and math.isfinite(value)
+    ]
+    if not ranked:
         return None
+    negative, _, image = min(ranked) if highest else max(ranked)
     how = f"{'highest' if highest else 'lowest'} {metric}"
-    return Here(source, source.counted(show, found[0], how), said=found[1])
+    return Here(source, source.counted(show, 0.0 - negative, how), said=one_line(image))
 
 
 def _source(run: str, given: Given, **names: str) -> Source | None:
