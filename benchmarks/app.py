@@ -66,7 +66,7 @@ class Client:
     def recognise(self, labels: str) -> str:
         """Press the button; what the page shows then."""
         data = [labels, "", "lite", False, False, self._photos]
-        return " ".join(self._ask("recognise", "click", data))
+        return " ".join(self.ask("recognise", "click", data))
 
     def _drop(self, number: int) -> str:
         chance = random.Random(number)
@@ -81,12 +81,12 @@ class Client:
             {"path": path, "orig_name": f"{n}.jpg", "meta": {"_type": "gradio.FileData"}}
             for n, path in enumerate(paths)
         ]
-        said = list(self._ask("drop-classify", "upload", [dropped, ""]))
+        said = list(self.ask("drop-classify", "upload", [dropped, ""]))
         found = re.search(r'"data": ?\["([\w-]{20,})"', " ".join(said))
         assert found is not None, said
         return found[1]
 
-    def _ask(self, element: str, event: str, data: Sequence[Any]) -> Iterator[str]:
+    def ask(self, element: str, event: str, data: Sequence[Any]) -> Iterator[str]:
         """The messages that an event of an element brings, as JSON."""
         target = [self._ids[element], event]
         number = next(one["id"] for one in self._events if target in map(list, one["targets"]))

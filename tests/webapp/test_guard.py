@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.app import Client
+from tests.webapp.app_page import colour_photo
 
 from captune.options import AppOptions
 from captune.webapp.guard import POLICY
@@ -66,6 +68,19 @@ def test_no_file_of_the_machine_is_handed_out(app: Running, path: str) -> None:
     (app.folder / "photos" / "x").write_text("secret")
     path = path.format(folder=app.folder, name=app.folder.name)
     assert answer(app, f"gradio_api/file={path}")[0] in (403, 404)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_that_nobody_uploaded_is_neither_taken_nor_removed(
+    app: Running, tmp_path: Path, inside: bool
+) -> None:
+    """Whatever path a page sends; `inside`: one of somebody else's photos."""
+    client = Client(app.url, json.loads(answer(app, "config")[1]), 1)
+    place = colour_photo((app.folder / "photos" if inside else tmp_path) / "own.png", (1, 2, 3))
+    sent = [{"path": str(place), "orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}]
+    with pytest.raises(AssertionError):
+        list(client.ask("drop-classify", "upload", [sent, ""]))
+    assert place.is_file()
 
 
 def test_history_monitoring_and_docs_are_off(app: Running) -> None:

@@ -26,9 +26,10 @@ QUIET: dict[str, Any] = {
 Begin = Callable[..., Job]
 
 
-def kept_by_browser(name: str) -> Any:
+def kept_by_browser(name: str, *, render: bool = True) -> Any:
     """A value that survives a reload; ids alone are kept, which mean nothing to another app."""
-    return gr.BrowserState("", storage_key=f"captune-{name}", secret="captune")  # noqa: S106
+    key = f"captune-{name}"
+    return gr.BrowserState("", storage_key=key, secret="captune", render=render)  # noqa: S106
 
 
 class JobView:
@@ -36,7 +37,9 @@ class JobView:
 
     def __init__(self, site: Site, name: str, draw: Draw) -> None:
         self._site, self._draw = site, draw
-        self.id = kept_by_browser(f"job-{name}")
+        # what stands in a tab is only there once the tab was opened: it is rendered beside them
+        self.id = kept_by_browser(f"job-{name}", render=False)
+        self._is_kept = False
         self.stop: Any = None
         self.result: Any = None
         self._name = name
@@ -70,6 +73,7 @@ class JobView:
             async for html in followed(job, self._draw):
                 yield html, gr.update(visible=not job.is_over), job.id
 
+        self._keep()
         outputs = [self.result, self.stop, self.id]
         for trigger in triggers:
             trigger(run, list(inputs), outputs, trigger_mode=mode, **QUIET)
@@ -77,8 +81,9 @@ class JobView:
     def connect(self, page: Any, fields: Mapping[str, Any]) -> None:
         """Stop, and what happens when the page is loaded. fields: those that a job's `asked` fills.
 
-        To be called when all is placed.
+        To be called when all is placed, and as `begin_on` outside of the tabs.
         """
+        self._keep()
 
         def press(id: str) -> None:
             job = self._site.jobs.find(id)
@@ -99,3 +104,8 @@ class JobView:
                 filled = [gr.skip()] * len(filled)
 
         page.load(pick_up, [self.id], [self.result, self.stop, *fields.values()], **QUIET)
+
+    def _keep(self) -> None:
+        if not self._is_kept:
+            self.id.render()
+            self._is_kept = True
