@@ -61,11 +61,11 @@ class Client:
         self._session = secrets.token_hex(6)
         self._ids = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
         self._events = config["dependencies"]
-        self._photos = self._drop(number)
+        self.photos = self._drop(number)
 
     def recognise(self, labels: str) -> str:
         """Press the button; what the page shows then."""
-        data = [labels, "", "lite", False, False, self._photos]
+        data = [labels, "", "lite", False, False, self.photos]
         return " ".join(self.ask("recognise", "click", data))
 
     def _drop(self, number: int) -> str:

@@ -96,7 +96,7 @@ def main() -> None:
     """All of them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found, _, _ = gather_photos(folder)
+        found = gather_photos(folder).photos
         photos = [found / name for name in SHOWN]
         of_app(folder, photos)
         of_report(folder, photos)

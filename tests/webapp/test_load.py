@@ -3,7 +3,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.app import load
+import httpx
+from benchmarks.app import Client, load
 
 from captune.options import AppOptions
 from captune.webapp.serving import running
@@ -16,3 +17,14 @@ def test_nothing_is_lost_and_mistakes_are_sentences(colours: object, tmp_path: P
     assert found.wrong == []
     assert found.lost == 0
     assert (len(found.seconds), found.sentences) == (60, 6)
+
+
+def test_the_examples_are_the_photos_of_the_demonstration(tmp_path: Path) -> None:
+    with running(AppOptions(runs=tmp_path / "runs")) as app:
+        config = httpx.get(f"{app.url}config", trust_env=False).json()
+        said = " ".join(Client(app.url, config, 0).ask("examples-classify", "click", [""]))
+        assert "12 photos" in said
+        assert "motorcycle.png" in said
+        assert len(list((app.folder / "photos").rglob("*.*g"))) == 12 + 2
+        # nothing but the photos themselves is left of it
+        assert {path.name for path in app.folder.iterdir()} == {"gradio", "photos", "pages"}

@@ -28,7 +28,9 @@ class PhotoPanel:
             elem_id=f"drop-{name}",
         )
         with gr.Row():
-            self.example = gr.Button("Example photos", size="sm", min_width=120)
+            self.example = gr.Button(
+                "Example photos", size="sm", min_width=120, elem_id=f"examples-{name}"
+            )
             self.clear = gr.Button("Forget my photos", size="sm", min_width=120)
         self.strip = gr.HTML(_strip(None), elem_id=f"strip-{name}", js_on_load=None)
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -35,10 +36,11 @@ class Running:
 def running(options: AppOptions) -> Iterator[Running]:
     """The app, answering until the block ends; then its jobs are stopped and its photos removed.
 
-    Raises MissingExtra without Gradio, and UserError for a port that is taken.
+    Raises MissingExtra without Gradio, and UserError where nobody can listen.
     """
     if importlib.util.find_spec("gradio") is None:
         raise MissingExtra("captune app", "app")
+    _check_address(options)
     # mkdtemp: a folder that only this user may enter
     folder = Path(tempfile.mkdtemp(prefix="captune-app-"))
     try:
@@ -70,6 +72,22 @@ def _served(options: AppOptions, folder: Path) -> Iterator[Running]:
     finally:
         page.close(verbose=False)
         site.jobs.close()
+
+
+def _check_address(options: AppOptions) -> None:
+    """Gradio would try for minutes. Raises UserError where nobody can listen there."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        socket.create_server((options.host, options.port), family=family).close()
+    except OSError as error:
+        raise _taken(options, error) from None
+
+
+def _taken(options: AppOptions, error: OSError) -> UserError:
+    return UserError(
+        f"port {options.port or 'from 7860 on'} of {options.host}: cannot be listened at"
+        f" ({error}); choose another one with --port, or another --host"
+    )
 
 
 def _prepare(uploads: Path) -> None:
@@ -118,10 +136,7 @@ def _launch(page: Any, site: Any) -> str:
             head=head(),
         )
     except OSError as error:
-        raise UserError(
-            f"port {options.port or 'from 7860 on'} of {options.host}: cannot be listened at"
-            f" ({error}); choose another one with --port"
-        ) from None
+        raise _taken(options, error) from None
     return str(url)
 
 
