@@ -209,7 +209,7 @@ def test_other_options_or_data_do_not_go_on(
         (["--method", "laura"], 'method "laura": is not known'),
         (["--bridge", "rope"], 'bridge "rope": is not known'),
         (["--epochs", "0"], "epochs 0: must be 1 or more"),
-        (["--lr", "5"], "lr 5.0: must be above 0"),
+        (["--lr", "5"], "lr 5.0: must be below 1"),
         (["--captions-per-image", "some"], "must be all, or 1 or more"),
         (["--max-trainable", "1k"], "parameters would be trained"),
         (["--max-trainable", "many"], "is no number of parameters"),

@@ -148,7 +148,7 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         self._last_loss = ""
         self._seconds_before = 0.0
         self._started = time.monotonic()
-        arguments = _arguments(options, folder, captioner.decoder.device)
+        arguments = _arguments(options, folder, captioner)
         processes = arguments.world_size
         self.batches = data.batches(options, arguments.process_index, processes)
         self.steps_an_epoch = math.ceil(len(self.batches) / options.accumulate)
@@ -278,8 +278,8 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} after {self.state.global_step:,} of {self.total_steps:,}"
-                f" updates; train with a lower --lr (now {self.options.lr:g}), or --precision"
-                " float32"
+                f" updates; train with a lower --lr (now {self.args.learning_rate:g}), or"
+                " --precision float32"
             )
         self._last_loss = f"loss {loss:.3f}"
 
@@ -326,14 +326,15 @@ class _Examples(Dataset):  # type: ignore[type-arg]
         return example
 
 
-def _arguments(options: TuneOptions, folder: Path, device: torch.device) -> TrainingArguments:
+def _arguments(options: TuneOptions, folder: Path, captioner: Captioner) -> TrainingArguments:
+    device = captioner.decoder.device
     precision = resolve_precision(options.precision, device)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch,
         gradient_accumulation_steps=options.accumulate,
-        learning_rate=options.lr,
+        learning_rate=options.lr or captioner.tuning.rate,
         lr_scheduler_type="cosine",
         weight_decay=options.weight_decay,
         max_grad_norm=1.0,

@@ -24,9 +24,11 @@ class TuningMethod(nn.Module, ABC):
     """Trained parameters inside, or beside, a frozen decoder.
 
     Config: a frozen dataclass of plain values; it is what a checkpoint's config holds.
+    rate: the learning rate where the user gives none, of the bridge beside it, too.
     """
 
     Config: ClassVar[type[Any]]
+    rate: ClassVar[float] = 5e-4
     config: Any
 
     @abstractmethod

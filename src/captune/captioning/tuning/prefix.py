@@ -11,6 +11,10 @@ share divides by what is left of it: on SmolLM2 the probabilities were off by 0.
 which is the untouched decoder at first in any precision (the parallel form of He et al. 2022).
 `shared_softmax=True` is the plain prefix, as peft has it.
 
+It changes what the language model says by adding a few vectors and nothing else, so its own rate is
+six times that of the other methods. With theirs, on 1,000 photos and 93 updates, captions did not
+depend on the photo yet (validation loss 3.13, CIDEr 0.11); with its own they did (2.90, 0.16).
+
 Trained parameters, for L blocks with h key/value heads of size e:
     self-attention 2*m*h*e a block; cross-attention 2*m*w a layer of width w.
 """
@@ -50,6 +54,7 @@ class Prefix(TuningMethod):
     """See the module's text."""
 
     Config = PrefixConfig
+    rate = 3e-3
 
     def __init__(self, config: PrefixConfig) -> None:
         super().__init__()
