@@ -29,7 +29,6 @@ from tests.captioning.tester import (
 from tests.captioning.tiny import GRID, PAD, grids
 from torch import Tensor, nn
 
-from captune.captioning.bridge import Words
 from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner, pad_words
 from captune.captioning.tuning import TuningMethod
@@ -94,15 +93,9 @@ def check_goes_where_the_decoder_is(combination: Combination) -> None:
     )
     given = {name: tensor.to("meta") for name, tensor in asked().items()}
     # one token: a mask would be asked for its values, and `meta` has none
-    with captioner._looking_at(captioner.bridge.project(given["grids"], _read(captioner, given))):
+    with captioner._looking_at(captioner.project(given["grids"], given["words"])):
         assert captioner.decoder.module(input_ids=given["ids"][:, :1]).logits.device.type == "meta"
     assert {p.device.type for p in captioner.trained().values()} == {"meta"}
-
-
-def _read(captioner: Captioner, given: dict[str, Tensor]) -> Words:
-    """The known words, as `Captioner.project` hands them to the bridge."""
-    embedded = captioner.decoder.module.get_input_embeddings()(given["words"])
-    return Words(embedded, torch.ones_like(given["words"], dtype=torch.bool))
 
 
 def check_detach_gives_the_decoder_back(combination: Combination) -> None:

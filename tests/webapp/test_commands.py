@@ -15,7 +15,7 @@ from captune.options import (
     ReportOptions,
     TuneOptions,
 )
-from captune.webapp.commands import shell_line, words_of
+from captune.webapp.commands import words_of
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ from captune.webapp.commands import shell_line, words_of
     ],
 )  # fmt: skip
 def test_what_is_shown_is_read_back_as_the_same_options(command: str, options: object) -> None:
-    line = shell_line(words_of(command, options))
+    line = shlex.join(words_of(command, options))
     words = shlex.split(line)
     assert words[:2] == ["captune", command]
     arguments = build_parser(command).parse_args(words[1:])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import command_line, console, note, print_json, progress, report_skipped
+from captune.cli.terminal import console, print_json, report_skipped, told
 from captune.options import ExplainOptions
 from captune.wording import counted
 
@@ -37,18 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.explain.job import explain_photos
 
     options = read_options(ExplainOptions, arguments)
-    bar = partial(progress, quiet=arguments.json)
-    result = explain_photos(
-        options,
-        command=command_line(arguments),
-        bar=bar,
-        say=partial(note, quiet=arguments.json),
-    )
+    heard = told(arguments)
+    result = explain_photos(options, **heard)
     if result.run is not None:
         from captune.report.map_figures import draw_maps
         from captune.runs import read_run
 
-        with bar("drawing", result.images) as advance:
+        with heard["bar"]("drawing", result.images) as advance:
             for paths in draw_maps(read_run(result.run), result.skipped):
                 result.figures += paths
                 advance(1)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import command_line, console, note, print_json, print_written, progress
+from captune.cli.terminal import console, print_json, print_written, told
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ScoreOptions
@@ -38,11 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.scoring.recording import score_captions
 
     options = read_options(ScoreOptions, arguments)
-    bar = partial(progress, quiet=arguments.json)
-    say = partial(note, quiet=arguments.json)
     if options.verify is not None:
-        return _verify(options, arguments, bar, say)
-    result = score_captions(options, command=command_line(arguments), bar=bar, say=say)
+        return _verify(options, arguments)
+    result = score_captions(options, **told(arguments))
     if arguments.json:
         print_json({"command": "score", **result.summary()})
     else:
@@ -50,10 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(options: ScoreOptions, arguments: argparse.Namespace, bar: object, say: object) -> int:
+def _verify(options: ScoreOptions, arguments: argparse.Namespace) -> int:
     from captune.scoring.verification import verify
 
-    found = verify(options, bar=bar, say=say)  # type: ignore[arg-type]
+    heard = told(arguments)
+    found = verify(options, bar=heard["bar"], say=heard["say"])
     if arguments.json:
         print_json({"command": "score", **found.summary()})
     else:

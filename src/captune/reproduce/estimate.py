@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from captune.captions import read_captions
 from captune.images import find_photos
 from captune.models.devices import resolve_device
+from captune.options import TuneOptions
 from captune.reproduce.plan import Plan, Task
 
-_SAMPLED = 200  # validation photos that a tune captions after each epoch (captune tune's default)
 _SIDE, _TIMES = 1024, 8
 
 
@@ -32,8 +32,8 @@ def counts(plan: Plan) -> dict[str, int]:
         found |= {"trained": trained, "validated": len(val)}
         found["learnt"] = round(each * trained * epochs * methods)
         # after each epoch a sample; at the end all, and some with the photos swapped
-        last = len(val) + min(_SAMPLED, len(val))
-        found["written"] = methods * (min(_SAMPLED, len(val)) * epochs + last)
+        sample = min(TuneOptions.val_sample, len(val))
+        found["written"] = methods * (sample * epochs + len(val) + sample)
     return found
 
 

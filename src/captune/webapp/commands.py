@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,11 +32,6 @@ def words_of(
             for word in written:
                 flags += [f"{flag}={word}"] if word.startswith("-") else [flag, word]
     return ["captune", command, *positional, *flags]
-
-
-def shell_line(words: Sequence[str]) -> str:
-    """As a shell reads it back."""
-    return shlex.join(words)
 
 
 def _texts(value: Any) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
 from captune.report.pages import filled
-from captune.webapp.commands import shell_line
 from captune.webapp.jobs import Job
 from captune.webapp.site import Site
 
@@ -30,7 +30,7 @@ def drawn_job(site: Site, job: Job, template: str, content: Mapping[str, Any]) -
         {
             "job": job,
             "before": before,
-            "command": shell_line(job.command),
+            "command": shlex.join(job.command),
             "share": min(1.0, job.done / job.total) if job.total else None,
             **content,
         },

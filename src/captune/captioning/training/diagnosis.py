@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captune.captioning.attention import CrossAttentionLayer
-from captune.captioning.model import Captioner, batch
+from captune.captioning.model import Captioner
 from captune.captioning.training.evaluation import (
     Captioned,
     ValidationSet,
@@ -152,7 +152,7 @@ def attention(captioner: Captioner, val: ValidationSet) -> Finding:
 
 def attention_entropies(captioner: Captioner, val: ValidationSet) -> Tensor:
     """[layers, heads], 0..1: mean entropy over the words of the first captions, of log(tokens)."""
-    decoder, captioner_layers = captioner.decoder, captioner.bridge.attending
+    captioner_layers = captioner.bridge.attending
     seen: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     def keep(place: int) -> Any:
@@ -163,24 +163,18 @@ def attention_entropies(captioner: Captioner, val: ValidationSet) -> Tensor:
         return hook
 
     places = [i for i, rows in enumerate(val.rows) if rows]
-    ids, mask, targets = batch(
-        [val.rows[place][0] for place in places],
-        start=decoder.start_id,
-        pad=decoder.pad_id,
-        device=decoder.device,
-    )
-    given = val.seen([val.data.keys[place] for place in places], decoder.device)
+    given = val.first_captions(places, captioner.decoder)
     hooks = [
         layer.register_forward_pre_hook(keep(place)) for place, layer in enumerate(captioner_layers)
     ]
     captioner.eval()
     try:
-        captioner.logits_at_targets(ids=ids, mask=mask, targets=targets, **given)
+        captioner.logits_at_targets(**given)
     finally:
         for hook in hooks:
             hook.remove()
     found = []
-    real = mask.bool()  # [images, n]: words, not padding
+    real = given["mask"].bool()  # [images, n]: words, not padding
     for place, layer in enumerate(captioner_layers):
         weights = layer.attention_map(*seen[place]).float()  # [images, heads, n, tokens]
         # of the image alone: what is known of it in words stands behind its tokens

@@ -22,9 +22,9 @@ from captune.options import TuneOptions
 from captune.wording import duration
 
 _MEASURED = 2  # batches
-_WARMING = {"cpu": 1}  # batches before them, which pay for what is set up once
-_WARMING_ELSEWHERE = 4  # a GPU also picks its kernels
-_WRITTEN = {"cpu": 8}  # photos that are captioned to see how long that takes
+_WARMING = 1  # batches before them, which pay for what is set up once
+_WARMING_GPU = 4  # it also picks its kernels
+_WRITTEN = 8  # photos that are captioned to see how long that takes; a GPU takes a whole batch
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def estimate(
     batches = data.batches(options)
     planned = batches.of_epoch(0)
     planned.sort(key=lambda examples: sum(len(e.captions) for e in examples))
-    warming = _WARMING.get(device.type, _WARMING_ELSEWHERE)
+    warming = _WARMING if device.type == "cpu" else _WARMING_GPU
     middle = planned[len(planned) // 2 :][: warming + _MEASURED] or planned[-1:]
     with torch.random.fork_rng():
         spent = [_step(captioner, data, examples, options) for examples in middle]
@@ -105,8 +105,8 @@ def _step(
 def _write(captioner: Captioner, val: ValidationSet, options: TuneOptions) -> float:
     """Seconds a caption of the length that captions have."""
     device = captioner.decoder.device
-    # a GPU takes as long for a whole batch as for a photo
-    some = val.first(range(min(_WRITTEN.get(device.type, IMAGES), len(val.data))))
+    written = _WRITTEN if device.type == "cpu" else IMAGES
+    some = val.first(range(min(written, len(val.data))))
     longest = max((len(row) for rows in some.rows for row in rows), default=options.max_tokens)
     seen = some.seen(some.data.keys, device)
     started = time.perf_counter()

@@ -21,6 +21,7 @@ from captune.statistics import Sums
 
 if TYPE_CHECKING:
     from captune.features import FeatureCache
+    from captune.models.decoders import Decoder
     from captune.models.image_text import ImageTextModel
 
 IMAGES = 32  # captioned at once
@@ -52,6 +53,17 @@ class ValidationSet:
         if self.words is not None:
             found["words"] = words_of(self.words, keys).to(device)
         return found
+
+    def first_captions(self, places: Sequence[int], decoder: Decoder) -> dict[str, Tensor]:
+        """What `Captioner.logits_at_targets` takes of the first captions of these images."""
+        ids, mask, targets = batch(
+            [self.rows[place][0] for place in places],
+            start=decoder.start_id,
+            pad=decoder.pad_id,
+            device=decoder.device,
+        )
+        seen = self.seen([self.data.keys[place] for place in places], decoder.device)
+        return {"ids": ids, "mask": mask, "targets": targets, **seen}
 
 
 @dataclass(frozen=True)
@@ -107,21 +119,14 @@ def write_captions(
 @torch.no_grad()
 def validation_loss(captioner: Captioner, val: ValidationSet) -> float:
     """Mean next-token loss of the first caption of each image."""
-    decoder = captioner.decoder
     total, count = 0.0, 0
     captioner.eval()
     for start in range(0, len(val.rows), IMAGES):
         places = [i for i in range(start, min(start + IMAGES, len(val.rows))) if val.rows[i]]
         if not places:
             continue
-        ids, mask, targets = batch(
-            [val.rows[place][0] for place in places],
-            start=decoder.start_id,
-            pad=decoder.pad_id,
-            device=decoder.device,
-        )
-        seen = val.seen([val.data.keys[place] for place in places], decoder.device)
-        logits, wanted = captioner.logits_at_targets(ids=ids, mask=mask, targets=targets, **seen)
+        given = val.first_captions(places, captioner.decoder)
+        logits, wanted = captioner.logits_at_targets(**given)
         total += float(F.cross_entropy(logits.float(), wanted, reduction="sum"))
         count += len(wanted)
     return total / max(1, count)
