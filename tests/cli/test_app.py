@@ -23,6 +23,12 @@ def test_without_gradio_it_says_how_to_get_it(
     assert said == "captune app: captune app needs an extra: pip install 'captune[app]'\n"
 
 
+def test_a_file_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs.json").write_text("{}")
+    assert main(["app", str(tmp_path / "runs.json")]) == 2
+    assert "runs.json: is a file; RUNS names the folder of the runs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

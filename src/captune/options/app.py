@@ -33,12 +33,14 @@ class AppOptions:
     most_mb: int = option("megabytes of one photo", 50, metavar="N")
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that no server can have."""
+        """Raises UserError for numbers that no server can have, and for RUNS that is a file."""
         if not 0 <= self.port <= 65535:
             raise UserError(f"port {self.port}: must be a number from 0 to 65535")
         require_at_least(self, most_photos=1, most_mb=1)
         if not self.host:
             raise UserError("host: is empty; give an address, as 127.0.0.1")
+        if self.runs.is_file():
+            raise UserError(f"{self.runs}: is a file; RUNS names the folder of the runs")
 
     @property
     def is_private(self) -> bool:
