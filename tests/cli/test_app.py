@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from captune.cli import main
+from captune.cli import build_parser, main
+from captune.cli.arguments import read_options
+from captune.options import AppOptions
 
 
 def test_without_gradio_it_says_how_to_get_it(
@@ -21,6 +23,11 @@ def test_without_gradio_it_says_how_to_get_it(
     assert main(["app"]) == 2
     said = capsys.readouterr().err
     assert said == "captune app: captune app needs an extra: pip install 'captune[app]'\n"
+
+
+def test_without_a_folder_of_runs_it_is_runs() -> None:
+    arguments = build_parser("app").parse_args(["app"])
+    assert read_options(AppOptions, arguments).runs == Path("runs")
 
 
 def test_a_file_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

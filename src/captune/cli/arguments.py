@@ -40,6 +40,8 @@ def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
         nargs = meta.get("nargs", "+")
         if nargs != "+":
             keywords["type"] = _parser_of(hint)
+        if nargs == "?":
+            keywords["default"] = default
         parser.add_argument(field.name, nargs=nargs, **keywords)
         return
     flag = "--" + field.name.replace("_", "-")
