@@ -1,7 +1,8 @@
 """Occlusion of patch tokens: what the word's score loses without a place (Zeiler, Fergus 2014).
 
-In the place of a patch token comes the mean patch token of the photo. Nothing is encoded again: the
-captioner reads the cached grid with one token changed, many such grids at once. A map is signed: a
+In the place of a patch token come zeros; the photo's own mean token would not do (see `masking`).
+Nothing is encoded again: the captioner reads the cached grid with one token changed, many such
+grids at once. A map is signed: a
 negative patch speaks against the word. A token has seen its neighbours, so the others still know
 something of a place that is gone; `pixel-occlusion` is the strict, slow way.
 """
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, on_patches
-from captune.explain.methods.integrated_gradients import without_patches
 from captune.explain.subject import Subject
 from captune.explain.targets import Target, scores_of
 
@@ -32,12 +32,11 @@ class Occlusion(MapMethod):
         self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
         """As `MapMethod.maps_of`."""
-        empty = without_patches(subject)
 
         def without(places: range) -> Tensor:
             grids = subject.grid.repeat(len(places), 1, 1)
             tokens = [subject.shape.leading + place for place in places]
-            grids[range(len(places)), tokens] = empty[0, tokens]
+            grids[range(len(places)), tokens] = 0
             return grids
 
         return losses(captioner, subject, targets, without)
