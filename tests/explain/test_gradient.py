@@ -87,8 +87,12 @@ def test_occlusion(family: str, bridge: str) -> None:
 def test_where_no_patch_differs_nothing_is_lost() -> None:
     captioner = woken()
     one = subject(captioner)
-    blank = type(one)(one.photo, without_patches(one), one.ids, one.words, one.shape)
-    for name in ("occlusion", "integrated-gradients"):
+    blanks = {
+        "occlusion": torch.zeros_like(one.grid),
+        "integrated-gradients": without_patches(one),
+    }
+    for name, grid in blanks.items():
+        blank = type(one)(one.photo, grid, one.ids, one.words, one.shape)
         maps = map_method(name).maps(captioner, blank, Choice(), range(6))
         torch.testing.assert_close(maps, torch.zeros(6, 3, 3), atol=1e-5, rtol=0)
 

@@ -87,7 +87,7 @@ class TuneOptions:
     batch: int = option("captions a step, about", 32, metavar="N")
     accumulate: int = option("steps whose gradients are added up for one update", 1, metavar="N")
     lr: float = option(
-        "highest learning rate (0: the method's own: 5e-4, of prefix 3e-3)", 0.0, metavar="RATE"
+        "highest learning rate (0: the method's own: 1e-3, of prefix 3e-3)", 0.0, metavar="RATE"
     )
     weight_decay: float = option("AdamW's weight decay", 1e-2, metavar="SHARE")
     warmup: float = option("share of the training in which the rate rises", 0.05, metavar="SHARE")
@@ -150,7 +150,7 @@ class TuneOptions:
         require_at_least(self, samples=2, decoder_blocks=0, known_words_top=1)
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)
         if not 0 <= self.lr < 1:
-            raise UserError(f"lr {self.lr}: must be below 1, as 5e-4, or 0 for the method's own")
+            raise UserError(f"lr {self.lr}: must be below 1, as 1e-3, or 0 for the method's own")
         for name in ("weight_decay", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(

@@ -28,7 +28,7 @@ class TuningMethod(nn.Module, ABC):
     """
 
     Config: ClassVar[type[Any]]
-    rate: ClassVar[float] = 5e-4
+    rate: ClassVar[float] = 1e-3
     config: Any
 
     @abstractmethod

@@ -2,9 +2,9 @@
 
 In the place of a patch token come zeros; the photo's own mean token would not do (see `masking`).
 Nothing is encoded again: the captioner reads the cached grid with one token changed, many such
-grids at once. A map is signed: a
-negative patch speaks against the word. A token has seen its neighbours, so the others still know
-something of a place that is gone; `pixel-occlusion` is the strict, slow way.
+grids at once. A map is signed: a negative patch speaks against the word. A token has seen its
+neighbours, so the others still know something of a place that is gone; `pixel-occlusion` is the
+strict, slow way.
 """
 
 from __future__ import annotations
