@@ -96,8 +96,10 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     classifier = ZeroShotClassifier(["red", "green"], model=cropping_model(), cache=False)
     with pytest.raises(UserError, match='"blue": is not among the labels'):
         explain_classes(classifier, tmp_path / "red.png", ["blue"])
-    with pytest.raises(UserError, match="explained by gradient or occlusion"):
+    with pytest.raises(UserError, match="explained by gradient, occlusion, places"):
         explain_classes(classifier, tmp_path / "red.png", method="attention")
+    with pytest.raises(UserError, match="places: single places of this image encoder have no"):
+        explain_classes(classifier, tmp_path / "red.png", method="places")
     without = ZeroShotClassifier(["red", "green"], model=colour_model(), cache=False)
     with pytest.raises(UserError, match="no patch grid"):
         explain_classes(without, tmp_path / "red.png")
@@ -168,7 +170,7 @@ def test_inside_lite(tmp_path: Path) -> None:
     classifier = ZeroShotClassifier(["a dog", "a bridge"], model=model, cache=False)
     noise = np.random.default_rng(3).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((390, 270)).save(tmp_path / "photo.png")
-    found = explain_classes(classifier, tmp_path / "photo.png", ["a dog"])
+    found = explain_classes(classifier, tmp_path / "photo.png", ["a dog"], method="gradient")
     pixels = model.image.transform(Image.fromarray(noise).resize((390, 270)))[None]
     places = image.finish_grid(image.patch_grid(pixels).flatten(2).mT).requires_grad_()
     assert found.maps.shape == (1, 9, 9)
@@ -179,3 +181,34 @@ def test_inside_lite(tmp_path: Path) -> None:
     (gradient,) = torch.autograd.grad(score, places)
     expected = (gradient * places).sum(-1).view(9, 9)
     torch.testing.assert_close(found.maps[0], expected.detach(), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.needs("lite")
+def test_places_of_lite(tmp_path: Path) -> None:
+    """Each place is read as the photo is read whose places are all like it, then smoothed."""
+    model = load_model("lite", device="cpu")
+    classifier = ZeroShotClassifier(["a dog", "a bridge"], model=model, cache=False)
+    noise = np.random.default_rng(3).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    photo = Image.fromarray(noise).resize((390, 270))
+    photo.save(tmp_path / "photo.png")
+    found = explain_classes(classifier, tmp_path / "photo.png", ["a dog", "a bridge"])
+    assert found.frame.is_whole  # the classifier crops, these maps do not
+    image = model.image
+    grid = image.finish_grid(image.encode_grid(image.whole(photo)[None]))[0]
+    texts = torch.from_numpy(classifier.text_features[0])
+    raw = torch.stack(
+        [
+            F.normalize(image.module.alignment(place[None]), dim=-1)[0] @ texts.T
+            for place in grid.clone()
+        ]
+    )  # [places, classes]
+    raw = (raw * classifier.scoring.logit_scale).T.reshape(2, 9, 9)
+    # a Gaussian of one place's width, normalised over what lies on the photo
+    at = torch.arange(9.0)
+    weights = torch.exp(-((at[:, None] - at) ** 2) / 2)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    expected = weights @ raw @ weights.T
+    torch.testing.assert_close(found.maps, expected, atol=1e-3, rtol=1e-3)
+    against = explain_classes(classifier, tmp_path / "photo.png", ["a dog"], against="a bridge")
+    torch.testing.assert_close(against.maps[0], expected[0] - expected[1], atol=1e-3, rtol=1e-3)
+    assert found.maps.std() > 0.01

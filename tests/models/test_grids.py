@@ -319,7 +319,7 @@ def network() -> EfficientNetLite2:
 
 
 def test_lite_keeps_352_channels_and_shows_1280(network: EfficientNetLite2, photos: Any) -> None:
-    patches = backbones.grid_of(network)
+    patches = backbones.grid_of(network, torch.nn.Identity())
     assert patches.shape == GridShape(81, 1280, 9, 9)
     assert patches.cached_shape == (81, 352)
     pixels = torch.stack([patches.transform(photo) for photo in photos[:2]])

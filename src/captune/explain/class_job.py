@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from captune.embedding import Bar, none_readable
 from captune.errors import UserError
-from captune.explain.classes import ClassMaps, explain_classes
+from captune.explain.classes import ClassMaps, default_method, explain_classes
 from captune.explain.explanation import ExplainedWord, ExplainResult, Explanation
 from captune.explain.methods import Choice
 from captune.explain.recording import OnExplanation, record_all
@@ -16,8 +16,6 @@ from captune.images import PhotoSet, Skipped, UnreadablePhoto
 from captune.models.image_text import describe_model
 from captune.options import ExplainOptions
 from captune.zeroshot.classifier import ZeroShotClassifier
-
-DEFAULT = "gradient"
 
 
 def explain_labels(
@@ -35,7 +33,6 @@ def explain_labels(
     began = time.monotonic()
     if options.layer != "auto" or options.head != "auto":
         raise UserError("--layer, --head: are of captioners' maps; leave them out with --labels")
-    method = DEFAULT if options.method == "auto" else options.method
     classifier = ZeroShotClassifier(
         str(options.labels),
         model=options.model,
@@ -43,6 +40,7 @@ def explain_labels(
         dtype=options.dtype,
         cache=not options.no_cache,
     )
+    method = default_method(classifier.model) if options.method == "auto" else options.method
     about = describe_model(classifier.model)
     result = ExplainResult(about, method, against=options.against, skipped=list(found.skipped))
 

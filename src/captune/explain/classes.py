@@ -1,4 +1,4 @@
-"""Where on a photo a zero-shot classifier found a class: gradient or occlusion of its score.
+"""Where on a photo a zero-shot classifier found a class.
 
 The score of a class is its log-probability among all labels; with one label, or where labels are
 scored independently (SigLIP), its logit. Against another class it is the difference of their
@@ -8,8 +8,12 @@ gradient    at the last places that the pooled vector depends on: in a ViT the t
             last block (what leaves it reaches CLS alone), in a convolution its last map. The sum
             over channels of value x gradient, as in Grad-CAM without its mean over places.
 occlusion   what the score loses when the pixels of a place are blurred: one pass a place.
+places      how near each place is to the class when it is read as if it were a photo of its own,
+            smoothed: for models that pool by a mean over places, as lite does (class activation
+            maps, Zhou et al. 2016, with text for a classifier). One pass, and over all of a photo.
 
-Both are signed, over the encoder's own rectangle: a classifier crops, and `frame` says where.
+All are signed. The first two are over the encoder's own rectangle: a classifier crops, and `frame`
+says where.
 """
 
 from __future__ import annotations
@@ -30,10 +34,12 @@ from captune.explain.hiding import blurred, pieced, without_each
 from captune.files import quoted
 from captune.images import Photo, open_photo
 from captune.models.encoders import GridShape, ImageEncoder
+from captune.models.image_text import ImageTextModel
 from captune.zeroshot.classifier import ZeroShotClassifier
 
-METHODS = ("gradient", "occlusion")
+METHODS = ("gradient", "occlusion", "places")
 _AT_ONCE = 16
+_SMOOTHED = 1 / 9  # deviation of the blur of places, in shares of the grid's side
 
 
 @dataclass(frozen=True)
@@ -55,16 +61,19 @@ def explain_classes(
     photo: Photo | str | Path,
     classes: Sequence[str] | None = None,
     *,
-    method: str = "gradient",
+    method: str = "auto",
     against: str | None = None,
 ) -> ClassMaps:
     """A map for each of some labels; None takes the most probable one. The first prompt counts.
 
-    against: another label; why this one and not that? Raises UserError for a label or a method that
+    method: auto takes places where the model has them, else the gradient. against: another label;
+    why this one and not that? Raises UserError for a label or a method that
     is not known, and for an encoder without a patch grid; UnreadablePhoto for a broken file.
     """
+    if method == "auto":
+        method = default_method(classifier.model)
     if method not in METHODS:
-        raise UserError(f'method "{method}": a classifier is explained by {" or ".join(METHODS)}')
+        raise UserError(f'method "{method}": a classifier is explained by {", ".join(METHODS)}')
     if not isinstance(photo, Photo):
         photo = Photo(Path(photo), str(photo))
     encoder = classifier.model.image
@@ -76,7 +85,11 @@ def explain_classes(
     numbers = [int(row.argmax())] if classes is None else [_number(classifier, c) for c in classes]
     other = None if against is None else _number(classifier, against)
     score = _Score(classifier, numbers, other)
-    if method == "gradient":
+    frame = frame_of(encoder.transform, *picture.size)
+    if method == "places":
+        maps = _by_places(encoder, encoder.whole(picture)[None], score)
+        frame = frame_of(encoder.whole, *picture.size)
+    elif method == "gradient":
         maps = _by_gradient(encoder, shape, pixels, score)
     else:
         hidden = encoder.transform(blurred(picture))[None].to(pixels)
@@ -86,8 +99,14 @@ def explain_classes(
         [classifier.labels.names[i] for i in numbers],
         [float(row[i]) for i in numbers],
         maps,
-        frame_of(encoder.transform, *picture.size),
+        frame,
     )
+
+
+def default_method(model: ImageTextModel) -> str:
+    """What `auto` comes to: places point best (docs/explain.md), where the model has them."""
+    patches = model.image.patches
+    return "gradient" if patches is None or patches.meaning is None else "places"
 
 
 class _Score:
@@ -107,14 +126,51 @@ class _Score:
         self._against = against
 
     def __call__(self, pooled: Tensor) -> Tensor:
-        texts = self._texts.to(pooled.device)
-        cosines = F.normalize(pooled.float(), dim=-1) @ F.normalize(texts, dim=-1).T
-        logits = cosines * self._scoring.logit_scale + self._scoring.logit_bias
+        logits = self._logits(pooled)
         if self._against is not None:
             return logits[:, self._classes] - logits[:, self._against, None]
         if self._is_one_of_many:
             logits = logits.log_softmax(dim=-1)
         return logits[:, self._classes]
+
+    def nearness(self, vectors: Tensor) -> Tensor:
+        """Vectors [n, d] -> logits [n, classes], less those of the other class where there is one.
+
+        What places are told apart by: whether the labels hold something likelier is no matter.
+        """
+        logits = self._logits(vectors)
+        other = 0 if self._against is None else logits[:, self._against, None]
+        return logits[:, self._classes] - other
+
+    def _logits(self, vectors: Tensor) -> Tensor:
+        texts = self._texts.to(vectors.device)
+        cosines = F.normalize(vectors.float(), dim=-1) @ F.normalize(texts, dim=-1).T
+        return cosines * self._scoring.logit_scale + self._scoring.logit_bias
+
+
+@torch.inference_mode()
+def _by_places(encoder: ImageEncoder, pixels: Tensor, score: _Score) -> Tensor:
+    patches = encoder.require_patches()
+    if patches.meaning is None:
+        raise UserError(
+            "places: single places of this image encoder have no meaning of their own; take"
+            " --method gradient or occlusion"
+        )
+    shape = patches.shape
+    grid = encoder.finish_grid(encoder.encode_grid(pixels))[0]
+    places = grid[shape.leading : shape.leading + shape.rows * shape.columns]
+    near = score.nearness(patches.meaning(places)).T.float().cpu()  # [classes, places]
+    return (near @ _blur(shape)).view(-1, shape.rows, shape.columns)
+
+
+def _blur(shape: GridShape) -> Tensor:
+    """[places, places]: what each place hears of each; beyond the edge there is nothing to hear."""
+    sides = []
+    for length in (shape.rows, shape.columns):
+        at = torch.arange(length) / length
+        weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * _SMOOTHED**2))
+        sides.append(weights / weights.sum(dim=0))
+    return torch.kron(*sides)
 
 
 def _by_gradient(encoder: ImageEncoder, shape: GridShape, pixels: Tensor, score: _Score) -> Tensor:

@@ -18,7 +18,7 @@ class ExplainOptions(PhotoOptions, CaptionerOptions):
     method: str = option(
         "how the maps are made: attention, gradient-attention, relevance, gradient,"
         " integrated-gradients, occlusion, pixel-occlusion (auto: what captune faithful found to be"
-        " the truest, else attention)",
+        " the truest, else attention); with --labels places, gradient, occlusion",
         "auto",
         metavar="M",
     )

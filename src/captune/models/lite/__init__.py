@@ -33,7 +33,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
         raise UserError(f"{ALIGNMENT.name} is missing: reinstall captune, it comes with it")
     alignment = load_alignment(ALIGNMENT)
     weights_id = _weights_id(alignment.weights_id)
-    patches = grid_of(backbones.image)
+    patches = grid_of(backbones.image, alignment.image)
     image = _Aligned(backbones.image.to(dtype=dtype), alignment.image).to(device)
     text = _Aligned(backbones.text.to(dtype=dtype), alignment.text).to(device)
     dimension = alignment.dimension

@@ -125,8 +125,8 @@ transform = ResizeThenNormalise(
 whole = ResizeThenNormalise((squash,), per_channel(_MEAN_AND_STD), per_channel(_MEAN_AND_STD))
 
 
-def grid_of(image: EfficientNetLite2) -> PatchGrid:
-    """The 9 x 9 places of a photo.
+def grid_of(image: EfficientNetLite2, alignment: nn.Module) -> PatchGrid:
+    """The 9 x 9 places of a photo; alignment: pooled [n, 1280] -> the space of the texts.
 
     Cached are the 352 channels before the head convolution, whose 1280 are 3.6 times the bytes.
     It does not depend on the alignment: another one leaves cached grids and captioners as they are.
@@ -143,6 +143,8 @@ def grid_of(image: EfficientNetLite2) -> PatchGrid:
             [file.sha256 for file in assets.IMAGE_ENCODER.files],
             assets.IMAGE_ENCODER.converter_version,
         ),
+        # the pooled vector is the mean of the places, so each of them can be read as one
+        meaning=lambda places: alignment(places.flatten(0, -2)).unflatten(0, places.shape[:-1]),
     )
 
 

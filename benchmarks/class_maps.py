@@ -1,0 +1,116 @@
+"""Do a classifier's maps agree with people? The pointing game on photos with boxes.
+
+    python benchmarks/class_maps.py --photos coco-mini/images --boxes instances_val.json
+
+Each category that has a box in a photo is asked for, among all categories of the file; a map hits
+where its strongest place lies in one of the boxes. Beside each method stands the centre of the
+photo; differences are paired, with 95 % bootstrap intervals over photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from captune.explain.boxes import Box, read_boxes
+from captune.explain.classes import METHODS, explain_classes
+from captune.explain.faithfulness import centre_map
+from captune.explain.geometry import Frame
+from captune.explain.pointing import Target, hit, overlap, target_of
+from captune.explain.tally import CENTRE, OVERLAP, POINTING, MapName, Tally, Word
+from captune.images import find_photos
+from captune.models.load import load_model
+from captune.zeroshot.classifier import ZeroShotClassifier
+from synthetic import machine
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--boxes", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--model", default="lite", metavar="SPEC")
+    parser.add_argument("--methods", default="places,gradient", metavar="M,M")
+    parser.add_argument("--limit", type=int, default=0, metavar="N")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+    arguments = parser.parse_args()
+    methods = arguments.methods.split(",")
+    if not set(methods) <= set(METHODS):
+        parser.error(f"--methods: known are {', '.join(METHODS)}")
+    boxes = read_boxes(arguments.boxes)
+    classifier = ZeroShotClassifier(
+        boxes.categories, model=load_model(arguments.model), cache=False
+    )
+    tally = Tally()
+    photos = [p for p in find_photos([arguments.photos]).photos if boxes.of("", p.path.name)]
+    for number, photo in enumerate(photos[: arguments.limit or None]):
+        drawn = boxes.of("", photo.path.name) or []
+        names = sorted({box.category for box in drawn})
+        words = {
+            name: tally.add_word(Word(number, name, "nouns", name, gain=1.0)) for name in names
+        }
+        for method in methods:
+            found = explain_classes(classifier, photo, names, method=method)
+            for name, map in zip(names, found.maps.numpy(), strict=True):
+                own = [_seen(box, found.frame) for box in drawn if box.category == name]
+                _put(tally, MapName(method), words[name], map, target_of(own, *map.shape))
+        middle = centre_map(*found.maps.shape[1:]).numpy()
+        for name in names:
+            target = target_of([b for b in drawn if b.category == name], *middle.shape)
+            _put(tally, CENTRE, words[name], middle, target)
+    rows = [_row(tally, MapName(method)) for method in methods] + [_row(tally, CENTRE)]
+    if arguments.json:
+        print(json.dumps({"machine": machine(), "model": arguments.model, "rows": rows}, indent=1))
+        return 0
+    print(f"{len(photos)} photos, {rows[-1]['words']} categories of them (95 % intervals)")
+    for row in rows:
+        print(
+            f"{row['method']:10s} pointing {_share(row['pointing'])}, overlap"
+            f" {row['overlap'][0]:.2f} ({row['overlap'][1]:.2f} to {row['overlap'][2]:.2f})"
+            + ("" if row["over_centre"] is None else f", over centre {_share(row['over_centre'])}")
+        )
+    return 0
+
+
+def _put(tally: Tally, name: MapName, word: int, map: np.ndarray, target: Target) -> None:
+    tally.put(name, POINTING, word, hit(map, target))
+    tally.put(name, OVERLAP, word, overlap(map, target))
+
+
+def _seen(box: Box, frame: Frame) -> Box:
+    """The box in shares of what the map lies over, cut at its edges."""
+    left, right = frame.left / frame.width, frame.right / frame.width
+    top, bottom = frame.top / frame.height, frame.bottom / frame.height
+
+    def across(value: float) -> float:
+        return min(max((value - left) / (right - left), 0.0), 1.0)
+
+    def down(value: float) -> float:
+        return min(max((value - top) / (bottom - top), 0.0), 1.0)
+
+    return Box(box.category, across(box.left), down(box.top), across(box.right), down(box.bottom))
+
+
+def _row(tally: Tally, name: MapName) -> dict[str, object]:
+    found: dict[str, object] = {"method": name.method}
+    for measure in (POINTING, OVERLAP):
+        figure = tally.figure(name, measure)
+        assert figure is not None
+        found[measure] = [figure.value, *figure.interval]
+        found["words"] = figure.words
+    difference = None if name == CENTRE else tally.difference(name, CENTRE, POINTING)
+    found["over_centre"] = difference and [difference.value, *difference.interval]
+    return found
+
+
+def _share(values: list[float]) -> str:
+    value, low, high = (100 * one for one in values)
+    return f"{value:.0f} % ({low:.0f} to {high:.0f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
