@@ -16,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
+from captune.errors import UserError
 from captune.explain.boxes import Box, read_boxes
 from captune.explain.classes import METHODS, explain_classes
 from captune.explain.faithfulness import centre_map
 from captune.explain.geometry import Frame
+from captune.explain.parts import NOUN
 from captune.explain.pointing import Target, hit, overlap, target_of
-from captune.explain.tally import CENTRE, OVERLAP, POINTING, MapName, Tally, Word
+from captune.explain.tally import CENTRE, LEAST_PHOTOS, OVERLAP, POINTING, MapName, Tally, Word
 from captune.images import find_photos
 from captune.models.load import load_model
 from captune.zeroshot.classifier import ZeroShotClassifier
@@ -38,6 +40,14 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=0, metavar="N")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     arguments = parser.parse_args()
+    try:
+        return _measure(parser, arguments)
+    except UserError as error:
+        print(f"class_maps.py: {error}", file=sys.stderr)
+        return 2
+
+
+def _measure(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     methods = arguments.methods.split(",")
     if not set(methods) <= set(METHODS):
         parser.error(f"--methods: known are {', '.join(METHODS)}")
@@ -46,13 +56,17 @@ def main() -> int:
         boxes.categories, model=load_model(arguments.model), cache=False
     )
     tally = Tally()
-    photos = [p for p in find_photos([arguments.photos]).photos if boxes.of("", p.path.name)]
-    for number, photo in enumerate(photos[: arguments.limit or None]):
+    found_photos = find_photos([arguments.photos]).photos
+    photos = [p for p in found_photos if boxes.of("", p.path.name)][: arguments.limit or None]
+    if len(photos) < LEAST_PHOTOS:
+        raise UserError(
+            f"{arguments.photos}: {len(photos)} photos with boxes in {arguments.boxes}; intervals"
+            f" take {LEAST_PHOTOS}"
+        )
+    for number, photo in enumerate(photos):
         drawn = boxes.of("", photo.path.name) or []
         names = sorted({box.category for box in drawn})
-        words = {
-            name: tally.add_word(Word(number, name, "nouns", name, gain=1.0)) for name in names
-        }
+        words = {name: tally.add_word(Word(number, name, NOUN, name, gain=1.0)) for name in names}
         for method in methods:
             found = explain_classes(classifier, photo, names, method=method)
             for name, map in zip(names, found.maps.numpy(), strict=True):

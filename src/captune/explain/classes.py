@@ -85,10 +85,8 @@ def explain_classes(
     numbers = [int(row.argmax())] if classes is None else [_number(classifier, c) for c in classes]
     other = None if against is None else _number(classifier, against)
     score = _Score(classifier, numbers, other)
-    frame = frame_of(encoder.transform, *picture.size)
     if method == "places":
         maps = _by_places(encoder, encoder.whole(picture)[None], score)
-        frame = frame_of(encoder.whole, *picture.size)
     elif method == "gradient":
         maps = _by_gradient(encoder, shape, pixels, score)
     else:
@@ -99,7 +97,7 @@ def explain_classes(
         [classifier.labels.names[i] for i in numbers],
         [float(row[i]) for i in numbers],
         maps,
-        frame,
+        frame_of(encoder.whole if method == "places" else encoder.transform, *picture.size),
     )
 
 
@@ -126,12 +124,9 @@ class _Score:
         self._against = against
 
     def __call__(self, pooled: Tensor) -> Tensor:
-        logits = self._logits(pooled)
-        if self._against is not None:
-            return logits[:, self._classes] - logits[:, self._against, None]
-        if self._is_one_of_many:
-            logits = logits.log_softmax(dim=-1)
-        return logits[:, self._classes]
+        if self._against is None and self._is_one_of_many:
+            return self._logits(pooled).log_softmax(dim=-1)[:, self._classes]
+        return self.nearness(pooled)
 
     def nearness(self, vectors: Tensor) -> Tensor:
         """Vectors [n, d] -> logits [n, classes], less those of the other class where there is one.
