@@ -17,6 +17,7 @@ from captune.explain.leaderboard import (
     contest_of,
     costs_of,
     follow,
+    following_costs,
     screen,
     shuffled,
 )
@@ -166,7 +167,28 @@ def test_costs_know_every_method(planted: tuple[Captioner, list[Case]]) -> None:
     contest = contest_of(captioner, quick=True)
     costs = costs_of(captioner, cases, contest, hide(captioner), hide(captioner))
     assert list(costs.methods) == list(contest.methods)
-    assert min(costs.controls, costs.curves, costs.strict, *costs.methods.values()) > 0
+    following = costs.following
+    assert min(costs.controls, following.strict, *costs.methods.values()) > 0
+    assert following.curves > following.pointing > 0
+    known = following_costs(captioner, cases, [ATTENTION], hide(captioner), following)
+    assert known.curves > known.pointing > 0
+    assert known.strict == following.strict
+
+
+def test_boxes_are_compared_on_photos_that_have_no_curves(
+    planted: tuple[Captioner, list[Case]],
+) -> None:
+    captioner, cases = planted
+    without = [case_of(8, cases[0].subject, None)]
+    tally = follow(captioner, [*cases, *without], [ATTENTION], hide(captioner), curves=6)
+    for name in (ATTENTION, RANDOM, CENTRE):
+        curves, boxes = (tally.figure(name, measure) for measure in (INSERTION, POINTING))
+        assert curves is not None
+        assert boxes is not None
+        assert (curves.photos, boxes.photos) == (6, 8)
+    assert {word.photo for word in tally.words} == set(range(8))
+    report = report_of(tally, ATTENTION, None, "photos held back")
+    assert report.photos == "curves of 6 photos, boxes of 8"
 
 
 def test_costs_where_hiding_otherwise_leaves_other_words(
@@ -177,7 +199,7 @@ def test_costs_where_hiding_otherwise_leaves_other_words(
     blind = Planted(torch.zeros(2, 6, 6, dtype=torch.bool))
     contest = Contest({"attention": [ATTENTION.choice]}, None)
     costs = costs_of(captioner, bare, contest, hide(captioner), lambda case: blind)
-    assert costs.strict > 0
+    assert costs.following.strict > 0
 
 
 def test_the_report_says_how_the_default_stands(followed: Tally) -> None:

@@ -101,7 +101,7 @@ def _table(report: Report, default: str) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    title = f"{report.title} ({report.photos} photos)"
+    title = f"{report.title} ({report.photos})"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("map", "insertion", "deletion", "pointing", "centre", "overlap", "worth"):
         table.add_column(heading, no_wrap=True)

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from captune.errors import UserError
 from captune.explain.geometry import Frame, frame_of
 from captune.explain.hiding import blurred, pieced, without_each
+from captune.explain.meaning import places_near, require_meaning
 from captune.files import quoted
 from captune.images import Photo, open_photo
 from captune.models.encoders import GridShape, ImageEncoder
@@ -39,7 +40,6 @@ from captune.zeroshot.classifier import ZeroShotClassifier
 
 METHODS = ("gradient", "occlusion", "places")
 _AT_ONCE = 16
-_SMOOTHED = 1 / 9  # deviation of the blur of places, in shares of the grid's side
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ def explain_classes(
     other = None if against is None else _number(classifier, against)
     score = _Score(classifier, numbers, other)
     if method == "places":
-        maps = _by_places(encoder, encoder.whole(picture)[None], score)
+        patches = require_meaning(encoder)
+        grid = encoder.finish_grid(encoder.encode_grid(encoder.whole(picture)[None]))[0]
+        maps = places_near(patches, grid, score.nearness)
     elif method == "gradient":
         maps = _by_gradient(encoder, shape, pixels, score)
     else:
@@ -141,31 +143,6 @@ class _Score:
         texts = self._texts.to(vectors.device)
         cosines = F.normalize(vectors.float(), dim=-1) @ F.normalize(texts, dim=-1).T
         return cosines * self._scoring.logit_scale + self._scoring.logit_bias
-
-
-@torch.inference_mode()
-def _by_places(encoder: ImageEncoder, pixels: Tensor, score: _Score) -> Tensor:
-    patches = encoder.require_patches()
-    if patches.meaning is None:
-        raise UserError(
-            "places: single places of this image encoder have no meaning of their own; take"
-            " --method gradient or occlusion"
-        )
-    shape = patches.shape
-    grid = encoder.finish_grid(encoder.encode_grid(pixels))[0]
-    places = grid[shape.leading : shape.leading + shape.rows * shape.columns]
-    near = score.nearness(patches.meaning(places)).T.float().cpu()  # [classes, places]
-    return (near @ _blur(shape)).view(-1, shape.rows, shape.columns)
-
-
-def _blur(shape: GridShape) -> Tensor:
-    """[places, places]: what each place hears of each; beyond the edge there is nothing to hear."""
-    sides = []
-    for length in (shape.rows, shape.columns):
-        at = torch.arange(length) / length
-        weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * _SMOOTHED**2))
-        sides.append(weights / weights.sum(dim=0))
-    return torch.kron(*sides)
 
 
 def _by_gradient(encoder: ImageEncoder, shape: GridShape, pixels: Tensor, score: _Score) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,29 +27,32 @@ from captune.embedding import Bar
 from captune.explain.boxes import Boxes, read_boxes
 from captune.explain.cases import Asked, Case, cases_of, chosen_captions
 from captune.explain.leaderboard import (
+    FOLLOWED,
     Contest,
     ScoringOf,
     chosen,
     contest_of,
     costs_of,
     follow,
+    following_costs,
     screen,
     shuffled,
 )
 from captune.explain.masking import mean_token, pixel_masking, token_masking
 from captune.explain.methods import map_method
-from captune.explain.planning import Plan, plan
-from captune.explain.reports import Report, report_of
+from captune.explain.planning import Counts, Plan, plan, plan_stages
+from captune.explain.reports import Report, records_of, report_of
 from captune.explain.rows import Row, rows_of
 from captune.explain.sanity import Stage, cascade, correlations, entropies, sentences, shifted
 from captune.explain.subject import Subject
 from captune.explain.tally import MapName, Tally
 from captune.features import FeatureCache
-from captune.images import Photo, Skipped, find_photos
+from captune.images import Skipped, find_photos
 from captune.models.image_text import ImageTextModel, describe_model
 from captune.models.quiet import quiet_transformers
 from captune.options import FaithfulOptions
 from captune.runs import check_run_folder
+from captune.wording import duration
 
 QUICK = 16  # photos of each stage, where a quick look is asked for
 CHECKED = 8  # photos of the sanity checks
@@ -195,7 +198,9 @@ class _Job:
         self.tokens_of = partial(_hide_tokens, self.captioner, fill)
         pixels_of = partial(_hide_pixels, self.captioner, self.encoder)
         contest = contest_of(self.captioner, quick=self.options.quick)
+        began = time.monotonic()
         reported, times = self._to_report(val, val_boxes)
+        last = reported[0][1] if reported else cases
         costs = costs_of(
             self.captioner,
             cases,
@@ -203,18 +208,23 @@ class _Job:
             self.tokens_of,
             None if self.options.quick else pixels_of,
         )
-        planned = plan(
-            costs,
-            photos=len(cases),
-            reported=len(reported[0][1]) if reported else 0,
+        photos = Counts(
+            choosing=len(cases),
+            reporting=len(last) if reported else 0,
+            pointing=len(last) if reported and val_boxes else 0,
             times=times,
-            seconds=60 * self.options.minutes,
         )
-        names_count = min(6, contest.maps) + (contest.baseline is not None)
-        self.say(planned.sentence(contest.maps, names_count))
+        planned = plan(costs, photos, 60 * self.options.minutes)
+        followed = min(FOLLOWED, contest.maps) + (contest.baseline is not None)
+        self.say(planned.sentence(contest.maps, followed))
         screened = self._screened(cases, contest, planned)
         names = chosen(screened, contest.baseline)
-        tally = self._followed("curves to choose by", cases[: planned.choosing], names)
+        known = following_costs(self.captioner, cases, names, self.tokens_of, costs.following)
+        left = began + 60 * self.options.minutes - time.monotonic()
+        stages = plan_stages(known, photos, left)
+        if stages != planned.stages:
+            self.say(f"screening is over; about {duration(stages.seconds)} more: {stages.sentence}")
+        tally = self._followed("curves to choose by", cases[: stages.choosing], names)
         best = rows_of(tally)
         default = best[0].name
         if not reported:
@@ -225,18 +235,19 @@ class _Job:
             reports = [
                 report_of(tally, default, contest.baseline, f"{REFERENCE}, the photos chosen on")
             ]
-            records = _records(tally, default, cases)
+            records = records_of(tally, default, cases)
         else:
             reports, records = [], []
             for title, some in reported:
-                found = self._followed(f"curves, {title}", some[: planned.reporting], names)
+                found = self._followed(
+                    f"curves, {title}", some[: stages.pointing], names, stages.reporting
+                )
                 reports.append(
                     report_of(found, default, contest.baseline, f"{title}, photos held back")
                 )
-                records = records or _records(found, default, some)
-        last = reported[0][1] if reported else cases
+                records = records or records_of(found, default, some)
         if not self.options.quick:
-            reports.append(self._strict(last[: planned.strict], default, contest, pixels_of))
+            reports.append(self._strict(last[: stages.strict], default, contest, pixels_of))
         sanity = self._sanity(last[:CHECKED], default)
         return Faithful(
             captioner=about,
@@ -249,7 +260,7 @@ class _Job:
             reports=reports,
             default=default,
             sanity=sanity,
-            plan=planned,
+            plan=replace(planned, stages=stages),
             images=len(cases) + (len(reported[0][1]) if reported else 0),
             skipped=[*train.skipped, *(val.skipped if val else ()), *self.skipped],
             notes=notes,
@@ -310,10 +321,18 @@ class _Job:
         self.seconds["screening"] = round(time.monotonic() - began, 1)
         return rows
 
-    def _followed(self, what: str, cases: Sequence[Case], names: Sequence[MapName]) -> Tally:
+    def _followed(
+        self,
+        what: str,
+        cases: Sequence[Case],
+        names: Sequence[MapName],
+        curves: int | None = None,
+    ) -> Tally:
         began = time.monotonic()
         with self.bar(what, len(cases)) as advance:
-            tally = follow(self.captioner, cases, names, self.tokens_of, advance=advance)
+            tally = follow(
+                self.captioner, cases, names, self.tokens_of, curves=curves, advance=advance
+            )
         self.seconds[what] = round(time.monotonic() - began, 1)
         return tally
 
@@ -357,30 +376,3 @@ def _hide_tokens(captioner: Captioner, fill: Tensor | None, case: Case) -> Any:
 
 def _hide_pixels(captioner: Captioner, encoder: ImageTextModel, case: Case) -> Any:
     return pixel_masking(captioner, case.subject, encoder.image)
-
-
-def _records(tally: Tally, default: MapName, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """One an image: the caption, and of each word that was judged what the default map is worth."""
-    words: dict[int, list[dict[str, Any]]] = {}
-    for number, word in enumerate(tally.words):
-        found: dict[str, Any] = {
-            "word": word.word,
-            "part": word.part,
-            "category": word.category,
-            "gain": round(word.gain, 4),
-        }
-        for measure in tally.measures(default):
-            value = tally.value(default, measure, number)
-            found[measure] = None if value is None else round(value, 4)
-        words.setdefault(word.photo, []).append(found)
-    records = []
-    for case in cases:
-        photo: Photo = case.subject.photo
-        records.append(
-            {
-                "path": photo.name,
-                "caption": case.subject.caption,
-                "words": words.get(case.photo, []),
-            }
-        )
-    return records

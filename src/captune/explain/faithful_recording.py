@@ -107,9 +107,10 @@ def content(found: Faithful) -> dict[str, Any]:
         },
         "photos": {
             "screening": dict(found.plan.methods),
-            "choosing": found.plan.choosing,
-            "reporting": found.plan.reporting,
-            "by pixels": found.plan.strict,
+            "choosing": found.plan.stages.choosing,
+            "reporting": found.plan.stages.reporting,
+            "pointing": found.plan.stages.pointing,
+            "by pixels": found.plan.stages.strict,
         },
         "skipped": [{"path": item.path, "reason": item.reason} for item in found.skipped],
         "notes": found.notes,

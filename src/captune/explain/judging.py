@@ -48,10 +48,10 @@ class Judge:
 
     ends: the log-probabilities with and without the photo. seen: the words that the photo makes
     likelier, but for little ones ("a", "of"), whose maps nobody asks for. words: those, and the
-    ones that name something with a box.
+    ones that name something with a box; with `seen=False` the latter alone.
     """
 
-    def __init__(self, case: Case, scoring: Scoring, tally: Tally) -> None:
+    def __init__(self, case: Case, scoring: Scoring, tally: Tally, *, seen: bool = True) -> None:
         self.case = case
         self.scoring = scoring
         self.ends: Ends = ends_of(scoring)
@@ -59,10 +59,12 @@ class Judge:
         parts = map(part_of, named, case.categories)
         likelier = zip(self.ends.seen.tolist(), parts, strict=True)
         self.seen = [i for i, (seen, part) in enumerate(likelier) if seen and part != LITTLE]
-        self.words = sorted({*self.seen, *case.targets})
+        self.words = sorted({*(self.seen if seen else ()), *case.targets})
         self._tally = tally
         shape = case.subject.shape
-        self._centre = centre_map(shape.rows, shape.columns)
+        centre = centre_map(shape.rows, shape.columns)
+        self._centred = centre.expand(len(self.words), -1, -1)
+        self._constant = torch.zeros_like(self._centred)
         self._number = {word: tally.add_word(self._word(word)) for word in self.words}
 
     def maps_of(
@@ -95,9 +97,8 @@ class Judge:
         if self.seen:
             lost = random_losses(self.scoring, self.ends, range(seeds)).mean(dim=0)
             self._put_each(RANDOM, COMPREHENSIVENESS, self.seen, lost[self.seen])
-        self.screen({CENTRE: self._centre.expand(len(self.words), -1, -1)})
-        constant = torch.zeros(len(self.words), *self._centre.shape)
-        self.compare_with_people({RANDOM: constant})
+        self.screen({CENTRE: self._centred})
+        self.compare_with_people({RANDOM: self._constant})
 
     def follow(self, maps: Mapping[MapName, Tensor], shares: Sequence[float] = SHARES) -> None:
         """Whole curves, entropy, and what people drew."""
@@ -115,12 +116,15 @@ class Judge:
         if self.seen:
             several = random_curves(self.scoring, self.ends, self.seen, range(seeds), shares=shares)
             self._put_curves(RANDOM, several)
-        constant = torch.zeros(len(self.words), *self._centre.shape)
-        self.compare_with_people({RANDOM: constant})
+        self.compare_with_people({RANDOM: self._constant})
 
     def follow_centre(self, shares: Sequence[float] = SHARES) -> None:
         """As `follow`, for the centre."""
-        self.follow({CENTRE: self._centre.expand(len(self.words), -1, -1)}, shares)
+        self.follow({CENTRE: self._centred}, shares)
+
+    def compare_controls(self) -> None:
+        """Random maps and the centre, with what people drew."""
+        self.compare_with_people({RANDOM: self._constant, CENTRE: self._centred})
 
     def compare_with_people(self, maps: Mapping[MapName, Tensor]) -> None:
         """Pointing game and overlap of the words that have boxes."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from torch import Tensor
 
@@ -21,11 +22,12 @@ from captune.explain.cases import Case
 from captune.explain.faithfulness import Scoring, ends_of
 from captune.explain.judging import Judge
 from captune.explain.methods import Choice, map_method, method_names
-from captune.explain.planning import Costs
+from captune.explain.planning import Costs, Following
 from captune.explain.rows import Row
 from captune.explain.tally import MapName, Tally
 
 FOLLOWED = 6  # maps that get whole curves, besides the baseline
+TIMED = 3  # photos that the estimate is made from: captions differ in their words
 SLOW = ("occlusion", "pixel-occlusion")
 # how places are hidden from the caption of a case
 ScoringOf = Callable[[Case], Scoring]
@@ -93,17 +95,32 @@ def follow(
     names: Sequence[MapName],
     scoring_of: ScoringOf,
     *,
+    curves: int | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Tally:
-    """Whole curves of these maps on all cases."""
+    """Whole curves of these maps on the first `curves` cases (None: on all).
+
+    The others are only compared with what people drew, which takes no masks.
+    """
     tally = Tally()
-    for case in cases:
-        judge = Judge(case, scoring_of(case), tally)
-        if judge.words:
-            judge.follow_controls()
-            judge.follow(maps_by_name(judge, captioner, names))
+    for number, case in enumerate(cases):
+        whole = curves is None or number < curves
+        if whole or case.targets:
+            judge = Judge(case, scoring_of(case), tally, seen=whole)
+            _follow(judge, captioner, names) if whole else _point(judge, captioner, names)
         advance(1)
     return tally
+
+
+def _follow(judge: Judge, captioner: Captioner, names: Sequence[MapName]) -> None:
+    if judge.words:
+        judge.follow_controls()
+        judge.follow(maps_by_name(judge, captioner, names))
+
+
+def _point(judge: Judge, captioner: Captioner, names: Sequence[MapName]) -> None:
+    judge.compare_controls()
+    judge.compare_with_people(maps_by_name(judge, captioner, names))
 
 
 def maps_by_name(
@@ -140,31 +157,61 @@ def costs_of(
     scoring_of: ScoringOf,
     strict_of: ScoringOf | None = None,
 ) -> Costs:
-    """Seconds a photo of everything, by doing it on the first case that has something to judge.
+    """Seconds a photo of everything, by doing it on the first cases that have something to judge.
 
     What is found there is thrown away.
     """
-    tally = Tally()
-    judge = next(
-        (found for case in cases if (found := Judge(case, scoring_of(case), tally)).seen), None
-    )
-    if judge is None:
+    judges = _first_judges(cases, scoring_of)
+    if not judges:
         raise UserError(
             f"none of the words of {len(cases):,} captions is likelier with its photo than without:"
             " this captioner does not look, and no map of it can be true"
         )
-    judge.screen_controls()  # the first pass pays for what is set up
-    methods = {name: _seconds(partial(_screen, judge, captioner, name)) for name in contest.methods}
-    controls = _seconds(judge.screen_controls) + _seconds(lambda: ends_of(judge.scoring))
-    each = _seconds(judge.follow_centre)
-    # which methods are followed is not known yet: as if half of them were the slowest
-    making = sum(sorted(methods.values())[-2:]) / 2
-    curves = controls + _seconds(judge.follow_controls) + FOLLOWED * each + making
+    judges[0].screen_controls()  # the first pass pays for what is set up
+    n = len(judges)
+    methods = {
+        name: sum(_seconds(partial(_screen, judge, captioner, name)) for judge in judges) / n
+        for name in contest.methods
+    }
+    controls = sum(
+        _seconds(judge.screen_controls) + _seconds(partial(ends_of, judge.scoring))
+        for judge in judges
+    )
+    each = sum(_seconds(judge.follow_centre) for judge in judges) / n
+    random = sum(_seconds(judge.follow_controls) for judge in judges) / n
+    # which methods are followed is not known yet: as if the slowest were among them
+    making = sum(sorted(methods.values())[-FOLLOWED:])
     strict = 0.0
     if strict_of is not None:
-        hard = Judge(judge.case, strict_of(judge.case), Tally())
+        hard = Judge(judges[0].case, strict_of(judges[0].case), Tally())
         strict = _seconds(hard.follow_controls) + 2 * _seconds(hard.follow_centre)
-    return Costs(controls, methods, curves, strict)
+    following = Following(random + FOLLOWED * each + making, making, strict)
+    return Costs(controls / n, methods, following)
+
+
+def following_costs(
+    captioner: Captioner,
+    cases: Sequence[Case],
+    names: Sequence[MapName],
+    scoring_of: ScoringOf,
+    known: Following,
+) -> Following:
+    """The same of what comes after the screening, now that it is known which maps are followed.
+
+    known: the estimate before, for what does not depend on them.
+    """
+    judges = _first_judges(cases, scoring_of)
+    n = len(judges)
+    making = sum(_seconds(partial(maps_by_name, judge, captioner, names)) for judge in judges) / n
+    curves = sum(_seconds(partial(_follow, judge, captioner, names)) for judge in judges) / n
+    return Following(curves, making, known.strict, known.sanity)
+
+
+def _first_judges(cases: Sequence[Case], scoring_of: ScoringOf) -> list[Judge]:
+    """Of the first cases with a word to judge."""
+    tally = Tally()
+    judged = (Judge(case, scoring_of(case), tally) for case in cases)
+    return list(islice((judge for judge in judged if judge.seen), TIMED))
 
 
 def _screen(judge: Judge, captioner: Captioner, method: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from captune.explain.cases import Case
 from captune.explain.rows import (
     Row,
     Verdict,
@@ -44,9 +45,15 @@ class Report:
     curves: dict[str, dict[str, tuple[list[float], list[float]]]]
 
     @property
-    def photos(self) -> int:
-        """Of how many the figures are, at most."""
-        return max((f.photos for row in self.rows for f in row.figures.values()), default=0)
+    def photos(self) -> str:
+        """Of how many the figures are: curves may be of fewer than people's boxes."""
+        curves, boxes = (
+            max((row.figures[m].photos for row in self.rows if m in row.figures), default=0)
+            for m in (INSERTION, POINTING)
+        )
+        if curves >= boxes:
+            return f"{curves} photos"
+        return f"curves of {curves} photos, boxes of {boxes}"
 
     def as_json(self) -> dict[str, Any]:
         """For metrics.json and `--json`."""
@@ -86,6 +93,32 @@ def report_of(tally: Tally, default: MapName, baseline: MapName | None, title: s
     }
     told = list(_sentences(rows, default, baseline, verdicts, against))
     return Report(title, rows, verdicts, against, told, curves)
+
+
+def records_of(tally: Tally, default: MapName, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """One an image: the caption, and of each word that was judged what the default map is worth."""
+    words: dict[int, list[dict[str, Any]]] = {}
+    for number, word in enumerate(tally.words):
+        found: dict[str, Any] = {
+            "word": word.word,
+            "part": word.part,
+            "category": word.category,
+            "gain": round(word.gain, 4),
+        }
+        for measure in tally.measures(default):
+            value = tally.value(default, measure, number)
+            found[measure] = None if value is None else round(value, 4)
+        words.setdefault(word.photo, []).append(found)
+    records = []
+    for case in cases:
+        records.append(
+            {
+                "path": case.subject.photo.name,
+                "caption": case.subject.caption,
+                "words": words.get(case.photo, []),
+            }
+        )
+    return records
 
 
 def _sentences(

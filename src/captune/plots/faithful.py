@@ -76,7 +76,7 @@ def _block(
     top: float,
 ) -> None:
     rows = _maps(report)
-    heading = fitted(figure, f"{report.title} ({report.photos} photos)", WIDTH - 0.3, 1, TEXT)[0]
+    heading = fitted(figure, f"{report.title} ({report.photos})", WIDTH - 0.3, 1, TEXT)[0]
     write(figure, 0.15, top, heading, TEXT, weight="bold")
     height = len(rows) * _ROW
     width = (WIDTH - _LEFT - 0.15 - _GAP * (len(panels) - 1)) / len(panels)
