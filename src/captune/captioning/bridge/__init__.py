@@ -89,6 +89,10 @@ class Bridge(nn.Module, ABC):
         """Its layers that look at image tokens, one a block; what tuning methods reach."""
         return []
 
+    def added_to(self) -> dict[int, list[nn.Parameter]]:
+        """By block: what begins at zero and makes what is added to the decoder's stream there."""
+        return {}
+
 
 _BRIDGES: Registry[type[Bridge]] = Registry(
     __name__, __path__, attribute="BRIDGE", group="captune.bridges", noun="bridge"

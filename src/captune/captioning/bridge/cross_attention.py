@@ -118,6 +118,11 @@ class CrossAttention(Bridge):
         """One layer a looking block."""
         return [layer for layer in self.layers if isinstance(layer, CrossAttentionLayer)]
 
+    def added_to(self) -> dict[int, list[nn.Parameter]]:
+        """The output projection of each layer."""
+        pairs = zip(self.places, self.attending, strict=True)
+        return {place: list(layer.out.parameters()) for place, layer in pairs}
+
 
 class Entry(nn.Module):
     """The grid at the bridge's width, each token with its place."""

@@ -25,7 +25,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from captune.captioning.checkpoint import WEIGHTS, read_trained, write_trained
 from captune.captioning.model import Captioner
 from captune.captioning.precision import attention_kernel, resolve_precision
-from captune.captioning.training import resuming
+from captune.captioning.training import rates, resuming
 from captune.captioning.training.data import Example
 from captune.captioning.training.examples import TrainingData
 from captune.captioning.training.objective import unwrapped
@@ -180,6 +180,14 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
             # its seed would otherwise be drawn from the stream that dropout draws from
             generator=torch.Generator(),
         )
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Trainer's, with the rates of `rates`; a model that has learnt already keeps one rate."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if not self.options.start:
+            first = [own[0] for own in self.data.rows if own]
+            rates.quicken(optimizer, self.model, rates.stream_sizes(self.model, first))
+        return optimizer
 
     def compute_loss(
         self,
