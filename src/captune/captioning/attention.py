@@ -7,13 +7,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class ExtraKeys(nn.Module):
+    """Trained keys and values beside those of every image; what a tuning method puts into a layer.
+
+    keys, values: [heads, m, head_dim]. shared: one softmax over them and the image's. Otherwise
+    they have a softmax of their own, and what they give is added to what the image gives.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, *, shared: bool) -> None:
+        super().__init__()
+        self.keys = nn.Parameter(keys)
+        self.values = nn.Parameter(values)
+        self.shared = shared
+
+    def before(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """[images, heads, t, head_dim] twice -> the same with m + t tokens."""
+        own = (part[None].expand(len(keys), -1, -1, -1) for part in (self.keys, self.values))
+        own_keys, own_values = own
+        return torch.cat([own_keys, keys], dim=2), torch.cat([own_values, values], dim=2)
+
+    def beside(self, queries: Tensor) -> Tensor:
+        """Queries [images, heads, n, head_dim] -> what is added for them, as they are."""
+        own = (part[None].expand(len(queries), -1, -1, -1) for part in (self.keys, self.values))
+        keys, values = own
+        return F.scaled_dot_product_attention(queries, keys, values)
+
+
 class CrossAttentionLayer(nn.Module):
     """Attention of text positions over image tokens; the residual is its caller's.
 
     read: channels of an image token; hidden_size: of the decoder; width: over all heads.
     The output projection starts at zero: at first nothing is added to the decoder.
     It computes in its own precision (float32), whatever that of the decoder is.
-    extra: set by a tuning method, keys and values that stand before every image's own.
+    extra: set by a tuning method.
     """
 
     def __init__(
@@ -35,7 +61,7 @@ class CrossAttentionLayer(nn.Module):
         self.value = nn.Linear(read, width, bias=bias)
         self.out = nn.Linear(width, hidden_size, bias=bias)
         self.dropout = dropout
-        self.extra: nn.Module | None = None
+        self.extra: ExtraKeys | None = None
         nn.init.zeros_(self.out.weight)
         if bias:
             nn.init.zeros_(self.out.bias)
@@ -53,22 +79,24 @@ class CrossAttentionLayer(nn.Module):
         """
         rows, length, _ = hidden.shape
         queries = self._queries(hidden, len(keys))
-        if self.extra is not None:
-            keys, values = self.extra(keys, values)
+        keys, values = self._with_extra(keys, values)
         dropout = self.dropout if self.training else 0.0
         allowed = None if mask is None else _widened(mask, keys.shape[2])
         found = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=allowed, dropout_p=dropout
         )
+        if self.extra is not None and not self.extra.shared:
+            found = found + self.extra.beside(queries)
         out: Tensor = self.out(merged(found).view(rows, length, -1))
         return out.to(hidden.dtype)
 
     def attention_map(self, hidden: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
         """The weights of `forward` on the image: [images * k, heads, n, t].
 
-        Rows sum to one; to less where `extra` takes its share.
+        Rows sum to one; to less where `extra` takes its share of their softmax.
         """
-        weights = self._weights(self._queries(hidden, len(keys)), self._with_extra(keys), mask)
+        read, _ = self._with_extra(keys, keys)
+        weights = self._weights(self._queries(hidden, len(keys)), read, mask)
         return in_rows(weights, len(hidden), keys.shape[2])
 
     def attend(
@@ -82,17 +110,18 @@ class CrossAttentionLayer(nn.Module):
         """
         rows, length, _ = hidden.shape
         queries = self._queries(hidden, len(keys))
-        if self.extra is not None:
-            keys, values = self.extra(keys, values)
+        keys, values = self._with_extra(keys, values)
         weights = self._weights(queries, keys, mask)
-        out: Tensor = self.out(merged(weights @ values).view(rows, length, -1))
+        found = weights @ values
+        if self.extra is not None and not self.extra.shared:
+            found = found + self.extra.beside(queries)
+        out: Tensor = self.out(merged(found).view(rows, length, -1))
         return out.to(hidden.dtype), weights
 
-    def _with_extra(self, keys: Tensor) -> Tensor:
-        if self.extra is None:
-            return keys
-        both: Tensor = self.extra(keys, keys)[0]
-        return both
+    def _with_extra(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.extra is None or not self.extra.shared:
+            return keys, values
+        return self.extra.before(keys, values)
 
     def _weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
         scores = queries @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5

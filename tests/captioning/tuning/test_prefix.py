@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PrefixTuningConfig, get_peft_model
-from tests.captioning.tester import Combination, asked, captioner_of, logits, wake
+from tests.captioning.tester import asked, logits, wake
 from tests.captioning.tiny import FAMILIES, GRID, tiny_decoder
 from torch.nn import functional as F
 
@@ -121,21 +121,53 @@ def test_eager_attention_is_as_sdpa(family: str) -> None:
         _captioner(decoder, length=4, shared_softmax=True)
 
 
-def test_it_reaches_the_bridge() -> None:
-    with captioner_of(Combination("cross-attention", "prefix", "llama")) as captioner:
-        assert len(captioner.tuning.cross) == len(captioner.bridge.attending) == 2
+def test_in_the_bridge_by_hand() -> None:
+    """What is added to what a layer gives of the image, from the queries it has."""
+    captioner = _captioner(tiny_decoder("llama"), length=4)
+    wake(captioner)
+    layer, hidden = captioner.bridge.attending[0], torch.randn(2, 3, 32)
+    states = captioner.project(asked()["grids"][:2])
+    keys, values, extra = states.keys[0], states.values[0], layer.extra
+    assert extra is not None
+    with torch.no_grad():
+        found, (out, weights) = layer(hidden, keys, values), layer.attend(hidden, keys, values)
+        layer.extra = None
+        of_the_image = layer(hidden, keys, values)
+        queries = layer.query(layer.norm(hidden)).view(2, 3, 2, 8)
+        added = torch.zeros(2, 3, 2, 8)
+        for head in range(2):
+            shares = F.softmax(queries[:, :, head] @ extra.keys[head].T / 8**0.5, dim=-1)
+            added[:, :, head] = shares @ extra.values[head]
+        expected = of_the_image + layer.out(added.reshape(2, 3, 16))
+        layer.extra = extra
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(out, found, atol=1e-5, rtol=1e-5)
+    assert weights.shape[-1] == GRID.tokens
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 3))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_it_reaches_the_bridge(shared: bool) -> None:
+    captioner = _captioner(tiny_decoder("llama"), length=4, shared_softmax=shared).eval()
+    try:
+        assert len(captioner.tuning.cross) == len(captioner.bridge.attending) == 1
         wake(captioner)
         said = logits(captioner)
         for extra in captioner.tuning.cross:
             with torch.no_grad():
                 extra.values.add_(1.0)
         assert not torch.allclose(logits(captioner), said)
-        # and the map of the image is what the prefix leaves of it
+        # and the map of the image is all of it, or what the prefix leaves of it
         layer = captioner.bridge.attending[0]
         keys = captioner.project(asked()["grids"]).keys[0]
         maps = layer.attention_map(torch.randn(4, 3, 32), keys)
         assert maps.shape == (4, 2, 3, GRID.tokens)
-        assert (maps.sum(-1) < 1).all()
+        if shared:
+            assert (maps.sum(-1) < 1).all()
+        else:
+            torch.testing.assert_close(maps.sum(-1), torch.ones(4, 2, 3))
+    finally:
+        captioner.detach()
     assert captioner.bridge.attending[0].extra is None
 
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captune.captioning.attention import CrossAttentionLayer, ExtraKeys
 from captune.captioning.bridge import Bridge
 from captune.captioning.structure import DecoderParts
 from captune.captioning.tuning import TuningMethod
@@ -73,7 +74,7 @@ class Prefix(TuningMethod):
             # not as a submodule: the decoder stays as it was
             object.__setattr__(attention, _NAME, prefix)
         for layer in bridge.attending:
-            extra = CrossPrefix(self.config.length, layer.heads, layer.width)
+            extra = cross_prefix(self.config, layer)
             self.cross.append(extra)
             object.__setattr__(layer, "extra", extra)
         self._attached = [model, parts, bridge, config._attn_implementation]
@@ -137,20 +138,11 @@ class SelfPrefix(nn.Module):
         return keys, values
 
 
-class CrossPrefix(nn.Module):
-    """Keys and values [heads, m, head_dim] that stand before those of every image."""
-
-    def __init__(self, length: int, heads: int, width: int) -> None:
-        super().__init__()
-        shape = (heads, length, width // heads)
-        self.keys = nn.Parameter(torch.randn(shape) * 0.02)
-        self.values = nn.Parameter(torch.randn(shape) * 0.02)
-
-    def forward(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """[images, heads, t, head_dim] twice -> the same with m + t tokens."""
-        own = (part[None].expand(len(keys), -1, -1, -1) for part in (self.keys, self.values))
-        own_keys, own_values = own
-        return torch.cat([own_keys, keys], dim=2), torch.cat([own_values, values], dim=2)
+def cross_prefix(config: PrefixConfig, layer: CrossAttentionLayer) -> ExtraKeys:
+    """Keys and values of a layer of the bridge's cross-attention, as a self-attention has them."""
+    shape = (layer.heads, config.length, layer.width // layer.heads)
+    keys, values = torch.randn(shape) * 0.02, torch.randn(shape) * 0.02
+    return ExtraKeys(keys, values * config.shared_softmax, shared=config.shared_softmax)
 
 
 def beside(attend: Any) -> Any:
