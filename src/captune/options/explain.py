@@ -17,8 +17,8 @@ class ExplainOptions(PhotoOptions, CaptionerOptions):
 
     method: str = option(
         "how the maps are made: attention, gradient-attention, relevance, gradient,"
-        " integrated-gradients, occlusion, pixel-occlusion (auto: what captune faithful found to be"
-        " the truest, else attention); with --labels places, gradient, occlusion",
+        " integrated-gradients, occlusion, pixel-occlusion, places (auto: what captune faithful"
+        " found to be the truest, else attention); with --labels places, gradient, occlusion",
         "auto",
         metavar="M",
     )

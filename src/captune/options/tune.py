@@ -87,7 +87,9 @@ class TuneOptions:
     batch: int = option("captions a step, about", 32, metavar="N")
     accumulate: int = option("steps whose gradients are added up for one update", 1, metavar="N")
     lr: float = option(
-        "highest learning rate (0: the method's own: 1e-3, of prefix 3e-3)", 0.0, metavar="RATE"
+        "highest learning rate (0: the method's own, 1e-3 of all that come with captune)",
+        0.0,
+        metavar="RATE",
     )
     weight_decay: float = option("AdamW's weight decay", 1e-2, metavar="SHARE")
     warmup: float = option("share of the training in which the rate rises", 0.05, metavar="SHARE")
