@@ -98,7 +98,7 @@ def test_every_step_leaves_its_run_by_the_command_that_was_said(done: Done) -> N
 def test_the_ends_of_the_ranking_are_explained(done: Done) -> None:
     (table,) = (done.out / "rank").glob("*.csv")
     rows = list(csv.DictReader(table.open()))
-    explained = read_run(done.out / "explain-ends")
+    explained = read_run(done.out / "explain-best-and-worst")
     assert {record["path"] for record in explained.records()} == {
         rows[0]["path"],
         rows[-1]["path"],
@@ -131,7 +131,7 @@ def test_what_is_done_is_not_done_again(
     (done.out / "score-lora" / "run.json").unlink()
     printed = done.again(capsys)
     now = [row["step"] for row in printed["steps"] if row["done"] == "now"]
-    assert now == ["score-lora", "rank", "explain-ends", "report"]
+    assert now == ["score-lora", "rank", "explain-best-and-worst", "report"]
 
 
 def test_a_step_by_another_command_is_made_again(
