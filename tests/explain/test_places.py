@@ -63,7 +63,7 @@ def test_each_word_is_found_where_its_place_is() -> None:
     captioner = meaningful(texts)
     one = shown(captioner, w20=0, w31=5)
     maps = map_method("places").maps(captioner, one, Choice(), [1, 3])
-    assert texts.read == ["a photo of a w20", "a photo of a w31"]
+    assert texts.read[:2] == ["a photo of a w20", "a photo of a w31"]
     assert maps.flatten(1).argmax(dim=1).tolist() == [0, 5]
     assert bool((maps >= 0).all())
     # one place of cosine 1, smoothed: what is given to the neighbours is missing there
@@ -85,11 +85,22 @@ def test_words_are_known_by_their_tokens_too() -> None:
     captioner = meaningful(Texts())
     one = shown(captioner, w20=0, w31=8)
     method = map_method("places")
-    targets = targets_of(captioner, one, [1, 3])
-    torch.testing.assert_close(
-        method.maps_of(captioner, one, Choice(), targets),
-        method.maps(captioner, one, Choice(), [1, 3]),
-    )
+    for words, against in (([1, 3], None), ([1], "w31")):
+        targets = targets_of(captioner, one, words, against)
+        torch.testing.assert_close(
+            method.maps_of(captioner, one, Choice(), targets),
+            method.maps(captioner, one, Choice(), words, against),
+        )
+
+
+def test_the_end_of_a_caption_is_nowhere() -> None:
+    captioner = meaningful(Texts())
+    one = shown(captioner, w20=0)
+    assert one.spans[-1].special
+    maps = map_method("places").maps(captioner, one, Choice(), [1, len(one.words)])
+    assert bool(maps[0].any())
+    assert not maps[1].any()
+    maps -= 1  # an ordinary tensor: its owner may change it
 
 
 def test_marks_at_a_word_are_no_part_of_its_text() -> None:
@@ -98,7 +109,7 @@ def test_marks_at_a_word_are_no_part_of_its_text() -> None:
     one = shown(captioner, w20=0)
     words = [dataclasses.replace(span, word=f'"{span.word}",') for span in one.words]
     map_method("places").maps(captioner, dataclasses.replace(one, words=words), Choice(), [1])
-    assert texts.read == ["a photo of a w20"]
+    assert texts.read[0] == "a photo of a w20"
 
 
 def test_an_encoder_without_meaning_or_texts_is_refused() -> None:

@@ -34,13 +34,14 @@ from captune.explain.leaderboard import (
     contest_of,
     costs_of,
     follow,
-    following_costs,
+    following_of,
+    reported,
     screen,
     shuffled,
 )
 from captune.explain.masking import mean_token, pixel_masking, token_masking
 from captune.explain.methods import map_method
-from captune.explain.planning import Counts, Plan, plan, plan_stages
+from captune.explain.planning import Counts, Plan, plan, plan_choosing, plan_reporting
 from captune.explain.reports import Report, records_of, report_of
 from captune.explain.rows import Row, rows_of
 from captune.explain.sanity import Stage, cascade, correlations, entropies, sentences, shifted
@@ -52,7 +53,6 @@ from captune.models.image_text import ImageTextModel, describe_model
 from captune.models.quiet import quiet_transformers
 from captune.options import FaithfulOptions
 from captune.runs import check_run_folder
-from captune.wording import duration
 
 QUICK = 16  # photos of each stage, where a quick look is asked for
 CHECKED = 8  # photos of the sanity checks
@@ -198,9 +198,9 @@ class _Job:
         self.tokens_of = partial(_hide_tokens, self.captioner, fill)
         pixels_of = partial(_hide_pixels, self.captioner, self.encoder)
         contest = contest_of(self.captioner, quick=self.options.quick)
-        began = time.monotonic()
-        reported, times = self._to_report(val, val_boxes)
-        last = reported[0][1] if reported else cases
+        held_back, times = self._to_report(val, val_boxes)
+        last = held_back[0][1] if held_back else cases
+        end = time.monotonic() + 60 * self.options.minutes
         costs = costs_of(
             self.captioner,
             cases,
@@ -210,8 +210,8 @@ class _Job:
         )
         photos = Counts(
             choosing=len(cases),
-            reporting=len(last) if reported else 0,
-            pointing=len(last) if reported and val_boxes else 0,
+            reporting=len(last) if held_back else 0,
+            pointing=len(last) if held_back and val_boxes else 0,
             times=times,
         )
         planned = plan(costs, photos, 60 * self.options.minutes)
@@ -219,15 +219,20 @@ class _Job:
         self.say(planned.sentence(contest.maps, followed))
         screened = self._screened(cases, contest, planned)
         names = chosen(screened, contest.baseline)
-        known = following_costs(self.captioner, cases, names, self.tokens_of, costs.following)
-        left = began + 60 * self.options.minutes - time.monotonic()
-        stages = plan_stages(known, photos, left)
-        if stages != planned.stages:
-            self.say(f"screening is over; about {duration(stages.seconds)} more: {stages.sentence}")
-        tally = self._followed("curves to choose by", cases[: stages.choosing], names)
+        following = following_of(self.captioner, cases, names, self.tokens_of)
+        choosing = plan_choosing(following, photos, end - time.monotonic())
+        tally = self._followed("curves to choose by", cases[:choosing], names)
         best = rows_of(tally)
         default = best[0].name
-        if not reported:
+        names = reported(best, contest.baseline)
+        following = following_of(self.captioner, cases, names, self.tokens_of)
+        costs = replace(costs, reporting=following)
+        reporting = plan_reporting(costs, photos, end - time.monotonic())
+        reports: list[Report] = []
+        records: list[dict[str, Any]] = []
+        if held_back:
+            self.say(f"the best map is {default}; {reporting.sentence}")
+        else:
             self.say(
                 "chosen and reported on the same photos, which flatters the map that was chosen;"
                 " give --val-captions"
@@ -236,18 +241,15 @@ class _Job:
                 report_of(tally, default, contest.baseline, f"{REFERENCE}, the photos chosen on")
             ]
             records = records_of(tally, default, cases)
-        else:
-            reports, records = [], []
-            for title, some in reported:
-                found = self._followed(
-                    f"curves, {title}", some[: stages.pointing], names, stages.reporting
-                )
-                reports.append(
-                    report_of(found, default, contest.baseline, f"{title}, photos held back")
-                )
-                records = records or records_of(found, default, some)
+        for title, some in held_back:
+            taken = some[: max(reporting.curves, reporting.pointing)]
+            found = self._followed(f"curves, {title}", taken, names, reporting.curves)
+            reports.append(
+                report_of(found, default, contest.baseline, f"{title}, photos held back")
+            )
+            records = records or records_of(found, default, some)
         if not self.options.quick:
-            reports.append(self._strict(last[: stages.strict], default, contest, pixels_of))
+            reports.append(self._strict(last[: reporting.strict], default, contest, pixels_of))
         sanity = self._sanity(last[:CHECKED], default)
         return Faithful(
             captioner=about,
@@ -260,8 +262,8 @@ class _Job:
             reports=reports,
             default=default,
             sanity=sanity,
-            plan=replace(planned, stages=stages),
-            images=len(cases) + (len(reported[0][1]) if reported else 0),
+            plan=replace(planned, choosing=choosing, reporting=reporting),
+            images=len(cases) + photos.reporting,
             skipped=[*train.skipped, *(val.skipped if val else ()), *self.skipped],
             notes=notes,
             records=records,

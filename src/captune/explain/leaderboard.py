@@ -24,9 +24,10 @@ from captune.explain.judging import Judge
 from captune.explain.methods import Choice, map_method, method_names
 from captune.explain.planning import Costs, Following
 from captune.explain.rows import Row
-from captune.explain.tally import MapName, Tally
+from captune.explain.tally import CENTRE, POINTING, RANDOM, MapName, Tally
 
 FOLLOWED = 6  # maps that get whole curves, besides the baseline
+REPORTED = 3  # of them, on the photos held back: see `reported`
 TIMED = 3  # photos that the estimate is made from: captions differ in their words
 SLOW = ("occlusion", "pixel-occlusion")
 # how places are hidden from the caption of a case
@@ -139,8 +140,19 @@ def maps_by_name(
 def chosen(rows: Sequence[Row], baseline: MapName | None, count: int = FOLLOWED) -> list[MapName]:
     """The maps of the first rows, and the baseline where it is none of them."""
     maps = [row.name for row in rows if row.random or row.centre]
-    first = [name for name in maps if name.method not in ("random", "centre")][:count]
+    first = [name for name in maps if name not in (RANDOM, CENTRE)][:count]
     return first if baseline is None or baseline in first else [*first, baseline]
+
+
+def reported(rows: Sequence[Row], baseline: MapName | None) -> list[MapName]:
+    """Of the rows that were chosen by, the maps to report on: the best, that which points best at
+    what people drew, and the baseline."""
+    maps = [row for row in rows if row.name not in (RANDOM, CENTRE)]
+    pointing = [row for row in maps if POINTING in row.figures]
+    names = [maps[0].name]
+    if pointing:
+        names.append(max(pointing, key=lambda row: row.figures[POINTING].value).name)
+    return list(dict.fromkeys([*names, *([baseline] if baseline else [])]))
 
 
 def shuffled(cases: Sequence[Case], seed: int) -> list[Case]:
@@ -180,31 +192,33 @@ def costs_of(
     each = sum(_seconds(judge.follow_centre) for judge in judges) / n
     random = sum(_seconds(judge.follow_controls) for judge in judges) / n
     # which methods are followed is not known yet: as if the slowest were among them
-    making = sum(sorted(methods.values())[-FOLLOWED:])
+    making = sorted(methods.values())
+    choosing = Following(random + FOLLOWED * each + sum(making[-FOLLOWED:]))
+    pointing = sum(making) / len(making) * REPORTED
+    reporting = Following(random + REPORTED * each + pointing, pointing)
     strict = 0.0
     if strict_of is not None:
         hard = Judge(judges[0].case, strict_of(judges[0].case), Tally())
         strict = _seconds(hard.follow_controls) + 2 * _seconds(hard.follow_centre)
-    following = Following(random + FOLLOWED * each + making, making, strict)
-    return Costs(controls / n, methods, following)
+    return Costs(controls / n, methods, choosing, reporting, strict)
 
 
-def following_costs(
+def following_of(
     captioner: Captioner,
     cases: Sequence[Case],
     names: Sequence[MapName],
     scoring_of: ScoringOf,
-    known: Following,
 ) -> Following:
-    """The same of what comes after the screening, now that it is known which maps are followed.
-
-    known: the estimate before, for what does not depend on them.
-    """
+    """Seconds a photo of these maps, as in `costs_of`."""
     judges = _first_judges(cases, scoring_of)
-    n = len(judges)
-    making = sum(_seconds(partial(maps_by_name, judge, captioner, names)) for judge in judges) / n
-    curves = sum(_seconds(partial(_follow, judge, captioner, names)) for judge in judges) / n
-    return Following(curves, making, known.strict, known.sanity)
+    n = max(1, len(judges))
+    making = masks = 0.0
+    for judge in judges:
+        began = time.perf_counter()
+        maps = maps_by_name(judge, captioner, names)
+        making += time.perf_counter() - began
+        masks += _seconds(judge.follow_controls) + _seconds(partial(judge.follow, maps))
+    return Following((making + masks) / n, making / n)
 
 
 def _first_judges(cases: Sequence[Case], scoring_of: ScoringOf) -> list[Judge]:

@@ -29,7 +29,7 @@ def require_meaning(encoder: ImageEncoder) -> PatchGrid:
     return patches
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def places_near(patches: PatchGrid, grid: Tensor, nearness: Callable[[Tensor], Tensor]) -> Tensor:
     """How near each place of a finished grid [tokens, channels] is: [n, rows, columns] on the CPU.
 
@@ -38,7 +38,7 @@ def places_near(patches: PatchGrid, grid: Tensor, nearness: Callable[[Tensor], T
     assert patches.meaning is not None
     shape = patches.shape
     places = grid[shape.leading : shape.leading + shape.rows * shape.columns]
-    near = nearness(patches.meaning(places)).T.float().cpu()
+    near = nearness(patches.meaning(places.float())).T.float().cpu()
     return (near @ _blur(shape)).view(-1, shape.rows, shape.columns)
 
 

@@ -1,7 +1,7 @@
 """How many photos each stage of the leaderboard takes, so that all of it ends in time.
 
-Planned twice: before it begins, from what a few photos took, and once more after the screening,
-when it is known which maps are followed and how much time is left.
+All of it is planned before it begins, from what a few photos took. When a stage is over it is known
+which maps go on and how much time is left, and the next stages are planned again.
 """
 
 from __future__ import annotations
@@ -19,29 +19,34 @@ LEAST = 8  # photos that each stage has, whatever the time: fewer say nothing
 
 @dataclass(frozen=True)
 class Following:
-    """Seconds a photo of the maps that are followed: curves, maps included; pointing: maps alone.
+    """Seconds a photo of the maps that are followed.
 
-    strict: of the curves by pixels. sanity: the whole of it.
+    curves: of everything, the making of the maps included; pointing: of the making alone.
     """
 
     curves: float
     pointing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds a photo. methods: of the maps and masks of each, for screening.
+
+    choosing, reporting: of the maps that are followed in either stage. strict: of the curves by
+    pixels. sanity: the whole of it.
+    """
+
+    controls: float
+    methods: Mapping[str, float]
+    choosing: Following
+    reporting: Following
     strict: float = 0.0
     sanity: float = 0.0
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Seconds a photo. methods: of the maps and masks of each."""
-
-    controls: float
-    methods: Mapping[str, float]
-    following: Following
-
-
-@dataclass(frozen=True)
 class Counts:
-    """Photos that there are: to choose on, to report on, those of them whose boxes are known.
+    """Photos that there are: to choose on, to report on; pointing: the same, where there are boxes.
 
     times: captions that each is reported with.
     """
@@ -53,35 +58,31 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Photos of the stages after the screening, and how long they take, about.
+class Reporting:
+    """Photos of the last stages, and how long they take, about.
 
-    pointing: photos to report people's boxes on; curves are on the first `reporting` of them.
+    pointing: with people's boxes; curves are on the first `curves` of them. strict: by pixels.
     """
 
-    choosing: int
-    reporting: int
+    curves: int
     pointing: int
     strict: int
     seconds: float
 
     @property
     def sentence(self) -> str:
-        """Which photos, in words."""
-        told = f"curves on {self.choosing}"
-        if self.reporting:
-            told += f" to choose by and on {self.reporting} to report"
-        if self.pointing > self.reporting:
-            told += f", people's boxes on {self.pointing}"
-        return told
+        """Which photos, in words; empty where there are none to report on."""
+        told = f"curves on {self.curves} to report" if self.curves else ""
+        return told + (f", people's boxes on {self.pointing}" * (self.pointing > self.curves))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Photos of each method's screening, what comes then, and how long all of it takes, about."""
+    """Photos of each stage (methods: of the screening), and how long it takes, about."""
 
     methods: Mapping[str, int]
-    stages: Stages
+    choosing: int
+    reporting: Reporting
     seconds: float
 
     def sentence(self, maps: int, followed: int) -> str:
@@ -91,7 +92,9 @@ class Plan:
         named = ", ".join(f"{name} on {photos}" for name, photos in fewer.items())
         told = f"screening {maps} maps of {len(self.methods)} methods on {most} photos"
         told += f" ({named})" if named else ""
-        return f"about {duration(self.seconds)}: {told}, then of {followed} {self.stages.sentence}"
+        told += f", then curves of {followed} on {self.choosing} to choose by"
+        report = self.reporting.sentence
+        return f"about {duration(self.seconds)}: {told}{', ' if report else ''}{report}"
 
 
 def plan(costs: Costs, photos: Counts, seconds: float) -> Plan:
@@ -105,29 +108,36 @@ def plan(costs: Costs, photos: Counts, seconds: float) -> Plan:
         fair = max(left, 0.0) / (len(costs.methods) - place)
         methods[name] = _affordable(fair, costs.methods[name], photos.choosing)
         left -= methods[name] * costs.methods[name]
-    screening = costs.controls * photos.choosing
-    screening += sum(methods[name] * costs.methods[name] for name in methods)
-    stages = plan_stages(costs.following, photos, (1 - SCREENING) * seconds)
+    spent = costs.controls * photos.choosing
+    spent += sum(methods[name] * costs.methods[name] for name in methods)
+    rest = (1 - SCREENING) * seconds
+    choosing = plan_choosing(costs.choosing, photos, rest)
+    spent += choosing * costs.choosing.curves
+    reporting = plan_reporting(costs, photos, rest - choosing * costs.choosing.curves)
     ordered = {name: methods[name] for name in costs.methods}
-    return Plan(ordered, stages, screening + stages.seconds)
+    return Plan(ordered, choosing, reporting, spent + reporting.seconds)
 
 
-def plan_stages(costs: Following, photos: Counts, seconds: float) -> Stages:
-    """Spend `seconds` on what comes after the screening."""
-    whole = max(0.0, seconds) / (CHOOSING + REPORTING + STRICT)
-    choosing = _affordable(CHOOSING * whole, costs.curves, photos.choosing)
-    budget = REPORTING * whole / photos.times
-    pointing = _affordable(POINTING * budget, costs.pointing, photos.pointing)
+def plan_choosing(costs: Following, photos: Counts, seconds: float) -> int:
+    """Photos to choose on; seconds: that are left for this and what comes after it."""
+    share = CHOOSING / (CHOOSING + REPORTING + STRICT)
+    return _affordable(share * seconds, costs.curves, photos.choosing)
+
+
+def plan_reporting(costs: Costs, photos: Counts, seconds: float) -> Reporting:
+    """Spend `seconds` on what comes after the choice."""
+    each, share = costs.reporting, REPORTING / (REPORTING + STRICT)
+    budget = share * seconds / photos.times
+    pointing = _affordable(POINTING * budget, each.pointing, photos.pointing)
     # a photo with curves is compared with the boxes as well
-    curves = costs.curves - costs.pointing
-    reporting = _affordable(budget - pointing * costs.pointing, curves, photos.reporting)
-    pointing = max(pointing, reporting)
-    strict = _affordable(
-        STRICT * whole - costs.sanity, costs.strict, photos.reporting or photos.choosing
-    )
-    spent = choosing * costs.curves + strict * costs.strict + costs.sanity
-    spent += photos.times * (reporting * curves + pointing * costs.pointing)
-    return Stages(choosing, reporting, pointing, strict, spent)
+    more = max(0.0, each.curves - each.pointing)
+    curves = _affordable(budget - pointing * each.pointing, more, photos.reporting)
+    if curves > pointing:
+        curves = _affordable(budget, each.curves, photos.reporting)
+    rest = (1 - share) * seconds - costs.sanity
+    strict = _affordable(rest, costs.strict, photos.reporting or photos.choosing)
+    spent = photos.times * (curves * each.curves + max(0, pointing - curves) * each.pointing)
+    return Reporting(curves, pointing, strict, spent + strict * costs.strict + costs.sanity)
 
 
 def _affordable(seconds: float, each: float, photos: int) -> int:

@@ -70,9 +70,13 @@ class Row:
                 measure: {"difference": one.value, "interval": list(one.interval)}
                 for measure, one in differences.items()
             }
+        # curves may be of fewer photos than people's boxes
         known = [self.figures[m] for m in MEASURES if m in self.figures]
-        found["photos"] = max((one.photos for one in known), default=0)
-        found["words"] = max((one.words for one in known), default=0)
+        found["photos"], found["words"] = (known[0].photos, known[0].words) if known else (0, 0)
+        boxes = self.figures.get(POINTING)
+        found["pointing_photos"], found["pointing_words"] = (
+            (boxes.photos, boxes.words) if boxes else (0, 0)
+        )
         return found
 
 

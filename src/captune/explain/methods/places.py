@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,30 +49,35 @@ class Places(MapMethod):
     ) -> Tensor:
         """As `MapMethod.maps`; against: less how near the places are to that word."""
         self.check(captioner, choice)
-        spans = subject.spans
-        return self._near(captioner, subject, [spans[word].word for word in words], against)
+        spans = [subject.spans[word] for word in words]
+        names = ["" if span.special else span.word for span in spans]
+        return _near(captioner, subject, names, [against or ""] * len(names))
 
     def maps_of(
         self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
     ) -> Tensor:
-        """As `MapMethod.maps_of`, of words alone: a target names no other word, only its token."""
-        words = captioner.decoder.decode([list(target.ids) for target in targets])
-        return self._near(captioner, subject, words, None)
+        """As `MapMethod.maps_of`; of the other word a target knows one token only."""
+        others = [[] if target.against is None else [target.against] for target in targets]
+        decode = captioner.decoder.decode
+        words = decode([list(target.ids) for target in targets])
+        return _near(captioner, subject, words, decode(others))
 
-    def _near(
-        self, captioner: Captioner, subject: Subject, words: Sequence[str], against: str | None
-    ) -> Tensor:
-        model, text = _both(captioner)
-        patches = require_meaning(model.image)
-        named = [*words, *([] if against is None else [against])]
-        prompts = [_PROMPT.format(word.strip().strip(_MARKS)) for word in named]
-        texts = F.normalize(text.encode(prompts), dim=-1)
 
-        def cosines(vectors: Tensor) -> Tensor:
-            near = F.normalize(vectors.float(), dim=-1) @ texts.to(vectors.device).T
-            return near if against is None else near[:, :-1] - near[:, -1:]
+def _near(
+    captioner: Captioner, subject: Subject, words: Sequence[str], others: Sequence[str]
+) -> Tensor:
+    """Of each word less its other one; an empty word, as the caption's end is, is near nothing."""
+    model, text = _both(captioner)
+    patches = require_meaning(model.image)
+    bare = [word.strip().strip(_MARKS) for word in (*words, *others)]
+    texts = F.normalize(text.encode([_PROMPT.format(word) for word in bare]), dim=-1)
+    texts = texts * torch.tensor([bool(word) for word in bare])[:, None]
 
-        return places_near(patches, subject.grid[0].to(model.image.device), cosines)
+    def cosines(vectors: Tensor) -> Tensor:
+        near = F.normalize(vectors.float(), dim=-1) @ texts.to(vectors.device).T
+        return near[:, : len(words)] - near[:, len(words) :]
+
+    return places_near(patches, subject.grid[0].to(model.image.device), cosines)
 
 
 def _both(captioner: Captioner) -> tuple[ImageTextModel, TextEncoder]:
