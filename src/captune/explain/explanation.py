@@ -25,8 +25,8 @@ class ExplainedWord:
 
     map: [rows, columns] float32, over the frame of the explanation, row by row.
     on_photo: share of the attention that the patches have, of methods whose maps are shares; the
-    rest went to tokens that stand for no place and to trained prefixes. mark: how far to believe
-    the map, or None where that was not asked for.
+    rest went to tokens that stand for no place, to known words, and to prefixes in that softmax.
+    mark: how far to believe the map, or None where that was not asked for.
     """
 
     word: str

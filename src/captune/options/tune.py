@@ -87,7 +87,7 @@ class TuneOptions:
     batch: int = option("captions a step, about", 32, metavar="N")
     accumulate: int = option("steps whose gradients are added up for one update", 1, metavar="N")
     lr: float = option(
-        "highest learning rate (0: the method's own, 1e-3 of all that come with captune)",
+        "learning rate after the warm-up (0: the method's own, 1e-3 of all that come with captune)",
         0.0,
         metavar="RATE",
     )

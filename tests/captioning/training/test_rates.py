@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from tests.captioning.caption_job import BRIDGES
+from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import END, FAMILIES, GRID, PAD, tiny_decoder
 
+from captune.captioning.bridge.cross_attention import CrossAttentionConfig
 from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner, batch
-from captune.captioning.training.rates import GAIN, quicken, stream_sizes
+from captune.captioning.training.rates import quicken, stream_sizes
+from captune.captioning.training.trainer import CaptionTrainer
+from captune.errors import UserError
+from captune.options import TuneOptions
 
 CAPTIONS = [[30, 31, 32], [40, 41], [50, 51, 52, 53]]
 
@@ -67,7 +75,7 @@ def test_output_projections_have_rates_of_their_own(bridge: str) -> None:
     for name, parameter in trained.items():
         if ".layers." in name and ".out." in name:
             place = captioner.bridge.places[int(name.split(".layers.")[1].split(".")[0])]
-            assert rate_of[id(parameter)] == pytest.approx(1e-3 * GAIN * sizes[place])
+            assert rate_of[id(parameter)] == pytest.approx(1e-3 * 3 * sizes[place])
         else:
             assert rate_of[id(parameter)] == 1e-3
     assert all(group["weight_decay"] == 0.02 for group in optimizer.param_groups)
@@ -78,3 +86,41 @@ def test_a_bridge_that_adds_nothing_to_the_stream_is_left_alone() -> None:
     optimizer = torch.optim.AdamW(list(captioner.trained().values()), lr=1e-3)
     quicken(optimizer, captioner, [2.0, 3.0, 5.0])
     assert [group["lr"] for group in optimizer.param_groups] == [1e-3]
+
+
+def rates_of(captioner: Captioner, folder: Path, **changes: Any) -> tuple[set[float], set[float]]:
+    """(of the output projections, of everything else), as a training sets out with."""
+    asked = TuneOptions(epochs=2, batch=12, lr=1e-2, select="loss", device="cpu", **changes)
+    trainer = CaptionTrainer(captioner, toy_data(), asked, folder, score=dict)
+    optimizer = trainer.create_optimizer()
+    own = {id(p) for parameters in captioner.bridge.added_to().values() for p in parameters}
+    found: tuple[set[float], set[float]] = (set(), set())
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            found[id(parameter) not in own].add(group["lr"])
+    return found
+
+
+def test_a_training_takes_these_rates(tmp_path: Path) -> None:
+    captioner = captioner_of("gpt2")
+    first = [own[0] for own in toy_data().rows]
+    sizes = stream_sizes(captioner, first)
+    own, others = rates_of(captioner, tmp_path)
+    assert sorted(own) == pytest.approx(sorted(1e-2 * 3 * size for size in sizes))
+    assert others == {1e-2}
+
+
+def test_a_captioner_that_has_learnt_already_keeps_one_rate(tmp_path: Path) -> None:
+    own, others = rates_of(captioner_of("gpt2"), tmp_path, start=tmp_path / "before")
+    assert own == others == {1e-2}
+
+
+def test_without_gain_there_is_one_rate(tmp_path: Path) -> None:
+    config = {**BRIDGES["cross-attention"], "gain": 0.0}
+    captioner = build_captioner(
+        tiny_decoder("gpt2"), GRID, bridge="cross-attention", method="none", bridge_settings=config
+    )
+    own, others = rates_of(captioner, tmp_path)
+    assert own == others == {1e-2}
+    with pytest.raises(UserError, match="gain -1"):
+        CrossAttentionConfig(gain=-1)

@@ -93,6 +93,11 @@ class Bridge(nn.Module, ABC):
         """By block: what begins at zero and makes what is added to the decoder's stream there."""
         return {}
 
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the stream is large `added_to` learns; 0: as all else does."""
+        return 0.0
+
 
 _BRIDGES: Registry[type[Bridge]] = Registry(
     __name__, __path__, attribute="BRIDGE", group="captune.bridges", noun="bridge"

@@ -11,6 +11,7 @@ Without the entry, keys and values read the grid itself: 2*c*w.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ class CrossAttentionConfig:
     last: look in the last n blocks only; 0 for all. The blocks before them then read text alone.
     entry: bring the grid to `width` first, with a learned place for each token.
     bias: in the four projections, as GPT-2 has it.
+    gain: of the output projections' learning rate, see `captune.captioning.training.rates`; 0 takes
+        the one rate of everything.
     """
 
     width: int = 192
@@ -41,11 +44,14 @@ class CrossAttentionConfig:
     entry: bool = True
     bias: bool = False
     dropout: float = 0.0
+    gain: float = 3.0
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that make no attention."""
-        if self.last < 0:
-            raise UserError(f"cross-attention: last {self.last}; it must be 0 or more")
+        if self.last < 0 or not 0 <= self.gain < math.inf:
+            raise UserError(
+                f"cross-attention: last {self.last}, gain {self.gain}; they must be 0 or more"
+            )
         if self.width < 1 or self.every < 1 or self.width % self.n_heads:
             raise UserError(
                 f"cross-attention: width {self.width} with {self.n_heads} heads in every"
@@ -117,6 +123,12 @@ class CrossAttention(Bridge):
     def attending(self) -> list[CrossAttentionLayer]:
         """One layer a looking block."""
         return [layer for layer in self.layers if isinstance(layer, CrossAttentionLayer)]
+
+    @property
+    def gain(self) -> float:
+        """As its config says."""
+        gain: float = self.config.gain
+        return gain
 
     def added_to(self) -> dict[int, list[nn.Parameter]]:
         """The output projection of each layer."""

@@ -4,8 +4,8 @@ An output projection of the bridge begins at zero, and what it adds has to come 
 stream that it is added to. The stream of a trained language model grows from block to block (of
 SmolLM2-135M, median 1 at the third block and 11 at the last), while Adam moves a weight by about
 the rate a step, whatever the gradient. At one rate for all, the last blocks hear little of the
-photo before the training is over. So an output projection learns GAIN times as fast as the stream
-of its block is large.
+photo before the training is over. So an output projection learns as many times as fast as the
+stream of its block is large, times the bridge's gain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch.optim import Optimizer
 
 from captune.captioning.model import Captioner, batch
 
-GAIN = 3.0
 CAPTIONS = 32  # that the stream is measured on
 
 
@@ -50,7 +49,8 @@ def stream_sizes(captioner: Captioner, captions: Sequence[Sequence[int]]) -> lis
             hook = block.register_forward_pre_hook(remember, with_kwargs=True)
             stack.callback(hook.remove)
             stack.callback(attention.register_forward_hook(measure).remove)
-        decoder.module(input_ids=ids, attention_mask=mask.long())
+        # without its head: nobody reads the logits
+        decoder.module.base_model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
     return sizes
 
 
@@ -60,7 +60,7 @@ def quicken(optimizer: Optimizer, captioner: Captioner, sizes: Sequence[float]) 
         for parameter in parameters:
             group = _taken(optimizer, parameter)
             if group is not None:
-                rate = group["lr"] * GAIN * sizes[block]
+                rate = group["lr"] * captioner.bridge.gain * sizes[block]
                 optimizer.add_param_group({**group, "params": [parameter], "lr": rate})
 
 

@@ -184,7 +184,8 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Trainer's, with the rates of `rates`; a model that has learnt already keeps one rate."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        if not self.options.start:
+        bridge = self.model.bridge
+        if bridge.added_to() and bridge.gain and not self.options.start:
             first = [own[0] for own in self.data.rows if own]
             rates.quicken(optimizer, self.model, rates.stream_sizes(self.model, first))
         return optimizer

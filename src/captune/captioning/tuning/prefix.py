@@ -39,7 +39,10 @@ _NAME = "captune_prefix"
 
 @dataclass(frozen=True)
 class PrefixConfig:
-    """length: of the prefix, in tokens. shared_softmax: with the text; see the module's text."""
+    """length: of the prefix, in tokens.
+
+    shared_softmax: with the text, and in the bridge with the photo; see the module's text.
+    """
 
     length: int = 32
     shared_softmax: bool = False

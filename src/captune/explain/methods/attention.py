@@ -3,7 +3,7 @@
 The weights are computed again from the layer's own queries and keys, which a hook hears: the model
 runs as it always does, and only the layers that were asked for cost anything. They are the weights
 that the model used, so a layer's row sums to one over all that it can look at: the patches, the
-tokens that stand for no place (CLS), and the keys that prefix tuning puts beside them. A map shows
+tokens that stand for no place (CLS), and the keys of a prefix that shares the softmax. A map shows
 the patches; what is missing from a sum of one went to the others.
 
 It does not depend on which word was predicted, only on the step, so it cannot say why another word
