@@ -65,9 +65,9 @@ def test_each_word_is_found_where_its_place_is() -> None:
     maps = map_method("places").maps(captioner, one, Choice(), [1, 3])
     assert texts.read[:2] == ["a photo of a w20", "a photo of a w31"]
     assert maps.flatten(1).argmax(dim=1).tolist() == [0, 5]
-    assert bool((maps >= 0).all())
+    torch.testing.assert_close(maps.mean((1, 2)), torch.zeros(2))
     # one place of cosine 1, smoothed: what is given to the neighbours is missing there
-    assert 0.3 < float(maps[0, 0, 0]) < 1
+    assert 0.2 < float(maps[0, 0, 0] - maps[0, 2, 2]) < 1
     assert maps[0, 0, 1] > maps[0, 0, 2]
 
 

@@ -31,15 +31,18 @@ def require_meaning(encoder: ImageEncoder) -> PatchGrid:
 
 @torch.no_grad()
 def places_near(patches: PatchGrid, grid: Tensor, nearness: Callable[[Tensor], Tensor]) -> Tensor:
-    """How near each place of a finished grid [tokens, channels] is: [n, rows, columns] on the CPU.
+    """How much nearer than the photo's places on average each place of a finished grid is.
 
+    grid: [tokens, channels]. The maps are [n, rows, columns], on the CPU. Nearness has no zero of
+    its own: all of a photo may be far from a text, and a part of it still the nearest.
     nearness: vectors [places, dimension] of the space of texts -> [places, n].
     """
     assert patches.meaning is not None
     shape = patches.shape
     places = grid[shape.leading : shape.leading + shape.rows * shape.columns]
     near = nearness(patches.meaning(places.float())).T.float().cpu()
-    return (near @ _blur(shape)).view(-1, shape.rows, shape.columns)
+    smooth = near @ _blur(shape)
+    return (smooth - smooth.mean(dim=1, keepdim=True)).view(-1, shape.rows, shape.columns)
 
 
 def _blur(shape: GridShape) -> Tensor:
