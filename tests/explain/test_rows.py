@@ -35,7 +35,8 @@ def test_json_rows_have_every_figure_with_its_interval() -> None:
         low, high = row[f"{name}_interval"]
         assert low <= row[name] <= high
     assert row["overlap"] is None
-    assert (row["photos"], row["words"]) == (20, 60)
+    assert (row["photos"], row["words"]) == (20, 40)
+    assert (row["pointing_photos"], row["pointing_words"]) == (20, 60)
 
 
 def test_sentences() -> None:

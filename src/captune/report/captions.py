@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import PurePath
 from typing import Any
 
 from captune.report.blocks import (
@@ -56,13 +57,15 @@ def answer_of_scores(source: Source) -> tuple[Any, Tiles | None]:
     """The first lines of the page about a score run."""
     metrics = read_metrics(source.run)
     quoted = leading(list(metrics)) or list(metrics)
-    candidates = source.run.about["options"].get("candidates") or source.name
+    candidates = str(source.run.about["options"].get("candidates") or source.name)
+    # of "/home/ann/hw3/tune/lora" a reader needs "tune/lora"
+    scored = "/".join(PurePath(candidates).parts[-2:])
     first = quoted[0]
     figure, ends = (
         source.figure(score, "metrics", first, "corpus"),
         interval_of(source, score, "metrics", first, "interval"),
     )
-    said = words("The captions of {} come to a {} of {}{} on {} images.", str(candidates),
+    said = words("The captions of {} come to a {} of {}{} on {} images.", scored,
                  title_of(first), figure, words(" ({} to {})", *ends) if ends else "",
                  source.figure(count, "images"))  # fmt: skip
     tiles = [

@@ -140,10 +140,14 @@ class SelfPrefix(nn.Module):
 
 
 def cross_prefix(config: PrefixConfig, layer: CrossAttentionLayer) -> ExtraKeys:
-    """Keys and values of a layer of the bridge's cross-attention, as a self-attention has them."""
+    """Keys and values of a layer of the bridge's cross-attention.
+
+    The layer's output projection begins at zero, so the values need not: of values that are all
+    alike no key has a gradient.
+    """
     shape = (layer.heads, config.length, layer.width // layer.heads)
     keys, values = torch.randn(shape) * 0.02, torch.randn(shape) * 0.02
-    return ExtraKeys(keys, values * config.shared_softmax, shared=config.shared_softmax)
+    return ExtraKeys(keys, values, shared=config.shared_softmax)
 
 
 def beside(attend: Any) -> Any:
