@@ -22,15 +22,17 @@ class ExtraKeys(nn.Module):
 
     def before(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """[images, heads, t, head_dim] twice -> the same with m + t tokens."""
-        own = (part[None].expand(len(keys), -1, -1, -1) for part in (self.keys, self.values))
-        own_keys, own_values = own
+        own_keys, own_values = self._for_each(len(keys))
         return torch.cat([own_keys, keys], dim=2), torch.cat([own_values, values], dim=2)
 
     def beside(self, queries: Tensor) -> Tensor:
         """Queries [images, heads, n, head_dim] -> what is added for them, as they are."""
-        own = (part[None].expand(len(queries), -1, -1, -1) for part in (self.keys, self.values))
-        keys, values = own
-        return F.scaled_dot_product_attention(queries, keys, values)
+        return F.scaled_dot_product_attention(queries, *self._for_each(len(queries)))
+
+    def _for_each(self, images: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [images, heads, m, head_dim]; nothing is copied."""
+        shape = (images, -1, -1, -1)
+        return self.keys.expand(shape), self.values.expand(shape)
 
 
 class CrossAttentionLayer(nn.Module):
@@ -77,7 +79,6 @@ class CrossAttentionLayer(nn.Module):
 
         The k rows of an image stand together. mask: [images, t], true where there is a token.
         """
-        rows, length, _ = hidden.shape
         queries = self._queries(hidden, len(keys))
         keys, values = self._with_extra(keys, values)
         dropout = self.dropout if self.training else 0.0
@@ -85,9 +86,7 @@ class CrossAttentionLayer(nn.Module):
         found = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=allowed, dropout_p=dropout
         )
-        if self.extra is not None and not self.extra.shared:
-            found = found + self.extra.beside(queries)
-        out: Tensor = self.out(merged(found).view(rows, length, -1))
+        out: Tensor = self.out(self._whole(found, queries, len(hidden)))
         return out.to(hidden.dtype)
 
     def attention_map(self, hidden: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -108,15 +107,18 @@ class CrossAttentionLayer(nn.Module):
         by them exist; what `extra` puts before the image's tokens comes first. `in_rows` takes
         them apart.
         """
-        rows, length, _ = hidden.shape
         queries = self._queries(hidden, len(keys))
         keys, values = self._with_extra(keys, values)
         weights = self._weights(queries, keys, mask)
         found = weights @ values
+        out: Tensor = self.out(self._whole(found, queries, len(hidden)))
+        return out.to(hidden.dtype), weights
+
+    def _whole(self, found: Tensor, queries: Tensor, rows: int) -> Tensor:
+        """What the image gives, and `extra` beside it, of all heads: [rows, n, width]."""
         if self.extra is not None and not self.extra.shared:
             found = found + self.extra.beside(queries)
-        out: Tensor = self.out(merged(found).view(rows, length, -1))
-        return out.to(hidden.dtype), weights
+        return merged(found).view(rows, -1, self.width)
 
     def _with_extra(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if self.extra is None or not self.extra.shared:

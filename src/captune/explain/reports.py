@@ -109,16 +109,14 @@ def records_of(tally: Tally, default: MapName, cases: Sequence[Case]) -> list[di
             value = tally.value(default, measure, number)
             found[measure] = None if value is None else round(value, 4)
         words.setdefault(word.photo, []).append(found)
-    records = []
-    for case in cases:
-        records.append(
-            {
-                "path": case.subject.photo.name,
-                "caption": case.subject.caption,
-                "words": words.get(case.photo, []),
-            }
-        )
-    return records
+    return [
+        {
+            "path": case.subject.photo.name,
+            "caption": case.subject.caption,
+            "words": words.get(case.photo, []),
+        }
+        for case in cases
+    ]
 
 
 def _sentences(
