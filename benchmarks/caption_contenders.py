@@ -30,10 +30,10 @@ WIDTH, HEADS = 768, 12
 GRID = GridShape(tokens=257, channels=WIDTH, rows=16, columns=16, leading=1)
 
 
-def gpt2() -> Decoder:
+def gpt2(dtype: torch.dtype = torch.float32) -> Decoder:
     """GPT-2 of 124 M parameters, random and frozen."""
     torch.manual_seed(0)
-    return decoder_of(GPT2LMHeadModel(GPT2Config()), "gpt2")
+    return decoder_of(GPT2LMHeadModel(GPT2Config()).to(dtype), "gpt2")
 
 
 def decoder_of(module: Any, name: str) -> Decoder:
@@ -52,7 +52,7 @@ def decoder_of(module: Any, name: str) -> Decoder:
         pad_id=END,
         licence=None,
         device=torch.device("cpu"),
-        dtype=torch.float32,
+        dtype=module.dtype,
     )
 
 

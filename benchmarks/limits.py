@@ -20,9 +20,9 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
     return result, time.perf_counter() - start
 
 
-def matmul_gflops(size: int = 2048, repeats: int = 4) -> float:
-    """The best of a few products of two square float32 matrices: GFLOP/s."""
-    left, right = torch.randn(size, size), torch.randn(size, size)
+def matmul_gflops(dtype: torch.dtype = torch.float32, size: int = 2048, repeats: int = 4) -> float:
+    """The best of a few products of two square matrices: GFLOP/s."""
+    left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     left @ right
     return 2 * size**3 / min(timed(lambda: left @ right)[1] for _ in range(repeats)) / 1e9
 

@@ -1,10 +1,13 @@
 """Tuning a captioner: captune, plain loops and encoding again, in one process and one run.
 
-    python benchmarks/tune.py            about 12 minutes on 2 cores
-    python benchmarks/tune.py --quick    about two minutes and a half, for a first look
+    python benchmarks/tune.py            about 15 minutes on 2 cores
+    python benchmarks/tune.py --quick    about three minutes, for a first look
 
 Two measurements, each of a few batches of an epoch. The ways take turns in an order that rotates,
 and every ratio is taken within one round. All train the same weights with AdamW.
+
+Computed is in float32, and again in bfloat16 where the processor multiplies it in hardware: there
+`captune tune` takes it by itself, and the plain loop gets torch's autocast.
 
 lite: SmolLM2-135M, the default bridge and LoRA, the grids of lite's image encoder. captune's loop
 stands beside a plain one of transformers and peft over the same cached grids, and beside captune's
@@ -39,7 +42,9 @@ from torch import Tensor
 from caption_contenders import END, HEADS, WIDTH, gpt2
 from captune.captioning.bridge import GridShape
 from captune.captioning.building import build_captioner
-from captune.models.decoders import load_decoder
+from captune.captioning.model import Captioner
+from captune.captioning.precision import resolve_precision
+from captune.models.decoders import Decoder, load_decoder
 from captune.models.load import load_model
 from limits import about, in_turn, matmul_gflops, ratios, spread, timed
 from synthetic import machine, write_photos
@@ -56,9 +61,11 @@ ENCODE_LITE = "lite: read and encode a photo"
 AGAIN = "captune, every caption's photo encoded again"
 FULL = "captune, the same full-width cross-attention"
 DEFAULT = "captune, its default bridge"
+FULL_SETTINGS = {"width": WIDTH, "heads": HEADS, "every": 1, "bias": True}
 ASSIGNMENT = "a step as the assignment's, without the encoder"
 ENCODE = "ViT-L/14 at 336 px: read and encode a photo"
 EPOCHS = 10
+LARGEST_DIFFERENCE = {"float32": 1e-3, "bfloat16": 3e-2}  # of two losses: rounding
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,11 @@ def main() -> int:
         redirect_stdout(sys.stderr),
     ):
         photos = write_photos(Path(folder), PHOTOS, SIDES)
+        usual = resolve_precision("auto", torch.device("cpu"))
+        precisions = list(dict.fromkeys(["float32", usual]))
         result = {
-            "lite": measure_lite(photos, plan),
-            "layout": measure_layout(photos, plan),
+            "lite": [measure_lite(photos, plan, precision) for precision in precisions],
+            "layout": measure_layout(photos, plan, precisions),
             "machine": machine(),
         }
     result["seconds"] = round(time.perf_counter() - started)
@@ -105,10 +114,9 @@ def main() -> int:
     return 0
 
 
-def measure_lite(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
+def measure_lite(photos: Sequence[Path], plan: Plan, precision: str) -> dict[str, Any]:
     """captune, the plain loop and encoding again, with SmolLM2."""
     encoder = load_model("lite", device="cpu").image
-    decoder = load_decoder("lite", device="cpu", dtype="float32")
 
     def encoded(images: Sequence[int]) -> Tensor:
         paths = [photos[image % len(photos)] for image in images]
@@ -125,14 +133,14 @@ def measure_lite(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
         return encoder.finish_grid(encoded(images)).float()
 
     shape = encoder.require_patches().shape
-    captioner = build_captioner(decoder, shape, bridge="cross-attention", method="lora")
-    rows, source = rows_of(decoder, plan.images)
-    training = Training(captioner, rows, cached, plan.batch)
+    captioner, twin = twins(lambda: load_decoder("lite", device="cpu", dtype=precision), shape, {})
+    rows, source = rows_of(captioner.decoder, plan.images)
+    training = Training(captioner, twin, rows, cached, plan.batch, precision)
     flops = training.flops_a_token(plan.counted)
     training.plain(0, 1)
     # after these steps: before them neither the bridge nor LoRA adds anything
     difference = training.largest_loss_difference()
-    if difference > 1e-3:
+    if difference > LARGEST_DIFFERENCE[precision]:
         raise SystemExit(f"captune's loss and transformers' differ by {difference}")
 
     def encode() -> Learnt:
@@ -143,7 +151,7 @@ def measure_lite(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
     peaks = []
     for number in range(plan.rounds):
         steps, epoch = plan.steps, number + 1
-        peaks.append(matmul_gflops())
+        peaks.append(matmul_gflops(getattr(torch, precision)))
         ways = [
             (CAPTUNE, lambda e=epoch, n=steps: training.captune(e, n)),
             (PLAIN, lambda e=epoch, n=steps: training.plain(e, n)),
@@ -155,6 +163,7 @@ def measure_lite(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
     captions = [row for own in rows for row in own]
     encodes = found.pop(ENCODE_LITE)
     return {
+        "precision": precision,
         "source": source,
         "tokens_a_caption": statistics.mean(map(len, captions)),
         "batch": plan.batch,
@@ -168,8 +177,8 @@ def measure_lite(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
     }
 
 
-def measure_layout(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
-    """The assignment's layout: encoding, its step, and captune's."""
+def measure_layout(photos: Sequence[Path], plan: Plan, precisions: Sequence[str]) -> dict[str, Any]:
+    """The assignment's layout: encoding and its step in float32, captune's in each precision."""
     model = timm.create_model(VIT, pretrained=False, num_classes=0).eval().requires_grad_(False)
     prepare = timm.data.create_transform(
         **timm.data.resolve_data_config({}, model=model), is_training=False
@@ -190,19 +199,13 @@ def measure_layout(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
 
     rows = made_up_rows(END, END, plan.images)
     trainings = {}
-    for name, settings in (
-        (FULL, {"width": WIDTH, "heads": HEADS, "every": 1, "bias": True}),
-        (DEFAULT, {}),
-    ):
-        captioner = build_captioner(
-            gpt2(),
-            VIT_GRID,
-            bridge="cross-attention",
-            method="lora",
-            bridge_settings=settings,
-        )
-        trainings[name] = Training(captioner, rows, cached, plan.layout_batch)
-        trainings[name].captune(0, 1)
+    for precision in precisions:
+        for name, settings in ((FULL, FULL_SETTINGS), (DEFAULT, {})):
+            both = twins(lambda dtype=precision: gpt2(getattr(torch, dtype)), VIT_GRID, settings)
+            training = Training(*both, rows, cached, plan.layout_batch, precision)
+            training.captune(0, 1)
+            trainings[f"{name}, {precision}"] = training
+    assignment = trainings[f"{FULL}, float32"]
     found: dict[str, list[dict[str, float]]] = {}
     peaks = []
     for number in range(plan.layout_rounds):
@@ -210,9 +213,11 @@ def measure_layout(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
         peaks.append(matmul_gflops())
         ways = [
             (ENCODE, lambda n=number: encode(n)),
-            (ASSIGNMENT, lambda e=epoch: trainings[FULL].plain(e, 1)),
-            (FULL, lambda e=epoch: trainings[FULL].captune(e, 1)),
-            (DEFAULT, lambda e=epoch: trainings[DEFAULT].captune(e, 1)),
+            (ASSIGNMENT, lambda e=epoch: assignment.plain(e, 1)),
+            *(
+                (name, lambda t=training, e=epoch: t.captune(e, 1))
+                for name, training in trainings.items()
+            ),
         ]
         take_turns(ways, number, found)
         say(number, plan.layout_rounds, found)
@@ -224,6 +229,21 @@ def measure_layout(photos: Sequence[Path], plan: Plan) -> dict[str, Any]:
         "matmul_gflops": peaks,
         "ways": found,
     }
+
+
+def twins(
+    decoder: Callable[[], Decoder], grid: GridShape, settings: dict[str, Any]
+) -> tuple[Captioner, Captioner]:
+    """Two captioners with the same weights: captune's loop trains one, a plain one the other."""
+    both = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        both.append(
+            build_captioner(
+                decoder(), grid, bridge="cross-attention", method="lora", bridge_settings=settings
+            )
+        )
+    return both[0], both[1]
 
 
 def take_turns(
@@ -250,7 +270,8 @@ def say(number: int, rounds: int, found: dict[str, list[dict[str, float]]]) -> N
 def show(result: dict[str, Any]) -> None:
     """Tables for people, in Markdown."""
     print(about(result["machine"], result["seconds"]))
-    show_lite(result["lite"])
+    for lite in result["lite"]:
+        show_lite(lite)
     show_layout(result["layout"])
 
 
@@ -264,7 +285,8 @@ def show_lite(lite: dict[str, Any]) -> None:
     }
     rates = {name: [1 / value for value in values] for name, values in seconds.items()}
     print(
-        f"\nlite: SmolLM2-135M, LoRA and the default bridge, {lite['trained'] / 1e6:.2f} M trained;"
+        f"\nlite, {lite['precision']}: SmolLM2-135M, LoRA and the default bridge,"
+        f" {lite['trained'] / 1e6:.2f} M trained;"
         f" {lite['source']}, {length:.1f} tokens each; {lite['steps_a_round']} steps of about"
         f" {lite['batch']} captions a round\n"
     )
@@ -286,8 +308,8 @@ def show_lite(lite: dict[str, Any]) -> None:
         f"captune's products: {lite['flops_a_token'] * length / 1e9:.2f} GFLOP a caption (counted"
         f" by torch, forward and backward), {spread(reached, 0)} GFLOP/s;"
         f" {spread(shares, 0)} % of the matmul peak of"
-        f" {spread(lite['matmul_gflops'], 0)} GFLOP/s (bar 50). The two losses over the same"
-        f" captions differ by {lite['loss_difference']:.1e}."
+        f" {spread(lite['matmul_gflops'], 0)} GFLOP/s in {lite['precision']} (bar 50). The two"
+        f" losses over the same captions differ by {lite['loss_difference']:.1e}."
     )
 
 
@@ -297,14 +319,15 @@ def show_layout(layout: dict[str, Any]) -> None:
         name: [one["seconds"] / one["captions"] for one in values]
         for name, values in layout["ways"].items()
     }
-    trained = ", ".join(f"{name}: {count / 1e6:.1f} M" for name, count in layout["trained"].items())
     print(
         f"\nThe assignment's layout: {VIT}, GPT-2, LoRA, random weights; steps of about"
-        f" {layout['batch']} captions; trained: {trained}\n"
+        f" {layout['batch']} captions\n"
     )
-    print("| measured | s a photo or caption (lowest to highest) |\n|---|---|")
+    print("| measured | s a photo or caption (lowest to highest) | trained |\n|---|---|---|")
     for name, values in seconds.items():
-        print(f"| {name} | {spread(values, 3)} |")
+        count = layout["trained"].get(name)
+        trained = "" if count is None else f"{count / 1e6:.1f} M"
+        print(f"| {name} | {spread(values, 3)} | {trained} |")
     print(
         f"\nBy arithmetic from these, {PER_IMAGE} captions a photo; encoding again costs an encode"
         " and a step a caption:\n"
@@ -315,7 +338,7 @@ def show_layout(layout: dict[str, Any]) -> None:
     )
     print("|---|---|---|---|---|")
     slow = list(zip(seconds[ENCODE], seconds[ASSIGNMENT], strict=True))
-    for name in (FULL, DEFAULT):
+    for name in layout["trained"]:
         both = list(zip(slow, seconds[name], strict=True))
         cells = [
             [

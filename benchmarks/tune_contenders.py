@@ -1,7 +1,8 @@
 """Ways to train a captioner: captune's batches and loss, and plain loops.
 
 All of them train the same bridge and the same LoRA matrices in the same frozen decoder with AdamW;
-they differ in what a batch is, and in what is computed of it.
+they differ in what a batch is, in what is computed of it, and in how: the plain ones run peft's own
+layers, transformers' own loss and torch's default attention.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from captune.captioning.model import IGNORED, Captioner, batch
+from captune.captioning.precision import attention_kernel, autocast
 from captune.captioning.training.data import Batches, Example
+from captune.captioning.tuning._low_rank import QuickLoRALinear
 
 CAPTIONS = Path(__file__).resolve().parents[2] / "shared/data/flickr8k/captions_train.json"
 # SmolLM2's tokens a caption of Flickr8k's train set, the end included: 5, 10, ..., 95 % of them
@@ -69,34 +73,57 @@ class Learnt:
 
 
 class Training:
-    """One captioner, some captions, and the ways to go through the first batches of an epoch.
+    """A captioner and its twin, some captions, and the ways to go through batches of an epoch.
 
+    twin: built as the captioner was; plain loops train it, with peft's own layers.
     features: the grids of images, wherever they come from. size: captions a batch, about.
+    precision: float32, or what autocast computes in.
     """
 
     def __init__(
-        self, captioner: Captioner, rows: list[list[list[int]]], features: Features, size: int
+        self,
+        captioner: Captioner,
+        twin: Captioner,
+        rows: list[list[list[int]]],
+        features: Features,
+        size: int,
+        precision: str = "float32",
     ) -> None:
         self.captioner = captioner
+        self.twin = with_peft_s_layers(twin)
         self.rows = rows
         self.features = features
         self.size = size
+        self.precision = precision
         self.trained = list(captioner.trained().values())
-        self._optimizer = torch.optim.AdamW(self.trained, lr=RATE, weight_decay=DECAY)
+        self._optimizers = {
+            id(one): torch.optim.AdamW(
+                one.trained().values(), lr=RATE, weight_decay=DECAY, fused=True
+            )
+            for one in (captioner, twin)
+        }
         self._batches = Batches([[len(row) for row in own] for own in rows], captions=size)
         captioner.eval()  # nothing here has a dropout
+        twin.eval()
 
     def captune(self, epoch: int, steps: int) -> Learnt:
         """All five captions of an image together, close in length, the head on targets only."""
         chosen = self._batches.of_epoch(epoch)[:steps]
-        return self._learn(map(self._captune_loss, chosen))
+        with self._captune_precision():
+            return self._learn(self.captioner, map(self._captune_loss, chosen))
 
     def encoding_again(self, epoch: int, steps: int, features: Features) -> Learnt:
         """captune's own steps, but the photo of every caption is encoded again."""
-        return self._learn(
-            self._captune_loss(examples, features([e.image for e in examples for _ in e.captions]))
-            for examples in self._batches.of_epoch(epoch)[:steps]
-        )
+        with self._captune_precision():
+            return self._learn(
+                self.captioner,
+                (
+                    self._captune_loss(
+                        examples, features([e.image for e in examples for _ in e.captions])
+                    )
+                    for examples in self._batches.of_epoch(epoch)[:steps]
+                ),
+            )
 
     def plain(self, epoch: int, steps: int) -> Learnt:
         """What one writes with transformers and peft.
@@ -104,7 +131,8 @@ class Training:
         Batches in random order, padded to the longest; each caption with an image of its own;
         transformers' loss over the logits of all places.
         """
-        return self._learn(map(self._plain_loss, self.shuffled(epoch)[:steps]))
+        with self._plain_autocast():
+            return self._learn(self.twin, map(self._plain_loss, self.shuffled(epoch)[:steps]))
 
     def shuffled(self, epoch: int) -> list[list[tuple[int, int]]]:
         """Batches of (image, caption) in random order."""
@@ -114,17 +142,26 @@ class Training:
 
     def flops_a_token(self, steps: int) -> float:
         """Of captune's products, forward and backward, as torch counts them; a target token."""
-        with FlopCounterMode(display=False) as counter:
+        known = {torch.ops.aten.addmm_: _addmm_flops}
+        with FlopCounterMode(display=False, custom_mapping=known) as counter:
             learnt = self.captune(0, steps)
         return float(counter.get_total_flops() / learnt.tokens)
 
     def largest_loss_difference(self) -> float:
-        """Between the two losses over the same captions: it has to be rounding."""
+        """Between the two losses over the same captions: it has to be rounding.
+
+        The twin's weights become those of the captioner.
+        """
+        own = self.captioner.trained()
         chosen = [Example(image, tuple(range(PER_IMAGE))) for image in range(2)]
         pairs = [(e.image, place) for e in chosen for place in e.captions]
         with torch.no_grad():
-            ours, *_ = self._captune_loss(chosen)
-            theirs, *_ = self._plain_loss(pairs)
+            for name, parameter in self.twin.trained().items():
+                parameter.copy_(own[name])
+            with self._captune_precision():
+                ours, *_ = self._captune_loss(chosen)
+            with self._plain_autocast():
+                theirs, *_ = self._plain_loss(pairs)
         return abs(float(ours) - float(theirs))
 
     def _captune_loss(
@@ -141,8 +178,19 @@ class Training:
         loss = self.captioner(grids, ids, mask, targets)
         return loss, len(rows), sum(map(len, rows))
 
+    @contextmanager
+    def _captune_precision(self) -> Iterator[None]:
+        """As `captune tune` trains."""
+        device = self.captioner.decoder.device
+        with attention_kernel(device), autocast(self.precision, device):
+            yield
+
+    def _plain_autocast(self) -> AbstractContextManager[Any]:
+        dtype = getattr(torch, self.precision)
+        return torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
+
     def _plain_loss(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, int, int]:
-        decoder = self.captioner.decoder
+        decoder = self.twin.decoder
         rows = [[decoder.start_id, *self.rows[image][place]] for image, place in pairs]
         longest = max(map(len, rows))
         ids = torch.full((len(rows), longest), decoder.pad_id)
@@ -153,8 +201,8 @@ class Training:
             labels[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
         grids = self.features([image for image, _ in pairs])
-        context = self.captioner.context
-        context.states = self.captioner.project(grids)
+        context = self.twin.context
+        context.states = self.twin.project(grids)
         try:
             loss: Tensor = decoder.module(
                 input_ids=ids, attention_mask=mask, labels=labels, use_cache=False
@@ -163,13 +211,29 @@ class Training:
             context.states = None
         return loss, len(rows), sum(len(row) - 1 for row in rows)
 
-    def _learn(self, losses: Iterator[tuple[Tensor, int, int]]) -> Learnt:
+    def _learn(self, learner: Captioner, losses: Iterator[tuple[Tensor, int, int]]) -> Learnt:
+        trained, optimizer = list(learner.trained().values()), self._optimizers[id(learner)]
         total, captions, tokens = 0.0, 0, 0
         for loss, rows, targets in losses:
             loss.backward()
-            nn.utils.clip_grad_norm_(self.trained, CLIP)
-            self._optimizer.step()
-            self._optimizer.zero_grad()
+            nn.utils.clip_grad_norm_(trained, CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
             total += float(loss.detach()) * targets
             captions, tokens = captions + rows, tokens + targets
         return Learnt(captions, tokens, total / tokens)
+
+
+def with_peft_s_layers(captioner: Captioner) -> Captioner:
+    """The same captioner, its LoRA computed by peft's code alone."""
+    for module in captioner.modules():
+        if type(module) is QuickLoRALinear:
+            module.__class__ = QuickLoRALinear.__base__
+    return captioner
+
+
+def _addmm_flops(*shapes: Any, **_: Any) -> int:
+    """torch counts addmm and not the one in place, of shapes (added to, left, right)."""
+    _, left, right = shapes[:3]
+    flops: int = 2 * left[0] * left[1] * right[1]
+    return flops

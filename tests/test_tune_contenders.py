@@ -3,31 +3,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from benchmarks.tune_contenders import PER_IMAGE, Training, made_up_rows
+from benchmarks.tune_contenders import PER_IMAGE, Training, made_up_rows, with_peft_s_layers
+from peft.tuners.lora import Linear as LoRALinear
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from captune.captioning.bridge import GridShape
 from captune.captioning.building import build_captioner
+from captune.captioning.tuning._low_rank import QuickLoRALinear
 from tests.captioning.tiny import END, grids, tiny_decoder
 
 IMAGES = 6
 
 
 def _training() -> Training:
-    torch.manual_seed(0)
     shape = GridShape(tokens=10, channels=12, rows=3, columns=3, leading=1)
-    captioner = build_captioner(
-        tiny_decoder("llama"), shape, bridge="cross-attention", method="lora"
-    )
-    with torch.no_grad():
-        for parameter in captioner.trained().values():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    both = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        captioner = build_captioner(
+            tiny_decoder("llama"), shape, bridge="cross-attention", method="lora"
+        )
+        with torch.no_grad():
+            for parameter in captioner.trained().values():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        both.append(captioner)
     held = grids(IMAGES)
 
     def cached(images: Sequence[int]) -> Tensor:
         return held[list(images)]
 
-    return Training(captioner, made_up_rows(90, END, IMAGES), cached, size=10)
+    return Training(*both, made_up_rows(90, END, IMAGES), cached, size=10)
 
 
 def test_the_plain_loop_has_captune_s_loss() -> None:
@@ -51,3 +57,22 @@ def test_all_ways_learn_the_same_captions() -> None:
 def test_encoding_again_changes_nothing() -> None:
     one, other = _training(), _training()
     assert one.captune(1, 2) == other.encoding_again(1, 2, other.features)
+
+
+def test_the_plain_loop_runs_peft_s_layers() -> None:
+    training = _training()
+    ours, theirs = (
+        {type(module) for module in one.modules()} for one in (training.captioner, training.twin)
+    )
+    assert QuickLoRALinear in ours
+    assert QuickLoRALinear not in theirs
+    assert LoRALinear in theirs
+
+
+def test_all_products_are_counted() -> None:
+    """Those of LoRA too, some of which captune adds in place: as many as peft's layers have."""
+    training = _training()
+    with FlopCounterMode(display=False) as plain:
+        with_peft_s_layers(training.captioner)
+        learnt = training.captune(0, 1)
+    assert _training().flops_a_token(1) == plain.get_total_flops() / learnt.tokens

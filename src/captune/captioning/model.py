@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, Words
 from captune.captioning.recipe import Recipe
 from captune.captioning.structure import DecoderParts, find_parts
+from captune.captioning.token_loss import token_losses
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 from captune.models.decoders import Decoder
@@ -96,9 +97,9 @@ class Captioner(nn.Module):
         words: as for `project`. weights: [images * k], what each caption's tokens count.
         """
         logits, wanted = self.logits_at_targets(grids, ids, mask, targets, words)
+        each = token_losses(logits, wanted, label_smoothing)
         if weights is None:
-            return F.cross_entropy(logits.float(), wanted, label_smoothing=label_smoothing)
-        each = F.cross_entropy(logits.float(), wanted, reduction="none")
+            return each.mean()
         return (each * weights[:, None].expand_as(targets)[targets != IGNORED]).mean()
 
     def logits_at_targets(
@@ -237,7 +238,7 @@ class Captioner(nn.Module):
                 logits: Tensor = self.decoder.module(**inputs, use_cache=False).logits
         finally:
             narrowing.remove()
-        return logits[0]
+        return logits.squeeze(0)  # of which the backward pass copies nothing
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:

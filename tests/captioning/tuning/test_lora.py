@@ -27,9 +27,10 @@ def _captioner(decoder: Decoder, method: type[LoRA], **settings: Any) -> Caption
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [LoRA, DoRA])
 def test_it_is_peft(family: str, method: type[LoRA]) -> None:
-    """A plain peft model with the same weights gives the same logits, to the last bit.
+    """A plain peft model with the same weights gives the same logits.
 
-    The bridge says nothing at step 0, and what a plain peft model would say is left.
+    DoRA to the last bit; LoRA adds its update in another order (`_low_rank`). The bridge
+    says nothing at step 0, and what a plain peft model would say is left.
     """
     captioner = _captioner(tiny_decoder(family), method, rank=3, alpha=5)
     config = LoraConfig(
@@ -55,7 +56,8 @@ def test_it_is_peft(family: str, method: type[LoRA]) -> None:
     expected = plain(input_ids=given["ids"], attention_mask=given["mask"]).logits[said]
     captioner.eval()
     found = captioner.logits(given["grids"], given["ids"], given["mask"])[said]
-    assert torch.equal(found, expected)
+    slack = 0 if method.use_dora else 1e-5
+    torch.testing.assert_close(found, expected, rtol=slack, atol=slack)
     bare = tiny_decoder(family).module
     untouched = bare(input_ids=given["ids"], attention_mask=given["mask"]).logits[said]
     assert not torch.allclose(found, untouched)

@@ -52,6 +52,8 @@ class LoRA(PeftMethod):
         """peft's LoraModel around the decoder."""
         from peft import LoraConfig, LoraModel
 
+        from captune.captioning.tuning._low_rank import quicken
+
         targets = targets_of(self.config, parts)
         config = LoraConfig(
             r=self.config.rank,
@@ -61,7 +63,9 @@ class LoRA(PeftMethod):
             fan_in_fan_out=is_transposed(model, targets[0]),
             use_dora=self.use_dora,
         )
-        return LoraModel(model, config, "default")
+        wrapped = LoraModel(model, config, "default")
+        quicken(wrapped)
+        return wrapped
 
     @classmethod
     def count(cls, config: LoRAConfig, parts: DecoderParts, bridge: Bridge) -> int:
