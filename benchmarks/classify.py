@@ -36,6 +36,7 @@ from transformers import pipeline
 from captune.features import FeatureCache
 from captune.models.load import load_image_text_model
 from captune.zeroshot.classifier import ZeroShotClassifier
+from limits import matmul_gflops, timed
 from synthetic import NAME, machine, write_clip, write_photos
 
 BATCH = 32
@@ -120,7 +121,7 @@ def measure(folder: Path, plan: Plan) -> dict[str, Any]:
         print(f"round {number + 1}/{rounds}, images/s: {done}", flush=True)
     whole_warm = [count / timed(lambda: contenders.captune(photos))[1] for _ in range(3)]
     agreement = contenders.agreement(photos[:at_eight])
-    peak = matmul_gflops()
+    peak = matmul_gflops(repeats=20)
     best_pipeline = max(("pipeline, batch 1", "pipeline, batch 8"), key=lambda n: median(rates[n]))
     bare = median(rates["bare forward"])
     return {
@@ -276,20 +277,6 @@ def label_scaling(contenders: Contenders, photos: Sequence[Path], rounds: int) -
         "interval_ms": [float(np.quantile(draws, q)) for q in (0.025, 0.975)],
         "scoring_only_us": scoring_us,
     }
-
-
-def matmul_gflops(side: int = 2048) -> float:
-    """The best of a few square float32 products: what the cores can do at all."""
-    a, b = torch.randn(side, side), torch.randn(side, side)
-    best = min(timed(lambda: a @ b)[1] for _ in range(20))
-    return 2 * side**3 / best / 1e9
-
-
-def timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """(what it returns, seconds)."""
-    start = time.perf_counter()
-    value = run()
-    return value, time.perf_counter() - start
 
 
 def median(values: Sequence[float]) -> float:

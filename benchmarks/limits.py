@@ -40,7 +40,7 @@ def read_gbytes(megabytes: int = 512, repeats: int = 4) -> float:
 
 
 def in_turn(ways: Sequence[Way], number: int) -> list[Way]:
-    """The ways in the order of this round: each comes first as often as the others."""
+    """The ways in the order of this round; in as many rounds as ways each comes first once."""
     turn = number % len(ways)
     return [*ways[turn:], *ways[:turn]]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,21 +108,19 @@ class Training:
     def captune(self, epoch: int, steps: int) -> Learnt:
         """All five captions of an image together, close in length, the head on targets only."""
         chosen = self._batches.of_epoch(epoch)[:steps]
-        with self._captune_precision():
-            return self._learn(self.captioner, map(self._captune_loss, chosen))
+        return self._learn(self.captioner, map(self._captune_loss, chosen))
 
     def encoding_again(self, epoch: int, steps: int, features: Features) -> Learnt:
         """captune's own steps, but the photo of every caption is encoded again."""
-        with self._captune_precision():
-            return self._learn(
-                self.captioner,
-                (
-                    self._captune_loss(
-                        examples, features([e.image for e in examples for _ in e.captions])
-                    )
-                    for examples in self._batches.of_epoch(epoch)[:steps]
-                ),
-            )
+        return self._learn(
+            self.captioner,
+            (
+                self._captune_loss(
+                    examples, features([e.image for e in examples for _ in e.captions])
+                )
+                for examples in self._batches.of_epoch(epoch)[:steps]
+            ),
+        )
 
     def plain(self, epoch: int, steps: int) -> Learnt:
         """What one writes with transformers and peft.
@@ -131,8 +128,7 @@ class Training:
         Batches in random order, padded to the longest; each caption with an image of its own;
         transformers' loss over the logits of all places.
         """
-        with self._plain_autocast():
-            return self._learn(self.twin, map(self._plain_loss, self.shuffled(epoch)[:steps]))
+        return self._learn(self.twin, map(self._plain_loss, self.shuffled(epoch)[:steps]))
 
     def shuffled(self, epoch: int) -> list[list[tuple[int, int]]]:
         """Batches of (image, caption) in random order."""
@@ -158,10 +154,8 @@ class Training:
         with torch.no_grad():
             for name, parameter in self.twin.trained().items():
                 parameter.copy_(own[name])
-            with self._captune_precision():
-                ours, *_ = self._captune_loss(chosen)
-            with self._plain_autocast():
-                theirs, *_ = self._plain_loss(pairs)
+            ours, *_ = self._captune_loss(chosen)
+            theirs, *_ = self._plain_loss(pairs)
         return abs(float(ours) - float(theirs))
 
     def _captune_loss(
@@ -175,19 +169,10 @@ class Training:
             grids = self.features([e.image for e in examples])
         else:
             grids = grids[:: len(rows) // len(examples)]
-        loss = self.captioner(grids, ids, mask, targets)
-        return loss, len(rows), sum(map(len, rows))
-
-    @contextmanager
-    def _captune_precision(self) -> Iterator[None]:
-        """As `captune tune` trains."""
-        device = self.captioner.decoder.device
+        device = decoder.device
         with attention_kernel(device), autocast(self.precision, device):
-            yield
-
-    def _plain_autocast(self) -> AbstractContextManager[Any]:
-        dtype = getattr(torch, self.precision)
-        return torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
+            loss = self.captioner(grids, ids, mask, targets)
+        return loss, len(rows), sum(map(len, rows))
 
     def _plain_loss(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, int, int]:
         decoder = self.twin.decoder
@@ -201,12 +186,13 @@ class Training:
             labels[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
         grids = self.features([image for image, _ in pairs])
-        context = self.twin.context
-        context.states = self.twin.project(grids)
+        context, dtype = self.twin.context, getattr(torch, self.precision)
         try:
-            loss: Tensor = decoder.module(
-                input_ids=ids, attention_mask=mask, labels=labels, use_cache=False
-            ).loss
+            with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+                context.states = self.twin.project(grids)
+                loss: Tensor = decoder.module(
+                    input_ids=ids, attention_mask=mask, labels=labels, use_cache=False
+                ).loss
         finally:
             context.states = None
         return loss, len(rows), sum(len(row) - 1 for row in rows)

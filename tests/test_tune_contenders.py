@@ -16,7 +16,7 @@ from tests.captioning.tiny import END, grids, tiny_decoder
 IMAGES = 6
 
 
-def _training() -> Training:
+def _training(precision: str = "float32") -> Training:
     shape = GridShape(tokens=10, channels=12, rows=3, columns=3, leading=1)
     both = []
     for _ in range(2):
@@ -33,12 +33,26 @@ def _training() -> Training:
     def cached(images: Sequence[int]) -> Tensor:
         return held[list(images)]
 
-    return Training(*both, made_up_rows(90, END, IMAGES), cached, size=10)
+    return Training(*both, made_up_rows(90, END, IMAGES), cached, size=10, precision=precision)
 
 
 def test_the_plain_loop_has_captune_s_loss() -> None:
     training = _training()
     assert training.largest_loss_difference() < 1e-5
+
+
+def test_both_losses_in_half_precision() -> None:
+    """The plain loop's by torch's autocast alone; what is read is encoded outside of it."""
+    training = _training("bfloat16")
+    assert 0 < training.largest_loss_difference() < 3e-2
+    seen = []
+
+    def features(images: Sequence[int]) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return training.features(images)
+
+    training.encoding_again(1, 2, features)
+    assert seen == [False, False]
 
 
 def test_all_ways_learn_the_same_captions() -> None:

@@ -35,6 +35,7 @@ def test_it_is_torch_s(
         (losses * weights).sum().backward()
         assert given.grad is not None
         assert given.grad.dtype == dtype
+        assert torch.equal(given.detach(), logits), "the logits are still what they were"
         both.append((losses, given.grad))
     torch.testing.assert_close(both[1][0], both[0][0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(both[1][1], both[0][1])

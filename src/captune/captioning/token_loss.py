@@ -21,7 +21,8 @@ _AT_ONCE_CPU, _AT_ONCE_GPU = 1 << 19, 1 << 26
 def token_losses(logits: Tensor, wanted: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Logits [n, vocabulary] in any precision, token ids [n] -> losses [n] in float32.
 
-    What `F.cross_entropy(logits.float(), wanted, reduction="none", label_smoothing=...)` gives.
+    What `F.cross_entropy(logits.float(), wanted, reduction="none", label_smoothing=...)` gives;
+    there is no id here that is ignored.
     """
     losses: Tensor = _TokenLosses.apply(logits, wanted, label_smoothing)
     return losses
@@ -49,7 +50,7 @@ class _TokenLosses(torch.autograd.Function):
         of_logits = torch.empty_like(logits)
         for rows in _chunks(logits):
             weights = gradients[0][rows, None]
-            part = logits[rows].float().sub_(totals[rows, None]).exp_()
+            part = torch.sub(logits[rows].float(), totals[rows, None]).exp_()
             if ctx.smoothing:
                 part.sub_(ctx.smoothing / logits.shape[1])
             part.mul_(weights)

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, LoraModel
 from peft.tuners.lora import Linear as LoRALinear
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
 from captune.captioning.tuning._low_rank import QuickLoRALinear, quicken
@@ -104,19 +105,70 @@ def test_the_gradient_is_that_of_differences() -> None:
     assert torch.autograd.gradcheck(lambda x, *_: quick(x), (x, *parameters))
 
 
-def test_nothing_is_computed_for_an_input_that_learns_nothing() -> None:
+@pytest.mark.parametrize("wanted", ["input", "parameters"])
+def test_only_wanted_gradients_are_computed(wanted: str) -> None:
+    """The first block that is tuned has nothing to give back."""
     _, quick = _pair("no bias")
-    x = torch.randn(3, 10)
-    quick(x).sum().backward()
-    assert x.grad is None
-    assert all(p.grad is not None for p in quick.parameters() if p.requires_grad)
+    parameters = [p for p in quick.parameters() if p.requires_grad]
+    if wanted == "input":
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    x = torch.randn(3, 10, requires_grad=wanted == "input")
+    found = quick(x).sum()
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _flops}) as counter:
+        torch.autograd.grad(found, [x] if wanted == "input" else parameters)
+    base, down, up = 3 * 10 * 14, 3 * 10 * 3, 3 * 3 * 14
+    expected = up + (base + down if wanted == "input" else down + up)
+    assert counter.get_total_flops() == 2 * expected
 
 
-@pytest.mark.parametrize("what", ["dropout", "disabled", "merged", "hook", "dora"])
+def _flops(_: Any, left: Any, right: Any, **unused: Any) -> int:
+    flops: int = 2 * left[0] * left[1] * right[1]
+    return flops
+
+
+def test_its_output_can_be_changed_in_place_and_may_be_empty() -> None:
+    """OLMo clamps what its projections give."""
+    plain, quick = _pair("linear")
+    x = torch.randn(2, 4, 10)
+    expected, found = (model(x).clamp_(-1, 1) for model in (plain, quick))
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert quick(x[:0]).shape == (0, 4, 14)
+
+
+def test_quantised_layers_are_left_to_peft() -> None:
+    class Rounded(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).round()
+
+    torch.manual_seed(0)
+    base = Rounded(10, 14).requires_grad_(False)
+    config = LoraConfig(r=3, target_modules=["inner"])
+    model = LoraModel(_Model(base), config, "default").model
+    quicken(model)
+    assert type(model.inner) is LoRALinear
+
+
+def test_dropout_acts_inside_frozen_modules() -> None:
+    """A training puts the layer in eval mode, and not what peft trains inside."""
+    _, quick = _pair("linear", lora_dropout=0.5)
+    quick.inner.training = False
+    x = torch.ones(2, 3, 10)
+    assert not torch.equal(quick(x), quick(x))
+    quick.eval()
+    assert torch.equal(quick(x), quick(x))
+
+
+@pytest.mark.parametrize(
+    "what", ["dropout", "disabled", "merged", "hook", "backward hook", "small hook", "bias", "dora"]
+)
 def test_what_only_peft_does_is_left_to_it(what: str) -> None:
-    settings: dict[str, Any] = {"dropout": {"lora_dropout": 0.5}, "dora": {"use_dora": True}}.get(
-        what, {}
-    )
+    settings: dict[str, Any] = {
+        "dropout": {"lora_dropout": 0.5},
+        "dora": {"use_dora": True},
+        "bias": {"lora_bias": True},
+    }.get(what, {})
     plain, quick = _pair("linear", **settings)
     heard = []
     for model in (plain, quick):
@@ -127,9 +179,14 @@ def test_what_only_peft_does_is_left_to_it(what: str) -> None:
             layer.merge()
         elif what == "hook":
             layer.base_layer.register_forward_hook(lambda *_: heard.append(True))
+        elif what == "backward hook":
+            layer.base_layer.register_full_backward_pre_hook(lambda *_: heard.append(True))
+        elif what == "small hook":
+            layer.lora_B["default"].register_forward_pre_hook(lambda *_: heard.append(True))
     outputs = []
     for model in (plain, quick):
         torch.manual_seed(1)
-        outputs.append(model(torch.ones(2, 3, 10)))
+        outputs.append(model(torch.ones(2, 3, 10, requires_grad=True)))
+        outputs[-1].sum().backward()
     assert torch.equal(*outputs)
-    assert len(heard) == (2 if what == "hook" else 0)
+    assert len(heard) == (2 if "hook" in what else 0)

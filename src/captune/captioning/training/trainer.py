@@ -347,6 +347,7 @@ def _arguments(options: TuneOptions, folder: Path, captioner: Captioner) -> Trai
         lr_scheduler_type="cosine",
         weight_decay=options.weight_decay,
         max_grad_norm=1.0,
+        optim="adamw_torch_fused",
         seed=options.seed,
         bf16=precision == "bfloat16",
         fp16=precision == "float16",

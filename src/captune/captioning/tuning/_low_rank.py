@@ -3,7 +3,7 @@
 peft runs the base layer, two small matrices, a factor and a sum one after the other, and brings
 what it reads to the precision of the small matrices. On a CPU, and over short captions, these
 passes cost as much as the products. Here the product that makes the update also adds it, forward
-and backward, and all is computed in the precision of the base layer. Parameters, their names,
+and backward, and under autocast all is computed in autocast's precision. Parameters, their names,
 merging and saving stay peft's.
 """
 
@@ -15,53 +15,68 @@ import torch
 from peft.tuners.lora import Linear as LoRALinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-from captune.captioning.structure import is_projection
+from transformers.pytorch_utils import Conv1D
 
 
 def quicken(model: nn.Module) -> None:
-    """Let peft's LoRA layers inside `model` take the quick way wherever it gives the same."""
+    """Let peft's LoRA layers inside `model` take the quick way wherever it gives the same.
+
+    Other kinds of Linear (of quantised models) do more than a product, so they are left alone.
+    """
     for module in model.modules():
         layer: Any = module
-        if type(layer) is LoRALinear and is_projection(layer.base_layer):
+        if type(layer) is LoRALinear and type(layer.base_layer) in (nn.Linear, Conv1D):
             layer.__class__ = QuickLoRALinear
 
 
 class QuickLoRALinear(LoRALinear):  # type: ignore[misc]
-    """peft's own layer where it has a dropout, a variant, more than one update or hooks inside."""
+    """A product and its update by `_LowRank`; by peft where anything else is asked for."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        dtype = _autocast_dtype(x.device.type) or x.dtype
-        if args or kwargs or not self._is_plain(dtype):
+        autocast = _autocast_dtype(x.device.type)
+        if args or kwargs or not self._is_plain(None if autocast else x.dtype):
             left: Tensor = super().forward(x, *args, **kwargs)
             return left
         base, (name,) = self.base_layer, self.active_adapters
-        weight = base.weight.T if isinstance(base, nn.Linear) else base.weight
+        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        dtype = autocast or x.dtype
+        weight = base.weight.T if type(base) is nn.Linear else base.weight
+        rows = x.reshape(-1, x.shape[-1])
         found: Tensor = _LowRank.apply(
-            x.to(dtype),
-            weight.to(dtype),
-            base.bias,
-            self.lora_A[name].weight,
-            self.lora_B[name].weight,
-            self.scaling[name],
+            rows.to(dtype), weight.to(dtype), base.bias, down, up, self.scaling[name]
         )
-        return found
+        return found.view(*x.shape[:-1], weight.shape[1])
 
-    def _is_plain(self, dtype: torch.dtype) -> bool:
-        """Whether nothing is asked for but a product in `dtype` and an update."""
-        base, active = self.base_layer, self.active_adapters
+    def _is_plain(self, read: torch.dtype | None) -> bool:
+        """Whether there is one update and nothing between it and the frozen product.
+
+        read: the precision of what is read where there is no autocast; peft computes the update in
+        its own, which is above that of a base in half precision.
+        """
+        active = self.active_adapters
         if self.merged or self.disable_adapters or len(active) != 1 or active[0] not in self.lora_A:
             return False
-        if active[0] in self.lora_variant or not base.weight.is_floating_point():
+        name = active[0]
+        # by its own flag: a training puts the frozen modules around it in eval mode
+        drops = self.lora_dropout[name].training and not isinstance(
+            self.lora_dropout[name], nn.Identity
+        )
+        if drops or name in self.lora_variant or self.lora_bias[name]:
             return False
-        if base._forward_hooks or base._forward_pre_hooks or base._backward_hooks:
+        if read is not None and read != self.lora_A[name].weight.dtype:
             return False
-        if self.training and not isinstance(self.lora_dropout[active[0]], nn.Identity):
-            return False
-        # without autocast peft computes the update in its own precision, above that of the base
-        small = self.lora_A[active[0]].weight.dtype
-        return dtype == small or _autocast_dtype(base.weight.device.type) is not None
+        inside = (self.base_layer, self.lora_A[name], self.lora_B[name])
+        return not (self.base_layer.weight.requires_grad or any(map(_is_hooked, inside)))
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def _autocast_dtype(kind: str) -> torch.dtype | None:
@@ -72,15 +87,15 @@ def _autocast_dtype(kind: str) -> torch.dtype | None:
 
 
 class _LowRank(torch.autograd.Function):
-    """x @ weight + bias + scaling * (x @ down.T @ up.T); weight and bias are frozen.
+    """rows @ weight + bias + scaling * (rows @ down.T @ up.T); weight and bias are frozen.
 
-    x: [..., inputs]; weight: [inputs, outputs]; down: [rank, inputs]; up: [outputs, rank].
+    rows: [n, inputs]; weight: [inputs, outputs]; down: [rank, inputs]; up: [outputs, rank].
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
+        rows: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         down: Tensor,
@@ -89,28 +104,28 @@ class _LowRank(torch.autograd.Function):
     ) -> Tensor:
         ctx.dtypes = down.dtype, up.dtype
         ctx.scaling = scaling
-        down, up = down.to(x.dtype), up.to(x.dtype)
-        rows = x.reshape(-1, x.shape[-1])
+        down, up = down.to(rows.dtype), up.to(rows.dtype)
         narrow = rows @ down.T
         if bias is None:
             found = rows @ weight
         else:
-            found = torch.addmm(bias.to(x.dtype), rows, weight)
+            found = torch.addmm(bias.to(rows.dtype), rows, weight)
         found.addmm_(narrow, up.T, alpha=scaling)
         ctx.save_for_backward(rows, weight, narrow, down, up)
-        return found.view(*x.shape[:-1], -1)
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (of_found,) = gradients
         rows, weight, narrow, down, up = ctx.saved_tensors
-        of_found = gradients[0].reshape(-1, gradients[0].shape[-1])
         of_narrow = (of_found @ up).mul_(ctx.scaling)
-        of_x = None
+        of_rows = of_down = of_up = None
         if ctx.needs_input_grad[0]:
-            of_x = of_found @ weight.T
-            of_x.addmm_(of_narrow, down)
-            of_x = of_x.view(*gradients[0].shape[:-1], -1)
-        of_down = of_narrow.T @ rows
-        of_up = (of_found.T @ narrow).mul_(ctx.scaling)
-        return of_x, None, None, of_down.to(ctx.dtypes[0]), of_up.to(ctx.dtypes[1]), None
+            of_rows = of_found @ weight.T
+            of_rows.addmm_(of_narrow, down)
+        if ctx.needs_input_grad[3]:
+            of_down = (of_narrow.T @ rows).to(ctx.dtypes[0])
+        if ctx.needs_input_grad[4]:
+            of_up = (of_found.T @ narrow).mul_(ctx.scaling).to(ctx.dtypes[1])
+        return of_rows, None, None, of_down, of_up, None
