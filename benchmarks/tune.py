@@ -1,7 +1,7 @@
 """Tuning a captioner: captune, plain loops and encoding again, in one process and one run.
 
-    python benchmarks/tune.py            about 15 minutes on 2 cores
-    python benchmarks/tune.py --quick    about three minutes, for a first look
+    python benchmarks/tune.py            about 10 minutes on 2 cores
+    python benchmarks/tune.py --quick    about two minutes, for a first look
 
 Two measurements, each of a few batches of an epoch. The ways take turns in an order that rotates,
 and every ratio is taken within one round. All train the same weights with AdamW.
