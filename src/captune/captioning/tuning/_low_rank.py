@@ -58,11 +58,11 @@ class QuickLoRALinear(LoRALinear):  # type: ignore[misc]
         if self.merged or self.disable_adapters or len(active) != 1 or active[0] not in self.lora_A:
             return False
         name = active[0]
+        dropout = self.lora_dropout[name]
         # by its own flag: a training puts the frozen modules around it in eval mode
-        drops = self.lora_dropout[name].training and not isinstance(
-            self.lora_dropout[name], nn.Identity
-        )
-        if drops or name in self.lora_variant or self.lora_bias[name]:
+        if dropout.training and not isinstance(dropout, nn.Identity):
+            return False
+        if name in self.lora_variant or self.lora_bias[name]:
             return False
         if read is not None and read != self.lora_A[name].weight.dtype:
             return False
