@@ -5,10 +5,12 @@ Text and JSON of the user's are read here too, with one sentence for what cannot
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,8 +19,9 @@ from typing import IO, Any
 
 from captune.errors import UserError
 
-_LARGEST_FILE = 512 * 2**20
+LARGEST_FILE = 512 * 2**20
 _PARTIAL = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.partial", re.DOTALL)
+_STREAM = re.compile(r"/dev/(stdin|fd/\d+)")  # what the shell puts for < and <(...)
 _NAMED = 3  # how many a sentence names before it counts the rest
 _LONGEST_QUOTE = 80
 
@@ -144,17 +147,66 @@ def read_text(path: str, *, keep_bytes: bool = False) -> str:
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file of the user's. Raises UserError when it cannot be read or is over 512 MiB."""
-    shown = printable(path)
+    """A whole file of the user's, or a stream that the shell names (`/dev/stdin`, `/dev/fd/N`).
+
+    Raises UserError when it cannot be read, is neither, or is over 512 MiB.
+    """
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise UserError(f"{shown}: cannot be read ({reason}).") from error
-    if len(data) > _LARGEST_FILE:
-        raise UserError(f"{shown}: is larger than 512 MiB, too large for a list.")
+        if _STREAM.fullmatch(path):
+            with Path(path).open("rb") as file:
+                return _read_at_most(file, LARGEST_FILE)
+        return read_regular(path)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or "not a valid path"
+        raise UserError(f"{printable(path)}: cannot be read ({reason.lower()}).") from error
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file for reading without ever waiting for it; links are followed.
+
+    Every file that somebody else may have made is opened by this: a pipe would wait for ever, and
+    a device gives bytes without end. Raises OSError, with a phrase, for what is no regular file.
+    """
+    _require_regular(Path(path).stat())  # a device is not even opened
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags | getattr(os, "O_NOCTTY", 0)), "rb")
+    try:
+        _require_regular(os.fstat(file.fileno()))  # another may lie there by now
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], most_bytes: int = LARGEST_FILE) -> bytes:
+    """The bytes of a regular file, as many as it said that it has.
+
+    Raises OSError, with a phrase, for what is no regular file and for more than `most_bytes`. What
+    a kernel makes up while it is read (`/proc`) says that it has none, and none are read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise OSError(errno.EFBIG, f"{_size(size)}, over the limit of {_size(most_bytes)}")
+        return _read_at_most(file, most_bytes) if size else b""
+
+
+def _require_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "a device, pipe or socket, not a file")
+
+
+def _read_at_most(file: IO[bytes], most_bytes: int) -> bytes:
+    data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"over the limit of {_size(most_bytes)}")
     return data
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
 
 def decode_text(data: bytes, path: str, *, keep_bytes: bool = False) -> str:
