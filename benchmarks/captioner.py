@@ -28,6 +28,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.captions_figure import CaptionPanel, captions_figure
+
 from caption_baselines import (
     Captions,
     Wording,
@@ -55,7 +57,6 @@ from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel
 from captune.models.load import load_model
 from captune.plots import save_figure
-from captune.plots.captions import CaptionPanel, captions_figure
 from captune.scoring.comparison import compare_scores
 from captune.scoring.intervals import intervals_of
 from captune.statistics import RESAMPLES

@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from captune.explain.parts import NOUN
 
 from captune.errors import UserError
 from captune.explain.boxes import Box, read_boxes
 from captune.explain.classes import METHODS, explain_classes
 from captune.explain.faithfulness import centre_map
 from captune.explain.geometry import Frame
-from captune.explain.parts import NOUN
 from captune.explain.pointing import Target, hit, overlap, target_of
 from captune.explain.tally import CENTRE, LEAST_PHOTOS, OVERLAP, POINTING, MapName, Tally, Word
 from captune.images import find_photos

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.captions_figure import CaptionPanel, captions_figure
 
-from captune.plots.captions import CaptionPanel, captions_figure
 from tests.test_pairs_figure import HOSTILE, assert_tidy, photo, words_of
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from captune.errors import MissingExtra, UserError
@@ -22,142 +23,12 @@ class DemoPhoto:
     captions: tuple[str, ...]
 
 
-PHOTOS = (
-    DemoPhoto(
-        "skimage",
-        "data/astronaut.png",
-        "astronaut.png",
-        "astronaut",
-        (
-            "A smiling woman in an orange space suit stands in front of a flag.",
-            "A female astronaut holds her helmet beside a model of a space shuttle.",
-            "A woman with short blond hair poses in an orange suit.",
-        ),
-    ),
-    DemoPhoto(
-        "skimage",
-        "data/chelsea.png",
-        "cat.png",
-        "cat",
-        (
-            "A close up of a brown striped cat with green eyes.",
-            "The face of a cat looking to the side.",
-            "A cat lies on a white blanket.",
-        ),
-    ),
-    DemoPhoto(
-        "skimage",
-        "data/coffee.png",
-        "coffee.png",
-        "cup of coffee",
-        (
-            "A cup of coffee on a red saucer with a spoon.",
-            "A small red cup of coffee stands on a wooden table.",
-            "An espresso on a table.",
-        ),
-    ),
-    DemoPhoto(
-        "skimage",
-        "data/rocket.jpg",
-        "rocket.jpg",
-        "rocket",
-        (
-            "A white rocket stands on a launch pad at night.",
-            "A rocket between tall metal towers against a dark blue sky.",
-            "Lights shine around a rocket before it is launched.",
-        ),
-    ),
-    DemoPhoto(
-        "skimage",
-        "data/motorcycle_left.png",
-        "motorcycle.png",
-        "motorcycle",
-        (
-            "A red motorcycle is parked in a garage.",
-            "A red and black motorbike stands in front of shelves and a wooden bench.",
-            "A motorcycle on a concrete floor.",
-        ),
-    ),
-    DemoPhoto(
-        "skimage",
-        "data/coins.png",
-        "coins.png",
-        "coins",
-        (
-            "Four rows of old coins on a dark background.",
-            "A collection of silver coins in a black and white photo.",
-            "Many round coins lie side by side.",
-        ),
-    ),
-    DemoPhoto(
-        "skimage",
-        "data/brick.png",
-        "wall.png",
-        "brick wall",
-        (
-            "A wall of gray bricks.",
-            "Rows of long bricks with light mortar between them.",
-            "A close up of a brick wall in black and white.",
-        ),
-    ),
-    DemoPhoto(
-        "skimage",
-        "data/camera.png",
-        "photographer.png",
-        "photographer",
-        (
-            "A man in a black coat looks through a camera on a tripod.",
-            "A photographer takes a picture in a park.",
-            "A man with a camera stands on a field of grass.",
-        ),
-    ),
-    DemoPhoto(
-        "skimage",
-        "data/page.png",
-        "page.png",
-        "page of a book",
-        (
-            "A page of a book with black text on white paper.",
-            "Printed text under a headline.",
-            "A paragraph about images and a line of code.",
-        ),
-    ),
-    DemoPhoto(
-        "sklearn",
-        "datasets/images/china.jpg",
-        "temple.jpg",
-        "temple",
-        (
-            "A red temple with green roofs stands above a lake.",
-            "A Chinese tower among trees beside the water.",
-            "A tall old building with many roofs.",
-        ),
-    ),
-    DemoPhoto(
-        "sklearn",
-        "datasets/images/flower.jpg",
-        "flower.jpg",
-        "flower",
-        (
-            "An orange flower in front of dark green leaves.",
-            "A close up of an orange dahlia.",
-            "A round flower with many petals.",
-        ),
-    ),
-    DemoPhoto(
-        "matplotlib",
-        "mpl-data/sample_data/grace_hopper.jpg",
-        "officer.jpg",
-        "officer in uniform",
-        (
-            "An old woman in a navy uniform stands in front of a flag.",
-            "An officer with glasses and a black hat.",
-            "A woman in a dark uniform with medals looks at the camera.",
-        ),
-    ),
+_CONTENT = json.loads(files("captune").joinpath("demo.json").read_text(encoding="utf-8"))
+PHOTOS = tuple(
+    DemoPhoto(**{**one, "captions": tuple(one["captions"])}) for one in _CONTENT["images"]
 )
 # labels that no photo shows: a list that only names what is there would flatter
-ABSENT = ("dog", "bicycle", "beach", "pizza", "ship", "horse", "car", "bird")
+ABSENT: tuple[str, ...] = tuple(_CONTENT["absent"])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import pytest
 from tests.explain.test_tally import MAP, tally_of
 
 from captune.explain.methods import Choice
-from captune.explain.parts import NOUN, OTHER, VERB
 from captune.explain.rows import (
     Verdict,
     people_sentence,
@@ -14,6 +13,7 @@ from captune.explain.rows import (
     verdicts_of,
 )
 from captune.explain.tally import CENTRE, INSERTION, RANDOM, Difference, MapName
+from captune.explain.word_kinds import NOUN, OTHER, VERB
 from captune.statistics import Interval
 
 

@@ -8,7 +8,9 @@ from types import ModuleType
 import pytest
 
 from captune.errors import UserError
-from captune.zeroshot.prompts import DEFAULT_TEMPLATE, HW3, NAMED_SETS, OPENAI_7, expand, fill
+from captune.zeroshot.prompts import DEFAULT_TEMPLATE, NAMED_SETS, expand, fill
+
+HW3 = NAMED_SETS["hw3"]
 
 
 def published_lists() -> ModuleType:
@@ -40,7 +42,7 @@ def test_named_sets():
         "hw3": 4,
     }
     assert all(len(set(templates)) == len(templates) for templates in NAMED_SETS.values())
-    assert set(OPENAI_7) <= set(NAMED_SETS["openai-80"])
+    assert set(NAMED_SETS["openai-7"]) <= set(NAMED_SETS["openai-80"])
     for templates in NAMED_SETS.values():
         assert expand(templates) == list(templates)
     assert expand([DEFAULT_TEMPLATE]) == [DEFAULT_TEMPLATE]

@@ -11,7 +11,7 @@ from captune.errors import UserError
 from captune.explain.boxes import Box, Boxes
 from captune.explain.pointing import Target, target_of
 from captune.explain.subject import Subject, given_ids, subjects_of
-from captune.explain.synonyms import categories_of
+from captune.explain.word_kinds import categories_of
 from captune.features import FeatureCache
 from captune.images import Photo, Skipped
 from captune.models.image_text import ImageTextModel

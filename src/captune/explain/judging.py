@@ -22,7 +22,6 @@ from captune.explain.faithfulness import (
     random_losses,
 )
 from captune.explain.methods import Choice, map_method
-from captune.explain.parts import LITTLE, part_of
 from captune.explain.pointing import hit, overlap
 from captune.explain.sanity import entropies
 from captune.explain.tally import (
@@ -39,6 +38,7 @@ from captune.explain.tally import (
     Tally,
     Word,
 )
+from captune.explain.word_kinds import LITTLE, part_of
 
 RANDOM_SEEDS = 5  # of the random control; a mask of it serves all words of a caption
 

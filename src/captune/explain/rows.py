@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from captune.explain.parts import LITTLE, PARTS
 from captune.explain.tally import (
     CENTRE,
     COMPREHENSIVENESS,
@@ -29,6 +28,7 @@ from captune.explain.tally import (
     Tally,
     Word,
 )
+from captune.explain.word_kinds import LITTLE, PARTS
 
 MEASURES = (
     *(INSERTION, DELETION, COMPREHENSIVENESS, SUFFICIENCY),

@@ -223,6 +223,6 @@ def load_alignment(path: Path) -> Alignment:
     if metadata.get("format") != FORMAT:
         raise UserError(
             f'{path}: format "{metadata.get("format")}", expected "{FORMAT}"; '
-            "write it with python -m captune.models.lite.train"
+            "write it with python -m recipes.lite.train"
         )
     return build_alignment(tensors, metadata, weights_id_of_file(path))

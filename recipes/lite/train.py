@@ -1,4 +1,4 @@
-"""The recipe of `lite`'s alignment: `python -m captune.models.lite.train --coco-mini D --out F`.
+"""The recipe of `lite`'s alignment: `python -m recipes.lite.train --coco-mini D --out F`.
 
 Both backbones stay frozen. What is fitted, in this order, nearly all of it in closed form:
 
@@ -31,7 +31,6 @@ from torch.nn import functional
 
 from captune.files import whole_file
 from captune.images import open_photo
-from captune.models.lite import synsets as wordnet
 from captune.models.lite.alignment import (
     FORMAT,
     Alignment,
@@ -40,7 +39,8 @@ from captune.models.lite.alignment import (
     class_directions,
 )
 from captune.models.lite.backbones import load_backbones
-from captune.models.lite.frozen import Floats, Frozen, normalised, read_json
+from recipes.lite import synsets as wordnet
+from recipes.lite.frozen import Floats, Frozen, normalised, read_json
 
 PROMPT_TEMPLATE = "a photo of a {}"
 
@@ -93,7 +93,7 @@ class Views:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, and write one safetensors file."""
-    parser = argparse.ArgumentParser(prog="python -m captune.models.lite.train")
+    parser = argparse.ArgumentParser(prog="python -m recipes.lite.train")
     parser.add_argument("--coco-mini", type=Path, required=True, metavar="DIR")
     parser.add_argument("--caltech", type=Path, metavar="DIR", help="labelled photos: logit scale")
     parser.add_argument("--flickr8k", type=Path, metavar="DIR", help="research variant")

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from captune.explain.synonyms import SYNONYMS, categories_of
+from captune.explain.word_kinds import (
+    LITTLE,
+    NOUN,
+    OTHER,
+    PARTS,
+    VERB,
+    categories_of,
+    part_of,
+    word_lists,
+)
+
+SYNONYMS = word_lists()["categories"]
 
 
 def matched(caption: str, known: list[str] | None = None) -> dict[str, str]:
@@ -22,7 +33,7 @@ def test_all_80_categories_are_there_and_name_themselves() -> None:
 
 
 def test_no_word_stands_for_two_categories() -> None:
-    forms = [form for words in SYNONYMS.values() for form in words.split()]
+    forms = [form for words in SYNONYMS.values() for form in words]
     assert len(forms) == len(set(forms))
 
 
@@ -65,3 +76,25 @@ def test_the_categories_are_those_of_the_data_set(shared: Path) -> None:
     path = shared / "data" / "coco-mini" / "instances_val.json"
     names = [c["name"] for c in json.loads(path.read_text())["categories"]]
     assert set(SYNONYMS) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("word", "category", "part"),
+    [
+        ("dog", "dog", NOUN),
+        ("Riding", None, VERB),
+        ("sits.", None, VERB),
+        ("building", None, OTHER),
+        ("string", None, OTHER),
+        ("beach", None, OTHER),
+        ("red", None, OTHER),
+        ("The", None, LITTLE),
+        ("of", None, LITTLE),
+        ("2", None, LITTLE),
+        ("-", None, LITTLE),
+        ("train", "train", NOUN),
+    ],
+)
+def test_part_of(word: str, category: str | None, part: str) -> None:
+    assert part_of(word, category) == part
+    assert part in PARTS

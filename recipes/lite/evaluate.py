@@ -1,4 +1,4 @@
-"""How good `lite` is: `python -m captune.models.lite.evaluate --caltech DIR --flickr8k DIR`.
+"""How good `lite` is: `python -m recipes.lite.evaluate --caltech DIR --flickr8k DIR`.
 
 Prints one JSON object. Zero-shot accuracy with its Wilson 95 % interval and calibration error on
 labelled folders (`id2label.json`, `images/<class id>_<n>.*`); recall of retrieval on Flickr8k's
@@ -16,23 +16,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from captune.models.lite import ALIGNMENT
 from captune.models.lite.alignment import Alignment, load_alignment
 from captune.models.lite.backbones import load_backbones
-from captune.models.lite.frozen import Frozen, read_json
-from captune.models.lite.train import PROMPT_TEMPLATE, cosines_of
 from captune.statistics import wilson
+from recipes.lite.frozen import Frozen, read_json
+from recipes.lite.train import PROMPT_TEMPLATE, cosines_of
 
-SHIPPED = Path(__file__).with_name("alignment.safetensors")
 BINS = 15
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate on whatever folders are given."""
-    parser = argparse.ArgumentParser(prog="python -m captune.models.lite.evaluate")
+    parser = argparse.ArgumentParser(prog="python -m recipes.lite.evaluate")
     for name, what in (("caltech", "labelled photos"), ("cifar10", "labelled photos"),
                        ("flickr8k", "captions_val.json and images/")):  # fmt: skip
         parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=what)
-    parser.add_argument("--alignment", type=Path, default=SHIPPED, metavar="FILE")
+    parser.add_argument("--alignment", type=Path, default=ALIGNMENT, metavar="FILE")
     parser.add_argument("--prompt", default=PROMPT_TEMPLATE, metavar="T")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="take the backbones from here")
     parser.add_argument("--features", type=Path, metavar="DIR", help="keep frozen features here")
