@@ -1,0 +1,68 @@
+"""What a newcomer and GitHub look for beside the code: it parses, and says what pyproject says."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import captune
+
+ROOT = Path(__file__).parents[1]
+YAML_FILES = [
+    "CITATION.cff",
+    ".pre-commit-config.yaml",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / ".github").rglob("*.yml"))),
+]
+
+
+def read(name: str) -> Any:
+    """The YAML file `name` of the repository's root."""
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def pyproject() -> Any:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", YAML_FILES)
+def test_it_is_yaml(name: str) -> None:
+    assert isinstance(read(name), dict)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = read("CITATION.cff")
+    assert str(citation["version"]) == captune.__version__
+    assert citation["license"] == pyproject()["project"]["license"]
+
+
+def test_workflows_try_the_oldest_and_the_newest_python_on_three_systems() -> None:
+    prefix = "Programming Language :: Python :: 3."
+    minors = sorted(
+        int(line.removeprefix(prefix))
+        for line in pyproject()["project"]["classifiers"]
+        if line.startswith(prefix)
+    )
+    ends = [f"3.{minors[0]}", f"3.{minors[-1]}"]
+    for name, job in (("tests", "test"), ("packages", "install")):
+        matrix = read(f".github/workflows/{name}.yml")["jobs"][job]["strategy"]["matrix"]
+        assert matrix["python"] == ends
+        assert matrix["os"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
+
+
+@pytest.mark.parametrize("name", ["tests", "packages"])
+def test_a_workflow_may_only_read_and_ends(name: str) -> None:
+    workflow = read(f".github/workflows/{name}.yml")
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["concurrency"]["cancel-in-progress"] is True
+    for job in workflow["jobs"].values():
+        assert "timeout-minutes" in job
+
+
+def test_a_bug_report_asks_for_versions() -> None:
+    fields = {field["id"]: field for field in read(".github/ISSUE_TEMPLATE/bug.yml")["body"]}
+    assert "captune env" in fields["environment"]["attributes"]["label"]
+    assert fields["environment"]["validations"]["required"]
