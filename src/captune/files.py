@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from captune.errors import UserError
+from captune.printing import printable as printable
 
 LARGEST_FILE = 512 * 2**20
 _PARTIAL = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.partial", re.DOTALL)
@@ -107,16 +108,6 @@ def _opened(place: Path, asked: Path, mode: str, text: dict[str, str]) -> IO[Any
 def _refusal(path: Path, error: OSError) -> UserError:
     shown = printable(str(path))
     return UserError(f"{shown}: cannot be written ({error.strerror}); choose another place")
-
-
-def printable(name: str) -> str:
-    """A file name for a terminal or a page: control characters and broken bytes become escapes."""
-    if name.isprintable():
-        return name
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in name
-    )
 
 
 def quoted(text: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from captune.captions import read_captions
 from captune.errors import UserError
+from captune.printing import printable
 
 
 def written(folder: Path, name: str, content: object) -> Path:
@@ -26,7 +27,7 @@ def assert_captions_or_one_sentence(path: Path) -> None:
     except UserError as error:
         refusal = str(error)
     if refusal is not None:
-        assert refusal.isprintable()
+        assert refusal == printable(refusal)
         return
     assert captions
     assert all(type(id) is str and several for id, several in captions.items())

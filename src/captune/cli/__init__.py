@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import logging
 import os
 import pkgutil
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,8 +19,9 @@ from types import ModuleType
 from typing import NoReturn
 
 import captune
-from captune.cli.terminal import give_up, open_streams, say
+from captune.cli.terminal import give_up, open_streams, print_json, say
 from captune.errors import UserError
+from captune.printing import plain_streams
 
 _NOT_COMMANDS = {"arguments", "running", "terminal"}
 
@@ -88,15 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     nothing of that.
     """
     open_streams()
-    try:
-        return _run(argv)
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:
-                # Python would try again when it ends, and end with status 120
-                give_up(stream)
+    with plain_streams():
+        try:
+            return _run(argv)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                try:
+                    stream.flush()
+                except OSError:
+                    # Python would try again when it ends, and end with status 120
+                    give_up(stream)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -132,15 +134,18 @@ def _run(argv: Sequence[str] | None) -> int:
         say(f"captune {arguments.command}: {error}")
         return 2
     except KeyboardInterrupt:
-        say("\nstopped; run the same command again to go on: what is cached is not computed again")
+        say(
+            "", "stopped; run the same command again to go on: what is cached is not computed again"
+        )
         return 130
     except BrokenPipeError:
         return 0  # `captune ... | head` closed the pipe: not an error
     except Exception as error:
-        if arguments.debug:
-            raise
         if arguments.json:
             _print_error(arguments.command, error)
+        if arguments.debug:
+            say(*traceback.format_exc().rstrip().split("\n"))
+            return 1
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             say(f"captune {arguments.command}: the disk is full; make room and run it again")
             return 2
@@ -157,6 +162,14 @@ def _run(argv: Sequence[str] | None) -> int:
         return 1
 
 
+class _Said(logging.Handler):
+    """What captune logs is said: a message in one line, and the lines of a traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+        say(record.getMessage(), *trace.splitlines())
+
+
 def _has_working_folder() -> bool:
     try:
         Path.cwd()
@@ -169,7 +182,7 @@ def _print_error(command: str | None, error: Exception) -> None:
     """The one object of `--json`, where nothing came out."""
     about = {"command": command, "run": None, "images": 0}
     with suppress(OSError):  # the sentence on standard error still has to come
-        print(json.dumps({**about, "skipped": [], "error": str(error)}))
+        print_json({**about, "skipped": [], "error": str(error)})
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -183,9 +196,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     level = logging.DEBUG if arguments.debug else logging.INFO
     logger = logging.getLogger("captune")
     if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(_Said())
         logger.propagate = False
     logger.setLevel(level)
     if not arguments.debug:

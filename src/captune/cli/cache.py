@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 
-from captune.cli.terminal import console, print_json
+from captune.cli.terminal import print_json
 from captune.errors import UserError
+from captune.printing import console
 
 HELP = "show, limit, prune or clear the cache of image features and prompts"
 EXAMPLES = """  captune cache
@@ -36,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Change what is asked for, then show what is there."""
     from captune.features import FeatureCache
-    from captune.images import printable
 
     limit = None if arguments.limit is None else parse_size(arguments.limit)
     with FeatureCache() as cache:
@@ -79,12 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     out = console()
     if freed is not None:
-        out.print(f"{format_size(freed)} freed", soft_wrap=True, markup=False)
+        out.print(f"{format_size(freed)} freed", soft_wrap=True)
     out.print(
-        f"{printable(str(found.folder))}: {format_size(found.size_bytes)} "
+        f"{found.folder}: {format_size(found.size_bytes)} "
         f"of at most {format_size(found.limit_bytes)}",
         soft_wrap=True,
-        markup=False,
     )
     if spaces:
         from rich.table import Table
@@ -92,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         table = Table("model", "what", "entries", "size", "computed in", box=None, pad_edge=False)
         for usage in found.spaces:
             table.add_row(
-                printable(usage.spec or f"weights {usage.space.weights_id[:12]}"),
+                usage.spec or f"weights {usage.space.weights_id[:12]}",
                 {"pooled": "images", "texts": "prompts"}.get(usage.space.what, usage.space.what),
                 f"{usage.entries:,}",
                 format_size(usage.size_bytes),

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
-    console,
     print_json,
     print_written,
     report_skipped,
     told,
 )
 from captune.options import CaptionOptions
+from captune.printing import console
 from captune.wording import counted, duration
 
 if TYPE_CHECKING:
@@ -52,26 +52,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(result: CaptionResult) -> None:
     """One caption alone; a few, or those that are written nowhere, as a table; of many, the sum."""
-    from rich.markup import escape
     from rich.table import Table
-
-    from captune.images import printable
 
     out = console()
     is_written = bool(result.written or result.sidecars)
     if result.images == 1 and not result.skipped:
-        out.print(escape(printable(result.captions[0][1])), soft_wrap=True)
+        out.print(result.captions[0][1], soft_wrap=True)
     else:
         if result.images <= _FEW or not is_written:
             table = Table(box=None, pad_edge=False)
             for heading in ("photo", "caption"):
                 table.add_column(heading)
             for name, caption in result.captions:
-                table.add_row(escape(printable(name)), escape(printable(caption)))
+                table.add_row(name, caption)
             out.print(table)
-        spec = escape(str(result.captioner["spec"]))
         out.print(
-            f"{counted(result.images, 'photo')} in {duration(result.seconds)}, captioner {spec}",
+            f"{counted(result.images, 'photo')} in {duration(result.seconds)}, "
+            f"captioner {result.captioner['spec']}",
             soft_wrap=True,
         )
         if result.ended < result.images:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
-    console,
     print_json,
     print_written,
     report_skipped,
     told,
 )
 from captune.options import ClassifyOptions
+from captune.printing import console
 from captune.wording import counted
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ def _draw(options: ClassifyOptions, result: ClassifyResult) -> None:
 
 
 def _print_table(result: ClassifyResult) -> None:
-    from rich.markup import escape
     from rich.table import Table
-
-    from captune.images import printable
 
     out = console()
     if result.shown:
@@ -79,17 +76,17 @@ def _print_table(result: ClassifyResult) -> None:
         for prediction in result.shown:
             (best, share), *others = prediction.top(3)
             table.add_row(
-                escape(printable(prediction.photo.name)),
-                escape(best),
+                prediction.photo.name,
+                best,
                 f"{100 * share:.0f} %",
-                escape(", ".join(f"{name} {100 * p:.0f} %" for name, p in others)),
+                ", ".join(f"{name} {100 * p:.0f} %" for name, p in others),
             )
         out.print(table)
         if result.images > len(result.shown):
             out.print(f"... and {result.images - len(result.shown)} more")
     out.print(
         f"{counted(result.images, 'photo')}, {counted(len(result.labels), 'label')}, "
-        f"model {escape(result.spec)}"
+        f"model {result.spec}"
     )
     for prompt in result.prompts:
         if prompt["accuracy"] is not None:
@@ -97,6 +94,6 @@ def _print_table(result: ClassifyResult) -> None:
             name = prompt["template"] or "ensemble"
             out.print(
                 f"accuracy {100 * prompt['accuracy']:.1f} %  "
-                f"(95 % {100 * low:.1f} to {100 * high:.1f})  {escape(name)}"
+                f"(95 % {100 * low:.1f} to {100 * high:.1f})  {name}"
             )
     print_written(out, result.written)

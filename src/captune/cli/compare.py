@@ -6,14 +6,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import console, print_json, print_written, told
-from captune.files import printable
+from captune.cli.terminal import print_json, print_written, told
 from captune.options import CompareOptions
+from captune.printing import console
 from captune.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
     from captune.scoring.comparison_recording import CompareResult
     from captune.statistics import Interval
@@ -50,12 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(result: CompareResult) -> None:
-    from rich.text import Text
-
     out = console()
     comparison = result.comparison
     for side, source in (("A", comparison.a), ("B", comparison.b)):
-        out.print(Text(f"{side}: {printable(source)}"), soft_wrap=True)
+        out.print(f"{side}: {source}", soft_wrap=True)
     out.print(
         f"{counted(comparison.images, 'image')}, {comparison.changed:,} with different captions"
     )
@@ -64,13 +61,12 @@ def _print(result: CompareResult) -> None:
     _print_metrics(result, out)
     out.print()
     for sentence in comparison.verdicts():
-        out.print(Text(sentence))
+        out.print(sentence)
     print_written(out, result.written)
 
 
 def _print_metrics(result: CompareResult, out: Console) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
@@ -78,7 +74,7 @@ def _print_metrics(result: CompareResult, out: Console) -> None:
         table.add_column(heading, justify="right")
     for metric in result.comparison.metrics.values():
         table.add_row(
-            Text(metric.title),
+            metric.title,
             _with_interval(f"{metric.a:.4f}", metric.a_interval, 4),
             _with_interval(f"{metric.b:.4f}", metric.b_interval, 4),
             _with_interval(
@@ -91,21 +87,18 @@ def _print_metrics(result: CompareResult, out: Console) -> None:
     out.print()
     out.print(table)
     names = "; ".join(metric.name for metric in result.comparison.metrics.values())
-    out.print(Text(f"recipes: {names}"))
+    out.print(f"recipes: {names}")
     out.print(
         "[low, high]: 95 %, by resampling images; p: swapping A and B by chance, raised for the "
         "number of metrics (Holm); d_z: mean difference in standard deviations of it; B/A/equal: "
-        "images that score higher in B, in A, and the same in both",
-        markup=False,
+        "images that score higher in B, in A, and the same in both"
     )
 
 
-def _with_interval(number: str, interval: Interval | None, digits: int) -> Text:
-    from rich.text import Text
-
+def _with_interval(number: str, interval: Interval | None, digits: int) -> str:
     if interval is None:
-        return Text(number)
-    return Text(f"{number} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]")
+        return number
+    return f"{number} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def _p_value(p: float) -> str:
@@ -120,8 +113,6 @@ def _leading(metrics: list[str]) -> str:
 
 def _print_images(result: CompareResult, out: Console) -> None:
     """The images where each side is furthest ahead, by the metric that a reader looks at first."""
-    from rich.text import Text
-
     metrics = result.comparison.metrics
     leading = metrics[_leading(list(metrics))]
     differing = result.differing(leading)
@@ -132,7 +123,7 @@ def _print_images(result: CompareResult, out: Console) -> None:
         out.print()
         shown = f", the first {_SHOWN} of {len(items)}" if len(items) > _SHOWN else ""
         ahead = f"{side.upper()} is furthest ahead of {other.upper()} in {leading.title}{shown}:"
-        out.print(Text(ahead))
+        out.print(ahead)
         for item in items[:_SHOWN]:
             _print_image(item, out)
     if any(len(items) > _SHOWN for items in differing.values()):
@@ -140,18 +131,16 @@ def _print_images(result: CompareResult, out: Console) -> None:
 
 
 def _print_image(item: dict[str, object], out: Console) -> None:
-    from rich.text import Text
-
-    out.print(Text(f"  {printable(str(item['image']))}  {_number(item['difference'])}"))
+    out.print(f"  {item['image']}  {_number(item['difference'])}")
     for side in ("a", "b"):
         captioned = item[side]
         assert isinstance(captioned, dict)
-        words = printable(captioned["caption"].strip()) or "(empty)"
-        out.print(Text(f"    {side.upper()} {captioned['score']:7.3f}  {words}"))
+        words = captioned["caption"].strip() or "(empty)"
+        out.print(f"    {side.upper()} {captioned['score']:7.3f}  {words}")
     references = item["references"]
     if isinstance(references, list) and references:
         more = f"  (and {len(references) - 1} more)" if len(references) > 1 else ""
-        out.print(Text(f"    reference  {printable(references[0].strip())}{more}"))
+        out.print(f"    reference  {references[0].strip()}{more}")
 
 
 def _number(value: object) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from captune.cli.running import run_words
 from captune.cli.terminal import note, print_json
+from captune.files import check_writable
 
 HELP = "recognise, describe and explain a dozen real photos, and leave one page of it"
 EXAMPLES = """  captune demo
@@ -32,12 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.demo import gather_photos, steps, why_no_captions
 
     started = time.monotonic()
+    check_writable(arguments.out / "photos" / "any")
     material = gather_photos(arguments.out)
     reason = why_no_captions()
     result: dict[str, Any] = {"command": "demo", "run": None, "images": 0, "skipped": []}
     if reason is not None:
         result["notes"] = [reason]
-        note(f"\n{reason}\n", quiet=arguments.json)
+        note("", reason, "", quiet=arguments.json)
     for verb, words in steps(material, arguments.out, captions=reason is None).items():
         status, printed = run_words(words, arguments)
         if status != 0:
@@ -50,6 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(result | {"page": str(page), "seconds": round(time.monotonic() - started, 1)})
         return 0
-    note(f"\nall of it took {time.monotonic() - started:.0f} s; open this page:")
+    note("", f"all of it took {time.monotonic() - started:.0f} s; open this page:")
     note(page.resolve().as_uri())
     return 0

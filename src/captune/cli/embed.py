@@ -6,8 +6,9 @@ import argparse
 from functools import partial
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import console, print_json, progress, report_skipped
+from captune.cli.terminal import print_json, progress, report_skipped
 from captune.options import EmbedOptions
+from captune.printing import console
 
 HELP = "write image features to an .npz or .parquet file"
 EXAMPLES = """  captune embed photos/ --features features.npz
@@ -32,6 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
         console().print(
             f"{result.images} photos, {result.dimension} numbers each: {options.features}",
             soft_wrap=True,
-            markup=False,
         )
     return 0

@@ -6,8 +6,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import console, print_json, report_skipped, told
+from captune.cli.terminal import print_json, report_skipped, told
 from captune.options import ExplainOptions
+from captune.printing import console, printable
 from captune.wording import counted
 
 if TYPE_CHECKING:
@@ -56,26 +57,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(result: ExplainResult) -> None:
     """Each word of a few photos; of many, how many maps are to be believed."""
-    from rich.markup import escape
     from rich.table import Table
-
-    from captune.images import printable
+    from rich.text import Text
 
     out = console()
     for record in result.records[:_FEW] if result.images <= _FEW else []:
         own = " (given)" if record["given"] else ""
-        out.print(
-            f"{escape(printable(record['path']))}: "
-            f"[bold]{escape(printable(record['caption']))}[/bold]{own}",
-            soft_wrap=True,
-        )
+        caption = Text.assemble((printable(record["caption"]), "bold"), own)
+        out.print(f"{record['path']}:", caption, soft_wrap=True)
         table = Table(box=None, pad_edge=False)
         for heading, style in (("word", "left"), ("log p", "right"), ("map", "left")):
             table.add_column(heading, justify=style)  # type: ignore[arg-type]
         for word in record["words"]:
-            table.add_row(
-                escape(printable(word["word"])), f"{word['log_probability']:.2f}", _mark(word)
-            )
+            table.add_row(word["word"], f"{word['log_probability']:.2f}", _mark(word))
         out.print(table)
     about = result.summary()["map"]
     out.print(
@@ -88,9 +82,9 @@ def _print(result: ExplainResult) -> None:
     if result.run is None:
         out.print("--out RUN writes the maps and draws them")
     else:
-        out.print(f"run: {escape(str(result.run))}", soft_wrap=True)
+        out.print(f"run: {result.run}", soft_wrap=True)
         for path in result.figures[:1]:
-            out.print(f"figures: {escape(str(path.parent))}", soft_wrap=True)
+            out.print(f"figures: {path.parent}", soft_wrap=True)
 
 
 def _mark(word: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
-    console,
     note,
     print_json,
     print_written,
@@ -17,6 +16,7 @@ from captune.cli.terminal import (
     report_skipped,
 )
 from captune.options import FaithfulOptions
+from captune.printing import console
 
 if TYPE_CHECKING:
     from captune.explain.faithful import Faithful
@@ -83,22 +83,20 @@ def _draw(options: FaithfulOptions, found: Faithful) -> None:
 
 
 def _print(found: Faithful) -> None:
-    from rich.markup import escape
 
     out = console()
     for report in found.reports:
         out.print(_table(report, str(found.default)))
         for sentence in report.sentences:
-            out.print(escape(sentence), soft_wrap=True)
+            out.print(sentence, soft_wrap=True)
         out.print()
     for sentence in found.sanity.told:
-        out.print(escape(sentence), soft_wrap=True)
-    out.print(f"hidden: {escape(found.hidden)} (95 % intervals in brackets)", soft_wrap=True)
+        out.print(sentence, soft_wrap=True)
+    out.print(f"hidden: {found.hidden} (95 % intervals in brackets)", soft_wrap=True)
     print_written(out, found.written)
 
 
 def _table(report: Report, default: str) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
     title = f"{report.title} ({report.photos})"
@@ -107,7 +105,7 @@ def _table(report: Report, default: str) -> Any:
         table.add_column(heading, no_wrap=True)
     for row in report.rows:
         mark = "*" if str(row.name) == default else ""
-        table.add_row(escape(f"{row.name}{mark}"), *map(escape, _cells(row)))
+        table.add_row(f"{row.name}{mark}", *_cells(row))
     table.caption = "* the default map: chosen on other photos, where there were others"
     table.caption_justify = "left"
     return table

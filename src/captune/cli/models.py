@@ -86,7 +86,7 @@ def _list(arguments: argparse.Namespace) -> int:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())
     if not (arguments.all or arguments.search):
-        note("\nmore: captune models --search TEXT, --all; a local folder is a model, too")
+        note("", "more: captune models --search TEXT, --all; a local folder is a model, too")
     return 0
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import console, print_json, print_written, report_skipped, told
+from captune.cli.terminal import print_json, print_written, report_skipped, told
 from captune.options import PromptsOptions
+from captune.printing import console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +57,6 @@ def _print(study: PromptStudy) -> None:
     out.print(
         f"{comparison.photos} photos ({comparison.known} with a truth), "
         f"{len(comparison.labels)} labels, model {study.model['spec']}",
-        markup=False,
     )
     _print_templates(study, out)
     if study.probes:
@@ -67,7 +67,6 @@ def _print(study: PromptStudy) -> None:
 
 
 def _print_templates(study: PromptStudy, out: Console) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="prompts", title_justify="left", box=None, pad_edge=False)
@@ -79,7 +78,7 @@ def _print_templates(study: PromptStudy, out: Console) -> None:
         against, calibration = result.against_best, result.calibration
         interval = result.interval
         table.add_row(
-            escape(result.template) + best,
+            result.template + best,
             _percent(result.accuracy),
             f"{100 * interval.low:.1f}–{100 * interval.high:.1f}" if interval else "",
             f"{100 * against.difference:+.1f}" if against else "",
@@ -99,7 +98,6 @@ def _print_templates(study: PromptStudy, out: Console) -> None:
 
 
 def _print_probes(study: PromptStudy, out: Console) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="does it read “not”?", title_justify="left", box=None, pad_edge=False)
@@ -108,7 +106,7 @@ def _print_probes(study: PromptStudy, out: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for probe in study.probes:
         table.add_row(
-            escape(probe.negated),
+            probe.negated,
             _percent(probe.same_answer.share),
             _percent(probe.right_answer.share if probe.right_answer else None),
             _percent(probe.denial_wins.share),
@@ -129,11 +127,11 @@ def _print_changes(study: PromptStudy, out: Console) -> None:
     if not others:
         return
     best = comparison.results[comparison.best].template
-    out.print(f'classes that change most against "{best}":', markup=False)
+    out.print(f'classes that change most against "{best}":')
     for index in others:
         changes = comparison.class_changes(index, top=4)
         words = ", ".join(f"{c.label} {c.change:+d} of {c.photos}" for c in changes) or "none"
-        out.print(f"  {comparison.results[index].template}: {words}", markup=False)
+        out.print(f"  {comparison.results[index].template}: {words}")
 
 
 def _percent(share: float | None) -> str:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
-    console,
     note,
     print_json,
     print_written,
     report_skipped,
 )
 from captune.options import RankOptions
+from captune.printing import console
 from captune.wording import counted
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ def _entry(ranking: Ranking, pair: Pair) -> dict[str, Any]:
 
 
 def _print(ranking: Ranking, gallery: Gallery) -> None:
-    from captune.files import printable
     from captune.scoring.ranking import score_text
 
     out = console()
@@ -104,30 +103,28 @@ def _print(ranking: Ranking, gallery: Gallery) -> None:
     if metric.get("interval"):
         low, high = metric["interval"]
         line += f" (95 % {score_text(low)} to {score_text(high)})"
-    out.print(printable(line), markup=False)
+    out.print(line)
     print_written(out, gallery.written)
 
 
 def _table(ranking: Ranking, title: str, pairs: list[Pair]) -> Any:
-    from rich.markup import escape
     from rich.table import Table
 
-    from captune.files import printable
     from captune.scoring.ranking import score_text
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("rank", justify="right", no_wrap=True)
     metrics = [ranking.by, *ranking.quoted]
     for metric in metrics:
-        table.add_column(escape(printable(metric)), justify="right", no_wrap=True)
+        table.add_column(metric, justify="right", no_wrap=True)
     table.add_column("image", overflow="fold", max_width=28)
     table.add_column("caption", overflow="fold")
     for pair in pairs[:_SHOWN]:
         scores = [
             score_text(pair.scores[metric]) if metric in pair.scores else "" for metric in metrics
         ]
-        words = (printable(pair.path or pair.image), _start(printable(pair.caption.strip())))
-        table.add_row(str(pair.rank), *scores, *(escape(word) for word in words))
+        words = (pair.path or pair.image, _start(pair.caption.strip()))
+        table.add_row(str(pair.rank), *scores, *words)
     if len(pairs) > _SHOWN:
         table.caption = f"... and {len(pairs) - _SHOWN} more on the page"
         table.caption_justify = "left"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
-    console,
     note,
     print_json,
     print_written,
@@ -20,6 +19,7 @@ from captune.cli.terminal import (
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ReportOptions
+from captune.printing import console
 from captune.wording import counted
 
 if TYPE_CHECKING:
@@ -109,11 +109,9 @@ def _plain(said: Any) -> str:
 
 
 def _print(report: Report, written: dict[str, Path]) -> None:
-    from rich.text import Text
-
     out = console()
     for said, _ in report.answers:
-        out.print(Text(printable(_plain(said))))
+        out.print(_plain(said))
     size = written["page"].stat().st_size / 1e6
     photos = counted(len(report.album.pictures), "photo")
     out.print(f"{counted(len(report.given.sources), 'run')}, {photos}, {size:.1f} MB")
@@ -136,15 +134,13 @@ def _check(options: ReportOptions, arguments: argparse.Namespace) -> int:
 
 
 def _print_check(found: Checked) -> None:
-    from rich.text import Text
-
     out = console()
     for sentence in found.differing[:20]:
-        out.print(Text(printable(sentence)), soft_wrap=True)
+        out.print(sentence, soft_wrap=True)
     if len(found.differing) > 20:
         out.print(f"... and {len(found.differing) - 20:,} more (all of them in --json)")
     for sentence in found.notes:
-        out.print(Text(printable(sentence)), soft_wrap=True)
+        out.print(sentence, soft_wrap=True)
     if found.holds:
         figures = counted(found.figures, "figure")
         out.print(f"{figures} of {counted(found.runs, 'run')} derived again: the page holds")

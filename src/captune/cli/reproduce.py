@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from captune.cli.arguments import add_options, read_options
 from captune.cli.running import run_words
-from captune.cli.terminal import console, note, print_json
+from captune.cli.terminal import note, print_json
 from captune.errors import UserError
-from captune.files import printable
 from captune.options import ReproduceOptions
+from captune.printing import console
 from captune.wording import counted, duration
 
 if TYPE_CHECKING:
@@ -56,10 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{step.name}: needs {', '.join(lacking)} first; leave --only out, or name"
                 f" {'it' if len(lacking) == 1 else 'them'} too"
             )
-        note(f"\n[{place}/{len(plan.asked)}] {step.name}: {step.does}", quiet=arguments.json)
+        heading = f"[{place}/{len(plan.asked)}] {step.name}: {step.does}"
+        note("", heading, quiet=arguments.json)
         row: dict[str, Any] = {"step": step.name, "command": ["captune", *task.words]}
         if plan.is_done(task):
-            note(f"$ {task.command}\nwas done before; taken as it is", quiet=arguments.json)
+            said = "was done before; taken as it is"
+            note(f"$ {task.command}", said, quiet=arguments.json)
             rows.append(row | {"done": "before", "seconds": 0.0, "result": None})
             continue
         began = time.monotonic()
@@ -85,7 +87,7 @@ def _announce(plan: Plan, arguments: argparse.Namespace) -> None:
     from captune.reproduce.estimate import seconds_of, speed
 
     left = [task for task in plan.tasks() if not plan.is_done(task)]
-    note(printable(plan.study.about), quiet=arguments.json)
+    note(plan.study.about, quiet=arguments.json)
     if not left:
         note(f"all {len(plan.asked)} steps were done before", quiet=arguments.json)
         return
@@ -101,23 +103,19 @@ def _announce(plan: Plan, arguments: argparse.Namespace) -> None:
 
 
 def _print_commands(plan: Plan) -> None:
-    from rich.text import Text
-
     out = console()
     told: dict[str, None] = {}
     for task in plan.tasks():
         done = " (done)" if plan.is_done(task) else ""
-        out.print(Text(f"# {task.step.name}: {task.step.does}{done}"), soft_wrap=True)
-        out.print(Text(printable(task.command)), soft_wrap=True)
+        out.print(f"# {task.step.name}: {task.step.does}{done}", soft_wrap=True)
+        out.print(task.command, soft_wrap=True)
         told |= dict.fromkeys(task.unknown)
     if told:
         names = ", ".join(name.upper() for name in told)
-        out.print(Text(f"# {names}: known when the steps before have told"), soft_wrap=True)
+        out.print(f"# {names}: known when the steps before have told", soft_wrap=True)
 
 
 def _print_end(plan: Plan, rows: list[dict[str, Any]]) -> None:
-    from rich.text import Text
-
     out = console()
     now = [row for row in rows if row["done"] == "now"]
     spent = sum(row["seconds"] for row in now)
@@ -126,7 +124,7 @@ def _print_end(plan: Plan, rows: list[dict[str, Any]]) -> None:
     )
     for task in plan.tasks():
         if task.makes.suffix == ".html" and task.makes.is_file():
-            out.print(Text(f"{task.step.name}: {printable(str(task.makes))}"), soft_wrap=True)
+            out.print(f"{task.step.name}: {task.makes}", soft_wrap=True)
 
 
 def _summary(plan: Plan, rows: list[dict[str, Any]], *, dry_run: bool) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from captune.cli.arguments import add_options, read_options
-from captune.cli.terminal import console, print_json, print_written, told
+from captune.cli.terminal import print_json, print_written, told
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ScoreOptions
+from captune.printing import console
 from captune.wording import counted
 
 if TYPE_CHECKING:
@@ -68,7 +69,6 @@ def _what_failed(found: Verification) -> str:
 
 def _print_checks(found: Verification) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     out = console()
     table = Table(box=None, pad_edge=False)
@@ -76,17 +76,16 @@ def _print_checks(found: Verification) -> None:
         table.add_column(heading)
     for check in found.checks:
         holds = "yes" if check.holds else "NO"
-        table.add_row(Text(check.name), f"{check.recorded:.6f}", f"{check.computed:.6f}", holds)
+        table.add_row(check.name, f"{check.recorded:.6f}", f"{check.computed:.6f}", holds)
     out.print(table)
     if found.holds:
         images = counted(found.images, "image")
-        sentence = f"{printable(str(found.file))}: holds, {images} scored again"
-        out.print(Text(sentence), soft_wrap=True)
+        sentence = f"{found.file}: holds, {images} scored again"
+        out.print(sentence, soft_wrap=True)
 
 
 def _print_table(result: ScoreResult) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     from captune.metrics.catalogue import metric_of
 
@@ -97,17 +96,17 @@ def _print_table(result: ScoreResult) -> None:
     for id, score in result.scored.scores.items():
         interval = result.intervals[id]
         table.add_row(
-            Text(metric_of(id).label),
+            metric_of(id).label,
             f"{score.corpus:.4f}",
             "" if interval is None else f"{interval.low:.4f} to {interval.high:.4f}",
-            Text(score.name),
+            score.name,
         )
     out.print(table)
     out.print(counted(result.images, "image"))
     if result.agreement is not None:
         sentences = result.agreement.sentences
         for sentence in sentences[:_SENTENCES]:
-            out.print(Text(sentence))
+            out.print(sentence)
         if len(sentences) > _SENTENCES:
             out.print(f"... and {counted(len(sentences) - _SENTENCES, 'pair')} more (--json)")
     print_written(out, result.written)

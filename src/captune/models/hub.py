@@ -10,13 +10,16 @@ import filecmp
 import logging
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from captune.errors import Offline, UserError
 from captune.models import store
+from captune.printing import bare
 
 logger = logging.getLogger("captune")
 
@@ -151,6 +154,17 @@ def _names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
+def _bars() -> Any:
+    """The hub's bars, of which there is one line that is drawn over and over."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *what: Any, **how: Any) -> None:
+            super().__init__(*what, **{"file": bare(sys.stderr)} | how)  # type: ignore[no-untyped-call]
+
+    return Bar
+
+
 def _download(repo: str, choose: Choose, spec: str) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -164,7 +178,7 @@ def _download(repo: str, choose: Choose, spec: str) -> Path:
             spec, len(names), size / 1e6, repo, constants.ENDPOINT,
         )  # fmt: skip
         store.require_space(Path(constants.HF_HUB_CACHE), size, repo)
-        return Path(snapshot_download(repo, allow_patterns=names))
+        return Path(snapshot_download(repo, allow_patterns=names, tqdm_class=_bars()))
     except GatedRepoError:
         raise UserError(
             f"{spec}: {repo} wants its terms accepted on its page and a login (`hf auth login`)"

@@ -15,6 +15,7 @@ from typing import Any
 
 from captune.errors import Stopped, UserError
 from captune.options import TuneOptions
+from captune.printing import plain_streams
 from captune.webapp.jobs import Job
 
 _LISTEN_S = 0.2
@@ -75,7 +76,8 @@ def tell(connection: Any, stop: Any, options: TuneOptions, command: Sequence[str
         # Ctrl-C ends the app, which then asks for a checkpoint
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _tune(connection, stop, options, command)
+        with plain_streams():
+            _tune(connection, stop, options, command)
         connection.send(("done",))
     except Stopped as stopped:
         connection.send(("stopped", str(stopped)))
