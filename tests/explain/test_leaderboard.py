@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
-from tests.explain.planted import SHAPE, Planted, bright_subject, planted_captioner
+from tests.explain.planted import SHAPE, bright_subject, planted_captioner
 
 from captune.captioning.model import Captioner
 from captune.errors import UserError
+from captune.explain import leaderboard
 from captune.explain.boxes import Box
 from captune.explain.cases import Case, case_of
 from captune.explain.judging import Judge
 from captune.explain.leaderboard import (
-    Contest,
+    LEAST,
     chosen,
     contest_of,
-    costs_of,
     follow,
-    following_of,
     reported,
     screen,
     shuffled,
@@ -65,6 +65,28 @@ def hide(captioner: Captioner) -> object:
     return lambda case: token_masking(captioner, case.subject)
 
 
+class Clock:
+    """Time that passes only where a test says so."""
+
+    now = 1000.0
+
+    def taking(self, work: Any, seconds: Any) -> Any:
+        """`work` of a Judge, which takes so many seconds; a function is told its method's name."""
+
+        def slow(judge: Judge, *args: Any, **named: Any) -> Any:
+            self.now += seconds if isinstance(seconds, float) else seconds(args[1])
+            return work(judge, *args, **named)
+
+        return slow
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(leaderboard.time, "monotonic", lambda: found.now)
+    return found
+
+
 @pytest.fixture(scope="module")
 def planted() -> tuple[Captioner, list[Case]]:
     captioner = planted_captioner()
@@ -74,7 +96,7 @@ def planted() -> tuple[Captioner, list[Case]]:
 @pytest.fixture(scope="module")
 def followed(planted: tuple[Captioner, list[Case]]) -> Tally:
     captioner, cases = planted
-    return follow(captioner, cases, [ATTENTION], hide(captioner))
+    return follow(captioner, [cases], [ATTENTION], hide(captioner)).tallies[0]
 
 
 def test_a_planted_model_is_near_perfect_by_every_measure(followed: Tally) -> None:
@@ -130,7 +152,8 @@ def test_screening_finds_the_true_map_among_all(planted: tuple[Captioner, list[C
     captioner, cases = planted
     contest = contest_of(captioner, quick=True)
     assert contest.baseline == ATTENTION
-    tally = screen(captioner, cases, contest, dict.fromkeys(contest.methods, 8), hide(captioner))
+    tally, done = screen(captioner, cases, contest, hide(captioner))
+    assert done == dict.fromkeys(contest.methods, len(cases))
     rows = rows_of(tally)
     by_name = {row.name: row for row in rows}
     assert by_name[ATTENTION].worth > 1
@@ -141,15 +164,25 @@ def test_screening_finds_the_true_map_among_all(planted: tuple[Captioner, list[C
     assert CENTRE not in names
 
 
-def test_a_method_may_be_screened_on_fewer_photos(planted: tuple[Captioner, list[Case]]) -> None:
+def test_a_slow_method_is_screened_on_fewer_photos(
+    planted: tuple[Captioner, list[Case]], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Methods share the time evenly, but for the least number of photos that each has."""
     captioner, cases = planted
+    many = [dataclasses.replace(case, photo=n) for n, case in enumerate(cases * 3)]
     contest = contest_of(captioner, quick=True)
-    photos = dict.fromkeys(contest.methods, 8) | {"gradient": 5}
-    tally = screen(captioner, cases, contest, photos, hide(captioner))
+    slow = dict.fromkeys(contest.methods, 1.0) | {"gradient": 10.0}
+    monkeypatch.setattr(Judge, "maps_of", clock.taking(Judge.maps_of, lambda method: slow[method]))
+    until = clock.now + len(many) * (len(slow) - 1) + 135
+    tally, done = screen(captioner, many, contest, hide(captioner), until=until)
+    assert done["gradient"] == 14
+    assert all(done[name] == len(many) for name in slow if name != "gradient")
     gradient = next(name for name in tally.names() if name.method == "gradient")
     figure = tally.figure(gradient, POINTING)
     assert figure is not None
-    assert figure.photos == 5
+    assert figure.photos == done["gradient"]
+    _, least = screen(captioner, many, contest, hide(captioner), until=clock.now)
+    assert least == dict.fromkeys(contest.methods, LEAST)
 
 
 def test_a_blind_captioner_is_named() -> None:
@@ -158,30 +191,18 @@ def test_a_blind_captioner_is_named() -> None:
         for layer in captioner.bridge.attending:
             layer.out.weight.zero_()
     cases = cases_of(captioner)
-    with pytest.raises(UserError, match="this captioner does not look"):
-        costs_of(captioner, cases, contest_of(captioner, quick=True), hide(captioner))
-    tally = follow(captioner, cases, [ATTENTION], hide(captioner))
+    with pytest.raises(UserError, match="this captioner ignores its photos"):
+        screen(captioner, cases, contest_of(captioner, quick=True), hide(captioner))
+    [tally] = follow(captioner, [cases], [ATTENTION], hide(captioner)).tallies
     assert tally.figure(ATTENTION, INSERTION) is None
     assert all(one.answer == "unknown" for one in verdicts_of(tally, ATTENTION))
-
-
-def test_costs_know_every_method(planted: tuple[Captioner, list[Case]]) -> None:
-    captioner, cases = planted
-    contest = contest_of(captioner, quick=True)
-    costs = costs_of(captioner, cases, contest, hide(captioner), hide(captioner))
-    assert list(costs.methods) == list(contest.methods)
-    assert min(costs.controls, costs.strict, *costs.methods.values()) > 0
-    for following in (costs.choosing, costs.reporting):
-        assert following.curves > following.pointing >= 0
-    known = following_of(captioner, cases, [ATTENTION], hide(captioner))
-    assert known.curves > known.pointing > 0
 
 
 def test_what_is_reported(followed: Tally, planted: tuple[Captioner, list[Case]]) -> None:
     """The best, what points best at boxes, and the map usually drawn."""
     captioner, cases = planted
     noise, worse = MapName("noise"), MapName("gradient")
-    found = follow(captioner, cases, [ATTENTION, worse], hide(captioner))
+    [found] = follow(captioner, [cases], [ATTENTION, worse], hide(captioner)).tallies
     rows = rows_of(found)
     assert rows[0].name == ATTENTION
     assert reported(rows, ATTENTION) == [ATTENTION]
@@ -192,30 +213,31 @@ def test_what_is_reported(followed: Tally, planted: tuple[Captioner, list[Case]]
 
 
 def test_boxes_are_compared_on_photos_that_have_no_curves(
-    planted: tuple[Captioner, list[Case]],
+    planted: tuple[Captioner, list[Case]], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Half of the time is kept for them; curves of both captions are of the same photos."""
     captioner, cases = planted
-    without = [case_of(8, cases[0].subject, None)]
-    tally = follow(captioner, [*cases, *without], [ATTENTION], hide(captioner), curves=6)
-    for name in (ATTENTION, RANDOM, CENTRE):
-        curves, boxes = (tally.figure(name, measure) for measure in (INSERTION, POINTING))
-        assert curves is not None
-        assert boxes is not None
-        assert (curves.photos, boxes.photos) == (6, 8)
-    assert {word.photo for word in tally.words} == set(range(8))
-    report = report_of(tally, ATTENTION, None, "photos held back")
-    assert report.photos == "curves of 6 photos, boxes of 8"
-
-
-def test_costs_where_hiding_otherwise_leaves_other_words(
-    planted: tuple[Captioner, list[Case]],
-) -> None:
-    captioner, cases = planted
-    bare = [case_of(case.photo, case.subject, None) for case in cases]
-    blind = Planted(torch.zeros(2, 6, 6, dtype=torch.bool))
-    contest = Contest({"attention": [ATTENTION.choice]}, None)
-    costs = costs_of(captioner, bare, contest, hide(captioner), lambda case: blind)
-    assert costs.strict > 0
+    monkeypatch.setattr(Judge, "maps_of", clock.taking(Judge.maps_of, lambda method: 1.0))
+    monkeypatch.setattr(Judge, "follow_controls", clock.taking(Judge.follow_controls, 3.0))
+    many = [dataclasses.replace(case, photo=n) for n, case in enumerate(cases * 3)]
+    without = [case_of(len(many), cases[0].subject, None)]
+    sets = [[*many, *without], many]
+    found = follow(
+        captioner, sets, [ATTENTION], hide(captioner), until=clock.now + 109, boxes_after=True
+    )
+    # 8 s a photo with curves, 2 s with boxes alone
+    assert (found.curves, found.boxes) == (11, 22)
+    for tally in found.tallies:
+        for name in (ATTENTION, RANDOM, CENTRE):
+            curves, boxes = (tally.figure(name, measure) for measure in (INSERTION, POINTING))
+            assert curves is not None
+            assert boxes is not None
+            assert (curves.photos, boxes.photos) == (11, 22)
+        assert {word.photo for word in tally.words} == set(range(22))
+    report = report_of(found.tallies[0], ATTENTION, None, "photos held back")
+    assert report.photos == "curves of 11 photos, boxes of 22"
+    ended = follow(captioner, sets, [ATTENTION], hide(captioner), until=clock.now + 109)
+    assert ended.curves == ended.boxes == 14
 
 
 def test_the_report_says_how_the_default_stands(followed: Tally) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,32 +28,35 @@ from captune.explain.boxes import Boxes, read_boxes
 from captune.explain.cases import Asked, Case, cases_of, chosen_captions
 from captune.explain.leaderboard import (
     FOLLOWED,
+    LEAST,
     Contest,
+    Followed,
     ScoringOf,
     chosen,
     contest_of,
-    costs_of,
     follow,
-    following_of,
     reported,
     screen,
     shuffled,
 )
 from captune.explain.masking import mean_token, pixel_masking, token_masking
 from captune.explain.methods import map_method
-from captune.explain.planning import Counts, Plan, plan, plan_choosing, plan_reporting
 from captune.explain.reports import Report, records_of, report_of
 from captune.explain.rows import Row, rows_of
 from captune.explain.sanity import Stage, cascade, correlations, entropies, sentences, shifted
 from captune.explain.subject import Subject
-from captune.explain.tally import MapName, Tally
+from captune.explain.tally import MapName
 from captune.features import FeatureCache
 from captune.images import Skipped, find_photos
 from captune.models.image_text import ImageTextModel, describe_model
 from captune.models.quiet import quiet_transformers
 from captune.options import FaithfulOptions
 from captune.runs import check_run_folder
+from captune.wording import duration
 
+# shares of the minutes: screening, curves to choose by, curves to report, curves by pixels; what a
+# stage leaves goes to the next
+SCREENING, CHOOSING, REPORTING, STRICT = 0.4, 0.2, 0.3, 0.1
 QUICK = 16  # photos of each stage, where a quick look is asked for
 CHECKED = 8  # photos of the sanity checks
 REFERENCE, GENERATED = "reference captions", "generated captions"
@@ -75,7 +78,8 @@ class Faithful:
     """What was found. reports: the first is the one to quote.
 
     hidden, strictly: how places are hidden, in most of it and in the last report. screened, chosen:
-    rows of the two stages, on the photos that the default map was chosen on.
+    rows of the two stages, on the photos that the default map was chosen on. photos: how many each
+    stage had time for, of the screening by method.
     """
 
     captioner: dict[str, Any]
@@ -88,7 +92,7 @@ class Faithful:
     reports: list[Report]
     default: MapName
     sanity: Sanity
-    plan: Plan
+    photos: dict[str, Any]
     images: int
     skipped: list[Skipped]
     notes: list[str]
@@ -110,7 +114,7 @@ def measure(
 ) -> Faithful:
     """Find the map that deserves belief; nothing is written. Raises UserError.
 
-    say: is told the estimate before anything long begins.
+    say: is told how long it takes before anything long begins.
     """
     check_run_folder(options.out)
     place = captioner_folder(options.model)
@@ -176,6 +180,7 @@ class _Job:
         self.say = say
         self.skipped: list[Skipped] = []
         self.seconds: dict[str, float] = {}
+        self.photos: dict[str, Any] = {}
         self.tokens_of: ScoringOf
 
     def run(
@@ -198,59 +203,43 @@ class _Job:
         self.tokens_of = partial(_hide_tokens, self.captioner, fill)
         pixels_of = partial(_hide_pixels, self.captioner, self.encoder)
         contest = contest_of(self.captioner, quick=self.options.quick)
-        held_back, times = self._to_report(val, val_boxes)
-        last = held_back[0][1] if held_back else cases
-        end = time.monotonic() + 60 * self.options.minutes
-        costs = costs_of(
-            self.captioner,
-            cases,
-            contest,
-            self.tokens_of,
-            None if self.options.quick else pixels_of,
-        )
-        photos = Counts(
-            choosing=len(cases),
-            reporting=len(last) if held_back else 0,
-            pointing=len(last) if held_back and val_boxes else 0,
-            times=times,
-        )
-        planned = plan(costs, photos, 60 * self.options.minutes)
+        held_back = self._to_report(val, val_boxes)
         followed = min(FOLLOWED, contest.maps) + (contest.baseline is not None)
-        self.say(planned.sentence(contest.maps, followed))
-        screened = self._screened(cases, contest, planned)
+        self.say(
+            f"takes at most {duration(60 * self.options.minutes)} (--minutes), or longer where"
+            f" {LEAST} photos per stage need more: {contest.maps} maps of {len(contest.methods)}"
+            f" methods are screened, then {followed} have whole curves"
+        )
+        ends = self._ends(bool(held_back))
+        screened = self._screened(cases, contest, ends["screening"])
         names = chosen(screened, contest.baseline)
-        following = following_of(self.captioner, cases, names, self.tokens_of)
-        choosing = plan_choosing(following, photos, end - time.monotonic())
-        tally = self._followed("curves to choose by", cases[:choosing], names)
-        best = rows_of(tally)
+        found = self._followed("curves to choose by", [cases], names, ends["choosing"])
+        self.photos["choosing"] = found.curves
+        best = rows_of(found.tallies[0])
         default = best[0].name
-        names = reported(best, contest.baseline)
-        following = following_of(self.captioner, cases, names, self.tokens_of)
-        costs = replace(costs, reporting=following)
-        reporting = plan_reporting(costs, photos, end - time.monotonic())
-        reports: list[Report] = []
-        records: list[dict[str, Any]] = []
         if held_back:
-            self.say(f"the best map is {default}; {reporting.sentence}")
+            names = reported(best, contest.baseline)
+            self.say(f"the best map is {default}")
+            sets = [some for _, some in held_back]
+            found = self._followed(
+                "curves to report", sets, names, ends["reporting"], boxes_after=True
+            )
+            titles = [f"{title}, photos held back" for title, _ in held_back]
         else:
             self.say(
                 "chosen and reported on the same photos, which flatters the map that was chosen;"
                 " give --val-captions"
             )
-            reports = [
-                report_of(tally, default, contest.baseline, f"{REFERENCE}, the photos chosen on")
-            ]
-            records = records_of(tally, default, cases)
-        for title, some in held_back:
-            taken = some[: max(reporting.curves, reporting.pointing)]
-            found = self._followed(f"curves, {title}", taken, names, reporting.curves)
-            reports.append(
-                report_of(found, default, contest.baseline, f"{title}, photos held back")
-            )
-            records = records or records_of(found, default, some)
+            titles, sets = [f"{REFERENCE}, the photos chosen on"], [cases]
+        self.photos |= {"reporting": found.curves, "pointing": found.boxes}
+        reports = [
+            report_of(tally, default, contest.baseline, title)
+            for tally, title in zip(found.tallies, titles, strict=True)
+        ]
+        records = records_of(found.tallies[0], default, sets[0])
         if not self.options.quick:
-            reports.append(self._strict(last[: reporting.strict], default, contest, pixels_of))
-        sanity = self._sanity(last[:CHECKED], default)
+            reports.append(self._strict(sets[0], default, contest, pixels_of, ends["by pixels"]))
+        sanity = self._sanity(sets[0][:CHECKED], default)
         return Faithful(
             captioner=about,
             models=[about, describe_model(self.encoder), describe_decoder(self.captioner.decoder)],
@@ -262,13 +251,28 @@ class _Job:
             reports=reports,
             default=default,
             sanity=sanity,
-            plan=replace(planned, choosing=choosing, reporting=reporting),
-            images=len(cases) + photos.reporting,
+            photos=self.photos,
+            images=len(cases) + (len(sets[0]) if held_back else 0),
             skipped=[*train.skipped, *(val.skipped if val else ()), *self.skipped],
             notes=notes,
             records=records,
             seconds=self.seconds,
         )
+
+    def _ends(self, holds_back: bool) -> dict[str, float]:
+        """When each stage has to be over, by `time.monotonic`."""
+        shares = {
+            "screening": SCREENING,
+            "choosing": CHOOSING,
+            "reporting": REPORTING * holds_back,
+            "by pixels": STRICT * (not self.options.quick),
+        }
+        spent, now, whole = 0.0, time.monotonic(), sum(shares.values())
+        ends = {}
+        for stage, share in shares.items():
+            spent += share / whole
+            ends[stage] = now + 60 * self.options.minutes * spent
+        return ends
 
     def _asked(self, data: CaptionedPhotos, boxes: Boxes | None) -> Asked:
         asked = chosen_captions(data, self.captioner, boxes)
@@ -300,10 +304,10 @@ class _Job:
 
     def _to_report(
         self, val: CaptionedPhotos | None, boxes: Boxes | None
-    ) -> tuple[list[tuple[str, list[Case]]], int]:
-        """(title, cases) of what is reported on, and how many captions a photo has there."""
+    ) -> list[tuple[str, list[Case]]]:
+        """(title, cases) of what is reported on."""
         if val is None:
-            return [], 1
+            return []
         asked = self._asked(val, boxes)
         by_people = self._cases(asked, boxes)
         by_captioner = self._cases(asked, boxes, generated=True)
@@ -311,13 +315,19 @@ class _Job:
         return [
             (REFERENCE, shuffled(by_people, seed)),
             (GENERATED, shuffled(by_captioner, seed)),
-        ], 2
+        ]
 
-    def _screened(self, cases: Sequence[Case], contest: Contest, planned: Plan) -> list[Row]:
+    def _screened(self, cases: Sequence[Case], contest: Contest, until: float) -> list[Row]:
         began = time.monotonic()
-        with self.bar("screening", len(cases)) as advance:
-            tally = screen(
-                self.captioner, cases, contest, planned.methods, self.tokens_of, advance=advance
+        with self.bar("screening", len(cases) * len(contest.methods)) as advance:
+            tally, self.photos["screening"] = screen(
+                self.captioner, cases, contest, self.tokens_of, until=until, advance=advance
+            )
+        on = self.photos["screening"]
+        fewer = [f"{name} on {photos}" for name, photos in on.items() if photos < len(cases)]
+        if fewer:
+            self.say(
+                f"within its time, the screening took {', '.join(fewer)} of {len(cases)} photos"
             )
         rows = rows_of(tally)
         self.seconds["screening"] = round(time.monotonic() - began, 1)
@@ -326,29 +336,41 @@ class _Job:
     def _followed(
         self,
         what: str,
-        cases: Sequence[Case],
+        sets: Sequence[Sequence[Case]],
         names: Sequence[MapName],
-        curves: int | None = None,
-    ) -> Tally:
+        until: float,
+        *,
+        scoring_of: ScoringOf | None = None,
+        boxes_after: bool = False,
+    ) -> Followed:
         began = time.monotonic()
-        with self.bar(what, len(cases)) as advance:
-            tally = follow(
-                self.captioner, cases, names, self.tokens_of, curves=curves, advance=advance
+        with self.bar(what, len({case.photo for cases in sets for case in cases})) as advance:
+            found = follow(
+                self.captioner,
+                sets,
+                names,
+                scoring_of or self.tokens_of,
+                until=until,
+                boxes_after=boxes_after,
+                advance=advance,
             )
         self.seconds[what] = round(time.monotonic() - began, 1)
-        return tally
+        return found
 
     def _strict(
-        self, cases: Sequence[Case], default: MapName, contest: Contest, pixels_of: ScoringOf
+        self,
+        cases: Sequence[Case],
+        default: MapName,
+        contest: Contest,
+        pixels_of: ScoringOf,
+        until: float,
     ) -> Report:
         """The default and the baseline once more, by pixels."""
-        began = time.monotonic()
         names = list(dict.fromkeys([default, *([contest.baseline] if contest.baseline else [])]))
-        with self.bar("curves by pixels", len(cases)) as advance:
-            tally = follow(self.captioner, cases, names, pixels_of, advance=advance)
-        self.seconds["curves by pixels"] = round(time.monotonic() - began, 1)
+        found = self._followed("curves by pixels", [cases], names, until, scoring_of=pixels_of)
+        self.photos["by pixels"] = found.curves
         title = f"{REFERENCE}, {pixels_of(cases[0]).name}"
-        return report_of(tally, default, contest.baseline, title)
+        return report_of(found.tallies[0], default, contest.baseline, title)
 
     def _sanity(self, cases: Sequence[Case], default: MapName) -> Sanity:
         began = time.monotonic()

@@ -105,16 +105,9 @@ def content(found: Faithful) -> dict[str, Any]:
             "shift": found.sanity.shift,
             "sentences": found.sanity.told,
         },
-        "photos": {
-            "screening": dict(found.plan.methods),
-            "choosing": found.plan.choosing,
-            "reporting": found.plan.reporting.curves,
-            "pointing": found.plan.reporting.pointing,
-            "by pixels": found.plan.reporting.strict,
-        },
+        "photos": found.photos,
         "skipped": [{"path": item.path, "reason": item.reason} for item in found.skipped],
         "notes": found.notes,
-        "estimated_seconds": round(found.plan.seconds, 1),
         "seconds": found.seconds,
     }
 

@@ -7,32 +7,28 @@ default map. Choosing is done on one set of photos, reporting on another.
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 
 from torch import Tensor
 
 from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.explain.cases import Case
-from captune.explain.faithfulness import Scoring, ends_of
+from captune.explain.faithfulness import Scoring
 from captune.explain.judging import Judge
 from captune.explain.methods import Choice, map_method, method_names
-from captune.explain.planning import Costs, Following
 from captune.explain.rows import Row
 from captune.explain.tally import CENTRE, POINTING, RANDOM, MapName, Tally
 
 FOLLOWED = 6  # maps that get whole curves, besides the baseline
-REPORTED = 3  # of them, on the photos held back: see `reported`
-TIMED = 3  # photos that the estimate is made from: captions differ in their words
+LEAST = 8  # photos that each stage has, whatever the time: fewer say nothing
 SLOW = ("occlusion", "pixel-occlusion")
 # how places are hidden from the caption of a case
 ScoringOf = Callable[[Case], Scoring]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -72,56 +68,108 @@ def screen(
     captioner: Captioner,
     cases: Sequence[Case],
     contest: Contest,
-    photos: Mapping[str, int],
     scoring_of: ScoringOf,
     *,
+    until: float = math.inf,
     advance: Callable[[int], None] = lambda done: None,
-) -> Tally:
-    """Every map on as many cases as `photos` gives its method, the first ones."""
+) -> tuple[Tally, dict[str, int]]:
+    """Every map on the first cases until the time is over; on how many cases, by method.
+
+    The methods share the time evenly, and what a quick one leaves goes to the slow. until: by
+    `time.monotonic`; every method has LEAST cases all the same. advance: is told of each case of
+    each method.
+    Raises UserError where the captioner makes no word likelier by its photo.
+    """
     tally = Tally()
-    for number, case in enumerate(cases):
-        judge = Judge(case, scoring_of(case), tally)
+    judges: list[Judge] = []
+    spent = dict.fromkeys(contest.methods, 0.0)
+    done = dict.fromkeys(contest.methods, 0)
+    while left := [name for name in spent if done[name] < len(cases)]:
+        if time.monotonic() > until:
+            left = [name for name in left if done[name] < LEAST]
+            if not left:
+                break
+        name = min(left, key=lambda one: spent[one])
+        number = done[name]
+        if number == len(judges):
+            judges.append(Judge(cases[number], scoring_of(cases[number]), tally))
+            judges[number].screen_controls()
+        judge, began = judges[number], time.monotonic()
         if judge.words:
-            judge.screen_controls()
-            for name in contest.methods:
-                if number < photos[name]:
-                    judge.screen(judge.maps_of(captioner, name))
+            judge.screen(judge.maps_of(captioner, name))
+        spent[name] += time.monotonic() - began
+        done[name] += 1
         advance(1)
-    return tally
+    if not any(judge.seen for judge in judges):
+        raise UserError(
+            f"no word of {len(judges):,} captions is more probable with its photo than without it:"
+            " this captioner ignores its photos, so no map of it can be faithful"
+        )
+    return tally, done
+
+
+@dataclass(frozen=True)
+class Followed:
+    """tallies: of each set of cases. curves, boxes: photos that had curves, and people's boxes."""
+
+    tallies: list[Tally]
+    curves: int
+    boxes: int
 
 
 def follow(
     captioner: Captioner,
-    cases: Sequence[Case],
+    sets: Sequence[Sequence[Case]],
     names: Sequence[MapName],
     scoring_of: ScoringOf,
     *,
-    curves: int | None = None,
+    until: float = math.inf,
+    boxes_after: bool = False,
     advance: Callable[[int], None] = lambda done: None,
-) -> Tally:
-    """Whole curves of these maps on the first `curves` cases (None: on all).
+) -> Followed:
+    """Whole curves of these maps, photo after photo, until the time is over.
 
-    The others are only compared with what people drew, which takes no masks.
+    sets: of several captions of the same photos; a photo has curves in all of them or in none.
+    until: as in `screen`. boxes_after: keep up to half of the time for further photos, which are
+    only compared with what people drew: that takes no masks.
     """
-    tally = Tally()
-    for number, case in enumerate(cases):
-        whole = curves is None or number < curves
-        if whole or case.targets:
-            judge = Judge(case, scoring_of(case), tally, seen=whole)
-            _follow(judge, captioner, names) if whole else _point(judge, captioner, names)
+    by_photo = [{case.photo: case for case in cases} for cases in sets]
+    photos = list(dict.fromkeys(case.photo for cases in sets for case in cases))
+    drawn = sum(any(known[p].targets for known in by_photo if p in known) for p in photos)
+    drawn *= boxes_after
+    tallies = [Tally() for _ in sets]
+    began, making, curves, boxes = time.monotonic(), 0.0, 0, 0
+    whole = True
+    for number, photo in enumerate(photos):
+        now = time.monotonic()
+        kept_s = min((until - began) / 2, making / max(1, curves) * max(0, drawn - boxes))
+        whole = whole and (number < LEAST or now + kept_s < until)
+        if not whole and (now > until or not boxes_after):
+            break
+        found = [(known[photo], t) for known, t in zip(by_photo, tallies, strict=True)
+                 if photo in known]  # fmt: skip
+        for case, tally in found:
+            if whole or case.targets:
+                judge = Judge(case, scoring_of(case), tally, seen=whole)
+                making += _judge(judge, captioner, names, whole=whole)
+        curves += whole
+        boxes += any(case.targets for case, _ in found)
         advance(1)
-    return tally
+    return Followed(tallies, curves, boxes)
 
 
-def _follow(judge: Judge, captioner: Captioner, names: Sequence[MapName]) -> None:
-    if judge.words:
+def _judge(judge: Judge, captioner: Captioner, names: Sequence[MapName], *, whole: bool) -> float:
+    """Seconds that the making of the maps took."""
+    began = time.monotonic()
+    maps = maps_by_name(judge, captioner, names) if judge.words else {}
+    seconds = time.monotonic() - began
+    if whole and judge.words:
         judge.follow_controls()
-        judge.follow(maps_by_name(judge, captioner, names))
-
-
-def _point(judge: Judge, captioner: Captioner, names: Sequence[MapName]) -> None:
-    judge.compare_controls()
-    judge.compare_with_people(maps_by_name(judge, captioner, names))
+        judge.follow(maps)
+    elif judge.words:
+        judge.compare_controls()
+        judge.compare_with_people(maps)
+    return seconds
 
 
 def maps_by_name(
@@ -160,79 +208,3 @@ def shuffled(cases: Sequence[Case], seed: int) -> list[Case]:
     order = list(cases)
     random.Random(seed).shuffle(order)  # noqa: S311
     return order
-
-
-def costs_of(
-    captioner: Captioner,
-    cases: Sequence[Case],
-    contest: Contest,
-    scoring_of: ScoringOf,
-    strict_of: ScoringOf | None = None,
-) -> Costs:
-    """Seconds a photo of everything, by doing it on the first cases that have something to judge.
-
-    What is found there is thrown away.
-    """
-    judges = _first_judges(cases, scoring_of)
-    if not judges:
-        raise UserError(
-            f"none of the words of {len(cases):,} captions is likelier with its photo than without:"
-            " this captioner does not look, and no map of it can be true"
-        )
-    judges[0].screen_controls()  # the first pass pays for what is set up
-    n = len(judges)
-    methods = {
-        name: sum(_seconds(partial(_screen, judge, captioner, name)) for judge in judges) / n
-        for name in contest.methods
-    }
-    controls = sum(
-        _seconds(judge.screen_controls) + _seconds(partial(ends_of, judge.scoring))
-        for judge in judges
-    )
-    each = sum(_seconds(judge.follow_centre) for judge in judges) / n
-    random = sum(_seconds(judge.follow_controls) for judge in judges) / n
-    # which methods are followed is not known yet: as if the slowest were among them
-    making = sorted(methods.values())
-    choosing = Following(random + FOLLOWED * each + sum(making[-FOLLOWED:]))
-    pointing = sum(making) / len(making) * REPORTED
-    reporting = Following(random + REPORTED * each + pointing, pointing)
-    strict = 0.0
-    if strict_of is not None:
-        hard = Judge(judges[0].case, strict_of(judges[0].case), Tally())
-        strict = _seconds(hard.follow_controls) + 2 * _seconds(hard.follow_centre)
-    return Costs(controls / n, methods, choosing, reporting, strict)
-
-
-def following_of(
-    captioner: Captioner,
-    cases: Sequence[Case],
-    names: Sequence[MapName],
-    scoring_of: ScoringOf,
-) -> Following:
-    """Seconds a photo of these maps, as in `costs_of`."""
-    judges = _first_judges(cases, scoring_of)
-    n = max(1, len(judges))
-    making = masks = 0.0
-    for judge in judges:
-        began = time.perf_counter()
-        maps = maps_by_name(judge, captioner, names)
-        making += time.perf_counter() - began
-        masks += _seconds(judge.follow_controls) + _seconds(partial(judge.follow, maps))
-    return Following((making + masks) / n, making / n)
-
-
-def _first_judges(cases: Sequence[Case], scoring_of: ScoringOf) -> list[Judge]:
-    """Of the first cases with a word to judge."""
-    tally = Tally()
-    judged = (Judge(case, scoring_of(case), tally) for case in cases)
-    return list(islice((judge for judge in judged if judge.seen), TIMED))
-
-
-def _screen(judge: Judge, captioner: Captioner, method: str) -> None:
-    judge.screen(judge.maps_of(captioner, method))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
