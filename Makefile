@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test lint docs bench setup clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   set up, do the five jobs on real photos, leave one page of it"
 	@echo "make test   set up, lint, run the whole test suite"
 	@echo "make lint   lint, format check, types, and the import rule between rooms"
+	@echo "make docs   build the documentation site, build/site/index.html"
 	@echo "make bench  captune and its peers side by side (about 50 minutes)"
 
 # The stamp is newer than what the environment was made from: a second run installs nothing.
@@ -37,6 +38,9 @@ test: setup lint
 	-$(BIN)/captune models fetch lite --decoder
 	-npm install --silent --no-audit --no-fund --prefix $(VENV)/axe-core axe-core@4.14.1
 	$(BIN)/python -m pytest
+
+docs: setup
+	$(BIN)/python docs/site/build.py build/site
 
 bench: setup
 	$(BIN)/python benchmarks/classify.py

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,16 @@ def _has_decoder() -> bool:
     return all(asset.is_cached() for asset in assets.ASSETS["lite-decoder"])
 
 
+def _has_docs() -> bool:
+    return all(find_spec(name) for name in ("sphinx", "myst_parser", "furo"))
+
+
 _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
     "java": (lambda: shutil.which("java") is not None, "Java is not installed"),
     "chromium": (browser.is_present, "Chromium, its driver or selenium is not installed"),
     "axe": (lambda: browser.AXE.is_file(), "axe-core is not there (make test fetches it with npm)"),
     "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real photos is not here"),
+    "docs": (_has_docs, "the extra docs is not installed (pip install 'captune[docs]')"),
     "gpu": (_has_gpu, "no GPU"),
     "lite": (_has_lite, "the embedded weights are not fetched (captune models fetch lite)"),
     "decoder": (
