@@ -11,7 +11,7 @@ from tests.metrics.tiny import IMAGES, Pairs, corpus_of
 
 from captune import metrics
 from captune.errors import MismatchedImages, UserError
-from captune.metrics import ngrams as counting
+from captune.metrics import corpus as counting
 from captune.metrics.corpus import Corpus
 
 

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from captune.errors import UserError
-from captune.metrics import plugins
-from captune.metrics.catalogue import metric_of, parse_metrics
-from captune.metrics.plugins import score_with_plugin
+from captune.metrics import catalogue
+from captune.metrics.catalogue import metric_of, parse_metrics, score_with_plugin
 from captune.metrics.scores import Scores
 
 C, R = {"x": "a dog", "y": "a cat"}, {"x": ["a dog"], "y": ["one cat"]}
@@ -48,10 +47,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
             length_pack.score = content
 
-    plugins.plugins.cache_clear()
+    catalogue.plugins.cache_clear()
     yield put
     sys.modules.pop("length_pack", None)
-    plugins.plugins.cache_clear()
+    catalogue.plugins.cache_clear()
 
 
 @pytest.mark.parametrize("spelled", ["My-Length", "my_length", "my-length", " MY_LENGTH "])
@@ -166,10 +165,10 @@ def test_what_is_no_score_is_refused(install: Install, changes: dict[str, Any], 
 
 def test_our_own_names_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("CIDEr-D", "other:score", "captune.metrics")]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
-    plugins.plugins.cache_clear()
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
+    catalogue.plugins.cache_clear()
     try:
         (metric,) = parse_metrics("CIDEr-D", references=True, photos=False)
         assert (metric.id, metric.kind) == ("cider", "text")
     finally:
-        plugins.plugins.cache_clear()
+        catalogue.plugins.cache_clear()

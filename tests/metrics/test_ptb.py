@@ -17,7 +17,7 @@ from tests.metrics.ptb_oracle import LINE_ENDS, filtered, java_lines, java_text
 from tests.metrics.ptb_strings import hostile, natural
 
 from captune.metrics import ptb
-from captune.metrics.ptb_rules import SPECIAL_WORDS
+from captune.metrics.ptb.rules import SPECIAL_WORDS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ptb.tsv"
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.metrics.corpus import Corpus
-from captune.metrics.ngrams import ORDERS
+from captune.metrics.corpus import ORDERS, Corpus
 from captune.metrics.scores import Candidates, References, Scores
 
 # coco-caption's stand-ins for smoothing: no division by 0, and a product that is never quite 0

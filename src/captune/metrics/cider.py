@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.metrics import ptb
-from captune.metrics.corpus import Corpus, Tokenize
+from captune.metrics.corpus import ORDERS, Corpus, Counts, Tokenize, Words
 from captune.metrics.frequency import DocumentFrequency
-from captune.metrics.ngrams import ORDERS, Counts, Words
 from captune.metrics.scores import Candidates, References, Scores
 
 SIGMA = 6.0  # width of CIDEr-D's length penalty, in words

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from captune.errors import UserError
 from captune.files import printable, whole_file
-from captune.metrics.corpus import Corpus
-from captune.metrics.ngrams import ORDERS, Counts
+from captune.metrics.corpus import ORDERS, Corpus, Counts
 from captune.metrics.scores import References
 
 # name -> digest of the tables that come with captune

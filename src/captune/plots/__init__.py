@@ -1,9 +1,8 @@
 """Every figure. Each function returns a matplotlib Figure; `save_figure` writes it."""
 
-from captune.plots.calibration import reliability_figure
 from captune.plots.canvas import save_figure
+from captune.plots.classification import confusion_figure, reliability_figure
 from captune.plots.compare import difference_figure, image_difference_figure
-from captune.plots.confusion import confusion_figure
 from captune.plots.pairs import PairPanel, pairs_figure
 from captune.plots.prompts import (
     agreement_figure,

@@ -15,7 +15,7 @@ from captune.report.numbers import Source
 from captune.report.settings import Settings
 
 if TYPE_CHECKING:
-    from captune.zeroshot.calibration import Reliability
+    from captune.statistics.calibration import Reliability
 
 SAMPLED = 8
 
@@ -105,7 +105,7 @@ def reliability_of(found: Found) -> Reliability:
     Of the label put first: the probability of the truth, which a likelihood would need, need not be
     in the records, so `nll` is no number.
     """
-    from captune.zeroshot.calibration import (
+    from captune.statistics.calibration import (
         Reliability,
         ece_floor,
         expected_calibration_error,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
+from captune.metrics.catalogue import LOG_PROBABILITY, label_of, leading
 from captune.report.blocks import Gallery
-from captune.report.meanings import LOG_PROBABILITY, label_of, leading
 from captune.report.numbers import words
 from captune.report.settings import Settings
 from captune.report.thumbnails import Album

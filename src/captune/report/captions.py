@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import PurePath
 from typing import Any
 
+from captune.metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
 from captune.report.blocks import (
     Card,
     Cards,
@@ -24,7 +25,6 @@ from captune.report.blocks import (
 )
 from captune.report.caption_gallery import gallery
 from captune.report.given import Given
-from captune.report.meanings import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
 from captune.report.numbers import Figure, Source, count, interval_of, score, signed, words
 from captune.report.pages import one_line
 from captune.report.settings import Settings

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from captune.metrics.catalogue import leading, title_of
 from captune.report.blocks import (
     Card,
     Cards,
@@ -19,7 +20,6 @@ from captune.report.blocks import (
     Table,
     Tiles,
 )
-from captune.report.meanings import leading, title_of
 from captune.report.numbers import (
     Source,
     count,

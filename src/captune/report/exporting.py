@@ -69,7 +69,7 @@ def _plain(name: str) -> str:
 
 def _classified(source: Source, report: Report, folder: Path, say: Say) -> Iterator[Path]:
     from captune.plots import confusion_figure, reliability_figure
-    from captune.zeroshot.calibration import Calibration
+    from captune.statistics.calibration import Calibration
 
     found = answers.find(source, report.settings)
     if found.confusion:

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from captune.metrics.catalogue import meaning_of, title_of
 from captune.metrics.scores import Scores
 from captune.report import charts
 from captune.report.blocks import (
@@ -26,7 +27,6 @@ from captune.report.blocks import (
     Tiles,
 )
 from captune.report.given import DAMAGE, Given, records_of
-from captune.report.meanings import meaning_of, title_of
 from captune.report.numbers import (
     Figure,
     Source,

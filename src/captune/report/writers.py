@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from captune.images.naming import plain_path, without_ending
+from captune.metrics.catalogue import LOG_PROBABILITY
 from captune.report.given import DAMAGE, Given, records_of
-from captune.report.meanings import LOG_PROBABILITY
 from captune.report.numbers import Source
 from captune.report.pages import one_line
 

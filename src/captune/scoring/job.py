@@ -19,10 +19,9 @@ from captune.captions import (
 from captune.errors import UserError
 from captune.files import named, printable, quoted
 from captune.images import Photo, find_photos
-from captune.metrics.catalogue import BLEU, Metric, parse_metrics
+from captune.metrics.catalogue import BLEU, Metric, parse_metrics, score_with_plugin
 from captune.metrics.corpus import Corpus
 from captune.metrics.frequency import DocumentFrequency, resolve_df
-from captune.metrics.plugins import score_with_plugin
 from captune.metrics.scores import Scores
 from captune.options import MetricOptions
 from captune.scoring.references import read_references

@@ -1,11 +1,12 @@
 """How sure a figure is: intervals of shares and corpus figures, paired tests, several tests."""
 
 from captune.statistics.kendall import Tau, kendall_tau
-from captune.statistics.paired import (
-    cohen_dz,
-    detectable_difference,
-    paired_permutation,
-    paired_permutation_each,
+from captune.statistics.proportions import (
+    Interval,
+    holm,
+    mcnemar_exact,
+    paired_difference,
+    wilson,
 )
 from captune.statistics.resampling import (
     RESAMPLES,
@@ -16,15 +17,12 @@ from captune.statistics.resampling import (
     bootstrap,
     bootstrap_each,
     bootstrap_mean,
+    cohen_dz,
+    detectable_difference,
     mean_of_sums,
     paired_bootstrap,
-)
-from captune.statistics.shares import (
-    Interval,
-    holm,
-    mcnemar_exact,
-    paired_difference,
-    wilson,
+    paired_permutation,
+    paired_permutation_each,
 )
 
 __all__ = [

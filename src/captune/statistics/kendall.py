@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from captune.statistics.shares import Interval, normal_quantile
+from captune.statistics.proportions import Interval, normal_quantile
 
 Counts = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from captune.models.image_text import Floats, normalise
 from captune.statistics import Interval, holm, mcnemar_exact, paired_difference, wilson
-from captune.zeroshot.calibration import (
+from captune.statistics.calibration import (
     Activation,
     Booleans,
     Calibration,

@@ -17,7 +17,7 @@ import numpy as np
 
 from captune.models.image_text import Floats, normalise
 from captune.statistics import Interval, wilson
-from captune.zeroshot.calibration import Integers
+from captune.statistics.calibration import Integers
 
 PROBED_LOGITS = 2_000_000  # of each of the two templates at once: 8 MB
 _DENIES = re.compile(

@@ -12,7 +12,7 @@ from captune.errors import UserError
 from captune.files import printable
 from captune.runs import Run
 from captune.statistics import Interval
-from captune.zeroshot.calibration import Calibration, Reliability, ReliabilityBin
+from captune.statistics.calibration import Calibration, Reliability, ReliabilityBin
 from captune.zeroshot.comparison import AgainstBest, TemplateComparison, TemplateResult
 from captune.zeroshot.negation import NegationProbe, Share
 

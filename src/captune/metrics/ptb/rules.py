@@ -9,7 +9,7 @@ is dropped `\x01`.
 
 from __future__ import annotations
 
-from captune.metrics.automaton import Rule
+from captune.metrics.ptb.automaton import Rule
 
 _TITLES = (
     "adj adm adv alex asst assoc atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr "

@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from captune.metrics.automaton import Failures, Scanner
-from captune.metrics.ptb_characters import ALPHABET, KINDS
-from captune.metrics.ptb_rules import MACROS, RULES, SPECIAL_WORDS
+from captune.metrics.ptb.automaton import Failures, Scanner
+from captune.metrics.ptb.characters import ALPHABET, KINDS
+from captune.metrics.ptb.rules import MACROS, RULES, SPECIAL_WORDS
 
 VERSION = "1"
 

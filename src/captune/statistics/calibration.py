@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from captune.models.image_text import Floats
-
 Activation = Literal["softmax", "sigmoid"]
+Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Booleans = NDArray[np.bool_]
