@@ -78,7 +78,7 @@ def _options_table(actions: list[argparse.Action]) -> list[str]:
 def _usage(name: str, parser: argparse.ArgumentParser) -> str:
     """What has to be typed, in one line; the options that may be left out are in the table."""
     words = [f"captune {name}"]
-    for action in parser._actions:
+    for action in sorted(parser._actions, key=lambda action: bool(action.option_strings)):
         if not action.option_strings:
             ends = {"?": "[{}]", "*": "[{} ...]", "+": "{} [...]"}
             words.append(ends.get(str(action.nargs), "{}").format(_typed(action)))
