@@ -17,7 +17,8 @@ import numpy as np
 
 from captune.errors import UserError
 from captune.files import whole_file
-from captune.report import answers, captions, meanings
+from captune.metrics import catalogue
+from captune.report import answers, captions
 from captune.report.blocks import Table, blocks_of
 from captune.report.figures import draw_prompt_study, draw_top5, sample_names, save_as
 from captune.report.numbers import Source
@@ -146,7 +147,7 @@ def _pairs(report: Report, say: Say) -> Iterator[tuple[str, Figure]]:
 
     found = read_writers(report.given)
     for writer in found.writers:
-        for metric in meanings.leading(writer.metrics):
+        for metric in catalogue.leading(writer.metrics):
             ranking = captions.ranking_of(writer, found, metric, report.settings, photos=True)
             if ranking.root is None:
                 say(f"{writer.tag}: no photos are known, so its pairs are captions alone")
