@@ -56,8 +56,12 @@ class Answers:
 class Client:
     """One page: its session, its photos."""
 
-    def __init__(self, url: str, config: dict[str, Any], number: int) -> None:
-        self._http = httpx.Client(base_url=url, timeout=_LONGEST_S, trust_env=False)
+    def __init__(self, address: str, number: int) -> None:
+        """address: with the token, as the app prints it."""
+        base = address.partition("?")[0]
+        self.http = httpx.Client(base_url=base, timeout=_LONGEST_S, trust_env=False)
+        page = self.http.get(address, follow_redirects=True).raise_for_status().text
+        config = json.loads(page.split("window.gradio_config = ", 1)[1].split(";</script>", 1)[0])
         self._session = secrets.token_hex(6)
         self._ids = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
         self._events = config["dependencies"]
@@ -76,7 +80,7 @@ class Client:
             buffer = BytesIO()
             Image.new("RGB", (320, 240), colour).save(buffer, "JPEG")
             files.append(("files", (f"{number}-{n}.jpg", buffer.getvalue(), "image/jpeg")))
-        paths = self._http.post("gradio_api/upload", files=files).raise_for_status().json()
+        paths = self.http.post("gradio_api/upload", files=files).raise_for_status().json()
         dropped = [
             {"path": path, "orig_name": f"{n}.jpg", "meta": {"_type": "gradio.FileData"}}
             for n, path in enumerate(paths)
@@ -92,9 +96,9 @@ class Client:
         number = next(one["id"] for one in self._events if target in map(list, one["targets"]))
         asked = {"data": data, "fn_index": number, "session_hash": self._session}
         asked |= {"event_data": None, "trigger_id": target[0]}
-        event_id = self._http.post("gradio_api/queue/join", json=asked).raise_for_status().json()
+        event_id = self.http.post("gradio_api/queue/join", json=asked).raise_for_status().json()
         where = {"session_hash": self._session}
-        with self._http.stream("GET", "gradio_api/queue/data", params=where) as stream:
+        with self.http.stream("GET", "gradio_api/queue/data", params=where) as stream:
             for line in stream.iter_lines():
                 if not line.startswith("data: "):
                     continue
@@ -107,12 +111,11 @@ class Client:
                     return
 
 
-def load(url: str, pid: int, *, clients: int, requests: int) -> Answers:
+def load(address: str, pid: int, *, clients: int, requests: int) -> Answers:
     """Ask so many times, from so many clients at once."""
-    config = httpx.get(f"{url}config", trust_env=False, timeout=60).json()
     answers, lock = Answers(), threading.Lock()
     with ThreadPoolExecutor(clients) as pool:
-        pages = list(pool.map(lambda n: Client(url, config, n), range(clients)))
+        pages = list(pool.map(lambda n: Client(address, n), range(clients)))
         left = iter(range(requests))
 
         def go_on(page: Client) -> None:
@@ -167,9 +170,9 @@ def main() -> None:
         server = subprocess.Popen(words, stdout=subprocess.PIPE, env=dict(os.environ), text=True)
         assert server.stdout is not None
         try:
-            url = json.loads(server.stdout.readline())["url"]
+            address = json.loads(server.stdout.readline())["url"]
             began = time.monotonic()
-            found = load(url, server.pid, clients=asked.clients, requests=asked.requests)
+            found = load(address, server.pid, clients=asked.clients, requests=asked.requests)
             took = time.monotonic() - began
         finally:
             server.terminate()

@@ -16,7 +16,10 @@ from captune.webapp.serving import Running, running
 
 HOSTILE_NAME = '"><img src=x onerror=alert(1)>.jpg'
 # Gradio's words when a stream ends, and when a page with an open stream is left
-_FRAMEWORKS = ("Method not implemented", "BodyStreamBuffer was aborted", "Connection errored out")
+_FRAMEWORKS = (
+    *("Method not implemented", "BodyStreamBuffer was aborted", "Connection errored out"),
+    "signal is aborted without reason",
+)
 HOSTILE = "<img src=x onerror=alert(1)>${alert(2)}{{this}}"
 
 
@@ -39,7 +42,7 @@ def opened(
 
 def load(driver: Any, app: Running) -> None:
     """Load the page, or load it again."""
-    driver.get(app.url)
+    driver.get(app.address)
     when(driver, "document.querySelector('#recognise')")
     # events of the page's own loading
     time.sleep(1)

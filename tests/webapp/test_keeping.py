@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 from benchmarks.app import Client
 
 from captune.options import AppOptions
@@ -13,8 +12,7 @@ from captune.webapp.serving import running
 def test_what_is_kept_is_a_run_with_its_photos_beside_it(colours: object, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with running(AppOptions(runs=runs)) as app:
-        config = httpx.get(f"{app.url}config", trust_env=False).json()
-        client = Client(app.url, config, 0)
+        client = Client(app.address, 0)
         fields = ["red, green", "", "lite", False, False]
 
         def keep(name: str) -> str:

@@ -14,10 +14,11 @@ HELP = "the same jobs in a local web page: drop photos, type labels, hover over 
 EXAMPLES = """  captune app
   captune app runs/ --open
   captune app --port 8000
-  captune app --host 0.0.0.0
+  captune app --host 0.0.0.0 --shared --name photos.example.org
 
-It needs an extra: pip install 'captune[app]'. Nothing leaves this machine, and no other machine
-reaches it unless --host says so. Ctrl-C ends it; dropped photos are removed then."""
+It needs an extra: pip install 'captune[app]'. Nothing leaves this machine. Only who has the address
+that it prints gets in: the token in it is new with every start. Other machines reach it with
+--shared alone. Ctrl-C ends it, a second one at once; dropped photos are removed then."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,19 +35,19 @@ def run(arguments: argparse.Namespace) -> int:
     def started(app: Running) -> None:
         if arguments.json:
             said: dict[str, Any] = {"command": "app", "run": None, "images": 0, "skipped": []}
-            print_json({**said, "url": app.url, "host": options.host})
+            print_json({**said, "url": app.address, "host": options.host})
             sys.stdout.flush()
-        note(f"captune is at {app.url}  (Ctrl-C ends it)", quiet=arguments.json)
-        if not options.is_private:
+        note(f"captune is at {app.address}  (Ctrl-C ends it)", quiet=arguments.json)
+        if options.shared:
             note(
-                f"--host {options.host}: other machines may reach it; whoever does can use it, and"
-                " folders that they type are not opened",
+                "--shared: whoever has that address can use the app, and what they type is not"
+                f" opened; behind a proxy it is https://{options.name[0]}/?token={app.entry.token}",
                 quiet=arguments.json,
             )
         if options.open:
             import webbrowser
 
-            webbrowser.open(app.url)
+            webbrowser.open(app.opening())
 
     serve(options, started)
     return 0

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from captune.errors import UserError
+from captune.files import printable
 from captune.options.fields import option, require_at_least
+
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
 
 
 @dataclass(kw_only=True)
@@ -22,18 +27,33 @@ class AppOptions:
         metavar="RUNS",
     )
     host: str = option(
-        "the address to listen at; 0.0.0.0 lets other machines in, and then the app opens no"
-        " folder that somebody types",
+        "the address to listen at; one that other machines reach needs --shared",
         "127.0.0.1",
         metavar="ADDRESS",
     )
     port: int = option("the port to listen at (0: the first free one from 7860)", 0, metavar="N")
+    shared: bool = option(
+        "people on other machines use it, by --host or through a proxy: then the app opens no"
+        " folder, file or model that somebody types",
+        False,
+    )
+    name: list[str] = option(
+        "with --shared: a name that the app is reached by, as the browser shows it; requests for"
+        " other names are refused; may repeat",
+        [],
+        repeat=True,
+        metavar="HOST",
+    )
     open: bool = option("open the page in your browser", False)
     most_photos: int = option("photos that one person may drop at a time", 200, metavar="N")
     most_mb: int = option("megabytes of one photo", 50, metavar="N")
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that no server can have, and for RUNS that is a file."""
+        """Raises UserError for numbers that no server can have, and for RUNS that is a file.
+
+        Also for an address that other machines reach without `shared`, and for `shared` without a
+        name, or with what is no name.
+        """
         if not 0 <= self.port <= 65535:
             raise UserError(f"port {self.port}: must be a number from 0 to 65535")
         require_at_least(self, most_photos=1, most_mb=1)
@@ -41,15 +61,52 @@ class AppOptions:
             raise UserError("host: is empty; give an address, as 127.0.0.1")
         if self.runs.is_file():
             raise UserError(f"{self.runs}: is a file; RUNS names the folder of the runs")
+        self.name = [_host_name(typed) for typed in self.name]
+        if self.shared and not self.name:
+            raise UserError(
+                "--shared needs the name that the app is reached by: add --name HOST, as"
+                " --name captune.example.org"
+            )
+        if self.name and not self.shared:
+            raise UserError("--name counts with --shared only; add --shared, or leave --name out")
+        if not self.shared and not is_loopback(self.host):
+            raise UserError(
+                f"--host {printable(self.host)}: other machines reach that address; if they are to"
+                " use the app, add --shared --name HOST"
+            )
 
     @property
     def is_private(self) -> bool:
-        """Whether only this machine reaches the app."""
-        import ipaddress
+        """Whether it is for this person on this machine alone, so that it opens what is typed."""
+        return not self.shared
 
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+    @property
+    def names(self) -> frozenset[str]:
+        """The hosts, in lower case and without brackets, that requests may be for."""
+        if self.shared:
+            return frozenset(self.name)
+        return frozenset({"127.0.0.1", "localhost", "::1", self.host.lower()})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_name(typed: str) -> str:
+    """A host as requests name it. Raises UserError for an address with scheme, port or path."""
+    plain = typed.strip().lower().removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(plain.strip("[]")))
+    except ValueError:
+        if _HOST_NAME.fullmatch(plain):
+            return plain
+    raise UserError(
+        f"--name {printable(typed)}: is no host name; give it without http:// and without port, as"
+        " captune.example.org"
+    )

@@ -1,74 +1,256 @@
-"""What stands between the network and the app: who may ask, and what the page may load.
+"""What stands between the network and the app: who may ask, for what, and what answers may do.
 
-A web page of somebody else, open in the same browser, can reach 127.0.0.1 too. So a request must
-be for a name of this app, and one that changes something must come from a page of this app. The
-headers let the browser itself refuse whatever would be loaded from another host.
+A web page of somebody else, open in the same browser, can reach 127.0.0.1, and so can every user of
+the machine. So a request must be for a name of this app, come from a page of its own or from a
+person, carry the cookie that the token became, and be one that the page makes (`rules`). Headers
+let the browser itself refuse what would be loaded from another host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs
+
+from captune.webapp.arrivals import SLOWEST_S
+from captune.webapp.entry import Entry
+from captune.webapp.events import checked_event
+from captune.webapp.rules import DATA_POLICY, JOIN, Rule, rule_of
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
-# Gradio's page has scripts in itself and makes functions of its templates
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
-    " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:;"
-    " connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self';"
-    " frame-ancestors 'self'"
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.ASCII)
+_PORT = re.compile(r":[0-9]{1,5}$", re.ASCII)
+_REFUSALS = ("application/json", "text/plain")
+# ours replace them; no other site may read an answer
+_REPLACED = (
+    *("content-security-policy", "x-content-type-options", "referrer-policy"),
+    *("cross-origin-resource-policy", "set-cookie"),
 )
-_HEADERS = (
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+_FORWARDED = (b"x-forwarded-", b"x-gradio-", b"forwarded")
+_ENTERED = (
+    b"<!doctype html><title>captune</title>"
+    b'<meta http-equiv="refresh" content="0;url=/"><a href="/">captune</a>'
 )
-_HARMLESS = ("GET", "HEAD", "OPTIONS")
+_NOT_ENTERED = (
+    "open the address that captune app printed when it started, with all that stands behind"
+    " token= (a new start has a new one)"
+)
+
+
+class Refusal(Exception):
+    """A status and a sentence instead of an answer."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class Guard:
-    """ASGI middleware. names: the hosts that a request may be for; None for any."""
+    """ASGI application around another. To be the outermost: the framework adds headers of its own.
 
-    def __init__(self, app: Any, names: frozenset[str] | None = None) -> None:
-        self._app = app
-        self._names = names
+    names: the hosts that a request may be for. port: the app's own; None behind a proxy, whose port
+    nobody here knows. events: numbers of those that the page has. uploads: where their files lie.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        entry: Entry,
+        *,
+        names: Collection[str],
+        port: int | None,
+        events: Collection[int],
+        uploads: Path,
+    ) -> None:
+        self._app, self._entry = app, entry
+        self._names, self._port = names, port
+        self._events, self._uploads = events, uploads
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer, or refuse with status 403 and a sentence."""
-        if scope["type"] != "http":
+        """Answer, or refuse with a status of 4xx and a sentence."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            try:
+                await self._answer(scope, receive, send)
+            except Refusal as refusal:
+                await _say(send, refusal.status, f"captune app: {refusal}\n".encode())
+
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
+        headers: Headers = scope["headers"]
+        self._check_name(headers)
+        path = scope.get("raw_path", b"").decode("latin-1")
+        if scope["method"] == "GET" and path == "/" and scope["query_string"]:
+            await self._admit(scope, send)
             return
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if self._names is not None and _name_of(f"//{host}") not in self._names:
-            await _refuse(send, "this app answers to 127.0.0.1 and localhost only")
+        self._check_site(headers)
+        browser = self._entry.browser_of(headers)
+        if browser is None:
+            raise Refusal(403, _NOT_ENTERED)
+        rule = rule_of(scope["method"], path)
+        if rule is None:
+            raise Refusal(403, "the page asks for nothing of that kind")
+        if path == JOIN:
+            receive = await self._checked(rule, headers, receive)
+        own = dict(scope) | {"headers": self._own(headers), "captune.browser": browser}
+        await self._app(own, receive, _guarded(rule, send))
+
+    async def _admit(self, scope: Message, send: Send) -> None:
+        """A browser comes with the token, or with the code of `--open`."""
+        headers = scope["headers"]
+        typed = parse_qs(scope["query_string"].decode("latin-1"))
+        code, token = typed.get("code", [""])[0], typed.get("token", [""])[0]
+        if code and self._entry.take_code(code):
+            # the file that opened the browser is another site; the page itself goes on from here
+            entered = [(b"content-type", b"text/html"), self._cookie(headers)]
+            await _say(send, 200, _ENTERED, entered)
             return
-        if scope["method"] not in _HARMLESS and origin and urlsplit(origin).netloc != host:
-            await _refuse(send, "a page of another site asked; open the app itself")
-            return
+        self._check_site(headers)
+        if self._entry.is_token(token):
+            known = self._entry.browser_of(headers) is not None
+            cookie = [] if known else [self._cookie(headers)]
+            await _say(send, 303, b"", [(b"location", b"/"), *cookie])
+        elif self._entry.browser_of(headers) is not None and not (code or token):
+            # as the framework's ?deep_link=, which the page has no use for
+            await _say(send, 303, b"", [(b"location", b"/")])
+        else:
+            raise Refusal(403, _NOT_ENTERED)
 
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
-            await send(message)
+    def _check_name(self, headers: Headers) -> None:
+        """Raises Refusal for another name: somebody's DNS may point one to this machine."""
+        host = _values(headers, b"host")
+        name = _name_of(host[0]) if len(host) == 1 else ""
+        port = int(host[0].rpartition(":")[2]) if name and _PORT.search(host[0]) else 80
+        if name not in self._names or self._port not in (None, port):
+            shown = " and ".join(sorted(self._names))
+            raise Refusal(403, f"this app answers to {shown} only, at the address that it printed")
 
-        await self._app(scope, receive, answer)
+    def _check_site(self, headers: Headers) -> None:
+        """Raises Refusal for what a page of another site asks; another port is another site too."""
+        host = _values(headers, b"host")[0].lower()
+        sites = _values(headers, b"sec-fetch-site")
+        origins = _values(headers, b"origin")
+        if any(site not in ("same-origin", "none") for site in sites) or not all(
+            self._is_own(origin, host) for origin in origins
+        ):
+            raise Refusal(
+                403, "a page of another site asked; type or paste the app's address in a new tab"
+            )
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        if self._port is not None:
+            return origin.lower() == f"http://{host}"
+        scheme, _, asked = origin.lower().partition("://")
+        # the port that a proxy is reached by need not stand in what it passes on
+        return scheme in ("http", "https") and _name_of(asked) == _name_of(host) != ""
+
+    def _cookie(self, headers: Headers) -> tuple[bytes, bytes]:
+        is_secure = self._port is None and _values(headers, b"x-forwarded-proto") == ["https"]
+        return b"set-cookie", self._entry.new_cookie(is_secure=is_secure).encode()
+
+    def _own(self, headers: Headers) -> Headers:
+        """What the framework sees: of what a proxy says, only that it speaks https."""
+        return [
+            (name, value)
+            for name, value in headers
+            if not name.startswith(_FORWARDED)
+            or (self._port is None and name == b"x-forwarded-proto" and value == b"https")
+        ]
+
+    async def _checked(self, rule: Rule, headers: Headers, receive: Receive) -> Receive:
+        """An event, read, checked, and handed on as one message."""
+        body = await _body(headers, receive, rule.most_bytes)
+        try:
+            event = checked_event(body, self._events, self._uploads)
+        except ValueError as error:
+            raise Refusal(400, f"this is no request of the page: {error}") from None
+        # the length that was announced is no longer true, and the framework asks for none
+        messages = [{"type": "http.request", "body": event, "more_body": False}]
+
+        async def once() -> Message:
+            return messages.pop() if messages else await receive()
+
+        return once
 
 
-def _name_of(url: str) -> str:
+def _guarded(rule: Rule, send: Send) -> Send:
+    """Answers with our headers; what is of a type that a rule does not name becomes a download."""
+
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [
+                (name, value)
+                for name, value in message.get("headers", ())
+                if name.decode("latin-1").lower() not in _REPLACED
+                and not name.lower().startswith(b"access-control-")
+            ]
+            types = rule.types if message["status"] < 400 else _REFUSALS
+            found = _values(kept, b"content-type")
+            if found and found[0].partition(";")[0].strip().lower() not in types:
+                replaced = (b"content-type", b"content-disposition")
+                kept = [pair for pair in kept if pair[0].lower() not in replaced]
+                kept.append((b"content-type", b"application/octet-stream"))
+                kept.append((b"content-disposition", b"attachment"))
+            message["headers"] = [*kept, *_ours(rule.policy)]
+        await send(message)
+
+    return answer
+
+
+async def _body(headers: Headers, receive: Receive, most_bytes: int) -> bytes:
+    """Raises Refusal for one that is longer, announced or not, and for one that does not come."""
+    announced = _values(headers, b"content-length")
+    too_long = Refusal(413, f"a request of more than {most_bytes / 1e6:.0f} MB")
+    if announced and int(announced[0]) > most_bytes:
+        raise too_long
+    body = bytearray()
     try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+        async with asyncio.timeout(SLOWEST_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Refusal(400, "the browser went away")
+                body += message.get("body", b"")
+                if len(body) > most_bytes:
+                    raise too_long
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise Refusal(408, f"the request did not come within {SLOWEST_S} s") from None
 
 
-async def _refuse(send: Send, sentence: str) -> None:
-    body = f"captune app: {sentence}\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *_HEADERS]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
+def _name_of(host: str) -> str:
+    """Without the port, as `AppOptions.names` has it; empty for what is no host."""
+    found = _HOST.fullmatch(host.lower())
+    return found[1].strip("[]").removesuffix(".") if found else ""
+
+
+def _values(headers: Headers, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in headers if name.lower() == wanted]
+
+
+def _ours(policy: str) -> Headers:
+    return [
+        (b"content-security-policy", policy.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+    ]
+
+
+async def _say(send: Send, status: int, body: bytes, headers: Headers | None = None) -> None:
+    """An answer of the guard itself, which nothing keeps."""
+    given = headers or [(b"content-type", b"text/plain; charset=utf-8")]
+    fixed = [(b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+    every = [*given, *fixed, *_ours(DATA_POLICY)]
+    await send({"type": "http.response.start", "status": status, "headers": every})
     await send({"type": "http.response.body", "body": body})

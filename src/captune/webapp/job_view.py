@@ -14,7 +14,7 @@ import gradio as gr
 
 from captune.errors import UserError
 from captune.webapp.drawing import Draw, followed, refusal
-from captune.webapp.jobs import Job
+from captune.webapp.jobs import BROWSER, Job
 from captune.webapp.site import Site
 
 # no bars of the framework's over our own, no entry among its endpoints, as many at once as ask
@@ -24,6 +24,11 @@ QUIET: dict[str, Any] = {
     "concurrency_limit": None,
 }
 Begin = Callable[..., Job]
+
+
+def browser_of(request: Any) -> str:
+    """The id of the browser that an event came from."""
+    return str(request.request.scope["captune.browser"])
 
 
 def kept_by_browser(name: str, *, render: bool = True) -> Any:
@@ -64,7 +69,8 @@ class JobView:
         mode: "always_last" for what is typed, of which only the last counts.
         """
 
-        async def run(*values: Any) -> AsyncIterator[tuple[Any, ...]]:
+        async def run(request: gr.Request, *values: Any) -> AsyncIterator[tuple[Any, ...]]:
+            BROWSER.set(browser_of(request))
             try:
                 job = await asyncio.to_thread(begin, *values)
             except UserError as error:

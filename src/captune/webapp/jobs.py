@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -23,7 +24,10 @@ logger = logging.getLogger("captune")
 
 LANES = ("short", "long")
 MOST_WAITING = 256  # in a lane: who comes later is told to try again
+MOST_OF_BROWSER = 16  # of one browser, waiting or running, in all lanes
 KEPT = 64  # jobs that are over and can still be looked at
+# who asks, while an event of the page begins a job; "" outside of events
+BROWSER: ContextVar[str] = ContextVar("browser", default="")
 _STRETCH_S = 0.1  # the shortest time between two versions for mere progress
 
 
@@ -34,7 +38,7 @@ class Job:
     command: the words that do the same on a command line. state: waiting, running, done, failed or
     stopped. what, done, total, said: of the bar that runs now; total is 0 where nobody knows it.
     result: what came of it, also in parts while it runs. version: goes up with every change.
-    asked: what the page's fields held, to fill them again.
+    asked: what the page's fields held, to fill them again. browser: whose it is.
     """
 
     command: list[str]
@@ -52,6 +56,8 @@ class Job:
     version: int = 0
     started: float = 0.0
     seconds: float = 0.0
+    browser: str = ""
+    _end: float = float("inf")
     _stop: threading.Event = field(default_factory=threading.Event)
     _told: float = 0.0
 
@@ -65,8 +71,14 @@ class Job:
         """Whether Stop was pressed."""
         return self._stop.is_set()
 
-    def stop(self) -> None:
-        """Ask it to end at the next place where it can."""
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the app ends, and waits no longer."""
+        return time.monotonic() > self._end
+
+    def stop(self, within_s: float = float("inf")) -> None:
+        """Ask it to end at the next place where it can. within_s: how long it is waited for."""
+        self._end = time.monotonic() + within_s
         self._stop.set()
         self.changed()
 
@@ -134,14 +146,21 @@ class Jobs:
     ) -> Job:
         """Put it in a lane; what `work` returns becomes the job's result.
 
-        Raises UserError where too much waits already.
+        Raises UserError where too much waits already, of all or of this browser.
         """
+        browser = BROWSER.get()
         if self._lanes[lane].qsize() >= MOST_WAITING:
             raise UserError(
                 f"{MOST_WAITING} jobs are waiting already; try again when some of them are done"
             )
-        job = Job(list(command), lane, asked or {})
+        job = Job(list(command), lane, asked or {}, browser=browser)
         with self._lock:
+            own = sum(one.browser == browser and not one.is_over for one in self._jobs.values())
+            if browser and own >= MOST_OF_BROWSER:
+                raise UserError(
+                    f"{own} jobs of this browser are waiting or running already; stop some, or try"
+                    " again when they are done"
+                )
             self._jobs[job.id] = job
             over = [id for id, one in self._jobs.items() if one.is_over]
             for id in over[: max(0, len(over) - KEPT)]:
@@ -161,18 +180,23 @@ class Jobs:
         before = own[: own.index(job)] if job in own else []
         return sum(not one.is_over for one in before)
 
-    def close(self, wait_s: float = 10.0) -> None:
-        """Stop all of them; those that run may take so long to come to their end."""
+    def stop(self, within_s: float) -> None:
+        """Ask all of them to end; what runs in a process of its own is ended after so long."""
         with self._lock:
             jobs = list(self._jobs.values())
         for job in jobs:
             if not job.is_over:
-                job.stop()
+                job.stop(within_s)
         for lane in self._lanes.values():
             lane.put(None)
+
+    def close(self, wait_s: float = 10.0) -> bool:
+        """Stop all of them and wait so long; whether all came to their end."""
+        self.stop(0.8 * wait_s)
         end = time.monotonic() + wait_s
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self, lane: str) -> None:
         while (item := self._lanes[lane].get()) is not None:

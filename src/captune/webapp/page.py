@@ -18,6 +18,8 @@ from captune.webapp.site import Site
 from captune.webapp.tune import TuneTab
 
 _HOUR_S = 3600
+# browsers ask for it without a cookie, and there is nothing to install
+_MANIFEST = b'<link rel="manifest" href="/manifest.json" />'
 
 
 def build(site: Site) -> Any:
@@ -79,3 +81,31 @@ def head() -> str:
 def style() -> str:
     """Our style sheet."""
     return asset("app.css")
+
+
+def without_manifest(app: Any) -> Any:
+    """ASGI application around that of the framework, which names a manifest on every page."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != "/":
+            await app(scope, receive, send)
+            return
+        headers = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
+        start: dict[str, Any] = {}
+        body = bytearray()
+
+        async def hold(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            body.extend(message.get("body", b""))
+            if not message.get("more_body", False):
+                page = bytes(body).replace(_MANIFEST, b"")
+                kept = [pair for pair in start["headers"] if pair[0] != b"content-length"]
+                start["headers"] = [*kept, (b"content-length", str(len(page)).encode())]
+                await send(start)
+                await send({"type": "http.response.body", "body": page})
+
+        await app({**scope, "headers": headers}, receive, hold)
+
+    return answer

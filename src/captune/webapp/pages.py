@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.webapp.jobs import Job
+from captune.webapp.rules import REPORTS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
 KEPT = 32
-PLACE = "captune-page"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Page:
     @property
     def address(self) -> str:
         """Relative to the app's own."""
-        return f"{PLACE}/{self.id}"
+        return f"{REPORTS}/{self.id}"
 
 
 class Pages:
@@ -77,4 +77,4 @@ class Pages:
                 return PlainTextResponse("this page is no longer there; make it again", 404)
             return FileResponse(path, media_type="text/html", headers={"cache-control": "no-store"})
 
-        return [Route(f"/{PLACE}/{{id}}", answer)]
+        return [Route(f"/{REPORTS}/{{id}}", answer)]

@@ -51,7 +51,7 @@ def connect(site: Site, page: Any, panels: Sequence[PhotoPanel], id: Any, choice
 
     def take(files: list[dict[str, Any]] | None, now: str) -> list[Any]:
         dropped = [
-            Dropped(Path(file["path"]), file.get("orig_name") or Path(file["path"]).name)
+            Dropped(site.arrivals.claim(file["path"]), file.get("orig_name") or "photo")
             for file in files or ()
         ]
         return told(site.uploads.add(now, dropped))
@@ -75,8 +75,7 @@ def connect(site: Site, page: Any, panels: Sequence[PhotoPanel], id: Any, choice
     changed = []
     for panel in panels:
         changed += [
-            # raw, for the names that people gave their files; Gradio has checked even so that
-            # the files lie in its own upload folder
+            # raw, for the names that people gave their files
             panel.drop.upload(take, [panel.drop, id], outputs, preprocess=False, **QUIET),
             panel.example.click(example, [id], outputs, **QUIET),
         ]

@@ -14,6 +14,7 @@ from captune.errors import UserError
 from captune.files import printable
 from captune.options import AppOptions
 from captune.runs import Run, read_run
+from captune.webapp.arrivals import Arrivals
 from captune.webapp.jobs import Jobs
 from captune.webapp.pages import Pages
 from captune.webapp.uploads import Uploads
@@ -35,13 +36,14 @@ class Site:
     folder: Path
     jobs: Jobs
     uploads: Uploads
+    arrivals: Arrivals
     pages: Pages
     _models: OrderedDict[str, ImageTextModel] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def is_private(self) -> bool:
-        """Whether only this machine reaches the app, so that it may open what is typed."""
+        """Whether it is for this person alone, so that it may open what is typed."""
         return self.options.is_private
 
     def model(self, spec: str) -> ImageTextModel:
@@ -62,11 +64,11 @@ class Site:
             return self._models[spec]
 
     def check_typed(self, typed: str, offered: set[str], what: str) -> None:
-        """Raises UserError where somebody on another machine names what is not offered."""
+        """Raises UserError where somebody names what is not offered to a shared app."""
         if not self.is_private and typed not in offered:
             raise UserError(
-                f"{printable(typed)}: other machines reach this app (--host {self.options.host}),"
-                f" so it opens no {what} that is typed; choose one of the list"
+                f"{printable(typed)}: others use this app too (--shared), so it opens no {what}"
+                " that is typed; choose one of the list"
             )
 
     def runs(self, *kinds: str) -> list[str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -37,8 +39,10 @@ def tune_apart(job: Job, options: TuneOptions) -> None:
     try:
         _listen(job, ours, stop.set)
     finally:
-        process.join(5)
-        process.close() if process.exitcode is not None else process.terminate()
+        process.join(0 if job.is_overdue else 5)
+        if process.exitcode is None:
+            process.kill()
+            process.join(1)
 
 
 def _listen(job: Job, connection: Any, stop: Callable[[], None]) -> None:
@@ -50,6 +54,8 @@ def _listen(job: Job, connection: Any, stop: Callable[[], None]) -> None:
     while True:
         if job.is_stopping:
             stop()
+        if job.is_overdue:
+            raise Stopped("ended with the app; the same command goes on from the last checkpoint")
         try:
             if not connection.poll(_LISTEN_S):
                 continue
@@ -72,12 +78,17 @@ def _listen(job: Job, connection: Any, stop: Callable[[], None]) -> None:
 
 def tell(connection: Any, stop: Any, options: TuneOptions, command: Sequence[str]) -> None:
     """Of the process: train, and send what happens as tuples."""
+    killed: list[int] = []
     with suppress(ValueError):  # it is so in the main thread only
-        # Ctrl-C ends the app, which then asks for a checkpoint
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # what ends the app reaches its whole group: the app then asks for a checkpoint
+        for name in ("SIGINT", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, _: killed.append(number))
+    _end_with_parent()
     try:
         with plain_streams():
-            _tune(connection, stop, options, command)
+            _tune(connection, lambda: bool(killed) or stop.is_set(), options, command)
         connection.send(("done",))
     except Stopped as stopped:
         connection.send(("stopped", str(stopped)))
@@ -90,7 +101,22 @@ def tell(connection: Any, stop: Any, options: TuneOptions, command: Sequence[str
         connection.close()
 
 
-def _tune(connection: Any, stop: Any, options: TuneOptions, command: Sequence[str]) -> None:
+def _end_with_parent() -> None:
+    """An app that was killed leaves no training behind."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def _tune(
+    connection: Any, is_stopping: Callable[[], bool], options: TuneOptions, command: Sequence[str]
+) -> None:
     from captune.captioning.training.recording import tune_captioner
     from captune.report.run_figures import draw_curves
 
@@ -101,7 +127,7 @@ def _tune(connection: Any, stop: Any, options: TuneOptions, command: Sequence[st
         def advance(done: int, said: str = "") -> None:
             connection.send(("advance", done, said))
             # a training ends by itself, after it has written a checkpoint
-            if stop.is_set() and what not in options.methods:
+            if is_stopping() and what not in options.methods:
                 raise Stopped("stopped; start it again to go on from what is done")
 
         yield advance
@@ -111,7 +137,7 @@ def _tune(connection: Any, stop: Any, options: TuneOptions, command: Sequence[st
         command=command,
         bar=bar,
         say=lambda sentence: connection.send(("say", sentence)),
-        stop=stop.is_set,
+        stop=is_stopping,
     )
     assert options.out is not None
     draw_curves(result, options.out)

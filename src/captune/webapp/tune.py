@@ -83,8 +83,8 @@ class TuneTab:
                     "Name a folder of photos and their captions. Stop keeps a checkpoint, and Start"
                     " with the same fields goes on from it."
                     if can
-                    else "Other machines reach this app, so it opens no folder that is typed, and"
-                    " nothing can be tuned here. Start captune app without --host."
+                    else "Others use this app too, so it opens no folder that is typed, and"
+                    " nothing can be tuned here. Start captune app without --shared."
                 )
 
     def connect(self, page: Any) -> None:

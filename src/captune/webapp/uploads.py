@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,16 +23,17 @@ from captune.images import Photo, Skipped, UnreadablePhoto, open_photo
 from captune.report.thumbnails import thumbnail
 
 KEPT = 128  # sets: the one that was longest not used goes first
-MOST_BYTES = 4 * 2**30  # of all sets together
+MOST_BYTES = 4 * 2**30  # of all sets together, and of what is on its way into them
+STALE_S = 3600  # a set that was not used for so long makes room for others
 _LONGEST_NAME = 120
 _FORBIDDEN = '<>:"|?*' if os.name == "nt" else ""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A file as it came: where it lies now, and what the person calls it."""
+    """A file as it came: where it lies now, or None, and what the person calls it."""
 
-    path: Path
+    path: Path | None
     name: str
 
 
@@ -45,6 +47,7 @@ class PhotoFolder:
     refused: list[Skipped] = field(default_factory=list)
     thumbnails: dict[str, str] = field(default_factory=dict)
     size_bytes: int = 0
+    used: float = field(default_factory=time.monotonic)
 
     @property
     def names(self) -> list[str]:
@@ -77,7 +80,22 @@ class Uploads:
             if not isinstance(id, str) or id not in self._sets:
                 return None
             self._sets.move_to_end(id)
+            self._sets[id].used = time.monotonic()
             return self._sets[id]
+
+    def room(self, arriving: int) -> int:
+        """Bytes that there may be beside the sets and so many on their way; stale sets go first."""
+        with self._lock:
+            held = arriving + sum(one.size_bytes for one in self._sets.values())
+            stale = []
+            for one in list(self._sets.values()):
+                if held < MOST_BYTES or time.monotonic() - one.used < STALE_S:
+                    break
+                stale.append(self._sets.pop(one.id))
+                held -= one.size_bytes
+        for one in stale:
+            shutil.rmtree(one.folder, ignore_errors=True)
+        return MOST_BYTES - held
 
     def photos_of(self, id: str | None) -> PhotoFolder:
         """As `find`. Raises UserError where there are no photos."""
@@ -95,11 +113,14 @@ class Uploads:
         found.refused = []
         for file in files:
             try:
-                self._take(found, file)
+                if file.path is None:
+                    raise UnreadablePhoto("it is no longer there; drop it again")
+                self._take(found, file.path, file.name)
             except UnreadablePhoto as error:
                 found.refused.append(Skipped(_plain_name(file.name), error.reason))
             finally:
-                file.path.unlink(missing_ok=True)
+                if file.path is not None:
+                    file.path.unlink(missing_ok=True)
         self._drop_oldest(found)
         return found
 
@@ -110,17 +131,17 @@ class Uploads:
         if found is not None:
             shutil.rmtree(found.folder, ignore_errors=True)
 
-    def _take(self, found: PhotoFolder, file: Dropped) -> None:
+    def _take(self, found: PhotoFolder, path: Path, given: str) -> None:
         if len(found.photos) >= self.most_photos:
             raise UnreadablePhoto(f"one photo more than the {self.most_photos:,} that fit")
-        size = file.path.stat().st_size
+        size = path.stat().st_size
         if size > self.most_bytes:
             limit = self.most_bytes / 1e6
             raise UnreadablePhoto(f"{size / 1e6:.0f} MB, over the limit of {limit:.0f} MB")
-        small = thumbnail(open_photo(file.path))
-        name = _free_name(_plain_name(file.name), found.thumbnails)
+        small = thumbnail(open_photo(path))
+        name = _free_name(_plain_name(given), found.thumbnails)
         place = found.folder / name
-        shutil.copyfile(file.path, place)
+        path.replace(place)
         found.photos.append(Photo(place, name))
         found.thumbnails[name] = small
         found.size_bytes += size
@@ -136,10 +157,7 @@ class Uploads:
     def _drop_oldest(self, keep: PhotoFolder) -> None:
         with self._lock:
             dropped = []
-            while len(self._sets) > 1 and (
-                len(self._sets) > KEPT
-                or sum(one.size_bytes for one in self._sets.values()) > MOST_BYTES
-            ):
+            while len(self._sets) > max(1, KEPT):
                 oldest = next(iter(self._sets.values()))
                 if oldest is keep:
                     break
