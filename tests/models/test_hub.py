@@ -30,7 +30,7 @@ def fake_hub(monkeypatch, tmp_path):
         ]
         return SimpleNamespace(siblings=[*files, SimpleNamespace(rfilename="onnx/big", size=9)])
 
-    def snapshot_download(repo, local_files_only=False, allow_patterns=()):
+    def snapshot_download(repo, local_files_only=False, allow_patterns=(), tqdm_class=None):
         place = cache / repo.replace("/", "--")
         if local_files_only:
             if not place.is_dir():
