@@ -20,14 +20,15 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+def start(target: Callable[..., None], *arguments: Any, daemon: bool = True) -> BaseProcess:
     """`target(*arguments)` in a new process, in this one's environment, on one thread.
 
-    target: a function of a module, which the process imports by its name.
+    target: a function of a module, which the process imports by its name. daemon: it ends with
+    this process, and may start none of its own.
     """
     made: Any = _CONTEXT
     process: BaseProcess = made.Process(
-        target=_run, args=(dict(os.environ), target, arguments), daemon=True
+        target=_run, args=(dict(os.environ), target, arguments), daemon=daemon
     )
     process.start()
     return process

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 from tests.explain.test_tally import MAP, tally_of
 
-from captune.explain.measure import CENTRE, INSERTION, RANDOM, Difference, MapName
 from captune.explain.methods import Choice
-from captune.explain.results import (
+from captune.explain.rows import (
     Verdict,
     people_sentence,
     row_sentence,
@@ -13,6 +12,7 @@ from captune.explain.results import (
     verdict_sentence,
     verdicts_of,
 )
+from captune.explain.tally import CENTRE, INSERTION, RANDOM, Difference, MapName
 from captune.explain.word_kinds import NOUN, OTHER, VERB
 from captune.statistics import Interval
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from captune.explain.measure import (
+from captune.explain.methods import Choice
+from captune.explain.tally import (
     CENTRE,
     DELETION,
     INSERTION,
@@ -13,7 +14,6 @@ from captune.explain.measure import (
     Tally,
     Word,
 )
-from captune.explain.methods import Choice
 from captune.statistics import bootstrap_mean
 
 MAP = MapName("attention", Choice(3, 1))

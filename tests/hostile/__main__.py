@@ -1,0 +1,82 @@
+"""Hostile input of every kind, made here, and what captune does with it: a table.
+
+python -m tests.hostile                     images, runs, models, files, strings, app
+python -m tests.hostile chaos               kills, full disks, two at once
+python -m tests.hostile strings --minutes 60
+python -m tests.hostile images --only WebP --verbose
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.hostile.runner import Outcome, Table, as_text, run
+
+FAMILIES = ("images", "runs", "models", "files", "strings", "app")
+OTHERS = ("chaos",)
+
+
+def main() -> int:
+    """Run families of cases; 1 where something has to be mended."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.hostile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "families", nargs="*", metavar="FAMILY", help=", ".join((*FAMILIES, *OTHERS))
+    )
+    parser.add_argument("--part", action="store_true", help="what the test suite runs")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has it")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="cases at once")
+    parser.add_argument("--minutes", type=float, default=0, metavar="N", help="of other strings")
+    parser.add_argument("--verbose", action="store_true", help="every case, as it ends")
+    asked = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory(prefix="captune-hostile-cache-") as cache:
+        os.environ["CAPTUNE_CACHE"] = cache
+        os.environ["CAPTUNE_OFFLINE"] = "1"
+        for family in asked.families or FAMILIES:
+            begun = time.monotonic()
+            found += tables(family, asked)
+            print(f"{family}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    bad = [outcome for table in found for outcome in table.bad]
+    for outcome in bad:
+        print(_line(outcome))
+    print(as_text(found))
+    return 1 if bad else 0
+
+
+def tables(family: str, asked: argparse.Namespace) -> list[Table]:
+    """What came of a family."""
+
+    def tell(outcome: Outcome) -> None:
+        if asked.verbose or outcome.is_bad:
+            print(_line(outcome), file=sys.stderr, flush=True)
+
+    module = importlib.import_module(f"tests.hostile.{family}")
+    if family == "strings":
+        return [module.table(part=asked.part, minutes=asked.minutes)]
+    if hasattr(module, "tables"):
+        found: list[Table] = module.tables(part=asked.part, only=asked.only, tell=tell)
+        return found
+    every = module.cases(part=asked.part)
+    cases = [case for case in every if asked.only in f"{case.kind}: {case.name}"]
+    return [run(family, cases, jobs=asked.jobs, tell=tell)]
+
+
+def _line(outcome: Outcome) -> str:
+    case = outcome.case
+    figures = f"{outcome.seconds:.1f} s, {outcome.mb:,.0f} MB"
+    return f"{outcome.end}: {case.kind}: {case.name} ({figures}) {outcome.why}"
+
+
+if __name__ == "__main__":
+    Path("tests").resolve(strict=True)
+    sys.exit(main())
