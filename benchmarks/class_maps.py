@@ -22,8 +22,8 @@ from captune.explain.boxes import Box, read_boxes
 from captune.explain.classes import METHODS, explain_classes
 from captune.explain.faithfulness import centre_map
 from captune.explain.geometry import Frame
+from captune.explain.measure import CENTRE, LEAST_PHOTOS, OVERLAP, POINTING, MapName, Tally, Word
 from captune.explain.pointing import Target, hit, overlap, target_of
-from captune.explain.tally import CENTRE, LEAST_PHOTOS, OVERLAP, POINTING, MapName, Tally, Word
 from captune.images import find_photos
 from captune.models.load import load_model
 from captune.zeroshot.classifier import ZeroShotClassifier

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from captune.explain.measure import DELETION, INSERTION, POINTING, RANDOM, MapName
 from captune.explain.methods import Choice
-from captune.explain.reports import Report, report_of
-from captune.explain.tally import DELETION, INSERTION, POINTING, RANDOM, MapName
+from captune.explain.results import Report, report_of
 from captune.plots import save_figure
 from captune.plots.faithful import curves_figure, leaderboard_figure
 from tests.explain.test_tally import MAP, tally_of

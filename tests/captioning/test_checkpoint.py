@@ -98,8 +98,10 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     for change, match in (
         ({"schema": 9}, "schema 9"),
-        ({"bridge": {"name": "cross-attention"}}, "not a tuned captioner's config"),
+        ({"bridge": {"name": "cross-attention"}}, "bridge: config is missing"),
         ({"method": {"name": "lora", "config": {"rank": 2}}}, "has shape"),
+        ({"method": {"name": "lora", "config": {"rank": 17}}}, r"config\.json: lora: its settings"),
+        ({"method": {"name": "lora", "config": {"rank": "2"}}}, "expected a whole number"),
         ({"method": {"name": "none", "config": {}}}, "beyond what the config says"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
@@ -109,7 +111,7 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no complete safetensors"):
+    with pytest.raises(UserError, match="not a complete safetensors"):
         from_pretrained(tmp_path, decoder=decoder)
 
 
@@ -118,6 +120,28 @@ def test_a_parent_run_gives_its_best_method(tmp_path: Path) -> None:
         save(captioner_of("gpt2", method), tmp_path / method, method)
     (tmp_path / "metrics.json").write_text(json.dumps({"best": "adapter"}))
     assert from_pretrained(tmp_path, decoder=tiny_decoder("gpt2"))[1].method == "adapter"
+
+
+@pytest.mark.parametrize("best", ["../elsewhere", "/etc", "gone", 3, ["lora"]])
+def test_a_parent_run_names_a_folder_in_it(best: object, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    save(captioner_of("gpt2", "lora"), tmp_path / "elsewhere", "lora")
+    (run / "metrics.json").write_text(json.dumps({"best": best}))
+    with pytest.raises(UserError, match=r"metrics\.json: its best method"):
+        from_pretrained(run, decoder=tiny_decoder("gpt2"))
+
+
+def test_a_model_that_a_foreign_config_names_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CAPTUNE_OFFLINE", raising=False)
+    save(captioner_of("gpt2", "lora"), tmp_path, "lora")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["decoder"]["spec"] = "hf:nobody/nothing"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="fetch hf:nobody/nothing --decoder"):
+        from_pretrained(tmp_path)
 
 
 def test_settings_are_read() -> None:

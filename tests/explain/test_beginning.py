@@ -9,9 +9,8 @@ from torch import Tensor
 
 from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner
-from captune.explain.beginning import first_looking_block
 from captune.explain.subject import Subject, subject_of
-from captune.explain.targets import word_log_probabilities
+from captune.explain.word_scores import first_looking_block, word_log_probabilities
 from captune.images import Photo
 
 IDS = [5, 9, 30, 7, END]

@@ -32,11 +32,11 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("no json", "is no default map"),
-        ("[]", "is no default map"),
+        ("no json", "explain.json: not readable as JSON"),
+        ("[]", "explain.json: holds a list"),
         ('{"schema": 2}', "schema 2, this captune reads 1"),
         ('{"schema": 1, "method": "attention", "layer": "x", "head": 0}', "layer 'x'"),
-        ('{"schema": 1, "method": "attention", "layer": 1, "head": true}', "head True"),
+        ('{"schema": 1, "method": "attention", "layer": 1, "head": true}', "head 'True'"),
         ('{"schema": 1, "method": "attention"}', "'layer'"),
     ],
 )

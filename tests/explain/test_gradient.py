@@ -15,7 +15,7 @@ from captune.captioning.model import Captioner, batch
 from captune.explain.methods import Choice, map_method
 from captune.explain.methods.integrated_gradients import STEPS, without_patches
 from captune.explain.subject import Subject, given_ids
-from captune.explain.targets import word_log_probabilities
+from captune.explain.word_scores import word_log_probabilities
 
 CAPTIONERS = pytest.mark.parametrize(
     ("family", "bridge"),

@@ -14,7 +14,6 @@ from captune.errors import UserError
 from captune.explain import leaderboard
 from captune.explain.boxes import Box
 from captune.explain.cases import Case, case_of
-from captune.explain.judging import Judge
 from captune.explain.leaderboard import (
     LEAST,
     chosen,
@@ -25,19 +24,19 @@ from captune.explain.leaderboard import (
     shuffled,
 )
 from captune.explain.masking import token_masking
-from captune.explain.methods import Choice
-from captune.explain.reports import report_of
-from captune.explain.rows import rows_of, verdicts_of
-from captune.explain.tally import (
+from captune.explain.measure import (
     CENTRE,
     DELETION,
     INSERTION,
     OVERLAP,
     POINTING,
     RANDOM,
+    Judge,
     MapName,
     Tally,
 )
+from captune.explain.methods import Choice
+from captune.explain.results import report_of, rows_of, verdicts_of
 
 ATTENTION = MapName("attention", Choice(0, "mean"))
 SIDE = 2

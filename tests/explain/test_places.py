@@ -18,7 +18,7 @@ from captune.errors import UserError
 from captune.explain.leaderboard import contest_of
 from captune.explain.methods import Choice, map_method
 from captune.explain.subject import Subject
-from captune.explain.targets import targets_of
+from captune.explain.word_scores import targets_of
 from captune.models.texts import TextEncoder
 
 MEANT = {"w20": 0, "w31": 1, "a": 2}

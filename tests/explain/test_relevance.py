@@ -15,9 +15,9 @@ from tests.explain.woken import PHOTO, spelling_decoder, subject, woken
 from captune.captioning.model import Captioner, batch
 from captune.errors import UserError
 from captune.explain.methods import Choice, map_method
+from captune.explain.methods.gradient_attention import weighed
 from captune.explain.methods.relevance import propagated
 from captune.explain.subject import given_ids, subject_of
-from captune.explain.weighing import weighed
 
 RELEVANCE = map_method("relevance")
 PRODUCT = map_method("gradient-attention")

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from tests.explain.test_tally import MAP, tally_of
 
+from captune.explain.measure import CENTRE, INSERTION, RANDOM, Difference, MapName
 from captune.explain.methods import Choice
-from captune.explain.rows import (
+from captune.explain.results import (
     Verdict,
     people_sentence,
     row_sentence,
@@ -12,7 +13,6 @@ from captune.explain.rows import (
     verdict_sentence,
     verdicts_of,
 )
-from captune.explain.tally import CENTRE, INSERTION, RANDOM, Difference, MapName
 from captune.explain.word_kinds import NOUN, OTHER, VERB
 from captune.statistics import Interval
 

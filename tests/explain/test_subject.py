@@ -20,7 +20,7 @@ from captune.explain.subject import (
     END as END_TEXT,
 )
 from captune.explain.subject import given_ids, subject_of, subjects_of
-from captune.explain.targets import word_log_probabilities
+from captune.explain.word_scores import word_log_probabilities
 from captune.images import Skipped, find_photos
 
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from captune.explain.methods import Choice
-from captune.explain.tally import (
+from captune.explain.measure import (
     CENTRE,
     DELETION,
     INSERTION,
@@ -14,6 +13,7 @@ from captune.explain.tally import (
     Tally,
     Word,
 )
+from captune.explain.methods import Choice
 from captune.statistics import bootstrap_mean
 
 MAP = MapName("attention", Choice(3, 1))

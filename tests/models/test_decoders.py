@@ -313,7 +313,7 @@ def test_parts_that_are_missing_or_belong_elsewhere(make: Any, tmp_path: Path) -
         ("torchscript", torchscript, "TorchScript"),
         ("code", own_code, "needs code from its repository"),
         ("wider", config(hidden_size=48), "transformers builds"),
-        ("damaged", lambda copy: (copy / "config.json").write_text("{"), "transformers builds"),
+        ("damaged", lambda copy: (copy / "config.json").write_text("{"), "not readable as JSON"),
     ):
         with pytest.raises(UserError, match=said) as caught:
             load_decoder(changed(name, change), device="cpu")

@@ -30,7 +30,7 @@ def fake_hub(monkeypatch, tmp_path):
         ]
         return SimpleNamespace(siblings=[*files, SimpleNamespace(rfilename="onnx/big", size=9)])
 
-    def snapshot_download(repo, local_files_only=False, allow_patterns=()):
+    def snapshot_download(repo, local_files_only=False, allow_patterns=(), tqdm_class=None):
         place = cache / repo.replace("/", "--")
         if local_files_only:
             if not place.is_dir():
@@ -188,3 +188,18 @@ def _only_config(folder, tmp_path):
     place.mkdir()
     shutil.copyfile(folder / "config.json", place / "config.json")
     return place
+
+
+def test_a_name_in_a_file_is_fetched_only_when_the_user_says_so(fake_hub, clip_folder):
+    fake_hub.repositories["org/clip"] = clip_folder
+    with hub.unasked("runs/theirs: the captioner"):
+        with pytest.raises(
+            UserError,
+            match=r"runs/theirs: the captioner needs hf:org/clip, .* captune models fetch hf:org",
+        ):
+            load_model("hf:org/clip", device="cpu")
+        assert fake_hub.asked == []
+    fetch_model("hf:org/clip")
+    with hub.unasked("runs/theirs: the captioner"):
+        load_model("hf:org/clip", device="cpu")
+    assert fake_hub.asked == ["org/clip"]

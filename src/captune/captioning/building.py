@@ -14,9 +14,11 @@ from captune.captioning.model import Captioner
 from captune.captioning.structure import find_parts
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
+from captune.files import json_kind, quoted
 from captune.models.decoders import Decoder
 
 Settings = Mapping[str, Any]
+_LARGEST = 10**9
 
 
 def build_captioner(
@@ -29,11 +31,13 @@ def build_captioner(
     method_settings: Settings | None = None,
     seed: int = 0,
     kind: type[Captioner] = Captioner,
+    room: Mapping[str, int] | None = None,
 ) -> Captioner:
     """A captioner that is not trained yet; the same seed gives the same first weights.
 
     Settings are fields of the Config of bridge and method; what is left out keeps its default.
-    kind: the class that is made.
+    kind: the class that is made. room: how many parameters there are for "bridge" and "tuning",
+    where those of a file will be put in; nothing is built that needs more.
     The decoder is wrapped: `captioner.detach()` gives it back.
     Raises UserError for an unknown name or setting.
     """
@@ -41,10 +45,14 @@ def build_captioner(
     bridge_config = config_of(bridge_type.Config, bridge_settings or {}, bridge)
     method_config = config_of(method_type.Config, method_settings or {}, method)
     parts = find_parts(decoder.module)
+    if room is not None:
+        _check_room(bridge, bridge_type.count(bridge_config, grid, parts), room["bridge"])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made: Any = bridge_type
         built = made(bridge_config, grid, parts).to(decoder.device)
+        if room is not None:
+            _check_room(method, method_type.count(method_config, parts, built), room["tuning"])
         tuning: Any = method_type
         captioner = kind(decoder, built, tuning(method_config), grid)
     # on the device at once: who writes with it need not know where the decoder lies
@@ -57,8 +65,33 @@ def config_of(kind: type[Any], settings: Settings, name: str) -> Any:
     unknown = [key for key in settings if key not in hints]
     if unknown:
         known = ", ".join(hints) or "nothing to set"
-        raise UserError(f'{name}: has no setting "{unknown[0]}"; it has {known}')
+        raise UserError(f"{name}: has no setting {quoted(unknown[0])}; it has {known}")
+    for field in dataclasses.fields(kind):
+        if field.name in settings:
+            _check_kind(settings[field.name], field.default, f"{name}: {field.name}")
     return kind(**settings)
+
+
+def _check_kind(value: Any, default: Any, where: str) -> None:
+    """Raise UserError for a value of another kind than the default, and for absurd numbers."""
+    shown = repr(value)[:40] if isinstance(value, str | bool | float) else json_kind(value)
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        if isinstance(default, bool | str) and type(value) is not type(default):
+            expected = "a text" if isinstance(default, str) else "true or false"
+            raise UserError(f"{where} is {shown}; expected {expected}")
+        return
+    is_number = type(value) is int or (isinstance(default, float) and type(value) is float)
+    if not is_number or not -_LARGEST <= value <= _LARGEST:
+        number = "a number" if isinstance(default, float) else "a whole number"
+        raise UserError(f"{where} is {shown}; expected {number} of at most {_LARGEST:,}")
+
+
+def _check_room(name: str, needed: int, has: int) -> None:
+    if needed > has:
+        raise UserError(
+            f"{name}: its settings make {needed:,} parameters, and the weights hold {has:,} for it;"
+            " config.json and weights are not of one checkpoint"
+        )
 
 
 def read_settings(words: Sequence[str], *, bridge: str) -> dict[str, dict[str, Any]]:

@@ -13,23 +13,28 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
-from captune.captioning.bridge import GridShape
 from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner
-from captune.captioning.recipe import SCHEMA, ImageIdentity, KnownWords, Recipe
+from captune.captioning.recipe import ImageIdentity, KnownWords, Recipe, recipe_of_json
 from captune.errors import UserError
-from captune.files import whole_file
+from captune.files import open_regular, printable, quoted, whole_file
+from captune.models import hub
 from captune.models.decoders import Decoder, load_decoder
+from captune.models.json_files import read_object
+from captune.models.tensor_header import FLOATING, TensorInfo, read_header, total_elements
+from captune.models.vetting import require_finite_tensor
 from captune.models.vocabulary import narrowed
+from captune.models.weights import load_safetensors
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+_MOST_ELEMENTS = 2**29
 
 
 def recipe_of(
@@ -84,21 +89,33 @@ def from_pretrained(
     """
     place = checkpoint_folder(Path(folder))
     recipe = read_recipe(place)
+    weights = read_trained_header(place)
     if not isinstance(decoder, Decoder):
-        spec, blocks = decoder or recipe.decoder_spec, recipe.decoder_blocks
-        decoder = load_decoder(spec, device=device, dtype=dtype, blocks=blocks)
+        blocks = recipe.decoder_blocks
+        with nullcontext() if decoder else hub.unasked(f"{place}: the captioner"):
+            decoder = load_decoder(
+                decoder or recipe.decoder_spec, device=device, dtype=dtype, blocks=blocks
+            )
     check_decoder(recipe, decoder, place)
     if recipe.tokens and not decoder.tokens:
         decoder = narrowed(decoder, recipe.tokens)
-    captioner = build_captioner(
-        decoder,
-        recipe.grid,
-        bridge=recipe.bridge,
-        method=recipe.method,
-        bridge_settings=recipe.bridge_config,
-        method_settings=recipe.method_config,
-        kind=kind,
-    )
+    try:
+        captioner = build_captioner(
+            decoder,
+            recipe.grid,
+            bridge=recipe.bridge,
+            method=recipe.method,
+            bridge_settings=recipe.bridge_config,
+            method_settings=recipe.method_config,
+            kind=kind,
+            room={part: _elements(weights, part) for part in ("bridge", "tuning")},
+        )
+    except UserError as error:  # of settings that somebody typed it would be the whole sentence
+        raise UserError(f"{place / CONFIG}: {error}") from error
+    if recipe.known_words is not None and not captioner.bridge.word_places(captioner.bridge.config):
+        raise UserError(
+            f"{place / CONFIG}: states known words, and a {recipe.bridge} bridge reads none"
+        )
     read_trained(captioner, place / WEIGHTS)
     captioner.eval()
     return captioner, recipe
@@ -111,49 +128,48 @@ def checkpoint_folder(folder: Path) -> Path:
     """
     if (folder / CONFIG).is_file():
         return folder
-    try:
-        best = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["best"]
-    except (OSError, ValueError, KeyError, TypeError):
+    metrics = folder / "metrics.json"
+    best = read_object(metrics).get("best") if metrics.exists() else None
+    if best is None:
         raise UserError(
             f"{folder}: holds no tuned captioner ({CONFIG} and {WEIGHTS}); name the --out of a"
             " finished captune tune, or one method's folder in it"
-        ) from None
-    return folder / str(best)
+        )
+    if not isinstance(best, str) or best != Path(best).name or not (folder / best).is_dir():
+        raise UserError(
+            f"{printable(str(metrics))}: its best method is {quoted(str(best))}, and there is no"
+            " such folder beside it; name one method's folder"
+        )
+    return folder / best
 
 
 def read_recipe(folder: Path) -> Recipe:
     """config.json of a checkpoint. Raises UserError for one that this captune cannot read."""
     path = folder / CONFIG
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); is it a tuned captioner?") from None
-    if about.get("schema") != SCHEMA:
-        raise UserError(
-            f"{path}: was written with schema {about.get('schema')}, this captune reads {SCHEMA}"
-        )
-    known = about.get("known_words")
-    try:
-        return Recipe(
-            ImageIdentity(**about["image_encoder"]),
-            about["decoder"]["spec"],
-            about["decoder"]["decoder_id"],
-            GridShape(**about["grid"]),
-            about["bridge"]["name"],
-            dict(about["bridge"]["config"]),
-            about["method"]["name"],
-            dict(about["method"]["config"]),
-            int(about["max_tokens"]),
-            int(about["decoder"]["blocks"]),
-            _tokens(about["decoder"]["tokens"]),
-            None if known is None else KnownWords.of_json(known),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is not a tuned captioner's config ({error!r})") from None
+    return recipe_of_json(read_object(path), printable(str(path)))
 
 
-def _tokens(text: str) -> tuple[int, ...]:
-    return () if text == "all" else tuple(map(int, text.split()))
+def read_trained_header(folder: Path) -> dict[str, TensorInfo]:
+    """Which tensors the weights of a checkpoint hold; none of them is read.
+
+    Raises UserError for another file, for too much, and for tensors that no training leaves.
+    """
+    path = folder / WEIGHTS
+    shown = printable(str(path))
+    tensors = read_header(path)
+    if total_elements(tensors.values()) > _MOST_ELEMENTS:
+        raise UserError(f"{shown}: holds more than {_MOST_ELEMENTS:,} trained numbers")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATING:
+            raise UserError(
+                f"{shown}: {quoted(name)} is of {tensor.dtype}; trained parameters are of"
+                f" {', '.join(sorted(FLOATING))}"
+            )
+    return tensors
+
+
+def _elements(tensors: Mapping[str, TensorInfo], part: str) -> int:
+    return total_elements(t for name, t in tensors.items() if name.startswith(f"{part}."))
 
 
 def check_decoder(recipe: Recipe, decoder: Decoder, where: Path) -> None:
@@ -198,14 +214,12 @@ def write_trained(captioner: Captioner, path: Path) -> None:
 
 def read_trained(captioner: Captioner, path: Path) -> None:
     """Put trained parameters back. Raises UserError where they are not this captioner's."""
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: is no complete safetensors file ({error})") from None
     trained = captioner.trained()
-    _check_names(trained, tensors, path)
+    _check_names(trained, read_trained_header(path.parent), path)
+    tensors = load_safetensors(path)
     with torch.no_grad():
         for name, parameter in trained.items():
+            require_finite_tensor(tensors[name], name, path)
             parameter.copy_(tensors[name])
 
 
@@ -221,20 +235,23 @@ def begin_with(captioner: Captioner, folder: Path) -> None:
 
 def digest_of_checkpoint(folder: Path) -> str:
     """sha256 of a tuned captioner's weights file."""
-    with (checkpoint_folder(folder) / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    place = checkpoint_folder(folder)
+    read_trained_header(place)
+    with open_regular(place / WEIGHTS) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _check_names(
-    trained: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], path: Path
+    trained: Mapping[str, torch.Tensor], tensors: Mapping[str, TensorInfo], path: Path
 ) -> None:
     for name in sorted(trained.keys() ^ tensors.keys()):
         lacks = "lacks" if name in trained else "has, beyond what the config says,"
         raise UserError(
-            f"{path}: {lacks} {name}; config.json and weights are not of one checkpoint"
+            f"{path}: {lacks} {printable(name[:80])}; config.json and weights are not of one"
+            " checkpoint"
         )
     for name, parameter in trained.items():
-        if parameter.shape != tensors[name].shape:
+        if tuple(parameter.shape) != tensors[name].shape:
             raise UserError(
                 f"{path}: {name} has shape {list(tensors[name].shape)}, the config makes it"
                 f" {list(parameter.shape)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import Halves, encode_grids
 from captune.images import Photo, Skipped
+from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.image_text import ImageTextModel
 from captune.models.load import load_model
@@ -216,10 +218,17 @@ def load_encoder(
 
     where: the captioner, for sentences. Raises UserError for another encoder than that one.
     """
-    encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
+    with nullcontext() if spec else hub.unasked(f"{where}: the captioner"):
+        encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
     patches = encoder.image.require_patches()
     found = ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id)
     check_image_encoder(recipe, found, Path(where))
+    if patches.shape != recipe.grid:
+        raise UserError(
+            f"{where}: its config.json states a grid of {recipe.grid.tokens} tokens of"
+            f" {recipe.grid.channels}, and {encoder.spec} yields {patches.shape.tokens} of"
+            f" {patches.shape.channels}"
+        )
     return encoder
 
 

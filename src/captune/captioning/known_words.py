@@ -8,6 +8,7 @@ loaded captioner is told the words that it would have been told in training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from captune.captioning.recipe import ImageIdentity, KnownWords, Recipe
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import Photo
+from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.image_text import ImageTextModel
 from captune.models.load import load_image_text_model
@@ -161,11 +163,10 @@ def load_words_model(
     if known is None:
         return None
     is_encoder = known.model.spec == recipe.image_encoder.spec
-    model = (
-        encoder
-        if spec is None and is_encoder
-        else load_image_text_model(spec or known.model.spec, device=device, dtype=dtype)
-    )
+    model = encoder
+    if spec is not None or not is_encoder:
+        with nullcontext() if spec else hub.unasked(f"{where}: the captioner"):
+            model = load_image_text_model(spec or known.model.spec, device=device, dtype=dtype)
     check_words_model(known, identity_of(model), Path(where))
     return model
 

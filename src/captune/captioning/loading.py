@@ -21,6 +21,7 @@ from captune.files import printable
 from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device
 from captune.models.image_text import ImageTextModel
+from captune.models.spec import require_possible
 from captune.options import CaptionerOptions
 
 LITE = "lite"
@@ -34,6 +35,7 @@ def captioner_folder(model: str) -> Path:
     if model == LITE:
         return lite_captioner()
     folder = Path(model).expanduser()
+    require_possible(folder, model)
     if not folder.is_dir():
         raise UserError(
             f"--model {printable(model)}: is no folder; name the --out of a captune tune, or lite"

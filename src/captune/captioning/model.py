@@ -8,6 +8,7 @@ grid [images, tokens, channels]      from the frozen encoder, cached
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,6 +169,11 @@ class Captioner(nn.Module):
             begun = 0 if "inputs_embeds" in prompt else 1
             ends = [_until(row[begun:], self.decoder.end_id) for row in sequences.tolist()]
             chosen = self._log_probabilities(states, ends) if scored else [[] for _ in ends]
+        if not all(math.isfinite(value) for row in chosen for value in row):
+            raise UserError(
+                "the captioner computes probabilities that are no numbers: its weights are damaged,"
+                " or beyond the precision (--dtype float32)"
+            )
         end = self.decoder.end_id
         return Written([[id for id in row if id != end] for row in ends], chosen)
 

@@ -69,6 +69,8 @@ def find_parts(model: nn.Module) -> DecoderParts:
     config: Any = model.config
     embedding_size = int(model.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
     heads = int(_first(config, _HEADS, kind))
+    if heads < 1:
+        raise UserError(f"{kind}: its config states {heads} attention heads")
     by_block = [[f"{name}.{inner}" for inner in _projections(block)] for name, block in named]
     targets = [target for targets in by_block for target in targets]
     of_attention = {id(module) for attention in attentions for module in attention.modules()}

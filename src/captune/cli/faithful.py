@@ -20,8 +20,7 @@ from captune.printing import console
 
 if TYPE_CHECKING:
     from captune.explain.faithful import Faithful
-    from captune.explain.reports import Report
-    from captune.explain.rows import Row
+    from captune.explain.results import Report, Row
 
 HELP = "measure whether a captioner's word maps are true, and find the one to believe"
 EXAMPLES = """  captune faithful runs/tuned --photos photos/ --captions train.json --out runs/maps

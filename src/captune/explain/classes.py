@@ -30,8 +30,8 @@ from torch.nn import functional as F
 
 from captune.errors import UserError
 from captune.explain.geometry import Frame, frame_of
-from captune.explain.hiding import blurred, pieced, without_each
-from captune.explain.meaning import places_near, require_meaning
+from captune.explain.masking import blurred, pieced, without_each
+from captune.explain.methods.places import places_near, require_meaning
 from captune.files import quoted
 from captune.images import Photo, open_photo
 from captune.models.encoders import GridShape, ImageEncoder

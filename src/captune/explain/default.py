@@ -18,6 +18,7 @@ from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.explain.methods import Choice, MapMethod, map_method
 from captune.files import printable, whole_file
+from captune.models.json_files import read_object
 
 NAME = "explain.json"
 SCHEMA = 1
@@ -40,31 +41,39 @@ def read_default(folder: Path) -> DefaultMap | None:
     Raises UserError for a file that this captune cannot read.
     """
     path = folder / NAME
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if about["schema"] != SCHEMA:
-            raise UserError(
-                f"{printable(str(path))}: was written with schema {about['schema']}, this captune"
-                f" reads {SCHEMA}"
-            )
-        layer, head = about["layer"], about["head"]
-        if not (layer is None or type(layer) is int) or not (
-            head is None or type(head) is int or head in ("mean", "max")
-        ):
-            raise ValueError(f"layer {layer!r}, head {head!r}")
-        return DefaultMap(
-            str(about["method"]),
-            Choice(layer, head),
-            dict(about.get("figures") or {}),
-            str(about.get("sentence") or ""),
-        )
-    except FileNotFoundError:
+    if not path.exists() and not path.is_symlink():
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    about, shown = read_object(path), printable(str(path))
+    if about.get("schema") != SCHEMA:
         raise UserError(
-            f"{printable(str(path))}: is no default map ({error!r}); run captune faithful again, or"
-            " remove it"
-        ) from None
+            f"{shown}: was written with schema {str(about.get('schema'))[:40]}, this captune reads"
+            f" {SCHEMA}"
+        )
+    wrong = [
+        f"{name} {str(about[name])[:40]!r}" if name in about else f"no {name!r}"
+        for name, is_right in (
+            ("method", isinstance(about.get("method"), str)),
+            ("layer", "layer" in about and type(about["layer"]) in (int, type(None))),
+            ("head", "head" in about and (about["head"] is None or _is_head(about["head"]))),
+            ("figures", isinstance(about.get("figures") or {}, dict)),
+            ("sentence", isinstance(about.get("sentence") or "", str)),
+        )
+        if not is_right
+    ]
+    if wrong:
+        raise UserError(
+            f"{shown}: is no default map ({wrong[0]}); run captune faithful again, or remove it"
+        )
+    return DefaultMap(
+        about["method"],
+        Choice(about["layer"], about["head"]),
+        about.get("figures") or {},
+        about.get("sentence") or "",
+    )
+
+
+def _is_head(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, str) and value in ("mean", "max"))
 
 
 def write_default(folder: Path, default: DefaultMap) -> None:

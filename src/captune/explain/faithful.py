@@ -40,12 +40,11 @@ from captune.explain.leaderboard import (
     shuffled,
 )
 from captune.explain.masking import mean_token, pixel_masking, token_masking
+from captune.explain.measure import MapName
 from captune.explain.methods import map_method
-from captune.explain.reports import Report, records_of, report_of
-from captune.explain.rows import Row, rows_of
+from captune.explain.results import Report, Row, records_of, report_of, rows_of
 from captune.explain.sanity import Stage, cascade, correlations, entropies, sentences, shifted
 from captune.explain.subject import Subject
-from captune.explain.tally import MapName
 from captune.features import FeatureCache
 from captune.images import Skipped, find_photos
 from captune.models.image_text import ImageTextModel, describe_model

@@ -16,8 +16,8 @@ from captune.captioning.loading import LITE
 from captune.errors import UserError
 from captune.explain.default import DefaultMap, write_default
 from captune.explain.faithful import Faithful
-from captune.explain.rows import Row
-from captune.explain.tally import DELETION, INSERTION, POINTING, RANDOM
+from captune.explain.measure import DELETION, INSERTION, POINTING, RANDOM
+from captune.explain.results import Row
 from captune.files import printable, whole_file
 from captune.options import FaithfulOptions
 from captune.runs import RunWriter

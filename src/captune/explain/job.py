@@ -29,7 +29,7 @@ from captune.explain.marks import Followed, full, quick
 from captune.explain.methods import Choice, MapMethod
 from captune.explain.recording import OnExplanation, Say, record_all
 from captune.explain.subject import Subject, subjects_of
-from captune.explain.targets import word_log_probabilities
+from captune.explain.word_scores import word_log_probabilities
 from captune.files import quoted
 from captune.images import PhotoSet, find_photos, printable
 from captune.models.image_text import describe_model

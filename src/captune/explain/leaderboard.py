@@ -19,10 +19,9 @@ from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.explain.cases import Case
 from captune.explain.faithfulness import Scoring
-from captune.explain.judging import Judge
+from captune.explain.measure import CENTRE, POINTING, RANDOM, Judge, MapName, Tally
 from captune.explain.methods import Choice, map_method, method_names
-from captune.explain.rows import Row
-from captune.explain.tally import CENTRE, POINTING, RANDOM, MapName, Tally
+from captune.explain.results import Row
 
 FOLLOWED = 6  # maps that get whole curves, besides the baseline
 LEAST = 8  # photos that each stage has, whatever the time: fewer say nothing

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
 from captune.captioning.model import Captioner
-from captune.explain.hiding import blurred, of_one_colour, pieced
 from captune.explain.subject import Subject
-from captune.explain.targets import scores_of, targets_of
+from captune.explain.word_scores import scores_of, targets_of
 from captune.images import open_photo
 from captune.models.encoders import GridShape, ImageEncoder
 
@@ -128,3 +128,34 @@ def _over_tokens(shown: Tensor, shape: GridShape) -> Tensor:
     """Masks [n, places] -> [n, tokens, 1]; tokens that stand for no place are always shown."""
     behind = shape.tokens - shape.leading - shown.shape[1]
     return F.pad(shown, (shape.leading, behind), value=True)[..., None]
+
+
+BLUR = 0.08  # of the shorter side: the deviation of the blur, which leaves light and colour
+
+
+def blurred(photo: Image.Image) -> Image.Image:
+    """The photo of which only light and colour are left."""
+    return photo.filter(ImageFilter.GaussianBlur(BLUR * min(photo.size)))
+
+
+def of_one_colour(photo: Image.Image) -> Image.Image:
+    """The photo's mean colour everywhere."""
+    # one pixel by averaging all, then as large as before
+    return photo.resize((1, 1), Image.Resampling.BOX).resize(photo.size)
+
+
+def pieced(shown: Tensor, clear: Tensor, hidden: Tensor, shape: GridShape) -> Tensor:
+    """Masks [n, places] -> pixels [n, 3, height, width]: clear where a place is shown, else hidden.
+
+    clear, hidden: [3, height, width]. shape: of the patch grid. Places have hard edges.
+    """
+    mask = shown.view(-1, 1, shape.rows, shape.columns).float()
+    wide = F.interpolate(mask, size=clear.shape[-2:], mode="nearest-exact").bool()
+    return torch.where(wide.to(clear.device), clear, hidden)
+
+
+def without_each(places: range, of: int) -> Tensor:
+    """Masks [places, of], true but for one place each."""
+    shown = torch.ones(len(places), of, dtype=torch.bool)
+    shown[range(len(places)), list(places)] = False
+    return shown

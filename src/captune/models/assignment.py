@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,15 @@ import torch
 from torch import Tensor
 
 from captune.errors import UserError
+from captune.files import printable, read_text
 from captune.models import hub
+from captune.models.json_files import read_object
+from captune.models.vetting import library_errors
 from captune.models.weights import NoRandomValues
 
 ASSIGNMENT_FILES = ("decoder_model.bin", "encoder.json", "vocab.bpe")
 END_OF_TEXT = "<|endoftext|>"
+_LARGEST_VOCABULARY = 64 * 2**20
 
 
 def find_assignment(place: Path) -> list[Path] | None:
@@ -57,28 +60,26 @@ def gpt2_of_tensors(published: dict[str, Tensor], path: Path) -> Any:
         if not name.endswith((".attn.bias", ".attn.masked_bias"))  # the causal mask, not trained
     }
     head = state.pop("lm_head.weight", None)
-    try:
+    blocks = {name.split(".")[1] for name in state if name.startswith("h.")}
+    with library_errors(
+        f"{path}: is not the assignment's GPT-2; expected wte.weight, wpe.weight and"
+        " h.0.attn.c_attn.weight and their like"
+    ):
         vocabulary, width = state["wte.weight"].shape
-        config = GPT2Config(
-            vocab_size=vocabulary,
-            n_embd=width,
-            n_layer=1 + max(int(name.split(".")[1]) for name in state if name.startswith("h.")),
-            n_head=max(1, width // 64),
-            n_positions=state["wpe.weight"].shape[0],
-            tie_word_embeddings=head is None or torch.equal(head, state["wte.weight"]),
-        )
         with hub.closed(), NoRandomValues():
+            config = GPT2Config(
+                vocab_size=vocabulary,
+                n_embd=width,
+                n_layer=len(blocks),
+                n_head=max(1, width // 64),
+                n_positions=state["wpe.weight"].shape[0],
+                tie_word_embeddings=head is None or torch.equal(head, state["wte.weight"]),
+            )
             module = GPT2LMHeadModel(config)
         module.transformer.load_state_dict(state)
         if not config.tie_word_embeddings:
             module.lm_head.load_state_dict({"weight": head})
         module.tie_weights()
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"{path}: is not the assignment's GPT-2 ({reason}); expected wte.weight, wpe.weight and"
-            " h.0.attn.c_attn.weight and their like"
-        ) from None
     return module
 
 
@@ -91,16 +92,13 @@ def gpt2_tokenizer(encoder: Path, merge_list: Path) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    try:
-        vocabulary = json.loads(encoder.read_text(encoding="utf-8"))
-        lines = merge_list.read_text(encoding="utf-8").splitlines()
+    vocabulary = read_object(encoder, _LARGEST_VOCABULARY)
+    lines = read_text(str(merge_list)).splitlines()
+    shown = printable(str(encoder))
+    with library_errors(f"{shown} and {merge_list.name} are not GPT-2's byte-level BPE"):
         pairs = (line.split() for line in lines if line and not line.startswith("#version"))
         merges = [(first, second) for first, second in pairs]
         bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    except Exception as error:  # tokenizers raises Exception itself for a merge it does not know
-        raise UserError(
-            f"{encoder} and {merge_list.name} are not GPT-2's byte-level BPE ({error})"
-        ) from None
     if END_OF_TEXT not in vocabulary:
         raise UserError(f"{encoder}: has no {END_OF_TEXT}, so captions would have no end")
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -9,8 +9,7 @@ FILE          decoder_model.bin itself; the other two beside it or in the workin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from captune.errors import UserError
+from captune.files import printable
 from captune.models import assets, hub
 from captune.models.assignment import (
     ASSIGNMENT_FILES,
@@ -28,9 +28,21 @@ from captune.models.assignment import (
     gpt2_tokenizer,
 )
 from captune.models.devices import resolve_device, resolve_dtype
-from captune.models.spec import parse_spec
-from captune.models.tokenizer_files import choose_tokenizer, tokenizer_files
+from captune.models.spec import parse_spec, require_possible
+from captune.models.tensor_header import TensorInfo, require_floating
+from captune.models.tokenizer_files import choose_tokenizer, tokenizer_files, vetted_tokenizer
+from captune.models.vetting import (
+    library_errors,
+    no_larger_than,
+    read_config,
+    require_finite,
+    require_finite_tensor,
+    require_memory,
+    staged,
+    staged_weights,
+)
 from captune.models.weights import (
+    describe_tensors,
     digest_of,
     digest_of_files,
     load_state,
@@ -86,16 +98,17 @@ class Decoder:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, neither start nor end added, nothing cut off."""
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
+        with library_errors(f"{printable(self.spec)}: its tokenizer fails on a text"):
+            made = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
+            ids: list[list[int]] = made["input_ids"]
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Texts of token ids; start, end and padding leave no trace."""
         special = {self.start_id, self.end_id, self.pad_id}
         kept = [[id for id in row if id not in special] for row in ids]
-        texts: list[str] = self.tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)
+        with library_errors(f"{printable(self.spec)}: its tokenizer fails on token ids"):
+            texts: list[str] = self.tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)
         return texts
 
 
@@ -136,7 +149,9 @@ def is_cached(spec: str) -> bool:
 
 
 def _path_of(spec: str) -> Path:
-    return Path(spec.removeprefix("hf:")).expanduser()
+    path = Path(spec.removeprefix("hf:")).expanduser()
+    require_possible(path, spec)
+    return path
 
 
 def _folder_of(spec: str) -> Path:
@@ -189,11 +204,20 @@ def _from_folder(
 ) -> Decoder:
     _choose(sorted(path.name for path in folder.iterdir()), str(folder))
     files = weights_files(folder, _WEIGHTS)
+    if not files:
+        raise UserError(f"{printable(spec)}: its weights are no file")
     for file in files:
         refuse_torchscript(file)
     speak_of_pickle(*files)
-    with hub.closed():
-        module, tokenizer = _build(folder, spec, dtype)
+    config = read_config(folder / "config.json")
+    tensors = describe_tensors(files)
+    require_floating(tensors, spec)
+    require_memory(tensors, dtype, spec)
+    parts = {"config.json": config, **vetted_tokenizer(folder), **staged_weights(files)}
+    with staged(parts) as place, hub.closed():
+        module, tokenizer = _build(place, spec, dtype, tensors)
+    require_finite(module, spec)
+    _require_causal(module, spec)
     _keep_first(module, blocks, spec)
     start, end, pad = _ends(module, tokenizer, spec)
     weights_id = weights_id_of_file(files)
@@ -216,8 +240,13 @@ def _from_folder(
     )
 
 
-def _build(folder: Path, spec: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """The model with every parameter from the checkpoint, on the CPU, and its tokenizer."""
+def _build(
+    place: Path, spec: str, dtype: torch.dtype, tensors: Mapping[str, TensorInfo]
+) -> tuple[Any, Any]:
+    """The model with every parameter from the checkpoint, on the CPU, and its tokenizer.
+
+    place: a staged folder. tensors: what its weights hold.
+    """
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -227,19 +256,23 @@ def _build(folder: Path, spec: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
     # Classes that transformers 5 chooses by name or model type split words by their own rule and
     # drop the file's: SmolLM's digits, which stand alone, would come out as GPT-2 has them.
-    as_stated = (folder / "tokenizer.json").is_file()
+    as_stated = (place / "tokenizer.json").is_file()
     reader = PreTrainedTokenizerFast if as_stated else AutoTokenizer
-    with _refusing(spec, folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    kind = f"{printable(spec)}: is no causal language model that transformers builds"
+    with library_errors(kind, place):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     if config.is_encoder_decoder:
         raise UserError(
             f"{spec}: a {config.model_type} has an encoder of its own before its decoder; expected"
             " a decoder alone, such as GPT-2, OPT, Llama or Qwen"
         )
-    with _refusing(spec, folder):
-        tokenizer = reader.from_pretrained(folder, trust_remote_code=False)
+    with library_errors(
+        f"{printable(spec)}: has no tokenizer.json, or the like, to be read", place
+    ):
+        tokenizer = reader.from_pretrained(place, trust_remote_code=False)
+    with library_errors(kind, place), no_larger_than(tensors, spec):
         module, report = AutoModelForCausalLM.from_pretrained(
-            folder,
+            place,
             config=config,
             dtype=dtype,
             trust_remote_code=False,
@@ -252,33 +285,21 @@ def _build(folder: Path, spec: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"{spec}: the weights leave {len(untrained)} parameters of {type(module).__name__} at"
             f" random ({untrained[0]}, ...); this checkpoint is of another model"
         )
-    _require_causal(module.eval(), config, spec)
-    return module, tokenizer
-
-
-@contextmanager
-def _refusing(spec: str, folder: Path) -> Iterator[None]:
-    """Turns what transformers raises over a folder into a sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:160]
-        if "trust_remote_code" in str(error):
-            reason = "it needs code from its repository, which captune never runs"
-        raise UserError(
-            f"{spec}: is no causal language model that transformers builds from {folder} ({reason})"
-        ) from None
+    return module.eval(), tokenizer
 
 
 @torch.inference_mode()
-def _require_causal(module: Any, config: Any, spec: str) -> None:
+def _require_causal(module: Any, spec: str) -> None:
     """Raise UserError unless no token sees a later one; BERT builds as a causal model, too."""
     ids = torch.tensor([[0, 1, 2, 0], [0, 1, 2, 1]], device=module.device)
-    first, second = module(input_ids=ids, use_cache=False).logits[:, :3].float()
+    with library_errors(f"{printable(spec)}: is a decoder that cannot run"):
+        first, second = module(input_ids=ids, use_cache=False).logits[:, :3].float()
+    for logits in (first, second):
+        require_finite_tensor(logits, "what it computes", spec)
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3):
         raise UserError(
-            f"{spec}: a {config.model_type} lets a token see those after it, so it cannot write;"
-            " expected a decoder, such as GPT-2, OPT, Llama or Qwen"
+            f"{spec}: a {module.config.model_type} lets a token see those after it, so it cannot"
+            " write; expected a decoder, such as GPT-2, OPT, Llama or Qwen"
         )
 
 
@@ -294,11 +315,13 @@ def _ends(module: Any, tokenizer: Any, spec: str) -> tuple[int, int, int]:
             f"{spec}: its tokenizer has {tokenizer.vocab_size} tokens, its embedding {known}; they"
             " do not belong together"
         )
+    if not tokenizer.vocab_size:
+        raise UserError(f"{spec}: its tokenizer has no tokens")
     end = getattr(config, "eos_token_id", None)
-    end = end[0] if isinstance(end, list) else end
+    end = next(iter(end), None) if isinstance(end, list) else end
     if end is None:
         end = tokenizer.eos_token_id
-    if end is None or not 0 <= end < known:
+    if type(end) is not int or not 0 <= end < known:
         raise UserError(
             f"{spec}: states no end-of-text token among its {known} (eos_token_id in config.json)"
         )
@@ -306,7 +329,7 @@ def _ends(module: Any, tokenizer: Any, spec: str) -> tuple[int, int, int]:
     if start is None:
         start = tokenizer.bos_token_id
     pad = tokenizer.pad_token_id  # some tokenizers were given one that the model has no row for
-    fits = [None if id is None or not 0 <= id < known else int(id) for id in (start, pad)]
+    fits = [id if type(id) is int and 0 <= id < known else None for id in (start, pad)]
     return (
         int(end) if fits[0] is None else fits[0],
         int(end),
@@ -322,6 +345,7 @@ def _from_assignment(
     tokenizer = gpt2_tokenizer(*vocabulary)
     end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     module = gpt2_of_tensors(load_state(weights), weights)
+    require_finite(module, weights)
     _keep_first(module, blocks, spec)
     module.config.bos_token_id = module.config.eos_token_id = end
     module.generation_config.bos_token_id = module.generation_config.eos_token_id = end

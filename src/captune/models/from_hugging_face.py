@@ -17,20 +17,34 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captune.errors import UserError
+from captune.files import printable
 from captune.models import hub
 from captune.models.encoders import ImageEncoder
 from captune.models.hugging_face_grids import patches_of
-from captune.models.image_text import ImageTextModel, Scoring, normalise
+from captune.models.image_text import ImageTextModel, Scoring, normalise, scoring_of
 from captune.models.processor_pixels import PROCESSOR_FILES, image_transform, load_image_processor
 from captune.models.spec import ModelSpec
+from captune.models.tensor_header import TensorInfo, require_floating
 from captune.models.texts import ContextLength, TextEncoder
 from captune.models.tokenizer_files import (
     choose_tokenizer,
     count_tokens,
     require_known_tokens,
     tokenizer_files,
+    vetted_tokenizer,
+)
+from captune.models.vetting import (
+    library_errors,
+    no_larger_than,
+    read_config,
+    require_finite,
+    require_finite_tensor,
+    require_memory,
+    staged,
+    staged_weights,
 )
 from captune.models.weights import (
+    describe_tensors,
     digest_of,
     digest_of_files,
     refuse_torchscript,
@@ -58,25 +72,34 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     """
     folder = _folder_of(spec)
     files = weights_files(folder, _WEIGHTS)
+    if not files:
+        raise UserError(f"{spec.text}: its weights are no file")
     for file in files:
         refuse_torchscript(file)
     speak_of_pickle(*files)
-    weights_id = weights_id_of_file(files)
+    config = read_config(folder / "config.json")
+    tensors = describe_tensors(files)
+    require_floating(tensors, spec)
+    require_memory(tensors, torch.float32, spec)
     with hub.closed():
-        model = _build(folder, spec)
-        processor = load_image_processor(folder)
-        transform, pixels_id = image_transform(processor)
+        with staged({"config.json": config, **staged_weights(files)}) as place:
+            model = _build(place, spec, tensors)
+        require_finite(model, spec)
+        weights_id = weights_id_of_file(files)
+        processor = load_image_processor(folder, config)
+        with library_errors(f"{spec.text}: makes no pixels of a picture"):
+            transform, pixels_id = image_transform(processor)
         has_text = hasattr(model, "get_text_features")
         tokenize, tokenizer_id, context = (
-            _tokenizer(folder, model.config) if has_text else (None, "", None)
+            _tokenizer(folder, config, model.config) if has_text else (None, "", None)
         )
     scoring = _scoring(model, spec) if has_text else None
     image_side = _PatchesSide(model) if model.config.model_type == "siglip2" else _ImageSide(model)
     if tokenize and scoring and model.config.model_type not in _KNOWN_FAMILIES:
         _compare_with_own_logits(spec, model, image_side, transform, tokenize, scoring)
-    dimension = _dimension(image_side, transform)
+    dimension = _dimension(image_side, transform, spec)
     image_id = digest_of(weights_id, digest_of("hf", _without_paths(model.config.to_dict())))
-    with hub.closed():
+    with hub.closed(), library_errors(f"{spec.text}: cannot look at a whole picture"):
         patches = patches_of(model, processor, _noise(), image_id)
     model.to(device=device, dtype=dtype)
 
@@ -189,23 +212,25 @@ def _choose(names: Sequence[str], where: str) -> list[str]:
     return [*chosen, *choose_tokenizer(names, where), *card]
 
 
-def _build(folder: Path, spec: ModelSpec) -> Any:
-    """The whole model, in float32 on the CPU, every parameter from the checkpoint."""
+def _build(place: Path, spec: ModelSpec, tensors: Mapping[str, TensorInfo]) -> Any:
+    """The whole model, in float32 on the CPU, every parameter from the checkpoint.
+
+    place: a staged folder. tensors: what its weights hold.
+    """
     from transformers import AutoConfig, AutoModel
 
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    kind = f"{spec.text}: transformers cannot build it"
+    with library_errors(kind, place), no_larger_than(tensors, spec):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         config.return_dict = True
         model, report = AutoModel.from_pretrained(
-            folder,
+            place,
             config=config,
             dtype=torch.float32,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, RuntimeError, OSError, ImportError) as error:
-        raise UserError(f"{spec.text}: transformers cannot build it ({_brief(error)})") from None
     if not hasattr(model, "get_image_features"):
         raise UserError(
             f"{spec.text}: a model of type {config.model_type} has no get_image_features; expected "
@@ -230,17 +255,25 @@ def _scoring(model: Any, spec: ModelSpec) -> Scoring:
         raise UserError(
             f"{spec.text}: its checkpoint has no logit scale to make a score of a cosine"
         )
-    if isinstance(getattr(model, "logit_bias", None), Tensor):
-        return Scoring(scale, float(model.logit_bias), "sigmoid")
-    return Scoring(scale)
+    has_bias = isinstance(getattr(model, "logit_bias", None), Tensor)
+    return scoring_of(scale, float(model.logit_bias) if has_bias else None, spec.text)
 
 
-def _tokenizer(folder: Path, config: Any) -> tuple[Any, str, ContextLength]:
-    """Texts -> the text side's tensors, padded and cut as the model's processor does."""
+def _tokenizer(
+    folder: Path, stated: Mapping[str, Any], config: Any
+) -> tuple[Any, str, ContextLength]:
+    """Texts -> the text side's tensors, padded and cut as the model's processor does.
+
+    stated: config.json. config: what transformers made of it.
+    """
     from transformers import AutoTokenizer
 
     files = tokenizer_files(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    where = printable(str(folder))
+    parts = {"config.json": stated, **vetted_tokenizer(folder)}
+    broken = f"{where}: has no tokenizer.json, or the like, to be read"
+    with staged(parts) as place, library_errors(broken, place):
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     text_config = getattr(config, "text_config", None) or config
     vocabulary = getattr(text_config, "vocab_size", None)
     options: dict[str, Any] = {"padding": True, **_processor_defaults(config)}
@@ -248,7 +281,7 @@ def _tokenizer(folder: Path, config: Any) -> tuple[Any, str, ContextLength]:
         options["padding"] = _SIGLIP_PADDING
     positions = getattr(text_config, "max_position_embeddings", None)
     lengths = (options.get("max_length"), tokenizer.model_max_length, positions)
-    known = [length for length in lengths if length is not None and length < 1_000_000]
+    known = [int(n) for n in lengths if isinstance(n, int | float) and 0 < n < 1_000_000]
     if not known:
         raise UserError(
             f"{folder}: neither config.json nor the tokenizer says how long a text may be; add "
@@ -257,7 +290,8 @@ def _tokenizer(folder: Path, config: Any) -> tuple[Any, str, ContextLength]:
     options |= {"truncation": True, "max_length": min(known)}
 
     def tokenize(texts: Sequence[str]) -> Mapping[str, Tensor]:
-        tokens = dict(tokenizer(list(texts), return_tensors="pt", **options))
+        with library_errors(f"{where}: its tokenizer fails"):
+            tokens = dict(tokenizer(list(texts), return_tensors="pt", **options))
         require_known_tokens(tokens["input_ids"], vocabulary, str(folder))
         return tokens
 
@@ -291,26 +325,27 @@ def _compare_with_own_logits(
     """Raise UserError unless scaled cosines equal the model's own logits for a photo and texts."""
     pixels = transform(_noise())[None]
     tokens = tokenize(["a photo of a cat", "two dogs"])
-    try:
-        with torch.inference_mode():
-            own = model(pixel_values=pixels, **tokens).logits_per_image.numpy()
-            image, text = image_side(pixels).numpy(), _TextSide(model)(**tokens).numpy()
-    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise UserError(
-            f"{spec.text}: a model of type {model.config.model_type} does not compare one picture "
-            f"with one text ({_brief(error)})"
-        ) from None
+    kind = f"a model of type {model.config.model_type}"
+    with (
+        library_errors(f"{spec.text}: {kind} does not compare one picture with one text"),
+        torch.inference_mode(),
+    ):
+        own = model(pixel_values=pixels, **tokens).logits_per_image.numpy()
+        image, text = image_side(pixels).numpy(), _TextSide(model)(**tokens).numpy()
     ours = normalise(image) @ normalise(text).T * scoring.logit_scale + scoring.logit_bias
     if not np.allclose(ours, own, atol=1e-3 * max(1.0, abs(scoring.logit_scale))):
         raise UserError(
-            f"{spec.text}: a model of type {model.config.model_type} does not score by a scaled "
+            f"{spec.text}: {kind} does not score by a scaled "
             "cosine, the only way captune compares picture and text"
         )
 
 
 @torch.inference_mode()
-def _dimension(image_side: nn.Module, transform: Any) -> int:
-    return int(image_side(transform(_noise())[None]).shape[-1])
+def _dimension(image_side: nn.Module, transform: Any, spec: ModelSpec) -> int:
+    with library_errors(f"{spec.text}: cannot look at a picture as its processor makes it"):
+        vectors = image_side(transform(_noise())[None])
+    require_finite_tensor(vectors, "what it computes of a picture", spec)
+    return int(vectors.shape[-1])
 
 
 def _noise() -> Image.Image:
@@ -321,7 +356,3 @@ def _noise() -> Image.Image:
 def _without_paths(config: dict[str, Any]) -> str:
     kept = {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
     return json.dumps(kept, sort_keys=True, default=str)
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

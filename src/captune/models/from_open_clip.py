@@ -7,23 +7,24 @@ open_clip itself only warns when the two disagree about QuickGELU, and then comp
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captune.errors import MissingExtra, UserError
+from captune.files import printable
 from captune.models import hub
 from captune.models.encoders import ImageEncoder
-from captune.models.image_text import ImageTextModel, Scoring
+from captune.models.image_text import ImageTextModel, Scoring, scoring_of
 from captune.models.open_clip_grids import patches_of
 from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
 from captune.models.spec import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, ModelSpec, did_you_mean
+from captune.models.tensor_header import require_floating
 from captune.models.texts import ContextLength, TextEncoder
 from captune.models.tokenizer_files import (
     VOCABULARIES,
@@ -31,14 +32,24 @@ from captune.models.tokenizer_files import (
     count_tokens,
     require_known_tokens,
     tokenizer_files,
+    vetted_tokenizer,
+)
+from captune.models.vetting import (
+    library_errors,
+    no_larger_than,
+    read_config,
+    require_finite,
+    require_memory,
+    require_numbers,
+    staged,
 )
 from captune.models.weights import (
     NoRandomValues,
+    describe_tensors,
     digest_of,
     digest_of_files,
     refuse_torchscript,
     speak_of_pickle,
-    tensor_shapes,
     weights_files,
     weights_id_of_file,
 )
@@ -66,9 +77,10 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     would have to be asked, MissingExtra without open_clip.
     """
     source = _resolve(spec)
-    weights_id = weights_id_of_file(source.weights)
     model = _build(source)
-    scoring = _scoring(model)
+    require_finite(model, spec)
+    weights_id = weights_id_of_file(source.weights)
+    scoring = _scoring(model, spec)
     model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
     image_id = digest_of(weights_id, digest_of("open_clip", source.config, source.quick_gelu))
     transform, pixels_id = _preprocessing(source, model.visual.image_size)
@@ -108,7 +120,7 @@ def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
         repo, choose = _repository_of(spec)
         hub.adopt(repo, source, choose)
         _adopt_tokenizer(spec, source)
-    resolved = _resolve(spec)
+    resolved = _resolve(spec, fetches=True)
     return sorted({resolved.weights.parent, *filter(None, [resolved.tokenizer])})
 
 
@@ -148,13 +160,18 @@ def _library() -> Any:
     return open_clip
 
 
-def _resolve(spec: ModelSpec) -> _Source:
+def _resolve(spec: ModelSpec, *, fetches: bool = False) -> _Source:
+    """fetches: what a config names besides is brought here too, and not refused."""
+    if spec.name is not None:
+        return _with_local_text_tower(_from_tag(spec), spec)
     if spec.folder is not None:
-        return _from_folder(spec.folder, spec.folder, spec)
-    if spec.repo is not None:
+        source = _from_folder(spec.folder, spec.folder)
+    else:
         repo, choose = _repository_of(spec)
-        return _from_folder(hub.repository(repo, choose, spec.text), Path(repo), spec)
-    return _from_tag(spec)
+        source = _from_folder(hub.repository(repo, choose, spec.text), Path(repo))
+    # the config of a folder or repository named it, and nobody typed its name
+    with nullcontext() if fetches else hub.unasked(f"{spec.text}: its config"):
+        return _with_local_text_tower(source, spec)
 
 
 def _from_tag(spec: ModelSpec) -> _Source:
@@ -174,32 +191,38 @@ def _from_tag(spec: ModelSpec) -> _Source:
         )
     # A tag states quick_gelu or leaves it to the architecture; it never takes it back.
     quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
-    source = _Source(spec.name or "", config, tag, quick_gelu, weights, tokenizer, licence)
-    return _with_local_text_tower(source, spec)
+    return _Source(spec.name or "", config, tag, quick_gelu, weights, tokenizer, licence)
 
 
-def _from_folder(folder: Path, shown: Path, spec: ModelSpec) -> _Source:
-    try:
-        stated = json.loads((folder / OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _from_folder(folder: Path, shown: Path) -> _Source:
+    path = shown / OPEN_CLIP_CONFIG
+    if not (folder / OPEN_CLIP_CONFIG).exists():
         raise UserError(
             f"{shown}: has no {OPEN_CLIP_CONFIG}, which says architecture and preprocessing; "
             "copy it there from where the weights came"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{shown / OPEN_CLIP_CONFIG}: not readable as JSON ({error})") from None
-    preprocess = stated.get("preprocess_cfg") or {}
-    config = stated.get("model_cfg") or {}
+        )
+    stated = read_config(folder / OPEN_CLIP_CONFIG)
+    preprocess, config = (stated.get(name) or {} for name in ("preprocess_cfg", "model_cfg"))
+    parts = [preprocess, config]
+    if isinstance(config, dict):
+        parts += [config.get("vision_cfg", {}), config.get("text_cfg", {})]
+    if not all(isinstance(part, dict) for part in parts):
+        raise UserError(f"{path}: model_cfg, its towers and preprocess_cfg must be objects")
     has_architecture = {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys()
     if not has_architecture or not {"mean", "std"} <= preprocess.keys():
         raise UserError(
-            f"{shown / OPEN_CLIP_CONFIG}: expected model_cfg, and preprocess_cfg with mean and "
+            f"{path}: expected model_cfg, and preprocess_cfg with mean and "
             "std; take the file that came with the weights"
         )
+    require_numbers(preprocess["mean"], 3, f"{path}: mean")
+    require_numbers(preprocess["std"], 3, f"{path}: std", above=0)
+    for name in ("hf_model_name", "hf_tokenizer_name"):
+        if not isinstance(config["text_cfg"].get(name) or "", str):
+            raise UserError(f"{path}: {name} is no text")
     weights = _weights_in(folder, {})
     # open_clip takes a folder's tokenizer from the folder, whatever name the config carries.
     tokenizer = folder if config["text_cfg"].get("hf_tokenizer_name") else None
-    source = _Source(
+    return _Source(
         f"local-dir:{folder}",
         config,
         preprocess,
@@ -208,7 +231,6 @@ def _from_folder(folder: Path, shown: Path, spec: ModelSpec) -> _Source:
         tokenizer,
         hub.licence_of(folder),
     )
-    return _with_local_text_tower(source, spec)
 
 
 def _with_local_text_tower(source: _Source, spec: ModelSpec) -> _Source:
@@ -304,29 +326,35 @@ def _build(source: _Source) -> Any:
     """The model with its weights, in float32 on the CPU."""
     open_clip = _library()
     speak_of_pickle(source.weights)
-    try:
-        with hub.closed():
-            with NoRandomValues():
-                model = open_clip.create_model(
-                    source.identifier,
-                    load_weights=False,
-                    pretrained_text=False,  # else transformers would fetch a tower's base weights
-                    quick_gelu=source.quick_gelu,
-                    text_cfg={**source.config["text_cfg"], "hf_model_pretrained": False},
-                )
-            expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-            open_clip.load_checkpoint(model, str(source.weights), strict=True, weights_only=True)
-    except (RuntimeError, TypeError, KeyError, ValueError, AttributeError, OSError) as error:
-        raise UserError(
-            f"{source.weights}: not the weights of {source.identifier} "
-            f"({' '.join(str(error).split())[:160]}); check name and tag"
-        ) from None
-    shapes = tensor_shapes(source.weights)
-    if "logit_bias" in expected and "logit_bias" not in shapes:
+    tensors = describe_tensors(source.weights)
+    require_floating(tensors, source.weights)
+    require_memory(tensors, torch.float32, source.weights)
+
+    def create(device: str = "cpu") -> Any:
+        return open_clip.create_model(
+            source.identifier,
+            device=device,
+            load_weights=False,
+            pretrained_text=False,  # else transformers would fetch a tower's base weights
+            quick_gelu=source.quick_gelu,
+            text_cfg={**source.config["text_cfg"], "hf_model_pretrained": False},
+        )
+
+    shown = printable(str(source.weights))
+    broken = f"{shown}: not the weights of {source.identifier}, check name and tag"
+    with hub.closed(), library_errors(broken):
+        with NoRandomValues():
+            # without memory first: a config may ask for more than any machine has
+            with torch.device("meta"), no_larger_than(tensors, source.weights):
+                create("meta")
+            model = create()
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        open_clip.load_checkpoint(model, str(source.weights), strict=True, weights_only=True)
+    if "logit_bias" in expected and "logit_bias" not in tensors:
         raise UserError(
             f"{source.weights}: has no logit_bias, without which its sigmoid is a guess"
         )
-    for name, shape in shapes.items():
+    for name, (_, shape, *_) in tensors.items():
         # open_clip resizes position embeddings in silence; such a model was trained by nobody.
         if name.endswith("positional_embedding") and expected.get(name, shape) != shape:
             raise UserError(
@@ -336,12 +364,10 @@ def _build(source: _Source) -> Any:
     return model
 
 
-def _scoring(model: Any) -> Scoring:
+def _scoring(model: Any, spec: ModelSpec) -> Scoring:
     scale = float(model.logit_scale.detach().float().exp())
-    if model.logit_bias is None:
-        return Scoring(scale)
-    activation: Literal["sigmoid"] = "sigmoid"  # only sigmoid training has a bias to learn
-    return Scoring(scale, float(model.logit_bias.detach().float()), activation)
+    bias = None if model.logit_bias is None else float(model.logit_bias.detach().float())
+    return scoring_of(scale, bias, spec.text)
 
 
 def _preprocessing(source: _Source, image_size: Any, **changed: Any) -> tuple[Any, str]:
@@ -351,7 +377,8 @@ def _preprocessing(source: _Source, image_size: Any, **changed: Any) -> tuple[An
     # for what was the only way when they were written.
     settings = merge_preprocess_dict(PreprocessCfg(), source.preprocess)
     settings |= {"size": image_size, **changed}
-    compose = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+    with library_errors(f"{source.identifier}: its preprocess_cfg makes no pixels of a photo"):
+        compose = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     return without_torch_arithmetic(compose), preprocessing_id("open_clip", **settings)
 
 
@@ -364,9 +391,14 @@ def _tokenizer(source: _Source) -> tuple[Any, str, ContextLength]:
     mode = text.get("tokenizer_mode")
     if source.tokenizer is not None:
         files = tokenizer_files(source.tokenizer)
-        with hub.closed():
+        broken = f"{source.identifier}: its tokenizer cannot be read"
+        with (
+            staged(vetted_tokenizer(source.tokenizer)) as place,
+            hub.closed(),
+            library_errors(broken, place),
+        ):
             tokenizer = tokenizers.HFTokenizer(
-                str(source.tokenizer), context_length=length, tokenizer_mode=mode, **options
+                str(place), context_length=length, tokenizer_mode=mode, **options
             )
         content = digest_of_files(files)
     else:

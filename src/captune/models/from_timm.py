@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from captune.errors import UserError
+from captune.files import json_kind, printable
 from captune.models import hub
 from captune.models.encoders import (
     GridShape,
@@ -25,8 +26,21 @@ from captune.models.encoders import (
 from captune.models.image_text import ImageTextModel
 from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
 from captune.models.spec import ModelSpec, did_you_mean
+from captune.models.tensor_header import require_floating
+from captune.models.vetting import (
+    library_errors,
+    no_larger_than,
+    read_config,
+    require_finite,
+    require_finite_tensor,
+    require_memory,
+    require_numbers,
+    staged,
+    staged_weights,
+)
 from captune.models.weights import (
     NoRandomValues,
+    describe_tensors,
     digest_of,
     load_state,
     refuse_torchscript,
@@ -36,6 +50,9 @@ from captune.models.weights import (
 )
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_LARGEST_SIDE = 2048  # pixels
+# where timm would take weights from; these are in the folder
+_NOT_READ = ("url", "file", "source", "state_dict", "hf_hub_id", "hf_hub_filename", "custom_load")
 _DECIDES_PIXELS = ("input_size", "interpolation", "mean", "std", "crop_pct")
 
 
@@ -50,8 +67,10 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     else:
         folder = spec.folder or hub.repository(str(spec.repo), _choose_in(spec), spec.text)
         model, weights, licence = _from_folder(folder, spec)
-    model.reset_classifier(0)
-    model = model.eval().requires_grad_(False)
+    with library_errors(f"{spec.text}: is no image encoder of timm"):
+        model.reset_classifier(0)
+        model = model.eval().requires_grad_(False)
+    require_finite(model, spec)
     settings, transform = _preprocessing(model, spec)
     features, dimension = _yields(model, settings["input_size"], spec)
     weights_id = weights_id_of_file(weights)
@@ -81,15 +100,15 @@ def _yields(model: Any, input_size: Sequence[int], spec: ModelSpec) -> tuple[Any
 
     Raises UserError for a config whose photos are of another size than its architecture takes.
     """
-    try:
+    size = f"{input_size[2]} x {input_size[1]} pixels"
+    with library_errors(
+        f"{spec.text}: its architecture does not take photos of {size}, as its config prepares"
+        " them; is fixed_input_size missing from the config?"
+    ):
         features = model.forward_features(torch.zeros(1, *input_size))
-        return features, int(model.forward_head(features).shape[-1])
-    except (AssertionError, RuntimeError) as error:
-        raise UserError(
-            f"{spec.text}: its architecture does not take photos of {input_size[2]} x"
-            f" {input_size[1]} pixels, as its config prepares them ({error}); is fixed_input_size"
-            " missing from the config?"
-        ) from None
+        vectors = model.forward_head(features)
+    require_finite_tensor(vectors, "what it computes of a picture", spec)
+    return features, int(vectors.shape[-1])
 
 
 def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
@@ -201,39 +220,70 @@ def _from_folder(folder: Path, spec: ModelSpec) -> tuple[Any, Path, str | None]:
     found = weights_files(folder, _WEIGHTS)
     if not found:
         raise UserError(f"{folder}: has no weights (expected {_WEIGHTS[0]})")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: has no config.json, so its architecture is unknown") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'}: not readable as JSON ({error})") from None
-    stated = config.get("pretrained_cfg") or config  # the oldest files are flat
-    missing = [key for key in _DECIDES_PIXELS if stated.get(key) is None]
-    if "architecture" not in config or missing:
-        raise UserError(
-            f"{folder / 'config.json'}: does not say {(missing or ['architecture'])[0]}, and a "
-            "default would be a guess; take the file that came with the weights"
-        )
+    path = folder / "config.json"
+    if not path.exists():
+        raise UserError(f"{folder}: has no config.json, so its architecture is unknown")
+    config = read_config(path)
+    stated = _stated(config, path)
     if not timm.is_model(config["architecture"]):
         near = did_you_mean(config["architecture"], timm.list_models())
         raise UserError(f"{spec.text}: timm has no model {config['architecture']!r}{near}")
     refuse_torchscript(found[0])
     speak_of_pickle(found[0])
+    tensors = describe_tensors(found)
+    require_floating(tensors, spec)
+    require_memory(tensors, torch.float32, spec)
+    arguments = config.get("model_args") or {}
+    classes = config.get("num_classes", stated.get("num_classes"))
+    sizes = arguments if classes is None else {"num_classes": classes, **arguments}
+
+    def create() -> Any:
+        # without memory first: a config may ask for more than any machine has
+        with torch.device("meta"), no_larger_than(tensors, spec):
+            timm.create_model(config["architecture"], pretrained=False, **sizes)
+        with staged({"config.json": config, **staged_weights(found)}) as place:
+            return timm.create_model(f"local-dir:{place}", pretrained=True)
+
     with hub.closed():
-        model = _strictly(
-            lambda: timm.create_model(f"local-dir:{folder}", pretrained=True), found[0], spec.text
-        )
+        model = _strictly(create, found[0], spec.text)
     return model, found[0], hub.licence_of(folder)
 
 
-def _strictly(create: Any, weights: Path, name: str) -> Any:
-    try:
-        with NoRandomValues():
-            return create()
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+def _stated(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a folder's config says of pixels, in `config` itself; only that remains of it.
+
+    Raises UserError where something is missing, or can be no picture's.
+    """
+    shown = printable(str(path))
+    stated = config.get("pretrained_cfg") or config  # the oldest files are flat
+    for name, value in (("pretrained_cfg", stated), ("model_args", config.get("model_args") or {})):
+        if not isinstance(value, dict):
+            raise UserError(f"{shown}: {name} is {json_kind(value)}, and an object was expected")
+    missing = [key for key in _DECIDES_PIXELS if stated.get(key) is None]
+    if not isinstance(config.get("architecture"), str):
+        missing = ["architecture"]
+    if missing:
         raise UserError(
-            f"{weights}: not the weights of {name} ({' '.join(str(error).split())[:160]})"
-        ) from None
+            f"{shown}: does not say {missing[0]}, and a default would be a guess; take the file"
+            " that came with the weights"
+        )
+    require_numbers(stated["input_size"], 3, f"{shown}: input_size", above=0)
+    if any(type(n) is not int or n > _LARGEST_SIDE for n in stated["input_size"]):
+        raise UserError(f"{shown}: input_size is no size of up to {_LARGEST_SIDE} pixels")
+    require_numbers(stated["mean"], 3, f"{shown}: mean")
+    require_numbers(stated["std"], 3, f"{shown}: std", above=0)
+    require_numbers([stated["crop_pct"]], 1, f"{shown}: crop_pct", above=0.1)
+    for name in config.get("model_args") or {}:
+        if name.startswith(("pretrained", "checkpoint")):
+            raise UserError(f"{shown}: model_args names {printable(name)}, which captune decides")
+    for name in _NOT_READ:
+        stated.pop(name, None)
+    return stated
+
+
+def _strictly(create: Any, weights: Path, name: str) -> Any:
+    with library_errors(f"{printable(str(weights))}: not the weights of {name}"), NoRandomValues():
+        return create()
 
 
 def _classes_in(state: dict[str, torch.Tensor], classifier: Any) -> int:
@@ -246,10 +296,12 @@ def _classes_in(state: dict[str, torch.Tensor], classifier: Any) -> int:
 def _preprocessing(model: Any, spec: ModelSpec) -> tuple[dict[str, Any], Any]:
     from timm.data import create_transform, resolve_model_data_config
 
-    settings = resolve_model_data_config(model)
+    with library_errors(f"{spec.text}: its config makes no pixels of a photo"):
+        settings = resolve_model_data_config(model)
+        transform = create_transform(**settings, is_training=False)
     if settings["input_size"][0] != 3:
         raise UserError(f"{spec.text}: takes {settings['input_size'][0]} channels; photos have 3")
-    return settings, without_torch_arithmetic(create_transform(**settings, is_training=False))
+    return settings, without_torch_arithmetic(transform)
 
 
 def _patches(

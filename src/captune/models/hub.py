@@ -14,14 +14,19 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from captune.errors import Offline, UserError
+from captune.files import printable, read_regular
 from captune.models import store
 from captune.printing import bare
 
 logger = logging.getLogger("captune")
+
+_LARGEST_CARD = 2**20
+_unasked: ContextVar[str | None] = ContextVar("unasked", default=None)
 
 Choose = Callable[[Sequence[str]], list[str]]
 """File names of a repository -> those that a model needs; UserError when an essential one lacks."""
@@ -44,6 +49,12 @@ def repository(repo: str, choose: Choose, spec: str, *, fetch_option: str = "") 
         raise Offline(
             f"captune is offline and {repo} is not in a cache here; run `{fetch}` on a connected "
             f"machine, or `{fetch} --from FOLDER` with a folder that holds its files"
+        )
+    who = _unasked.get()
+    if who is not None:
+        raise UserError(
+            f"{who} needs {printable(spec)}, of which {repo} is not on this machine; if you want"
+            f" it, run: captune models fetch {printable(spec)}{fetch_option}"
         )
     return _download(repo, choose, spec)
 
@@ -76,6 +87,19 @@ def adopt(repo: str, folder: Path, choose: Choose) -> Path:
 
     store.install_folder(target, build, is_complete)
     return target
+
+
+@contextmanager
+def unasked(who: str) -> Iterator[None]:
+    """Within: what is in no cache is refused, since a file named it and not the user.
+
+    who: whose file it is, for the sentence.
+    """
+    token = _unasked.set(who)
+    try:
+        yield
+    finally:
+        _unasked.reset(token)
 
 
 @contextmanager
@@ -112,7 +136,7 @@ def closed() -> Iterator[None]:
 def licence_of(folder: Path) -> str | None:
     """`license:` of a model card's front matter, or None where the folder states nothing."""
     try:
-        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        card = read_regular(folder / "README.md", _LARGEST_CARD).decode(errors="replace")
     except OSError:
         return None
     front = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from captune.errors import UserError
 from captune.models.encoders import ImageEncoder
 from captune.models.texts import TextEncoder
 
@@ -26,6 +28,16 @@ class Scoring:
     logit_scale: float
     logit_bias: float = 0.0
     activation: Literal["softmax", "sigmoid"] = "softmax"
+
+
+def scoring_of(scale: float, bias: float | None, where: str) -> Scoring:
+    """Scoring by a checkpoint's own numbers; only sigmoid training has a bias to learn.
+
+    Raises UserError for numbers that no probability can be made with.
+    """
+    if not all(math.isfinite(number) for number in (scale, bias or 0.0)):
+        raise UserError(f"{where}: its logit scale or bias is not a finite number")
+    return Scoring(scale) if bias is None else Scoring(scale, bias, "sigmoid")
 
 
 @dataclass(frozen=True)

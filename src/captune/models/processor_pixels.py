@@ -10,8 +10,8 @@ itself.
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,28 @@ from PIL import Image
 from torch import Tensor
 
 from captune.errors import UserError
+from captune.files import printable
+from captune.models.json_files import read_object
 from captune.models.preprocessing import Transform, preprocessing_id
+from captune.models.vetting import check_numbers, library_errors, require_numbers, staged
 
 # In the order in which transformers takes them.
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+_LARGEST_SIDE = 2048  # pixels; no encoder of today looks at half as many
 
 
-def load_image_processor(folder: Path) -> Any:
+def load_image_processor(folder: Path, config: Mapping[str, Any]) -> Any:
     """The image processor of `folder`, in the backend that transformers prefers.
 
-    Raises UserError where its file leaves mean, deviation or size to a default.
+    config: config.json, by which transformers tells processors that do not name themselves.
+    Raises UserError where its file leaves mean, deviation or size to a default, or states what no
+    picture can be made with.
     """
     from transformers import AutoImageProcessor
 
-    stated = _stated(folder)
+    name, whole, stated = _stated(folder)
+    path = folder / name
+    check_numbers(stated, path)
     needed = set()
     if stated.get("do_normalize", True):
         needed |= {"image_mean", "image_std"}
@@ -48,13 +56,27 @@ def load_image_processor(folder: Path) -> Any:
             f"{folder}: its preprocessor_config.json does not say {missing[0]}, and a default "
             "would be a guess; take the file that came with the weights"
         )
-    try:
-        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder}: transformers cannot read its preprocessor_config.json "
-            f"({' '.join(str(error).split())[:160]})"
-        ) from None
+    _check_pixels(stated, printable(str(path)))
+    broken = f"{printable(str(path))}: transformers cannot read it"
+    with staged({"config.json": config, name: whole}) as place, library_errors(broken, place):
+        return AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
+
+
+def _check_pixels(stated: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for sizes, means and deviations that no photo should be brought to."""
+    for key, above in (("image_mean", -math.inf), ("image_std", 0.0)):
+        if key in stated:
+            require_numbers(stated[key], 3, f"{where}: {key}", above=above)
+    if "rescale_factor" in stated:
+        require_numbers([stated["rescale_factor"]], 1, f"{where}: rescale_factor", above=0.0)
+    for key in ("size", "crop_size", "pad_size", "max_num_patches"):
+        sizes = stated.get(key)
+        for size in sizes.values() if isinstance(sizes, dict) else [sizes]:
+            if size is not None and not (type(size) is int and 0 < size <= _LARGEST_SIDE):
+                raise UserError(
+                    f"{where}: {key} is {str(sizes)[:80]}; expected whole numbers from 1 to"
+                    f" {_LARGEST_SIDE}"
+                )
 
 
 def image_transform(processor: Any) -> tuple[Transform, str]:
@@ -182,20 +204,21 @@ def _equal(steps: _Steps, itself: _ProcessorItself) -> bool:
     return True
 
 
-def _stated(folder: Path) -> dict[str, Any]:
-    """What the folder's own file says about pixels; newer ones keep it inside processor_config."""
+def _stated(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """(file, all of it, what it says about pixels); newer ones keep that inside processor_config.
+
+    What names code of its own is left out.
+    """
     for name in PROCESSOR_FILES:
         path = folder / name
-        if not path.is_file():
+        if not path.exists():
             continue
-        try:
-            stated = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as JSON ({error})") from None
-        if name == "processor_config.json":
-            stated = stated.get("image_processor")
+        whole = read_object(path)
+        stated = whole.get("image_processor") if name == "processor_config.json" else whole
         if isinstance(stated, dict):
-            return stated
+            stated.pop("auto_map", None)
+            whole.pop("auto_map", None)
+            return name, whole, stated
     raise UserError(
         f"{folder}: has no preprocessor_config.json, so size, mean and crop are unknown; "
         "weights and preprocessing travel together: copy it there from where the model came"

@@ -10,7 +10,6 @@ FOLDER                      (its layout says which library wrote it)
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from captune.errors import UserError
+from captune.files import quoted
+from captune.models.json_files import read_object
 
 Kind = Literal["lite", "open_clip", "hf", "timm"]
 
@@ -73,6 +74,7 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
         raise UserError("no model was named; write lite, open_clip:NAME/TAG, hf:REPO, timm:NAME")
     if text == "lite":
         return ModelSpec(text, "lite")
+    require_possible(Path(text), text)
     prefix, colon, rest = text.partition(":")
     if not colon or len(prefix) == 1:  # one letter is a Windows drive
         return _parse_bare(text)
@@ -109,6 +111,14 @@ def detect_layout(folder: Path) -> Kind:
         f"{folder}: no model in this folder; expected {OPEN_CLIP_CONFIG} (open_clip), or a "
         "config.json with model_type (hf) or architecture (timm), beside the weights"
     )
+
+
+def require_possible(path: Path, text: str) -> None:
+    """Raise UserError for what no file can be called, such as a name that is too long."""
+    try:
+        path.exists()
+    except (OSError, ValueError):  # ValueError: a zero byte
+        raise UserError(f"{quoted(text)}: is no possible name of a file or model") from None
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -193,10 +203,5 @@ def _is_open_clip_name(name: str) -> bool:
 
 
 def _read_config(folder: Path) -> dict[str, object]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'}: not readable as JSON ({error})") from None
-    return config if isinstance(config, dict) else {}
+    path = folder / "config.json"
+    return read_object(path) if path.exists() else {}

@@ -8,7 +8,7 @@ import logging
 import mmap
 import pickle
 import sqlite3
-import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captune.errors import UserError
+from captune.files import open_regular, printable, read_regular
 from captune.models import store
+from captune.models.json_files import read_object
+from captune.models.tensor_header import TensorInfo, read_header
 
 logger = logging.getLogger("captune")
 
@@ -38,6 +41,7 @@ _DTYPE_NAMES = {
     torch.bool: "BOOL",
 }
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order
+_LARGEST_SMALL_FILE = 64 * 2**20
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -50,16 +54,23 @@ def load_state(path: Path) -> dict[str, Tensor]:
     damaged file.
     """
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a complete safetensors file ({error})") from None
+        return load_safetensors(path)
     refuse_torchscript(path)
     speak_of_pickle(path)
     return _pickled(path)
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU; UserError for a damaged one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    read_header(path)
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        shown = printable(str(path))
+        raise UserError(f"{shown}: is not a complete safetensors file ({error})") from None
 
 
 def refuse_torchscript(path: Path) -> None:
@@ -67,14 +78,11 @@ def refuse_torchscript(path: Path) -> None:
 
     Loading one runs the program inside it, and torch.load(weights_only=True) rightly will not.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            raise UserError(
-                f"{path}: a TorchScript archive runs its own code when it is loaded; use the same "
-                "weights as safetensors (OpenAI's: open_clip:ViT-B-32/openai and its siblings)"
-            )
+    if any(entry.filename.endswith("/constants.pkl") for entry in _archive(path)):
+        raise UserError(
+            f"{path}: a TorchScript archive runs its own code when it is loaded; use the same "
+            "weights as safetensors (OpenAI's: open_clip:ViT-B-32/openai and its siblings)"
+        )
 
 
 def speak_of_pickle(*files: Path) -> None:
@@ -86,14 +94,19 @@ def speak_of_pickle(*files: Path) -> None:
             )
 
 
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor of a checkpoint, without its bytes where it is a safetensors file."""
-    if path.suffix != ".safetensors":
-        return {name: tuple(tensor.shape) for name, tensor in _pickled(path).items()}
-    from safetensors import safe_open
+def describe_tensors(files: Path | Sequence[Path]) -> dict[str, TensorInfo]:
+    """Precision and shape of each tensor of a checkpoint, or of all files of a sharded one.
 
-    with safe_open(path, framework="pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    Of safetensors only the header is read. Raises UserError as `load_state`.
+    """
+    found: dict[str, TensorInfo] = {}
+    for file in (files,) if isinstance(files, Path) else files:
+        if file.suffix == ".safetensors":
+            found |= read_header(file)
+        else:
+            tensors = _pickled(file)
+            found |= {name: TensorInfo(_dtype_of(t), tuple(t.shape)) for name, t in tensors.items()}
+    return found
 
 
 def weights_id_of_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -102,8 +115,12 @@ def weights_id_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         content = tensor.reshape(-1).view(torch.uint8).numpy()
-        _add(digest, name, _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tensor.shape, content)
+        _add(digest, name, _dtype_of(tensor), tensor.shape, content)
     return digest.hexdigest()
+
+
+def _dtype_of(tensor: Tensor) -> str:
+    return _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype))
 
 
 def weights_id_of_file(path: Path | Sequence[Path]) -> str:
@@ -168,12 +185,25 @@ def weights_files(folder: Path, names: Iterable[str]) -> list[Path]:
             continue
         if not name.endswith(".index.json"):
             return [path]
-        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = _shards_of(path)
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
             raise UserError(f"{path}: names {missing[0]}, which is missing; fetch the folder again")
         return [folder / shard for shard in shards]
     return []
+
+
+def _shards_of(index: Path) -> list[str]:
+    """The files that an index names, all of them beside it; UserError for one that names others."""
+    places = read_object(index, _LARGEST_SMALL_FILE).get("weight_map")
+    names = list(places.values()) if isinstance(places, dict) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"{printable(str(index))}: names no files of weights (weight_map)")
+    for name in names:
+        if name != Path(name).name or "\\" in name or "\0" in name:
+            shown = printable(f"{index}: names {name[:80]}")
+            raise UserError(f"{shown}, which is not a file beside it; fetch the folder again")
+    return sorted(set(names))
 
 
 def digest_of(*parts: object) -> str:
@@ -185,7 +215,10 @@ def digest_of_files(files: Iterable[Path]) -> str:
     """sha256 over names and bytes of small files (a tokenizer)."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda path: path.name):
-        content = file.read_bytes()
+        try:
+            content = read_regular(file, _LARGEST_SMALL_FILE)
+        except OSError as error:
+            raise UserError(f"{printable(str(file))}: cannot be read ({error.strerror})") from None
         digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
@@ -193,23 +226,19 @@ def digest_of_files(files: Iterable[Path]) -> str:
 def _weights_id_of_safetensors(files: Sequence[Path]) -> str:
     """As weights_id_of_tensors, straight from the mapped files: no copy, no torch dtype needed."""
     digest = hashlib.sha256()
-    entries: dict[str, tuple[Path, str, list[int], int, int]] = {}
     maps: dict[Path, mmap.mmap] = {}
+    entries = {name: (file, entry) for file in files for name, entry in read_header(file).items()}
     try:
         for file in files:
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-            (length,) = struct.unpack("<Q", maps[file][:8])
-            for name, entry in json.loads(maps[file][8 : 8 + length]).items():
-                if name != "__metadata__":
-                    start, end = (8 + length + offset for offset in entry["data_offsets"])
-                    entries[name] = (file, entry["dtype"], entry["shape"], start, end)
         for name in sorted(entries):
-            file, dtype, shape, start, end = entries[name]
-            with memoryview(maps[file]) as view, view[start:end] as content:
-                _add(digest, name, dtype, shape, content)
-    except (ValueError, KeyError, struct.error) as error:
-        raise UserError(f"{files[0]}: not a complete safetensors file ({error})") from None
+            file, entry = entries[name]
+            with memoryview(maps[file]) as view, view[entry.start : entry.end] as content:
+                _add(digest, name, entry.dtype, entry.shape, content)
+    except (OSError, ValueError) as error:  # it became another file meanwhile
+        shown = printable(str(files[0]))
+        raise UserError(f"{shown}: is not a complete safetensors file ({error})") from None
     finally:
         for mapped in maps.values():
             mapped.close()
@@ -221,37 +250,80 @@ def _add(digest: Any, name: str, dtype: str, shape: Iterable[int], content: Any)
     digest.update(content)
 
 
-def _pickled(path: Path) -> dict[str, Tensor]:
+def _archive(path: Path) -> list[zipfile.ZipInfo]:
+    """What a zip archive holds; nothing for another file. Raises UserError for a damaged one."""
+    shown = printable(str(path))
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            if not zipfile.is_zipfile(file):
+                return []
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"{shown}: not a complete PyTorch checkpoint ({error})") from None
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise UserError(
+            f"{shown}: is a compressed archive, which PyTorch does not write; take the weights as"
+            " they were published"
+        )
+    return entries
+
+
+def _pickled(path: Path) -> dict[str, Tensor]:
+    shown = printable(str(path))
+    _archive(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tensors that are refused below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path}: holds Python objects besides tensors, and unpickling those may run any code; "
-            "convert it to safetensors where you trust it"
+            f"{shown}: holds Python objects besides tensors, and unpickling those may run any code;"
+            " convert it to safetensors where you trust it"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # whatever bytes make of the reader: it is torch's, they are not
         raise UserError(
-            f"{path}: not a complete PyTorch checkpoint ({_first_line(error)})"
+            f"{shown}: not a complete PyTorch checkpoint ({_first_line(error)})"
         ) from None
-    return _unwrap(checkpoint, path)
+    return _unwrap(checkpoint, shown)
 
 
-def _unwrap(checkpoint: object, path: Path) -> dict[str, Tensor]:
+def _unwrap(checkpoint: object, shown: str) -> dict[str, Tensor]:
     if isinstance(checkpoint, dict):
         for wrapper in _WRAPPERS:
             if isinstance(checkpoint.get(wrapper), dict):
                 checkpoint = checkpoint[wrapper]
                 break
     tensors = (
-        {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
+        {
+            name: value
+            for name, value in checkpoint.items()
+            if isinstance(name, str) and isinstance(value, Tensor)
+        }
         if isinstance(checkpoint, dict)
         else {}
     )
     if not tensors:
-        raise UserError(f"{path}: holds no named tensors; expected a model's state dict")
+        raise UserError(f"{shown}: holds no named tensors; expected a model's state dict")
+    for name, tensor in tensors.items():
+        if not _is_plain(tensor):
+            raise UserError(
+                f"{shown}: {printable(name)} is no plain tensor with a number of its own in each"
+                " place; convert it to safetensors"
+            )
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is made of as many bytes as it shows: not sparse, quantised, or one value spread.
+
+    A tensor of a few bytes can claim any shape, and the first copy of it takes all of that.
+    """
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,8 +27,7 @@ from captune.plots.canvas import (
 )
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
-    from captune.explain.reports import Report
-    from captune.explain.rows import Row
+    from captune.explain.results import Report, Row
 
 _PANELS = (("insertion", "insertion (more is better)"), ("deletion", "deletion (less is better)"))
 _PEOPLE = ("pointing", "pointing (more is better)")

@@ -52,7 +52,11 @@ class CrossAttentionConfig:
             raise UserError(
                 f"cross-attention: last {self.last}, gain {self.gain}; they must be 0 or more"
             )
-        if self.width < 1 or self.every < 1 or self.width % self.n_heads:
+        if not 0 <= self.dropout < 1:
+            raise UserError(
+                f"cross-attention: dropout {self.dropout}; it must be from 0 to below 1"
+            )
+        if self.width < 1 or self.every < 1 or self.heads < 0 or self.width % self.n_heads:
             raise UserError(
                 f"cross-attention: width {self.width} with {self.n_heads} heads in every"
                 f" {self.every}. block; the width must be a multiple of the heads"

@@ -47,7 +47,7 @@ class PrefixConfig:
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that make no soft tokens."""
-        if self.length < 1 or self.width < 1 or self.width % self.n_heads:
+        if self.length < 1 or self.width < 1 or self.heads < 0 or self.width % self.n_heads:
             raise UserError(
                 f"prefix: {self.length} soft tokens by width {self.width} with {self.n_heads}"
                 " heads; take 1 token or more, and a width that is a multiple of the heads"

@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from captune.errors import UserError
-from captune.files import printable, read_text, whole_file
+from captune.files import decode_text, printable, read_regular, whole_file
 from captune.options import TuneOptions
 
+_LARGEST = 2**20  # bytes
 # where a run is written, and from what options it was read, is not part of what it is
 _NOT_KEPT = ("config", "out")
 # what may change between a kill and going on: it changes no weight
@@ -38,12 +39,27 @@ def write_config(options: TuneOptions, path: Path) -> None:
         yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Without aliases: a few lines of them can stand for more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As SafeLoader's."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                problem="names what stands elsewhere", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Option name -> value. Raises UserError for what is no such file, option or kind of value."""
     shown = printable(str(path))
     try:
-        content = yaml.safe_load(read_text(str(path)))
-    except yaml.YAMLError as error:
+        text = decode_text(read_regular(path, _LARGEST), str(path))
+        content = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: no such date
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise UserError(
@@ -88,7 +104,7 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
     if typing.get_origin(hint) is list:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return value
-        raise UserError(f"{place}: is {value!r}, and a list of texts was expected")
+        raise UserError(f"{place}: is {_shown(value)}, and a list of texts was expected")
     if hint is float and type(value) is str:  # YAML reads 5e-4 as a text
         try:
             return float(value)
@@ -99,5 +115,10 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
     if hint is str and type(value) is int:
         return str(value)
     if type(value) not in kinds:
-        raise UserError(f"{place}: is {value!r}, and a {hint.__name__} was expected")
+        raise UserError(f"{place}: is {_shown(value)}, and a {hint.__name__} was expected")
     return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return printable(text if len(text) <= 80 else f"{text[:77]}...")

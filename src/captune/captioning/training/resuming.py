@@ -15,6 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from captune.errors import UserError
+from captune.files import printable
+from captune.models.json_files import read_object
+
+_LARGEST_STATE = 64 * 2**20
 _MARK = "complete.json"
 _STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -43,8 +48,10 @@ def publish(staged: Path, target: Path) -> None:
 def is_complete(checkpoint: Path) -> bool:
     """Whether it carries its mark and every file that the mark lists."""
     try:
-        listed = json.loads((checkpoint / _MARK).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
+        listed = read_object(checkpoint / _MARK).get("files")
+    except UserError:
+        return False
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
         return False
     return all((checkpoint / name).exists() for name in listed)
 
@@ -62,8 +69,17 @@ def complete_checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Trainer's own record of a checkpoint: steps, epoch, best score, log."""
-    state: dict[str, Any] = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    """Trainer's own record of a checkpoint: steps, epoch, best score, log.
+
+    Raises UserError for a file that is no such record.
+    """
+    path = checkpoint / _STATE
+    state = read_object(path, _LARGEST_STATE)
+    numbers = (int, float)
+    if not isinstance(state.get("epoch"), numbers) or not isinstance(state.get("global_step"), int):
+        raise UserError(f"{printable(str(path))}: is no record of a training; remove its folder")
+    if not isinstance(state.get("log_history"), list):
+        raise UserError(f"{printable(str(path))}: has no log_history; remove its folder")
     return state
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from captune.captioning.training.diagnosis import Finding
 from captune.captioning.training.evaluation import sums_of
 from captune.captioning.training.trainer import History
 from captune.errors import UserError
-from captune.files import whole_file
+from captune.files import json_kind, printable, whole_file
 from captune.metrics.scores import Scores
+from captune.models.json_files import read_object
 from captune.statistics import Interval, bootstrap_each
 
 _ASKED = "tuning.json"
 _RESAMPLES = 10_000
+_LARGEST_METRICS = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +125,7 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> None:
         with whole_file(path) as file:
             json.dump(asked, file, indent=1, default=str)
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_object(path)
     now = json.loads(json.dumps(asked, default=str))
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
@@ -140,8 +143,19 @@ def is_finished(folder: Path) -> bool:
 
 def read_finished(folder: Path) -> Tuned:
     """The figures of a finished folder."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return Tuned(**metrics["tuned"])
+    path = folder / "metrics.json"
+    tuned = read_object(path, _LARGEST_METRICS).get("tuned")
+    kinds = typing.get_type_hints(Tuned)
+    if not isinstance(tuned, dict) or tuned.keys() != kinds.keys():
+        raise UserError(f"{printable(str(path))}: is not of a tune; choose a new --out")
+    for name, kind in kinds.items():
+        if not isinstance(tuned[name], (float, int) if kind is float else _plain(kind)):
+            raise UserError(f"{printable(str(path))}: {name} is {json_kind(tuned[name])}")
+    return Tuned(**tuned)
+
+
+def _plain(kind: Any) -> Any:
+    return typing.get_origin(kind) or kind
 
 
 def clear(folder: Path) -> None:

@@ -35,6 +35,8 @@ class LoRAConfig:
         """Raises UserError for a rank below 1, a negative `last` or unknown targets."""
         if self.last < 0:
             raise UserError(f"lora: last {self.last}; it must be 0 or more")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"lora: dropout {self.dropout}; it must be from 0 to below 1")
         if self.rank < 1:
             raise UserError(f"lora: rank {self.rank}; it must be 1 or more")
         if self.targets not in ("all", "attention"):

@@ -17,7 +17,7 @@ from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.explain.subject import Subject
-from captune.explain.targets import Target, targets_of
+from captune.explain.word_scores import Target, targets_of
 from captune.registry import Registry
 
 

@@ -23,7 +23,7 @@ from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, looking_layers, on_patches
 from captune.explain.subject import Subject
-from captune.explain.targets import Target, logits_at
+from captune.explain.word_scores import Target, logits_at
 
 
 class Attention(MapMethod):

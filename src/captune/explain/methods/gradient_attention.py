@@ -8,17 +8,23 @@ decoder's own attention left out. `relevance` takes that in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from captune.captioning.attention import CrossAttentionLayer, in_rows
 from captune.captioning.model import Captioner
+from captune.captioning.tuning import prefix
+from captune.errors import UserError
 from captune.explain.methods import Choice, MapMethod, looking_layers, on_patches
 from captune.explain.subject import Subject
-from captune.explain.targets import Target, logits_at, score_of_logits, targets_of
-from captune.explain.weighing import weighed
+from captune.explain.word_scores import Target, logits_at, score_of_logits, targets_of
 
 
 @dataclass(frozen=True)
@@ -123,3 +129,135 @@ def _rule_5(
 
 
 METHOD = GradientAttention()
+
+
+_NAME = "captune_weighed"
+
+
+@dataclass
+class Weights:
+    """Of one pass with r rows of n places: weights as they were used, and how to read them.
+
+    cross: number of the looking layer -> as `CrossAttentionLayer.attend` has them.
+    own: number of the decoder's block -> self-attention, [r, heads, n, extra + n].
+    behind: number of the looking layer -> the block behind whose self-attention it stands.
+    rows, tokens: r, and tokens of an image (behind which a bridge may add some).
+    """
+
+    cross: dict[int, Tensor] = field(default_factory=dict)
+    own: dict[int, Tensor] = field(default_factory=dict)
+    behind: dict[int, int] = field(default_factory=dict)
+    rows: int = 0
+    tokens: int = 0
+
+    def over_image(self, values: Tensor) -> Tensor:
+        """Weights of a looking layer, or their gradients -> [r, heads, n, tokens]."""
+        return in_rows(values, self.rows, self.tokens)
+
+    def over_text(self, values: Tensor) -> Tensor:
+        """Weights of self-attention, or their gradients -> [r, heads, n, n]."""
+        return values[..., -values.shape[-2] :]
+
+
+@contextmanager
+def weighed(captioner: Captioner, *, self_attention: bool = False) -> Iterator[Weights]:
+    """The weights of the pass that is made in the block, at every looking layer.
+
+    self_attention: of the decoder's own attention too, in all its blocks.
+    Raises UserError for a decoder whose attention cannot be written out.
+    """
+    found = Weights()
+    with ExitStack() as stack:
+        embedding: nn.Module = captioner.decoder.module.get_input_embeddings()
+        # else what stands before the first trained parameter has no gradient
+        stack.callback(embedding.register_forward_hook(_as_leaf).remove)
+        for place, layer in enumerate(captioner.bridge.attending):
+            stack.callback(layer.register_forward_hook(_writing_out(found, place)).remove)
+        if self_attention:
+            stack.enter_context(_self_attention(captioner, found))
+        yield found
+        if self_attention and len(found.own) < len(captioner.parts.blocks):
+            raise UserError(
+                f"relevance: {type(captioner.decoder.module).__name__} computes its attention in"
+                " its own way, so its weights are not to be had; take --method gradient-attention"
+            )
+
+
+def _as_leaf(embedding: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return output if output.requires_grad else output.detach().requires_grad_()
+
+
+def _writing_out(found: Weights, place: int) -> Any:
+    def write_out(layer: CrossAttentionLayer, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        hidden, keys, values, mask = args
+        out, found.cross[place] = layer.attend(hidden, keys, values, mask)
+        found.rows, found.tokens = len(hidden), keys.shape[2]
+        found.behind[place] = len(found.own) - 1  # blocks run in their order
+        return out
+
+    return write_out
+
+
+@contextmanager
+def _self_attention(captioner: Captioner, found: Weights) -> Iterator[None]:
+    """The decoder attends as its family writes it out, and keeps the weights."""
+    model: Any = captioner.decoder.module
+    places = {module: place for place, module in enumerate(captioner.parts.self_attentions)}
+
+    def keep(module: nn.Module, weights: Tensor) -> None:
+        found.own[places[module]] = weights
+
+    before = model.config._attn_implementation
+    for module in places:
+        object.__setattr__(module, _NAME, keep)
+    try:
+        model.set_attn_implementation(_register(before))
+        yield
+    finally:
+        model.set_attn_implementation(before)
+        for module in places:
+            object.__delattr__(module, _NAME)
+
+
+def _register(implementation: str) -> str:
+    """The name, in transformers' registries, of an attention that keeps its weights."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    how = prefix.kind_of(implementation)
+    attend = {"beside": prefix.beside(_keeping), "shared": _keeping_shared}.get(how, _keeping)
+    name = f"{_NAME}_{how or 'plain'}"
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+    return name
+
+
+def _keeping(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **rest: Any,
+) -> tuple[Tensor, Tensor]:
+    """The attention that transformers writes out beside each model."""
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    out, weights = eager(module, query, key, value, attention_mask, **rest)
+    getattr(module, _NAME)(module, weights)
+    return out, weights
+
+
+def _keeping_shared(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **rest: Any,
+) -> tuple[Tensor, Tensor]:
+    """The same with one softmax over a trained prefix and the text."""
+    own_keys, own_values = prefix.keys_and_values(module, len(query), key.dtype)
+    if attention_mask is not None:
+        attention_mask = F.pad(attention_mask, (own_keys.shape[2], 0), value=0.0)
+    key, value = torch.cat([own_keys, key], dim=2), torch.cat([own_values, value], dim=2)
+    return _keeping(module, query, key, value, attention_mask, **rest)

@@ -18,7 +18,7 @@ from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, on_patches
 from captune.explain.methods.gradient import gradients_at
 from captune.explain.subject import Subject
-from captune.explain.targets import Target
+from captune.explain.word_scores import Target
 
 STEPS = 16
 

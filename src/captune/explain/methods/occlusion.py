@@ -17,7 +17,7 @@ from torch import Tensor
 from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, on_patches
 from captune.explain.subject import Subject
-from captune.explain.targets import Target, scores_of
+from captune.explain.word_scores import Target, scores_of
 
 _ROWS_AT_ONCE = 64
 

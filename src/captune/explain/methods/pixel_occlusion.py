@@ -13,11 +13,11 @@ from torch import Tensor
 
 from captune.captioning.model import Captioner
 from captune.errors import UserError
-from captune.explain.hiding import blurred, pieced, without_each
+from captune.explain.masking import blurred, pieced, without_each
 from captune.explain.methods import Choice, MapMethod
 from captune.explain.methods.occlusion import losses
 from captune.explain.subject import Subject
-from captune.explain.targets import Target
+from captune.explain.word_scores import Target
 from captune.images import open_photo
 
 _ENCODED_AT_ONCE = 16

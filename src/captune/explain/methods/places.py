@@ -1,14 +1,17 @@
 """Where the image encoder sees what a word means, whatever the captioner made of it.
 
 For captioners whose encoder shares a space with texts, and whose single places have a meaning
-there, as those of lite (see `captune.explain.meaning`): each place is held against the text of the
-word. No gradient, no pass of the language model. It shows where the thing is, not what the
-captioner used: people's boxes are the judge of the first, deletion and insertion of the second.
+there, as those of lite: each place is read as if it were a photo of its own, smoothed, and held
+against the text of the word (class activation maps, Zhou et al. 2016, with text for a classifier).
+It is a convolution's place that is read, which has seen its neighbours; the blur takes out what
+single places say by accident. No gradient, no pass of the language model. It shows where the thing
+is, not what the captioner used: people's boxes are the judge of the first, deletion and insertion
+of the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,10 +19,10 @@ from torch.nn import functional as F
 
 from captune.captioning.model import Captioner
 from captune.errors import UserError
-from captune.explain.meaning import places_near, require_meaning
 from captune.explain.methods import Choice, MapMethod
 from captune.explain.subject import Subject
-from captune.explain.targets import Target
+from captune.explain.word_scores import Target
+from captune.models.encoders import GridShape, ImageEncoder, PatchGrid
 from captune.models.image_text import ImageTextModel
 from captune.models.texts import TextEncoder
 
@@ -96,3 +99,43 @@ def _both(captioner: Captioner) -> tuple[ImageTextModel, TextEncoder]:
 
 
 METHOD = Places()
+
+
+_SMOOTHED = 1 / 9  # deviation of the blur, in shares of the grid's side
+
+
+def require_meaning(encoder: ImageEncoder) -> PatchGrid:
+    """The encoder's patch grid. Raises UserError where its places mean nothing by themselves."""
+    patches = encoder.require_patches()
+    if patches.meaning is None:
+        raise UserError(
+            "places: single places of this image encoder have no meaning of their own; take"
+            " --method gradient or occlusion"
+        )
+    return patches
+
+
+@torch.no_grad()
+def places_near(patches: PatchGrid, grid: Tensor, nearness: Callable[[Tensor], Tensor]) -> Tensor:
+    """How much nearer than the photo's places on average each place of a finished grid is.
+
+    grid: [tokens, channels]. The maps are [n, rows, columns], on the CPU. Nearness has no zero of
+    its own: all of a photo may be far from a text, and a part of it still the nearest.
+    nearness: vectors [places, dimension] of the space of texts -> [places, n].
+    """
+    assert patches.meaning is not None
+    shape = patches.shape
+    places = grid[shape.leading : shape.leading + shape.rows * shape.columns]
+    near = nearness(patches.meaning(places.float())).T.float().cpu()
+    smooth = near @ _blur(shape)
+    return (smooth - smooth.mean(dim=1, keepdim=True)).view(-1, shape.rows, shape.columns)
+
+
+def _blur(shape: GridShape) -> Tensor:
+    """[places, places]: what each place hears of each; beyond the edge there is nothing to hear."""
+    sides = []
+    for length in (shape.rows, shape.columns):
+        at = torch.arange(length) / length
+        weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * _SMOOTHED**2))
+        sides.append(weights / weights.sum(dim=0))
+    return torch.kron(*sides)

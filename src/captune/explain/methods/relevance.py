@@ -21,7 +21,7 @@ from captune.captioning.model import Captioner
 from captune.explain.methods import Choice, MapMethod, looking_layers, on_patches
 from captune.explain.methods.gradient_attention import explained
 from captune.explain.subject import Subject
-from captune.explain.targets import Target
+from captune.explain.word_scores import Target
 
 
 class Relevance(MapMethod):

@@ -1,0 +1,249 @@
+"""A model folder that somebody else may have made, looked through before a library reads it.
+
+A library is shown a folder of its own, with nothing in it but what was looked at. Whatever it then
+makes of that is a sentence about the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as registrations
+
+from captune.errors import UserError
+from captune.files import printable
+from captune.models.json_files import read_object
+from captune.models.tensor_header import TensorInfo, total_elements
+
+_DEEPEST = 32
+# what is built, or run, so many times
+_REPEATED = re.compile(r".*(layer|depth|block|repeat|stage)s?")
+_MOST_REPEATS = 1024
+_COUNTED = re.compile(r"(num|n)_.*")
+_MOST_COUNTED = 2**24
+_LARGEST_NUMBER = 2**53
+_KERNELS = ("eager", "sdpa", None)
+_MOST_BUFFER_BYTES = 2**29
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a model's config says, with numbers that a model can have.
+
+    Raises UserError as `read_object`, and for what captune never does: code, files and kernels from
+    elsewhere, and weights that are not stored as numbers of their own.
+    """
+    config = read_object(path)
+    check_numbers(config, path)
+    for name in ("quantization_config", "transformers_weights"):
+        if config.get(name) is not None:
+            raise UserError(
+                f"{printable(str(path))}: states {name}, which captune does not read; take the"
+                " model as it was published in float16, bfloat16 or float32"
+            )
+    for name, value in _walk(config, path):
+        if name in ("attn_implementation", "_attn_implementation") and value not in _KERNELS:
+            raise UserError(f"{printable(str(path))}: {name} is {_short(value)}; captune runs sdpa")
+    return config
+
+
+def check_numbers(config: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError for numbers that would be built or run without end, and for deep nesting."""
+    for name, value in _walk(config, path):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        most: float = _LARGEST_NUMBER
+        if isinstance(value, int) and _REPEATED.fullmatch(name):
+            most = _MOST_REPEATS
+        elif isinstance(value, int) and _COUNTED.fullmatch(name):
+            most = _MOST_COUNTED
+        elif isinstance(value, float):
+            most = math.inf
+        if abs(value) > most:
+            raise UserError(
+                f"{printable(f'{path}: {name}')} is {_short(value)}; {most:,} is the most that"
+                " captune reads there"
+            )
+
+
+def require_numbers(values: Any, count: int, where: str, *, above: float = -math.inf) -> None:
+    """Raise UserError unless it is a list of so many finite numbers, each larger than `above`."""
+    is_list = isinstance(values, list | tuple) and len(values) == count
+    if not is_list or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and above < v < math.inf
+        for v in values
+    ):
+        more = f" above {above:g}" if above > -math.inf else ""
+        raise UserError(f"{where} is {_short(values)}; expected {count} finite numbers{more}")
+
+
+@contextmanager
+def staged(files: Mapping[str, Path | Mapping[str, Any]]) -> Iterator[Path]:
+    """A folder that holds these files and no others: links, and JSON as it was looked at."""
+    with TemporaryDirectory(prefix="captune-") as place:
+        for name, content in files.items():
+            target = Path(place) / name
+            if isinstance(content, Path):
+                try:
+                    target.symlink_to(content.absolute())
+                except OSError:  # not everybody may make links, on Windows
+                    shutil.copyfile(content, target)
+            else:
+                target.write_text(json.dumps(content), encoding="utf-8")
+        yield Path(place)
+
+
+def staged_weights(files: Sequence[Path]) -> dict[str, Path | Mapping[str, Any]]:
+    """Weights, or the shards of one index, under the names that transformers looks for."""
+    suffix = files[0].suffix
+    name = f"{'model' if suffix == '.safetensors' else 'pytorch_model'}{suffix}"
+    if len(files) == 1:
+        return {name: files[0]}
+    # which tensor is where, every shard says itself
+    places = {str(number): file.name for number, file in enumerate(files)}
+    index = {"metadata": {}, "weight_map": places}
+    return {f"{name}.index.json": index, **{file.name: file for file in files}}
+
+
+@contextmanager
+def library_errors(what: str, *hidden: Path) -> Iterator[None]:
+    """Turns whatever a model library raises over somebody's files into a sentence.
+
+    what: the beginning of the sentence. hidden: staged folders, whose names tell a reader nothing.
+    Nothing but calls of the library belongs within: a mistake of captune's must stay one.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        # tokenizers is Rust, whose panics are no Exception
+        is_panic = type(error).__name__ == "PanicException"
+        if not isinstance(error, Exception) and not is_panic:
+            raise
+        text = str(error)
+        for place in hidden:
+            text = text.replace(f"{place}/", "").replace(str(place), "the folder")
+        reason = printable(" ".join(text.split())[:160]) or type(error).__name__
+        if "trust_remote_code" in text:
+            reason = "it needs code from its repository, which captune never runs"
+        raise UserError(f"{what} ({reason})") from error
+
+
+@contextmanager
+def no_larger_than(tensors: Mapping[str, TensorInfo], where: object) -> Iterator[None]:
+    """Within: a model is built that these weights can fill, or UserError is raised.
+
+    Tied weights are built twice and merged ones apart, so there is room for twice as much.
+    """
+    most = 2 * total_elements(tensors.values()) + 2**24
+    most_modules = 64 * len(tensors) + 20_000
+    sizes: dict[tuple[int, str], int] = {}
+    total = [0, 0, 0]  # elements of parameters, bytes of buffers, modules
+    thread = get_ident()
+
+    def refuse(what: str) -> None:
+        raise UserError(
+            f"{printable(str(where))}: its config asks for {what} than its weights hold; they are"
+            " not of one model"
+        )
+
+    def count(module: nn.Module, name: str, value: Any, what: int, size: int) -> None:
+        if value is None or get_ident() != thread:
+            return
+        key = (id(module), name)  # of a parameter that is replaced, the new one counts
+        total[what] += size - sizes.get(key, 0)
+        sizes[key] = size
+        if total[0] > most:
+            refuse("more, or larger, layers")
+        if total[1] > _MOST_BUFFER_BYTES:
+            refuse("larger tables")
+
+    def on_parameter(module: nn.Module, name: str, value: Any) -> None:
+        count(module, name, value, 0, 0 if value is None else value.numel())
+
+    def on_buffer(module: nn.Module, name: str, value: Any) -> None:
+        size = 0 if value is None else value.numel() * value.element_size()
+        count(module, name, value, 1, size)
+
+    def on_module(*_: object) -> None:
+        if get_ident() == thread:
+            total[2] += 1
+            if total[2] > most_modules:
+                refuse("more layers")
+
+    with ExitStack() as stack:
+        for register, hook in (
+            (registrations.register_module_parameter_registration_hook, on_parameter),
+            (registrations.register_module_buffer_registration_hook, on_buffer),
+            (registrations.register_module_module_registration_hook, on_module),
+        ):
+            stack.callback(register(hook).remove)
+        yield
+
+
+def require_memory(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, where: object) -> None:
+    """Raise UserError for weights that this machine's memory cannot hold, before they are read."""
+    try:
+        has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows does not say
+        return
+    needed = total_elements(tensors.values()) * dtype.itemsize
+    if needed > has:
+        raise UserError(
+            f"{printable(str(where))}: its weights take {needed / 1e9:.0f} GB of memory, and this"
+            f" machine has {has / 1e9:.0f} GB"
+        )
+
+
+def require_finite(module: nn.Module, where: object) -> None:
+    """Raise UserError where a parameter holds NaN or infinity; one pass over each."""
+    with torch.inference_mode():
+        for name, parameter in module.named_parameters():
+            require_finite_tensor(parameter, name, where)
+
+
+def require_finite_tensor(tensor: torch.Tensor, name: str, where: object) -> None:
+    """The same for one tensor."""
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return
+    # a sum takes half the time and no memory; it can overflow where no value does
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    if not bool(tensor.sum(dtype=wide).isfinite()) and not bool(tensor.isfinite().all()):
+        raise UserError(
+            f"{printable(f'{where}: {name}')} holds values that are not finite numbers; the weights"
+            " are damaged, or beyond the precision (--dtype float32)"
+        )
+
+
+def _walk(content: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
+    """Every (key, value) of an object and of what is in it; items of a list under its key."""
+    left: list[tuple[str, Any, int]] = [(str(k), v, 1) for k, v in content.items()]
+    while left:
+        name, value, depth = left.pop()
+        if depth > _DEEPEST:
+            raise UserError(f"{printable(str(path))}: is nested too deeply")
+        yield name, value
+        if isinstance(value, dict):
+            left += [(str(k), v, depth + 1) for k, v in value.items()]
+        elif isinstance(value, list):
+            left += [(name, v, depth + 1) for v in value]
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "an absurd number"
+    return printable(text if len(text) <= 40 else f"{text[:37]}...")

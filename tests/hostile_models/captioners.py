@@ -1,0 +1,169 @@
+"""config.json of a captioner, the run that it is a part of, and what lies beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.hostile_models.changes import (
+    BIG,
+    DEEP,
+    edit,
+    known_words,
+    put,
+    run_of,
+    several,
+    short,
+    special,
+)
+from tests.hostile_models.made import (
+    CAPTIONER,
+    CONFIG,
+    Hostile,
+)
+
+
+def captioner_cases() -> list[Hostile]:
+    path = f"{CAPTIONER}/{CONFIG}"
+    bridge, method = ("bridge", "config"), ("method", "config")
+    grid, decoder, image = ("grid",), ("decoder",), ("image_encoder",)
+    changes: list[tuple[tuple[str, ...], Any, str]] = [
+        *(
+            ((key,), value, key)
+            for key in ("bridge", "method", "grid", "decoder", "image_encoder")
+            for value in (None, [], 3, "x", {})
+        ),
+        (("schema",), 99, "schema"),
+        (("schema",), "1", "schema"),
+        (("schema",), None, "schema"),
+        (("max_tokens",), "many", "max_tokens"),
+        (("max_tokens",), -1, "max_tokens"),
+        (("max_tokens",), 10**30, "max_tokens"),
+        ((*bridge, "width"), BIG, "width|weights"),
+        ((*bridge, "width"), 10**30, "width"),
+        ((*bridge, "width"), 0, "width"),
+        ((*bridge, "width"), -16, "width"),
+        ((*bridge, "width"), 16.0, "width"),
+        ((*bridge, "width"), "16", "width"),
+        ((*bridge, "width"), None, "width"),
+        ((*bridge, "heads"), 7, "heads"),
+        ((*bridge, "heads"), -1, "heads"),
+        ((*bridge, "heads"), BIG, "heads"),
+        ((*bridge, "every"), 0, "every"),
+        ((*bridge, "every"), 2, "weights"),
+        ((*bridge, "last"), -3, "last"),
+        ((*bridge, "dropout"), 7.5, "dropout"),
+        ((*bridge, "dropout"), "much", "dropout"),
+        ((*bridge, "gain"), "x", "gain"),
+        ((*bridge, "entry"), "yes", "entry"),
+        ((*bridge, "bias"), True, "weights"),
+        ((*bridge, "colour"), 3, "colour"),
+        (("bridge", "name"), "../../evil", "evil"),
+        (("bridge", "name"), "prefix", "setting|weights"),
+        (("bridge", "name"), ["x"], "name"),
+        (("method", "name"), "dora", "weights"),
+        (("method", "name"), "_peft", "_peft"),
+        (("method", "name"), "os.system", "os.system"),
+        ((*method, "rank"), BIG, "rank|weights"),
+        ((*method, "rank"), -1, "rank"),
+        ((*method, "rank"), 2.5, "rank"),
+        ((*method, "alpha"), 10**400, "alpha|number"),
+        ((*method, "alpha"), {"a": 1}, "alpha"),
+        ((*method, "targets"), "everything", "targets"),
+        ((*method, "targets"), ["all"], "targets"),
+        ((*method, "dropout"), -0.5, "dropout"),
+        ((*grid, "tokens"), BIG, "grid|tokens"),
+        ((*grid, "channels"), BIG, "grid|channels"),
+        ((*grid, "tokens"), -4, "tokens"),
+        ((*grid, "rows"), 5, "grid|rows"),
+        ((*grid, "rows"), "x", "rows"),
+        ((*grid, "depth"), 1, "depth"),
+        ((*decoder, "blocks"), BIG, "blocks"),
+        ((*decoder, "blocks"), -1, "blocks"),
+        ((*decoder, "blocks"), "two", "blocks"),
+        ((*decoder, "blocks"), 1, "decoder|weights"),
+        ((*decoder, "tokens"), 7, "tokens"),
+        ((*decoder, "tokens"), "1 2 x", "tokens"),
+        ((*decoder, "tokens"), "-5 3", "tokens"),
+        ((*decoder, "tokens"), f"1 {BIG}", "tokens"),
+        ((*decoder, "decoder_id"), "f" * 64, "decoder"),
+        ((*decoder, "decoder_id"), 12, "decoder_id"),
+        ((*decoder, "spec"), "hf:nobody/nothing", "hf:nobody/nothing"),
+        ((*decoder, "spec"), "/dev/zero", "/dev/zero"),
+        ((*decoder, "spec"), "", "spec|decoder"),
+        ((*decoder, "spec"), "a" * 100_000, "spec"),
+        ((*decoder, "spec"), "x\0y", "spec|decoder"),
+        ((*decoder, "spec"), ["lite"], "spec"),
+        ((*image, "spec"), "hf:nobody/nothing", "hf:nobody/nothing"),
+        ((*image, "spec"), "open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/openai"),
+        ((*image, "spec"), "timm:resnet50.a1_in1k", "timm:resnet50.a1_in1k"),
+        ((*image, "spec"), "open_clip:ViT-B-32@/dev/zero", "/dev/zero"),
+        ((*image, "spec"), 5, "spec"),
+        ((*image, "weights_id"), "0" * 64, "weights"),
+        ((*image, "weights_id"), None, "weights_id"),
+        ((*image, "more"), 5, "more"),
+    ]
+    cases = [
+        Hostile(f"captioner: {'.'.join(keys)} = {short(value)}", edit(path, *keys, to=value), word)
+        for keys, value, word in changes
+    ]
+    cases += [
+        Hostile(
+            "captioner: NaN in a setting", edit(path, *bridge, "gain", to=float("nan")), "gain|NaN"
+        ),
+        Hostile(
+            "captioner: known words are a list", edit(path, "known_words", to=[1]), "known_words"
+        ),
+        Hostile("captioner: known words without labels", known_words(labels=[]), "labels"),
+        Hostile("captioner: labels are numbers", known_words(labels=[1, 2]), "labels"),
+        Hostile("captioner: labels are a text", known_words(labels="abc"), "labels"),
+        Hostile("captioner: a billion of the top labels", known_words(top=BIG), "top"),
+        Hostile("captioner: prompts of other labels", known_words(prompts=[["a"]]), "prompts"),
+        Hostile("captioner: known words nobody reads", known_words(), "known words|known_words"),
+        Hostile("run: the best is elsewhere", run_of("../../../etc"), "metrics.json"),
+        Hostile("run: the best is absolute", run_of("/etc"), "metrics.json"),
+        Hostile("run: the best is a list", run_of(["lora"]), "metrics.json"),
+        Hostile("run: the best is not there", run_of("adapter"), "adapter"),
+        Hostile("run: the best is there", run_of("lora"), ""),
+        Hostile(
+            "run: metrics are a pipe",
+            several(run_of("lora"), special(f"{CAPTIONER}/metrics.json", "pipe")),
+            "metrics.json|captioner",
+        ),
+        Hostile(
+            "captioner: explain.json is a list",
+            put(f"{CAPTIONER}/explain.json", "[]"),
+            "explain.json",
+            "explain",
+        ),
+        Hostile(
+            "captioner: explain.json is deep",
+            put(f"{CAPTIONER}/explain.json", DEEP),
+            "explain.json",
+            "explain",
+        ),
+        Hostile(
+            "captioner: explain.json is a pipe",
+            special(f"{CAPTIONER}/explain.json", "pipe"),
+            "explain.json",
+            "explain",
+        ),
+        Hostile(
+            "captioner: explain.json is /dev/zero",
+            special(f"{CAPTIONER}/explain.json", "/dev/zero"),
+            "explain.json",
+            "explain",
+        ),
+        Hostile(
+            "captioner: explain.json names another module",
+            put(
+                f"{CAPTIONER}/explain.json",
+                '{"schema": 1, "method": "../x", "layer": null, "head": null}',
+            ),
+            "../x",
+            "explain",
+        ),
+        Hostile("captioner: it works", lambda root: None, ""),
+        Hostile("captioner: it explains", lambda root: None, "", "explain"),
+        Hostile("captioner: a foreign file beside it", put(f"{CAPTIONER}/evil.py", "1/0"), ""),
+    ]
+    return cases

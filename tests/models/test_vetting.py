@@ -1,0 +1,165 @@
+"""What is looked at before a library reads a folder that somebody else may have made."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from captune.errors import UserError
+from captune.models.json_files import read_object
+from captune.models.tensor_header import TensorInfo, read_header, require_floating
+from captune.models.tokenizer_files import vetted_tokenizer
+from captune.models.vetting import (
+    library_errors,
+    no_larger_than,
+    read_config,
+    require_finite,
+    staged,
+)
+
+GPT2_SPLITS = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{M}]*[\p{Ll}\p{M}]+(?i:'s|'t|'re)?|\p{N}{1,3}|\s*[\r\n]+|\s+",
+    r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))",
+    r" ?[^(\s|[.,!?…。，、।۔،])]+",
+)
+NEVER_ENDING = (r"(a+)+$", r"(?:a|aa)*b", r"(x+x+)+y", r"((a{1,3}))+", r"a*a*a*a*b")
+
+
+def test_a_header_accounts_for_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    tensors = {"a": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.float16)}
+    path.write_bytes(save(tensors))
+    found = read_header(path)
+    assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
+        "a": ("F32", (2, 3)),
+        "b": ("F16", (4,)),
+    }
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(UserError, match="its tensors end at byte"):
+        read_header(path)
+    for header, reason in (
+        ({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}, "not as many"),
+        ({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, "shape of a"),
+        ({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, "dtype"),
+        ({"a": []}, "not described"),
+        ([], "no object"),
+    ):
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+        with pytest.raises(UserError, match=f"complete safetensors file .*{reason}"):
+            read_header(path)
+
+
+def test_masks_may_be_whole_numbers_and_weights_may_not() -> None:
+    require_floating({"h.0.attn.bias": TensorInfo("U8", (1,))}, "model")
+    with pytest.raises(UserError, match=r"model: h\.0\.weight is of I32"):
+        require_floating({"h.0.weight": TensorInfo("I32", (1,))}, "model")
+
+
+def test_json_is_read_whole_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for text, reason in (
+        ("[1]", "holds a list"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("{", "not readable as JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"config\.json: {reason}"):
+            read_object(path)
+    path.unlink()
+    if not hasattr(os, "mkfifo"):  # Windows
+        return
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_object(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_object(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_hidden_layers", 10**6),
+        ("depths", [2, 10**6]),
+        ("num_labels", 10**9),
+        ("hidden_size", 10**30),
+        ("attn_implementation", "somebody/kernel"),
+        ("quantization_config", {}),
+        ("transformers_weights", "../x.safetensors"),
+    ],
+)
+def test_a_config_that_no_model_has(name: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"text_config": {name: value}} if "_" in name else {name: value}))
+    if name in ("quantization_config", "transformers_weights"):
+        path.write_text(json.dumps({name: value}))
+    with pytest.raises(UserError, match=name):
+        read_config(path)
+    path.write_text(json.dumps({"num_hidden_layers": 96, "rope_theta": 10_000_000}))
+    assert read_config(path)["num_hidden_layers"] == 96
+
+
+def test_a_model_that_its_weights_cannot_fill_is_not_built() -> None:
+    tensors = {"weight": TensorInfo("F32", (4, 4))}
+    with torch.device("meta"):
+        with no_larger_than(tensors, "model"):
+            nn.Linear(64, 64)
+        refused = pytest.raises(UserError, match="model: its config asks for more")
+        with refused, no_larger_than(tensors, "model"):
+            nn.Linear(10_000, 10_000)
+        refused = pytest.raises(UserError, match="more layers")
+        with refused, no_larger_than(tensors, "model"):
+            nn.ModuleList(nn.Identity() for _ in range(10**6))
+        nn.Linear(10_000, 10_000)  # outside, nothing is counted
+
+
+def test_values_that_are_no_numbers_are_named() -> None:
+    layer = nn.Linear(3, 3)
+    layer.weight.data.fill_(3e38)  # whose sum is infinite
+    require_finite(layer, "model")
+    layer.bias.data[1] = float("nan")
+    with pytest.raises(UserError, match="model: bias holds values that are not finite"):
+        require_finite(layer, "model")
+
+
+def test_a_library_fails_and_captune_does_not_hide_its_own_mistakes(tmp_path: Path) -> None:
+    refused = pytest.raises(UserError, match=r"^model: fails \(the folder is odd\)$")
+    with refused, library_errors("model: fails", tmp_path):
+        raise ValueError(f"{tmp_path} is odd")
+    with pytest.raises(KeyboardInterrupt), library_errors("model: fails"):
+        raise KeyboardInterrupt
+
+
+def test_a_library_sees_what_was_looked_at_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"1")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with staged({"config.json": {"a": 1}, "model.bin": tmp_path / "weights"}) as place:
+        assert sorted(path.name for path in place.iterdir()) == ["config.json", "model.bin"]
+        assert (place / "model.bin").read_bytes() == b"1"
+    assert not place.exists()
+    assert (tmp_path / "weights").is_file()
+
+
+@pytest.mark.parametrize("pattern", [*GPT2_SPLITS, *NEVER_ENDING])
+def test_patterns_that_end(pattern: str, tmp_path: Path) -> None:
+    rule = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
+    about = {"model": {"type": "BPE", "vocab": {"a": 0}}, "pre_tokenizer": rule}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(about))
+    settings = {"model_max_length": 5, "tokenizer_file": "/dev/zero", "chat_template": "{{ x }}"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    if pattern in NEVER_ENDING:
+        with pytest.raises(UserError, match="a pattern that can take very long"):
+            vetted_tokenizer(tmp_path)
+        return
+    files = vetted_tokenizer(tmp_path)
+    assert files["tokenizer_config.json"] == {"model_max_length": 5}
