@@ -69,7 +69,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def own_cache(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Tests write into a cache of their own; `needs("lite")` sees the fetched weights in it."""
+    """Tests have a cache and a key of their own; `needs("lite")` sees the fetched weights."""
     from captune.models.store import cache_folder, set_offline
 
     fetched = cache_folder() / "assets"
@@ -78,6 +78,7 @@ def own_cache(
         own.mkdir()
         (own / "assets").symlink_to(fetched, target_is_directory=True)
     monkeypatch.setenv("CAPTUNE_CACHE", str(own))
+    monkeypatch.setenv("CAPTUNE_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("CAPTUNE_OFFLINE", "1")
     yield
     # a command that ran in this process set both for the whole of it

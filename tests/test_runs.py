@@ -27,22 +27,22 @@ class _Options:
 def _write(folder: Path, records: int = 2) -> None:
     options = _Options(["photos"], folder)
     with RunWriter(
-        folder, kind="classify", options=options, root=folder.parent, command=["captune", "x"]
+        folder, kind="baking", options=options, root=folder.parent, command=["captune", "x"]
     ) as run:
         for n in range(records):
             run.record({"path": f"{n}\udcff.jpg", "value": np.float32(0.5)})
-        run.metrics = {"accuracy": np.float64(0.25)}
+        run.metrics = {"accuracy": np.float64(0.25), "loss": np.float64("nan")}
 
 
 def test_round_trip(tmp_path: Path) -> None:
     _write(tmp_path / "run")
     run = read_run(tmp_path / "run")
-    assert run.kind == "classify"
+    assert run.kind == "baking"
     assert run.about["schema"] == 1
     assert run.about["options"]["photos"] == ["photos"]
     assert run.about["seed"] == 3
     assert run.about["versions"]["captune"]
-    assert run.metrics == {"accuracy": 0.25}
+    assert run.metrics == {"accuracy": 0.25, "loss": None}
     assert [record["path"] for record in run.records()] == ["0\udcff.jpg", "1\udcff.jpg"]
 
 
@@ -53,7 +53,7 @@ def test_a_run_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
         pytest.raises(KeyboardInterrupt),
         RunWriter(
             tmp_path / "run",
-            kind="classify",
+            kind="baking",
             options=_Options([], tmp_path),
             root=tmp_path,
         ) as run,
@@ -80,7 +80,7 @@ def replace(self, target):
         os.kill(os.getpid(), 9)
     return done
 Path.replace = replace
-with RunWriter(folder, kind="classify", options=Options(), root=folder.parent) as run:
+with RunWriter(folder, kind="baking", options=Options(), root=folder.parent) as run:
     run.record({"path": "new.jpg"})
     run.file_path("probabilities.npy").write_text("new")
     run.metrics = {"accuracy": 0.75}
@@ -157,7 +157,7 @@ def test_what_the_earlier_run_left_beside_goes_and_own_files_stay(tmp_path: Path
     (folder / "plots").mkdir()
     for name in ("probabilities.npy", "report.html", "plots/top5.png", "plots/mine.txt"):
         (folder / name).write_text("earlier")
-    with RunWriter(folder, kind="classify", options=_Options([], folder), root=tmp_path) as run:
+    with RunWriter(folder, kind="baking", options=_Options([], folder), root=tmp_path) as run:
         run.file_path("probabilities.npy").write_text("own")
     assert (folder / "probabilities.npy").read_text() == "own"
     assert [path.name for path in (folder / "plots").iterdir()] == ["mine.txt"]
@@ -187,14 +187,14 @@ def test_what_is_no_run_is_one_sentence(tmp_path: Path, content: str | None, mes
     ("name", "content", "message"),
     [
         ("run.json", "[]", r"run\.json is damaged \(it holds a list"),
-        ("run.json", "[" * 100_000, "not JSON"),
-        ("run.json", {"kind": None}, '"kind" is nothing'),
-        ("run.json", {"options": None}, '"options" is nothing'),
-        ("run.json", {"root": 3}, '"root" is a number'),
-        ("run.json", {"versions": []}, '"versions" is a list'),
-        ("run.json", {"command": [1]}, '"command" holds what is no text'),
+        ("run.json", "[" * 100_000, "nested more than 64 deep"),
+        ("run.json", {"kind": None}, "kind: expected a text, found nothing"),
+        ("run.json", {"options": None}, "options: expected an object, found nothing"),
+        ("run.json", {"root": 3}, "root: expected a text, found a whole number"),
+        ("run.json", {"versions": []}, "versions: expected an object, found a list"),
+        ("run.json", {"command": [1]}, r"command\[0\]: expected a text, found a whole number"),
         ("metrics.json", "[]", r"metrics\.json is damaged \(it holds a list"),
-        ("metrics.json", '{"a":' * 100_000, "not JSON"),
+        ("metrics.json", '{"a":' * 100_000, "nested more than 64 deep"),
         ("metrics.json", "9" * 5000, "not JSON|a number"),
         ("metrics.json", None, r"it has no metrics\.json"),
     ],

@@ -14,6 +14,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ from captune.errors import UserError
 from captune.printing import printable as printable
 
 LARGEST_FILE = 512 * 2**20
+MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
 _PARTIAL = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.partial", re.DOTALL)
 _STREAM = re.compile(r"/dev/(stdin|fd/\d+)")  # what the shell puts for < and <(...)
 _NAMED = 3  # how many a sentence names before it counts the rest
@@ -152,7 +154,7 @@ def read_bytes(path: str) -> bytes:
         raise UserError(f"{printable(path)}: cannot be read ({reason.lower()}).") from error
 
 
-def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file for reading without ever waiting for it; links are followed.
 
     Every file that somebody else may have made is opened by this: a pipe would wait for ever, and
@@ -230,6 +232,8 @@ def parse_json(
     Raises UserError for what is no JSON, NaN and infinity included, and for doubled keys.
     """
     place = source if line is None else f"{source}: line {line}"
+    if json_cost(text) > MOST_MEMORY:
+        raise UserError(f"{place}: holds more values than fit into memory here; make it smaller.")
     try:
         return _DECODER.decode(text)
     except _Doubled as doubled:
@@ -247,6 +251,18 @@ def parse_json(
         ) from None
     except (RecursionError, ValueError):
         raise UserError(f"{place}: is nested too deeply or holds absurd numbers.") from None
+
+
+def json_cost(text: str | bytes) -> int:
+    """Bytes of memory that the values of a JSON text take, about, before it is read.
+
+    Three characters, `[],`, make a list of 64 bytes: a small file may stand for a large thing.
+    """
+    if isinstance(text, bytes):
+        objects, lists, others = text.count(b"{"), text.count(b"["), text.count(b",")
+    else:
+        objects, lists, others = text.count("{"), text.count("["), text.count(",")
+    return len(text) + 200 * objects + 70 * lists + 60 * others
 
 
 class _Doubled(Exception):

@@ -116,27 +116,33 @@ def test_folder_of_texts_only(tmp_path):
     assert found.file_names == {}
 
 
-def run_of(folder: Path, records: list[dict[str, object]], kind: str = "score") -> Path:
+FIGURE = {"name": None, "corpus": 0.5, "interval": None, "recipe": {}}
+
+
+def run_of(
+    folder: Path, records: list[dict[str, object]], kind: str = "baking", **metrics: object
+) -> Path:
     options = EmbedOptions(photos=["p"], features=Path("f.npz"))
     with RunWriter(folder, kind=kind, options=options, root=folder) as run:
         for record in records:
             run.record(record)
+        run.metrics = {"images": len(records), **metrics}
     return folder
 
 
 def test_captune_runs(tmp_path):
     records = [
-        {"image": "9", "path": "a/000000000009.jpg", "caption": "x", "references": ["r"]},
-        {"image": "k", "path": None, "caption": ""},
+        {"image": "9", "path": "a/9.jpg", "caption": "x", "references": ["r"], "scores": {}},
+        {"image": "k", "path": None, "caption": "", "scores": {}},
     ]
-    folder = run_of(tmp_path / "run", records)
+    folder = run_of(tmp_path / "run", records, "score", metrics={"cider": FIGURE})
     found = read_captions(folder)
     assert found.form == "captune score run"
     assert found.captions == {"9": ["x"], "k": [""]}
-    assert found.file_names == {"9": "a/000000000009.jpg"}
+    assert found.file_names == {"9": "a/9.jpg"}
     lines = (folder / "records.jsonl").read_bytes()
     assert found.sha256 == hashlib.sha256(lines).hexdigest()
-    captions = run_of(tmp_path / "caption", [{"path": "b/1.jpg", "caption": "y"}], "caption")
+    captions = run_of(tmp_path / "two", [{"path": "b/1.jpg", "caption": "y"}])
     assert read_captions(captions).captions == {"b/1.jpg": ["y"]}
     assert read_captions(captions / "records.jsonl").captions == {"b/1.jpg": ["y"]}
 
@@ -144,7 +150,7 @@ def test_captune_runs(tmp_path):
 @pytest.mark.parametrize(
     ("records", "sentence"),
     [
-        ([{"path": "1.jpg", "top": []}], "is a score run, which holds no captions"),
+        ([{"path": "1.jpg", "top": []}], "is a baking run, which holds no captions"),
         ([], "holds no captions"),
         ([{"path": "1.jpg", "caption": None}], "record 1: its caption is nothing (null)"),
         ([{"path": "1.jpg", "caption": "x"}] * 2, 'image "1.jpg" has two records'),
@@ -163,7 +169,7 @@ def test_damaged_run(tmp_path):
     with pytest.raises(UserError, match=r"records\.jsonl is damaged"):
         read_captions(folder)
     (folder / "records.jsonl").unlink()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="it is not there"):
         read_captions(folder)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.hostile_runs import sign_again
 from tests.report.page_reader import outline
 from tests.report_runs import (
     HOSTILE,
@@ -26,7 +27,7 @@ from captune.report.checking import check_page
 from captune.report.page import write_report
 from captune.report.settings import Settings
 from captune.report.thumbnails import BUDGET_BYTES, Album, Picture
-from captune.runs import RunWriter
+from captune.runs import RunWriter, read_run
 
 NAMES = [HOSTILE_NAME, *(f"a/{n}.jpg" for n in range(7))]
 CAPTIONS = {name: f"{HOSTILE} number {i}" for i, name in enumerate(NAMES)}
@@ -152,6 +153,7 @@ def test_photos_that_are_gone_or_outside_are_named(runs: dict[str, Path], tmp_pa
     photos(tmp_path, ["private.jpg"])
     records = runs["classify"] / "records.jsonl"
     records.write_text(records.read_text().replace('"a/1.jpg"', '"../private.jpg"'))
+    sign_again(runs["classify"])
     report = write_report([runs["classify"]], tmp_path / "page.html", Settings())
     reasons = {Path(path).name: reason for path, reason in report.album.missing.items()}
     assert reasons["0.jpg"] == "no such file"
@@ -225,7 +227,10 @@ def test_prompts_are_compared(colours: Any, colour_photos: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("break_it", "told"),
     [
-        (lambda run: (run / "records.jsonl").write_text("[]\n"), "line 1 is no object"),
+        (
+            lambda run: (run / "records.jsonl").write_text("[]\n"),
+            "line 1 is a list, and an object was expected",
+        ),
         (lambda run: (run / "records.jsonl").write_text('{"path": "x"}\n'), "line 1"),
         (lambda run: (run / "metrics.json").write_text('{"images": 8}'), "damaged"),
         (lambda run: (run / "metrics.json").unlink(), "not a finished run"),
@@ -292,13 +297,15 @@ def test_two_thousand_photos_stay_below_30_mb(
 def test_pictures_become_smaller_until_they_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = photos(tmp_path / "photos", [f"{n}.jpg" for n in range(6)], width=200, height=150)
+    names = [f"{n}.jpg" for n in range(6)]
+    root = photos(tmp_path / "photos", names, width=200, height=150)
+    run = read_run(classify_run(tmp_path / "run", root, names))
 
     def sizes(budget: int) -> list[Picture]:
         monkeypatch.setattr("captune.report.thumbnails.BUDGET_BYTES", budget)
         album = Album()
         for n in range(6):
-            album.picture(root, f"{n}.jpg")
+            album.picture(run, f"{n}.jpg")
         album.encode()
         return album.pictures
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from tests.hostile_runs import sign_again
 from tests.report.page_reader import outline
 from tests.score_runs import photo_folder, write_run
 
@@ -103,6 +104,7 @@ def test_a_photo_outside_the_folder_of_the_run_is_on_no_page(run: Path, tmp_path
     photo_folder(tmp_path, "private.jpg")
     records = run / "records.jsonl"
     records.write_text(records.read_text().replace('"i9.jpg"', '"../private.jpg"'))
+    sign_again(run)
     gallery = gallery_of(run, tmp_path, top=1)
     page = gallery.written["page"].read_text()
     assert page.count("data:image/jpeg") == 1

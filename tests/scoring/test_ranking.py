@@ -12,9 +12,11 @@ from tests.score_runs import photo_folder, write_run
 
 from captune.errors import UserError
 from captune.options import RankOptions
-from captune.runs import Run
+from captune.runs import DamagedRun, Run
 from captune.scoring.ranking import Distribution, Ranking, Standing, rank_run, write_table
 from captune.scoring.score_runs import Pair
+
+FIGURE = {"name": None, "corpus": 0.5, "interval": None, "recipe": {}}
 
 
 def rank(folder: Path, by: str = "cider", **options: Any) -> Ranking:
@@ -168,8 +170,8 @@ def test_what_is_no_metric_is_not_told_to_be_scored(tmp_path: Path) -> None:
 
 
 def test_only_score_runs_are_ranked(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run of captune classify"):
-        rank(write_run(tmp_path / "run", {"a": {"cider": 1.0}}, kind="classify"))
+    with pytest.raises(UserError, match="run of captune baking"):
+        rank(write_run(tmp_path / "run", {"a": {"cider": 1.0}}, kind="baking"))
     with pytest.raises(UserError, match="not a finished run"):
         rank(tmp_path / "nothing")
 
@@ -193,32 +195,33 @@ def test_damaged_records_are_one_sentence(tmp_path: Path, line: str) -> None:
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
     with (run / "records.jsonl").open("a") as records:
         records.write(line + "\n")
-    with pytest.raises(UserError, match=r"line 2 of records\.jsonl cannot be read"):
+    with pytest.raises(DamagedRun, match=r"run: records\.jsonl is damaged \(line 2[: ]"):
         rank(run)
     (run / "records.jsonl").unlink()
-    with pytest.raises(UserError, match=r"records\.jsonl cannot be read"):
+    with pytest.raises(DamagedRun, match=r"records\.jsonl is damaged \(it is not there"):
         rank(run)
 
 
 def test_a_run_without_metrics_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
     for content in ({}, {"metrics": {}}, {"metrics": []}):
-        (run / "metrics.json").write_text(json.dumps(content))
-        with pytest.raises(UserError, match="names no metric"):
+        (run / "metrics.json").write_text(json.dumps({"images": 1, **content}))
+        with pytest.raises(DamagedRun, match=r"it has no metrics|metrics: expected an object"):
             rank(run)
 
 
 @pytest.mark.parametrize(
     "entry",
     [
-        *(None, 3, [], {"corpus": "0.5"}, {"corpus": 10**400}, {"name": 3}, {"recipe": []}),
-        *({"interval": "x"}, {"interval": [1]}, {"interval": 0.5}, {"interval": ["0", "1"]}),
+        *(None, 3, [], {}, *({**FIGURE, "corpus": corpus} for corpus in ("0.5", 10**400))),
+        *({**FIGURE, "name": 3}, {**FIGURE, "recipe": []}),
+        *({**FIGURE, "interval": ends} for ends in ("x", [1], 0.5, ["0", "1"])),
     ],
 )
 def test_damaged_metrics_are_one_sentence(tmp_path: Path, entry: Any) -> None:
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
-    (run / "metrics.json").write_text(json.dumps({"metrics": {"cider": entry}}))
-    with pytest.raises(UserError, match=r'metrics\.json is damaged \(.*"cider"'):
+    (run / "metrics.json").write_text(json.dumps({"images": 1, "metrics": {"cider": entry}}))
+    with pytest.raises(DamagedRun, match=r"metrics\.json is damaged \(metrics\.cider[.:\[ ]"):
         rank(run)
 
 
@@ -234,9 +237,9 @@ def test_damaged_metrics_are_one_sentence(tmp_path: Path, entry: Any) -> None:
 )
 def test_damaged_agreement_is_one_sentence(tmp_path: Path, agreement: Any) -> None:
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
-    content = {"metrics": {"cider": {}}, "agreement": agreement}
+    content = {"images": 1, "metrics": {"cider": FIGURE}, "agreement": agreement}
     (run / "metrics.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="agreement of metrics is not what captune writes"):
+    with pytest.raises(DamagedRun, match=r"metrics\.json is damaged \(agreement[.: ]"):
         rank(run)
 
 
@@ -247,9 +250,9 @@ def test_figures_that_are_none_are_unknown(tmp_path: Path) -> None:
         {"metrics": ["b", "cider"], "tau": 0.5, "interval": None},
         {"metrics": ["c", "cider"], "tau": 0.5, "interval": [float("nan"), 1]},
     ]
-    entry = {"corpus": float("nan"), "interval": [0, float("inf")]}
+    entry = {**FIGURE, "corpus": float("nan"), "interval": [0, float("inf")]}
     (run / "metrics.json").write_text(
-        json.dumps({"metrics": {"cider": entry}, "agreement": {"pairs": pairs}})
+        json.dumps({"images": 1, "metrics": {"cider": entry}, "agreement": {"pairs": pairs}})
     )
     ranking = rank(run)
     nothing = {"name": None, "corpus": None, "interval": None, "recipe": {}}
@@ -263,7 +266,7 @@ def test_an_image_that_stands_twice_is_refused(tmp_path: Path, score: float | No
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}, "b": {"cider": score}})
     records = run / "records.jsonl"
     records.write_text(records.read_text() + records.read_text().splitlines()[1] + "\n")
-    with pytest.raises(UserError, match=r'line 3 of records\.jsonl: image "b" stands twice'):
+    with pytest.raises(UserError, match=r'records\.jsonl .*line 3: image "b" stands twice'):
         rank(run)
 
 
@@ -280,7 +283,7 @@ def test_a_path_that_leaves_the_folder_of_the_photos_is_not_opened(tmp_path: Pat
     assert note.startswith('images "c", "d", "e" and 1 more: the path of the photo leaves')
 
 
-@pytest.mark.parametrize("root", [".", "", "no/folder", "/" + "x" * 300, "/\0"])
+@pytest.mark.parametrize("root", [".", "", "no/folder", "/" + "x" * 300])
 def test_a_root_that_is_no_folder_shows_nothing(tmp_path: Path, root: str) -> None:
     here = photo_folder(tmp_path / "here", "a.jpg")
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}}, root=here, paths={"a": "a.jpg"})

@@ -14,6 +14,7 @@ from captune.files import decode_text, printable, quoted, read_bytes
 from captune.images import find_photos
 from captune.images.naming import without_ending
 from captune.runs import read_run
+from captune.runs.reader import RECORDS
 
 _METADATA = ("metadata.jsonl", "metadata.csv")
 _WAYS = (
@@ -40,28 +41,21 @@ def read_folder(folder: Path, gathering: Gathering) -> CaptionFile:
 def _read_run(folder: Path, gathering: Gathering) -> CaptionFile:
     """The captions that a run wrote or scored."""
     run = read_run(folder)
-    records = folder / "records.jsonl"
-    data = read_bytes(os.fspath(records))
-    try:
-        numbered = enumerate(run.records(), 1)
-        for number, record in numbered:
-            if not isinstance(record, dict) or "caption" not in record:
-                raise gathering.refuse(
-                    f"is a {printable(run.kind)} run, which holds no captions; give one of"
-                    " captune caption or captune score."
-                )
-            path = record.get("path")
-            image = record.get("image", path)
-            image_id = gathering.id_of(image, "record", number, "image")
-            if path is not None:
-                gathering.name_file(image_id, gathering.id_of(path, "record", number, "path"))
-            if image_id in gathering.captions:
-                raise gathering.refuse(f"image {quoted(image_id)} has two records; run it again.")
-            gathering.add(image_id, record["caption"], "record", number)
-    except (ValueError, RecursionError) as error:
-        raise gathering.refuse(f"its records.jsonl is damaged ({error}); run it again.") from None
-    kind = printable(run.kind)
-    return gathering.finished(f"captune {kind} run", hashlib.sha256(data).hexdigest())
+    for number, record in enumerate(run.records(), 1):
+        if "caption" not in record:
+            raise gathering.refuse(
+                f"is a {printable(run.kind)} run, which holds no captions; give one of"
+                " captune caption or captune score."
+            )
+        path = record.get("path")
+        image = record.get("image", path)
+        image_id = gathering.id_of(image, "record", number, "image")
+        if path is not None:
+            gathering.name_file(image_id, gathering.id_of(path, "record", number, "path"))
+        if image_id in gathering.captions:
+            raise gathering.refuse(f"image {quoted(image_id)} has two records; run it again.")
+        gathering.add(image_id, record["caption"], "record", number)
+    return gathering.finished(f"captune {printable(run.kind)} run", run.digest(RECORDS))
 
 
 def _read_sidecars(folder: Path, gathering: Gathering) -> CaptionFile:

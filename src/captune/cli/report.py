@@ -31,6 +31,7 @@ EXAMPLES = """  captune report runs/zero-shot --out report.html
   captune report runs/zero-shot runs/prompts runs/tuned runs/score --out report.html
   captune report runs/tuned --out report.html --figures figures/
   captune report runs/prompts runs/tune runs/score-lora --published dlcv-hw3 --out report.html
+  captune report from-ann/run --photos photos/ --out report.html
   captune report --check report.html
   captune report runs/a runs/b --out ab.html --title "Adapter against LoRA" --json"""
 
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         options.out,
         settings,
         command=command_line(arguments),
+        photos=options.photos,
         bar=partial(progress, quiet=arguments.json),
     )
     written = {"page": options.out}
@@ -70,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         export(report, options.figures, say=partial(note, quiet=arguments.json))
         written["figures"] = options.figures
+    if report.hidden:
+        note(report.hidden, quiet=arguments.json)
     report_skipped(_missing(report), quiet=arguments.json)
     if arguments.json:
         print_json(_summary(report, written))
@@ -80,8 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _missing(report: Report) -> list[Any]:
     from captune.images import Skipped
+    from captune.report.thumbnails import HIDDEN
 
-    return [Skipped(path, reason) for path, reason in report.album.missing.items()]
+    missing = report.album.missing.items()
+    return [Skipped(path, reason) for path, reason in missing if reason != HIDDEN]
 
 
 def _summary(report: Report, written: dict[str, Path]) -> dict[str, Any]:
@@ -95,6 +101,7 @@ def _summary(report: Report, written: dict[str, Path]) -> dict[str, Any]:
             {"name": source.name, "folder": str(source.run.folder), "kind": source.run.kind}
             for source in sources
         ],
+        "notes": [report.hidden] if report.hidden else [],
         "title": report.title,
         "answers": [_plain(said) for said, _ in report.answers],
         "photos": len(report.album.pictures),

@@ -5,18 +5,43 @@ A box is kept in shares of its photo's sides, so it fits the photo at any size.
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.files import decode_text, json_kind, parse_json, printable, quoted, read_bytes
+from captune.files import printable, quoted, read_bytes
 
 Floats = NDArray[np.float64]
+_Scalar = str | int | float | bool | msgspec.UnsetType | None
+_Part = TypeVar("_Part", bound=msgspec.Struct)
+_MOST = 3_000_000  # objects of a part; LVIS has 1.3 million annotations
+_NO_BOX = "bbox is not left, top, width, height in pixels, four numbers"
+
+
+class _Category(msgspec.Struct):
+    id: _Scalar = msgspec.UNSET
+    name: _Scalar = msgspec.UNSET
+
+
+class _Image(msgspec.Struct):
+    id: _Scalar = msgspec.UNSET
+    width: _Scalar = msgspec.UNSET
+    height: _Scalar = msgspec.UNSET
+    file_name: _Scalar = None
+
+
+class _Annotation(msgspec.Struct):
+    image_id: _Scalar = msgspec.UNSET
+    category_id: _Scalar = msgspec.UNSET
+    bbox: list[_Scalar] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 @dataclass(frozen=True)
@@ -56,22 +81,16 @@ def read_boxes(path: str | Path) -> Boxes:
     bbox: left, top, width, height in pixels of an image whose width and height the file gives.
     Boxes are cut at the photo's edges. Raises UserError for anything else, naming the place.
     """
-    name = str(path)
-    shown = printable(name)
-    content = parse_json(decode_text(read_bytes(name), name), shown)
-    if not isinstance(content, Mapping):
-        raise _refusal(shown, f"holds {json_kind(content)}, and an object was expected")
-    images, annotations, categories = (
-        _objects(content, key, shown) for key in ("images", "annotations", "categories")
-    )
+    shown = printable(str(path))
+    parts = _parts(read_bytes(str(path)), shown)
     names: dict[str, str] = {}
-    for number, category in enumerate(categories, 1):
+    for number, category in enumerate(_listed(parts, "categories", _Category, shown), 1):
         id, label = _fields(category, ("id", "name"), f"category {number}", shown)
         names[str(id)] = str(label)
     by_id: dict[str, list[Box]] = {}
     by_file_name: dict[str, list[Box]] = {}
     sizes: dict[str, tuple[float, float]] = {}
-    for number, image in enumerate(images, 1):
+    for number, image in enumerate(_listed(parts, "images", _Image, shown), 1):
         what = f"image {number}"
         id, width, height = _fields(image, ("id", "width", "height"), what, shown)
         if not (_is_number(width) and _is_number(height) and width > 0 and height > 0):
@@ -81,8 +100,9 @@ def read_boxes(path: str | Path) -> Boxes:
             raise _refusal(shown, f"image id {quoted(key)} appears twice; keep one of them")
         by_id[key] = []
         sizes[key] = (float(width), float(height))
-        if isinstance(image.get("file_name"), str):
-            by_file_name[image["file_name"]] = by_id[key]
+        if isinstance(image.file_name, str):
+            by_file_name[image.file_name] = by_id[key]
+    annotations = _listed(parts, "annotations", _Annotation, shown)
     for number, annotation in enumerate(annotations, 1):
         what = f"annotation {number}"
         id, category, bbox = _fields(annotation, ("image_id", "category_id", "bbox"), what, shown)
@@ -95,9 +115,7 @@ def read_boxes(path: str | Path) -> Boxes:
             )
         box = _box(bbox, names[str(category)], sizes[key])
         if box is None:
-            raise _refusal(
-                shown, f"{what}: bbox is not left, top, width, height in pixels, four numbers"
-            )
+            raise _refusal(shown, f"{what}: {_NO_BOX}")
         by_id[key].append(box)
     return Boxes(shown, list(names.values()), by_id, by_file_name)
 
@@ -152,26 +170,53 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _objects(content: Mapping[str, Any], key: str, shown: str) -> list[Mapping[str, Any]]:
-    found = content.get(key)
-    if not isinstance(found, list) or not all(isinstance(item, Mapping) for item in found):
-        raise _refusal(
-            shown,
-            f'"{key}" is no list of objects; give the instances_*.json of the data set (captions'
-            " go to --captions)",
-        )
-    return found
+def _parts(data: bytes, shown: str) -> dict[str, msgspec.Raw]:
+    """The file's parts, still as text: what is not asked for (outlines) takes no memory."""
+    try:
+        return msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8), type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        kind = "an object was expected and something else is there"
+        if data.lstrip()[:1] == b"[":
+            kind = "holds a list, and an object was expected"
+        raise _refusal(shown, kind) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
 
 
-def _fields(item: Mapping[str, Any], keys: tuple[str, ...], what: str, shown: str) -> list[Any]:
-    missing = [key for key in keys if key not in item]
-    if missing:
+def _listed(
+    parts: Mapping[str, msgspec.Raw], key: str, kind: type[_Part], shown: str
+) -> list[_Part]:
+    """The objects of a part. Raises UserError."""
+    data = bytes(parts.get(key, b"null"))
+    if data.count(b"{") > _MOST:
+        raise _refusal(shown, f'"{key}" holds more than {_MOST:,} objects; take fewer images')
+    try:
+        return msgspec.json.decode(data, type=list[kind])  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        place = re.fullmatch(r".* - at `\$\[(\d+)\](.+)`", str(error))
+        if place is None:
+            raise _refusal(
+                shown,
+                f'"{key}" is no list of objects; give the instances_*.json of the data set'
+                " (captions go to --captions)",
+            ) from None
+        what = f"{key[:-1]} {int(place[1]) + 1}"
+        if place[2].startswith(".bbox"):
+            raise _refusal(shown, f"{what}: {_NO_BOX}") from None
+        raise _refusal(shown, f"{what}: its {place[2][1:]} is no text and no number") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
+
+
+def _fields(item: _Part, keys: tuple[str, ...], what: str, shown: str) -> list[Any]:
+    values = [getattr(item, key) for key in keys]
+    if msgspec.UNSET in values:
         raise _refusal(
             shown,
-            f"{what} has no {missing[0]}; give the instances_*.json of the data set (captions go"
-            " to --captions)",
+            f"{what} has no {keys[values.index(msgspec.UNSET)]}; give the instances_*.json of the"
+            " data set (captions go to --captions)",
         )
-    return [item[key] for key in keys]
+    return values
 
 
 def _refusal(shown: str, what: str) -> UserError:

@@ -10,6 +10,8 @@ from captune.options.caption import CaptionerOptions
 from captune.options.fields import option
 from captune.options.shared import PhotoOptions
 
+COLOURS = ("magma", "viridis", "jet")
+
 
 @dataclass(kw_only=True)
 class ExplainOptions(PhotoOptions, CaptionerOptions):
@@ -51,7 +53,7 @@ class ExplainOptions(PhotoOptions, CaptionerOptions):
     colours: str = option(
         "colour map of the figures: magma is perceptually uniform, jet the assignment's",
         "magma",
-        choices=("magma", "viridis", "jet"),
+        choices=COLOURS,
     )
     out: Path | None = option(
         "run folder to write: figures, and maps as .npz in RUN/maps", None, metavar="RUN"

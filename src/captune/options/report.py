@@ -25,6 +25,12 @@ class ReportOptions:
     title: str | None = option("heading of the page (default: what was done)", None, metavar="TEXT")
     limit: int = option("photos in a gallery, at the most", 2000, metavar="N")
     top: int = option("photos at either end of the best and the worst", 4, metavar="N")
+    photos: Path | None = option(
+        "folder of the photos of runs from elsewhere, where the runs' paths begin: without it only"
+        " photos in the run's own folder are shown",
+        None,
+        metavar="DIR",
+    )
     figures: Path | None = option(
         "folder for every table as CSV and every figure as PNG, SVG and PDF", None, metavar="DIR"
     )

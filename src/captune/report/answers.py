@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from captune.report.figures import sample_names
-from captune.report.given import DAMAGE, records_of
 from captune.report.numbers import Source
 from captune.report.settings import Settings
 
@@ -41,14 +42,11 @@ class Found:
 
 
 def find(source: Source, settings: Settings) -> Found:
-    """Read a classification's records. Raises UserError for damaged ones."""
+    """Read a classification's records. Raises DamagedRun."""
     found = Found()
     wanted = _sampled(source)
-    try:
-        for place, record in enumerate(records_of(source)):
-            _count(found, place, record, wanted, settings)
-    except DAMAGE:
-        raise source.damaged(f"records.jsonl: line {found.photos + 1} is no answer") from None
+    for place, record in enumerate(source.run.records()):
+        _count(found, place, record, wanted, settings)
     found.hardest.sort(reverse=True)
     return found
 
@@ -60,12 +58,12 @@ def _count(
     first = top[0]
     for item in top:
         found.names.setdefault(str(item["id"]), str(item["name"]))
-    sure = float(first["probability"])
+    sure = min(1.0, float(first["probability"]))  # float32 rounds above 1
     if truth is None:
         second = float(top[1]["probability"]) if len(top) > 1 else 0.0
         difficulty = second - sure  # the smaller the lead, the harder
     else:
-        found.names.setdefault(str(truth), str(record.get("truth_name", truth)))
+        found.names.setdefault(str(truth), str(record.get("truth_name") or truth))
         found.confusion[str(truth), str(first["id"])] += 1
         found.confidence.append(sure)
         found.correct.append(first["id"] == truth)
@@ -86,12 +84,17 @@ def _count(
 
 def _sampled(source: Source) -> set[str]:
     """The photos of the run's own top-5 figures, where it drew any; else a few."""
-    options = source.run.about["options"]
-    names = [str(record.get("path")) for record in records_of(source)]
-    asked = options.get("top5") or [str(SAMPLED)]
-    seed = options.get("seed")
-    chosen = sample_names(names, list(map(str, asked)), seed if isinstance(seed, int) else 0)
-    return set(chosen[: 2 * SAMPLED])
+    names = [record["path"] for record in source.run.records()]
+    wanted, seed = asked_top5(source, names)
+    return set(sample_names(names, wanted, seed)[: 2 * SAMPLED])
+
+
+def asked_top5(source: Source, names: Sequence[str]) -> tuple[list[str], int]:
+    """Which top-5 figures the run was asked for, as `--top5` takes it, and the seed; else a few."""
+    asked = source.option("top5", list, [])
+    words = [word for word in asked if isinstance(word, str)]
+    known = [word for word in words if word in names or re.fullmatch("[0-9]{1,9}", word)]
+    return known or [str(SAMPLED)], max(0, source.option("seed", int, 0))
 
 
 def ids_of(found: Found) -> list[str]:

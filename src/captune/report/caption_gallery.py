@@ -24,7 +24,7 @@ def gallery(captions: Captions, album: Album, settings: Settings) -> Gallery:
     items = []
     for key in keys:
         image = captions.images[key]
-        picture = album.picture(image.root, image.path)
+        picture = album.picture(image.run, image.path)
         lines = []
         for tag, writer in enumerate(writers):
             one = writer.captions.get(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from captune.metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
@@ -38,7 +38,7 @@ _REFERENCES = 5
 
 def answer_of_captions(source: Source) -> tuple[Any, Tiles | None]:
     """The first lines of the page about a captioning."""
-    about = source.at("models", 0, file="run.json")
+    about = source.model
     images, ended = source.at("images"), source.at("ended")
     said = words(
         "The captioner {} ({}, language model {}) described {} photos, in {} words each on"
@@ -57,7 +57,7 @@ def answer_of_scores(source: Source) -> tuple[Any, Tiles | None]:
     """The first lines of the page about a score run."""
     metrics = read_metrics(source.run)
     quoted = leading(list(metrics)) or list(metrics)
-    candidates = str(source.run.about["options"].get("candidates") or source.name)
+    candidates = source.option("candidates", str, source.name) or source.name
     # of "/home/ann/hw3/tune/lora" a reader needs "tune/lora"
     scored = "/".join(PurePath(candidates).parts[-2:])
     first = quoted[0]
@@ -187,12 +187,14 @@ def ranking_of(
     photos: whether it has to know where they are.
     """
     pairs = []
-    root = next((image.root for image in captions.images.values() if image.path), None)
+    places: dict[str, Path] = {}
     for key, caption in writer.captions.items():
         if by not in caption.scores:
             continue
         values = {id: value for id, (value, _, _) in caption.scores.items()}
         image = captions.images[key]
+        if photos and (place := image.run.image_path(image.path)) is not None:
+            places[key] = place
         pairs.append(Pair(0, key, image.path, caption.text, tuple(image.references), values))
     pairs.sort(key=lambda pair: (-pair.scores[by], pair.image))
     ranked = [
@@ -200,7 +202,8 @@ def ranking_of(
         for rank, one in enumerate(pairs, 1)
     ]
     metrics: dict[str, dict[str, Any]] = {id: {"name": label_of(id)} for id in writer.metrics}
-    return Ranking(writer.source.run, by, metrics, ranked, settings.top, root if photos else None)
+    root = writer.source.run.root if places else None
+    return Ranking(writer.source.run, by, metrics, ranked, settings.top, root, places=places)
 
 
 def _pair_card(
@@ -211,7 +214,7 @@ def _pair_card(
     scores = [(title_of(id), _quoted(caption, id)) for id in others]
     return Card(
         name=image.name,
-        picture=album.picture(image.root, image.path),
+        picture=album.picture(image.run, image.path),
         above=_quoted(caption, ranking.by),
         below=words("{} of {}", f"{pair.rank:,}", f"{len(ranking.pairs):,}"),
         lines=[Line("", clipped(pair.caption), scores)],
@@ -297,7 +300,7 @@ def two_cards(
     ]
     return Card(
         name=image.name,
-        picture=album.picture(image.root, image.path),
+        picture=album.picture(image.run, image.path),
         above=writers[0].source.counted(signed, gap, f"{by} of {key}, second less first"),
         below=words("{} − {}", writers[1].tag, writers[0].tag),
         lines=lines,

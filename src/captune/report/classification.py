@@ -26,7 +26,7 @@ def page_content(run: Run, limit: int) -> dict[str, Any]:
     answers: Counter[str] = Counter()
     for record in run.records():
         if len(cards) < limit:
-            cards.append(_card(run.root, record))
+            cards.append(_card(run, record))
         answers[record["top"][0]["name"]] += 1
     return {
         "title": f"captune: {run.metrics['images']} photos, {run.metrics['labels']} labels",
@@ -40,7 +40,7 @@ def page_content(run: Run, limit: int) -> dict[str, Any]:
     }
 
 
-def _card(root: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _card(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     truth = record.get("truth")
     bars = [
         {
@@ -53,7 +53,7 @@ def _card(root: Path, record: dict[str, Any]) -> dict[str, Any]:
     right = None if truth is None else record["top"][0]["id"] == truth
     return {
         "name": encodable(record["path"]),
-        "thumbnail": thumbnail_of(root / record["path"]),
+        "thumbnail": thumbnail_of(run.image_path(record["path"])),
         "bars": bars,
         "right": right,
     }

@@ -117,7 +117,7 @@ def _cards(source: Source, id: str, side: str, album: Album, settings: Settings)
         cards.append(
             Card(
                 name=one_line(str(item["path"] or item["image"])),
-                picture=album.picture(source.run.root, item["path"]),
+                picture=album.picture(source.run, item["path"]),
                 above=source.figure(signed, *place, i, "difference"),
                 below="B − A",
                 lines=lines,

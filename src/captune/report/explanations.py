@@ -27,7 +27,6 @@ from captune.report.blocks import (
     Table,
     Tiles,
 )
-from captune.report.given import DAMAGE, records_of
 from captune.report.map_figures import described
 from captune.report.numbers import Source, count, interval_of, plain, score, share, words
 from captune.report.pages import one_line
@@ -88,7 +87,7 @@ def section(source: Source, album: Album, settings: Settings) -> Section:
 
 
 def _marks(source: Source, marks: Mapping[str, int]) -> Table:
-    total = sum(marks.values())
+    total = max(1, sum(marks.values()))
     rows = [
         [
             one_line(mark),
@@ -116,16 +115,13 @@ def _marks(source: Source, marks: Mapping[str, int]) -> Table:
 def _gallery(source: Source, album: Album, settings: Settings) -> Gallery:
     items: list[dict[str, Any]] = []
     spent, all_of = 0, 0
-    try:
-        for record in records_of(source):
-            all_of += 1
-            if len(items) >= settings.limit or spent > _BUDGET_BYTES:
-                continue
-            item = _item(source, record, album)
-            spent += sum(len(word["map"]) for word in item["words"])
-            items.append(item)
-    except DAMAGE as error:
-        raise source.damaged(f"records.jsonl: line {all_of} is no explanation ({error})") from None
+    for record in source.run.records():
+        all_of += 1
+        if len(items) >= settings.limit or spent > _BUDGET_BYTES:
+            continue
+        item = _item(source, record, album)
+        spent += sum(len(word["map"]) for word in item["words"])
+        items.append(item)
     hidden = all_of - len(items)
     note = words("The first {} of {}; the run folder has all of them.",
                  f"{len(items):,}", f"{all_of:,}") if hidden else ""  # fmt: skip
@@ -148,10 +144,8 @@ def _believed(item: Mapping[str, Any]) -> float:
 
 
 def _item(source: Source, record: Mapping[str, Any], album: Album) -> dict[str, Any]:
-    if not str(record["maps"]).startswith("maps/") or ".." in str(record["maps"]):
-        raise ValueError("its maps are outside the run")
     _, maps = read_maps(source.run, record)
-    picture = album.picture(source.run.root, record["path"])
+    picture = album.picture(source.run, record["path"])
     small = _small(maps)
     told = []
     for word, own in zip(record["words"], small, strict=True):
@@ -206,7 +200,7 @@ def map_in_words(scaled: NDArray[np.float32], mark: str, found: Mapping[str, Any
     if mark:
         told.append(mark)
     gain = found.get("gain")
-    if isinstance(gain, int | float) and mark != UNSEEN:
+    if gain is not None and mark != UNSEEN:
         told.append(f"the photo adds {gain:.1f} nats")
     return "; ".join(told)
 

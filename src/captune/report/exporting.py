@@ -83,11 +83,10 @@ def _classified(source: Source, report: Report, folder: Path, say: Say) -> Itera
         yield from save_as(confusion_figure(counts, names), folder / "confusions", ENDINGS)
         calibration = Calibration(answers.reliability_of(found), None, None)
         yield from save_as(reliability_figure(calibration), folder / "reliability", ENDINGS)
-    options = source.run.about["options"]
-    wanted = [str(word) for word in options.get("top5") or ["4"]]
-    seed = int(options.get("seed") or 0)
+    names = [record["path"] for record in found.records]
+    wanted, seed = answers.asked_top5(source, names)
     try:
-        sample_names([str(record["path"]) for record in found.records], wanted, seed)
+        sample_names(names, wanted, seed)
         yield from draw_top5(source.run, wanted, seed=seed, folder=folder, endings=ENDINGS)
     except UserError as error:
         say(f"no top-5 figures: {error}")
@@ -107,12 +106,12 @@ def _tuned(source: Source, report: Report) -> Iterator[tuple[str, Figure]]:
     from captune.plots.tuning import Curves, curves_figure
 
     methods = methods_of(source, report.given)
-    if "tuned" in source.run.metrics and source not in report.given.of_kind("tune"):
+    if source.run.metrics.get("tuned") is not None and source not in report.given.of_kind("tune"):
         return  # its curve is in its tune's figure
     curves = [
         Curves(
             method.name,
-            [(epoch, loss) for epoch, loss in method.at("history", "losses")],
+            [(epoch, loss) for epoch, loss in method.at("history", "losses") if loss is not None],
             method.at("history", "epochs"),
             method.at("best_epoch"),
         )

@@ -21,6 +21,7 @@ from captune.plots import (
     save_figure,
     top5_grid_figure,
 )
+from captune.report.thumbnails import not_opened
 from captune.runs import Run
 from captune.zeroshot.comparison import TemplateComparison
 from captune.zeroshot.negation import NegationProbe
@@ -115,12 +116,14 @@ def _file_name(photo: str) -> str:
 
 
 def _panel(run: Run, record: dict[str, Any]) -> Top5:
+    place = run.image_path(record["path"])
+    if place is None:
+        raise UserError(f"{record['path']}: {not_opened(run, record['path'])}")
     try:
-        photo = open_photo(run.root / record["path"])
+        photo = open_photo(place)
     except UnreadablePhoto as error:
         raise UserError(f"{record['path']}: changed since it was read ({error.reason})") from None
-    templates = run.metrics["prompts"]
-    template = templates[0]["template"]
+    template, truth = run.metrics["prompts"][0]["template"], record.get("truth")
 
     def words(name: str) -> str:
         """As in the assignment the bars are labelled by the prompt, where one prompt was asked."""
@@ -130,7 +133,7 @@ def _panel(run: Run, record: dict[str, Any]) -> Top5:
         photo,
         [words(item["name"]) for item in record["top"][:5]],
         [item["probability"] for item in record["top"][:5]],
-        truth=words(record["truth_name"]) if "truth" in record else None,
+        truth=None if truth is None else words(record.get("truth_name") or truth),
         title=record["path"],
     )
 

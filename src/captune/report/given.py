@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from captune.errors import UserError
 from captune.files import named, printable
-from captune.report.numbers import ABOUT, METRICS, RECORDS, Source
+from captune.report.numbers import Source
 from captune.runs import Run, read_run
-
-# what reading and using damaged records ends in
-DAMAGE = (
-    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError),
-    *(RecursionError, AssertionError),
-)
+from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 
 
 @dataclass(frozen=True)
@@ -44,11 +37,15 @@ class Given:
 
 
 def read_given(
-    folders: Sequence[str | Path], kinds: Sequence[str], names: Sequence[str] = ()
+    folders: Sequence[str | Path],
+    kinds: Sequence[str],
+    names: Sequence[str] = (),
+    photos: Path | None = None,
 ) -> Given:
     """Read the runs. Raises UserError for none, one given twice, and one of another kind.
 
-    names: of all runs, methods too, where they had others than their folders have.
+    names: of all runs, methods too, where they had others than their folders have. photos: the
+    folder of their photos, for runs from elsewhere.
     """
     if not folders:
         raise UserError("no run to report; name one or more: captune report RUN... --out FILE.html")
@@ -56,7 +53,7 @@ def read_given(
     twice = [str(path) for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
     if twice:
         raise UserError(f"{named(twice, 'run')}: given twice; name each once")
-    given = [(path, read_run(path)) for path in paths]
+    given = [(path, read_run(path, photos=photos)) for path in paths]
     for path, run in given:
         if run.kind not in kinds:
             raise UserError(
@@ -70,7 +67,7 @@ def read_given(
         if path.resolve() not in below:
             tune = len(found)
             found.append((path, run, None))
-            found += [(child, read_run(child), tune) for child in _methods(run)]
+            found += [(child, _method(child, photos), tune) for child in _methods(run)]
     if len(names) != len(found):
         names = _names([path for path, _, _ in found])
     sources = [Source(i + 1, names[i], run) for i, (_, run, _) in enumerate(found)]
@@ -96,6 +93,14 @@ def _methods(run: Run) -> list[Path]:
     return [run.folder / name for name in plain if (run.folder / name / ABOUT).is_file()]
 
 
+def _method(folder: Path, photos: Path | None) -> Run:
+    """The run of one method. Raises DamagedRun for another one in its place."""
+    run = read_run(folder, photos=photos)
+    if run.kind != "tune" or run.metrics.get("tuned") is None:
+        raise damaged(folder, METRICS, "it is not of the method that the tune above it names")
+    return run
+
+
 def _names(paths: Sequence[Path]) -> list[str]:
     """The last folders of each path: as few of them as tell the runs apart."""
     resolved = [path.resolve() for path in paths]
@@ -110,28 +115,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def records_of(source: Source) -> Iterator[dict[str, Any]]:
-    """The records. Raises UserError with the line that is none."""
-    records, line = source.run.records(), 0
-    while True:
-        line += 1
-        try:
-            record = next(records)
-        except StopIteration:
-            return
-        except DAMAGE:
-            raise source.damaged(f"{RECORDS}: line {line} cannot be read") from None
-        if not isinstance(record, dict):
-            raise source.damaged(f"{RECORDS}: line {line} is no object")
-        yield record
-
-
 def digests_of(run: Run) -> dict[str, str]:
     """File of the run -> sha256 of its bytes, for those that are there."""
-    found = {}
-    for name in (ABOUT, METRICS, RECORDS):
-        path = run.folder / name
-        if path.is_file():
-            with path.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    names = (ABOUT, METRICS, RECORDS)
+    return {name: run.digest(name) for name in names if (run.folder / name).is_file()}

@@ -11,8 +11,10 @@ from captune.explain.geometry import Frame, whole_frame
 from captune.explain.map_files import read_maps
 from captune.explain.methods import Choice
 from captune.images import Skipped, UnreadablePhoto, open_photo
+from captune.options.explain import COLOURS
 from captune.plots import save_figure
 from captune.plots.maps import MapPanel, maps_figure
+from captune.report.thumbnails import not_opened
 from captune.runs import Run
 
 if TYPE_CHECKING:
@@ -33,11 +35,18 @@ def draw_maps(run: Run, skipped: list[Skipped]) -> Iterator[list[Path]]:
 
 def drawn_maps(run: Run, skipped: list[Skipped]) -> Iterator[tuple[str, Figure]]:
     """The figure of each photo, and what its file is called without an ending."""
-    colours = str(run.about["options"].get("colours") or "magma")
+    colours = run.about["options"].get("colours")
+    if colours not in COLOURS:
+        colours = COLOURS[0]
     subtitle = described(run.metrics["map"])
     for record in run.records():
+        place = run.image_path(record["path"])
+        if place is None:
+            reason = not_opened(run, record["path"])
+            skipped.append(Skipped(record["path"], f"no figure of it: {reason}"))
+            continue
         try:
-            photo = open_photo(run.root / record["path"])
+            photo = open_photo(place)
         except UnreadablePhoto as error:
             skipped.append(Skipped(record["path"], f"no figure of it: {error.reason}"))
             continue
@@ -45,7 +54,7 @@ def drawn_maps(run: Run, skipped: list[Skipped]) -> Iterator[tuple[str, Figure]]
         scale = _SHOWN_PX / max(photo.size)
         size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
         over = _frame(record, photo.size).over_photo(maps, size)
-        marks = [(word["faithfulness"] or {}).get("mark", "") for word in record["words"]]
+        marks = [(word.get("faithfulness") or {}).get("mark", "") for word in record["words"]]
         panels = [
             MapPanel(word, own, mark, mark == BETTER)
             for word, own, mark in zip(words, over, marks, strict=True)

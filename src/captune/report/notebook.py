@@ -16,7 +16,6 @@ from captune.report.numbers import count, score, share
 from captune.report.pages import filled, one_line
 from captune.report.thumbnails import thumbnail_of
 from captune.runs import Run, read_run
-from captune.scoring.ranking import leaves_root
 
 if TYPE_CHECKING:
     from captune.images import Photo
@@ -82,9 +81,17 @@ def _fragment(
     *,
     head: Sequence[str] = (),
     more: int = 0,
+    hidden: str = "",
 ) -> dict[str, Any]:
-    """What the template takes. more: how many are not shown."""
-    return {"title": one_line(title), "head": head, "rows": rows, "cards": cards, "more": more}
+    """What the template takes. more: how many are not shown. hidden: why pictures are missing."""
+    return {
+        "title": one_line(title),
+        "head": head,
+        "rows": rows,
+        "cards": cards,
+        "more": more,
+        "hidden": hidden,
+    }
 
 
 def _card(
@@ -117,18 +124,23 @@ def _run(run: Run) -> dict[str, Any]:
     ]
     records = list(islice(run.records(), _PICTURES))
     images = int(run.metrics.get("images") or 0)
+    hides = any(run.hides(record.get("path")) for record in records)
     return _fragment(
         said.striptags() if hasattr(said, "striptags") else str(said),
         rows,
         [_record(run, record) for record in records],
         head=("", "", "95 % interval") if rows else (),
         more=max(0, images - len(records)),
+        hidden="Photos are not shown: this captune did not write the run, and they lie outside its"
+        " folder; read_run(FOLDER, photos=DIR) shows them."
+        if hides
+        else "",
     )
 
 
 def _record(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
     path = record.get("path")
-    place = run.root / path if path and not leaves_root(path) else None
+    place = run.image_path(path)
     if "top" in record:
         bars = [(str(item["name"]), float(item["probability"])) for item in record["top"]]
         return _card(place, str(path), bars=bars)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup, escape
 
-from captune.errors import UserError
-from captune.files import printable
 from captune.report.pages import one_line
 from captune.runs import Run
+from captune.runs.reader import METRICS, RECORDS
 
 Show = Callable[[Any], str]
-METRICS, ABOUT, RECORDS = "metrics.json", "run.json", "records.jsonl"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,10 @@ class Source:
     run: Run
 
     def figure(self, show: Show, *keys: str | int, file: str = METRICS) -> Figure:
-        """What stands at a place of metrics.json (or run.json).
-
-        Raises UserError where nothing stands there, or what `show` cannot write.
-        """
+        """What stands at a place of metrics.json (or run.json); a dash where that is nothing."""
         value = self.at(*keys, file=file)
         pointer = "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
-        try:
-            text = show(value)
-        except (TypeError, ValueError, OverflowError):
-            raise self.damaged(f"{file}: {pointer} is no number") from None
+        text = "–" if value is None else show(value)
         return Figure(value, text, f"{self.number}:{file}#{pointer}")
 
     def counted(self, show: Show, value: Any, how: str) -> Figure:
@@ -70,20 +63,22 @@ class Source:
         return Figure(value, show(value), f"{self.number}:{RECORDS} {how}")
 
     def at(self, *keys: str | int, file: str = METRICS) -> Any:
-        """The value there. Raises UserError where nothing stands."""
+        """The value there, which the types of `captune.runs` promise."""
         value: Any = self.run.metrics if file == METRICS else self.run.about
         for key in keys:
-            try:
-                value = value[key]
-            except (KeyError, IndexError, TypeError):
-                place = "/".join(map(str, keys))
-                raise self.damaged(f"{file} has no {place}") from None
+            value = value[key]
         return value
 
-    def damaged(self, what: str) -> UserError:
-        """One sentence for a run whose files are not what captune writes."""
-        shown = printable(str(self.run.folder))
-        return UserError(f"{shown}: is damaged ({printable(what)}); make the run again")
+    def option(self, name: str, kind: type[T], default: T) -> T:
+        """An option of the run, where it has one of this type: nothing else promises it."""
+        value = self.run.about["options"].get(name)
+        return value if type(value) is kind else default
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The first model that the run names, of kinds that have one."""
+        model: Mapping[str, Any] = self.run.about["models"][0]
+        return model
 
 
 def words(template: str, *parts: Any) -> Markup:
@@ -151,7 +146,7 @@ def plain(value: Any) -> str:
 
 def interval_of(source: Source, show: Show, *keys: str | int) -> tuple[Figure, Figure] | None:
     """Both ends of an interval, None where the run has none."""
-    if source.at(*keys) is None:
+    if None in (source.at(*keys) or [None]):
         return None
     return source.figure(show, *keys, 0), source.figure(show, *keys, 1)
 

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ from captune.report import (
     tuning,
 )
 from captune.report.blocks import Gallery, Section, Tile, Tiles, blocks_of
-from captune.report.given import DAMAGE, Given, digests_of, read_given
+from captune.report.given import Given, digests_of, read_given
 from captune.report.numbers import Source
 from captune.report.pages import embedded, filled, one_line
 from captune.report.settings import Settings
-from captune.report.thumbnails import Album
+from captune.report.thumbnails import Album, hidden_sentence
 from captune.report.writers import read_writers
 from captune.studies import read_study
 
@@ -67,6 +66,11 @@ class Report:
     page: str = ""
 
     @property
+    def hidden(self) -> str:
+        """That photos are not shown, and how they can be; nothing where all are."""
+        return hidden_sentence(self.album.hidden)
+
+    @property
     def galleries(self) -> list[Gallery]:
         """All that are drawn from data."""
         return [g for part in self.sections for g in blocks_of(part.blocks, Gallery)]
@@ -93,50 +97,41 @@ def build(
     page: str = "report.html",
     album: Album | None = None,
     names: Sequence[str] = (),
+    photos: Path | None = None,
 ) -> Report:
     """Read the runs and say what a page says of them; no photo is opened yet.
 
     command: the words that asked for the page, kept in it. album, names: of a page that was made
-    before. Raises UserError for what is no run.
+    before. photos: the folder of the photos of runs from elsewhere. Raises UserError for what is no
+    run.
     """
-    given = read_given(folders, KINDS, names)
+    given = read_given(folders, KINDS, names, photos)
     album = Album() if album is None else album
     sections: list[Section] = []
     answers: list[tuple[Any, Tiles | None]] = []
     if settings.published:
         study = read_study(settings.published)
-        sections.append(_guarded(given.sources[0], partial(published.section, study, given)))
-        answers.append((_guarded(given.sources[0], partial(published.answer, study, given)), None))
+        sections.append(published.section(study, given))
+        answers.append((published.answer(study, given), None))
     for source in given.of_kind("classify"):
-        sections.append(_guarded(source, partial(recognition.section, source, album, settings)))
+        sections.append(recognition.section(source, album, settings))
     for source in given.of_kind("prompts"):
-        sections.append(_guarded(source, partial(prompts.section, source)))
+        sections.append(prompts.section(source))
     for source in given.of_kind("tune"):
-        sections.append(_guarded(source, partial(tuning.section, source, given)))
+        sections.append(tuning.section(source, given))
     for source in given.of_kind("compare"):
-        sections.append(_guarded(source, partial(comparing.section, source, album, settings)))
-    written = _guarded(
-        given.sources[0],
-        lambda: captions.section(read_writers(given), given, album, settings),
-    )
+        sections.append(comparing.section(source, album, settings))
+    written = captions.section(read_writers(given), given, album, settings)
     sections += [written] if written is not None else []
     for source in given.of_kind("explain"):
-        sections.append(_guarded(source, partial(explanations.section, source, album, settings)))
+        sections.append(explanations.section(source, album, settings))
     for source in given.of_kind("faithful"):
-        sections.append(_guarded(source, partial(explanations.leaderboard, source)))
+        sections.append(explanations.leaderboard(source))
     sections.append(provenance.section(given, command, page))
     _tell_apart(sections)
-    answers += [_guarded(source, partial(answer_of, source, given)) for source in _headed(given)]
+    answers += [answer_of(source, given) for source in _headed(given)]
     title = settings.title or _title(given)
     return Report(title, given, answers, sections, album, settings, list(command), page)
-
-
-def _guarded(source: Source, make: Callable[[], Any]) -> Any:
-    """A run whose files are not what captune writes is named in one sentence."""
-    try:
-        return make()
-    except DAMAGE as error:
-        raise source.damaged(f"{type(error).__name__}: {error}") from error
 
 
 def _headed(given: Given) -> list[Source]:
@@ -185,13 +180,15 @@ def write_report(
     settings: Settings,
     *,
     command: Sequence[str] = (),
+    photos: Path | None = None,
     bar: Bar = lambda what, total: nullcontext(lambda done: None),
 ) -> Report:
     """Write the page of some runs.
 
+    photos: the folder of the photos of runs from elsewhere, whose photos are not shown without it.
     Raises UserError for what is no run and for a file that cannot be written.
     """
-    report = build(folders, settings, command=command, page=str(page))
+    report = build(folders, settings, command=command, page=str(page), photos=photos)
     pictures = report.album.pictures
     with bar("photos", len(pictures)) as advance:
         report.album.encode(advance)

@@ -16,7 +16,7 @@ from captune.files import check_writable
 from captune.images import Skipped, UnreadablePhoto, open_photo, printable
 from captune.plots import PairPanel, pairs_figure, save_figure
 from captune.report.pages import one_line, write_template
-from captune.report.thumbnails import thumbnail
+from captune.report.thumbnails import HIDDEN, thumbnail
 from captune.scoring.ranking import (
     Ranking,
     Standing,
@@ -105,8 +105,13 @@ def _open_photos(ranking: Ranking, skipped: list[Skipped]) -> dict[str, _Picture
                 skipped.append(Skipped(pair.image, "no photo of it was found"))
                 pictures[pair.image] = _Picture(missing="no photo was found")
                 continue
+            place = ranking.places.get(pair.image)
+            if place is None:
+                skipped.append(Skipped(pair.path, HIDDEN))
+                pictures[pair.image] = _Picture(missing="not opened")
+                continue
             try:
-                photo = open_photo(ranking.root / pair.path)
+                photo = open_photo(place)
             except UnreadablePhoto as error:
                 skipped.append(Skipped(pair.path, error.reason))
                 pictures[pair.image] = _Picture(missing=error.reason)

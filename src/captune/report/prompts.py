@@ -75,7 +75,7 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
         words("“{}”. It was chosen on these very photos, so it flatters a little.", name),
         one_line(
             "top-1, Wilson interval, exact McNemar against the best, Holm-adjusted, weights "
-            + str(source.at("models", 0, "weights_id", file="run.json"))[:12]
+            + str(source.model.get("weights_id"))[:12]
         ),
     )
     return said, Tiles([tile])

@@ -9,8 +9,9 @@ from typing import Any
 
 from captune.report.blocks import Code, Column, Fold, Paragraph, Section, Table
 from captune.report.given import Given, digests_of
-from captune.report.numbers import ABOUT, Source, plain
+from captune.report.numbers import Source, plain
 from captune.report.pages import one_line
+from captune.runs.reader import ABOUT
 
 _MOST_SKIPPED = 200
 

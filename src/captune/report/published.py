@@ -6,7 +6,6 @@ interval of the figure here), and what was done otherwise than in the study (its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -16,9 +15,8 @@ from typing import Any
 from markupsafe import Markup
 
 from captune.report.blocks import Column, Estimate, Fold, Paragraph, Points, Section, Table
-from captune.report.given import DAMAGE, Given, records_of
+from captune.report.given import Given
 from captune.report.numbers import (
-    METRICS,
     Figure,
     Show,
     Source,
@@ -32,6 +30,7 @@ from captune.report.numbers import (
     words,
 )
 from captune.report.pages import one_line
+from captune.runs.reader import METRICS
 from captune.studies import Condition, Figures, Study
 
 _SHOWN: dict[str, tuple[Show, Show]] = {"share": (share, points), "score": (score, signed)}
@@ -146,22 +145,30 @@ def _here(figures: Figures, name: str, given: Given) -> Here | None:
     show, _ = _SHOWN[figures.shown]
     if figures.ends:
         return _end(source, figures.ends, highest=name == "highest", show=show)
-    keys = _keys(source, METRICS, figures.at, row=name)
+    keys = _number(source, figures.at, name)
     if keys is None:
         return None
-    ends = [_keys(source, METRICS, at, row=name) for at in (figures.low, figures.high)]
+    ends = [_number(source, at, name) for at in (figures.low, figures.high)]
     low, high = (None if end is None else source.figure(show, *end) for end in ends)
     interval = None if low is None or high is None else (low, high)
     return Here(source, source.figure(show, *keys), interval)
 
 
+def _number(source: Source, at: Sequence[Any], row: str) -> tuple[str | int, ...] | None:
+    """The way to a number of metrics.json; None where there is none."""
+    keys = _keys(source, METRICS, at, row=row)
+    is_number = keys is not None and type(source.at(*keys)) in (int, float)
+    return keys if is_number else None
+
+
 def _end(source: Source, metric: str, *, highest: bool, show: Show) -> Here | None:
     """The image that scores highest or lowest: of several the one where `captune rank` has it."""
+    if source.run.kind not in ("score", "tune"):
+        return None
     ranked = [
         (-float(value), str(record.get("image")), str(record.get("path") or record.get("image")))
-        for record in records_of(source)
-        if isinstance(value := record.get("scores", {}).get(metric), int | float)
-        and math.isfinite(value)
+        for record in source.run.records()
+        if (value := record["scores"].get(metric)) is not None
     ]
     if not ranked:
         return None
@@ -188,22 +195,27 @@ def _keys(
     """The way to a value: a mapping in `at` picks the row of a list; None where it ends early."""
     value: Any = source.run.metrics if file == METRICS else source.run.about
     keys: list[str | int] = []
-    try:
-        for step in at:
-            if isinstance(step, Mapping):
-                wanted = {key: Template(str(text)).safe_substitute(names)
-                          for key, text in step.items()}  # fmt: skip
-                key: str | int = next(
-                    i for i, row in enumerate(value)
-                    if all(row[name] == text for name, text in wanted.items())
-                )  # fmt: skip
-            else:
-                key = step
-            value = value[key]
-            keys.append(key)
-    except (StopIteration, *DAMAGE):
-        return None
+    for step in at:
+        key = _key(value, step, names)
+        if key is None:
+            return None
+        value = value[key]
+        keys.append(key)
     return tuple(keys) if keys and value is not None else None
+
+
+def _key(value: Any, step: Any, names: Mapping[str, str]) -> str | int | None:
+    """The key or the number that a step leads to; None where there is none."""
+    if isinstance(step, Mapping):
+        wanted = {key: Template(str(text)).safe_substitute(names) for key, text in step.items()}
+        rows = enumerate(value) if isinstance(value, list) else ()
+        return next(
+            (i for i, row in rows if isinstance(row, dict) and wanted.items() <= row.items()), None
+        )
+    if isinstance(value, Mapping):
+        return step if step in value else None
+    is_number = isinstance(value, list) and type(step) is int and -len(value) <= step < len(value)
+    return step if is_number else None
 
 
 def _table(number: int, figures: Figures, rows: Sequence[Row]) -> Table:

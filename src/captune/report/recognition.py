@@ -40,7 +40,7 @@ _KEY = (("right", "right"), ("wrong", "wrong, darker where it is a larger share 
 
 def answer(source: Source) -> tuple[Any, Tiles | None]:
     """The first lines of the page: a sentence, and the headline number."""
-    spec = source.at("models", 0, "spec", file="run.json")
+    spec = str(source.model.get("spec"))
     images, labels = source.figure(count, "images"), source.figure(count, "labels")
     if source.at("prompts", 0, "accuracy") is None:
         said = words(
@@ -73,7 +73,7 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
 
 def _recipe(source: Source) -> str:
     template = source.at("prompts", 0, "template")
-    weights = str(source.at("models", 0, "weights_id", file="run.json"))
+    weights = str(source.model.get("weights_id"))
     prompt = f"“{template}”, " if template else ""
     activation = source.at("activation")
     return one_line(f"top-1, {prompt}{activation}, weights {weights[:12]}, Wilson interval")
@@ -132,10 +132,10 @@ def card(record: Mapping[str, Any], place: int, source: Source, album: Album) ->
         for rank, item in enumerate(record["top"][:_BARS])
     ]
     missed = truth is not None and all(item["id"] != truth for item in record["top"][:_BARS])
-    told = words("truth: {}", str(record.get("truth_name", truth))) if missed else ""
+    told = words("truth: {}", str(record.get("truth_name") or truth)) if missed else ""
     return Card(
         name=one_line(record["path"]),
-        picture=album.picture(source.run.root, record["path"]),
+        picture=album.picture(source.run, record["path"]),
         bars=bars,
         below=told,
         above="" if truth is None else "right" if right else "wrong",
@@ -254,7 +254,7 @@ def reliability_block(bins: list[dict[str, Any]], says: str) -> Chart:
 def _gallery(source: Source, found: Found, album: Album) -> Gallery:
     items: list[dict[str, Any]] = []
     for record in found.records:
-        picture = album.picture(source.run.root, record["path"])
+        picture = album.picture(source.run, record["path"])
         truth = record.get("truth")
         items.append(
             {
@@ -269,7 +269,9 @@ def _gallery(source: Source, found: Found, album: Album) -> Gallery:
                     for rank, item in enumerate(record["top"][:_BARS])
                 ],
                 "right": None if truth is None else record["top"][0]["id"] == truth,
-                "truth": None if truth is None else one_line(str(record.get("truth_name", truth))),
+                "truth": None
+                if truth is None
+                else one_line(str(record.get("truth_name") or truth)),
             }
         )
     sorts = [

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from captune.files import printable
-from captune.report.given import DAMAGE, records_of
 from captune.report.numbers import Source
+from captune.runs import DamagedRun
 
 _MEANS = ("cider", "cider_original", "clipscore", "ref_clipscore", "rouge_l", "clipscore_hw3")
 _CLOSE = 1e-6
@@ -19,8 +19,8 @@ def recount(source: Source) -> list[str]:
     shown = printable(str(source.run.folder))
     try:
         pairs = list(_recounted(source))
-    except DAMAGE as error:
-        return [f"{shown}: cannot be counted again ({printable(str(error))})"]
+    except DamagedRun as error:
+        return [str(error)]
     return [
         f"{shown}: metrics.json says {what} {_text(said)}, its records give {_text(counted)}"
         for what, said, counted in pairs
@@ -41,7 +41,7 @@ def _text(value: Any) -> str:
 def _recounted(source: Source) -> Iterator[tuple[str, Any, Any]]:
     """(what, as metrics.json has it, as the records give it)."""
     kind = source.run.kind
-    records = list(records_of(source))
+    records = list(source.run.records())
     yield "images", source.at("images"), len(records)
     if kind == "classify":
         yield from _classified(source, records)
@@ -71,21 +71,22 @@ def _recounted(source: Source) -> Iterator[tuple[str, Any, Any]]:
 def _classified(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
     from captune.statistics import wilson
 
-    known = [record for record in records if "truth" in record]
+    known = [record for record in records if record.get("truth") is not None]
     right = sum(record["top"][0]["id"] == record["truth"] for record in known)
     yield "scored", source.at("scored"), len(known)
     yield "correct", source.at("correct"), right
     if known:
         yield "the accuracy", source.at("prompts", 0, "accuracy"), right / len(known)
         ends = wilson(right, len(known))
+        said = source.at("prompts", 0, "interval") or (None, None)
         for i, end in enumerate(("lower", "upper")):
-            yield f"the {end} end", source.at("prompts", 0, "interval", i), ends[i]
+            yield f"the {end} end", said[i], ends[i]
 
 
 def _prompts(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
     from captune.statistics import holm, mcnemar_exact, wilson
 
-    known = [record for record in records if "truth" in record]
+    known = [record for record in records if record.get("truth") is not None]
     best = source.at("best")
     if not known or best is None:
         return
@@ -110,7 +111,7 @@ def _prompts(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, Any
 
 def _tuned(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
     """The records of a tune are those of its best method."""
-    if "tuned" in source.run.metrics:
+    if source.run.metrics.get("tuned") is not None:
         tuned = source.at("tuned")
     else:
         tuned = next(row for row in source.at("methods") if row["method"] == source.at("best"))

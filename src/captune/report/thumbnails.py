@@ -15,7 +15,8 @@ from pathlib import Path
 from PIL import Image
 
 from captune.images import UnreadablePhoto, open_photo
-from captune.scoring.ranking import leaves_root
+from captune.runs import Run
+from captune.scoring.ranking import hidden_photos
 
 THUMBNAIL_PX, QUALITY = 320, 82
 # the pictures of a page that holds many: the largest side with which they stay within the budget
@@ -23,6 +24,8 @@ SIZES = ((304, 78), (272, 76), (248, 74), (224, 72), (192, 70), (160, 68), (128,
 BUDGET_BYTES = 22_000_000  # of a page that has to stay below 30 MB; base64 counted
 _TRIED = 24  # photos by which a size is chosen
 _HEADER = "data:image/jpeg;base64,"
+LEAVES = "its path leaves the folder of the run's photos"
+HIDDEN = "not opened: this captune did not write the run, and it lies outside the run's folder"
 
 
 def thumbnail(photo: Image.Image, side_px: int = THUMBNAIL_PX, quality: int = QUALITY) -> str:
@@ -34,20 +37,43 @@ def thumbnail(photo: Image.Image, side_px: int = THUMBNAIL_PX, quality: int = QU
     return _HEADER + base64.b64encode(buffer.getvalue()).decode()
 
 
-def thumbnail_of(path: Path) -> str | None:
+def thumbnail_of(path: Path | None) -> str | None:
     """The thumbnail of a photo, or None where it is gone or cannot be read."""
+    if path is None:
+        return None
     try:
         return thumbnail(open_photo(path))
     except (UnreadablePhoto, OSError):
         return None
 
 
+def not_opened(run: Run, path: str) -> str:
+    """Why `run.image_path` gives no file for a path."""
+    return HIDDEN if run.hides(path) else LEAVES
+
+
+def hidden_sentence(count: int) -> str:
+    """What a reader is told of photos that are not opened; nothing of none."""
+    if not count:
+        return ""
+    return (
+        f"{hidden_photos(count)}: this captune did not write the run that names"
+        f" {'it' if count == 1 else 'them'}, and {'it lies' if count == 1 else 'they lie'} outside"
+        " the run's folder. captune report with --photos DIR, the folder that the run's paths begin"
+        f" in, shows {'it' if count == 1 else 'them'}."
+    )
+
+
 @dataclass
 class Picture:
-    """A photo of a page. uri: once it is encoded; missing: why there is none."""
+    """A photo of a page. uri: once it is encoded; missing: why there is none.
+
+    key: its path as the run has it. place: the file to open, None where it must not be.
+    """
 
     number: int
-    path: Path
+    key: str
+    place: Path | None
     name: str
     uri: str | None = None
     missing: str = ""
@@ -70,36 +96,42 @@ class Album:
         missing: dict[str, str] | None = None,
         sizes: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        self._pictures: dict[Path, Picture] = {}
+        self._pictures: dict[str, Picture] = {}
         self._known = missing
         self.sizes: dict[str, tuple[int, int]] = {
             path: (int(width), int(height)) for path, (width, height) in (sizes or {}).items()
         }
 
-    def picture(self, root: Path, path: str | None) -> Picture | None:
+    def picture(self, run: Run, path: str | None) -> Picture | None:
         """The photo at a path below the root of a run; None where the run names none.
 
-        A path that leaves the root is not opened: a run from elsewhere must not show local files.
+        What `Run.image_path` does not give is not opened: a run from elsewhere must not show local
+        files.
         """
         if not path:
             return None
-        place = root / path.replace("\0", "")
-        if place not in self._pictures:
-            picture = Picture(len(self._pictures), place, path)
-            if leaves_root(path):
-                picture.missing = "its path leaves the folder of the run's photos"
-            self._pictures[place] = picture
-        return self._pictures[place]
+        key = str(run.root / path.replace("\0", ""))
+        if key not in self._pictures:
+            self._pictures[key] = self._new(key, run, path)
+        return self._pictures[key]
+
+    def _new(self, key: str, run: Run, path: str) -> Picture:
+        picture = Picture(len(self._pictures), key, None, path)
+        if self._known is not None:
+            picture.missing = self._known.get(key, "")
+        else:
+            picture.place = run.image_path(path)
+            picture.missing = "" if picture.place is not None else not_opened(run, path)
+        return picture
 
     def size(self, picture: Picture) -> tuple[int, int]:
         """Width and height of a photo in pixels, upright; 1 x 1 where it cannot be read."""
-        path = str(picture.path)
-        if path not in self.sizes:
-            self.sizes[path] = (1, 1)
-            if self._known is None and not picture.missing:
+        if picture.key not in self.sizes:
+            self.sizes[picture.key] = (1, 1)
+            if picture.place is not None:
                 with suppress(UnreadablePhoto):
-                    self.sizes[path] = open_photo(picture.path).size
-        return self.sizes[path]
+                    self.sizes[picture.key] = open_photo(picture.place).size
+        return self.sizes[picture.key]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -109,16 +141,20 @@ class Album:
     @property
     def missing(self) -> dict[str, str]:
         """Path -> why there is no picture."""
-        return {str(one.path): one.missing for one in self.pictures if one.missing}
+        return {one.key: one.missing for one in self.pictures if one.missing}
+
+    @property
+    def hidden(self) -> int:
+        """How many are not opened because their run is from elsewhere."""
+        return sum(one.missing == HIDDEN for one in self.pictures)
 
     def encode(self, advance: Callable[[int], None] = lambda done: None) -> None:
         """Encode what was asked for, as large as all of them can be."""
         if self._known is not None:
             for one in self.pictures:
-                one.missing = self._known.get(str(one.path), "")
                 one.uri = None if one.missing else _HEADER
             return
-        wanted = [one for one in self.pictures if not one.missing]
+        wanted = [one for one in self.pictures if one.place is not None]
         sizes = _fitting(wanted)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding leaves the lock
             for tried, (side_px, quality) in enumerate(sizes):
@@ -132,8 +168,9 @@ def _fitting(wanted: Sequence[Picture]) -> list[tuple[int, int]]:
     """The sizes with which, by a sample of the photos, all fit: largest first, at least one."""
     photos = []
     for one in wanted[:: max(1, len(wanted) // _TRIED)][:_TRIED]:
+        assert one.place is not None
         with suppress(UnreadablePhoto):
-            photos.append(open_photo(one.path))
+            photos.append(open_photo(one.place))
     return [
         size
         for size in SIZES
@@ -145,7 +182,8 @@ def _fitting(wanted: Sequence[Picture]) -> list[tuple[int, int]]:
 
 
 def _encode(one: Picture, *, side_px: int, quality: int) -> None:
+    assert one.place is not None
     try:
-        one.uri = thumbnail(open_photo(one.path), side_px, quality)
+        one.uri = thumbnail(open_photo(one.place), side_px, quality)
     except UnreadablePhoto as error:
         one.missing = error.reason

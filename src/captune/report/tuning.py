@@ -26,7 +26,7 @@ from captune.report.blocks import (
     Tile,
     Tiles,
 )
-from captune.report.given import DAMAGE, Given, records_of
+from captune.report.given import Given
 from captune.report.numbers import (
     Figure,
     Source,
@@ -69,6 +69,10 @@ class Method:
         """Whether it was scored by this metric."""
         return metric in self.at("scores")
 
+    def has_records(self, metric: str) -> bool:
+        """Whether its own run is there and has the scores of each image by this metric."""
+        return self.records is not None and metric in self.records.at("tuned", "scores")
+
     @property
     def trained(self) -> Figure:
         """All parameters that were trained."""
@@ -96,7 +100,7 @@ class Against:
 
 def methods_of(source: Source, given: Given) -> list[Method]:
     """The methods of a tune, or the one that a method's own run is about."""
-    if "tuned" in source.run.metrics:
+    if source.run.metrics.get("tuned") is not None:
         return [Method(str(source.at("tuned", "method")), source, ("tuned",), source)]
     below = given.methods.get(source.number, {})
     return [
@@ -127,13 +131,15 @@ def against_best(methods: Sequence[Method], best: Method, metric: str) -> dict[s
     from captune.scoring.comparison import compare_scores
     from captune.statistics import holm
 
-    if best.records is None or metric.startswith("bleu"):
+    if not best.has_records(metric) or metric.startswith("bleu"):
         return {}
+    assert best.records is not None
     ours = _scores(best.records, metric)
     found = {}
     for method in methods:
-        if method is best or method.records is None:
+        if method is best or not method.has_records(metric):
             continue
+        assert method.records is not None
         theirs = _scores(method.records, metric)
         if theirs.per_image.keys() != ours.per_image.keys() or len(ours.per_image) < 2:
             continue
@@ -148,12 +154,10 @@ def against_best(methods: Sequence[Method], best: Method, metric: str) -> dict[s
 
 
 def _scores(source: Source, metric: str) -> Scores:
-    values = {}
-    try:
-        for record in records_of(source):
-            values[str(record.get("image_id", record["path"]))] = float(record["scores"][metric])
-    except DAMAGE:
-        raise source.damaged(f"records.jsonl: line {len(values) + 1} has no {metric}") from None
+    values = {
+        record.get("image_id") or record["path"]: float(record["scores"][metric])
+        for record in source.run.records()
+    }
     return Scores(metric, sum(values.values()) / max(1, len(values)), values, {})
 
 
@@ -215,7 +219,7 @@ def section(source: Source, given: Given) -> Section:
     """All that the page says of one tune."""
     methods = methods_of(source, given)
     part = Section(f"tune-{source.number}", "Tuning", source.name)
-    if "trained_on" in source.run.metrics:
+    if source.run.metrics.get("trained_on") is not None:
         trained_on = source.figure(count, "trained_on")
         text = words(
             "Trained on {} photos; the image encoder and the language model stay as they are.",
@@ -311,7 +315,7 @@ def _curves(methods: Sequence[Method], source: Source) -> list[Any]:
     lines, losses, scores, kept = [], [], [], []
     for i, method in enumerate(methods):
         tone = f"series-{i % _SERIES + 1}"
-        logged = [(float(a), float(b)) for a, b in method.at("history", "losses")]
+        logged = [(a, b) for a, b in method.at("history", "losses") if b is not None]
         if logged:
             import numpy as np
 
@@ -319,10 +323,10 @@ def _curves(methods: Sequence[Method], source: Source) -> list[Any]:
             smooth = smoothed(epochs, values).tolist()
             lines.append((tone, list(zip(epochs.tolist(), smooth, strict=True))))
         each = method.at("history", "epochs")
-        losses.append((tone, [(e["epoch"], e["loss"]) for e in each if "loss" in e]))
-        scores.append((tone, [(e["epoch"], e[by]) for e in each if by in e]))
+        losses.append((tone, _points(each, "loss")))
+        scores.append((tone, _points(each, by)))
         best = method.at("best_epoch")
-        kept += [(tone, e["epoch"], e[by]) for e in each if by in e and round(e["epoch"]) == best]
+        kept += [(tone, epoch, y) for epoch, y in _points(each, by) if round(epoch) == best]
     key = [(f"series-{i % _SERIES + 1}", method.name) for i, method in enumerate(methods)]
     name = title_of(by)
     drawn = [
@@ -344,8 +348,13 @@ def _curves(methods: Sequence[Method], source: Source) -> list[Any]:
     return [Beside([one for one in drawn if one.svg])]
 
 
+def _points(epochs: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    """(epoch, figure) of those that have it."""
+    return [(one["epoch"], one[name]) for one in epochs if one.get(name) is not None]
+
+
 def _budget(source: Source, methods: Sequence[Method]) -> Table:
-    most = max(n for method in methods for n in method.at("trained").values())
+    most = max(1, *(n for method in methods for n in method.at("trained").values()))
     rows = [
         [method.name if first else "", one_line(part), method.figure(count, "trained", part),
          Strip(n / most)]

@@ -6,18 +6,18 @@ and is no writer of its own.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from captune.images.naming import plain_path, without_ending
 from captune.metrics.catalogue import LOG_PROBABILITY
-from captune.report.given import DAMAGE, Given, records_of
+from captune.report.given import Given
 from captune.report.numbers import Source
 from captune.report.pages import one_line
+from captune.runs import Run
 
 _LONGEST = 400
 
@@ -37,10 +37,10 @@ class Caption:
 
 @dataclass
 class Image:
-    """A photo, by the name that all writers know it by."""
+    """A photo, by the name that all writers know it by. run: that says where it is."""
 
     name: str
-    root: Path
+    run: Run
     path: str | None
     references: list[str]
 
@@ -125,55 +125,52 @@ def _own(owners: dict[str, Writer], writer: Writer, about: Any) -> None:
 def _add(
     found: Captions, owners: dict[str, Writer], writer: Writer, full: bool, side: str = ""
 ) -> None:
-    line = 0
-    try:
-        for line, record in enumerate(records_of(writer.source), 1):
-            written = record[side] if side else record
-            key = _key(record, full)
-            caption = Caption(str(written["caption"]), line, ended=record.get("ended"))
-            _take_scores(caption, written, writer.source, line)
-            writer.captions[key] = caption
-            _image(found, key, record, writer.source)
-    except DAMAGE:
-        raise writer.source.damaged(f"records.jsonl: line {line} is no caption") from None
+    for line, record in enumerate(writer.source.run.records(), 1):
+        written = record[side] if side else record
+        key = _key(record, full)
+        caption = Caption(written["caption"], line, ended=record.get("ended"))
+        _take_scores(caption, written, writer.source, line)
+        writer.captions[key] = caption
+        _image(found, key, record, writer.source)
     found.writers.append(writer)
     owners.setdefault(str(writer.source.run.folder.resolve()), writer)
 
 
 def _score(found: Captions, owner: Writer, source: Source, full: bool) -> None:
     """Scores of captions that are there already; of others, nothing."""
-    line = 0
-    try:
-        for line, record in enumerate(records_of(source), 1):
-            key = _key(record, full)
-            caption = owner.captions.get(key)
-            if caption is not None and caption.text == record["caption"]:
-                _take_scores(caption, record, source, line)
-                _image(found, key, record, source)
-    except DAMAGE:
-        raise source.damaged(f"records.jsonl: line {line} holds no scores") from None
+    for line, record in enumerate(source.run.records(), 1):
+        key = _key(record, full)
+        caption = owner.captions.get(key)
+        if caption is not None and caption.text == record["caption"]:
+            _take_scores(caption, record, source, line)
+            _image(found, key, record, source)
 
 
 def _take_scores(caption: Caption, record: Mapping[str, Any], source: Source, line: int) -> None:
-    for id, value in record.get("scores", {}).items():
-        if isinstance(value, int | float) and math.isfinite(value):
+    scores = {} if source.run.kind == "caption" else record["scores"]
+    for id, value in scores.items():
+        if value is not None:
             caption.scores[id] = (float(value), source, line)
-    if "mean_log_probability" in record:
-        value = float(record["mean_log_probability"])
-        caption.scores[LOG_PROBABILITY] = (value, source, line)
+    value = record.get("mean_log_probability") if source.run.kind == "caption" else None
+    if value is not None:
+        caption.scores[LOG_PROBABILITY] = (float(value), source, line)
 
 
 def _image(found: Captions, key: str, record: Mapping[str, Any], source: Source) -> None:
-    references = [str(text) for text in record.get("references", ())]
-    path = record.get("path")
+    references = record["references"] if _has_references(source, record) else []
+    path = record.get("path") or None
     image = found.images.get(key)
     if image is None:
-        name = one_line(str(path or record.get("image", key)))
-        found.images[key] = Image(name, source.run.root, path, references)
+        name = one_line(str(path or record["image"]))
+        found.images[key] = Image(name, source.run, path, references)
         return
     image.references = image.references or references
     if image.path is None and path is not None:
-        image.root, image.path = source.run.root, path
+        image.run, image.path = source.run, path
+
+
+def _has_references(source: Source, record: Mapping[str, Any]) -> bool:
+    return source.run.kind in ("score", "compare") and "references" in record
 
 
 def _key(record: Mapping[str, Any], full: bool) -> str:
@@ -185,11 +182,7 @@ def _key(record: Mapping[str, Any], full: bool) -> str:
 def _doubled_stems(given: Given) -> bool:
     """Whether two images of a run have the same name in different folders."""
     for source in given.of_kind("tune", "caption", "score", "compare"):
-        stems = Counter(
-            _key(record, False)
-            for record in records_of(source)
-            if record.get("path") or record.get("image")
-        )
+        stems = Counter(_key(record, False) for record in source.run.records())
         if any(n > 1 for n in stems.values()):
             return True
     return False

@@ -7,6 +7,7 @@ no step that it needs is younger.
 from __future__ import annotations
 
 import csv
+import io
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from string import Template
 from typing import Any
 
 from captune.errors import UserError
-from captune.files import printable
+from captune.files import printable, read_text
 from captune.options import ReproduceOptions
 from captune.runs import read_run
 from captune.studies import Step, Study, read_study
@@ -169,13 +170,18 @@ def _ends(out: Path) -> dict[str, str | None]:
     if table is None or best is None:
         return ends
     try:
-        root = read_run(out / f"score-{best}").root
+        run = read_run(out / f"score-{best}")
     except UserError:
         return ends
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("path")]
-    if rows:
-        ends |= {"first": str(root / rows[0]["path"]), "last": str(root / rows[-1]["path"])}
+    reader = csv.DictReader(io.StringIO(read_text(str(table), keep_bytes=True), newline=""))
+    try:
+        paths = [path for row in reader if (path := run.image_path(row.get("path")))]
+    except csv.Error as error:
+        raise UserError(
+            f"{printable(str(table))}: line {reader.line_num} is no table row ({error}); rank again"
+        ) from None
+    if paths:
+        ends |= {"first": str(paths[0]), "last": str(paths[-1])}
     return ends
 
 

@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from captune.errors import UserError
 from captune.files import named, printable, whole_file
 from captune.metrics.catalogue import is_metric, metric_id
 from captune.options import RankOptions
-from captune.runs import Run, read_run
+from captune.runs import Run, leaves_root, read_run
 from captune.scoring.agreement import levels
 from captune.scoring.score_runs import Pair, Taus, read_agreement, read_metrics, read_pairs
 
@@ -92,7 +92,8 @@ class Ranking:
 
     by: the metric's id; metrics: id -> what the run says of it (name, corpus, interval, recipe).
     taus: Kendall's tau of two metrics and its interval, where the run has them.
-    root: the folder of the photos, None where they are not to be had; notes then say why.
+    root: the folder of the photos, None where they are not to be had; notes then say why. places:
+    image id -> the file of its photo.
     skipped: images without a score by this metric, which have no rank.
     """
 
@@ -105,6 +106,7 @@ class Ranking:
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     taus: Taus = field(default_factory=dict)
+    places: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def best(self) -> list[Pair]:
@@ -209,7 +211,7 @@ def rank_run(options: RankOptions) -> Ranking:
             f"{shown}: none of its {len(unscored)} images has a score by {printable(by)}"
         )
     pairs.sort(key=lambda pair: (-pair.scores[by], pair.image))
-    root, notes, paths = _photos(run, options.photos, pairs)
+    root, notes, paths, places = _photos(run, options.photos, pairs)
     ranked = [
         replace(pair, rank=rank, path=paths[pair.image]) for rank, pair in enumerate(pairs, 1)
     ]
@@ -217,7 +219,7 @@ def rank_run(options: RankOptions) -> Ranking:
     if skipped:
         count = "1 image has" if len(skipped) == 1 else f"{len(skipped):,} images have"
         notes.insert(0, f"{count} no score by {by} and no rank")
-    return Ranking(run, by, metrics, ranked, options.top, root, skipped, notes, taus)
+    return Ranking(run, by, metrics, ranked, options.top, root, skipped, notes, taus, places)
 
 
 def write_table(ranking: Ranking, path: Path) -> None:
@@ -261,38 +263,44 @@ def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:
     raise UserError(printable(f"{told} these, or score it too: {shlex.join(words)}"))
 
 
-def _photos(
-    run: Run, folder: Path | None, pairs: list[Pair]
-) -> tuple[Path | None, list[str], dict[str, str | None]]:
-    """The root, notes for the user, and each image's path relative to the root."""
+Found = tuple[Path | None, list[str], dict[str, str | None], dict[str, Path]]
+
+
+def _photos(run: Run, folder: Path | None, pairs: list[Pair]) -> Found:
+    """The root, notes for the user, and each image's path relative to the root, and its file."""
     known = {pair.image: pair.path for pair in pairs}
     if folder is not None:
         return _found_photos(run, folder, pairs)
     if not any(known.values()):
-        return None, ["the run knows no photos: --photos DIR shows them"], known
+        return None, ["the run knows no photos: --photos DIR shows them"], known, {}
     # os.path: a root that no folder can have is none, and no error
     if not run.root.is_absolute() or not os.path.isdir(run.root):  # noqa: PTH112
         gone = f"the photos are no longer in {printable(str(run.root))}"
-        return None, [f"{gone}: --photos DIR says where they are now"], known
+        return None, [f"{gone}: --photos DIR says where they are now"], known, {}
+    places = {image: place for image, path in known.items() if (place := run.image_path(path))}
     outside = [image for image, path in known.items() if path and leaves_root(path)]
-    if not outside:
-        return run.root, [], known
-    note = (
-        f"{named(outside, 'image')}: the path of the photo leaves the folder of the run's photos; "
-        "it is not opened"
-    )
-    return run.root, [note], known | dict.fromkeys(outside)
+    hidden = [image for image, path in known.items() if run.hides(path)]
+    notes = []
+    if outside:
+        notes.append(
+            f"{named(outside, 'image')}: the path of the photo leaves the folder of the run's"
+            " photos; it is not opened"
+        )
+    if hidden:
+        notes.append(
+            f"{hidden_photos(len(hidden))}: this captune did not write the run, and they lie"
+            " outside its folder; --photos DIR says where they are"
+        )
+    root = run.root if places or not hidden else None
+    return root, notes, known | dict.fromkeys(outside), places
 
 
-def leaves_root(path: str) -> bool:
-    """Whether a path may lead out of its root: a run from elsewhere must not show local files."""
-    parts = PurePath(path)
-    return bool(parts.anchor) or ".." in parts.parts or "\0" in path
+def hidden_photos(count: int) -> str:
+    """`1 photo is not shown`."""
+    return "1 photo is not shown" if count == 1 else f"{count:,} photos are not shown"
 
 
-def _found_photos(
-    run: Run, folder: Path, pairs: list[Pair]
-) -> tuple[Path, list[str], dict[str, str | None]]:
+def _found_photos(run: Run, folder: Path, pairs: list[Pair]) -> Found:
     """Each image's photo in a folder, by the file name in the run or by its id."""
     from captune.captions import CaptionFile, match_photos
     from captune.images import find_photos
@@ -319,7 +327,7 @@ def _found_photos(
     if unmatched:
         count = f"{len(unmatched):,} of {len(pairs):,} images"
         notes.append(f"{count} have no photo in {printable(str(folder))}: {named(unmatched)}")
-    return found.root, notes, paths
+    return found.root, notes, paths, {image: photo.path for image, photo in matched.items()}
 
 
 def _skipped(path: str, reason: str) -> Skipped:

@@ -7,33 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from captune.errors import UserError
-from captune.files import printable
 from captune.runs import Run
 from captune.scoring.comparison import Comparison, MetricComparison
 from captune.statistics import Interval
 
 
 def read_comparison(run: Run) -> Comparison:
-    """What was compared. Raises UserError where the run is not what captune writes."""
-    try:
-        records = list(run.records())
-        return Comparison(
-            a=str(run.metrics["a"]),
-            b=str(run.metrics["b"]),
-            captions_a={record["image"]: record["a"]["caption"] for record in records},
-            captions_b={record["image"]: record["b"]["caption"] for record in records},
-            references={record["image"]: record["references"] for record in records},
-            metrics={
-                id: _metric(id, found, records, len(run.metrics["metrics"]))
-                for id, found in run.metrics["metrics"].items()
-            },
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{printable(str(run.folder))}: is damaged ({type(error).__name__}: {error}); compare"
-            " again"
-        ) from error
+    """What was compared. Raises DamagedRun."""
+    records = list(run.records())
+    metrics = run.metrics["metrics"]
+    return Comparison(
+        a=run.metrics["a"],
+        b=run.metrics["b"],
+        captions_a={record["image"]: record["a"]["caption"] for record in records},
+        captions_b={record["image"]: record["b"]["caption"] for record in records},
+        references={record["image"]: record["references"] for record in records},
+        metrics={id: _metric(id, found, records, len(metrics)) for id, found in metrics.items()},
+    )
 
 
 def _metric(

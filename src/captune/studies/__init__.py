@@ -13,10 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from captune.errors import UserError
 from captune.files import printable, read_text
+from captune.yaml_files import parse_yaml
 
 _NAME = re.compile(r"[\w-]+")
 
@@ -130,12 +129,9 @@ def read_study(name: str) -> Study:
     else:
         text = read_text(str(path))
     shown = printable(name)
+    content = parse_yaml(text, shown, "write a study as the guide to captune reproduce has it")
     try:
-        return _study(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise UserError(f"{shown}: is not valid YAML{line}") from None
+        return _study(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.errors import UserError
-from captune.files import printable
 from captune.runs import Run
 from captune.statistics import Interval
 from captune.statistics.calibration import Calibration, Reliability, ReliabilityBin
@@ -20,17 +20,8 @@ Integers = NDArray[np.intp]
 
 
 def read_comparison(run: Run) -> tuple[TemplateComparison, list[NegationProbe]]:
-    """What `captune prompts` compared, and its probes of the word "not".
-
-    Raises UserError where the run is not what captune writes.
-    """
-    try:
-        return _comparison(run), [_probe(row) for row in run.metrics["negation"]]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{printable(str(run.folder))}: is damaged ({type(error).__name__}: {error}); make the"
-            " run again"
-        ) from error
+    """What `captune prompts` compared, and its probes of the word "not". Raises DamagedRun."""
+    return _comparison(run), [_probe(row) for row in run.metrics["negation"]]
 
 
 def _comparison(run: Run) -> TemplateComparison:
@@ -39,10 +30,11 @@ def _comparison(run: Run) -> TemplateComparison:
     names: Mapping[str, str] = metrics.get("label_names") or {}
     # what no photo is and no prompt says has no place in a figure
     met = {answer["id"] for record in records for answer in record["answers"]}
-    met |= {record["truth"] for record in records if "truth" in record}
+    met |= {record["truth"] for record in records if record.get("truth") is not None}
     ids = list(names) or sorted(met)
     place = {id: i for i, id in enumerate(ids)}
-    truth = np.array([place[r["truth"]] if "truth" in r else -1 for r in records], dtype=np.intp)
+    known_ids = [record.get("truth") for record in records]
+    truth = np.array([-1 if id is None else place[id] for id in known_ids], dtype=np.intp)
     known = truth >= 0
     results = tuple(
         _result(i, row, records, place, truth, metrics) for i, row in enumerate(metrics["prompts"])
@@ -103,16 +95,22 @@ def _against(row: Mapping[str, Any]) -> AgainstBest:
 def _calibration(content: Mapping[str, Any] | None) -> Calibration | None:
     if content is None:
         return None
-    raw, scaled = (_reliability(content[name]) for name in ("raw", "scaled"))
+    raw, scaled = (_reliability(content.get(name)) for name in ("raw", "scaled"))
     assert raw is not None
-    return Calibration(raw, content["temperature"], scaled)
+    return Calibration(raw, content.get("temperature"), scaled)
 
 
 def _reliability(content: Mapping[str, Any] | None) -> Reliability | None:
     if content is None:
         return None
-    bins = tuple(ReliabilityBin(**one) for one in content["bins"])
-    return Reliability(**{**content, "bins": bins})
+    bins = tuple(ReliabilityBin(**_fields(ReliabilityBin, one)) for one in content["bins"])
+    nll = math.nan if content["nll"] is None else content["nll"]
+    return Reliability(**{**_fields(Reliability, content), "bins": bins, "nll": nll})
+
+
+def _fields(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that the class has; a newer captune may write more."""
+    return {field.name: content[field.name] for field in dataclasses.fields(kind)}
 
 
 def _probe(row: Mapping[str, Any]) -> NegationProbe:

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from captune.errors import UserError
-from captune.files import decode_text, printable, read_regular, whole_file
+from captune.files import printable, read_text, whole_file
 from captune.options import TuneOptions
+from captune.yaml_files import parse_yaml
 
-_LARGEST = 2**20  # bytes
 # where a run is written, and from what options it was read, is not part of what it is
 _NOT_KEPT = ("config", "out")
 # what may change between a kill and going on: it changes no weight
@@ -39,32 +39,10 @@ def write_config(options: TuneOptions, path: Path) -> None:
         yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Without aliases: a few lines of them can stand for more than any memory holds."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """As SafeLoader's."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                problem="names what stands elsewhere", problem_mark=self.peek_event().start_mark
-            )
-        return super().compose_node(parent, index)
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """Option name -> value. Raises UserError for what is no such file, option or kind of value."""
     shown = printable(str(path))
-    try:
-        text = decode_text(read_regular(path, _LARGEST), str(path))
-        content = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: no such date
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{shown}: is not valid YAML{line}; give the config.yaml of a tune"
-        ) from None
+    content = parse_yaml(read_text(str(path)), shown, "give the config.yaml of a tune")
     if not isinstance(content, Mapping):
         raise UserError(f"{shown}: holds no options; expected lines such as `epochs: 10`")
     hints = typing.get_type_hints(TuneOptions)

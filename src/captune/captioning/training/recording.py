@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -57,7 +56,7 @@ from captune.models.quiet import quiet_transformers
 from captune.models.weights import digest_of
 from captune.notebook import InNotebooks
 from captune.options import TuneOptions
-from captune.runs import RunWriter
+from captune.runs import RunWriter, read_run
 
 
 @dataclass
@@ -315,8 +314,8 @@ def _write_parent(job: Job, result: TuneResult) -> None:
         table.writeheader()
         table.writerows(rows)
     with _writer(job, out) as run:
-        for line in (out / result.best / "records.jsonl").read_text(encoding="utf-8").splitlines():
-            run.record(json.loads(line))
+        for record in read_run(out / result.best).records():
+            run.record(record)
         run.metrics = {
             "images": result.images,
             "trained_on": result.trained_on,

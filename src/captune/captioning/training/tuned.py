@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from captune.captioning.training.diagnosis import Finding
 from captune.captioning.training.evaluation import sums_of
 from captune.captioning.training.trainer import History
 from captune.errors import UserError
-from captune.files import json_kind, printable, whole_file
+from captune.files import whole_file
 from captune.metrics.scores import Scores
 from captune.models.json_files import read_object
+from captune.runs import read_run
+from captune.runs.reader import METRICS, damaged
 from captune.statistics import Interval, bootstrap_each
 
 _ASKED = "tuning.json"
 _RESAMPLES = 10_000
-_LARGEST_METRICS = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +36,15 @@ class Tuned:
     """What came of one method.
 
     trained: parameters, by part ("bridge.layers", ...). scores, intervals: over all validation
-    photos, by metric id. val_loss: of the validation sample in the best epoch.
+    photos, by metric id. val_loss: of the validation sample in the best epoch; None where it was
+    no number.
     """
 
     method: str
     trained: dict[str, int]
     scores: dict[str, dict[str, Any]]
     best_epoch: int
-    val_loss: float
+    val_loss: float | None
     seconds: float
     findings: list[dict[str, Any]]
     history: dict[str, Any]
@@ -55,7 +57,9 @@ class Tuned:
 
     def figure(self, select: str) -> float:
         """What methods are compared by; higher is better."""
-        return -self.val_loss if select == "loss" else float(self.scores[select]["corpus"])
+        if select == "loss":
+            return -math.inf if self.val_loss is None else -self.val_loss
+        return float(self.scores[select]["corpus"])
 
     def row(self) -> dict[str, Any]:
         """One line of the table."""
@@ -142,20 +146,11 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_finished(folder: Path) -> Tuned:
-    """The figures of a finished folder."""
-    path = folder / "metrics.json"
-    tuned = read_object(path, _LARGEST_METRICS).get("tuned")
-    kinds = typing.get_type_hints(Tuned)
-    if not isinstance(tuned, dict) or tuned.keys() != kinds.keys():
-        raise UserError(f"{printable(str(path))}: is not of a tune; choose a new --out")
-    for name, kind in kinds.items():
-        if not isinstance(tuned[name], (float, int) if kind is float else _plain(kind)):
-            raise UserError(f"{printable(str(path))}: {name} is {json_kind(tuned[name])}")
-    return Tuned(**tuned)
-
-
-def _plain(kind: Any) -> Any:
-    return typing.get_origin(kind) or kind
+    """The figures of a finished folder. Raises UserError for a damaged one."""
+    tuned = read_run(folder).metrics.get("tuned")
+    if tuned is None:
+        raise damaged(folder, METRICS, "it is of no method of a tune")
+    return Tuned(**{field.name: tuned[field.name] for field in dataclasses.fields(Tuned)})
 
 
 def clear(folder: Path) -> None:

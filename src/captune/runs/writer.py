@@ -1,18 +1,9 @@
-"""The run folder: what was done, on what, with what, and what came out. Read and written only here.
-
-    run.json        schema, kind, command, options, models, versions, hardware, seed, photo root
-    records.jsonl   one line an image: path relative to the root and what was found
-    metrics.json    figures over all images
-    plots/          figures
-    maps/           where on the photos a model looked, one .npz a photo
-
-Every file appears whole. `run.json` is the last to appear and, where a run is replaced, the first
-to go: a folder without it is no run.
-"""
+"""Writing a run folder: records are streamed, and every file appears whole."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -20,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,16 +21,15 @@ import captune
 from captune.errors import UserError
 from captune.files import (
     check_writable,
-    json_kind,
     partial_path,
     printable,
     remove_partial_files,
     whole_file,
 )
-from captune.notebook import InNotebooks
+from captune.runs.reader import ABOUT, METRICS, RECORDS, SCHEMA
+from captune.runs.signature import FIELD, signature_of
 
-SCHEMA = 1
-_FILES = ("run.json", "metrics.json", "records.jsonl")
+_FILES = (ABOUT, METRICS, RECORDS)
 # what commands write beside the records, as patterns of names; _FOLDERS besides
 _BESIDE = (
     *("probabilities.npy", "report.html", "prompts.csv", "negation.csv"),
@@ -52,17 +41,6 @@ _PACKAGES = (
     *("torch", "torchvision", "timm", "transformers", "tokenizers", "peft", "accelerate"),
     *("safetensors", "open_clip_torch", "numpy", "scipy", "rapidfuzz", "pillow"),
 )
-# what readers of run.json rely on
-_ABOUT = {
-    "kind": str,
-    "command": list,
-    "options": dict,
-    "models": list,
-    "root": str,
-    "started": str,
-    "versions": dict,
-    "hardware": dict,
-}
 
 
 class RunWriter:
@@ -100,6 +78,7 @@ class RunWriter:
         self._stack = ExitStack()
         self._files: list[Any] = []
         self._beside: set[str] = set()
+        self._digest = hashlib.sha256()  # of the records
         if not keeps:
             check_run_folder(folder)
         # a killed writer may have left no run.json, but what its predecessor drew
@@ -114,7 +93,9 @@ class RunWriter:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Add one image's line."""
-        self._files[-1].write(json.dumps(record, default=_default) + "\n")
+        line = as_json(record) + "\n"
+        self._digest.update(line.encode())
+        self._files[-1].write(line)
 
     def file_path(self, name: str) -> Path:
         """Where to write what becomes the file `name` of this run when the run ends."""
@@ -158,9 +139,14 @@ class RunWriter:
             "hardware": hardware(),
             **self.extra,
         }
-        for file, content in zip(self._files, (about, self.metrics), strict=False):
-            json.dump(content, file, indent=1, default=_default)
-            file.write("\n")
+        metrics = as_json(self.metrics, indent=1) + "\n"
+        digests = {
+            METRICS: hashlib.sha256(metrics.encode()).hexdigest(),
+            RECORDS: self._digest.hexdigest(),
+        }
+        about[FIELD] = signature_of(about, digests)
+        self._files[0].write(as_json(about, indent=1) + "\n")
+        self._files[1].write(metrics)
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
@@ -174,73 +160,6 @@ class RunWriter:
         paths += [path for path in figures if path.suffix in (".png", ".svg")]
         for path in paths:
             path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Run(InNotebooks):
-    """A run folder that was read: `about` is run.json."""
-
-    folder: Path
-    about: dict[str, Any]
-    metrics: dict[str, Any]
-
-    @property
-    def kind(self) -> str:
-        """The job that made it: classify, prompts, ..."""
-        return str(self.about["kind"])
-
-    @property
-    def root(self) -> Path:
-        """The folder that the records' paths are relative to."""
-        return Path(self.about["root"])
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """One dictionary an image, in the order of the run."""
-        with (self.folder / "records.jsonl").open(encoding="utf-8") as lines:
-            for line in lines:
-                yield json.loads(line)
-
-
-def read_run(folder: Path) -> Run:
-    """Open a finished run.
-
-    Raises UserError where there is none, where it is damaged, and where a newer captune wrote it.
-    """
-    about = _read_object(folder, "run.json")
-    shown = printable(str(folder))
-    if about.get("schema") != SCHEMA:
-        raise UserError(
-            f"{shown}: was written with schema {about.get('schema')}, this captune reads {SCHEMA}"
-        )
-    for key, kind in _ABOUT.items():
-        if not isinstance(about.get(key), kind):
-            raise UserError(
-                f'{shown}: run.json is damaged ("{key}" is {json_kind(about.get(key))}); make the '
-                "run again"
-            )
-    if not all(isinstance(word, str) for word in about["command"]):
-        raise UserError(
-            f'{shown}: run.json is damaged ("command" holds what is no text); make the run again'
-        )
-    return Run(folder, about, _read_object(folder, "metrics.json"))
-
-
-def _read_object(folder: Path, name: str) -> dict[str, Any]:
-    shown = printable(str(folder))
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(
-            f"{shown}: is not a finished run folder (it has no {name}); make the run again"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{shown}: {name} is not JSON ({error}); make the run again") from None
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{shown}: {name} is damaged (it holds {json_kind(content)}, and an object was "
-            "expected); make the run again"
-        )
-    return content
 
 
 def check_run_folder(folder: Path) -> None:
@@ -298,6 +217,15 @@ def _renamed(path: Path, target: Path) -> Iterator[Path]:
         raise
     if path.exists():
         path.replace(target)
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON, in ASCII; numbers that are not finite, for which it has no form, are null."""
+    try:
+        return json.dumps(value, default=_default, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(value, default=_default)
+        return json.dumps(json.loads(text, parse_constant=lambda name: None), indent=indent)
 
 
 def _plain(value: Any) -> Any:

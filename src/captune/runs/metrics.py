@@ -1,0 +1,427 @@
+"""run.json and metrics.json, by kind of run. See `runs.kinds` for how they are used."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from captune.runs.records import MOST, Count, Number, Share, require
+
+Interval = tuple[Number, Number]
+OpenInterval = tuple[Number | None, Number | None]  # an end that was no number is nothing
+Epoch = Annotated[float, Meta(ge=0, le=MOST)]
+
+
+class About(Struct, frozen=True):
+    """run.json, of every kind."""
+
+    schema: int
+    kind: str
+    command: list[str]
+    options: dict[str, Any]
+    models: list[dict[str, Any]]
+    root: Annotated[str, Meta(pattern=r"^[^\0]*$")]
+    started: str
+    versions: dict[str, Any]
+    hardware: dict[str, Any]
+    device: str | None = None
+
+
+class Skipped(Struct, frozen=True):
+    """An image that was left out."""
+
+    path: str
+    reason: str
+
+
+class Metrics(Struct, frozen=True):
+    """What every metrics.json has."""
+
+    images: Count
+
+
+class PromptAccuracy(Struct, frozen=True):
+    """A prompt of a classification; without a truth it has no accuracy."""
+
+    template: str | None
+    accuracy: Share | None
+    interval: Interval | None
+
+
+class ClassifyMetrics(Metrics, frozen=True):
+    """A classification."""
+
+    labels: Annotated[int, Meta(ge=1, le=int(MOST))]
+    scored: Count
+    correct: Count
+    prompts: Annotated[list[PromptAccuracy], Meta(min_length=1)]
+    activation: str
+    skipped: list[Skipped] = []
+
+
+class PromptRow(Struct, frozen=True):
+    """A prompt of a comparison; figures are of the truth, or of the best prompt, where known."""
+
+    template: str
+    same_as_first: Share
+    mean_confidence: Share
+    accuracy: Share | None
+    accuracy_low: Number | None
+    accuracy_high: Number | None
+    top5_accuracy: Share | None
+    difference: Number | None
+    difference_low: Number | None
+    difference_high: Number | None
+    gained: Count | None
+    lost: Count | None
+    p_value: Number | None
+    p_holm: Number | None
+    ece: Number | None
+
+
+class ProbeRow(Struct, frozen=True):
+    """What a prompt with "not" in it changes."""
+
+    template: str
+    negated: str
+    photos: Count
+    same_answer: Share
+    same_answer_low: Number
+    same_answer_high: Number
+    right_answer: Share | None
+    right_answer_low: Number | None
+    right_answer_high: Number | None
+    denial_wins: Share
+    denial_wins_low: Number
+    denial_wins_high: Number
+    denial_wins_elsewhere: Share | None
+    text_cosine: Number
+    class_cosine: Number
+
+
+class Bin(Struct, frozen=True):
+    """Images of like confidence."""
+
+    low: Share
+    high: Share
+    count: Count
+    confidence: Share
+    accuracy: Share
+    correct: Count
+
+
+class Reliability(Struct, frozen=True):
+    """How far confidence and accuracy lie apart."""
+
+    photos: Count
+    ece: Number
+    adaptive_ece: Number
+    ece_floor: Number
+    nll: Number | None
+    mean_confidence: Number
+    accuracy: Number
+    bins: list[Bin]
+
+
+class Calibration(Struct, frozen=True):
+    """As they are, and after a temperature."""
+
+    raw: Reliability
+    temperature: Number | None = None
+    scaled: Reliability | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what does not fit together."""
+        require((self.scaled is None) or (self.temperature is not None), "it has no temperature")
+
+
+class ClassChange(Struct, frozen=True):
+    """A class that a prompt has right more or less often than the best one."""
+
+    label: str
+    photos: Count
+    change: Annotated[int, Meta(ge=-int(MOST), le=int(MOST))]
+
+
+class PromptsMetrics(Metrics, frozen=True):
+    """A comparison of prompts. best: the number of one, None without a truth."""
+
+    prompts: Annotated[list[PromptRow], Meta(min_length=2)]
+    best: Count | None
+    negation: list[ProbeRow]
+    agreement: list[list[Number]]
+    calibration: list[Calibration | None]
+    class_changes: list[list[ClassChange]]
+    label_names: dict[str, str] | None = None
+    skipped: list[Skipped] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what does not fit together."""
+        n = len(self.prompts)
+        for name in ("agreement", "calibration", "class_changes"):
+            require(len(getattr(self, name)) == n, f"{name} is not of the {n} prompts")
+        require(all(len(row) == n for row in self.agreement), "agreement is not square")
+        if self.best is None:
+            return
+        require(self.best < n, "best is none of the prompts")
+        for i, row in enumerate(self.prompts):
+            known = ("accuracy", "accuracy_low", "accuracy_high")
+            against = ("difference", "difference_low", "difference_high", "gained", "lost")
+            for name in (*known, *(() if i == self.best else (*against, "p_value", "p_holm"))):
+                require(getattr(row, name) is not None, f"prompts[{i}].{name} is nothing")
+
+
+class MetricFigure(Struct, frozen=True):
+    """A metric over all images."""
+
+    name: str | None
+    corpus: Number | None
+    interval: OpenInterval | None
+    recipe: dict[str, Any]
+
+
+class TunedFigure(Struct, frozen=True):
+    """A metric over all validation images."""
+
+    name: str
+    corpus: Number
+    interval: Interval | None
+
+
+class Finding(Struct, frozen=True):
+    """A check of a training."""
+
+    sentence: str
+    wrong: bool
+
+
+class History(Struct, frozen=True):
+    """How a training went: (epoch, loss) as logged, and the figures of each epoch."""
+
+    losses: list[tuple[Epoch, Number | None]]
+    epochs: list[dict[str, Number | None]]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an epoch that has no number."""
+        for i, epoch in enumerate(self.epochs):
+            number = epoch.get("epoch")
+            require(number is not None and number >= 0, f"epochs[{i}].epoch is no number from 0")
+
+
+QUOTED = ("cider", "clipscore", "bleu_4")  # a tune is compared by one of them
+
+
+class Tuned(Struct, frozen=True):
+    """What came of one method."""
+
+    method: str
+    trained: Annotated[dict[str, Count], Meta(min_length=1)]
+    scores: dict[str, TunedFigure]
+    best_epoch: Count
+    val_loss: Number | None
+    seconds: Number
+    findings: list[Finding]
+    history: History
+    images: Count
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a method without a score that is quoted."""
+        require(any(id in self.scores for id in QUOTED), f"scores has none of {', '.join(QUOTED)}")
+
+
+class TuneMetrics(Metrics, frozen=True):
+    """A tune of several methods, or one of its methods (`tuned`)."""
+
+    tuned: Tuned | None = None
+    methods: list[Tuned] = []
+    best: str | None = None
+    select: str | None = None
+    trained_on: Count | None = None
+    skipped: list[Skipped] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what does not fit together."""
+        if self.tuned is not None:
+            return
+        names = [one.method for one in self.methods]
+        require(self.best in names, "best is none of the methods")
+        require(len(set(names)) == len(names), "two methods have one name")
+        first = self.methods[0].scores.keys()
+        for i, one in enumerate(self.methods):
+            require(one.scores.keys() == first, f"methods[{i}].scores are of other metrics")
+
+
+class CaptionMetrics(Metrics, frozen=True):
+    """A captioning."""
+
+    ended: Count
+    words_mean: Number
+    skipped: list[Skipped] = []
+
+
+class AgreementPair(Struct, frozen=True):
+    """Kendall's tau of two metrics."""
+
+    metrics: tuple[str, str]
+    tau: Number | None
+    interval: OpenInterval | None
+
+
+class Agreement(Struct, frozen=True):
+    """How far metrics order the images alike."""
+
+    pairs: list[AgreementPair]
+    sentences: list[str] = []
+
+
+class ScoreMetrics(Metrics, frozen=True):
+    """A score run."""
+
+    metrics: Annotated[dict[str, MetricFigure], Meta(min_length=1)]
+    agreement: Agreement | None = None
+
+
+class SideFigure(Struct, frozen=True):
+    """A metric over one side."""
+
+    corpus: Number
+    interval: Interval | None
+
+
+class Better(Struct, frozen=True):
+    """Images by the side that scores higher."""
+
+    b_better: Count
+    a_better: Count
+    equal: Count
+
+
+class ComparedMetric(Struct, frozen=True):
+    """A metric over both sides."""
+
+    name: str
+    a: SideFigure
+    b: SideFigure
+    difference: Number
+    interval: Interval | None
+    p: Number | None
+    p_holm: Number | None
+    effect_size: Number | None
+    images: Better
+    detectable_difference: Number | None
+    finding: str
+
+
+class ScoredCaption(Struct, frozen=True):
+    """A caption with one score."""
+
+    caption: str
+    score: Number
+
+
+class Differing(Struct, frozen=True):
+    """An image where the sides lie far apart."""
+
+    image: str
+    path: str | None
+    difference: Number
+    a: ScoredCaption
+    b: ScoredCaption
+    references: list[str]
+
+
+class Ahead(Struct, frozen=True):
+    """Where each side is ahead."""
+
+    b_better: list[Differing]
+    a_better: list[Differing]
+
+
+class CompareMetrics(Metrics, frozen=True):
+    """A comparison."""
+
+    a: str
+    b: str
+    metrics: Annotated[dict[str, ComparedMetric], Meta(min_length=1)]
+    verdicts: dict[str, str]
+    verdict: list[str]
+    differences: dict[str, Ahead]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what does not fit together."""
+        for name in ("verdicts", "differences"):
+            require(
+                getattr(self, name).keys() == self.metrics.keys(), f"{name} is of other metrics"
+            )
+
+
+class MapChoice(Struct, frozen=True):
+    """How maps were made."""
+
+    method: str
+    layer: int | None
+    head: int | str | None
+
+
+class ExplainMetrics(Metrics, frozen=True):
+    """Maps of images."""
+
+    words: Count
+    map: MapChoice
+    marks: dict[str, Count]
+    skipped: list[Skipped] = []
+
+
+class MapRow(Struct, frozen=True):
+    """A map of a leaderboard with its figures."""
+
+    method: str
+    layer: int | None
+    head: int | str | None
+    words: Count
+    insertion: Number | None = None
+    deletion: Number | None = None
+    comprehensiveness: Number | None = None
+    sufficiency: Number | None = None
+    pointing: Number | None = None
+    overlap: Number | None = None
+    insertion_interval: Interval | None = None
+    deletion_interval: Interval | None = None
+    comprehensiveness_interval: Interval | None = None
+    sufficiency_interval: Interval | None = None
+    pointing_interval: Interval | None = None
+    overlap_interval: Interval | None = None
+
+
+class Verdict(Struct, frozen=True):
+    """Of a part of speech."""
+
+    part: str
+    words: Count
+    answer: str
+
+
+class Leaderboard(Struct, frozen=True):
+    """Of one set of images and captions."""
+
+    title: str
+    rows: list[MapRow]
+    verdicts: list[Verdict]
+    sentences: list[str]
+
+
+class Sanity(Struct, frozen=True):
+    """What the checks of maps came to."""
+
+    sentences: list[str]
+
+
+class FaithfulMetrics(Metrics, frozen=True):
+    """Leaderboards of maps."""
+
+    default: MapChoice
+    sentences: list[str]
+    reports: list[Leaderboard]
+    sanity: Sanity
+    skipped: list[Skipped] = []

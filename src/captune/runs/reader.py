@@ -1,0 +1,256 @@
+"""A run folder read back: anybody may have written it, so all is bounded and checked here, once.
+
+Nothing is read that is not a regular file. One sentence says which file of which run is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any
+
+from msgspec import Struct
+
+from captune.errors import UserError
+from captune.files import json_cost, json_kind, open_regular, printable, read_regular
+from captune.notebook import InNotebooks
+from captune.runs.kinds import KINDS, Kind, convert
+from captune.runs.metrics import About
+from captune.runs.records import require
+from captune.runs.signature import is_signed
+
+SCHEMA = 1
+ABOUT, METRICS, RECORDS = "run.json", "metrics.json", "records.jsonl"
+LARGEST = {ABOUT: 16 * 2**20, METRICS: 64 * 2**20}  # bytes
+LONGEST_LINE = 8 * 2**20  # bytes of a record
+MOST_RECORDS = 5_000_000
+MOST_MEMORY = 2**29  # bytes that the values of one file, or of one line, may take
+DEEPEST = 64  # objects and lists in one another
+_ANY = Kind(Struct, Struct)  # of a kind that this captune does not know
+
+
+class DamagedRun(UserError):
+    """A file of a run is not what captune writes."""
+
+
+@dataclass(frozen=True)
+class Run(InNotebooks):
+    """A run folder that was read: `about` is run.json.
+
+    photos: a folder that the user named for the images of this run.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    metrics: dict[str, Any]
+    photos: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """The job that made it: classify, prompts, ..."""
+        return str(self.about["kind"])
+
+    @property
+    def root(self) -> Path:
+        """The folder that the records' paths are relative to."""
+        return Path(self.about["root"])
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One dictionary an image, in the order of the run, as its kind has it (`runs.kinds`).
+
+        Raises DamagedRun for a line that is none.
+        """
+        path = self.folder / RECORDS
+        kind = KINDS.get(self.kind, _ANY)
+        metrics = convert(self.metrics, kind.metrics)
+        try:
+            with open_regular(path) as file:
+                number = 0
+                while line := file.readline(LONGEST_LINE + 1):
+                    number += 1
+                    record = self._record(line, number)
+                    try:
+                        kind.check(convert(record, kind.record), metrics)
+                    except ValueError as error:
+                        raise damaged(self.folder, RECORDS, f"line {number}: {error}") from None
+                    yield record
+        except FileNotFoundError:
+            raise damaged(self.folder, RECORDS, "it is not there") from None
+        except OSError as error:
+            raise unreadable(self.folder, RECORDS, error) from None
+
+    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+        place = f"line {number}"
+        if len(line) > LONGEST_LINE:
+            raise damaged(self.folder, RECORDS, f"{place} is over {LONGEST_LINE // 2**20} MiB")
+        if number > MOST_RECORDS:
+            raise damaged(self.folder, RECORDS, f"it has more than {MOST_RECORDS:,} lines")
+        try:
+            record = _parsed(line)
+        except ValueError as error:
+            raise damaged(self.folder, RECORDS, f"{place} is {error}") from None
+        if not isinstance(record, dict):
+            raise damaged(
+                self.folder, RECORDS, f"{place} is {json_kind(record)}, and an object was expected"
+            )
+        return record
+
+    @cached_property
+    def is_own(self) -> bool:
+        """Whether this machine's captune wrote it, and nobody has changed it since."""
+        try:
+            return is_signed(self.about, {name: self.digest(name) for name in (METRICS, RECORDS)})
+        except DamagedRun:
+            return False
+
+    def digest(self, name: str) -> str:
+        """sha256 of a file of the run. Raises DamagedRun."""
+        try:
+            with open_regular(self.folder / name) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable(self.folder, name, error) from None
+
+    def image_path(self, path: str | None) -> Path | None:
+        """The file of an image that a record names, or None where it must not be opened.
+
+        Files in the run's own folder are shown, and those in a folder that the user named. Others
+        only of a run that this machine's captune wrote: one from elsewhere may name any file here.
+        """
+        if not path or leaves_root(path):
+            return None
+        if self.photos is not None:
+            named = self.photos / path
+            if named.exists() or not self.is_own:
+                return named
+        place = self.root / path
+        return place if _lies_in(place, self.folder) or self.is_own else None
+
+    def hides(self, path: str | None) -> bool:
+        """Whether an image is not opened because nobody said that its folder may be read."""
+        return bool(path) and not leaves_root(str(path)) and self.image_path(path) is None
+
+
+def read_run(folder: Path, *, photos: Path | None = None) -> Run:
+    """Open a finished run. photos: where its images lie, for one from elsewhere.
+
+    Raises UserError where there is none, where it is damaged, and where a newer captune wrote it.
+    """
+    about = _read_object(folder, ABOUT)
+    if about.get("schema") != SCHEMA:
+        shown = printable(f"{about.get('schema')!r:.40}")
+        raise UserError(
+            f"{printable(str(folder))}: was written with schema {shown}, this captune reads"
+            f" {SCHEMA}"
+        )
+    try:
+        convert(about, About)
+        kind = KINDS.get(about["kind"], _ANY)
+        require(len(about["models"]) >= kind.models, "it names no model")
+    except ValueError as error:
+        raise damaged(folder, ABOUT, str(error)) from None
+    metrics = _read_object(folder, METRICS)
+    try:
+        convert(metrics, kind.metrics)
+    except ValueError as error:
+        raise damaged(folder, METRICS, str(error)) from None
+    return Run(folder, about, metrics, photos)
+
+
+def kind_of(folder: Path) -> str | None:
+    """The job whose run stands in a folder; "" where nobody can tell, None where there is none."""
+    try:
+        return str(_read_object(folder, ABOUT).get("kind", ""))
+    except UserError:
+        return "" if (folder / ABOUT).exists() or (folder / ABOUT).is_symlink() else None
+
+
+def leaves_root(path: str) -> bool:
+    """Whether a path may lead out of its root: a run from elsewhere must not show local files."""
+    parts = PurePath(path)
+    return bool(parts.anchor) or ".." in parts.parts or "\0" in path
+
+
+def damaged(folder: Path, name: str, what: str) -> DamagedRun:
+    """The one sentence for a file of a run that is not what captune writes."""
+    shown = printable(str(folder))
+    return DamagedRun(f"{shown}: {name} is damaged ({printable(what)}); make the run again")
+
+
+def unreadable(folder: Path, name: str, error: OSError) -> DamagedRun:
+    """The one sentence for a file of a run that the system does not give."""
+    reason = (error.strerror or str(error)).lower()
+    return DamagedRun(f"{printable(str(folder))}: {name} cannot be read ({printable(reason)})")
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a file is one of a folder, wherever links on the way lead."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle; names that no file can have
+        return False
+
+
+def _read_object(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        data = read_regular(folder / name, LARGEST[name])
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{printable(str(folder))}: is not a finished run folder (it has no {name}); make the"
+            " run again"
+        ) from None
+    except OSError as error:
+        raise unreadable(folder, name, error) from None
+    except ValueError:  # a zero byte
+        raise UserError(f"{printable(str(folder))}: is no path of a run folder") from None
+    try:
+        content = _parsed(data)
+    except ValueError as error:
+        raise damaged(folder, name, f"it is {error}") from None
+    if not isinstance(content, dict):
+        raise damaged(folder, name, f"it holds {json_kind(content)}, and an object was expected")
+    return content
+
+
+def _parsed(data: bytes) -> Any:
+    """The value of a JSON text; numbers that are not finite are nothing. Raises ValueError."""
+    if json_cost(data) > MOST_MEMORY:
+        raise ValueError("made of more values than a run has")
+    try:
+        value = _DECODER.decode(data.decode("utf-8"))
+    except RecursionError:
+        value = _TOO_DEEP
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
+    if value is _TOO_DEEP or _is_deep(value):
+        raise ValueError(f"nested more than {DEEPEST} deep")
+    return value
+
+
+_TOO_DEEP = object()
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _nothing(name: str) -> None:
+    """NaN and Infinity, which are no JSON."""
+
+
+_DECODER = json.JSONDecoder(parse_constant=_nothing)

@@ -1,0 +1,146 @@
+"""A line of records.jsonl, by kind of run. See `runs.kinds` for how they are used."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
+
+Number = Annotated[float, Meta(ge=-MOST, le=MOST)]
+Count = Annotated[int, Meta(ge=0, le=int(MOST))]
+Share = Annotated[float, Meta(ge=0, le=1.001)]  # float32 rounds above 1
+Path = Annotated[str, Meta(min_length=1)]
+Scores = dict[str, Number | None]
+
+
+def require(holds: bool, what: str) -> None:
+    """Raises ValueError with `what` unless it holds."""
+    if not holds:
+        raise ValueError(what)
+
+
+class Record(Struct, frozen=True):
+    """What every line of an image has; kinds that this captune does not know have no more."""
+
+
+class Answer(Struct, frozen=True):
+    """A label with the probability that it was given."""
+
+    id: str
+    name: str
+    probability: Share
+
+
+class ClassifyRecord(Record, frozen=True):
+    """The most probable labels of an image, the first one first."""
+
+    path: Path
+    top: Annotated[list[Answer], Meta(min_length=1)]
+    truth: str | None = None
+    truth_name: str | None = None
+
+
+class PromptAnswer(Struct, frozen=True):
+    """The answer of one prompt."""
+
+    id: str
+    probability: Share
+
+
+class PromptsRecord(Record, frozen=True):
+    """The answer of each prompt to an image."""
+
+    path: Path
+    answers: Annotated[list[PromptAnswer], Meta(min_length=1)]
+    truth: str | None = None
+
+
+class TuneRecord(Record, frozen=True):
+    """The caption of a validation image."""
+
+    path: Path
+    caption: str
+    scores: Scores
+    image_id: str | None = None
+    ended: bool | None = None
+
+
+class Word(Struct, frozen=True):
+    """A word of a caption."""
+
+    word: str
+
+
+class CaptionRecord(Record, frozen=True):
+    """The caption of an image."""
+
+    path: Path
+    caption: str
+    ended: bool
+    words: list[Word]
+    mean_log_probability: Number | None = None
+
+
+class ScoreRecord(Record, frozen=True):
+    """A caption with its scores."""
+
+    image: str
+    caption: str
+    scores: Scores
+    path: str | None = None
+    references: list[str] = []
+
+
+class Side(Struct, frozen=True):
+    """A caption of a comparison with its scores."""
+
+    caption: str
+    scores: dict[str, Number]
+
+
+class CompareRecord(Record, frozen=True):
+    """Both captions of an image."""
+
+    image: str
+    references: list[str]
+    a: Side
+    b: Side
+    path: str | None = None
+
+
+class Mark(Struct, frozen=True):
+    """How far to believe a map. gain: nats that the image adds to the word."""
+
+    mark: str
+    gain: Number | None = None
+
+
+class ExplainedWord(Struct, frozen=True):
+    """A word with a map."""
+
+    word: str
+    faithfulness: Mark | None = None
+
+
+class ExplainRecord(Record, frozen=True):
+    """The maps of an image. frame: left, top, right, bottom of what they lie over, in pixels."""
+
+    path: Path
+    caption: str
+    words: Annotated[list[ExplainedWord], Meta(min_length=1)]
+    maps: Path
+    frame: tuple[Number, Number, Number, Number] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a frame that is turned over."""
+        if self.frame is not None:
+            left, top, right, bottom = self.frame
+            require(left < right and top < bottom, "frame is no rectangle")
+
+
+class FaithfulRecord(Record, frozen=True):
+    """An image whose maps were measured."""
+
+    path: Path
