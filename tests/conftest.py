@@ -65,11 +65,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One signing key for all tests, and never the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTUNE_CONFIG", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Tests have a cache and a key of their own; `needs("lite")` sees the fetched weights."""
+    """Tests write into a cache of their own; `needs("lite")` sees the fetched weights in it."""
     from captune.models.store import cache_folder, set_offline
 
     fetched = cache_folder() / "assets"
@@ -78,7 +86,6 @@ def own_cache(
         own.mkdir()
         (own / "assets").symlink_to(fetched, target_is_directory=True)
     monkeypatch.setenv("CAPTUNE_CACHE", str(own))
-    monkeypatch.setenv("CAPTUNE_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("CAPTUNE_OFFLINE", "1")
     yield
     # a command that ran in this process set both for the whole of it

@@ -238,7 +238,7 @@ def digest_of_checkpoint(folder: Path) -> str:
     place = checkpoint_folder(folder)
     read_trained_header(place)
     with open_regular(place / WEIGHTS) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_names(

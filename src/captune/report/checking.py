@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
 
 import captune
 from captune.errors import UserError
@@ -23,6 +25,30 @@ from captune.report.page import build, drawn
 from captune.report.recounting import recount
 from captune.report.settings import Settings
 from captune.report.thumbnails import Album
+from captune.runs.kinds import convert
+from captune.runs.records import Count, require
+
+
+class PageRun(Struct, frozen=True):
+    """A run of a page. below: it came with its tune. sha256: of its files, then."""
+
+    number: int
+    folder: Annotated[str, Meta(pattern=r"^[^\0]*$")]
+    name: str
+    below: bool
+    sha256: dict[str, str]
+
+
+class About(Struct, frozen=True):
+    """What a page says of itself (`page.about`), which anybody may have written."""
+
+    captune: str
+    command: list[str]
+    page: str
+    settings: Settings
+    runs: Annotated[list[PageRun], Meta(min_length=1)]
+    missing: dict[str, str]
+    sizes: dict[str, tuple[Count, Count]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +58,7 @@ class Read:
     words: all else that can be read, in order.
     """
 
-    about: dict[str, Any]
+    about: About
     figures: list[tuple[str, str, str]]
     data: list[Any]
     words: list[str]
@@ -74,19 +100,15 @@ def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
     Raises UserError for what is no page of captune report, and for runs that are gone.
     """
     said = read_page(page)
-    settings = Settings(**_settings(said.about, page))
-    places = _folders(said.about, page)
-    places = list(folders) or places
-    album = Album(dict(said.about.get("missing") or {}), said.about.get("sizes"))
-    command = [str(word) for word in said.about.get("command") or ()]
-    names = [str(run.get("name")) for run in said.about["runs"]]
+    about = said.about
     report = build(
-        places,
-        settings,
-        command=command,
-        page=str(said.about.get("page", page)),
-        album=album,
-        names=names,
+        # the methods of a tune are found below it
+        list(folders) or [run.folder for run in about.runs if not run.below],
+        about.settings,
+        command=about.command,
+        page=about.page,
+        album=Album(about.missing, about.sizes),
+        names=[run.name for run in about.runs],
     )
     report.album.encode()
     again = _Reader()
@@ -95,13 +117,13 @@ def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
     checked = Checked(page, len(now.figures), len(report.given.sources))
     checked.differing += _figures(said, now)
     checked.differing += _galleries(said, now)
-    if said.about.get("captune") != captune.__version__:
-        made = printable(str(said.about.get("captune")))
+    if about.captune != captune.__version__:
+        made = printable(about.captune)
         checked.notes.append(f"made by captune {made}: words are not compared, figures are")
     elif not checked.differing:
         checked.differing += _words(said, now)
     checked.differing += [sentence for s in report.given.sources for sentence in recount(s)]
-    checked.notes += _changed(said.about, report.given.sources)
+    checked.notes += _changed(about, report.given.sources)
     return checked
 
 
@@ -110,31 +132,6 @@ def read_page(page: Path) -> Read:
     reader = _Reader()
     reader.feed(read_text(str(page)))
     return reader.found(page)
-
-
-def _refusal(page: Path) -> UserError:
-    return UserError(
-        f"{printable(str(page))}: is no page of captune report; make one with captune report"
-        " RUN... --out FILE.html"
-    )
-
-
-def _settings(about: dict[str, Any], page: Path) -> dict[str, Any]:
-    found = about.get("settings")
-    kinds = {"title": str, "limit": int, "top": int, "published": str}
-    if not isinstance(found, dict) or set(found) != set(kinds):
-        raise _refusal(page)
-    if any(type(found[name]) is not kind for name, kind in kinds.items()):
-        raise _refusal(page)
-    return found
-
-
-def _folders(about: dict[str, Any], page: Path) -> list[str]:
-    """Of the runs that were given; the methods of a tune are found below it."""
-    runs = about.get("runs")
-    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-        raise _refusal(page)
-    return [str(run.get("folder")) for run in runs if not run.get("below")]
 
 
 def _figures(said: Read, now: Read) -> Iterator[str]:
@@ -188,14 +185,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _changed(about: dict[str, Any], sources: Sequence[Any]) -> Iterator[str]:
+def _changed(about: About, sources: Sequence[Any]) -> Iterator[str]:
     """Files of the runs that are not the same bytes as then; what they say may be the same."""
-    before = {run.get("number"): run for run in about.get("runs") or () if isinstance(run, dict)}
+    before = {run.number: run.sha256 for run in about.runs}
     for source in sources:
-        then = before.get(source.number, {}).get("sha256")
+        then = before.get(source.number)
         now = digests_of(source.run)
         for name in now:
-            if isinstance(then, dict) and then.get(name) != now[name]:
+            if then and then.get(name) != now[name]:
                 yield f"{printable(str(source.run.folder))}: {name} is not the file of then"
 
 
@@ -250,7 +247,7 @@ class _Reader(HTMLParser):
     def _keep(self, text: str) -> None:
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if self._script == "about":
             self._about = content
@@ -259,6 +256,12 @@ class _Reader(HTMLParser):
 
     def found(self, page: Path) -> Read:
         """What was read. Raises UserError where it is no page of ours."""
-        if not isinstance(self._about, dict):
-            raise _refusal(page)
-        return Read(self._about, self._figures, self._data, self._words)
+        try:
+            about = convert(self._about, About)
+            require(min(about.settings.limit, about.settings.top) >= 1, "it shows no photo")
+        except ValueError as error:
+            raise UserError(
+                f"{printable(str(page))}: is no page of captune report ({printable(str(error))});"
+                " make one with captune report RUN... --out FILE.html"
+            ) from None
+        return Read(about, self._figures, self._data, self._words)
