@@ -179,7 +179,7 @@ def test_with_real_grids_and_a_decoder_from_a_folder(
         ("epochs: three", "epochs: is 'three', and a int was expected"),
         ("- 3", "holds no options"),
         ("epochs: [", "is not valid YAML"),
-        ("a: &a [x, x]\nb: [*a, *a]", "is not valid YAML at line 2"),
+        ("a: &a [x, x]\nb: &b [*a, *b]", "is not valid YAML at line 2"),
         ("[" * 50_000, "is not valid YAML"),
         ("out: run", 'no option "out"'),
     ],
