@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint docs bench setup clean
+.PHONY: demo test lint docs bench setup audit lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,19 +12,32 @@ help:
 	@echo "make test   set up, lint, run the whole test suite"
 	@echo "make lint   lint, format check, types, and the import rule between rooms"
 	@echo "make docs   build the documentation site, build/site/index.html"
+	@echo "make audit  known vulnerabilities of what is installed (asks the network)"
 	@echo "make bench  captune and its peers side by side (about 50 minutes)"
 
-# The stamp is newer than what the environment was made from: a second run installs nothing.
-$(VENV)/.ready: pyproject.toml constraints.txt packages/captune-lite/pyproject.toml
-	@echo "Setting up $(VENV): torch and friends, 1 to 3 minutes and about 6 GB on Linux"
+# Every file that is installed has its hash in requirements/*.txt, which `make lock` makes; the two
+# packages of the checkout are built with what stands there, too.
+install = $(PIP) install --quiet --require-hashes --no-deps --requirement requirements/$(1).txt \
+	&& $(PIP) install --quiet --no-deps --no-build-isolation --editable . --editable ./packages/captune-lite
+PROJECTS := pyproject.toml packages/captune-lite/pyproject.toml
+
+# A stamp is newer than what the environment was made from: a second run installs nothing.
+$(VENV)/.demo: $(PROJECTS) requirements/demo.txt
+	@echo "Setting up $(VENV) for the demonstration: about 2 minutes and 6 GB on Linux, most of it torch"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt \
-		--editable '.[dev]' --editable ./packages/captune-lite
+	$(call install,demo)
 	touch $@
 
-setup: $(VENV)/.ready
+$(VENV)/.dev: $(PROJECTS) requirements/dev.txt
+	@echo "Setting up $(VENV) for development: 2 to 4 minutes and about 6 GB on Linux, most of it torch"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(call install,dev)
+	touch $@ $(VENV)/.demo
 
-demo: setup
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.demo
+	@echo "The demonstration: 1 to 2 minutes; the first time it fetches 200 MB of models"
 	$(BIN)/captune demo --out demo-report
 
 lint: setup
@@ -36,7 +49,8 @@ lint: setup
 test: setup lint
 	-$(BIN)/captune models fetch lite
 	-$(BIN)/captune models fetch lite --decoder
-	-npm install --silent --no-audit --no-fund --prefix $(VENV)/axe-core axe-core@4.14.1
+	-mkdir -p $(VENV)/axe-core && cp requirements/package*.json $(VENV)/axe-core \
+		&& npm ci --silent --no-audit --no-fund --prefix $(VENV)/axe-core
 	$(BIN)/python -m pytest
 
 docs: setup
@@ -48,6 +62,22 @@ bench: setup
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/tune.py
 	$(BIN)/python benchmarks/caption.py
+
+# Known vulnerabilities of what is installed. It asks the network, so it is no part of the tests.
+audit:
+	test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit \
+		&& $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/dev.txt \
+		|| echo "pip-audit found something, or this network reaches no list of vulnerabilities"
+	npm audit --prefix requirements \
+		|| echo "npm audit found something, or this network reaches no list of vulnerabilities"
+
+# The lock files from pyproject.toml, for all systems and Python versions (needs uv); with
+# UPGRADE=--upgrade to the newest versions.
+lock:
+	for set in demo dev; do uv pip compile pyproject.toml requirements/build.in --extra $$set \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet \
+		$(UPGRADE) --output-file requirements/$$set.txt; done
 
 clean:
 	rm -rf $(VENV) demo-report

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -66,3 +68,31 @@ def test_a_bug_report_asks_for_versions() -> None:
     fields = {field["id"]: field for field in read(".github/ISSUE_TEMPLATE/bug.yml")["body"]}
     assert "captune env" in fields["environment"]["attributes"]["label"]
     assert fields["environment"]["validations"]["required"]
+
+
+@pytest.mark.parametrize("name", ["demo", "dev"])
+def test_a_lock_file_has_hashes_and_no_address(name: str) -> None:
+    """So a registry, a mirror or whoever stands between cannot put in another file."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    assert "//" not in text
+    packages = text.replace("\\\n", " ").splitlines()
+    assert len(packages) > 80
+    assert all("==" in line and "--hash=sha256:" in line for line in packages)
+
+
+def test_what_the_project_depends_on_is_locked() -> None:
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"]
+    own = [*project["dependencies"], *extras["demo"]]
+    for name, wanted in (("demo", own), ("dev", [*own, *extras["app"], *extras["dev"][1:]])):
+        text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+        locked = {line.partition("==")[0] for line in text.splitlines() if "==" in line}
+        names = {re.split(r"[<>=\[ ]", one)[0].lower().replace("_", "-") for one in wanted}
+        assert names <= locked
+
+
+def test_what_comes_from_npm_is_locked() -> None:
+    text = (ROOT / "requirements" / "package-lock.json").read_text(encoding="utf-8")
+    assert "//" not in text
+    packages = json.loads(text)["packages"]
+    assert all("integrity" in one for name, one in packages.items() if name)
