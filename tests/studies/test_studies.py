@@ -75,3 +75,47 @@ def test_an_unknown_name_is_told_those_there_are() -> None:
         read_study("dlcv-hw4")
     with pytest.raises(UserError, match="cannot be read"):
         read_study("nowhere/mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shown": "colour"}, "shown"),
+        ({"depends": ["moon"]}, "depends on a condition that is not there"),
+        ({"rows": {"a": float("inf")}}, "no decimal number"),
+        ({"rows": {"a": "1e5"}}, "no decimal number"),
+        ({"at": 3}, "at"),
+        ({"at": [[1]]}, "at"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_figures_that_do_not_fit_are_refused(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    """A page would have blamed the first run of it."""
+    figures = {"title": "f", "shown": "score", "run": "r", "rows": {"a": 0.5}, **change}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"title": "t", "figures": [figures]}))
+    with pytest.raises(UserError, match="holds no study") as caught:
+        read_study(str(tmp_path / "mine.yaml"))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({"command": "score $moon"}, "names what is not there"),
+        ({"command": "score $"}, "names what is not there"),
+        ({"command": "score 'x"}, "No closing quotation"),
+        ({"after": ["moon"]}, "comes after one that is not there"),
+        ({"costs": {"a": ["moon"]}}, "gflop does not know"),
+    ],
+)
+def test_steps_that_do_not_fit_are_refused(
+    step: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    steps = [{"name": "s", "does": "it", "command": "score $out", **step}]
+    content = {"title": "t", "steps": steps, "gflop": {"lite": {"learn": 1}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="holds no study") as caught:
+        read_study(str(tmp_path / "mine.yaml"))
+    assert said in str(caught.value)

@@ -13,7 +13,14 @@ from captune.captions.coco import is_coco, is_karpathy, read_coco, read_karpathy
 from captune.captions.records import read_lines, read_records
 from captune.captions.stems import read_stems
 from captune.captions.tables import read_table
-from captune.files import decode_text, json_kind, parse_json, read_bytes
+from captune.files import (
+    MOST_MEMORY,
+    decode_text,
+    json_cost,
+    json_kind,
+    parse_json,
+    read_bytes,
+)
 
 _JSON_LINES = (".jsonl", ".ndjson")
 
@@ -47,8 +54,10 @@ def _read_text(text: str, ending: str, gathering: Gathering) -> str:
 def _is_json_lines(text: str) -> bool:
     """Whether the first line is an object of its own and something follows."""
     match = re.match(r"\s*(\{[^\n]*\})[^\S\n]*\n\s*\S", text)
+    if match is None or json_cost(match[1]) > MOST_MEMORY:
+        return False
     try:
-        return match is not None and isinstance(json.loads(match[1]), dict)
+        return isinstance(json.loads(match[1]), dict)
     except (ValueError, RecursionError):
         return False
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.files import printable, whole_file
+from captune.files import open_regular, printable, whole_file
 from captune.metrics.corpus import ORDERS, Corpus, Counts
 from captune.metrics.scores import References
 
@@ -31,7 +31,7 @@ CORPUS = "corpus"  # what --df calls no table: frequencies of the references at 
 _ENDINGS = (".gz", ".tsv", ".df")
 _FORMAT = "captune document frequencies 1"
 _MAX_BYTES = 128 * 2**20  # of text; COCO's 118,000 training images need about a fifth of it
-_MAX_NGRAMS = 5_000_000
+_MAX_NGRAMS = 3_000_000  # three times those of COCO's training images
 _MAX_HEADER_BYTES = 10_000
 _MAX_DIGITS = 15
 
@@ -78,7 +78,7 @@ class DocumentFrequency:
     def load(cls, path: Path | str) -> DocumentFrequency:
         """Read a saved table. Raises UserError for a file that is none."""
         try:
-            with Path(path).open("rb") as file:
+            with open_regular(path) as file:
                 return _read(file, str(path))
         except OSError as error:
             raise _broken(str(path), f"cannot be read ({error.strerror or error})") from None

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from captune.errors import UserError
 from captune.files import printable, read_text
@@ -131,8 +134,8 @@ def read_study(name: str) -> Study:
     shown = printable(name)
     content = parse_yaml(text, shown, "write a study as the guide to captune reproduce has it")
     try:
-        return _study(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return _study(msgspec.convert(content, _Content))
+    except (msgspec.ValidationError, _NoStudy) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{shown}: holds no study ({printable(reason)}); compare it with the one that comes"
@@ -140,50 +143,131 @@ def read_study(name: str) -> Study:
         ) from None
 
 
-def _study(content: Any) -> Study:
-    if not isinstance(content, Mapping):
-        raise TypeError("title and figures were expected")
-    known = dict(content)
-    return Study(
-        title=str(known.pop("title")),
-        about=str(known.pop("about", "")),
-        data={name: _part(one) for name, one in known.pop("data", {}).items()},
-        models=_choices(known.pop("models", {})),
-        settings=_choices(known.pop("settings", {})),
-        gflop={key: dict(costs) for key, costs in known.pop("gflop", {}).items()},
-        steps=[_step(**one) for one in known.pop("steps", [])],
-        conditions={name: Condition(**one) for name, one in known.pop("conditions", {}).items()},
-        figures=[_figures(**one) for one in known.pop("figures", [])],
-        **known,
+class _NoStudy(Exception):
+    """Its text says what does not fit together."""
+
+
+Text = str | int | float  # YAML reads 0.68 as a number, quoted or not
+
+
+class _Part(Struct, forbid_unknown_fields=True):
+    at: Annotated[list[str], Meta(min_length=1)]
+    is_: Literal["folder", "file"] = msgspec.field(name="is")
+
+
+class _Choice(Struct, forbid_unknown_fields=True):
+    published: Text
+    lite: Text
+
+
+class _Step(Struct, forbid_unknown_fields=True):
+    name: str
+    does: str
+    command: str
+    published: str = ""
+    lite: str = ""
+    after: list[str] = []
+    makes: str | None = None
+    costs: dict[str, list[str]] = {}
+    on_page: bool = False
+
+
+class _Condition(Struct, forbid_unknown_fields=True):
+    published: Any
+    run: str
+    at: list[str | int | dict[str, Text]]
+    file: Literal["metrics.json", "run.json"] = "metrics.json"
+    same: list[Any] = []
+
+
+class _Figures(Struct, forbid_unknown_fields=True):
+    title: str
+    shown: Literal["share", "score"]
+    run: str
+    rows: dict[Text, Text]
+    of: str = "figure"
+    at: list[str | int | dict[str, Text]] = []
+    low: list[str | int | dict[str, Text]] = []
+    high: list[str | int | dict[str, Text]] = []
+    ends: str = ""
+    bars: dict[Text, Text] = {}
+    depends: list[str] = []
+
+
+class _Content(Struct, forbid_unknown_fields=True):
+    """What the YAML of a study holds, before its words are taken apart."""
+
+    title: str
+    about: str = ""
+    data: dict[str, _Part] = {}
+    models: dict[str, _Choice] = {}
+    settings: dict[str, _Choice] = {}
+    gflop: dict[str, dict[str, float]] = {}
+    steps: list[_Step] = []
+    conditions: dict[str, _Condition] = {}
+    figures: list[_Figures] = []
+
+
+def _study(content: _Content) -> Study:
+    study = Study(
+        title=content.title,
+        about=content.about,
+        data={name: Part(one.is_ == "folder", one.at) for name, one in content.data.items()},
+        models={name: Choice(one.published, one.lite) for name, one in content.models.items()},
+        settings={name: Choice(one.published, one.lite) for name, one in content.settings.items()},
+        gflop=content.gflop,
+        steps=[_step(one) for one in content.steps],
+        conditions={
+            n: Condition(**msgspec.structs.asdict(c)) for n, c in content.conditions.items()
+        },
+        figures=[_figures(one) for one in content.figures],
     )
+    names = {step.name for step in study.steps}
+    for step in study.steps:
+        _require(set(step.after) <= names, f"step {step.name} comes after one that is not there")
+        costs = {cost for each in step.costs.values() for cost in each}
+        tables = all(costs <= table.keys() for table in study.gflop.values())
+        _require(tables, f"step {step.name} costs what gflop does not know")
+        words = [word for words in (step.words, step.published, step.lite) for word in words]
+        for word in words:
+            _require(_is_known(word, study), f"step {step.name}: {word} names what is not there")
+    for figures in study.figures:
+        known = set(figures.depends) <= study.conditions.keys()
+        _require(known, f"{figures.title} depends on a condition that is not there")
+    return study
 
 
-def _part(one: Mapping[str, Any]) -> Part:
-    return Part(one["is"] == "folder", list(one["at"]))
+# what a command may name besides data, models and settings
+_NAMES = ("out", "study", "title", "best", "first", "last", "on_page")
 
 
-def _choices(content: Mapping[str, Any]) -> dict[str, Choice]:
-    return {name: Choice(**one) for name, one in content.items()}
+def _is_known(word: str, study: Study) -> bool:
+    template = Template(word)
+    known = {*_NAMES, *study.data, *study.models, *study.settings}
+    return template.is_valid() and set(template.get_identifiers()) <= known
 
 
-def _step(name: str, does: str, command: str, **more: Any) -> Step:
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise _NoStudy(what)
+
+
+def _step(one: _Step) -> Step:
+    try:
+        words, published, lite = map(shlex.split, (one.command, one.published, one.lite))
+    except ValueError as error:
+        raise _NoStudy(f"step {one.name}: {error}") from None
+    makes = f"{one.name}/run.json" if one.makes is None else one.makes
     return Step(
-        name=name,
-        does=does,
-        words=shlex.split(command),
-        published=shlex.split(more.pop("published", "")),
-        lite=shlex.split(more.pop("lite", "")),
-        after=list(more.pop("after", [])),
-        makes=str(more.pop("makes", f"{name}/run.json")),
-        costs=dict(more.pop("costs", {})),
-        on_page=bool(more.pop("on_page", False)),
-        **more,
+        one.name, one.does, words, published, lite, one.after, makes, one.costs, one.on_page
     )
 
 
-def _figures(**one: Any) -> Figures:
+def _figures(one: _Figures) -> Figures:
+    fields = msgspec.structs.asdict(one)
     for name in ("rows", "bars"):
-        one[name] = {str(row): str(value) for row, value in one.get(name, {}).items()}
-        for value in one[name].values():
-            float(value)
-    return Figures(**one)
+        fields[name] = {str(row): str(value) for row, value in fields[name].items()}
+        for row, value in fields[name].items():
+            is_decimal = re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value) is not None
+            _require(is_decimal, f"{one.title}: {row} is {value}, no decimal number")
+    return Figures(**fields)
