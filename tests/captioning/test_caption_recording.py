@@ -23,6 +23,7 @@ from captune.captions import read_captions
 from captune.errors import UserError
 from captune.options import CaptionOptions
 from captune.runs import read_run
+from captune.runs.place import locked
 
 COUNT = 13
 
@@ -218,8 +219,8 @@ def test_a_damaged_journal_is_begun_again(photos: Path, model: Path, tmp_path: P
 
 def test_two_at_once_are_refused(photos: Path, model: Path, tmp_path: Path) -> None:
     with (
-        Journal(tmp_path / "out", {}, [], 4),
-        pytest.raises(UserError, match="another captune caption is writing there"),
+        locked(tmp_path / "out"),
+        pytest.raises(UserError, match="another captune is writing there"),
     ):
         captioned(photos, model, out=tmp_path / "out")
 
@@ -309,7 +310,7 @@ def test_what_is_refused(
         captioned(photos, model, out=tmp_path / "out")
     # what failed before anything was written leaves no trace
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match="--overwrite: is for --sidecar"):
+    with pytest.raises(UserError, match="--overwrite: is for --sidecar and --out"):
         options(photos, model, overwrite=True)
 
 

@@ -36,7 +36,8 @@ from captune.models.image_text import describe_model
 from captune.models.weights import digest_of
 from captune.notebook import InNotebooks
 from captune.options import CaptionOptions
-from captune.runs import RunWriter, check_run_folder
+from captune.runs import RunWriter
+from captune.runs.place import writes_run
 from captune.wording import duration
 
 KEPT = 1000  # captions that the result holds itself; more are in the files alone
@@ -102,6 +103,7 @@ class CaptionResult(InNotebooks):
         }
 
 
+@writes_run("caption")
 def caption_photos(
     options: CaptionOptions,
     *,
@@ -116,8 +118,6 @@ def caption_photos(
     those of an earlier, killed run. Raises UserError for what cannot be done.
     """
     # everything that can be refused is checked before a model is loaded
-    if options.out is not None:
-        check_run_folder(options.out)
     place = captioner_folder(options.model)
     recipe = read_recipe(place)
     if options.model != LITE and place != Path(options.model).expanduser():

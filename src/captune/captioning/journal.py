@@ -15,18 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from filelock import FileLock, Timeout
-
 from captune.errors import UserError
 from captune.files import printable
 from captune.images import Photo
 
 NAME = ".captions.jsonl"
-_LOCK = ".captions.lock"
 
 
 class Journal:
-    """Open, it belongs to this process alone.
+    """Of a run folder that this process holds (`runs.place`).
 
     done: how many of `photos` it holds, from the first on: whole batches, and each photo's file as
     it was then. A photo that changed, came or went ends what is taken over.
@@ -46,17 +43,9 @@ class Journal:
         self._file: IO[bytes]
 
     def __enter__(self) -> Self:
-        """Raises UserError where another process captions into the folder, or other options did."""
+        """Raises UserError where a captioning of other options was begun in the folder."""
         with ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path.with_name(_LOCK), timeout=0)
-            try:
-                stack.enter_context(lock)
-            except Timeout:
-                raise UserError(
-                    f"{self._shown}: another captune caption is writing there; wait for it, or"
-                    " choose another --out"
-                ) from None
             mode = "r+b" if self.path.exists() else "w+b"
             self._file = stack.enter_context(self.path.open(mode))
             self._take_over()
@@ -94,7 +83,6 @@ class Journal:
         self._file.close()
         with suppress(OSError):  # some systems let nobody remove a lock that is held
             self.path.unlink(missing_ok=True)
-            self.path.with_name(_LOCK).unlink(missing_ok=True)
             self.path.parent.rmdir()  # only where nothing else is in it
 
     def _take_over(self) -> None:

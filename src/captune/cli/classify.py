@@ -35,13 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Classify, print, and write what was asked for."""
+    from captune.runs.place import run_place
     from captune.zeroshot.recording import classify_photos
 
     options = read_options(ClassifyOptions, arguments)
-    result = classify_photos(options, **told(arguments))
-    report_skipped(result.skipped, quiet=arguments.json)
-    if options.out is not None:
-        _draw(options, result)
+    heard = told(arguments)
+    with run_place(options, "classify", heard["say"]):
+        result = classify_photos(options, **heard)
+        report_skipped(result.skipped, quiet=arguments.json)
+        if options.out is not None:
+            _draw(options, result)
     if arguments.json:
         print_json({"command": "classify", **result.summary()})
     else:

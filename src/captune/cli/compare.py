@@ -33,14 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print, and write and draw what was asked for."""
+    from captune.runs.place import run_place
     from captune.scoring.comparison_recording import compare_captions
 
     options = read_options(CompareOptions, arguments)
-    result = compare_captions(options, **told(arguments))
-    if options.out is not None:
-        from captune.report.run_figures import draw_differences
+    heard = told(arguments)
+    with run_place(options, "compare", heard["say"]):
+        result = compare_captions(options, **heard)
+        if options.out is not None:
+            from captune.report.run_figures import draw_differences
 
-        result.written["plots"] = draw_differences(result, options.out)
+            result.written["plots"] = draw_differences(result, options.out)
     if arguments.json:
         print_json({"command": "compare", **result.summary()})
     else:

@@ -35,18 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Explain, draw, and print."""
     from captune.explain.job import explain_photos
+    from captune.runs.place import run_place
 
     options = read_options(ExplainOptions, arguments)
     heard = told(arguments)
-    result = explain_photos(options, **heard)
-    if result.run is not None:
-        from captune.report.map_figures import draw_maps
-        from captune.runs import read_run
+    with run_place(options, "explain", heard["say"]):
+        result = explain_photos(options, **heard)
+        if result.run is not None:
+            from captune.report.map_figures import draw_maps
+            from captune.runs import read_run
 
-        with heard["bar"]("drawing", result.images) as advance:
-            for paths in draw_maps(read_run(result.run), result.skipped):
-                result.figures += paths
-                advance(1)
+            with heard["bar"]("drawing", result.images) as advance:
+                for paths in draw_maps(read_run(result.run), result.skipped):
+                    result.figures += paths
+                    advance(1)
     report_skipped(result.skipped, quiet=arguments.json)
     if arguments.json:
         print_json({"command": "explain", **result.summary()})

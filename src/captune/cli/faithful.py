@@ -42,15 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.captioning.loading import captioner_folder
     from captune.explain.faithful import measure
     from captune.explain.faithful_recording import check_place, content, write_faithful
+    from captune.runs.place import run_place
 
     check_place(options, captioner_folder(options.model))
-    found = measure(
-        options,
-        bar=partial(progress, quiet=arguments.json),
-        say=partial(note, quiet=arguments.json),
-    )
-    write_faithful(options, found, command_line(arguments))
-    _draw(options, found)
+    say = partial(note, quiet=arguments.json)
+    with run_place(options, "faithful", say):
+        found = measure(options, bar=partial(progress, quiet=arguments.json), say=say)
+        write_faithful(options, found, command_line(arguments))
+        _draw(options, found)
     report_skipped(found.skipped, quiet=arguments.json)
     if arguments.json:
         print_json(

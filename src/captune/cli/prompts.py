@@ -30,13 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print the table, and draw the plots where a run folder was asked for."""
+    from captune.runs.place import run_place
     from captune.zeroshot.study import compare_prompts
 
     options = read_options(PromptsOptions, arguments)
-    study = compare_prompts(options, **told(arguments))
-    report_skipped(study.skipped, quiet=arguments.json)
-    if options.out is not None:
-        _draw(study, options.out)
+    heard = told(arguments)
+    with run_place(options, "prompts", heard["say"]):
+        study = compare_prompts(options, **heard)
+        report_skipped(study.skipped, quiet=arguments.json)
+        if options.out is not None:
+            _draw(study, options.out)
     if arguments.json:
         print_json({"command": "prompts", **study.summary()})
     else:

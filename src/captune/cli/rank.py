@@ -41,9 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     options = read_options(RankOptions, arguments)
     ranking = rank_run(options)
     from captune.report.pairs import write_gallery
+    from captune.runs.place import locked
 
     folder = options.run if options.out is None else options.out
-    gallery = write_gallery(ranking, folder, command=command_line(arguments))
+    with locked(folder):
+        gallery = write_gallery(ranking, folder, command=command_line(arguments))
     for remark in ranking.remarks():
         note(remark, quiet=arguments.json)
     report_skipped(gallery.skipped, quiet=arguments.json)

@@ -47,19 +47,20 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.captioning.training.preparation import this_process
     from captune.captioning.training.recording import tune_captioner
     from captune.report.run_figures import draw_curves
+    from captune.runs.place import run_place
 
     options = with_config(read_options(TuneOptions, arguments), _typed(arguments))
     is_first = this_process(options).is_main_process
     quiet = arguments.json or not is_first
-    result = tune_captioner(
-        options,
-        **told(arguments, quiet=quiet),
-    )
+    heard = told(arguments, quiet=quiet)
     if not is_first:
+        tune_captioner(options, **heard)
         return 0
-    report_skipped(result.skipped, quiet=arguments.json)
-    assert options.out is not None
-    result.written["curves"] = draw_curves(result, options.out)
+    with run_place(options, "tune", heard["say"]):
+        result = tune_captioner(options, **heard)
+        report_skipped(result.skipped, quiet=arguments.json)
+        assert options.out is not None
+        result.written["curves"] = draw_curves(result, options.out)
     if arguments.json:
         print_json({"command": "tune", **result.summary()})
     else:

@@ -50,7 +50,7 @@ from captune.images import Skipped, find_photos
 from captune.models.image_text import ImageTextModel, describe_model
 from captune.models.quiet import quiet_transformers
 from captune.options import FaithfulOptions
-from captune.runs import check_run_folder
+from captune.runs.place import writes_run
 from captune.wording import duration
 
 # shares of the minutes: screening, curves to choose by, curves to report, curves by pixels; what a
@@ -105,6 +105,7 @@ class Faithful:
         return self.reports[0].sentences[0]
 
 
+@writes_run("faithful")
 def measure(
     options: FaithfulOptions,
     *,
@@ -115,7 +116,6 @@ def measure(
 
     say: is told how long it takes before anything long begins.
     """
-    check_run_folder(options.out)
     place = captioner_folder(options.model)
     recipe = read_recipe(place)
     boxes, val_boxes = (

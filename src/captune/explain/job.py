@@ -34,13 +34,14 @@ from captune.files import quoted
 from captune.images import PhotoSet, find_photos, printable
 from captune.models.image_text import describe_model
 from captune.options import ExplainOptions
-from captune.runs import check_run_folder
+from captune.runs.place import writes_run
 
 
 class NoSuchWord(UserError):
     """No caption has one of the words that were asked for."""
 
 
+@writes_run("explain")
 def explain_photos(
     options: ExplainOptions,
     *,
@@ -54,8 +55,6 @@ def explain_photos(
     on_explanation: is given each photo's maps. Raises UserError for what cannot be done.
     """
     # everything that can be refused is checked before a model is loaded
-    if options.out is not None:
-        check_run_folder(options.out)
     if options.labels is not None:
         from captune.explain.class_job import explain_labels
 

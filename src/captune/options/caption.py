@@ -48,7 +48,9 @@ class CaptionOptions(PhotoOptions, CaptionerOptions):
         'write {"stem": "caption"}, the form of the assignment', None, metavar="FILE.json"
     )
     sidecar: bool = option("write name.txt beside each photo; what stands there stays", False)
-    overwrite: bool = option("let --sidecar replace what stands there", False)
+    overwrite: bool = option(
+        "let --sidecar replace what stands there, and --out the run of another command", False
+    )
     out: Path | None = option(
         "run folder to write: captions with the log-probability of each word", None, metavar="RUN"
     )
@@ -56,5 +58,5 @@ class CaptionOptions(PhotoOptions, CaptionerOptions):
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
         super().__post_init__()
-        if self.overwrite and not self.sidecar:
-            raise UserError("--overwrite: is for --sidecar; give both, or neither")
+        if self.overwrite and not self.sidecar and self.out is None:
+            raise UserError("--overwrite: is for --sidecar and --out; give one of them too")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.options.caption import CaptionerOptions
-from captune.options.fields import option
+from captune.options.fields import check_overwrite, option, overwrite_option
 from captune.options.shared import PhotoOptions
 
 COLOURS = ("magma", "viridis", "jet")
@@ -58,10 +58,12 @@ class ExplainOptions(PhotoOptions, CaptionerOptions):
     out: Path | None = option(
         "run folder to write: figures, and maps as .npz in RUN/maps", None, metavar="RUN"
     )
+    overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
         super().__post_init__()
+        check_overwrite(self)
         if self.against is not None and not self.chosen_words and self.labels is None:
             raise UserError(
                 "--against: say with --words which word of the caption is held against it"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.options.caption import CaptionerOptions
-from captune.options.fields import option, require_at_least
+from captune.options.fields import option, overwrite_option, require_at_least
 
 
 @dataclass(kw_only=True)
@@ -49,6 +49,7 @@ class FaithfulOptions(CaptionerOptions):
     )
     seed: int = option("seed of the sampling", 0, metavar="N")
     out: Path = option("run folder to write: leaderboard, plots, the default map", metavar="RUN")
+    overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""

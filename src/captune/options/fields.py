@@ -22,6 +22,17 @@ def option(help: str, default: Any = ..., **extra: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def overwrite_option() -> Any:
+    """`--overwrite` of a command that writes a run folder."""
+    return option("let --out replace the run of another command", False)
+
+
+def check_overwrite(options: Any) -> None:
+    """Raises UserError where there is nothing to overwrite."""
+    if options.overwrite and options.out is None:
+        raise UserError("--overwrite: is for --out; give both, or neither")
+
+
 def require_at_least(options: Any, **least: int) -> None:
     """Raises UserError for the first of these fields of `options` that is below its least value."""
     for name, smallest in least.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.errors import UserError
-from captune.options.fields import option, require_at_least
+from captune.options.fields import check_overwrite, option, overwrite_option, require_at_least
 from captune.options.shared import ModelOptions
 
 MOST_RESAMPLES = 10_000_000  # each keeps a number a metric in memory
@@ -77,8 +77,14 @@ class ScoreOptions(MetricOptions):
         "save the document frequencies of these references, for --df FILE", None, metavar="FILE"
     )
     out: Path | None = option("run folder to write", None, metavar="RUN")
+    overwrite: bool = overwrite_option()
     verify: Path | None = option(
         "compute a metrics.json of an earlier score again and say whether it holds",
         None,
         metavar="METRICS.JSON",
     )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what does not go together."""
+        super().__post_init__()
+        check_overwrite(self)

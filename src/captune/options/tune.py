@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.errors import UserError
-from captune.options.fields import option, require_at_least
+from captune.options.fields import check_overwrite, option, overwrite_option, require_at_least
 
 
 @dataclass(kw_only=True)
@@ -145,9 +145,11 @@ class TuneOptions:
         metavar="FILE",
     )
     out: Path | None = option("run folder to write", None, metavar="RUN")
+    overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be trained with."""
+        check_overwrite(self)
         require_at_least(self, epochs=1, batch=1, accumulate=1, max_tokens=2, limit=0)
         require_at_least(self, samples=2, decoder_blocks=0, known_words_top=1)
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)

@@ -11,32 +11,21 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import captune
-from captune.errors import UserError
 from captune.files import (
-    check_writable,
     partial_path,
-    printable,
     remove_partial_files,
     whole_file,
 )
-from captune.runs.reader import ABOUT, METRICS, RECORDS, SCHEMA
+from captune.runs.place import FILES, FOLDERS, check_run_folder, claim, remove_earlier
+from captune.runs.reader import METRICS, RECORDS, SCHEMA, kind_of
 from captune.runs.signature import FIELD, signature_of
 
-_FILES = (ABOUT, METRICS, RECORDS)
-# what commands write beside the records, as patterns of names; _FOLDERS besides
-_BESIDE = (
-    *("probabilities.npy", "report.html", "prompts.csv", "negation.csv"),
-    *("rank-*.html", "rank-*.png", "rank-*.svg", "rank-*.csv"),
-    *("leaderboard.csv", "explain.json"),
-)
-_FOLDERS = ("plots", "maps")
 _PACKAGES = (
     *("torch", "torchvision", "timm", "transformers", "tokenizers", "peft", "accelerate"),
     *("safetensors", "open_clip_torch", "numpy", "scipy", "rapidfuzz", "pillow"),
@@ -62,9 +51,10 @@ class RunWriter:
         command: Sequence[str] = (),
         keeps: bool = False,
     ) -> None:
-        """options: a dataclass. keeps: what stands in `folder` belongs to this run and stays.
+        """options: a dataclass; with `overwrite`, a run of another kind is replaced. keeps: what
+        stands in `folder` belongs to this run and stays.
 
-        Raises UserError where `folder` holds something that is no run.
+        Raises UserError where `folder` holds something that is no run, or one of another kind.
         """
         self.folder = folder
         self.metrics: dict[str, Any] = {}
@@ -79,15 +69,23 @@ class RunWriter:
         self._files: list[Any] = []
         self._beside: set[str] = set()
         self._digest = hashlib.sha256()  # of the records
-        if not keeps:
-            check_run_folder(folder)
-        # a killed writer may have left no run.json, but what its predecessor drew
-        self._replaces = not keeps and any((folder / name).exists() for name in _FILES)
+        self._overwrite = bool(getattr(options, "overwrite", False))
+        self._keeps = keeps
+        self._replaces = False
+        self._earlier = ""
+        check_run_folder(folder, kind, overwrite=self._overwrite, goes_on=keeps)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            place = claim(self.folder, self._kind, overwrite=self._overwrite, goes_on=self._keeps)
+            stack.enter_context(place)
+            self._earlier = kind_of(self.folder) or ""
+            # a killed writer may have left no run.json, but what its predecessor drew
+            is_there = any((self.folder / name).exists() for name in FILES)
+            is_own = self._keeps and self._earlier in ("", self._kind)
+            self._replaces = is_there and not is_own
             # the first that is opened is the last to take its place
-            self._files = [stack.enter_context(whole_file(self.folder / name)) for name in _FILES]
+            self._files = [stack.enter_context(whole_file(self.folder / name)) for name in FILES]
             self._stack = stack.pop_all()
         return self
 
@@ -111,7 +109,7 @@ class RunWriter:
     ) -> None:
         if error is not None:
             self._stack.__exit__(kind, error, trace)
-            for folder in (*(self.folder / name for name in _FOLDERS), self.folder):
+            for folder in (*(self.folder / name for name in FOLDERS), self.folder):
                 with suppress(OSError):
                     folder.rmdir()  # only where nothing is in it
             return
@@ -120,8 +118,9 @@ class RunWriter:
             self._write()
             (self.folder / "run.json").resolve().unlink(missing_ok=True)
             if self._replaces:
-                self._remove_earlier()
-        for folder in (self.folder, *(self.folder / name for name in _FOLDERS)):
+                own = [self.folder / name for name in self._beside]
+                remove_earlier(self.folder, self._earlier, own)
+        for folder in (self.folder, *(self.folder / name for name in FOLDERS)):
             remove_partial_files(folder, before=self._started)
 
     def _write(self) -> None:
@@ -150,37 +149,6 @@ class RunWriter:
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
-
-    def _remove_earlier(self) -> None:
-        """What an earlier run drew or wrote here would pass for this one's."""
-        beside = (path for name in (*_BESIDE, "maps/*.npz") for path in self.folder.glob(name))
-        own = {self.folder / name for name in self._beside}
-        paths = [path for path in beside if path not in own]
-        figures = (self.folder / "plots").glob("*")
-        paths += [path for path in figures if path.suffix in (".png", ".svg")]
-        for path in paths:
-            path.unlink(missing_ok=True)
-
-
-def check_run_folder(folder: Path) -> None:
-    """Refuse a place where no run can be written, before the work; raises UserError.
-
-    That is one that cannot be written to or holds something else than an earlier run.
-    """
-    shown = printable(str(folder))
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{shown}: is a file; --out names a run folder")
-        if folder.is_dir() and not (folder / "run.json").exists():
-            others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-            known = (*_FOLDERS, *_FILES, *_BESIDE)
-            if not all(any(fnmatchcase(name, pattern) for pattern in known) for name in others):
-                raise UserError(f"{shown}: holds files that are not a run; choose a new folder")
-        check_writable(folder / "run.json")
-    except OSError as error:
-        raise UserError(
-            f"{shown}: cannot be a run folder ({error.strerror}); choose another place"
-        ) from None
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,8 @@ from captune.errors import MismatchedImages, UserError
 from captune.files import check_writable, named, printable, whole_file
 from captune.notebook import InNotebooks
 from captune.options import CompareOptions
-from captune.runs import RunWriter, check_run_folder, versions
+from captune.runs import RunWriter, versions
+from captune.runs.place import writes_run
 from captune.scoring.comparison import Comparison, Differing, MetricComparison, compare_scores
 from captune.scoring.intervals import few_images
 from captune.scoring.job import Scored, score_many
@@ -87,6 +88,7 @@ class CompareResult(InNotebooks):
         }
 
 
+@writes_run("compare")
 def compare_captions(
     options: CompareOptions,
     *,
@@ -100,8 +102,6 @@ def compare_captions(
     """
     if options.top < 0:
         raise UserError(f"--top {options.top}: must be 0 or more")
-    if options.out is not None:
-        check_run_folder(options.out)
     read = read_places(options, {"A": options.first, "B": options.second})
     check_places(read, {"--csv": options.csv}, options.out)
     if options.csv is not None:

@@ -18,7 +18,8 @@ from captune.metrics.frequency import DocumentFrequency, is_file, name_of_table
 from captune.metrics.scores import Scores
 from captune.notebook import InNotebooks
 from captune.options import MetricOptions, ScoreOptions
-from captune.runs import RunWriter, check_run_folder, versions
+from captune.runs import RunWriter, versions
+from captune.runs.place import writes_run
 from captune.scoring.job import Scored, make_corpus, score_many
 from captune.scoring.places import check_places, read_places
 
@@ -62,6 +63,7 @@ class ScoreResult(InNotebooks):
         }
 
 
+@writes_run("score")
 def score_captions(
     options: ScoreOptions,
     *,
@@ -76,8 +78,6 @@ def score_captions(
     if options.candidates is None:
         raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
     files = {"--per-image": options.per_image, "--save-df": options.save_df}
-    if options.out is not None:
-        check_run_folder(options.out)
     check_places(read_places(options, {"candidates": options.candidates}), files, options.out)
     for path in files.values():
         if path is not None:

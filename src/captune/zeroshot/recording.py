@@ -21,7 +21,8 @@ from captune.images import PhotoSet, Skipped, find_photos
 from captune.models.image_text import Floats, describe_model
 from captune.notebook import InNotebooks
 from captune.options import ClassifyOptions
-from captune.runs import RunWriter, check_run_folder
+from captune.runs import RunWriter
+from captune.runs.place import writes_run
 from captune.statistics import wilson
 from captune.zeroshot.classifier import (
     Prediction,
@@ -74,6 +75,7 @@ class ClassifyResult(InNotebooks):
         }
 
 
+@writes_run("classify")
 def classify_photos(
     options: ClassifyOptions,
     *,
@@ -90,8 +92,6 @@ def classify_photos(
     if options.top5 and options.out is None:
         raise UserError("--top5: draws into the run folder; name one with --out")
     # everything that can be refused is checked before a model is loaded
-    if options.out is not None:
-        check_run_folder(options.out)
     labels = read_labels(options.labels)
     check_prompts(labels, options.prompt)
     if len(labels) == 1 and not options.multi_label:

@@ -21,7 +21,8 @@ from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model
 from captune.notebook import InNotebooks
 from captune.options import PromptsOptions
-from captune.runs import RunWriter, check_run_folder
+from captune.runs import RunWriter
+from captune.runs.place import writes_run
 from captune.zeroshot.comparison import TemplateComparison, TemplateResult, compare_templates
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.negation import NegationProbe, negate, probe_negation
@@ -65,6 +66,7 @@ class PromptStudy(InNotebooks):
         }
 
 
+@writes_run("prompts")
 def compare_prompts(
     options: PromptsOptions,
     *,
@@ -83,8 +85,6 @@ def compare_prompts(
     templates = expand(options.prompt or ["hw3"])
     if len(templates) < 2:
         raise UserError("--prompt: give two templates or more, or a named set such as hw3")
-    if options.out is not None:
-        check_run_folder(options.out)
     if options.csv is not None:
         check_writable(options.csv)
     found = find_photos(options.photos)

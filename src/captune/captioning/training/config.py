@@ -17,10 +17,20 @@ from captune.options import TuneOptions
 from captune.yaml_files import parse_yaml
 
 # where a run is written, and from what options it was read, is not part of what it is
-_NOT_KEPT = ("config", "out")
+_NOT_KEPT = ("config", "out", "overwrite")
 # what may change between a kill and going on: it changes no weight
 _NOT_DECIDING = (
-    *("config", "out", "method", "max_trainable", "device", "workers", "no_cache", "save_steps"),
+    *(
+        "config",
+        "out",
+        "overwrite",
+        "method",
+        "max_trainable",
+        "device",
+        "workers",
+        "no_cache",
+        "save_steps",
+    ),
     *("photos", "captions", "val", "val_photos", "encoder", "decoder", "score_model", "start"),
     # these are noted by what they come to, and not at all where they are left alone
     *("augment", "known_words", "known_words_top", "known_words_model"),

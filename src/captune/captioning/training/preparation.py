@@ -35,6 +35,7 @@ from captune.features import FeatureCache
 from captune.images import PhotoSet, find_photos
 from captune.models.devices import resolve_device
 from captune.options import TuneOptions
+from captune.runs import check_run_folder
 from captune.zeroshot.labels import read_labels
 
 _RECOGNISED = 32  # photos at once
@@ -76,10 +77,10 @@ def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     assert options.out is not None
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out}: is a file; --out names a run folder")
-    strange = options.out.is_dir() and any(
-        not p.name.startswith(".") for p in options.out.iterdir()
-    )
-    if strange and not any(options.out.glob("*/tuning.json")):
+    is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
+    if is_known:
+        check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
+    elif options.out.is_dir() and any(not p.name.startswith(".") for p in options.out.iterdir()):
         raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
     if not options.methods:
         raise UserError(f'--method "{options.method}": names no method; try adapter,prefix,lora')

@@ -57,6 +57,7 @@ from captune.models.weights import digest_of
 from captune.notebook import InNotebooks
 from captune.options import TuneOptions
 from captune.runs import RunWriter, read_run
+from captune.runs.place import run_place
 
 
 @dataclass
@@ -119,6 +120,8 @@ def tune_captioner(
         say(sentence)
 
     with ExitStack() as stack:
+        if state.is_main_process:
+            stack.enter_context(run_place(options, "tune", say))
         stack.enter_context(quiet_transformers())
         cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
         job = prepare(options, settings, stack, cache, command, bar, hear)

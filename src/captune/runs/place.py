@@ -1,0 +1,210 @@
+"""Who may write into a run folder: a job of its own kind, and one process at a time.
+
+RUN/.captune.lock   held by the operating system while a job runs, so a killed one lets go of it
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from fnmatch import fnmatchcase
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+
+from captune.errors import UserError
+from captune.files import check_writable
+from captune.printing import printable
+from captune.runs.reader import ABOUT, METRICS, RECORDS, kind_of
+
+FILES = (ABOUT, METRICS, RECORDS)
+# what commands write beside the records, as patterns of names; FOLDERS besides
+BESIDE = (
+    *("probabilities.npy", "report.html", "prompts.csv", "negation.csv"),
+    *("rank-*.html", "rank-*.png", "rank-*.svg", "rank-*.csv"),
+    *("leaderboard.csv", "explain.json"),
+)
+FOLDERS = ("plots", "maps")
+_OF_TUNES = ("table.csv", "config.yaml")
+_LOCK = ".captune.lock"
+# folders that are held: real path -> the thread, and how often it asked
+_held: dict[str, tuple[int, int]] = {}
+_guard = threading.Lock()
+
+Say = Callable[[str], None]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Options(Protocol):
+    @property
+    def out(self) -> Path | None: ...
+    @property
+    def overwrite(self) -> bool: ...
+
+
+Options = TypeVar("Options", bound=_Options)
+
+
+def run_place(
+    options: _Options, kind: str, say: Say = lambda sentence: None
+) -> AbstractContextManager[None]:
+    """`claim` for the options of a job; nothing where it writes no run."""
+    if options.out is None:
+        return nullcontext()
+    # a tune knows what stands in its folder: what it trained before
+    is_tune = kind == "tune"
+    return claim(options.out, kind, overwrite=options.overwrite, goes_on=is_tune, say=say)
+
+
+def writes_run(
+    kind: str,
+) -> Callable[[Callable[Concatenate[Options, P], T]], Callable[Concatenate[Options, P], T]]:
+    """Decorate a job that takes its options first: it holds its run folder from start to end."""
+
+    def decorated(
+        job: Callable[Concatenate[Options, P], T],
+    ) -> Callable[Concatenate[Options, P], T]:
+        @wraps(job)
+        def inside(options: Options, *args: P.args, **named: P.kwargs) -> T:
+            say: Any = named.get("say", lambda sentence: None)
+            with run_place(options, kind, say):
+                return job(options, *args, **named)
+
+        return cast("Callable[Concatenate[Options, P], T]", inside)
+
+    return decorated
+
+
+@contextmanager
+def claim(
+    folder: Path,
+    kind: str,
+    *,
+    overwrite: bool = False,
+    goes_on: bool = False,
+    say: Say = lambda sentence: None,
+) -> Iterator[None]:
+    """Hold a run folder for a job; a thread that holds it already goes on.
+
+    overwrite, goes_on: as `check_run_folder`. say: told of the run of another job that is replaced.
+    Raises UserError where the folder takes no such run, and where another process writes there.
+    """
+    real = os.path.realpath(folder)
+    with _guard:
+        thread, times = _held.get(real, (threading.get_ident(), 0))
+        is_ours = times > 0 and thread == threading.get_ident()
+        if is_ours:
+            _held[real] = (thread, times + 1)
+    if is_ours:
+        try:
+            yield
+        finally:
+            _held[real] = (thread, times)
+        return
+    check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
+    with locked(folder):
+        # another may have written there until now
+        check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
+        other = kind_of(folder)
+        if other not in (None, kind):
+            say(f"--overwrite: replaces {_described(folder, other)} in {printable(str(folder))}")
+        _held[real] = (threading.get_ident(), 1)
+        try:
+            yield
+        finally:
+            del _held[real]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made, and taken away again where nothing is in it."""
+    from filelock import FileLock, Timeout
+
+    shown = printable(str(folder))
+    made = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
+    lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{shown}: another captune is writing there; wait for it, or choose another --out"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{shown}: cannot be locked ({reason}); choose another place") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # some systems let nobody remove a lock that is held
+            (folder / _LOCK).unlink()
+        lock.release()
+        for one in made:
+            with suppress(OSError):
+                one.rmdir()  # only where nothing is in it
+
+
+def check_run_folder(
+    folder: Path, kind: str | None = None, *, overwrite: bool = False, goes_on: bool = False
+) -> None:
+    """Refuse a place where no run of a kind can be written, before the work; raises UserError.
+
+    That is one that cannot be written to, holds something else than an earlier run, or holds a run
+    of another job, unless it is to `overwrite`. goes_on: the job itself knows what stands there.
+    """
+    shown = printable(str(folder))
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{shown}: is a file; --out names a run folder")
+        other = kind_of(folder) if folder.is_dir() else None
+        if folder.is_dir() and other is None and not goes_on:
+            others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+            known = (*FOLDERS, *FILES, *BESIDE)
+            if not all(any(fnmatchcase(name, pattern) for pattern in known) for name in others):
+                raise UserError(f"{shown}: holds files that are not a run; choose a new folder")
+        if kind is not None and other not in (None, kind) and not overwrite:
+            raise UserError(
+                f"{shown}: holds {_described(folder, other)}, which captune {kind} would replace;"
+                " choose another --out, or replace it with --overwrite"
+            )
+        check_writable(folder / ABOUT)
+    except OSError as error:
+        raise UserError(
+            f"{shown}: cannot be a run folder ({error.strerror}); choose another place"
+        ) from None
+
+
+def _described(folder: Path, kind: str | None) -> str:
+    """The run in a folder, for a person: of a tune with what it trained."""
+    if not kind:
+        return "a run that cannot be read"
+    methods = ", ".join(path.name for path in _methods(folder)) if kind == "tune" else ""
+    return printable(f"a run of captune {kind}{f' ({methods})' if methods else ''}")
+
+
+def remove_earlier(folder: Path, kind: str, keep: Sequence[Path]) -> None:
+    """Take away what an earlier run drew or wrote in `folder`; it would pass for this one's.
+
+    kind: of the earlier run. keep: what the new one has written there.
+    """
+    beside = (path for name in (*BESIDE, "maps/*.npz") for path in folder.glob(name))
+    paths = [path for path in beside if path not in keep]
+    figures = (folder / "plots").glob("*")
+    paths += [path for path in figures if path.suffix in (".png", ".svg")]
+    if kind == "tune":
+        paths += [folder / name for name in _OF_TUNES]
+        for method in _methods(folder):
+            shutil.rmtree(method)
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _methods(folder: Path) -> list[Path]:
+    """The folders of a tune's methods."""
+    return sorted(
+        path.parent for path in folder.glob("*/tuning.json") if not path.parent.is_symlink()
+    )
