@@ -25,6 +25,10 @@ LARGEST_FILE = 512 * 2**20
 MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
 _PARTIAL = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.partial", re.DOTALL)
 _STREAM = re.compile(r"/dev/(stdin|fd/\d+)")  # what the shell puts for < and <(...)
+# what a disk says that is full, broken or not to be written to
+_REFUSALS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS")
+_NO_ROOM = {getattr(errno, name) for name in _REFUSALS if hasattr(errno, name)}
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # NumPy's word for it
 _NAMED = 3  # how many a sentence names before it counts the rest
 _LONGEST_QUOTE = 80
 
@@ -35,7 +39,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     mode: "w" (UTF-8 text, `\\n` line ends, file names that are not UTF-8 kept) or "wb".
     A link keeps pointing where it did. What is no file, such as /dev/stdout, is written as it goes.
-    Raises UserError where the folder cannot be made or written to.
+    Raises UserError where the folder cannot be made or written to, and where the disk is full.
     """
     text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     try:
@@ -48,21 +52,44 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise UserError(f"{printable(str(path))}: is a folder; name a file")
     # a rename would put a file in the place of the device, pipe or link itself
     if is_special:
-        with _opened(path, path, mode, text) as file:
+        with writing(path), _opened(path, path, mode, text) as file:
             yield file
         return
     temporary = partial_path(target)
+    made = [folder for folder in target.parents if not folder.exists()]
     # "x" and not mkstemp: a result has the permissions that the user's umask gives
     file = _opened(temporary, path, mode.replace("w", "x"), text)
     try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        with writing(path):
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # somebody has put something there meanwhile
+            for folder in made:
+                folder.rmdir()
         raise
+
+
+@contextmanager
+def writing(path: Path, kept: str = "what stood there before is kept") -> Iterator[None]:
+    """Within, a disk that is full, broken or read-only is a UserError that names `path`.
+
+    kept: what is not lost, for the sentence.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM and not _CUT_SHORT.search(str(error)):
+            raise
+        reason = (error.strerror or "no space left").lower()
+        raise UserError(
+            f"{printable(str(path))}: could not be written ({reason}); {kept}; make room, or choose"
+            " another place, and run the same command again"
+        ) from error
 
 
 def partial_path(path: Path) -> Path:

@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_the_earlier_run(
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"could not be written \(no space left on device\)"):
         _write(tmp_path / "run", records=3)
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
 

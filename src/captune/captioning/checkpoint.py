@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -65,11 +66,15 @@ def recipe_of(
 
 def save_pretrained(captioner: Captioner, folder: Path, recipe: Recipe) -> None:
     """Write both files, each whole, the config last: a folder without it is no checkpoint."""
-    (folder / CONFIG).unlink(missing_ok=True)
-    write_trained(captioner, folder / WEIGHTS)
-    with whole_file(folder / CONFIG) as file:
-        json.dump(recipe.as_json(), file, indent=1)
-        file.write("\n")
+    with whole_file(folder / CONFIG) as config, whole_file(folder / WEIGHTS, "wb") as weights:
+        json.dump(recipe.as_json(), config, indent=1)
+        config.write("\n")
+        weights.write(_trained_bytes(captioner))
+        # all is on the disk before an earlier checkpoint goes
+        for file in (config, weights):
+            file.flush()
+            os.fsync(file.fileno())
+        (folder / CONFIG).unlink(missing_ok=True)
 
 
 def from_pretrained(
@@ -204,12 +209,17 @@ def _check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role:
 
 def write_trained(captioner: Captioner, path: Path) -> None:
     """The trained parameters alone, as a whole file."""
+    with whole_file(path, "wb") as file:
+        file.write(_trained_bytes(captioner))
+
+
+def _trained_bytes(captioner: Captioner) -> bytes:
     tensors = {
         name: parameter.detach().to("cpu", torch.float32).contiguous()
         for name, parameter in captioner.trained().items()
     }
-    with whole_file(path, "wb") as file:
-        file.write(save(tensors, metadata={"format": "pt"}))
+    written: bytes = save(tensors, metadata={"format": "pt"})
+    return written
 
 
 def read_trained(captioner: Captioner, path: Path) -> None:

@@ -16,10 +16,11 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from captune.errors import UserError
-from captune.files import printable
+from captune.files import printable, writing
 from captune.images import Photo
 
 NAME = ".captions.jsonl"
+_KEPT = "the captions of finished batches are kept"
 
 
 class Journal:
@@ -44,7 +45,7 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Raises UserError where a captioning of other options was begun in the folder."""
-        with ExitStack() as stack:
+        with writing(self.path, _KEPT), ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             mode = "r+b" if self.path.exists() else "w+b"
             self._file = stack.enter_context(self.path.open(mode))
@@ -58,17 +59,22 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.close()
+        try:
+            self._stack.close()
+        except OSError:  # what a full disk did not take would be written once more
+            if error is None:
+                raise
         if not self.done:
             self.remove()
 
     def add(self, entries: Iterable[tuple[Photo, Mapping[str, Any]]]) -> None:
         """The entries of one batch of photos, the next in their order."""
         lines = [json.dumps({**_state(photo), **entry}) + "\n" for photo, entry in entries]
-        self._file.seek(0, os.SEEK_END)
-        self._file.write("".join(lines).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path, _KEPT):
+            self._file.seek(0, os.SEEK_END)
+            self._file.write("".join(lines).encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.done += len(lines)
 
     def entries(self) -> Iterator[dict[str, Any]]:

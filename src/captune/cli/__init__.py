@@ -23,6 +23,7 @@ from captune.cli.terminal import give_up, open_streams, print_json, say
 from captune.errors import UserError
 from captune.printing import plain_streams
 
+_QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 _NOT_COMMANDS = {"arguments", "running", "terminal"}
 
 
@@ -146,7 +147,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if arguments.debug:
             say(*traceback.format_exc().rstrip().split("\n"))
             return 1
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, _QUOTA):
             say(f"captune {arguments.command}: the disk is full; make room and run it again")
             return 2
         if isinstance(error, FileNotFoundError) and not _has_working_folder():

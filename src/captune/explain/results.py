@@ -308,7 +308,10 @@ def _sentences(
     against: dict[str, Difference],
 ) -> Iterator[str]:
     by_name = {row.name: row for row in rows}
-    own = by_name[default]
+    own = by_name.get(default)
+    if own is None:  # no measure has enough photos
+        yield f"{default}: too few of these photos have a word to judge it by; give more photos."
+        return
     yield row_sentence(own, by_name.get(RANDOM))
     yield verdict_sentence(verdicts)
     people = people_sentence(own)

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from threading import get_ident
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.modules import module as registrations
 
 from captune.errors import UserError
-from captune.files import printable
+from captune.files import printable, writing
 from captune.models.json_files import read_object
 from captune.models.tensor_header import TensorInfo, total_elements
 
@@ -91,17 +91,22 @@ def require_numbers(values: Any, count: int, where: str, *, above: float = -math
 @contextmanager
 def staged(files: Mapping[str, Path | Mapping[str, Any]]) -> Iterator[Path]:
     """A folder that holds these files and no others: links, and JSON as it was looked at."""
-    with TemporaryDirectory(prefix="captune-") as place:
-        for name, content in files.items():
-            target = Path(place) / name
-            if isinstance(content, Path):
-                try:
-                    target.symlink_to(content.absolute())
-                except OSError:  # not everybody may make links, on Windows
-                    shutil.copyfile(content, target)
-            else:
-                target.write_text(json.dumps(content), encoding="utf-8")
-        yield Path(place)
+    with ExitStack() as stack:
+        with writing(Path(gettempdir()), "no model was read"):
+            place = Path(stack.enter_context(TemporaryDirectory(prefix="captune-")))
+            for name, content in files.items():
+                _put(content, place / name)
+        yield place
+
+
+def _put(content: Path | Mapping[str, Any], target: Path) -> None:
+    if not isinstance(content, Path):
+        target.write_text(json.dumps(content), encoding="utf-8")
+        return
+    try:
+        target.symlink_to(content.absolute())
+    except OSError:  # not everybody may make links, on Windows
+        shutil.copyfile(content, target)
 
 
 def staged_weights(files: Sequence[Path]) -> dict[str, Path | Mapping[str, Any]]:

@@ -108,10 +108,12 @@ class RunWriter:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self._stack.__exit__(kind, error, trace)
-            for folder in (*(self.folder / name for name in FOLDERS), self.folder):
-                with suppress(OSError):
-                    folder.rmdir()  # only where nothing is in it
+            try:
+                self._stack.__exit__(kind, error, trace)
+            finally:
+                for folder in (*(self.folder / name for name in FOLDERS), self.folder):
+                    with suppress(OSError):
+                        folder.rmdir()  # only where nothing is in it
             return
         with self._stack:
             # all is on the disk before anything is touched: a full one costs no earlier run

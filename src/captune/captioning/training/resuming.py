@@ -7,16 +7,18 @@ read with `weights_only=True`, by Trainer itself.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from captune.errors import UserError
-from captune.files import printable
+from captune.files import printable, writing
 from captune.models.json_files import read_object
 
 _LARGEST_STATE = 64 * 2**20
@@ -24,11 +26,34 @@ _MARK = "complete.json"
 _STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STAGING = ".unfinished"
+_CUT_SHORT = re.compile(r"PytorchStreamWriter failed|unexpected pos|write failed")
 
 
 def staging_folder(folder: Path) -> Path:
     """Where the files of the next checkpoint in `folder` are gathered."""
     return folder / _STAGING
+
+
+@contextmanager
+def writing_checkpoint(folder: Path) -> Iterator[None]:
+    """Within, a full disk is a UserError, and what is there of the next checkpoint goes.
+
+    folder: of the checkpoints.
+    """
+    found = complete_checkpoints(folder)
+    kept = f"the checkpoint of step {max(found):,} is kept" if found else "no step is kept yet"
+    try:
+        with writing(folder, kept):
+            try:
+                yield
+            except RuntimeError as error:
+                # PyTorch's writer keeps neither the number nor the words of the system
+                if not _CUT_SHORT.search(str(error)):
+                    raise
+                raise OSError(errno.ENOSPC, "the disk takes no more") from error
+    except UserError:
+        shutil.rmtree(staging_folder(folder), ignore_errors=True)
+        raise
 
 
 def publish(staged: Path, target: Path) -> None:

@@ -260,12 +260,14 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        with resuming.writing_checkpoint(self.folder):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         self.state.best_model_checkpoint = None  # it names the staging folder
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
-            resuming.publish(staging / name, self.folder / name)
+            with resuming.writing_checkpoint(self.folder):
+                resuming.publish(staging / name, self.folder / name)
             best = self.state.best_global_step
             resuming.prune(self.folder, {self.state.global_step, *([best] if best else [])})
         self.accelerator.wait_for_everyone()
