@@ -104,7 +104,7 @@ def _panel(axes: Any, report: Report, rows: Sequence[Row], measure: str, default
         colour = GREEN if str(row.name) == default else BLUE
         axes.plot(list(found.interval), [number, number], color=colour, linewidth=1.3)
         axes.plot(found.value, number, "o", color=colour, markersize=4.5)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(4))
     if measure == "pointing":
