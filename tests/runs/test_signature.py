@@ -216,3 +216,26 @@ def test_two_processes_that_make_a_key_at_once_have_one(config: Path) -> None:
     keys = {process.communicate()[0].strip() for process in started}
     assert len(keys) == 1
     assert keys == {(config / "signing.key").read_text().strip()}
+
+
+def test_figures_that_others_drew_are_not_copied(tmp_path: Path) -> None:
+    """A link in a foreign run's plots would put any file of the user's among the figures."""
+    from captune.report.exporting import export
+
+    run = good_runs(tmp_path)["faithful"]
+    private = photos(tmp_path / "private", ["me.png"])
+    (run / "plots").mkdir()
+    (run / "plots" / "leaderboard.png").symlink_to(private / "me.png")
+    os.mkfifo(run / "plots" / "curves.png")
+    from_elsewhere(run)
+    said: list[str] = []
+    report = write_report([run], tmp_path / "page.html", Settings())
+    written = export(report, tmp_path / "figures", say=said.append)
+    assert [path.suffix for path in written] == [".csv"] * len(written)
+    assert "did not draw its figures" in said[0]
+    sign_again(run)
+    written = export(report, tmp_path / "figures", say=said.append)
+    assert not [path for path in written if path.name == "leaderboard.png"]
+    report = write_report([run], tmp_path / "page.html", Settings())
+    written = export(report, tmp_path / "figures", say=said.append)
+    assert [path.name for path in written if path.suffix == ".png"] == ["leaderboard.png"]

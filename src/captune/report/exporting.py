@@ -59,7 +59,7 @@ def export(report: Report, folder: Path, *, say: Say = lambda sentence: None) ->
     for name, figure in _pairs(report, say):
         written += save_as(figure, folder / name, ENDINGS)
     for source in report.given.of_kind("faithful"):
-        written += _copied(source, folder / _plain(source.name))
+        written += _copied(source, folder / _plain(source.name), say)
     return written
 
 
@@ -153,9 +153,13 @@ def _pairs(report: Report, say: Say) -> Iterator[tuple[str, Figure]]:
             yield f"pairs-{_plain(writer.tag)}-{_plain(metric)}", drawn_pairs(ranking)
 
 
-def _copied(source: Source, folder: Path) -> Iterator[Path]:
-    """Figures that the run drew itself, as it drew them."""
-    for path in sorted((source.run.folder / "plots").glob("*")):
-        if path.suffix in ENDINGS:
+def _copied(source: Source, folder: Path, say: Say) -> Iterator[Path]:
+    """Figures that the run drew itself, as it drew them; of a run of this machine alone."""
+    paths = sorted((source.run.folder / "plots").glob("*"))
+    if paths and not source.run.is_own:
+        say(f"{source.name}: this captune did not draw its figures, so they are not copied")
+        return
+    for path in paths:
+        if path.suffix in ENDINGS and path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             yield Path(shutil.copyfile(path, folder / path.name))

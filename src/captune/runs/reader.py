@@ -25,7 +25,7 @@ from captune.runs.signature import is_signed
 
 SCHEMA = 1
 ABOUT, METRICS, RECORDS = "run.json", "metrics.json", "records.jsonl"
-LARGEST = {ABOUT: 16 * 2**20, METRICS: 64 * 2**20}  # bytes
+LARGEST = 128 * 2**20  # bytes of run.json and metrics.json
 LONGEST_LINE = 8 * 2**20  # bytes of a record
 MOST_RECORDS = 5_000_000
 MOST_MEMORY = 2**29  # bytes that the values of one file, or of one line, may take
@@ -197,7 +197,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
 
 def _read_object(folder: Path, name: str) -> dict[str, Any]:
     try:
-        data = read_regular(folder / name, LARGEST[name])
+        data = read_regular(folder / name, LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{printable(str(folder))}: is not a finished run folder (it has no {name}); make the"

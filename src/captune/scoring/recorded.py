@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from captune.errors import UserError
-from captune.files import parse_json, printable, read_text
+from captune.files import decode_text, json_kind, open_regular, parse_json, printable, read_text
 from captune.metrics.catalogue import metric_of
 from captune.options import MOST_RESAMPLES, MetricOptions
+from captune.runs.reader import LONGEST_LINE
 
 INPUTS = ("candidates", "references", "photos")
 
@@ -46,10 +47,20 @@ class Recorded:
         """Number and content of each line of the records. Raises UserError for broken ones."""
         if self.records is None:
             return
-        source = str(self.records)
-        for number, line in enumerate(read_text(source).split("\n"), 1):
-            if line:
-                yield number, parse_json(line, printable(source), line=number)
+        shown = printable(str(self.records))
+        try:
+            with open_regular(self.records) as file:
+                number = 0
+                while line := file.readline(LONGEST_LINE + 1):
+                    number += 1
+                    if len(line) > LONGEST_LINE:
+                        raise UserError(f"{shown}: line {number} is longer than any of a run")
+                    if line.strip():
+                        text = decode_text(line, str(self.records))
+                        yield number, parse_json(text, shown, line=number)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(f"{shown}: cannot be read ({reason})") from None
 
 
 def read_recorded(place: Path) -> Recorded:
@@ -149,7 +160,8 @@ class _Reader:
                 continue
             value, hint = options[field.name], hints[field.name]
             if not _is_of(value, hint) or value not in field.metadata.get("choices", (value,)):
-                raise self.refuse(f"its option {field.name} cannot be {value!r:.50}")
+                shown = json_kind(value) if isinstance(value, dict | list) else f"{value!r:.50}"
+                raise self.refuse(f"its option {field.name} cannot be {shown}")
             found[field.name] = value
         if found.get("resamples", 0) > MOST_RESAMPLES:
             raise self.refuse(f"its resamples are more than {MOST_RESAMPLES:,}")
