@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from captune.captions.caption_file import FORMS, Gathering, filled_lines, is_file_name
 from captune.captions.records import Keys, keys_among
 from captune.files import named, printable, quoted
+from captune.tables import as_typed
 
 # columns whose cells may be lists
 _LISTS = ("captions", "references", "sentences", "raw")
@@ -132,7 +133,7 @@ def _rows(text: str, delimiter: str, gathering: Gathering) -> Iterator[tuple[int
     try:
         for cells in reader:
             if any(map(str.strip, cells)):
-                yield reader.line_num, cells
+                yield reader.line_num, [as_typed(cell) for cell in cells]
     except csv.Error as error:
         raise gathering.refuse(
             f"line {reader.line_num} is no table row ({printable(str(error))}); put a caption that"

@@ -45,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = options.run if options.out is None else options.out
     with locked(folder):
-        gallery = write_gallery(ranking, folder, command=command_line(arguments))
+        gallery = write_gallery(
+            ranking, folder, command=command_line(arguments), raw_csv=options.raw_csv
+        )
     for remark in ranking.remarks():
         note(remark, quiet=arguments.json)
     report_skipped(gallery.skipped, quiet=arguments.json)

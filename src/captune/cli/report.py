@@ -70,7 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
     if options.figures is not None:
         from captune.report.exporting import export
 
-        export(report, options.figures, say=partial(note, quiet=arguments.json))
+        export(
+            report,
+            options.figures,
+            say=partial(note, quiet=arguments.json),
+            raw_csv=options.raw_csv,
+        )
         written["figures"] = options.figures
     if report.hidden:
         note(report.hidden, quiet=arguments.json)

@@ -7,7 +7,6 @@ explain.json        the default map, as `captune explain --layer auto` reads it
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from captune.explain.default import DefaultMap, write_default
 from captune.explain.faithful import Faithful
 from captune.explain.measure import DELETION, INSERTION, POINTING, RANDOM
 from captune.explain.results import Row
-from captune.files import printable, whole_file
+from captune.files import printable
 from captune.options import FaithfulOptions
 from captune.runs import RunWriter
+from captune.tables import of_mappings, write_csv
 
 TABLE = "leaderboard.csv"
 SCREENED, CHOSEN = "screening, one mask", f"{INSERTION} and {DELETION}, the photos chosen on"
@@ -113,11 +113,7 @@ def content(found: Faithful) -> dict[str, Any]:
 
 
 def _write_table(path: Path, found: Faithful) -> None:
-    rows = list(_table(found))
-    with whole_file(path) as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(path, of_mappings(_table(found)))
 
 
 def _table(found: Faithful) -> Iterator[dict[str, Any]]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from captune.options.fields import check_overwrite, option, overwrite_option
 from captune.options.score import MetricOptions
+from captune.options.shared import CsvOptions
 
 
 @dataclass(kw_only=True)
-class CompareOptions(MetricOptions):
+class CompareOptions(MetricOptions, CsvOptions):
     """`captune compare`."""
 
     first: Path = option("captions A: as in score", positional=True, nargs=None, metavar="A")

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.options.fields import option, require_at_least
+from captune.options.shared import CsvOptions
 
 
 @dataclass(kw_only=True)
-class RankOptions:
+class RankOptions(CsvOptions):
     """`captune rank`."""
 
     run: Path = option("run folder of captune score", positional=True, nargs=None, metavar="RUN")

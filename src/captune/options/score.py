@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.options.fields import check_overwrite, option, overwrite_option, require_at_least
-from captune.options.shared import ModelOptions
+from captune.options.shared import CsvOptions, ModelOptions
 
 MOST_RESAMPLES = 10_000_000  # each keeps a number a metric in memory
 
@@ -59,7 +59,7 @@ class MetricOptions(ModelOptions):
 
 
 @dataclass(kw_only=True)
-class ScoreOptions(MetricOptions):
+class ScoreOptions(MetricOptions, CsvOptions):
     """`captune score`."""
 
     candidates: Path | None = option(

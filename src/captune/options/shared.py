@@ -43,6 +43,16 @@ def check_pass(batch_size: int, workers: int) -> None:
 
 
 @dataclass(kw_only=True)
+class CsvOptions:
+    """What every command takes that writes words of others into a CSV file."""
+
+    raw_csv: bool = option(
+        "leave cells of CSV files as they are that a spreadsheet would run as formulas (= + - @)",
+        False,
+    )
+
+
+@dataclass(kw_only=True)
 class PhotoOptions:
     """Which photos a command looks at."""
 

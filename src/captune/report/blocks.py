@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,6 +11,7 @@ from markupsafe import Markup
 from captune.report.numbers import Figure
 from captune.report.pages import embedded
 from captune.report.thumbnails import Picture
+from captune.tables import csv_row
 
 Text = Markup | Figure | str
 
@@ -134,9 +133,7 @@ class Table:
 
     def csv(self) -> Markup:
         """The same as a CSV file, inside a script element of the page."""
-        file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows(self.values())
-        return embedded(file.getvalue())
+        return embedded("".join(map(csv_row, self.values())))
 
 
 def _values(kind: str, cell: Any) -> list[Any]:

@@ -6,7 +6,6 @@ the text of a paper.
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captune.errors import UserError
-from captune.files import whole_file
 from captune.metrics import catalogue
 from captune.report import answers, captions
 from captune.report.blocks import Table, blocks_of
@@ -25,6 +23,7 @@ from captune.report.numbers import Source
 from captune.report.page import Report
 from captune.report.tuning import leading, methods_of
 from captune.report.writers import read_writers
+from captune.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,17 +33,19 @@ _MOST_MAPS = 20
 Say = Callable[[str], None]
 
 
-def export(report: Report, folder: Path, *, say: Say = lambda sentence: None) -> list[Path]:
+def export(
+    report: Report, folder: Path, *, say: Say = lambda sentence: None, raw_csv: bool = False
+) -> list[Path]:
     """Write all into `folder`; returns the files. say: told of what could not be drawn.
 
+    raw_csv: cells that a spreadsheet would run as formulas stay as they are.
     Raises UserError where a file cannot be written.
     """
     written = []
     for part in report.sections:
         for table in blocks_of(part.blocks, Table):
             path = folder / "tables" / f"{table.name}.csv"
-            with whole_file(path) as file:
-                csv.writer(file, lineterminator="\n").writerows(table.values())
+            write_csv(path, table.values(), raw=raw_csv)
             written.append(path)
     for source in report.given.of_kind("classify"):
         written += _classified(source, report, folder / _plain(source.name), say)

@@ -49,10 +49,13 @@ class _Picture:
     missing: str = ""
 
 
-def write_gallery(ranking: Ranking, folder: Path, *, command: Sequence[str] = ()) -> Gallery:
+def write_gallery(
+    ranking: Ranking, folder: Path, *, command: Sequence[str] = (), raw_csv: bool = False
+) -> Gallery:
     """Write rank-METRIC.html, .png, .svg and .csv into `folder`; only photos shown are opened.
 
-    command: the words that asked for it. Raises UserError where a file cannot be written.
+    command: the words that asked for it. raw_csv: cells that a spreadsheet would run as formulas
+    stay as they are. Raises UserError where a file cannot be written.
     """
     stem = "rank-" + re.sub(r"[^\w.-]+", "-", ranking.by)
     page, table, drawing, vectors = (
@@ -62,7 +65,7 @@ def write_gallery(ranking: Ranking, folder: Path, *, command: Sequence[str] = ()
         check_writable(path)
     gallery = Gallery()
     pictures = _open_photos(ranking, gallery.skipped)
-    write_table(ranking, table)
+    write_table(ranking, table, raw=raw_csv)
     write_template(
         "pairs.html.jinja",
         page,

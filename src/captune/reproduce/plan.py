@@ -20,6 +20,7 @@ from captune.files import printable, read_text
 from captune.options import ReproduceOptions
 from captune.runs import read_run
 from captune.studies import Step, Study, read_study
+from captune.tables import as_typed
 
 _ANYWHERE = ("--json", "--offline", "--debug")
 _PAGE = "$on_page"
@@ -175,7 +176,8 @@ def _ends(out: Path) -> dict[str, str | None]:
         return ends
     reader = csv.DictReader(io.StringIO(read_text(str(table), keep_bytes=True), newline=""))
     try:
-        paths = [path for row in reader if (path := run.image_path(row.get("path")))]
+        named = (as_typed(row["path"]) for row in reader if row.get("path"))
+        paths = [path for name in named if (path := run.image_path(name))]
     except csv.Error as error:
         raise UserError(
             f"{printable(str(table))}: line {reader.line_num} is no table row ({error}); rank again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from captune.captions import CaptionFile, match_captions
 from captune.errors import MismatchedImages, UserError
-from captune.files import check_writable, named, printable, whole_file
+from captune.files import check_writable, named, printable
 from captune.notebook import InNotebooks
 from captune.options import CompareOptions
 from captune.runs import RunWriter, versions
@@ -21,6 +20,7 @@ from captune.scoring.intervals import few_images
 from captune.scoring.job import Scored, score_many
 from captune.scoring.places import check_places, read_places
 from captune.scoring.recording import deciding_options, inputs_of
+from captune.tables import write_csv
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
@@ -114,7 +114,7 @@ def compare_captions(
     comparison = compare_scored(first, second, resamples=options.resamples, seed=options.seed)
     result = CompareResult(comparison, (first, second), notes, options.top)
     if options.csv is not None:
-        write_both(options.csv, comparison)
+        write_both(options.csv, comparison, raw=options.raw_csv)
         result.written["csv"] = options.csv
     if options.out is not None:
         _write_run(options, result, command)
@@ -193,18 +193,15 @@ def _mismatch(first: Scored, second: Scored) -> MismatchedImages:
     )
 
 
-def write_both(path: Path, comparison: Comparison) -> None:
+def write_both(path: Path, comparison: Comparison, *, raw: bool = False) -> None:
     """A row an image: both captions, and both scores of every metric with all their digits."""
     metrics = comparison.metrics.values()
-    with whole_file(path) as file:
-        rows = csv.writer(file, lineterminator="\n")
-        scores = [f"{metric.metric}_{side}" for metric in metrics for side in "ab"]
-        rows.writerow(["image", "caption_a", "caption_b", *scores])
-        for index, (image, caption) in enumerate(comparison.captions_a.items()):
-            values = [
-                float(side[index]) for metric in metrics for side in (metric.raw_a, metric.raw_b)
-            ]
-            rows.writerow([image, caption, comparison.captions_b[image], *values])
+    scores = [f"{metric.metric}_{side}" for metric in metrics for side in "ab"]
+    rows: list[list[Any]] = [["image", "caption_a", "caption_b", *scores]]
+    for index, (image, caption) in enumerate(comparison.captions_a.items()):
+        values = [float(side[index]) for metric in metrics for side in (metric.raw_a, metric.raw_b)]
+        rows.append([image, caption, comparison.captions_b[image], *values])
+    write_csv(path, rows, raw=raw)
 
 
 def _write_run(options: CompareOptions, result: CompareResult, command: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ Every metric counts as "higher is better", as all of captune's are.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -20,12 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from captune.errors import UserError
-from captune.files import named, printable, whole_file
+from captune.files import named, printable
 from captune.metrics.catalogue import is_metric, metric_id
 from captune.options import RankOptions
 from captune.runs import Run, leaves_root, read_run
 from captune.scoring.agreement import levels
 from captune.scoring.score_runs import Pair, Taus, read_agreement, read_metrics, read_pairs
+from captune.tables import write_csv
 
 if TYPE_CHECKING:
     from captune.images import Skipped
@@ -222,26 +222,15 @@ def rank_run(options: RankOptions) -> Ranking:
     return Ranking(run, by, metrics, ranked, options.top, root, skipped, notes, taus, places)
 
 
-def write_table(ranking: Ranking, path: Path) -> None:
+def write_table(ranking: Ranking, path: Path, *, raw: bool = False) -> None:
     """Every image, best first: rank, image, path, caption, score and one column a metric."""
     metrics = list(ranking.metrics)
-    with whole_file(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["rank", "image", "path", "caption", "score", *metrics])
-        for pair in ranking.pairs:
-            texts = (pair.image, pair.path or "", pair.caption)
-            start = [pair.rank, *map(_encodable, texts)]
-            scores = [pair.scores.get(metric, "") for metric in metrics]
-            writer.writerow([*start, ranking.score(pair), *scores])
-
-
-def _encodable(text: str) -> str:
-    r"""JSON may hold half of a character (`"\ud83d"`), which no file in UTF-8 can."""
-    try:
-        text.encode("utf-8", "surrogateescape")  # bytes of a file name that are not UTF-8 are kept
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return text
+    rows: list[list[Any]] = [["rank", "image", "path", "caption", "score", *metrics]]
+    for pair in ranking.pairs:
+        texts = (pair.image, pair.path or "", pair.caption)
+        scores = [pair.scores.get(metric, "") for metric in metrics]
+        rows.append([pair.rank, *texts, ranking.score(pair), *scores])
+    write_csv(path, rows, raw=raw)
 
 
 def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:

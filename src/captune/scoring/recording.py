@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from captune.captions import CaptionFile
 from captune.errors import UserError
-from captune.files import check_writable, whole_file
+from captune.files import check_writable
 from captune.images import Photo, read_photo
 from captune.metrics.frequency import DocumentFrequency, is_file, name_of_table
 from captune.metrics.scores import Scores
@@ -22,6 +21,7 @@ from captune.runs import RunWriter, versions
 from captune.runs.place import writes_run
 from captune.scoring.job import Scored, make_corpus, score_many
 from captune.scoring.places import check_places, read_places
+from captune.tables import write_csv
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
@@ -101,7 +101,7 @@ def score_captions(
             say(sentence)
     result = ScoreResult(scored, intervals, found, described(scored.scores, intervals))
     if options.per_image is not None:
-        write_per_image(options.per_image, scored.scores)
+        write_per_image(options.per_image, scored.scores, raw=options.raw_csv)
         result.written["per image"] = options.per_image
     if options.save_df is not None:
         _save_df(options, scored)
@@ -127,13 +127,11 @@ def described(
     }
 
 
-def write_per_image(path: Path, scores: Mapping[str, Scores]) -> None:
+def write_per_image(path: Path, scores: Mapping[str, Scores], *, raw: bool = False) -> None:
     """A row an image, a column a metric, every digit of the floats."""
-    with whole_file(path) as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["image", *scores])
-        columns = [score.per_image for score in scores.values()]
-        rows.writerows([id, *(column[id] for column in columns)] for id in columns[0])
+    columns = [score.per_image for score in scores.values()]
+    rows = ([id, *(column[id] for column in columns)] for id in columns[0])
+    write_csv(path, [["image", *scores], *rows], raw=raw)
 
 
 def inputs_of(scored: Scored) -> dict[str, Any]:

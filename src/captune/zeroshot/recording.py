@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,6 +23,7 @@ from captune.options import ClassifyOptions
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.statistics import wilson
+from captune.tables import csv_row
 from captune.zeroshot.classifier import (
     Prediction,
     ZeroShotClassifier,
@@ -128,7 +128,7 @@ def classify_photos(
                 path = writer.file_path("probabilities.npy")
                 sinks.append(stack.enter_context(_ProbabilityFile(path)).add)
         if options.csv is not None:
-            sinks.append(stack.enter_context(_AnswerFile(options.csv)).add)
+            sinks.append(stack.enter_context(_AnswerFile(options.csv, raw=options.raw_csv)).add)
         _classify(classifier, found, truth, result, sinks, bar)
         if writer is not None:
             writer.metrics = _metrics(result, classifier)
@@ -258,17 +258,18 @@ def _top(row: Floats, labels: Labels) -> list[dict[str, Any]]:
 class _AnswerFile:
     """The assignment's CSV: `filename,label`, the label being the class id, one row an image."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, raw: bool) -> None:
         self._file = whole_file(path)
+        self._raw = raw
 
     def __enter__(self) -> _AnswerFile:
-        self._writer = csv.writer(self._file.__enter__(), lineterminator="\n")
-        self._writer.writerow(["filename", "label"])
+        self._rows = self._file.__enter__()
+        self._rows.write(csv_row(["filename", "label"]))
         return self
 
     def add(self, prediction: Prediction, _right: int | None) -> None:
         """Write one row."""
-        self._writer.writerow([prediction.photo.name, prediction.id])
+        self._rows.write(csv_row([prediction.photo.name, prediction.id], raw=self._raw))
 
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)

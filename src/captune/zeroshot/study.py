@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from captune.embedding import Bar, encode_all
 from captune.errors import UserError
 from captune.features import FeatureCache, encode_texts
-from captune.files import check_writable, whole_file
+from captune.files import check_writable
 from captune.images import Photo, Skipped, find_photos
 from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model
@@ -23,6 +22,7 @@ from captune.notebook import InNotebooks
 from captune.options import PromptsOptions
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
+from captune.tables import of_mappings, write_csv
 from captune.zeroshot.comparison import TemplateComparison, TemplateResult, compare_templates
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.negation import NegationProbe, negate, probe_negation
@@ -119,7 +119,7 @@ def compare_prompts(
         _write_run(study, options, found.root, indices, command)
         study.written["run"] = options.out
     if options.csv is not None:
-        _write_rows(options.csv, comparison.rows())
+        write_csv(options.csv, of_mappings(comparison.rows()), raw=options.raw_csv)
         study.written["csv"] = options.csv
     return study
 
@@ -188,9 +188,10 @@ def _write_run(
             ],
             "skipped": [{"path": item.path, "reason": item.reason} for item in study.skipped],
         }
-    _write_rows(options.out / "prompts.csv", comparison.rows())
-    if study.probes:
-        _write_rows(options.out / "negation.csv", [probe.row() for probe in study.probes])
+    tables = {"prompts.csv": comparison.rows(), "negation.csv": [p.row() for p in study.probes]}
+    for name, rows in tables.items():
+        if rows:
+            write_csv(options.out / name, of_mappings(rows), raw=options.raw_csv)
 
 
 def _answer(result: TemplateResult, photo: int, ids: Sequence[str]) -> dict[str, Any]:
@@ -198,10 +199,3 @@ def _answer(result: TemplateResult, photo: int, ids: Sequence[str]) -> dict[str,
         "id": ids[int(result.predicted[photo])],
         "probability": float(result.confidence[photo]),
     }
-
-
-def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with whole_file(path) as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

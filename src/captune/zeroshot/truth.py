@@ -14,6 +14,7 @@ from captune.errors import UserError
 from captune.files import read_text
 from captune.images import Photo, printable
 from captune.images.naming import photos_named
+from captune.tables import as_typed
 from captune.zeroshot.labels import Labels
 
 _FILE_COLUMNS = (
@@ -189,7 +190,7 @@ def _add_row(
         raise UserError(
             f"{source}: {where} has {len(cells)} of the {max(columns) + 1} columns it needs."
         )
-    file, label = cells[columns[0]], cells[columns[1]].strip()
+    file, label = as_typed(cells[columns[0]]), as_typed(cells[columns[1]]).strip()
     if not file or not label:
         return
     known = rows.setdefault(file, _Answer(label, where))

@@ -10,7 +10,6 @@ The same command goes on where a killed one was: finished methods are not traine
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -49,7 +48,6 @@ from captune.captioning.training.trainer import Bar, train
 from captune.captioning.training.tuned import Tuned
 from captune.captioning.tuning import method_class
 from captune.features import FeatureCache
-from captune.files import whole_file
 from captune.images import Skipped
 from captune.metrics.scores import Scores
 from captune.models.quiet import quiet_transformers
@@ -58,6 +56,7 @@ from captune.notebook import InNotebooks
 from captune.options import TuneOptions
 from captune.runs import RunWriter, read_run
 from captune.runs.place import run_place
+from captune.tables import of_mappings, write_csv
 
 
 @dataclass
@@ -311,11 +310,7 @@ def _write_parent(job: Job, result: TuneResult) -> None:
     """The table and the run; the records are those of the best method."""
     out = job.options.out
     assert out is not None
-    rows = [one.row() for one in result.methods]
-    with whole_file(out / "table.csv") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(out / "table.csv", of_mappings(one.row() for one in result.methods))
     with _writer(job, out) as run:
         for record in read_run(out / result.best).records():
             run.record(record)
