@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from captune.errors import UserError
-from captune.files import check_writable, named, open_regular, read_bytes, read_regular, whole_file
+from captune.files import (
+    check_writable,
+    named,
+    open_regular,
+    partial_path,
+    read_bytes,
+    read_regular,
+    whole_file,
+)
+from tests.processes import ended, pipe, start
 
 
 def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -124,3 +136,72 @@ def test_a_stream_that_the_shell_names_is_read() -> None:
     os.close(writing)
     assert read_bytes(f"/dev/fd/{reading}") == b"cat"
     os.close(reading)
+
+
+_LEFT = ".a.csv.0123456789ab.partial"
+
+
+def _write_and_hang(path: Path, told: Any) -> None:
+    with whole_file(path) as file:
+        file.write("half")
+        file.flush()
+        told.send("written")
+        time.sleep(60)
+
+
+def _write(path: Path) -> None:
+    with whole_file(path) as file:
+        file.write("whole")
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_stays(
+    tmp_path: Path,
+) -> None:
+    killed, living = (tmp_path / name for name in ("killed.csv", "living.csv"))
+    writers = []
+    for path in (killed, living):
+        hears, told = pipe()
+        writers.append(start(_write_and_hang, path, told))
+        assert hears.recv() == "written"
+    writers[0].kill()
+    ended(writers[0])
+    try:
+        assert len(list(tmp_path.iterdir())) == 2
+        again = start(_write, tmp_path / "b.csv")
+        assert ended(again) == 0
+        first, second = sorted(path.name for path in tmp_path.iterdir())
+        assert first.startswith(".living.csv.")
+        assert second == "b.csv"
+    finally:
+        writers[1].kill()
+        ended(writers[1])
+
+
+def test_only_partial_files_of_ours_are_swept(tmp_path: Path) -> None:
+    for name in (_LEFT, ".a.csv.partial", "a.csv", ".a.0123.partial"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".link.ba9876543210.partial").symlink_to("a.csv")
+    (tmp_path / ".folder.ba9876543210.partial").mkdir()
+    mine = partial_path(tmp_path / "figure.png")
+    mine.write_text("a library writes it")
+    _write(tmp_path / "b.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(".a.csv.partial", "a.csv", ".a.0123.partial", "b.csv", mine.name),
+        *(".link.ba9876543210.partial", ".folder.ba9876543210.partial"),
+    }
+
+
+@pytest.mark.parametrize("mark", ["run.json", ".records.jsonl.ba9876543210.partial"])
+def test_a_run_folder_is_left_to_its_writer(mark: str, tmp_path: Path) -> None:
+    for name in (_LEFT, mark):
+        (tmp_path / name).write_text("x")
+    _write(tmp_path / "b.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {_LEFT, mark, "b.csv"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals on Windows")
+def test_a_terminal_as_a_file_shows_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    with whole_file(Path(os.ttyname(theirs))) as file:
+        file.write("a,\x1b]52;c;x\x07\nb\n")
+    assert os.read(ours, 99) == b"a,\\x1b]52;c;x\\x07\r\nb\r\n"

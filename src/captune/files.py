@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,11 +20,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from captune.errors import UserError
+from captune.printing import PlainStream
 from captune.printing import printable as printable
+
+if sys.platform != "win32":
+    import fcntl
 
 LARGEST_FILE = 512 * 2**20
 MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
-_PARTIAL = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.partial", re.DOTALL)
+_OF_RUNS = re.compile(r"(run|metrics)\.json|records\.jsonl")
+_MADE: set[str] = set()  # names of partial files that somebody else writes for this process
+_SWEPT: set[Path] = set()  # folders that this process has looked at
+_PARTIAL = re.compile(r"\.(.{1,40})\.[0-9a-f]{12}\.partial", re.DOTALL)
 _STREAM = re.compile(r"/dev/(stdin|fd/\d+)")  # what the shell puts for < and <(...)
 # what a disk says that is full, broken or not to be written to
 _REFUSALS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS")
@@ -39,6 +47,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     mode: "w" (UTF-8 text, `\\n` line ends, file names that are not UTF-8 kept) or "wb".
     A link keeps pointing where it did. What is no file, such as /dev/stdout, is written as it goes.
+    What writers left in the folder that were killed is taken away, unless it is a run folder.
     Raises UserError where the folder cannot be made or written to, and where the disk is full.
     """
     text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
@@ -53,12 +62,13 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     # a rename would put a file in the place of the device, pipe or link itself
     if is_special:
         with writing(path), _opened(path, path, mode, text) as file:
-            yield file
+            # --csv /dev/stdout: what a terminal shows is text
+            shown: Any = PlainStream(file) if text and file.isatty() else file
+            yield shown
         return
-    temporary = partial_path(target)
     made = [folder for folder in target.parents if not folder.exists()]
-    # "x" and not mkstemp: a result has the permissions that the user's umask gives
-    file = _opened(temporary, path, mode.replace("w", "x"), text)
+    temporary, file = _begun(target, path, mode, text)
+    _sweep(temporary.parent)
     try:
         with writing(path):
             with file:
@@ -94,6 +104,12 @@ def writing(path: Path, kept: str = "what stood there before is kept") -> Iterat
 
 def partial_path(path: Path) -> Path:
     """A name beside `path` for what is not yet whole."""
+    partial = _beside(path)
+    _MADE.add(partial.name)
+    return partial
+
+
+def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
 
 
@@ -106,6 +122,55 @@ def remove_partial_files(folder: Path, *, before: float) -> None:
         for path in list(folder.iterdir()):
             if _PARTIAL.fullmatch(path.name) and path.lstat().st_mtime < before:
                 path.unlink(missing_ok=True)
+
+
+def _begun(target: Path, asked: Path, mode: str, text: dict[str, str]) -> tuple[Path, IO[Any]]:
+    """A new file beside `target`, which is held while its writer is alive."""
+    while True:
+        temporary = _beside(target)
+        # "x" and not mkstemp: a result has the permissions that the user's umask gives
+        file = _opened(temporary, asked, mode.replace("w", "x"), text)
+        if sys.platform != "win32":  # where a file that is open cannot be removed
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        if temporary.exists():  # another process may have swept in between
+            return temporary, file
+        file.close()
+
+
+def _sweep(folder: Path) -> None:
+    """Take away, once a process and folder, what writers left that were killed.
+
+    A run folder is swept by the writer of the run, who knows what is being written.
+    """
+    if folder in _SWEPT:
+        return
+    _SWEPT.add(folder)
+    left = []
+    with suppress(OSError), os.scandir(folder) as entries:  # they are in nobody's way
+        for entry in entries:
+            match = _PARTIAL.fullmatch(entry.name)
+            if _OF_RUNS.fullmatch(match[1] if match else entry.name):
+                return
+            if match and entry.name not in _MADE:
+                left.append(Path(entry.path))
+    for path in left:
+        with suppress(OSError):  # its writer is alive, or it is somebody else's
+            _remove_abandoned(path)
+
+
+def _remove_abandoned(path: Path) -> None:
+    if sys.platform == "win32":
+        path.unlink(missing_ok=True)
+        return
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(number)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(number)
 
 
 def check_writable(path: Path) -> None:
