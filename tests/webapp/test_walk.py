@@ -77,6 +77,26 @@ def inside(driver: Any, tab_name: str) -> str:
         driver.switch_to.default_content()
 
 
+def alone(driver: Any) -> str:
+    """What the page of the report says in a window of its own, which has no origin."""
+    before = driver.current_window_handle
+    driver.execute_script("document.querySelector('#result-report .open a').click()")
+    when(driver, "true")
+    (window,) = [one for one in driver.window_handles if one != before]
+    driver.switch_to.window(window)
+    try:
+        for _ in range(2):
+            when(driver, "document.querySelector('.browse .photo, h1')")
+            assert driver.execute_script("return window.origin") == "null"
+            shown = str(driver.execute_script("return document.body.innerText"))
+            driver.refresh()
+        assert wrong(driver) == []
+        return shown
+    finally:
+        driver.close()
+        driver.switch_to.window(before)
+
+
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 def test_every_tab_works_and_nothing_is_fetched_from_elsewhere(
     colours: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
@@ -98,6 +118,7 @@ def test_every_tab_works_and_nothing_is_fetched_from_elsewhere(
         report(driver)
         shown = inside(driver, "report")
         assert HOSTILE_NAME in shown
+        assert HOSTILE_NAME in alone(driver)
         tab(driver, "Tune")
         typed(driver, "tune-photos", str(tmp_path / "photos"))
         typed(driver, "tune-captions", str(tmp_path / "references.json"))

@@ -34,6 +34,8 @@ _REPLACED = (
     *("cross-origin-resource-policy", "set-cookie"),
 )
 _FORWARDED = (b"x-forwarded-", b"x-gradio-", b"forwarded")
+# not in a sandbox: the page that it goes on to is of the same site
+_ENTERED_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _ENTERED = (
     b"<!doctype html><title>captune</title>"
     b'<meta http-equiv="refresh" content="0;url=/"><a href="/">captune</a>'
@@ -112,7 +114,7 @@ class Guard:
         if code and self._entry.take_code(code):
             # the file that opened the browser is another site; the page itself goes on from here
             entered = [(b"content-type", b"text/html"), self._cookie(headers)]
-            await _say(send, 200, _ENTERED, entered)
+            await _say(send, 200, _ENTERED, entered, _ENTERED_POLICY)
             return
         self._check_site(headers)
         if self._entry.is_token(token):
@@ -247,10 +249,16 @@ def _ours(policy: str) -> Headers:
     ]
 
 
-async def _say(send: Send, status: int, body: bytes, headers: Headers | None = None) -> None:
+async def _say(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Headers | None = None,
+    policy: str = DATA_POLICY,
+) -> None:
     """An answer of the guard itself, which nothing keeps."""
     given = headers or [(b"content-type", b"text/plain; charset=utf-8")]
     fixed = [(b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
-    every = [*given, *fixed, *_ours(DATA_POLICY)]
+    every = [*given, *fixed, *_ours(policy)]
     await send({"type": "http.response.start", "status": status, "headers": every})
     await send({"type": "http.response.body", "body": body})

@@ -29,7 +29,7 @@ REPORTS = "captune-page"
 JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
 MOST_EVENT_BYTES = 1_000_000
 
-_FILE = r"[\w-][\w.-]*"
+_FILE = r"[\w-][\w.-]{0,127}"
 _JSON = ("application/json",)
 _STREAM = ("text/event-stream",)
 

@@ -1,0 +1,54 @@
+"""An app in a process of its own, with a job that cannot be broken off.
+
+python -m tests.webapp.stuck_app RUNS (idle | sleeps | holds | tunes)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from captune.options import AppOptions, TuneOptions
+from captune.webapp import training_process
+from captune.webapp.jobs import Job
+from captune.webapp.serving import Running, serve
+
+
+def stuck_training(connection: Any, stop: Any, options: Any, command: Any) -> None:
+    """In the place of a training: a checkpoint when it is asked for, and no end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    place = Path(os.environ["STUCK"])
+    (place / "pid").write_text(str(os.getpid()))
+    connection.send(("say", "training"))
+    stop.wait()
+    (place / "checkpoint").write_text("x")
+    time.sleep(600)
+
+
+def work(job: Job) -> None:
+    kind = sys.argv[2]
+    print("at work", flush=True)
+    if kind == "sleeps":
+        time.sleep(600)
+    if kind == "holds":
+        # one step of C: no other thread of Python runs before it is over
+        sum(range(10**14))
+    if kind == "tunes":
+        training_process.tune_apart(job, TuneOptions(photos="p", captions="c", val="v", out="o"))
+
+
+def started(app: Running) -> None:
+    print(json.dumps({"folder": str(app.folder), "address": app.address}), flush=True)
+    (app.folder / "photos" / "x.jpg").write_bytes(b"x")
+    if sys.argv[2] != "idle":
+        app.site.jobs.submit(work, [])
+
+
+if __name__ == "__main__":
+    training_process.tell = stuck_training
+    serve(AppOptions(runs=Path(sys.argv[1])), started)

@@ -1,0 +1,177 @@
+"""The app ends within 5 s whatever it is doing, and leaves nothing, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from captune.webapp.private_folder import private_folder
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are others here")
+Start = Callable[[str], tuple[subprocess.Popen[str], dict[str, str]]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    with ExitStack() as stack:
+
+        def started(kind: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
+            environment = os.environ | {"TMPDIR": str(tmp_path), "STUCK": str(tmp_path)}
+            words = [sys.executable, "-m", "tests.webapp.stuck_app", str(tmp_path / "runs"), kind]
+            app = stack.enter_context(
+                subprocess.Popen(
+                    words,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=environment,
+                    text=True,
+                    cwd=Path(__file__).parents[2],
+                )
+            )
+            stack.callback(app.kill)
+            assert app.stdout is not None
+            found = json.loads(app.stdout.readline())
+            if kind != "idle":
+                assert app.stdout.readline() == "at work\n"
+            return app, found
+
+        yield started
+
+
+def ended_in(app: subprocess.Popen[Any], limit_s: float) -> float:
+    """How long it takes; it fails where that is too long."""
+    began = time.monotonic()
+    app.wait(limit_s)
+    return time.monotonic() - began
+
+
+def is_gone(path: Path) -> bool:
+    """Soon, for another process removes it."""
+    end = time.monotonic() + 10
+    while path.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    return not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"), [("sleeps", "SIGTERM"), ("holds", "SIGHUP"), ("holds", "SIGINT")]
+)
+def test_whatever_it_does_it_ends_when_it_is_told_to(start: Start, kind: str, ending: str) -> None:
+    app, found = start(kind)
+    if kind == "holds":
+        time.sleep(0.5)
+    app.send_signal(getattr(signal, ending))
+    assert ended_in(app, 60) < 5
+    assert app.returncode == (-signal.SIGKILL if kind == "holds" else 0)
+    assert is_gone(Path(found["folder"]))
+
+
+@pytest.mark.parametrize("kind", ["sleeps", "holds"])
+def test_a_second_ctrl_c_ends_it_at_once(start: Start, kind: str) -> None:
+    app, found = start(kind)
+    time.sleep(0.5)
+    app.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    app.send_signal(signal.SIGINT)
+    assert ended_in(app, 60) < 1.5
+    assert app.returncode in (130, -signal.SIGKILL)
+    assert is_gone(Path(found["folder"]))
+
+
+def test_streams_that_are_open_hold_nothing_up(start: Start) -> None:
+    app, found = start("idle")
+    address = found["address"]
+    with httpx.Client(base_url=address.partition("?")[0], trust_env=False, timeout=20) as http:
+        http.get(address)
+        where = {"upload_id": "x"}
+
+        def forever() -> Iterator[bytes]:
+            yield b"--b\r\nContent-Disposition: form-data; name=files; filename=x\r\n\r\n"
+            while True:
+                yield b"x"
+                time.sleep(0.1)
+
+        def upload() -> None:
+            kind = {"content-type": "multipart/form-data; boundary=b"}
+            try:
+                http.post("gradio_api/upload", params=where, content=forever(), headers=kind)
+            except httpx.HTTPError:
+                return
+
+        threading.Thread(target=upload, daemon=True).start()
+        with http.stream("GET", "gradio_api/upload_progress", params=where) as stream:
+            assert "update" in next(stream.iter_lines())
+            app.send_signal(signal.SIGTERM)
+            assert ended_in(app, 60) < 5
+    assert app.returncode == 0
+    assert is_gone(Path(found["folder"]))
+    assert app.stderr is not None
+    assert app.stderr.read().strip() == ""
+
+
+def test_a_tune_is_asked_for_its_checkpoint_and_ended_in_time(start: Start, tmp_path: Path) -> None:
+    app, _ = start("tunes")
+    end = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    child = int((tmp_path / "pid").read_text())
+    app.send_signal(signal.SIGTERM)
+    assert ended_in(app, 60) < 5
+    assert (tmp_path / "checkpoint").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_one_that_is_killed_leaves_nothing(start: Start) -> None:
+    app, found = start("sleeps")
+    app.kill()
+    app.wait()
+    assert is_gone(Path(found["folder"]))
+
+
+def test_what_a_killed_one_left_is_swept_and_what_lives_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / "captune-test-left"
+    (left / "photos").mkdir(parents=True)
+    (left / "photos" / "x.jpg").write_bytes(b"x")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("x")
+    (tmp_path / "captune-test-link").symlink_to(elsewhere)
+    (tmp_path / "captune-test-file").write_text("x")
+    with private_folder("captune-test-") as first:
+        assert not left.exists()
+        (first / "x").write_text("x")
+        with private_folder("captune-test-") as second:
+            assert (first / "x").exists()
+            assert second != first
+        assert not second.exists()
+    assert not first.exists()
+    assert (elsewhere / "kept").exists()
+    assert (tmp_path / "captune-test-file").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give away")
+def test_a_folder_of_another_user_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    theirs = tmp_path / "captune-test-theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    with private_folder("captune-test-"):
+        assert theirs.exists()
