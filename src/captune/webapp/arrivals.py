@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_FILES = 1000  # in a request: as many as the page sends in one
 UNCLAIMED_S = 600  # after so long, files that no photo panel took are removed
-SLOWEST_S = 30  # between two pieces of a request
+SLOWEST_S = 15  # between two pieces of a request
 _SLACK_BYTES = 1_000_000  # what stands around the files of a request
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -33,6 +34,7 @@ _REPLACED = (
     *("content-security-policy", "x-content-type-options", "referrer-policy"),
     *("cross-origin-resource-policy", "set-cookie"),
 )
+_REST_S = 5  # for the rest of a request that is answered already
 _FORWARDED = (b"x-forwarded-", b"x-gradio-", b"forwarded")
 # not in a sandbox: the page that it goes on to is of the same site
 _ENTERED_POLICY = "default-src 'none'; frame-ancestors 'none'"
@@ -82,10 +84,12 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
+            exchange = _Exchange(scope["headers"], receive, send)
             try:
-                await self._answer(scope, receive, send)
+                await self._answer(scope, exchange.receive, exchange.send)
             except Refusal as refusal:
-                await _say(send, refusal.status, f"captune app: {refusal}\n".encode())
+                sentence = f"captune app: {refusal}\n".encode()
+                await _say(exchange.send, refusal.status, sentence)
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         headers: Headers = scope["headers"]
@@ -182,6 +186,37 @@ class Guard:
             return messages.pop() if messages else await receive()
 
         return once
+
+
+class _Exchange:
+    """A request and its answer, which is over when the request is.
+
+    An answer to half a request would close the connection, and the browser might see that alone.
+    """
+
+    def __init__(self, headers: Headers, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        sizes = _values(headers, b"content-length")
+        self._is_read = sizes in ([], ["0"]) and not _values(headers, b"transfer-encoding")
+
+    async def receive(self) -> Message:
+        """Of the request."""
+        message = await self._receive()
+        self._is_read |= message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Of the answer."""
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if not is_last or self._is_read:
+            await self._send(message)
+            return
+        await self._send({**message, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S):
+                while not self._is_read:
+                    await self.receive()
+        await self._send({"type": "http.response.body", "body": b""})
 
 
 def _guarded(rule: Rule, send: Send) -> Send:

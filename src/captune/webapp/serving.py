@@ -217,12 +217,11 @@ def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:
             while not ended.wait(0.5):
                 pass
             print(file=sys.stderr)  # ^C stands there
+        # Python would wait for threads that are within a step which nobody can break off
+        _leave(folders, 0)
     except KeyboardInterrupt:
         print(file=sys.stderr)
     finally:
-        if ended.is_set() and threading.active_count() > 1:
-            # Python would wait for a step that nobody can break off
-            _leave(folders, 0)
         for one, handler in before.items():
             signal.signal(one, handler)
 
