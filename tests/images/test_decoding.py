@@ -7,7 +7,6 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,7 +32,6 @@ from captune.images import (
     decode_photo,
     find_photos,
     open_photo,
-    read_photo,
 )
 
 
@@ -296,47 +294,3 @@ def test_threads_agree():
         for result in pool.map(work, range(4)):
             for got, expected in zip(result, alone * 5, strict=True):
                 np.testing.assert_array_equal(got, expected)
-
-
-def test_read_photo_reasons(tmp_path):
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (tmp_path / "self.jpg").symlink_to(tmp_path / "self.jpg")
-    reasons = {
-        "missing.jpg": "no such file",
-        "empty.jpg": "0 bytes",
-        "gone.jpg": "a link to nothing",
-        "self.jpg": "too many levels of symbolic links",
-        ".": "a folder, not a file",
-        "nul\0.jpg": "not a valid path",
-        "x" * 300: "file name too long",
-    }
-    for name, reason in reasons.items():
-        with pytest.raises(UnreadablePhoto) as refusal:
-            read_photo(tmp_path / name)
-        assert refusal.value.reason == reason
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(UnreadablePhoto, match="a device, pipe or socket, not a file"):
-        read_photo(tmp_path / "pipe.jpg")
-
-
-def test_huge_file_is_not_read(tmp_path):
-    path = tmp_path / "huge.jpg"
-    with path.open("wb") as file:
-        file.truncate(5 * 2**40)  # sparse: takes no space
-    with pytest.raises(UnreadablePhoto, match="GiB, too large for a photo"):
-        read_photo(path)
-
-
-def test_forbidden_file(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
-
-    (tmp_path / "a.jpg").write_bytes(jpeg())
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(UnreadablePhoto, match="no permission to read it"):
-        read_photo(tmp_path / "a.jpg")

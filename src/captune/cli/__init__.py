@@ -7,11 +7,13 @@ import errno
 import logging
 import os
 import pkgutil
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     nothing of that.
     """
     open_streams()
-    with plain_streams():
+    with plain_streams(), _second_interrupt_ends():
         try:
             return _run(argv)
         finally:
@@ -100,6 +102,35 @@ def main(argv: Sequence[str] | None = None) -> int:
                 except OSError:
                     # Python would try again when it ends, and end with status 120
                     give_up(stream)
+
+
+@contextmanager
+def _second_interrupt_ends() -> Iterator[None]:
+    """The first Ctrl-C ends a command in good order, and the second one at once."""
+    before = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or before is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        # after a first one, the end of Python's threads can be broken off as well
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, before)
+
+
+def _stop_decoding() -> None:
+    """Let no thread go on with a slow image; Python waits for threads before it ends."""
+    decoding = sys.modules.get("captune.images.decoding")
+    if decoding is not None:
+        decoding.stop_decoding()
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -135,6 +166,7 @@ def _run(argv: Sequence[str] | None) -> int:
         say(f"captune {arguments.command}: {error}")
         return 2
     except KeyboardInterrupt:
+        _stop_decoding()
         say(
             "", "stopped; run the same command again to go on: what is cached is not computed again"
         )
@@ -201,8 +233,9 @@ def _prepare(arguments: argparse.Namespace) -> None:
         logger.propagate = False
     logger.setLevel(level)
     if not arguments.debug:
-        # Pillow warns of broken EXIF in files that it reads all the same
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        # Pillow warns of what is odd in files that it reads all the same; a refusal has a reason
+        warnings.filterwarnings("ignore", module="PIL")
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)
     from captune.models.store import is_offline, set_offline
 
     if arguments.offline or is_offline():

@@ -6,11 +6,10 @@ transformed (threads), encoded (the caller's thread). Cached photos and copies s
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -26,7 +25,15 @@ from captune.features.batches import FittingBatches
 from captune.features.cache import FeatureCache
 from captune.features.index import FeatureSpace
 from captune.features.saving import BackgroundSaver
-from captune.images import Photo, Skipped, UnreadablePhoto, decode_photo, read_photo
+from captune.images import (
+    Photo,
+    Skipped,
+    UnreadablePhoto,
+    decoded_photo,
+    decoding_threads,
+    hash_photo,
+    opened_photo,
+)
 from captune.models.encoders import ImageEncoder
 from captune.models.image_text import Floats
 
@@ -209,7 +216,7 @@ class _LookAhead:
         self._cache = cache
         self._space = feature.space.name
         self._workers = workers
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="captune-read")
+        self._pool = decoding_threads(workers)
         self._hashing: deque[Future[list[_Entry]]] = deque()
         self._window: deque[_Entry] = deque()  # all that are hashed and not yielded, in order
         self._missing: deque[_Entry] = deque()  # those of them that the model has to see
@@ -217,6 +224,7 @@ class _LookAhead:
         self._recent = _Recent(feature)
 
     def __enter__(self) -> _LookAhead:
+        self._threads = self._pool.__enter__()
         return self
 
     def __exit__(
@@ -225,7 +233,7 @@ class _LookAhead:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._pool.__exit__(kind, error, trace)
 
     @property
     def is_exhausted(self) -> bool:
@@ -329,9 +337,8 @@ def _read_and_hash(photos: Sequence[Photo], space: str) -> list[_Entry]:
     for photo in photos:
         entry = _Entry(photo)
         try:
-            data = read_photo(photo.path)
-            entry.key = f"{space}/{hashlib.sha256(data).hexdigest()}"
-            entry.data = data if len(data) <= _KEPT_BYTES else None
+            sha256, entry.data = hash_photo(photo.path, keep_bytes=_KEPT_BYTES)
+            entry.key = f"{space}/{sha256}"
         except UnreadablePhoto as error:
             entry.reason = error.reason
         entries.append(entry)
@@ -341,10 +348,11 @@ def _read_and_hash(photos: Sequence[Photo], space: str) -> list[_Entry]:
 def _decode(entry: _Entry, transform: Callable[[Image.Image], Tensor]) -> Tensor:
     data, entry.data = entry.data, None
     if data is None:
-        data = read_photo(entry.photo.path)
-        if not entry.key.endswith(hashlib.sha256(data).hexdigest()):
-            raise UnreadablePhoto("changed while it was read")
-    return transform(decode_photo(data, entry.photo.name))
+        sha256 = entry.key.rpartition("/")[2]
+        with opened_photo(entry.photo.path, sha256=sha256) as photo:
+            return transform(photo)
+    with decoded_photo(data, entry.photo.name) as photo:
+        return transform(photo)
 
 
 def _pixels(entry: _Entry) -> Tensor:

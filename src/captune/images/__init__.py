@@ -14,8 +14,13 @@ if TYPE_CHECKING:
         DECODING_VERSION,
         UnreadablePhoto,
         decode_photo,
+        decoded_photo,
+        decoding_threads,
+        hash_photo,
         open_photo,
+        opened_photo,
         read_photo,
+        stop_decoding,
     )
 
 __all__ = [
@@ -25,10 +30,15 @@ __all__ = [
     "Skipped",
     "UnreadablePhoto",
     "decode_photo",
+    "decoded_photo",
+    "decoding_threads",
     "find_photos",
+    "hash_photo",
     "open_photo",
+    "opened_photo",
     "printable",
     "read_photo",
+    "stop_decoding",
 ]
 
 

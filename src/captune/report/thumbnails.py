@@ -6,7 +6,6 @@ import base64
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from captune.images import UnreadablePhoto, open_photo
+from captune.images import UnreadablePhoto, decoding_threads, open_photo, opened_photo
 from captune.runs import Run
 from captune.scoring.ranking import hidden_photos
 
@@ -42,7 +41,8 @@ def thumbnail_of(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return thumbnail(open_photo(path))
+        with opened_photo(path) as photo:
+            return thumbnail(photo)
     except (UnreadablePhoto, OSError):
         return None
 
@@ -156,7 +156,7 @@ class Album:
             return
         wanted = [one for one in self.pictures if one.place is not None]
         sizes = _fitting(wanted)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding leaves the lock
+        with decoding_threads(min(8, os.cpu_count() or 1)) as pool:
             for tried, (side_px, quality) in enumerate(sizes):
                 for _ in pool.map(partial(_encode, side_px=side_px, quality=quality), wanted):
                     advance(int(tried == 0))
@@ -170,7 +170,10 @@ def _fitting(wanted: Sequence[Picture]) -> list[tuple[int, int]]:
     for one in wanted[:: max(1, len(wanted) // _TRIED)][:_TRIED]:
         assert one.place is not None
         with suppress(UnreadablePhoto):
-            photos.append(open_photo(one.place))
+            photo = open_photo(one.place)
+            # as thumbnails are made, in two steps; a page of huge photos must not keep them all
+            photo.thumbnail((4 * SIZES[0][0],) * 2, Image.Resampling.BOX)
+            photos.append(photo)
     return [
         size
         for size in SIZES
@@ -184,6 +187,7 @@ def _fitting(wanted: Sequence[Picture]) -> list[tuple[int, int]]:
 def _encode(one: Picture, *, side_px: int, quality: int) -> None:
     assert one.place is not None
     try:
-        one.uri = thumbnail(open_photo(one.place), side_px, quality)
+        with opened_photo(one.place) as photo:
+            one.uri = thumbnail(photo, side_px, quality)
     except UnreadablePhoto as error:
         one.missing = error.reason

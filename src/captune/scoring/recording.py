@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from captune.captions import CaptionFile
 from captune.errors import UserError
 from captune.files import check_writable
-from captune.images import Photo, read_photo
+from captune.images import Photo, hash_photo
 from captune.metrics.frequency import DocumentFrequency, is_file, name_of_table
 from captune.metrics.scores import Scores
 from captune.notebook import InNotebooks
@@ -166,7 +166,7 @@ def _digest_of_photos(photos: Mapping[str, Photo]) -> str:
     """Over image ids and the bytes of their files, whatever the files are called."""
     whole = hashlib.sha256()
     for id in sorted(photos):
-        content = hashlib.sha256(read_photo(photos[id].path)).hexdigest()
+        content, _ = hash_photo(photos[id].path)
         whole.update(f"{id}\0{content}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
 

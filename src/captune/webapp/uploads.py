@@ -19,7 +19,7 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.images import Photo, Skipped, UnreadablePhoto, open_photo
+from captune.images import Photo, Skipped, UnreadablePhoto, opened_photo
 from captune.report.thumbnails import thumbnail
 
 KEPT = 128  # sets: the one that was longest not used goes first
@@ -138,7 +138,8 @@ class Uploads:
         if size > self.most_bytes:
             limit = self.most_bytes / 1e6
             raise UnreadablePhoto(f"{size / 1e6:.0f} MB, over the limit of {limit:.0f} MB")
-        small = thumbnail(open_photo(path))
+        with opened_photo(path) as photo:
+            small = thumbnail(photo)
         name = _free_name(_plain_name(given), found.thumbnails)
         place = found.folder / name
         path.replace(place)

@@ -21,7 +21,7 @@ from torch import Tensor
 from captune.captioning.model import pad_words
 from captune.captions import CaptionFile, match_photos, read_captions
 from captune.errors import UserError
-from captune.images import Photo, PhotoSet, Skipped, UnreadablePhoto, printable, read_photo
+from captune.images import Photo, PhotoSet, Skipped, UnreadablePhoto, hash_photo, printable
 from captune.models.decoders import Decoder
 
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order
@@ -130,7 +130,7 @@ def read_captioned(
     keys, skipped = {}, []
     for id in ids:
         try:
-            keys[id] = hashlib.sha256(read_photo(photo_of[id].path)).hexdigest()
+            keys[id] = hash_photo(photo_of[id].path)[0]
         except UnreadablePhoto as error:
             skipped.append(Skipped(photo_of[id].name, error.reason))
         advance(1)

@@ -1,0 +1,232 @@
+"""Decodes unusual files in processes of their own, which are ended when they take too long.
+
+They are started when first needed and used again; each decodes one image at a time. What their
+libraries print goes nowhere: the reason for a refusal is the one message.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from PIL import Image
+
+from captune.errors import Stopped
+from captune.images.formats import UnreadablePhoto
+from captune.images.pixels import strips
+
+_MOST = 8
+_START_S = 60.0
+_MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from captune.images.decoder_process import main
+main()
+"""
+
+
+class Decoder:
+    """One process, and what is known of it: whether it waits for a request."""
+
+    def __init__(self) -> None:
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise OSError("there is no Python interpreter to run")
+        root = str(Path(__file__).resolve().parents[2])
+        paths = [root, *(path for path in sys.path if path not in ("", root))]
+        # glibc: one heap, and large blocks given back at once
+        heap = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}
+        self._process = subprocess.Popen(
+            # -P: nothing is imported from the folder that the user happens to be in
+            [sys.executable, "-P", "-S", "-c", _MAIN, json.dumps(paths)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **heap},
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests: IO[bytes] = self._process.stdin
+        self._answers: IO[bytes] = self._process.stdout
+        self._is_late = False
+        self.is_waiting = False
+        with self._ended_after(_START_S):
+            self.is_waiting = self._answers.read(1) == b"R"
+        if not self.is_waiting:
+            raise OSError(f"it ended with status {self.end()}")
+
+    def decode(
+        self, data: bytes, kind: str, *, most_pixels: int, memory: int, seconds: float
+    ) -> Image.Image:
+        """Raises UnreadablePhoto, also where the process takes longer, or crashes."""
+        request = {"bytes": len(data), "pixels": most_pixels, "memory": memory, "seconds": seconds}
+        self.is_waiting = False
+        try:
+            with self._ended_after(seconds):
+                self._requests.write(json.dumps(request).encode() + b"\n")
+                self._requests.write(data)
+                self._requests.flush()
+                answer = self._answer()
+        except (EOFError, OSError):
+            status = -self.end()
+            if self._is_late or status == getattr(signal, "SIGALRM", 0):
+                raise UnreadablePhoto(
+                    f"takes over {seconds:g} s to decode (CAPTUNE_MAX_DECODING_SECONDS)"
+                ) from None
+            if status == getattr(signal, "SIGKILL", 0):
+                raise UnreadablePhoto("not enough memory to decode it") from None
+            raise UnreadablePhoto(f"damaged {kind}, which ends its decoder") from None
+        self.is_waiting = not self._is_late
+        if isinstance(answer, str):
+            raise UnreadablePhoto(answer)
+        return answer
+
+    def end(self) -> int:
+        """Returns its exit status: the negative signal where one ended it."""
+        self.is_waiting = False
+        self.kill()
+        status = self._process.wait()
+        for stream in (self._requests, self._answers):
+            with suppress(OSError):
+                stream.close()
+        return status
+
+    def kill(self) -> None:
+        """From any thread: what waits for an answer learns that there will be none."""
+        with suppress(OSError):
+            self._process.kill()
+
+    def _answer(self) -> Image.Image | str:
+        """The picture, or the reason why there is none."""
+        letter = self._read(1)
+        width, height = struct.unpack("<II", self._read(8))
+        if letter != b"P":
+            text = self._read(width).decode("utf-8", "replace")
+            if letter == b"B":
+                raise RuntimeError(f"in the process that decodes images:\n{text}")
+            return text
+        picture = Image.new("RGB", (width, height))
+        for box in strips(picture.size):
+            size = box[2] - box[0], box[3] - box[1]
+            pixels = self._read(3 * size[0] * size[1])
+            picture.paste(Image.frombuffer("RGB", size, pixels, "raw", "RGB", 0, 1), box)
+        return picture
+
+    def _read(self, count: int) -> bytes:
+        data = self._answers.read(count)
+        if len(data) < count:
+            raise EOFError
+        return data
+
+    @contextmanager
+    def _ended_after(self, seconds: float) -> Iterator[None]:
+        def end() -> None:
+            self._is_late = True
+            self.kill()
+
+        clock = threading.Timer(seconds, end)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield
+        finally:
+            clock.cancel()
+            clock.join()
+
+
+class Decoders:
+    """The processes of this one, as many as there are cores, at most 8."""
+
+    def __init__(self) -> None:
+        self.forget()
+        atexit.register(self.end_idle)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """After a fork they belong to the other process."""
+        self._changed = threading.Condition()
+        self._idle: list[Decoder] = []
+        self._busy: set[Decoder] = set()
+        self._free = min(_MOST, getattr(os, "process_cpu_count", os.cpu_count)() or 1)
+        self._stops = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[Decoder]:
+        """One that waits for a request, for the block alone.
+
+        Raises UnreadablePhoto where none can be started, Stopped after `stop`.
+        """
+        decoder, stops = self._take()
+        try:
+            yield decoder
+        except UnreadablePhoto:
+            if self._stops > stops and not decoder.is_waiting:
+                raise Stopped("decoding was stopped") from None
+            raise
+        finally:
+            if not decoder.is_waiting:
+                decoder.end()
+            with self._changed:
+                self._busy.discard(decoder)
+                if decoder.is_waiting:
+                    self._idle.append(decoder)
+                self._free += 1
+                self._changed.notify()
+
+    def _take(self) -> tuple[Decoder, int]:
+        with self._changed:
+            stops = self._stops
+            while not self._free:
+                self._changed.wait()
+                if self._stops > stops:
+                    raise Stopped("decoding was stopped")
+            self._free -= 1
+            decoder = self._idle.pop() if self._idle else None
+        try:
+            decoder = decoder or Decoder()
+        except OSError as error:
+            self._give_back()
+            reason = error.strerror or error
+            raise UnreadablePhoto(f"no process can be started to decode it ({reason})") from error
+        except BaseException:
+            self._give_back()
+            raise
+        with self._changed:
+            if self._stops == stops:
+                self._busy.add(decoder)
+                return decoder, stops
+            self._idle.append(decoder)
+        self._give_back()
+        raise Stopped("decoding was stopped")
+
+    def _give_back(self) -> None:
+        with self._changed:
+            self._free += 1
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End what is being decoded, and all waiting, by Stopped."""
+        with self._changed:
+            self._stops += 1
+            for decoder in self._busy:
+                decoder.kill()
+            self._changed.notify_all()
+
+    def end_idle(self) -> None:
+        """End those that wait for a request; others are started when they are needed."""
+        with self._changed:
+            idle, self._idle = self._idle, []
+        for decoder in idle:
+            decoder.end()
