@@ -41,6 +41,8 @@ def event(app: Running, **changed: Any) -> bytes:
 def test_it_listens_to_this_machine_alone_in_a_folder_of_this_user_alone(app: Running) -> None:
     assert app.url.startswith("http://127.0.0.1:")
     assert app.folder.stat().st_mode & 0o777 == 0o700
+    # else the framework takes any file that an event names
+    assert app.page.has_launched
 
 
 def test_the_address_that_is_printed_becomes_a_cookie(app: Running) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.webapp.app_page import colour_photo
 from tests.webapp.asking import Answer, ask, cookie_of, plug
 
 from captune.options import AppOptions
+from captune.webapp import server as server_module
 from captune.webapp import uploads as uploads_module
 from captune.webapp.jobs import BROWSER
 from captune.webapp.serving import Running, running
@@ -322,6 +324,41 @@ def test_the_jobs_of_a_browser_are_counted_and_others_go_on(
         assert "The same on a command line" in other.recognise("red, blue")
         wait_for(lambda: all(job.is_over for job in jobs))
         assert "The same on a command line" in busy.recognise("red, blue")
+
+
+def test_a_connection_that_asks_for_nothing_is_closed(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = app.url.removeprefix("http://").rstrip("/")
+    whole = f"GET /gradio_api/app_id HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie_of(app)}\r\n\r\n"
+    monkeypatch.setattr(server_module, "_PATIENCE_S", 0.5)
+    # also one that asked before, and one letter after the other counts as nothing
+    for before in ("", whole):
+        with plug(app) as connection:
+            connection.sendall((before + whole[:20]).encode())
+            began = time.monotonic()
+            with suppress(ConnectionError):
+                while connection.recv(10_000):
+                    connection.sendall(b"x")
+            assert time.monotonic() - began < 10
+
+
+def test_there_are_not_more_connections_than_can_be_kept(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MOST_CONNECTIONS", 8)
+    with ExitStack() as stack:
+        several = [stack.enter_context(plug(app)) for _ in range(20)]
+        for one in several:
+            one.settimeout(2)
+        closed = 0
+        for one in several[8:]:
+            with suppress(ConnectionError):
+                closed += one.recv(1) == b""
+                continue
+            closed += 1
+        assert closed == 12
+    wait_for(lambda: ask(app, "GET", "/gradio_api/app_id").status == 200)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="memory is read as on Linux")
