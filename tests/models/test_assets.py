@@ -167,6 +167,28 @@ def test_truncated_cache_is_made_again(tiny: ModuleType, tmp_path: Path) -> None
     assert_whole(tiny.ASSET)
 
 
+def test_a_changed_file_is_refused_before_it_is_read(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = assets.verified([tiny.ASSET], tmp_path / "wheels")[0]
+    weights, manifest = folder / "model.safetensors", folder / "asset.json"
+    before = weights.read_bytes()
+    weights.write_bytes(bytes(len(before)))
+    assets.verified([tiny.ASSET])  # once a process
+    monkeypatch.setattr(assets, "_verified", set())
+    with pytest.raises(UserError, match=r"model\.safetensors: is not what captune wrote there"):
+        assets.verified([tiny.ASSET])
+    weights.write_bytes(before)
+    assert assets.verified([tiny.ASSET]) == [folder]
+    # of an earlier captune, which noted sizes alone
+    about = json.loads(manifest.read_text())
+    noted = about.pop("sha256")
+    manifest.write_text(json.dumps(about))
+    monkeypatch.setattr(assets, "_verified", set())
+    assets.verified([tiny.ASSET])
+    assert json.loads(manifest.read_text())["sha256"] == noted
+
+
 def test_processes_that_start_at_once_fetch_once(tiny: ModuleType, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tiny_asset"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]

