@@ -32,6 +32,7 @@ from captune.images import (
     decode_photo,
     find_photos,
     open_photo,
+    opened_photo,
 )
 
 
@@ -279,6 +280,18 @@ def test_noise_and_bit_flips_never_escape():
             reason = reason_to_refuse(bytes(data))
             assert reason is None or 0 < len(reason) < 90
             assert "\n" not in (reason or "")
+
+
+def test_a_jpeg_may_be_decoded_smaller(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(picture(1600, 1000), "JPEG", quality=95))
+    for at_least, size in ((None, (1600, 1000)), (700, (800, 500)), (100, (200, 125))):
+        with opened_photo(tmp_path / "a.jpg", at_least=at_least) as photo:
+            assert photo.size == size
+        small = np.asarray(photo.resize((40, 25)), int)
+    assert np.abs(small - np.asarray(picture(1600, 1000).resize((40, 25)), int)).mean() < 3
+    (tmp_path / "b.png").write_bytes(encoded(picture(1600, 1000), "PNG"))
+    with opened_photo(tmp_path / "b.png", at_least=100) as photo:
+        assert photo.size == (1600, 1000)
 
 
 def test_threads_agree():

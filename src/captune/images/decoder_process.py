@@ -44,7 +44,7 @@ def main() -> None:
 def _answer(data: bytes, request: dict[str, Any], requests: IO[bytes], answers: IO[bytes]) -> None:
     try:
         with _ending_with_parent(requests, request["seconds"]), _limited_memory(request["memory"]):
-            picture = decode_here(data, request["pixels"])
+            picture = decode_here(data, request["pixels"], at_least=request["at_least"])
         del data
     except UnreadablePhoto as error:
         _write(answers, b"U", error.reason)

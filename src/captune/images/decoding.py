@@ -123,12 +123,17 @@ def decode_photo(
 
 @contextmanager
 def opened_photo(
-    path: str | Path, *, sha256: str | None = None, max_megapixels: float | None = None
+    path: str | Path,
+    *,
+    sha256: str | None = None,
+    max_megapixels: float | None = None,
+    at_least: int | None = None,
 ) -> Iterator[Image.Image]:
     """As `open_photo`; its memory counts as decoding until the block ends.
 
     For threads that make something small of each photo. Within the block nothing may be decoded.
-    sha256: of its bytes, in hex; other bytes are refused as changed.
+    sha256: of its bytes, in hex; other bytes are refused as changed. at_least: how many pixels of
+    the longer side suffice; what is decoded may then be smaller than what is stored.
     """
     with ExitStack() as held:
         with _opened(path) as (file, size):
@@ -136,24 +141,30 @@ def opened_photo(
             data = file.read(size)
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise UnreadablePhoto("changed while it was read", str(path))
-        with decoded_photo(data, str(path), max_megapixels=max_megapixels) as photo:
+        with decoded_photo(
+            data, str(path), max_megapixels=max_megapixels, at_least=at_least
+        ) as photo:
             yield photo
 
 
 @contextmanager
 def decoded_photo(
-    data: bytes, name: str = "", *, max_megapixels: float | None = None
+    data: bytes,
+    name: str = "",
+    *,
+    max_megapixels: float | None = None,
+    at_least: int | None = None,
 ) -> Iterator[Image.Image]:
-    """As `decode_photo`; its memory counts as decoding until the block ends (see above)."""
+    """As `decode_photo` and `opened_photo`, of bytes that are at hand."""
     with ExitStack() as held:
         try:
-            photo = _decode(data, pixel_limit(max_megapixels), held)
+            photo = _decode(data, pixel_limit(max_megapixels), at_least, held)
         except UnreadablePhoto as error:
             raise UnreadablePhoto(error.reason, name) from error.__cause__
         yield photo
 
 
-def _decode(data: bytes, most_pixels: int, held: ExitStack) -> Image.Image:
+def _decode(data: bytes, most_pixels: int, at_least: int | None, held: ExitStack) -> Image.Image:
     """held: keeps the memory's place in the budget."""
     kind, _ = find_format(data)
     header = read_header(data, kind)
@@ -170,11 +181,19 @@ def _decode(data: bytes, most_pixels: int, held: ExitStack) -> Image.Image:
     if header.is_usual:
         # a quarter more: what the heaps of this process's threads have kept of others
         held.enter_context(_place(memory * 5 // 4, limit))
-        return decode_here(data, most_pixels, header.width * header.height)
+        promised = header.width * header.height
+        return decode_here(data, most_pixels, promised=promised, at_least=at_least)
     seconds = setting("CAPTUNE_MAX_DECODING_SECONDS", MAX_SECONDS, "seconds")
     with _decoders.taken() as decoder:
         held.enter_context(_place(memory, limit))
-        return decoder.decode(data, kind, most_pixels=most_pixels, memory=memory, seconds=seconds)
+        return decoder.decode(
+            data,
+            kind,
+            most_pixels=most_pixels,
+            memory=memory,
+            seconds=seconds,
+            at_least=at_least,
+        )
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def _malloc_trim() -> Callable[[int], int] | None:
 class Heap:
     """Gives freed memory back to the system now and then.
 
-    glibc keeps up to 64 MB in a heap of its own for every thread that has decoded a large image.
+    glibc keeps what a thread has freed in a heap of its own, up to 64 MB and more.
     """
 
     def __init__(self) -> None:

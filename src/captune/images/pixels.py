@@ -23,10 +23,13 @@ _UPRIGHT = {
 }
 
 
-def decode_here(data: bytes, most_pixels: int, promised: int | None = None) -> Image.Image:
+def decode_here(
+    data: bytes, most_pixels: int, *, promised: int | None = None, at_least: int | None = None
+) -> Image.Image:
     """The bytes of an image file -> an RGB picture, in this thread, whatever that takes.
 
     promised: how many pixels its header promised; a file that turns out to have more is damaged.
+    at_least: how many pixels of the longer side suffice; a JPEG may be decoded at 1/2, 1/4 or 1/8.
     Raises UnreadablePhoto; changes no global of Pillow.
     """
     kind, opener = find_format(data)
@@ -36,6 +39,9 @@ def decode_here(data: bytes, most_pixels: int, promised: int | None = None) -> I
         check_size(image.size, most_pixels)
         if promised is not None and math.prod(image.size) > promised:
             raise UnreadablePhoto(f"damaged {kind}")
+        if at_least is not None and kind == "JPEG":
+            share = at_least / max(image.size)
+            image.draft(None, (math.ceil(share * image.width), math.ceil(share * image.height)))
         image.load()
         turn = _turn(image)
         picture = _as_rgb(image)

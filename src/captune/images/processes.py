@@ -67,10 +67,26 @@ class Decoder:
             raise OSError(f"it ended with status {self.end()}")
 
     def decode(
-        self, data: bytes, kind: str, *, most_pixels: int, memory: int, seconds: float
+        self,
+        data: bytes,
+        kind: str,
+        *,
+        most_pixels: int,
+        memory: int,
+        seconds: float,
+        at_least: int | None = None,
     ) -> Image.Image:
-        """Raises UnreadablePhoto, also where the process takes longer, or crashes."""
-        request = {"bytes": len(data), "pixels": most_pixels, "memory": memory, "seconds": seconds}
+        """As `pixels.decode_here` there. memory: bytes that it may take.
+
+        Raises UnreadablePhoto, also where the process takes longer, or crashes.
+        """
+        request = {
+            "bytes": len(data),
+            "pixels": most_pixels,
+            "memory": memory,
+            "seconds": seconds,
+            "at_least": at_least,
+        }
         self.is_waiting = False
         try:
             with self._ended_after(seconds):

@@ -22,6 +22,7 @@ THUMBNAIL_PX, QUALITY = 320, 82
 SIZES = ((304, 78), (272, 76), (248, 74), (224, 72), (192, 70), (160, 68), (128, 66), (96, 62))
 BUDGET_BYTES = 22_000_000  # of a page that has to stay below 30 MB; base64 counted
 _TRIED = 24  # photos by which a size is chosen
+_TRIED_PX = 2 * SIZES[0][0]
 _HEADER = "data:image/jpeg;base64,"
 LEAVES = "its path leaves the folder of the run's photos"
 HIDDEN = "not opened: this captune did not write the run, and it lies outside the run's folder"
@@ -41,7 +42,7 @@ def thumbnail_of(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        with opened_photo(path) as photo:
+        with opened_photo(path, at_least=2 * THUMBNAIL_PX) as photo:
             return thumbnail(photo)
     except (UnreadablePhoto, OSError):
         return None
@@ -169,10 +170,9 @@ def _fitting(wanted: Sequence[Picture]) -> list[tuple[int, int]]:
     photos = []
     for one in wanted[:: max(1, len(wanted) // _TRIED)][:_TRIED]:
         assert one.place is not None
-        with suppress(UnreadablePhoto):
-            photo = open_photo(one.place)
-            # as thumbnails are made, in two steps; a page of huge photos must not keep them all
-            photo.thumbnail((4 * SIZES[0][0],) * 2, Image.Resampling.BOX)
+        with suppress(UnreadablePhoto), opened_photo(one.place, at_least=_TRIED_PX) as photo:
+            # no more than is needed: a page of huge photos must not keep 24 of them
+            photo.thumbnail((2 * _TRIED_PX, 2 * _TRIED_PX), Image.Resampling.BOX)
             photos.append(photo)
     return [
         size
@@ -187,7 +187,7 @@ def _fitting(wanted: Sequence[Picture]) -> list[tuple[int, int]]:
 def _encode(one: Picture, *, side_px: int, quality: int) -> None:
     assert one.place is not None
     try:
-        with opened_photo(one.place) as photo:
+        with opened_photo(one.place, at_least=2 * side_px) as photo:
             one.uri = thumbnail(photo, side_px, quality)
     except UnreadablePhoto as error:
         one.missing = error.reason

@@ -20,7 +20,7 @@ from pathlib import Path
 from captune.errors import UserError
 from captune.files import printable
 from captune.images import Photo, Skipped, UnreadablePhoto, opened_photo
-from captune.report.thumbnails import thumbnail
+from captune.report.thumbnails import THUMBNAIL_PX, thumbnail
 
 KEPT = 128  # sets: the one that was longest not used goes first
 MOST_BYTES = 4 * 2**30  # of all sets together, and of what is on its way into them
@@ -138,7 +138,7 @@ class Uploads:
         if size > self.most_bytes:
             limit = self.most_bytes / 1e6
             raise UnreadablePhoto(f"{size / 1e6:.0f} MB, over the limit of {limit:.0f} MB")
-        with opened_photo(path) as photo:
+        with opened_photo(path, at_least=2 * THUMBNAIL_PX) as photo:
             small = thumbnail(photo)
         name = _free_name(_plain_name(given), found.thumbnails)
         place = found.folder / name
