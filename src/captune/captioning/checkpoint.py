@@ -97,7 +97,7 @@ def from_pretrained(
     weights = read_trained_header(place)
     if not isinstance(decoder, Decoder):
         blocks = recipe.decoder_blocks
-        with nullcontext() if decoder else hub.unasked(f"{place}: the captioner"):
+        with nullcontext() if decoder else hub.unasked(str(place)):
             decoder = load_decoder(
                 decoder or recipe.decoder_spec, device=device, dtype=dtype, blocks=blocks
             )

@@ -218,7 +218,7 @@ def load_encoder(
 
     where: the captioner, for sentences. Raises UserError for another encoder than that one.
     """
-    with nullcontext() if spec else hub.unasked(f"{where}: the captioner"):
+    with nullcontext() if spec else hub.unasked(str(where)):
         encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
     patches = encoder.image.require_patches()
     found = ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id)

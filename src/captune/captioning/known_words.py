@@ -165,7 +165,7 @@ def load_words_model(
     is_encoder = known.model.spec == recipe.image_encoder.spec
     model = encoder
     if spec is not None or not is_encoder:
-        with nullcontext() if spec else hub.unasked(f"{where}: the captioner"):
+        with nullcontext() if spec else hub.unasked(str(where)):
             model = load_image_text_model(spec or known.model.spec, device=device, dtype=dtype)
     check_words_model(known, identity_of(model), Path(where))
     return model
