@@ -23,6 +23,7 @@ from tests.report_runs import (
 
 from captune.cli import main
 from captune.errors import UserError
+from captune.printing import printable
 from captune.report.checking import check_page
 from captune.report.page import write_report
 from captune.report.settings import Settings
@@ -133,7 +134,8 @@ def test_a_score_run_of_captions_on_the_page_adds_to_them(
     page = page_of([runs["caption"], runs["score"]], tmp_path / "page.html")
     gallery = next(json.loads(t) for kind, t in outline(page).scripts if '"lines"' in t)
     assert gallery["tags"] == ["captions"]
-    assert gallery["items"][1]["lines"] == [[0, CAPTIONS["a/0.jpg"], {"CIDEr-D": 0.25}]]
+    caption = printable(CAPTIONS["a/0.jpg"])
+    assert gallery["items"][1]["lines"] == [[0, caption, {"CIDEr-D": 0.25}]]
     labels = [sort["label"] for sort in gallery["sorts"]]
     assert "CIDEr-D: best first" in labels
     assert "log-probability a token: best first" in labels

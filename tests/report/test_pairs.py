@@ -122,7 +122,7 @@ def test_unreadable_photos_are_grey_and_named(run: Path, tmp_path: Path) -> None
         ("i9.jpg", "no such file"),
     }
     text = gallery.written["page"].read_text()
-    assert "not shown: i0.jpg (not an image: text)" in text
+    assert "not shown: <bdi>i0.jpg</bdi> (not an image: text)" in text
     assert '<div class="gone">no such file</div>' in text
     assert text.count("data:image/jpeg") == 4
     svg = {e.text for e in ElementTree.parse(gallery.written["svg"]).iter() if e.text}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,6 +26,7 @@ from PIL import Image
 
 from captune.errors import UserError
 from captune.files import whole_file
+from captune.printing import printable
 
 WIDTH = 7.0  # inches: the text width of a page, where 9 points are as large as the words around
 DPI = 160
@@ -193,13 +193,8 @@ def legend(figure: Figure, left: float, top: float, entries: list[tuple[str, str
 
 
 def clean(text: str) -> str:
-    """Text for one line of a figure, and for XML: no line breaks, controls or surrogates."""
-    words = " ".join(text[:_LONGEST].split())
-    return "".join("\N{REPLACEMENT CHARACTER}" if _unprintable(sign) else sign for sign in words)
-
-
-def _unprintable(sign: str) -> bool:
-    return unicodedata.category(sign) in ("Cc", "Cs", "Cn") or sign in "\ufffe\uffff"
+    """Text for one line of a figure, and for XML: what hides or turns text around is escaped."""
+    return printable(" ".join(text[:_LONGEST].split()))
 
 
 def measured(figure: Figure, size: float, **style: Any) -> Callable[[str], float]:

@@ -19,6 +19,7 @@ from captune.plots.canvas import (
     SMALL,
     TEXT,
     WIDTH,
+    clean,
     fitted,
     house_style,
     legend,
@@ -150,7 +151,7 @@ def _draw(
     size: float,
 ) -> None:
     # fitted backwards, because the end of a path tells more than its beginning
-    heading = fitted(figure, panel.title[::-1], width, 1, size, weight="bold")[0][::-1]
+    heading = fitted(figure, clean(panel.title)[::-1], width, 1, size, weight="bold")[0][::-1]
     write(figure, left, top, heading, size, weight="bold")
     photo_width, lowest = photo
     top += _TITLE

@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from captune.report.pages import encodable, write_template
+from captune.printing import printable
+from captune.report.pages import write_template
 from captune.report.thumbnails import thumbnail_of
 from captune.runs import Run
 
@@ -36,7 +37,7 @@ def page_content(run: Run, limit: int) -> dict[str, Any]:
         "cards": cards,
         "hidden": run.metrics["images"] - len(cards),
         "answers": answers.most_common(12),
-        "command": shlex.join(encodable(word) for word in run.about["command"]),
+        "command": shlex.join(printable(word) for word in run.about["command"]),
     }
 
 
@@ -44,7 +45,7 @@ def _card(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     truth = record.get("truth")
     bars = [
         {
-            "name": encodable(item["name"]),
+            "name": printable(item["name"]),
             "share": item["probability"],
             "colour": tone_of(rank, item["id"], truth),
         }
@@ -52,7 +53,7 @@ def _card(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     ]
     right = None if truth is None else record["top"][0]["id"] == truth
     return {
-        "name": encodable(record["path"]),
+        "name": printable(record["path"]),
         "thumbnail": thumbnail_of(run.image_path(record["path"])),
         "bars": bars,
         "right": right,

@@ -95,7 +95,11 @@ def joined(parts: Sequence[Any], last: str = "and") -> Markup:
 
 
 def _part(part: Any) -> Any:
-    return one_line(part) if isinstance(part, str) and not hasattr(part, "__html__") else part
+    if not isinstance(part, str) or hasattr(part, "__html__"):
+        return part
+    text = one_line(part)
+    # of another direction, it would take the figures beside it along
+    return text if text.isascii() else Markup("<bdi>{}</bdi>").format(text)
 
 
 def count(value: int) -> str:

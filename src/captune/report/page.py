@@ -28,7 +28,7 @@ from captune.report import (
 from captune.report.blocks import Gallery, Section, Tile, Tiles, blocks_of
 from captune.report.given import Given, digests_of, read_given
 from captune.report.numbers import Source
-from captune.report.pages import embedded, filled, one_line
+from captune.report.pages import embedded, filled, one_line, shown
 from captune.report.settings import Settings
 from captune.report.thumbnails import Album, hidden_sentence
 from captune.report.writers import read_writers
@@ -213,7 +213,7 @@ def drawn(report: Report) -> str:
             "digest": digest,
             "version": captune.__version__,
             "about": embedded(about(report)),
-            "galleries": {g.name: embedded(g.data()) for g in report.galleries},
+            "galleries": {g.name: embedded(shown(g.data())) for g in report.galleries},
             "loose": [p for p in report.album.pictures if p.uri and p.number not in static],
             "stamp": provenance.stamp(report.given),
         },

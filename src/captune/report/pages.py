@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from captune.files import whole_file
+from captune.printing import printable, printable_lines
 
 
 def write_template(name: str, page: Path, content: Mapping[str, Any]) -> None:
@@ -27,17 +27,14 @@ def filled(name: str, content: Mapping[str, Any], package: str = "captune.report
         loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
+        # whatever a template forgets: no text of others turns the words around it
+        finalize=lambda value: value if hasattr(value, "__html__") else shown(value),
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    environment.filters["printable"] = encodable
+    environment.filters["printable"] = _printable
     return environment.get_template(name).render(**content)
-
-
-def encodable(text: str) -> str:
-    """File names that are not UTF-8 are shown escaped; HTML has no form for them."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -45,15 +42,24 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def _printable(text: Any) -> Any:
+    return text if hasattr(text, "__html__") else printable(text)
+
+
 def one_line(text: str) -> str:
-    """Text for a page: line breaks are spaces; half characters and controls are escaped."""
-    words = " ".join(text.split())
-    return "".join(
-        sign.encode("unicode_escape").decode()
-        if unicodedata.category(sign) in ("Cc", "Cs")
-        else sign
-        for sign in words
-    )
+    """Text for a page: line breaks are spaces; what hides or turns text around is escaped."""
+    return printable(" ".join(text.split()))
+
+
+def shown(content: Any) -> Any:
+    """What a script of a page will show: the texts in lists and mappings, printable."""
+    if isinstance(content, str):
+        return printable_lines(content)
+    if isinstance(content, Mapping):
+        return {name: shown(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [shown(value) for value in content]
+    return content
 
 
 def embedded(content: Any) -> Markup:

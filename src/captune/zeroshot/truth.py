@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -80,7 +80,7 @@ def read_truth(source: str | Path, photos: Sequence[Photo], labels: Labels) -> T
         answers = dict(_from_folders(photos, labels))
         unused = []
     else:
-        rows = _read_table(str(source), labels)
+        rows = _read_table(str(source), labels, {photo.name for photo in photos})
         found, unused = photos_named(
             rows, photos, lambda names: len({rows[name].label for name in names}) == 1
         )
@@ -134,8 +134,12 @@ def _positions(answers: dict[str, _Answer], labels: Labels, source: str) -> dict
     return indices
 
 
-def _read_table(path: str, labels: Labels) -> dict[str, _Answer]:
-    """Rows as file -> answer; the file is as the table spells it, with forward slashes."""
+def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer]:
+    """Rows as file -> answer; the file is as the table spells it, with forward slashes.
+
+    names: of photos. A cell that is none of them, nor a label, loses the apostrophe that
+    `captune.tables` put in front of what a spreadsheet would run.
+    """
     shown = printable(path)
     if not os.path.exists(path):  # noqa: PTH110 - pathlib raises for what cannot be a path
         raise UserError(
@@ -156,7 +160,13 @@ def _read_table(path: str, labels: Labels) -> dict[str, _Answer]:
                 columns, is_header = _columns(cells, labels, shown)
                 if is_header:
                     continue
-            _add_row(rows, cells, columns, f"line {reader.line_num}", shown)
+            typed = [
+                cell
+                if cell in names or labels.index_of(cell.strip()) is not None
+                else as_typed(cell)
+                for cell in cells
+            ]
+            _add_row(rows, typed, columns, f"line {reader.line_num}", shown)
     except csv.Error as error:
         raise UserError(f"{shown}: line {reader.line_num} is no table row ({error}).") from None
     if not rows:
@@ -190,7 +200,7 @@ def _add_row(
         raise UserError(
             f"{source}: {where} has {len(cells)} of the {max(columns) + 1} columns it needs."
         )
-    file, label = as_typed(cells[columns[0]]), as_typed(cells[columns[1]]).strip()
+    file, label = cells[columns[0]], cells[columns[1]].strip()
     if not file or not label:
         return
     known = rows.setdefault(file, _Answer(label, where))
