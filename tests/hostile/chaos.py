@@ -22,7 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile import small_disk
-from tests.hostile.runner import Case, Outcome, Said, Table, finish, judge, launch
+from tests.hostile.runner import (
+    Case,
+    Outcome,
+    Said,
+    Table,
+    end_process,
+    finish,
+    judge,
+    launch,
+    status_of,
+)
 from tests.hostile.seeds import commands, write_inputs
 from tests.hostile.stages import BEGUN
 
@@ -114,13 +124,12 @@ def _run(
     notes = Path(tempfile.mkdtemp(dir=folder))
     process = launch("captioner", words_of(job), folder, notes, environment_of(folder), dies_at)
     end = time.monotonic() + LIMIT_S
-    while not (notes / BEGUN).exists() and process.exitcode is None and time.monotonic() < end:
-        process.join(0.01)
+    while not (notes / BEGUN).exists() and status_of(process) is None and time.monotonic() < end:
+        time.sleep(0.01)
     begun = time.monotonic()
     if dies_after is not None:
-        process.join(dies_after)
-        if process.exitcode is None:
-            process.kill()
+        time.sleep(dies_after)
+        end_process(process)
     said, note = finish(process, notes, limit_s=LIMIT_S)
     return said, note | {"main_s": time.monotonic() - begun}
 

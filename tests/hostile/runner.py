@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ from typing import Any
 from tests.hostile.stages import ERR, FINISHED, OUT, memory_mb, serve
 from tests.processes import start
 
+# a start looks after all processes, also those that another thread waits for
+_ONE_AT_A_TIME = threading.Lock()
 ENDS = ("answered", "refused", "crashed", "hung", "lost", "wrong")
 LIMIT_S = 30.0
 LIMIT_MB = 1500.0
@@ -201,7 +204,14 @@ def launch(
 ) -> BaseProcess:
     """The process of `stages.serve`."""
     arguments = (stage, list(words), str(folder), str(notes), dict(environment or {}), dies_at)
-    return start(serve, *arguments, daemon=False)
+    with _ONE_AT_A_TIME:
+        return start(serve, *arguments, daemon=False)
+
+
+def status_of(process: BaseProcess) -> int | None:
+    """Its exit status, or None while it runs."""
+    with _ONE_AT_A_TIME:
+        return process.exitcode
 
 
 def finish(process: BaseProcess, notes: Path, *, limit_s: float) -> tuple[Said, dict[str, Any]]:
@@ -211,15 +221,14 @@ def finish(process: BaseProcess, notes: Path, *, limit_s: float) -> tuple[Said, 
     seen: dict[int, float] = {}
     is_over = False
     idle = 0.0
-    while process.exitcode is None and not is_over:
-        process.join(_SAMPLE_S)
+    while (status := status_of(process)) is None and not is_over:
+        time.sleep(_SAMPLE_S)
         idle = idle or memory_mb(process.pid, "VmRSS")
         for pid in process_tree(process.pid):
             seen[pid] = max(seen.get(pid, 0.0), memory_mb(pid, "VmHWM"))
         over = sum(seen.values()) - idle
         is_over = over > _KILLED_MB or time.monotonic() - begun > limit_s
     seconds = time.monotonic() - begun
-    status = process.exitcode
     if status is None:
         end_process(process)
     note = _noted(notes)
@@ -263,7 +272,8 @@ def end_process(process: BaseProcess) -> None:
     for one in reversed(process_tree(process.pid)):
         with suppress(OSError):
             os.kill(one, 9)
-    process.join()
+    while status_of(process) is None:
+        time.sleep(0.01)
 
 
 def judge(case: Case, folder: Path, said: Said) -> tuple[str, str]:
