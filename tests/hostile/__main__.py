@@ -41,6 +41,7 @@ def main() -> int:
     found = []
     with tempfile.TemporaryDirectory(prefix="captune-hostile-cache-") as cache:
         os.environ["CAPTUNE_CACHE"] = cache
+        os.environ["CAPTUNE_CONFIG"] = f"{cache}/config"
         os.environ["CAPTUNE_OFFLINE"] = "1"
         for family in asked.families or FAMILIES:
             begun = time.monotonic()

@@ -23,6 +23,7 @@ from tests.photo_factory import encoded, picture
 from tests.report.page_reader import Outline
 
 REPORTED = ("run.json", "metrics.json", "records.jsonl")
+_JPEG = "/9j/4AAQ"  # how every one begins in base64
 _VALUES = 12  # files of each kind with a changed value
 
 
@@ -176,7 +177,8 @@ def _elsewhere(kind: str) -> Case:
         return ["report", str(run), "--out", "page.html", "--json"]
 
     def check(folder: Path, said: Said) -> None:
-        if said.status == 0 and said.json()["photos"]:
+        page = folder / "page.html"
+        if page.exists() and _JPEG in page.read_text():
             raise Wrong("a photo outside the run's folder is on its page")
 
     return Case("somebody's own photos", f"root is / in a {kind} run", make, check, "captioner")
@@ -203,7 +205,7 @@ def _strange_photo(kind: str) -> Case:
         lines = (run / "records.jsonl").read_text().splitlines()
         records = [json.loads(line) | {"path": f"{n % 3}.jpg"} for n, line in enumerate(lines)]
         (run / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
-        return ["report", str(run), "--out", "page.html", "--json", "--photos", str(photos)][:6]
+        return ["report", str(run), "--out", "page.html", "--json"]
 
     return Case(
         "photos of a run", f"pipes and bombs in a {kind} run", make, clean_page, "captioner"
