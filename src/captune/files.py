@@ -222,6 +222,11 @@ def named(names: Iterable[str], noun: str = "") -> str:
     return f"{begins}{shown}{more}"
 
 
+def home_path(text: str | os.PathLike[str]) -> Path:
+    """A path that a person typed: `~` is the home folder, where there is such a user."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's raises for an unknown user
+
+
 def read_text(path: str, *, keep_bytes: bool = False) -> str:
     """A whole text file: UTF-8, or UTF-16 where a byte order mark says so.
 

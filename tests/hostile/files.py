@@ -18,7 +18,7 @@ Lay = Callable[[Path], object]
 
 def cases(*, part: bool = False) -> Iterator[Case]:
     """All of them; part: some of each."""
-    every = [*_captions(), *_labels(), *_truth(), *_boxes(), *_others()]
+    every = [*_captions(), *_labels(), *_truth(), *_boxes(), *_others(), *_typed()]
     for number, case in enumerate(every):
         if not part or number % 5 == 0:
             yield case
@@ -282,3 +282,56 @@ def _gzip_bomb(path: Path) -> None:
     with gzip.open(path, "wb", compresslevel=1) as file:
         for _ in range(1250):
             file.write(bytes(4_000_000))
+
+
+def _typed() -> Iterator[Case]:
+    """Paths that cannot be, in every place where one is typed."""
+    base = seeds()
+    photos, model = str(base / "photos"), str(base / "model" / "run")
+    captions, refs = str(base / "candidates.json"), str(base / "references.json")
+    run = str(base / "runs" / "score")
+    places: dict[str, list[str]] = {
+        "photos": ["classify", "PATH", "--labels", "a,b"],
+        "labels": ["classify", photos, "--labels", "PATH"],
+        "truth": ["classify", photos, "--labels", "a,b", "--truth", "PATH"],
+        "csv": ["classify", photos, "--labels", "red,blue", "--csv", "PATH"],
+        "out": ["classify", photos, "--labels", "red,blue", "--out", "PATH"],
+        "model": ["caption", photos, "--model", "PATH"],
+        "decoder": ["caption", photos, "--model", model, "--decoder", "PATH", "--device", "cpu"],
+        "predictions": ["caption", photos, "--model", model, "--predictions", "PATH"],
+        "candidates": ["score", "PATH", "--references", refs],
+        "references": ["score", captions, "--references", "PATH"],
+        "photos of a score": ["score", captions, "--references", refs, "--photos", "PATH"],
+        "frequencies": ["score", captions, "--references", refs, "--df", "PATH"],
+        "verify": ["score", "--verify", "PATH"],
+        "rank": ["rank", "PATH"],
+        "gallery": ["rank", run, "--out", "PATH"],
+        "report": ["report", "PATH", "--out", "page.html"],
+        "page": ["report", run, "--out", "PATH"],
+        "check": ["report", "--check", "PATH"],
+        "figures": ["report", run, "--out", "page.html", "--figures", "PATH"],
+        "study": ["report", run, "--out", "page.html", "--published", "PATH"],
+        "config": ["tune", "--config", "PATH", "--out", "run"],
+        "runs": ["app", "PATH", "--shared", "--name", "a.b", "--host", "192.0.2.1"],
+        "embed": ["embed", photos, "--features", "PATH"],
+        "boxes": ["faithful", model, "--photos", photos, "--captions", refs, "--boxes", "PATH",
+                  "--quick", "--out", "run", "--device", "cpu"],
+    }  # fmt: skip
+    paths = {
+        "of nobody": "~nobody-of-that-name/x.json",
+        "too long a name": "x" * 300 + ".json",
+        "too long": "x/" * 3000 + "x.json",
+        "below a file": "/etc/passwd/x.json",
+        "a device": "/dev/full",
+        "of escapes": "\x1b[31m\u202ex.json",
+        "bytes that are no text": "caf\udce9.json",
+    }
+    for place, words in places.items():
+        for name, path in paths.items():
+            yield Case(
+                "typed paths",
+                f"{place}: {name}",
+                lambda folder, w=words, p=path: [p if word == "PATH" else word for word in w],
+                _unharmed,
+                "captioner",
+            )

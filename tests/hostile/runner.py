@@ -32,7 +32,7 @@ LIMIT_S = 30.0
 LIMIT_MB = 1500.0
 _KILLED_MB = 5000.0  # over idle; the machine has other things to do
 _SAMPLE_S = 0.05
-_LONGEST_SENTENCE = 1000
+_LONGEST_SENTENCE = 10_000  # it may quote what was typed
 
 
 class Lost(Exception):

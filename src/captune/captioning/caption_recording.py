@@ -30,6 +30,7 @@ from captune.captioning.loading import (
 from captune.captioning.recipe import Recipe
 from captune.embedding import Bar, none_readable
 from captune.errors import UserError
+from captune.files import home_path
 from captune.images import Photo, PhotoSet, Skipped, find_photos
 from captune.models.devices import resolve_device
 from captune.models.image_text import describe_model
@@ -120,7 +121,7 @@ def caption_photos(
     # everything that can be refused is checked before a model is loaded
     place = captioner_folder(options.model)
     recipe = read_recipe(place)
-    if options.model != LITE and place != Path(options.model).expanduser():
+    if options.model != LITE and place != home_path(options.model):
         say(f"{options.model}: captions with {place.name}, the best of its methods")
     found = find_photos(options.photos)
     if on_caption is None:

@@ -17,7 +17,7 @@ from captune.captioning.shipped import lite_captioner
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import grids_bytes
-from captune.files import printable
+from captune.files import home_path, printable
 from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device
 from captune.models.image_text import ImageTextModel
@@ -34,7 +34,7 @@ def captioner_folder(model: str) -> Path:
     """
     if model == LITE:
         return lite_captioner()
-    folder = Path(model).expanduser()
+    folder = home_path(model)
     require_possible(folder, model)
     if not folder.is_dir():
         raise UserError(

@@ -17,7 +17,7 @@ from captune.explain.default import DefaultMap, write_default
 from captune.explain.faithful import Faithful
 from captune.explain.measure import DELETION, INSERTION, POINTING, RANDOM
 from captune.explain.results import Row
-from captune.files import printable
+from captune.files import home_path, printable
 from captune.options import FaithfulOptions
 from captune.runs import RunWriter
 from captune.tables import of_mappings, write_csv
@@ -29,7 +29,7 @@ SCREENED, CHOSEN = "screening, one mask", f"{INSERTION} and {DELETION}, the phot
 def check_place(options: FaithfulOptions, place: Path) -> None:
     """Raises UserError where the run would be written over the captioner itself."""
     out = options.out.resolve()
-    if out in (place.resolve(), Path(options.model).expanduser().resolve()):
+    if out in (place.resolve(), home_path(options.model).resolve()):
         raise UserError(
             f"--out {printable(str(options.out))}: is the captioner's own run; name another folder"
             " (the default map is stored beside the captioner anyway)"

@@ -30,7 +30,7 @@ from captune.explain.methods import Choice, MapMethod
 from captune.explain.recording import OnExplanation, Say, record_all
 from captune.explain.subject import Subject, subjects_of
 from captune.explain.word_scores import word_log_probabilities
-from captune.files import quoted
+from captune.files import home_path, quoted
 from captune.images import PhotoSet, find_photos, printable
 from captune.models.image_text import describe_model
 from captune.options import ExplainOptions
@@ -66,7 +66,7 @@ def explain_photos(
             on_explanation=on_explanation,
         )
     place = captioner_folder(options.model)
-    if options.model != LITE and place != Path(options.model).expanduser():
+    if options.model != LITE and place != home_path(options.model):
         say(f"{options.model}: explains {place.name}, the best of its methods")
     return _explain_words(
         options, place, find_photos(options.photos), command, bar, say, on_explanation

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from captune.errors import UserError
-from captune.files import printable
+from captune.files import home_path, printable
 from captune.models import assets, hub
 from captune.models.assignment import (
     ASSIGNMENT_FILES,
@@ -149,7 +149,7 @@ def is_cached(spec: str) -> bool:
 
 
 def _path_of(spec: str) -> Path:
-    path = Path(spec.removeprefix("hf:")).expanduser()
+    path = home_path(spec.removeprefix("hf:"))
     require_possible(path, spec)
     return path
 

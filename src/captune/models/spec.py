@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from captune.errors import UserError
-from captune.files import quoted
+from captune.files import home_path, quoted
 from captune.models.json_files import read_object
 
 Kind = Literal["lite", "open_clip", "hf", "timm"]
@@ -79,7 +79,7 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
     if not colon or len(prefix) == 1:  # one letter is a Windows drive
         return _parse_bare(text)
     if prefix not in ("open_clip", "hf", "timm"):
-        if Path(text).expanduser().exists():
+        if home_path(text).exists():
             return _parse_bare(text)
         raise UserError(
             f"{text}: there is no kind of model called {prefix!r}"
@@ -130,7 +130,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
 
 def _parse_prefixed(text: str, kind: Kind, rest: str) -> ModelSpec:
-    path = Path(rest).expanduser()
+    path = home_path(rest)
     if path.is_dir():
         return ModelSpec(text, kind, folder=path)
     if kind == "hf":
@@ -144,7 +144,7 @@ def _parse_prefixed(text: str, kind: Kind, rest: str) -> ModelSpec:
     name, at, given_file = rest.partition("@")
     file = None
     if at:
-        file = Path(given_file).expanduser()
+        file = home_path(given_file)
         if not file.is_file():
             raise UserError(f"{text}: there is no weights file {given_file!r}; check the path")
     if _looks_like_path(name):
@@ -157,7 +157,7 @@ def _parse_prefixed(text: str, kind: Kind, rest: str) -> ModelSpec:
 
 
 def _parse_bare(text: str) -> ModelSpec:
-    path = Path(text).expanduser()
+    path = home_path(text)
     if path.is_dir():
         return ModelSpec(text, detect_layout(path), folder=path)
     if path.is_file():

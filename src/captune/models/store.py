@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from captune.errors import Offline, UserError
+from captune.files import home_path
 
 _TRUE = {"1", "true", "yes", "on"}
 _PART = ".part-"  # every unfinished folder carries it, so leftovers can be swept
@@ -31,7 +32,7 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("CAPTUNE_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return home_path(chosen)
     from platformdirs import user_cache_path
 
     return user_cache_path("captune", appauthor=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class AppOptions:
         require_at_least(self, most_photos=1, most_mb=1)
         if not self.host:
             raise UserError("host: is empty; give an address, as 127.0.0.1")
-        if self.runs.is_file():
+        if os.path.isfile(self.runs):  # noqa: PTH113  # pathlib's raises for a long name
             raise UserError(f"{self.runs}: is a file; RUNS names the folder of the runs")
         self.name = [_host_name(typed) for typed in self.name]
         if self.shared and not self.name:

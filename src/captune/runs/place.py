@@ -125,7 +125,8 @@ def locked(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     shown = printable(str(folder))
-    made = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
+    # pathlib's exists() raises for a name that is too long; mkdir says so below
+    made = [one for one in (folder, *folder.absolute().parents) if not os.path.exists(one)]  # noqa: PTH110
     lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from captune.files import partial_path, read_regular
+from captune.files import home_path, partial_path, read_regular
 
 logger = logging.getLogger("captune")
 
@@ -33,7 +33,7 @@ def config_folder() -> Path:
     """CAPTUNE_CONFIG, or the user's configuration folder."""
     chosen = os.environ.get("CAPTUNE_CONFIG")
     if chosen:
-        return Path(chosen).expanduser()
+        return home_path(chosen)
     from platformdirs import user_config_path
 
     return user_config_path("captune", appauthor=False)

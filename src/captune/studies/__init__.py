@@ -9,7 +9,6 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from captune.errors import UserError
-from captune.files import printable, read_text
+from captune.files import home_path, printable, read_text
 from captune.yaml_files import parse_yaml
 
 _NAME = re.compile(r"[\w-]+")
@@ -121,7 +120,7 @@ def read_study(name: str) -> Study:
 
     Raises UserError for an unknown name and for a file that holds no study.
     """
-    path = Path(name).expanduser()
+    path = home_path(name)
     if name in study_names():
         text = (files("captune.studies") / f"{name}.yaml").read_text(encoding="utf-8")
     elif _NAME.fullmatch(name) and not path.is_file():

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from captune.files import home_path
 from captune.options import CompareOptions
 from captune.webapp.commands import words_of
 from captune.webapp.drawing import drawn_job
@@ -95,7 +96,7 @@ class CompareTab:
         if not typed:
             return None
         self._site.check_typed(typed, set(), "file")
-        return Path(typed).expanduser()
+        return home_path(typed)
 
     def _work(self, job: Job, options: CompareOptions) -> Page:
         from captune.report.run_figures import draw_differences

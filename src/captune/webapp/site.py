@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.errors import UserError
-from captune.files import printable
+from captune.files import home_path, printable
 from captune.options import AppOptions
 from captune.runs import Run, read_run
 from captune.webapp.arrivals import Arrivals
@@ -87,7 +88,7 @@ class Site:
         if name in {offered for offered, _ in self._runs()}:
             return self.options.runs / name
         self.check_typed(name, set(), "run folder")
-        return Path(name).expanduser()
+        return home_path(name)
 
     def new_run(self, name: str) -> Path:
         """Where a run of that name is written. Raises UserError for what is no plain name."""
@@ -101,7 +102,7 @@ class Site:
 
     def _runs(self) -> Iterator[tuple[str, Run]]:
         root = self.options.runs
-        if not root.is_dir():
+        if not os.path.isdir(root):  # noqa: PTH112  # pathlib's raises for a long name
             return
         places = sorted(path.parent for path in (*root.glob("*/run.json"), *root.glob("run.json")))
         for place in places[:_MOST_RUNS]:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from captune.captioning.tuning import method_names
 from captune.errors import UserError
-from captune.files import printable
+from captune.files import home_path, printable
 from captune.options import TuneOptions
 from captune.webapp.commands import words_of
 from captune.webapp.drawing import drawn_job
@@ -102,7 +102,7 @@ class TuneTab:
         if not (typed or "").strip():
             raise UserError(f"{what}: is missing; type where it is")
         self._site.check_typed(typed, set(), "folder")
-        return Path(typed.strip()).expanduser()
+        return home_path(typed.strip())
 
     def _begin_look(self, photos: str, captions: str) -> Job:
         folder = self._place(photos, "the folder of the photos")

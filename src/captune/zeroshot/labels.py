@@ -63,7 +63,8 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
     if _is_file(text):
         return _from_file(text)
     if isinstance(source, Path) or _looks_like_path(text):
-        problem = "is a folder" if Path(text).is_dir() else "does not exist"
+        is_folder = os.path.isdir(text)  # noqa: PTH112  # pathlib's raises for a long name
+        problem = "is a folder" if is_folder else "does not exist"
         raise UserError(f"{printable(text)}: {problem}; give {_FORMS}.")
     return _from_names([name for name in text.split(",") if name.strip()], "labels")
 
