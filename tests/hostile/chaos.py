@@ -44,7 +44,7 @@ _TIMES = re.compile(
     r"[\d-]{10}T[\d:]{8}Z(, [\d.,]+ (s|min|h))?"
     r"|(goes on after \d+ %, )?about [\d.,]+ (s|min|h) of .* of disk"
 )
-_TIME_KEYS = ("started", "resumed")
+_TIME_KEYS = ("started", "resumed", "signature")  # which signs the time too
 _FILES: dict[str, list[str]] = {
     "classify": ["--csv", "disk/answers.csv"],
     "caption": ["--predictions", "disk/pred.json"],
@@ -256,7 +256,7 @@ def _full_disks(place: Path, job: str, whole: Whole, part: bool) -> Iterator[Out
                 yield Outcome(case, end, why, full.seconds, full.mb)
                 continue
             outcome = _ended_as(f"disk full: {job}", name, again, folder, whole)
-            if end == "refused" and "disk is full" not in why and "No space" not in why:
+            if end == "refused" and "no space left" not in why and "disk is full" not in why:
                 outcome = Outcome(case, "wrong", f"does not say that it is full: {why}", 0.0, 0.0)
             if end == "refused" and outcome.end == "answered":
                 outcome = Outcome(case, "refused", why, full.seconds, full.mb)
