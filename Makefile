@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint docs bench setup audit lock clean
+.PHONY: demo test lint docs bench setup hostile fuzz chaos audit lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test   set up, lint, run the whole test suite"
 	@echo "make lint   lint, format check, types, and the import rule between rooms"
 	@echo "make docs   build the documentation site, build/site/index.html"
+	@echo "make hostile, make fuzz, make chaos   hostile input, made-up strings, kills and full disks"
 	@echo "make audit  known vulnerabilities of what is installed (asks the network)"
 	@echo "make bench  captune and its peers side by side (about 50 minutes)"
 
@@ -62,6 +63,17 @@ bench: setup
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/tune.py
 	$(BIN)/python benchmarks/caption.py
+
+# Hostile input of every kind, a table of what captune did with it; FAMILIES="images runs" for some.
+hostile: setup
+	$(BIN)/python -m tests.hostile $(FAMILIES)
+
+fuzz: setup
+	$(BIN)/python -m tests.hostile strings --minutes 60
+
+# Kills at random moments, full disks, two processes on one cache and one run folder.
+chaos: setup
+	$(BIN)/python -m tests.hostile chaos
 
 # Known vulnerabilities of what is installed. It asks the network, so it is no part of the tests.
 audit:
