@@ -57,12 +57,20 @@ def test_what_cannot_be_served_is_a_sentence(
     assert said in capsys.readouterr().err
 
 
+def heard() -> None:
+    """No signal is ignored, as those are that a program under `nohup` or in a script inherits."""
+    for name in ("SIGINT", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`captune app --json`, with folders of its own for what is private and what is kept."""
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     words = [sys.executable, "-m", "captune", "app", str(tmp_path / "runs"), "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, text=True) as found:
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, env=environment, text=True, preexec_fn=heard
+    ) as found:
         yield found
         found.kill()
 
