@@ -167,9 +167,9 @@ def _place(folder: Path) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+        set_offline(False)  # before the variables, one of which it gives back
         os.environ.clear()
         os.environ.update(environment)
-        set_offline(False)
         logger.handlers[:] = handlers
         logger.propagate = propagates
 
