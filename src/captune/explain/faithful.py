@@ -39,7 +39,7 @@ from captune.explain.leaderboard import (
     screen,
     shuffled,
 )
-from captune.explain.masking import mean_token, pixel_masking, token_masking
+from captune.explain.masking import BLURRED, mean_token, pixel_masking, token_masking
 from captune.explain.measure import MapName
 from captune.explain.methods import map_method
 from captune.explain.results import Report, Row, records_of, report_of, rows_of
@@ -368,7 +368,7 @@ class _Job:
         names = list(dict.fromkeys([default, *([contest.baseline] if contest.baseline else [])]))
         found = self._followed("curves by pixels", [cases], names, until, scoring_of=pixels_of)
         self.photos["by pixels"] = found.curves
-        title = f"{REFERENCE}, {pixels_of(cases[0]).name}"
+        title = f"{REFERENCE}, {BLURRED}"
         return report_of(found.tallies[0], default, contest.baseline, title)
 
     def _sanity(self, cases: Sequence[Case], default: MapName) -> Sanity:

@@ -134,14 +134,13 @@ def follow(
     """
     by_photo = [{case.photo: case for case in cases} for cases in sets]
     photos = list(dict.fromkeys(case.photo for cases in sets for case in cases))
-    drawn = sum(any(known[p].targets for known in by_photo if p in known) for p in photos)
-    drawn *= boxes_after
+    drawn = {case.photo for cases in sets for case in cases if case.targets} if boxes_after else ()
     tallies = [Tally() for _ in sets]
     began, making, curves, boxes = time.monotonic(), 0.0, 0, 0
     whole = True
     for number, photo in enumerate(photos):
         now = time.monotonic()
-        kept_s = min((until - began) / 2, making / max(1, curves) * max(0, drawn - boxes))
+        kept_s = min((until - began) / 2, making / max(1, curves) * max(0, len(drawn) - boxes))
         whole = whole and (number < LEAST or now + kept_s < until)
         if not whole and (now > until or not boxes_after):
             break
