@@ -26,7 +26,7 @@ SLOWEST_S = 15  # between two pieces of a request
 _SLACK_BYTES = 1_000_000  # what stands around the files of a request
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """A request that is not taken. status: of the answer, whose body is the sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -91,22 +91,22 @@ class Arrivals:
         async def answer(request: Request) -> Any:
             try:
                 return JSONResponse(await self.receive(request))
-            except Refused as refused:
-                return PlainTextResponse(str(refused), refused.status)
+            except Refusal as refusal:
+                return PlainTextResponse(str(refusal), refusal.status)
 
         return [Route(UPLOAD, answer, methods=["POST"])]
 
     async def receive(self, request: Request) -> list[str]:
         """Write the files of a request; their paths, in their order.
 
-        Raises Refused for what is no upload of the page, and for what is too large.
+        Raises Refusal for what is no upload of the page, and for what is too large.
         """
         from python_multipart.exceptions import FormParserError
         from python_multipart.multipart import MultipartParser, parse_options_header
 
         kind, more = parse_options_header(request.headers.get("content-type"))
         if kind != b"multipart/form-data" or not more.get(b"boundary"):
-            raise Refused(400, "an upload is multipart/form-data")
+            raise Refusal(400, "an upload is multipart/form-data")
         name = secrets.token_hex(8)
         batch = _Batch(self.folder / name)
         batch.folder.mkdir(mode=0o700)
@@ -119,20 +119,20 @@ class Arrivals:
             async for chunk in _chunks(request):
                 received += len(chunk)
                 if received > self._most_request:
-                    raise Refused(413, f"more than {self._most_request / 1e6:,.0f} MB at a time")
+                    raise Refusal(413, f"more than {self._most_request / 1e6:,.0f} MB at a time")
                 if self._room(self.size_bytes) < len(chunk):
-                    raise Refused(
+                    raise Refusal(
                         413,
                         "the app holds as many photos as it may; press Forget my photos, or try"
                         " again in an hour",
                     )
                 await asyncio.to_thread(_parse, parser, chunk)
             if not parts.is_over:
-                raise Refused(400, "the upload ended in the middle")
+                raise Refusal(400, "the upload ended in the middle")
         except BaseException as error:
             self.drop(name)
             if isinstance(error, FormParserError):
-                raise Refused(400, "the upload cannot be read") from None
+                raise Refusal(400, "the upload cannot be read") from None
             raise
         finally:
             parts.close()
@@ -141,7 +141,7 @@ class Arrivals:
 
 
 async def _chunks(request: Request) -> Any:
-    """The body. Raises Refused where nothing comes for long, or the browser goes away."""
+    """The body. Raises Refusal where nothing comes for long, or the browser goes away."""
     from starlette.requests import ClientDisconnect
 
     stream = request.stream()
@@ -152,9 +152,9 @@ async def _chunks(request: Request) -> Any:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise Refused(408, f"nothing came for {SLOWEST_S} s") from None
+            raise Refusal(408, f"nothing came for {SLOWEST_S} s") from None
         except ClientDisconnect:
-            raise Refused(400, "the browser went away") from None
+            raise Refusal(400, "the browser went away") from None
         if chunk:
             yield chunk
 
@@ -163,7 +163,7 @@ def _parse(parser: Any, chunk: bytes) -> None:
     try:
         parser.write(chunk)
     except OSError as error:
-        raise Refused(507, f"it cannot be written ({error.strerror})") from None
+        raise Refusal(507, f"it cannot be written ({error.strerror})") from None
 
 
 class _Progress:
@@ -236,9 +236,9 @@ class _Parts:
 
         _, named = parse_options_header(self._disposition)
         if named.get(b"name") != b"files" or b"filename" not in named:
-            raise Refused(400, "an upload holds files and nothing else")
+            raise Refusal(400, "an upload holds files and nothing else")
         if len(self._batch.paths) >= MOST_FILES:
-            raise Refused(413, f"more than {MOST_FILES:,} files at a time")
+            raise Refusal(413, f"more than {MOST_FILES:,} files at a time")
         self._name = named[b"filename"].decode("utf-8", "replace")
         path = self._batch.folder / str(len(self._batch.paths) + 1)
         self._batch.paths.append(path)
@@ -249,7 +249,7 @@ class _Parts:
         piece = data[start:end]
         self._size += len(piece)
         if self._size > self._most:
-            raise Refused(413, f"a file is over the limit of {self._most / 1e6:,.0f} MB")
+            raise Refusal(413, f"a file is over the limit of {self._most / 1e6:,.0f} MB")
         self._file.write(piece)
         self._batch.size_bytes += len(piece)
         self._progress.add(self._name, piece)

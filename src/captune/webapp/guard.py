@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from captune.webapp.arrivals import SLOWEST_S
+from captune.webapp.arrivals import SLOWEST_S, Refusal
 from captune.webapp.entry import Entry
 from captune.webapp.events import checked_event
 from captune.webapp.rules import DATA_POLICY, JOIN, Rule, rule_of
@@ -46,14 +46,6 @@ _NOT_ENTERED = (
     "open the address that captune app printed when it started, with all that stands behind"
     " token= (a new start has a new one)"
 )
-
-
-class Refusal(Exception):
-    """A status and a sentence instead of an answer."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 class Guard:
