@@ -29,6 +29,7 @@ from captune.report.pairs import write_gallery
 from captune.report.settings import Settings
 from captune.runs import read_run
 from captune.scoring.ranking import rank_run
+from captune.webapp.drawing import choices, refusal
 
 TURNS = "a\u202egnp.live\u2066\u200f\u061c\u200b\u00ad\U000e0041"
 NAMES = [f"{n}{TURNS}.jpg" for n in range(4)]
@@ -116,3 +117,12 @@ def test_a_browser_shows_escapes(runs: dict[str, Path], tmp_path: Path) -> None:
         assert complaints(driver) == []
     assert r"a\u202egnp.live" in shown
     assert HIDES.search(shown) is None
+
+
+def test_a_list_of_the_app_shows_escapes() -> None:
+    assert choices([f"run{TURNS}"])[0][0].startswith(r"runa\u202egnp")
+    assert choices(["lite"]) == [("lite", "lite")]
+
+
+def test_the_app_shows_escapes() -> None:
+    assert HIDES.search(refusal(f"{TURNS}: is no photo")) is None

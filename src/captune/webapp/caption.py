@@ -11,7 +11,7 @@ from captune.explain.explanation import Explanation
 from captune.images import Photo
 from captune.options import ExplainOptions
 from captune.webapp.commands import words_of
-from captune.webapp.drawing import drawn_job
+from captune.webapp.drawing import choices, drawn_job
 from captune.webapp.job_view import QUIET, JobView
 from captune.webapp.jobs import Job
 from captune.webapp.keeping import Keeping
@@ -34,7 +34,7 @@ class CaptionTab:
             with gr.Column(scale=2, min_width=320):
                 self.panel = PhotoPanel(site, "caption")
                 self.model = gr.Dropdown(
-                    [LITE, *site.runs("tune")],
+                    choices([LITE, *site.runs("tune")]),
                     value=LITE,
                     label="Captioner",
                     info="lite comes along; the others are runs of captune tune.",
@@ -87,7 +87,7 @@ class CaptionTab:
 
     def refresh_on(self, selected: Any) -> None:
         """Offer the captioners that there are now."""
-        offered = lambda: gr.update(choices=[LITE, *self._site.runs("tune")])  # noqa: E731
+        offered = lambda: gr.update(choices=choices([LITE, *self._site.runs("tune")]))  # noqa: E731
         selected(offered, None, [self.model], **QUIET)
 
     def _captioner(self, model: str | None) -> str:

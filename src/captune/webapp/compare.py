@@ -10,7 +10,7 @@ import gradio as gr
 from captune.files import home_path
 from captune.options import CompareOptions
 from captune.webapp.commands import words_of
-from captune.webapp.drawing import drawn_job
+from captune.webapp.drawing import choices, drawn_job
 from captune.webapp.job_view import QUIET, JobView
 from captune.webapp.jobs import Job
 from captune.webapp.pages import Page
@@ -31,7 +31,7 @@ class CompareTab:
             with gr.Column(scale=2, min_width=320):
                 self.first, self.second = (
                     gr.Dropdown(
-                        runs,
+                        choices(runs),
                         value=None,
                         label=f"Run {side}",
                         info="Of the list, or a folder." if can else None,
@@ -71,7 +71,7 @@ class CompareTab:
 
         def offered() -> list[Any]:
             runs = self._site.runs(*KINDS)
-            return [gr.update(choices=runs), gr.update(choices=runs)]
+            return [gr.update(choices=choices(runs)), gr.update(choices=choices(runs))]
 
         selected(offered, None, [self.first, self.second], **QUIET)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from captune.printing import printable
 from captune.report.pages import filled
 from captune.webapp.jobs import Job
 from captune.webapp.site import Site
@@ -35,6 +36,11 @@ def drawn_job(site: Site, job: Job, template: str, content: Mapping[str, Any]) -
             **content,
         },
     )
+
+
+def choices(names: Sequence[str]) -> list[tuple[str, str]]:
+    """What a list offers: as it is shown, and what it stands for."""
+    return [(printable(name), name) for name in names]
 
 
 def refusal(sentence: str) -> str:

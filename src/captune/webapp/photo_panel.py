@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from captune.errors import UserError
-from captune.webapp.drawing import drawn, refusal
+from captune.webapp.drawing import choices, drawn, refusal
 from captune.webapp.job_view import QUIET
 from captune.webapp.site import Site
 from captune.webapp.uploads import Dropped, PhotoFolder
@@ -45,7 +45,7 @@ def connect(site: Site, page: Any, panels: Sequence[PhotoPanel], id: Any, choice
     def told(found: PhotoFolder | None, sentence: str = "") -> list[Any]:
         names = found.names if found is not None else []
         strip = refusal(sentence) if sentence else _strip(found)
-        chosen = gr.update(choices=names, value=names[0] if names else None)
+        chosen = gr.update(choices=choices(names), value=names[0] if names else None)
         new_id = found.id if found is not None else ""
         return [new_id, chosen, *[strip] * len(panels), *[None] * len(panels)]
 

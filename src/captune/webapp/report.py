@@ -11,7 +11,7 @@ from captune.errors import UserError
 from captune.options import ReportOptions
 from captune.report.page import KINDS
 from captune.webapp.commands import words_of
-from captune.webapp.drawing import drawn_job
+from captune.webapp.drawing import choices, drawn_job
 from captune.webapp.job_view import QUIET, JobView
 from captune.webapp.jobs import Job
 from captune.webapp.site import Site
@@ -26,7 +26,7 @@ class ReportTab:
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
                 self.runs = gr.Dropdown(
-                    site.runs(*KINDS),
+                    choices(site.runs(*KINDS)),
                     value=[],
                     multiselect=True,
                     label="Runs",
@@ -51,7 +51,7 @@ class ReportTab:
 
     def refresh_on(self, selected: Any) -> None:
         """Offer the runs that there are now."""
-        offered = lambda: gr.update(choices=self._site.runs(*KINDS))  # noqa: E731
+        offered = lambda: gr.update(choices=choices(self._site.runs(*KINDS)))  # noqa: E731
         selected(offered, None, [self.runs], **QUIET)
 
     def _begin(self, runs: list[str], title: str) -> Job:
