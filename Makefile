@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   set up, do the five jobs on real photos, leave one page of it"
+	@echo "make demo   set up, do the five jobs on real images, leave one page of it"
 	@echo "make test   set up, lint, run the whole test suite"
 	@echo "make lint   lint, format check, types, and the import rule between rooms"
 	@echo "make docs   build the documentation site, build/site/index.html"

@@ -3,9 +3,9 @@
     python benchmarks/app.py
     python benchmarks/app.py --clients 8 --requests 100
 
-Each client is a page of its own: it drops two photos, then asks again and again to recognise other
+Each client is a page of its own: it drops two images, then asks again and again to recognise other
 labels in them, over HTTP as the page does. One request in ten is a mistake, whose answer has to be
-a sentence. The photos are made here; the model is lite.
+a sentence. The images are made here; the model is lite.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Answers:
 
 
 class Client:
-    """One page: its session, its photos."""
+    """One page: its session, its images."""
 
     def __init__(self, address: str, number: int) -> None:
         """address: with the token, as the app prints it."""
@@ -65,11 +65,11 @@ class Client:
         self._session = secrets.token_hex(6)
         self._ids = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
         self._events = config["dependencies"]
-        self.photos = self._drop(number)
+        self.images = self._drop(number)
 
     def recognise(self, labels: str) -> str:
         """Press the button; what the page shows then."""
-        data = [labels, "", "lite", False, False, self.photos]
+        data = [labels, "", "lite", False, False, self.images]
         return " ".join(self.ask("recognise", "click", data))
 
     def _drop(self, number: int) -> str:

@@ -19,7 +19,7 @@ import torch
 
 from caption_contenders import END, gpt2
 from captune.cli import main as captune
-from synthetic import write_photos
+from synthetic import write_images
 
 NAME = "vit_large_patch14_clip_336.openai_ft_in12k_in1k"
 TRAIN, VAL = 2, 2
@@ -34,12 +34,12 @@ def main() -> int:
         folder = Path(name)
         write_encoder(folder / "encoder")
         write_decoder(folder / "decoder")
-        photos = write_photos(folder / "photos", TRAIN + VAL, (375, 500))
-        write_captions(folder / "train.json", photos[:TRAIN])
-        write_captions(folder / "val.json", photos[TRAIN:])
+        images = write_images(folder / "images", TRAIN + VAL, (375, 500))
+        write_captions(folder / "train.json", images[:TRAIN])
+        write_captions(folder / "val.json", images[TRAIN:])
         return captune(
             [
-                *("tune", str(folder / "photos"), "--captions", str(folder / "train.json")),
+                *("tune", str(folder / "images"), "--captions", str(folder / "train.json")),
                 *("--val", str(folder / "val.json"), "--method", "adapter,prefix,lora"),
                 *("--encoder", f"timm:{folder / 'encoder'}", "--decoder", str(folder / "decoder")),
                 *("--set", "bridge.width=768", "--set", "bridge.heads=12"),
@@ -76,15 +76,15 @@ def write_decoder(folder: Path) -> None:
     (folder / "vocab.bpe").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def write_captions(path: Path, photos: list[Path]) -> None:
+def write_captions(path: Path, images: list[Path]) -> None:
     """As the assignment's train.json: annotations and images, nothing else."""
-    images = [{"file_name": photo.name, "id": i} for i, photo in enumerate(photos)]
+    listed = [{"file_name": image.name, "id": i} for i, image in enumerate(images)]
     annotations = [
-        {"caption": f"a square number {k} of photo {i}", "image_id": i, "id": 5 * i + k}
-        for i in range(len(photos))
+        {"caption": f"a square number {k} of image {i}", "image_id": i, "id": 5 * i + k}
+        for i in range(len(images))
         for k in range(5)
     ]
-    content = {"annotations": annotations, "images": images}
+    content = {"annotations": annotations, "images": listed}
     path.write_text(json.dumps(content), encoding="utf-8")
 
 

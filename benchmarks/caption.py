@@ -36,7 +36,7 @@ FULL = "captune, the same full-width cross-attention"
 DEFAULT = "captune, its default bridge"
 LORA = "captune, its default bridge and LoRA, not merged"
 THEIRS = "VisionEncoderDecoderModel.generate"
-THEIRS_FEW = "VisionEncoderDecoderModel.generate, fewer photos at once"
+THEIRS_FEW = "VisionEncoderDecoderModel.generate, fewer images at once"
 UNCACHED = "no cache, as the assignment's decoder"
 BARS = [
     (THEIRS_FEW, FULL, 1.5),
@@ -69,7 +69,7 @@ QUICK = Plan(rounds=2, images=8, few=2, uncached=1, shipped=8)
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer photos and rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -204,14 +204,14 @@ def show(result: dict[str, Any]) -> None:
     print(f"{about(result['machine'], result['seconds'])}\n")
     print(
         f"GPT-2 (124 M, random), 257 image tokens, features given, beam {result['beams']},"
-        f" {result['tokens']} tokens, {result['images_a_round']} photos at once,"
+        f" {result['tokens']} tokens, {result['images_a_round']} images at once,"
         f" as captune caption takes them (VisionEncoderDecoderModel also"
         f" {result['few_images_a_round']}; without a cache {result['uncached_images_a_round']} a"
         " round, one by one)\n"
     )
     print(
         f"| | s a caption (lowest to highest) | VisionEncoderDecoderModel's time over it,"
-        f" {result['few_images_a_round']} photos at once |\n|---|---|---|"
+        f" {result['few_images_a_round']} images at once |\n|---|---|---|"
     )
     for name, values in seconds.items():
         print(f"| {name} | {spread(values, 3)} | {spread(ratios(seconds[THEIRS_FEW], values))} |")
@@ -235,7 +235,7 @@ def show(result: dict[str, Any]) -> None:
     if found is not None:
         floor = found["least"]["s_a_caption"]
         print(
-            f"\nThe shipped captioner, {found['images']} photos at once, {found['steps']} steps:"
+            f"\nThe shipped captioner, {found['images']} images at once, {found['steps']} steps:"
             f" {1 / found['s_a_caption']:.1f} captions/s, {found['s_a_caption'] / floor:.1f} times"
             f" its limit of {floor:.3f} s a caption."
         )

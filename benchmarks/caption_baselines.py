@@ -1,7 +1,7 @@
-"""Captions that need no captioner, to hold one against: those of photos that look alike.
+"""Captions that need no captioner, to hold one against: those of images that look alike.
 
-How much two photos look alike is the cosine of their patch grids' means, less the mean of all train
-photos. For `lite` a grid's mean is the pooled vector of the whole photo; it is what the captioner
+How much two images look alike is the cosine of their patch grids' means, less the mean of all train
+images. For `lite` a grid's mean is the pooled vector of the whole image; it is what the captioner
 itself is shown. Taking the common part away makes the baselines a little stronger.
 """
 
@@ -14,32 +14,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.captioning.training.data import CaptionedPhotos, Grids
+from captune.captioning.training.data import CaptionedImages, Grids
 from captune.metrics import CiderD, Corpus, DocumentFrequency, bleu_of, cider_of, ptb, rouge_l_of
 from captune.metrics.scores import Scores
 from captune.models.encoders import GridShape
 
 NEIGHBOURS = 10
-_PHOTOS = 64  # whose grids are in memory, or whose candidates are compared, at once
+_IMAGES = 64  # whose grids are in memory, or whose candidates are compared, at once
 
 Captions = dict[str, str]
 
 
 def pooled(grids: Grids, keys: Sequence[str], shape: GridShape) -> NDArray[np.float32]:
-    """[photos, channels]: the mean over the places of each photo's grid."""
+    """[images, channels]: the mean over the places of each image's grid."""
     parts = []
-    for start in range(0, len(keys), _PHOTOS):
-        found = grids.grids_of(keys[start : start + _PHOTOS])[:, shape.leading :]
+    for start in range(0, len(keys), _IMAGES):
+        found = grids.grids_of(keys[start : start + _IMAGES])[:, shape.leading :]
         parts.append(found.mean(dim=1).cpu().numpy())
     return np.concatenate(parts)
 
 
 def neighbours(
-    photos: NDArray[np.float32], train: NDArray[np.float32], count: int = NEIGHBOURS
+    images: NDArray[np.float32], train: NDArray[np.float32], count: int = NEIGHBOURS
 ) -> NDArray[np.int64]:
-    """[photos, count] places of the train photos with the highest cosine, the nearest first."""
+    """[images, count] places of the train images with the highest cosine, the nearest first."""
     centre = train.mean(axis=0)
-    cosines = _unit(photos - centre) @ _unit(train - centre).T
+    cosines = _unit(images - centre) @ _unit(train - centre).T
     order: NDArray[np.int64] = np.argsort(-cosines, axis=1, kind="stable")
     return order[:, :count]
 
@@ -49,16 +49,16 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def nearest_captions(
-    val: CaptionedPhotos, train: CaptionedPhotos, near: NDArray[np.int64]
+    val: CaptionedImages, train: CaptionedImages, near: NDArray[np.int64]
 ) -> Captions:
-    """The first caption of the nearest train photo."""
+    """The first caption of the nearest train image."""
     return {id: train.captions[row[0]][0] for id, row in zip(val.ids, near.tolist(), strict=True)}
 
 
 def consensus_captions(
-    val: CaptionedPhotos, train: CaptionedPhotos, near: NDArray[np.int64]
+    val: CaptionedImages, train: CaptionedImages, near: NDArray[np.int64]
 ) -> Captions:
-    """Of all captions of the nearest train photos the one with the most in common with the others.
+    """Of all captions of the nearest train images the one with the most in common with the others.
 
     That is the highest mean CIDEr-D against the others, with the document frequencies of all train
     captions (Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning").
@@ -66,20 +66,20 @@ def consensus_captions(
     corpus = Corpus(dict.fromkeys(train.ids, ""), train.references)
     score = CiderD(DocumentFrequency.counted(corpus), _remembering())
     found: list[str] = []
-    for start in range(0, len(near), _PHOTOS):
+    for start in range(0, len(near), _IMAGES):
         offered = [
             [text for place in row for text in train.captions[place]]
-            for row in near[start : start + _PHOTOS].tolist()
+            for row in near[start : start + _IMAGES].tolist()
         ]
         found.extend(_most_typical(offered, score))
     return dict(zip(val.ids, found, strict=True))
 
 
 def _most_typical(offered: Sequence[Sequence[str]], score: CiderD) -> Iterator[str]:
-    """Of each photo's captions the one with the highest sum over the others; the first of equals.
+    """Of each image's captions the one with the highest sum over the others; the first of equals.
 
     A caption is scored against all of them, itself included, and itself is taken out afterwards:
-    so all of a photo's captions share their references.
+    so all of an image's captions share their references.
     """
     indexed = score.index({str(place): own for place, own in enumerate(offered)})
     texts = [text for own in offered for text in own]
@@ -95,7 +95,7 @@ def _most_typical(offered: Sequence[Sequence[str]], score: CiderD) -> Iterator[s
 
 
 def _remembering() -> Any:
-    """The tokenizer; train captions are offered for many photos, and cut into words once."""
+    """The tokenizer; train captions are offered for many images, and cut into words once."""
     known: dict[str, str] = {}
 
     def tokenize(texts: list[str]) -> list[str]:
@@ -106,8 +106,8 @@ def _remembering() -> Any:
     return tokenize
 
 
-def human_captions(val: CaptionedPhotos) -> tuple[Captions, dict[str, list[str]]]:
-    """The first caption of each photo, and the others as its references."""
+def human_captions(val: CaptionedImages) -> tuple[Captions, dict[str, list[str]]]:
+    """The first caption of each image, and the others as its references."""
     several = {id: own for id, own in val.references.items() if len(own) > 1}
     return (
         {id: own[0] for id, own in several.items()},
@@ -154,6 +154,6 @@ def wording_of(captions: Captions, known: frozenset[str]) -> Wording:
     )
 
 
-def tokenised(train: CaptionedPhotos) -> frozenset[str]:
+def tokenised(train: CaptionedImages) -> frozenset[str]:
     """All captions as the metrics' tokenizer writes them."""
     return frozenset(ptb.tokenize_each([text for own in train.captions for text in own]))

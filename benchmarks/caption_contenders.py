@@ -122,7 +122,7 @@ class Contenders:
 
     @torch.inference_mode()
     def uncached(self, grids: Tensor) -> list[list[int]]:
-        """As with the assignment's decoder.py, photo by photo.
+        """As with the assignment's decoder.py, image by image.
 
         It has no cache: each step runs all tokens of all beams through all blocks, projects the
         image's keys and values again for every beam in every block, and yields the logits of every

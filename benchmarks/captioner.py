@@ -1,18 +1,18 @@
 """What a tuned captioner is worth: its scores beside captions that need no training.
 
-    python benchmarks/captioner.py RUN --photos DIR --captions train.json --val val.json
+    python benchmarks/captioner.py RUN --images DIR --captions train.json --val val.json
 
 RUN is a tuned captioner, or the run of a tune, of which each method is looked at. All validation
-photos are captioned and scored (CIDEr-D, BLEU-4, ROUGE-L, 95 % bootstrap intervals over photos),
-and on the same photos, in the same run:
+images are captioned and scored (CIDEr-D, BLEU-4, ROUGE-L, 95 % bootstrap intervals over images),
+and on the same images, in the same run:
 
-    nearest     the first caption of the train photo that looks most alike
-    consensus   of the captions of the ten nearest train photos, the one most like the others
-    shuffled    the same captioner, shown the photo of another image each
+    nearest     the first caption of the train image that looks most alike
+    consensus   of the captions of the ten nearest train images, the one most like the others
+    shuffled    the same captioner, shown the image of another image each
     human       one human caption against the others (four instead of five references)
 
 "Looks alike" is the cosine of the centred mean of the patch grid, the grid the captioner is shown.
-The difference to each is paired: the same photos are drawn for both sides.
+The difference to each is paired: the same images are drawn for both sides.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from caption_baselines import (
 from captune.captioning import checkpoint
 from captune.captioning.known_words import load_words_model, teller_of
 from captune.captioning.recipe import ImageIdentity
-from captune.captioning.training.data import CaptionedPhotos, Grids, leaking, read_captioned
+from captune.captioning.training.data import CaptionedImages, Grids, leaking, read_captioned
 from captune.captioning.training.diagnosis import shuffled
 from captune.captioning.training.evaluation import Captioned, ValidationSet, write_captions
 from captune.errors import UserError
 from captune.features import FeatureCache, open_grids
 from captune.files import whole_file
-from captune.images import PhotoSet, UnreadablePhoto, find_photos, open_photo
+from captune.images import ImageSet, UnreadableImage, find_images, open_image
 from captune.metrics.scores import Scores
 from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel
@@ -67,7 +67,7 @@ TITLES = {"cider": "CIDEr-D", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L"}
 
 @dataclass(frozen=True)
 class Row:
-    """One way to caption the validation photos. ended: share that came to an end by itself."""
+    """One way to caption the validation images. ended: share that came to an end by itself."""
 
     name: str
     captions: Captions
@@ -99,21 +99,21 @@ def arguments_of() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a tuned captioner or run of a tune")
-    parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--captions", type=Path, required=True, metavar="TRAIN")
     parser.add_argument("--val", type=Path, required=True, metavar="VAL")
-    parser.add_argument("--val-photos", type=Path, metavar="DIR", help="(default: --photos)")
+    parser.add_argument("--val-images", type=Path, metavar="DIR", help="(default: --images)")
     parser.add_argument("--method", metavar="M,M", help="only these methods of the run")
     parser.add_argument("--beam", type=int, default=1, metavar="N", help="beams (1: greedy)")
     parser.add_argument(
-        "--limit", type=int, default=0, metavar="N", help="a sample of N validation photos (0: all)"
+        "--limit", type=int, default=0, metavar="N", help="a sample of N validation images (0: all)"
     )
     parser.add_argument(
         "--train-limit", type=int, default=0, metavar="N", help="as --limit of the tune"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="captions as JSON, 12 photos as PNG, result.json"
+        "--out", type=Path, metavar="DIR", help="captions as JSON, 12 images as PNG, result.json"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -125,7 +125,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
     folders = captioners_of(arguments.run, arguments.method)
     recipes = {name: checkpoint.read_recipe(folder) for name, folder in folders.items()}
     spec = next(iter(recipes.values())).image_encoder.spec
-    train, val = read_photos(arguments)
+    train, val = read_images(arguments)
     model = load_model(spec)
     patches = model.image.require_patches()
     identity = ImageIdentity(spec, patches.weights_id, patches.preprocessing_id)
@@ -144,7 +144,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
     began = time.perf_counter()
     shape = patches.shape
     near = neighbours(pooled(grids, val.keys, shape), pooled(grids, train.keys, shape))
-    say(f"neighbours of {len(val):,} photos among {len(train):,}")
+    say(f"neighbours of {len(val):,} images among {len(train):,}")
     rows = [row("nearest", nearest_captions(val, train, near), began)]
     began = time.perf_counter()
     rows.append(row("consensus", consensus_captions(val, train, near), began))
@@ -161,7 +161,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
     result = {
         "run": str(arguments.run),
         "images": len(val),
-        "train_photos": len(train),
+        "train_images": len(train),
         "leaked": len(leaking(train, val)),
         "skipped": [
             {"path": item.path, "reason": item.reason} for item in (*train.skipped, *val.skipped)
@@ -194,34 +194,34 @@ def captioners_of(run: Path, methods: str | None) -> dict[str, Path]:
     return {name: found[name] for name in wanted}
 
 
-def read_photos(arguments: argparse.Namespace) -> tuple[CaptionedPhotos, CaptionedPhotos]:
-    """The train photos that captions are taken from, and those to caption."""
-    found = find_photos([arguments.photos])
-    found_val: PhotoSet = (
-        found if arguments.val_photos is None else find_photos([arguments.val_photos])
+def read_images(arguments: argparse.Namespace) -> tuple[CaptionedImages, CaptionedImages]:
+    """The train images that captions are taken from, and those to caption."""
+    found = find_images([arguments.images])
+    found_val: ImageSet = (
+        found if arguments.val_images is None else find_images([arguments.val_images])
     )
     seed = arguments.seed
     train = read_captioned(arguments.captions, found, limit=arguments.train_limit, seed=seed)
     val = read_captioned(arguments.val, found_val, limit=arguments.limit, seed=seed)
-    say(f"{len(train):,} train photos, {len(val):,} validation photos")
+    say(f"{len(train):,} train images, {len(val):,} validation images")
     return train, val
 
 
 def encode(
-    train: CaptionedPhotos,
-    val: CaptionedPhotos,
+    train: CaptionedImages,
+    val: CaptionedImages,
     encoder: ImageEncoder,
     cache: FeatureCache,
     stack: ExitStack,
-) -> tuple[CaptionedPhotos, CaptionedPhotos, Grids]:
-    """The grids of all photos, out of the feature cache where they are, and what could be read."""
-    different = {photo.path: photo for photo in (*train.photos, *val.photos)}
-    # photos of two folders may have the same name
-    photos = [replace(photo, name=str(path)) for path, photo in different.items()]
+) -> tuple[CaptionedImages, CaptionedImages, Grids]:
+    """The grids of all images, out of the feature cache where they are, and what could be read."""
+    different = {image.path: image for image in (*train.images, *val.images)}
+    # images of two folders may have the same name
+    images = [replace(image, name=str(path)) for path, image in different.items()]
     skipped: list[Any] = []
     grids = stack.enter_context(
         open_grids(
-            photos,
+            images,
             encoder,
             cache=cache,
             batch_size=32,
@@ -235,28 +235,28 @@ def encode(
 def written_by(
     folder: Path,
     model: ImageTextModel,
-    val: CaptionedPhotos,
+    val: CaptionedImages,
     grids: Grids,
     cache: FeatureCache,
     arguments: argparse.Namespace,
 ) -> tuple[tuple[Captioned, float], tuple[Captioned, float]]:
-    """(captions, when they were begun), of the right photos and of another photo each."""
+    """(captions, when they were begun), of the right images and of another image each."""
     captioner, recipe = checkpoint.from_pretrained(folder)
     captioner.recipe = recipe
     captioner.words_model = load_words_model(recipe, model, folder, device="auto")
     teller = teller_of(captioner, cache=cache)
     words = None
     if teller is not None:
-        told = teller.rows_of(val.photos)
-        pairs = zip(val.photos, val.keys, strict=True)
-        words = {key: told[photo.path] for photo, key in pairs if photo.path in told}
-    photos = ValidationSet(val, [], grids, words=words)
+        told = teller.rows_of(val.images)
+        pairs = zip(val.images, val.keys, strict=True)
+        words = {key: told[image.path] for image, key in pairs if image.path in told}
+    images = ValidationSet(val, [], grids, words=words)
     places = shuffled(len(val), random.Random(f"shuffle/{arguments.seed}"))
     found = []
     for what, keys in (("", None), ("shuffled ", [val.keys[place] for place in places])):
         began = time.perf_counter()
         written = write_captions(
-            captioner, photos, max_tokens=recipe.max_tokens, keys=keys, beams=arguments.beam
+            captioner, images, max_tokens=recipe.max_tokens, keys=keys, beams=arguments.beam
         )
         found.append((written, began))
         say(f"{folder.name}: {what}captions in {time.perf_counter() - began:.0f} s")
@@ -303,39 +303,39 @@ def write_files(
     arguments: argparse.Namespace,
     result: dict[str, Any],
     rows: Sequence[Row],
-    val: CaptionedPhotos,
+    val: CaptionedImages,
     captioners: Sequence[str],
 ) -> None:
     """{stem: caption} of each row, the pictures of each captioner, and the figures."""
-    stems = {id: photo.path.stem for id, photo in zip(val.ids, val.photos, strict=True)}
+    stems = {id: image.path.stem for id, image in zip(val.ids, val.images, strict=True)}
     for row in rows:
         name = row.name.replace(", ", "-")
         with whole_file(arguments.out / f"captions-{name}.json") as file:
             named = {stems[id]: caption for id, caption in row.captions.items()}
             json.dump(named, file, indent=1, ensure_ascii=False)
         if row.name in captioners:
-            path = arguments.out / f"photos-{name}.png"
+            path = arguments.out / f"images-{name}.png"
             save_figure(captions_figure(*panels(row, val, arguments.seed)), path)
     with whole_file(arguments.out / "result.json") as file:
         json.dump(result, file, indent=1)
 
 
-def panels(row: Row, val: CaptionedPhotos, seed: int) -> tuple[list[CaptionPanel], str, str]:
-    """12 photos that nobody chose: a sample by the seed."""
+def panels(row: Row, val: CaptionedImages, seed: int) -> tuple[list[CaptionPanel], str, str]:
+    """12 images that nobody chose: a sample by the seed."""
     places = range(len(val))
-    chosen = random.Random(f"photos/{seed}").sample(places, min(SHOWN, len(places)))
+    chosen = random.Random(f"images/{seed}").sample(places, min(SHOWN, len(places)))
     shown = []
     for place in chosen:
         try:
-            photo = open_photo(val.photos[place].path)
-        except UnreadablePhoto:  # it was readable a moment ago
+            image = open_image(val.images[place].path)
+        except UnreadableImage:  # it was readable a moment ago
             continue
         id = val.ids[place]
         below = f"CIDEr-D {row.scores['cider'].per_image[id]:.2f}"
-        shown.append(CaptionPanel(row.captions[id], photo, below))
+        shown.append(CaptionPanel(row.captions[id], image, below))
     corpus = row.scores["cider"].corpus
     subtitle = (
-        f"{len(shown)} of {len(val):,} validation photos, drawn with seed {seed};"
+        f"{len(shown)} of {len(val):,} validation images, drawn with seed {seed};"
         f" CIDEr-D is {corpus:.3f} over all of them"
     )
     return shown, f"{row.name}: captions as they come", subtitle
@@ -344,7 +344,7 @@ def panels(row: Row, val: CaptionedPhotos, seed: int) -> tuple[list[CaptionPanel
 def show(result: Mapping[str, Any]) -> None:
     """As Markdown, for a card or a guide."""
     print(
-        f"{result['images']:,} validation photos, {result['train_photos']:,} train photos,"
+        f"{result['images']:,} validation images, {result['train_images']:,} train images,"
         f" {result['image_encoder']}, beams {result['beams']}, seed {result['seed']};"
         f" {result['seconds']} s in all\n"
     )
@@ -357,20 +357,20 @@ def show(result: Mapping[str, Any]) -> None:
             f" {100 * wording['copied']:.1f} % | {100 * wording['distinct']:.1f} % |"
             f" {wording['mean_words']:.1f} | {wording['vocabulary']:,} |"
         )
-    print("\nHow much better a captioner is (paired over photos, 95 % intervals):\n")
+    print("\nHow much better a captioner is (paired over images, 95 % intervals):\n")
     print("| captioner | against | CIDEr-D | BLEU-4 | ROUGE-L |")
     print("|---|---|---|---|---|")
     for one in result["differences"]:
         cells = " | ".join(signed(one[id]) for id in TITLES)
         print(f"| {one['captioner']} | {one['against']} | {cells} |")
     print(
-        "\nnearest, consensus: captions of the train photos that look alike (cosine of the"
-        " centred mean of the patch grid); shuffled: the captioner shown another photo; human: the"
+        "\nnearest, consensus: captions of the train images that look alike (cosine of the"
+        " centred mean of the patch grid); shuffled: the captioner shown another image; human: the"
         " first caption against the others. copied: word for word a train caption; distinct:"
         " different captions over all; words: of a caption; vocabulary: different words."
     )
     if result["leaked"]:
-        print(f"{result['leaked']} validation photos are among the train photos: it flatters.")
+        print(f"{result['leaked']} validation images are among the train images: it flatters.")
 
 
 def cell(score: Mapping[str, Any]) -> str:

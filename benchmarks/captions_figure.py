@@ -1,4 +1,4 @@
-"""Photos in rows, each with the caption that was written for it."""
+"""Images in rows, each with the caption that was written for it."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _LINES, _COLUMNS = 4, 4
 
 @dataclass(frozen=True)
 class CaptionPanel:
-    """photo: RGB, any size. below: what else is said of it, such as its score."""
+    """image: RGB, any size. below: what else is said of it, such as its score."""
 
     caption: str
-    photo: Image.Image
+    image: Image.Image
     below: str = ""
 
 
 @house_style()
 def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: str = "") -> Figure:
-    """Up to four photos in a row; a caption has four lines, what is longer ends in an ellipsis.
+    """Up to four images in a row; a caption has four lines, what is longer ends in an ellipsis.
 
     Raises ValueError without a panel.
     """
     if not panels:
-        raise ValueError("expected at least one photo to draw")
+        raise ValueError("expected at least one image to draw")
     columns = min(_COLUMNS, len(panels))
     across = WIDTH - 2 * _MARGIN
     width = (across - _GAP * (columns - 1)) / columns
@@ -54,7 +54,7 @@ def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: s
     ]
     belows = [fitted(scratch, panel.below, width, 1, SMALL - 1)[0] for panel in panels]
     rows = [range(i, min(i + columns, len(panels))) for i in range(0, len(panels), columns)]
-    pictures = [max(_height(panels[i].photo, width) for i in row) for row in rows]
+    pictures = [max(_height(panels[i].image, width) for i in row) for row in rows]
     heights = [
         picture + 0.06 + _LINE * max(len(words[i]) for i in row) + 0.32
         for row, picture in zip(rows, pictures, strict=True)
@@ -72,7 +72,7 @@ def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: s
             left = _MARGIN + column * (width + _GAP)
             axes = place(figure, left, top, width, picture)
             axes.set_axis_off()
-            axes.imshow(shrunk(panels[i].photo, width, picture), aspect="equal")
+            axes.imshow(shrunk(panels[i].image, width, picture), aspect="equal")
             axes.set_anchor("S")
             below = top + picture + 0.06
             for number, line in enumerate(words[i]):
@@ -83,6 +83,6 @@ def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: s
     return figure
 
 
-def _height(photo: Image.Image, width: float) -> float:
-    """Of a photo that is `width` inches wide; one that is higher than wide is made narrower."""
-    return min(1.0, photo.height / photo.width) * width
+def _height(image: Image.Image, width: float) -> float:
+    """Of an image that is `width` inches wide; one that is higher than wide is made narrower."""
+    return min(1.0, image.height / image.width) * width

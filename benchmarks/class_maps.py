@@ -1,10 +1,10 @@
-"""Do a classifier's maps agree with people? The pointing game on photos with boxes.
+"""Do a classifier's maps agree with people? The pointing game on images with boxes.
 
-    python benchmarks/class_maps.py --photos coco-mini/images --boxes instances_val.json
+    python benchmarks/class_maps.py --images coco-mini/images --boxes instances_val.json
 
-Each category that has a box in a photo is asked for, among all categories of the file; a map hits
+Each category that has a box in an image is asked for, among all categories of the file; a map hits
 where its strongest place lies in one of the boxes. Beside each method stands the centre of the
-photo; differences are paired, with 95 % bootstrap intervals over photos.
+image; differences are paired, with 95 % bootstrap intervals over images.
 """
 
 from __future__ import annotations
@@ -15,16 +15,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from captune.explain.parts import NOUN
+from captune.attribution.parts import NOUN
 
+from captune.attribution.boxes import Box, read_boxes
+from captune.attribution.classes import METHODS, explain_classes
+from captune.attribution.faithfulness import centre_map
+from captune.attribution.geometry import Frame
+from captune.attribution.measure import (
+    CENTRE,
+    LEAST_IMAGES,
+    OVERLAP,
+    POINTING,
+    MapName,
+    Tally,
+    Word,
+)
+from captune.attribution.pointing import Target, hit, overlap, target_of
 from captune.errors import UserError
-from captune.explain.boxes import Box, read_boxes
-from captune.explain.classes import METHODS, explain_classes
-from captune.explain.faithfulness import centre_map
-from captune.explain.geometry import Frame
-from captune.explain.measure import CENTRE, LEAST_PHOTOS, OVERLAP, POINTING, MapName, Tally, Word
-from captune.explain.pointing import Target, hit, overlap, target_of
-from captune.images import find_photos
+from captune.images import find_images
 from captune.models.load import load_model
 from captune.zeroshot.classifier import ZeroShotClassifier
 from synthetic import machine
@@ -33,7 +41,7 @@ from synthetic import machine
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--boxes", type=Path, required=True, metavar="FILE")
     parser.add_argument("--model", default="lite", metavar="SPEC")
     parser.add_argument("--methods", default="places,gradient", metavar="M,M")
@@ -56,19 +64,19 @@ def _measure(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
         boxes.categories, model=load_model(arguments.model), cache=False
     )
     tally = Tally()
-    found_photos = find_photos([arguments.photos]).photos
-    photos = [p for p in found_photos if boxes.of("", p.path.name)][: arguments.limit or None]
-    if len(photos) < LEAST_PHOTOS:
+    found_images = find_images([arguments.images]).images
+    images = [p for p in found_images if boxes.of("", p.path.name)][: arguments.limit or None]
+    if len(images) < LEAST_IMAGES:
         raise UserError(
-            f"{arguments.photos}: {len(photos)} photos with boxes in {arguments.boxes}; intervals"
-            f" take {LEAST_PHOTOS}"
+            f"{arguments.images}: {len(images)} images with boxes in {arguments.boxes}; intervals"
+            f" take {LEAST_IMAGES}"
         )
-    for number, photo in enumerate(photos):
-        drawn = boxes.of("", photo.path.name) or []
+    for number, image in enumerate(images):
+        drawn = boxes.of("", image.path.name) or []
         names = sorted({box.category for box in drawn})
         words = {name: tally.add_word(Word(number, name, NOUN, name, gain=1.0)) for name in names}
         for method in methods:
-            found = explain_classes(classifier, photo, names, method=method)
+            found = explain_classes(classifier, image, names, method=method)
             for name, map in zip(names, found.maps.numpy(), strict=True):
                 own = [_seen(box, found.frame) for box in drawn if box.category == name]
                 _put(tally, MapName(method), words[name], map, target_of(own, *map.shape))
@@ -80,7 +88,7 @@ def _measure(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
     if arguments.json:
         print(json.dumps({"machine": machine(), "model": arguments.model, "rows": rows}, indent=1))
         return 0
-    print(f"{len(photos)} photos, {rows[-1]['words']} categories of them (95 % intervals)")
+    print(f"{len(images)} images, {rows[-1]['words']} categories of them (95 % intervals)")
     for row in rows:
         print(
             f"{row['method']:10s} pointing {_share(row['pointing'])}, overlap"

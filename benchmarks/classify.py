@@ -1,10 +1,10 @@
-"""captune and its peers on the same photos and the same weights, in one process and one run.
+"""captune and its peers on the same images and the same weights, in one process and one run.
 
     python benchmarks/classify.py            about 10 minutes on 2 cores
     python benchmarks/classify.py --quick    about a minute and a half, for a first look
 
 A random-weight CLIP ViT-B/32 classifies generated JPEGs of 224 to 256 pixels against 100 labels.
-The ways take turns on chunks of the photos, in an order that rotates, and every ratio is taken
+The ways take turns on chunks of the images, in an order that rotates, and every ratio is taken
 within one chunk: what else the machine does in the meantime hits all of them. Models are loaded and
 captune's and open_clip's prompts are encoded beforehand; the pipeline cannot (it encodes them with
 each batch). Reading, hashing, decoding, the forward pass, scoring and saving to the cache count.
@@ -37,7 +37,7 @@ from captune.features import FeatureCache
 from captune.models.load import load_image_text_model
 from captune.zeroshot.classifier import ZeroShotClassifier
 from limits import matmul_gflops, timed
-from synthetic import NAME, machine, write_clip, write_photos
+from synthetic import NAME, machine, write_clip, write_images
 
 BATCH = 32
 # one pass of ViT-B/32's image side: multiply-adds of its matrices for 50 tokens, twice
@@ -48,7 +48,7 @@ TEMPLATE = "a photo of a {}."
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer photos and rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     arguments = parser.parse_args()
     logging.getLogger("captune").setLevel(logging.ERROR)
@@ -71,23 +71,23 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything; at_one and at_eight: photos a round for the slow pipeline."""
+    """How much of everything; at_one and at_eight: images a round for the slow pipeline."""
 
-    photos: int = 2000
+    images: int = 2000
     rounds: int = 8
     label_rounds: int = 12
     at_one: int = 8
     at_eight: int = 32
 
 
-QUICK = Plan(photos=256, rounds=2, label_rounds=4, at_one=4, at_eight=16)
+QUICK = Plan(images=256, rounds=2, label_rounds=4, at_one=4, at_eight=16)
 
 
 def measure(folder: Path, plan: Plan) -> dict[str, Any]:
     """All figures."""
-    count, rounds, at_one, at_eight = plan.photos, plan.rounds, plan.at_one, plan.at_eight
-    photos, writing_s = timed(lambda: write_photos(folder / "photos", count))
-    size = sum(path.stat().st_size for path in photos) / count
+    count, rounds, at_one, at_eight = plan.images, plan.rounds, plan.at_one, plan.at_eight
+    images, writing_s = timed(lambda: write_images(folder / "images", count))
+    size = sum(path.stat().st_size for path in images) / count
     print(f"{count} JPEGs, {size / 1e3:.0f} kB each, written in {writing_s:.0f} s", flush=True)
     file, peer_folder = write_clip(folder / "clip")
     contenders = Contenders(folder, file, peer_folder)
@@ -96,7 +96,7 @@ def measure(folder: Path, plan: Plan) -> dict[str, Any]:
     rates: dict[str, list[float]] = {}
     chunk = count // rounds
     for number in range(rounds):
-        part = photos[number * chunk : (number + 1) * chunk]
+        part = images[number * chunk : (number + 1) * chunk]
         ways: list[tuple[str, Callable[[], object], int]] = [
             ("bare forward", contenders.bare_forward(part), len(part)),
             ("captune, cold", lambda part=part: contenders.captune(part), len(part)),
@@ -112,15 +112,15 @@ def measure(folder: Path, plan: Plan) -> dict[str, Any]:
                 ("pipeline, batch 1", lambda p=part[:at_one]: contenders.pipeline(p, 1), at_one)
             )
         turn = number % len(ways)
-        for name, run, images in ways[turn:] + ways[:turn]:
+        for name, run, number_of_images in ways[turn:] + ways[:turn]:
             seconds = timed(run)[1]
-            rates.setdefault(name, []).append(images / seconds)
+            rates.setdefault(name, []).append(number_of_images / seconds)
         seconds = timed(lambda part=part: contenders.captune(part))[1]
         rates.setdefault("captune, warm", []).append(len(part) / seconds)
         done = ", ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items())
         print(f"round {number + 1}/{rounds}, images/s: {done}", flush=True)
-    whole_warm = [count / timed(lambda: contenders.captune(photos))[1] for _ in range(3)]
-    agreement = contenders.agreement(photos[:at_eight])
+    whole_warm = [count / timed(lambda: contenders.captune(images))[1] for _ in range(3)]
+    agreement = contenders.agreement(images[:at_eight])
     peak = matmul_gflops(repeats=20)
     best_pipeline = max(("pipeline, batch 1", "pipeline, batch 8"), key=lambda n: median(rates[n]))
     bare = median(rates["bare forward"])
@@ -136,7 +136,7 @@ def measure(folder: Path, plan: Plan) -> dict[str, Any]:
         "matmul_gflops": peak,
         "bare_gflops": bare * GFLOP_PER_IMAGE,
         "largest_logit_difference": agreement,
-        "labels": label_scaling(contenders, photos, plan.label_rounds),
+        "labels": label_scaling(contenders, images, plan.label_rounds),
     }
 
 
@@ -198,7 +198,7 @@ class Contenders:
     def open_clip_loop(self, paths: Sequence[Path]) -> list[str]:
         """As open_clip's own evaluation: its preprocessing in DataLoader workers, one a core."""
         loader = DataLoader(
-            Photos(paths, self.preprocess), batch_size=BATCH, num_workers=torch.get_num_threads()
+            Images(paths, self.preprocess), batch_size=BATCH, num_workers=torch.get_num_threads()
         )
         found = []
         with torch.inference_mode():
@@ -236,8 +236,8 @@ class Contenders:
             return self.peer.encode_text(tokens, normalize=True)
 
 
-class Photos(Dataset[Tensor]):
-    """Photos for a DataLoader."""
+class Images(Dataset[Tensor]):
+    """Images for a DataLoader."""
 
     def __init__(self, paths: Sequence[Path], preprocess: Callable[[Image.Image], Tensor]) -> None:
         self.paths = paths
@@ -250,8 +250,8 @@ class Photos(Dataset[Tensor]):
         return self.preprocess(Image.open(self.paths[index]).convert("RGB"))
 
 
-def label_scaling(contenders: Contenders, photos: Sequence[Path], rounds: int) -> dict[str, Any]:
-    """Time an image with 500 and with 1,000 labels, on the same photos in turn, nothing cached."""
+def label_scaling(contenders: Contenders, images: Sequence[Path], rounds: int) -> dict[str, Any]:
+    """Time an image with 500 and with 1,000 labels, on the same images in turn, nothing cached."""
     words = [f"object {i}" for i in range(1000)]
     classifiers = {n: contenders.classifier_of(words[:n], contenders.cache) for n in (500, 1000)}
     scoring_us = {}
@@ -262,7 +262,7 @@ def label_scaling(contenders: Contenders, photos: Sequence[Path], rounds: int) -
         classifier.cache = None
     milliseconds: dict[int, list[float]] = {500: [], 1000: []}
     for number in range(rounds):
-        part = photos[number * BATCH : (number + 1) * BATCH]
+        part = images[number * BATCH : (number + 1) * BATCH]
         # ABBA: a machine that slows down or speeds up hits both alike
         seconds = {500: 0.0, 1000: 0.0}
         for n in (500, 1000, 1000, 500):
@@ -312,7 +312,7 @@ def show(result: dict[str, Any]) -> None:
     print(
         f"matmul peak {result['matmul_gflops']:.0f} GFLOP/s; the bare forward reaches "
         f"{result['bare_gflops']:.0f} ({result['bare_gflops'] / result['matmul_gflops']:.0%}). "
-        f"The pipeline ran on {result['pipeline_subset_per_round']} photos a round. captune's and "
+        f"The pipeline ran on {result['pipeline_subset_per_round']} images a round. captune's and "
         f"transformers' logits differ by at most {result['largest_logit_difference']:.1e}."
     )
     labels = result["labels"]

@@ -3,7 +3,7 @@
     python benchmarks/explain.py                 the captioner that ships
     python benchmarks/explain.py --model RUN     one of your own
 
-The features are given, as they are when a photo was captioned before. The ways take turns in an
+The features are given, as they are when an image was captioned before. The ways take turns in an
 order that rotates. Processor seconds stand beside the clock's: on a busy machine they say more.
 """
 
@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from captune.attribution.marks import quick
+from captune.attribution.methods import map_method, method_names
+from captune.attribution.subject import Subject, subjects_of
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.loading import captioner_folder, load_captioner
-from captune.explain.marks import quick
-from captune.explain.methods import map_method, method_names
-from captune.explain.subject import Subject, subjects_of
-from captune.images import Photo
+from captune.images import ImageFile
 from captune.options import ExplainOptions
 from limits import about, in_turn, spread
 from synthetic import machine
@@ -60,17 +60,17 @@ def main() -> int:
 
 def measure(model: str, rounds: int) -> dict[str, Any]:
     """Seconds by the clock and of the processor, by way."""
-    options = ExplainOptions(photos=[], model=model, device="cpu")
+    options = ExplainOptions(images=[], model=model, device="cpu")
     place = captioner_folder(model)
     captioner, encoder = load_captioner(options, place, read_recipe(place))
     clock: dict[str, list[float]] = {}
     processor: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        photo = Path(folder) / "noise.png"
+        image = Path(folder) / "noise.png"
         noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((640, 480)).save(photo)
+        Image.fromarray(noise).resize((640, 480)).save(image)
         (one,) = subjects_of(
-            captioner, encoder, [Photo(photo, photo.name)], [CAPTION], on_skip=print
+            captioner, encoder, [ImageFile(image, image.name)], [CAPTION], on_skip=print
         )
         words = range(len(one.words))
         ways: list[tuple[str, Callable[[], object]]] = [

@@ -1,10 +1,10 @@
 """Memory stays flat and a killed run goes on where it was.
 
-    python benchmarks/memory.py            20,000 photos, about 2 minutes on 2 cores
-    python benchmarks/memory.py --quick    4,000 photos
+    python benchmarks/memory.py            20,000 images, about 2 minutes on 2 cores
+    python benchmarks/memory.py --quick    4,000 images
 
 Generated JPEGs of 64 pixels, a tiny encoder with random weights, two labels. Each run is a process
-of its own, and reports its largest resident size so far after a tenth of the photos and after all.
+of its own, and reports its largest resident size so far after a tenth of the images and after all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captune.features import FeatureCache
-from captune.images import find_photos
+from captune.images import find_images
 from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel, Scoring
 from captune.models.texts import TextEncoder
@@ -42,7 +42,7 @@ MB = 1e6
 def main() -> int:
     """Measure and print, or be one of the measured processes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="4,000 photos, not 20,000")
+    parser.add_argument("--quick", action="store_true", help="4,000 images, not 20,000")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     parser.add_argument("--classify", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
@@ -58,16 +58,16 @@ def main() -> int:
         print(json.dumps(result))
         return 0
     cold, warm, killed = result["cold"], result["warm"], result["killed"]
-    print("| run | photos/s | peak RSS at a tenth (MB) | peak RSS at the end (MB) | ratio |")
+    print("| run | images/s | peak RSS at a tenth (MB) | peak RSS at the end (MB) | ratio |")
     print("|---|---|---|---|---|")
     for name, run in (("cold", cold), ("cached", warm)):
         print(
-            f"| {name}, {count:,} photos | {count / run['seconds']:.0f} "
+            f"| {name}, {count:,} images | {count / run['seconds']:.0f} "
             f"| {run['peak_at_mark'] / MB:.0f} | {run['peak'] / MB:.0f} "
             f"| {run['peak'] / run['peak_at_mark']:.3f} |"
         )
     print(
-        f"Killed (-9) after {killed['reported']:,} photos were reported; the next run encoded "
+        f"Killed (-9) after {killed['reported']:,} images were reported; the next run encoded "
         f"{killed['encoded']:,} of {count:,}: {killed['again']} of the reported ones again "
         f"(a batch is {BATCH})."
     )
@@ -76,11 +76,11 @@ def main() -> int:
 
 def measure(folder: Path, count: int) -> dict[str, Any]:
     """Three runs: cold, cached, and one killed half-way with its successor."""
-    photos = folder / "photos"
-    write_photos(photos, count)
-    cold = run(photos, folder / "cache", count // 10)
-    warm = run(photos, folder / "cache", count // 10)
-    process = start(photos, folder / "other", 0)
+    images = folder / "images"
+    write_images(images, count)
+    cold = run(images, folder / "cache", count // 10)
+    warm = run(images, folder / "cache", count // 10)
+    process = start(images, folder / "other", 0)
     reported = 0
     assert process.stdout is not None
     while reported < count // 2:
@@ -91,7 +91,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         if line.endswith("\n"):
             reported += json.loads(line).get("done", 0)
     process.wait()
-    after = run(photos, folder / "other", 0)
+    after = run(images, folder / "other", 0)
     killed = {
         "reported": reported,
         "encoded": after["encoded"],
@@ -100,15 +100,15 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     return {"images": count, "batch": BATCH, "cold": cold, "warm": warm, "killed": killed}
 
 
-def start(photos: Path, cache: Path, mark: int) -> subprocess.Popen[str]:
+def start(images: Path, cache: Path, mark: int) -> subprocess.Popen[str]:
     """A process that classifies."""
-    words = [sys.executable, __file__, "--classify", photos, "--cache", cache, "--mark", mark]
+    words = [sys.executable, __file__, "--classify", images, "--cache", cache, "--mark", mark]
     return subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
 
 
-def run(photos: Path, cache: Path, mark: int) -> dict[str, Any]:
-    """The report of a process that classifies all photos."""
-    output, _ = (process := start(photos, cache, mark)).communicate()
+def run(images: Path, cache: Path, mark: int) -> dict[str, Any]:
+    """The report of a process that classifies all images."""
+    output, _ = (process := start(images, cache, mark)).communicate()
     if process.returncode:
         raise SystemExit(f"the measured process ended with status {process.returncode}")
     report: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -122,7 +122,7 @@ def classify(folder: Path, cache: Path, mark: int) -> None:
         classifier = ZeroShotClassifier(
             ["light", "dark"], model=model, batch_size=BATCH, cache=features
         )
-        found = find_photos([folder])
+        found = find_images([folder])
         peak_at_mark = 0
 
         def report(more: int) -> None:
@@ -186,7 +186,7 @@ def tiny_model() -> ImageTextModel:
     return ImageTextModel("tiny", "tiny", None, image, text, Scoring(100.0))
 
 
-def write_photos(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int) -> None:
     """Small JPEGs, no two alike: the number of each is painted into its corner, bit by bit."""
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)

@@ -1,9 +1,9 @@
-"""A miniature of the assignment's data, of real photos: python benchmarks/miniature.py FOLDER
+"""A miniature of the assignment's data, of real images: python benchmarks/miniature.py FOLDER
 
-Out of the photos that captune is developed with (--data) it writes what `captune reproduce dlcv-hw3
---data FOLDER --lite --epochs 2` reads: 500 photos of 50 classes to recognise, 200 photos with five
+Out of the images that captune is developed with (--data) it writes what `captune reproduce dlcv-hw3
+--data FOLDER --lite --epochs 2` reads: 500 images of 50 classes to recognise, 200 images with five
 captions each to train on and 100 to be judged by, and a bike, a girl, sheep, skis and an umbrella.
-The photos are copied, and their licences go with them: nothing of it is to be passed on.
+The images are copied, and their licences go with them: nothing of it is to be passed on.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def main() -> int:
     """Read the words, write the folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder to write; it must not be there yet")
-    parser.add_argument("--data", type=Path, default=SHARED, help="where the photos are")
-    parser.add_argument("--train", type=int, default=200, help="photos to train on")
-    parser.add_argument("--val", type=int, default=100, help="photos to be judged by")
+    parser.add_argument("--data", type=Path, default=SHARED, help="where the images are")
+    parser.add_argument("--train", type=int, default=200, help="images to train on")
+    parser.add_argument("--val", type=int, default=100, help="images to be judged by")
     parser.add_argument("--classes", type=int, default=50, help="classes to recognise")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     asked = parser.parse_args()
@@ -46,7 +46,7 @@ def main() -> int:
     for part, count in (("train", asked.train), ("val", asked.val)):
         write_captions(asked.data / "flickr8k", captions, part, count, chance)
     named = write_pictures(asked.data / "coco-mini", asked.folder / "p3_data" / "images")
-    print(f"{asked.folder}: {asked.classes} classes, {asked.train} photos to train on and")
+    print(f"{asked.folder}: {asked.classes} classes, {asked.train} images to train on and")
     print(f"{asked.val} to be judged by; pictures: {', '.join(named)}")
     print(f"captune reproduce dlcv-hw3 --data {asked.folder} --lite --epochs 2 --out RUN")
     return 0
@@ -56,11 +56,11 @@ def write_recognition(source: Path, target: Path, classes: int) -> None:
     """`val/<class id>_<n>.jpg` and `id2label.json`."""
     labels = json.loads((source / "id2label.json").read_text(encoding="utf-8"))
     kept = dict(list(labels.items())[:classes])
-    photos = target / "val"
-    photos.mkdir(parents=True)
+    images = target / "val"
+    images.mkdir(parents=True)
     for path in sorted((source / "images").iterdir()):
         if path.name.partition("_")[0] in kept:
-            shutil.copyfile(path, photos / path.name)
+            shutil.copyfile(path, images / path.name)
     write_json(target / "id2label.json", kept)
 
 
@@ -71,10 +71,10 @@ def write_captions(
     content = json.loads((source / f"captions_{part}.json").read_text(encoding="utf-8"))
     images = chance.sample(sorted(content["images"], key=lambda one: one["id"]), count)
     ids = {image["id"] for image in images}
-    photos = target / "images" / part
-    photos.mkdir(parents=True)
+    folder = target / "images" / part
+    folder.mkdir(parents=True)
     for image in images:
-        shutil.copyfile(source / "images" / image["file_name"], photos / image["file_name"])
+        shutil.copyfile(source / "images" / image["file_name"], folder / image["file_name"])
     written = {
         "annotations": [
             {key: one[key] for key in ("caption", "id", "image_id")}
@@ -87,7 +87,7 @@ def write_captions(
 
 
 def write_pictures(source: Path, target: Path) -> list[str]:
-    """For each of the five the photo that most people call so; the names of those there are."""
+    """For each of the five the image that most people call so; the names of those there are."""
     said: dict[str, list[str]] = {}
     for part in ("train", "val"):
         content = json.loads((source / f"captions_{part}.json").read_text(encoding="utf-8"))

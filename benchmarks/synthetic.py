@@ -1,4 +1,4 @@
-"""Photos and models for benchmarks, made on the spot: nothing is fetched."""
+"""Images and models for benchmarks, made on the spot: nothing is fetched."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 NAME = "ViT-B-32-quickgelu"  # the architecture of OpenAI's ViT-B/32
 
 
-def write_photos(folder: Path, count: int, sides: tuple[int, int] = (224, 256)) -> list[Path]:
+def write_images(folder: Path, count: int, sides: tuple[int, int] = (224, 256)) -> list[Path]:
     """`count` different JPEGs, each side within `sides`: colour gradients, blurred shapes, grain.
 
-    At 224 to 256 pixels they take about 25 kB, like photos of that size.
+    At 224 to 256 pixels they take about 25 kB, like images of that size.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

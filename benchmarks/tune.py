@@ -12,12 +12,12 @@ assignment's layout is encoded, and its code's step taken, in float32 only.
 
 lite: SmolLM2-135M, the default bridge and LoRA, the grids of lite's image encoder. captune's loop
 stands beside a plain one of transformers and peft over the same cached grids, and beside captune's
-own where the photo of every caption is read and encoded again.
+own where the image of every caption is read and encoded again.
 
 The assignment's layout: timm's ViT-L/14 at 336 pixels and GPT-2, both with random weights. Measured
-are the seconds to read and encode a photo, those of a step as the assignment's code took it
+are the seconds to read and encode an image, those of a step as the assignment's code took it
 (full-width cross-attention, one caption an image), and those of captune's. What an epoch, and ten,
-would take with five captions a photo is arithmetic from there, and printed as such.
+would take with five captions an image is arithmetic from there, and printed as such.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ from captune.captioning.precision import resolve_precision
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.load import load_model
 from limits import about, in_turn, matmul_gflops, ratios, spread, timed
-from synthetic import machine, write_photos
+from synthetic import machine, write_images
 from tune_contenders import PER_IMAGE, Learnt, Training, made_up_rows, rows_of
 
 VIT = "vit_large_patch14_clip_336"
 VIT_GRID = GridShape(tokens=577, channels=1024, rows=24, columns=24, leading=1)
-PHOTOS = 32  # different ones; images beyond them share theirs
+IMAGES = 32  # different ones; images beyond them share theirs
 SIDES = (375, 500)
 
 CAPTUNE = "captune"
 PLAIN = "transformers + peft, the same cached grids"
-ENCODE_LITE = "lite: read and encode a photo"
-AGAIN = "captune, every caption's photo encoded again"
+ENCODE_LITE = "lite: read and encode an image"
+AGAIN = "captune, every caption's image encoded again"
 FULL = "captune, the same full-width cross-attention"
 DEFAULT = "captune, its default bridge"
 FULL_SETTINGS = {"width": WIDTH, "heads": HEADS, "every": 1, "bias": True}
 ASSIGNMENT = "a step as the assignment's, without the encoder, float32"
-ENCODE = "ViT-L/14 at 336 px: read and encode a photo, float32"
+ENCODE = "ViT-L/14 at 336 px: read and encode an image, float32"
 EPOCHS = 10
 LARGEST_DIFFERENCE = {"float32": 1e-3, "bfloat16": 3e-2}  # of two losses: rounding
 
@@ -99,12 +99,12 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="captune-benchmark-") as folder,
         redirect_stdout(sys.stderr),
     ):
-        photos = write_photos(Path(folder), PHOTOS, SIDES)
+        images = write_images(Path(folder), IMAGES, SIDES)
         usual = resolve_precision("auto", torch.device("cpu"))
         precisions = list(dict.fromkeys(["float32", usual]))
         result = {
-            "lite": [measure_lite(photos, plan, precision) for precision in precisions],
-            "layout": measure_layout(photos, plan, precisions),
+            "lite": [measure_lite(images, plan, precision) for precision in precisions],
+            "layout": measure_layout(images, plan, precisions),
             "machine": machine(),
         }
     result["seconds"] = round(time.perf_counter() - started)
@@ -115,23 +115,23 @@ def main() -> int:
     return 0
 
 
-def measure_lite(photos: Sequence[Path], plan: Plan, precision: str) -> dict[str, Any]:
+def measure_lite(images: Sequence[Path], plan: Plan, precision: str) -> dict[str, Any]:
     """captune, the plain loop and encoding again, with SmolLM2."""
     encoder = load_model("lite", device="cpu").image
 
-    def encoded(images: Sequence[int]) -> Tensor:
-        paths = [photos[image % len(photos)] for image in images]
+    def encoded(rows: Sequence[int]) -> Tensor:
+        paths = [images[row % len(images)] for row in rows]
         pixels = [encoder.whole(Image.open(path).convert("RGB")) for path in paths]
         return encoder.encode_grid(torch.stack(pixels))
 
-    held = encoded(range(len(photos)))
+    held = encoded(range(len(images)))
 
-    def cached(images: Sequence[int]) -> Tensor:
-        chosen = held[[image % len(photos) for image in images]]
+    def cached(rows: Sequence[int]) -> Tensor:
+        chosen = held[[row % len(images) for row in rows]]
         return encoder.finish_grid(chosen).float()
 
-    def again(images: Sequence[int]) -> Tensor:
-        return encoder.finish_grid(encoded(images)).float()
+    def again(rows: Sequence[int]) -> Tensor:
+        return encoder.finish_grid(encoded(rows)).float()
 
     shape = encoder.require_patches().shape
     captioner, twin = twins(lambda: load_decoder("lite", device="cpu", dtype=precision), shape, {})
@@ -178,7 +178,7 @@ def measure_lite(photos: Sequence[Path], plan: Plan, precision: str) -> dict[str
     }
 
 
-def measure_layout(photos: Sequence[Path], plan: Plan, precisions: Sequence[str]) -> dict[str, Any]:
+def measure_layout(images: Sequence[Path], plan: Plan, precisions: Sequence[str]) -> dict[str, Any]:
     """The assignment's layout: encoding and its step in float32, captune's in each precision."""
     model = timm.create_model(VIT, pretrained=False, num_classes=0).eval().requires_grad_(False)
     prepare = timm.data.create_transform(
@@ -187,16 +187,16 @@ def measure_layout(photos: Sequence[Path], plan: Plan, precisions: Sequence[str]
 
     @torch.inference_mode()
     def encode(number: int) -> Learnt:
-        paths = [photos[(number + place) % len(photos)] for place in range(plan.encodes)]
+        paths = [images[(number + place) % len(images)] for place in range(plan.encodes)]
         pixels = torch.stack([prepare(Image.open(path).convert("RGB")) for path in paths])
         if model.forward_features(pixels).shape[1:] != (VIT_GRID.tokens, VIT_GRID.channels):
             raise SystemExit(f"{VIT} yielded another grid than {VIT_GRID}")
         return Learnt(plan.encodes, 0, 0.0)
 
-    grids = torch.randn(len(photos), VIT_GRID.tokens, VIT_GRID.channels).half()
+    grids = torch.randn(len(images), VIT_GRID.tokens, VIT_GRID.channels).half()
 
-    def cached(images: Sequence[int]) -> Tensor:
-        return grids[[image % len(photos) for image in images]].float()
+    def cached(rows: Sequence[int]) -> Tensor:
+        return grids[[row % len(images) for row in rows]].float()
 
     rows = made_up_rows(END, END, plan.images)
     trainings = {}
@@ -302,7 +302,7 @@ def show_lite(lite: dict[str, Any]) -> None:
     limits = [1 + one / step for one, step in zip(encode, own, strict=True)]
     print(
         f"\nThe limit of caching with lite: 1 + encode time / step time = {spread(limits)};"
-        f" {spread(encode, 3)} s to read and encode a photo, {spread(own, 3)} s a caption's step."
+        f" {spread(encode, 3)} s to read and encode an image, {spread(own, 3)} s a caption's step."
     )
     reached = [lite["flops_a_token"] * length / value / 1e9 for value in seconds[CAPTUNE]]
     shares = [100 * own / peak for own, peak in zip(reached, lite["matmul_gflops"], strict=True)]
@@ -325,13 +325,13 @@ def show_layout(layout: dict[str, Any]) -> None:
         f"\nThe assignment's layout: {VIT}, GPT-2, LoRA, random weights; steps of about"
         f" {layout['batch']} captions\n"
     )
-    print("| measured | s a photo or caption (lowest to highest) | trained |\n|---|---|---|")
+    print("| measured | s an image or caption (lowest to highest) | trained |\n|---|---|---|")
     for name, values in seconds.items():
         count = layout["trained"].get(name)
         trained = "" if count is None else f"{count / 1e6:.1f} M"
         print(f"| {name} | {spread(values, 3)} | {trained} |")
     print(
-        f"\nBy arithmetic from these, {PER_IMAGE} captions a photo; encoding again costs an encode"
+        f"\nBy arithmetic from these, {PER_IMAGE} captions an image; encoding again costs an encode"
         " and a step of the assignment's a caption, both in float32:\n"
     )
     print(

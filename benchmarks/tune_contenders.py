@@ -111,7 +111,7 @@ class Training:
         return self._learn(self.captioner, map(self._captune_loss, chosen))
 
     def encoding_again(self, epoch: int, steps: int, features: Features) -> Learnt:
-        """captune's own steps, but the photo of every caption is encoded again."""
+        """captune's own steps, but the image of every caption is encoded again."""
         return self._learn(
             self.captioner,
             (

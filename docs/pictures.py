@@ -1,4 +1,4 @@
-"""The screenshots of the README: the app and a report, on photos that scientific packages ship.
+"""The screenshots of the README: the app and a report, on images that scientific packages ship.
 
     python docs/pictures.py
 
@@ -23,7 +23,7 @@ from tests.browser import browser
 from tests.webapp.app_page import drop, load, over, tab, typed
 
 from captune.cli import main as captune
-from captune.demo import gather_photos
+from captune.demo import gather_images
 from captune.options import AppOptions
 from captune.webapp.serving import running
 
@@ -47,13 +47,13 @@ def take(driver: Any, name: str) -> None:
     print(f"{name}.png: {buffer.tell() / 1000:.0f} kB")
 
 
-def of_app(folder: Path, photos: list[Path]) -> None:
+def of_app(folder: Path, images: list[Path]) -> None:
     """Classify on a desktop, Caption on a desktop, Classify on a phone."""
     with running(AppOptions(runs=folder / "runs")) as app:
         with browser(folder / "desktop") as driver:
             load(driver, app)
             typed(driver, "labels", LABELS)
-            drop(driver, "classify", *photos)
+            drop(driver, "classify", *images)
             over(driver, "classify")
             time.sleep(1)
             take(driver, "app-classify")
@@ -69,7 +69,7 @@ def of_app(folder: Path, photos: list[Path]) -> None:
         with browser(folder / "phone", "phone", dark=True) as driver:
             load(driver, app)
             typed(driver, "labels", LABELS)
-            drop(driver, "classify", *photos)
+            drop(driver, "classify", *images)
             over(driver, "classify")
             driver.execute_script(
                 "document.querySelector('#result-classify .card').scrollIntoView()"
@@ -78,10 +78,10 @@ def of_app(folder: Path, photos: list[Path]) -> None:
             take(driver, "app-phone")
 
 
-def of_report(folder: Path, photos: list[Path]) -> None:
+def of_report(folder: Path, images: list[Path]) -> None:
     """The top of a report."""
     runs = [folder / "runs" / name for name in ("recognised", "described")]
-    names = [str(photo) for photo in photos]
+    names = [str(image) for image in images]
     captune(["classify", *names, "--labels", LABELS, "--out", str(runs[0])])
     captune(["explain", *names, "--faithfulness", "none", "--out", str(runs[1])])
     page = folder / "report.html"
@@ -96,10 +96,10 @@ def main() -> None:
     """All of them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = gather_photos(folder).photos
-        photos = [found / name for name in SHOWN]
-        of_app(folder, photos)
-        of_report(folder, photos)
+        found = gather_images(folder).images
+        images = [found / name for name in SHOWN]
+        of_app(folder, images)
+        of_report(folder, images)
 
 
 if __name__ == "__main__":

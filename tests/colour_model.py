@@ -53,8 +53,8 @@ def _read(texts: Sequence[str]) -> dict[str, Tensor]:
     return {"colours": torch.tensor(np.array(rows), dtype=torch.float32)}
 
 
-def _pixels(photo: Image.Image) -> Tensor:
-    array = np.asarray(photo.resize((8, 8)), dtype=np.float32) / 255
+def _pixels(image: Image.Image) -> Tensor:
+    array = np.asarray(image.resize((8, 8)), dtype=np.float32) / 255
     return torch.from_numpy(array).permute(2, 0, 1)
 
 

@@ -44,7 +44,7 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
     "java": (lambda: shutil.which("java") is not None, "Java is not installed"),
     "chromium": (browser.is_present, "Chromium, its driver or selenium is not installed"),
     "axe": (lambda: browser.AXE.is_file(), "axe-core is not there (make test fetches it with npm)"),
-    "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real photos is not here"),
+    "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real images is not here"),
     "docs": (_has_docs, "the extra docs is not installed (pip install 'captune[docs]')"),
     "gpu": (_has_gpu, "no GPU"),
     "lite": (_has_lite, "the embedded weights are not fetched (captune models fetch lite)"),
@@ -99,7 +99,7 @@ def own_cache(
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of real photos; use with `@pytest.mark.needs("shared")`."""
+    """The folder of real images; use with `@pytest.mark.needs("shared")`."""
     return SHARED
 
 
@@ -124,11 +124,11 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.fixture
-def colour_photos(tmp_path: Path) -> Path:
-    """A folder of six photos, `<class id>_<n>.png`: 7 is red, 8 is green, 9 is blue."""
+def colour_images(tmp_path: Path) -> Path:
+    """A folder of six images, `<class id>_<n>.png`: 7 is red, 8 is green, 9 is blue."""
     from PIL import Image
 
-    folder = tmp_path / "photos"
+    folder = tmp_path / "images"
     folder.mkdir()
     for class_id, colour in (("7", (220, 20, 30)), ("8", (10, 200, 40)), ("9", (20, 10, 210))):
         for n in range(2):

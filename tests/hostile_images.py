@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from tests.photo_factory import encoded, picture
+from tests.image_factory import encoded, picture
 
 
 def animated_webp(width: int = 10_000, height: int = 10_000, *, alpha: bool = True) -> bytes:

@@ -20,7 +20,7 @@ from tests.report_runs import (
     compare_run,
     explain_run,
     faithful_run,
-    photos,
+    images,
     score_run,
     tune_run,
 )
@@ -33,7 +33,7 @@ JSON_FILES = ("run.json", "metrics.json", "records.jsonl")
 
 def good_runs(folder: Path) -> dict[str, Path]:
     """A run of every job that the reports know, of the same images; signed by the test's key."""
-    root = photos(folder / "photos", NAMES)
+    root = images(folder / "images", NAMES)
     return {
         "classify": classify_run(folder / "classify", root, NAMES),
         "tune": tune_run(folder / "tune", root, {"adapter": CAPTIONS, "lora": OTHER}),

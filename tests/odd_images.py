@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 from PIL import features
 
-from captune.images import UnreadablePhoto, decode_photo
+from captune.images import UnreadableImage, decode_image
 from tests import hostile_images as hostile
-from tests.photo_factory import broken_cases, readable_cases
+from tests.image_factory import broken_cases, readable_cases
 
 
 def reason_of(data: bytes) -> str | None:
     try:
-        decode_photo(data)
-    except UnreadablePhoto as refusal:
+        decode_image(data)
+    except UnreadableImage as refusal:
         return refusal.reason
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.runs import RunWriter
 from captune.statistics import wilson
-from tests.photo_factory import jpeg
+from tests.image_factory import jpeg
 
 HOSTILE_NAME = '"><img src=x onerror=alert(1)>.jpg'
 HOSTILE = '</script><script>alert(2)</script><b onclick="x">&amp; {{ 7*7 }} ${1} \'" ‮ 猫'
@@ -28,7 +28,7 @@ class Options:
 MODEL = {"spec": "lite", "weights_id": "ab" * 32, "preprocessing_id": "cd" * 32, "licence": "MIT"}
 
 
-def photos(folder: Path, names: list[str], *, width: int = 48, height: int = 32) -> Path:
+def images(folder: Path, names: list[str], *, width: int = 48, height: int = 32) -> Path:
     """Generated pictures with these names."""
     for i, name in enumerate(names):
         path = folder / name
@@ -78,7 +78,7 @@ def classify_run(folder: Path, root: Path, names: list[str], *, known: bool = Tr
 
 
 def caption_run(folder: Path, root: Path, captions: dict[str, str]) -> Path:
-    """Photo name -> its caption."""
+    """Image name -> its caption."""
     with _writer(folder, "caption", root) as run:
         for i, (name, caption) in enumerate(captions.items()):
             run.record(
@@ -111,7 +111,7 @@ def score_run(
     scores: dict[str, list[float]] | None = None,
     candidates: str = "captions.json",
 ) -> Path:
-    """Photo name -> its caption; scores: metric -> a value a caption."""
+    """Image name -> its caption; scores: metric -> a value a caption."""
     found = scores or {"cider": [i / 4 for i in range(len(captions))]}
     with _writer(folder, "score", root, candidates=candidates) as run:
         for i, (name, caption) in enumerate(captions.items()):
@@ -143,7 +143,7 @@ def score_run(
 
 
 def tune_run(folder: Path, root: Path, methods: dict[str, dict[str, str]]) -> Path:
-    """Method -> photo name -> its caption; later methods are better."""
+    """Method -> image name -> its caption; later methods are better."""
     rows, records = [], {}
     for m, (method, captions) in enumerate(methods.items()):
         values = [0.1 * m + 0.2 + 0.01 * (i % 7) for i in range(len(captions))]
@@ -213,7 +213,7 @@ def _tuned(method: str, values: list[float]) -> dict[str, Any]:
 
 
 def compare_run(folder: Path, root: Path, first: dict[str, str], second: dict[str, str]) -> Path:
-    """Two captions a photo; the second is better on every other one."""
+    """Two captions an image; the second is better on every other one."""
     records = []
     for i, name in enumerate(first):
         a, b = 0.5, 0.5 + (0.25 if i % 2 else -0.125)
@@ -317,7 +317,7 @@ def explain_run(
     """A map a word: the nth word looks at the nth place of the grid."""
     import numpy as np
 
-    marks = ["better than chance", "no better than chance", "not from the photo"]
+    marks = ["better than chance", "no better than chance", "not from the image"]
     counted: dict[str, int] = {}
     total = 0
     with _writer(folder, "explain", root) as run:
@@ -367,7 +367,7 @@ def faithful_run(folder: Path, root: Path) -> Path:
             "insertion_interval": [height - 0.1, height + 0.1],
             "pointing": None,
             "pointing_interval": None,
-            "photos": 8,
+            "images": 8,
             "words": 40,
         }
 

@@ -1,4 +1,4 @@
-"""Score runs with invented scores, and folders of photos, for what reads them."""
+"""Score runs with invented scores, and folders of images, for what reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captune.runs import RunWriter
 class Options:
     candidates: Path | None = Path("my captions.json")
     references: Path | None = Path("refs.json")
-    photos: Path | None = None
+    images: Path | None = None
 
 
 def write_run(
@@ -56,7 +56,7 @@ def write_run(
     return folder
 
 
-def photo_folder(folder: Path, *names: str) -> Path:
+def image_folder(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 6), "red").save(folder / name)

@@ -16,28 +16,28 @@ from PIL import features
 
 from captune.cli import main
 from captune.errors import UserError
-from captune.images import UnreadablePhoto, find_photos, open_photo
+from captune.images import UnreadableImage, find_images, open_image
 from captune.zeroshot.labels import read_labels
 from captune.zeroshot.prompts import expand
 from captune.zeroshot.truth import read_truth
-from tests.photo_factory import broken_cases, encoded, heic, jpeg, picture, readable_cases
+from tests.image_factory import broken_cases, encoded, heic, jpeg, picture, readable_cases
 
 OVER = "30000 x 30000 pixels, over the limit of 100 megapixels (CAPTUNE_MAX_MEGAPIXELS)"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What lies in the folder `photos` of an empty place, what is asked there, what must come back.
+    """What lies in the folder `images` of an empty place, what is asked there, what must come back.
 
-    files: name -> bytes, relative to `photos`. prepare: whatever else has to be made there.
-    images: names of the photos that are used. skipped: name -> reason.
+    files: name -> bytes, relative to `images`. prepare: whatever else has to be made there.
+    images: names of the images that are used. skipped: name -> reason.
     error: a part of the only sentence; nothing was done, and the exit status is 2.
     """
 
     name: str
     files: dict[str, bytes] = field(default_factory=dict)
     prepare: Callable[[Path], None] = lambda here: None
-    sources: tuple[str, ...] = ("photos",)
+    sources: tuple[str, ...] = ("images",)
     labels: str = "red,blue"
     prompts: tuple[str, ...] = ()
     truth: str | None = None
@@ -61,9 +61,9 @@ def beside_a_good_one(name: str, file: str) -> Row:
 
 
 def loops(here: Path) -> None:
-    (here / "photos" / "loop").symlink_to(here / "photos", target_is_directory=True)
-    (here / "photos" / "a.jpg").symlink_to(here / "photos" / "b.jpg")
-    (here / "photos" / "b.jpg").symlink_to(here / "photos" / "a.jpg")
+    (here / "images" / "loop").symlink_to(here / "images", target_is_directory=True)
+    (here / "images" / "a.jpg").symlink_to(here / "images" / "b.jpg")
+    (here / "images" / "b.jpg").symlink_to(here / "images" / "a.jpg")
 
 
 def file(name: str, content: str) -> Callable[[Path], None]:
@@ -75,17 +75,17 @@ ODD_NAMES = ("new\nline.jpg", "\N{GRINNING FACE}.jpg", "two  spaces .jpg", "'\"`
 READABLE = {c.file: c.data for c in readable_cases() if Path(c.file).suffix}
 ROWS = [
     # folders and paths
-    Row("empty folder", error="no photos in 'photos': it is empty"),
+    Row("empty folder", error="no images in 'images': it is empty"),
     Row("folder of texts", {"a.txt": b"x"}, error="none with an image's ending"),
     Row("missing path", sources=("nowhere",), error="'nowhere' does not exist; give a folder"),
-    Row("one of two missing", GOOD, sources=("photos", "x"), error="'x' does not exist"),
-    Row("empty pattern", GOOD, sources=("photos/*.gif",), error="matches nothing"),
+    Row("one of two missing", GOOD, sources=("images", "x"), error="'x' does not exist"),
+    Row("empty pattern", GOOD, sources=("images/*.gif",), error="matches nothing"),
     Row("loop of links", GOOD, loops, images=("good.jpg",),
         skipped={"a.jpg": ENDLESS, "b.jpg": ENDLESS}),
     Row("hostile names", dict.fromkeys(ODD_NAMES, jpeg()), images=tuple(sorted(ODD_NAMES))),
     Row("name that is not UTF-8", {"caf\udce9.jpg": jpeg()}, images=("caf\udce9.jpg",)),
     Row("brackets in a name", {"a [1].jpg": jpeg(), "a 1.jpg": jpeg()},
-        sources=("photos/a [1].jpg",), images=("a [1].jpg",)),
+        sources=("images/a [1].jpg",), images=("a [1].jpg",)),
     # files
     beside_a_good_one("text renamed .jpg", "text.jpg"),
     beside_a_good_one("truncated JPEG", "half.jpg"),
@@ -96,7 +96,7 @@ ROWS = [
     beside_a_good_one("truncated PNG", "half.png"),
     Row("only a bomb", {"bomb.png": BROKEN["bomb.png"].data}, skipped={"bomb.png": OVER},
         error=OVER),
-    Row("named file of texts", {"a.txt": b"hello"}, sources=("photos/a.txt",),
+    Row("named file of texts", {"a.txt": b"hello"}, sources=("images/a.txt",),
         skipped={"a.txt": "not an image: text"}, error="not an image: text"),
     Row("odd but readable", READABLE, images=tuple(sorted(READABLE))),
     # labels
@@ -119,11 +119,11 @@ ROWS = [
     Row("misspelt set", GOOD, prompts=("openai80",), error="or name a set (openai-80"),
     # truth
     Row("truth missing", GOOD, truth="t.csv", error="t.csv: does not exist; give a CSV"),
-    Row("truth of other photos", GOOD, file("t.csv", "filename,label\nx.jpg,red\n"), truth="t.csv",
-        error="t.csv: none of its rows names one of these photos"),
+    Row("truth of other images", GOOD, file("t.csv", "filename,label\nx.jpg,red\n"), truth="t.csv",
+        error="t.csv: none of its rows names one of these images"),
     Row("truth with an unknown label", GOOD, file("t.csv", "filename,label\ngood.jpg,green\n"),
         truth="t.csv", error='"green" (line 2) is not among the 2 labels'),
-    Row("names without truth", GOOD, truth="from-name", error="no photo is called <class id>_<n>"),
+    Row("names without truth", GOOD, truth="from-name", error="no image is called <class id>_<n>"),
 ]  # fmt: skip
 if features.check("avif"):
     ROWS.append(Row("AVIF", {"a.avif": encoded(picture(), "AVIF")}, images=("a.avif",)))
@@ -131,14 +131,14 @@ if features.check("avif"):
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "here" / "photos").mkdir(parents=True)
+    (tmp_path / "here" / "images").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 
 
 def lay_out(row: Row, here: Path) -> None:
     for name, data in row.files.items():
-        (here / "photos" / name).write_bytes(data)
+        (here / "images" / name).write_bytes(data)
     row.prepare(here)
 
 
@@ -156,20 +156,20 @@ def test_library(row: Row, here: Path):
     try:
         labels = read_labels(row.labels)
         expand(row.prompts)
-        found = find_photos(row.sources)
+        found = find_images(row.sources)
         if row.truth is not None:
-            read_truth(row.truth, found.photos, labels)
+            read_truth(row.truth, found.images, labels)
     except UserError as error:
         check_sentence(str(error), row)
         return
     skipped = {item.path: item.reason for item in found.skipped}
     images = []
-    for photo in found.photos:
+    for image in found.images:
         try:
-            assert open_photo(photo.path).mode == "RGB"
-            images.append(photo.name)
-        except UnreadablePhoto as refusal:
-            skipped[photo.name] = refusal.reason
+            assert open_image(image.path).mode == "RGB"
+            images.append(image.name)
+        except UnreadableImage as refusal:
+            skipped[image.name] = refusal.reason
     assert images == list(row.images)
     assert skipped == row.skipped
     assert bool(images) == (row.error is None)
@@ -202,7 +202,7 @@ def test_command_line(row: Row, here: Path, colours, capsys):
 
 def test_forbidden_folder(here: Path, colours, capsys, monkeypatch):
     lay_out(Row("", {"good.jpg": jpeg()}), here)
-    (here / "photos" / "closed").mkdir()
+    (here / "images" / "closed").mkdir()
     scan = os.scandir
 
     def refuse(folder="."):
@@ -212,7 +212,7 @@ def test_forbidden_folder(here: Path, colours, capsys, monkeypatch):
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert main(["classify", "photos", "--labels", "red,blue", "--json"]) == 0
+    assert main(["classify", "images", "--labels", "red,blue", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["images"] == 1
     assert answer["skipped"] == [{"path": "closed", "reason": "no permission to read it"}]
@@ -222,11 +222,11 @@ def test_heic_without_its_extra(here: Path, colours, capsys, monkeypatch):
     pytest.importorskip("pillow_heif")
     data = heic()
     lay_out(Row("", {"good.jpg": jpeg(), "phone.heic": data}), here)
-    words = ["classify", "photos", "--labels", "red,blue", "--json"]
+    words = ["classify", "images", "--labels", "red,blue", "--json"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    (here / "photos" / "phone.heic").write_bytes(data + b"\0")  # not in the cache
+    (here / "images" / "phone.heic").write_bytes(data + b"\0")  # not in the cache
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["skipped"] == [
         {"path": "phone.heic", "reason": "HEIC needs an extra: pip install 'captune[heic]'"}
@@ -239,7 +239,7 @@ def test_all_of_it_at_once(here: Path, colours, capsys):
     files = {case.file: case.data for case in broken_cases()}
     files |= {f"good {chance.random()}.jpg": jpeg(seed) for seed in range(40)}
     lay_out(Row("", files), here)
-    assert main(["classify", "photos", "--labels", "red,blue", "--json", "--batch-size", "7"]) == 0
+    assert main(["classify", "images", "--labels", "red,blue", "--json", "--batch-size", "7"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["images"] == 40
     assert {item["path"]: item["reason"] for item in answer["skipped"]} == {

@@ -1,4 +1,4 @@
-"""What a captioner is held against, by hand-made photos and captions."""
+"""What a captioner is held against, by hand-made images and captions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from benchmarks.caption_baselines import (
     wording_of,
 )
 
-from captune.captioning.training.data import CaptionedPhotos
-from captune.images import Photo
+from captune.captioning.training.data import CaptionedImages
+from captune.images import ImageFile
 from captune.metrics import CiderD, Corpus, DocumentFrequency
 from captune.models.encoders import GridShape
 
 
-def photos(captions: dict[str, list[str]]) -> CaptionedPhotos:
+def images(captions: dict[str, list[str]]) -> CaptionedImages:
     ids = list(captions)
-    found = [Photo(Path(f"{id}.jpg"), f"{id}.jpg") for id in ids]
-    return CaptionedPhotos(ids, found, ids, list(captions.values()), Path(), "")
+    found = [ImageFile(Path(f"{id}.jpg"), f"{id}.jpg") for id in ids]
+    return CaptionedImages(ids, found, ids, list(captions.values()), Path(), "")
 
 
-TRAIN = photos(
+TRAIN = images(
     {
         "a": ["A dog runs over the grass.", "A brown dog is running on grass.", "Dog!"],
         "b": ["a dog runs on the grass", "the dog plays", "an animal in a field"],
@@ -37,7 +37,7 @@ TRAIN = photos(
         "d": ["a child on a swing", "a girl swings", "the swing at the playground"],
     }
 )
-VAL = photos({"x": ["a dog on grass", "a running dog"], "y": ["a race", "men on bicycles"]})
+VAL = images({"x": ["a dog on grass", "a running dog"], "y": ["a race", "men on bicycles"]})
 
 
 def test_features_are_the_means_over_places_without_the_leading_tokens() -> None:
@@ -56,7 +56,7 @@ def test_neighbours_are_those_with_the_highest_cosine_to_the_centred_features() 
     train = np.array([[1, 9], [9, 1], [1, 8], [9, 2]], dtype=np.float32)
     found = neighbours(np.array([[2, 7], [7, 2]], dtype=np.float32), train, count=2)
     assert [set(row) for row in found.tolist()] == [{0, 2}, {1, 3}]
-    # a part that all photos share says nothing
+    # a part that all images share says nothing
     common = np.array([1000, 0], dtype=np.float32)
     shifted = neighbours(np.array([[1002, 7], [1007, 2]], dtype=np.float32), train + common, 2)
     assert shifted.tolist() == found.tolist()
@@ -76,7 +76,7 @@ def test_the_consensus_is_the_caption_with_the_highest_mean_against_the_others()
 
 
 def test_a_human_is_held_against_the_others_only() -> None:
-    own, others = human_captions(photos({"x": ["one", "two", "three"], "y": ["alone"]}))
+    own, others = human_captions(images({"x": ["one", "two", "three"], "y": ["alone"]}))
     assert own == {"x": "one"}
     assert others == {"x": ["two", "three"]}
 

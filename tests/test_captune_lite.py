@@ -125,7 +125,7 @@ def test_the_scores_of_the_card_are_those_that_were_measured(
     difference = {"difference": 0.1, "interval": [0.05, 0.15]}
     result = {
         "images": 1000,
-        "train_photos": 6000,
+        "train_images": 6000,
         "beams": 5,
         "seed": 0,
         "captioners": ["lora"],

@@ -11,22 +11,22 @@ import captune.captioning.shipped
 import captune.cli
 import captune.demo
 from captune.cli import main
-from captune.demo import ABSENT, PHOTOS, gather_photos, steps, why_no_captions
+from captune.demo import ABSENT, IMAGES, gather_images, steps, why_no_captions
 from captune.errors import MissingExtra
-from captune.images import find_photos, open_photo
+from captune.images import find_images, open_image
 from captune.runs import read_run
 
 
-def test_the_photos_are_real_and_the_labels_name_more_than_they_show(tmp_path: Path) -> None:
-    material = gather_photos(tmp_path)
-    found = find_photos([material.photos]).photos
-    assert len(found) == len(PHOTOS) >= 10
-    for photo in found:
-        assert min(open_photo(photo.path).size) > 100
+def test_the_images_are_real_and_the_labels_name_more_than_they_show(tmp_path: Path) -> None:
+    material = gather_images(tmp_path)
+    found = find_images([material.images]).images
+    assert len(found) == len(IMAGES) >= 10
+    for image in found:
+        assert min(open_image(image.path).size) > 100
     names = json.loads(material.labels.read_text())
     assert set(ABSENT) < set(names)
     rows = list(csv.DictReader(material.truth.open()))
-    assert {row["filename"] for row in rows} == {photo.name for photo in found}
+    assert {row["filename"] for row in rows} == {image.name for image in found}
     assert {row["label"] for row in rows} == set(names) - set(ABSENT)
     said = json.loads(material.references.read_text())
     assert set(said) == {Path(row["filename"]).stem for row in rows}
@@ -38,7 +38,7 @@ def test_without_the_packages_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(captune.demo, "_package_folder", lambda package: None)
     with pytest.raises(MissingExtra, match=r"captune\[demo\]"):
-        gather_photos(tmp_path)
+        gather_images(tmp_path)
 
 
 def test_where_the_captioner_is_not_there_a_sentence_says_so(
@@ -102,7 +102,7 @@ def test_json_is_one_object_of_all_jobs(
 
 
 def test_every_command_is_one_that_can_be_typed(tmp_path: Path) -> None:
-    material = gather_photos(tmp_path)
+    material = gather_images(tmp_path)
     for words in steps(material, tmp_path, captions=True).values():
         captune.cli.build_parser().parse_args(words)
 
@@ -131,7 +131,7 @@ def test_a_step_that_fails_is_the_last(
 
 
 @pytest.mark.needs("lite")
-def test_the_demo_recognises_real_photos(
+def test_the_demo_recognises_real_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # whether the captioner is installed here or not: its own test looks at its captions

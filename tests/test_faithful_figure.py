@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from captune.explain.measure import DELETION, INSERTION, POINTING, RANDOM, MapName
-from captune.explain.methods import Choice
-from captune.explain.results import Report, report_of
+from captune.attribution.measure import DELETION, INSERTION, POINTING, RANDOM, MapName
+from captune.attribution.methods import Choice
+from captune.attribution.results import Report, report_of
 from captune.plots import save_figure
 from captune.plots.faithful import curves_figure, leaderboard_figure
-from tests.explain.test_tally import MAP, tally_of
+from tests.attribution.test_tally import MAP, tally_of
 
 LAST = MapName("attention", Choice(5, "mean"))
 
@@ -23,7 +23,7 @@ def report() -> Report:
     for name in (MAP, LAST, RANDOM):
         tally.add_curve(name, INSERTION, [0, 0.5, 1], [0, 0.7, 1], 1)
         tally.add_curve(name, DELETION, [0, 0.5, 1], [1, 0.3, 0], 1)
-    return report_of(tally, MAP, LAST, "reference captions, photos held back")
+    return report_of(tally, MAP, LAST, "reference captions, images held back")
 
 
 def test_the_leaderboard_draws_every_map_with_its_interval(report: Report, tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_the_leaderboard_draws_every_map_with_its_interval(report: Report, tmp_p
     written = [text.get_text() for text in figure.texts]
     assert written.count(str(MAP)) == 2
     assert written.count(str(LAST)) == 2
-    assert "reference captions, photos held back (20 photos)" in written
+    assert "reference captions, images held back (20 images)" in written
     assert len(figure.axes) == 6  # two blocks, three measures
     first, _, pointing = figure.axes[:3]
     assert len(first.lines) == 1 + 2 * 2  # random, then an interval and a dot a map
@@ -44,7 +44,7 @@ def test_the_leaderboard_draws_every_map_with_its_interval(report: Report, tmp_p
 def test_without_boxes_there_is_no_panel_of_pointing(report: Report) -> None:
     tally = tally_of()
     tally = type(tally)(tally.words, {k: v for k, v in tally._found.items() if k[1] != POINTING})
-    figure = leaderboard_figure([report_of(tally, MAP, None, "photos")], str(MAP))
+    figure = leaderboard_figure([report_of(tally, MAP, None, "images")], str(MAP))
     assert len(figure.axes) == 2
 
 

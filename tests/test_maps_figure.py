@@ -8,7 +8,7 @@ from PIL import Image
 
 from captune.plots import save_figure
 from captune.plots.maps import COLOURS, MapPanel, maps_figure, scaled_map
-from tests.test_pairs_figure import HOSTILE, assert_tidy, photo, words_of
+from tests.test_pairs_figure import HOSTILE, assert_tidy, image, words_of
 
 
 def panels(count: int, **what: object) -> list[MapPanel]:
@@ -19,24 +19,24 @@ def panels(count: int, **what: object) -> list[MapPanel]:
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 12, 23])
 @pytest.mark.parametrize("size", [(320, 240), (240, 320), (900, 90), (60, 700)])
-def test_tidy_for_any_photo_and_number_of_words(count: int, size: tuple[int, int]) -> None:
-    figure = maps_figure(photo(*size), panels(count), caption="so " * 90, subtitle="map: x")
+def test_tidy_for_any_image_and_number_of_words(count: int, size: tuple[int, int]) -> None:
+    figure = maps_figure(image(*size), panels(count), caption="so " * 90, subtitle="map: x")
     assert_tidy(figure)
     words = words_of(figure)
     assert words.count("no better than chance") == count
-    assert "photo" in words
+    assert "image" in words
 
 
 def test_what_stands_in_it() -> None:
     one = MapPanel("dog", np.eye(3, dtype=np.float32), "better than chance", is_true=True)
-    words = words_of(maps_figure(photo(), [one], caption="a dog", subtitle="map: attention"))
+    words = words_of(maps_figure(image(), [one], caption="a dog", subtitle="map: attention"))
     assert words[:2] == ["a dog", "map: attention"]
     assert "●" in words
     assert "better than chance" in words
-    unmarked = words_of(maps_figure(photo(), panels(2, mark=""), caption="a dog"))
+    unmarked = words_of(maps_figure(image(), panels(2, mark=""), caption="a dog"))
     assert not {"●", "○"} & set(unmarked)
     with pytest.raises(ValueError, match="at least one word"):
-        maps_figure(photo(), [], caption="a dog")
+        maps_figure(image(), [], caption="a dog")
 
 
 @pytest.mark.parametrize("colours", COLOURS)
@@ -53,7 +53,7 @@ def test_the_brightest_colour_lies_on_the_largest_value(tmp_path: object, colour
     assert np.allclose(axes[height // 2, width // 4], cold, atol=1e-3)
 
 
-def test_where_nothing_was_seen_the_photo_is_grey() -> None:
+def test_where_nothing_was_seen_the_image_is_grey() -> None:
     over = np.full((6, 8), np.nan, dtype=np.float32)
     over[2:4] = [[0, 1, 0, 1, 0, 1, 0, 1]] * 2
     figure = maps_figure(
@@ -80,5 +80,5 @@ def test_files(tmp_path: object, ending: str) -> None:
     from pathlib import Path
 
     path = Path(str(tmp_path)) / f"maps{ending}"
-    save_figure(maps_figure(photo(), panels(3), caption="a dog"), path)
+    save_figure(maps_figure(image(), panels(3), caption="a dog"), path)
     assert path.stat().st_size > 1000

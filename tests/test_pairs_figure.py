@@ -26,7 +26,7 @@ HOSTILE = [
 ]
 
 
-def photo(width: int = 320, height: int = 240) -> Image.Image:
+def image(width: int = 320, height: int = 240) -> Image.Image:
     shade = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
     return Image.fromarray(shade.astype(np.uint8))
 
@@ -35,7 +35,7 @@ def panels(count: int, **what: object) -> list[PairPanel]:
     given: dict[str, object] = {
         "score": "1.234",
         "place": "5 of 5,000",
-        "photo": photo(),
+        "image": image(),
         "others": ["CLIPScore 0.712", "BLEU-4 0.000"],
         **what,
     }
@@ -82,7 +82,7 @@ def assert_tidy(figure: Figure) -> None:
 def test_figures_are_tidy(count: int, pictures: bool) -> None:
     figure = pairs_figure(
         panels(count, references=["a reference", "long " * 200]),
-        panels(count, photo=None, missing="truncated JPEG, and " * 20),
+        panels(count, image=None, missing="truncated JPEG, and " * 20),
         "CIDEr-D: best and worst of 5,000 " + "long title " * 20,
         "CIDEr-D[ptb, df=corpus of 5000]: 0.886",
         remarks=("", "an arbitrary choice among 1,240 images with 0.000 " + "x" * 200),
@@ -93,8 +93,8 @@ def test_figures_are_tidy(count: int, pictures: bool) -> None:
 
 
 def test_best_stand_above_worst() -> None:
-    best = [PairPanel("a dog", "2.000", "1 of 9", photo())]
-    worst = [PairPanel("a cat", "0.100", "9 of 9", photo(90, 300))]
+    best = [PairPanel("a dog", "2.000", "1 of 9", image())]
+    worst = [PairPanel("a cat", "0.100", "9 of 9", image(90, 300))]
     figure = pairs_figure(best, worst, "title", "subtitle", remarks=("", "one of 3"))
     assert_tidy(figure)
     tops = {text.get_text(): text.get_window_extent().y1 for text in texts_of(figure)}
@@ -108,16 +108,16 @@ def test_best_stand_above_worst() -> None:
 
 
 def test_one_pair_is_neither_best_nor_worst() -> None:
-    words = words_of(pairs_figure([PairPanel("a dog", "2.000", photo=photo())], []))
+    words = words_of(pairs_figure([PairPanel("a dog", "2.000", image=image())], []))
     assert "the only pair" in words
     assert not {"best", "worst"} & set(words)
 
 
 def test_references_stand_beside_a_picture_that_has_the_row() -> None:
-    alone = [PairPanel("a dog", "2", photo=photo(), references=["my dog", "his dog"])]
+    alone = [PairPanel("a dog", "2", image=image(), references=["my dog", "his dog"])]
     assert {"references", "– my dog", "– his dog"} <= set(words_of(pairs_figure(alone, [])))
     assert "references" not in words_of(pairs_figure(alone * 2, []))
-    many = [PairPanel("a dog", "2", photo=photo(), references=["dog " * 40] * 50)]
+    many = [PairPanel("a dog", "2", image=image(), references=["dog " * 40] * 50)]
     assert_tidy(pairs_figure(many, many))
 
 
@@ -128,7 +128,7 @@ def test_a_pair_alone_in_its_row_shows_every_other_score() -> None:
     assert_tidy(figure)
 
 
-def test_a_missing_photo_says_why() -> None:
+def test_a_missing_image_says_why() -> None:
     figure = pairs_figure([PairPanel("a dog", "2", missing="truncated JPEG")] * 2, [])
     assert words_of(figure).count("truncated JPEG") == 2
 

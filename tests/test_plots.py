@@ -39,7 +39,7 @@ LONG = "a photo of an extraordinarily long class name, of the kind that curated 
 ODD = ["猫 🐱", "$x_1^2$ {object} \\frac", "tab\tand\nline", "\udcff\x00\u200d", "عربى हिन्दी", ""]
 
 
-def photo(width: int = 320, height: int = 240) -> Image.Image:
+def image(width: int = 320, height: int = 240) -> Image.Image:
     shade = np.linspace(0, 255, width * height * 3).reshape(height, width, 3)
     return Image.fromarray(shade.astype(np.uint8))
 
@@ -50,7 +50,7 @@ def logits(image_features: Floats, text_features: Floats) -> Floats:
 
 def comparison(
     templates: list[str],
-    photos: int = 80,
+    images: int = 80,
     labels: int = 10,
     truth: bool = True,
     name: str = "class",
@@ -58,15 +58,15 @@ def comparison(
 ) -> TemplateComparison:
     random = np.random.default_rng(0)
     base = random.normal(size=(labels, 24))
-    right = random.integers(labels, size=photos)
-    images = (base[right] + random.normal(size=(photos, 24)) * 1.2).astype(np.float32)
+    right = random.integers(labels, size=images)
+    features = (base[right] + random.normal(size=(images, 24)) * 1.2).astype(np.float32)
     texts = [
         (template, (base + random.normal(size=base.shape) * 0.15 * (i + 1)).astype(np.float32))
         for i, template in enumerate(templates)
     ]
     names = [f"{name} {i}" for i in range(labels)]
     return compare_templates(
-        texts, images, names, logits, truth=right if truth else None, calibration=calibration
+        texts, features, names, logits, truth=right if truth else None, calibration=calibration
     )
 
 
@@ -127,15 +127,15 @@ LABELS = ["cat", "dog", "fish", "bird", "frog", "deer"]
 def test_green_is_the_truth_and_orange_a_wrong_first_answer(
     truth: int | str | None, expected: list[str]
 ) -> None:
-    figure = top5_figure(photo(), LABELS, PROBABILITIES, truth, "a.jpg")
+    figure = top5_figure(image(), LABELS, PROBABILITIES, truth, "a.jpg")
     assert bars(figure) == expected
     words = [text.get_text() for text in texts_of(figure)]
     assert {"a.jpg", "dog", "50.0 %", "fish", "30.0 %"} <= set(words)
     assert "deer" not in words
     told = [word for word in words if word.startswith("truth, not among these")]
     assert bool(told) == (truth in (5, "whale"))
-    photo_axes, bar_axes = figure.axes
-    assert photo_axes.get_position().x1 < bar_axes.get_position().x0
+    image_axes, bar_axes = figure.axes
+    assert image_axes.get_position().x1 < bar_axes.get_position().x0
     assert bar_axes.get_xlim() == (0, 100)
 
 
@@ -151,16 +151,16 @@ def test_green_is_the_truth_and_orange_a_wrong_first_answer(
 )
 def test_top5_is_tidy(size: tuple[int, int], labels: list[str]) -> None:
     shares = np.linspace(1, 0, len(labels))
-    assert_tidy(top5_figure(photo(*size), labels, shares, "n" * 300, "folder/" * 40 + "end.jpg"))
+    assert_tidy(top5_figure(image(*size), labels, shares, "n" * 300, "folder/" * 40 + "end.jpg"))
 
 
 def test_grid_is_tidy() -> None:
     shares = np.linspace(1, 0, 6)
     labels = [f"{LONG} {i}" for i in range(6)]
     panels = [
-        Top5(photo(320, 240), labels, shares, 0, "a" * 200),
-        Top5(photo(30, 900), LABELS, shares, 5, "portrait"),
-        Top5(photo(900, 30), LABELS, shares, "a truth that is not among the labels at all", "wide"),
+        Top5(image(320, 240), labels, shares, 0, "a" * 200),
+        Top5(image(30, 900), LABELS, shares, 5, "portrait"),
+        Top5(image(900, 30), LABELS, shares, "a truth that is not among the labels at all", "wide"),
     ]
     figure = top5_grid_figure(panels)
     assert_tidy(figure)
@@ -204,8 +204,8 @@ def test_the_best_is_marked_and_the_rest_are_judged() -> None:
     assert any("Holm-adjusted for 14 comparisons" in word.replace("\n", " ") for word in words)
 
 
-def test_few_photos_have_a_reliability_without_temperature() -> None:
-    found = comparison(["{}"], photos=7, calibration=True)
+def test_few_images_have_a_reliability_without_temperature() -> None:
+    found = comparison(["{}"], images=7, calibration=True)
     calibration = found.results[0].calibration
     assert calibration is not None
     figure = plots.reliability_figure(calibration)
@@ -214,7 +214,7 @@ def test_few_photos_have_a_reliability_without_temperature() -> None:
 
 
 def test_reliability_names_ece_and_temperature() -> None:
-    calibration = comparison(["{}"], photos=300, calibration=True).results[0].calibration
+    calibration = comparison(["{}"], images=300, calibration=True).results[0].calibration
     assert calibration is not None
     assert calibration.temperature is not None
     figure = plots.reliability_figure(calibration, 3 * LONG)
@@ -235,17 +235,17 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         top5_grid_figure([])
     with pytest.raises(ValueError, match="one probability a label"):
-        top5_figure(photo(), ["cat"], [0.5, 0.5])
+        top5_figure(image(), ["cat"], [0.5, 0.5])
 
 
 def test_a_class_that_never_changes_has_a_figure_too() -> None:
-    found = comparison(["a {}", "b {}"], photos=10, labels=2)
+    found = comparison(["a {}", "b {}"], images=10, labels=2)
     assert found.best is not None
     assert_tidy(plots.class_change_figure(found, next(i for i in range(3) if i != found.best)))
 
 
 def odd_figure() -> Figure:
-    return top5_figure(photo(64, 64), ODD, np.linspace(0.5, 0, len(ODD)), "猫", "表\udcff\n.jpg")
+    return top5_figure(image(64, 64), ODD, np.linspace(0.5, 0, len(ODD)), "猫", "表\udcff\n.jpg")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".PNG"])

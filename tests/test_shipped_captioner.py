@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.shipped import lite_captioner
 from captune.cli import main
-from captune.demo import PHOTOS, gather_photos
+from captune.demo import IMAGES, gather_images
 
 MOST_BYTES = 25_000_000
 CARD = Path(__file__).parents[1] / "packages" / "captune-lite" / "README.md"
@@ -42,12 +42,12 @@ def test_its_card_is_filled_in() -> None:
 def test_it_says_something_sensible_offline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = gather_photos(tmp_path).photos
-    assert main(["caption", str(photos), "--json", "--offline"]) == 0
+    images = gather_images(tmp_path).images
+    assert main(["caption", str(images), "--json", "--offline"]) == 0
     printed = json.loads(capsys.readouterr().out)
     captions = {item["path"]: item["caption"] for item in printed["captions"]}
-    assert len(captions) == len(PHOTOS)
-    assert printed["ended"] == len(PHOTOS)
+    assert len(captions) == len(IMAGES)
+    assert printed["ended"] == len(IMAGES)
     for caption in captions.values():
         assert 3 <= len(caption.split()) <= 25
         assert re.fullmatch(r"[\w ,.'’\"-]+", caption)
@@ -59,12 +59,12 @@ def test_it_says_something_sensible_offline(
 
 
 @pytest.mark.needs("lite", "decoder")
-def test_the_demo_describes_its_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_describes_its_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
     assert main(["demo", "--json", "--out", str(out)]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert len(printed["caption"]["captions"]) == len(PHOTOS)
+    assert len(printed["caption"]["captions"]) == len(IMAGES)
     page = (out / "report.html").read_text(encoding="utf-8")
     for item in printed["caption"]["captions"]:
         assert html.escape(item["caption"], quote=False) in page
-    assert len(list((out / "explain" / "maps").glob("*.npz"))) == len(PHOTOS)
+    assert len(list((out / "explain" / "maps").glob("*.npz"))) == len(IMAGES)

@@ -31,7 +31,7 @@ def test_wilson_reproduces_newcombe_1998_table_one() -> None:
     assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
 
 
-def test_of_no_photo_nothing_is_known() -> None:
+def test_of_no_image_nothing_is_known() -> None:
     assert wilson(0, 0) == Interval(0.0, 1.0)
 
 

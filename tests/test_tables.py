@@ -101,8 +101,8 @@ def assert_harmless(path: Path) -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path, colours: Any) -> Path:
-    folder = tmp_path / "photos"
+def images(tmp_path: Path, colours: Any) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for n, name in enumerate(HOSTILE):
         Image.new("RGB", (20, 20), ("red", "green", "blue")[n]).save(folder / f"{name}.png")
@@ -110,10 +110,10 @@ def photos(tmp_path: Path, colours: Any) -> Path:
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_classify_and_prompts(photos: Path, tmp_path: Path, raw: bool) -> None:
+def test_classify_and_prompts(images: Path, tmp_path: Path, raw: bool) -> None:
     flags = ["--raw-csv"] if raw else []
     (tmp_path / "labels.json").write_text(json.dumps({"=7": "red", "+a": "green", "-1": "blue"}))
-    words = [str(photos), "--labels", str(tmp_path / "labels.json")]
+    words = [str(images), "--labels", str(tmp_path / "labels.json")]
     answers, table = tmp_path / "answers.csv", tmp_path / "prompts.csv"
     assert main(["classify", *words, "--csv", str(answers), *flags]) == 0
     # what was written is read again as truth

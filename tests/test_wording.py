@@ -6,7 +6,7 @@ from captune.wording import counted, duration
 
 
 def test_counted() -> None:
-    assert [counted(n, "photo") for n in (0, 1, 1200)] == ["0 photos", "1 photo", "1,200 photos"]
+    assert [counted(n, "image") for n in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 from captune.cli import build_parser
 
 _STATED_DEFAULT = re.compile(r" \(default: [^()]*\)$")
-# a docstring's line about an argument, a field or what is raised, such as "photos, captions: ..."
+# a docstring's line about an argument, a field or what is raised, such as "images, captions: ..."
 _ABOUT = re.compile(r"^(?P<names>[a-z_]\w*(?:, [a-z_]\w*)*): (?P<text>.*)")
 
 

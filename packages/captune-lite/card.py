@@ -17,10 +17,10 @@ CARD = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- scores -->\n", "<!-- /scores -->\n"
 METRICS = ("cider", "bleu_4", "rouge_l")
 NAMES = {
-    "nearest": "nearest train photo's caption",
-    "consensus": "consensus of the ten nearest photos' captions",
+    "nearest": "nearest train image's caption",
+    "consensus": "consensus of the ten nearest images' captions",
     "human": "one human caption against the other four",
-    "shuffled": "this captioner, shown other photos",
+    "shuffled": "this captioner, shown other images",
 }
 
 
@@ -51,8 +51,8 @@ def tables(result: Mapping[str, Any]) -> str:
     rows = {row["name"].removeprefix(f"{name}, "): row for row in result["rows"]}
     how = "greedy" if result["beams"] == 1 else f"beam search of width {result['beams']}"
     lines = [
-        f"{result['images']:,} validation photos, {how}; 95 % bootstrap intervals over photos."
-        f" The captions of other photos are those of {result['train_photos']:,} train photos.",
+        f"{result['images']:,} validation images, {how}; 95 % bootstrap intervals over images."
+        f" The captions of other images are those of {result['train_images']:,} train images.",
         "",
         "| captions | CIDEr-D | BLEU-4 | ROUGE-L | copied word for word | distinct | words |"
         " vocabulary |",

@@ -1,12 +1,12 @@
 """What the shipped captioner learns from, in one folder: python packages/captune-lite/gather.py OUT
 
 Reads Flickr8k (--flickr8k: images/, captions_train.json, captions_val.json) and a little COCO
-(--coco: images/, captions_train.json). Writes links to the photos and
+(--coco: images/, captions_train.json). Writes links to the images and
 
-    OUT/train.json   all training photos of both    OUT/val.json    Flickr8k's validation photos
+    OUT/train.json   all training images of both    OUT/val.json    Flickr8k's validation images
     OUT/fit.json     nine in ten of train.json      OUT/fold.json   the others
 
-Settings are chosen on the fold, so that the validation photos decide once.
+Settings are chosen on the fold, so that the validation images decide once.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ def main(words: list[str] | None = None) -> int:
     ]
     val = read(flickr / "captions_val.json", flickr / "images", "flickr8k")
     (out / "images").mkdir(parents=True, exist_ok=True)
-    for photo in (*train, *val):
-        link = out / "images" / photo["name"]
+    for image in (*train, *val):
+        link = out / "images" / image["name"]
         link.unlink(missing_ok=True)
-        link.symlink_to(photo["path"].resolve())
+        link.symlink_to(image["path"].resolve())
     held = set(random.Random(SEED).sample(range(len(train)), len(train) // SHARE))  # noqa: S311
     write(out / "train.json", train)
     write(out / "val.json", val)
-    write(out / "fit.json", [photo for i, photo in enumerate(train) if i not in held])
-    write(out / "fold.json", [photo for i, photo in enumerate(train) if i in held])
+    write(out / "fit.json", [image for i, image in enumerate(train) if i not in held])
+    write(out / "fold.json", [image for i, image in enumerate(train) if i in held])
     return 0
 
 
 def read(captions: Path, images: Path, prefix: str) -> list[dict[str, Any]]:
-    """Photos with their captions, in the order of the file."""
+    """Images with their captions, in the order of the file."""
     known = json.loads(captions.read_text(encoding="utf-8"))
     own: dict[Any, list[str]] = {image["id"]: [] for image in known["images"]}
     for annotation in known["annotations"]:
@@ -63,10 +63,10 @@ def read(captions: Path, images: Path, prefix: str) -> list[dict[str, Any]]:
     ]
 
 
-def write(path: Path, photos: list[dict[str, Any]]) -> None:
+def write(path: Path, images: list[dict[str, Any]]) -> None:
     """COCO's form of annotations."""
-    images = [{"id": i, "file_name": photo["name"]} for i, photo in enumerate(photos)]
-    captions = [(i, caption) for i, photo in enumerate(photos) for caption in photo["captions"]]
+    images = [{"id": i, "file_name": image["name"]} for i, image in enumerate(images)]
+    captions = [(i, caption) for i, image in enumerate(images) for caption in image["captions"]]
     annotations = [
         {"id": number, "image_id": i, "caption": caption}
         for number, (i, caption) in enumerate(captions)

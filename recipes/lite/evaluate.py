@@ -2,7 +2,7 @@
 
 Prints one JSON object. Zero-shot accuracy with its Wilson 95 % interval and calibration error on
 labelled folders (`id2label.json`, `images/<class id>_<n>.*`); recall of retrieval on Flickr8k's
-validation photos, five captions each.
+validation images, five captions each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BINS = 15
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate on whatever folders are given."""
     parser = argparse.ArgumentParser(prog="python -m recipes.lite.evaluate")
-    for name, what in (("caltech", "labelled photos"), ("cifar10", "labelled photos"),
+    for name, what in (("caltech", "labelled images"), ("cifar10", "labelled images"),
                        ("flickr8k", "captions_val.json and images/")):  # fmt: skip
         parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=what)
     parser.add_argument("--alignment", type=Path, default=ALIGNMENT, metavar="FILE")
@@ -62,7 +62,7 @@ def zero_shot(frozen: Frozen, alignment: Alignment, folder: Path, template: str)
     right = probabilities.argmax(1) == truth
     interval = wilson(int(right.sum()), len(right))
     return {
-        "photos": len(right),
+        "images": len(right),
         "labels": probabilities.shape[1],
         "accuracy": _percent(right.mean()),
         "interval": [_percent(interval.low), _percent(interval.high)],
@@ -78,25 +78,25 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_])
 
 
 def retrieval(frozen: Frozen, alignment: Alignment, flickr8k: Path) -> dict[str, float]:
-    """Recall at 1 and 10, in percent: a photo by one caption, one of its captions by a photo."""
+    """Recall at 1 and 10, in percent: an image by one caption, one of its captions by an image."""
     captions = read_json(flickr8k / "captions_val.json")
     files = {one["id"]: flickr8k / "images" / one["file_name"] for one in captions["images"]}
     ids = sorted(files)
     owner = np.array([ids.index(one["image_id"]) for one in captions["annotations"]])
-    photos = alignment.image(torch.from_numpy(frozen.files([files[id_] for id_ in ids])))
+    images = alignment.image(torch.from_numpy(frozen.files([files[id_] for id_ in ids])))
     texts = [one["caption"] for one in captions["annotations"]]
     # in parts: a text is compared with every name in the alignment's memory
     encoded = frozen.texts(texts)
     batches = [encoded[start : start + 256] for start in range(0, len(encoded), 256)]
     meant = torch.cat([alignment.text(torch.from_numpy(batch)) for batch in batches])
-    cosines = (photos @ meant.T).numpy()  # [photos, captions]
+    cosines = (images @ meant.T).numpy()  # [images, captions]
 
-    found: dict[str, float] = {"photos": len(ids), "captions": len(owner)}
-    by_text = np.argsort(-cosines.T, axis=1, kind="stable")  # photos, the nearest first
-    by_photo = owner[np.argsort(-cosines, axis=1, kind="stable")]  # owners of captions
+    found: dict[str, float] = {"images": len(ids), "captions": len(owner)}
+    by_text = np.argsort(-cosines.T, axis=1, kind="stable")  # images, the nearest first
+    by_image = owner[np.argsort(-cosines, axis=1, kind="stable")]  # owners of captions
     for k in (1, 10):
         found[f"text_to_image_R@{k}"] = _percent((by_text[:, :k] == owner[:, None]).any(1).mean())
-        hits = (by_photo[:, :k] == np.arange(len(ids))[:, None]).any(1)
+        hits = (by_image[:, :k] == np.arange(len(ids))[:, None]).any(1)
         found[f"image_to_text_R@{k}"] = _percent(hits.mean())
     return found
 

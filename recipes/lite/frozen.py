@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from captune.images import open_photo
+from captune.images import open_image
 from captune.models.lite.backbones import PREPROCESSING_ID, Backbones
 
 Floats = NDArray[np.float32]
 
-_PHOTOS_A_BATCH = 16
+_IMAGES_A_BATCH = 16
 _TEXTS_A_BATCH = 128
 
 
 class Frozen:
-    """Pooled photo features [n, 1280] and text vectors [n, 384], float32.
+    """Pooled image features [n, 1280] and text vectors [n, 384], float32.
 
     folder: keeps every answer as one .npy, so that a second run takes seconds; None keeps nothing.
     """
@@ -34,14 +34,14 @@ class Frozen:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def photos(self, photos: Sequence[Callable[[], Image.Image]], key: object) -> Floats:
-        """Each photo is opened when its turn comes. key: what they are, in JSON's types."""
-        return self._kept(["photos", PREPROCESSING_ID, key], lambda: self._photos(photos))
+    def images(self, images: Sequence[Callable[[], Image.Image]], key: object) -> Floats:
+        """Each image is opened when its turn comes. key: what they are, in JSON's types."""
+        return self._kept(["images", PREPROCESSING_ID, key], lambda: self._images(images))
 
     def files(self, paths: Sequence[Path]) -> Floats:
-        """The photos in these files."""
-        opened = [lambda path=path: open_photo(path) for path in paths]
-        return self.photos(opened, [str(path.resolve()) for path in paths])
+        """The images in these files."""
+        opened = [lambda path=path: open_image(path) for path in paths]
+        return self.images(opened, [str(path.resolve()) for path in paths])
 
     def texts(self, texts: Sequence[str]) -> Floats:
         """[n, 384], not normalised."""
@@ -58,10 +58,10 @@ class Frozen:
         return kept
 
     @torch.inference_mode()
-    def _photos(self, photos: Sequence[Callable[[], Image.Image]]) -> Floats:
+    def _images(self, images: Sequence[Callable[[], Image.Image]]) -> Floats:
         batches = []
-        for start in range(0, len(photos), _PHOTOS_A_BATCH):
-            batch = [self.backbones.transform(o()) for o in photos[start : start + _PHOTOS_A_BATCH]]
+        for start in range(0, len(images), _IMAGES_A_BATCH):
+            batch = [self.backbones.transform(o()) for o in images[start : start + _IMAGES_A_BATCH]]
             batches.append(self.backbones.image(torch.stack(batch)).numpy())
         return np.concatenate(batches)
 

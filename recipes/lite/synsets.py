@@ -85,7 +85,7 @@ def imagenet_classes() -> list[str]:
 
 
 def vocabulary() -> list[str]:
-    """Ids of the 1,000 classes, then of the other synsets with many photos (ImageNet-12k)."""
+    """Ids of the 1,000 classes, then of the other synsets with many images (ImageNet-12k)."""
     classes = imagenet_classes()
     others = set(ImageNetInfo("imagenet-12k").label_names()) - set(classes)
     return classes + sorted(others)

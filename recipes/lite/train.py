@@ -2,12 +2,12 @@
 
 Both backbones stay frozen. What is fitted, in this order, nearly all of it in closed form:
 
-1. Directions. Rows of the ImageNet classifier say where photos of 1,000 classes lie. Synsets that
+1. Directions. Rows of the ImageNet classifier say where images of 1,000 classes lie. Synsets that
    are kinds of classes get the mean of theirs; all other synsets of the vocabulary are predicted
    by kernel regression on names, definitions and, for animals, plants and food, neighbourhood in
    WordNet's numbering.
-2. Photos. A fixed mean, a gate that knows tiny photos, a linear repair for these: from coco-mini's
-   train photos, crops of them, and both at 32 px.
+2. Images. A fixed mean, a gate that knows tiny images, a linear repair for these: from coco-mini's
+   train images, crops of them, and both at 32 px.
 3. Captions. A linear map on top, from coco-mini's captions and the names of boxes.
 4. With --flickr8k only: more dimensions by contrastive training on Flickr8k's captions.
 5. The logit scale, by the likelihood of --caltech's labels.
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captune.files import whole_file
-from captune.images import open_photo
+from captune.images import open_image
 from captune.models.lite.alignment import (
     FORMAT,
     Alignment,
@@ -46,7 +46,7 @@ PROMPT_TEMPLATE = "a photo of a {}"
 
 Doubles = NDArray[np.float64]
 
-# Chosen on caltech-sample and on coco-mini's boxes, left out photo by photo; see the model card.
+# Chosen on caltech-sample and on coco-mini's boxes, left out image by image; see the model card.
 NAME_WIDTH = 0.2  # of the kernels, in 1 - cosine
 NEIGHBOUR_SHARE = 0.3
 NEIGHBOUR_PLACES = 30.0
@@ -57,9 +57,9 @@ SMOOTH_SHARE = 0.3
 NAME_PENALTY = float(np.log(2))  # each further name of a synset counts half
 KEY_WIDTH = 64
 VALUE_WIDTH = 192
-CROPS_A_PHOTO = 6
+CROPS_A_IMAGE = 6
 SMALL_PX = 32
-SMALL_SHARE = 0.3  # of the mean that is taken off sharp photos
+SMALL_SHARE = 0.3  # of the mean that is taken off sharp images
 GATE_RIDGE = 3.0
 GATE_STEEPNESS = 4.0
 REPAIR_RIDGE = 10.0
@@ -73,21 +73,21 @@ EXTRA_WIDTH = 256
 EXTRA_HIDDEN = 512
 EXTRA_SHARE = 0.5
 EPOCHS = 30
-PHOTOS_A_BATCH = 500
+IMAGES_A_BATCH = 500
 LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
 class Views:
-    """coco-mini's train photos, random crops and box crops, as they are and at 32 px.
+    """coco-mini's train images, random crops and box crops, as they are and at 32 px.
 
-    sharp, small: [n, 1280]; the first `photos` rows are the photos in the order of `photo_ids`,
+    sharp, small: [n, 1280]; the first `images` rows are the images in the order of `image_ids`,
     the last len(box_names) rows the boxes.
     """
 
     sharp: Floats
     small: Floats
-    photo_ids: list[int]
+    image_ids: list[int]
     box_names: list[str]
 
 
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, and write one safetensors file."""
     parser = argparse.ArgumentParser(prog="python -m recipes.lite.train")
     parser.add_argument("--coco-mini", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--caltech", type=Path, metavar="DIR", help="labelled photos: logit scale")
+    parser.add_argument("--caltech", type=Path, metavar="DIR", help="labelled images: logit scale")
     parser.add_argument("--flickr8k", type=Path, metavar="DIR", help="research variant")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="take the backbones from here")
@@ -128,8 +128,8 @@ def train(
     tensors |= class_tensors(frozen)
     tensors |= memory(frozen)
     views = look_at(frozen, coco_mini)
-    tensors |= photo_side(views)
-    # The captions are fitted to what the photos' side yields and added to what the memory yields.
+    tensors |= image_side(views)
+    # The captions are fitted to what the images' side yields and added to what the memory yields.
     tensors |= {"caption_down": torch.zeros(384, 1), "caption_up": torch.zeros(1, 1280)}
     unfinished = build_alignment(tensors, {})
     tensors |= caption_map(frozen, unfinished, views, coco_mini)
@@ -185,7 +185,7 @@ def memory(frozen: Frozen) -> dict[str, Tensor]:
 def predict_directions(
     frozen: Frozen, ids: list[str], described: Doubles, defined: Doubles
 ) -> Doubles:
-    """The direction of photos of each synset [len(ids), 1280]; the shorter, the less is known.
+    """The direction of images of each synset [len(ids), 1280]; the shorter, the less is known.
 
     Gaussian-process means given the classes' directions and their means over each kind.
     """
@@ -222,20 +222,20 @@ def wordnet_classes() -> int:
     return len(wordnet.imagenet_classes())
 
 
-# --- 2. photos -------------------------------------------------------------------------------
+# --- 2. images -------------------------------------------------------------------------------
 
 
 def look_at(frozen: Frozen, coco_mini: Path) -> Views:
-    """Photos, random square crops, and boxes with a little around them."""
+    """Images, random square crops, and boxes with a little around them."""
     instances = read_json(coco_mini / "instances_train.json")
     files = {one["id"]: coco_mini / "images" / one["file_name"] for one in instances["images"]}
     ids = sorted(files)
-    photos = {id_: open_photo(files[id_]) for id_ in ids}
-    crops = [(id_, (0, 0, *photos[id_].size)) for id_ in ids]
+    images = {id_: open_image(files[id_]) for id_ in ids}
+    crops = [(id_, (0, 0, *images[id_].size)) for id_ in ids]
     generator = np.random.default_rng(0)
     for id_ in ids:
-        width, height = photos[id_].size
-        for _ in range(CROPS_A_PHOTO):
+        width, height = images[id_].size
+        for _ in range(CROPS_A_IMAGE):
             side = int(min(width, height) * generator.uniform(0.3, 0.8))
             left = int(generator.integers(0, width - side + 1))
             top = int(generator.integers(0, height - side + 1))
@@ -243,19 +243,19 @@ def look_at(frozen: Frozen, coco_mini: Path) -> Views:
     categories = {one["id"]: one["name"] for one in instances["categories"]}
     names = []
     for box in sorted(instances["annotations"], key=lambda one: one["id"]):
-        around = _around(box, photos[box["image_id"]].size)
+        around = _around(box, images[box["image_id"]].size)
         if around:
             crops.append((box["image_id"], around))
             names.append(categories[box["category_id"]])
 
     def crop(id_: int, box: tuple[int, int, int, int]) -> Callable[[], Image.Image]:
-        return lambda: photos[id_].crop(box)
+        return lambda: images[id_].crop(box)
 
     sharp = [crop(*one) for one in crops]
     small = [lambda one=one: _shrunk(one()) for one in sharp]
     key = [[id_, list(box)] for id_, box in crops]
     return Views(
-        frozen.photos(sharp, ["sharp", key]), frozen.photos(small, ["small", key]), ids, names
+        frozen.images(sharp, ["sharp", key]), frozen.images(small, ["small", key]), ids, names
     )
 
 
@@ -270,20 +270,20 @@ def _around(box: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int, in
     return int(low[0]), int(low[1]), int(min(size[0], high[0])), int(min(size[1], high[1]))
 
 
-def _shrunk(photo: Image.Image) -> Image.Image:
-    side = min(photo.size)
-    left, top = (photo.width - side) // 2, (photo.height - side) // 2
-    square = photo.crop((left, top, left + side, top + side))
+def _shrunk(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
     return square.resize((SMALL_PX, SMALL_PX), Image.Resampling.BICUBIC)
 
 
-def photo_side(views: Views) -> dict[str, Tensor]:
-    """Means, the gate between sharp and tiny photos, and the repair of tiny ones."""
+def image_side(views: Views) -> dict[str, Tensor]:
+    """Means, the gate between sharp and tiny images, and the repair of tiny ones."""
     sharp, small = (np.sqrt(one.astype(np.float64)) for one in (views.sharp, views.small))
     middle = (sharp.mean(0) + small.mean(0)) / 2
     both = np.concatenate([sharp, small]) - middle
     sides = np.repeat([1.0, -1.0], [len(sharp), len(small)])
-    gram = both @ both.T  # ridge in its dual form: fewer photos than channels
+    gram = both @ both.T  # ridge in its dual form: fewer images than channels
     size = np.trace(gram) / len(gram)
     gate = both.T @ np.linalg.solve(gram / size + GATE_RIDGE * np.eye(len(gram)), sides) / size
     gate *= GATE_STEEPNESS / np.abs(both @ gate).mean()
@@ -310,9 +310,9 @@ def photo_side(views: Views) -> dict[str, Tensor]:
 def caption_map(
     frozen: Frozen, unfinished: Alignment, views: Views, coco_mini: Path
 ) -> dict[str, Tensor]:
-    """Ridge from texts to the photos and boxes they describe; a common name counts less a box."""
+    """Ridge from texts to the images and boxes they describe; a common name counts less a box."""
     annotations = read_json(coco_mini / "captions_train.json")["annotations"]
-    place = {id_: position for position, id_ in enumerate(views.photo_ids)}
+    place = {id_: position for position, id_ in enumerate(views.image_ids)}
     captions = frozen.texts([one["caption"] for one in annotations])
     boxes = np.arange(len(views.sharp) - len(views.box_names), len(views.sharp))
     rows = np.concatenate([[place[one["image_id"]] for one in annotations], boxes, boxes])
@@ -332,35 +332,35 @@ def caption_map(
 
 
 def extra_dimensions(frozen: Frozen, text: TextAlignment, flickr8k: Path) -> dict[str, Tensor]:
-    """InfoNCE between a linear map of photos and a small network on texts."""
+    """InfoNCE between a linear map of images and a small network on texts."""
     captions = read_json(flickr8k / "captions_train.json")
     files = {one["id"]: flickr8k / "images" / one["file_name"] for one in captions["images"]}
     ids = sorted(files)
     pooled = frozen.files([files[id_] for id_ in ids])
-    by_photo: dict[int, list[int]] = {id_: [] for id_ in ids}
+    by_image: dict[int, list[int]] = {id_: [] for id_ in ids}
     for position, one in enumerate(captions["annotations"]):
-        by_photo[one["image_id"]].append(position)
+        by_image[one["image_id"]].append(position)
     encoded = frozen.texts([one["caption"] for one in captions["annotations"]])
     texts = functional.normalize(torch.from_numpy(encoded)) - text.text_mean
     roots = torch.from_numpy(pooled).sqrt()
     mean, spread = roots.mean(0), roots.std(0).mean()
-    photos = (roots - mean) / spread
+    images = (roots - mean) / spread
 
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
-    image_map = nn.Linear(photos.shape[1], EXTRA_WIDTH)
+    image_map = nn.Linear(images.shape[1], EXTRA_WIDTH)
     first, last = nn.Linear(texts.shape[1], EXTRA_HIDDEN), nn.Linear(EXTRA_HIDDEN, EXTRA_WIDTH)
     text_map = nn.Sequential(first, nn.GELU(), last)
     log_scale = nn.Parameter(torch.tensor(float(np.log(20))))
     parameters = [*image_map.parameters(), *text_map.parameters(), log_scale]
     optimiser = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=0.05)
-    steps = EPOCHS * -(-len(ids) // PHOTOS_A_BATCH)
+    steps = EPOCHS * -(-len(ids) // IMAGES_A_BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps)
     for _ in range(EPOCHS):
         order = generator.permutation(len(ids))
-        for batch in np.array_split(order, -(-len(ids) // PHOTOS_A_BATCH)):
-            chosen = [generator.choice(by_photo[ids[photo]]) for photo in batch]
-            kept = functional.dropout(photos[batch], 0.5)
+        for batch in np.array_split(order, -(-len(ids) // IMAGES_A_BATCH)):
+            chosen = [generator.choice(by_image[ids[image]]) for image in batch]
+            kept = functional.dropout(images[batch], 0.5)
             seen = functional.normalize(image_map(kept))
             meant = functional.normalize(text_map(functional.dropout(texts[chosen] * 20, 0.2)))
             logits = log_scale.exp() * seen @ meant.T
@@ -389,7 +389,7 @@ def extra_dimensions(frozen: Frozen, text: TextAlignment, flickr8k: Path) -> dic
 
 
 def fit_logit_scale(frozen: Frozen, alignment: Alignment, labelled: Path) -> float:
-    """The scale under which the labels of `<class id>_<n>` photos are most likely."""
+    """The scale under which the labels of `<class id>_<n>` images are most likely."""
     cosines, truth = cosines_of(frozen, alignment, labelled)
     scales = np.exp(np.linspace(np.log(1), np.log(200), 500))
     losses = [
@@ -402,7 +402,7 @@ def fit_logit_scale(frozen: Frozen, alignment: Alignment, labelled: Path) -> flo
 def cosines_of(
     frozen: Frozen, alignment: Alignment, labelled: Path, template: str = PROMPT_TEMPLATE
 ) -> tuple[Doubles, NDArray[np.int64]]:
-    """Cosines [photos, labels] of a folder with id2label.json, and each photo's true label."""
+    """Cosines [images, labels] of a folder with id2label.json, and each image's true label."""
     names = read_json(labelled / "id2label.json")
     files = sorted((labelled / "images").iterdir())
     truth = np.array([list(names).index(file.stem.rsplit("_", 1)[0]) for file in files])

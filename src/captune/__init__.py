@@ -9,34 +9,34 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from captune.attribution.api import explain
+    from captune.attribution.explanation import Explanation
     from captune.captioning.api import caption, tune
     from captune.captioning.captioner import Captioner
     from captune.captioning.generation import Caption
     from captune.errors import UserError
-    from captune.explain.api import explain
-    from captune.explain.explanation import Explanation
-    from captune.images import Photo, Skipped, find_photos, open_photo
+    from captune.images import ImageFile, Skipped, find_images, open_image
     from captune.models.load import load_model
-    from captune.report.notebook import as_html
+    from captune.pages.notebook import as_html
     from captune.runs import Run, read_run
     from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
 
 _HOMES = {
     "Caption": "captune.captioning.generation",
     "Captioner": "captune.captioning.captioner",
-    "Explanation": "captune.explain.explanation",
-    "Photo": "captune.images",
+    "Explanation": "captune.attribution.explanation",
+    "ImageFile": "captune.images",
     "Prediction": "captune.zeroshot.classifier",
     "Run": "captune.runs",
     "Skipped": "captune.images",
     "UserError": "captune.errors",
     "ZeroShotClassifier": "captune.zeroshot.classifier",
-    "as_html": "captune.report.notebook",
+    "as_html": "captune.pages.notebook",
     "caption": "captune.captioning.api",
-    "explain": "captune.explain.api",
-    "find_photos": "captune.images",
+    "explain": "captune.attribution.api",
+    "find_images": "captune.images",
     "load_model": "captune.models.load",
-    "open_photo": "captune.images",
+    "open_image": "captune.images",
     "read_run": "captune.runs",
     "tune": "captune.captioning.api",
 }
@@ -45,7 +45,7 @@ __all__ = [
     "Caption",
     "Captioner",
     "Explanation",
-    "Photo",
+    "ImageFile",
     "Prediction",
     "Run",
     "Skipped",
@@ -55,9 +55,9 @@ __all__ = [
     "as_html",
     "caption",
     "explain",
-    "find_photos",
+    "find_images",
     "load_model",
-    "open_photo",
+    "open_image",
     "read_run",
     "tune",
 ]

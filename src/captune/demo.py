@@ -1,4 +1,4 @@
-"""The demonstration: real photos that scientific Python packages ship, seen offline."""
+"""The demonstration: real images that scientific Python packages ship, seen offline."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from captune.errors import MissingExtra, UserError
 
 
 @dataclass(frozen=True)
-class DemoPhoto:
-    """A photo inside an installed package; the label and the captions that people would give it."""
+class DemoImage:
+    """An image inside an installed package; the label and the captions that people give it."""
 
     package: str
     file: str
@@ -24,43 +24,43 @@ class DemoPhoto:
 
 
 _CONTENT = json.loads(files("captune").joinpath("demo.json").read_text(encoding="utf-8"))
-PHOTOS = tuple(
-    DemoPhoto(**{**one, "captions": tuple(one["captions"])}) for one in _CONTENT["images"]
+IMAGES = tuple(
+    DemoImage(**{**one, "captions": tuple(one["captions"])}) for one in _CONTENT["images"]
 )
-# labels that no photo shows: a list that only names what is there would flatter
+# labels that no image shows: a list that only names what is there would flatter
 ABSENT: tuple[str, ...] = tuple(_CONTENT["absent"])
 
 
 @dataclass(frozen=True)
 class Material:
-    """photos: a folder. labels: a JSON list. truth: a CSV. references: captions by people, JSON."""
+    """images: a folder. labels: a JSON list. truth: a CSV. references: captions by people, JSON."""
 
-    photos: Path
+    images: Path
     labels: Path
     truth: Path
     references: Path
 
 
-def gather_photos(folder: Path) -> Material:
-    """Copy the photos that installed packages ship into `folder`, with what people say of them.
+def gather_images(folder: Path) -> Material:
+    """Copy the images that installed packages ship into `folder`, with what people say of them.
 
-    Raises MissingExtra where fewer than half of the photos can be found.
+    Raises MissingExtra where fewer than half of the images can be found.
     """
-    photos = folder / "photos"
-    photos.mkdir(parents=True, exist_ok=True)
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
     found = []
-    for photo in PHOTOS:
-        source = _package_folder(photo.package)
-        if source is not None and (source / photo.file).is_file():
-            shutil.copyfile(source / photo.file, photos / photo.name)
-            found.append(photo)
-    if len(found) < len(PHOTOS) / 2:
-        raise MissingExtra("the demonstration (it uses photos of scikit-image)", "demo")
-    names = sorted({photo.label for photo in PHOTOS} | set(ABSENT))
-    rows = "".join(f"{photo.name},{photo.label}\n" for photo in found)
-    captions = {Path(photo.name).stem: list(photo.captions) for photo in found}
+    for image in IMAGES:
+        source = _package_folder(image.package)
+        if source is not None and (source / image.file).is_file():
+            shutil.copyfile(source / image.file, images / image.name)
+            found.append(image)
+    if len(found) < len(IMAGES) / 2:
+        raise MissingExtra("the demonstration (it uses images of scikit-image)", "demo")
+    names = sorted({image.label for image in IMAGES} | set(ABSENT))
+    rows = "".join(f"{image.name},{image.label}\n" for image in found)
+    captions = {Path(image.name).stem: list(image.captions) for image in found}
     return Material(
-        photos,
+        images,
         _written(folder / "labels.json", json.dumps(names, indent=1) + "\n"),
         _written(folder / "truth.csv", "filename,label\n" + rows),
         _written(folder / "references.json", json.dumps(captions, indent=1) + "\n"),
@@ -72,26 +72,26 @@ def steps(material: Material, folder: Path, *, captions: bool) -> dict[str, list
 
     captions: with those that need the captioner that ships. The page comes last.
     """
-    photos, labels, truth = map(str, (material.photos, material.labels, material.truth))
+    images, labels, truth = map(str, (material.images, material.labels, material.truth))
     runs = {verb: str(folder / verb) for verb in ("classify", "prompts")}
     asked = ["--labels", labels, "--truth", truth]
     found = {
-        "classify": ["classify", photos, *asked, "--top5", "3", "--out", runs["classify"]],
-        "prompts": ["prompts", photos, *asked, "--out", runs["prompts"]],
+        "classify": ["classify", images, *asked, "--top5", "3", "--out", runs["classify"]],
+        "prompts": ["prompts", images, *asked, "--out", runs["prompts"]],
     }
     if captions:
         runs |= {verb: str(folder / verb) for verb in ("caption", "score", "explain")}
-        # a dozen photos are too few to say how rare a word is: the counts of COCO do
+        # a dozen images are too few to say how rare a word is: the counts of COCO do
         against = ["--references", str(material.references), "--df", "coco-val2017"]
         found |= {
-            "caption": ["caption", photos, "--out", runs["caption"]],
+            "caption": ["caption", images, "--out", runs["caption"]],
             "score": [
                 *("score", runs["caption"], *against),
-                *("--photos", photos, "--out", runs["score"]),
+                *("--images", images, "--out", runs["score"]),
             ],
-            "explain": ["explain", photos, "--out", runs["explain"]],
+            "explain": ["explain", images, "--out", runs["explain"]],
         }
-    title = "captune: five jobs on a dozen photos" if captions else "captune: a dozen photos"
+    title = "captune: five jobs on a dozen images" if captions else "captune: a dozen images"
     page = str(folder / "report.html")
     found["report"] = ["report", *runs.values(), "--title", title, "--out", page]
     return found
@@ -105,11 +105,11 @@ def why_no_captions() -> str | None:
         lite_captioner()
     except MissingExtra:
         return (
-            "the photos are not described in words: the captioner is a package of its own,"
+            "the images are not described in words: the captioner is a package of its own,"
             " captune-lite (pip install 'captune[lite]')"
         )
     except UserError as error:
-        return f"the photos are not described in words: {error}"
+        return f"the images are not described in words: {error}"
     return None
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from captune.errors import MissingExtra, UserError
-from captune.features import FeatureCache, encode_photos
+from captune.features import FeatureCache, encode_images
 from captune.files import check_writable, whole_file
-from captune.images import Photo, PhotoSet, Skipped, find_photos, printable
+from captune.images import ImageFile, ImageSet, Skipped, find_images, printable
 from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_model
 from captune.options import EmbedOptions, ModelOptions
@@ -48,21 +48,21 @@ def encode_all(
     skipped: list[Skipped],
     *,
     model: ImageTextModel,
-    found: PhotoSet,
+    found: ImageSet,
     cache: FeatureCache | None,
     bar: Bar,
-) -> tuple[list[Photo], Floats]:
-    """The readable photos of `found` and their features [n, d] float32, not normalised.
+) -> tuple[list[ImageFile], Floats]:
+    """The readable images of `found` and their features [n, d] float32, not normalised.
 
-    Unreadable ones are added to `skipped`. Raises UserError where no photo is readable.
+    Unreadable ones are added to `skipped`. Raises UserError where no image is readable.
     """
     if cache is not None:
         cache.remember_model(model.spec, model.ids)
-    photos: list[Photo] = []
+    images: list[ImageFile] = []
     parts: list[Floats] = []
-    with bar("encoding", len(found.photos)) as advance:
-        for some, features in encode_photos(
-            found.photos,
+    with bar("encoding", len(found.images)) as advance:
+        for some, features in encode_images(
+            found.images,
             model.image,
             cache=cache,
             batch_size=options.batch_size,
@@ -70,11 +70,11 @@ def encode_all(
             on_skip=skipped.append,
             on_progress=advance,
         ):
-            photos.extend(some)
+            images.extend(some)
             parts.append(features)
-    if not photos:
+    if not images:
         raise none_readable(skipped)
-    return photos, np.concatenate(parts)
+    return images, np.concatenate(parts)
 
 
 def none_readable(skipped: list[Skipped]) -> UserError:
@@ -85,10 +85,10 @@ def none_readable(skipped: list[Skipped]) -> UserError:
     )
 
 
-def embed_photos(options: EmbedOptions, *, bar: Bar) -> EmbedResult:
-    """Encode photos and write them; features are as the model gives them, not normalised.
+def embed_images(options: EmbedOptions, *, bar: Bar) -> EmbedResult:
+    """Encode images and write them; features are as the model gives them, not normalised.
 
-    Raises UserError for a file type that is neither .npz nor .parquet, or if no photo is readable.
+    Raises UserError for a file type that is neither .npz nor .parquet, or if no image is readable.
     """
     suffix = options.features.suffix.lower()
     if suffix not in (".npz", ".parquet"):
@@ -96,14 +96,14 @@ def embed_photos(options: EmbedOptions, *, bar: Bar) -> EmbedResult:
     if suffix == ".parquet":
         _pyarrow()
     check_writable(options.features)
-    found = find_photos(options.photos)
+    found = find_images(options.images)
     skipped = list(found.skipped)
     model = load_model(options.model, device=options.device, dtype=options.dtype)
     with nullcontext() if options.no_cache else FeatureCache() as cache:
-        photos, features = encode_all(
+        images, features = encode_all(
             options, skipped, model=model, found=found, cache=cache, bar=bar
         )
-    paths = [_text(photo.name) for photo in photos]
+    paths = [_text(image.name) for image in images]
     with whole_file(options.features, "wb") as file:
         if suffix == ".npz":
             np.savez(file, paths=np.array(paths), features=features)

@@ -1,4 +1,4 @@
-"""A captioner of toy size on the disk, an image encoder of toy size, and photos that differ."""
+"""A captioner of toy size on the disk, an image encoder of toy size, and images that differ."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ BRIDGES = {
 
 
 class Seen:
-    """Photos that were encoded."""
+    """Images that were encoded."""
 
     def __init__(self) -> None:
-        self.photos = 0
+        self.images = 0
 
 
 def image_model(weights_id: str = "c0" * 32, seen: Seen | None = None) -> ImageTextModel:
@@ -36,13 +36,13 @@ def image_model(weights_id: str = "c0" * 32, seen: Seen | None = None) -> ImageT
 
     def encode(pixels: Tensor) -> Tensor:
         if seen is not None:
-            seen.photos += len(pixels)
+            seen.images += len(pixels)
         places = nn.functional.adaptive_avg_pool2d(pixels, 3).flatten(2).transpose(1, 2)
         whole = pixels.mean((2, 3))[:, None]
         return (torch.cat([whole, places], dim=1) - 0.5).repeat(1, 1, 4) * 6
 
-    def to_pixels(photo: Image.Image) -> Tensor:
-        array = np.asarray(photo.resize((9, 9), Image.Resampling.NEAREST), dtype=np.float32) / 255
+    def to_pixels(image: Image.Image) -> Tensor:
+        array = np.asarray(image.resize((9, 9), Image.Resampling.NEAREST), dtype=np.float32) / 255
         return torch.from_numpy(array).permute(2, 0, 1)
 
     patches = PatchGrid(
@@ -56,14 +56,14 @@ def image_model(weights_id: str = "c0" * 32, seen: Seen | None = None) -> ImageT
     return ImageTextModel("places", weights_id, "Apache-2.0", encoder, text, None)
 
 
-def write_photos(folder: Path, count: int = 6) -> Path:
-    """`photo_<n>.png`, noise in nine places."""
+def write_images(folder: Path, count: int = 6) -> Path:
+    """`image_<n>.png`, noise in nine places."""
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(count):
         chance = np.random.default_rng(n)
         places = chance.integers(0, 256, (3, 3, 3), dtype=np.uint8)
         Image.fromarray(places).resize((18, 18), Image.Resampling.NEAREST).save(
-            folder / f"photo_{n:03}.png"
+            folder / f"image_{n:03}.png"
         )
     return folder
 
@@ -76,7 +76,7 @@ def write_captioner(
     method: str = "lora",
     seed: int = 0,
 ) -> Path:
-    """A checkpoint whose decoder lies beside it; random weights, large enough to tell photos."""
+    """A checkpoint whose decoder lies beside it; random weights, large enough to tell images."""
     place = folder.parent / f"decoder-{family}"
     if not place.exists():
         made = tiny_decoder(family)

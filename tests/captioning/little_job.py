@@ -1,4 +1,4 @@
-"""A tune of toy size: twelve colours of photo, each with words of its own, and a tiny decoder."""
+"""A tune of toy size: twelve colours of image, each with words of its own, and a tiny decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import colour_model
 
 from captune.captioning.recipe import ImageIdentity
-from captune.captioning.training.data import CaptionedPhotos
+from captune.captioning.training.data import CaptionedImages
 from captune.captioning.training.examples import TrainingData
 from captune.captioning.training.frozen import FrozenParts
 from captune.options import TuneOptions
@@ -26,7 +26,7 @@ IDENTITY = ImageIdentity("colours", "c0" * 32, "resize-8")
 
 
 class ColourGrids:
-    """[tokens, channels] that say a photo's kind in one of the places, and noise elsewhere."""
+    """[tokens, channels] that say an image's kind in one of the places, and noise elsewhere."""
 
     def __init__(self, kind_of: dict[str, int]) -> None:
         self.kind_of = kind_of
@@ -43,7 +43,7 @@ class ColourGrids:
 
 
 def captions_of(kind: int, chance: random.Random, count: int = 3) -> list[str]:
-    """Words of this kind of photo only, of different lengths."""
+    """Words of this kind of image only, of different lengths."""
     words = [f"w{10 * kind + n}" for n in range(6)]
     return [
         " ".join(["a", words[0], words[1], *chance.sample(words[2:], chance.randrange(1, 4))])
@@ -52,9 +52,9 @@ def captions_of(kind: int, chance: random.Random, count: int = 3) -> list[str]:
 
 
 def write_job(folder: Path, train: int = 24, val: int = 8) -> tuple[Path, Path, Path]:
-    """(photos, train captions, val captions); images are `<kind>_<n>.png`."""
-    photos = folder / "photos"
-    photos.mkdir(parents=True)
+    """(images, train captions, val captions); images are `<kind>_<n>.png`."""
+    images = folder / "images"
+    images.mkdir(parents=True)
     chance = random.Random(0)
     files = {}
     for name, count, first in (("train", train, 0), ("val", val, 100)):
@@ -62,29 +62,29 @@ def write_job(folder: Path, train: int = 24, val: int = 8) -> tuple[Path, Path, 
         for n in range(count):
             kind = n % KINDS
             file = f"{kind}_{first + n}.png"
-            Image.new("RGB", (40 + n, 30 + (first > 0)), _COLOURS[kind]).save(photos / file)
+            Image.new("RGB", (40 + n, 30 + (first > 0)), _COLOURS[kind]).save(images / file)
             captions[file] = captions_of(kind, chance)
         rows = [{"file_name": file, "captions": own} for file, own in captions.items()]
         files[name] = folder / f"{name}.jsonl"
         files[name].write_text("\n".join(map(json.dumps, rows)))
-    return photos, files["train"], files["val"]
+    return images, files["train"], files["val"]
 
 
-def kinds_of(photos: Path) -> dict[str, int]:
+def kinds_of(images: Path) -> dict[str, int]:
     return {
         hashlib.sha256(path.read_bytes()).hexdigest(): int(path.name[0])
-        for path in photos.iterdir()
+        for path in images.iterdir()
     }
 
 
 def fake_frozen(family: str = "gpt2") -> Callable[..., FrozenParts]:
-    """In the place of `load_frozen`: nothing is loaded, photos are known by their bytes."""
+    """In the place of `load_frozen`: nothing is loaded, images are known by their bytes."""
 
-    def load(options: TuneOptions, parts: Sequence[CaptionedPhotos], **unused: Any) -> FrozenParts:
-        photos = parts[0].photos[0].path.parent
+    def load(options: TuneOptions, parts: Sequence[CaptionedImages], **unused: Any) -> FrozenParts:
+        images = parts[0].images[0].path.parent
         clip = None if options.score_model == "none" else colour_model()
         return FrozenParts(
-            IDENTITY, GRID, ColourGrids(kinds_of(photos)), tiny_decoder(family), clip
+            IDENTITY, GRID, ColourGrids(kinds_of(images)), tiny_decoder(family), clip
         )
 
     return load

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import image_model, write_captioner, write_photos
+from tests.captioning.caption_job import image_model, write_captioner, write_images
 from tests.processes import ended, start
 
 import captune
 from captune.captioning import caption_recording, generation
-from captune.captioning.caption_recording import CaptionResult, caption_photos
+from captune.captioning.caption_recording import CaptionResult, caption_images
 from captune.captioning.journal import NAME, Journal
 from captune.captions import read_captions
 from captune.errors import UserError
@@ -34,8 +34,8 @@ def places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return write_photos(tmp_path / "photos", COUNT)
+def images(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images", COUNT)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_captioner(tmp_path_factory.mktemp("captioner") / "run")
 
 
-def options(photos: Path, model: Path, **more: Any) -> CaptionOptions:
+def options(images: Path, model: Path, **more: Any) -> CaptionOptions:
     settings = {"beam": 2, "max_tokens": 8, "batch_size": 4, "device": "cpu", **more}
-    return CaptionOptions(photos=[str(photos)], model=str(model), **settings)
+    return CaptionOptions(images=[str(images)], model=str(model), **settings)
 
 
-def captioned(photos: Path, model: Path, **more: Any) -> tuple[CaptionResult, list[str]]:
+def captioned(images: Path, model: Path, **more: Any) -> tuple[CaptionResult, list[str]]:
     said: list[str] = []
-    return caption_photos(options(photos, model, **more), say=said.append), said
+    return caption_images(options(images, model, **more), say=said.append), said
 
 
 def records(run: Path) -> list[dict[str, Any]]:
@@ -81,13 +81,13 @@ def killed_after(
     return patch
 
 
-def test_the_run_folder(photos: Path, model: Path, tmp_path: Path) -> None:
-    (photos / "photo_004.png").write_bytes(b"\x89PNG broken")
+def test_the_run_folder(images: Path, model: Path, tmp_path: Path) -> None:
+    (images / "image_004.png").write_bytes(b"\x89PNG broken")
     out, predictions = tmp_path / "out", tmp_path / "p" / "pred.json"
-    result, _ = captioned(photos, model, out=out, predictions=predictions)
+    result, _ = captioned(images, model, out=out, predictions=predictions)
     run = read_run(out)
     assert run.kind == "caption"
-    assert run.root == photos
+    assert run.root == images
     assert [about["spec"] for about in run.about["models"]] == [
         str(model),
         "places",
@@ -97,8 +97,8 @@ def test_the_run_folder(photos: Path, model: Path, tmp_path: Path) -> None:
     assert run.about["options"]["beam"] == 2
     rows = list(run.records())
     assert len(rows) == result.images == run.metrics["images"] == COUNT - 1
-    assert [item.path for item in result.skipped] == ["photo_004.png"]
-    assert run.metrics["skipped"][0]["path"] == "photo_004.png"
+    assert [item.path for item in result.skipped] == ["image_004.png"]
+    assert run.metrics["skipped"][0]["path"] == "image_004.png"
     assert run.metrics["ended"] == result.ended == sum(row["ended"] for row in rows)
     for row in rows:
         assert row.keys() == {
@@ -119,7 +119,7 @@ def test_the_run_folder(photos: Path, model: Path, tmp_path: Path) -> None:
     assert list(read_captions(out).captions.values()) == [[text] for text in stems.values()]
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
     # and once more, over what stands there
-    captioned(photos, model, out=out)
+    captioned(images, model, out=out)
     assert records(out) == rows
 
 
@@ -127,30 +127,30 @@ def test_the_run_folder(photos: Path, model: Path, tmp_path: Path) -> None:
 def test_a_stopped_run_goes_on(
     batches: int,
     cut: int,
-    photos: Path,
+    images: Path,
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (photos / "photo_002.png").write_bytes(b"\x89PNG broken")
+    (images / "image_002.png").write_bytes(b"\x89PNG broken")
     whole, out, pred = tmp_path / "whole", tmp_path / "out", tmp_path / "pred.json"
-    captioned(photos, model, out=whole, predictions=tmp_path / "whole.json")
+    captioned(images, model, out=whole, predictions=tmp_path / "whole.json")
     patch = killed_after(batches, monkeypatch, cut=cut)
     # four batches there are: the last kill is while the run folder is written
     patch.setattr(caption_recording, "_write_run", _dying)
     with pytest.raises(Killed):
-        captioned(photos, model, out=out, predictions=pred)
+        captioned(images, model, out=out, predictions=pred)
     patch.undo()
     assert not pred.exists()
     assert not (out / "run.json").exists()
-    result, said = captioned(photos, model, out=out, predictions=pred)
+    result, said = captioned(images, model, out=out, predictions=pred)
     kept = min(COUNT, 4 * (batches - bool(cut)))
     assert result.resumed == max(0, kept)
     assert any("goes on after" in sentence for sentence in said) == bool(result.resumed)
     for name in ("records.jsonl", "metrics.json"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert pred.read_bytes() == (tmp_path / "whole.json").read_bytes()
-    assert [item.path for item in result.skipped] == ["photo_002.png"]
+    assert [item.path for item in result.skipped] == ["image_002.png"]
     assert len(result.captions) == result.images == COUNT - 1
 
 
@@ -159,163 +159,163 @@ def _dying(*args: Any) -> None:
 
 
 def stop(
-    photos: Path, model: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **more: Any
+    images: Path, model: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **more: Any
 ) -> None:
     patch = killed_after(2, monkeypatch)
     with pytest.raises(Killed):
-        captioned(photos, model, out=out, **more)
+        captioned(images, model, out=out, **more)
     patch.undo()
 
 
 @pytest.mark.parametrize("what", ["changed", "gone", "new"])
-def test_a_photo_that_is_another_ends_what_is_taken_over(
-    what: str, photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_image_that_is_another_ends_what_is_taken_over(
+    what: str, images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    stop(photos, model, out, monkeypatch)
+    stop(images, model, out, monkeypatch)
     if what == "changed":
-        shutil.copy(photos / "photo_001.png", photos / "photo_005.png")
+        shutil.copy(images / "image_001.png", images / "image_005.png")
     elif what == "gone":
-        (photos / "photo_005.png").unlink()
+        (images / "image_005.png").unlink()
     else:
-        shutil.copy(photos / "photo_001.png", photos / "photo_004b.png")
-    result, _ = captioned(photos, model, out=out)
+        shutil.copy(images / "image_001.png", images / "image_004b.png")
+    result, _ = captioned(images, model, out=out)
     assert result.resumed == 4
-    captioned(photos, model, out=tmp_path / "whole")
+    captioned(images, model, out=tmp_path / "whole")
     assert records(out) == records(tmp_path / "whole")
 
 
 def test_other_options_do_not_go_on(
-    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    stop(photos, model, out, monkeypatch)
+    stop(images, model, out, monkeypatch)
     for more, match in (
         ({"beam": 3}, "was begun there with --beam 2, and this one has 3"),
         ({"max_tokens": 9}, "--max-tokens 8"),
         ({"batch_size": 5}, "--batch-size 4"),
     ):
         with pytest.raises(UserError, match=match):
-            captioned(photos, model, out=out, **more)
+            captioned(images, model, out=out, **more)
     other = write_captioner(tmp_path / "other", seed=1)
     with pytest.raises(UserError, match="was begun there with model"):
-        captioned(photos, other, out=out)
+        captioned(images, other, out=out)
     # what changes no caption may change
-    result, _ = captioned(photos, model, out=out, no_cache=True, predictions=tmp_path / "p.json")
+    result, _ = captioned(images, model, out=out, no_cache=True, predictions=tmp_path / "p.json")
     assert result.resumed == 8
     assert len(json.loads((tmp_path / "p.json").read_text())) == COUNT
 
 
-def test_a_damaged_journal_is_begun_again(photos: Path, model: Path, tmp_path: Path) -> None:
+def test_a_damaged_journal_is_begun_again(images: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    no_photo = b'{"asked": {"--beam": 3}}\n{"name": "photo_0'
-    for content in (b"", b"\0\0\0\n", b"not json\n{}\n", b'{"asked": ', no_photo):
+    no_image = b'{"asked": {"--beam": 3}}\n{"name": "image_0'
+    for content in (b"", b"\0\0\0\n", b"not json\n{}\n", b'{"asked": ', no_image):
         out.mkdir(exist_ok=True)
         (out / NAME).write_bytes(content)
-        assert captioned(photos, model, out=out)[0].resumed == 0
+        assert captioned(images, model, out=out)[0].resumed == 0
         assert len(records(out)) == COUNT
 
 
-def test_two_at_once_are_refused(photos: Path, model: Path, tmp_path: Path) -> None:
+def test_two_at_once_are_refused(images: Path, model: Path, tmp_path: Path) -> None:
     with (
         locked(tmp_path / "out"),
         pytest.raises(UserError, match="another captune is writing there"),
     ):
-        captioned(photos, model, out=tmp_path / "out")
+        captioned(images, model, out=tmp_path / "out")
 
 
 def test_an_earlier_run_stays_until_the_new_one_is_whole(
-    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    captioned(photos, model, out=out, beam=1)
+    captioned(images, model, out=out, beam=1)
     before = records(out)
-    stop(photos, model, out, monkeypatch)
+    stop(images, model, out, monkeypatch)
     assert records(out) == before
-    assert captioned(photos, model, out=out)[0].resumed == 8
+    assert captioned(images, model, out=out)[0].resumed == 8
     assert read_run(out).about["options"]["beam"] == 2
 
 
-def test_same_stems_are_refused_before_the_work(photos: Path, model: Path, tmp_path: Path) -> None:
-    shutil.copy(photos / "photo_001.png", photos / "photo_001.jpg")
-    (photos / "sub").mkdir()
+def test_same_stems_are_refused_before_the_work(images: Path, model: Path, tmp_path: Path) -> None:
+    shutil.copy(images / "image_001.png", images / "image_001.jpg")
+    (images / "sub").mkdir()
     pred = tmp_path / "pred.json"
-    with pytest.raises(UserError, match=r"photo_001.jpg.*the same stem"):
-        captioned(photos, model, predictions=pred)
-    (photos / "photo_001.jpg").unlink()
-    shutil.copy(photos / "photo_003.png", photos / "sub" / "photo_003.png")
-    with pytest.raises(UserError, match=r"sub/photo_003.*the same stem"):
-        captioned(photos, model, predictions=pred)
+    with pytest.raises(UserError, match=r"image_001.jpg.*the same stem"):
+        captioned(images, model, predictions=pred)
+    (images / "image_001.jpg").unlink()
+    shutil.copy(images / "image_003.png", images / "sub" / "image_003.png")
+    with pytest.raises(UserError, match=r"sub/image_003.*the same stem"):
+        captioned(images, model, predictions=pred)
     # of sidecars only those of one folder
-    result, _ = captioned(photos, model, sidecar=True)
+    result, _ = captioned(images, model, sidecar=True)
     assert result.sidecars == {"written": COUNT + 1, "kept": 0}
-    shutil.copy(photos / "photo_001.png", photos / "photo_001.jpg")
-    with pytest.raises(UserError, match=r"would share \"photo_001.txt\""):
-        captioned(photos, model, sidecar=True)
+    shutil.copy(images / "image_001.png", images / "image_001.jpg")
+    with pytest.raises(UserError, match=r"would share \"image_001.txt\""):
+        captioned(images, model, sidecar=True)
 
 
 def test_sidecars(
-    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = photos / "photo_005.txt"
+    mine = images / "image_005.txt"
     mine.write_text("what I wrote\n")
-    stop(photos, model, tmp_path / "out", monkeypatch, sidecar=True)
-    assert len(list(photos.glob("*.txt"))) == 8
-    (photos / "photo_007.txt").unlink()  # as if the kill had come before it
-    result, _ = captioned(photos, model, sidecar=True, out=tmp_path / "out")
+    stop(images, model, tmp_path / "out", monkeypatch, sidecar=True)
+    assert len(list(images.glob("*.txt"))) == 8
+    (images / "image_007.txt").unlink()  # as if the kill had come before it
+    result, _ = captioned(images, model, sidecar=True, out=tmp_path / "out")
     assert result.sidecars == {"written": COUNT - 1, "kept": 1}
     assert mine.read_text() == "what I wrote\n"
     written = {row["path"]: row["caption"] for row in records(tmp_path / "out")}
     for name, caption in written.items():
-        if name != "photo_005.png":
-            assert (photos / name).with_suffix(".txt").read_text() == caption + "\n"
-    assert len(read_captions(photos)) == COUNT
-    _, said = captioned(photos, model, sidecar=True, beam=1)
-    assert f"{COUNT} photos have a .txt of that name already, which is kept" in said[0]
-    result, said = captioned(photos, model, sidecar=True, overwrite=True)
+        if name != "image_005.png":
+            assert (images / name).with_suffix(".txt").read_text() == caption + "\n"
+    assert len(read_captions(images)) == COUNT
+    _, said = captioned(images, model, sidecar=True, beam=1)
+    assert f"{COUNT} images have a .txt of that name already, which is kept" in said[0]
+    result, said = captioned(images, model, sidecar=True, overwrite=True)
     assert "which is replaced" in said[0]
-    assert mine.read_text() == written["photo_005.png"] + "\n"
+    assert mine.read_text() == written["image_005.png"] + "\n"
     assert result.sidecars == {"written": COUNT, "kept": 0}
 
 
-def test_photos_that_are_not_readable(photos: Path, model: Path, tmp_path: Path) -> None:
-    for path in photos.iterdir():
+def test_images_that_are_not_readable(images: Path, model: Path, tmp_path: Path) -> None:
+    for path in images.iterdir():
         path.write_bytes(b"none")
     with pytest.raises(UserError, match="none of 13 files could be read"):
-        captioned(photos, model, out=tmp_path / "out", predictions=tmp_path / "p.json")
+        captioned(images, model, out=tmp_path / "out", predictions=tmp_path / "p.json")
     assert not (tmp_path / "p.json").exists()
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_refused(
-    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="is no folder; name the --out of a captune tune"):
-        captioned(photos, tmp_path / "nowhere")
+        captioned(images, tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no tuned captioner"):
-        captioned(photos, photos)
+        captioned(images, images)
     for settings in ({"beam": 0}, {"max_tokens": 0}, {"batch_size": 0}):
         with pytest.raises(UserError, match="must be 1 or more"):
-            options(photos, model, **settings)
+            options(images, model, **settings)
     with pytest.raises(UserError, match="is a folder; name a file"):
-        captioned(photos, model, predictions=photos)
+        captioned(images, model, predictions=images)
     with pytest.raises(UserError, match="holds files that are not a run"):
-        captioned(photos, model, out=photos)
+        captioned(images, model, out=images)
     monkeypatch.setattr(caption_recording, "KEPT", 5)
     with pytest.raises(UserError, match="too many captions to print"):
-        captioned(photos, model)
+        captioned(images, model)
     monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model("d1" * 32))
     with pytest.raises(UserError, match="was trained with the image encoder places"):
-        captioned(photos, model, out=tmp_path / "out")
+        captioned(images, model, out=tmp_path / "out")
     # what failed before anything was written leaves no trace
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="--overwrite: is for --sidecar and --out"):
-        options(photos, model, overwrite=True)
+        options(images, model, overwrite=True)
 
 
 def test_where_the_frozen_parts_lie_now(
-    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -325,39 +325,39 @@ def test_where_the_frozen_parts_lie_now(
 
     monkeypatch.setattr(generation, "load_model", load)
     moved = shutil.copytree(model.parent / "decoder-llama", tmp_path / "moved")
-    first, _ = captioned(photos, model)
-    second, _ = captioned(photos, model, decoder=str(moved), encoder="elsewhere")
+    first, _ = captioned(images, model)
+    second, _ = captioned(images, model, decoder=str(moved), encoder="elsewhere")
     assert asked == ["places", "elsewhere"]
     assert first.captions == second.captions
     other = write_captioner(tmp_path / "x" / "gpt2", "gpt2").parent / "decoder-gpt2"
     with pytest.raises(UserError, match="was trained with the decoder"):
-        captioned(photos, model, decoder=str(other))
+        captioned(images, model, decoder=str(other))
 
 
-def test_of_several_methods_the_best(photos: Path, model: Path, tmp_path: Path) -> None:
+def test_of_several_methods_the_best(images: Path, model: Path, tmp_path: Path) -> None:
     run = tmp_path / "three"
     shutil.copytree(model, run / "lora")
     (run / "metrics.json").write_text('{"best": "lora"}')
-    result, said = captioned(photos, run)
+    result, said = captioned(images, run)
     assert said == [f"{run}: captions with lora, the best of its methods"]
     assert result.captioner["spec"] == str(run / "lora")
 
 
 def test_a_cache_too_small_is_left_alone(
-    photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("captune.features.FeatureCache.limit_bytes", 1000)
-    result, said = captioned(photos, model)
+    result, said = captioned(images, model)
     assert result.images == COUNT
     assert "are not kept" in said[0]
 
 
 def test_in_python(
-    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop(photos, model, tmp_path / "o", monkeypatch, beam=1)
+    stop(images, model, tmp_path / "o", monkeypatch, beam=1)
     how: dict[str, Any] = {"model": model, "beam": 1, "max_tokens": 8, "device": "cpu"}
-    captions = captune.caption(photos, batch_size=4, out=str(tmp_path / "o"), **how)
+    captions = captune.caption(images, batch_size=4, out=str(tmp_path / "o"), **how)
     for one, row in zip(captions, records(tmp_path / "o"), strict=True):
         # the mean is of rounded figures
         assert one.mean_log_probability == pytest.approx(row["mean_log_probability"], abs=2e-6)
@@ -365,12 +365,12 @@ def test_in_python(
             **row,
             "mean_log_probability": None,
         }
-    (one,) = captune.caption(photos / "photo_003.png", **how)
+    (one,) = captune.caption(images / "image_003.png", **how)
     assert one.caption == captions[3].caption
 
 
-def test_half_precision(photos: Path, model: Path, tmp_path: Path) -> None:
-    result, _ = captioned(photos, model, dtype="bfloat16", out=tmp_path / "out")
+def test_half_precision(images: Path, model: Path, tmp_path: Path) -> None:
+    result, _ = captioned(images, model, dtype="bfloat16", out=tmp_path / "out")
     assert result.images == COUNT
     assert all(row["log_probability"] < 0 for row in records(tmp_path / "out"))
 
@@ -382,20 +382,20 @@ def test_how_long_it_will_take_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = caption_recording._Watch(10_064, said.append)
     watch.seen(32)
     watch.seen(32)
-    assert said == ["about 2.8 h for the other 10,000 photos"]
+    assert said == ["about 2.8 h for the other 10,000 images"]
     watch.seen(32)
     assert len(said) == 1
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9 here")
-def test_kill_9(photos: Path, model: Path, tmp_path: Path) -> None:
+def test_kill_9(images: Path, model: Path, tmp_path: Path) -> None:
     """A process of its own, killed at moments drawn by chance, then left to end."""
     out = tmp_path / "out"
     chance = random.Random(0)
     journal = out / NAME
     for kill in range(2):
         before = journal.stat().st_size if journal.exists() else 0
-        process = start(caption_slowly, photos, model, out)
+        process = start(caption_slowly, images, model, out)
         deadline = time.monotonic() + 300
         while not journal.exists() or journal.stat().st_size < before + 1500:
             assert process.exitcode is None, "it came to its end before it was killed"
@@ -405,13 +405,13 @@ def test_kill_9(photos: Path, model: Path, tmp_path: Path) -> None:
         process.kill()
         assert ended(process) == -signal.SIGKILL, kill
         assert not (out / "run.json").exists()
-    assert ended(start(caption_slowly, photos, model, out)) == 0
-    captioned(photos, model, out=tmp_path / "whole", batch_size=2)
+    assert ended(start(caption_slowly, images, model, out)) == 0
+    captioned(images, model, out=tmp_path / "whole", batch_size=2)
     assert records(out) == records(tmp_path / "whole")
     assert read_run(out).about["resumed"] > 0
 
 
-def caption_slowly(photos: Path, model: Path, out: Path) -> None:
+def caption_slowly(images: Path, model: Path, out: Path) -> None:
     """In a process of its own, with time to be killed in."""
     generation.load_model = lambda spec, **where: image_model()
     add = Journal.add
@@ -421,4 +421,4 @@ def caption_slowly(photos: Path, model: Path, out: Path) -> None:
         add(self, entries)
 
     Journal.add = slow  # type: ignore[method-assign]
-    caption_photos(options(photos, model, out=out, batch_size=2))
+    caption_images(options(images, model, out=out, batch_size=2))

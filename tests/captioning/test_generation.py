@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.captioning.caption_job import BRIDGES, Seen, image_model, write_captioner, write_photos
+from tests.captioning.caption_job import BRIDGES, Seen, image_model, write_captioner, write_images
 from tests.captioning.tiny import END, PAD, grids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -20,7 +20,7 @@ from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.generation import Caption, captions_of, check_length, words_of
 from captune.errors import UserError
 from captune.features import FeatureCache
-from captune.images import Photo, Skipped, find_photos
+from captune.images import ImageFile, Skipped, find_images
 
 LONGEST = 12
 FAMILIES = ("gpt2", "llama")
@@ -167,33 +167,33 @@ def test_a_batch_equals_one_by_one(captioner: Captioner, beams: int) -> None:
         )
 
 
-# from here on with photos
+# from here on with images
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> list[Photo]:
-    return find_photos([write_photos(tmp_path / "photos", 11)]).photos
+def images(tmp_path: Path) -> list[ImageFile]:
+    return find_images([write_images(tmp_path / "images", 11)]).images
 
 
 def captioned(
-    captioner: Captioner, photos: list[Photo], **how: Any
+    captioner: Captioner, images: list[ImageFile], **how: Any
 ) -> list[list[Caption | Skipped]]:
     settings: dict[str, Any] = {"cache": None, "beam": 2, "max_tokens": LONGEST, "batch_size": 4}
     model = how.pop("model", None) or image_model()
-    return list(captions_of(captioner, model, photos, **{**settings, **how}))
+    return list(captions_of(captioner, model, images, **{**settings, **how}))
 
 
 def test_log_probabilities_are_those_of_a_pass_over_the_caption(
-    captioner: Captioner, photos: list[Photo]
+    captioner: Captioner, images: list[ImageFile]
 ) -> None:
     decoder = captioner.decoder
     encoder = image_model().image
-    for caption in (one for batch in captioned(captioner, photos) for one in batch):
+    for caption in (one for batch in captioned(captioner, images) for one in batch):
         assert isinstance(caption, Caption)
         from PIL import Image
 
-        with Image.open(caption.photo.path) as photo:
-            grid = encoder.encode_grid(encoder.whole(photo.convert("RGB"))[None]).float()
+        with Image.open(caption.image.path) as image:
+            grid = encoder.encode_grid(encoder.whole(image.convert("RGB"))[None]).float()
         (ids,) = decoder.encode([caption.caption])
         whole = [*ids, END] if caption.ended else ids
         with torch.no_grad():
@@ -210,52 +210,52 @@ def test_log_probabilities_are_those_of_a_pass_over_the_caption(
         assert caption.tokens == len(whole)
 
 
-def test_order_batches_and_bad_photos(
-    captioner: Captioner, photos: list[Photo], tmp_path: Path
+def test_order_batches_and_bad_images(
+    captioner: Captioner, images: list[ImageFile], tmp_path: Path
 ) -> None:
-    whole = captioned(captioner, photos)
+    whole = captioned(captioner, images)
     assert [len(batch) for batch in whole] == [4, 4, 3]
-    assert [one.photo for batch in whole for one in batch] == photos  # type: ignore[union-attr]
-    photos[5].path.write_bytes(b"\x89PNG broken")
-    photos[10].path.unlink()
-    broken = captioned(captioner, photos)
+    assert [one.image for batch in whole for one in batch] == images  # type: ignore[union-attr]
+    images[5].path.write_bytes(b"\x89PNG broken")
+    images[10].path.unlink()
+    broken = captioned(captioner, images)
     flat = [one for batch in broken for one in batch]
     assert [len(batch) for batch in broken] == [4, 4, 3]
     assert [place for place, one in enumerate(flat) if isinstance(one, Skipped)] == [5, 10]
     assert broken[0] == whole[0]
-    assert captioned(captioner, [photos[10], photos[5]]) == [[flat[10], flat[5]]]
+    assert captioned(captioner, [images[10], images[5]]) == [[flat[10], flat[5]]]
 
 
 def test_the_same_from_the_cache_and_from_the_middle(
-    captioner: Captioner, photos: list[Photo], tmp_path: Path
+    captioner: Captioner, images: list[ImageFile], tmp_path: Path
 ) -> None:
     seen = Seen()
     model = image_model(seen=seen)
-    fresh = captioned(captioner, photos)
+    fresh = captioned(captioner, images)
     with FeatureCache(tmp_path / "features") as cache:
-        assert captioned(captioner, photos, cache=cache, model=model) == fresh
-        assert seen.photos == 11
-        assert captioned(captioner, photos, cache=cache, model=model) == fresh
+        assert captioned(captioner, images, cache=cache, model=model) == fresh
+        assert seen.images == 11
+        assert captioned(captioner, images, cache=cache, model=model) == fresh
         # what goes on at the beginning of a batch is equal to the last bit
-        assert captioned(captioner, photos[4:], cache=cache, model=model) == fresh[1:]
-        assert seen.photos == 11
+        assert captioned(captioner, images[4:], cache=cache, model=model) == fresh[1:]
+        assert seen.images == 11
 
 
-def test_no_photo_is_encoded_long_before_its_turn(captioner: Captioner, tmp_path: Path) -> None:
-    """Memory does not grow with the number of photos: nothing waits but two batches."""
-    photos = find_photos([write_photos(tmp_path / "many", 60)]).photos
+def test_no_image_is_encoded_long_before_its_turn(captioner: Captioner, tmp_path: Path) -> None:
+    """Memory does not grow with the number of images: nothing waits but two batches."""
+    images = find_images([write_images(tmp_path / "many", 60)]).images
     seen = Seen()
     model = image_model(seen=seen)
     batches = captions_of(
-        captioner, model, photos, cache=None, beam=1, max_tokens=2, batch_size=4, workers=1
+        captioner, model, images, cache=None, beam=1, max_tokens=2, batch_size=4, workers=1
     )
     for count, _ in enumerate(batches, 1):
-        assert seen.photos <= 4 * (count + 1)
-    assert seen.photos == 60
+        assert seen.images <= 4 * (count + 1)
+    assert seen.images == 60
 
 
 def test_in_python(
-    photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    images: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     loaded = []
 
@@ -265,15 +265,15 @@ def test_in_python(
 
     monkeypatch.setattr(generation, "load_model", load)
     captioner = Captioner.from_pretrained(write_captioner(tmp_path / "run"), device="cpu")
-    photos[3].path.write_bytes(b"no photo")
-    folder = photos[0].path.parent
+    images[3].path.write_bytes(b"no image")
+    folder = images[0].path.parent
     captions = captioner.caption(folder, max_tokens=LONGEST)
-    assert [one.photo.name for one in captions] == [p.name for p in photos if p is not photos[3]]
-    assert captioner.caption([photos[0].path], max_tokens=LONGEST)[0].caption == captions[0].caption
+    assert [one.image.name for one in captions] == [p.name for p in images if p is not images[3]]
+    assert captioner.caption([images[0].path], max_tokens=LONGEST)[0].caption == captions[0].caption
     assert loaded == ["places"]
     skipped: list[Skipped] = []
     captioner.caption(str(folder), max_tokens=LONGEST, on_skip=skipped.append)
-    assert [one.path for one in skipped] == ["photo_003.png"]
+    assert [one.path for one in skipped] == ["image_003.png"]
     captioner.caption(folder, encoder="elsewhere", max_tokens=LONGEST)
     assert loaded == ["places", "elsewhere"]
     monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model("d1" * 32))

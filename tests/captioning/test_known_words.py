@@ -26,7 +26,7 @@ from captune.captioning.model import IGNORED, Captioner
 from captune.captioning.recipe import KnownWords
 from captune.errors import UserError
 from captune.features import FeatureCache
-from captune.images import Photo, find_photos
+from captune.images import ImageFile, find_images
 from captune.models.vocabulary import narrowed
 from captune.options import TuneOptions
 from captune.zeroshot.labels import read_labels
@@ -35,9 +35,9 @@ ID = {word: place for place, word in enumerate(WORDS)}
 
 
 @pytest.fixture
-def photos(colour_photos: Path) -> list[Photo]:
+def images(colour_images: Path) -> list[ImageFile]:
     """Two red ones, two green ones, two blue ones."""
-    return find_photos([str(colour_photos)]).photos
+    return find_images([str(colour_images)]).images
 
 
 def asked(top: int = 2, labels: Any = LABELS) -> KnownWords:
@@ -66,9 +66,9 @@ def captioner_of(known: KnownWords | None) -> Captioner:
     return captioner
 
 
-def test_the_likeliest_labels_are_told_first(photos: list[Photo]) -> None:
-    rows = teller(asked(top=1)).rows_of(photos)
-    assert [rows[photo.path] for photo in photos] == [
+def test_the_likeliest_labels_are_told_first(images: list[ImageFile]) -> None:
+    rows = teller(asked(top=1)).rows_of(images)
+    assert [rows[image.path] for image in images] == [
         [ID["w60"]], [ID["w60"]], [ID["w61"]], [ID["w61"]], [ID["w62"]], [ID["w62"]],
     ]  # fmt: skip
     # names are told as a list is written
@@ -80,46 +80,48 @@ def test_the_likeliest_labels_are_told_first(photos: list[Photo]) -> None:
         return {"input_ids": [[] for _ in texts]}
 
     spy = dataclasses.replace(decoder, tokenizer=remember)
-    teller(asked(top=3, labels="red,blue,green"), decoder=spy).rows_of(photos[:1])
+    teller(asked(top=3, labels="red,blue,green"), decoder=spy).rows_of(images[:1])
     assert told == ["red, green, blue"] or told == ["red, blue, green"]
 
 
-def test_what_is_more_than_the_bridge_has_places_for_is_cut(photos: list[Photo]) -> None:
+def test_what_is_more_than_the_bridge_has_places_for_is_cut(images: list[ImageFile]) -> None:
     long = KnownWords(("a b c red", "d"), None, 2, identity_of(colour_model()))
     two = teller(long, places=3)
-    rows = two.rows_of(photos)
+    rows = two.rows_of(images)
     assert {len(row) for row in rows.values()} == {3}
-    assert two.cut == len(photos)
+    assert two.cut == len(images)
     whole = teller(long)
-    assert {len(row) for row in whole.rows_of(photos).values()} == {5}
+    assert {len(row) for row in whole.rows_of(images).values()} == {5}
     assert whole.cut == 0
 
 
-def test_photos_are_seen_once_and_bad_ones_have_no_words(
-    photos: list[Photo], tmp_path: Path
+def test_images_are_seen_once_and_bad_ones_have_no_words(
+    images: list[ImageFile], tmp_path: Path
 ) -> None:
-    photos[1].path.write_bytes(b"no photo")
+    images[1].path.write_bytes(b"no image")
     for model in (colour_model(), colour_model()):
         with FeatureCache(tmp_path / "features") as cache:
-            rows = teller(asked(), cache=cache, model=model).rows_of(photos)
-        assert photos[1].path not in rows
+            rows = teller(asked(), cache=cache, model=model).rows_of(images)
+        assert images[1].path not in rows
         assert len(rows) == 5
     assert model.image.module.images == 0  # type: ignore[attr-defined]
     assert model.text.module.texts == 0  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("names", [["w60", "w61", "w62"], ["w60 a", "b w61"]])
-def test_a_narrow_vocabulary_keeps_what_can_be_told(names: list[str], photos: list[Photo]) -> None:
+def test_a_narrow_vocabulary_keeps_what_can_be_told(
+    names: list[str], images: list[ImageFile]
+) -> None:
     labels, decoder = read_labels(names), tiny_decoder("gpt2")
     tokens = {id for row in decoder.encode(texts_of_labels(labels)) for id in row}
     known = KnownWords(labels.names, None, 2, identity_of(colour_model()))
-    whole = teller(known, decoder=decoder).rows_of(photos)
+    whole = teller(known, decoder=decoder).rows_of(images)
     few = narrowed(tiny_decoder("gpt2"), tokens)
-    narrow = teller(known, decoder=few).rows_of(photos)
+    narrow = teller(known, decoder=few).rows_of(images)
     assert {path: [few.tokens[id] for id in row] for path, row in narrow.items()} == whole
 
 
-def test_words_for_a_captioner(photos: list[Photo]) -> None:
+def test_words_for_a_captioner(images: list[ImageFile]) -> None:
     """What explains captions, or writes them, makes words by this alone."""
     captioner = captioner_of(asked(top=1))
     how: dict[str, Any] = {"cache": None, "batch_size": 4, "workers": 1}
@@ -127,15 +129,15 @@ def test_words_for_a_captioner(photos: list[Photo]) -> None:
         word_maker(captioner, **how)
     captioner.words_model = colour_model()
     words_of = word_maker(captioner, **how)
-    photos[1].path.write_bytes(b"no photo")
-    found = words_of([photos[4], photos[1], photos[2]])
+    images[1].path.write_bytes(b"no image")
+    found = words_of([images[4], images[1], images[2]])
     assert found is not None
     assert found.tolist() == [[ID["w62"]], [IGNORED], [ID["w61"]]]
-    assert word_maker(captioner_of(None), **how)(photos) is None
+    assert word_maker(captioner_of(None), **how)(images) is None
 
 
 def test_a_captioner_is_never_silently_without_its_words() -> None:
-    with pytest.raises(UserError, match="was trained with known words of each photo"):
+    with pytest.raises(UserError, match="was trained with known words of each image"):
         captioner_of(asked()).project(torch.zeros(1, GRID.tokens, GRID.channels))
     captioner_of(None).project(torch.zeros(1, GRID.tokens, GRID.channels))
 

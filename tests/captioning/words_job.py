@@ -1,4 +1,4 @@
-"""A tune of toy size whose photos are told apart by the classifier's words alone, or by places."""
+"""A tune of toy size whose images are told apart by the classifier's words alone, or by places."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.colour_model import COLOURS, colour_model
 
 from captune.models.image_text import ImageTextModel
 
-# words that no caption has, one a kind of photo, by the colour that the classifier knows it by
+# words that no caption has, one a kind of image, by the colour that the classifier knows it by
 LABELS = {f"w{60 + kind}": [colour] for kind, colour in zip(range(KINDS), COLOURS, strict=True)}
 
 
@@ -32,7 +32,7 @@ def telling_model(*, blind: bool = False, seen: Seen | None = None) -> ImageText
 
 
 def write_words_job(folder: Path) -> tuple[tuple[Path, Path, Path], Path, Path]:
-    """((photos, train captions, val captions), labels, folder of the decoder)."""
+    """((images, train captions, val captions), labels, folder of the decoder)."""
     files = write_job(folder / "job")
     labels = folder / "labels.json"
     labels.write_text(json.dumps(LABELS))

@@ -91,9 +91,9 @@ FORMS = [
     ),
     (
         "images_as_stem.json",
-        {"images": "Photos on a wall", "annotations": "Notes"},
+        {"images": "Images on a wall", "annotations": "Notes"},
         '{"stem": "caption"}',
-        {"images": ["Photos on a wall"], "annotations": ["Notes"]},
+        {"images": ["Images on a wall"], "annotations": ["Notes"]},
         {},
     ),
     (

@@ -87,7 +87,7 @@ def test_sidecars(tmp_path):
     written(tmp_path, "1.txt", "")
     written(tmp_path, "3.jpg.txt", "third")
     written(tmp_path, "4.v2.txt", "fourth")
-    written(tmp_path, "README.txt", "about these photos")
+    written(tmp_path, "README.txt", "about these images")
     found = read_captions(tmp_path)
     assert found.form == "sidecars"
     assert found.captions == {
@@ -122,7 +122,7 @@ FIGURE = {"name": None, "corpus": 0.5, "interval": None, "recipe": {}}
 def run_of(
     folder: Path, records: list[dict[str, object]], kind: str = "baking", **metrics: object
 ) -> Path:
-    options = EmbedOptions(photos=["p"], features=Path("f.npz"))
+    options = EmbedOptions(images=["p"], features=Path("f.npz"))
     with RunWriter(folder, kind=kind, options=options, root=folder) as run:
         for record in records:
             run.record(record)

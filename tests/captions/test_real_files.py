@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from captune.captions import match_captions, match_photos, read_captions
+from captune.captions import match_captions, match_images, read_captions
 from captune.errors import UserError
-from captune.images import find_photos
+from captune.images import find_images
 
 pytestmark = pytest.mark.needs("shared")
 
@@ -46,13 +46,13 @@ def test_candidates_and_references(shared):
 
 
 @pytest.mark.parametrize("name", ["flickr8k", "coco-mini"])
-def test_every_photo_is_found(shared, name):
-    photos = find_photos([shared / "data" / name / "images"])
+def test_every_image_is_found(shared, name):
+    images = find_images([shared / "data" / name / "images"])
     for split in ("train", "val"):
         captions = read_captions(shared / "data" / name / f"captions_{split}.json")
-        found, unmatched = match_photos(captions, photos)
+        found, unmatched = match_images(captions, images)
         assert unmatched == []
-        assert {id: photo.path.name for id, photo in found.items()} == captions.file_names
+        assert {id: image.path.name for id, image in found.items()} == captions.file_names
 
 
 def test_object_boxes_are_no_captions(shared):

@@ -43,7 +43,7 @@ def test_a_file_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("words", "said"),
     [
         (["--port", "70000"], "port 70000: must be a number from 0 to 65535"),
-        (["--most-photos", "0"], "most-photos 0: must be 1 or more"),
+        (["--most-images", "0"], "most-images 0: must be 1 or more"),
         (["--host", "192.0.2.1", "--shared", "--name", "a.example"], "cannot be listened at"),
         (["--host", "0.0.0.0"], "add --shared --name HOST"),
         (["--shared"], "--shared needs the name"),

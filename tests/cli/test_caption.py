@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import image_model, write_captioner, write_photos
+from tests.captioning.caption_job import image_model, write_captioner, write_images
 
 from captune.captioning import caption_recording, generation
 from captune.captioning.shipped import FOLDER, PACKAGE
@@ -20,8 +20,8 @@ def places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return write_photos(tmp_path / "photos", 5)
+def images(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images", 5)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_captioner(tmp_path_factory.mktemp("captioner") / "run"))
 
 
-def words(photos: Path, model: str, *more: str) -> list[str]:
+def words(images: Path, model: str, *more: str) -> list[str]:
     return [
-        *("caption", str(photos), "--model", model, "--max-tokens", "8", "--device", "cpu"),
+        *("caption", str(images), "--model", model, "--max-tokens", "8", "--device", "cpu"),
         *more,
     ]
 
@@ -44,90 +44,90 @@ def printed(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, Any]
     return found
 
 
-def test_json(photos: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (photos / "photo_001.png").write_bytes(b"GIF89a")
+def test_json(images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "image_001.png").write_bytes(b"GIF89a")
     out = str(tmp_path / "out")
-    found = printed(capsys, *words(photos, model, "--out", out))
+    found = printed(capsys, *words(images, model, "--out", out))
     assert found["command"] == "caption"
     assert (found["run"], found["images"]) == (out, 4)
-    assert [item["path"] for item in found["skipped"]] == ["photo_001.png"]
-    assert [item["path"] for item in found["captions"]][:2] == ["photo_000.png", "photo_002.png"]
+    assert [item["path"] for item in found["skipped"]] == ["image_001.png"]
+    assert [item["path"] for item in found["captions"]][:2] == ["image_000.png", "image_002.png"]
     assert found["written"] == {"run": out}
     assert found["model"]["method"] == "lora"
 
 
 def test_json_stays_small(
-    photos: Path,
+    images: Path,
     model: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(caption_recording, "KEPT", 3)
-    found = printed(capsys, *words(photos, model, "--out", str(tmp_path / "out")))
+    found = printed(capsys, *words(images, model, "--out", str(tmp_path / "out")))
     assert found["images"] == 5
     assert found["captions"] is None
 
 
-def test_one_photo_prints_its_caption_and_nothing_else(
-    photos: Path, model: str, capsys: pytest.CaptureFixture[str]
+def test_one_image_prints_its_caption_and_nothing_else(
+    images: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = printed(capsys, *words(photos, model))["captions"]
-    assert main(words(photos / "photo_002.png", model)) == 0
+    whole = printed(capsys, *words(images, model))["captions"]
+    assert main(words(images / "image_002.png", model)) == 0
     captured = capsys.readouterr()
     assert captured.out == whole[2]["caption"] + "\n"
     assert captured.err == ""
 
 
 def test_a_few_are_a_table_and_many_a_number(
-    photos: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = printed(capsys, *words(photos, model))["captions"]
-    (photos / "[red] x.png").write_bytes((photos / "photo_002.png").read_bytes())
-    assert main(words(photos, model)) == 0
+    whole = printed(capsys, *words(images, model))["captions"]
+    (images / "[red] x.png").write_bytes((images / "image_002.png").read_bytes())
+    assert main(words(images, model)) == 0
     out = capsys.readouterr().out
     for item in whole:
         assert item["path"] in out
         assert item["caption"] in out
     assert "[red] x.png" in out
-    assert "6 photos in " in out
-    write_photos(photos, 25)
+    assert "6 images in " in out
+    write_images(images, 25)
     pred = tmp_path / "pred.json"
-    assert main(words(photos, model, "--predictions", str(pred))) == 0
+    assert main(words(images, model, "--predictions", str(pred))) == 0
     captured = capsys.readouterr()
-    assert "photo_002" not in captured.out
-    assert "26 photos in " in captured.out
+    assert "image_002" not in captured.out
+    assert "26 images in " in captured.out
     assert f"predictions: {pred}" in captured.out
-    assert json.loads(pred.read_text())["photo_002"] == whole[2]["caption"]
-    assert main(words(photos, model, "--sidecar")) == 0
+    assert json.loads(pred.read_text())["image_002"] == whole[2]["caption"]
+    assert main(words(images, model, "--sidecar")) == 0
     assert "sidecars: 26 written" in capsys.readouterr().out
     # without a place to write them they are printed
-    assert main(words(photos, model)) == 0
-    assert "photo_024.png" in capsys.readouterr().out
+    assert main(words(images, model)) == 0
+    assert "image_024.png" in capsys.readouterr().out
 
 
-def test_a_bad_photo_is_named(photos: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (photos / "photo_001.png").write_text("no photo")
-    assert main(words(photos, model)) == 0
-    assert "skipped photo_001.png: not an image: text" in capsys.readouterr().err
-    assert main(words(photos / "photo_001.png", model)) == 2
+def test_a_bad_image_is_named(images: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "image_001.png").write_text("no image")
+    assert main(words(images, model)) == 0
+    assert "skipped image_001.png: not an image: text" in capsys.readouterr().err
+    assert main(words(images / "image_001.png", model)) == 2
     assert "none of 1 files could be read" in capsys.readouterr().err
 
 
 def test_an_unknown_model_is_status_2(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words(photos, "tiny")) == 2
+    assert main(words(images, "tiny")) == 2
     assert "--model tiny: is no folder" in capsys.readouterr().err
-    assert main(["caption", str(photos), "--beam", "0"]) == 2
+    assert main(["caption", str(images), "--beam", "0"]) == 2
     assert "beam 0: must be 1 or more" in capsys.readouterr().err
 
 
 def test_lite_is_the_default(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, PACKAGE, None)
-    assert main(["caption", str(photos)]) == 2
+    assert main(["caption", str(images)]) == 2
     assert "pip install 'captune[lite]'" in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, PACKAGE)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
@@ -136,7 +136,7 @@ def test_lite_is_the_default(
     (package / "__init__.py").touch()
     write_captioner(package / FOLDER)
     capsys.readouterr()
-    found = printed(capsys, "caption", str(photos), "--device", "cpu", "--max-tokens", "8")
+    found = printed(capsys, "caption", str(images), "--device", "cpu", "--max-tokens", "8")
     assert found["model"]["spec"] == "lite"
     assert len(found["captions"]) == 5
 
@@ -148,4 +148,4 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "captune caption photo.jpg" in done.stdout
+    assert "captune caption image.jpg" in done.stdout

@@ -31,21 +31,21 @@ def _json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 
 def test_csv_is_exactly_the_assignment_s(
-    colours: Any, colour_photos: Path, labels: str, tmp_path: Path
+    colours: Any, colour_images: Path, labels: str, tmp_path: Path
 ) -> None:
     answers = tmp_path / "out" / "pred.csv"
-    assert main(["classify", str(colour_photos), "--labels", labels, "--csv", str(answers)]) == 0
+    assert main(["classify", str(colour_images), "--labels", labels, "--csv", str(answers)]) == 0
     assert answers.read_bytes() == (
         b"filename,label\n7_0.png,7\n7_1.png,7\n8_0.png,8\n8_1.png,8\n9_0.png,9\n9_1.png,9\n"
     )
 
 
 def test_json_has_what_machines_need(
-    colours: Any, colour_photos: Path, labels: str, capsys: pytest.CaptureFixture[str]
+    colours: Any, colour_images: Path, labels: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (colour_photos / "9_7.jpg").write_text("not a photo")
+    (colour_images / "9_7.jpg").write_text("not an image")
     result = _json(
-        capsys, "classify", str(colour_photos), "--labels", labels, "--truth", "from-name"
+        capsys, "classify", str(colour_images), "--labels", labels, "--truth", "from-name"
     )
     assert result["command"] == "classify"
     assert result["images"] == 6
@@ -62,18 +62,18 @@ def test_json_has_what_machines_need(
 
 
 def test_without_truth_accuracy_is_null(
-    colours: Any, colour_photos: Path, capsys: pytest.CaptureFixture[str]
+    colours: Any, colour_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = _json(capsys, "classify", str(colour_photos), "--labels", "red,blue")
+    result = _json(capsys, "classify", str(colour_images), "--labels", "red,blue")
     assert result["prompts"][0]["accuracy"] is None
     assert result["prompts"][0]["interval"] is None
 
 
 def test_run_folder_page_figures_and_probabilities(
-    colours: Any, colour_photos: Path, labels: str, tmp_path: Path
+    colours: Any, colour_images: Path, labels: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    words = ["classify", str(colour_photos), "--labels", labels, "--truth", "from-name"]
+    words = ["classify", str(colour_images), "--labels", labels, "--truth", "from-name"]
     words += ["--out", str(out), "--all-probabilities", "--top5", "2", "--top5", "8_1.png"]
     assert main(words) == 0
     run = read_run(out)
@@ -93,15 +93,15 @@ def test_run_folder_page_figures_and_probabilities(
     figures = sorted(path.name for path in (out / "plots").iterdir())
     assert "top5-8_1.png" in figures
     assert "top5-8_1.svg" in figures
-    assert len(figures) in (4, 6)  # the named photo may be among the two sampled
+    assert len(figures) in (4, 6)  # the named image may be among the two sampled
     assert not list(out.rglob(".*"))
 
 
 def test_several_prompts_are_kept_apart_and_the_csv_says_so(
-    colours: Any, colour_photos: Path, labels: str, tmp_path: Path,
+    colours: Any, colour_images: Path, labels: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    words = ["classify", str(colour_photos), "--labels", labels, "--prompt", "a {}"]
+    words = ["classify", str(colour_images), "--labels", labels, "--prompt", "a {}"]
     words += ["--prompt", "a red green blue {object}", "--csv", str(tmp_path / "a.csv")]
     words += ["--truth", "from-name", "--out", str(tmp_path / "run")]
     assert main(words) == 0
@@ -117,13 +117,13 @@ def test_several_prompts_are_kept_apart_and_the_csv_says_so(
 
 
 def test_a_list_on_standard_input(
-    colours: Any, colour_photos: Path, capsys: pytest.CaptureFixture[str],
+    colours: Any, colour_images: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     import io
     import sys
 
-    listed = "\n".join(str(colour_photos / name) for name in ("9_0.png", "7_1.png"))
+    listed = "\n".join(str(colour_images / name) for name in ("9_0.png", "7_1.png"))
     monkeypatch.setattr(sys, "stdin", io.StringIO(listed + "\n"))
     result = _json(capsys, "classify", "-", "--labels", "red,blue")
     assert result["images"] == 2
@@ -169,11 +169,11 @@ def test_nothing_readable_is_the_user_s_mistake(
     ],
 )
 def test_mistakes_are_one_sentence_and_status_2(
-    colours: Any, colour_photos: Path, words: list[str], message: str,
+    colours: Any, colour_images: Path, words: list[str], message: str,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    assert main(["classify", str(colour_photos), "--labels", "red,blue", *words]) == 2
+    assert main(["classify", str(colour_images), "--labels", "red,blue", *words]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error
     assert error.count("\n") == 0
@@ -192,41 +192,41 @@ def test_a_mistake_with_json_prints_json(
 
 
 def test_misused_options_and_bugs_with_json_print_json(
-    colours: Any, colour_photos: Path, monkeypatch: pytest.MonkeyPatch,
+    colours: Any, colour_images: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    assert main(["classify", str(colour_photos), "--json"]) == 2
+    assert main(["classify", str(colour_images), "--json"]) == 2
     assert "--labels" in json.loads(capsys.readouterr().out)["error"]
     monkeypatch.setattr("captune.zeroshot.recording.wilson", None)
-    words = ["classify", str(colour_photos), "--labels", "red,blue,7,8,9", "--json"]
+    words = ["classify", str(colour_images), "--labels", "red,blue,7,8,9", "--json"]
     assert main([*words, "--truth", "from-name"]) == 1
     assert "not callable" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_a_full_disk_is_one_sentence(
-    colours: Any, colour_photos: Path, monkeypatch: pytest.MonkeyPatch,
+    colours: Any, colour_images: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("captune.cli.classify._print_table", full)
-    assert main(["classify", str(colour_photos), "--labels", "red,blue"]) == 2
+    assert main(["classify", str(colour_images), "--labels", "red,blue"]) == 2
     assert capsys.readouterr().err.count("the disk is full") == 1
 
 
 def test_prompts_of_the_labels_are_not_reported_as_a_template(
-    colours: Any, colour_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    colours: Any, colour_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "own.json"
     path.write_text('{"red": ["something red", "red {}"], "blue": ["blue"]}')
     out = tmp_path / "run"
-    result = _json(capsys, "classify", str(colour_photos), "--labels", str(path), "--out", str(out))
+    result = _json(capsys, "classify", str(colour_images), "--labels", str(path), "--out", str(out))
     assert [prompt["template"] for prompt in result["prompts"]] == [None]
     assert read_run(out).metrics["templates"] == []
 
 
-def test_figures_of_photos_with_one_spelling_are_kept_apart(colours: Any, tmp_path: Path) -> None:
+def test_figures_of_images_with_one_spelling_are_kept_apart(colours: Any, tmp_path: Path) -> None:
     for name in ("1.png", "1.jpg"):
         (tmp_path / "p").mkdir(exist_ok=True)
         Image.new("RGB", (9, 9), (255, 0, 0)).save(tmp_path / "p" / name)

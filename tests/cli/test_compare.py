@@ -159,10 +159,10 @@ def test_the_recipe_says_which_side_misses_images(
 def test_sides_that_only_the_references_join(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = {139: "dog.jpg", 285: "cat.jpg", 632: "bed.jpg"}
+    images = {139: "dog.jpg", 285: "cat.jpg", 632: "bed.jpg"}
     captions = {139: "a dog runs", 285: "a cat sleeps", 632: "a bed in a room"}
     coco = {
-        "images": [{"id": id, "file_name": name} for id, name in photos.items()],
+        "images": [{"id": id, "file_name": name} for id, name in images.items()],
         "annotations": [{"image_id": id, "caption": text} for id, text in captions.items()],
     }
     results = [{"image_id": id, "caption": text} for id, text in captions.items()]
@@ -288,7 +288,7 @@ def test_text_metrics_load_no_model_library(files: dict[str, Path]) -> None:
 
 
 @pytest.mark.needs("shared")
-def test_two_human_captions_of_real_photos_are_not_told_apart(
+def test_two_human_captions_of_real_images_are_not_told_apart(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = json.loads((shared / "data/metrics/coco_val2017_references.json").read_text())

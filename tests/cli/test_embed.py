@@ -12,12 +12,12 @@ from captune.cli import main
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
 def test_paths_and_features(
-    colours: Any, colour_photos: Path, tmp_path: Path, suffix: str,
+    colours: Any, colour_images: Path, tmp_path: Path, suffix: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    (colour_photos / "broken.jpg").write_bytes(b"\xff\xd8")
+    (colour_images / "broken.jpg").write_bytes(b"\xff\xd8")
     file = tmp_path / f"features{suffix}"
-    assert main(["embed", str(colour_photos), "--features", str(file), "--json"]) == 0
+    assert main(["embed", str(colour_images), "--features", str(file), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["command"], result["images"], result["dimension"]) == ("embed", 6, 3)
     assert len(result["skipped"]) == 1
@@ -36,8 +36,8 @@ def test_paths_and_features(
 
 
 def test_another_ending_is_refused_before_work(
-    colours: Any, colour_photos: Path, capsys: pytest.CaptureFixture[str]
+    colours: Any, colour_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["embed", str(colour_photos), "--features", "a.pkl"]) == 2
+    assert main(["embed", str(colour_images), "--features", "a.pkl"]) == 2
     assert ".npz or .parquet" in capsys.readouterr().err
     assert colours.image.module.images == 0

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import image_model, write_captioner, write_photos
+from tests.captioning.caption_job import image_model, write_captioner, write_images
 
 import captune
+from captune.attribution import job
+from captune.attribution.default import DefaultMap, write_default
+from captune.attribution.map_files import read_maps
+from captune.attribution.methods import Choice
 from captune.captioning import generation
 from captune.cli import main
-from captune.explain import job
-from captune.explain.default import DefaultMap, write_default
-from captune.explain.map_files import read_maps
-from captune.explain.methods import Choice
 from captune.runs import read_run
 
 
@@ -25,8 +25,8 @@ def places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return write_photos(tmp_path / "photos", 3)
+def images(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images", 3)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_captioner(tmp_path_factory.mktemp("captioner") / "run"))
 
 
-def words(photos: Path, model: str, *more: str) -> list[str]:
+def words(images: Path, model: str, *more: str) -> list[str]:
     return [
-        *("explain", str(photos), "--model", model, "--max-tokens", "8", "--device", "cpu"),
+        *("explain", str(images), "--model", model, "--max-tokens", "8", "--device", "cpu"),
         *more,
     ]
 
@@ -51,21 +51,21 @@ def printed(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, Any]
 
 
 def test_a_run(
-    photos: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "photo_001.png").write_bytes(b"GIF89a")
+    (images / "image_001.png").write_bytes(b"GIF89a")
     out = tmp_path / "out"
-    found = printed(capsys, *words(photos, model, "--out", str(out)))
+    found = printed(capsys, *words(images, model, "--out", str(out)))
     assert found["command"] == "explain"
     assert (found["run"], found["images"]) == (str(out), 2)
-    assert [item["path"] for item in found["skipped"]] == ["photo_001.png"]
+    assert [item["path"] for item in found["skipped"]] == ["image_001.png"]
     assert found["map"] == {"method": "attention", "layer": 2, "head": "mean"}
-    assert [item["path"] for item in found["photos"]] == ["photo_000.png", "photo_002.png"]
+    assert [item["path"] for item in found["images"]] == ["image_000.png", "image_002.png"]
     assert sum(found["marks"].values()) == found["words"] > 4
     run = read_run(out)
     assert run.kind == "explain"
     records = list(run.records())
-    assert records == found["photos"]
+    assert records == found["images"]
     for record in records:
         assert record["caption"] == " ".join(word["word"] for word in record["words"])
         assert not record["given"]
@@ -79,75 +79,75 @@ def test_a_run(
         for word, one in zip(record["words"], maps, strict=True):
             assert word["log_probability"] < 0
             assert word["faithfulness"]["mark"] in found["marks"]
-            assert word["on_photo"] == pytest.approx(float(one.sum()), abs=1e-3)
-            assert 0 < word["on_photo"] <= 1
+            assert word["on_image"] == pytest.approx(float(one.sum()), abs=1e-3)
+            assert 0 < word["on_image"] <= 1
     names = sorted(path.name for path in (out / "plots").iterdir())
-    assert names == [f"words-photo_00{n}.{kind}" for n in (0, 2) for kind in ("png", "svg")]
+    assert names == [f"words-image_00{n}.{kind}" for n in (0, 2) for kind in ("png", "svg")]
     assert sorted(Path(path).name for path in found["figures"]) == names
-    with Image.open(out / "plots" / "words-photo_000.png") as figure:
+    with Image.open(out / "plots" / "words-image_000.png") as figure:
         assert figure.width > 1000
-    # the same photos again: what the first run wrote does not stay
-    (photos / "photo_000.png").unlink()
-    again = printed(capsys, *words(photos, model, "--out", str(out), "--faithfulness", "none"))
-    assert [path.name for path in (out / "maps").iterdir()] == ["photo_002.npz"]
+    # the same images again: what the first run wrote does not stay
+    (images / "image_000.png").unlink()
+    again = printed(capsys, *words(images, model, "--out", str(out), "--faithfulness", "none"))
+    assert [path.name for path in (out / "maps").iterdir()] == ["image_002.npz"]
     assert again["marks"] == {}
-    assert {word["faithfulness"] for word in again["photos"][0]["words"]} == {None}
+    assert {word["faithfulness"] for word in again["images"][0]["words"]} == {None}
 
 
-def test_for_a_person(photos: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words(photos, model, "--caption", "a w6 w7", "--words", "W6, a")) == 0
+def test_for_a_person(images: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(images, model, "--caption", "a w6 w7", "--words", "W6, a")) == 0
     captured = capsys.readouterr()
-    assert "photo_000.png: a w6 w7 (given)" in captured.out
+    assert "image_000.png: a w6 w7 (given)" in captured.out
     lines = [line.split()[0] for line in captured.out.splitlines() if line]
     assert lines.count("w6") == 3
     assert "w7" not in lines
-    assert "6 maps of 3 photos by attention, layer 2, mean" in captured.out
+    assert "6 maps of 3 images by attention, layer 2, mean" in captured.out
     assert "--out RUN writes the maps" in captured.out
     assert captured.err == ""
 
 
 @pytest.mark.parametrize("method", ["gradient", "relevance", "occlusion", "pixel-occlusion"])
 def test_methods(
-    photos: Path, model: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
     more = ("--method", method, "--caption", "a w6", "--special", "--faithfulness", "full")
-    found = printed(capsys, *words(photos, model, *more, "--colours", "jet", "--out", out))
+    found = printed(capsys, *words(images, model, *more, "--colours", "jet", "--out", out))
     assert found["map"] == {"method": method, "layer": None, "head": None}
-    for record in found["photos"]:
+    for record in found["images"]:
         assert record["given"]
         assert [word["word"] for word in record["words"]] == ["a", "w6", "<|endoftext|>"]
-        assert all("on_photo" not in word for word in record["words"])
+        assert all("on_image" not in word for word in record["words"])
         assert "random_insertion" in record["words"][0]["faithfulness"]
 
 
 def test_against_another_word(
-    photos: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("--caption", "a w6 w7", "--words", "w6", "--against", "w9", "--method", "occlusion")
     out = tmp_path / "out"
-    found = printed(capsys, *words(photos, model, *more, "--out", str(out)))
-    assert [w["faithfulness"] for p in found["photos"] for w in p["words"]] == [None] * 3
+    found = printed(capsys, *words(images, model, *more, "--out", str(out)))
+    assert [w["faithfulness"] for p in found["images"] for w in p["words"]] == [None] * 3
     assert found["map"]["against"] == "w9"
-    assert "map: occlusion, against w9" in (out / "plots" / "words-photo_000.svg").read_text()
+    assert "map: occlusion, against w9" in (out / "plots" / "words-image_000.svg").read_text()
 
 
 def test_what_was_found_truest_is_the_default(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_captioner(tmp_path / "own")
     write_default(folder, DefaultMap("gradient-attention", Choice(1)))
-    found = printed(capsys, *words(photos, str(folder), "--faithfulness", "none"))
+    found = printed(capsys, *words(images, str(folder), "--faithfulness", "none"))
     assert found["map"] == {"method": "gradient-attention", "layer": 1, "head": None}
 
 
 def test_a_bridge_without_cross_attention(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(write_captioner(tmp_path / "own", bridge="prefix"))
-    found = printed(capsys, *words(photos, folder, "--faithfulness", "none"))
+    found = printed(capsys, *words(images, folder, "--faithfulness", "none"))
     assert found["map"]["method"] == "gradient"
-    assert main(words(photos, folder, "--method", "attention")) == 2
+    assert main(words(images, folder, "--method", "attention")) == 2
     assert "has no cross-attention" in capsys.readouterr().err
 
 
@@ -165,9 +165,9 @@ def test_a_bridge_without_cross_attention(
     ],
 )
 def test_mistakes_are_one_sentence(
-    photos: Path, model: str, more: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+    images: Path, model: str, more: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words(photos, model, *more)) == 2
+    assert main(words(images, model, *more)) == 2
     captured = capsys.readouterr()
     assert sentence in captured.err
     assert captured.err.count("\n") == 1
@@ -175,20 +175,20 @@ def test_mistakes_are_one_sentence(
 
 
 def test_nothing_is_left_where_nothing_could_be_done(
-    photos: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(words(photos, model, "--words", "zebra", "--out", str(out))) == 2
+    assert main(words(images, model, "--words", "zebra", "--out", str(out))) == 2
     assert not out.exists()
-    for photo in photos.iterdir():
-        photo.write_bytes(b"no photo")
-    assert main(words(photos, model, "--out", str(out))) == 2
+    for image in images.iterdir():
+        image.write_bytes(b"no image")
+    assert main(words(images, model, "--out", str(out))) == 2
     assert "none of 3 files could be read" in capsys.readouterr().err
     assert not out.exists()
 
 
-def test_photos_without_the_word_are_left_out(
-    photos: Path,
+def test_images_without_the_word_are_left_out(
+    images: Path,
     model: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -196,53 +196,53 @@ def test_photos_without_the_word_are_left_out(
     own = job.subjects_of
     captions = ["a w6", "a w7", "w6 b w6"]
     monkeypatch.setattr(job, "subjects_of", lambda *given, **how: own(*given[:3], captions, **how))
-    assert main(words(photos, model, "--words", "w6")) == 0
+    assert main(words(images, model, "--words", "w6")) == 0
     captured = capsys.readouterr()
-    assert "3 maps of 2 photos" in captured.out
-    assert captured.err == "1 photo is left out: its caption has none of w6\n"
+    assert "3 maps of 2 images" in captured.out
+    assert captured.err == "1 image is left out: its caption has none of w6\n"
 
 
-def test_in_python(photos: Path, model: str, tmp_path: Path) -> None:
-    found = captune.explain(photos, model=model, caption="a w6", out=str(tmp_path / "out"))
-    assert [one.photo.name for one in found] == [f"photo_00{n}.png" for n in range(3)]
+def test_in_python(images: Path, model: str, tmp_path: Path) -> None:
+    found = captune.explain(images, model=model, caption="a w6", out=str(tmp_path / "out"))
+    assert [one.image.name for one in found] == [f"image_00{n}.png" for n in range(3)]
     assert all(isinstance(one, captune.Explanation) for one in found)
     assert found[0].caption == "a w6"
     assert found[0].maps.shape == (2, 3, 3)
     assert found[0].words[1].mark is not None
-    assert found[0].maps_file == "maps/photo_000.npz"
+    assert found[0].maps_file == "maps/image_000.npz"
     # whatever was imported before
     from captune import explain
-    from captune.explain.api import explain as function
+    from captune.attribution.api import explain as function
 
-    assert [one.caption for one in explain([photos], model=model, caption="a w6")] == ["a w6"] * 3
+    assert [one.caption for one in explain([images], model=model, caption="a w6")] == ["a w6"] * 3
     assert function is not None
 
 
 def test_a_classifier(
     colours: object,
-    colour_photos: Path,
+    colour_images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from tests.explain.test_classes import cropping_model
+    from tests.attribution.test_classes import cropping_model
 
     import captune.zeroshot.classifier
 
     monkeypatch.setattr(
         captune.zeroshot.classifier, "load_image_text_model", lambda spec, **where: cropping_model()
     )
-    (colour_photos / "broken.png").write_bytes(b"no photo")
+    (colour_images / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out"
-    command = ["explain", str(colour_photos), "--labels", "red,green,blue", "--out", str(out)]
+    command = ["explain", str(colour_images), "--labels", "red,green,blue", "--out", str(out)]
     found = printed(capsys, *command, "--no-cache")
     assert found["images"] == 6
     assert [item["path"] for item in found["skipped"]] == ["broken.png"]
     assert found["map"] == {"method": "gradient", "layer": None, "head": None}
-    assert [record["words"][0]["word"] for record in found["photos"]] == [
+    assert [record["words"][0]["word"] for record in found["images"]] == [
         *("red", "red", "green", "green", "blue", "blue")
     ]
-    record = found["photos"][0]
+    record = found["images"][0]
     assert record["caption"].startswith("red ")
     assert record["frame"] == pytest.approx((5, 0, 35, 30), abs=1)
     named, maps = read_maps(read_run(out), record)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import image_model, write_captioner, write_photos
+from tests.captioning.caption_job import image_model, write_captioner, write_images
 
+from captune.attribution import leaderboard
+from captune.attribution.default import read_default
 from captune.captioning import generation
 from captune.cli import main
-from captune.explain import leaderboard
-from captune.explain.default import read_default
 from captune.runs import check_run_folder
 
 COUNT = 8  # of fewer than five that have a word to judge there is no figure
@@ -33,9 +33,9 @@ def few_methods(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos, captions of tiny words, and a box in each photo for two of them."""
+    """Images, captions of tiny words, and a box in each image for two of them."""
     folder = tmp_path_factory.mktemp("data")
-    names = sorted(path.name for path in write_photos(folder / "photos", COUNT).iterdir())
+    names = sorted(path.name for path in write_images(folder / "images", COUNT).iterdir())
     captions = {
         name.split(".")[0]: [" ".join(WORDS[n % 2 :] + WORDS[: n % 2])]
         for n, name in enumerate(names)
@@ -63,7 +63,7 @@ def model(tmp_path: Path) -> Path:
 
 def words(data: Path, model: Path, out: Path, *more: str) -> list[str]:
     return [
-        *("faithful", str(model), "--photos", str(data / "photos")),
+        *("faithful", str(model), "--images", str(data / "images")),
         *("--captions", str(data / "captions.json"), "--out", str(out), "--max-tokens", "4"),
         *("--device", "cpu", *more),
     ]
@@ -87,8 +87,8 @@ def test_a_whole_leaderboard(
         assert low <= row[name] <= high
     assert {row["method"] for row in found["rows"]} >= {"random", "centre", "attention"}
     titles = [report["title"] for report in found["reports"]]
-    assert titles[0] == "reference captions, photos held back"
-    assert titles[1] == "generated captions, photos held back"
+    assert titles[0] == "reference captions, images held back"
+    assert titles[1] == "generated captions, images held back"
     assert titles[2].endswith("pixels -> blur")
     assert {one["method"] for one in found["screened"]} > {"attention", "gradient", "occlusion"}
     assert "among those that are reported on" in " ".join(found["notes"])
@@ -107,14 +107,14 @@ def test_a_whole_leaderboard(
     assert {"path", "caption", "words"} == set(records[0])
     with (out / "leaderboard.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert {line["photos_and_captions"] for line in table} > set(titles)
+    assert {line["images_and_captions"] for line in table} > set(titles)
     for name in ("leaderboard", "curves"):
         with Image.open(out / "plots" / f"{name}.png") as figure:
             assert figure.width > 500
         assert (out / "plots" / f"{name}.svg").exists()
 
 
-def test_a_quick_look_without_boxes_or_other_photos(
+def test_a_quick_look_without_boxes_or_other_images(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -125,20 +125,20 @@ def test_a_quick_look_without_boxes_or_other_photos(
     assert "which flatters the map that was chosen" in captured.err
     assert "maps of 2 methods are screened" in captured.err
     assert "insertion" in captured.out
-    assert "the photos chosen on" in captured.out
+    assert "the images chosen on" in captured.out
     assert "pixels ->" not in captured.out
 
 
-def test_bad_photos_are_named_and_skipped(
+def test_bad_images_are_named_and_skipped(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = write_photos(tmp_path / "photos", COUNT)
-    (photos / "photo_001.png").write_bytes(b"GIF89a")
+    images = write_images(tmp_path / "images", COUNT)
+    (images / "image_001.png").write_bytes(b"GIF89a")
     out = tmp_path / "out"
-    told = ["faithful", str(model), "--photos", str(photos), "--out", str(out), "--quick", "--json"]
+    told = ["faithful", str(model), "--images", str(images), "--out", str(out), "--quick", "--json"]
     assert main([*told, "--captions", str(data / "captions.json"), "--device", "cpu"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [item["path"] for item in found["skipped"]] == ["photo_001.png"]
+    assert [item["path"] for item in found["skipped"]] == ["image_001.png"]
     assert found["images"] == COUNT - 1
 
 
@@ -149,7 +149,7 @@ def test_bad_photos_are_named_and_skipped(
         (["--minutes", "0"], "minutes 0.0: must be above 0"),
         (["--limit", "-1"], "limit -1: must be 0 or more"),
         (["--boxes", "CAPTIONS"], "captions go to --captions"),
-        (["--boxes", "OTHERS"], f"knows none of the {COUNT} photos"),
+        (["--boxes", "OTHERS"], f"knows none of the {COUNT} images"),
         (["--out", "MODEL"], "is the captioner's own run"),
     ],
 )

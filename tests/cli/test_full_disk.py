@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import image_model, write_captioner, write_photos
+from tests.captioning.caption_job import image_model, write_captioner, write_images
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.full_disk import no_larger_files
-from tests.report_runs import classify_run, photos
+from tests.report_runs import classify_run, images
 
+from captune.attribution import leaderboard
 from captune.captioning import generation
 from captune.captioning.training import preparation, resuming
 from captune.cli import main
-from captune.explain import leaderboard
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no limit of file sizes on Windows")
 
@@ -67,10 +67,10 @@ def captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("what", ["--csv", "--out"])
 def test_classify(
-    what: str, colours: Any, colour_photos: Path, results: Path, capsys: pytest.CaptureFixture[str]
+    what: str, colours: Any, colour_images: Path, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = str(results / "labels")
-    words = ["classify", str(colour_photos), "--labels", "red,blue", what, place, "--top5", "2"]
+    words = ["classify", str(colour_images), "--labels", "red,blue", what, place, "--top5", "2"]
     check(words if what == "--out" else words[:-2], results, capsys, SIZES[:2])
 
 
@@ -78,7 +78,7 @@ def test_classify(
 def test_caption(
     what: str, captioner: str, tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_photos(tmp_path / "photos", 4)
+    folder = write_images(tmp_path / "images", 4)
     words = ["caption", str(folder), "--model", captioner, "--max-tokens", "8", "--device", "cpu"]
     check([*words, what, str(results / "captions.json")], results, capsys, SIZES[:2])
 
@@ -86,7 +86,7 @@ def test_caption(
 def test_explain(
     captioner: str, tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_photos(tmp_path / "photos", 1)
+    folder = write_images(tmp_path / "images", 1)
     words = ["explain", str(folder), "--model", captioner, "--max-tokens", "4", "--device", "cpu"]
     words += ["--faithfulness", "none", "--out", str(results / "maps")]
     check(words, results, capsys, SIZES[:3])
@@ -100,12 +100,12 @@ def test_faithful(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(leaderboard, "method_names", lambda: ["attention", "gradient"])
-    folder = write_photos(tmp_path / "photos", 8)
+    folder = write_images(tmp_path / "images", 8)
     files = enumerate(sorted(folder.iterdir()))
     captions = {path.stem: [("w20 w22", "w22 w20")[n % 2]] for n, path in files}
     (tmp_path / "captions.json").write_text(json.dumps(captions))
     given = str(tmp_path / "captions.json")
-    words = ["faithful", captioner, "--photos", str(folder), "--captions", given]
+    words = ["faithful", captioner, "--images", str(folder), "--captions", given]
     words += ["--val-captions", given, "--minutes", "0.01", "--max-tokens", "4", "--device", "cpu"]
     check([*words, "--out", str(results / "maps")], results, capsys, SIZES[2:3])
 
@@ -124,7 +124,7 @@ def test_score(
 
 def test_report(tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"{n}.jpg" for n in range(4)]
-    run = classify_run(tmp_path / "run", photos(tmp_path / "photos", names), names)
+    run = classify_run(tmp_path / "run", images(tmp_path / "images", names), names)
     words = ["report", str(run), "--out", str(results / "page.html")]
     check(words, results, capsys, SIZES)
     words += ["--figures", str(results / "figures")]

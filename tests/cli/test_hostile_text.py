@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import image_model, write_captioner, write_photos
+from tests.captioning.caption_job import image_model, write_captioner, write_images
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.report_runs import classify_run, tune_run
 from tests.test_printing import terminal
 
 import captune.cli.env
+from captune.attribution import leaderboard
 from captune.captioning import caption_recording, generation
 from captune.captioning.training import preparation
 from captune.cli import command_names, main
-from captune.explain import leaderboard
 
 # sets the clipboard, turns colours around, clears, writes from right to left, hides
 DOES = "\x1b]52;c;aGk=\x07\x1b[7;31m\x9b2J\x1bc\u202egnp\u2066\u200f\u200b\U000e0041[red]:dog:"
 HOSTILE = f"red{DOES}\r\n\ttwo"
-NAME = f"photo{DOES}\n.png"
+NAME = f"image{DOES}\n.png"
 # of rich: styles, the cursor of a bar, the way of a link
 _RICH = re.compile(r"\x1b\[(\d+;)*\d*m|\x1b\[\?25[lh]|\x1b\[\d*[AK]|\x1b\[2K|\r")
 
@@ -40,8 +40,8 @@ def command(function: Command) -> Command:
     return function
 
 
-def _photos(here: Path) -> Path:
-    folder = here / f"photos{DOES}"
+def _images(here: Path) -> Path:
+    folder = here / f"images{DOES}"
     folder.mkdir()
     for n, colour in enumerate(["red", "green", "blue"]):
         Image.new("RGB", (20, 20), colour).save(folder / f"{n}{NAME}")
@@ -62,7 +62,7 @@ def _captions(here: Path, name: str, *captions: str) -> str:
 def classify(here: Path) -> list[str]:
     labels = _json(here / f"labels{DOES}.json", {f"{n}{DOES}": f"{HOSTILE}{n}" for n in range(3)})
     return [
-        *("classify", str(_photos(here)), "--labels", labels, "--prompt", f"{HOSTILE} {{}}"),
+        *("classify", str(_images(here)), "--labels", labels, "--prompt", f"{HOSTILE} {{}}"),
         *("--prompt", "{}", "--csv", str(here / f"a{DOES}.csv"), "--out", str(here / f"run{DOES}")),
     ]
 
@@ -71,37 +71,37 @@ def classify(here: Path) -> list[str]:
 def prompts(here: Path) -> list[str]:
     labels = _json(here / "labels.json", {"7": f"red{HOSTILE}", "8": "green", "9": "blue"})
     truth = here / "truth.csv"
-    rows = [f'"{path.name}",{n + 7}' for n, path in enumerate(sorted(_photos(here).iterdir())[:3])]
+    rows = [f'"{path.name}",{n + 7}' for n, path in enumerate(sorted(_images(here).iterdir())[:3])]
     truth.write_text("filename,label\n" + "\n".join(rows))
-    words = ["prompts", str(here / f"photos{DOES}"), "--labels", labels, "--truth", str(truth)]
+    words = ["prompts", str(here / f"images{DOES}"), "--labels", labels, "--truth", str(truth)]
     return [*words, "--prompt", f"{HOSTILE} {{}}", "--prompt", "a {}", "--out", str(here / "run")]
 
 
 @command
 def embed(here: Path) -> list[str]:
-    return ["embed", str(_photos(here)), "--features", str(here / f"features{DOES}.npz")]
+    return ["embed", str(_images(here)), "--features", str(here / f"features{DOES}.npz")]
 
 
 @command
 def caption(here: Path) -> list[str]:
     model = str(write_captioner(here / f"model{DOES}"))
-    return ["caption", str(_photos(here)), "--model", model, "--max-tokens", "4"]
+    return ["caption", str(_images(here)), "--model", model, "--max-tokens", "4"]
 
 
 @command
 def caption_2(here: Path) -> list[str]:
-    photo = next(path for path in _photos(here).iterdir() if path.name.startswith("0"))
+    image = next(path for path in _images(here).iterdir() if path.name.startswith("0"))
     model = str(write_captioner(here / "model"))
-    return ["caption", str(photo), "--model", model, "--predictions", str(here / f"p{DOES}.json")]
+    return ["caption", str(image), "--model", model, "--predictions", str(here / f"p{DOES}.json")]
 
 
 @command
 def tune(here: Path) -> list[str]:
-    photos, train, val = write_job(here / "job")
+    images, train, val = write_job(here / "job")
     for path in (train, val):
         path.write_text(path.read_text().replace('"a w', json.dumps(f"{HOSTILE} a w")[:-1]))
     return [
-        *("tune", str(photos), "--captions", str(train), "--val", str(val), "--epochs", "1"),
+        *("tune", str(images), "--captions", str(train), "--val", str(val), "--epochs", "1"),
         *("--out", str(here / f"run{DOES}"), "--batch", "12", "--max-tokens", "40", "--device"),
         *("cpu", "--method", "lora", "--set", "bridge.width=16", "--set", "bridge.heads=2"),
     ]
@@ -110,20 +110,20 @@ def tune(here: Path) -> list[str]:
 @command
 def explain(here: Path) -> list[str]:
     model = str(write_captioner(here / f"model{DOES}"))
-    words = ["explain", str(_photos(here)), "--model", model, "--caption", f"w20 {HOSTILE}"]
+    words = ["explain", str(_images(here)), "--model", model, "--caption", f"w20 {HOSTILE}"]
     return [*words, "--device", "cpu", "--out", str(here / f"run{DOES}")]
 
 
 @command
 def faithful(here: Path) -> list[str]:
-    photos = write_photos(here / f"photos{DOES}", 8)
-    for path in list(photos.iterdir()):
+    images = write_images(here / f"images{DOES}", 8)
+    for path in list(images.iterdir()):
         path.rename(path.with_name(path.stem + NAME))
-    (photos / f"broken{NAME}").write_bytes(b"GIF89a")
-    said = {path.stem: ["w20 w22"] for path in photos.iterdir()}
+    (images / f"broken{NAME}").write_bytes(b"GIF89a")
+    said = {path.stem: ["w20 w22"] for path in images.iterdir()}
     model = str(write_captioner(here / "model"))
     return [
-        *("faithful", model, "--photos", str(photos), "--quick", "--device", "cpu"),
+        *("faithful", model, "--images", str(images), "--quick", "--device", "cpu"),
         *("--captions", _json(here / f"c{DOES}.json", said), "--out", str(here / f"run{DOES}")),
     ]
 
@@ -159,10 +159,10 @@ def compare(here: Path) -> list[str]:
 
 @command
 def report(here: Path) -> list[str]:
-    photos = _photos(here)
-    names = [path.name for path in photos.iterdir()]
-    run = classify_run(here / f"run{DOES}", photos, names)
-    tuned = tune_run(here / "tuned", photos, {"lora": dict.fromkeys(names, HOSTILE)})
+    images = _images(here)
+    names = [path.name for path in images.iterdir()]
+    run = classify_run(here / f"run{DOES}", images, names)
+    tuned = tune_run(here / "tuned", images, {"lora": dict.fromkeys(names, HOSTILE)})
     for name in ("run.json", "metrics.json", "records.jsonl"):
         path = run / name
         path.write_text(path.read_text().replace("green", json.dumps(HOSTILE)[1:-1]))
@@ -246,14 +246,14 @@ def _little_models(colours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
     monkeypatch.setattr(leaderboard, "method_names", lambda: ["attention"])
     monkeypatch.setenv("CAPTUNE_DEVICE", HOSTILE)
-    write = caption_recording.caption_photos
+    write = caption_recording.caption_images
 
-    def caption_photos(*given: Any, **more: Any) -> Any:
+    def caption_images(*given: Any, **more: Any) -> Any:
         result = write(*given, **more)
         result.captions = [(name, f"{caption} {HOSTILE}") for name, caption in result.captions]
         return result
 
-    monkeypatch.setattr(caption_recording, "caption_photos", caption_photos)
+    monkeypatch.setattr(caption_recording, "caption_images", caption_images)
 
 
 def assert_plain(text: str) -> None:

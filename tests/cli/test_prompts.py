@@ -15,10 +15,10 @@ GOOD, BAD = "a photo of {}", "red, green or blue, that is {object}"
 
 
 @pytest.fixture
-def words(colours: Any, colour_photos: Path, tmp_path: Path) -> list[str]:
+def words(colours: Any, colour_images: Path, tmp_path: Path) -> list[str]:
     labels = tmp_path / "labels.json"
     labels.write_text(LABELS)
-    return ["prompts", str(colour_photos), "--labels", str(labels), "--prompt", GOOD,
+    return ["prompts", str(colour_images), "--labels", str(labels), "--prompt", GOOD,
             "--prompt", BAD]  # fmt: skip
 
 
@@ -72,23 +72,23 @@ def test_without_truth_only_agreement_is_told(
     assert all(prompt["accuracy"] is None for prompt in result["prompts"])
 
 
-def test_photos_are_encoded_once_for_all_prompts(words: list[str], colours: Any) -> None:
+def test_images_are_encoded_once_for_all_prompts(words: list[str], colours: Any) -> None:
     assert main([*words, "--no-cache"]) == 0
     assert colours.image.module.images == 6
 
 
 def test_one_prompt_is_no_comparison(
-    colours: Any, colour_photos: Path, capsys: pytest.CaptureFixture[str]
+    colours: Any, colour_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["prompts", str(colour_photos), "--labels", "red,blue", "--prompt", GOOD]
+    words = ["prompts", str(colour_images), "--labels", "red,blue", "--prompt", GOOD]
     assert main(words) == 2
     assert "two templates or more" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused_before_the_image_pass(
-    colours: Any, colour_photos: Path, capsys: pytest.CaptureFixture[str]
+    colours: Any, colour_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["prompts", str(colour_photos), "--labels", "red,blue", "--out", str(colour_photos)]
+    words = ["prompts", str(colour_images), "--labels", "red,blue", "--out", str(colour_images)]
     assert main(words) == 2
     assert "not a run" in capsys.readouterr().err
     assert colours.image.module.images == 0

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.score_runs import photo_folder, write_run
+from tests.score_runs import image_folder, write_run
 
 from captune.cli import main
 from captune.runs import check_run_folder
@@ -16,7 +16,7 @@ from captune.runs import check_run_folder
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     names = {f"i{n}": f"i{n}.jpg" for n in range(6)}
-    root = photo_folder(tmp_path / "photos", *names.values())
+    root = image_folder(tmp_path / "images", *names.values())
     scores = {f"i{n}": {"cider": n / 4, "clipscore": 1 - n / 20} for n in range(6)}
     captions = {"i5": "a [bold]dog[/bold] \x1b[31m"}
     return write_run(tmp_path / "run", scores, root=root, paths=names, captions=captions)
@@ -36,7 +36,7 @@ def test_the_terminal_shows_both_ends(run: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "photos/i0.jpg").write_text("no photo")
+    (tmp_path / "images/i0.jpg").write_text("no image")
     out = tmp_path / "gallery"
     words = ["rank", str(run), "--by", "clipscore", "--top", "2", "--out", str(out), "--json"]
     assert main(words) == 0
@@ -62,7 +62,7 @@ def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["--by", "bleu_4"], "has no scores by bleu_4, only by cider, clipscore"),
         (["--top", "0"], "top 0: must be 1 or more"),
         (["--top", "x"], "x"),
-        (["--photos", "nowhere"], "does not exist"),
+        (["--images", "nowhere"], "does not exist"),
         (["--out", "{run}/run.json"], "run.json"),
     ],
 )
@@ -138,11 +138,11 @@ def test_a_real_score_run_is_ranked(
         rows = {image: texts[part] for image, texts in captions.items()}
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     out = tmp_path / "run"
-    photos = str(shared / "data/coco-mini/images")
+    images = str(shared / "data/coco-mini/images")
     words = ["score", str(tmp_path / "cand.json"), "--references", str(tmp_path / "refs.json")]
     assert main([*words, "--metrics", "bleu,cider", "--out", str(out), "--no-interval"]) == 0
     capsys.readouterr()
-    assert main(["rank", str(out), "--top", "3", "--photos", photos, "--json"]) == 0
+    assert main(["rank", str(out), "--top", "3", "--images", images, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["images"] == 79
     assert result["skipped"] == []

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.report_runs import classify_run, photos
+from tests.report_runs import classify_run, images
 
 from captune.cli import main
 
@@ -13,7 +13,7 @@ NAMES = [f"{n}.jpg" for n in range(4)]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return classify_run(tmp_path / "run", photos(tmp_path / "photos", NAMES), NAMES)
+    return classify_run(tmp_path / "run", images(tmp_path / "images", NAMES), NAMES)
 
 
 def test_the_page_is_written_and_the_answer_printed(
@@ -22,7 +22,7 @@ def test_the_page_is_written_and_the_answer_printed(
     page = tmp_path / "report.html"
     assert main(["report", str(run), "--out", str(page), "--title", "For <you>"]) == 0
     out = capsys.readouterr().out
-    assert "lite recognises 3 of 4 photos" in out
+    assert "lite recognises 3 of 4 images" in out
     assert f"page: {page}" in out
     assert "<h1>For &lt;you&gt;</h1>" in page.read_text()
     assert main(["report", "--check", str(page)]) == 0
@@ -30,7 +30,7 @@ def test_the_page_is_written_and_the_answer_printed(
 
 
 def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "photos" / "1.jpg").write_text("no photo")
+    (tmp_path / "images" / "1.jpg").write_text("no image")
     page = tmp_path / "report.html"
     assert main(["report", str(run), "--out", str(page), "--json"]) == 0
     captured = capsys.readouterr()
@@ -38,7 +38,7 @@ def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     found = json.loads(captured.out)
     assert (found["command"], found["run"], found["images"]) == ("report", str(run), 4)
     assert [Path(item["path"]).name for item in found["skipped"]] == ["1.jpg"]
-    assert found["answers"][0].startswith("lite recognises 3 of 4 photos")
+    assert found["answers"][0].startswith("lite recognises 3 of 4 images")
     assert found["written"] == {"page": str(page)}
     assert found["bytes"] == page.stat().st_size
     page.write_text(page.read_text().replace(">75.0 %<", ">85.0 %<"))

@@ -123,13 +123,13 @@ def test_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["score", "CANDIDATES"], "nothing to score against"),
         (["score", "CANDIDATES", "--metrics", "cider"], "--references"),
         (["score", "CANDIDATES", "--references", "REFS", "--metrics", "spice"], '"spice"'),
-        (["score", "CANDIDATES", "--references", "REFS", "--metrics", "clipscore"], "--photos"),
+        (["score", "CANDIDATES", "--references", "REFS", "--metrics", "clipscore"], "--images"),
         (["score", "CANDIDATES", "--references", "REFS", "--df", "nowhere.gz"], "nowhere.gz"),
         (["score", "CANDIDATES", "--references", "nowhere.json"], "nowhere.json"),
         (["score", "CANDIDATES", "--references", "REFS", "--resamples", "1"], "from 100 to"),
         (["score", "CANDIDATES", "--references", "REFS", "--resamples", "9" * 12], "10,000,000"),
         (["score", "CANDIDATES", "--references", "REFS", "--seed", "-1"], "0 or more"),
-        (["score", "CANDIDATES", "--save-df", "x.gz", "--photos", "."], "--references"),
+        (["score", "CANDIDATES", "--save-df", "x.gz", "--images", "."], "--references"),
         (["score", "--verify", "REFS"], "is not the metrics.json of a score"),
         (["score", "", "--references", "REFS"], "is empty"),
         (["score", "CANDIDATES", "--references", ""], "is empty"),
@@ -177,21 +177,21 @@ def test_document_frequencies_are_saved_and_used(
     assert frozen["metrics"]["cider"]["recipe"] != own["metrics"]["cider"]["recipe"]
 
 
-def test_clipscore_of_photos(
-    colours: Any, colour_photos: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+def test_clipscore_of_images(
+    colours: Any, colour_images: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = _json(capsys, "score", files[0], "--photos", str(colour_photos), "--prefix", "")
+    found = _json(capsys, "score", files[0], "--images", str(colour_images), "--prefix", "")
     assert list(found["metrics"]) == ["clipscore"]
     assert found["metrics"]["clipscore"]["recipe"]["prefix"] == ""
-    twin = colour_photos / "8_1.jpg"
-    twin.write_bytes((colour_photos / "8_1.png").read_bytes())
-    assert main(["score", files[0], "--photos", str(colour_photos)]) == 2
+    twin = colour_images / "8_1.jpg"
+    twin.write_bytes((colour_images / "8_1.png").read_bytes())
+    assert main(["score", files[0], "--images", str(colour_images)]) == 2
     assert '"8_1" could be "8_1.jpg", "8_1.png"' in capsys.readouterr().err
     twin.unlink()
-    (colour_photos / "8_1.png").unlink()
-    assert main(["score", files[0], "--photos", str(colour_photos)]) == 2
+    (colour_images / "8_1.png").unlink()
+    assert main(["score", files[0], "--images", str(colour_images)]) == 2
     said = capsys.readouterr().err
-    assert 'no photo for image "8_1" of' in said
+    assert 'no image for image "8_1" of' in said
     assert "could be" not in said
 
 
@@ -262,13 +262,13 @@ def test_a_score_run_as_references_gives_its_references(
 
 def test_a_score_run_without_references_is_none(
     colours: Any,
-    colour_photos: Path,
+    colour_images: Path,
     files: tuple[str, str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
-    _json(capsys, "score", files[0], "--photos", str(colour_photos), "--out", str(run))
+    _json(capsys, "score", files[0], "--images", str(colour_images), "--out", str(run))
     assert main(["score", files[0], "--references", str(run)]) == 2
     err = capsys.readouterr().err
     assert 'is a score run without references for images "7_0", "7_1", "8_0" and 3 more' in err
@@ -351,20 +351,20 @@ def test_metrics_json_holds_what_decides_the_score(
         ["--out", "RUN", "--per-image", "RUN/scores.csv"],
         ["--out", "RUN", "--save-df", "RUN"],
         ["--out", "RUN/inner", "--per-image", "RUN"],
-        ["--photos", "PHOTOS", "--per-image", "PHOTOS/7_0.png"],
+        ["--images", "IMAGES", "--per-image", "IMAGES/7_0.png"],
     ],
 )
 def test_outputs_do_not_overwrite_inputs_nor_each_other(
     more: list[str],
     files: tuple[str, str],
-    colour_photos: Path,
+    colour_images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "link.json").symlink_to(files[1])
     table = tmp_path / "table.gz"
     _json(capsys, "score", files[0], "--references", files[1], "--save-df", str(table))
-    places = {"CANDIDATES": files[0], "REFS": files[1], "PHOTOS": str(colour_photos)}
+    places = {"CANDIDATES": files[0], "REFS": files[1], "IMAGES": str(colour_images)}
     places |= {"TABLE": str(table), "LINK": str(tmp_path / "link.json")}
     places |= {"RUN": str(tmp_path / "run"), "X": str(tmp_path / "x")}
     for name, path in places.items():

@@ -29,9 +29,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, 
 
 
 def words(files: tuple[Path, Path, Path], out: Path, *more: str) -> list[str]:
-    photos, train, val = map(str, files)
+    images, train, val = map(str, files)
     return [
-        *("tune", photos, "--captions", train, "--val", val, "--out", str(out)),
+        *("tune", images, "--captions", train, "--val", val, "--out", str(out)),
         *("--epochs", "2", "--batch", "12", "--lr", "1e-2", "--max-tokens", "12"),
         *("--device", "cpu"),
         *SETTINGS,
@@ -89,9 +89,9 @@ def test_what_is_printed(
     captured = capsys.readouterr()
     assert "of training" in captured.err
     assert "trained parameters (bridge" in captured.err
-    assert "photos have no captions" in captured.err
+    assert "images have no captions" in captured.err
     assert "CIDEr-D" in captured.out
-    assert "trained on 12 photos, best by clipscore: lora" in captured.out
+    assert "trained on 12 images, best by clipscore: lora" in captured.out
     assert "{'" not in captured.err + captured.out  # Trainer prints its logs as dictionaries
 
 
@@ -243,15 +243,15 @@ def test_what_is_refused(
 def test_what_is_missing_is_said(
     files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos, train, val = map(str, files)
+    images, train, val = map(str, files)
     whole: list[Any] = ["--captions", train, "--val", val, "--out", str(tmp_path / "r")]
     assert main(["tune", *whole]) == 2
-    assert "PHOTOS, the folder of the training photos: is missing" in capsys.readouterr().err
+    assert "IMAGES, the folder of the training images: is missing" in capsys.readouterr().err
     for place, name in ((0, "--captions TRAIN"), (2, "--val VAL"), (4, "--out RUN")):
-        assert main(["tune", photos, *whole[:place], *whole[place + 2 :]]) == 2
+        assert main(["tune", images, *whole[:place], *whole[place + 2 :]]) == 2
         assert name in capsys.readouterr().err
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.docx").write_text("precious")
-    assert main(["tune", photos, *whole[:4], "--out", str(full)]) == 2
+    assert main(["tune", images, *whole[:4], "--out", str(full)]) == 2
     assert "holds files that are not of a tune" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Words that are known of each photo, and mirrored photos, from the command to the caption."""
+"""Words that are known of each image, and mirrored images, from the command to the caption."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command(job: Job, out: Path, *more: str) -> list[str]:
 def test_words_reach_the_captions(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The patch grid says nothing, so a caption that fits its photo comes of the words."""
+    """The patch grid says nothing, so a caption that fits its image comes of the words."""
     model = telling_model(blind=True)
     monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
     monkeypatch.setattr(generation, "load_model", lambda spec, **where: model)
@@ -49,7 +49,7 @@ def test_words_reach_the_captions(
     more = ("--epochs", "25", "--lr", "2e-2", "--select", "loss", "--vocabulary", "captions")
     assert main(command(job, out, *more, "--set", "bridge.every=1", "--json")) == 0
     (method,) = json.loads(capsys.readouterr().out)["methods"]
-    # a shuffled photo brings its own words along
+    # a shuffled image brings its own words along
     dependence = next(f for f in method["findings"] if f["about"] == "image dependence")
     assert not dependence["wrong"], dependence["sentence"]
     known = read_recipe(out / "none").known_words
@@ -59,23 +59,23 @@ def test_words_reach_the_captions(
     assert (known.model.spec, known.model.weights_id) == ("places", model.weights_id)
 
     # a loaded captioner is told the same, whoever loads it
-    photos = job[0][0]
+    images = job[0][0]
     written = {row["path"]: row["caption"] for row in read_run(out).records()}
     assert len(set(written.values())) > 1
-    ask = ["caption", str(photos), "--model", str(out), "--beam", "1", "--max-tokens", "12"]
+    ask = ["caption", str(images), "--model", str(out), "--beam", "1", "--max-tokens", "12"]
     assert main([*ask, "--device", "cpu", "--json"]) == 0
     printed = {
         one["path"]: one["caption"] for one in json.loads(capsys.readouterr().out)["captions"]
     }
     assert {name: printed[name] for name in written} == written
     captioner = Captioner.from_pretrained(out, device="cpu")
-    for one in captioner.caption(photos, beam=1, max_tokens=12, batch_size=5):
-        assert one.caption == printed[one.photo.name]
+    for one in captioner.caption(images, beam=1, max_tokens=12, batch_size=5):
+        assert one.caption == printed[one.image.name]
     # the benchmark of captioners, too
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     benchmark = import_module("captioner")
     monkeypatch.setattr(benchmark, "load_model", lambda spec, **where: model)
-    given = ["captioner.py", str(out), "--photos", str(photos), "--captions", str(job[0][1])]
+    given = ["captioner.py", str(out), "--images", str(images), "--captions", str(job[0][1])]
     given = [*given, "--val", str(job[0][2]), "--out", str(tmp_path / "worth")]
     monkeypatch.setattr(sys, "argv", given)
     assert benchmark.main() == 0
@@ -88,10 +88,10 @@ def test_words_reach_the_captions(
     assert main([*ask, "--device", "cpu"]) == 2
     assert "was trained with the known words of places (c0c0" in capsys.readouterr().err
     with pytest.raises(UserError, match="places has other weights"):
-        Captioner.from_pretrained(out, device="cpu").caption(photos)
+        Captioner.from_pretrained(out, device="cpu").caption(images)
 
 
-def test_a_stopped_tune_with_words_and_mirrored_photos_goes_on(
+def test_a_stopped_tune_with_words_and_mirrored_images_goes_on(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = Seen()
@@ -106,9 +106,9 @@ def test_a_stopped_tune_with_words_and_mirrored_photos_goes_on(
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     assert main(command(job, whole, *more)) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "23 of 24 training photos are encoded and cached twice" in said
+    assert "23 of 24 training images are encoded and cached twice" in said
     assert "the captions of 1 name left or right" in said
-    assert seen.photos == (23 + 8) + 22  # each once, as it is and mirrored
+    assert seen.images == (23 + 8) + 22  # each once, as it is and mirrored
     left, kept = [5], CaptionTrainer.compute_loss
 
     def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +124,7 @@ def test_a_stopped_tune_with_words_and_mirrored_photos_goes_on(
     assert main(command(job, out, *more)) == 0
     weights = [(run / "none" / "model.safetensors").read_bytes() for run in (whole, out)]
     assert weights[0] == weights[1]
-    assert seen.photos == (23 + 8) + 22  # and never again
+    assert seen.images == (23 + 8) + 22  # and never again
     # other words, or other views, are another training
     capsys.readouterr()
     assert main(command(job, out, *more, "--known-words-top", "2")) == 2

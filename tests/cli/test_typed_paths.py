@@ -24,9 +24,9 @@ def test_the_home_folder_of_nobody_is_a_name(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "words",
     [
-        ["classify", "PHOTOS", "--labels", f"{LONG}.json"],
-        ["classify", "PHOTOS", "--labels", "a,b", "--model", NOBODY],
-        ["caption", "PHOTOS", "--model", NOBODY],
+        ["classify", "IMAGES", "--labels", f"{LONG}.json"],
+        ["classify", "IMAGES", "--labels", "a,b", "--model", NOBODY],
+        ["caption", "IMAGES", "--model", NOBODY],
         ["score", "CAPTIONS", "--references", f"{LONG}.json"],
         ["score", "CAPTIONS", "--references", NOBODY],
         ["rank", "RUN", "--out", LONG],
@@ -37,7 +37,7 @@ def test_the_home_folder_of_nobody_is_a_name(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_it_is_one_sentence(
     words: list[str],
-    colour_photos: Path,
+    colour_images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -45,7 +45,7 @@ def test_it_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "captions.json").write_text(json.dumps({"a": "a dog"}))
     write_run(tmp_path / "run", {"a": {"cider": 0.5}, "b": {"cider": 0.25}})
-    places = {"PHOTOS": str(colour_photos), "CAPTIONS": "captions.json", "RUN": "run"}
+    places = {"IMAGES": str(colour_images), "CAPTIONS": "captions.json", "RUN": "run"}
     assert main([places.get(word, word) for word in words]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

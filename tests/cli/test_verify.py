@@ -263,26 +263,26 @@ def test_words_of_df_stay_words_where_a_file_has_their_name(
         assert verified(capsys, files)["holds"]
 
 
-def test_text_metrics_do_not_need_the_photos_again(
-    files: Files, colour_photos: Path, capsys: pytest.CaptureFixture[str]
+def test_text_metrics_do_not_need_the_images_again(
+    files: Files, colour_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files.score("--photos", str(colour_photos), "--metrics", "cider,rouge_l")
-    assert files.metrics["inputs"]["photos"] is not None
-    colour_photos.rename(files.folder / "elsewhere")
+    files.score("--images", str(colour_images), "--metrics", "cider,rouge_l")
+    assert files.metrics["inputs"]["images"] is not None
+    colour_images.rename(files.folder / "elsewhere")
     assert verified(capsys, files)["holds"]
-    assert verified(capsys, files, "--photos", str(files.folder / "elsewhere"))["holds"]
+    assert verified(capsys, files, "--images", str(files.folder / "elsewhere"))["holds"]
 
 
 def test_models_run_in_the_precision_that_was_recorded(
     files: Files,
     colours: Any,
-    colour_photos: Path,
+    colour_images: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from captune.models import load
 
-    files.score("--photos", str(colour_photos), "--metrics", "clipscore")
+    files.score("--images", str(colour_images), "--metrics", "clipscore")
     assert files.metrics["options"]["dtype"] == "auto"
     asked = []
     real = load.load_image_text_model

@@ -24,18 +24,18 @@ class Command:
     tolerance: float = 1e-4
 
 
-_CLASSIFY = f"photos --labels labels.json --truth from-name {_MODEL}"
+_CLASSIFY = f"images --labels labels.json --truth from-name {_MODEL}"
 _TUNE = (
-    "tune train --captions train.json --val val.json --val-photos val --method lora,adapter"
+    "tune train --captions train.json --val val.json --val-images val --method lora,adapter"
     " --encoder models/colours --decoder models/decoder --score-model models/colours"
     " --set bridge.width=16 --set bridge.heads=2 --set bridge.every=1 --set lora.rank=4"
     " --set adapter.bottleneck=16"
     " --epochs 10 --batch 12 --lr 5e-3 --select loss"
 )
-_SCORE = f"--references val.json --photos val {_MODEL} --resamples 500"
+_SCORE = f"--references val.json --images val {_MODEL} --resamples 500"
 _FAITHFUL = (
-    "faithful models/captioner --photos train --captions train.json --boxes train_boxes.json"
-    " --val-captions val.json --val-photos val --val-boxes val_boxes.json --limit 6 --beam 1"
+    "faithful models/captioner --images train --captions train.json --boxes train_boxes.json"
+    " --val-captions val.json --val-images val --val-boxes val_boxes.json --limit 6 --beam 1"
     " --minutes 600"
 )
 TRAINED, MEASURED = 0.05, 0.01
@@ -51,14 +51,14 @@ _JOBS = [
         f'classify {_CLASSIFY} --prompt "a photo of a {{}}" --prompt "a picture of a {{}}"'
         " --top5 1 --all-probabilities --csv labels.csv --out runs/classify",
     ),
-    Command("classify-two", f"classify photos/7_0.png val/val_04.png --labels red,green {_MODEL}"),
+    Command("classify-two", f"classify images/7_0.png val/val_04.png --labels red,green {_MODEL}"),
     Command(
         "prompts",
         f'prompts {_CLASSIFY} --prompt "a photo of a {{}}" --prompt "not a photo of a {{}}"'
         ' --prompt "red red, or {}" --csv prompts.csv --out runs/prompts',
     ),
-    Command("prompts-hw3", f"prompts photos --labels red,green,blue {_MODEL}"),
-    Command("embed", f"embed photos --features features.npz {_MODEL}"),
+    Command("prompts-hw3", f"prompts images --labels red,green,blue {_MODEL}"),
+    Command("embed", f"embed images --features features.npz {_MODEL}"),
     Command("tune", f"{_TUNE} {_TINY} --out runs/tune", tolerance=TRAINED),
     Command(
         "caption",
@@ -125,17 +125,17 @@ COMMANDS = {command.name: command for command in (*_JOBS, *_PAGES, *_REST)}
 # what is refused: each is a sentence on standard error and status 2
 MISTAKES = (
     "",
-    "clasify photos",
-    "classify photos",
+    "clasify images",
+    "classify images",
     "classify nowhere --labels a,b",
-    "classify photos/7_text.png --labels red,green --model models/colours",
-    "classify photos --labels labels.json --model models/nothing",
-    "classify photos --labels gone.txt --model models/colours",
-    "classify photos --labels red --model models/colours --truth from-folder",
-    "classify photos --labels labels.json --out train",
-    'classify photos --labels labels.json --prompt "a photo" --model models/colours',
-    'prompts photos --labels labels.json --prompt "a {}"',
-    "embed photos --features features.txt",
+    "classify images/7_text.png --labels red,green --model models/colours",
+    "classify images --labels labels.json --model models/nothing",
+    "classify images --labels gone.txt --model models/colours",
+    "classify images --labels red --model models/colours --truth from-folder",
+    "classify images --labels labels.json --out train",
+    'classify images --labels labels.json --prompt "a photo" --model models/colours',
+    'prompts images --labels labels.json --prompt "a {}"',
+    "embed images --features features.txt",
     "tune train --captions train.json",
     "tune train --captions train.json --val val.json --out runs/new --method laura",
     "tune train --captions train.json --val val.json --out runs/new --known-words cat,dog",
@@ -151,8 +151,8 @@ MISTAKES = (
     "rank runs/score --by meteor",
     "explain val --model nowhere",
     "explain val --labels red,green --layer 2 --model models/colours",
-    "faithful nowhere --photos val --captions val.json --out runs/f",
-    "faithful runs/tune --photos val --captions val.json --out runs/f --minutes 0",
+    "faithful nowhere --images val --captions val.json --out runs/f",
+    "faithful runs/tune --images val --captions val.json --out runs/f --minutes 0",
     "report runs/classify",
     "report nowhere --out pages/x.html",
     "report --check good.json",

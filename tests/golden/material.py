@@ -1,4 +1,4 @@
-"""What the golden runs are made of: models of toy size in folders, photos, captions, boxes.
+"""What the golden runs are made of: models of toy size in folders, images, captions, boxes.
 
 The commands get at all of it through their options alone, so nothing of captune is replaced, and a
 change of its inside needs no change here. The models' weights are laid down by hand: the CLIP sees
@@ -31,12 +31,12 @@ WORDS = (
     *("that", "this", "or", "and"),
 )
 END, PAD, UNKNOWN = 0, 1, 2
-SIDE, GRID = 24, 3  # pixels of a photo's side, places of it
+SIDE, GRID = 24, 3  # pixels of an image's side, places of it
 NOT_UTF8 = b"9_\xff.png"
 
 
 def write_material(folder: Path) -> None:
-    """Fill `folder` with models/, photos/, train/, val/ and the files beside them."""
+    """Fill `folder` with models/, images/, train/, val/ and the files beside them."""
     _write_clip(folder / "models" / "colours")
     _write_decoder(folder / "models" / "decoder")
     _write_classes(folder)
@@ -135,9 +135,9 @@ def _write_decoder(folder: Path) -> None:
 
 
 def _write_classes(folder: Path) -> None:
-    """photos/: four of each class, one of them of another's colour; two odd names, two bad files"""
-    photos = folder / "photos"
-    photos.mkdir()
+    """images/: four of each class, one of them of another's colour; two odd names, two bad files"""
+    images = folder / "images"
+    images.mkdir()
     for number, (class_id, name) in enumerate(CLASSES.items()):
         for n in range(4):
             # the second and third have much of the next colour, one has more of it than of its own
@@ -145,10 +145,10 @@ def _write_classes(folder: Path) -> None:
             share = (0.0, 0.3, 0.45, 0.8 if class_id == "8" else 0.1)[n]
             colour = (1 - share) * np.array(COLOURS[name]) + share * other
             file = os.fsdecode(NOT_UTF8) if (class_id, n) == ("9", 3) else f"{class_id}_{n}.png"
-            _save(photos / file, colour, seed=10 * number + n)
-    _save(photos / "7_<b>&amp;.png", np.array(COLOURS["red"]), seed=99)
-    (photos / "7_text.png").write_text("these are my notes\n")
-    (photos / "8_cut.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
+            _save(images / file, colour, seed=10 * number + n)
+    _save(images / "7_<b>&amp;.png", np.array(COLOURS["red"]), seed=99)
+    (images / "7_text.png").write_text("these are my notes\n")
+    (images / "8_cut.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
     (folder / "labels.json").write_text(json.dumps(CLASSES))
 
 
@@ -165,15 +165,15 @@ def _save(path: Path, colour: np.ndarray, *, seed: int, place: tuple[int, int] |
 
 
 def _write_captioned(folder: Path, part: str, count: int) -> list[tuple[str, str, str]]:
-    """Photos of a thing on a wall, captions of them and boxes around the thing."""
-    photos = folder / part
-    photos.mkdir()
+    """Images of a thing on a wall, captions of them and boxes around the thing."""
+    place = folder / part
+    place.mkdir()
     images, captions, boxes, told = [], [], [], []
     for n in range(count):
         wall, thing = WALLS[n % 3], list(THINGS)[n // 3 % 2]
         row, column = divmod((5 * n + 4 * (part == "val")) % 6, GRID)
         file = f"{part}_{n:02}.png"
-        _save(photos / file, np.array(COLOURS[wall]), seed=n + 1000 * (part == "val"),
+        _save(place / file, np.array(COLOURS[wall]), seed=n + 1000 * (part == "val"),
               place=(row, column), thing=thing)  # fmt: skip
         images.append({"id": n, "file_name": file, "width": SIDE, "height": SIDE})
         # two of three say the same: a captioner that learns them has one best caption, by far

@@ -126,8 +126,8 @@ def _captions() -> Iterator[Case]:
 
 
 def _labels() -> Iterator[Case]:
-    photos = str(seeds() / "job" / "photos")
-    asked = ["classify", photos, "--labels", "FILE", "--csv", "answers.csv", "--out", "run"]
+    images = str(seeds() / "job" / "images")
+    asked = ["classify", images, "--labels", "FILE", "--csv", "answers.csv", "--out", "run"]
     for name, content in ANY.items():
         for ending in ("json",) if name in TEXTS else ("json", "txt"):
             yield _case("labels", f"{ending}: {name}", f"l.{ending}", _written(content), asked)
@@ -155,23 +155,23 @@ def _labels() -> Iterator[Case]:
     }.items():
         yield _case("labels", name, "l.json", _written(content), asked)
         yield _case("labels", f"{name}, for people", "l.json", _written(content),
-                    ["classify", photos, "--labels", "FILE"])  # fmt: skip
+                    ["classify", images, "--labels", "FILE"])  # fmt: skip
     yield _case(
         "labels", "text of escapes", "l.txt", _written("red \x1b[31m\ngreen \u202e\n"), asked
     )
     yield _case("labels", "null bytes", "l.txt", _written(b"red\0green\n"), asked)
     typed = "red \x1b]52;c;aGk=\x07,green \u202ex,=cmd|'/c calc'!A0"
     yield _case("labels", "typed escapes", "l.txt", _written(""),
-                ["classify", photos, "--labels", typed, "--csv", "answers.csv"])  # fmt: skip
+                ["classify", images, "--labels", typed, "--csv", "answers.csv"])  # fmt: skip
     yield _case("labels", "typed prompt of escapes", "l.txt", _written(""), [
-        "prompts", photos, "--labels", "red,green,blue,white", "--prompt", "\x1b[31m{} \u202e",
+        "prompts", images, "--labels", "red,green,blue,white", "--prompt", "\x1b[31m{} \u202e",
         "--prompt", "=cmd {}", "--truth", "from-name", "--csv", "answers.csv", "--out", "run",
     ])  # fmt: skip
 
 
 def _truth() -> Iterator[Case]:
-    photos = str(seeds() / "job" / "photos")
-    asked = ["classify", photos, "--labels", "red,green", "--truth", "FILE", "--json"]
+    images = str(seeds() / "job" / "images")
+    asked = ["classify", images, "--labels", "red,green", "--truth", "FILE", "--json"]
     for name in ("a pipe", "a link to /dev/zero", "20 GB of nothing", "random bytes", "a folder",
                  "a line of 200 MB", "300 MB of blanks", "UTF-16"):  # fmt: skip
         yield _case("truth", name, "t.csv", _written(ANY[name]), asked)
@@ -187,11 +187,11 @@ def _truth() -> Iterator[Case]:
 def _boxes() -> Iterator[Case]:
     base = seeds()
     asked = [
-        "faithful", str(base / "model" / "run"), "--photos", str(base / "photos"), "--captions",
+        "faithful", str(base / "model" / "run"), "--images", str(base / "images"), "--captions",
         str(base / "references.json"), "--boxes", "FILE", "--quick", "--out", "run", "--json",
         "--device", "cpu", "--max-tokens", "4",
     ]  # fmt: skip
-    names = sorted(path.name for path in (base / "photos").iterdir())
+    names = sorted(path.name for path in (base / "images").iterdir())
     images = [
         {"id": n, "file_name": name, "width": 18, "height": 18} for n, name in enumerate(names)
     ]
@@ -210,7 +210,7 @@ def _boxes() -> Iterator[Case]:
         "NaN": '{"images": [], "annotations": [{"bbox": [NaN]}], "categories": []}',
         "texts": of(["a", "b", "c", "d"]),
         "of no size": of([1, 1, 0, 0]),
-        "20,000 of one photo": of(*[[1, 1, 2 + n / 10_000, 3] for n in range(20_000)]),
+        "20,000 of one image": of(*[[1, 1, 2 + n / 10_000, 3] for n in range(20_000)]),
         "images without width": of([1, 1, 1, 1], images=[{"id": 1, "width": 0, "height": -1}]),
         "images of 1e-300": of(
             [1, 1, 1, 1], images=[image | {"width": 1e-300} for image in images]
@@ -229,7 +229,7 @@ def _others() -> Iterator[Case]:
     base = seeds()
     job = base / "job"
     tune = [
-        "tune", str(job / "photos"), "--captions", str(job / "train.jsonl"), "--val",
+        "tune", str(job / "images"), "--captions", str(job / "train.jsonl"), "--val",
         str(job / "val.jsonl"), "--epochs", "1", "--out", "run", "--json", "--config", "FILE",
     ]  # fmt: skip
     laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -287,21 +287,21 @@ def _gzip_bomb(path: Path) -> None:
 def _typed() -> Iterator[Case]:
     """Paths that cannot be, in every place where one is typed."""
     base = seeds()
-    photos, model = str(base / "photos"), str(base / "model" / "run")
+    images, model = str(base / "images"), str(base / "model" / "run")
     captions, refs = str(base / "candidates.json"), str(base / "references.json")
     run = str(base / "runs" / "score")
     places: dict[str, list[str]] = {
-        "photos": ["classify", "PATH", "--labels", "a,b"],
-        "labels": ["classify", photos, "--labels", "PATH"],
-        "truth": ["classify", photos, "--labels", "a,b", "--truth", "PATH"],
-        "csv": ["classify", photos, "--labels", "red,blue", "--csv", "PATH"],
-        "out": ["classify", photos, "--labels", "red,blue", "--out", "PATH"],
-        "model": ["caption", photos, "--model", "PATH"],
-        "decoder": ["caption", photos, "--model", model, "--decoder", "PATH", "--device", "cpu"],
-        "predictions": ["caption", photos, "--model", model, "--predictions", "PATH"],
+        "images": ["classify", "PATH", "--labels", "a,b"],
+        "labels": ["classify", images, "--labels", "PATH"],
+        "truth": ["classify", images, "--labels", "a,b", "--truth", "PATH"],
+        "csv": ["classify", images, "--labels", "red,blue", "--csv", "PATH"],
+        "out": ["classify", images, "--labels", "red,blue", "--out", "PATH"],
+        "model": ["caption", images, "--model", "PATH"],
+        "decoder": ["caption", images, "--model", model, "--decoder", "PATH", "--device", "cpu"],
+        "predictions": ["caption", images, "--model", model, "--predictions", "PATH"],
         "candidates": ["score", "PATH", "--references", refs],
         "references": ["score", captions, "--references", "PATH"],
-        "photos of a score": ["score", captions, "--references", refs, "--photos", "PATH"],
+        "images of a score": ["score", captions, "--references", refs, "--images", "PATH"],
         "frequencies": ["score", captions, "--references", refs, "--df", "PATH"],
         "verify": ["score", "--verify", "PATH"],
         "rank": ["rank", "PATH"],
@@ -313,8 +313,8 @@ def _typed() -> Iterator[Case]:
         "study": ["report", run, "--out", "page.html", "--published", "PATH"],
         "config": ["tune", "--config", "PATH", "--out", "run"],
         "runs": ["app", "PATH", "--shared", "--name", "a.b", "--host", "192.0.2.1"],
-        "embed": ["embed", photos, "--features", "PATH"],
-        "boxes": ["faithful", model, "--photos", photos, "--captions", refs, "--boxes", "PATH",
+        "embed": ["embed", images, "--features", "PATH"],
+        "boxes": ["faithful", model, "--images", images, "--captions", refs, "--boxes", "PATH",
                   "--quick", "--out", "run", "--device", "cpu"],
     }  # fmt: skip
     paths = {

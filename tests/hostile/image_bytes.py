@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 
 from PIL import Image
-from tests.photo_factory import encoded, picture
+from tests.image_factory import encoded, picture
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -32,7 +32,7 @@ from tests.hostile.image_bytes import (
     segment,
     webp,
 )
-from tests.photo_factory import broken_cases, encoded, picture, readable_cases, turned, with_exif
+from tests.image_factory import broken_cases, encoded, picture, readable_cases, turned, with_exif
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def whole_files() -> dict[str, bytes]:
     if features.check("avif"):
         found["avif"] = encoded(big, "AVIF")
     try:
-        from tests.photo_factory import heic
+        from tests.image_factory import heic
 
         found["heic"] = heic()
     except ImportError:
@@ -187,27 +187,27 @@ def not_images() -> Iterator[File]:
     """Files of other kinds, and files of two kinds at once."""
     for case in broken_cases():
         yield File("no image", case.file, case.data)
-    photo = encoded(picture(), "JPEG")
+    image = encoded(picture(), "JPEG")
     page = b"<!doctype html><script>alert(1)</script>"
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("evil.py", "print(1)")
     script = b"=1;alert(1)//"
     for name, data in (
-        ("zip.jpg", photo + archive.getvalue()),
-        ("page.jpg", after_soi(photo, segment(0xFE, page))),
-        ("php.jpg", after_soi(photo, segment(0xFE, b"<?php system('id'); ?>"))),
+        ("zip.jpg", image + archive.getvalue()),
+        ("page.jpg", after_soi(image, segment(0xFE, page))),
+        ("php.jpg", after_soi(image, segment(0xFE, b"<?php system('id'); ?>"))),
         ("page.png", png(header(1, 1), chunk(b"tEXt", b"x\0" + page), _pixel())),
-        ("pdf.jpg", after_soi(photo, segment(0xFE, b"%PDF-1.7\n1 0 obj"))),
+        ("pdf.jpg", after_soi(image, segment(0xFE, b"%PDF-1.7\n1 0 obj"))),
     ):
         yield File("two kinds at once", f"polyglot {name}", data, True)
     for name, data in (
         ("script.gif", b"GIF89a/*" + bytes(20) + b"*/" + script),
-        ("jpeg in pdf.jpg", b"%PDF-1.7\n" + photo),
-        ("jpeg in html.jpg", page + photo),
-        ("tiff in jpeg.jpg", photo[:2] + encoded(picture(), "TIFF")),
+        ("jpeg in pdf.jpg", b"%PDF-1.7\n" + image),
+        ("jpeg in html.jpg", page + image),
+        ("tiff in jpeg.jpg", image[:2] + encoded(picture(), "TIFF")),
         ("png in bmp.bmp", b"BM" + encoded(picture(), "PNG")),
-        ("jpeg of png.jpg", photo[:20] + encoded(picture(), "PNG")),
+        ("jpeg of png.jpg", image[:20] + encoded(picture(), "PNG")),
         ("elf.jpg", b"\x7fELF" + bytes(200)),
         ("python.jpg", b"#!/usr/bin/env python\nimport os\n"),
         ("pickle.jpg", b"\x80\x04\x95cos\nsystem\n(S'id'\ntR."),
@@ -313,20 +313,20 @@ def bombs() -> Iterator[File]:
     for length in (1_000_000, 10_000_000, 41_000_000):
         yield File("comments", f"{length}.gif", lambda n=length: gif(1, 1, gif_comment(n)))
     yield File("comments", "many.gif", lambda: gif(1, 1, gif_comment(10) * 500_000))
-    photo = encoded(picture(), "JPEG")
+    image = encoded(picture(), "JPEG")
     whole = segment(0xFE, b"c" * 65_533)
     for marker, name in ((0xFE, "comments"), (0xE1, "EXIF"), (0xE2, "profiles"), (0xED, "APP13")):
         body = {0xE1: b"Exif\0\0", 0xE2: b"ICC_PROFILE\0\1\1", 0xED: b"Photoshop 3.0\0"}
         piece = segment(marker, body.get(marker, b"") + b"c" * 60_000)
-        yield File("comments", f"500 {name}.jpg", lambda p=piece: after_soi(photo, *[p] * 500))
+        yield File("comments", f"500 {name}.jpg", lambda p=piece: after_soi(image, *[p] * 500))
     yield File(
-        "comments", "empty segments.jpg", lambda: after_soi(photo, segment(0xFE, b"") * 500_000)
+        "comments", "empty segments.jpg", lambda: after_soi(image, segment(0xFE, b"") * 500_000)
     )
-    yield File("comments", "fill bytes.jpg", lambda: after_soi(photo, b"\xff" * 10_000_000 + whole))
+    yield File("comments", "fill bytes.jpg", lambda: after_soi(image, b"\xff" * 10_000_000 + whole))
     yield File(
         "comments",
         "tables.jpg",
-        lambda: after_soi(photo, segment(0xDB, b"\0" + bytes(64)) * 99_999),
+        lambda: after_soi(image, segment(0xDB, b"\0" + bytes(64)) * 99_999),
     )
     zeros = zlib.compress(bytes(200_000_000), 9)
     for kind, body in (

@@ -14,7 +14,7 @@ from tests.hostile import image_files
 from tests.hostile.image_bytes import webp
 from tests.hostile.image_files import File
 from tests.hostile.runner import Case, Lost, Said, Wrong
-from tests.photo_factory import jpeg
+from tests.image_factory import jpeg
 
 LABELS = ("--labels", "red,green,blue")
 COMMON = (*LABELS, "--no-cache", "--json")
@@ -124,10 +124,10 @@ def places() -> Iterator[Case]:
 
 def _beside_a_good_one(name: str, lay: Callable[[Path], None]) -> Case:
     def make(folder: Path) -> Sequence[str]:
-        (folder / "photos").mkdir()
-        (folder / "photos" / "good.png").write_bytes(jpeg())
-        lay(folder / "photos" / "strange.jpg")
-        return ["classify", str(folder / "photos"), *COMMON]
+        (folder / "images").mkdir()
+        (folder / "images" / "good.png").write_bytes(jpeg())
+        lay(folder / "images" / "strange.jpg")
+        return ["classify", str(folder / "images"), *COMMON]
 
     def check(folder: Path, said: Said) -> None:
         if said.status != 0:
@@ -182,9 +182,9 @@ def names() -> Iterator[Case]:
 
 def _named(name: bytes, ways: Sequence[str]) -> Case:
     def make(folder: Path) -> Sequence[str]:
-        (folder / "photos").mkdir()
-        Path(os.fsdecode(bytes(folder / "photos") + b"/" + name)).write_bytes(jpeg())
-        return ["classify", "photos", *LABELS, "--no-cache", *ways]
+        (folder / "images").mkdir()
+        Path(os.fsdecode(bytes(folder / "images") + b"/" + name)).write_bytes(jpeg())
+        return ["classify", "images", *LABELS, "--no-cache", *ways]
 
     def check(folder: Path, said: Said) -> None:
         if said.status != 0:
@@ -234,15 +234,15 @@ def _pngs(folder: Path) -> None:
 
 def _herd(name: str, workers: int, lay: Callable[[Path], None]) -> Case:
     def make(folder: Path) -> Sequence[str]:
-        (folder / "photos").mkdir()
-        lay(folder / "photos")
-        (folder / "photos" / "good.png").write_bytes(jpeg())
-        return ["classify", "photos", *COMMON, "--workers", str(workers)]
+        (folder / "images").mkdir()
+        lay(folder / "images")
+        (folder / "images" / "good.png").write_bytes(jpeg())
+        return ["classify", "images", *COMMON, "--workers", str(workers)]
 
     def check(folder: Path, said: Said) -> None:
         if said.status != 0:
             raise Lost(said.err.strip())
-        every_file(len(list((folder / "photos").iterdir())), said)
+        every_file(len(list((folder / "images").iterdir())), said)
 
     return Case(
         "many at once", f"{name}, {workers} workers", make, check,
@@ -251,18 +251,18 @@ def _herd(name: str, workers: int, lay: Callable[[Path], None]) -> Case:
 
 
 def _all(folder: Path, workers: int) -> Sequence[str]:
-    (folder / "photos").mkdir()
+    (folder / "images").mkdir()
     for number, file in enumerate(files()):
         # names of two kinds may be the same
-        (folder / "photos" / f"{number:03} {file.name}").write_bytes(file.content())
-    words = ["classify", "photos", *COMMON, "--workers", str(workers), "--csv", "answers.csv"]
+        (folder / "images" / f"{number:03} {file.name}").write_bytes(file.content())
+    words = ["classify", "images", *COMMON, "--workers", str(workers), "--csv", "answers.csv"]
     return [*words, "--out", "run"]
 
 
 def _all_found(folder: Path, said: Said) -> None:
     if said.status != 0:
         raise Lost(said.err.strip())
-    every_file(len(list((folder / "photos").iterdir())), said)
+    every_file(len(list((folder / "images").iterdir())), said)
     rows = (folder / "answers.csv").read_text().count("\n") - 1
     if rows != said.json()["images"]:
         raise Lost(f"{said.json()['images']} answered, {rows} rows")

@@ -36,8 +36,8 @@ def _case(kind: str, name: str, spoil: Spoil, *, is_refused: bool = False) -> Ca
         _edit(folder / "model" / "run" / "config.json", "decoder", "spec",
               value=str(folder / "model" / DECODER))  # fmt: skip
         spoil(folder / "model")
-        photos = str(seeds() / "photos")
-        words = ["caption", photos, "--model", str(folder / "model" / "run"), "--device", "cpu"]
+        images = str(seeds() / "images")
+        words = ["caption", images, "--model", str(folder / "model" / "run"), "--device", "cpu"]
         return [*words, "--max-tokens", "6", "--beam", "2", "--no-cache", "--json"]
 
     def check(folder: Path, said: Said) -> None:

@@ -19,8 +19,8 @@ from tests.hostile.mutations import (
 )
 from tests.hostile.runner import Case, Said, Wrong
 from tests.hostile.seeds import KINDS, seeds
-from tests.photo_factory import encoded, picture
-from tests.report.page_reader import Outline
+from tests.image_factory import encoded, picture
+from tests.pages.page_reader import Outline
 
 REPORTED = ("run.json", "metrics.json", "records.jsonl")
 _JPEG = "/9j/4AAQ"  # how every one begins in base64
@@ -43,7 +43,7 @@ def _spoiled(kind: str) -> Iterator[tuple[str, str, Callable[[Path], None]]]:
     """Everything that may lie in the place of a file of a run."""
     files = list(REPORTED)
     if kind == "explain":
-        files.append("maps/photo_000.npz")
+        files.append("maps/image_000.npz")
     if kind == "tune":
         files += ["adapter/run.json", "adapter/metrics.json", "adapter/records.jsonl"]
     if kind == "faithful":
@@ -77,7 +77,7 @@ def _readers(kind: str) -> list[Callable[[Path], list[str]]]:
         )
     if kind == "tune":
         readers.append(
-            lambda run: ["caption", str(base / "photos" / "photo_000.png"), "--model", str(run)]
+            lambda run: ["caption", str(base / "images" / "image_000.png"), "--model", str(run)]
         )
     return readers
 
@@ -148,17 +148,17 @@ def special() -> Iterator[Case]:
         def spoil(path: Path, data: Callable[[], bytes] = data) -> None:
             path.write_bytes(data())
 
-        yield _case("explain", name, "maps/photo_000.npz", spoil, _readers("explain")[0])
+        yield _case("explain", name, "maps/image_000.npz", spoil, _readers("explain")[0])
     for kind in ("classify", "caption", "explain", "score", "compare", "tune"):
         yield _elsewhere(kind)
-        yield _strange_photo(kind)
+        yield _strange_image(kind)
         yield _marked(kind)
     for first, second in (("tune", "compare"), ("classify", "caption"), ("score", "classify")):
         yield _over_another(first, second)
 
 
 def _elsewhere(kind: str) -> Case:
-    """A run whose root is the whole disk shows one of the user's own photos."""
+    """A run whose root is the whole disk shows one of the user's own images."""
 
     def make(folder: Path) -> Sequence[str]:
         own = folder / "private"
@@ -179,28 +179,28 @@ def _elsewhere(kind: str) -> Case:
     def check(folder: Path, said: Said) -> None:
         page = folder / "page.html"
         if page.exists() and _JPEG in page.read_text():
-            raise Wrong("a photo outside the run's folder is on its page")
+            raise Wrong("an image outside the run's folder is on its page")
 
-    return Case("somebody's own photos", f"root is / in a {kind} run", make, check, "captioner")
+    return Case("somebody's own images", f"root is / in a {kind} run", make, check, "captioner")
 
 
-def _strange_photo(kind: str) -> Case:
-    """The photos of a run are pipes, devices and bombs."""
+def _strange_image(kind: str) -> Case:
+    """The images of a run are pipes, devices and bombs."""
 
     def make(folder: Path) -> Sequence[str]:
         from tests.hostile.image_bytes import webp
 
         run = folder / "run"
         shutil.copytree(seeds() / "runs" / kind, run)
-        photos = run / "photos"
-        photos.mkdir()
+        images = run / "images"
+        images.mkdir()
         import os
 
-        os.mkfifo(photos / "0.jpg")
-        (photos / "1.jpg").symlink_to("/dev/zero")
-        (photos / "2.jpg").write_bytes(webp((10_000, 10_000), 3))
+        os.mkfifo(images / "0.jpg")
+        (images / "1.jpg").symlink_to("/dev/zero")
+        (images / "2.jpg").write_bytes(webp((10_000, 10_000), 3))
         about = json.loads((run / "run.json").read_text())
-        about["root"] = str(photos)
+        about["root"] = str(images)
         (run / "run.json").write_text(json.dumps(about))
         lines = (run / "records.jsonl").read_text().splitlines()
         records = [json.loads(line) | {"path": f"{n % 3}.jpg"} for n, line in enumerate(lines)]
@@ -208,7 +208,7 @@ def _strange_photo(kind: str) -> Case:
         return ["report", str(run), "--out", "page.html", "--json"]
 
     return Case(
-        "photos of a run", f"pipes and bombs in a {kind} run", make, clean_page, "captioner"
+        "images of a run", f"pipes and bombs in a {kind} run", make, clean_page, "captioner"
     )
 
 

@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tests.captioning.caption_job import write_captioner, write_photos
+from tests.captioning.caption_job import write_captioner, write_images
 from tests.captioning.little_job import write_job
 from tests.hostile.stages import STAGES
 from tests.processes import ended, start
@@ -26,7 +26,7 @@ DECODER = "decoder-llama"
 
 @cache
 def seeds() -> Path:
-    """A folder of `photos`, `runs/<kind>`, `model/run` and files of captions, labels and boxes."""
+    """A folder of `images`, `runs/<kind>`, `model/run` and files of captions, labels and boxes."""
     place = Path(tempfile.mkdtemp(prefix="captune-seeds-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     with (place / "said").open("wb") as said:
@@ -37,51 +37,51 @@ def seeds() -> Path:
 
 def commands(place: Path) -> dict[str, list[str]]:
     """What makes a run of each kind, without --out."""
-    photos, model = str(place / "photos"), str(place / "model" / "run")
+    images, model = str(place / "images"), str(place / "model" / "run")
     labels, references = str(place / "labels.json"), str(place / "references.json")
     job = place / "job"
     return {
         "classify": [
-            *("classify", str(job / "photos"), "--labels", labels, "--truth", "from-name"),
+            *("classify", str(job / "images"), "--labels", labels, "--truth", "from-name"),
             *("--top5", "1", "--all-probabilities"),
         ],
         "prompts": [
-            *("prompts", str(job / "photos"), "--labels", labels, "--truth", "from-name"),
+            *("prompts", str(job / "images"), "--labels", labels, "--truth", "from-name"),
             *("--prompt", "a photo of {}", "--prompt", "red, but {}"),
         ],
         "tune": [
-            *("tune", str(job / "photos"), "--captions", str(job / "train.jsonl")),
+            *("tune", str(job / "images"), "--captions", str(job / "train.jsonl")),
             *("--val", str(job / "val.jsonl"), "--epochs", "2", "--batch", "12", "--lr", "1e-2"),
             *("--max-tokens", "12", "--method", "adapter,lora", "--device", "cpu", *SETTINGS),
             *("--save-steps", "1"),
         ],
         "caption": [
-            *("caption", photos, "--model", model, "--max-tokens", "8", "--device", "cpu"),
+            *("caption", images, "--model", model, "--max-tokens", "8", "--device", "cpu"),
             *("--batch-size", "2", "--beam", "2"),
         ],
         "score": [
             *("score", str(place / "candidates.json"), "--references", references),
-            *("--photos", photos, "--metrics", "bleu,rouge_l,cider,clipscore"),
+            *("--images", images, "--metrics", "bleu,rouge_l,cider,clipscore"),
         ],
         "compare": [
             *("compare", str(place / "candidates.json"), str(place / "others.json")),
-            *("--references", references, "--photos", photos, "--metrics", "cider,rouge_l"),
+            *("--references", references, "--images", images, "--metrics", "cider,rouge_l"),
         ],
         "explain": [
-            *("explain", photos, "--model", model, "--max-tokens", "8", "--device", "cpu"),
+            *("explain", images, "--model", model, "--max-tokens", "8", "--device", "cpu"),
         ],
         "faithful": [
-            *("faithful", model, "--photos", photos, "--captions", references, "--quick"),
+            *("faithful", model, "--images", images, "--captions", references, "--quick"),
             *("--max-tokens", "4", "--device", "cpu"),
         ],
     }
 
 
 def write_inputs(place: Path, images: int = IMAGES) -> None:
-    """Photos, captions by two, references, labels, a captioner with its decoder."""
-    write_photos(place / "photos", images)
+    """Images, captions by two, references, labels, a captioner with its decoder."""
+    write_images(place / "images", images)
     write_job(place / "job")
-    stems = sorted(path.stem for path in (place / "photos").iterdir())
+    stems = sorted(path.stem for path in (place / "images").iterdir())
     captions = {stem: f"w{20 + n % 4} w22 a" for n, stem in enumerate(stems)}
     (place / "candidates.json").write_text(json.dumps(captions))
     others = {stem: f"w{21 + n % 3} w20" for n, stem in enumerate(stems)}

@@ -47,9 +47,9 @@ def _captioner() -> None:
     from tests.captioning.caption_job import image_model
     from tests.captioning.little_job import fake_frozen
 
+    from captune.attribution import leaderboard
     from captune.captioning import generation
     from captune.captioning.training import preparation
-    from captune.explain import leaderboard
 
     _colours()
     generation.load_model = lambda spec, **where: image_model()

@@ -22,7 +22,7 @@ from tests.captions.caption_forms import assert_captions_or_one_sentence, writte
 from tests.hostile.mutations import ESCAPES, MARKUP
 from tests.hostile.runner import BIDI, Case, Outcome, Table
 from tests.metrics import ptb_strings
-from tests.report.page_reader import Outline
+from tests.pages.page_reader import Outline
 
 from captune.errors import UserError
 from captune.files import named, parse_json, quoted
@@ -68,8 +68,8 @@ def tokenizer(text: str) -> None:
 
 def readers(text: str) -> None:
     """Captions, labels, truth, boxes and specs: what is there is read, or one sentence says why."""
+    from captune.attribution.boxes import read_boxes
     from captune.captions import read_captions
-    from captune.explain.boxes import read_boxes
     from captune.models.spec import parse_spec
     from captune.zeroshot.labels import read_labels
     from captune.zeroshot.prompts import expand, fill
@@ -105,9 +105,9 @@ def printers(text: str) -> None:
     from rich.table import Table as RichTable
 
     from captune.cli import terminal
+    from captune.pages.pages import embedded, one_line
     from captune.plots.canvas import clean
     from captune.printing import console, plain_streams
-    from captune.report.pages import embedded, one_line
 
     for shown in (printable(text), quoted(text), named([text, text]), clean(text)):
         assert "\n" not in shown

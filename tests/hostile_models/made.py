@@ -32,27 +32,27 @@ class Hostile:
 
 def words_of(command: str, root: Path) -> list[str]:
     """What is typed."""
-    photo, captioner = str(root / "photo.png"), str(root / "captioner")
+    image, captioner = str(root / "image.png"), str(root / "captioner")
     words = {
-        "caption": ["caption", photo, "--model", captioner, "--max-tokens", "8"],
-        "explain": ["explain", photo, "--model", captioner, "--faithfulness", "none"],
-        "classify": ["classify", photo, "--model", f"hf:{root / 'encoder'}", "--labels", "a,b"],
-        "open_clip": ["classify", photo, "--model", str(root / "open_clip"), "--labels", "a,b"],
+        "caption": ["caption", image, "--model", captioner, "--max-tokens", "8"],
+        "explain": ["explain", image, "--model", captioner, "--faithfulness", "none"],
+        "classify": ["classify", image, "--model", f"hf:{root / 'encoder'}", "--labels", "a,b"],
+        "open_clip": ["classify", image, "--model", str(root / "open_clip"), "--labels", "a,b"],
         "timm": [
             "embed",
-            photo,
+            image,
             "--model",
             f"timm:{root / 'timm'}",
             "--features",
             str(root / "f.npz"),
         ],
-        "assignment": ["caption", photo, "--model", captioner, "--decoder", str(root / "gpt2")],
+        "assignment": ["caption", image, "--model", captioner, "--decoder", str(root / "gpt2")],
     }
     return [*words[command], "--json", "--no-cache", "--device", "cpu"]
 
 
 def write_models(root: Path) -> Path:
-    """photo.png, captioner/, decoder/ and encoder/ that work; open_clip/, timm/ and gpt2/ too."""
+    """image.png, captioner/, decoder/ and encoder/ that work; open_clip/, timm/ and gpt2/ too."""
     import numpy as np
     import torch
     from PIL import Image
@@ -66,7 +66,7 @@ def write_models(root: Path) -> Path:
 
     root.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(root / "photo.png")
+    Image.fromarray(noise).save(root / "image.png")
     _write_encoder(root / "encoder")
     made = tiny_decoder("llama")
     with torch.no_grad():  # captions come to their end

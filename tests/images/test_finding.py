@@ -1,4 +1,4 @@
-"""Finding photos: folders, files, patterns, lists, links and hostile names."""
+"""Finding images: folders, files, patterns, lists, links and hostile names."""
 
 import csv
 import io
@@ -14,9 +14,9 @@ import pytest
 
 from captune.errors import UserError
 from captune.images import (
-    find_photos,
+    find_images,
     printable,
-    read_photo,
+    read_image,
 )
 
 ANY_NAME = pytest.mark.skipif(
@@ -33,15 +33,15 @@ def make(folder: Path, *names: str) -> Path:
 
 
 def names(found) -> list[str]:
-    assert all(photo.path == found.root / photo.name for photo in found.photos)
-    return [photo.name for photo in found.photos]
+    assert all(image.path == found.root / image.name for image in found.images)
+    return [image.name for image in found.images]
 
 
 def test_folder(tmp_path):
     make(tmp_path, "b.jpg", "a.PNG", "sub/c.webp", "sub/deep/d.heic", "1_10.jpg", "1_2.jpg")
     make(tmp_path, "notes.txt", "Thumbs.db", "desktop.ini", ".hidden.jpg", "._b.jpg")
     make(tmp_path, ".git/e.jpg", "__MACOSX/._b.jpg", "__MACOSX/b.jpg", "@eaDir/b.jpg")
-    found = find_photos([tmp_path])
+    found = find_images([tmp_path])
     assert found.root == tmp_path
     assert found.skipped == []
     assert names(found) == [
@@ -55,39 +55,39 @@ def test_folder(tmp_path):
 
 
 def test_relative_sources(tmp_path, monkeypatch):
-    make(tmp_path, "photos/a.jpg", "work/x")
+    make(tmp_path, "images/a.jpg", "work/x")
     monkeypatch.chdir(tmp_path / "work")
-    for source in ("../photos", "../photos/", "../photos/*.jpg", "../photos/a.jpg", "./../photos"):
-        found = find_photos([source])
-        assert found.root == tmp_path / "photos"
+    for source in ("../images", "../images/", "../images/*.jpg", "../images/a.jpg", "./../images"):
+        found = find_images([source])
+        assert found.root == tmp_path / "images"
         assert names(found) == ["a.jpg"]
-    monkeypatch.chdir(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path / "images")
     for source in (".", "*.jpg", "a.jpg", "./a.jpg", "**"):
-        assert names(find_photos([source])) == ["a.jpg"]
+        assert names(find_images([source])) == ["a.jpg"]
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):
-    make(tmp_path, "photos/a.jpg")
+    make(tmp_path, "images/a.jpg")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert names(find_photos(["~/photos"])) == ["a.jpg"]
+    assert names(find_images(["~/images"])) == ["a.jpg"]
 
 
 def test_several_sources_share_a_root(tmp_path):
     make(tmp_path, "x/a.jpg", "x/b.jpg", "y/a.jpg")
-    found = find_photos([tmp_path / "y", tmp_path / "x" / "b.jpg", tmp_path / "x" / "b.jpg"])
+    found = find_images([tmp_path / "y", tmp_path / "x" / "b.jpg", tmp_path / "x" / "b.jpg"])
     assert found.root == tmp_path
     assert names(found) == ["x/b.jpg", "y/a.jpg"]
-    again = find_photos([tmp_path / "x", tmp_path / "y", tmp_path / "x"])
+    again = find_images([tmp_path / "x", tmp_path / "y", tmp_path / "x"])
     assert names(again) == ["x/a.jpg", "x/b.jpg", "y/a.jpg"]
 
 
 def test_named_file_is_taken_whatever_its_ending(tmp_path):
     make(tmp_path, "a.dat", ".hidden", "c.txt")
-    assert names(find_photos([tmp_path / "a.dat"])) == ["a.dat"]
-    assert names(find_photos([tmp_path / ".hidden"])) == [".hidden"]
-    assert names(find_photos([str(tmp_path / "*.dat")])) == ["a.dat"]
+    assert names(find_images([tmp_path / "a.dat"])) == ["a.dat"]
+    assert names(find_images([tmp_path / ".hidden"])) == [".hidden"]
+    assert names(find_images([str(tmp_path / "*.dat")])) == ["a.dat"]
     with pytest.raises(UserError, match="2 files, none with an image's ending"):
-        find_photos([tmp_path])
+        find_images([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -110,17 +110,17 @@ def test_named_file_is_taken_whatever_its_ending(tmp_path):
 )
 def test_patterns(tmp_path, pattern, expected):
     make(tmp_path, "a.jpg", "b.jpg", "s/c.jpg", "s/t/d.png", "s/t/e.jpg", "s/t/n.txt", "s/.h.jpg")
-    found = find_photos([str(tmp_path / pattern)])
+    found = find_images([str(tmp_path / pattern)])
     assert names(found) == expected
     assert found.root == (tmp_path / "s" if pattern.startswith("s/") else tmp_path)
 
 
 def test_a_file_called_like_a_pattern_wins(tmp_path):
-    make(tmp_path, "photo [1].jpg", "photo 1.jpg", "a*b.jpg", "aXb.jpg", "d[1]/e.jpg", "d1/f.jpg")
-    assert names(find_photos([str(tmp_path / "photo [1].jpg")])) == ["photo [1].jpg"]
-    assert names(find_photos([str(tmp_path / "a*b.jpg")])) == ["a*b.jpg"]
-    assert names(find_photos([str(tmp_path / "d[1]")])) == ["e.jpg"]
-    assert names(find_photos([str(tmp_path / "photo [12].jpg")])) == ["photo 1.jpg"]
+    make(tmp_path, "image [1].jpg", "image 1.jpg", "a*b.jpg", "aXb.jpg", "d[1]/e.jpg", "d1/f.jpg")
+    assert names(find_images([str(tmp_path / "image [1].jpg")])) == ["image [1].jpg"]
+    assert names(find_images([str(tmp_path / "a*b.jpg")])) == ["a*b.jpg"]
+    assert names(find_images([str(tmp_path / "d[1]")])) == ["e.jpg"]
+    assert names(find_images([str(tmp_path / "image [12].jpg")])) == ["image 1.jpg"]
 
 
 def test_loops_of_links_end(tmp_path):
@@ -130,13 +130,13 @@ def test_loops_of_links_end(tmp_path):
     (tmp_path / "x.jpg").symlink_to(tmp_path / "y.jpg")
     (tmp_path / "y.jpg").symlink_to(tmp_path / "x.jpg")
     for source in (tmp_path, tmp_path / "loop" / "s" / ".."):
-        found = find_photos([source])
+        found = find_images([source])
         assert names(found) == ["a.jpg", "s/b.jpg"]
         assert [(item.path, item.reason) for item in found.skipped] == [
             ("x.jpg", "too many levels of symbolic links"),
             ("y.jpg", "too many levels of symbolic links"),
         ]
-    assert names(find_photos([str(tmp_path / "**" / "*.jpg")])) == ["a.jpg", "s/b.jpg"]
+    assert names(find_images([str(tmp_path / "**" / "*.jpg")])) == ["a.jpg", "s/b.jpg"]
 
 
 def test_links_are_followed_and_each_real_file_is_named_once(tmp_path):
@@ -147,17 +147,17 @@ def test_links_are_followed_and_each_real_file_is_named_once(tmp_path):
     (inside / "linked too").symlink_to(outside, target_is_directory=True)
     (inside / "single.jpg").symlink_to(outside / "p.jpg")
     (inside / "dead.jpg").symlink_to(outside / "nothing.jpg")
-    assert names(find_photos([inside])) == [
+    assert names(find_images([inside])) == [
         "dead.jpg",
         "linked/o.jpg",
         "single.jpg",
         "z.jpg",
     ]
-    both = find_photos([inside, outside])
+    both = find_images([inside, outside])
     assert names(both) == ["in/dead.jpg", "in/z.jpg", "outside/o.jpg", "outside/p.jpg"]
     link = tmp_path / "link"
     link.symlink_to(outside, target_is_directory=True)
-    found = find_photos([link, outside / "o.jpg"])
+    found = find_images([link, outside / "o.jpg"])
     assert names(found) == ["link/p.jpg", "outside/o.jpg"]
 
 
@@ -171,13 +171,13 @@ def test_forbidden_folder_is_named(tmp_path, monkeypatch):
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found = find_photos([tmp_path])
+    found = find_images([tmp_path])
     assert names(found) == ["a.jpg"]
     assert [(item.path, item.reason) for item in found.skipped] == [
         ("closed", "no permission to read it")
     ]
     with pytest.raises(UserError, match="closed: no permission to read it"):
-        find_photos([tmp_path / "closed"])
+        find_images([tmp_path / "closed"])
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="no such permissions on this system")
@@ -191,7 +191,7 @@ def test_really_forbidden_folder():
         if user == 0:
             os.seteuid(65534)  # root may read everything: look as nobody
         try:
-            assert [item.path for item in find_photos([folder]).skipped] == ["closed"]
+            assert [item.path for item in find_images([folder]).skipped] == ["closed"]
         finally:
             os.seteuid(user)
             (folder / "closed").chmod(0o700)
@@ -202,7 +202,7 @@ def test_list_on_standard_input(tmp_path, monkeypatch, end):
     make(tmp_path, "a.jpg", "b [1].jpg", "s/c.jpg")
     monkeypatch.chdir(tmp_path)
     lines = ["a.jpg", "", "b [1].jpg", "gone.jpg", "s", "a.jpg", ""]
-    found = find_photos(["-"], io.StringIO(end.join(lines)))
+    found = find_images(["-"], io.StringIO(end.join(lines)))
     assert names(found) == ["a.jpg", "b [1].jpg", "s/c.jpg"]
     assert [(item.path, item.reason) for item in found.skipped] == [("gone.jpg", "no such file")]
 
@@ -213,13 +213,13 @@ def test_standard_input_keeps_any_name(tmp_path, monkeypatch):
     make(tmp_path, *odd)
     monkeypatch.chdir(tmp_path)
     data = b"\0".join(os.fsencode(name) for name in odd)
-    found = find_photos(["-"], io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+    found = find_images(["-"], io.TextIOWrapper(io.BytesIO(data), "utf-8"))
     assert names(found) == sorted(odd)
 
 
 def test_standard_input_of_the_program(tmp_path):
     make(tmp_path, "a.jpg")
-    code = "from captune.images import find_photos; print(find_photos(['-']).photos[0].name)"
+    code = "from captune.images import find_images; print(find_images(['-']).images[0].name)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         input=b"a.jpg\n",
@@ -245,11 +245,11 @@ def test_any_name_survives(tmp_path):
     chance = random.Random(7)
     wanted = sorted({random_name(chance) + ".jpg" for _ in range(150)})
     make(tmp_path, *wanted)
-    found = find_photos([tmp_path])
+    found = find_images([tmp_path])
     assert names(found) == wanted
-    assert find_photos([photo.path for photo in found.photos]).photos == found.photos
-    listed = io.StringIO("\0".join(str(photo.path) for photo in found.photos))
-    assert find_photos(["-"], listed).photos == found.photos
+    assert find_images([image.path for image in found.images]).images == found.images
+    listed = io.StringIO("\0".join(str(image.path) for image in found.images))
+    assert find_images(["-"], listed).images == found.images
     assert json.loads(json.dumps(wanted)) == wanted
 
     table = tmp_path / "answers.csv"
@@ -258,9 +258,9 @@ def test_any_name_survives(tmp_path):
     with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         assert [row[0] for row in csv.reader(file)] == wanted
 
-    for photo in found.photos:
-        assert read_photo(photo.path) == b"x"
-        shown = printable(photo.name)
+    for image in found.images:
+        assert read_image(image.path) == b"x"
+        shown = printable(image.name)
         assert shown == printable(shown)
         shown.encode()
 
@@ -274,11 +274,11 @@ def test_any_name_survives(tmp_path):
         ("nul\0", r"'nul\x00' does not exist"),
         ("x" * 5000, "does not exist"),
         ("new\nline", r"'new\nline' does not exist"),
-        ("empty", "no photos in 'empty': it is empty"),
-        ("texts", "no photos in 'texts': 1 file, none with an image's ending"),
+        ("empty", "no images in 'empty': it is empty"),
+        ("texts", "no images in 'texts': 1 file, none with an image's ending"),
         ("*.jpeg", "the pattern '*.jpeg' matches nothing"),
         ("missing/**/*.jpg", "the pattern 'missing/**/*.jpg' matches nothing"),
-        ("photo [1].jpg", "the pattern 'photo [1].jpg' matches nothing"),
+        ("image [1].jpg", "the pattern 'image [1].jpg' matches nothing"),
     ],
 )
 def test_nothing_found_is_one_sentence(tmp_path, monkeypatch, source, sentence):
@@ -286,22 +286,22 @@ def test_nothing_found_is_one_sentence(tmp_path, monkeypatch, source, sentence):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as refusal:
-        find_photos([source])
+        find_images([source])
     assert sentence in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert str(refusal.value).endswith(".")
 
 
 def test_no_sources_and_empty_lists():
-    with pytest.raises(UserError, match="no photos were given"):
-        find_photos([])
-    with pytest.raises(UserError, match="no photos in standard input: it is empty"):
-        find_photos(["-"], io.StringIO("\n\n"))
-    with pytest.raises(UserError, match=r"no photos in standard input: .*gone.*2 such places"):
-        find_photos(["-"], io.StringIO("/gone/a.jpg\n/gone/b.jpg"))
+    with pytest.raises(UserError, match="no images were given"):
+        find_images([])
+    with pytest.raises(UserError, match="no images in standard input: it is empty"):
+        find_images(["-"], io.StringIO("\n\n"))
+    with pytest.raises(UserError, match=r"no images in standard input: .*gone.*2 such places"):
+        find_images(["-"], io.StringIO("/gone/a.jpg\n/gone/b.jpg"))
 
 
 def test_deep_and_wide_folders(tmp_path):
     deep = "/".join(["d"] * 300)
     make(tmp_path, f"{deep}/a.jpg")
-    assert names(find_photos([tmp_path])) == [f"{deep}/a.jpg"]
+    assert names(find_images([tmp_path])) == [f"{deep}/a.jpg"]

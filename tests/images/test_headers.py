@@ -7,10 +7,10 @@ import warnings
 import pytest
 from PIL import Image
 from tests import hostile_images as hostile
+from tests.image_factory import encoded, heic, jpeg, picture
 from tests.odd_images import reason_of, unusual
-from tests.photo_factory import encoded, heic, jpeg, picture
 
-from captune.images import UnreadablePhoto, decode_photo, decoding
+from captune.images import UnreadableImage, decode_image, decoding
 from captune.images.formats import find_format
 from captune.images.headers import read_header
 
@@ -44,7 +44,7 @@ def test_cut_and_mutated_headers_raise_nothing():
         del data[chance.randrange(len(data)) :]
         try:
             kind, _ = find_format(bytes(data))
-        except UnreadablePhoto:
+        except UnreadableImage:
             continue
         read_header(bytes(data), kind)
 
@@ -107,4 +107,4 @@ def test_refused_by_the_header(name, monkeypatch):
 def test_scans_in_a_film_behind_the_pixels_do_not_count():
     data = encoded(picture(), "JPEG", progressive=True)
     noise = random.Random(0).randbytes(1000) + b"\xff\xda" * 2_000
-    assert decode_photo(data + noise).size == (48, 32)
+    assert decode_image(data + noise).size == (48, 32)

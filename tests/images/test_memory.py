@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests import hostile_images as hostile
+from tests.image_factory import encoded
 from tests.odd_images import every, reason_of, wait_until
-from tests.photo_factory import encoded
 
 from captune.errors import Stopped
-from captune.images import UnreadablePhoto
+from captune.images import UnreadableImage
 from captune.images.memory import Budget, machine_memory, memory_limit
 from captune.images.pixels import decode_here
 
@@ -115,16 +115,16 @@ MEASURES = """
 import json, os, resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from tests import hostile_images as hostile
-from captune.images import decoded_photo, decode_photo
-from tests.photo_factory import encoded, picture
+from captune.images import decoded_image, decode_image
+from tests.image_factory import encoded, picture
 def used():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 def work(data):
-    with decoded_photo(data) as photo:
-        return photo.resize((9, 9)).getpixel((0, 0))
+    with decoded_image(data) as image:
+        return image.resize((9, 9)).getpixel((0, 0))
 make = {"webp": hostile.animated_webp, "png": hostile.png}[sys.argv[1]]
 files = [make(1_600, 1_600 - n) for n in range(16)]
-decode_photo(encoded(picture(), "TIFF"))
+decode_image(encoded(picture(), "TIFF"))
 work(files[0])
 before = used()
 with ThreadPoolExecutor(16) as pool:
@@ -157,7 +157,7 @@ def test_strips_change_no_pixel(rows, monkeypatch):
     for name, data in wide:
         try:
             whole = decode_here(data, 10**8)
-        except UnreadablePhoto:
+        except UnreadableImage:
             continue
         monkeypatch.setattr("captune.images.pixels._STRIP_PIXELS", rows * whole.width)
         np.testing.assert_array_equal(decode_here(data, 10**8), whole, err_msg=name)

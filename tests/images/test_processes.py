@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, features
 from tests import hostile_images as hostile
+from tests.image_factory import encoded, jpeg, picture
 from tests.odd_images import every, reason_of, wait_until
-from tests.photo_factory import encoded, jpeg, picture
 
 from captune.errors import Stopped, UserError
-from captune.images import UnreadablePhoto, decode_photo, decoding, decoding_threads, stop_decoding
+from captune.images import UnreadableImage, decode_image, decoding, decoding_threads, stop_decoding
 from captune.images.pixels import decode_here
 
 
@@ -39,7 +39,7 @@ def test_time_is_limited_whatever_the_decoder_does(name, half_a_second):
     start = time.monotonic()
     assert reason_of(data) == "takes over 0.5 s to decode (CAPTUNE_MAX_DECODING_SECONDS)"
     assert time.monotonic() - start < 10
-    assert decode_photo(encoded(picture(), "TIFF")).size == (48, 32)  # another one is started
+    assert decode_image(encoded(picture(), "TIFF")).size == (48, 32)  # another one is started
 
 
 @pytest.mark.parametrize("nonsense", ["long", "-1", "0", "nan"])
@@ -47,7 +47,7 @@ def test_time_is_limited_whatever_the_decoder_does(name, half_a_second):
 def test_limits_are_numbers(name, nonsense, monkeypatch):
     monkeypatch.setenv(name, nonsense)
     with pytest.raises(UserError, match=f"{name}={nonsense} is not a number of"):
-        decode_photo(encoded(picture(), "TIFF"))
+        decode_image(encoded(picture(), "TIFF"))
 
 
 def test_the_other_process_answers_the_same():
@@ -64,7 +64,7 @@ def test_the_other_process_answers_the_same():
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
                         answers.append(np.asarray(decode(data)))
-                except UnreadablePhoto as refusal:
+                except UnreadableImage as refusal:
                     answers.append(np.array(refusal.reason))
             np.testing.assert_array_equal(*answers, err_msg=name)
 
@@ -73,7 +73,7 @@ def test_processes_are_used_again():
     data = encoded(picture(), "TIFF")
     with decoding._decoders.taken() as first:
         pass
-    decode_photo(data)
+    decode_image(data)
     with decoding._decoders.taken() as second:
         assert second is first
 
@@ -83,9 +83,9 @@ def test_a_crashed_decoder_is_a_damaged_file():
     with decoding._decoders.taken() as decoder:
         pid = decoder._process.pid
         threading.Timer(0.3, os.kill, (pid, signal.SIGSEGV)).start()
-        with pytest.raises(UnreadablePhoto, match="damaged PPM, which ends its decoder"):
+        with pytest.raises(UnreadableImage, match="damaged PPM, which ends its decoder"):
             decoder.decode(data, "PPM", most_pixels=10**8, memory=10**9, seconds=60)
-    assert decode_photo(encoded(picture(), "TIFF")).size == (48, 32)
+    assert decode_image(encoded(picture(), "TIFF")).size == (48, 32)
 
 
 def test_a_bug_of_ours_is_not_blamed_on_the_file():
@@ -105,17 +105,17 @@ def test_without_a_second_process_there_is_a_reason(monkeypatch):
 def test_memory_beyond_the_promise_is_refused():
     data = encoded(Image.new("RGB", (9_000, 9_000)), "PNG")
     with decoding._decoders.taken() as decoder:
-        with pytest.raises(UnreadablePhoto, match="not enough memory to decode it"):
+        with pytest.raises(UnreadableImage, match="not enough memory to decode it"):
             decoder.decode(data, "PNG", most_pixels=10**8, memory=10**7, seconds=60)
-        photo = decoder.decode(data, "PNG", most_pixels=10**8, memory=10**9, seconds=60)
-        assert photo.size == (9_000, 9_000)
+        image = decoder.decode(data, "PNG", most_pixels=10**8, memory=10**9, seconds=60)
+        assert image.size == (9_000, 9_000)
 
 
 DECODES_SLOWLY = """
 import sys
 from pathlib import Path
-from captune.images import decode_photo
-decode_photo(Path(sys.argv[1]).read_bytes())
+from captune.images import decode_image
+decode_image(Path(sys.argv[1]).read_bytes())
 """
 
 
@@ -211,7 +211,7 @@ def test_ctrl_c_does_not_wait_for_slow_images(times, slow_folder):
 def test_stopping_ends_what_runs_and_what_waits():
     data = hostile.scaled_ppm(6_000, 4_000)
     with decoding_threads(8) as threads:
-        futures = [threads.submit(decode_photo, data) for _ in range(20)]
+        futures = [threads.submit(decode_image, data) for _ in range(20)]
         wait_until(lambda: sum(future.running() for future in futures) >= 8)
         time.sleep(0.5)
         stop_decoding()
@@ -219,7 +219,7 @@ def test_stopping_ends_what_runs_and_what_waits():
             future.cancelled() or isinstance(future.exception(timeout=10), Stopped)
             for future in futures
         )
-    assert decode_photo(encoded(picture(), "TIFF")).size == (48, 32)
+    assert decode_image(encoded(picture(), "TIFF")).size == (48, 32)
 
 
 def test_libtiff_says_nothing_beside_the_reasons(tmp_path):

@@ -6,12 +6,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.photo_factory import jpeg
+from tests.image_factory import jpeg
 
-from captune.images import UnreadablePhoto, hash_photo, open_photo, opened_photo, read_photo
+from captune.images import UnreadableImage, hash_image, open_image, opened_image, read_image
 
 
-def test_read_photo_reasons(tmp_path):
+def test_read_image_reasons(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "self.jpg").symlink_to(tmp_path / "self.jpg")
@@ -25,24 +25,24 @@ def test_read_photo_reasons(tmp_path):
         "x" * 300: "file name too long",
     }
     for name, reason in reasons.items():
-        with pytest.raises(UnreadablePhoto) as refusal:
-            read_photo(tmp_path / name)
+        with pytest.raises(UnreadableImage) as refusal:
+            read_image(tmp_path / name)
         assert refusal.value.reason == reason
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(UnreadablePhoto, match="a device, pipe or socket, not a file"):
-        read_photo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableImage, match="a device, pipe or socket, not a file"):
+        read_image(tmp_path / "pipe.jpg")
 
 
 def test_huge_file_is_not_read(tmp_path):
     path = tmp_path / "huge.jpg"
     with path.open("wb") as file:
         file.truncate(5 * 2**40)  # sparse: takes no space
-    with pytest.raises(UnreadablePhoto, match="GiB, too large for a photo"):
-        read_photo(path)
+    with pytest.raises(UnreadableImage, match="GiB, too large for an image"):
+        read_image(path)
 
 
 def test_forbidden_file(tmp_path, monkeypatch):
@@ -52,8 +52,8 @@ def test_forbidden_file(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(jpeg())
     # root, who often runs tests, may read everything
     monkeypatch.setattr("captune.files.os.open", refuse)
-    with pytest.raises(UnreadablePhoto, match="no permission to read it"):
-        read_photo(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImage, match="no permission to read it"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_sockets_and_devices_are_not_opened(tmp_path):
@@ -61,15 +61,15 @@ def test_sockets_and_devices_are_not_opened(tmp_path):
         listening.bind(str(tmp_path / "s.jpg"))
         (tmp_path / "zero.jpg").symlink_to("/dev/zero")
         for name in ("s.jpg", "zero.jpg"):
-            with pytest.raises(UnreadablePhoto, match="a device, pipe or socket, not a file"):
-                read_photo(tmp_path / name)
+            with pytest.raises(UnreadableImage, match="a device, pipe or socket, not a file"):
+                read_image(tmp_path / name)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc")
 def test_what_a_kernel_makes_up_is_empty(tmp_path):
     (tmp_path / "maps.jpg").symlink_to("/proc/self/maps")
-    with pytest.raises(UnreadablePhoto, match="0 bytes"):
-        open_photo(tmp_path / "maps.jpg")
+    with pytest.raises(UnreadableImage, match="0 bytes"):
+        open_image(tmp_path / "maps.jpg")
 
 
 def test_a_file_that_grows_is_read_as_far_as_it_was_checked(tmp_path, monkeypatch):
@@ -84,25 +84,25 @@ def test_a_file_that_grows_is_read_as_far_as_it_was_checked(tmp_path, monkeypatc
         return found
 
     monkeypatch.setattr("captune.images.decoding.os.fstat", growing)
-    assert len(read_photo(path)) <= 110
+    assert len(read_image(path)) <= 110
 
 
 def test_hashes_are_those_of_the_bytes(tmp_path):
     data = jpeg()
     (tmp_path / "a.jpg").write_bytes(data)
     sha256 = hashlib.sha256(data).hexdigest()
-    assert hash_photo(tmp_path / "a.jpg", keep_bytes=len(data)) == (sha256, data)
-    assert hash_photo(tmp_path / "a.jpg", keep_bytes=len(data) - 1) == (sha256, None)
+    assert hash_image(tmp_path / "a.jpg", keep_bytes=len(data)) == (sha256, data)
+    assert hash_image(tmp_path / "a.jpg", keep_bytes=len(data) - 1) == (sha256, None)
 
 
 def test_a_file_that_changed_is_not_decoded(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg())
-    sha256, _ = hash_photo(tmp_path / "a.jpg")
-    with opened_photo(tmp_path / "a.jpg", sha256=sha256) as photo:
-        assert photo.size == (48, 32)
+    sha256, _ = hash_image(tmp_path / "a.jpg")
+    with opened_image(tmp_path / "a.jpg", sha256=sha256) as image:
+        assert image.size == (48, 32)
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
     with (
-        pytest.raises(UnreadablePhoto, match="changed while it was read"),
-        opened_photo(tmp_path / "a.jpg", sha256=sha256),
+        pytest.raises(UnreadableImage, match="changed while it was read"),
+        opened_image(tmp_path / "a.jpg", sha256=sha256),
     ):
         pass

@@ -15,7 +15,7 @@ A kitchen with a stove, a microwave and a t.v. on the counter
 Several people sit around the table; one is eating pizza.
 A cat's tail hangs over the edge of the owner's desk.
 a boy in a blue t-shirt doesn't want to eat his vegetables
-An old black-and-white photo of children playing baseball in 1950""".splitlines()
+An old black-and-white image of children playing baseball in 1950""".splitlines()
 _WORDS = """a A an the dog Dog DOGS man It I He The B U.S. U.K. e.g. i.e. etc. Mr. St. st. Ave. Blvd.
 Inc. Co. Ltd. Ph.D. p.m. a.m. T.V. tv No. no. fig. vs. don't isn't can't cannot gonna wanna gotta
 lemme it's man's dogs' 'em 'tis 'twas 'til 'cause 'n' rock'n'roll o'clock O'Brien d'Artagnan l'eau

@@ -22,7 +22,7 @@ from captune.metrics.catalogue import metric_id, metric_of, parse_metrics
 )
 def test_metrics_are_known_as_tables_and_papers_spell_them(spelled: str, id: str) -> None:
     assert metric_id(spelled) == id
-    asked = parse_metrics(spelled, references=True, photos=True)
+    asked = parse_metrics(spelled, references=True, images=True)
     assert [metric.id for metric in asked] == (
         [id] if id != "bleu" else ["bleu_1", "bleu_2", "bleu_3", "bleu_4"]
     )

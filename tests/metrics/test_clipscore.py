@@ -11,7 +11,7 @@ from torch import nn
 
 from captune.errors import MismatchedImages, UserError
 from captune.features import FeatureCache
-from captune.images import Photo
+from captune.images import ImageFile
 from captune.metrics.clipscore import (
     clip_scores,
     clipscore,
@@ -50,8 +50,8 @@ def letters(texts):
     return {"values": torch.tensor(rows, dtype=torch.float32)}
 
 
-def pixels(photo):
-    red, green, blue = np.asarray(photo)[0, 0] / np.float32(255)
+def pixels(image):
+    red, green, blue = np.asarray(image)[0, 0] / np.float32(255)
     return torch.tensor([red, green, blue, 0.5])
 
 
@@ -78,12 +78,12 @@ COLOURS = {"x": (250, 10, 30), "y": (5, 200, 90), "z": (40, 40, 240), "w": (9, 9
 
 
 @pytest.fixture
-def photos(tmp_path):
+def images(tmp_path):
     made = {}
     for image, colour in COLOURS.items():
         path = tmp_path / f"{image}.png"
         Image.new("RGB", (8, 6), colour).save(path)
-        made[image] = Photo(path, path.name)
+        made[image] = ImageFile(path, path.name)
     return made
 
 
@@ -98,19 +98,19 @@ def by_hand(candidate, references, colour, prefix=PREFIX, w=2.5):
         read = prefix + caption
         return vector([*(read.count(c) for c in "abc"), len(read)], 2)
 
-    photo = vector([*(np.array(colour) / 255), 0.5], 1)
-    clip = w * max(float(photo @ text(candidate)), 0.0)
+    image = vector([*(np.array(colour) / 255), 0.5], 1)
+    clip = w * max(float(image @ text(candidate)), 0.0)
     if not references:
         return clip, None
     best = max(float(text(candidate) @ text(reference)) for reference in references)
     return clip, 2 * clip * best / (clip + best) if clip + best else 0.0
 
 
-def test_the_scores_are_those_of_the_formulas(photos):
+def test_the_scores_are_those_of_the_formulas(images):
     model = scripted()
-    scores = clipscore(CANDIDATES, photos, model=model)
-    with_references = ref_clipscore(CANDIDATES, REFERENCES, photos, model=model)
-    homework = clipscore_hw3(CANDIDATES, photos, model=model)
+    scores = clipscore(CANDIDATES, images, model=model)
+    with_references = ref_clipscore(CANDIDATES, REFERENCES, images, model=model)
+    homework = clipscore_hw3(CANDIDATES, images, model=model)
     assert list(scores.per_image) == list(CANDIDATES)
     for image, candidate in CANDIDATES.items():
         clip, ref = by_hand(candidate, REFERENCES[image], COLOURS[image])
@@ -123,7 +123,7 @@ def test_the_scores_are_those_of_the_formulas(photos):
         assert some.corpus == pytest.approx(np.mean(list(some.per_image.values())), abs=1e-12)
         assert some.statistics is None
         json.dumps(some.recipe)
-    other = clipscore(CANDIDATES, photos, model=model, prefix="abc ", w=1.0)
+    other = clipscore(CANDIDATES, images, model=model, prefix="abc ", w=1.0)
     assert other.per_image["x"] == pytest.approx(
         by_hand("a cab", None, COLOURS["x"], "abc ", 1.0)[0], abs=1e-5
     )
@@ -134,7 +134,7 @@ def options(**given):
     return MetricOptions(**{"batch_size": 2, "workers": 1, **given})
 
 
-def asked(metrics=ALL, model=None, captions=CANDIDATES, references=REFERENCES, *, photos, **given):
+def asked(metrics=ALL, model=None, captions=CANDIDATES, references=REFERENCES, *, images, **given):
     opened = []
 
     @contextmanager
@@ -144,46 +144,46 @@ def asked(metrics=ALL, model=None, captions=CANDIDATES, references=REFERENCES, *
         opened.append((what, total, sum(counts)))
 
     scores = clip_scores(
-        metrics, captions, references, photos, options(**given), bar=bar, model=model
+        metrics, captions, references, images, options(**given), bar=bar, model=model
     )
     assert opened == [("encoding", len(captions), len(captions))]
     return scores
 
 
-def test_one_pass_for_all_three_and_a_new_checkpoint_is_a_text_pass(photos):
+def test_one_pass_for_all_three_and_a_new_checkpoint_is_a_text_pass(images):
     model = scripted()
-    scores = asked(model=model, photos=photos)
+    scores = asked(model=model, images=images)
     assert model.image.module.seen == 4
     captions = set(CANDIDATES.values())
     referred = {caption for several in REFERENCES.values() for caption in several}
     assert model.text.module.seen == len(captions) + len({PREFIX + c for c in captions | referred})
 
     again = scripted()  # the same weights in another process
-    assert {id: s.per_image for id, s in asked(model=again, photos=photos).items()} == {
+    assert {id: s.per_image for id, s in asked(model=again, images=images).items()} == {
         id: s.per_image for id, s in scores.items()
     }
     assert (again.image.module.seen, again.text.module.seen) == (0, 0)
 
     better = {image: caption + " b" for image, caption in CANDIDATES.items()}
-    asked(model=again, captions=better, photos=photos)
+    asked(model=again, captions=better, images=images)
     assert again.image.module.seen == 0
     assert again.text.module.seen == 2 * len(set(better.values()))
 
     uncached = scripted()
-    asked(model=uncached, photos=photos, no_cache=True)
+    asked(model=uncached, images=images, no_cache=True)
     assert uncached.image.module.seen == 4
 
 
-def test_the_same_photo_under_two_ids_is_encoded_once(photos):
+def test_the_same_image_under_two_ids_is_encoded_once(images):
     model = scripted()
-    pairs = {**photos, "y": photos["x"].path}  # a path does as well
+    pairs = {**images, "y": images["x"].path}  # a path does as well
     with FeatureCache() as cache:
         scores = clipscore({"x": "a cab", "y": "a cab"}, pairs, model=model, cache=cache)
     assert model.image.module.seen == 1
     assert scores.per_image["x"] == scores.per_image["y"]
 
 
-def test_the_model_is_loaded_as_the_options_say(photos, monkeypatch):
+def test_the_model_is_loaded_as_the_options_say(images, monkeypatch):
     loaded = []
 
     def load(spec, **where):
@@ -193,23 +193,23 @@ def test_the_model_is_loaded_as_the_options_say(photos, monkeypatch):
     monkeypatch.setattr("captune.models.load.load_image_text_model", load)
     given = {"model": "hf:some/model", "device": "cpu", "dtype": "float16", "prefix": "see: "}
     scores = clip_scores(
-        ["clipscore"], CANDIDATES, None, photos, options(**given), bar=lambda *_: nullcontext(abs)
+        ["clipscore"], CANDIDATES, None, images, options(**given), bar=lambda *_: nullcontext(abs)
     )
     assert loaded == [("hf:some/model", {"device": "cpu", "dtype": "float16"})]
     assert list(scores) == ["clipscore"]
     assert scores["clipscore"].recipe["prefix"] == "see: "
 
 
-def pairs_of(photo, candidate, references, starts):
+def pairs_of(image, candidate, references, starts):
     def unit(rows):
         rows = np.array(rows, dtype=np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     recipe = {"model": {"spec": "m"}, "dtype": "float32", "device": "cpu", "context_length": None}
-    n = len(photo)
+    n = len(image)
     return PairFeatures(
-        images=[str(i) for i in range(n)],
-        photos=unit(photo),
+        ids=[str(i) for i in range(n)],
+        images=unit(image),
         texts=unit([*candidate, *references]),
         prefixed=np.arange(n),
         plain=np.arange(n),
@@ -225,7 +225,7 @@ def pairs_of(photo, candidate, references, starts):
 def test_a_mean_with_nothing_or_less_is_nothing():
     """Where the published code divides by zero or leaves the range, the paper's clipping holds."""
     pairs = pairs_of(
-        photo=[[1, 0], [-1, 0], [1, 0], [1, 0]],
+        image=[[1, 0], [-1, 0], [1, 0], [1, 0]],
         candidate=[[1, 0], [1, 0], [0, 1], [1, 1]],
         references=[[-1, 0.1], [1, 0], [0, -1], [-1, 0], [-1, -1], [1, 0]],
         starts=[0, 1, 2, 4],
@@ -241,11 +241,11 @@ def test_a_mean_with_nothing_or_less_is_nothing():
     )
 
 
-def test_what_is_cut_is_counted_and_the_homework_cuts_nothing(photos):
+def test_what_is_cut_is_counted_and_the_homework_cuts_nothing(images):
     model = scripted(context=7)  # two of them are start and end, three the prefix
     captions = {"x": "a b c", "y": "a b", "z": "a b c d e f", "w": "a"}
     references = {**REFERENCES, "y": ["a b c d", "one two three", "b"]}
-    scores = asked(ALL[:2], model, captions, references, photos=photos)
+    scores = asked(ALL[:2], model, captions, references, images=images)
     clip, ref = scores["clipscore"], scores["ref_clipscore"]
     assert (clip.recipe["context_length"], clip.recipe["truncated"]) == (7, 2)
     assert (ref.recipe["truncated"], ref.recipe["truncated_references"]) == (2, 4)
@@ -257,70 +257,70 @@ def test_what_is_cut_is_counted_and_the_homework_cuts_nothing(photos):
 
     model = scripted(context=4)
     with pytest.raises(UserError) as error:
-        clipscore_hw3(captions, photos, model=model)
+        clipscore_hw3(captions, images, model=model)
     assert str(error.value) == (
         'clipscore_hw3: the caption of image "x" has 5 tokens, the model reads 4 (1 other is too '
         "long as well); this score cuts nothing: shorten the captions or ask for clipscore"
     )
     assert (model.image.module.seen, model.text.module.seen) == (0, 0)  # before any work
-    homework = clipscore_hw3(captions, photos, model=scripted(context=8))
+    homework = clipscore_hw3(captions, images, model=scripted(context=8))
     assert homework.name == "CLIPScore (hw3)[scripted, no prefix, w=2.5, float32, nothing cut]"
     assert homework.recipe["truncated"] == 0
-    anything = clipscore_hw3(captions, photos, model=scripted(context=None))
+    anything = clipscore_hw3(captions, images, model=scripted(context=None))
     assert anything.name == "CLIPScore (hw3)[scripted, no prefix, w=2.5, float32]"
 
 
-def test_an_empty_caption_is_scored_and_spoken_of(photos):
-    scores = clipscore({**CANDIDATES, "y": " "}, photos, model=scripted())
+def test_an_empty_caption_is_scored_and_spoken_of(images):
+    scores = clipscore({**CANDIDATES, "y": " "}, images, model=scripted())
     clip, _ = by_hand(" ", None, COLOURS["y"])
     assert scores.per_image["y"] == pytest.approx(clip, abs=1e-5)
     assert scores.recipe["empty"] == 1
     assert any("an empty caption does not score 0" in note for note in scores.notes)
-    assert "empty" not in clipscore(CANDIDATES, photos, model=scripted()).recipe
+    assert "empty" not in clipscore(CANDIDATES, images, model=scripted()).recipe
 
 
-def test_only_the_published_model_needs_no_caution(photos):
+def test_only_the_published_model_needs_no_caution(images):
     caution = "compare it with scores of the same model only"
-    lite = clipscore(CANDIDATES, photos, model=scripted(spec="lite"))
+    lite = clipscore(CANDIDATES, images, model=scripted(spec="lite"))
     assert any(caution in note for note in lite.notes)
-    standard = clipscore(CANDIDATES, photos, model=scripted(spec="open_clip:ViT-B-32/openai"))
+    standard = clipscore(CANDIDATES, images, model=scripted(spec="open_clip:ViT-B-32/openai"))
     assert standard.notes == ()
 
 
-def test_an_unreadable_photo_is_an_error_that_names_it(photos, tmp_path):
+def test_an_unreadable_image_is_an_error_that_names_it(images, tmp_path):
     model = scripted()
     for image in ("y", "z"):
-        photos[image].path.write_bytes(b"no picture")
+        images[image].path.write_bytes(b"no picture")
     with pytest.raises(UserError) as error:
-        clipscore(CANDIDATES, photos, model=model)
-    assert str(error.value).startswith("2 of 4 photos cannot be read (y.png: ")
+        clipscore(CANDIDATES, images, model=model)
+    assert str(error.value).startswith("2 of 4 images cannot be read (y.png: ")
     assert "a mean over the others would be another number" in str(error.value)
 
 
-def test_what_does_not_fit_together_is_refused_before_any_work(photos):
+def test_what_does_not_fit_together_is_refused_before_any_work(images):
     model = scripted()
-    del photos["y"]
-    with pytest.raises(UserError, match='no photo for image "y": CLIPScore compares'):
-        clipscore(CANDIDATES, photos, model=model)
-    with pytest.raises(UserError, match='no photo for images "w", "x", "y" and 1 more'):
+    del images["y"]
+    with pytest.raises(UserError, match='no image for image "y": CLIPScore compares'):
+        clipscore(CANDIDATES, images, model=model)
+    with pytest.raises(UserError, match='no image for images "w", "x", "y" and 1 more'):
         clipscore(dict(sorted(CANDIDATES.items())), {}, model=model)
     with pytest.raises(MismatchedImages, match='no references for image "y"'):
         references = {image: REFERENCES[image] for image in "wxz"}
-        ref_clipscore(CANDIDATES, references, photos, model=model)
+        ref_clipscore(CANDIDATES, references, images, model=model)
     with pytest.raises(UserError, match=r"references of image .*at least one"):
-        ref_clipscore({"x": "a"}, {"x": []}, photos, model=model)
+        ref_clipscore({"x": "a"}, {"x": []}, images, model=model)
     with pytest.raises(UserError, match="ref_clipscore: compares with references"):
-        asked(["ref_clipscore"], model, references=None, photos=photos)
+        asked(["ref_clipscore"], model, references=None, images=images)
     with pytest.raises(UserError, match="no captions to score"):
-        clipscore({}, photos, model=model)
+        clipscore({}, images, model=model)
     assert model.image.module.seen == model.text.module.seen == 0
 
 
-def test_features_that_overflow_are_no_score(photos):
+def test_features_that_overflow_are_no_score(images):
     model = scripted()
     model.image.module.matrix[0, 0] = float("inf")
     with pytest.raises(UserError, match=r'features of images? "x".* use --dtype float32'):
-        clipscore(CANDIDATES, photos, model=model)
+        clipscore(CANDIDATES, images, model=model)
 
 
 # --- real text sides
@@ -381,11 +381,11 @@ def test_equal_to_the_published_recipe_on_open_clip(open_clip_folder, tmp_path):
     _, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokenize = open_clip.SimpleTokenizer(context_length=77)
     random = np.random.default_rng(3)
-    photos, opened = {}, []
+    images, opened = {}, []
     for i, size in enumerate([(50, 40), (33, 70), (64, 64)]):
         picture = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(size)
         picture.save(tmp_path / f"{i}.png")
-        photos[str(i)] = tmp_path / f"{i}.png"
+        images[str(i)] = tmp_path / f"{i}.png"
         opened.append(picture)
     long = "a cat beside " + "a dog and " * 60
     candidates = {"0": "a cat", "1": long, "2": "Two dogs on a red couch."}
@@ -396,64 +396,64 @@ def test_equal_to_the_published_recipe_on_open_clip(open_clip_folder, tmp_path):
             return own.encode_text(tokenize([PREFIX + c for c in captions])).numpy()
 
     with torch.inference_mode():
-        images = own.encode_image(torch.stack([preprocess(picture) for picture in opened])).numpy()
-    clip, text = reference_scores(images, encode(candidates.values()))
+        vectors = own.encode_image(torch.stack([preprocess(picture) for picture in opened])).numpy()
+    clip, text = reference_scores(vectors, encode(candidates.values()))
     best = []
     for vector, captions in zip(text, references.values(), strict=True):
-        _, others = reference_scores(images[:1], encode(captions))
+        _, others = reference_scores(vectors[:1], encode(captions))
         best.append(np.max(vector.dot(others.transpose())))
     expected = 2 * clip * best / (clip + best)
 
     model = load_model(f"open_clip:{folder}", device="cpu")
-    scores = clipscore(candidates, photos, model=model)
-    with_references = ref_clipscore(candidates, references, photos, model=model)
+    scores = clipscore(candidates, images, model=model)
+    with_references = ref_clipscore(candidates, references, images, model=model)
     np.testing.assert_allclose(list(scores.per_image.values()), clip, atol=1e-5)
     np.testing.assert_allclose(list(with_references.per_image.values()), expected, atol=1e-5)
     assert scores.recipe["context_length"] == 77
     assert scores.recipe["truncated"] == with_references.recipe["truncated"] == 1
     assert with_references.recipe["truncated_references"] == 1
     with pytest.raises(UserError, match=r'image "1" has \d+ tokens, the model reads 77;'):
-        clipscore_hw3(candidates, photos, model=model)
+        clipscore_hw3(candidates, images, model=model)
 
 
 def test_half_precision_is_cast_up_before_it_is_normalised(open_clip_folder, tmp_path):
     _, folder = open_clip_folder
     Image.new("RGB", (40, 40), (200, 30, 90)).save(tmp_path / "a.png")
-    candidates, photos = {"a": "a red square"}, {"a": tmp_path / "a.png"}
+    candidates, images = {"a": "a red square"}, {"a": tmp_path / "a.png"}
     exact = load_model(f"open_clip:{folder}", device="cpu")
     half = load_model(f"open_clip:{folder}", device="cpu", dtype="bfloat16")
     features = half.image.encode(exact.image.transform(Image.open(tmp_path / "a.png"))[None])
     text = half.text.encode([PREFIX + "a red square"])
     expected = 2.5 * max(torch.cosine_similarity(features.double(), text.double()).item(), 0.0)
-    scores = clipscore(candidates, photos, model=half)
+    scores = clipscore(candidates, images, model=half)
     assert scores.corpus == pytest.approx(expected, abs=1e-6)
     assert scores.recipe["dtype"] == "bfloat16"
     assert "bfloat16" in scores.name
     assert scores.corpus == pytest.approx(
-        clipscore(candidates, photos, model=exact).corpus, abs=0.05
+        clipscore(candidates, images, model=exact).corpus, abs=0.05
     )
 
 
 @pytest.mark.needs("lite", "shared")
 def test_lite_tells_matching_captions_from_shuffled_ones(shared):
-    """79 COCO photos that the alignment has not seen."""
+    """79 COCO images that the alignment has not seen."""
     folder = shared / "data" / "coco-mini"
     stored = json.loads((folder / "captions_val.json").read_text())
-    photos = {str(item["id"]): folder / "images" / item["file_name"] for item in stored["images"]}
-    captions: dict[str, list[str]] = {image: [] for image in photos}
+    images = {str(item["id"]): folder / "images" / item["file_name"] for item in stored["images"]}
+    captions: dict[str, list[str]] = {image: [] for image in images}
     for annotation in stored["annotations"]:
         captions[str(annotation["image_id"])].append(annotation["caption"])
     matched = {image: several[0] for image, several in captions.items()}
     others = {image: several[1:] for image, several in captions.items()}
-    images = list(photos)
-    shuffled = {image: matched[images[i - 1]] for i, image in enumerate(images)}
+    ids = list(images)
+    shuffled = {image: matched[ids[i - 1]] for i, image in enumerate(ids)}
     model = load_model("lite", device="cpu")
 
-    found = asked(model=model, captions=matched, references=others, photos=photos)
-    by_chance = asked(model=model, captions=shuffled, references=others, photos=photos)
+    found = asked(model=model, captions=matched, references=others, images=images)
+    by_chance = asked(model=model, captions=shuffled, references=others, images=images)
 
     for metric, score in found.items():
         assert score.corpus - by_chance[metric].corpus > 0.5
-        wins = [score.per_image[image] > by_chance[metric].per_image[image] for image in photos]
+        wins = [score.per_image[image] > by_chance[metric].per_image[image] for image in images]
         assert np.mean(wins) > 0.85
     assert found["clipscore"].recipe["context_length"] == 256

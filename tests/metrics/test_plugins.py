@@ -56,7 +56,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 @pytest.mark.parametrize("spelled", ["My-Length", "my_length", "my-length", " MY_LENGTH "])
 def test_a_plugin_is_found_however_it_is_spelled(install: Install, spelled: str) -> None:
     install(good)
-    assert [m.id for m in parse_metrics(spelled, references=True, photos=False)] == ["my_length"]
+    assert [m.id for m in parse_metrics(spelled, references=True, images=False)] == ["my_length"]
     assert metric_of("my_length").kind == "plugin"
 
 
@@ -168,7 +168,7 @@ def test_our_own_names_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
     catalogue.plugins.cache_clear()
     try:
-        (metric,) = parse_metrics("CIDEr-D", references=True, photos=False)
+        (metric,) = parse_metrics("CIDEr-D", references=True, images=False)
         assert (metric.id, metric.kind) == ("cider", "text")
     finally:
         catalogue.plugins.cache_clear()

@@ -36,7 +36,7 @@ def no_network(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def photos() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """Wide, tall, square, smaller than the model's input, exactly its size."""
     random = np.random.default_rng(7)
     made = []

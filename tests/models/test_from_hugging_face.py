@@ -24,8 +24,8 @@ def copy(tmp_path):
     return made
 
 
-def logits(model, photos):
-    pixels = torch.stack([model.image.transform(photo) for photo in photos])
+def logits(model, images):
+    pixels = torch.stack([model.image.transform(image) for image in images])
     return model.logits(model.image.encode(pixels).numpy(), model.text.encode(TEXTS).numpy())
 
 
@@ -33,7 +33,7 @@ def bert_tokenizer(folder):
     from transformers import BertTokenizer
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += ["a", "photo", "of", "the", "cat", "red", "house", "dog"]
+    words += ["a", "image", "of", "the", "cat", "red", "house", "dog"]
     BertTokenizer(
         vocab={word: i for i, word in enumerate(words)}, model_max_length=80
     ).save_pretrained(folder)
@@ -99,7 +99,7 @@ def metaclip():
 
 
 @pytest.mark.parametrize("family", [align, chinese_clip, dual_encoder, metaclip])
-def test_relatives_of_clip_score_as_their_own_forward_does(family, tmp_path, photos):
+def test_relatives_of_clip_score_as_their_own_forward_does(family, tmp_path, images):
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     torch.manual_seed(6)
@@ -121,10 +121,10 @@ def test_relatives_of_clip_score_as_their_own_forward_does(family, tmp_path, pho
         truncation=True,
         max_length=64 if always_64 else 80,
     )
-    pixels = AutoImageProcessor.from_pretrained(tmp_path)(images=photos, return_tensors="pt")
+    pixels = AutoImageProcessor.from_pretrained(tmp_path)(images=images, return_tensors="pt")
     with torch.inference_mode():
         own = AutoModel.from_pretrained(tmp_path).eval()(**tokens, **pixels).logits_per_image
-    np.testing.assert_allclose(logits(loaded, photos), own.numpy(), atol=1e-4)
+    np.testing.assert_allclose(logits(loaded, images), own.numpy(), atol=1e-4)
     assert loaded.scoring.activation == "softmax"
 
 
@@ -216,7 +216,7 @@ def test_a_tokenizer_of_another_model_is_refused(clip_folder, siglip_folder, cop
         model.text.encode(["a cat"])
 
 
-def test_pickled_weights_give_the_same_model_and_say_so(clip_folder, copy, photos, caplog):
+def test_pickled_weights_give_the_same_model_and_say_so(clip_folder, copy, images, caplog):
     folder = copy(clip_folder)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -226,10 +226,10 @@ def test_pickled_weights_give_the_same_model_and_say_so(clip_folder, copy, photo
     safe = load_model(str(clip_folder), device="cpu")
     assert pickled.weights_id == safe.weights_id
     assert pickled.image.weights_id == safe.image.weights_id
-    np.testing.assert_array_equal(logits(pickled, photos), logits(safe, photos))
+    np.testing.assert_array_equal(logits(pickled, images), logits(safe, images))
 
 
-def test_shards(clip_folder, copy, photos):
+def test_shards(clip_folder, copy, images):
     from transformers import CLIPModel
 
     folder = copy(clip_folder)
@@ -239,7 +239,7 @@ def test_shards(clip_folder, copy, photos):
     sharded = load_model(str(folder), device="cpu")
     whole = load_model(str(clip_folder), device="cpu")
     assert sharded.weights_id == whole.weights_id
-    np.testing.assert_array_equal(logits(sharded, photos), logits(whole, photos))
+    np.testing.assert_array_equal(logits(sharded, images), logits(whole, images))
     next(iter(folder.glob("model-*.safetensors"))).unlink()
     with pytest.raises(UserError, match="which is missing"):
         load_model(str(folder), device="cpu")
@@ -259,7 +259,7 @@ def test_what_changes_a_pixel_changes_the_preprocessing_id(siglip_folder, copy, 
     assert len(seen) == 5
 
 
-def test_an_unusual_processor_is_called_itself(siglip_folder, copy, photos):
+def test_an_unusual_processor_is_called_itself(siglip_folder, copy, images):
     from transformers import AutoImageProcessor
 
     folder = copy(siglip_folder)
@@ -267,8 +267,8 @@ def test_an_unusual_processor_is_called_itself(siglip_folder, copy, photos):
     path.write_text(json.dumps({**json.loads(path.read_text()), "do_normalize": False}))
     transform = load_model(str(folder), device="cpu").image.transform
     assert type(transform).__name__ == "_ProcessorItself"
-    own = AutoImageProcessor.from_pretrained(folder)(images=photos[:1], return_tensors="pt")
-    assert torch.equal(transform(photos[0]), own["pixel_values"][0])
+    own = AutoImageProcessor.from_pretrained(folder)(images=images[:1], return_tensors="pt")
+    assert torch.equal(transform(images[0]), own["pixel_values"][0])
 
 
 def test_a_repository_that_is_not_cached_is_refused_offline():

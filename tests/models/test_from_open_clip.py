@@ -55,17 +55,17 @@ def listed(tmp_path, monkeypatch, make_open_clip):
     return trained, file
 
 
-def features(model, photo):
-    return model.image.encode(model.image.transform(photo)[None]), model.text.encode(TEXTS)
+def features(model, image):
+    return model.image.encode(model.image.transform(image)[None]), model.text.encode(TEXTS)
 
 
-def test_the_tag_decides_the_activation_where_open_clip_only_warns(listed, photos):
+def test_the_tag_decides_the_activation_where_open_clip_only_warns(listed, images):
     trained, file = listed
     model = load_model(f"open_clip:Tiny-ViT/openai@{file}", device="cpu")
-    image, text = features(model, photos[0])
+    image, text = features(model, images[0])
     tokens = open_clip.tokenize(TEXTS)
     with torch.inference_mode():
-        expected = trained.encode_image(model.image.transform(photos[0])[None])
+        expected = trained.encode_image(model.image.transform(images[0])[None])
         torch.testing.assert_close(image, expected)
         torch.testing.assert_close(text, trained.encode_text(tokens))
 
@@ -73,15 +73,15 @@ def test_the_tag_decides_the_activation_where_open_clip_only_warns(listed, photo
     with pytest.warns(UserWarning, match="QuickGELU mismatch"):
         naive = open_clip.create_model("Tiny-ViT", pretrained="openai").eval()
     with torch.inference_mode():
-        wrong = naive.encode_image(model.image.transform(photos[0])[None])
+        wrong = naive.encode_image(model.image.transform(images[0])[None])
     assert (wrong - expected).abs().max() > 1e-3
 
 
-def test_other_tags_keep_gelu_and_get_another_cache_key(listed, photos):
+def test_other_tags_keep_gelu_and_get_another_cache_key(listed, images):
     _, file = listed
     quick = load_model(f"open_clip:Tiny-ViT/openai@{file}", device="cpu")
     plain = load_model(f"open_clip:Tiny-ViT/laion@{file}", device="cpu")
-    assert (features(quick, photos[0])[0] - features(plain, photos[0])[0]).abs().max() > 1e-3
+    assert (features(quick, images[0])[0] - features(plain, images[0])[0]).abs().max() > 1e-3
     # one set of weights, two models: their features may never share a cache entry
     assert quick.weights_id == plain.weights_id
     assert quick.image.weights_id != plain.image.weights_id
@@ -89,12 +89,12 @@ def test_other_tags_keep_gelu_and_get_another_cache_key(listed, photos):
     assert quick.image.preprocessing_id == plain.image.preprocessing_id
 
 
-def test_the_tag_decides_the_preprocessing(listed, photos):
+def test_the_tag_decides_the_preprocessing(listed, images):
     _, file = listed
     model = load_model(f"open_clip:Tiny-ViT/squashed@{file}", device="cpu")
     plain = load_model(f"open_clip:Tiny-ViT/laion@{file}", device="cpu")
     assert model.image.preprocessing_id != plain.image.preprocessing_id
-    wide = photos[0]
+    wide = images[0]
     squashed = wide.resize((32, 32), 2)
     expected = np.asarray(squashed).transpose(2, 0, 1) / 255 - np.reshape(PIXELS["mean"], (3, 1, 1))
     expected /= np.reshape(PIXELS["std"], (3, 1, 1))
@@ -133,7 +133,7 @@ def test_a_tag_that_is_not_cached_is_refused_offline():
 
 
 def test_a_tags_tokenizer_is_a_repository_of_its_own(
-    make_open_clip, word_tokenizer, monkeypatch, photos
+    make_open_clip, word_tokenizer, monkeypatch, images
 ):
     from open_clip import factory
 
@@ -152,11 +152,11 @@ def test_a_tags_tokenizer_is_a_repository_of_its_own(
     model = load_model("open_clip:Tiny-SigLIP/webli", device="cpu")
     assert model.text.tokenize(["a cat"])["text"].shape == (1, 64)
     assert torch.equal(
-        features(model, photos[0])[1], features(load_model(str(folder), device="cpu"), photos[0])[1]
+        features(model, images[0])[1], features(load_model(str(folder), device="cpu"), images[0])[1]
     )
 
 
-def test_a_text_side_of_transformers(make_open_clip, word_tokenizer, tmp_path, photos):
+def test_a_text_side_of_transformers(make_open_clip, word_tokenizer, tmp_path, images):
     from transformers import RobertaConfig
 
     tower = tmp_path / "roberta"
@@ -207,7 +207,7 @@ def test_weights_of_another_model_are_refused(listed, tmp_path):
         load_model(f"open_clip:Tiny-ViT/openai@{tmp_path / 'resized.safetensors'}", device="cpu")
 
 
-def test_a_pickle_gives_the_same_model_and_says_so(make_open_clip, photos, caplog):
+def test_a_pickle_gives_the_same_model_and_says_so(make_open_clip, images, caplog):
     _, folder = make_open_clip(TINY, PIXELS)
     safe = load_model(str(folder), device="cpu")
     (folder / "open_clip_model.safetensors").unlink()
@@ -216,7 +216,7 @@ def test_a_pickle_gives_the_same_model_and_says_so(make_open_clip, photos, caplo
     assert "weights_only=True" in caplog.text
     assert len(caplog.records) == 1
     assert pickled.weights_id == safe.weights_id
-    assert torch.equal(features(pickled, photos[0])[0], features(safe, photos[0])[0])
+    assert torch.equal(features(pickled, images[0])[0], features(safe, images[0])[0])
 
 
 def test_folders_that_do_not_say_enough_are_refused(make_open_clip, tmp_path):

@@ -14,13 +14,13 @@ from captune.models.load import load_model
 
 
 @pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_efficientnet.r160_in1k"])
-def test_a_saved_folder_gives_timms_pixels_and_vector(name, make_timm, photos):
+def test_a_saved_folder_gives_timms_pixels_and_vector(name, make_timm, images):
     own, folder = make_timm(name)
     transform = create_transform(**resolve_model_data_config(own), is_training=False)
     model = load_model(str(folder), device="cpu")
-    batch = torch.stack([transform(photo) for photo in photos])
-    for photo, expected in zip(photos, batch, strict=True):
-        assert torch.equal(model.image.transform(photo), expected)
+    batch = torch.stack([transform(image) for image in images])
+    for image, expected in zip(images, batch, strict=True):
+        assert torch.equal(model.image.transform(image), expected)
     with torch.inference_mode():
         expected = own.forward_head(own.forward_features(batch), pre_logits=True)
     torch.testing.assert_close(model.image.encode(batch), expected, atol=1e-5, rtol=1e-5)
@@ -38,21 +38,21 @@ def test_a_saved_folder_gives_timms_pixels_and_vector(name, make_timm, photos):
     ],
     ids=["squash", "border", "oblong"],
 )
-def test_every_way_to_crop(pixels, make_timm, photos):
+def test_every_way_to_crop(pixels, make_timm, images):
     own, folder = make_timm("test_efficientnet.r160_in1k", pretrained_cfg_overlay=pixels)
     transform = create_transform(**resolve_model_data_config(own), is_training=False)
     ours = load_model(str(folder), device="cpu").image.transform
-    for photo in photos:
-        assert torch.equal(ours(photo), transform(photo))
+    for image in images:
+        assert torch.equal(ours(image), transform(image))
 
 
-def test_a_name_with_a_file(make_timm, photos, tmp_path):
+def test_a_name_with_a_file(make_timm, images, tmp_path):
     _, folder = make_timm("test_vit.r160_in1k")
     file = folder / "model.safetensors"
     by_folder = load_model(f"timm:{folder}", device="cpu")
     by_name = load_model(f"timm:test_vit.r160_in1k@{file}", device="cpu")
-    pixels = by_folder.image.transform(photos[0])[None]
-    assert torch.equal(pixels, by_name.image.transform(photos[0])[None])
+    pixels = by_folder.image.transform(images[0])[None]
+    assert torch.equal(pixels, by_name.image.transform(images[0])[None])
     assert torch.equal(by_folder.image.encode(pixels), by_name.image.encode(pixels))
     assert by_folder.weights_id == by_name.weights_id
 
@@ -120,11 +120,11 @@ def test_a_config_of_another_size_is_refused(make_timm):
     about["pretrained_cfg"]["input_size"] = [3, 64, 96]
     about["pretrained_cfg"]["fixed_input_size"] = False
     config.write_text(json.dumps(about))
-    with pytest.raises(UserError, match="does not take photos of 96 x 64 pixels"):
+    with pytest.raises(UserError, match="does not take images of 96 x 64 pixels"):
         load_model(f"timm:{folder}", device="cpu")
 
 
-def test_a_pickled_folder(make_timm, photos, caplog):
+def test_a_pickled_folder(make_timm, images, caplog):
     _, safe = make_timm("test_vit.r160_in1k")
     _, pickled = make_timm("test_vit.r160_in1k", safe=False)
     with caplog.at_level("WARNING", "captune"):

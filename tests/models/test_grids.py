@@ -1,4 +1,4 @@
-"""Patch grids equal the libraries' own last features, of whole photos."""
+"""Patch grids equal the libraries' own last features, of whole images."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from captune.models.load import load_model
 ASSIGNMENT = "vit_large_patch14_clip_336.openai_ft_in12k_in1k"
 
 
-def check(encoder: Any, photos: list[Image.Image], expected: Any, size: tuple[int, int]) -> None:
-    """The grid of whole photos equals `expected(pixels)` [n, tokens, channels]."""
-    pixels = torch.stack([encoder.whole(photo) for photo in photos])
+def check(encoder: Any, images: list[Image.Image], expected: Any, size: tuple[int, int]) -> None:
+    """The grid of whole images equals `expected(pixels)` [n, tokens, channels]."""
+    pixels = torch.stack([encoder.whole(image) for image in images])
     assert pixels.shape[2:] == size
     assert pixels.dtype == torch.float32
     cached = encoder.encode_grid(pixels)
@@ -33,7 +33,7 @@ def check(encoder: Any, photos: list[Image.Image], expected: Any, size: tuple[in
     grid = encoder.finish_grid(cached)
     shape = encoder.grid
     assert grid.dtype == encoder.dtype
-    assert grid.shape == (len(photos), shape.tokens, shape.channels)
+    assert grid.shape == (len(images), shape.tokens, shape.channels)
     assert shape.tokens == shape.leading + shape.rows * shape.columns
     with torch.inference_mode():
         own = expected(pixels)
@@ -43,9 +43,9 @@ def check(encoder: Any, photos: list[Image.Image], expected: Any, size: tuple[in
     torch.testing.assert_close(exact, own, atol=1e-4, rtol=1e-4)
 
 
-def squashed(photo: Image.Image, size: tuple[int, int], mean: Any, std: Any) -> torch.Tensor:
-    """All of a photo, bicubic by Pillow: the definition, written out once more."""
-    resized = photo.resize(size[::-1], Image.Resampling.BICUBIC)
+def squashed(image: Image.Image, size: tuple[int, int], mean: Any, std: Any) -> torch.Tensor:
+    """All of an image, bicubic by Pillow: the definition, written out once more."""
+    resized = image.resize(size[::-1], Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy()).float() / 255
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
@@ -72,7 +72,7 @@ def squashed(photo: Image.Image, size: tuple[int, int], mean: Any, std: Any) -> 
     ids=["vit", "efficientnet", "registers", "channels last"],
 )
 def test_timm(
-    name: str, options: dict[str, Any], shape: GridShape, make_timm: Any, photos: Any
+    name: str, options: dict[str, Any], shape: GridShape, make_timm: Any, images: Any
 ) -> None:
     own, folder = make_timm(name, **options)
     encoder = load_model(f"timm:{folder}", device="cpu").image
@@ -89,11 +89,11 @@ def test_timm(
     if "img_size" in options:
         size = (options["img_size"],) * 2
     settings = own.pretrained_cfg
-    check(encoder, photos, expected, size)
-    for photo in photos[:2]:
+    check(encoder, images, expected, size)
+    for image in images[:2]:
         if settings["interpolation"] == "bicubic":
-            wanted = squashed(photo, size, settings["mean"], settings["std"])
-            torch.testing.assert_close(encoder.whole(photo), wanted)
+            wanted = squashed(image, size, settings["mean"], settings["std"])
+            torch.testing.assert_close(encoder.whole(image), wanted)
     assert encoder.patches.preprocessing_id != encoder.preprocessing_id
 
 
@@ -108,11 +108,11 @@ def test_the_assignments_encoder_has_its_shape() -> None:
     assert timm.get_pretrained_cfg(ASSIGNMENT).input_size == (3, 336, 336)
 
 
-def test_features_that_are_no_grid_are_refused(make_timm: Any, photos: Any) -> None:
+def test_features_that_are_no_grid_are_refused(make_timm: Any, images: Any) -> None:
     _, folder = make_timm("pit_ti_224", depth=(1, 1, 1), base_dims=(8, 8, 8), heads=(1, 1, 1))
     encoder = load_model(f"timm:{folder}", device="cpu").image
     assert encoder.grid is None
-    for use in (lambda: encoder.whole(photos[0]), lambda: encoder.encode_grid(torch.zeros(1))):
+    for use in (lambda: encoder.whole(images[0]), lambda: encoder.encode_grid(torch.zeros(1))):
         with pytest.raises(UserError, match="no patch grid of a fixed shape"):
             use()
 
@@ -134,18 +134,18 @@ def _tokens(visual: Any, pixels: torch.Tensor) -> torch.Tensor:
     ids=["clip", "custom text"],
 )
 def test_open_clip(
-    config: Any, pixels: Any, make_open_clip: Any, word_tokenizer: Any, photos: Any
+    config: Any, pixels: Any, make_open_clip: Any, word_tokenizer: Any, images: Any
 ) -> None:
     own, folder = make_open_clip(config, pixels, word_tokenizer if config is SIGLIP_STYLE else None)
     encoder = load_model(f"open_clip:{folder}", device="cpu").image
     assert encoder.grid == GridShape(17, 64, 4, 4, 1)
-    check(encoder, photos, lambda batch: _tokens(own.visual, batch), (32, 32))
-    for photo in photos:
-        wanted = squashed(photo, (32, 32), pixels["mean"], pixels["std"])
-        torch.testing.assert_close(encoder.whole(photo), wanted)
+    check(encoder, images, lambda batch: _tokens(own.visual, batch), (32, 32))
+    for image in images:
+        wanted = squashed(image, (32, 32), pixels["mean"], pixels["std"])
+        torch.testing.assert_close(encoder.whole(image), wanted)
 
 
-def test_open_clips_other_towers(make_open_clip: Any, photos: Any) -> None:
+def test_open_clips_other_towers(make_open_clip: Any, images: Any) -> None:
     text = OPEN_CLIP_TINY["text_cfg"]
     resnet = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}
     own, folder = make_open_clip(
@@ -159,7 +159,7 @@ def test_open_clips_other_towers(make_open_clip: Any, photos: Any) -> None:
         own.encode_image(pixels)
         return seen[-1].flatten(2).mT
 
-    check(encoder, photos, expected, (64, 64))
+    check(encoder, images, expected, (64, 64))
     assert encoder.grid == GridShape(4, 256, 2, 2)
 
     averaged = {**OPEN_CLIP_TINY["vision_cfg"], "pool_type": "avg", "final_ln_after_pool": True}
@@ -167,7 +167,7 @@ def test_open_clips_other_towers(make_open_clip: Any, photos: Any) -> None:
     encoder = load_model(f"open_clip:{folder}", device="cpu").image
     tower = own.visual
     # ln_post never saw a token, so tokens do not see it
-    check(encoder, photos, lambda batch: tower.transformer(tower._embeds(batch)), (32, 32))
+    check(encoder, images, lambda batch: tower.transformer(tower._embeds(batch)), (32, 32))
 
     trunk = {
         "timm_model_name": "test_vit",
@@ -191,14 +191,14 @@ def test_open_clips_other_towers(make_open_clip: Any, photos: Any) -> None:
             found = trunk.forward_features(pixels)
             return found if found.ndim == 3 else found.flatten(2).mT
 
-        check(encoder, photos[:2], features, (160, 160))
+        check(encoder, images[:2], features, (160, 160))
 
 
 # -- transformers ----------------------------------------------------------------------------------
 
 
 def test_hugging_face_clip_applies_the_last_norm_to_all_tokens(
-    clip_folder: Path, photos: Any
+    clip_folder: Path, images: Any
 ) -> None:
     from transformers import CLIPModel
 
@@ -212,11 +212,11 @@ def test_hugging_face_clip_applies_the_last_norm_to_all_tokens(
         torch.testing.assert_close(tokens[:, 0], out.pooler_output)
         return tokens
 
-    check(encoder, photos, expected, (32, 32))
+    check(encoder, images, expected, (32, 32))
 
 
 def test_the_same_clip_weights_give_the_same_grid_by_open_clip(
-    clip_folder: Path, photos: Any
+    clip_folder: Path, images: Any
 ) -> None:
     from open_clip.transformer import QuickGELU, VisionTransformer
     from transformers import CLIPModel
@@ -260,14 +260,14 @@ def test_the_same_clip_weights_give_the_same_grid_by_open_clip(
     other = patches_of(tower, encoder.whole, "", "")
     assert other is not None
     assert other.shape == encoder.grid
-    pixels = torch.stack([encoder.whole(photo) for photo in photos])
+    pixels = torch.stack([encoder.whole(image) for image in images])
     with torch.inference_mode():
         torch.testing.assert_close(
             other.encode(pixels), encoder.patches.encode(pixels), atol=1e-5, rtol=1e-4
         )
 
 
-def test_hugging_face_siglip_has_applied_it_already(siglip_folder: Path, photos: Any) -> None:
+def test_hugging_face_siglip_has_applied_it_already(siglip_folder: Path, images: Any) -> None:
     from transformers import SiglipModel
 
     own = SiglipModel.from_pretrained(siglip_folder).eval()
@@ -275,31 +275,31 @@ def test_hugging_face_siglip_has_applied_it_already(siglip_folder: Path, photos:
     assert encoder.grid == GridShape(16, 48, 4, 4)
     check(
         encoder,
-        photos,
+        images,
         lambda pixels: own.vision_model(pixel_values=pixels).last_hidden_state,
         (32, 32),
     )
 
 
-def test_a_whole_photo_is_the_processors_but_for_the_crop(clip_folder: Path, photos: Any) -> None:
+def test_a_whole_image_is_the_processors_but_for_the_crop(clip_folder: Path, images: Any) -> None:
     from transformers import AutoImageProcessor
 
     processor = AutoImageProcessor.from_pretrained(clip_folder)
-    image = load_model(f"hf:{clip_folder}", device="cpu").image
-    for photo in photos:
+    encoder = load_model(f"hf:{clip_folder}", device="cpu").image
+    for image in images:
         own = processor(
-            images=photo,
+            images=image,
             size={"height": 32, "width": 32},
             do_center_crop=False,
             return_tensors="pt",
         )["pixel_values"][0]
-        assert torch.equal(image.whole(photo), own)
-    square = photos[2]
+        assert torch.equal(encoder.whole(image), own)
+    square = images[2]
     assert square.width == square.height
-    assert torch.equal(image.whole(square), image.transform(square))
+    assert torch.equal(encoder.whole(square), encoder.transform(square))
 
 
-def test_a_tower_with_as_many_patches_as_the_photo_asks_for_has_no_grid(
+def test_a_tower_with_as_many_patches_as_the_image_asks_for_has_no_grid(
     siglip2_folder: Path,
 ) -> None:
     assert load_model(f"hf:{siglip2_folder}", device="cpu").image.grid is None
@@ -318,11 +318,11 @@ def network() -> EfficientNetLite2:
     return made
 
 
-def test_lite_keeps_352_channels_and_shows_1280(network: EfficientNetLite2, photos: Any) -> None:
+def test_lite_keeps_352_channels_and_shows_1280(network: EfficientNetLite2, images: Any) -> None:
     patches = backbones.grid_of(network, torch.nn.Identity())
     assert patches.shape == GridShape(81, 1280, 9, 9)
     assert patches.cached_shape == (81, 352)
-    pixels = torch.stack([patches.transform(photo) for photo in photos[:2]])
+    pixels = torch.stack([patches.transform(image) for image in images[:2]])
     with torch.inference_mode():
         cached = patches.encode(pixels)
         grid = patches.finish(cached)
@@ -332,29 +332,29 @@ def test_lite_keeps_352_channels_and_shows_1280(network: EfficientNetLite2, phot
         torch.testing.assert_close(grid[:, 9 * 2 + 5], convolved[:, :, 2, 5])
         torch.testing.assert_close(grid.mean(1), network(pixels), atol=1e-5, rtol=1e-4)
     assert grid.std() > 0
-    for photo in photos:
-        wanted = squashed(photo, (260, 260), (0.5,) * 3, (0.5,) * 3)
-        assert torch.allclose(patches.transform(photo), wanted, atol=1e-6)
+    for image in images:
+        wanted = squashed(image, (260, 260), (0.5,) * 3, (0.5,) * 3)
+        assert torch.allclose(patches.transform(image), wanted, atol=1e-6)
     assert backbones.WHOLE_PREPROCESSING_ID != backbones.PREPROCESSING_ID
 
 
 @pytest.mark.needs("lite")
-def test_lites_grid_outlives_another_alignment(photos: Any) -> None:
-    image = load_model("lite", device="cpu").image
-    assert image.grid == GridShape(81, 1280, 9, 9)
-    assert image.patches is not None
-    assert image.patches.weights_id != image.weights_id
-    pixels = torch.stack([image.whole(photo) for photo in photos[:2]])
-    grid = image.finish_grid(image.encode_grid(pixels))
+def test_lites_grid_outlives_another_alignment(images: Any) -> None:
+    encoder = load_model("lite", device="cpu").image
+    assert encoder.grid == GridShape(81, 1280, 9, 9)
+    assert encoder.patches is not None
+    assert encoder.patches.weights_id != encoder.weights_id
+    pixels = torch.stack([encoder.whole(image) for image in images[:2]])
+    grid = encoder.finish_grid(encoder.encode_grid(pixels))
     with torch.inference_mode():
-        pooled = image.module.backbone(pixels)
+        pooled = encoder.module.backbone(pixels)
     assert (grid.mean(1) - pooled).norm() < 2e-3 * pooled.norm()
 
 
-def test_half_precision_stays_close(clip_folder: Path, photos: Any) -> None:
+def test_half_precision_stays_close(clip_folder: Path, images: Any) -> None:
     exact = load_model(f"hf:{clip_folder}", device="cpu").image
     half = load_model(f"hf:{clip_folder}", device="cpu", dtype="bfloat16").image
-    pixels = torch.stack([exact.whole(photo) for photo in photos])
+    pixels = torch.stack([exact.whole(image) for image in images])
     ours, other = half.encode_grid(pixels).float(), exact.encode_grid(pixels).float()
     assert (ours - other).norm() < 0.05 * other.norm()
     assert half.finish_grid(half.encode_grid(pixels)).dtype == torch.bfloat16

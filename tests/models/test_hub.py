@@ -116,13 +116,13 @@ def test_no_network_is_one_sentence(monkeypatch):
     assert "\n" not in str(refused.value)
 
 
-def test_fetch_from_a_folder_needs_no_network(clip_folder, photos, tmp_path):
+def test_fetch_from_a_folder_needs_no_network(clip_folder, images, tmp_path):
     source = shutil.copytree(clip_folder, tmp_path / "stick")
     (place,) = fetch_model("hf:org/clip", source)
     assert place.is_relative_to(store.cache_folder())
     shutil.rmtree(source)
     model = load_model("hf:org/clip", device="cpu")
-    pixels = model.image.transform(photos[0])[None]
+    pixels = model.image.transform(images[0])[None]
     own = load_model(str(clip_folder), device="cpu")
     assert torch.equal(model.image.encode(pixels), own.image.encode(pixels))
     assert fetch_model("hf:org/clip", clip_folder) == [place]
@@ -144,7 +144,7 @@ def test_adopting_adds_and_replaces(tmp_path):
     assert {path.name: path.read_text() for path in place.iterdir()} == {"a": "3", "b": "2"}
 
 
-def test_open_clip_and_timm_from_a_hub(fake_hub, make_open_clip, make_timm, word_tokenizer, photos):
+def test_open_clip_and_timm_from_a_hub(fake_hub, make_open_clip, make_timm, word_tokenizer, images):
     import open_clip
 
     pixels = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
@@ -178,8 +178,8 @@ def test_open_clip_and_timm_from_a_hub(fake_hub, make_open_clip, make_timm, word
     fake_hub.repositories["timm/test_vit.r160_in1k"] = folder
     by_name = load_model("timm:test_vit.r160_in1k", device="cpu")
     by_repository = load_model("timm:hf-hub:timm/test_vit.r160_in1k", device="cpu")
-    photo = by_name.image.transform(photos[0])[None]
-    assert torch.equal(by_name.image.encode(photo), by_repository.image.encode(photo))
+    image = by_name.image.transform(images[0])[None]
+    assert torch.equal(by_name.image.encode(image), by_repository.image.encode(image))
     assert fake_hub.asked == ["org/tiny", "timm/test_vit.r160_in1k"]
 
 

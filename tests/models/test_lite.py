@@ -23,7 +23,7 @@ from captune.models.lite.efficientnet import EfficientNetLite2, fold_batch_norms
 from captune.models.lite.minilm import MiniLM, load_tokenizer, rename_published
 from captune.models.spec import parse_spec
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "cat", "dog", "##s"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "image", "of", "cat", "dog", "##s"]
 
 
 def published_names(timm_names: Sequence[str]) -> list[str]:
@@ -110,10 +110,10 @@ def test_transform_equals_timm(size: tuple[int, int]) -> None:
     settings = resolve_model_data_config(None, pretrained_cfg=config) | {"crop_pct": 1.0}
     theirs = create_transform(**settings)
     noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    photo = Image.fromarray(noise)
-    ours = backbones.transform(photo)
+    image = Image.fromarray(noise)
+    ours = backbones.transform(image)
     assert ours.shape == (3, 260, 260)
-    assert torch.equal(ours, theirs(photo))
+    assert torch.equal(ours, theirs(image))
 
 
 def test_a_thin_strip_does_not_fill_the_memory() -> None:
@@ -202,8 +202,8 @@ def test_load_joins_backbones_and_alignment(
     assert model.text is not None
     assert model.scoring is not None
     assert model.scoring.logit_scale == 50
-    photo = Image.new("RGB", (300, 200), "red")
-    vectors = model.image.encode(model.image.transform(photo)[None])
+    image = Image.new("RGB", (300, 200), "red")
+    vectors = model.image.encode(model.image.transform(image)[None])
     assert vectors.shape == (1, model.image.dimension) == (1, 16)
     assert model.text.encode(["a photo", "a dog", "cats"]).shape == (3, 16)
     assert not any(parameter.requires_grad for parameter in model.image.module.parameters())
@@ -219,7 +219,7 @@ def real() -> backbones.Backbones:
 
 
 @pytest.mark.needs("lite")
-def test_real_weights_know_real_photos(real: backbones.Backbones) -> None:
+def test_real_weights_know_real_images(real: backbones.Backbones) -> None:
     data = pytest.importorskip("skimage.data")
     expected = {"chelsea": 285, "coffee": 967}  # ImageNet: Egyptian cat, espresso
     for name, index in expected.items():

@@ -20,7 +20,7 @@ from tests.reproduce.tiny_study import (
 )
 
 from captune.cli import main
-from captune.report.checking import check_page
+from captune.pages.checking import check_page
 from captune.runs import read_run
 from captune.studies import read_study
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.hostile_runs import CAPTIONS, good_runs
-from tests.report_runs import photos, score_run
+from tests.report_runs import images, score_run
 
 from captune.cli import main
 from captune.errors import UserError
@@ -118,12 +118,12 @@ def test_a_pipe_in_the_place_of_run_json_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["classify", "photos", "--labels", "cat,dog"],
-        ["prompts", "photos", "--labels", "cat,dog"],
+        ["classify", "images", "--labels", "cat,dog"],
+        ["prompts", "images", "--labels", "cat,dog"],
         ["score", "a.json"],
         ["compare", "a.json", "b.json"],
-        ["explain", "photos"],
-        ["caption", "photos"],
+        ["explain", "images"],
+        ["caption", "images"],
     ],
 )
 def test_overwrite_needs_something_to_overwrite(
@@ -136,21 +136,21 @@ def test_overwrite_needs_something_to_overwrite(
 @pytest.mark.parametrize(
     "words",
     [
-        ["classify", "{photos}", "--labels", "cat,dog"],
-        ["prompts", "{photos}", "--labels", "cat,dog"],
+        ["classify", "{images}", "--labels", "cat,dog"],
+        ["prompts", "{images}", "--labels", "cat,dog"],
         ["score", "{a}", "--references", "{refs}"],
         ["compare", "{a}", "{b}", "--references", "{refs}"],
-        ["explain", "{photos}"],
-        ["caption", "{photos}"],
-        ["faithful", "lite", "--photos", "{photos}", "--captions", "{refs}"],
-        ["tune", "{photos}", "--captions", "{refs}", "--val", "{refs}"],
+        ["explain", "{images}"],
+        ["caption", "{images}"],
+        ["faithful", "lite", "--images", "{images}", "--captions", "{refs}"],
+        ["tune", "{images}", "--captions", "{refs}", "--val", "{refs}"],
     ],
 )
 def test_every_job_refuses_a_folder_that_is_written_to_and_one_of_another_job(
     tmp_path: Path, captions: dict[str, str], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before any work: no model is loaded here."""
-    there = {**captions, "photos": str(photos(tmp_path / "photos", ["a.jpg"]))}
+    there = {**captions, "images": str(images(tmp_path / "images", ["a.jpg"]))}
     words = [word.format(**there) for word in words]
     out = tmp_path / "out"
     with locked(out):

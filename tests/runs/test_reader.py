@@ -24,16 +24,16 @@ from tests.hostile_runs import (
     sign_again,
     zip_bomb,
 )
-from tests.report_runs import change, classify_run, explain_run, photos, score_run
+from tests.report_runs import change, classify_run, explain_run, images, score_run
 
+from captune.attribution.map_files import read_maps
 from captune.captions import read_captions
 from captune.errors import UserError
-from captune.explain.map_files import read_maps
 from captune.options import RankOptions
-from captune.report.checking import check_page
-from captune.report.notebook import as_html
-from captune.report.page import write_report
-from captune.report.settings import Settings
+from captune.pages.checking import check_page
+from captune.pages.notebook import as_html
+from captune.pages.page import write_report
+from captune.pages.settings import Settings
 from captune.runs import DamagedRun, Run, read_run, reader
 from captune.runs.kinds import KINDS, convert
 from captune.scoring.ranking import rank_run
@@ -46,7 +46,7 @@ GIGABYTE = 2**30
 def test_nothing_in_the_place_of_a_file_hangs_or_fills_memory(
     tmp_path: Path, name: str, what: str
 ) -> None:
-    root = photos(tmp_path / "photos", NAMES)
+    root = images(tmp_path / "images", NAMES)
     run = score_run(tmp_path / "run", root, CAPTIONS)
     PLACES[what](run / name)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -202,7 +202,7 @@ def test_a_bug_of_ours_is_not_blamed_on_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from captune.cli import main
-    from captune.report import recognition
+    from captune.pages import recognition
 
     run = good_runs(tmp_path)["classify"]
     monkeypatch.setattr(recognition, "find", lambda source, settings: len(None))  # type: ignore[arg-type]
@@ -269,7 +269,7 @@ def test_numbers_that_are_none_are_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bomb", [zip_bomb, header_bomb])
 def test_maps_are_as_large_as_their_file(tmp_path: Path, bomb: Any) -> None:
-    root = photos(tmp_path / "photos", NAMES)
+    root = images(tmp_path / "images", NAMES)
     run = read_run(explain_run(tmp_path / "run", root, {"0.jpg": "a"}))
     (record,) = run.records()
     words, maps = read_maps(run, record)
@@ -283,7 +283,7 @@ def test_maps_are_as_large_as_their_file(tmp_path: Path, bomb: Any) -> None:
 
 @pytest.mark.parametrize("name", ["../private.npz", "maps/../../private.npz", "/etc/private.npz"])
 def test_maps_outside_the_run_are_not_read(tmp_path: Path, name: str) -> None:
-    root = photos(tmp_path / "photos", NAMES)
+    root = images(tmp_path / "images", NAMES)
     run = read_run(explain_run(tmp_path / "run", root, {"0.jpg": "a"}))
     np.savez(tmp_path / "private.npz", maps=np.zeros((1, 2, 2), np.float32), words=np.array(["a"]))
     with pytest.raises(UserError, match="its maps are outside the run"):
@@ -293,7 +293,7 @@ def test_maps_outside_the_run_are_not_read(tmp_path: Path, name: str) -> None:
 def test_damaged_maps_are_a_sentence(tmp_path: Path) -> None:
     import random
 
-    root = photos(tmp_path / "photos", NAMES)
+    root = images(tmp_path / "images", NAMES)
     run = read_run(explain_run(tmp_path / "run", root, {"0.jpg": "a b"}))
     (record,) = run.records()
     path = run.folder / record["maps"]
@@ -314,7 +314,7 @@ def _finite_maps(run: Run, record: dict[str, Any]) -> None:
 
 
 def test_pages_that_nobody_wrote_are_refused(tmp_path: Path) -> None:
-    root = photos(tmp_path / "photos", NAMES)
+    root = images(tmp_path / "images", NAMES)
     run = classify_run(tmp_path / "run", root, NAMES)
     page = tmp_path / "page.html"
     write_report([run], page, Settings())
@@ -335,7 +335,7 @@ def test_pages_that_nobody_wrote_are_refused(tmp_path: Path) -> None:
 
 def test_a_report_needs_no_signed_run(tmp_path: Path) -> None:
     """`sign_again` makes what the tests of others rely on."""
-    root = photos(tmp_path / "photos", NAMES)
+    root = images(tmp_path / "images", NAMES)
     run = classify_run(tmp_path / "run", root, NAMES)
     change(run, "run.json", "seed", value=5)
     assert read_run(run).is_own  # a seed decides nothing that is opened

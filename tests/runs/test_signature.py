@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 from tests.hostile_runs import CAPTIONS, NAMES, from_elsewhere, good_runs, sign_again
-from tests.report.page_reader import outline
-from tests.report_runs import change, classify_run, compare_run, explain_run, photos, score_run
+from tests.pages.page_reader import outline
+from tests.report_runs import change, classify_run, compare_run, explain_run, images, score_run
 
 from captune.cli import main
 from captune.options import RankOptions
-from captune.report.checking import check_page
-from captune.report.notebook import as_html
-from captune.report.page import write_report
-from captune.report.pairs import write_gallery
-from captune.report.settings import Settings
+from captune.pages.checking import check_page
+from captune.pages.notebook import as_html
+from captune.pages.page import write_report
+from captune.pages.pairs import write_gallery
+from captune.pages.settings import Settings
 from captune.runs import read_run, signature
 from captune.scoring.ranking import rank_run
 
@@ -38,9 +38,9 @@ def pictures(page: Path) -> int:
     return page.read_text().count("data:image/jpeg;base64,") - 1  # and the script's own
 
 
-def test_a_foreign_root_shows_none_of_the_user_s_photos(tmp_path: Path) -> None:
+def test_a_foreign_root_shows_none_of_the_user_s_images(tmp_path: Path) -> None:
     """A run whose root is / names any file of the machine."""
-    home = photos(tmp_path / "home", NAMES)
+    home = images(tmp_path / "home", NAMES)
     inside = str(home / "0.jpg").lstrip("/")
     for run in (
         classify_run(tmp_path / "classify", home, [inside, *NAMES[1:]]),
@@ -55,58 +55,58 @@ def test_a_foreign_root_shows_none_of_the_user_s_photos(tmp_path: Path) -> None:
         assert all(one.uri is None for one in report.album.pictures)
         assert "not shown" in report.hidden
         assert report.hidden in outline(page).words
-        assert "--photos DIR" in report.hidden
+        assert "--images DIR" in report.hidden
         assert check_page(page).differing == []
         assert "<img" not in as_html(read_run(run))
         assert read_run(run).image_path(inside) is None
 
 
 def test_a_foreign_run_shows_what_lies_in_its_own_folder(tmp_path: Path) -> None:
-    private = photos(tmp_path / "private", ["me.jpg"])
-    run = classify_run(tmp_path / "run", tmp_path / "run" / "photos", [*NAMES, "link.jpg"])
-    photos(run / "photos", NAMES)
-    (run / "photos" / "link.jpg").symlink_to(private / "me.jpg")
+    private = images(tmp_path / "private", ["me.jpg"])
+    run = classify_run(tmp_path / "run", tmp_path / "run" / "images", [*NAMES, "link.jpg"])
+    images(run / "images", NAMES)
+    (run / "images" / "link.jpg").symlink_to(private / "me.jpg")
     from_elsewhere(run)
     page = tmp_path / "page.html"
     report = write_report([run], page, Settings())
     assert report.album.hidden == 1
     assert {one.name for one in report.album.pictures if one.uri is None} == {"link.jpg"}
-    assert "1 photo is not shown" in report.hidden
+    assert "1 image is not shown" in report.hidden
 
 
-def test_the_user_names_the_folder_of_the_photos(
+def test_the_user_names_the_folder_of_the_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here = photos(tmp_path / "here", NAMES)
+    here = images(tmp_path / "here", NAMES)
     run = classify_run(tmp_path / "run", tmp_path / "gone", NAMES)
     from_elsewhere(run)
     page = tmp_path / "page.html"
     assert main(["report", str(run), "--out", str(page), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["skipped"] == []
-    assert told["notes"][0].startswith("6 photos are not shown: this captune did not write")
-    assert main(["report", str(run), "--out", str(page), "--photos", str(here), "--json"]) == 0
+    assert told["notes"][0].startswith("6 images are not shown: this captune did not write")
+    assert main(["report", str(run), "--out", str(page), "--images", str(here), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == []
     assert pictures(page) >= len(NAMES)
     assert main(["report", "--check", str(page)]) == 0
-    assert "<img" in as_html(read_run(run, photos=here))
+    assert "<img" in as_html(read_run(run, images=here))
 
 
 @pytest.mark.parametrize(
     "path", ["../private.jpg", "/etc/passwd", "x/../../private.jpg", "a\0.jpg"]
 )
 def test_no_path_leaves_the_folder_that_was_named(tmp_path: Path, path: str) -> None:
-    here = photos(tmp_path / "here", NAMES)
-    photos(tmp_path, ["private.jpg"])
+    here = images(tmp_path / "here", NAMES)
+    images(tmp_path, ["private.jpg"])
     run = classify_run(tmp_path / "run", here, NAMES)
-    for read in (read_run(run), read_run(run, photos=here)):
+    for read in (read_run(run), read_run(run, images=here)):
         assert read.image_path(path) is None
         assert read.image_path("0.jpg") == here / "0.jpg"
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "records.jsonl"])
 def test_who_changes_a_run_does_not_keep_its_signature(tmp_path: Path, name: str) -> None:
-    home = photos(tmp_path / "home", [*NAMES, "secret.jpg"])
+    home = images(tmp_path / "home", [*NAMES, "secret.jpg"])
     run = score_run(tmp_path / "run", home, CAPTIONS)
     assert read_run(run).is_own
     (run / name).write_text((run / name).read_text().replace("0.jpg", "secret.jpg") + "\n")
@@ -124,28 +124,28 @@ def test_a_signature_that_is_none(tmp_path: Path, signed: object) -> None:
     assert not read_run(run).is_own
 
 
-def test_rank_shows_foreign_photos_where_their_folder_is_named(tmp_path: Path) -> None:
-    home = photos(tmp_path / "home", NAMES)
+def test_rank_shows_foreign_images_where_their_folder_is_named(tmp_path: Path) -> None:
+    home = images(tmp_path / "home", NAMES)
     run = score_run(tmp_path / "run", home, CAPTIONS)
     assert len(rank_run(RankOptions(run=run)).places) == len(NAMES)
     from_elsewhere(run)
     ranking = rank_run(RankOptions(run=run))
     assert ranking.places == {}
-    assert ranking.notes[0].startswith("6 photos are not shown: this captune did not write the run")
+    assert ranking.notes[0].startswith("6 images are not shown: this captune did not write the run")
     page = write_gallery(ranking, tmp_path / "out").written["page"]
     assert "data:image/jpeg" not in page.read_text()
-    ranking = rank_run(RankOptions(run=run, photos=home))
+    ranking = rank_run(RankOptions(run=run, images=home))
     page = write_gallery(ranking, tmp_path / "out").written["page"]
     assert "data:image/jpeg" in page.read_text()
 
 
-def test_figures_of_a_foreign_run_open_no_photo(tmp_path: Path) -> None:
+def test_figures_of_a_foreign_run_open_no_image(tmp_path: Path) -> None:
     runs = good_runs(tmp_path)
     for name in ("classify", "explain", "score"):
         from_elsewhere(runs[name])
     from captune.images import Skipped
-    from captune.report.exporting import export
-    from captune.report.map_figures import drawn_maps
+    from captune.pages.exporting import export
+    from captune.pages.map_figures import drawn_maps
 
     said: list[str] = []
     report = write_report([runs["classify"], runs["score"]], tmp_path / "page.html", Settings())
@@ -220,10 +220,10 @@ def test_two_processes_that_make_a_key_at_once_have_one(config: Path) -> None:
 
 def test_figures_that_others_drew_are_not_copied(tmp_path: Path) -> None:
     """A link in a foreign run's plots would put any file of the user's among the figures."""
-    from captune.report.exporting import export
+    from captune.pages.exporting import export
 
     run = good_runs(tmp_path)["faithful"]
-    private = photos(tmp_path / "private", ["me.png"])
+    private = images(tmp_path / "private", ["me.png"])
     (run / "plots").mkdir()
     (run / "plots" / "leaderboard.png").symlink_to(private / "me.png")
     os.mkfifo(run / "plots" / "curves.png")

@@ -19,13 +19,13 @@ from captune.runs import RunWriter, check_run_folder, read_run
 
 @dataclass
 class _Options:
-    photos: list[str]
+    images: list[str]
     out: Path
     seed: int = 3
 
 
 def _write(folder: Path, records: int = 2) -> None:
-    options = _Options(["photos"], folder)
+    options = _Options(["images"], folder)
     with RunWriter(
         folder, kind="baking", options=options, root=folder.parent, command=["captune", "x"]
     ) as run:
@@ -39,7 +39,7 @@ def test_round_trip(tmp_path: Path) -> None:
     run = read_run(tmp_path / "run")
     assert run.kind == "baking"
     assert run.about["schema"] == 1
-    assert run.about["options"]["photos"] == ["photos"]
+    assert run.about["options"]["images"] == ["images"]
     assert run.about["seed"] == 3
     assert run.about["versions"]["captune"]
     assert run.metrics == {"accuracy": 0.25, "loss": None}

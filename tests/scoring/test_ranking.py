@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.score_runs import photo_folder, write_run
+from tests.score_runs import image_folder, write_run
 
 from captune.errors import UserError
 from captune.options import RankOptions
@@ -100,7 +100,7 @@ def test_smoothed_bleu_of_zero_is_a_tie(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {str(i): {"bleu_4": v} for i, v in enumerate(values)})
     ranking = rank(run, "bleu_4", top=1)
     assert ranking.standing(ranking.pairs[-1], "bleu_4") == Standing(3, 5, 5)
-    _, remark = ranking.remarks()  # the first says that there are no photos
+    _, remark = ranking.remarks()  # the first says that there are no images
     assert "3 of 5 images share the score 0.000 (smoothing alone tells them apart)" in remark
 
 
@@ -159,7 +159,7 @@ def test_a_metric_that_the_run_lacks_is_named_with_the_way_to_it(tmp_path: Path)
     told = str(refusal.value)
     assert "no scores by clipscore, only by cider, bleu_4" in told
     assert "captune score 'my captions.json' --references refs.json" in told
-    assert f"--metrics cider,bleu_4,clipscore --photos DIR --out {run}" in told
+    assert f"--metrics cider,bleu_4,clipscore --images DIR --out {run}" in told
 
 
 def test_what_is_no_metric_is_not_told_to_be_scored(tmp_path: Path) -> None:
@@ -271,9 +271,9 @@ def test_an_image_that_stands_twice_is_refused(tmp_path: Path, score: float | No
         rank(run)
 
 
-def test_a_path_that_leaves_the_folder_of_the_photos_is_not_opened(tmp_path: Path) -> None:
-    here = photo_folder(tmp_path / "here", "a.jpg", "..b/b..jpg")
-    private = photo_folder(tmp_path / "private", "p.jpg") / "p.jpg"
+def test_a_path_that_leaves_the_folder_of_the_images_is_not_opened(tmp_path: Path) -> None:
+    here = image_folder(tmp_path / "here", "a.jpg", "..b/b..jpg")
+    private = image_folder(tmp_path / "private", "p.jpg") / "p.jpg"
     names = {"a": "a.jpg", "b": "..b/b..jpg", "c": str(private), "d": "../private/p.jpg"}
     names |= {"e": "x/../../private/p.jpg", "f": "a\0.jpg"}
     scores = {image: {"cider": 1.0} for image in names}
@@ -281,18 +281,18 @@ def test_a_path_that_leaves_the_folder_of_the_photos_is_not_opened(tmp_path: Pat
     paths = {pair.image: pair.path for pair in ranking.pairs}
     assert paths == {**dict.fromkeys("cdef"), "a": "a.jpg", "b": "..b/b..jpg"}
     (note,) = ranking.notes
-    assert note.startswith('images "c", "d", "e" and 1 more: the path of the photo leaves')
+    assert note.startswith('images "c", "d", "e" and 1 more: the path of the image leaves')
 
 
 @pytest.mark.parametrize("root", [".", "", "no/folder", "/" + "x" * 300])
 def test_a_root_that_is_no_folder_shows_nothing(tmp_path: Path, root: str) -> None:
-    here = photo_folder(tmp_path / "here", "a.jpg")
+    here = image_folder(tmp_path / "here", "a.jpg")
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}}, root=here, paths={"a": "a.jpg"})
     about = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**about, "root": root}))
     ranking = rank(run)
     assert ranking.root is None
-    assert "the photos are no longer in" in ranking.notes[0]
+    assert "the images are no longer in" in ranking.notes[0]
 
 
 def test_no_image_with_a_score_is_refused(tmp_path: Path) -> None:
@@ -300,14 +300,14 @@ def test_no_image_with_a_score_is_refused(tmp_path: Path) -> None:
         rank(write_run(tmp_path / "run", {"a": {"cider": None}}))
 
 
-def test_photos_come_from_the_run_or_from_the_folder_that_is_named(tmp_path: Path) -> None:
-    here = photo_folder(tmp_path / "here", "sub/139.jpg")
-    moved = photo_folder(tmp_path / "moved", "000000000139.jpg")
+def test_images_come_from_the_run_or_from_the_folder_that_is_named(tmp_path: Path) -> None:
+    here = image_folder(tmp_path / "here", "sub/139.jpg")
+    moved = image_folder(tmp_path / "moved", "000000000139.jpg")
     run = write_run(tmp_path / "run", {"139": {"cider": 1.0}})
     bare = rank(run)
     assert bare.root is None
-    assert "--photos DIR shows them" in bare.notes[0]
-    found = rank(run, photos=moved)
+    assert "--images DIR shows them" in bare.notes[0]
+    found = rank(run, images=moved)
     assert found.root == moved
     assert found.pairs[0].path == "000000000139.jpg"
     run = write_run(
@@ -320,22 +320,22 @@ def test_photos_come_from_the_run_or_from_the_folder_that_is_named(tmp_path: Pat
     gone = rank(run)
     assert gone.root is None
     assert f"no longer in {here}" in gone.notes[0]
-    photo_folder(moved / "deep", "139.jpg")
-    assert rank(run, photos=moved / "deep").pairs[0].path == "139.jpg"
+    image_folder(moved / "deep", "139.jpg")
+    assert rank(run, images=moved / "deep").pairs[0].path == "139.jpg"
 
 
-def test_a_photo_that_could_be_several_is_none(tmp_path: Path) -> None:
-    folder = photo_folder(tmp_path / "p", "x/a.jpg", "y/a.jpg", "b.jpg")
+def test_a_image_that_could_be_several_is_none(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "p", "x/a.jpg", "y/a.jpg", "b.jpg")
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}, "b": {"cider": 0.5}})
-    ranking = rank(run, photos=folder)
+    ranking = rank(run, images=folder)
     assert [pair.path for pair in ranking.pairs] == [None, "b.jpg"]
-    assert f'1 of 2 images have no photo in {folder}: "a"' in ranking.notes
+    assert f'1 of 2 images have no image in {folder}: "a"' in ranking.notes
 
 
-def test_photos_of_something_else_are_refused(tmp_path: Path) -> None:
-    folder = photo_folder(tmp_path / "p", "z.jpg")
+def test_images_of_something_else_are_refused(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "p", "z.jpg")
     run = write_run(tmp_path / "run", {"a": {"cider": 1.0}})
-    with pytest.raises(UserError, match=r"none of its 1 photos is one of the run's 1 images"):
-        rank(run, photos=folder)
+    with pytest.raises(UserError, match=r"none of its 1 images is one of the run's 1 images"):
+        rank(run, images=folder)
     with pytest.raises(UserError, match="does not exist"):
-        rank(run, photos=tmp_path / "nothing")
+        rank(run, images=tmp_path / "nothing")

@@ -82,7 +82,7 @@ def text_of(driver: Any, place: str) -> str:
     )
 
 
-def colour_photo(path: Path, colour: tuple[int, int, int]) -> Path:
+def colour_image(path: Path, colour: tuple[int, int, int]) -> Path:
     """A photo of one colour."""
     Image.new("RGB", (64, 48), colour).save(path)
     return path

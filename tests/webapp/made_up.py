@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.captioning.caption_job import image_model, write_captioner
-from tests.report_runs import caption_run, classify_run, explain_run, photos
+from tests.report_runs import caption_run, classify_run, explain_run, images
 from tests.webapp.app_page import HOSTILE, HOSTILE_NAME
 
+from captune.attribution import job
 from captune.captioning import generation
-from captune.explain import job
 
 NAMES = [HOSTILE_NAME, "a/1.jpg", "a/2.jpg"]
 CAPTIONS = {name: f"{HOSTILE} number {n}" for n, name in enumerate(NAMES)}
@@ -26,8 +26,8 @@ def little_captioner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_runs(folder: Path) -> Path:
-    """Four runs of the same photos, and captions by people."""
-    root = photos(folder / "photos", NAMES)
+    """Four runs of the same images, and captions by people."""
+    root = images(folder / "images", NAMES)
     runs = folder / "runs"
     classify_run(runs / "recognised", root, NAMES)
     caption_run(runs / "first", root, CAPTIONS)

@@ -39,12 +39,12 @@ def work(job: Job) -> None:
         # one step of C: no other thread of Python runs before it is over
         sum(range(10**14))
     if kind == "tunes":
-        training_process.tune_apart(job, TuneOptions(photos="p", captions="c", val="v", out="o"))
+        training_process.tune_apart(job, TuneOptions(images="p", captions="c", val="v", out="o"))
 
 
 def started(app: Running) -> None:
     print(json.dumps({"folder": str(app.folder), "address": app.address}), flush=True)
-    (app.folder / "photos" / "x.jpg").write_bytes(b"x")
+    (app.folder / "images" / "x.jpg").write_bytes(b"x")
     if sys.argv[2] != "idle":
         app.site.jobs.submit(work, [])
 

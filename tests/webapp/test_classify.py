@@ -8,7 +8,7 @@ from tests.browser import requests
 from tests.webapp.app_page import (
     HOSTILE,
     HOSTILE_NAME,
-    colour_photo,
+    colour_image,
     drop,
     load,
     opened,
@@ -24,7 +24,7 @@ CARDS = f"document.querySelectorAll('{RESULT} .card').length"
 
 
 def bars(driver: Any) -> list[str]:
-    """The best label of each photo."""
+    """The best label of each image."""
     found: list[str] = driver.execute_script(
         f"return [...document.querySelectorAll('{RESULT} .bars')]"
         ".map(b => b.querySelector('.name').textContent)"
@@ -35,10 +35,10 @@ def bars(driver: Any) -> list[str]:
 def test_bars_move_while_labels_are_typed_and_names_are_text(
     colours: object, tmp_path: Path
 ) -> None:
-    red = colour_photo(tmp_path / HOSTILE_NAME, (220, 20, 30))
-    blue = colour_photo(tmp_path / "blue.png", (20, 10, 210))
+    red = colour_image(tmp_path / HOSTILE_NAME, (220, 20, 30))
+    blue = colour_image(tmp_path / "blue.png", (20, 10, 210))
     text = tmp_path / "notes.txt"
-    text.write_text("no photo")
+    text.write_text("no image")
     with opened(tmp_path) as (app, driver):
         typed(driver, "labels", "red, green")
         drop(driver, "classify", red, blue, text)
@@ -54,7 +54,7 @@ def test_bars_move_while_labels_are_typed_and_names_are_text(
         assert HOSTILE in shown
         line = driver.execute_script(f"return document.querySelector('{RESULT} code').textContent")
         assert line.startswith("captune classify '\"><img src=x onerror=alert(1)>.jpg' blue.png")
-        # a reload finds the fields, the photos and the result again
+        # a reload finds the fields, the images and the result again
         before = bars(driver)
         load(driver, app)
         when(driver, f"{CARDS} === 2")
@@ -68,11 +68,11 @@ def test_bars_move_while_labels_are_typed_and_names_are_text(
 
 
 def test_mistakes_are_sentences_in_the_page(colours: object, tmp_path: Path) -> None:
-    blue = colour_photo(tmp_path / "blue.png", (20, 10, 210))
+    blue = colour_image(tmp_path / "blue.png", (20, 10, 210))
     refusal = f"(document.querySelector('{RESULT} .refusal') || {{}}).innerText"
     with opened(tmp_path) as (_, driver):
         driver.find_element("css selector", "#recognise").click()
-        assert when(driver, refusal) == "there are no photos yet; drop some, or take the examples"
+        assert when(driver, refusal) == "there are no images yet; drop some, or take the examples"
         typed(driver, "labels", "red, red")
         drop(driver, "classify", blue)
         when(driver, f"({refusal} || '').includes('more than once')")
@@ -82,13 +82,13 @@ def test_mistakes_are_sentences_in_the_page(colours: object, tmp_path: Path) -> 
         assert wrong(driver) == []
 
 
-def test_forgotten_photos_are_gone_from_the_disk(colours: object, tmp_path: Path) -> None:
-    blue = colour_photo(tmp_path / "blue.png", (20, 10, 210))
+def test_forgotten_images_are_gone_from_the_disk(colours: object, tmp_path: Path) -> None:
+    blue = colour_image(tmp_path / "blue.png", (20, 10, 210))
     with opened(tmp_path) as (app, driver):
         drop(driver, "classify", blue)
         when(driver, f"{CARDS} === 1")
-        assert len(list((app.folder / "photos").rglob("*.png"))) == 1
+        assert len(list((app.folder / "images").rglob("*.png"))) == 1
         assert list((app.folder / "gradio").rglob("*.png")) == []
-        driver.find_element("xpath", "//button[contains(., 'Forget my photos')]").click()
+        driver.find_element("xpath", "//button[contains(., 'Forget my images')]").click()
         when(driver, "!document.querySelector('#strip-classify img')")
-        assert list((app.folder / "photos").rglob("*.png")) == []
+        assert list((app.folder / "images").rglob("*.png")) == []

@@ -24,17 +24,17 @@ from captune.webapp.commands import words_of
         (
             "classify",
             ClassifyOptions(
-                photos=[HOSTILE_NAME, "a b.png"],
+                images=[HOSTILE_NAME, "a b.png"],
                 labels="cat,it's",
                 prompt=["a {}", "-a {}"],
                 multi_label=True,
             ),
         ),
-        ("explain", ExplainOptions(photos=["a.png"], words="dog", against="cat", beam=1)),
+        ("explain", ExplainOptions(images=["a.png"], words="dog", against="cat", beam=1)),
         (
             "tune",
             TuneOptions(
-                photos=Path("photos"), captions=Path("t.json"), val=Path("v.json"),
+                images=Path("images"), captions=Path("t.json"), val=Path("v.json"),
                 out=Path("r"), lr=1e-3, method="lora,prefix",
             ),
         ),
@@ -50,8 +50,8 @@ def test_what_is_shown_is_read_back_as_the_same_options(command: str, options: o
     assert read_options(type(options), arguments) == options
 
 
-def test_a_photo_that_is_called_like_an_option_is_a_file() -> None:
-    options = ClassifyOptions(photos=["-v.png"], labels="cat")
+def test_a_image_that_is_called_like_an_option_is_a_file() -> None:
+    options = ClassifyOptions(images=["-v.png"], labels="cat")
     assert words_of("classify", options) == [
         *("captune", "classify", "./-v.png", "--labels", "cat"),
     ]

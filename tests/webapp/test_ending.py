@@ -146,8 +146,8 @@ def test_what_a_killed_one_left_is_swept_and_what_lives_stays(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     left = tmp_path / "captune-test-left"
-    (left / "photos").mkdir(parents=True)
-    (left / "photos" / "x.jpg").write_bytes(b"x")
+    (left / "images").mkdir(parents=True)
+    (left / "images" / "x.jpg").write_bytes(b"x")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "kept").write_text("x")

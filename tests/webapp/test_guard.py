@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from benchmarks.app import Client
-from tests.webapp.app_page import colour_photo
+from tests.webapp.app_page import colour_image
 from tests.webapp.asking import ask, cookie_of, plug
 
 from captune.options import AppOptions
@@ -300,7 +300,7 @@ def test_what_another_site_would_be_fetched_from_is_never_asked(
 @pytest.mark.parametrize(
     "path",
     [
-        *("/etc/passwd", "{folder}/photos/x", "{folder}/gradio/../photos/x", "{folder}/gradio"),
+        *("/etc/passwd", "{folder}/images/x", "{folder}/gradio/../images/x", "{folder}/gradio"),
         *(
             "{folder}/gradio-other/x",
             "{folder}/GRADIO/x",
@@ -311,7 +311,7 @@ def test_what_another_site_would_be_fetched_from_is_never_asked(
     ],
 )
 def test_no_file_of_the_machine_is_handed_out(app: Running, path: str) -> None:
-    (app.folder / "photos" / "x").write_text("secret")
+    (app.folder / "images" / "x").write_text("secret")
     path = path.format(folder=app.folder)
     for prefix in ("file=", "file/", "file=/"):
         found = ask(app, "GET", f"/gradio_api/{prefix}{path}")
@@ -322,9 +322,9 @@ def test_no_file_of_the_machine_is_handed_out(app: Running, path: str) -> None:
 def test_a_file_that_nobody_uploaded_is_neither_taken_nor_removed(
     app: Running, tmp_path: Path, inside: bool
 ) -> None:
-    """Whatever path a page sends; `inside`: one of somebody else's photos."""
+    """Whatever path a page sends; `inside`: one of somebody else's images."""
     client = Client(app.address, 1)
-    place = colour_photo((app.folder / "photos" if inside else tmp_path) / "own.png", (1, 2, 3))
+    place = colour_image((app.folder / "images" if inside else tmp_path) / "own.png", (1, 2, 3))
     event_of_drop = next(
         number for number, fn in app.page.fns.items() if fn.targets[0][1] == "upload"
     )
@@ -333,7 +333,7 @@ def test_a_file_that_nobody_uploaded_is_neither_taken_nor_removed(
     assert client.http.post(JOIN, content=body).status_code == 400
     assert place.is_file()
     # a path that lies in the folder of uploads, but was given to nobody
-    loose = colour_photo(app.folder / "gradio" / "loose.png", (1, 2, 3))
+    loose = colour_image(app.folder / "gradio" / "loose.png", (1, 2, 3))
     sent[0]["path"] = str(loose)
     assert "it is no longer there" in " ".join(client.ask("drop-classify", "upload", [sent, ""]))
     assert loose.is_file()
@@ -360,7 +360,7 @@ def test_a_websocket_is_not_opened(app: Running) -> None:
 
 def test_the_folder_is_gone_when_the_app_ends(tmp_path: Path) -> None:
     with running(AppOptions(runs=tmp_path)) as found:
-        (found.folder / "photos" / "x.jpg").write_bytes(b"x")
+        (found.folder / "images" / "x.jpg").write_bytes(b"x")
     assert not found.folder.exists()
 
 
@@ -368,7 +368,7 @@ def test_the_folder_is_gone_when_the_app_ends(tmp_path: Path) -> None:
     not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can become another user"
 )
 def test_another_user_of_the_machine_gets_nothing(app: Running) -> None:
-    (app.folder / "photos" / "x").write_text("secret")
+    (app.folder / "images" / "x").write_text("secret")
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -379,7 +379,7 @@ def test_another_user_of_the_machine_gets_nothing(app: Running) -> None:
             os.setuid(65534)
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             codes = []
-            for target in ("", "theme.css", f"gradio_api/file={app.folder}/photos/x"):
+            for target in ("", "theme.css", f"gradio_api/file={app.folder}/images/x"):
                 try:
                     codes.append(opener.open(app.url + target, timeout=20).status)
                 except urllib.error.HTTPError as error:

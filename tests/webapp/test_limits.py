@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from benchmarks.app import Client, memory_mb
-from tests.webapp.app_page import colour_photo
+from tests.webapp.app_page import colour_image
 from tests.webapp.asking import Answer, ask, cookie_of, plug
 
 from captune.options import AppOptions
@@ -32,7 +32,7 @@ FORM = {"Content_Type": "multipart/form-data; boundary=b"}
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     runs = tmp_path_factory.mktemp("runs")
-    with running(AppOptions(runs=runs, most_photos=3, most_mb=1)) as found:
+    with running(AppOptions(runs=runs, most_images=3, most_mb=1)) as found:
         yield found
 
 
@@ -260,9 +260,9 @@ def test_all_that_lies_there_and_comes_is_counted_together(
         paths = [json.loads(send(0.8).text)[0], json.loads(send(0.8).text)[0]]
         refused = send(0.8)
         assert refused.status == 413
-        assert refused.text.startswith("the app holds as many photos as it may; press Forget")
+        assert refused.text.startswith("the app holds as many images as it may; press Forget")
         assert app.site.arrivals.size_bytes == 1_600_000
-        # no photos: they go as soon as a panel has looked at them
+        # no images: they go as soon as a panel has looked at them
         client = Client(app.address, 1)
         files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
         said = " ".join(client.ask("drop-classify", "upload", [files, ""]))
@@ -280,7 +280,7 @@ def test_a_set_that_nobody_uses_makes_room(tmp_path: Path, monkeypatch: pytest.M
         assert ask(app, "POST", UPLOAD, form(b"x"), **FORM).status == 413
         found.used -= uploads_module.STALE_S
         assert ask(app, "POST", UPLOAD, form(b"x"), **FORM).status == 200
-        assert app.site.uploads.find(client.photos) is None
+        assert app.site.uploads.find(client.images) is None
         assert not found.folder.exists()
 
 
@@ -296,10 +296,10 @@ def test_what_no_panel_takes_is_removed_after_a_while(
 
 
 def test_one_file_dropped_at_once_by_many_is_everybodys(colours: object, tmp_path: Path) -> None:
-    photo = colour_photo(tmp_path / "a.png", (1, 2, 3)).read_bytes()
+    image = colour_image(tmp_path / "a.png", (1, 2, 3)).read_bytes()
     with running(AppOptions(runs=tmp_path)) as app:
         answers: list[Answer] = []
-        send = lambda: answers.append(ask(app, "POST", UPLOAD, form(photo), **FORM))  # noqa: E731
+        send = lambda: answers.append(ask(app, "POST", UPLOAD, form(image), **FORM))  # noqa: E731
         threads = [threading.Thread(target=send) for _ in range(8)]
         for thread in threads:
             thread.start()

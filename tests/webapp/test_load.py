@@ -12,17 +12,17 @@ from captune.webapp.serving import running
 def test_nothing_is_lost_and_mistakes_are_sentences(colours: object, tmp_path: Path) -> None:
     with running(AppOptions(runs=tmp_path / "runs")) as app:
         found = load(app.address, os.getpid(), clients=8, requests=60)
-        assert len(list((app.folder / "photos").rglob("*.jpg"))) == 16
+        assert len(list((app.folder / "images").rglob("*.jpg"))) == 16
     assert found.wrong == []
     assert found.lost == 0
     assert (len(found.seconds), found.sentences) == (60, 6)
 
 
-def test_the_examples_are_the_photos_of_the_demonstration(tmp_path: Path) -> None:
+def test_the_examples_are_the_images_of_the_demonstration(tmp_path: Path) -> None:
     with running(AppOptions(runs=tmp_path / "runs")) as app:
         said = " ".join(Client(app.address, 0).ask("examples-classify", "click", [""]))
-        assert "12 photos" in said
+        assert "12 images" in said
         assert "motorcycle.png" in said
-        assert len(list((app.folder / "photos").rglob("*.*g"))) == 12 + 2
-        # nothing but the photos themselves is left of it
-        assert {path.name for path in app.folder.iterdir()} == {"gradio", "photos", "pages"}
+        assert len(list((app.folder / "images").rglob("*.*g"))) == 12 + 2
+        # nothing but the images themselves is left of it
+        assert {path.name for path in app.folder.iterdir()} == {"gradio", "images", "pages"}

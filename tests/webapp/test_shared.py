@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report_runs import caption_run, photos
+from tests.report_runs import caption_run, images
 from tests.webapp.asking import ask, cookie_of
 
 from captune.errors import UserError
@@ -19,11 +19,11 @@ from captune.webapp.serving import Running, running
 from captune.webapp.site import Site
 from captune.webapp.uploads import Uploads
 
-SHARED = {"shared": True, "name": ["photos.example"]}
+SHARED = {"shared": True, "name": ["images.example"]}
 
 
 def site(tmp_path: Path, **options: Any) -> Site:
-    uploads = Uploads(tmp_path, most_photos=1, most_bytes=1)
+    uploads = Uploads(tmp_path, most_images=1, most_bytes=1)
     arrivals = Arrivals(tmp_path, most_bytes=1, most_files=1, room=uploads.room)
     own = AppOptions(runs=tmp_path / "runs", **options)
     return Site(own, tmp_path, Jobs(), uploads, arrivals, Pages(tmp_path))
@@ -36,7 +36,7 @@ def test_an_address_of_this_machine_is_private_unless_it_is_shared(host: str) ->
     assert {host, "127.0.0.1", "localhost", "::1"} == private.names
     shared = AppOptions(host=host, **SHARED)
     assert not shared.is_private
-    assert shared.names == {"photos.example"}
+    assert shared.names == {"images.example"}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
@@ -49,7 +49,7 @@ def test_an_address_that_others_reach_has_to_be_shared(host: str) -> None:
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        *(("Photos.Example.", "photos.example"), ("10.0.0.7", "10.0.0.7"), ("[::1]", "::1")),
+        *(("Images.Example.", "images.example"), ("10.0.0.7", "10.0.0.7"), ("[::1]", "::1")),
         *(("localhost", "localhost"), ("xn--bcher-kva.example", "xn--bcher-kva.example")),
     ],
 )
@@ -58,7 +58,7 @@ def test_a_name_is_a_host(name: str, known: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "http://photos.example", "photos.example:80", "a/b", "*", "a b", "-a", "ü.example"]
+    "name", ["", "http://images.example", "images.example:80", "a/b", "*", "a b", "-a", "ü.example"]
 )
 def test_what_is_no_host_is_no_name(name: str) -> None:
     with pytest.raises(UserError, match="is no host name"):
@@ -69,16 +69,16 @@ def test_shared_needs_a_name_and_a_name_needs_shared() -> None:
     with pytest.raises(UserError, match="--shared needs the name"):
         AppOptions(shared=True)
     with pytest.raises(UserError, match="--name counts with --shared only"):
-        AppOptions(name=["photos.example"])
+        AppOptions(name=["images.example"])
 
 
 def test_a_typed_folder_or_model_is_refused_and_an_offered_run_is_not(tmp_path: Path) -> None:
-    root = photos(tmp_path / "photos", ["1.jpg"])
+    root = images(tmp_path / "images", ["1.jpg"])
     caption_run(tmp_path / "runs" / "mine", root, {"1.jpg": "a dog"})
     shared, private = site(tmp_path, **SHARED), site(tmp_path)
     assert shared.runs("caption") == ["mine"]
     assert shared.run_folder("mine") == tmp_path / "runs" / "mine"
-    for typed in (str(tmp_path), "/etc", "../photos", "mine/../../photos"):
+    for typed in (str(tmp_path), "/etc", "../images", "mine/../../images"):
         with pytest.raises(UserError, match="opens no run folder that is typed"):
             shared.run_folder(typed)
     with pytest.raises(UserError, match="opens no model that is typed"):
@@ -96,7 +96,7 @@ def test_a_new_run_lies_in_the_folder_of_runs(tmp_path: Path, name: str) -> None
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Shared, on this machine's own address: a proxy stands before it."""
-    names = ["photos.example", "www.photos.example"]
+    names = ["images.example", "www.images.example"]
     runs = tmp_path_factory.mktemp("runs")
     with running(AppOptions(runs=runs, shared=True, name=names)) as found:
         # what `asking` connects to
@@ -113,7 +113,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     "host",
     [
         *("127.0.0.1", "localhost", "127.0.0.1:{port}", "evil.example", "evil.example:{port}"),
-        *("photos.example.evil.example", "xphotos.example", "photos.example@evil.example", "[::1]"),
+        *("images.example.evil.example", "ximages.example", "images.example@evil.example", "[::1]"),
     ],
 )
 def test_behind_a_proxy_other_names_are_refused(behind: Running, host: str) -> None:
@@ -121,11 +121,11 @@ def test_behind_a_proxy_other_names_are_refused(behind: Running, host: str) -> N
     found = ask(behind, "GET", "/", Host=host)
     assert found.status in (400, 403)
     assert b"<html" not in found.body
-    forwarded = {"X_Forwarded_Host": "photos.example", "Forwarded": "host=photos.example"}
+    forwarded = {"X_Forwarded_Host": "images.example", "Forwarded": "host=images.example"}
     assert ask(behind, "GET", "/", Host=host, **forwarded).status in (400, 403)
 
 
-@pytest.mark.parametrize("host", ["photos.example", "PHOTOS.example:8443", "www.photos.example."])
+@pytest.mark.parametrize("host", ["images.example", "IMAGES.example:8443", "www.images.example."])
 def test_behind_a_proxy_its_names_are_answered_at_any_port(behind: Running, host: str) -> None:
     assert ask(behind, "GET", "/", Host=host).status == 200
     name = host.lower().partition(":")[0].rstrip(".")
@@ -137,7 +137,7 @@ def test_behind_a_proxy_its_names_are_answered_at_any_port(behind: Running, host
 
 
 def test_the_token_holds_there_too_and_its_cookie_stays_on_https(behind: Running) -> None:
-    host = {"Host": "photos.example"}
+    host = {"Host": "images.example"}
     assert ask(behind, "GET", "/", has_token=False, **host).status == 403
     target = f"/?token={behind.entry.token}"
     plain = ask(behind, "GET", target, has_token=False, **host)
@@ -149,9 +149,9 @@ def test_the_token_holds_there_too_and_its_cookie_stays_on_https(behind: Running
 
 def test_the_page_never_names_another_host(behind: Running) -> None:
     told = {"X_Forwarded_Host": "evil.example", "X_Gradio_Server": "http://evil.example"}
-    found = ask(behind, "GET", "/", Host="photos.example", X_Forwarded_Proto="https", **told)
+    found = ask(behind, "GET", "/", Host="images.example", X_Forwarded_Proto="https", **told)
     assert "evil.example" not in found.text
-    assert '"root":"https://photos.example"' in found.text.replace(" ", "")
+    assert '"root":"https://images.example"' in found.text.replace(" ", "")
 
 
 def test_a_cookie_of_another_app_on_the_same_port_counts_nothing(
@@ -160,5 +160,5 @@ def test_a_cookie_of_another_app_on_the_same_port_counts_nothing(
     with running(AppOptions(runs=tmp_path)) as other:
         value = cookie_of(other).partition("=")[2]
     cookie = f"{behind.entry.cookie}={value}"
-    found = ask(behind, "GET", "/", has_token=False, Host="photos.example", Cookie=cookie)
+    found = ask(behind, "GET", "/", has_token=False, Host="images.example", Cookie=cookie)
     assert found.status == 403

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.webapp.app_page import HOSTILE_NAME, colour_photo
+from tests.webapp.app_page import HOSTILE_NAME, colour_image
 
 from captune.errors import UserError
 from captune.webapp import uploads as uploads_module
@@ -15,13 +15,13 @@ from captune.webapp.uploads import Dropped, Uploads
 def uploads(tmp_path: Path) -> Uploads:
     folder = tmp_path / "private"
     folder.mkdir()
-    return Uploads(folder, most_photos=3, most_bytes=100_000)
+    return Uploads(folder, most_images=3, most_bytes=100_000)
 
 
 def dropped(tmp_path: Path, *names: str) -> list[Dropped]:
     found = []
     for number, name in enumerate(names):
-        path = colour_photo(tmp_path / f"up-{number}.png", (number, 0, 0))
+        path = colour_image(tmp_path / f"up-{number}.png", (number, 0, 0))
         found.append(Dropped(path, name))
     return found
 
@@ -32,10 +32,10 @@ def test_names_stay_what_people_called_them_and_never_leave_the_folder(
     names = ["../../etc/passwd.png", HOSTILE_NAME, "a/b\\c.png"]
     found = uploads.add("", dropped(tmp_path, *names))
     assert found.names == ["passwd.png", HOSTILE_NAME, "c.png"]
-    for photo in found.photos:
-        assert photo.path.parent == found.folder
-        assert photo.path.is_file()
-        assert photo.path == found.folder / photo.name
+    for image in found.images:
+        assert image.path.parent == found.folder
+        assert image.path.is_file()
+        assert image.path == found.folder / image.name
     assert uploads.find(found.id) is found
     assert uploads.find("another") is None
 
@@ -45,17 +45,17 @@ def test_a_strange_name_becomes_one_that_a_file_can_have(
     uploads: Uploads, tmp_path: Path, name: str
 ) -> None:
     found = uploads.add("", dropped(tmp_path, name))
-    (photo,) = found.photos
-    assert photo.path.is_file()
-    assert len(photo.name.encode()) <= 120
+    (image,) = found.images
+    assert image.path.is_file()
+    assert len(image.name.encode()) <= 120
 
 
-def test_two_photos_of_one_name_are_told_apart(uploads: Uploads, tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_told_apart(uploads: Uploads, tmp_path: Path) -> None:
     found = uploads.add("", dropped(tmp_path, "a.png", "a.png", "a.png"))
     assert found.names == ["a.png", "a (2).png", "a (3).png"]
 
 
-def test_what_is_no_photo_too_large_or_too_many_is_refused_in_a_phrase(
+def test_what_is_no_image_too_large_or_too_many_is_refused_in_a_phrase(
     uploads: Uploads, tmp_path: Path
 ) -> None:
     text, large = tmp_path / "t.jpg", tmp_path / "l.jpg"
@@ -67,7 +67,7 @@ def test_what_is_no_photo_too_large_or_too_many_is_refused_in_a_phrase(
     assert [(one.path, one.reason) for one in found.refused] == [
         ("t.jpg", "not an image: text"),
         ("l.jpg", "0 MB, over the limit of 0 MB"),
-        ("d.png", "one photo more than the 3 that fit"),
+        ("d.png", "one image more than the 3 that fit"),
     ]
     assert not text.exists()
     assert len(list(found.folder.iterdir())) == 3
@@ -86,11 +86,11 @@ def test_sets_are_forgotten_when_asked_and_the_oldest_when_there_are_many(
     assert uploads.find(first.id) is first
     uploads.clear(third.id)
     assert not third.folder.exists()
-    with pytest.raises(UserError, match="there are no photos yet"):
-        uploads.photos_of(third.id)
+    with pytest.raises(UserError, match="there are no images yet"):
+        uploads.images_of(third.id)
 
 
-def test_more_photos_join_those_that_are_there(uploads: Uploads, tmp_path: Path) -> None:
+def test_more_images_join_those_that_are_there(uploads: Uploads, tmp_path: Path) -> None:
     first = uploads.add("", dropped(tmp_path, "a.png"))
     again = uploads.add(first.id, dropped(tmp_path, "b.png"))
     assert again is first

@@ -11,7 +11,7 @@ from tests.webapp.app_page import (
     HOSTILE,
     HOSTILE_NAME,
     choose,
-    colour_photo,
+    colour_image,
     drop,
     load,
     opened,
@@ -71,7 +71,7 @@ def inside(driver: Any, tab_name: str) -> str:
     frame = driver.find_element("css selector", f"#result-{tab_name} iframe")
     driver.switch_to.frame(frame)
     try:
-        when(driver, "document.querySelector('.browse .photo, h1')")
+        when(driver, "document.querySelector('.browse .image, h1')")
         return str(driver.execute_script("return document.body.innerText"))
     finally:
         driver.switch_to.default_content()
@@ -86,7 +86,7 @@ def alone(driver: Any) -> str:
     driver.switch_to.window(window)
     try:
         for _ in range(2):
-            when(driver, "document.querySelector('.browse .photo, h1')")
+            when(driver, "document.querySelector('.browse .image, h1')")
             assert driver.execute_script("return window.origin") == "null"
             shown = str(driver.execute_script("return document.body.innerText"))
             driver.refresh()
@@ -103,9 +103,9 @@ def test_every_tab_works_and_nothing_is_fetched_from_elsewhere(
 ) -> None:
     little_captioner(tmp_path, monkeypatch)
     write_runs(tmp_path)
-    red = colour_photo(tmp_path / HOSTILE_NAME, (220, 20, 30))
+    red = colour_image(tmp_path / HOSTILE_NAME, (220, 20, 30))
     with opened(tmp_path, size) as (app, driver):
-        drop(driver, "classify", red, colour_photo(tmp_path / "blue.png", (20, 10, 210)))
+        drop(driver, "classify", red, colour_image(tmp_path / "blue.png", (20, 10, 210)))
         over(driver, "classify")
         describe(driver)
         line = driver.execute_script(
@@ -120,7 +120,7 @@ def test_every_tab_works_and_nothing_is_fetched_from_elsewhere(
         assert HOSTILE_NAME in shown
         assert HOSTILE_NAME in alone(driver)
         tab(driver, "Tune")
-        typed(driver, "tune-photos", str(tmp_path / "photos"))
+        typed(driver, "tune-images", str(tmp_path / "images"))
         typed(driver, "tune-captions", str(tmp_path / "references.json"))
         driver.find_element("css selector", "#look").click()
         over(driver, "material")
@@ -163,7 +163,7 @@ def test_axe_finds_nothing_serious_in_our_own_parts(
     with opened(tmp_path, size, dark=dark) as (_, driver):
         driver.set_script_timeout(300)
         typed(driver, "labels", "red, red")  # a refusal is a part too
-        drop(driver, "classify", colour_photo(tmp_path / "blue.png", (20, 10, 210)))
+        drop(driver, "classify", colour_image(tmp_path / "blue.png", (20, 10, 210)))
         when(driver, "document.querySelector('#result-classify .refusal')")
         assert serious_findings(driver, "'.cap'") == []
         typed(driver, "labels", "red, blue")

@@ -21,16 +21,16 @@ from captune.statistics.calibration import (
 Activation = Literal["softmax", "sigmoid"]
 
 
-def drawn(photos: int, labels: int, temperature: float, seed: int = 0):
+def drawn(images: int, labels: int, temperature: float, seed: int = 0):
     """Logits that are calibrated when divided by `temperature`, and truths drawn accordingly."""
     random = np.random.default_rng(seed)
-    honest = random.normal(scale=2.0, size=(photos, labels))
+    honest = random.normal(scale=2.0, size=(images, labels))
     chances = softmax(honest, axis=1).cumsum(axis=1)
-    truth = (random.random((photos, 1)) > chances).sum(axis=1).clip(max=labels - 1)
+    truth = (random.random((images, 1)) > chances).sum(axis=1).clip(max=labels - 1)
     return (honest * temperature).astype(np.float32), truth
 
 
-def test_ece_of_five_photos_worked_by_hand() -> None:
+def test_ece_of_five_images_worked_by_hand() -> None:
     # bins of width .2: (.2, .4] .4 wrong; (.4, .6] .6 right, .5 wrong; (.8, 1] .9 right, .95 wrong
     confidence = np.array([0.4, 0.6, 0.5, 0.9, 0.95])
     correct = np.array([False, True, False, True, False])
@@ -136,7 +136,7 @@ def test_a_temperature_that_cannot_be_fitted_stays_in_range() -> None:
     assert fit_temperature(np.ones((3, 1), np.float32), np.zeros(3, np.intp)) == 1.0
 
 
-def test_scaling_repairs_overconfidence_and_is_measured_on_other_photos() -> None:
+def test_scaling_repairs_overconfidence_and_is_measured_on_other_images() -> None:
     logits, truth = drawn(3_000, 10, 5.0)
     asked: list[int] = []
 
@@ -168,15 +168,15 @@ def test_cross_fitting_does_not_flatter_noise() -> None:
     assert found.scaled.nll == pytest.approx(np.log(10), abs=0.05)
 
 
-def test_few_photos_get_no_temperature_and_none_get_nothing() -> None:
+def test_few_images_get_no_temperature_and_none_get_nothing() -> None:
     logits, truth = drawn(6, 3, 1.0)
     found = calibrate(lambda rows: logits[rows], truth)
     assert found is not None
-    assert (found.temperature, found.scaled, found.raw.photos) == (None, None, 6)
+    assert (found.temperature, found.scaled, found.raw.images) == (None, None, 6)
     assert calibrate(lambda rows: logits[rows], truth[:0]) is None
 
 
-def test_the_fit_is_the_same_from_a_sample_of_the_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fit_is_the_same_from_a_sample_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, truth = drawn(6_000, 8, 3.0)
     whole = calibrate(lambda rows: logits[rows], truth)
     monkeypatch.setattr("captune.statistics.calibration.FIT_LOGITS", 16_000)

@@ -1,4 +1,4 @@
-"""Templates on ten photos whose answers are written down, and against plain full matrices."""
+"""Templates on ten images whose answers are written down, and against plain full matrices."""
 
 from collections.abc import Iterator
 
@@ -20,14 +20,14 @@ def logits(image_features: Floats, text_features: Floats) -> Floats:
 
 
 def pictures(answers: list[int], labels: int = 3) -> Floats:
-    """Texts of equal length that put `answers` first for the photos of `unit_photos`."""
+    """Texts of equal length that put `answers` first for the images of `unit_images`."""
     texts = np.full((labels, len(answers) + 1), 0.1, np.float32)
     texts[answers, np.arange(len(answers))] = 1.0
     texts[:, -1] = np.sqrt(len(answers) + 1 - (texts[:, :-1] ** 2).sum(axis=1))
     return texts
 
 
-def unit_photos(count: int) -> Floats:
+def unit_images(count: int) -> Floats:
     return np.eye(count, count + 1, dtype=np.float32)
 
 
@@ -40,7 +40,7 @@ POOR = [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]  # 2 of 10
 def compared(**options: object) -> TemplateComparison:
     templates = [("poor", pictures(POOR)), ("good", pictures(GOOD)), ("fair", pictures(FAIR))]
     return compare_templates(
-        templates, unit_photos(10), LABELS, logits, truth=TRUTH, ensemble=False, **options
+        templates, unit_images(10), LABELS, logits, truth=TRUTH, ensemble=False, **options
     )  # type: ignore[arg-type]
 
 
@@ -52,8 +52,8 @@ def test_accuracies_and_the_best() -> None:
     theirs = stats.binomtest(8, 10).proportion_ci(method="wilson")
     assert found.results[1].interval == pytest.approx((theirs.low, theirs.high))
     assert found.results[1].against_best is None
-    assert found.class_photos is not None
-    assert found.class_photos.tolist() == [4, 4, 2]
+    assert found.class_images is not None
+    assert found.class_images.tolist() == [4, 4, 2]
     assert [r.top5_accuracy for r in found.results] == [None] * 3
 
 
@@ -73,7 +73,7 @@ def test_each_is_paired_with_the_best() -> None:
 def test_changes_a_class_largest_first() -> None:
     found = compared()
     changes = found.class_changes(0)
-    assert [(c.label, c.change, c.photos) for c in changes] == [
+    assert [(c.label, c.change, c.images) for c in changes] == [
         ("dog", -4, 4),
         ("cat", -3, 4),
         ("fish", 1, 2),
@@ -91,12 +91,12 @@ def test_agreement_is_symmetric_and_one_with_itself() -> None:
     assert agreement[1, 2] == pytest.approx(np.mean(np.array(GOOD) == np.array(FAIR)))
 
 
-def random_case(photos: int, labels: int, count: int, seed: int = 0):
+def random_case(images: int, labels: int, count: int, seed: int = 0):
     random = np.random.default_rng(seed)
     texts = random.normal(size=(count, labels, 16)).astype(np.float32)
-    truth = random.integers(labels, size=photos)
-    images = texts.mean(axis=0)[truth] + random.normal(scale=0.6, size=(photos, 16))
-    return images.astype(np.float32), texts, truth
+    truth = random.integers(labels, size=images)
+    features = texts.mean(axis=0)[truth] + random.normal(scale=0.6, size=(images, 16))
+    return features.astype(np.float32), texts, truth
 
 
 def test_parts_add_up_to_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_parts_add_up_to_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert largest == 10
     assert found.ensemble == 3
-    assert (found.photos, found.known) == (211, int((truth >= 0).sum()))
+    assert (found.images, found.known) == (211, int((truth >= 0).sum()))
     every = [*texts, np.mean([normalise(t) for t in texts], axis=0)]
     known = truth >= 0
     for result, text in zip(found.results, every, strict=True):
@@ -133,14 +133,14 @@ def test_parts_add_up_to_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> No
         assert result.top5_accuracy == pytest.approx(np.mean((order == truth[known, None]).any(1)))
 
 
-def test_calibration_sees_only_photos_with_truth() -> None:
+def test_calibration_sees_only_images_with_truth() -> None:
     images, texts, truth = random_case(150, 6, 2)
     truth[:50] = -1
     names = [str(i) for i in range(6)]
     found = compare_templates(zip("ab", texts, strict=True), images, names, logits, truth=truth)
     for result in found.results:
         assert result.calibration is not None
-        assert result.calibration.raw.photos == 100
+        assert result.calibration.raw.images == 100
         assert result.calibration.raw.accuracy == pytest.approx(result.accuracy)
 
 
@@ -150,7 +150,7 @@ def test_without_truth_there_is_agreement_and_confidence_only(truth: np.ndarray 
     found = compare_templates(
         zip("ab", texts, strict=True), images, list("uvwxyz"), logits, truth=truth
     )
-    assert (found.best, found.known, found.class_photos) == (None, 0, None)
+    assert (found.best, found.known, found.class_images) == (None, 0, None)
     assert found.class_changes(0) == []
     for row in found.rows():
         assert row["accuracy"] is None
@@ -194,7 +194,7 @@ def test_equal_scores_rank_as_argmax_puts_them() -> None:
     assert found.results[0].correct.tolist() == [True, False]
 
 
-def test_one_label_and_no_photo() -> None:
+def test_one_label_and_no_image() -> None:
     found = compare_templates(
         [("a", np.ones((1, 4), np.float32))],
         np.ones((3, 4), np.float32),
@@ -243,7 +243,7 @@ def test_negate(template: str, negated: str | None) -> None:
 
 def test_a_model_that_is_deaf_to_not() -> None:
     plain = pictures(GOOD)
-    probe = probe_negation("{}", "not {}", unit_photos(10), plain, plain, logits, TRUTH)
+    probe = probe_negation("{}", "not {}", unit_images(10), plain, plain, logits, TRUTH)
     assert probe.same_answer.share == 1.0
     assert probe.right_answer is not None
     assert (probe.right_answer.count, probe.right_answer.share) == (8, 0.8)
@@ -253,7 +253,7 @@ def test_a_model_that_is_deaf_to_not() -> None:
 
 def test_a_model_that_reads_not() -> None:
     plain = pictures(TRUTH.tolist())
-    probe = probe_negation("{}", "not {}", unit_photos(10), plain, -plain, logits, TRUTH)
+    probe = probe_negation("{}", "not {}", unit_images(10), plain, -plain, logits, TRUTH)
     assert probe.right_answer is not None
     assert (probe.same_answer.count, probe.right_answer.count, probe.denial_wins.count) == (0, 0, 0)
     assert probe.text_cosine == pytest.approx(-1.0)
@@ -267,7 +267,7 @@ def test_probe_agrees_with_the_whole_matrices(monkeypatch: pytest.MonkeyPatch) -
     keep = truth >= 0
     plain, denied = logits(images[keep], texts[0]), logits(images[keep], texts[1])
     rows, right = np.arange(keep.sum()), truth[keep]
-    assert probe.photos == 82
+    assert probe.images == 82
     assert probe.same_answer.share == pytest.approx(np.mean(plain.argmax(1) == denied.argmax(1)))
     assert probe.right_answer is not None
     assert probe.right_answer.share == pytest.approx(np.mean(denied.argmax(1) == right))

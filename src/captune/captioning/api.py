@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def tune(
-    photos: str | Path,
+    images: str | Path,
     *,
     captions: str | Path,
     val: str | Path,
     out: str | Path,
     **options: Any,
 ) -> TuneResult:
-    """Teach a frozen language model to describe photos, as `captune tune`.
+    """Teach a frozen language model to describe images, as `captune tune`.
 
     options: the fields of `options.TuneOptions`, such as method="lora,prefix". The same call goes
     on where a killed one was. Raises UserError for what cannot be done.
@@ -30,7 +30,7 @@ def tune(
 
     return tune_captioner(
         TuneOptions(
-            photos=Path(photos),
+            images=Path(images),
             captions=Path(captions),
             val=Path(val),
             out=Path(out),
@@ -40,19 +40,19 @@ def tune(
 
 
 def caption(
-    photos: str | Path | Sequence[str | Path], *, model: str | Path = "lite", **options: Any
+    images: str | Path | Sequence[str | Path], *, model: str | Path = "lite", **options: Any
 ) -> list[Caption]:
-    """A caption of each photo in folders, files and patterns, as `captune caption`.
+    """A caption of each image in folders, files and patterns, as `captune caption`.
 
     options: the fields of `options.CaptionOptions`; what they say to write is written too.
-    Raises UserError for what cannot be done; photos that cannot be read are left out.
+    Raises UserError for what cannot be done; images that cannot be read are left out.
     """
-    from captune.captioning.caption_recording import caption_photos
+    from captune.captioning.caption_recording import caption_images
 
-    sources = [photos] if isinstance(photos, str | Path) else photos
+    sources = [images] if isinstance(images, str | Path) else images
     found: list[Caption] = []
-    caption_photos(
-        CaptionOptions(photos=[str(s) for s in sources], model=str(model), **_paths(options)),
+    caption_images(
+        CaptionOptions(images=[str(s) for s in sources], model=str(model), **_paths(options)),
         on_caption=found.append,
     )
     return found
@@ -60,7 +60,7 @@ def caption(
 
 def _paths(options: dict[str, Any]) -> dict[str, Any]:
     """Where an option is a path, a string does as well."""
-    places = ("val_photos", "start", "config", "out", "predictions")
+    places = ("val_images", "start", "config", "out", "predictions")
     return {
         name: Path(value) if name in places and isinstance(value, str) else value
         for name, value in options.items()

@@ -10,25 +10,25 @@ from typing import IO, Any, Self
 
 from captune.errors import UserError
 from captune.files import check_writable, printable, quoted, whole_file
-from captune.images import Photo
+from captune.images import ImageFile
 
 
 class Predictions:
-    """`{"stem": "caption"}`, one line a photo, in one file that appears when the block ends well.
+    """`{"stem": "caption"}`, one line an image, in one file that appears when the block ends well.
 
     A stem is a file's name without its folder and its ending.
     """
 
-    def __init__(self, path: Path, photos: Sequence[Photo]) -> None:
-        """Raises UserError where the file cannot be written, or two photos have one stem."""
+    def __init__(self, path: Path, images: Sequence[ImageFile]) -> None:
+        """Raises UserError where the file cannot be written, or two images have one stem."""
         check_writable(path)
         names: dict[str, str] = {}
-        for photo in photos:
-            first = names.setdefault(_stem(photo), photo.name)
-            if first != photo.name:
+        for image in images:
+            first = names.setdefault(_stem(image), image.name)
+            if first != image.name:
                 raise UserError(
-                    f"--predictions: {quoted(first)} and {quoted(photo.name)} have the same stem,"
-                    f" {quoted(_stem(photo))}, and the file has one place for it; rename one, or"
+                    f"--predictions: {quoted(first)} and {quoted(image.name)} have the same stem,"
+                    f" {quoted(_stem(image))}, and the file has one place for it; rename one, or"
                     " caption their folders one by one"
                 )
         self.path = path
@@ -40,9 +40,9 @@ class Predictions:
         self._file = self._whole.__enter__()
         return self
 
-    def add(self, photo: Photo, caption: str) -> None:
+    def add(self, image: ImageFile, caption: str) -> None:
         """Write one line."""
-        self._file.write(f"{self._before}{json.dumps(_stem(photo))}: {json.dumps(caption)}")
+        self._file.write(f"{self._before}{json.dumps(_stem(image))}: {json.dumps(caption)}")
         self._before = ",\n"
 
     def __exit__(
@@ -64,31 +64,31 @@ class Sidecars:
 
     def __init__(
         self,
-        photos: Sequence[Photo],
+        images: Sequence[ImageFile],
         *,
         done: int = 0,
         overwrite: bool = False,
         say: Callable[[str], None],
     ) -> None:
-        """done: how many of the photos an earlier, killed run captioned.
+        """done: how many of the images an earlier, killed run captioned.
 
-        Raises UserError where two photos share a sidecar, or a folder cannot be written to."""
+        Raises UserError where two images share a sidecar, or a folder cannot be written to."""
         self.written = self.kept = 0
         self._overwrite = overwrite
         owners: dict[Path, str] = {}
         folders: set[Path] = set()
         standing = 0
-        for number, photo in enumerate(photos):
-            path = sidecar_of(photo)
-            first = owners.setdefault(path, photo.name)
-            if first != photo.name:
+        for number, image in enumerate(images):
+            path = sidecar_of(image)
+            first = owners.setdefault(path, image.name)
+            if first != image.name:
                 raise UserError(
-                    f"--sidecar: {quoted(first)} and {quoted(photo.name)} would share"
+                    f"--sidecar: {quoted(first)} and {quoted(image.name)} would share"
                     f" {quoted(path.name)}; rename one of them"
                 )
-            if path == photo.path:
+            if path == image.path:
                 raise UserError(
-                    f"--sidecar: {quoted(photo.name)} itself has the name of a sidecar; leave it"
+                    f"--sidecar: {quoted(image.name)} itself has the name of a sidecar; leave it"
                     " out or rename it"
                 )
             if path.parent not in folders:
@@ -96,13 +96,13 @@ class Sidecars:
                 check_writable(path.parent / ".captune-sidecar.txt")
             standing += number >= done and path.exists()
         if standing:
-            some = "1 photo has" if standing == 1 else f"{standing:,} photos have"
+            some = "1 image has" if standing == 1 else f"{standing:,} images have"
             then = "replaced" if overwrite else "kept as it is (--overwrite replaces it)"
             say(f"{some} a .txt of that name already, which is {then}")
 
-    def add(self, photo: Photo, caption: str) -> None:
+    def add(self, image: ImageFile, caption: str) -> None:
         """Write one sidecar."""
-        path = sidecar_of(photo)
+        path = sidecar_of(image)
         text = f"{caption}\n"
         if path.exists():
             if _reads(path, text):
@@ -116,13 +116,13 @@ class Sidecars:
         self.written += 1
 
 
-def sidecar_of(photo: Photo) -> Path:
-    """Where a photo's caption stands beside it."""
-    return photo.path.with_suffix(".txt")
+def sidecar_of(image: ImageFile) -> Path:
+    """Where an image's caption stands beside it."""
+    return image.path.with_suffix(".txt")
 
 
-def _stem(photo: Photo) -> str:
-    return PurePosixPath(photo.name).stem
+def _stem(image: ImageFile) -> str:
+    return PurePosixPath(image.name).stem
 
 
 def _reads(path: Path, text: str) -> bool:

@@ -1,7 +1,7 @@
 """A captioning from options to files: the run folder, predictions, sidecars, the summary.
 
 With a run folder it is written down as it goes, and the same command goes on where a killed one
-was. Memory does not grow with the number of photos, but for their names.
+was. Memory does not grow with the number of images, but for their names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from captune.captioning.recipe import Recipe
 from captune.embedding import Bar, none_readable
 from captune.errors import UserError
 from captune.files import home_path
-from captune.images import Photo, PhotoSet, Skipped, find_photos
+from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.devices import resolve_device
 from captune.models.image_text import describe_model
 from captune.models.weights import digest_of
@@ -50,8 +50,8 @@ Say = Callable[[str], None]
 class CaptionResult(InNotebooks):
     """What one captioning wrote.
 
-    captions: path and caption of the first 1,000 photos. ended: how many captions came to an end
-    by themselves. resumed: photos that an earlier, killed run had done. written: what was written
+    captions: path and caption of the first 1,000 images. ended: how many captions came to an end
+    by themselves. resumed: images that an earlier, killed run had done. written: what was written
     where.
     """
 
@@ -105,7 +105,7 @@ class CaptionResult(InNotebooks):
 
 
 @writes_run("caption")
-def caption_photos(
+def caption_images(
     options: CaptionOptions,
     *,
     command: Sequence[str] = (),
@@ -123,25 +123,25 @@ def caption_photos(
     recipe = read_recipe(place)
     if options.model != LITE and place != home_path(options.model):
         say(f"{options.model}: captions with {place.name}, the best of its methods")
-    found = find_photos(options.photos)
+    found = find_images(options.images)
     if on_caption is None:
         _check_somewhere(options, found)
     began = time.monotonic()
     with ExitStack() as stack:
         predictions = sidecars = writer = journal = None
         if options.predictions is not None:
-            predictions = Predictions(options.predictions, found.photos)
+            predictions = Predictions(options.predictions, found.images)
         about = describe_captioner(options, place, recipe)
         if options.out is not None:
             asked = _asked(options, recipe, about)
             journal = stack.enter_context(
-                Journal(options.out, asked, found.photos, options.batch_size)
+                Journal(options.out, asked, found.images, options.batch_size)
             )
             if journal.done:
-                say(f"goes on after {journal.done:,} of {len(found.photos):,} photos")
+                say(f"goes on after {journal.done:,} of {len(found.images):,} images")
         done = journal.done if journal else 0
         if options.sidecar:
-            sidecars = Sidecars(found.photos, done=done, overwrite=options.overwrite, say=say)
+            sidecars = Sidecars(found.images, done=done, overwrite=options.overwrite, say=say)
         captioner, encoder = load_captioner(options, place, recipe)
         if options.out is not None:
             models = [about, describe_model(encoder), describe_decoder(captioner.decoder)]
@@ -155,7 +155,7 @@ def caption_photos(
                 models=models,
                 command=command,
             )
-        cache = open_grid_cache(options, encoder, len(found.photos) - done, stack, say)
+        cache = open_grid_cache(options, encoder, len(found.images) - done, stack, say)
         result = CaptionResult(about, skipped=list(found.skipped), resumed=done)
         sinks = [sink for sink in (predictions, sidecars) if sink is not None]
         if predictions is not None:
@@ -163,22 +163,22 @@ def caption_photos(
         written = captions_of(
             captioner,
             encoder,
-            found.photos[done:],
+            found.images[done:],
             cache=cache,
             beam=options.beam,
             max_tokens=options.max_tokens,
             batch_size=options.batch_size,
             workers=options.workers,
         )
-        entries = _kept(journal, found.photos, written, done)
-        with bar("captioning", len(found.photos)) as advance:
-            watch = _Watch(len(found.photos) - done, say)
-            for photos, batch, is_new in entries:
-                for photo, entry in zip(photos, batch, strict=True):
-                    _take(photo, entry, result, sinks, on_caption)
-                advance(len(photos))
+        entries = _kept(journal, found.images, written, done)
+        with bar("captioning", len(found.images)) as advance:
+            watch = _Watch(len(found.images) - done, say)
+            for images, batch, is_new in entries:
+                for image, entry in zip(images, batch, strict=True):
+                    _take(image, entry, result, sinks, on_caption)
+                advance(len(images))
                 if is_new:
-                    watch.seen(len(photos))
+                    watch.seen(len(images))
         if result.images == 0:
             if journal is not None:
                 journal.remove()
@@ -196,16 +196,16 @@ def caption_photos(
 
 def _kept(
     journal: Journal | None,
-    photos: Sequence[Photo],
+    images: Sequence[ImageFile],
     written: Iterable[list[Caption | Skipped]],
     done: int,
-) -> Iterator[tuple[Sequence[Photo], list[dict[str, Any]], bool]]:
-    """(photos, what came of them, whether it is new), batch by batch; in the journal first."""
+) -> Iterator[tuple[Sequence[ImageFile], list[dict[str, Any]], bool]]:
+    """(images, what came of them, whether it is new), batch by batch; in the journal first."""
     if journal is not None:
-        for photo, entry in zip(photos, journal.entries(), strict=False):
-            yield [photo], [entry], False
+        for image, entry in zip(images, journal.entries(), strict=False):
+            yield [image], [entry], False
     for outcomes in written:
-        some = photos[done : done + len(outcomes)]
+        some = images[done : done + len(outcomes)]
         batch: list[dict[str, Any]] = []
         for outcome in outcomes:
             if isinstance(outcome, Skipped):
@@ -219,48 +219,48 @@ def _kept(
 
 
 def _take(
-    photo: Photo,
+    image: ImageFile,
     entry: Mapping[str, Any],
     result: CaptionResult,
     sinks: Sequence[Predictions | Sidecars],
     on_caption: Callable[[Caption], None] | None,
 ) -> None:
     if "skipped" in entry:
-        result.skipped.append(Skipped(photo.name, entry["skipped"]))
+        result.skipped.append(Skipped(image.name, entry["skipped"]))
         return
     record = entry["record"]
     result.count(record)
     for sink in sinks:
-        sink.add(photo, record["caption"])
+        sink.add(image, record["caption"])
     if on_caption is not None:
-        on_caption(Caption.of_record(photo, record))
+        on_caption(Caption.of_record(image, record))
 
 
 class _Watch:
     """Says how long it will take, once two batches are done: the first pays for what is set up."""
 
-    def __init__(self, photos: int, say: Say) -> None:
-        self._left = photos
+    def __init__(self, images: int, say: Say) -> None:
+        self._left = images
         self._say = say
         self._batches = 0
         self._since = 0.0
 
-    def seen(self, photos: int) -> None:
+    def seen(self, images: int) -> None:
         """So many more are done."""
-        self._left -= photos
+        self._left -= images
         self._batches += 1
         if self._batches == 2:
-            expected = (time.monotonic() - self._since) / photos * self._left
+            expected = (time.monotonic() - self._since) / images * self._left
             if expected > _LONG_S:
-                self._say(f"about {duration(expected)} for the other {self._left:,} photos")
+                self._say(f"about {duration(expected)} for the other {self._left:,} images")
         self._since = time.monotonic()
 
 
-def _check_somewhere(options: CaptionOptions, found: PhotoSet) -> None:
+def _check_somewhere(options: CaptionOptions, found: ImageSet) -> None:
     wanted = options.out or options.predictions or options.sidecar
-    if not wanted and len(found.photos) > KEPT:
+    if not wanted and len(found.images) > KEPT:
         raise UserError(
-            f"{len(found.photos):,} photos: too many captions to print; say where to write them,"
+            f"{len(found.images):,} images: too many captions to print; say where to write them,"
             " with --out RUN, --predictions FILE.json or --sidecar"
         )
 

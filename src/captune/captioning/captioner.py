@@ -1,4 +1,4 @@
-"""`captune.Captioner`: a tuned captioner by its folder, and captions of photos by one call."""
+"""`captune.Captioner`: a tuned captioner by its folder, and captions of images by one call."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from captune.captioning.known_words import load_words_model
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.files import printable
-from captune.images import Skipped, find_photos
+from captune.images import Skipped, find_images
 
 logger = logging.getLogger("captune")
 
 
 class Captioner(model.Captioner):
-    """The model of `model.Captioner`, which also knows how to be loaded and what photos are."""
+    """The model of `model.Captioner`, which also knows how to be loaded and what images are."""
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **where: Any) -> Captioner:
@@ -32,7 +32,7 @@ class Captioner(model.Captioner):
 
     def caption(
         self,
-        photos: str | Path | Sequence[str | Path],
+        images: str | Path | Sequence[str | Path],
         *,
         encoder: str | None = None,
         known_words_model: str | None = None,
@@ -43,13 +43,13 @@ class Captioner(model.Captioner):
         cache: FeatureCache | None = None,
         on_skip: Callable[[Skipped], None] | None = None,
     ) -> list[Caption]:
-        """A caption of each photo in folders, files and patterns.
+        """A caption of each image in folders, files and patterns.
 
         encoder, known_words_model: where the image encoder and the model of its known words lie
         now, if not where they were in training. cache: of features; None reads and writes none.
-        on_skip: called for photos that cannot be read; None warns of them.
+        on_skip: called for images that cannot be read; None warns of them.
         Raises UserError for a captioner that does not know what it was made of, and as
-        `find_photos`.
+        `find_images`.
         """
         if self.recipe is None:
             raise UserError(
@@ -70,7 +70,7 @@ class Captioner(model.Captioner):
                 device=device,
             )
         check_length(self.decoder, max_tokens)
-        found = find_photos([photos] if isinstance(photos, str | Path) else photos)
+        found = find_images([images] if isinstance(images, str | Path) else images)
         skip = on_skip or _warn
         for skipped in found.skipped:
             skip(skipped)
@@ -78,7 +78,7 @@ class Captioner(model.Captioner):
         for outcomes in captions_of(
             self,
             self.image_model,
-            found.photos,
+            found.images,
             cache=cache,
             beam=beam,
             max_tokens=max_tokens,

@@ -1,4 +1,4 @@
-"""Photos -> captions, in their order and in bounded memory; each word with its log-probability."""
+"""Images -> captions, in their order and in bounded memory; each word with its log-probability."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import Halves, encode_grids
-from captune.images import Photo, Skipped
+from captune.images import ImageFile, Skipped
 from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.image_text import ImageTextModel
@@ -35,7 +35,7 @@ logger = logging.getLogger("captune")
 class Word:
     """A word of a caption, as it stands between spaces.
 
-    log_probability: natural, the sum over its pieces, each given the photo and what stands before.
+    log_probability: natural, the sum over its pieces, each given the image and what stands before.
     """
 
     word: str
@@ -44,14 +44,14 @@ class Word:
 
 @dataclass(frozen=True)
 class Caption(InNotebooks):
-    """What was written for one photo.
+    """What was written for one image.
 
     caption: the words with one space between them.
     log_probability: of the whole caption: of all its tokens, and of the end where it came.
     tokens: how many those are. ended: whether it came to an end by itself.
     """
 
-    photo: Photo
+    image: ImageFile
     caption: str
     words: list[Word]
     log_probability: float
@@ -66,7 +66,7 @@ class Caption(InNotebooks):
     def record(self) -> dict[str, Any]:
         """Its line in a run folder."""
         return {
-            "path": self.photo.name,
+            "path": self.image.name,
             "caption": self.caption,
             "ended": self.ended,
             "tokens": self.tokens,
@@ -79,10 +79,10 @@ class Caption(InNotebooks):
         }
 
     @classmethod
-    def of_record(cls, photo: Photo, record: Mapping[str, Any]) -> Caption:
+    def of_record(cls, image: ImageFile, record: Mapping[str, Any]) -> Caption:
         """What `record` wrote down."""
         return cls(
-            photo,
+            image,
             record["caption"],
             [Word(word["word"], word["log_probability"]) for word in record["words"]],
             record["log_probability"],
@@ -94,7 +94,7 @@ class Caption(InNotebooks):
 def captions_of(
     captioner: Captioner,
     encoder: ImageTextModel,
-    photos: Sequence[Photo],
+    images: Sequence[ImageFile],
     *,
     cache: FeatureCache | None,
     beam: int,
@@ -102,9 +102,9 @@ def captions_of(
     batch_size: int,
     workers: int = 0,
 ) -> Iterator[list[Caption | Skipped]]:
-    """What came of each `batch_size` photos in turn, in the order of `photos`.
+    """What came of each `batch_size` images in turn, in the order of `images`.
 
-    Which photos share a batch depends on `photos` and `batch_size` alone, not on what is cached:
+    Which images share a batch depends on `images` and `batch_size` alone, not on what is cached:
     a run that goes on at a batch's beginning writes what an uninterrupted one writes.
     """
     settled: dict[str, Halves | Skipped] = {}
@@ -114,7 +114,7 @@ def captions_of(
         settled[skipped.path] = skipped
 
     stream = encode_grids(
-        photos,
+        images,
         encoder.image,
         cache=cache,
         batch_size=batch_size,
@@ -122,14 +122,14 @@ def captions_of(
         on_skip=skip,
     )
     with quiet_transformers():
-        for start in range(0, len(photos), batch_size):
-            some = photos[start : start + batch_size]
-            while any(photo.name not in settled for photo in some):
+        for start in range(0, len(images), batch_size):
+            some = images[start : start + batch_size]
+            while any(image.name not in settled for image in some):
                 found = next(stream, None)
                 if found is None:
                     break
-                settled.update(zip((photo.name for photo in found[0]), found[1], strict=True))
-            outcomes = {photo: settled.pop(photo.name) for photo in some}
+                settled.update(zip((image.name for image in found[0]), found[1], strict=True))
+            outcomes = {image: settled.pop(image.name) for image in some}
             readable = {p: grid for p, grid in outcomes.items() if not isinstance(grid, Skipped)}
             written = iter(_written(captioner, encoder, readable, known_words, beam, max_tokens))
             yield [
@@ -140,7 +140,7 @@ def captions_of(
 def _written(
     captioner: Captioner,
     encoder: ImageTextModel,
-    cached: dict[Photo, Halves],
+    cached: dict[ImageFile, Halves],
     known_words: WordsOf,
     beam: int,
     max_tokens: int,
@@ -155,12 +155,12 @@ def _written(
         words=known_words(list(cached)),
     )
     captions = []
-    for photo, ids, chosen in zip(cached, written.ids, written.log_probabilities, strict=True):
+    for image, ids, chosen in zip(cached, written.ids, written.log_probabilities, strict=True):
         words = words_of(captioner.decoder, ids, chosen)
         text = " ".join(word.word for word in words)
         # the end has a log-probability too, and no id
         ended = len(chosen) > len(ids)
-        captions.append(Caption(photo, text, words, sum(chosen), len(chosen), ended))
+        captions.append(Caption(image, text, words, sum(chosen), len(chosen), ended))
     return captions
 
 

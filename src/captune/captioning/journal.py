@@ -1,6 +1,6 @@
 """What is done of a captioning that takes days: a killed one goes on where it was.
 
-RUN/.captions.jsonl     first what was asked for, then a line a photo, in their order
+RUN/.captions.jsonl     first what was asked for, then a line an image, in their order
 
 Lines are written a batch at a time and flushed to the disk; what a kill cut off is written anew.
 """
@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 
 from captune.errors import UserError
 from captune.files import printable, writing
-from captune.images import Photo
+from captune.images import ImageFile
 
 NAME = ".captions.jsonl"
 _KEPT = "the captions of finished batches are kept"
@@ -26,18 +26,18 @@ _KEPT = "the captions of finished batches are kept"
 class Journal:
     """Of a run folder that this process holds (`runs.place`).
 
-    done: how many of `photos` it holds, from the first on: whole batches, and each photo's file as
-    it was then. A photo that changed, came or went ends what is taken over.
+    done: how many of `images` it holds, from the first on: whole batches, and each image's file as
+    it was then. An image that changed, came or went ends what is taken over.
     """
 
     def __init__(
-        self, folder: Path, asked: Mapping[str, Any], photos: Sequence[Photo], batch_size: int
+        self, folder: Path, asked: Mapping[str, Any], images: Sequence[ImageFile], batch_size: int
     ) -> None:
         """asked: all that the captions depend on, as JSON values."""
         self.path = folder / NAME
         self.done = 0
         self._asked = {"asked": dict(asked)}
-        self._photos = photos
+        self._images = images
         self._batch_size = batch_size
         self._shown = printable(str(folder))
         self._stack = ExitStack()
@@ -67,9 +67,9 @@ class Journal:
         if not self.done:
             self.remove()
 
-    def add(self, entries: Iterable[tuple[Photo, Mapping[str, Any]]]) -> None:
-        """The entries of one batch of photos, the next in their order."""
-        lines = [json.dumps({**_state(photo), **entry}) + "\n" for photo, entry in entries]
+    def add(self, entries: Iterable[tuple[ImageFile, Mapping[str, Any]]]) -> None:
+        """The entries of one batch of images, the next in their order."""
+        lines = [json.dumps({**_state(image), **entry}) + "\n" for image, entry in entries]
         with writing(self.path, _KEPT):
             self._file.seek(0, os.SEEK_END)
             self._file.write("".join(lines).encode())
@@ -78,7 +78,7 @@ class Journal:
         self.done += len(lines)
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """All that it holds, in the order of the photos."""
+        """All that it holds, in the order of the images."""
         with self.path.open("rb") as file:
             file.readline()
             for _ in range(self.done):
@@ -100,14 +100,14 @@ class Journal:
             return
         self._check(json.loads(first))
         self._file.seek(end)
-        for number, photo in enumerate(self._photos, 1):
+        for number, image in enumerate(self._images, 1):
             line = self._file.readline()
             if not _is_whole(line):
                 break
             entry = json.loads(line)
-            if any(entry.get(key) != value for key, value in _state(photo).items()):
+            if any(entry.get(key) != value for key, value in _state(image).items()):
                 break
-            if number % self._batch_size == 0 or number == len(self._photos):
+            if number % self._batch_size == 0 or number == len(self._images):
                 self.done, end = number, self._file.tell()
         self._file.truncate(end)
 
@@ -140,10 +140,10 @@ def _is_whole(line: bytes) -> bool:
         return False
 
 
-def _state(photo: Photo) -> dict[str, Any]:
-    """What tells, without reading it, that a photo is the same file as before."""
+def _state(image: ImageFile) -> dict[str, Any]:
+    """What tells, without reading it, that an image is the same file as before."""
     try:
-        found = photo.path.stat()
+        found = image.path.stat()
     except OSError:
-        return {"name": photo.name, "bytes": None, "changed": None}
-    return {"name": photo.name, "bytes": found.st_size, "changed": found.st_mtime_ns}
+        return {"name": image.name, "bytes": None, "changed": None}
+    return {"name": image.name, "bytes": found.st_size, "changed": found.st_mtime_ns}

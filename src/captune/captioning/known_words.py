@@ -1,4 +1,4 @@
-"""Words that are known of a photo before its caption: what a zero-shot classifier sees in it.
+"""Words that are known of an image before its caption: what a zero-shot classifier sees in it.
 
 A bridge that reads a text beside the patch grid gets the likeliest of the labels that its tune was
 given, the likeliest first, as "dog, grass, ball". A checkpoint names labels and classifier, so a
@@ -18,7 +18,7 @@ from captune.captioning.model import Captioner, pad_words
 from captune.captioning.recipe import ImageIdentity, KnownWords, Recipe
 from captune.errors import UserError
 from captune.features import FeatureCache
-from captune.images import Photo
+from captune.images import ImageFile
 from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.image_text import ImageTextModel
@@ -29,24 +29,24 @@ from captune.zeroshot.labels import Labels, read_labels
 
 _SEPARATOR = ", "
 
-WordsOf = Callable[[Sequence[Photo]], Tensor | None]
+WordsOf = Callable[[Sequence[ImageFile]], Tensor | None]
 
 
 def word_maker(
     captioner: Captioner, *, cache: FeatureCache | None, batch_size: int, workers: int
 ) -> WordsOf:
-    """What makes the `words` of `Captioner.project` for photos: [photos, w], in their order.
+    """What makes the `words` of `Captioner.project` for images: [images, w], in their order.
 
-    None for every batch where the captioner reads none. A photo that cannot be read has no words.
+    None for every batch where the captioner reads none. An image that cannot be read has no words.
     Raises UserError as `teller_of`.
     """
     teller = teller_of(captioner, cache=cache, batch_size=batch_size, workers=workers)
     if teller is None:
-        return lambda photos: None
+        return lambda images: None
 
-    def words_of(photos: Sequence[Photo]) -> Tensor:
-        rows = teller.rows_of(photos)
-        return pad_words([rows.get(photo.path, []) for photo in photos], captioner.decoder.device)
+    def words_of(images: Sequence[ImageFile]) -> Tensor:
+        rows = teller.rows_of(images)
+        return pad_words([rows.get(image.path, []) for image in images], captioner.decoder.device)
 
     return words_of
 
@@ -54,7 +54,7 @@ def word_maker(
 def teller_of(
     captioner: Captioner, *, cache: FeatureCache | None, batch_size: int = 32, workers: int = 0
 ) -> Teller | None:
-    """What tells this captioner the words of photos; None where it reads none.
+    """What tells this captioner the words of images; None where it reads none.
 
     Raises UserError where the captioner reads some, and its `words_model` was not loaded.
     """
@@ -63,7 +63,7 @@ def teller_of(
         return None
     if captioner.words_model is None:
         raise UserError(
-            f"this captioner reads words that {known.model.spec} tells of each photo, and it was"
+            f"this captioner reads words that {known.model.spec} tells of each image, and it was"
             " loaded without that model"
         )
     return Teller(
@@ -78,7 +78,7 @@ def teller_of(
 
 
 class Teller:
-    """Photos -> token ids of their words. cut: how many had more than the bridge has places for."""
+    """Images -> token ids of their words. cut: how many had more than the bridge has places for."""
 
     def __init__(
         self,
@@ -105,12 +105,12 @@ class Teller:
         )
 
     def rows_of(
-        self, photos: Iterable[Photo], on_progress: Callable[[int], None] | None = None
+        self, images: Iterable[ImageFile], on_progress: Callable[[int], None] | None = None
     ) -> dict[Path, list[int]]:
-        """By path, of the photos that can be read; pooled features come from the cache."""
+        """By path, of the images that can be read; pooled features come from the cache."""
         texts = {
-            found.photo.path: _SEPARATOR.join(name for name, _ in found.top(self._top))
-            for found in self._classifier.classify(photos, on_progress=on_progress)
+            found.image.path: _SEPARATOR.join(name for name, _ in found.top(self._top))
+            for found in self._classifier.classify(images, on_progress=on_progress)
         }
         rows = self._decoder.encode(list(texts.values())) if texts else []
         self.cut += sum(len(row) > self._places for row in rows)
@@ -172,5 +172,5 @@ def load_words_model(
 
 
 def identity_of(model: ImageTextModel) -> ImageIdentity:
-    """How a checkpoint names the classifier: both its sides, and what a photo is made into."""
+    """How a checkpoint names the classifier: both its sides, and what an image is made into."""
     return ImageIdentity(model.spec, model.weights_id, model.image.preprocessing_id)

@@ -70,7 +70,7 @@ def load_captioner(
 def writing_precision(options: CaptionerOptions) -> str:
     """Of the decoder; auto is what it stands for while tuning, but float32 on every CPU.
 
-    One photo's caption must not depend on the processor, nor on the photos beside it.
+    One image's caption must not depend on the processor, nor on the images beside it.
     """
     device = resolve_device(options.device)
     if options.dtype == "auto" and device.type == "cpu":
@@ -103,18 +103,18 @@ def describe_decoder(decoder: Decoder) -> dict[str, str | None]:
 def open_grid_cache(
     options: CaptionerOptions,
     encoder: ImageTextModel,
-    photos: int,
+    images: int,
     stack: ExitStack,
     say: Callable[[str], None],
 ) -> FeatureCache | None:
-    """The feature cache, where what these photos take is no more than it keeps."""
+    """The feature cache, where what these images take is no more than it keeps."""
     if options.no_cache:
         return None
     cache = stack.enter_context(FeatureCache())
-    needed, limit = grids_bytes(photos, encoder.image), cache.limit_bytes
+    needed, limit = grids_bytes(images, encoder.image), cache.limit_bytes
     if needed > limit * 7 / 8:
         say(
-            f"the patch grids of {photos:,} photos take {needed / 1e9:.1f} GB, more than the"
+            f"the patch grids of {images:,} images take {needed / 1e9:.1f} GB, more than the"
             f" feature cache keeps ({limit / 1e9:.1f} GB), so they are not kept"
         )
         return None

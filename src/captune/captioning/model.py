@@ -133,7 +133,7 @@ class Captioner(nn.Module):
         known = None
         if words is None and self.recipe is not None and self.recipe.known_words is not None:
             raise UserError(
-                "this captioner was trained with known words of each photo, and they are not made"
+                "this captioner was trained with known words of each image, and they are not made"
                 " here; take one of another bridge"
             )
         if words is not None:

@@ -21,7 +21,7 @@ _LARGEST_TOKENS = 8 * 2**20  # characters
 class ImageIdentity:
     """Which frozen image encoder a captioner sees through, and which of its outputs.
 
-    spec: how it was named. preprocessing_id: of the transform from photo to pixels.
+    spec: how it was named. preprocessing_id: of the transform from image to pixels.
     """
 
     spec: str
@@ -31,7 +31,7 @@ class ImageIdentity:
 
 @dataclass(frozen=True)
 class KnownWords:
-    """Which words a captioner reads of a photo before its caption: those that a classifier chose.
+    """Which words a captioner reads of an image before its caption: those that a classifier chose.
 
     labels: what it chose among; prompts: of each label, where they have their own. top: how many it
     chose. model: the classifier's.

@@ -38,7 +38,7 @@ def read_coco(content: Mapping[str, Any], gathering: Gathering) -> None:
     annotations = content.get("annotations")
     if not isinstance(annotations, list) or not annotations:
         raise gathering.refuse(
-            'has "images" but no "annotations": it says which photos there are, not their'
+            'has "images" but no "annotations": it says which images there are, not their'
             " captions; give the captions_*.json of the data set."
         )
     images = content.get("images")

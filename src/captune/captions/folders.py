@@ -1,4 +1,4 @@
-"""Folders: a captune run, an image folder with its metadata file, photos with sidecars."""
+"""Folders: a captune run, an image folder with its metadata file, images with sidecars."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from captune.captions.caption_file import CaptionFile, Gathering, filled_lines
 from captune.captions.forms import read_file
 from captune.errors import UserError
 from captune.files import decode_text, printable, quoted, read_bytes
-from captune.images import find_photos
+from captune.images import find_images
 from captune.images.naming import without_ending
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
@@ -61,14 +61,14 @@ def _read_run(folder: Path, gathering: Gathering) -> CaptionFile:
 def _read_sidecars(folder: Path, gathering: Gathering) -> CaptionFile:
     """A caption a line in name.txt, or name.jpg.txt, beside name.jpg; ids are paths, no ending.
 
-    Where the folder holds no photos at all, every .txt in it counts. Blank lines are left out; a
+    Where the folder holds no images at all, every .txt in it counts. Blank lines are left out; a
     sidecar without any other line is one empty caption.
     """
     digest = hashlib.sha256()
-    for number, (name, sidecar, photo) in enumerate(_sidecars(folder), 1):
+    for number, (name, sidecar, image) in enumerate(_sidecars(folder), 1):
         image_id = gathering.id_of(name, "sidecar", number, "name")
-        if photo is not None:
-            gathering.name_file(image_id, photo)
+        if image is not None:
+            gathering.name_file(image_id, image)
         data = read_bytes(os.fspath(sidecar))
         # lengths first: no two folders run together into the same bytes
         for part in (name.encode(), data):
@@ -83,10 +83,10 @@ def _read_sidecars(folder: Path, gathering: Gathering) -> CaptionFile:
 
 
 def _sidecars(folder: Path) -> list[tuple[str, Path, str | None]]:
-    """Image id, sidecar and photo's name, sorted."""
+    """Image id, sidecar and image's name, sorted."""
     try:
-        found = find_photos([folder])
-    except UserError:  # no photos
+        found = find_images([folder])
+    except UserError:  # no images
         texts = [path for path in folder.rglob("*.txt") if path.is_file()]
         names = [(path.relative_to(folder).as_posix(), path) for path in texts]
         return sorted(
@@ -95,9 +95,9 @@ def _sidecars(folder: Path) -> list[tuple[str, Path, str | None]]:
             if not any(part.startswith(".") for part in name.split("/"))
         )
     sidecars = []
-    for photo in found.photos:
-        for sidecar in (photo.path.with_suffix(".txt"), Path(f"{photo.path}.txt")):
+    for image in found.images:
+        for sidecar in (image.path.with_suffix(".txt"), Path(f"{image.path}.txt")):
             if sidecar.is_file():
-                sidecars.append((without_ending(photo.name), sidecar, photo.name))
+                sidecars.append((without_ending(image.name), sidecar, image.name))
                 break
     return sorted(sidecars)

@@ -17,7 +17,7 @@ _SPLIT = "#split="
 def read_captions(path: str | Path) -> CaptionFile:
     """The captions of a file or folder, in any of the forms of docs/captions.md.
 
-    path: a file of JSON, JSON lines or rows with an image and a caption; a folder of photos with
+    path: a file of JSON, JSON lines or rows with an image and a caption; a folder of images with
         sidecars or with a metadata file; a captune run; `dataset.json#split=test` takes one split
         of a file in Karpathy's form.
     Captions are kept to the letter, but for the line end; they may be empty.

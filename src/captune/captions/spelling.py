@@ -1,6 +1,6 @@
 """The ways in which people spell one image: id, path, file name, with and without ending, number.
 
-COCO calls one photo 139, "000000000139.jpg" (2017) and "COCO_val2014_000000000139.jpg" (2014).
+COCO calls one image 139, "000000000139.jpg" (2017) and "COCO_val2014_000000000139.jpg" (2014).
 """
 
 from __future__ import annotations

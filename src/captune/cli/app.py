@@ -10,15 +10,15 @@ from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import note, print_json
 from captune.options import AppOptions
 
-HELP = "the same jobs in a local web page: drop photos, type labels, hover over words"
+HELP = "the same jobs in a local web page: drop images, type labels, hover over words"
 EXAMPLES = """  captune app
   captune app runs/ --open
   captune app --port 8000
-  captune app --host 0.0.0.0 --shared --name photos.example.org
+  captune app --host 0.0.0.0 --shared --name images.example.org
 
 It needs an extra: pip install 'captune[app]'. Nothing leaves this machine. Only who has the address
 that it prints gets in: the token in it is new with every start. Other machines reach it with
---shared alone. Ctrl-C ends it, a second one at once; dropped photos are removed then."""
+--shared alone. Ctrl-C ends it, a second one at once; dropped images are removed then."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

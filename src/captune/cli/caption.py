@@ -1,4 +1,4 @@
-"""`captune caption`: describe photos in words."""
+"""`captune caption`: describe images in words."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from captune.wording import counted, duration
 if TYPE_CHECKING:
     from captune.captioning.caption_recording import CaptionResult
 
-HELP = "describe photos in words, with the captioner that comes along or one of yours"
-EXAMPLES = """  captune caption photo.jpg
-  captune caption photos/ --predictions pred.json
-  captune caption photos/ --model runs/tuned --out runs/captions
-  captune caption photos/ --model runs/tuned/lora --beam 1 --sidecar
+HELP = "describe images in words, with the captioner that comes along or one of yours"
+EXAMPLES = """  captune caption image.jpg
+  captune caption images/ --predictions pred.json
+  captune caption images/ --model runs/tuned --out runs/captions
+  captune caption images/ --model runs/tuned/lora --beam 1 --sidecar
   find . -name '*.jpg' | captune caption - --out runs/all --json
 
 With --out, a killed captioning goes on when the same command is run again."""
@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Caption, print, and write what was asked for."""
-    from captune.captioning.caption_recording import caption_photos
+    from captune.captioning.caption_recording import caption_images
 
     options = read_options(CaptionOptions, arguments)
-    result = caption_photos(options, **told(arguments))
+    result = caption_images(options, **told(arguments))
     report_skipped(result.skipped, quiet=arguments.json)
     if arguments.json:
         print_json({"command": "caption", **result.summary()})
@@ -61,13 +61,13 @@ def _print(result: CaptionResult) -> None:
     else:
         if result.images <= _FEW or not is_written:
             table = Table(box=None, pad_edge=False)
-            for heading in ("photo", "caption"):
+            for heading in ("image", "caption"):
                 table.add_column(heading)
             for name, caption in result.captions:
                 table.add_row(name, caption)
             out.print(table)
         out.print(
-            f"{counted(result.images, 'photo')} in {duration(result.seconds)}, "
+            f"{counted(result.images, 'image')} in {duration(result.seconds)}, "
             f"captioner {result.captioner['spec']}",
             soft_wrap=True,
         )

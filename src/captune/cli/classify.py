@@ -1,4 +1,4 @@
-"""`captune classify`: recognise labels in photos that nothing was trained on."""
+"""`captune classify`: recognise labels in images that nothing was trained on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from captune.wording import counted
 if TYPE_CHECKING:
     from captune.zeroshot.recording import ClassifyResult
 
-HELP = "recognise any labels in photos, without training"
-EXAMPLES = """  captune classify photos/ --labels cat,dog
-  captune classify photos/ --labels id2label.json --csv pred.csv
-  captune classify photos/ --labels id2label.json --truth from-name --out runs/zero-shot --top5 3
-  captune classify photos/ --labels names.txt --prompt openai-7 --ensemble mean
-  captune classify photos/ --labels names.txt --model open_clip:ViT-B-32/openai
+HELP = "recognise any labels in images, without training"
+EXAMPLES = """  captune classify images/ --labels cat,dog
+  captune classify images/ --labels id2label.json --csv pred.csv
+  captune classify images/ --labels id2label.json --truth from-name --out runs/zero-shot --top5 3
+  captune classify images/ --labels names.txt --prompt openai-7 --ensemble mean
+  captune classify images/ --labels names.txt --model open_clip:ViT-B-32/openai
   find . -name '*.jpg' | captune classify - --labels cat,dog --json"""
 
 
@@ -36,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Classify, print, and write what was asked for."""
     from captune.runs.place import run_place
-    from captune.zeroshot.recording import classify_photos
+    from captune.zeroshot.recording import classify_images
 
     options = read_options(ClassifyOptions, arguments)
     heard = told(arguments)
     with run_place(options, "classify", heard["say"]):
-        result = classify_photos(options, **heard)
+        result = classify_images(options, **heard)
         report_skipped(result.skipped, quiet=arguments.json)
         if options.out is not None:
             _draw(options, result)
@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _draw(options: ClassifyOptions, result: ClassifyResult) -> None:
     """The page of the run, and the top-5 figures that were asked for."""
-    from captune.report.classification import write_page
-    from captune.report.figures import draw_top5
+    from captune.pages.classification import write_page
+    from captune.pages.figures import draw_top5
     from captune.runs import read_run
 
     assert options.out is not None
@@ -74,12 +74,12 @@ def _print_table(result: ClassifyResult) -> None:
     out = console()
     if result.shown:
         table = Table(box=None, pad_edge=False)
-        for heading in ("photo", "label", "", "next"):
+        for heading in ("image", "label", "", "next"):
             table.add_column(heading)
         for prediction in result.shown:
             (best, share), *others = prediction.top(3)
             table.add_row(
-                prediction.photo.name,
+                prediction.image.name,
                 best,
                 f"{100 * share:.0f} %",
                 ", ".join(f"{name} {100 * p:.0f} %" for name, p in others),
@@ -88,7 +88,7 @@ def _print_table(result: ClassifyResult) -> None:
         if result.images > len(result.shown):
             out.print(f"... and {result.images - len(result.shown)} more")
     out.print(
-        f"{counted(result.images, 'photo')}, {counted(len(result.labels), 'label')}, "
+        f"{counted(result.images, 'image')}, {counted(len(result.labels), 'label')}, "
         f"model {result.spec}"
     )
     for prompt in result.prompts:

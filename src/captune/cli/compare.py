@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HELP = "compare two sets of captions of the same images: which is better, and is it luck?"
 EXAMPLES = """  captune compare lora.json prefix.json --references captions_val.json
-  captune compare runs/lora runs/prefix --references val.json --photos val/ \\
+  captune compare runs/lora runs/prefix --references val.json --images val/ \\
       --metrics cider,clipscore --out runs/lora-prefix
   captune compare a.csv b.csv --references refs.csv --csv both.csv --json"""
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     with run_place(options, "compare", heard["say"]):
         result = compare_captions(options, **heard)
         if options.out is not None:
-            from captune.report.run_figures import draw_differences
+            from captune.pages.run_figures import draw_differences
 
             result.written["plots"] = draw_differences(result, options.out)
     if arguments.json:

@@ -1,4 +1,4 @@
-"""`captune demo`: the five jobs on real photos, offline after the first time."""
+"""`captune demo`: the five jobs on real images, offline after the first time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captune.cli.running import run_words
 from captune.cli.terminal import note, print_json
 from captune.files import check_writable
 
-HELP = "recognise, describe and explain a dozen real photos, and leave one page of it"
+HELP = "recognise, describe and explain a dozen real images, and leave one page of it"
 EXAMPLES = """  captune demo
   captune demo --out my-demo"""
 
@@ -24,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("captune-demo"),
         metavar="FOLDER",
-        help="folder for the photos, the runs and the page (default: captune-demo)",
+        help="folder for the images, the runs and the page (default: captune-demo)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Gather the photos, then run the same commands that a user would type."""
-    from captune.demo import gather_photos, steps, why_no_captions
+    """Gather the images, then run the same commands that a user would type."""
+    from captune.demo import gather_images, steps, why_no_captions
 
     started = time.monotonic()
-    check_writable(arguments.out / "photos" / "any")
-    material = gather_photos(arguments.out)
+    check_writable(arguments.out / "images" / "any")
+    material = gather_images(arguments.out)
     reason = why_no_captions()
     result: dict[str, Any] = {"command": "demo", "run": None, "images": 0, "skipped": []}
     if reason is not None:

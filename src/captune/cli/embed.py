@@ -11,8 +11,8 @@ from captune.options import EmbedOptions
 from captune.printing import console
 
 HELP = "write image features to an .npz or .parquet file"
-EXAMPLES = """  captune embed photos/ --features features.npz
-  captune embed photos/ --features features.parquet --model timm:resnet50.a1_in1k"""
+EXAMPLES = """  captune embed images/ --features features.npz
+  captune embed images/ --features features.parquet --model timm:resnet50.a1_in1k"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,17 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Encode the photos and write paths [n] and features [n, d]."""
-    from captune.embedding import embed_photos
+    """Encode the images and write paths [n] and features [n, d]."""
+    from captune.embedding import embed_images
 
     options = read_options(EmbedOptions, arguments)
-    result = embed_photos(options, bar=partial(progress, quiet=arguments.json))
+    result = embed_images(options, bar=partial(progress, quiet=arguments.json))
     report_skipped(result.skipped, quiet=arguments.json)
     if arguments.json:
         print_json({"command": "embed", **result.summary()})
     else:
         console().print(
-            f"{result.images} photos, {result.dimension} numbers each: {options.features}",
+            f"{result.images} images, {result.dimension} numbers each: {options.features}",
             soft_wrap=True,
         )
     return 0

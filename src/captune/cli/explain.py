@@ -1,4 +1,4 @@
-"""`captune explain`: where on the photo the captioner saw each word."""
+"""`captune explain`: where on the image the captioner saw each word."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from captune.printing import console, printable
 from captune.wording import counted
 
 if TYPE_CHECKING:
-    from captune.explain.explanation import ExplainResult
+    from captune.attribution.explanation import ExplainResult
 
-HELP = "where on the photo a captioner saw each word, and how far to believe it"
-EXAMPLES = """  captune explain photo.jpg --out runs/maps
-  captune explain photos/ --model runs/tuned --out runs/maps --json
-  captune explain photo.jpg --caption "a dog with a ball" --words dog,ball --out runs/dog
-  captune explain photo.jpg --words dog --against cat --method occlusion --out runs/why
-  captune explain photo.jpg --method attention --layer last --head mean --faithfulness none
+HELP = "where on the image a captioner saw each word, and how far to believe it"
+EXAMPLES = """  captune explain image.jpg --out runs/maps
+  captune explain images/ --model runs/tuned --out runs/maps --json
+  captune explain image.jpg --caption "a dog with a ball" --words dog,ball --out runs/dog
+  captune explain image.jpg --words dog --against cat --method occlusion --out runs/why
+  captune explain image.jpg --method attention --layer last --head mean --faithfulness none
 
-Figures are in RUN/plots, the maps in RUN/maps: numpy.load("RUN/maps/photo.npz")["maps"] is an array
-[words, rows, columns] over the whole photo."""
+Figures are in RUN/plots, the maps in RUN/maps: numpy.load("RUN/maps/image.npz")["maps"] is an array
+[words, rows, columns] over the whole image."""
 
 _FEW = 20
 
@@ -34,15 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Explain, draw, and print."""
-    from captune.explain.job import explain_photos
+    from captune.attribution.job import explain_images
     from captune.runs.place import run_place
 
     options = read_options(ExplainOptions, arguments)
     heard = told(arguments)
     with run_place(options, "explain", heard["say"]):
-        result = explain_photos(options, **heard)
+        result = explain_images(options, **heard)
         if result.run is not None:
-            from captune.report.map_figures import draw_maps
+            from captune.pages.map_figures import draw_maps
             from captune.runs import read_run
 
             with heard["bar"]("drawing", result.images) as advance:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(result: ExplainResult) -> None:
-    """Each word of a few photos; of many, how many maps are to be believed."""
+    """Each word of a few images; of many, how many maps are to be believed."""
     from rich.table import Table
     from rich.text import Text
 
@@ -75,7 +75,7 @@ def _print(result: ExplainResult) -> None:
         out.print(table)
     about = result.summary()["map"]
     out.print(
-        f"{counted(result.words, 'map')} of {counted(result.images, 'photo')} by {_named(about)}"
+        f"{counted(result.words, 'map')} of {counted(result.images, 'image')} by {_named(about)}"
         f" in {result.seconds:.1f} s",
         soft_wrap=True,
     )
@@ -95,6 +95,6 @@ def _mark(word: dict[str, Any]) -> str:
 
 
 def _named(about: dict[str, Any]) -> str:
-    from captune.report.map_figures import described
+    from captune.pages.map_figures import described
 
     return described(about).removeprefix("map: ")

@@ -19,14 +19,14 @@ from captune.options import FaithfulOptions
 from captune.printing import console
 
 if TYPE_CHECKING:
-    from captune.explain.faithful import Faithful
-    from captune.explain.results import Report, Row
+    from captune.attribution.faithful import Faithful
+    from captune.attribution.results import Report, Row
 
 HELP = "measure whether a captioner's word maps are true, and find the one to believe"
-EXAMPLES = """  captune faithful runs/tuned --photos photos/ --captions train.json --out runs/maps
-  captune faithful lite --photos coco/ --captions train.json --boxes instances_train.json \\
+EXAMPLES = """  captune faithful runs/tuned --images images/ --captions train.json --out runs/maps
+  captune faithful lite --images coco/ --captions train.json --boxes instances_train.json \\
     --val-captions val.json --val-boxes instances_val.json --out runs/maps
-  captune faithful runs/tuned --photos photos/ --captions train.json --quick --out runs/look --json
+  captune faithful runs/tuned --images images/ --captions train.json --quick --out runs/look --json
 
 The map that it finds becomes the default of captune explain --model RUN."""
 
@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, write the run, draw, print the leaderboard."""
     options = read_options(FaithfulOptions, arguments)
+    from captune.attribution.faithful import measure
+    from captune.attribution.faithful_recording import check_place, content, write_faithful
     from captune.captioning.loading import captioner_folder
-    from captune.explain.faithful import measure
-    from captune.explain.faithful_recording import check_place, content, write_faithful
     from captune.runs.place import run_place
 
     check_place(options, captioner_folder(options.model))
@@ -97,14 +97,14 @@ def _print(found: Faithful) -> None:
 def _table(report: Report, default: str) -> Any:
     from rich.table import Table
 
-    title = f"{report.title} ({report.photos})"
+    title = f"{report.title} ({report.images})"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("map", "insertion", "deletion", "pointing", "centre", "overlap", "worth"):
         table.add_column(heading, no_wrap=True)
     for row in report.rows:
         mark = "*" if str(row.name) == default else ""
         table.add_row(f"{row.name}{mark}", *_cells(row))
-    table.caption = "* the default map: chosen on other photos, where there were others"
+    table.caption = "* the default map: chosen on other images, where there were others"
     table.caption_justify = "left"
     return table
 

@@ -1,4 +1,4 @@
-"""`captune prompts`: which prompt is best for these photos, and how sure is that?"""
+"""`captune prompts`: which prompt is best for these images, and how sure is that?"""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from captune.zeroshot.study import PromptStudy
 
 HELP = "compare prompt templates, also negated ones, over one image pass"
-EXAMPLES = """  captune prompts photos/ --labels id2label.json --truth from-name
-  captune prompts photos/ --labels names.txt --truth truth.csv --prompt "a photo of a {}" \\
+EXAMPLES = """  captune prompts images/ --labels id2label.json --truth from-name
+  captune prompts images/ --labels names.txt --truth truth.csv --prompt "a photo of a {}" \\
       --prompt "not a photo of a {}" --out runs/prompts
-  captune prompts photos/ --labels names.txt --truth from-folder --prompt openai-7 --csv t.csv"""
+  captune prompts images/ --labels names.txt --truth from-folder --prompt openai-7 --csv t.csv"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _draw(study: PromptStudy, out: Path) -> None:
-    from captune.report.figures import draw_prompt_study
+    from captune.pages.figures import draw_prompt_study
 
     paths = draw_prompt_study(study.comparison, study.probes, out / "plots")
     study.written["plots"] = paths[0].parent
@@ -58,7 +58,7 @@ def _print(study: PromptStudy) -> None:
     out = console()
     comparison = study.comparison
     out.print(
-        f"{comparison.photos} photos ({comparison.known} with a truth), "
+        f"{comparison.images} images ({comparison.known} with a truth), "
         f"{len(comparison.labels)} labels, model {study.model['spec']}",
     )
     _print_templates(study, out)
@@ -94,7 +94,7 @@ def _print_templates(study: PromptStudy, out: Console) -> None:
     if study.comparison.best is not None:
         out.print(
             "p: exact McNemar against the best, adjusted for the number of prompts (Holm); the "
-            "best was chosen on these photos. T: fitted temperature; ECE at T is cross-fitted."
+            "best was chosen on these images. T: fitted temperature; ECE at T is cross-fitted."
         )
     else:
         out.print("no truth given (--truth): nothing to score, only agreement in --json and --out")
@@ -117,7 +117,7 @@ def _print_probes(study: PromptStudy, out: Console) -> None:
         )
     out.print(table)
     out.print(
-        "share of photos where the denied prompts give the same answer, give the right class, or "
+        "share of images where the denied prompts give the same answer, give the right class, or "
         "beat the plain prompt of the right class: 0 % for a reader of “not”; elsewhere: of the "
         "wrong classes, where the denial is true: 100 % for a reader of “not”"
     )
@@ -133,7 +133,7 @@ def _print_changes(study: PromptStudy, out: Console) -> None:
     out.print(f'classes that change most against "{best}":')
     for index in others:
         changes = comparison.class_changes(index, top=4)
-        words = ", ".join(f"{c.label} {c.change:+d} of {c.photos}" for c in changes) or "none"
+        words = ", ".join(f"{c.label} {c.change:+d} of {c.images}" for c in changes) or "none"
         out.print(f"  {comparison.results[index].template}: {words}")
 
 

@@ -18,14 +18,14 @@ from captune.printing import console
 from captune.wording import counted
 
 if TYPE_CHECKING:
-    from captune.report.pairs import Gallery
+    from captune.pages.pairs import Gallery
     from captune.scoring.ranking import Ranking
     from captune.scoring.score_runs import Pair
 
 HELP = "the best and the worst pairs of picture and caption, as a gallery"
 EXAMPLES = """  captune rank runs/score --by clipscore
   captune rank runs/score --by cider --top 20 --out gallery
-  captune rank runs/score --by bleu_4 --photos photos/val --json"""
+  captune rank runs/score --by bleu_4 --images images/val --json"""
 _SHOWN = 10
 
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     options = read_options(RankOptions, arguments)
     ranking = rank_run(options)
-    from captune.report.pairs import write_gallery
+    from captune.pages.pairs import write_gallery
     from captune.runs.place import locked
 
     folder = options.run if options.out is None else options.out

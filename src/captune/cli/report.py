@@ -23,15 +23,15 @@ from captune.printing import console
 from captune.wording import counted
 
 if TYPE_CHECKING:
-    from captune.report.checking import Checked
-    from captune.report.page import Report
+    from captune.pages.checking import Checked
+    from captune.pages.page import Report
 
 HELP = "one page of any runs, to be handed to somebody: answer, pictures, how to make it again"
 EXAMPLES = """  captune report runs/zero-shot --out report.html
   captune report runs/zero-shot runs/prompts runs/tuned runs/score --out report.html
   captune report runs/tuned --out report.html --figures figures/
   captune report runs/prompts runs/tune runs/score-lora --published dlcv-hw3 --out report.html
-  captune report from-ann/run --photos photos/ --out report.html
+  captune report from-ann/run --images images/ --out report.html
   captune report --check report.html
   captune report runs/a runs/b --out ab.html --title "Adapter against LoRA" --json"""
 
@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     if options.out is None:
         raise UserError("no page to write; name one with --out FILE.html")
     from captune.files import check_writable
-    from captune.report.page import write_report
-    from captune.report.settings import Settings
+    from captune.pages.page import write_report
+    from captune.pages.settings import Settings
 
     check_writable(options.out)
     if options.figures is not None:
@@ -63,12 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
         options.out,
         settings,
         command=command_line(arguments),
-        photos=options.photos,
+        images=options.images,
         bar=partial(progress, quiet=arguments.json),
     )
     written = {"page": options.out}
     if options.figures is not None:
-        from captune.report.exporting import export
+        from captune.pages.exporting import export
 
         export(
             report,
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _missing(report: Report) -> list[Any]:
     from captune.images import Skipped
-    from captune.report.thumbnails import HIDDEN
+    from captune.pages.thumbnails import HIDDEN
 
     missing = report.album.missing.items()
     return [Skipped(path, reason) for path, reason in missing if reason != HIDDEN]
@@ -109,7 +109,7 @@ def _summary(report: Report, written: dict[str, Path]) -> dict[str, Any]:
         "notes": [report.hidden] if report.hidden else [],
         "title": report.title,
         "answers": [_plain(said) for said, _ in report.answers],
-        "photos": len(report.album.pictures),
+        "thumbnails": len(report.album.pictures),
         "bytes": written["page"].stat().st_size,
         "written": {what: str(path) for what, path in written.items()},
     }
@@ -125,13 +125,13 @@ def _print(report: Report, written: dict[str, Path]) -> None:
     for said, _ in report.answers:
         out.print(_plain(said))
     size = written["page"].stat().st_size / 1e6
-    photos = counted(len(report.album.pictures), "photo")
-    out.print(f"{counted(len(report.given.sources), 'run')}, {photos}, {size:.1f} MB")
+    images = counted(len(report.album.pictures), "image")
+    out.print(f"{counted(len(report.given.sources), 'run')}, {images}, {size:.1f} MB")
     print_written(out, written)
 
 
 def _check(options: ReportOptions, arguments: argparse.Namespace) -> int:
-    from captune.report.checking import check_page
+    from captune.pages.checking import check_page
 
     assert options.check is not None
     found = check_page(options.check, options.runs)

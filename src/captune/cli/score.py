@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 HELP = "score captions: CIDEr, BLEU, ROUGE-L, CLIPScore"
 EXAMPLES = """  captune score captions.json --references captions_val.json
-  captune score captions.json --references val.json --photos val/ --out runs/score
-  captune score captions.json --photos photos/ --metrics clipscore --model open_clip:ViT-B-32/openai
+  captune score captions.json --references val.json --images val/ --out runs/score
+  captune score captions.json --images images/ --metrics clipscore --model open_clip:ViT-B-32/openai
   captune score few.json --references few_refs.json --df coco-val2017
   captune score captions.json --references val.json --per-image scores.csv --json
   captune score --verify runs/score/metrics.json"""

@@ -1,4 +1,4 @@
-"""`captune tune`: teach a frozen language model to describe photos."""
+"""`captune tune`: teach a frozen language model to describe images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from captune.wording import counted, duration
 if TYPE_CHECKING:
     from captune.captioning.training.recording import TuneResult
 
-HELP = "teach a frozen language model to describe your photos"
-EXAMPLES = """  captune tune photos/ --captions train.json --val val.json --out runs/tuned
-  captune tune photos/ --captions train.json --val val.json --method adapter,prefix,lora \\
+HELP = "teach a frozen language model to describe your images"
+EXAMPLES = """  captune tune images/ --captions train.json --val val.json --out runs/tuned
+  captune tune images/ --captions train.json --val val.json --method adapter,prefix,lora \\
     --captions-per-image 1 --epochs 4 --limit 2000 --out runs/three
-  captune tune photos/ --captions train.json --val val.json --set lora.rank=32 --out runs/rank-32
-  captune tune photos/ --captions train.json --val val.json --bridge bidirectional \\
+  captune tune images/ --captions train.json --val val.json --set lora.rank=32 --out runs/rank-32
+  captune tune images/ --captions train.json --val val.json --bridge bidirectional \\
     --known-words objects.txt --augment mirror --out runs/words
-  captune tune train/ --captions train.json --val-photos val/ --val val.json \\
+  captune tune train/ --captions train.json --val-images val/ --val val.json \\
     --encoder timm:vit_large_patch14_clip_336.openai_ft_in12k_in1k --decoder hf:gpt2 --out runs/big
   captune tune --config runs/three/config.yaml --seed 1 --out runs/three-again
-  accelerate launch -m captune tune photos/ --captions train.json --val val.json --out runs/gpus
+  accelerate launch -m captune tune images/ --captions train.json --val val.json --out runs/gpus
 
 A killed tune goes on when the same command is run again."""
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.captioning.training.config import with_config
     from captune.captioning.training.preparation import this_process
     from captune.captioning.training.recording import tune_captioner
-    from captune.report.run_figures import draw_curves
+    from captune.pages.run_figures import draw_curves
     from captune.runs.place import run_place
 
     options = with_config(read_options(TuneOptions, arguments), _typed(arguments))
@@ -81,7 +81,7 @@ def _typed(arguments: argparse.Namespace) -> list[str]:
             word == flag or (word not in flags.values() and flag.startswith(word)) for word in words
         )
     ]
-    return [*typed, *(["photos"] if arguments.photos is not None else [])]
+    return [*typed, *(["images"] if arguments.images is not None else [])]
 
 
 def _print_table(result: TuneResult) -> None:
@@ -102,8 +102,8 @@ def _print_table(result: TuneResult) -> None:
         )
     out.print(table)
     out.print(
-        f"{counted(result.images, 'validation photo')} (95 % intervals in brackets), trained on"
-        f" {counted(result.trained_on, 'photo')}, best by {result.select}: {result.best}"
+        f"{counted(result.images, 'validation image')} (95 % intervals in brackets), trained on"
+        f" {counted(result.trained_on, 'image')}, best by {result.select}: {result.best}"
     )
     for one in result.methods:
         for finding in one.findings:

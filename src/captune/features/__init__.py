@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from captune.features.cache import FeatureCache
     from captune.features.grids import GridStore, encode_grids, open_grids
+    from captune.features.images import encode_images
     from captune.features.index import FeatureSpace
-    from captune.features.photos import encode_photos
     from captune.features.texts import encode_texts
 
 _HOMES = {
@@ -18,7 +18,7 @@ _HOMES = {
     "FeatureSpace": "captune.features.index",
     "GridStore": "captune.features.grids",
     "encode_grids": "captune.features.grids",
-    "encode_photos": "captune.features.photos",
+    "encode_images": "captune.features.images",
     "encode_texts": "captune.features.texts",
     "open_grids": "captune.features.grids",
 }
@@ -28,7 +28,7 @@ __all__ = [
     "FeatureSpace",
     "GridStore",
     "encode_grids",
-    "encode_photos",
+    "encode_images",
     "encode_texts",
     "open_grids",
 ]

@@ -1,4 +1,4 @@
-"""Whole photos -> patch grids, kept as float16: a stream, and random access while training.
+"""Whole images -> patch grids, kept as float16: a stream, and random access while training.
 
 A grid is what the bridge of a captioner reads. Kept is what `PatchGrid.encode` yields; the frozen
 rest (`finish`) runs each time one is read, so a batch from the cache and a fresh one are the same.
@@ -19,15 +19,15 @@ from torch import Tensor
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.closing import Closing
-from captune.features.photos import Encoded, PhotoFeature, encode_each, space_of
-from captune.images import Photo, Skipped
+from captune.features.images import Encoded, ImageFeature, encode_each, space_of
+from captune.images import ImageFile, Skipped
 from captune.models.encoders import ImageEncoder
 
 Halves = NDArray[np.float16]
 
 
 def encode_grids(
-    photos: Iterable[Photo],
+    images: Iterable[ImageFile],
     encoder: ImageEncoder,
     *,
     cache: FeatureCache | None,
@@ -35,19 +35,19 @@ def encode_grids(
     workers: int,
     on_skip: Callable[[Skipped], None],
     on_progress: Callable[[int], None] | None = None,
-) -> Iterator[tuple[list[Photo], Halves]]:
-    """Yield (photos, what is cached of them [n, *patches.cached_shape] float16), in their order.
+) -> Iterator[tuple[list[ImageFile], Halves]]:
+    """Yield (images, what is cached of them [n, *patches.cached_shape] float16), in their order.
 
     `encoder.finish_grid(torch.from_numpy(...))` makes of it what a bridge reads. As
-    `photos.encode_each`: memory does not grow with the number of photos, the same bytes are encoded
+    `images.encode_each`: memory does not grow with the number of images, the same bytes are encoded
     once, and a run that was killed lost one batch. Raises UserError for an encoder without a grid.
     """
-    for found in _stream(photos, encoder, cache, batch_size, workers, on_skip, on_progress):
-        yield [one.photo for one in found], np.stack([one.array for one in found])
+    for found in _stream(images, encoder, cache, batch_size, workers, on_skip, on_progress):
+        yield [one.image for one in found], np.stack([one.array for one in found])
 
 
 def open_grids(
-    photos: Sequence[Photo],
+    images: Sequence[ImageFile],
     encoder: ImageEncoder,
     *,
     cache: FeatureCache | None,
@@ -66,17 +66,17 @@ def open_grids(
         folder = TemporaryDirectory(prefix="captune-grids-", ignore_cleanup_errors=True)
         cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
     try:
-        require_room(len(photos), encoder, cache)
+        require_room(len(images), encoder, cache)
         keys: dict[str, str] = {}
-        for found in _stream(photos, encoder, cache, batch_size, workers, on_skip, on_progress):
-            keys |= {one.photo.name: one.key for one in found}
+        for found in _stream(images, encoder, cache, batch_size, workers, on_skip, on_progress):
+            keys |= {one.image.name: one.key for one in found}
         # only now is all of it on disk
         arrays = cache.map_many(list(dict.fromkeys(keys.values())))
         missing = [name for name, key in keys.items() if key not in arrays]
         if missing:
             raise UserError(
                 f"{cache.folder}: does not hold the grids of {len(missing):,} of {len(keys):,} "
-                f"photos ({missing[0]}, ...) although they were computed; make room on its disk, "
+                f"images ({missing[0]}, ...) although they were computed; make room on its disk, "
                 "raise `captune cache --limit`, or name another folder in CAPTUNE_CACHE"
             )
     except BaseException:
@@ -91,11 +91,11 @@ def open_grids(
 
 
 class GridStore(Closing):
-    """The grids of many photos by the sha256 of their files, read from the mapped cache.
+    """The grids of many images by the sha256 of their files, read from the mapped cache.
 
     Nothing is in memory but what the operating system keeps of the files, and gives back when it
     needs the room: an epoch over grids that fit beside it reads at the speed of memory.
-    keys: photo's name -> sha256 of its bytes, of all photos that could be read.
+    keys: image's name -> sha256 of its bytes, of all images that could be read.
     """
 
     def __init__(
@@ -111,25 +111,25 @@ class GridStore(Closing):
         self._temporary = temporary
 
     def __len__(self) -> int:
-        """How many different photos there are."""
+        """How many different images there are."""
         return len(self._arrays)
 
     def __contains__(self, key: str) -> bool:
-        """Whether the photo with this sha256 is there."""
+        """Whether the image with this sha256 is there."""
         return key in self._arrays
 
     def __getitem__(self, key: str) -> Halves:
-        """What is cached of one photo, [*patches.cached_shape]: a read-only view of the file."""
+        """What is cached of one image, [*patches.cached_shape]: a read-only view of the file."""
         return self._arrays[key]
 
     def cached(self, keys: Sequence[str]) -> Tensor:
-        """What is cached of these photos, in this order: [n, *patches.cached_shape] float16."""
+        """What is cached of these images, in this order: [n, *patches.cached_shape] float16."""
         return torch.from_numpy(np.stack([self._arrays[key] for key in keys]))
 
     def grids_of(self, keys: Sequence[str]) -> Tensor:
-        """What a bridge reads of these photos: [n, tokens, channels] float32, where the encoder is.
+        """What a bridge reads of these images: [n, tokens, channels] float32, where the encoder is.
 
-        Raises KeyError for a photo that is not there.
+        Raises KeyError for an image that is not there.
         """
         return self.encoder.finish_grid(self.cached(keys)).float()
 
@@ -143,26 +143,26 @@ class GridStore(Closing):
             folder.cleanup()
 
 
-def grids_bytes(photos: int, encoder: ImageEncoder) -> int:
-    """What the grids of so many photos take in the cache, without its index."""
-    return photos * int(np.prod(encoder.require_patches().cached_shape)) * 2
+def grids_bytes(images: int, encoder: ImageEncoder) -> int:
+    """What the grids of so many images take in the cache, without its index."""
+    return images * int(np.prod(encoder.require_patches().cached_shape)) * 2
 
 
-def require_room(photos: int, encoder: ImageEncoder, cache: FeatureCache) -> None:
-    """Raises UserError where the grids of so many photos are more than the cache may keep."""
-    needed = grids_bytes(photos, encoder)
+def require_room(images: int, encoder: ImageEncoder, cache: FeatureCache) -> None:
+    """Raises UserError where the grids of so many images are more than the cache may keep."""
+    needed = grids_bytes(images, encoder)
     # Above the limit whole shards go, of an eighth of it each: what is just enough is not enough.
     if needed > cache.limit_bytes * 7 / 8:
         wanted = int(needed * 8 / 7 / 10**9) + 1
         raise UserError(
-            f"the patch grids of {photos:,} photos take {needed / 1e9:.1f} GB, more than the "
+            f"the patch grids of {images:,} images take {needed / 1e9:.1f} GB, more than the "
             f"feature cache may keep ({cache.limit_bytes / 1e9:.1f} GB); allow it more with "
-            f"`captune cache --limit {wanted}GB`, or take fewer photos"
+            f"`captune cache --limit {wanted}GB`, or take fewer images"
         )
 
 
 def _stream(
-    photos: Iterable[Photo],
+    images: Iterable[ImageFile],
     encoder: ImageEncoder,
     cache: FeatureCache | None,
     batch_size: int,
@@ -171,7 +171,7 @@ def _stream(
     on_progress: Callable[[int], None] | None,
 ) -> Iterator[list[Encoded]]:
     return encode_each(
-        photos,
+        images,
         _feature(encoder),
         cache=cache,
         batch_size=batch_size,
@@ -181,9 +181,9 @@ def _stream(
     )
 
 
-def _feature(encoder: ImageEncoder) -> PhotoFeature:
+def _feature(encoder: ImageEncoder) -> ImageFeature:
     patches = encoder.require_patches()
-    return PhotoFeature(
+    return ImageFeature(
         space=space_of(encoder, "grid", patches.weights_id, patches.preprocessing_id),
         shape=patches.cached_shape,
         dtype=np.dtype(np.float16),

@@ -1,4 +1,4 @@
-"""Finds, reads and decodes photos: the only place that touches image files.
+"""Finds, reads and decodes images: the only place that touches image files.
 
 What decodes is loaded when first used: who only asks for names waits for no imaging library.
 """
@@ -7,37 +7,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from captune.files import printable
-from captune.images.finding import Photo, PhotoSet, Skipped, find_photos
+from captune.images.finding import ImageFile, ImageSet, Skipped, find_images
 
 if TYPE_CHECKING:
     from captune.images.decoding import (
         DECODING_VERSION,
-        UnreadablePhoto,
-        decode_photo,
-        decoded_photo,
+        UnreadableImage,
+        decode_image,
+        decoded_image,
         decoding_threads,
-        hash_photo,
-        open_photo,
-        opened_photo,
-        read_photo,
+        hash_image,
+        open_image,
+        opened_image,
+        read_image,
         stop_decoding,
     )
 
 __all__ = [
     "DECODING_VERSION",
-    "Photo",
-    "PhotoSet",
+    "ImageFile",
+    "ImageSet",
     "Skipped",
-    "UnreadablePhoto",
-    "decode_photo",
-    "decoded_photo",
+    "UnreadableImage",
+    "decode_image",
+    "decoded_image",
     "decoding_threads",
-    "find_photos",
-    "hash_photo",
-    "open_photo",
-    "opened_photo",
+    "find_images",
+    "hash_image",
+    "open_image",
+    "opened_image",
     "printable",
-    "read_photo",
+    "read_image",
     "stop_decoding",
 ]
 

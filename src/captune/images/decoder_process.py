@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from captune.images.formats import UnreadablePhoto
+from captune.images.formats import UnreadableImage
 from captune.images.pixels import decode_here, strips
 
 _ROOM = 2**27  # bytes beside what an image is expected to take, before it is refused
@@ -46,7 +46,7 @@ def _answer(data: bytes, request: dict[str, Any], requests: IO[bytes], answers: 
         with _ending_with_parent(requests, request["seconds"]), _limited_memory(request["memory"]):
             picture = decode_here(data, request["pixels"], at_least=request["at_least"])
         del data
-    except UnreadablePhoto as error:
+    except UnreadableImage as error:
         _write(answers, b"U", error.reason)
     except MemoryError:
         _write(answers, b"U", "not enough memory to decode it")

@@ -1,12 +1,12 @@
 """The bytes of an image file -> an RGB picture, or a short reason why not.
 
-What a decoded photo is, whatever it was stored as: 8-bit RGB, the first frame, upright (EXIF
+What a decoded image is, whatever it was stored as: 8-bit RGB, the first frame, upright (EXIF
 orientation applied), on white where it was transparent. Embedded colour profiles are ignored, as
-in the reference preprocessing of CLIP. An opaque 8-bit photo that lies upright has exactly the
+in the reference preprocessing of CLIP. An opaque 8-bit image that lies upright has exactly the
 pixels of `PIL.Image.open(path).convert("RGB")`.
 
 What decoding may cost is bounded for the whole process: memory by a budget in which everything
-that is decoded at once has to find room, time by a limit for each photo. Files whose header bounds
+that is decoded at once has to find room, time by a limit for each image. Files whose header bounds
 their time are decoded in the caller's thread, others in a process that can be ended.
 """
 
@@ -25,19 +25,19 @@ from PIL import Image
 
 from captune.files import open_regular
 from captune.images.finding import why
-from captune.images.formats import UnreadablePhoto, find_format
+from captune.images.formats import UnreadableImage, find_format
 from captune.images.headers import Header, read_header
 from captune.images.memory import Budget, Heap, memory_limit, setting
 from captune.images.pixels import check_size, decode_here
 from captune.images.processes import Decoders
 
-__all__ = ["UnreadablePhoto"]
+__all__ = ["UnreadableImage"]
 
 # Belongs into the key of whatever is cached: goes up when the same bytes give other pixels.
 DECODING_VERSION = 1
 MAX_MEGAPIXELS = 100.0
 MAX_SECONDS = 20.0
-_BYTES_PER_PIXEL = 8  # RGBA with 16 bits each: no photo within the pixel limit needs more on disk
+_BYTES_PER_PIXEL = 8  # RGBA with 16 bits each: no image within the pixel limit needs more on disk
 _SIZE_UNKNOWN_BYTES = 2**28  # what a file may take whose header does not say its size
 _FILES_SHARE = 8  # files that wait to be decoded may take this fraction of what decoding may
 
@@ -50,26 +50,26 @@ _threads: set[ThreadPoolExecutor] = set()
 
 
 def pixel_limit(max_megapixels: float | None = None) -> int:
-    """The most pixels a photo may have: 100 million, or what CAPTUNE_MAX_MEGAPIXELS says."""
+    """The most pixels an image may have: 100 million, or what CAPTUNE_MAX_MEGAPIXELS says."""
     if max_megapixels is None:
         max_megapixels = setting("CAPTUNE_MAX_MEGAPIXELS", MAX_MEGAPIXELS, "megapixels")
     return int(max_megapixels * 1_000_000)
 
 
-def read_photo(path: str | Path) -> bytes:
+def read_image(path: str | Path) -> bytes:
     """The bytes of a file, read once: the content hash and the decoder share them.
 
-    Raises UnreadablePhoto when it is gone, forbidden, empty, a device or pipe, or far larger
-    than any photo within the pixel limit.
+    Raises UnreadableImage when it is gone, forbidden, empty, a device or pipe, or far larger
+    than any image within the pixel limit.
     """
     with _opened(path) as (file, size):
         return file.read(size)
 
 
-def hash_photo(path: str | Path, *, keep_bytes: int = 0) -> tuple[str, bytes | None]:
+def hash_image(path: str | Path, *, keep_bytes: int = 0) -> tuple[str, bytes | None]:
     """The SHA-256 of a file's bytes in hex, and the bytes if they are no more than `keep_bytes`.
 
-    Larger files are read piece by piece. Raises UnreadablePhoto as `read_photo`.
+    Larger files are read piece by piece. Raises UnreadableImage as `read_image`.
     """
     with _opened(path) as (file, size):
         if size > keep_bytes:
@@ -86,26 +86,26 @@ def _opened(path: str | Path) -> Iterator[tuple[BytesIO, int]]:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
-                raise UnreadablePhoto(f"{size / 2**30:.1f} GiB, too large for a photo", str(path))
+                raise UnreadableImage(f"{size / 2**30:.1f} GiB, too large for an image", str(path))
             if not size:
-                raise UnreadablePhoto("0 bytes", str(path))
+                raise UnreadableImage("0 bytes", str(path))
             yield cast("BytesIO", file), size
     except FileNotFoundError as error:
         reason = "a link to nothing" if Path(path).is_symlink() else why(error)
-        raise UnreadablePhoto(reason, str(path)) from error
+        raise UnreadableImage(reason, str(path)) from error
     except OSError as error:
-        raise UnreadablePhoto(why(error), str(path)) from error
+        raise UnreadableImage(why(error), str(path)) from error
     except ValueError as error:
-        raise UnreadablePhoto("not a valid path", str(path)) from error
+        raise UnreadableImage("not a valid path", str(path)) from error
 
 
-def open_photo(path: str | Path, *, max_megapixels: float | None = None) -> Image.Image:
-    """`read_photo`, then `decode_photo`."""
-    with opened_photo(path, max_megapixels=max_megapixels) as photo:
-        return photo
+def open_image(path: str | Path, *, max_megapixels: float | None = None) -> Image.Image:
+    """`read_image`, then `decode_image`."""
+    with opened_image(path, max_megapixels=max_megapixels) as image:
+        return image
 
 
-def decode_photo(
+def decode_image(
     data: bytes, name: str = "", *, max_megapixels: float | None = None
 ) -> Image.Image:
     """The bytes of an image file -> an RGB picture, upright, its first frame, on white.
@@ -114,24 +114,24 @@ def decode_photo(
     which uncovers whatever colour lies under the transparent pixels: black on black for line art.
     16-bit grey keeps its full range (65535 -> 255); for 32-bit and floating grey see
     `captune.images.pixels`. name: only for the text of an error.
-    Raises UnreadablePhoto; changes no global of Pillow, so any number of threads may call it.
+    Raises UnreadableImage; changes no global of Pillow, so any number of threads may call it.
     Raises Stopped where another thread calls `stop_decoding`.
     """
-    with decoded_photo(data, name, max_megapixels=max_megapixels) as photo:
-        return photo
+    with decoded_image(data, name, max_megapixels=max_megapixels) as image:
+        return image
 
 
 @contextmanager
-def opened_photo(
+def opened_image(
     path: str | Path,
     *,
     sha256: str | None = None,
     max_megapixels: float | None = None,
     at_least: int | None = None,
 ) -> Iterator[Image.Image]:
-    """As `open_photo`; its memory counts as decoding until the block ends.
+    """As `open_image`; its memory counts as decoding until the block ends.
 
-    For threads that make something small of each photo. Within the block nothing may be decoded.
+    For threads that make something small of each image. Within the block nothing may be decoded.
     sha256: of its bytes, in hex; other bytes are refused as changed. at_least: how many pixels of
     the longer side suffice; what is decoded may then be smaller than what is stored.
     """
@@ -140,28 +140,28 @@ def opened_photo(
             held.enter_context(_files.hold(size, memory_limit() // _FILES_SHARE))
             data = file.read(size)
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise UnreadablePhoto("changed while it was read", str(path))
-        with decoded_photo(
+            raise UnreadableImage("changed while it was read", str(path))
+        with decoded_image(
             data, str(path), max_megapixels=max_megapixels, at_least=at_least
-        ) as photo:
-            yield photo
+        ) as image:
+            yield image
 
 
 @contextmanager
-def decoded_photo(
+def decoded_image(
     data: bytes,
     name: str = "",
     *,
     max_megapixels: float | None = None,
     at_least: int | None = None,
 ) -> Iterator[Image.Image]:
-    """As `decode_photo` and `opened_photo`, of bytes that are at hand."""
+    """As `decode_image` and `opened_image`, of bytes that are at hand."""
     with ExitStack() as held:
         try:
-            photo = _decode(data, pixel_limit(max_megapixels), at_least, held)
-        except UnreadablePhoto as error:
-            raise UnreadablePhoto(error.reason, name) from error.__cause__
-        yield photo
+            image = _decode(data, pixel_limit(max_megapixels), at_least, held)
+        except UnreadableImage as error:
+            raise UnreadableImage(error.reason, name) from error.__cause__
+        yield image
 
 
 def _decode(data: bytes, most_pixels: int, at_least: int | None, held: ExitStack) -> Image.Image:
@@ -170,11 +170,11 @@ def _decode(data: bytes, most_pixels: int, at_least: int | None, held: ExitStack
     header = read_header(data, kind)
     check_size((header.width, header.height), most_pixels)
     if header.objection is not None:
-        raise UnreadablePhoto(header.objection)
+        raise UnreadableImage(header.objection)
     limit = memory_limit()
     memory = _memory(header, len(data))
     if memory > limit:
-        raise UnreadablePhoto(
+        raise UnreadableImage(
             f"takes {memory / 1e9:.1f} GB of memory to decode, over the limit of"
             f" {limit / 1e9:.1f} GB (CAPTUNE_MAX_DECODING_MB)"
         )

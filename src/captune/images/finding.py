@@ -1,4 +1,4 @@
-"""Folders, files, patterns and lists -> the photos to work on, each with a name that lasts."""
+"""Folders, files, patterns and lists -> the images to work on, each with a name that lasts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ENDINGS = frozenset(
     | {"ppm", "pgm", "pbm", "pnm", "jp2", "avif", "avifs", "heic", "heif", "hif"}
 )
 _HIDDEN_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
-_WAYS = "give a folder, image files, a pattern such as 'photos/*.jpg', or - for a list"
+_WAYS = "give a folder, image files, a pattern such as 'images/*.jpg', or - for a list"
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class ImageFile:
     """One image file. `path == root / name`; the name has forward slashes on every system.
 
     A name whose bytes are not UTF-8 keeps them as surrogate escapes (PEP 383): write it with
@@ -43,16 +43,16 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class PhotoSet:
-    """root: absolute. photos: sorted by name, code point by code point, so `1_10` before `1_2`."""
+class ImageSet:
+    """root: absolute. images: sorted by name, code point by code point, so `1_10` before `1_2`."""
 
     root: Path
-    photos: list[Photo]
+    images: list[ImageFile]
     skipped: list[Skipped]
 
 
-def find_photos(sources: Sequence[str | Path], stdin: TextIO | None = None) -> PhotoSet:
-    """The photos in folders, files, patterns and lists, each real file once, sorted by name.
+def find_images(sources: Sequence[str | Path], stdin: TextIO | None = None) -> ImageSet:
+    """The images in folders, files, patterns and lists, each real file once, sorted by name.
 
     sources: a folder stands for every image file under it, known by its ending; links are
         followed, loops end, hidden files are left out without a word. A file is taken whatever
@@ -62,7 +62,7 @@ def find_photos(sources: Sequence[str | Path], stdin: TextIO | None = None) -> P
         NUL bytes where there is one; without `stdin` that is the program's own.
     The root is the folder, or the common parent when there are several sources; a pattern counts
     as the folder in front of its first wildcard.
-    Raises UserError when a source does not exist or no photo was found at all.
+    Raises UserError when a source does not exist or no image was found at all.
     """
     search = _Search()
     given = [os.fspath(source) for source in sources]
@@ -197,38 +197,38 @@ class _Search:
         else:
             self.files.setdefault(real, path)
 
-    def result(self) -> PhotoSet:
+    def result(self) -> ImageSet:
         try:
             root = os.path.commonpath(self.bases)
         except ValueError:
             raise UserError(
-                "the photos lie on different drives; give those of one drive at a time."
+                "the images lie on different drives; give those of one drive at a time."
             ) from None
-        photos = [Photo(Path(path), _name(path, root)) for path in self.files.values()]
-        photos.sort(key=lambda photo: photo.name)
+        images = [ImageFile(Path(path), _name(path, root)) for path in self.files.values()]
+        images.sort(key=lambda image: image.name)
         skipped = [
             Skipped(_name(path, root), reason) for path, reason in sorted(self.skipped.items())
         ]
-        return PhotoSet(Path(root), photos, skipped)
+        return ImageSet(Path(root), images, skipped)
 
     def why_nothing(self, sources: Sequence[str]) -> str:
         if not sources:
-            return f"no photos were given; {_WAYS} on standard input."
+            return f"no images were given; {_WAYS} on standard input."
         given = "standard input" if sources[0] == "-" else _quoted(sources[0])
         if len(sources) > 1:
             given += f" (and {len(sources) - 1} more)"
         if self.skipped:
             path, reason = next(iter(self.skipped.items()))
             more = f" ({len(self.skipped)} such places)" if len(self.skipped) > 1 else ""
-            return f"no photos in {given}: {printable(path)}: {reason}{more}."
+            return f"no images in {given}: {printable(path)}: {reason}{more}."
         if self.other_files:
             files = "1 file" if self.other_files == 1 else f"{self.other_files} files"
             return (
-                f"no photos in {given}: {files}, none with an image's ending (jpg,"
+                f"no images in {given}: {files}, none with an image's ending (jpg,"
                 " png, webp, ...); name a file itself to try it whatever its ending."
             )
         return (
-            f"no photos in {given}: it is empty (hidden files do not count); {_WAYS} on standard"
+            f"no images in {given}: it is empty (hidden files do not count); {_WAYS} on standard"
             " input."
         )
 

@@ -24,8 +24,8 @@ from captune.files import printable
 Opener = Callable[[io.BytesIO, str], ImageFile.ImageFile]
 
 
-class UnreadablePhoto(Exception):
-    """A file that cannot be used as a photo; `reason` is a short phrase like "truncated JPEG"."""
+class UnreadableImage(Exception):
+    """A file that cannot be used as an image; `reason` is a short phrase like "truncated JPEG"."""
 
     def __init__(self, reason: str, name: str = "") -> None:
         super().__init__(reason, name)
@@ -74,7 +74,7 @@ _NOT_IMAGES = (
 
 
 def find_format(data: bytes) -> tuple[str, Opener]:
-    """The name of the format, and what opens it. Raises UnreadablePhoto."""
+    """The name of the format, and what opens it. Raises UnreadableImage."""
     for kind, opener, magics in _FORMATS:
         if data.startswith(magics) and not (kind in ("BMP", "PPM") and _is_text(data, kind)):
             return kind, opener
@@ -85,18 +85,18 @@ def find_format(data: bytes) -> tuple[str, Opener]:
         brands = {box[start : start + 4] for start in range(0, len(box), 4)}
         if brands & {b"avif", b"avis"}:
             if not AvifImagePlugin.SUPPORTED:
-                raise UnreadablePhoto("AVIF needs a newer Pillow: pip install -U pillow")
+                raise UnreadableImage("AVIF needs a newer Pillow: pip install -U pillow")
             return "AVIF", AvifImagePlugin.AvifImageFile
         if brands & _HEIF_BRANDS:
             return "HEIC", _heif_opener()
-    raise UnreadablePhoto(_not_an_image(data))
+    raise UnreadableImage(_not_an_image(data))
 
 
 def _heif_opener() -> Opener:
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
-        raise UnreadablePhoto("HEIC needs an extra: pip install 'captune[heic]'") from None
+        raise UnreadableImage("HEIC needs an extra: pip install 'captune[heic]'") from None
     opener: Opener = HeifImageFile
     return opener
 

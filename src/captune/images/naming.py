@@ -1,4 +1,4 @@
-"""Photos as tables and captions name them: another folder in front, another ending."""
+"""Images as tables and captions name them: another folder in front, another ending."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
-from captune.images.finding import ENDINGS, Photo
+from captune.images.finding import ENDINGS, ImageFile
 
 
-def photos_named(
-    names: Iterable[str], photos: Sequence[Photo], are_one: Callable[[list[str]], bool]
+def images_named(
+    names: Iterable[str], images: Sequence[ImageFile], are_one: Callable[[list[str]], bool]
 ) -> tuple[dict[str, str], list[str]]:
-    """Photo name -> the name it was found under, and the names that belong to no photo.
+    """Image name -> the name it was found under, and the names that belong to no image.
 
-    A name belongs to the photo with the same name, else to the only photo whose path ends like it,
-    else to the only photo whose name ends the path in it, else to the only one that differs just
-    in the file's ending. Where several names fit a photo, `are_one` says whether that matters.
+    A name belongs to the image with the same name, else to the only image whose path ends like it,
+    else to the only image whose name ends the path in it, else to the only one that differs just
+    in the file's ending. Where several names fit an image, `are_one` says whether that matters.
     """
     open_names = dict.fromkeys(names)
-    found = {photo.name: photo.name for photo in photos if photo.name in open_names}
+    found = {image.name: image.name for image in images if image.name in open_names}
     for name in found:
         del open_names[name]
-    for keys_of_name, keys_of_photo in _WAYS:
-        open_photos = [photo for photo in photos if photo.name not in found]
-        if not open_photos or not open_names:
+    for keys_of_name, keys_of_image in _WAYS:
+        open_images = [image for image in images if image.name not in found]
+        if not open_images or not open_names:
             break
         by_key: dict[str, list[str]] = defaultdict(list)
         for name in open_names:
             for key in keys_of_name(name):
                 by_key[key].append(name)
         claims: dict[str, list[str]] = defaultdict(list)
-        for photo in open_photos:
-            longest = next((key for key in keys_of_photo(photo) if key in by_key), None)
+        for image in open_images:
+            longest = next((key for key in keys_of_image(image) if key in by_key), None)
             if longest is not None:
-                claims[longest].append(photo.name)
-        # the longest first: x/a/1.jpg is the photo a/1.jpg rather than another one called 1.jpg
+                claims[longest].append(image.name)
+        # the longest first: x/a/1.jpg is the image a/1.jpg rather than another one called 1.jpg
         for key in sorted(claims, key=len, reverse=True):
             fitting = [name for name in by_key[key] if name in open_names]
             if len(claims[key]) == 1 and fitting and are_one(fitting):
@@ -87,15 +87,15 @@ def _stem(path: str) -> str:
     return PurePosixPath(plain_path(path)).stem
 
 
-# Tried in turn, for what is still open: a name ends the path of one photo; a photo's name ends the
+# Tried in turn, for what is still open: a name ends the path of one image; an image's name ends the
 # path in one name; both again without the endings of images; the same file but for any ending.
-_WAYS: tuple[tuple[Callable[[str], Sequence[str]], Callable[[Photo], Sequence[str]]], ...] = (
-    (lambda name: [plain_path(name)], lambda photo: _endings_of(photo.path.as_posix())),
-    (_endings_of, lambda photo: [plain_path(photo.name)]),
+_WAYS: tuple[tuple[Callable[[str], Sequence[str]], Callable[[ImageFile], Sequence[str]]], ...] = (
+    (lambda name: [plain_path(name)], lambda image: _endings_of(image.path.as_posix())),
+    (_endings_of, lambda image: [plain_path(image.name)]),
     (
         lambda name: [without_ending(name)],
-        lambda photo: _endings_of(without_ending(photo.path.as_posix())),
+        lambda image: _endings_of(without_ending(image.path.as_posix())),
     ),
-    (lambda name: _endings_of(without_ending(name)), lambda photo: [without_ending(photo.name)]),
-    (lambda name: [_stem(name)], lambda photo: [_stem(photo.name)]),
+    (lambda name: _endings_of(without_ending(name)), lambda image: [without_ending(image.name)]),
+    (lambda name: [_stem(name)], lambda image: [_stem(image.name)]),
 )

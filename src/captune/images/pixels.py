@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from captune.images.formats import UnreadablePhoto, damage, find_format
+from captune.images.formats import UnreadableImage, damage, find_format
 
 _STRIP_PIXELS = 2**20  # as many are converted at once: what they need in between is of no account
 _ORIENTATION = 0x0112
@@ -30,7 +30,7 @@ def decode_here(
 
     promised: how many pixels its header promised; a file that turns out to have more is damaged.
     at_least: how many pixels of the longer side suffice; a JPEG may be decoded at 1/2, 1/4 or 1/8.
-    Raises UnreadablePhoto; changes no global of Pillow.
+    Raises UnreadableImage; changes no global of Pillow.
     """
     kind, opener = find_format(data)
     # Decoders answer hostile bytes with every exception there is, and all mean the same here.
@@ -38,7 +38,7 @@ def decode_here(
         image = opener(io.BytesIO(data), "")
         check_size(image.size, most_pixels)
         if promised is not None and math.prod(image.size) > promised:
-            raise UnreadablePhoto(f"damaged {kind}")
+            raise UnreadableImage(f"damaged {kind}")
         if at_least is not None and kind == "JPEG":
             share = at_least / max(image.size)
             image.draft(None, (math.ceil(share * image.width), math.ceil(share * image.height)))
@@ -50,19 +50,19 @@ def decode_here(
             picture = picture.transpose(turn)
         picture.info = {}  # or whoever honours EXIF after us turns the picture twice
         return picture
-    except UnreadablePhoto:
+    except UnreadableImage:
         raise
     except MemoryError as error:
-        raise UnreadablePhoto("not enough memory to decode it") from error
+        raise UnreadableImage("not enough memory to decode it") from error
     except Exception as error:
-        raise UnreadablePhoto(damage(data, kind, error)) from error
+        raise UnreadableImage(damage(data, kind, error)) from error
 
 
 def check_size(size: tuple[int, int], most_pixels: int) -> None:
-    """Raises UnreadablePhoto where there are more pixels than CAPTUNE_MAX_MEGAPIXELS allows."""
+    """Raises UnreadableImage where there are more pixels than CAPTUNE_MAX_MEGAPIXELS allows."""
     width, height = size
     if width * height > most_pixels:
-        raise UnreadablePhoto(
+        raise UnreadableImage(
             f"{width} x {height} pixels, over the limit of {most_pixels / 1e6:g} megapixels"
             " (CAPTUNE_MAX_MEGAPIXELS)"
         )
@@ -118,7 +118,7 @@ def _grey(image: Image.Image) -> Image.Image:
             if values.size:
                 ranges.append((float(values.min()), float(values.max())))
         if not ranges:
-            raise UnreadablePhoto("no pixel is a finite number")
+            raise UnreadableImage("no pixel is a finite number")
         low, high = min(one[0] for one in ranges), max(one[1] for one in ranges)
         dark = low
         if low >= 0 and high <= 65535:

@@ -22,7 +22,7 @@ from typing import IO
 from PIL import Image
 
 from captune.errors import Stopped
-from captune.images.formats import UnreadablePhoto
+from captune.images.formats import UnreadableImage
 from captune.images.pixels import strips
 
 _MOST = 8
@@ -78,7 +78,7 @@ class Decoder:
     ) -> Image.Image:
         """As `pixels.decode_here` there. memory: bytes that it may take.
 
-        Raises UnreadablePhoto, also where the process takes longer, or crashes.
+        Raises UnreadableImage, also where the process takes longer, or crashes.
         """
         request = {
             "bytes": len(data),
@@ -97,15 +97,15 @@ class Decoder:
         except (EOFError, OSError):
             status = -self.end()
             if self._is_late or status == getattr(signal, "SIGALRM", 0):
-                raise UnreadablePhoto(
+                raise UnreadableImage(
                     f"takes over {seconds:g} s to decode (CAPTUNE_MAX_DECODING_SECONDS)"
                 ) from None
             if status == getattr(signal, "SIGKILL", 0):
-                raise UnreadablePhoto("not enough memory to decode it") from None
-            raise UnreadablePhoto(f"damaged {kind}, which ends its decoder") from None
+                raise UnreadableImage("not enough memory to decode it") from None
+            raise UnreadableImage(f"damaged {kind}, which ends its decoder") from None
         self.is_waiting = not self._is_late
         if isinstance(answer, str):
-            raise UnreadablePhoto(answer)
+            raise UnreadableImage(answer)
         return answer
 
     def end(self) -> int:
@@ -182,12 +182,12 @@ class Decoders:
     def taken(self) -> Iterator[Decoder]:
         """One that waits for a request, for the block alone.
 
-        Raises UnreadablePhoto where none can be started, Stopped after `stop`.
+        Raises UnreadableImage where none can be started, Stopped after `stop`.
         """
         decoder, stops = self._take()
         try:
             yield decoder
-        except UnreadablePhoto:
+        except UnreadableImage:
             if self._stops > stops and not decoder.is_waiting:
                 raise Stopped("decoding was stopped") from None
             raise
@@ -215,7 +215,7 @@ class Decoders:
         except OSError as error:
             self._give_back()
             reason = error.strerror or error
-            raise UnreadablePhoto(f"no process can be started to decode it ({reason})") from error
+            raise UnreadableImage(f"no process can be started to decode it ({reason})") from error
         except BaseException:
             self._give_back()
             raise

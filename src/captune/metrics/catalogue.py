@@ -42,7 +42,7 @@ class Metric:
     label: str
     kind: str
     needs_references: bool = True
-    needs_photos: bool = False
+    needs_images: bool = False
 
 
 _OWN = {
@@ -52,9 +52,9 @@ _OWN = {
         Metric("rouge_l", "ROUGE-L", "text"),
         Metric("cider", "CIDEr-D", "text"),
         Metric("cider_original", "CIDEr", "text"),
-        Metric("clipscore", "CLIPScore", "clip", needs_references=False, needs_photos=True),
-        Metric("ref_clipscore", "RefCLIPScore", "clip", needs_photos=True),
-        Metric("clipscore_hw3", "CLIPScore (hw3)", "clip", False, needs_photos=True),
+        Metric("clipscore", "CLIPScore", "clip", needs_references=False, needs_images=True),
+        Metric("ref_clipscore", "RefCLIPScore", "clip", needs_images=True),
+        Metric("clipscore_hw3", "CLIPScore (hw3)", "clip", False, needs_images=True),
         Metric("meteor", "METEOR", "meteor"),
     )
 }
@@ -100,19 +100,19 @@ def metric_of(id: str) -> Metric:
     raise UserError(f'metric "{printable(id)}": is not known; choose among {known}')
 
 
-def parse_metrics(text: str | None, *, references: bool, photos: bool) -> list[Metric]:
+def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[Metric]:
     """The metrics named in `text`, each once, in the order asked; `bleu` is all four of them.
 
-    None asks for what the inputs allow: the text metrics with references, CLIPScore with photos.
+    None asks for what the inputs allow: the text metrics with references, CLIPScore with images.
     Raises UserError for an unknown name and for a metric whose inputs are not there.
     """
     if text is None:
-        if not references and not photos:
+        if not references and not images:
             raise UserError(
                 "nothing to score against: give --references FILE (bleu, rouge_l, cider)"
-                " or --photos DIR (clipscore)"
+                " or --images DIR (clipscore)"
             )
-        text = ",".join(["bleu,rouge_l,cider"] * references + ["clipscore"] * photos)
+        text = ",".join(["bleu,rouge_l,cider"] * references + ["clipscore"] * images)
     words = [metric_id(word) for word in text.split(",") if word.strip()]
     ids = [id for word in words for id in (BLEU if word == "bleu" else (word,))]
     if not ids:
@@ -121,8 +121,8 @@ def parse_metrics(text: str | None, *, references: bool, photos: bool) -> list[M
     for metric in metrics:
         if metric.needs_references and not references:
             raise UserError(f"{metric.id}: needs the references; give them with --references FILE")
-        if metric.needs_photos and not photos:
-            raise UserError(f"{metric.id}: needs the photos; name their folder with --photos DIR")
+        if metric.needs_images and not images:
+            raise UserError(f"{metric.id}: needs the images; name their folder with --images DIR")
     return metrics
 
 
@@ -256,17 +256,17 @@ def _is_finite(value: Any) -> bool:
 
 # for a reader who has never met the score
 _MEANINGS = {
-    "cider": "How far a caption uses the words and phrases that people used for the same photo,"
-    " those that tell photos apart counting most: 0 nothing in common, 10 word for word.",
+    "cider": "How far a caption uses the words and phrases that people used for the same image,"
+    " those that tell images apart counting most: 0 nothing in common, 10 word for word.",
     "cider_original": "As CIDEr-D, without its guard against repeated words.",
     "clipscore": "How well caption and picture fit in the eyes of a model, without any caption by"
     " people; comparable only between figures of the same model.",
     "clipscore_hw3": "How well caption and picture fit in the eyes of a model, as the assignment"
     " computes it.",
     "ref_clipscore": "CLIPScore and the likeness to people's captions in one number.",
-    "bleu_4": "How many of its runs of four words stand in people's captions of the photo: 0 none,"
+    "bleu_4": "How many of its runs of four words stand in people's captions of the image: 0 none,"
     " 1 all. Hard on short captions.",
-    "bleu_1": "How many of its words stand in people's captions of the photo: 0 none, 1 all.",
+    "bleu_1": "How many of its words stand in people's captions of the image: 0 none, 1 all.",
     "rouge_l": "How much of people's captions it says in the same order: 0 nothing, 1 all.",
     "meteor": "Words in common with people's captions, word forms and synonyms counted: 0 to 1.",
 }

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.files import printable
-from captune.metrics.pair_features import PREFIX, Bar, PairFeatures, Photos, Rows, encode_pairs
+from captune.metrics.pair_features import PREFIX, Bar, Images, PairFeatures, Rows, encode_pairs
 from captune.metrics.scores import Candidates, References, Scores
 from captune.options import MetricOptions
 
@@ -32,7 +32,7 @@ _STANDARD |= {"hf:openai/clip-vit-base-patch32"}
 
 def clipscore(
     candidates: Candidates,
-    photos: Photos,
+    images: Images,
     *,
     model: ImageTextModel,
     cache: FeatureCache | None = None,
@@ -41,17 +41,17 @@ def clipscore(
     batch_size: int = 32,
     workers: int = 0,
 ) -> Scores:
-    """CLIPScore: w * max(cosine of photo and prefix + caption, 0); the corpus figure is the mean.
+    """CLIPScore: w * max(cosine of image and prefix + caption, 0); the corpus figure is the mean.
 
-    candidates: {image id: caption}; photos: {image id: its photo}, for every candidate.
+    candidates: {image id: caption}; images: {image id: its image}, for every candidate.
     A caption that is longer than the model reads is cut, as the authors do; recipe and notes count.
-    Raises UserError for a missing or unreadable photo and for a model without a text side.
+    Raises UserError for a missing or unreadable image and for a model without a text side.
     """
     pairs = encode_pairs(
         ["clipscore"],
         candidates,
         None,
-        photos,
+        images,
         model=model,
         cache=cache,
         prefix=prefix,
@@ -64,7 +64,7 @@ def clipscore(
 def ref_clipscore(
     candidates: Candidates,
     references: References,
-    photos: Photos,
+    images: Images,
     *,
     model: ImageTextModel,
     cache: FeatureCache | None = None,
@@ -83,7 +83,7 @@ def ref_clipscore(
         ["ref_clipscore"],
         candidates,
         references,
-        photos,
+        images,
         model=model,
         cache=cache,
         prefix=prefix,
@@ -95,7 +95,7 @@ def ref_clipscore(
 
 def clipscore_hw3(
     candidates: Candidates,
-    photos: Photos,
+    images: Images,
     *,
     model: ImageTextModel,
     cache: FeatureCache | None = None,
@@ -110,7 +110,7 @@ def clipscore_hw3(
         ["clipscore_hw3"],
         candidates,
         None,
-        photos,
+        images,
         model=model,
         cache=cache,
         batch_size=batch_size,
@@ -123,13 +123,13 @@ def clip_scores(
     metrics: Sequence[str],
     candidates: Candidates,
     references: References | None,
-    photos: Photos,
+    images: Images,
     options: MetricOptions,
     *,
     bar: Bar,
     model: ImageTextModel | None = None,
 ) -> dict[str, Scores]:
-    """The scores called `metrics`, by id, from one pass over photos and texts.
+    """The scores called `metrics`, by id, from one pass over images and texts.
 
     options: model, device, precision, prefix and how to encode. model: one that is loaded already.
     Raises what `encode_pairs` raises.
@@ -144,7 +144,7 @@ def clip_scores(
             metrics,
             candidates,
             references,
-            photos,
+            images,
             model=model,
             cache=cache,
             prefix=options.prefix,
@@ -173,19 +173,19 @@ def clipscore_hw3_of(pairs: PairFeatures) -> Scores:
 
 def ref_clipscore_of(pairs: PairFeatures, w: float = W) -> Scores:
     """RefCLIPScore of encoded pairs."""
-    with_photo = _clipscores(pairs, pairs.prefixed, w)
+    with_image = _clipscores(pairs, pairs.prefixed, w)
     counts = np.diff(pairs.starts, append=len(pairs.references))
     candidates = np.repeat(pairs.prefixed, counts)
     cosines = _cosines(pairs.texts, candidates, pairs.texts, pairs.references)
     best = np.maximum(np.maximum.reduceat(cosines, pairs.starts), 0.0).astype(np.float64)
-    total = with_photo + best
-    values = np.divide(2 * with_photo * best, total, out=np.zeros_like(total), where=total > 0)
+    total = with_image + best
+    values = np.divide(2 * with_image * best, total, out=np.zeros_like(total), where=total > 0)
     return _scores("ref_clipscore", "RefCLIPScore", values, pairs, w)
 
 
 def _clipscores(pairs: PairFeatures, texts: Rows, w: float) -> NDArray[np.float64]:
-    photos = np.arange(len(pairs.images))
-    cosines = _cosines(pairs.photos, photos, pairs.texts, texts)
+    images = np.arange(len(pairs.ids))
+    cosines = _cosines(pairs.images, images, pairs.texts, texts)
     scores: NDArray[np.float64] = w * np.maximum(cosines.astype(np.float64), 0.0)
     return scores
 
@@ -212,7 +212,7 @@ def _scores(
     notes = []
     if not is_hw3:
         recipe["truncated"] = pairs.truncated["candidates"]
-        parts = [(pairs.truncated["candidates"], len(pairs.images), "candidates")]
+        parts = [(pairs.truncated["candidates"], len(pairs.ids), "candidates")]
         if metric == "ref_clipscore":
             recipe["truncated_references"] = pairs.truncated["references"]
             parts.append((pairs.truncated["references"], len(pairs.references), "references"))
@@ -234,7 +234,7 @@ def _scores(
     return Scores(
         metric,
         float(values.mean()),
-        dict(zip(pairs.images, values.tolist(), strict=True)),
+        dict(zip(pairs.ids, values.tolist(), strict=True)),
         recipe,
         title=title,
         details=(

@@ -1,6 +1,6 @@
-"""Photos and captions -> unit vectors in pairs: what CLIPScore and its variants are computed from.
+"""Images and captions -> unit vectors in pairs: what CLIPScore and its variants are computed from.
 
-Photos are encoded once and kept in the feature cache, and every different text once, whatever
+Images are encoded once and kept in the feature cache, and every different text once, whatever
 number of scores is asked for.
 """
 
@@ -22,13 +22,14 @@ from captune.metrics.scores import Candidates, References
 
 if TYPE_CHECKING:
     from captune.features import FeatureCache
-    from captune.images import Photo, Skipped
+    from captune.images import ImageFile, Skipped
     from captune.models.image_text import Floats, ImageTextModel
     from captune.models.texts import ContextLength, TextEncoder
 
 PREFIX = "A photo depicts "
 
-Photos = Mapping[str, "Photo | Path"]  # image id -> its photo; there may be more than candidates
+# image id -> its file; there may be more than candidates
+Images = Mapping[str, "ImageFile | Path"]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 Rows = NDArray[np.intp]
 
@@ -37,9 +38,9 @@ _NAMED = 3  # how many images a message names before it counts the rest
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """Unit vectors (float32) of photos and texts, from which the scores are simple arithmetic.
+    """Unit vectors (float32) of images and texts, from which the scores are simple arithmetic.
 
-    images: ids, n of them. photos: [n, d].
+    ids: of the images, n of them. images: [n, d].
     texts: [m, d], every different text once; the other arrays are rows of it.
     prefixed, plain: [n] each candidate with and without the prefix.
     references: [r] the prefixed references of all images in order; starts: [n] where each image's
@@ -49,8 +50,8 @@ class PairFeatures:
     recipe: model, precision and context length, as JSON.
     """
 
-    images: list[str]
-    photos: Floats
+    ids: list[str]
+    images: Floats
     texts: Floats
     prefixed: Rows
     plain: Rows
@@ -66,7 +67,7 @@ def encode_pairs(
     metrics: Iterable[str],
     candidates: Candidates,
     references: References | None,
-    photos: Photos,
+    images: Images,
     *,
     model: ImageTextModel,
     cache: FeatureCache | None = None,
@@ -75,12 +76,12 @@ def encode_pairs(
     workers: int = 0,
     bar: Bar | None = None,
 ) -> PairFeatures:
-    """What the scores called `metrics` need, every photo and every different text encoded once.
+    """What the scores called `metrics` need, every image and every different text encoded once.
 
     Features are cast to float32 before they are normalised, whatever the model's precision.
     Raises UserError, before anything is encoded, for a model without a text side, an image without
-    photo or references and, for clipscore_hw3, captions longer than the model reads; afterwards for
-    photos that cannot be read (a mean over the others would be another number) and for features
+    image or references and, for clipscore_hw3, captions longer than the model reads; afterwards for
+    images that cannot be read (a mean over the others would be another number) and for features
     that are not finite.
     """
     from captune.features import encode_texts
@@ -93,21 +94,21 @@ def encode_pairs(
     elif "ref_clipscore" in wanted:
         raise UserError("ref_clipscore: compares with references; none were given")
     if not candidates:
-        raise UserError("no captions to score: give at least one candidate with its photo")
-    images = list(candidates)
-    files = _photos_of(images, photos)
+        raise UserError("no captions to score: give at least one candidate with its image")
+    ids = list(candidates)
+    files = _files_of(ids, images)
 
     plain = list(candidates.values()) if "clipscore_hw3" in wanted else []
     has_prefix = bool(wanted - {"clipscore_hw3"})
     prefixed = [prefix + caption for caption in candidates.values()] if has_prefix else []
     referred = (
-        [[prefix + caption for caption in references[image]] for image in images]
+        [[prefix + caption for caption in references[image]] for image in ids]
         if "ref_clipscore" in wanted and references is not None
         else []
     )
     flat = [caption for captions in referred for caption in captions]
     if plain:
-        _refuse_long(images, plain, text.context)
+        _refuse_long(ids, plain, text.context)
     truncated = {
         "candidates": _count_long(prefixed, text.context),
         "references": _count_long(flat, text.context),
@@ -118,11 +119,11 @@ def encode_pairs(
     unique = list(dict.fromkeys([*plain, *prefixed, *flat]))
     rows = {caption: row for row, caption in enumerate(unique)}
     texts = _unit(encode_texts(unique, text, cache=cache), "caption", unique)
-    vectors = _encode_photos(files, model, cache, batch_size, workers, bar)
+    vectors = _encode_images(files, model, cache, batch_size, workers, bar)
     lengths = np.array([len(captions) for captions in referred], dtype=np.intp)
     return PairFeatures(
-        images=images,
-        photos=_unit(vectors, "image", images),
+        ids=ids,
+        images=_unit(vectors, "image", ids),
         texts=texts,
         prefixed=np.array([rows[caption] for caption in prefixed], dtype=np.intp),
         plain=np.array([rows[caption] for caption in plain], dtype=np.intp),
@@ -149,18 +150,18 @@ def _text_side(model: ImageTextModel) -> TextEncoder:
     return model.text
 
 
-def _photos_of(images: Sequence[str], photos: Photos) -> list[Photo]:
-    """The photo of each image. Raises UserError for those that have none."""
-    from captune.images import Photo
+def _files_of(ids: Sequence[str], images: Images) -> list[ImageFile]:
+    """The file of each image. Raises UserError for those that have none."""
+    from captune.images import ImageFile
 
-    missing = [image for image in images if image not in photos]
+    missing = [id for id in ids if id not in images]
     if missing:
         raise UserError(
-            f"no photo for {named(missing, 'image')}: CLIPScore compares captions with photos; "
+            f"no image for {named(missing, 'image')}: CLIPScore compares captions with images; "
             "give the folder that holds them all"
         )
-    files = [photos[image] for image in images]
-    return [Photo(file, file.name) if isinstance(file, Path) else file for file in files]
+    files = [images[id] for id in ids]
+    return [ImageFile(file, file.name) if isinstance(file, Path) else file for file in files]
 
 
 def _count_long(texts: Sequence[str], context: ContextLength | None) -> int:
@@ -185,22 +186,22 @@ def _refuse_long(
     )
 
 
-def _encode_photos(
-    photos: Sequence[Photo],
+def _encode_images(
+    images: Sequence[ImageFile],
     model: ImageTextModel,
     cache: FeatureCache | None,
     batch_size: int,
     workers: int,
     bar: Bar | None,
 ) -> Floats:
-    """[n, d] as the model gives them, in order. Raises UserError for unreadable photos."""
-    from captune.features import encode_photos
+    """[n, d] as the model gives them, in order. Raises UserError for unreadable images."""
+    from captune.features import encode_images
 
     skipped: list[Skipped] = []
     parts: list[Floats] = []
-    with nullcontext() if bar is None else bar("encoding", len(photos)) as advance:
-        for _, features in encode_photos(
-            photos,
+    with nullcontext() if bar is None else bar("encoding", len(images)) as advance:
+        for _, features in encode_images(
+            images,
             model.image,
             cache=cache,
             batch_size=batch_size,
@@ -213,7 +214,7 @@ def _encode_photos(
         reasons = "; ".join(f"{printable(item.path)}: {item.reason}" for item in skipped[:_NAMED])
         rest = len(skipped) - _NAMED
         raise UserError(
-            f"{len(skipped):,} of {len(photos):,} photos cannot be read ({reasons}"
+            f"{len(skipped):,} of {len(images):,} images cannot be read ({reasons}"
             f"{f'; and {rest:,} more' if rest > 0 else ''}): a mean over the others would be "
             "another number; mend the files, or leave their images out of the captions"
         )

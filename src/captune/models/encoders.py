@@ -15,7 +15,7 @@ from captune.models.weights import digest_of
 
 @dataclass(frozen=True)
 class GridShape:
-    """What an image encoder yields for a photo: [tokens, channels].
+    """What an image encoder yields for an image: [tokens, channels].
 
     rows, columns: of the patch grid. leading: tokens before it that stand for no place (CLS,
         registers), so tokens = leading + rows * columns.
@@ -30,16 +30,16 @@ class GridShape:
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """How an encoder looks at a whole photo, place by place.
+    """How an encoder looks at a whole image, place by place.
 
     shape: of what a bridge reads.
-    cached_shape: (tokens, channels) of what is kept of a photo; `finish` makes one of the other.
+    cached_shape: (tokens, channels) of what is kept of an image; `finish` makes one of the other.
     encode: pixels [n, 3, height, width] -> [n, *cached_shape], on the encoder's device and dtype.
     finish: [n, *cached_shape] -> [n, shape.tokens, shape.channels].
-    transform: as that of the encoder, but of the whole photo, squashed to the encoder's rectangle.
-    preprocessing_id, weights_id: what a cached grid depends on besides the photo.
+    transform: as that of the encoder, but of the whole image, squashed to the encoder's rectangle.
+    preprocessing_id, weights_id: what a cached grid depends on besides the image.
     meaning: finished places [..., channels] -> [..., dimension] in the space of the texts, each
-        place as if it were a photo of its own; None where single places have none.
+        place as if it were an image of its own; None where single places have none.
     """
 
     shape: GridShape
@@ -54,14 +54,14 @@ class PatchGrid:
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """Turns an RGB photo into one pooled vector, and where `patches` is there into a patch grid.
+    """Turns an RGB image into one pooled vector, and where `patches` is there into a patch grid.
 
     module: pixels [n, 3, height, width] -> pooled [n, dimension]; frozen, in eval mode, on
         `device` with floating dtype `dtype`.
     transform: an RGB PIL image -> one float32 tensor [3, height, width]; thread-safe, no model.
     preprocessing_id: changes whenever a pixel that reaches the module may change.
     weights_id: sha256 of the weights (see `models.weights`).
-    patches: None where the places of a photo vary in number, or the model has none.
+    patches: None where the places of an image vary in number, or the model has none.
     """
 
     module: nn.Module
@@ -81,18 +81,18 @@ class ImageEncoder:
 
     @property
     def grid(self) -> GridShape | None:
-        """What a bridge sees of a photo; None where there is no patch grid of a fixed shape."""
+        """What a bridge sees of an image; None where there is no patch grid of a fixed shape."""
         return self.patches.shape if self.patches else None
 
     @property
     def whole(self) -> Callable[[Image.Image], Tensor]:
-        """The transform for captioning: `encoder.whole(photo)`; nothing is cropped away."""
+        """The transform for captioning: `encoder.whole(image)`; nothing is cropped away."""
         return self.require_patches().transform
 
     # no_grad, not inference_mode: training saves its inputs for the backward pass
     @torch.no_grad()
     def encode_grid(self, pixels: Tensor) -> Tensor:
-        """Pixels of `whole` photos -> what is cached [n, *patches.cached_shape], float16 on CPU.
+        """Pixels of `whole` images -> what is cached [n, *patches.cached_shape], float16 on CPU.
 
         Raises UserError where a value is beyond float16, or the encoder has no patch grid.
         """
@@ -123,7 +123,7 @@ class ImageEncoder:
 
 
 def mirrored(encoder: ImageEncoder) -> ImageEncoder:
-    """The same encoder of photos that are mirrored first; what it yields is cached apart.
+    """The same encoder of images that are mirrored first; what it yields is cached apart.
 
     Raises UserError for one without a patch grid.
     """
@@ -144,8 +144,8 @@ def mirrored(encoder: ImageEncoder) -> ImageEncoder:
 class _Mirrored:
     transform: Callable[[Image.Image], Tensor]
 
-    def __call__(self, photo: Image.Image) -> Tensor:
-        return self.transform(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.transform(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
 
 def grid_of_features(

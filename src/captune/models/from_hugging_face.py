@@ -152,7 +152,7 @@ class _ImageSide(nn.Module):
 
 
 class _PatchesSide(_ImageSide):
-    """SigLIP 2's NaFlex: the transform packs patches and their grid into one tensor a photo."""
+    """SigLIP 2's NaFlex: the transform packs patches and their grid into one tensor an image."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         packed = pixels[:, 0]  # [n, patches + 1, patch dimension]
@@ -322,7 +322,7 @@ def _compare_with_own_logits(
     tokenize: Any,
     scoring: Scoring,
 ) -> None:
-    """Raise UserError unless scaled cosines equal the model's own logits for a photo and texts."""
+    """Raise UserError unless scaled cosines equal the model's own logits for an image and texts."""
     pixels = transform(_noise())[None]
     tokens = tokenize(["a photo of a cat", "two dogs"])
     kind = f"a model of type {model.config.model_type}"

@@ -377,7 +377,7 @@ def _preprocessing(source: _Source, image_size: Any, **changed: Any) -> tuple[An
     # for what was the only way when they were written.
     settings = merge_preprocess_dict(PreprocessCfg(), source.preprocess)
     settings |= {"size": image_size, **changed}
-    with library_errors(f"{source.identifier}: its preprocess_cfg makes no pixels of a photo"):
+    with library_errors(f"{source.identifier}: its preprocess_cfg makes no pixels of an image"):
         compose = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     return without_torch_arithmetic(compose), preprocessing_id("open_clip", **settings)
 

@@ -60,7 +60,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     """Build the image encoder that `spec` names; it has no text side and no scoring.
 
     Raises UserError for an unknown name, weights that do not fit and a folder that does not say how
-    its photos were prepared; Offline where a hub would have to be asked.
+    its images were prepared; Offline where a hub would have to be asked.
     """
     if spec.name is not None:
         model, weights, licence = _from_list(spec)
@@ -96,13 +96,13 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
 
 @torch.inference_mode()
 def _yields(model: Any, input_size: Sequence[int], spec: ModelSpec) -> tuple[Any, int]:
-    """The last features of one empty photo, and how long its vector is.
+    """The last features of one empty image, and how long its vector is.
 
-    Raises UserError for a config whose photos are of another size than its architecture takes.
+    Raises UserError for a config whose images are of another size than its architecture takes.
     """
     size = f"{input_size[2]} x {input_size[1]} pixels"
     with library_errors(
-        f"{spec.text}: its architecture does not take photos of {size}, as its config prepares"
+        f"{spec.text}: its architecture does not take images of {size}, as its config prepares"
         " them; is fixed_input_size missing from the config?"
     ):
         features = model.forward_features(torch.zeros(1, *input_size))
@@ -296,11 +296,11 @@ def _classes_in(state: dict[str, torch.Tensor], classifier: Any) -> int:
 def _preprocessing(model: Any, spec: ModelSpec) -> tuple[dict[str, Any], Any]:
     from timm.data import create_transform, resolve_model_data_config
 
-    with library_errors(f"{spec.text}: its config makes no pixels of a photo"):
+    with library_errors(f"{spec.text}: its config makes no pixels of an image"):
         settings = resolve_model_data_config(model)
         transform = create_transform(**settings, is_training=False)
     if settings["input_size"][0] != 3:
-        raise UserError(f"{spec.text}: takes {settings['input_size'][0]} channels; photos have 3")
+        raise UserError(f"{spec.text}: takes {settings['input_size'][0]} channels; images have 3")
     return settings, without_torch_arithmetic(transform)
 
 

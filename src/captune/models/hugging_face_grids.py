@@ -13,17 +13,17 @@ from captune.models.encoders import PatchGrid, grid_of_features
 from captune.models.processor_pixels import whole_transform
 
 
-def patches_of(model: Any, processor: Any, photo: Image.Image, weights_id: str) -> PatchGrid | None:
+def patches_of(model: Any, processor: Any, image: Image.Image, weights_id: str) -> PatchGrid | None:
     """The grid of `model.vision_model`, or None where it has none of a fixed shape.
 
     Tokens are last_hidden_state, and always after the tower's last norm: SigLIP applies
     `post_layernorm` to all tokens itself, CLIP only to the CLS token on its way to the projection,
     and then it is applied to the others here. So the same CLIP weights give the same grid by
     transformers, open_clip and timm. Which of the two a model does is seen while it encodes
-    `photo`, not told from its name.
+    `image`, not told from its name.
     """
     tower = getattr(model, "vision_model", None)
-    found = whole_transform(processor, _size_of(processor, photo))
+    found = whole_transform(processor, _size_of(processor, image))
     if tower is None or found is None:
         return None
     whole, whole_id = found
@@ -32,13 +32,13 @@ def patches_of(model: Any, processor: Any, photo: Image.Image, weights_id: str) 
     handle = norm.register_forward_hook(lambda _m, _i, out: seen.append(out.ndim)) if norm else None
     try:
         with torch.inference_mode():
-            features = getattr(tower(pixel_values=whole(photo)[None]), "last_hidden_state", None)
+            features = getattr(tower(pixel_values=whole(image)[None]), "last_hidden_state", None)
     finally:
         if handle is not None:
             handle.remove()
     if not isinstance(features, Tensor):
         return None
-    places = _places(tower, whole(photo))
+    places = _places(tower, whole(image))
     leading = features.shape[1] - places[0] * places[1] if places and features.ndim == 3 else 0
     if leading not in (0, 1):
         return None
@@ -58,9 +58,9 @@ def _encode(tower: Any, norm: Any) -> Callable[[Tensor], Tensor]:
     return encode
 
 
-def _size_of(processor: Any, photo: Image.Image) -> tuple[int, int] | None:
-    """(height, width) of what the processor makes of a photo; None where it is no picture."""
-    pixels = torch.as_tensor(processor(images=photo, return_tensors="pt")["pixel_values"])
+def _size_of(processor: Any, image: Image.Image) -> tuple[int, int] | None:
+    """(height, width) of what the processor makes of an image; None where it is no picture."""
+    pixels = torch.as_tensor(processor(images=image, return_tensors="pt")["pixel_values"])
     return (int(pixels.shape[2]), int(pixels.shape[3])) if pixels.ndim == 4 else None
 
 

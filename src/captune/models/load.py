@@ -49,7 +49,7 @@ def fetch_model(spec: str | ModelSpec, source: Path | None = None) -> list[Path]
 def load_image_text_model(
     spec: str | ModelSpec = "lite", *, device: str = "auto", dtype: str = "auto"
 ) -> ImageTextModel:
-    """`load_model` for jobs that compare photos with words.
+    """`load_model` for jobs that compare images with words.
 
     Raises UserError for a model without a text side.
     """

@@ -1,4 +1,4 @@
-"""From a photo to pixels exactly as the model's own library makes them, but fit for many threads.
+"""From an image to pixels exactly as the model's own library makes them, but fit for many threads.
 
 torch splits even one picture's arithmetic over all cores; beside a running model, or from several
 decoding threads, that can cost ten times the work itself. So geometry (resize, crop) stays the

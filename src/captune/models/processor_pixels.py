@@ -63,7 +63,7 @@ def load_image_processor(folder: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _check_pixels(stated: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for sizes, means and deviations that no photo should be brought to."""
+    """Raise UserError for sizes, means and deviations that no image should be brought to."""
     for key, above in (("image_mean", -math.inf), ("image_std", 0.0)):
         if key in stated:
             require_numbers(stated[key], 3, f"{where}: {key}", above=above)
@@ -96,7 +96,7 @@ def image_transform(processor: Any) -> tuple[Transform, str]:
 
 
 def whole_transform(processor: Any, size: tuple[int, int] | None) -> tuple[Transform, str] | None:
-    """The same, but all of a photo squashed to `size` (height, width); None where it cannot be."""
+    """The same, but all of an image squashed to `size` (height, width); None where it cannot be."""
     if size is None or "spatial_shapes" in processor.model_input_names:
         return None
     height, width = size

@@ -13,7 +13,7 @@ from captune.options.rank import RankOptions
 from captune.options.report import ReportOptions
 from captune.options.reproduce import ReproduceOptions
 from captune.options.score import MOST_RESAMPLES, MetricOptions, ScoreOptions
-from captune.options.shared import ModelOptions, PhotoOptions, check_pass
+from captune.options.shared import ImageOptions, ModelOptions, check_pass
 from captune.options.tune import TuneOptions
 
 __all__ = [
@@ -26,9 +26,9 @@ __all__ = [
     "EmbedOptions",
     "ExplainOptions",
     "FaithfulOptions",
+    "ImageOptions",
     "MetricOptions",
     "ModelOptions",
-    "PhotoOptions",
     "PromptsOptions",
     "RankOptions",
     "ReportOptions",

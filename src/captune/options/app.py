@@ -46,8 +46,8 @@ class AppOptions:
         metavar="HOST",
     )
     open: bool = option("open the page in your browser", False)
-    most_photos: int = option("photos that one person may drop at a time", 200, metavar="N")
-    most_mb: int = option("megabytes of one photo", 50, metavar="N")
+    most_images: int = option("images that one person may drop at a time", 200, metavar="N")
+    most_mb: int = option("megabytes of one image", 50, metavar="N")
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that no server can have, and for RUNS that is a file.
@@ -57,7 +57,7 @@ class AppOptions:
         """
         if not 0 <= self.port <= 65535:
             raise UserError(f"port {self.port}: must be a number from 0 to 65535")
-        require_at_least(self, most_photos=1, most_mb=1)
+        require_at_least(self, most_images=1, most_mb=1)
         if not self.host:
             raise UserError("host: is empty; give an address, as 127.0.0.1")
         if os.path.isfile(self.runs):  # noqa: PTH113  # pathlib's raises for a long name

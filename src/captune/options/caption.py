@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.options.fields import option, require_at_least
-from captune.options.shared import ModelOptions, PhotoOptions
+from captune.options.shared import ImageOptions, ModelOptions
 
 
 @dataclass(kw_only=True)
@@ -41,13 +41,13 @@ class CaptionerOptions(ModelOptions):
 
 
 @dataclass(kw_only=True)
-class CaptionOptions(PhotoOptions, CaptionerOptions):
+class CaptionOptions(ImageOptions, CaptionerOptions):
     """`captune caption`."""
 
     predictions: Path | None = option(
         'write {"stem": "caption"}, the form of the assignment', None, metavar="FILE.json"
     )
-    sidecar: bool = option("write name.txt beside each photo; what stands there stays", False)
+    sidecar: bool = option("write name.txt beside each image; what stands there stays", False)
     overwrite: bool = option(
         "let --sidecar replace what stands there, and --out the run of another command", False
     )

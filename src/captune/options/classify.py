@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.options.fields import check_overwrite, option, overwrite_option
-from captune.options.shared import CsvOptions, ModelOptions, PhotoOptions
+from captune.options.shared import CsvOptions, ImageOptions, ModelOptions
 
 
 @dataclass(kw_only=True)
-class ClassifyOptions(PhotoOptions, ModelOptions, CsvOptions):
+class ClassifyOptions(ImageOptions, ModelOptions, CsvOptions):
     """`captune classify`."""
 
     labels: str = option(

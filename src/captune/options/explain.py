@@ -8,13 +8,13 @@ from pathlib import Path
 from captune.errors import UserError
 from captune.options.caption import CaptionerOptions
 from captune.options.fields import check_overwrite, option, overwrite_option
-from captune.options.shared import PhotoOptions
+from captune.options.shared import ImageOptions
 
 COLOURS = ("magma", "viridis", "jet")
 
 
 @dataclass(kw_only=True)
-class ExplainOptions(PhotoOptions, CaptionerOptions):
+class ExplainOptions(ImageOptions, CaptionerOptions):
     """`captune explain`."""
 
     method: str = option(

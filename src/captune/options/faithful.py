@@ -21,31 +21,31 @@ class FaithfulOptions(CaptionerOptions):
         nargs=None,
         metavar="RUN|lite",
     )
-    photos: Path = option("folder of the photos that maps are chosen on", metavar="DIR")
+    images: Path = option("folder of the images that maps are chosen on", metavar="DIR")
     captions: Path = option("their reference captions, as in tune", metavar="TRAIN")
     boxes: Path | None = option(
         "what people drew there: COCO's instances_*.json", None, metavar="INSTANCES.json"
     )
     val_captions: Path | None = option(
-        "reference captions of the photos that are reported on", None, metavar="VAL"
+        "reference captions of the images that are reported on", None, metavar="VAL"
     )
-    val_photos: Path | None = option(
-        "folder of those photos (default: --photos)", None, metavar="DIR"
+    val_images: Path | None = option(
+        "folder of those images (default: --images)", None, metavar="DIR"
     )
     val_boxes: Path | None = option(
         "what people drew there, as --boxes", None, metavar="INSTANCES.json"
     )
     hide: str = option(
-        "what hidden patch tokens become: zeros, or the mean token of the photos chosen on",
+        "what hidden patch tokens become: zeros, or the mean token of the images chosen on",
         "zeros",
         choices=("zeros", "mean"),
     )
     minutes: float = option(
-        "time that there is; what is slow is measured on fewer photos", 30.0, metavar="N"
+        "time that there is; what is slow is measured on fewer images", 30.0, metavar="N"
     )
-    limit: int = option("take a fixed sample of N photos of each file (0: all)", 0, metavar="N")
+    limit: int = option("take a fixed sample of N images of each file (0: all)", 0, metavar="N")
     quick: bool = option(
-        "a first look: 16 photos of each file, no occlusion, nothing by pixels", False
+        "a first look: 16 images of each file, no occlusion, nothing by pixels", False
     )
     seed: int = option("seed of the sampling", 0, metavar="N")
     out: Path = option("run folder to write: leaderboard, plots, the default map", metavar="RUN")
@@ -57,6 +57,6 @@ class FaithfulOptions(CaptionerOptions):
         if self.minutes <= 0:
             raise UserError(f"minutes {self.minutes}: must be above 0")
         require_at_least(self, limit=0, seed=0)
-        for name in ("val_photos", "val_boxes"):
+        for name in ("val_images", "val_boxes"):
             if getattr(self, name) is not None and self.val_captions is None:
                 raise UserError(f"--{name.replace('_', '-')}: is for --val-captions; give both")

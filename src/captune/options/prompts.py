@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.options.fields import check_overwrite, option, overwrite_option
-from captune.options.shared import CsvOptions, ModelOptions, PhotoOptions
+from captune.options.shared import CsvOptions, ImageOptions, ModelOptions
 
 
 @dataclass(kw_only=True)
-class PromptsOptions(PhotoOptions, ModelOptions, CsvOptions):
+class PromptsOptions(ImageOptions, ModelOptions, CsvOptions):
     """`captune prompts`."""
 
     labels: str = option("as in classify", metavar="L")

@@ -16,8 +16,8 @@ class RankOptions(CsvOptions):
     run: Path = option("run folder of captune score", positional=True, nargs=None, metavar="RUN")
     by: str = option("the metric to rank by, one of those in the run", "cider", metavar="METRIC")
     top: int = option("pairs to show at either end", 10, metavar="N")
-    photos: Path | None = option(
-        "folder of the photos, where the run does not know it", None, metavar="DIR"
+    images: Path | None = option(
+        "folder of the images, where the run does not know it", None, metavar="DIR"
     )
     out: Path | None = option("folder for the gallery (default: the run)", None, metavar="DIR")
 

@@ -24,11 +24,11 @@ class ReportOptions(CsvOptions):
         "the page to write: one file, which opens without a network", None, metavar="FILE.html"
     )
     title: str | None = option("heading of the page (default: what was done)", None, metavar="TEXT")
-    limit: int = option("photos in a gallery, at the most", 2000, metavar="N")
-    top: int = option("photos at either end of the best and the worst", 4, metavar="N")
-    photos: Path | None = option(
-        "folder of the photos of runs from elsewhere, where the runs' paths begin: without it only"
-        " photos in the run's own folder are shown",
+    limit: int = option("images in a gallery, at the most", 2000, metavar="N")
+    top: int = option("images at either end of the best and the worst", 4, metavar="N")
+    images: Path | None = option(
+        "folder of the images of runs from elsewhere, where the runs' paths begin: without it only"
+        " images in the run's own folder are shown",
         None,
         metavar="DIR",
     )

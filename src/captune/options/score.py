@@ -21,13 +21,13 @@ class MetricOptions(ModelOptions):
         None,
         metavar="REFS",
     )
-    photos: Path | None = option(
-        "folder of the photos: for CLIPScore and for galleries", None, metavar="DIR"
+    images: Path | None = option(
+        "folder of the images: for CLIPScore and for galleries", None, metavar="DIR"
     )
     metrics: str | None = option(
         "comma-separated: bleu (bleu_1 to bleu_4), rouge_l, cider, cider_original, clipscore, "
         "ref_clipscore, clipscore_hw3, meteor (default: bleu,rouge_l,cider with references, "
-        "clipscore with photos)",
+        "clipscore with images)",
         None,
         metavar="M,M",
     )

@@ -1,4 +1,4 @@
-"""What several commands take: a model, photos."""
+"""What several commands take: a model, images."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class CsvOptions:
 
 
 @dataclass(kw_only=True)
-class PhotoOptions:
-    """Which photos a command looks at."""
+class ImageOptions:
+    """Which images a command looks at."""
 
-    photos: list[str] = option(
+    images: list[str] = option(
         "folders (recursive), files, globs, or - for a list on standard input",
         positional=True,
-        metavar="PHOTOS",
+        metavar="IMAGES",
     )

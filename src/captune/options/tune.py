@@ -13,12 +13,12 @@ from captune.options.fields import check_overwrite, option, overwrite_option, re
 class TuneOptions:
     """`captune tune`."""
 
-    photos: Path | None = option(
-        "folder of the photos that the training captions are about",
+    images: Path | None = option(
+        "folder of the images that the training captions are about",
         None,
         positional=True,
         nargs="?",
-        metavar="PHOTOS",
+        metavar="IMAGES",
     )
     captions: Path | None = option(
         "training captions: COCO annotations, CSV, JSONL, a folder with name.txt beside name.jpg",
@@ -26,8 +26,8 @@ class TuneOptions:
         metavar="TRAIN",
     )
     val: Path | None = option("validation captions, as --captions", None, metavar="VAL")
-    val_photos: Path | None = option(
-        "folder of the validation photos (default: PHOTOS)", None, metavar="DIR"
+    val_images: Path | None = option(
+        "folder of the validation images (default: IMAGES)", None, metavar="DIR"
     )
     method: str = option(
         "tuning methods, comma-separated, trained one after the other: adapter, prefix, lora, ...",
@@ -58,7 +58,7 @@ class TuneOptions:
     )
     known_words: str | None = option(
         "labels, as captune classify --labels: --bridge bidirectional reads the likeliest of them"
-        " beside each photo",
+        " beside each image",
         None,
         metavar="LABELS",
     )
@@ -71,19 +71,19 @@ class TuneOptions:
     max_trainable: str = option(
         "refuse to train more parameters than this (35M, 500k, a number)", "35M", metavar="N"
     )
-    epochs: int = option("passes over the training photos", 10, metavar="N")
+    epochs: int = option("passes over the training images", 10, metavar="N")
     augment: str = option(
-        "mirror: see training photos mirrored in half of the epochs, which doubles what is encoded"
+        "mirror: see training images mirrored in half of the epochs, which doubles what is encoded"
         " and cached; not those with a caption that names left or right",
         "none",
         choices=("none", "mirror"),
     )
     captions_per_image: str = option(
-        "captions of a photo that an epoch learns: all, or N sampled anew each epoch",
+        "captions of an image that an epoch learns: all, or N sampled anew each epoch",
         "all",
         metavar="all|N",
     )
-    limit: int = option("train on a fixed sample of N photos (0: all)", 0, metavar="N")
+    limit: int = option("train on a fixed sample of N images (0: all)", 0, metavar="N")
     batch: int = option("captions a step, about", 32, metavar="N")
     accumulate: int = option("steps whose gradients are added up for one update", 1, metavar="N")
     lr: float = option(
@@ -100,7 +100,7 @@ class TuneOptions:
         "captions",
         choices=("captions", "cider"),
     )
-    samples: int = option("captions sampled of a photo, for --objective cider", 5, metavar="N")
+    samples: int = option("captions sampled of an image, for --objective cider", 5, metavar="N")
     start: Path | None = option(
         "begin with the weights of this tuned captioner, of the same method and bridge",
         None,
@@ -115,7 +115,7 @@ class TuneOptions:
         "stop after N epochs without a better score (0: train them all)", 0, metavar="N"
     )
     val_sample: int = option(
-        "validation photos that are captioned after each epoch (0: all); the final scores are of"
+        "validation images that are captioned after each epoch (0: all); the final scores are of"
         " all",
         200,
         metavar="N",
@@ -174,5 +174,5 @@ class TuneOptions:
 
     @property
     def per_image(self) -> int:
-        """Captions of a photo an epoch; 0 for all."""
+        """Captions of an image an epoch; 0 for all."""
         return 0 if self.captions_per_image == "all" else int(self.captions_per_image)

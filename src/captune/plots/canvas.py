@@ -167,9 +167,9 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     )
 
 
-def shrunk(photo: Image.Image, width: float, height: float) -> Image.Image:
-    """The photo with no more pixels than a place in inches shows at twice our resolution."""
-    small = photo.convert("RGB")
+def shrunk(image: Image.Image, width: float, height: float) -> Image.Image:
+    """The image with no more pixels than a place in inches shows at twice our resolution."""
+    small = image.convert("RGB")
     small.thumbnail((round(2 * width * DPI), round(2 * height * DPI)), Image.Resampling.LANCZOS)
     return small
 

@@ -50,9 +50,9 @@ def reliability_figure(calibration: Calibration, title: str = "") -> Figure:
     """Accuracy of each bin of confidence; on the diagonal, probabilities mean what they say.
 
     Left the model as it is; right, where a temperature was fitted, after scaling by it, measured on
-    photos that the fit did not see. Orange and light blue are the gap between accuracy and mean
-    confidence, whiskers the 95 % interval of the accuracy (long where a bin holds few photos), and
-    the bars below count the photos.
+    images that the fit did not see. Orange and light blue are the gap between accuracy and mean
+    confidence, whiskers the 95 % interval of the accuracy (long where a bin holds few images), and
+    the bars below count the images.
     """
     figure = new_figure(_TOP + _SIDE + _COUNTS + 0.86)
     heading = fitted(figure, title or "Reliability", WIDTH - 0.3, 1, TEXT + 1, weight="bold")[0]
@@ -64,7 +64,7 @@ def reliability_figure(calibration: Calibration, title: str = "") -> Figure:
         _draw(figure, calibration.scaled, left, name)
     else:
         left = _LEFT + _SIDE + _BETWEEN
-        write(figure, left, 0.44, "too few photos to fit a temperature", TEXT, color=MUTED)
+        write(figure, left, 0.44, "too few images to fit a temperature", TEXT, color=MUTED)
     entries = [
         ("■", BLUE, "right, as often as claimed"),
         ("■", ORANGE, "claimed, but wrong: too sure"),
@@ -104,7 +104,7 @@ def _draw(figure: Figure, found: Reliability, left: float, name: str) -> None:
     most = max(bin_.count for bin_ in found.bins)
     counts.set_ylim(0, most * 1.08)
     counts.set_yticks([0, most])
-    counts.set_ylabel("photos")
+    counts.set_ylabel("images")
     counts.set_xlabel("confidence (%)")
 
 
@@ -120,7 +120,7 @@ _WRITTEN = 14  # labels up to which the counts stand in the cells
 
 @house_style()
 def confusion_figure(counts: ArrayLike, labels: Sequence[str], title: str = "") -> Figure:
-    """counts [m, m]: photos of the label of the row that were called the label of the column.
+    """counts [m, m]: images of the label of the row that were called the label of the column.
 
     Blue: right; orange: wrong; the deeper, the larger the share of the row.
     Raises ValueError where counts and labels do not fit.

@@ -27,7 +27,7 @@ from captune.plots.canvas import (
 )
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
-    from captune.explain.results import Report, Row
+    from captune.attribution.results import Report, Row
 
 _PANELS = (("insertion", "insertion (more is better)"), ("deletion", "deletion (less is better)"))
 _PEOPLE = ("pointing", "pointing (more is better)")
@@ -39,14 +39,14 @@ _CONTROLS = ("random", "centre")
 def leaderboard_figure(reports: Sequence[Report], default: str) -> Figure:
     """One block a report: a row a map, a panel a measure, dots with 95 % intervals.
 
-    Lines: what random maps and the centre of the photo get. The default map is green.
+    Lines: what random maps and the centre of the image get. The default map is green.
     """
     heights = [len(_maps(report)) * _ROW + 0.85 for report in reports]
     figure = new_figure(_TOP + sum(heights) - 0.2)
     title = fitted(figure, "Are the maps true?", WIDTH - 0.3, 1, TEXT + 1, weight="bold")[0]
     write(figure, 0.15, 0.12, title, TEXT + 1, weight="bold")
     entries = [("●", GREEN, "the default map"), ("●", BLUE, "other maps")]
-    entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the photo")]
+    entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the image")]
     legend(figure, 0.15, 0.45, entries)
     panels = [*_PANELS, *([_PEOPLE] if any(map(_has_people, reports)) else [])]
     limits = {measure: _limits(reports, measure) for measure, _ in panels}
@@ -75,7 +75,7 @@ def _block(
     top: float,
 ) -> None:
     rows = _maps(report)
-    heading = fitted(figure, f"{report.title} ({report.photos})", WIDTH - 0.3, 1, TEXT)[0]
+    heading = fitted(figure, f"{report.title} ({report.images})", WIDTH - 0.3, 1, TEXT)[0]
     write(figure, 0.15, top, heading, TEXT, weight="bold")
     height = len(rows) * _ROW
     width = (WIDTH - _LEFT - 0.15 - _GAP * (len(panels) - 1)) / len(panels)
@@ -116,9 +116,9 @@ def _panel(axes: Any, report: Report, rows: Sequence[Row], measure: str, default
 
 @house_style()
 def curves_figure(report: Report, default: str, hidden: str) -> Figure:
-    """Left deletion, right insertion: how much of what the photos add is left, or there already.
+    """Left deletion, right insertion: how much of what the images add is left, or there already.
 
-    Means over all words that the photos make likelier; the default map is green, the original
+    Means over all words that the images make likelier; the default map is green, the original
     report's blue.
     """
     side, top, left, between = 2.5, 1.05, 0.62, 0.78
@@ -137,7 +137,7 @@ def curves_figure(report: Report, default: str, hidden: str) -> Figure:
                 shares, heights = found[measure]
                 axes.plot(shares, heights, color=colours.get(name, BLUE), linewidth=1.4)
         axes.set_xlabel(f"share of the places that are {verb}, the map's first")
-        axes.set_ylabel(f"{measure}: share of what the photos add")
+        axes.set_ylabel(f"{measure}: share of what the images add")
         axes.axhline(0, color=INK, linewidth=0.5)
         axes.set_xlim(0, 1)
         axes.grid(axis="y")

@@ -1,4 +1,4 @@
-"""A photo, and beside it where each word of a caption was seen: the assignment's figure."""
+"""An image, and beside it where each word of a caption was seen: the assignment's figure."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from captune.plots.canvas import (
 _MARGIN, _GAP, _LINE, _WORD, _MARK, _BAR = 0.15, 0.12, 0.155, 0.19, 0.2, 0.42  # inches
 _MOST_COLUMNS = 5
 _TALLEST = 1.5  # times the width of a panel; what is taller is shown smaller
-# share of the colour over the photo, which is grey below it, where a map is lowest and highest:
-# black over all of a photo would hide what is on it
+# share of the colour over the image, which is grey below it, where a map is lowest and highest:
+# black over all of an image would hide what is on it
 _COOL, _HOT = 0.25, 0.65
 COLOURS = ("magma", "viridis", "jet")
 
@@ -46,7 +46,7 @@ _SIGNS = {True: ("●", GREEN), False: ("○", GREY)}
 class MapPanel:
     """One word.
 
-    over: [height, width] over the photo, nan where the model did not look; drawn from its own
+    over: [height, width] over the image, nan where the model did not look; drawn from its own
     smallest to its own largest value, negative ones as nothing. mark: how far to believe it, in
     words, or "" where that is not known; is_true: whether that says it is to be believed.
     """
@@ -59,17 +59,17 @@ class MapPanel:
 
 @house_style()
 def maps_figure(
-    photo: Image.Image,
+    image: Image.Image,
     panels: Sequence[MapPanel],
     *,
     caption: str,
     subtitle: str = "",
-    first: str = "photo",
+    first: str = "image",
     colours: str = "magma",
 ) -> Figure:
-    """First panel the photo, then one a word, in rows of up to five; below what the colours mean.
+    """First panel the image, then one a word, in rows of up to five; below what the colours mean.
 
-    subtitle: how the maps were made. first: what stands over the photo.
+    subtitle: how the maps were made. first: what stands over the image.
     Raises ValueError without a word.
     """
     if not panels:
@@ -77,7 +77,7 @@ def maps_figure(
     columns = _columns(len(panels) + 1)
     beside = max(columns, 3)  # one word does not need the whole page
     width = (WIDTH - 2 * _MARGIN - _GAP * (beside - 1)) / beside
-    height = min(width * photo.height / photo.width, width * _TALLEST)
+    height = min(width * image.height / image.width, width * _TALLEST)
     marks = _MARK if any(panel.mark for panel in panels) else 0.06
     scratch = new_figure(1)
     room = WIDTH - 2 * _MARGIN
@@ -94,7 +94,7 @@ def maps_figure(
     for line in below:
         write(figure, _MARGIN, top, line, SMALL, color=MUTED)
         top += _LINE
-    small = _sized(photo, width, height)
+    small = _sized(image, width, height)
     grey = np.asarray(small.convert("L").convert("RGB"), dtype=np.float32) / np.float32(255)
     table = matplotlib.colormaps[colours]
     for number in range(len(panels) + 1):
@@ -125,15 +125,15 @@ def _columns(panels: int) -> int:
     return min((_MOST_COLUMNS, _MOST_COLUMNS - 1), key=lambda columns: -panels % columns)
 
 
-def _sized(photo: Image.Image, width: float, height: float) -> Image.Image:
-    """The photo as large as a panel shows it at our resolution and a half more."""
-    scale = min(width / photo.width, height / photo.height) * DPI * 1.5
-    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-    return photo.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+def _sized(image: Image.Image, width: float, height: float) -> Image.Image:
+    """The image as large as a panel shows it at our resolution and a half more."""
+    scale = min(width / image.width, height / image.height) * DPI * 1.5
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 def _heated(grey: Any, over: NDArray[np.float32], table: Any) -> Any:
-    """The grey photo [h, w, 3] under the colours of a map [h', w']; uncoloured where it is nan."""
+    """The grey image [h, w, 3] under the colours of a map [h', w']; uncoloured where it is nan."""
     height, width = grey.shape[:2]
     scaled = scaled_map(over)
     rows = (np.arange(height) * over.shape[0] // height)[:, None]

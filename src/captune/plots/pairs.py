@@ -35,7 +35,7 @@ _CAPTION_LINES, _MOST_COLUMNS = 5, 5
 class PairPanel:
     """One picture with its caption.
 
-    photo: RGB, any size; None draws a grey place that says `missing`. score: the number as text,
+    image: RGB, any size; None draws a grey place that says `missing`. score: the number as text,
     place: its rank as text. others: what else is said of it (other scores), a line each where the
         panels are narrow. references: as many as fit beside a picture that has the row for itself.
     """
@@ -43,8 +43,8 @@ class PairPanel:
     caption: str
     score: str
     place: str = ""
-    photo: Image.Image | None = None
-    missing: str = "no photo"
+    image: Image.Image | None = None
+    missing: str = "no image"
     others: Sequence[str] = ()
     references: Sequence[str] = ()
 
@@ -62,7 +62,7 @@ def pairs_figure(
     """Two galleries under each other; up to five pairs in a row, a single one beside its caption.
 
     worst: may be empty. remarks: what a reader must know of the best and of the worst, such as
-        ties. pictures: False where no photo is known at all: captions alone.
+        ties. pictures: False where no image is known at all: captions alone.
     Raises ValueError without a pair.
     """
     both = [(GREEN, "best", best, remarks[0]), (ORANGE, "worst", worst, remarks[1])]
@@ -71,9 +71,9 @@ def pairs_figure(
         raise ValueError("expected at least one pair to draw")
     columns = _columns(max(len(section[2]) for section in sections))
     width = (WIDTH - 2 * _MARGIN - _GAP * (columns - 1)) / columns
-    photo = (2.9 if columns == 1 else width) if pictures else 0.0
+    image = (2.9 if columns == 1 else width) if pictures else 0.0
     scratch = new_figure(1)
-    cards = [[_Card(scratch, panel, width, photo) for panel in section[2]] for section in sections]
+    cards = [[_Card(scratch, panel, width, image) for panel in section[2]] for section in sections]
     heads = fitted(scratch, title, WIDTH - 2 * _MARGIN, 2, TEXT + 2, weight="bold") if title else []
     below = fitted(scratch, subtitle, WIDTH - 2 * _MARGIN, 2, SMALL) if subtitle else []
     head = 0.2 * len(heads) + _LINE * len(below) + (0.1 if heads or below else 0)
@@ -121,11 +121,11 @@ def _heading(figure: Figure, top: float, colour: str, name: str, remark: str) ->
 class _Card:
     """A panel whose words are broken into lines that fit its width, in inches."""
 
-    def __init__(self, figure: Figure, panel: PairPanel, width: float, photo: float) -> None:
+    def __init__(self, figure: Figure, panel: PairPanel, width: float, image: float) -> None:
         self.panel = panel
-        self.beside = width > 4 and photo > 0  # a single pair in the row: words beside the picture
-        self.photo = photo
-        self.width = width - photo - 0.25 if self.beside else width
+        self.beside = width > 4 and image > 0  # a single pair in the row: words beside the picture
+        self.image = image
+        self.width = width - image - 0.25 if self.beside else width
         lines = _CAPTION_LINES if width < 3 else 12
         size = TEXT if width > 2 else SMALL
         self.size = size
@@ -144,12 +144,12 @@ class _Card:
         self.line = _LINE * size / SMALL
         self.references: list[str] = []
         words = 0.22 + self.line * len(self.caption) + 0.04 + 0.14 * len(self.others)
-        self.picture = 0.75 * photo  # most photos are 4:3; others leave a part of it empty
+        self.picture = 0.75 * image  # most images are 4:3; others leave a part of it empty
         if self.beside:
             self._add_references(figure, int((self.picture - words - 0.1) / _LINE))
             self.height = max(words, self.picture)
         else:
-            self.height = words + self.picture + (0.06 if photo else 0)
+            self.height = words + self.picture + (0.06 if image else 0)
 
     def _add_references(self, figure: Figure, room: int) -> None:
         """Whole references while there are lines left, below a line that names them."""
@@ -163,10 +163,10 @@ class _Card:
 
     def draw(self, figure: Figure, left: float, top: float, colour: str) -> None:
         """With its upper left corner at a place in inches."""
-        if self.photo:
-            self._draw_photo(figure, left, top)
+        if self.image:
+            self._draw_image(figure, left, top)
             if self.beside:
-                left += self.photo + 0.25
+                left += self.image + 0.25
             else:
                 top += self.picture + 0.06
         write(figure, left, top, self.panel.score, TEXT, weight="bold", color=INK)
@@ -192,14 +192,14 @@ class _Card:
         for number, words in enumerate(self.references):
             write(figure, left, top + _LINE * number, words, SMALL, color=MUTED)
 
-    def _draw_photo(self, figure: Figure, left: float, top: float) -> None:
-        axes = place(figure, left, top, self.photo, self.picture)
+    def _draw_image(self, figure: Figure, left: float, top: float) -> None:
+        axes = place(figure, left, top, self.image, self.picture)
         axes.set_axis_off()
-        if self.panel.photo is not None:
-            axes.imshow(shrunk(self.panel.photo, self.photo, self.picture), aspect="equal")
+        if self.panel.image is not None:
+            axes.imshow(shrunk(self.panel.image, self.image, self.picture), aspect="equal")
             axes.set_anchor("NW" if self.beside else "S")
             return
         axes.add_patch(Rectangle((0, 0), 1, 1, color=FAINT, transform=axes.transAxes))
-        words = "\n".join(fitted(figure, self.panel.missing, self.photo - 0.2, 3, SMALL))
+        words = "\n".join(fitted(figure, self.panel.missing, self.image - 0.2, 3, SMALL))
         middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
         axes.text(0.5, 0.5, words, fontsize=SMALL, color=MUTED, **middle)

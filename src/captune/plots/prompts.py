@@ -57,7 +57,7 @@ def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) ->
     shown = order[:limit]
     rows = _Rows([results[i].template for i in shown], names=2.55, notes=1.85)
     figure, axes = rows.figure, rows.axes
-    title = f"Accuracy of {_counted(comparison)} on {comparison.known} photos"
+    title = f"Accuracy of {_counted(comparison)} on {comparison.known} images"
     others = len(results) > 1
     rows.head(title, "accuracy (%), 95 % interval", "against the best" if others else "", 0.85)
     low = min(results[i].interval.low for i in shown)  # type: ignore[union-attr]
@@ -91,7 +91,7 @@ def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) ->
     told = ""
     if others:
         told = f"p: exact McNemar, Holm-adjusted for {len(results) - 1} comparisons."
-        told += " The best was chosen on these photos: it flatters a little."
+        told += " The best was chosen on these images: it flatters a little."
     if hidden:
         told += f" {hidden} more prompts are in the table."
     rows.foot(entries, told)
@@ -113,7 +113,7 @@ def class_change_figure(comparison: TemplateComparison, index: int, top: int = 1
     """Classes that the template at `index` has right more (blue) or less often (orange).
 
     Than the best template, that is: bars are points of accuracy of the class, the notes count its
-    right photos under the best and under this one.
+    right images under the best and under this one.
     Raises ValueError without truth, or for the best template itself.
     """
     if comparison.best is None or index == comparison.best:
@@ -135,7 +135,7 @@ def class_change_figure(comparison: TemplateComparison, index: int, top: int = 1
     for row, change in enumerate(kept):
         colour = BLUE if change.change > 0 else ORANGE
         axes.barh(row, 100 * change.share, height=_BAR / rows.height, color=colour)
-        count = f"{change.best_correct} → {change.correct} of {change.photos}"
+        count = f"{change.best_correct} → {change.correct} of {change.images}"
         rows.note(row, ("", "", count))
     if not kept:
         axes.text(0, 0, "no class changes", ha="center", va="center", fontsize=SMALL, zorder=3)
@@ -159,7 +159,7 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
         raise ValueError("expected at least one probe")
     rows = _Rows([probe.negated for probe in probes], names=2.55, notes=0.15, height=0.62)
     figure, axes = rows.figure, rows.axes
-    rows.head("Does the model read “not”?", "share of photos (%), 95 % interval", "")
+    rows.head("Does the model read “not”?", "share of images (%), 95 % interval", "")
     write(figure, _MARGIN, 0.32, "One that does shows 0 %, and 100 % at the open diamond.", SMALL)
     axes.set_xlim(0, 100)
     marks = set()
@@ -189,12 +189,12 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
 
 @house_style()
 def agreement_figure(comparison: TemplateComparison, limit: int = 12) -> Figure:
-    """Share of photos to which two templates answer the same; needs no truth."""
+    """Share of images to which two templates answer the same; needs no truth."""
     names = [result.template for result in comparison.results][:limit]
     count, left, top = len(names), 2.6, 0.75
     cell = min(0.5, (WIDTH - left - _MARGIN) / count)
     figure = new_figure(top + count * cell + 0.55)
-    title = f"Same answer to {comparison.photos} photos (%)"
+    title = f"Same answer to {comparison.images} images (%)"
     write(figure, _MARGIN, 0.12, title, TEXT + 1, weight="bold")
     axes = place(figure, left, top, count * cell, count * cell)
     shares = 100 * comparison.agreement[:count, :count]

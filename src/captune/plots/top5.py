@@ -1,4 +1,4 @@
-"""A photo beside the five labels that the model finds most probable."""
+"""An image beside the five labels that the model finds most probable."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _BAR, _LINE = 0.13, 0.155  # inches
 class Top5:
     """One panel.
 
-    photo: RGB, any size. labels and probabilities [k]: prompt texts or class names, in any order;
+    image: RGB, any size. labels and probabilities [k]: prompt texts or class names, in any order;
         the five most probable are shown. truth: index into labels; or the text of the right label
-        where it is not among them; None where it is unknown. title: the name of the photo.
+        where it is not among them; None where it is unknown. title: the name of the image.
     """
 
-    photo: Image.Image
+    image: Image.Image
     labels: Sequence[str]
     probabilities: Sequence[float]
     truth: int | str | None = None
@@ -60,32 +60,32 @@ class _Row:
 
 
 def top5_figure(
-    photo: Image.Image,
+    image: Image.Image,
     labels: Sequence[str],
     probabilities: Sequence[float],
     truth: int | str | None = None,
     title: str = "",
 ) -> Figure:
-    """Photo on the left, the five most probable labels as bars (0 to 100 %) on the right.
+    """Image on the left, the five most probable labels as bars (0 to 100 %) on the right.
 
     Green is the right label, orange the first answer where it is wrong, blue all others (and all of
     them where the truth is unknown). Arguments as in `Top5`.
     """
-    return top5_grid_figure([Top5(photo, labels, probabilities, truth, title)])
+    return top5_grid_figure([Top5(image, labels, probabilities, truth, title)])
 
 
 @house_style()
 def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
-    """Several photos, two beside each other and as many rows as needed; one fills the width.
+    """Several images, two beside each other and as many rows as needed; one fills the width.
 
     Raises ValueError without a panel, or where labels and probabilities differ in length.
     """
     if not panels:
-        raise ValueError("expected at least one photo to draw")
+        raise ValueError("expected at least one image to draw")
     columns = 1 if len(panels) == 1 else 2
     width = (WIDTH - _MARGIN * (columns + 1)) / columns
-    photo, lowest = (2.9, 1.9) if columns == 1 else (1.15, 1.1)
-    bars = width - photo - _GAP - _PERCENT
+    image, lowest = (2.9, 1.9) if columns == 1 else (1.15, 1.1)
+    bars = width - image - _GAP - _PERCENT
     size = TEXT if columns == 1 else SMALL
     scratch = new_figure(1)
     rows = [_rows(scratch, panel, bars + _PERCENT, size) for panel in panels]
@@ -96,7 +96,7 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
     for index, (panel, row) in enumerate(zip(panels, rows, strict=True)):
         left = _MARGIN + (index % columns) * (width + _MARGIN)
         top = float(tops[index // columns])
-        _draw(figure, panel, row, left, top, width, (photo, lowest), size)
+        _draw(figure, panel, row, left, top, width, (image, lowest), size)
     colours = {row.colour for rows_ in rows for row in rows_}
     meanings = ((GREEN, "truth"), (ORANGE, "first answer, wrong"), (BLUE, "other answers"))
     if colours != {BLUE}:
@@ -147,23 +147,23 @@ def _draw(
     left: float,
     top: float,
     width: float,
-    photo: tuple[float, float],
+    image: tuple[float, float],
     size: float,
 ) -> None:
     # fitted backwards, because the end of a path tells more than its beginning
     heading = fitted(figure, clean(panel.title)[::-1], width, 1, size, weight="bold")[0][::-1]
     write(figure, left, top, heading, size, weight="bold")
-    photo_width, lowest = photo
+    image_width, lowest = image
     top += _TITLE
     heights = _row_heights(rows)
     height = sum(heights)
     room = max(height, lowest)
-    image = place(figure, left, top, photo_width, room)
-    image.imshow(shrunk(panel.photo, photo_width, room), aspect="equal")
-    image.set_anchor("C" if photo_width > 2 and height >= lowest else "N")
-    image.set_axis_off()
-    bars_left = left + photo_width + _GAP
-    bars_width = width - photo_width - _GAP - _PERCENT
+    picture = place(figure, left, top, image_width, room)
+    picture.imshow(shrunk(panel.image, image_width, room), aspect="equal")
+    picture.set_anchor("C" if image_width > 2 and height >= lowest else "N")
+    picture.set_axis_off()
+    bars_left = left + image_width + _GAP
+    bars_width = width - image_width - _GAP - _PERCENT
     axes = place(figure, bars_left, top, bars_width, height)
     axes.set_xlim(0, 100)
     axes.set_ylim(height, 0)  # inches downwards

@@ -1,6 +1,6 @@
 """About how long a study takes on this machine, said before it starts.
 
-Its work in photos and captions, what each of them costs by the study's own table, and how fast the
+Its work in images and captions, what each of them costs by the study's own table, and how fast the
 machine multiplies matrices, measured now. It is right to a factor of two or three; each step says
 more exactly what it will take when its turn comes.
 """
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 
 from captune.captions import read_captions
-from captune.images import find_photos
+from captune.images import find_images
 from captune.models.devices import resolve_device
 from captune.options import TuneOptions
 from captune.reproduce.plan import Plan, Task
@@ -23,7 +23,7 @@ def counts(plan: Plan) -> dict[str, int]:
     """How much there is to do, by the names that the study's costs use."""
     methods = len(plan.names.get("methods", "").split(","))
     epochs, limit = (int(plan.names.get(name, 0)) for name in ("epochs", "limit"))
-    found = {name: len(find_photos([plan.data[name]]).photos)
+    found = {name: len(find_images([plan.data[name]]).images)
              for name in ("recognition", "pictures") if _is_there(plan, name)}  # fmt: skip
     if _is_there(plan, "train") and _is_there(plan, "val"):
         train, val = (read_captions(plan.data[name]) for name in ("train", "val"))
@@ -31,7 +31,7 @@ def counts(plan: Plan) -> dict[str, int]:
         trained = min(limit, len(train)) if limit else len(train)
         found |= {"trained": trained, "validated": len(val)}
         found["learnt"] = round(each * trained * epochs * methods)
-        # after each epoch a sample; at the end all, and some with the photos swapped
+        # after each epoch a sample; at the end all, and some with the images swapped
         sample = min(TuneOptions.val_sample, len(val))
         found["written"] = methods * (sample * epochs + len(val) + sample)
     return found

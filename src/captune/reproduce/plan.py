@@ -164,7 +164,7 @@ def _best(out: Path) -> str | None:
 
 
 def _ends(out: Path) -> dict[str, str | None]:
-    """The photos of the best and of the worst pair, by the table of the ranking."""
+    """The images of the best and of the worst pair, by the table of the ranking."""
     ends: dict[str, str | None] = {"first": None, "last": None}
     table = next(iter(sorted((out / "rank").glob("rank-*.csv"))), None)
     best = _best(out)

@@ -1,10 +1,10 @@
 """The run folder: what was done, on what, with what, and what came out. Read and written only here.
 
-    run.json        schema, kind, command, options, models, versions, hardware, seed, photo root
+    run.json        schema, kind, command, options, models, versions, hardware, seed, image root
     records.jsonl   one line an image: path relative to the root and what was found
     metrics.json    figures over all images
     plots/          figures
-    maps/           where on the photos a model looked, one .npz a photo
+    maps/           where on the images a model looked, one .npz an image
 
 Every file appears whole. `run.json` is the last to appear and, where a run is replaced, the first
 to go: a folder without it is no run. It carries a signature of this machine's captune

@@ -85,7 +85,7 @@ class ProbeRow(Struct, frozen=True):
 
     template: str
     negated: str
-    photos: Count
+    images: Count
     same_answer: Share
     same_answer_low: Number
     same_answer_high: Number
@@ -114,7 +114,7 @@ class Bin(Struct, frozen=True):
 class Reliability(Struct, frozen=True):
     """How far confidence and accuracy lie apart."""
 
-    photos: Count
+    images: Count
     ece: Number
     adaptive_ece: Number
     ece_floor: Number
@@ -140,7 +140,7 @@ class ClassChange(Struct, frozen=True):
     """A class that a prompt has right more or less often than the best one."""
 
     label: str
-    photos: Count
+    images: Count
     change: Annotated[int, Meta(ge=-int(MOST), le=int(MOST))]
 
 

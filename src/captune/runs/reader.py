@@ -41,13 +41,13 @@ class DamagedRun(UserError):
 class Run(InNotebooks):
     """A run folder that was read: `about` is run.json.
 
-    photos: a folder that the user named for the images of this run.
+    images: a folder that the user named for the images of this run.
     """
 
     folder: Path
     about: dict[str, Any]
     metrics: dict[str, Any]
-    photos: Path | None = None
+    images: Path | None = None
 
     @property
     def kind(self) -> str:
@@ -123,8 +123,8 @@ class Run(InNotebooks):
         """
         if not path or leaves_root(path):
             return None
-        if self.photos is not None:
-            named = self.photos / path
+        if self.images is not None:
+            named = self.images / path
             if named.exists() or not self.is_own:
                 return named
         place = self.root / path
@@ -135,8 +135,8 @@ class Run(InNotebooks):
         return bool(path) and not leaves_root(str(path)) and self.image_path(path) is None
 
 
-def read_run(folder: Path, *, photos: Path | None = None) -> Run:
-    """Open a finished run. photos: where its images lie, for one from elsewhere.
+def read_run(folder: Path, *, images: Path | None = None) -> Run:
+    """Open a finished run. images: where its images lie, for one from elsewhere.
 
     Raises UserError where there is none, where it is damaged, and where a newer captune wrote it.
     """
@@ -158,7 +158,7 @@ def read_run(folder: Path, *, photos: Path | None = None) -> Run:
         convert(metrics, kind.metrics)
     except ValueError as error:
         raise damaged(folder, METRICS, str(error)) from None
-    return Run(folder, about, metrics, photos)
+    return Run(folder, about, metrics, images)
 
 
 def kind_of(folder: Path) -> str | None:

@@ -77,10 +77,10 @@ class CompareResult(InNotebooks):
         }
 
     def _described(self, item: Differing) -> dict[str, Any]:
-        comparison, photo = self.comparison, self.scored[0].photos.get(item.image)
+        comparison, image = self.comparison, self.scored[0].images.get(item.image)
         return {
             "image": item.image,
-            "path": None if photo is None else photo.name,
+            "path": None if image is None else image.name,
             "difference": item.difference,
             "a": {"caption": comparison.captions_a[item.image], "score": item.a},
             "b": {"caption": comparison.captions_b[item.image], "score": item.b},
@@ -207,17 +207,17 @@ def write_both(path: Path, comparison: Comparison, *, raw: bool = False) -> None
 def _write_run(options: CompareOptions, result: CompareResult, command: Sequence[str]) -> None:
     assert options.out is not None
     comparison, (first, second) = result.comparison, result.scored
-    root = first.root or options.out  # without photos the records name none
+    root = first.root or options.out  # without images the records name none
     recipes = [{id: score.recipe for id, score in side.scores.items()} for side in (first, second)]
     writer = RunWriter(options.out, kind="compare", options=options, root=root, command=command)
     with writer as run:
         for index, (image, caption) in enumerate(comparison.captions_a.items()):
-            photo = first.photos.get(image)
+            file = first.images.get(image)
             metrics = comparison.metrics.items()
             run.record(
                 {
                     "image": image,
-                    "path": None if photo is None else photo.name,
+                    "path": None if file is None else file.name,
                     "references": comparison.references.get(image, []),
                     "a": {
                         "caption": caption,

@@ -1,4 +1,4 @@
-"""Candidates and references -> scores: which metrics, on which captions, with which photos."""
+"""Candidates and references -> scores: which metrics, on which captions, with which images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from captune.captions import (
     CaptionFile,
     Matched,
+    images_alike,
     match_captions,
-    match_photos,
-    photos_alike,
+    match_images,
     read_captions,
 )
 from captune.errors import UserError
 from captune.files import named, printable, quoted
-from captune.images import Photo, find_photos
+from captune.images import ImageFile, find_images
 from captune.metrics.catalogue import BLEU, Metric, parse_metrics, score_with_plugin
 from captune.metrics.corpus import Corpus
 from captune.metrics.frequency import DocumentFrequency, resolve_df
@@ -43,9 +43,9 @@ _MANY = 0.01  # share of the captions from which on they are spoken of
 class Scored:
     """The scores of one file of candidates.
 
-    candidates, references, photos: by image id, as the candidates spell it; photos and references
+    candidates, references, images: by image id, as the candidates spell it; images and references
     may be empty where no metric needs them. scores: by metric id. notes: what a reader must know.
-    root: the folder that the photos' names are relative to, None without photos. missing: images
+    root: the folder that the images' names are relative to, None without images. missing: images
     without a candidate, scored as empty captions. corpus: the tokenised captions, where kept.
     """
 
@@ -53,7 +53,7 @@ class Scored:
     reference_file: CaptionFile | None
     candidates: dict[str, str]
     references: dict[str, list[str]]
-    photos: dict[str, Photo]
+    images: dict[str, ImageFile]
     root: Path | None = None
     scores: dict[str, Scores] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Inputs:
     metrics: list[Metric]
     references: CaptionFile | None
     df: DocumentFrequency | None
-    photos: Path | None
+    images: Path | None
 
 
 def score_many(
@@ -103,7 +103,7 @@ def read_inputs(options: MetricOptions) -> Inputs:
     metrics = parse_metrics(
         options.metrics,
         references=options.references is not None,
-        photos=options.photos is not None,
+        images=options.images is not None,
     )
     if any(metric.kind == "meteor" for metric in metrics):
         from captune.metrics.meteor import check_installed
@@ -111,7 +111,7 @@ def read_inputs(options: MetricOptions) -> Inputs:
         check_installed()
     df = resolve_df(options.df)
     references = None if options.references is None else read_references(options.references)
-    return Inputs(metrics, references, df, options.photos)
+    return Inputs(metrics, references, df, options.images)
 
 
 def _matched(file: CaptionFile, inputs: Inputs, options: MetricOptions) -> Scored:
@@ -122,14 +122,14 @@ def _matched(file: CaptionFile, inputs: Inputs, options: MetricOptions) -> Score
         reference_file=inputs.references,
         candidates=matched.candidates,
         references=matched.references if inputs.references else {},
-        photos={},
+        images={},
         notes=matched.notes if inputs.references else [],
         missing=len(matched.candidates) - len(file.captions),
     )
     scored.notes.extend(_doubts(file, inputs.references))
-    if inputs.photos is not None:
-        needed = any(metric.needs_photos for metric in inputs.metrics)
-        _find_photos(scored, matched, inputs.photos, strict=needed)
+    if inputs.images is not None:
+        needed = any(metric.needs_images for metric in inputs.metrics)
+        _find_images(scored, matched, inputs.images, strict=needed)
     return scored
 
 
@@ -156,28 +156,28 @@ def _doubts(file: CaptionFile, references: CaptionFile | None) -> list[str]:
     return notes
 
 
-def _find_photos(scored: Scored, matched: Matched, folder: Path, *, strict: bool) -> None:
-    """Photos by image id; a metric that looks at photos needs every one of them."""
-    found = find_photos([folder])
-    scored.photos, without = match_photos(matched, found)
+def _find_images(scored: Scored, matched: Matched, folder: Path, *, strict: bool) -> None:
+    """Images by image id; a metric that looks at images needs every one of them."""
+    found = find_images([folder])
+    scored.images, without = match_images(matched, found)
     scored.root = found.root
-    if without and (strict or not scored.photos):
+    if without and (strict or not scored.images):
         reasons = [f"{printable(s.path)}: {s.reason}" for s in found.skipped[:2]]
-        alike = photos_alike(matched, without[0], found)
+        alike = images_alike(matched, without[0], found)
         if len(alike) > 1:
             reasons.insert(0, f"{quoted(without[0])} could be {named(alike)}")
         raise UserError(
-            f"{printable(str(folder))}: has no photo for {named(without, 'image')} of"
+            f"{printable(str(folder))}: has no image for {named(without, 'image')} of"
             f" {len(scored.candidates):,}" + (f" ({'; '.join(reasons)})" if reasons else "")
         )
     if without:
         scored.notes.append(
-            f"{printable(str(folder))}: has no photo for {len(without):,} of the images"
+            f"{printable(str(folder))}: has no image for {len(without):,} of the images"
         )
 
 
 def _load_model(inputs: Inputs, options: MetricOptions) -> ImageTextModel | None:
-    """Loaded once for all files, and only where a metric looks at photos."""
+    """Loaded once for all files, and only where a metric looks at images."""
     if all(metric.kind != "clip" for metric in inputs.metrics):
         return None
     from captune.models.load import load_image_text_model
@@ -199,7 +199,7 @@ def _score(
             [metric.id for metric in inputs.metrics if metric.kind == "clip"],
             scored.candidates,
             scored.references or None,
-            scored.photos,
+            scored.images,
             options,
             bar=bar,
             model=model,

@@ -18,7 +18,7 @@ _READ_ENDINGS = ("txt", *ENDINGS)
 
 def read_places(options: MetricOptions, captions: Mapping[str, Path]) -> dict[str, Path]:
     """What a score reads besides `captions`, by what it is called in a sentence."""
-    places = {**captions, "references": options.references, "photos": options.photos}
+    places = {**captions, "references": options.references, "images": options.images}
     if is_file(options.df):
         places["--df"] = Path(options.df)
     return {what: _file_of(path) for what, path in places.items() if path is not None}

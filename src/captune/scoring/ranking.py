@@ -92,8 +92,8 @@ class Ranking:
 
     by: the metric's id; metrics: id -> what the run says of it (name, corpus, interval, recipe).
     taus: Kendall's tau of two metrics and its interval, where the run has them.
-    root: the folder of the photos, None where they are not to be had; notes then say why. places:
-    image id -> the file of its photo.
+    root: the folder of the images, None where they are not to be had; notes then say why. places:
+    image id -> the file of its image.
     skipped: images without a score by this metric, which have no rank.
     """
 
@@ -192,7 +192,7 @@ class Ranking:
 def rank_run(options: RankOptions) -> Ranking:
     """Read a score run and sort its images by one metric; equal scores are sorted by image id.
 
-    Raises UserError where the folder is no score run or lacks the metric, and for photos that are
+    Raises UserError where the folder is no score run or lacks the metric, and for images that are
     not those of the run.
     """
     run = read_run(options.run)
@@ -211,7 +211,7 @@ def rank_run(options: RankOptions) -> Ranking:
             f"{shown}: none of its {len(unscored)} images has a score by {printable(by)}"
         )
     pairs.sort(key=lambda pair: (-pair.scores[by], pair.image))
-    root, notes, paths, places = _photos(run, options.photos, pairs)
+    root, notes, paths, places = _images(run, options.images, pairs)
     ranked = [
         replace(pair, rank=rank, path=paths[pair.image]) for rank, pair in enumerate(pairs, 1)
     ]
@@ -247,7 +247,7 @@ def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:
     words += ["--references", str(options.get("references") or "REFS")]
     words += ["--metrics", ",".join([*metrics, wanted])]
     if "clip" in wanted:
-        words += ["--photos", str(options.get("photos") or "DIR")]
+        words += ["--images", str(options.get("images") or "DIR")]
     words += ["--out", str(run.folder)]
     raise UserError(printable(f"{told} these, or score it too: {shlex.join(words)}"))
 
@@ -255,46 +255,46 @@ def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:
 Found = tuple[Path | None, list[str], dict[str, str | None], dict[str, Path]]
 
 
-def _photos(run: Run, folder: Path | None, pairs: list[Pair]) -> Found:
+def _images(run: Run, folder: Path | None, pairs: list[Pair]) -> Found:
     """The root, notes for the user, and each image's path relative to the root, and its file."""
     known = {pair.image: pair.path for pair in pairs}
     if folder is not None:
-        return _found_photos(run, folder, pairs)
+        return _found_images(run, folder, pairs)
     if not any(known.values()):
-        return None, ["the run knows no photos: --photos DIR shows them"], known, {}
+        return None, ["the run knows no images: --images DIR shows them"], known, {}
     # os.path: a root that no folder can have is none, and no error
     if not run.root.is_absolute() or not os.path.isdir(run.root):  # noqa: PTH112
-        gone = f"the photos are no longer in {printable(str(run.root))}"
-        return None, [f"{gone}: --photos DIR says where they are now"], known, {}
+        gone = f"the images are no longer in {printable(str(run.root))}"
+        return None, [f"{gone}: --images DIR says where they are now"], known, {}
     places = {image: place for image, path in known.items() if (place := run.image_path(path))}
     outside = [image for image, path in known.items() if path and leaves_root(path)]
     hidden = [image for image, path in known.items() if run.hides(path)]
     notes = []
     if outside:
         notes.append(
-            f"{named(outside, 'image')}: the path of the photo leaves the folder of the run's"
-            " photos; it is not opened"
+            f"{named(outside, 'image')}: the path of the image leaves the folder of the run's"
+            " images; it is not opened"
         )
     if hidden:
         notes.append(
-            f"{hidden_photos(len(hidden))}: this captune did not write the run, and they lie"
-            " outside its folder; --photos DIR says where they are"
+            f"{hidden_images(len(hidden))}: this captune did not write the run, and they lie"
+            " outside its folder; --images DIR says where they are"
         )
     root = run.root if places or not hidden else None
     return root, notes, known | dict.fromkeys(outside), places
 
 
-def hidden_photos(count: int) -> str:
-    """`1 photo is not shown`."""
-    return "1 photo is not shown" if count == 1 else f"{count:,} photos are not shown"
+def hidden_images(count: int) -> str:
+    """`1 image is not shown`."""
+    return "1 image is not shown" if count == 1 else f"{count:,} images are not shown"
 
 
-def _found_photos(run: Run, folder: Path, pairs: list[Pair]) -> Found:
-    """Each image's photo in a folder, by the file name in the run or by its id."""
-    from captune.captions import CaptionFile, match_photos
-    from captune.images import find_photos
+def _found_images(run: Run, folder: Path, pairs: list[Pair]) -> Found:
+    """Each image's image in a folder, by the file name in the run or by its id."""
+    from captune.captions import CaptionFile, match_images
+    from captune.images import find_images
 
-    found = find_photos([folder])
+    found = find_images([folder])
     captions = CaptionFile(
         source=str(run.folder),
         form="captune run",
@@ -302,21 +302,21 @@ def _found_photos(run: Run, folder: Path, pairs: list[Pair]) -> Found:
         file_names={pair.image: pair.path for pair in pairs if pair.path},
         sha256="",
     )
-    matched, unmatched = match_photos(captions, found)
+    matched, unmatched = match_images(captions, found)
     if not matched:
         example = printable(pairs[0].path or pairs[0].image)
         raise UserError(
-            f"{printable(str(folder))}: none of its {len(found.photos):,} photos is one of the "
+            f"{printable(str(folder))}: none of its {len(found.images):,} images is one of the "
             f"run's {len(pairs):,} images (such as {example}); give the folder that the captions "
             "are about"
         )
     paths: dict[str, str | None] = dict.fromkeys(unmatched)
-    paths |= {image: photo.name for image, photo in matched.items()}
+    paths |= {image: file.name for image, file in matched.items()}
     notes = []
     if unmatched:
         count = f"{len(unmatched):,} of {len(pairs):,} images"
-        notes.append(f"{count} have no photo in {printable(str(folder))}: {named(unmatched)}")
-    return found.root, notes, paths, {image: photo.path for image, photo in matched.items()}
+        notes.append(f"{count} have no image in {printable(str(folder))}: {named(unmatched)}")
+    return found.root, notes, paths, {image: file.path for image, file in matched.items()}
 
 
 def _skipped(path: str, reason: str) -> Skipped:

@@ -16,7 +16,7 @@ from captune.metrics.catalogue import metric_of
 from captune.options import MOST_RESAMPLES, MetricOptions
 from captune.runs.reader import LONGEST_LINE
 
-INPUTS = ("candidates", "references", "photos")
+INPUTS = ("candidates", "references", "images")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from captune.captions import CaptionFile
 from captune.errors import UserError
 from captune.files import check_writable
-from captune.images import Photo, hash_photo
+from captune.images import ImageFile, hash_image
 from captune.metrics.frequency import DocumentFrequency, is_file, name_of_table
 from captune.metrics.scores import Scores
 from captune.notebook import InNotebooks
@@ -136,13 +136,13 @@ def write_per_image(path: Path, scores: Mapping[str, Scores], *, raw: bool = Fal
 
 def inputs_of(scored: Scored) -> dict[str, Any]:
     """Where the numbers come from: paths and content hashes."""
-    found: dict[str, Any] = {"candidates": _about(scored.file), "references": None, "photos": None}
+    found: dict[str, Any] = {"candidates": _about(scored.file), "references": None, "images": None}
     if scored.reference_file is not None:
         found["references"] = _about(scored.reference_file)
-    if scored.photos and scored.root is not None:
-        found["photos"] = {
+    if scored.images and scored.root is not None:
+        found["images"] = {
             "path": str(scored.root.resolve()),
-            "sha256": _digest_of_photos(scored.photos),
+            "sha256": _digest_of_images(scored.images),
         }
     return found
 
@@ -162,11 +162,11 @@ def _about(file: CaptionFile) -> dict[str, Any]:
     return {"path": str(Path(file.source).resolve()), "form": file.form, "sha256": file.sha256}
 
 
-def _digest_of_photos(photos: Mapping[str, Photo]) -> str:
+def _digest_of_images(images: Mapping[str, ImageFile]) -> str:
     """Over image ids and the bytes of their files, whatever the files are called."""
     whole = hashlib.sha256()
-    for id in sorted(photos):
-        content, _ = hash_photo(photos[id].path)
+    for id in sorted(images):
+        content, _ = hash_image(images[id].path)
         whole.update(f"{id}\0{content}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
 
@@ -183,15 +183,15 @@ def _save_df(options: ScoreOptions, scored: Scored) -> None:
 def _write_run(options: ScoreOptions, result: ScoreResult, command: Sequence[str]) -> None:
     assert options.out is not None
     scored = result.scored
-    root = scored.root or options.out  # without photos the records name none
+    root = scored.root or options.out  # without images the records name none
     writer = RunWriter(options.out, kind="score", options=options, root=root, command=command)
     with writer as run:
         for id, caption in scored.candidates.items():
-            photo = scored.photos.get(id)
+            image = scored.images.get(id)
             run.record(
                 {
                     "image": id,
-                    "path": None if photo is None else photo.name,
+                    "path": None if image is None else image.name,
                     "caption": caption,
                     "references": scored.references.get(id, []),
                     "scores": {name: s.per_image[id] for name, s in scored.scores.items()},

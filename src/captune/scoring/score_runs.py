@@ -16,7 +16,7 @@ class Pair:
     """One image with its caption.
 
     rank: 1 is the best, each rank once; 0 before they are ranked. path: relative to the folder of
-    the photos, None where it is unknown. scores: metric id -> score of this image, without those
+    the images, None where it is unknown. scores: metric id -> score of this image, without those
     that it has none of.
     """
 

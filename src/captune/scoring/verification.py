@@ -85,7 +85,7 @@ def verify(
 ) -> Verification:
     """Compute the metrics.json (or score run) `options.verify` again, and the records beside it.
 
-    Inputs are taken from where they were; candidates, references, photos and a table of document
+    Inputs are taken from where they were; candidates, references, images and a table of document
     frequencies that are given in `options` are taken instead, for a run that moved. Other options
     than these and those of the device are refused: the file says how it was scored.
     Raises UserError for a file that is no metrics.json of `captune score` and for inputs that
@@ -127,9 +127,9 @@ def _options(recorded: Recorded, given: ScoreOptions) -> ScoreOptions:
         then = recorded.inputs.get(name)
         values[name] = getattr(given, name) or (Path(then["path"]) if then else None)
     metrics = [metric_of(id) for id in recorded.metrics]
-    # a plugin may look at whatever there is, captune's own text metrics do not look at photos
-    if given.photos is None and not any(metric.needs_photos for metric in metrics):
-        values["photos"] = None
+    # a plugin may look at whatever there is, captune's own text metrics do not look at images
+    if given.images is None and not any(metric.needs_images for metric in metrics):
+        values["images"] = None
     if given.df != CORPUS:
         before = values.get("df", CORPUS)
         if before == CORPUS or before in SHIPPED:
@@ -247,11 +247,11 @@ def _changed_records(recorded: Recorded, scored: Scored) -> Iterator[str]:
 def _is_record(record: Any, image: str, scored: Scored, tolerances: dict[str, float]) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
         return False
-    scores, photo = record["scores"], scored.photos.get(image)
+    scores, file = record["scores"], scored.images.get(image)
     return (
         (record.get("image"), record.get("caption")) == (image, scored.candidates[image])
         and record.get("references") == scored.references.get(image, [])
-        and (photo is None or record.get("path") == photo.name)
+        and (file is None or record.get("path") == file.name)
         and scores.keys() == tolerances.keys()
         and all(
             _same(scores[id], scored.scores[id].per_image[image], tolerance)

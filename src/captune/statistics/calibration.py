@@ -1,6 +1,6 @@
 """Do the probabilities mean what they say? Calibration error, reliability and a fitted temperature.
 
-A model is calibrated when, of all photos it calls with a confidence of 80 %, 80 % are right. Only
+A model is calibrated when, of all images it calls with a confidence of 80 %, 80 % are right. Only
 the label that is put first counts here (top-label calibration, Guo et al. 2017).
 """
 
@@ -31,7 +31,7 @@ FLOOR_ROUNDS = 200
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Photos whose confidence lies in (low, high]; confidence and accuracy are their means."""
+    """Images whose confidence lies in (low, high]; confidence and accuracy are their means."""
 
     low: float
     high: float
@@ -43,17 +43,17 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far confidence and accuracy lie apart on one set of photos.
+    """How far confidence and accuracy lie apart on one set of images.
 
-    ece: expected calibration error over `bins`, 15 of equal width: the mean over photos of the
+    ece: expected calibration error over `bins`, 15 of equal width: the mean over images of the
         distance between the confidence and the accuracy of their bin, 0..1.
-    adaptive_ece: the same over 15 bins of equally many photos, which no crowded bin dominates.
+    adaptive_ece: the same over 15 bins of equally many images, which no crowded bin dominates.
     ece_floor: the `ece` that a perfectly calibrated model with these very confidences shows by
-        chance on this many photos. Few photos make it large; an ECE near it is no evidence.
+        chance on this many images. Few images make it large; an ECE near it is no evidence.
     nll: mean negative log likelihood of the truth, in nats (see `negative_log_likelihood`).
     """
 
-    photos: int
+    images: int
     ece: float
     adaptive_ece: float
     ece_floor: float
@@ -67,11 +67,11 @@ class Reliability:
 class Calibration:
     """The model's probabilities as they are, and after one temperature was fitted to them.
 
-    temperature: fitted on all photos; the one to use on new ones. Above 1 the model was too sure of
+    temperature: fitted on all images; the one to use on new ones. Above 1 the model was too sure of
         itself, below 1 not sure enough. An end of the range 0.01..100 means that none fits (every
-        photo right, or the scores say nothing). None for fewer than 10 photos.
-    scaled: measured by cross-fitting: the photos are dealt into 5 parts, and each part is scaled by
-        the temperature of the other four. Fitted and measured on the same photos it would flatter.
+        image right, or the scores say nothing). None for fewer than 10 images.
+    scaled: measured by cross-fitting: the images are dealt into 5 parts, and each part is scaled by
+        the temperature of the other four. Fitted and measured on the same images it would flatter.
     """
 
     raw: Reliability
@@ -87,13 +87,13 @@ def calibrate(
     rows_at_once: int = 4096,
     seed: int = 0,
 ) -> Calibration | None:
-    """Calibration of n photos whose logits are asked for in parts, so they never exist at once.
+    """Calibration of n images whose logits are asked for in parts, so they never exist at once.
 
-    score: positions of photos [k] -> their logits [k, m]; asked for every photo twice.
-    truth: index of the right label of each photo [n].
-    Photos beyond the first 2,000,000 logits (20,000 photos of 100 labels; at least 1,000 photos),
+    score: positions of images [k] -> their logits [k, m]; asked for every image twice.
+    truth: index of the right label of each image [n].
+    Images beyond the first 2,000,000 logits (20,000 images of 100 labels; at least 1,000 images),
     in a seeded random order, do not enter the fit of the temperature, but are measured like all.
-    Returns None without photos.
+    Returns None without images.
     """
     n = len(truth)
     if n == 0:
@@ -123,7 +123,7 @@ def fit_temperature(logits: Floats, truth: Integers, activation: Activation = "s
     logits [n, m]; truth [n]. Dividing by T moves no answer, only how sure it is. The likelihood has
     one minimum (it is convex in 1 / T), searched by Brent's method over log T in 0.01..100: the
     same input gives the same T. One label leaves nothing to fit under softmax: 1.
-    Do not measure calibration on the photos of the fit (`calibrate` does not).
+    Do not measure calibration on the images of the fit (`calibrate` does not).
     """
     if activation == "softmax" and logits.shape[1] == 1:
         return 1.0
@@ -133,7 +133,7 @@ def fit_temperature(logits: Floats, truth: Integers, activation: Activation = "s
 def negative_log_likelihood(
     logits: Floats, truth: Integers, activation: Activation = "softmax"
 ) -> Doubles:
-    """Of each photo [n], in nats: logits [n, m], truth [n].
+    """Of each image [n], in nats: logits [n, m], truth [n].
 
     softmax: -log of the probability of the right label. sigmoid: the sum over the labels of the
     binary cross entropy (right label yes, all others no), which is the loss such models learn by.
@@ -146,7 +146,7 @@ def negative_log_likelihood(
 
 
 def top_confidence(logits: Floats, activation: Activation = "softmax") -> Doubles:
-    """Probability of the label put first, of each photo [n]: logits [n, m]."""
+    """Probability of the label put first, of each image [n]: logits [n, m]."""
     highest = logits.max(axis=1).astype(np.float64)
     if activation == "sigmoid":
         sigmoid: Doubles = expit(highest)
@@ -161,10 +161,10 @@ def reliability_bins(
     bins: int = BINS,
     equal: Literal["width", "mass"] = "width",
 ) -> tuple[ReliabilityBin, ...]:
-    """Photos sorted into bins: confidence [n] in 0..1, correct [n]. Empty bins are left out.
+    """Images sorted into bins: confidence [n] in 0..1, correct [n]. Empty bins are left out.
 
     equal: "width", edges at 0, 1 / bins, ..., 1, each bin open below and closed above (0 belongs to
-    the first); "mass", as many photos in each as can be, sorted by confidence (Nguyen and O'Connor
+    the first); "mass", as many images in each as can be, sorted by confidence (Nguyen and O'Connor
     2015).
     """
     if equal == "width":
@@ -190,15 +190,15 @@ def reliability_bins(
 
 
 def expected_calibration_error(bins: tuple[ReliabilityBin, ...]) -> float:
-    """Mean over photos of |accuracy - confidence| of their bin, 0..1 (Naeini et al. 2015)."""
-    photos = sum(b.count for b in bins)
-    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / max(photos, 1)
+    """Mean over images of |accuracy - confidence| of their bin, 0..1 (Naeini et al. 2015)."""
+    images = sum(b.count for b in bins)
+    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / max(images, 1)
 
 
 def ece_floor(confidence: Doubles, bins: int = BINS, rounds: int = FLOOR_ROUNDS) -> float:
     """Mean ECE of a model that is right exactly as often as its confidence [n] says.
 
-    Each round draws whether the photos are right with their own confidences as probabilities
+    Each round draws whether the images are right with their own confidences as probabilities
     (consistency resampling, Broecker and Smith 2007), with a fixed seed.
     """
     random = np.random.default_rng(0)
@@ -229,7 +229,7 @@ def _measure(
         nll[rows] = negative_log_likelihood(scaled, truth[rows], activation)
     bins = reliability_bins(confidence, correct)
     return Reliability(
-        photos=n,
+        images=n,
         ece=expected_calibration_error(bins),
         adaptive_ece=expected_calibration_error(
             reliability_bins(confidence, correct, equal="mass")
@@ -243,7 +243,7 @@ def _measure(
 
 
 def _log_total(logits: Floats) -> Doubles:
-    """Log of the sum of exp(logits) of each photo [n]."""
+    """Log of the sum of exp(logits) of each image [n]."""
     highest = logits.max(axis=1, keepdims=True)
     total: Doubles = np.exp(logits - highest).sum(axis=1, dtype=np.float64)
     np.log(total, out=total)
@@ -274,5 +274,5 @@ def _fit(
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
     if near is not None and min(found.x - low, high - found.x) < 1e-3:
         return _fit(logits, truth, activation)
-    # where every photo is right the loss is 0 all the way down: take the end of the range
+    # where every image is right the loss is 0 all the way down: take the end of the range
     return float(np.exp(min((low, found.x, high), key=loss)))

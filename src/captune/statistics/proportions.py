@@ -1,4 +1,4 @@
-"""Shares of photos: their intervals, paired tests of two of them, several tests at once."""
+"""Shares of images: their intervals, paired tests of two of them, several tests at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Interval(NamedTuple):
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share, without continuity correction (Wilson 1927).
 
-    It keeps its level near 0 and 1 and for few photos, where the textbook p +- 1.96 se does not.
+    It keeps its level near 0 and 1 and for few images, where the textbook p +- 1.96 se does not.
     Returns shares in 0..1; of nothing (n = 0) nothing is known: (0, 1).
     Raises ValueError unless 0 <= successes <= n and 0 < level < 1.
     """
@@ -38,9 +38,9 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Two-sided p of McNemar's exact test: did two answers to the same photos differ by luck?
+    """Two-sided p of McNemar's exact test: did two answers to the same images differ by luck?
 
-    b: photos that only the first has right; c: photos that only the second has right. Photos that
+    b: images that only the first has right; c: images that only the second has right. Images that
     both have right or both have wrong say nothing about the difference and do not enter.
     Twice the smaller tail of a fair coin tossed b + c times, at most 1 (McNemar 1947).
     """
@@ -54,7 +54,7 @@ def mcnemar_exact(b: int, c: int) -> float:
 
 
 def paired_difference(b: int, c: int, n: int, level: float = 0.95) -> Interval:
-    """Interval of (b - c) / n, the difference of two shares measured on the same n photos.
+    """Interval of (b - c) / n, the difference of two shares measured on the same n images.
 
     Bonett and Price's adjusted Wald interval (2012): one is added to both discordant counts, so it
     does not collapse to a point when they are 0. b and c as in `mcnemar_exact`.

@@ -1,4 +1,4 @@
-"""Files on their way from a browser to its set of photos: counted while they come, never forgotten.
+"""Files on their way from a browser to its set of images: counted while they come, never forgotten.
 
 The framework's own route would keep a field of any size in memory, leave what it had written when a
 browser goes away, and count nothing.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MOST_FILES = 1000  # in a request: as many as the page sends in one
-UNCLAIMED_S = 600  # after so long, files that no photo panel took are removed
+UNCLAIMED_S = 600  # after so long, files that no image panel took are removed
 SLOWEST_S = 15  # between two pieces of a request
 _SLACK_BYTES = 1_000_000  # what stands around the files of a request
 
@@ -123,7 +123,7 @@ class Arrivals:
                 if self._room(self.size_bytes) < len(chunk):
                     raise Refusal(
                         413,
-                        "the app holds as many photos as it may; press Forget my photos, or try"
+                        "the app holds as many images as it may; press Forget my images, or try"
                         " again in an hour",
                     )
                 await asyncio.to_thread(_parse, parser, chunk)

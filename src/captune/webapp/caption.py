@@ -1,4 +1,4 @@
-"""The tab Caption: photos in words, and where on the photo each word was found."""
+"""The tab Caption: images in words, and where on the image each word was found."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from typing import Any
 
 import gradio as gr
 
+from captune.attribution.explanation import Explanation
 from captune.errors import UserError
-from captune.explain.explanation import Explanation
-from captune.images import Photo
+from captune.images import ImageFile
 from captune.options import ExplainOptions
 from captune.webapp.commands import words_of
 from captune.webapp.drawing import choices, drawn_job
+from captune.webapp.image_panel import ImagePanel
 from captune.webapp.job_view import QUIET, JobView
 from captune.webapp.jobs import Job
 from captune.webapp.keeping import Keeping
-from captune.webapp.photo_panel import PhotoPanel
 from captune.webapp.site import LITE, Site
-from captune.webapp.word_maps import SeenPhoto, seen
+from captune.webapp.word_maps import SeenImage, seen
 
-_AT_ONCE = 4  # photos: the page shows them as they come
+_AT_ONCE = 4  # images: the page shows them as they come
 
 
 class CaptionTab:
-    """Fields, the captions, a question about one photo, and what joins them."""
+    """Fields, the captions, a question about one image, and what joins them."""
 
-    def __init__(self, site: Site, photos_id: Any) -> None:
+    def __init__(self, site: Site, images_id: Any) -> None:
         self._site = site
         self.view = JobView(site, "caption", self._draw)
         self.asking = JobView(site, "ask", self._draw_answer)
-        self._photos_id = photos_id
+        self._images_id = images_id
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
-                self.panel = PhotoPanel(site, "caption")
+                self.panel = ImagePanel(site, "caption")
                 self.model = gr.Dropdown(
                     choices([LITE, *site.runs("tune")]),
                     value=LITE,
@@ -44,14 +44,14 @@ class CaptionTab:
                 with gr.Accordion("More", open=False):
                     self.beam = gr.Slider(1, 10, 5, step=1, label="Width of the beam search")
                     self.judge = gr.Checkbox(
-                        label="Judge every map: better than chance? (some seconds a photo)"
+                        label="Judge every map: better than chance? (some seconds an image)"
                     )
                 with gr.Row():
                     self.button = gr.Button("Describe", variant="primary", elem_id="describe")
                     self.view.place_stop()
                 self.keeping = Keeping(site, "explain", self._options, self._keep, name="described")
                 with gr.Group():
-                    self.photo = gr.Dropdown([], label="Ask about a photo", elem_id="ask-photo")
+                    self.image = gr.Dropdown([], label="Ask about an image", elem_id="ask-image")
                     self.word = gr.Textbox(
                         label="Where is …?", placeholder="dog", elem_id="ask-word", max_length=60
                     )
@@ -67,19 +67,19 @@ class CaptionTab:
             with gr.Column(scale=3, min_width=320):
                 self.asking.place_result("")
                 self.view.place_result(
-                    "Drop photos and press Describe; then hover over a word, tab to it or tap it"
-                    " to see where on the photo it was found."
+                    "Drop images and press Describe; then hover over a word, tab to it or tap it"
+                    " to see where on the image it was found."
                 )
 
     def connect(self, page: Any) -> None:
         """Its events."""
         settings = [self.model, self.beam, self.judge]
-        self.view.begin_on([self.button.click], self._begin, [*settings, self._photos_id])
-        self.keeping.connect(page, settings, self._photos_id)
+        self.view.begin_on([self.button.click], self._begin, [*settings, self._images_id])
+        self.keeping.connect(page, settings, self._images_id)
         self.asking.begin_on(
             [self.ask.click, self.word.submit, self.against.submit],
             self._begin_answer,
-            [self.model, self.beam, self.photo, self.word, self.against, self._photos_id],
+            [self.model, self.beam, self.image, self.word, self.against, self._images_id],
         )
         fields = {"model": self.model, "beam": self.beam, "judge": self.judge}
         self.view.connect(page, fields)
@@ -96,7 +96,7 @@ class CaptionTab:
 
     def _begin(self, model: str, beam: float, judge: bool, id: str) -> Job:
         options = self._options(model, beam, judge)
-        options.photos = self._site.uploads.photos_of(id).names
+        options.images = self._site.uploads.images_of(id).names
         return self._site.jobs.submit(
             lambda job: self._work(job, options, id),
             words_of("explain", options),
@@ -105,7 +105,7 @@ class CaptionTab:
 
     def _options(self, model: str, beam: float, judge: bool) -> ExplainOptions:
         return ExplainOptions(
-            photos=[],
+            images=[],
             model=self._captioner(model),
             beam=int(beam),
             faithfulness="quick" if judge else "none",
@@ -113,33 +113,33 @@ class CaptionTab:
         )
 
     def _keep(self, options: ExplainOptions, job: Job) -> None:
-        from captune.explain.job import explain_photos
+        from captune.attribution.job import explain_images
 
-        explain_photos(options, command=job.command, bar=job.bar, say=job.say)
+        explain_images(options, command=job.command, bar=job.bar, say=job.say)
 
-    def _work(self, job: Job, options: ExplainOptions, id: str) -> list[SeenPhoto]:
-        from captune.explain.job import explain_photos
+    def _work(self, job: Job, options: ExplainOptions, id: str) -> list[SeenImage]:
+        from captune.attribution.job import explain_images
 
-        photos = self._site.uploads.photos_of(id)
-        options.photos = [str(photo.path) for photo in photos.photos]
+        images = self._site.uploads.images_of(id)
+        options.images = [str(image.path) for image in images.images]
         job.result = found = []
 
         def take(explanation: Explanation) -> None:
-            found.append(seen(explanation, photos.thumbnails))
+            found.append(seen(explanation, images.thumbnails))
             job.changed()
 
-        explain_photos(options, bar=job.bar, say=job.say, on_explanation=take)
+        explain_images(options, bar=job.bar, say=job.say, on_explanation=take)
         return found
 
     def _begin_answer(
-        self, model: str, beam: float, photo: str, word: str, against: str, id: str
+        self, model: str, beam: float, image: str, word: str, against: str, id: str
     ) -> Job:
-        chosen = self._site.uploads.photos_of(id).photo(photo)
+        chosen = self._site.uploads.images_of(id).image(image)
         word, against = (word or "").strip(), (against or "").strip()
         if not word:
             raise UserError("type the word to look for, as dog")
         options = ExplainOptions(
-            photos=[chosen.name],
+            images=[chosen.name],
             model=self._captioner(model),
             beam=int(beam),
             words=word,
@@ -153,24 +153,24 @@ class CaptionTab:
             asked={"word": word, "against": against},
         )
 
-    def _answer(self, job: Job, options: ExplainOptions, photo: Photo, id: str) -> SeenPhoto:
-        from captune.explain.job import NoSuchWord, explain_photos
+    def _answer(self, job: Job, options: ExplainOptions, image: ImageFile, id: str) -> SeenImage:
+        from captune.attribution.job import NoSuchWord, explain_images
 
         found: list[Explanation] = []
-        options.photos = [str(photo.path)]
+        options.images = [str(image.path)]
         try:
-            explain_photos(options, bar=job.bar, say=job.say, on_explanation=found.append)
+            explain_images(options, bar=job.bar, say=job.say, on_explanation=found.append)
         except NoSuchWord:
             asked = " and ".join(f"a {word}" for word in options.chosen_words)
             options.caption = asked
-            job.command = words_of("explain", options, {"photos": [photo.name]})
+            job.command = words_of("explain", options, {"images": [image.name]})
             job.say(f"its own caption does not say that; this is about the caption “{asked}”")
-            explain_photos(options, bar=job.bar, say=job.say, on_explanation=found.append)
-        thumbnails = self._site.uploads.photos_of(id).thumbnails
+            explain_images(options, bar=job.bar, say=job.say, on_explanation=found.append)
+        thumbnails = self._site.uploads.images_of(id).thumbnails
         return seen(found[0], thumbnails, against=options.against)
 
     def _draw(self, job: Job) -> str:
-        return drawn_job(self._site, job, "caption", {"photos": job.result or []})
+        return drawn_job(self._site, job, "caption", {"images": job.result or []})
 
     def _draw_answer(self, job: Job) -> str:
-        return drawn_job(self._site, job, "answer", {"photo": job.result})
+        return drawn_job(self._site, job, "answer", {"image": job.result})

@@ -13,20 +13,20 @@ from captune.images import Skipped
 from captune.options import ClassifyOptions
 from captune.webapp.commands import words_of
 from captune.webapp.drawing import drawn_job
+from captune.webapp.image_panel import ImagePanel
 from captune.webapp.job_view import JobView
 from captune.webapp.jobs import Job
 from captune.webapp.keeping import Keeping
-from captune.webapp.photo_panel import PhotoPanel
 from captune.webapp.site import LITE, Site
 
 _LABELS = "astronaut, cat, cup of coffee, rocket, motorcycle, temple, flower, dog"
-_BARS = 5  # of a photo and a prompt
+_BARS = 5  # of an image and a prompt
 _MOST_LABELS = 2000
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What one photo was found to show. rows: (prompt, or "", the most probable labels)."""
+    """What one image was found to show. rows: (prompt, or "", the most probable labels)."""
 
     name: str
     picture: str
@@ -36,12 +36,12 @@ class Recognised:
 class ClassifyTab:
     """Fields, the result, and what joins them."""
 
-    def __init__(self, site: Site, photos_id: Any) -> None:
+    def __init__(self, site: Site, images_id: Any) -> None:
         self._site = site
         self.view = JobView(site, "classify", self._draw)
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
-                self.panel = PhotoPanel(site, "classify")
+                self.panel = ImagePanel(site, "classify")
                 self.labels = gr.Textbox(
                     _LABELS,
                     label="Labels",
@@ -80,29 +80,29 @@ class ClassifyTab:
                 )
             with gr.Column(scale=3, min_width=320):
                 self.view.place_result(
-                    "Drop photos, or take the examples; then type labels and see the bars move."
+                    "Drop images, or take the examples; then type labels and see the bars move."
                 )
         settings = [self.labels, self.prompts, self.model, self.ensemble, self.multi_label]
-        self._settings, self._photos_id = settings, photos_id
+        self._settings, self._images_id = settings, images_id
 
-    def connect(self, page: Any, photos_changed: list[Any]) -> None:
-        """Its events; photos_changed: those after which there are other photos."""
-        inputs = [*self._settings, self._photos_id]
+    def connect(self, page: Any, images_changed: list[Any]) -> None:
+        """Its events; images_changed: those after which there are other images."""
+        inputs = [*self._settings, self._images_id]
         typed = [self.labels.input, self.prompts.input]
         clicked = [self.ensemble.input, self.multi_label.input]
         self.view.begin_on([*typed, *clicked], self._begin, inputs, "always_last")
-        pressed = [self.button.click, self.model.submit, *(one.success for one in photos_changed)]
+        pressed = [self.button.click, self.model.submit, *(one.success for one in images_changed)]
         self.view.begin_on(pressed, self._begin, inputs, "always_last")
         names = ["labels", "prompts", "model", "ensemble", "multi_label"]
         self.view.connect(page, dict(zip(names, self._settings, strict=True)))
-        self.keeping.connect(page, self._settings, self._photos_id)
+        self.keeping.connect(page, self._settings, self._images_id)
 
     def _begin(
         self, labels: str, prompts: str, model: str, ensemble: bool, multi_label: bool, id: str
     ) -> Job:
-        photos = self._site.uploads.photos_of(id)
+        images = self._site.uploads.images_of(id)
         options = self._options(labels, prompts, model, ensemble, multi_label)
-        options.photos = photos.names
+        options.images = images.names
         return self._site.jobs.submit(
             lambda job: self._work(job, options, id),
             words_of("classify", options),
@@ -128,7 +128,7 @@ class ClassifyTab:
         # one name alone may be that of a file, which a command would open
         joined = ",".join(names)
         return ClassifyOptions(
-            photos=[],
+            images=[],
             labels=joined if len(names) > 1 else f"{joined},",
             prompt=[line.strip() for line in prompts.splitlines() if line.strip()],
             ensemble="mean" if ensemble else None,
@@ -137,18 +137,18 @@ class ClassifyTab:
         )
 
     def _keep(self, options: ClassifyOptions, job: Job) -> None:
-        from captune.report.classification import write_page
+        from captune.pages.classification import write_page
         from captune.runs import read_run
-        from captune.zeroshot.recording import classify_photos
+        from captune.zeroshot.recording import classify_images
 
         assert options.out is not None
-        classify_photos(options, command=job.command, bar=job.bar, say=job.say)
+        classify_images(options, command=job.command, bar=job.bar, say=job.say)
         write_page(read_run(options.out), options.out / "report.html")
 
     def _work(self, job: Job, options: ClassifyOptions, id: str) -> list[Recognised]:
         from captune.zeroshot.classifier import ZeroShotClassifier
 
-        photos = self._site.uploads.photos_of(id)
+        images = self._site.uploads.images_of(id)
         names = [name for name in options.labels.split(",") if name]
         classifier = ZeroShotClassifier(
             names,
@@ -161,9 +161,9 @@ class ClassifyTab:
             job.result = found = []
             if len(names) == 1 and not options.multi_label:
                 job.say("one label gets all of a softmax: tick “several labels may fit”")
-            with job.bar("classifying", len(photos.photos)) as advance:
+            with job.bar("classifying", len(images.images)) as advance:
                 for one in classifier.classify(
-                    list(photos.photos),
+                    list(images.images),
                     on_skip=lambda item: job.say(_skipped(item)),
                     on_progress=advance,
                 ):
@@ -171,15 +171,15 @@ class ClassifyTab:
                         (template or "", one.top(_BARS, number))
                         for number, template in enumerate(classifier.prompts)
                     ]
-                    picture = photos.thumbnails.get(one.photo.name, "")
-                    found.append(Recognised(one.photo.name, picture, rows))
+                    picture = images.thumbnails.get(one.image.name, "")
+                    found.append(Recognised(one.image.name, picture, rows))
         finally:
             if classifier.cache is not None:
                 classifier.cache.close()
         return found
 
     def _draw(self, job: Job) -> str:
-        return drawn_job(self._site, job, "classify", {"photos": job.result or []})
+        return drawn_job(self._site, job, "classify", {"images": job.result or []})
 
 
 def _skipped(item: Skipped) -> str:

@@ -13,7 +13,7 @@ def words_of(
     """`captune COMMAND` with every option that is not at its default.
 
     options: the dataclass of the command. shown: what to write instead of a field's own value, as
-    the names that a person gave photos.
+    the names that a person gave images.
     """
     positional: list[str] = []
     flags: list[str] = []

@@ -47,17 +47,17 @@ class CompareTab:
                     elem_id="compare-references",
                 )
                 self.folder = gr.Textbox(
-                    label="Folder of their photos (may be empty)",
-                    placeholder="photos/",
+                    label="Folder of their images (may be empty)",
+                    placeholder="images/",
                     interactive=can,
-                    elem_id="compare-photos",
+                    elem_id="compare-images",
                 )
                 self.name = gr.Textbox("compared", label="Name of the run")
                 with gr.Row():
                     self.button = gr.Button("Compare", variant="primary", elem_id="compare")
                     self.view.place_stop()
             with gr.Column(scale=3, min_width=320):
-                self.view.place_result("Choose two runs that describe the same photos.")
+                self.view.place_result("Choose two runs that describe the same images.")
 
     def connect(self, page: Any) -> None:
         """Its events."""
@@ -80,7 +80,7 @@ class CompareTab:
             first=self._site.run_folder(first or ""),
             second=self._site.run_folder(second or ""),
             references=self._typed(references),
-            photos=self._typed(folder),
+            images=self._typed(folder),
             out=self._site.new_run(name),
         )
         asked = {
@@ -99,7 +99,7 @@ class CompareTab:
         return home_path(typed)
 
     def _work(self, job: Job, options: CompareOptions) -> Page:
-        from captune.report.run_figures import draw_differences
+        from captune.pages.run_figures import draw_differences
         from captune.scoring.comparison_recording import compare_captions
 
         assert options.out is not None

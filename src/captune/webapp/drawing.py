@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from captune.pages.pages import filled
 from captune.printing import printable
-from captune.report.pages import filled
 from captune.webapp.jobs import Job
 from captune.webapp.site import Site
 

@@ -1,4 +1,4 @@
-"""Keep: what a tab found becomes a run folder, with its photos beside it, that reports can show."""
+"""Keep: what a tab found becomes a run folder, with its images beside it, that reports can show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captune.webapp.site import Site
 class Keeping:
     """A name, a button, and what was written where.
 
-    make: what the tab's fields hold -> the options of its command, without photos and out.
+    make: what the tab's fields hold -> the options of its command, without images and out.
     work: does the command's job with those options.
     """
 
@@ -39,7 +39,7 @@ class Keeping:
             self.name = gr.Textbox(
                 name,
                 label="Name of the run",
-                info=f"Written to {site.options.runs}, with a copy of the photos beside it.",
+                info=f"Written to {site.options.runs}, with a copy of the images beside it.",
                 elem_id=f"keep-name-{command}",
             )
             with gr.Row():
@@ -47,28 +47,28 @@ class Keeping:
                 self.view.place_stop()
             self.view.place_result("")
 
-    def connect(self, page: Any, inputs: Sequence[Any], photos_id: Any) -> None:
+    def connect(self, page: Any, inputs: Sequence[Any], images_id: Any) -> None:
         """Its events; inputs: the fields that `make` takes."""
-        self.view.begin_on([self.button.click], self._begin, [self.name, photos_id, *inputs])
+        self.view.begin_on([self.button.click], self._begin, [self.name, images_id, *inputs])
         self.view.connect(page, {"name": self.name})
 
     def _begin(self, name: str, id: str, *values: Any) -> Job:
-        photos = self._site.uploads.photos_of(id)
+        images = self._site.uploads.images_of(id)
         out = self._site.new_run(name)
-        copies = out.with_name(f"{out.name}-photos")
+        copies = out.with_name(f"{out.name}-images")
         for place in (out, copies):
             if place.exists():
                 raise UserError(
                     f"{printable(str(place))}: is there already; give the run another name"
                 )
         options = self._make(*values)
-        options.photos, options.out = [str(copies)], out
+        options.images, options.out = [str(copies)], out
 
         def work(job: Job) -> Path:
             copies.mkdir(parents=True)
             try:
-                for photo in photos.photos:
-                    shutil.copyfile(photo.path, copies / photo.name)
+                for image in images.images:
+                    shutil.copyfile(image.path, copies / image.name)
                 self._work(options, job)
             except BaseException:
                 shutil.rmtree(copies, ignore_errors=True)

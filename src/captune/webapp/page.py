@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 import captune
-from captune.webapp import photo_panel
+from captune.webapp import image_panel
 from captune.webapp.caption import CaptionTab
 from captune.webapp.classify import ClassifyTab
 from captune.webapp.compare import CompareTab
@@ -29,12 +29,12 @@ def build(site: Site) -> Any:
     ) as page:
         about = {"site": site, "version": captune.__version__}
         gr.HTML(drawn("heading", about), elem_id="heading", js_on_load=None)
-        photos_id = kept_by_browser("photos")
+        images_id = kept_by_browser("images")
         with gr.Tabs(elem_id="jobs"):
             with gr.Tab("Classify", id="classify", elem_id="panel-classify"):
-                classify = ClassifyTab(site, photos_id)
+                classify = ClassifyTab(site, images_id)
             with gr.Tab("Caption", id="caption", elem_id="panel-caption") as captioning:
-                caption = CaptionTab(site, photos_id)
+                caption = CaptionTab(site, images_id)
             with gr.Tab("Tune", id="tune", elem_id="panel-tune"):
                 tune = TuneTab(site)
             with gr.Tab("Compare", id="compare", elem_id="panel-compare") as comparing:
@@ -42,7 +42,7 @@ def build(site: Site) -> Any:
             with gr.Tab("Report", id="report", elem_id="panel-report") as reporting:
                 report = ReportTab(site)
         panels = [classify.panel, caption.panel]
-        changed = photo_panel.connect(site, page, panels, photos_id, caption.photo)
+        changed = image_panel.connect(site, page, panels, images_id, caption.image)
         classify.connect(page, changed)
         for tab in (caption, tune, compare, report):
             tab.connect(page)

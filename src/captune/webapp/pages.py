@@ -46,8 +46,8 @@ class Pages:
 
     def write(self, job: Job, runs: Sequence[Path], title: str = "") -> Page:
         """The page of some runs, as `captune report`. Raises UserError for what is no run."""
-        from captune.report.page import write_report
-        from captune.report.settings import Settings
+        from captune.pages.page import write_report
+        from captune.pages.settings import Settings
 
         id = secrets.token_urlsafe(18)
         path = self._folder / f"{id}.html"

@@ -9,7 +9,7 @@ import gradio as gr
 
 from captune.errors import UserError
 from captune.options import ReportOptions
-from captune.report.page import KINDS
+from captune.pages.page import KINDS
 from captune.webapp.commands import words_of
 from captune.webapp.drawing import choices, drawn_job
 from captune.webapp.job_view import QUIET, JobView

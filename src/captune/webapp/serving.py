@@ -62,7 +62,7 @@ def running(
     options: AppOptions,
     guard: Callable[[Path], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> Iterator[Running]:
-    """The app, answering until the block ends; then its jobs are stopped and its photos removed.
+    """The app, answering until the block ends; then its jobs are stopped and its images removed.
 
     guard: what watches the process, given the folder. Raises MissingExtra without Gradio, and
     UserError where nobody can listen.
@@ -113,14 +113,14 @@ def _site(options: AppOptions, folder: Path) -> Any:
     from captune.webapp.site import Site
     from captune.webapp.uploads import Uploads
 
-    for name in ("photos", "pages"):
+    for name in ("images", "pages"):
         (folder / name).mkdir(mode=0o700)
     most_bytes = options.most_mb * 1_000_000
-    uploads = Uploads(folder / "photos", most_photos=options.most_photos, most_bytes=most_bytes)
+    uploads = Uploads(folder / "images", most_images=options.most_images, most_bytes=most_bytes)
     arrivals = Arrivals(
         folder / "gradio",
         most_bytes=most_bytes,
-        most_files=options.most_photos,
+        most_files=options.most_images,
         room=uploads.room,
     )
     return Site(options, folder, Jobs(), uploads, arrivals, Pages(folder / "pages"))

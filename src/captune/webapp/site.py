@@ -1,4 +1,4 @@
-"""What all tabs share: options, photos, jobs, models, and which folders may be opened."""
+"""What all tabs share: options, images, jobs, models, and which folders may be opened."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Site:
         return self.options.is_private
 
     def model(self, spec: str) -> ImageTextModel:
-        """A model that compares photos with words; the last two stay in memory.
+        """A model that compares images with words; the last two stay in memory.
 
         Raises UserError for what is no model, and for another one than lite on a shared app.
         """

@@ -118,7 +118,7 @@ def _tune(
     connection: Any, is_stopping: Callable[[], bool], options: TuneOptions, command: Sequence[str]
 ) -> None:
     from captune.captioning.training.recording import tune_captioner
-    from captune.report.run_figures import draw_curves
+    from captune.pages.run_figures import draw_curves
 
     @contextmanager
     def bar(what: str, total: int) -> Iterator[Callable[..., None]]:

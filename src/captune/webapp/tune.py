@@ -25,7 +25,7 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class Material:
-    """What a caption file and a folder hold. shown: (thumbnail, captions) of the first photos."""
+    """What a caption file and a folder hold. shown: (thumbnail, captions) of the first images."""
 
     captions: int
     images: int
@@ -43,9 +43,9 @@ class TuneTab:
         can = site.is_private
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
-                self.photos = gr.Textbox(
-                    label="Folder of the photos", placeholder="photos/", interactive=can,
-                    elem_id="tune-photos",
+                self.images = gr.Textbox(
+                    label="Folder of the images", placeholder="images/", interactive=can,
+                    elem_id="tune-images",
                 )  # fmt: skip
                 self.captions = gr.Textbox(
                     label="Training captions",
@@ -55,7 +55,7 @@ class TuneTab:
                     elem_id="tune-captions",
                 )
                 self.val = gr.Textbox(
-                    label="Validation captions", info="Of other photos in the same folder.",
+                    label="Validation captions", info="Of other images in the same folder.",
                     placeholder="val.json", interactive=can, elem_id="tune-val",
                 )  # fmt: skip
                 with gr.Row():
@@ -67,7 +67,7 @@ class TuneTab:
                 with gr.Row():
                     self.epochs = gr.Number(4, label="Epochs", precision=0, minimum=1, min_width=90)
                     self.limit = gr.Number(
-                        0, label="Photos (0: all)", precision=0, minimum=0, min_width=90,
+                        0, label="Images (0: all)", precision=0, minimum=0, min_width=90,
                         elem_id="tune-limit",
                     )  # fmt: skip
                     self.each = gr.Textbox("1", label="Captions of each", min_width=90)
@@ -80,7 +80,7 @@ class TuneTab:
             with gr.Column(scale=3, min_width=320):
                 self.material.place_result("")
                 self.view.place_result(
-                    "Name a folder of photos and their captions. Stop keeps a checkpoint, and Start"
+                    "Name a folder of images and their captions. Stop keeps a checkpoint, and Start"
                     " with the same fields goes on from it."
                     if can
                     else "Others use this app too, so it opens no folder that is typed, and"
@@ -89,11 +89,11 @@ class TuneTab:
 
     def connect(self, page: Any) -> None:
         """Its events."""
-        places = [self.photos, self.captions, self.val]
+        places = [self.images, self.captions, self.val]
         self.material.begin_on([self.look.click], self._begin_look, places[:2])
         settings = [self.methods, self.epochs, self.limit, self.each, self.name]
         self.view.begin_on([self.start.click], self._begin, [*places, *settings, self.view.id])
-        names = ["photos", "captions", "val", "methods", "epochs", "limit", "each", "name"]
+        names = ["images", "captions", "val", "methods", "epochs", "limit", "each", "name"]
         fields = dict(zip(names, [*places, *settings], strict=True))
         self.view.connect(page, fields)
         self.material.connect(page, {name: fields[name] for name in names[:2]})
@@ -104,19 +104,19 @@ class TuneTab:
         self._site.check_typed(typed, set(), "folder")
         return home_path(typed.strip())
 
-    def _begin_look(self, photos: str, captions: str) -> Job:
-        folder = self._place(photos, "the folder of the photos")
+    def _begin_look(self, images: str, captions: str) -> Job:
+        folder = self._place(images, "the folder of the images")
         file = self._place(captions, "the file of the training captions")
         # nothing on a command line only looks; a tune says the same before it starts
         words = ["captune", "tune", str(folder), "--captions", str(file), "--val", "VAL"]
         return self._site.jobs.submit(
             lambda job: _look(folder, file),
             [*words, "--out", "RUN"],
-            asked={"photos": photos, "captions": captions},
+            asked={"images": images, "captions": captions},
         )
 
     def _begin(
-        self, photos: str, captions: str, val: str, methods: list[str], epochs: float,
+        self, images: str, captions: str, val: str, methods: list[str], epochs: float,
         limit: float, each: str, name: str, now: str,
     ) -> Job:  # fmt: skip
         running = self._site.jobs.find(now)
@@ -125,7 +125,7 @@ class TuneTab:
         if not methods:
             raise UserError("no method is chosen; tick one, as lora")
         options = TuneOptions(
-            photos=self._place(photos, "the folder of the photos"),
+            images=self._place(images, "the folder of the images"),
             captions=self._place(captions, "the file of the training captions"),
             val=self._place(val, "the file of the validation captions"),
             method=",".join(methods),
@@ -135,7 +135,7 @@ class TuneTab:
             out=self._site.new_run(name),
         )
         asked = {
-            "photos": photos, "captions": captions, "val": val, "methods": methods,
+            "images": images, "captions": captions, "val": val, "methods": methods,
             "epochs": epochs, "limit": limit, "each": each, "name": name,
         }  # fmt: skip
         words = words_of("tune", options)
@@ -156,21 +156,21 @@ class TuneTab:
 
 
 def _look(folder: Path, file: Path) -> Material:
-    from captune.captions import match_photos, read_captions
-    from captune.images import find_photos
-    from captune.report.thumbnails import thumbnail_of
+    from captune.captions import match_images, read_captions
+    from captune.images import find_images
+    from captune.pages.thumbnails import thumbnail_of
 
     captions = read_captions(file)
-    photo_of, _ = match_photos(captions, find_photos([folder]))
-    if not photo_of:
+    image_of, _ = match_images(captions, find_images([folder]))
+    if not image_of:
         raise UserError(
-            f"{printable(str(file))}: none of its {len(captions):,} images is among the photos in"
+            f"{printable(str(file))}: none of its {len(captions):,} images is among the images in"
             f" {printable(str(folder))}; name the folder that holds them"
         )
-    first = list(photo_of)[:_SHOWN]
+    first = list(image_of)[:_SHOWN]
     return Material(
         captions=sum(map(len, captions.captions.values())),
         images=len(captions),
-        found=len(photo_of),
-        shown=[(thumbnail_of(photo_of[id].path) or "", captions.captions[id]) for id in first],
+        found=len(image_of),
+        shown=[(thumbnail_of(image_of[id].path) or "", captions.captions[id]) for id in first],
     )

@@ -1,6 +1,6 @@
-"""Photos that people drop: checked, named as they called them, in a private folder that goes away.
+"""Images that people drop: checked, named as they called them, in a private folder that goes away.
 
-Each set of photos has a folder of its own, below one that only this user may enter. A set belongs
+Each set of images has a folder of its own, below one that only this user may enter. A set belongs
 to whoever knows its id, which nobody can guess.
 """
 
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.images import Photo, Skipped, UnreadablePhoto, opened_photo
-from captune.report.thumbnails import THUMBNAIL_PX, thumbnail
+from captune.images import ImageFile, Skipped, UnreadableImage, opened_image
+from captune.pages.thumbnails import THUMBNAIL_PX, thumbnail
 
 KEPT = 128  # sets: the one that was longest not used goes first
 MOST_BYTES = 4 * 2**30  # of all sets together, and of what is on its way into them
@@ -38,12 +38,12 @@ class Dropped:
 
 
 @dataclass
-class PhotoFolder:
-    """One person's photos. thumbnails: by name, small JPEGs as data URIs."""
+class ImageFolder:
+    """One person's images. thumbnails: by name, small JPEGs as data URIs."""
 
     id: str
     folder: Path
-    photos: list[Photo] = field(default_factory=list)
+    images: list[ImageFile] = field(default_factory=list)
     refused: list[Skipped] = field(default_factory=list)
     thumbnails: dict[str, str] = field(default_factory=dict)
     size_bytes: int = 0
@@ -52,29 +52,29 @@ class PhotoFolder:
     @property
     def names(self) -> list[str]:
         """In the order in which they came."""
-        return [photo.name for photo in self.photos]
+        return [image.name for image in self.images]
 
-    def photo(self, name: str | None) -> Photo:
+    def image(self, name: str | None) -> ImageFile:
         """Raises UserError where there is none of that name."""
-        for one in self.photos:
+        for one in self.images:
             if one.name == name:
                 return one
         raise UserError(
-            f"{printable(name)}: is not among your photos" if name else "drop a photo first"
+            f"{printable(name)}: is not among your images" if name else "drop an image first"
         )
 
 
 class Uploads:
-    """All photos that were dropped since the app started."""
+    """All images that were dropped since the app started."""
 
-    def __init__(self, folder: Path, *, most_photos: int, most_bytes: int) -> None:
-        """most_photos: of one set. most_bytes: of one photo."""
-        self.most_photos, self.most_bytes = most_photos, most_bytes
+    def __init__(self, folder: Path, *, most_images: int, most_bytes: int) -> None:
+        """most_images: of one set. most_bytes: of one image."""
+        self.most_images, self.most_bytes = most_images, most_bytes
         self._folder = folder
-        self._sets: OrderedDict[str, PhotoFolder] = OrderedDict()
+        self._sets: OrderedDict[str, ImageFolder] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, id: str | None) -> PhotoFolder | None:
+    def find(self, id: str | None) -> ImageFolder | None:
         """The set of that id, or None where there is none any more."""
         with self._lock:
             if not isinstance(id, str) or id not in self._sets:
@@ -97,15 +97,15 @@ class Uploads:
             shutil.rmtree(one.folder, ignore_errors=True)
         return MOST_BYTES - held
 
-    def photos_of(self, id: str | None) -> PhotoFolder:
-        """As `find`. Raises UserError where there are no photos."""
+    def images_of(self, id: str | None) -> ImageFolder:
+        """As `find`. Raises UserError where there are no images."""
         found = self.find(id)
-        if found is None or not found.photos:
-            raise UserError("there are no photos yet; drop some, or take the examples")
+        if found is None or not found.images:
+            raise UserError("there are no images yet; drop some, or take the examples")
         return found
 
-    def add(self, id: str | None, files: Sequence[Dropped]) -> PhotoFolder:
-        """Take files into a set, a new one where there is none; what is no photo is refused.
+    def add(self, id: str | None, files: Sequence[Dropped]) -> ImageFolder:
+        """Take files into a set, a new one where there is none; what is no image is refused.
 
         The files themselves are moved or removed.
         """
@@ -114,9 +114,9 @@ class Uploads:
         for file in files:
             try:
                 if file.path is None:
-                    raise UnreadablePhoto("it is no longer there; drop it again")
+                    raise UnreadableImage("it is no longer there; drop it again")
                 self._take(found, file.path, file.name)
-            except UnreadablePhoto as error:
+            except UnreadableImage as error:
                 found.refused.append(Skipped(_plain_name(file.name), error.reason))
             finally:
                 if file.path is not None:
@@ -131,31 +131,31 @@ class Uploads:
         if found is not None:
             shutil.rmtree(found.folder, ignore_errors=True)
 
-    def _take(self, found: PhotoFolder, path: Path, given: str) -> None:
-        if len(found.photos) >= self.most_photos:
-            raise UnreadablePhoto(f"one photo more than the {self.most_photos:,} that fit")
+    def _take(self, found: ImageFolder, path: Path, given: str) -> None:
+        if len(found.images) >= self.most_images:
+            raise UnreadableImage(f"one image more than the {self.most_images:,} that fit")
         size = path.stat().st_size
         if size > self.most_bytes:
             limit = self.most_bytes / 1e6
-            raise UnreadablePhoto(f"{size / 1e6:.0f} MB, over the limit of {limit:.0f} MB")
-        with opened_photo(path, at_least=2 * THUMBNAIL_PX) as photo:
-            small = thumbnail(photo)
+            raise UnreadableImage(f"{size / 1e6:.0f} MB, over the limit of {limit:.0f} MB")
+        with opened_image(path, at_least=2 * THUMBNAIL_PX) as image:
+            small = thumbnail(image)
         name = _free_name(_plain_name(given), found.thumbnails)
         place = found.folder / name
         path.replace(place)
-        found.photos.append(Photo(place, name))
+        found.images.append(ImageFile(place, name))
         found.thumbnails[name] = small
         found.size_bytes += size
 
-    def _new(self) -> PhotoFolder:
+    def _new(self) -> ImageFolder:
         id = secrets.token_urlsafe(18)
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         with self._lock:
-            self._sets[id] = PhotoFolder(id, folder)
+            self._sets[id] = ImageFolder(id, folder)
             return self._sets[id]
 
-    def _drop_oldest(self, keep: PhotoFolder) -> None:
+    def _drop_oldest(self, keep: ImageFolder) -> None:
         with self._lock:
             dropped = []
             while len(self._sets) > max(1, KEPT):
@@ -177,7 +177,7 @@ def _plain_name(name: str) -> str:
     while len(plain.encode()) > _LONGEST_NAME and stem:
         stem = stem[:-1]
         plain = stem + dot + ending
-    return plain[:_LONGEST_NAME] or "photo"
+    return plain[:_LONGEST_NAME] or "image"
 
 
 def _free_name(name: str, taken: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""An explanation as the page shows it: words, and for each a picture that lies over the photo."""
+"""An explanation as the page shows it: words, and for each a picture that lies over the image."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.explain.explanation import ExplainedWord, Explanation
-from captune.explain.faithfulness import BETTER
+from captune.attribution.explanation import ExplainedWord, Explanation
+from captune.attribution.faithfulness import BETTER
+from captune.pages.explanations import map_in_words
 from captune.plots.maps import scaled_map
-from captune.report.explanations import map_in_words
 
 _OPAQUE = 163  # of 255, as in the report
 
@@ -30,8 +30,8 @@ class SeenWord:
 
 
 @dataclass(frozen=True)
-class SeenPhoto:
-    """A photo in words. frame: left, top, width, height of what the model saw, as shares of it."""
+class SeenImage:
+    """An image in words. frame: left, top, width, height of what the model saw, as shares of it."""
 
     name: str
     picture: str
@@ -42,8 +42,8 @@ class SeenPhoto:
 
 def seen(
     explanation: Explanation, thumbnails: Mapping[str, str], *, against: str | None = None
-) -> SeenPhoto:
-    """Pictures instead of arrays. thumbnails: of the photos, by name."""
+) -> SeenImage:
+    """Pictures instead of arrays. thumbnails: of the images, by name."""
     frame = (0.0, 0.0, 1.0, 1.0)
     if explanation.frame is not None:
         own = explanation.frame
@@ -53,9 +53,9 @@ def seen(
             (own.right - own.left) / own.width,
             (own.bottom - own.top) / own.height,
         )
-    name = explanation.photo.path.name
+    name = explanation.image.path.name
     words = [_seen_word(word) for word in explanation.words]
-    return SeenPhoto(name, thumbnails.get(name, ""), words, frame, against)
+    return SeenImage(name, thumbnails.get(name, ""), words, frame, against)
 
 
 def _seen_word(word: ExplainedWord) -> SeenWord:

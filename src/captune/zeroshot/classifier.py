@@ -1,4 +1,4 @@
-"""Zero-shot classification: one text vector a label, one image vector a photo, their cosine.
+"""Zero-shot classification: one text vector a label, one image vector an image, their cosine.
 
 Recipe (Radford et al. 2021, and its reference notebook): each prompt is encoded and normalised; an
 ensemble averages the normalised vectors of a label and normalises again; the logit is the cosine
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.features import FeatureCache, encode_photos, encode_texts
-from captune.images import Photo, PhotoSet, Skipped, find_photos
+from captune.features import FeatureCache, encode_images, encode_texts
+from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.image_text import Floats, ImageTextModel, Scoring, normalise
 from captune.models.load import load_image_text_model
 from captune.notebook import InNotebooks
@@ -31,14 +31,14 @@ _LABELS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Prediction(InNotebooks):
-    """What one photo was found to show.
+    """What one image was found to show.
 
     probabilities: [prompts, labels]; one row with an ensemble or a single prompt. Rows sum to one
         for softmax models, and are independent for sigmoid models and multi-label classification.
     labels: what the columns mean.
     """
 
-    photo: Photo
+    image: ImageFile
     probabilities: Floats
     labels: Labels
 
@@ -67,10 +67,10 @@ class ZeroShotClassifier:
     """Recognises labels that it was never trained on.
 
         classifier = ZeroShotClassifier(["cat", "dog"])
-        for prediction in classifier.classify("photos/"):
-            print(prediction.photo.name, prediction.label, prediction.top(2))
+        for prediction in classifier.classify("images/"):
+            print(prediction.image.name, prediction.label, prediction.top(2))
 
-    Text is encoded once, here; photos are streamed, so memory does not grow with their number.
+    Text is encoded once, here; images are streamed, so memory does not grow with their number.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class ZeroShotClassifier:
 
     def classify(
         self,
-        photos: str | Path | Sequence[str | Path] | PhotoSet | Iterable[Photo],
+        images: str | Path | Sequence[str | Path] | ImageSet | Iterable[ImageFile],
         *,
         on_skip: Callable[[Skipped], None] = lambda skipped: None,
         on_progress: Callable[[int], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Yield predictions in the photos' order; a bad file goes to `on_skip`, the rest on."""
-        for found, features in encode_photos(
-            _photos(photos, on_skip),
+        """Yield predictions in the images' order; a bad file goes to `on_skip`, the rest on."""
+        for found, features in encode_images(
+            _images(images, on_skip),
             self.model.image,
             cache=self.cache,
             batch_size=self.batch_size,
@@ -147,8 +147,8 @@ class ZeroShotClassifier:
             on_progress=on_progress,
         ):
             probabilities = self.probabilities(features)
-            for photo, row in zip(found, probabilities, strict=True):
-                yield Prediction(photo, row, self.labels)
+            for image, row in zip(found, probabilities, strict=True):
+                yield Prediction(image, row, self.labels)
 
     def probabilities(self, image_features: Floats) -> Floats:
         """Image features [n, d] -> probabilities [n, prompts, labels]."""
@@ -224,18 +224,18 @@ def _ensemble(vectors: Floats) -> Floats:
     return normalise(vectors.mean(axis=0))
 
 
-def _photos(
-    photos: str | Path | Sequence[str | Path] | PhotoSet | Iterable[Photo],
+def _images(
+    images: str | Path | Sequence[str | Path] | ImageSet | Iterable[ImageFile],
     on_skip: Callable[[Skipped], None],
-) -> Iterable[Photo]:
-    if isinstance(photos, str | Path):
-        photos = find_photos([photos])
-    elif not isinstance(photos, PhotoSet):
-        items = list(photos)
-        if not all(isinstance(item, Photo) for item in items):
-            photos = find_photos([str(item) for item in items])
+) -> Iterable[ImageFile]:
+    if isinstance(images, str | Path):
+        images = find_images([images])
+    elif not isinstance(images, ImageSet):
+        items = list(images)
+        if not all(isinstance(item, ImageFile) for item in items):
+            images = find_images([str(item) for item in items])
         else:
-            return [item for item in items if isinstance(item, Photo)]
-    for skipped in photos.skipped:
+            return [item for item in items if isinstance(item, ImageFile)]
+    for skipped in images.skipped:
         on_skip(skipped)
-    return photos.photos
+    return images.images

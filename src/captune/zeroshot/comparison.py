@@ -1,6 +1,6 @@
-"""Which prompt template is best for these photos, and how sure is that?
+"""Which prompt template is best for these images, and how sure is that?
 
-All templates look at the same photos, encoded once, so they are compared in pairs: only photos that
+All templates look at the same images, encoded once, so they are compared in pairs: only images that
 one has right and the other wrong tell them apart (McNemar), which sees smaller differences than two
 intervals side by side. Logits are worked through in parts and never kept.
 """
@@ -30,9 +30,9 @@ TOP = 5
 
 @dataclass(frozen=True)
 class AgainstBest:
-    """One template against the best one, on the same photos.
+    """One template against the best one, on the same images.
 
-    gained, lost: photos that only this template, only the best has right. difference: in accuracy,
+    gained, lost: images that only this template, only the best has right. difference: in accuracy,
     -1..1, with its 95 % interval (Bonett and Price 2012). p_value: exact McNemar; p_holm: the same
     raised for the number of templates compared (Holm 1979): below 0.05 the difference is not luck.
     """
@@ -51,7 +51,7 @@ class TemplateResult:
 
     predicted [n]: index of the label put first; confidence [n]: its probability. correct [n]: False
     where the truth is unknown. top5_accuracy: None for five labels or fewer. class_correct [m]:
-    right photos of each class. against_best: None for the best itself.
+    right images of each class. against_best: None for the best itself.
     """
 
     template: str
@@ -67,62 +67,62 @@ class TemplateResult:
 
     @property
     def mean_confidence(self) -> float:
-        """Mean probability of the label put first, over all photos."""
+        """Mean probability of the label put first, over all images."""
         return float(self.confidence.mean()) if self.confidence.size else 0.0
 
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class under a template and under the best one, in photos that are right."""
+    """One class under a template and under the best one, in images that are right."""
 
     label: str
-    photos: int
+    images: int
     correct: int
     best_correct: int
 
     @property
     def change(self) -> int:
-        """Photos more (or fewer) right than with the best template."""
+        """Images more (or fewer) right than with the best template."""
         return self.correct - self.best_correct
 
     @property
     def share(self) -> float:
-        """The change as a share of the photos of this class, -1..1."""
-        return self.change / self.photos
+        """The change as a share of the images of this class, -1..1."""
+        return self.change / self.images
 
 
 @dataclass(frozen=True)
 class TemplateComparison:
-    """Templates side by side on n photos, of which `known` have a truth.
+    """Templates side by side on n images, of which `known` have a truth.
 
     results: in the order given; the last is the ensemble where `ensemble` holds its position.
     best: position of the highest accuracy, the first among equals; None without truth. It is chosen
-        on the very photos it is measured on, so it flatters: its own accuracy is a little too high
-        on new photos, and p values against it are a little too small.
-    agreement [t, t]: share of photos to which two templates answer the same.
+        on the very images it is measured on, so it flatters: its own accuracy is a little too high
+        on new images, and p values against it are a little too small.
+    agreement [t, t]: share of images to which two templates answer the same.
     """
 
     labels: tuple[str, ...]
     results: tuple[TemplateResult, ...]
-    photos: int
+    images: int
     known: int
     best: int | None
     ensemble: int | None
-    class_photos: Integers | None
+    class_images: Integers | None
     agreement: NDArray[np.float64]
 
     def class_changes(self, index: int, top: int | None = None) -> list[ClassChange]:
         """Classes that the template at `index` has right more or less often than the best.
 
-        Largest change in photos first, then in share; classes that keep their count are left out.
+        Largest change in images first, then in share; classes that keep their count are left out.
         """
-        if self.best is None or self.class_photos is None:
+        if self.best is None or self.class_images is None:
             return []
         ours, best = self.results[index].class_correct, self.results[self.best].class_correct
         assert ours is not None
         assert best is not None
         changes = [
-            ClassChange(self.labels[i], int(self.class_photos[i]), int(ours[i]), int(best[i]))
+            ClassChange(self.labels[i], int(self.class_images[i]), int(ours[i]), int(best[i]))
             for i in np.flatnonzero(ours != best)
         ]
         changes.sort(key=lambda change: (-abs(change.change), -abs(change.share)))
@@ -140,7 +140,7 @@ class TemplateComparison:
         low, high = result.interval or (None, None)
         return {
             "template": result.template,
-            "photos": self.photos,
+            "images": self.images,
             "with_truth": self.known,
             "accuracy": result.accuracy,
             "accuracy_low": low,
@@ -180,10 +180,10 @@ def compare_templates(
     ensemble: bool = True,
     calibration: bool = True,
 ) -> TemplateComparison:
-    """Compares templates on photos that were encoded once.
+    """Compares templates on images that were encoded once.
 
     templates: (template, text_features [m, d]) in the order to report, one text a label; may be a
-        generator, one template is held at a time. image_features [n, d]: of all photos.
+        generator, one template is held at a time. image_features [n, d]: of all images.
     logits: image features [k, d], text features [m, d] -> logits [k, m]: `ImageTextModel.logits`.
     truth: index of the right label [n], -1 where unknown; None or all -1: no accuracies.
     ensemble: with two templates or more, also the mean of their normalised text features.
@@ -228,11 +228,11 @@ def compare_templates(
     return TemplateComparison(
         labels=tuple(labels),
         results=tuple(results),
-        photos=len(image_features),
+        images=len(image_features),
         known=known.size,
         best=best,
         ensemble=ensemble_at,
-        class_photos=(
+        class_images=(
             np.bincount(truth[known], minlength=len(labels))
             if truth is not None and known.size
             else None
@@ -241,12 +241,12 @@ def compare_templates(
     )
 
 
-def _known(truth: Integers | None, photos: int, labels: int) -> Integers:
-    """Positions of the photos whose truth is known."""
+def _known(truth: Integers | None, images: int, labels: int) -> Integers:
+    """Positions of the images whose truth is known."""
     if truth is None:
         return np.empty(0, dtype=np.intp)
-    if len(truth) != photos or (photos and truth.max() >= labels):
-        raise ValueError(f"{len(truth)} truths for {photos} photos and {labels} labels do not fit")
+    if len(truth) != images or (images and truth.max() >= labels):
+        raise ValueError(f"{len(truth)} truths for {images} images and {labels} labels do not fit")
     return np.flatnonzero(truth >= 0)
 
 
@@ -260,12 +260,12 @@ def _evaluate(
     known: Integers,
     with_calibration: bool,
 ) -> TemplateResult:
-    photos, labels = len(image_features), len(text_features)
+    images, labels = len(image_features), len(text_features)
     at_once = max(1, LOGITS_AT_ONCE // labels)
-    predicted = np.empty(photos, dtype=np.intp)
-    confidence = np.empty(photos, dtype=np.float32)
+    predicted = np.empty(images, dtype=np.intp)
+    confidence = np.empty(images, dtype=np.float32)
     among_top = 0
-    for start in range(0, photos, at_once):
+    for start in range(0, images, at_once):
         part = slice(start, start + at_once)
         scores = logits(image_features[part], text_features)
         predicted[part] = scores.argmax(axis=1)

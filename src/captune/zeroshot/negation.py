@@ -2,7 +2,7 @@
 
 Templates that deny the class ("This is not a photo of {object}") score almost as well as those that
 name it, although a reader who understood them would answer with any class but the right one. The
-probe shows why: it asks the same photos with both, and measures how little the word "not" changes.
+probe shows why: it asks the same images with both, and measures how little the word "not" changes.
 (Known of CLIP from Singh et al. 2024, "Learn 'No' to say 'Yes' better", and Alhamoud et al. 2025,
 "Vision-language models do not understand negation".)
 """
@@ -28,10 +28,10 @@ _TO_BE = re.compile(r"\b(?:is|are|was|were)\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Share:
-    """So many photos of so many, with the 95 % interval of the share."""
+    """So many images of so many, with the 95 % interval of the share."""
 
     count: int
-    photos: int
+    images: int
     share: float
     interval: Interval
 
@@ -40,15 +40,15 @@ class Share:
 class NegationProbe:
     """What happens when every prompt of a template is denied.
 
-    same_answer: photos for which the denied prompts put the same class first as the plain ones.
+    same_answer: images for which the denied prompts put the same class first as the plain ones.
         A model that reads "not" answers otherwise every time (with two classes or more): 0 %.
-    right_answer: photos whose denied prompts put the right class first: the accuracy of the denied
+    right_answer: images whose denied prompts put the right class first: the accuracy of the denied
         template. A reader of "not" scores 0 %, a guesser 1 / classes.
-    denial_wins: photos for which, of the two texts "X" and "not X" for the right class X alone, the
+    denial_wins: images for which, of the two texts "X" and "not X" for the right class X alone, the
         denied one scores higher. A reader of "not" shows 0 %, a coin 50 %.
-    denial_wins_elsewhere: the same for the wrong classes, mean over photos and classes, where "not
+    denial_wins_elsewhere: the same for the wrong classes, mean over images and classes, where "not
         X" is the true sentence. A reader of "not" shows 100 %; as much as in `denial_wins` means
-        that the model likes or dislikes the word whatever the photo shows.
+        that the model likes or dislikes the word whatever the image shows.
     text_cosine: mean cosine between a class's plain and denied text, the distance that "not" makes;
     class_cosine: mean cosine between the plain texts of different classes, for comparison. None
         with a single class.
@@ -57,7 +57,7 @@ class NegationProbe:
 
     template: str
     negated: str
-    photos: int
+    images: int
     same_answer: Share
     right_answer: Share | None
     denial_wins: Share
@@ -71,7 +71,7 @@ class NegationProbe:
         return {
             "template": self.template,
             "negated": self.negated,
-            "photos": self.photos,
+            "images": self.images,
             "same_answer": self.same_answer.share,
             "same_answer_low": self.same_answer.interval.low,
             "same_answer_high": self.same_answer.interval.high,
@@ -112,21 +112,21 @@ def probe_negation(
     logits: Callable[[Floats, Floats], Floats],
     truth: Integers | None = None,
 ) -> NegationProbe:
-    """Measures what "not" does to the answers about n photos and m classes.
+    """Measures what "not" does to the answers about n images and m classes.
 
     image_features [n, d]; text_features and negated_features [m, d], one row a class, of the
     template and of its negation (see `negate`); logits: `ImageTextModel.logits`; truth [n], -1
-    where unknown (where any is known, only those photos are probed).
+    where unknown (where any is known, only those images are probed).
     """
     rows = np.arange(len(image_features))
     if truth is not None and (truth >= 0).any():
         rows = np.flatnonzero(truth >= 0)
     else:
         truth = None
-    photos, classes = len(rows), len(text_features)
+    images, classes = len(rows), len(text_features)
     same = right = wins = elsewhere = 0
     at_once = max(1, PROBED_LOGITS // classes)
-    for start in range(0, photos, at_once):
+    for start in range(0, images, at_once):
         part = rows[start : start + at_once]
         plain = logits(image_features[part], text_features)
         denied = logits(image_features[part], negated_features)
@@ -145,15 +145,15 @@ def probe_negation(
     return NegationProbe(
         template=template,
         negated=negated,
-        photos=photos,
-        same_answer=_share(same, photos),
-        right_answer=_share(right, photos) if truth is not None else None,
-        denial_wins=_share(wins, photos),
-        denial_wins_elsewhere=elsewhere / (photos * others) if photos * others else None,
+        images=images,
+        same_answer=_share(same, images),
+        right_answer=_share(right, images) if truth is not None else None,
+        denial_wins=_share(wins, images),
+        denial_wins_elsewhere=elsewhere / (images * others) if images * others else None,
         text_cosine=float((plain_texts * denied_texts).sum(axis=1).mean()),
         class_cosine=pairs / (classes * others) if others else None,
     )
 
 
-def _share(count: int, photos: int) -> Share:
-    return Share(count, photos, count / max(photos, 1), wilson(count, photos))
+def _share(count: int, images: int) -> Share:
+    return Share(count, images, count / max(images, 1), wilson(count, images))

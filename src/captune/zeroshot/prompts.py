@@ -1,4 +1,4 @@
-"""Prompt templates: how a label becomes the sentence that a photo is compared with."""
+"""Prompt templates: how a label becomes the sentence that an image is compared with."""
 
 from __future__ import annotations
 

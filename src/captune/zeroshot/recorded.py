@@ -28,7 +28,7 @@ def _comparison(run: Run) -> TemplateComparison:
     metrics = run.metrics
     records = list(run.records())
     names: Mapping[str, str] = metrics.get("label_names") or {}
-    # what no photo is and no prompt says has no place in a figure
+    # what no image is and no prompt says has no place in a figure
     met = {answer["id"] for record in records for answer in record["answers"]}
     met |= {record["truth"] for record in records if record.get("truth") is not None}
     ids = list(names) or sorted(met)
@@ -44,11 +44,11 @@ def _comparison(run: Run) -> TemplateComparison:
     return TemplateComparison(
         labels=tuple(names.get(id, id) for id in ids),
         results=results,
-        photos=len(records),
+        images=len(records),
         known=int(known.sum()),
         best=metrics["best"],
         ensemble=ensemble,
-        class_photos=np.bincount(truth[known], minlength=len(ids)) if known.any() else None,
+        class_images=np.bincount(truth[known], minlength=len(ids)) if known.any() else None,
         agreement=np.array(metrics["agreement"], dtype=np.float64),
     )
 
@@ -115,11 +115,11 @@ def _fields(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _probe(row: Mapping[str, Any]) -> NegationProbe:
     def share(name: str) -> Share | None:
-        value, photos = row[name], row["photos"]
+        value, images = row[name], row["images"]
         if value is None:
             return None
         ends = Interval(row[f"{name}_low"], row[f"{name}_high"])
-        return Share(round(value * photos), photos, value, ends)
+        return Share(round(value * images), images, value, ends)
 
     same, wins = share("same_answer"), share("denial_wins")
     assert same is not None
@@ -127,7 +127,7 @@ def _probe(row: Mapping[str, Any]) -> NegationProbe:
     return NegationProbe(
         template=row["template"],
         negated=row["negated"],
-        photos=row["photos"],
+        images=row["images"],
         same_answer=same,
         right_answer=share("right_answer"),
         denial_wins=wins,

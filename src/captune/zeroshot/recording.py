@@ -16,7 +16,7 @@ from captune.embedding import Bar, none_readable
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.files import check_writable, whole_file
-from captune.images import PhotoSet, Skipped, find_photos
+from captune.images import ImageSet, Skipped, find_images
 from captune.models.image_text import Floats, describe_model
 from captune.notebook import InNotebooks
 from captune.options import ClassifyOptions
@@ -39,7 +39,7 @@ _KEPT = 10
 
 @dataclass
 class ClassifyResult(InNotebooks):
-    """What one classification found; memory does not grow with the number of photos.
+    """What one classification found; memory does not grow with the number of images.
 
     prompts: one dictionary a prompt (template, accuracy, interval), None without truth.
     shown: the first predictions, for a person to look at.
@@ -76,7 +76,7 @@ class ClassifyResult(InNotebooks):
 
 
 @writes_run("classify")
-def classify_photos(
+def classify_images(
     options: ClassifyOptions,
     *,
     command: Sequence[str],
@@ -98,9 +98,9 @@ def classify_photos(
         say("one label gets all of a softmax: --multi-label asks whether it fits")
     if options.csv is not None:
         check_writable(options.csv)
-    found = find_photos(options.photos)
+    found = find_images(options.images)
     _check_top5(options.top5, found)
-    truth = known_truth(options.truth, found.photos, labels, say)
+    truth = known_truth(options.truth, found.images, labels, say)
     with ExitStack() as stack:
         cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
         classifier = ZeroShotClassifier(
@@ -147,18 +147,18 @@ def classify_photos(
 
 def _classify(
     classifier: ZeroShotClassifier,
-    found: PhotoSet,
+    found: ImageSet,
     truth: Mapping[str, int],
     result: ClassifyResult,
     sinks: Sequence[Callable[[Prediction, int | None], None]],
     bar: Bar,
 ) -> None:
     correct = np.zeros(len(classifier.text_features), dtype=np.int64)
-    with bar("classifying", len(found.photos)) as advance:
+    with bar("classifying", len(found.images)) as advance:
         for prediction in classifier.classify(
-            found.photos, on_skip=result.skipped.append, on_progress=advance
+            found.images, on_skip=result.skipped.append, on_progress=advance
         ):
-            right = truth.get(prediction.photo.name)
+            right = truth.get(prediction.image.name)
             if right is not None:
                 result.scored += 1
                 correct += prediction.probabilities.argmax(axis=1) == right
@@ -181,18 +181,18 @@ def _classify(
         )
 
 
-def _check_top5(wanted: Sequence[str], found: PhotoSet) -> None:
-    """Before the work is done rather than after: names are photos and numbers are not 0."""
-    names = {photo.name for photo in found.photos} if wanted else set()
+def _check_top5(wanted: Sequence[str], found: ImageSet) -> None:
+    """Before the work is done rather than after: names are images and numbers are not 0."""
+    names = {image.name for image in found.images} if wanted else set()
     for word in wanted:
         if word.isdecimal() and int(word) == 0:
             raise UserError("--top5 0: draws nothing; give 1 or more, or leave it out")
         if not word.isdecimal():
-            named_photo(word, names)
+            named_image(word, names)
 
 
-def named_photo(word: str, names: Collection[str]) -> str:
-    """The photo that `word` names: its name, or a path that ends in it as the shell completes it.
+def named_image(word: str, names: Collection[str]) -> str:
+    """The image that `word` names: its name, or a path that ends in it as the shell completes it.
 
     Raises UserError where there is none.
     """
@@ -200,12 +200,12 @@ def named_photo(word: str, names: Collection[str]) -> str:
         return word
     endings = [name for name in names if word.endswith(f"/{name}")]
     if not endings:
-        raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} photos")
+        raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} images")
     return max(endings, key=len)
 
 
 def _run_writer(
-    options: ClassifyOptions, found: PhotoSet, result: ClassifyResult, command: Sequence[str]
+    options: ClassifyOptions, found: ImageSet, result: ClassifyResult, command: Sequence[str]
 ) -> RunWriter:
     assert options.out is not None
     return RunWriter(
@@ -237,7 +237,7 @@ def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str
 def _record(prediction: Prediction, right: int | None) -> dict[str, Any]:
     labels = prediction.labels
     record: dict[str, Any] = {
-        "path": prediction.photo.name,
+        "path": prediction.image.name,
         "top": _top(prediction.probabilities[0], labels),
     }
     if right is not None:
@@ -269,7 +269,7 @@ class _AnswerFile:
 
     def add(self, prediction: Prediction, _right: int | None) -> None:
         """Write one row."""
-        self._rows.write(csv_row([prediction.photo.name, prediction.id], raw=self._raw))
+        self._rows.write(csv_row([prediction.image.name, prediction.id], raw=self._raw))
 
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)
@@ -278,7 +278,7 @@ class _AnswerFile:
 class _ProbabilityFile:
     """Every probability, float16 [images, labels] or [images, prompts, labels].
 
-    An .npy states its shape first, and the number of readable photos is known last: rows are
+    An .npy states its shape first, and the number of readable images is known last: rows are
     gathered beside it and copied behind the header.
     """
 

@@ -15,7 +15,7 @@ from captune.embedding import Bar, encode_all
 from captune.errors import UserError
 from captune.features import FeatureCache, encode_texts
 from captune.files import check_writable
-from captune.images import Photo, Skipped, find_photos
+from captune.images import ImageFile, Skipped, find_images
 from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model
 from captune.notebook import InNotebooks
@@ -32,7 +32,7 @@ from captune.zeroshot.truth import known_truth
 
 @dataclass
 class PromptStudy(InNotebooks):
-    """Prompts compared on photos that were encoded once.
+    """Prompts compared on images that were encoded once.
 
     probes: one negation probe for each template that can be denied.
     written: what was written where.
@@ -40,7 +40,7 @@ class PromptStudy(InNotebooks):
 
     labels: Labels
     model: dict[str, Any]
-    photos: list[Photo]
+    images: list[ImageFile]
     comparison: TemplateComparison
     probes: list[NegationProbe]
     skipped: list[Skipped]
@@ -56,7 +56,7 @@ class PromptStudy(InNotebooks):
         best = self.comparison.best
         return {
             "run": None if run is None else str(run),
-            "images": len(self.photos),
+            "images": len(self.images),
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
             "model": self.model,
             "prompts": prompts,
@@ -87,17 +87,17 @@ def compare_prompts(
         raise UserError("--prompt: give two templates or more, or a named set such as hw3")
     if options.csv is not None:
         check_writable(options.csv)
-    found = find_photos(options.photos)
-    truth = known_truth(options.truth, found.photos, labels, say)
+    found = find_images(options.images)
+    truth = known_truth(options.truth, found.images, labels, say)
     skipped = list(found.skipped)
     with nullcontext() if options.no_cache else FeatureCache() as cache:
         model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
-        photos, image_features = encode_all(
+        images, image_features = encode_all(
             options, skipped, model=model, found=found, cache=cache, bar=bar
         )
         indices = None
         if truth:
-            indices = np.array([truth.get(photo.name, -1) for photo in photos], dtype=np.intp)
+            indices = np.array([truth.get(image.name, -1) for image in images], dtype=np.intp)
 
         def text_features(template: str) -> Floats:
             assert model.text is not None
@@ -114,7 +114,7 @@ def compare_prompts(
             truth=indices,
         )
         probes = list(_probe(templates, image_features, text_features, model, indices))
-    study = PromptStudy(labels, describe_model(model), photos, comparison, probes, skipped)
+    study = PromptStudy(labels, describe_model(model), images, comparison, probes, skipped)
     if options.out is not None:
         _write_run(study, options, found.root, indices, command)
         study.written["run"] = options.out
@@ -163,14 +163,14 @@ def _write_run(
         models=[study.model],
         command=command,
     ) as run:
-        for i, photo in enumerate(study.photos):
+        for i, image in enumerate(study.images):
             answers = [_answer(result, i, ids) for result in comparison.results]
-            record: dict[str, Any] = {"path": photo.name, "answers": answers}
+            record: dict[str, Any] = {"path": image.name, "answers": answers}
             if truth is not None and truth[i] >= 0:
                 record["truth"] = ids[truth[i]]
             run.record(record)
         run.metrics = {
-            "images": comparison.photos,
+            "images": comparison.images,
             "scored": comparison.known,
             "labels": len(ids),
             "label_names": dict(zip(ids, study.labels.names, strict=True)),
@@ -181,7 +181,7 @@ def _write_run(
             "calibration": [result.calibration for result in comparison.results],
             "class_changes": [
                 [
-                    {"label": c.label, "photos": c.photos, "change": c.change, "share": c.share}
+                    {"label": c.label, "images": c.images, "change": c.change, "share": c.share}
                     for c in comparison.class_changes(index)
                 ]
                 for index in range(len(comparison.results))
@@ -194,8 +194,8 @@ def _write_run(
             write_csv(options.out / name, of_mappings(rows), raw=options.raw_csv)
 
 
-def _answer(result: TemplateResult, photo: int, ids: Sequence[str]) -> dict[str, Any]:
+def _answer(result: TemplateResult, image: int, ids: Sequence[str]) -> dict[str, Any]:
     return {
-        "id": ids[int(result.predicted[photo])],
-        "probability": float(result.confidence[photo]),
+        "id": ids[int(result.predicted[image])],
+        "probability": float(result.confidence[image]),
     }

@@ -1,4 +1,4 @@
-"""Which label each photo really has: from a table, from file names or from folder names."""
+"""Which label each image really has: from a table, from file names or from folder names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from captune.errors import UserError
 from captune.files import read_text
-from captune.images import Photo, printable
-from captune.images.naming import photos_named
+from captune.images import ImageFile, printable
+from captune.images.naming import images_named
 from captune.tables import as_typed
 from captune.zeroshot.labels import Labels
 
@@ -31,8 +31,8 @@ _LABEL_COLUMNS = (
 class Truth:
     """The right answers that are known.
 
-    indices: photo name -> position in the labels; photos that are not in it are not scored.
-    notes: sentences about photos without truth and rows without photo, for the user.
+    indices: image name -> position in the labels; images that are not in it are not scored.
+    notes: sentences about images without truth and rows without image, for the user.
     """
 
     indices: dict[str, int]
@@ -40,15 +40,15 @@ class Truth:
 
 
 def known_truth(
-    source: str | None, photos: Sequence[Photo], labels: Labels, say: Callable[[str], None]
+    source: str | None, images: Sequence[ImageFile], labels: Labels, say: Callable[[str], None]
 ) -> dict[str, int]:
-    """Photo name -> position in the labels, as far as it is known; its notes are said.
+    """Image name -> position in the labels, as far as it is known; its notes are said.
 
     Raises UserError as `read_truth`.
     """
     if source is None:
         return {}
-    truth = read_truth(source, photos, labels)
+    truth = read_truth(source, images, labels)
     for note in truth.notes:
         say(note)
     return truth.indices
@@ -60,40 +60,40 @@ class _Answer:
     where: str
 
 
-def read_truth(source: str | Path, photos: Sequence[Photo], labels: Labels) -> Truth:
-    """The label of each photo, as far as it is known.
+def read_truth(source: str | Path, images: Sequence[ImageFile], labels: Labels) -> Truth:
+    """The label of each image, as far as it is known.
 
     source: `from-name` for files called `<class id>_<n>.jpg`; `from-folder` where the nearest
         folder that is called like a class id or a name gives the answer; otherwise a table with a
         header (commas, semicolons or tabs) such as `filename,label`, the label being an id or,
-        where no id fits, a name. A row belongs to the photo with the same name, else to the only
-        photo whose path ends like it, else to the only one that differs just in its ending.
-    Rows without a photo and photos without a row are counted in the notes.
-    Raises UserError for a table that cannot be understood, for a label of a photo that is not
-    among the labels, for a photo with two labels, and when no photo has a label at all.
+        where no id fits, a name. A row belongs to the image with the same name, else to the only
+        image whose path ends like it, else to the only one that differs just in its ending.
+    Rows without an image and images without a row are counted in the notes.
+    Raises UserError for a table that cannot be understood, for a label of an image that is not
+    among the labels, for an image with two labels, and when no image has a label at all.
     """
     shown = printable(str(source))
     if source == "from-name":
-        answers = dict(_from_names(photos, labels))
+        answers = dict(_from_names(images, labels))
         unused: list[str] = []
     elif source == "from-folder":
-        answers = dict(_from_folders(photos, labels))
+        answers = dict(_from_folders(images, labels))
         unused = []
     else:
-        rows = _read_table(str(source), labels, {photo.name for photo in photos})
-        found, unused = photos_named(
-            rows, photos, lambda names: len({rows[name].label for name in names}) == 1
+        rows = _read_table(str(source), labels, {image.name for image in images})
+        found, unused = images_named(
+            rows, images, lambda names: len({rows[name].label for name in names}) == 1
         )
-        answers = {photo: rows[name] for photo, name in found.items()}
+        answers = {image: rows[name] for image, name in found.items()}
     indices = _positions(answers, labels, shown)
     if not indices:
-        raise UserError(_why_nothing(str(source), photos, unused))
-    return Truth(indices, tuple(_notes(shown, indices, photos, unused)))
+        raise UserError(_why_nothing(str(source), images, unused))
+    return Truth(indices, tuple(_notes(shown, indices, images, unused)))
 
 
-def _from_names(photos: Iterable[Photo], labels: Labels) -> Iterator[tuple[str, _Answer]]:
-    for photo in photos:
-        stem = PurePosixPath(photo.name).stem
+def _from_names(images: Iterable[ImageFile], labels: Labels) -> Iterator[tuple[str, _Answer]]:
+    for image in images:
+        stem = PurePosixPath(image.name).stem
         cuts = [match.start() for match in re.finditer("_", stem)]
         # ids may hold underscores themselves: the longest that is a label counts
         known = (stem[:cut] for cut in reversed(cuts) if labels.index_of(stem[:cut]) is not None)
@@ -101,15 +101,15 @@ def _from_names(photos: Iterable[Photo], labels: Labels) -> Iterator[tuple[str, 
         if label is None and re.fullmatch(r".+_\d+", stem, re.DOTALL):
             label = stem[: cuts[-1]]
         if label is not None:
-            yield photo.name, _Answer(label, photo.name)
+            yield image.name, _Answer(label, image.name)
 
 
-def _from_folders(photos: Iterable[Photo], labels: Labels) -> Iterator[tuple[str, _Answer]]:
-    for photo in photos:
-        folders = PurePosixPath(photo.name).parts[-2::-1] or (photo.path.parent.name,)
+def _from_folders(images: Iterable[ImageFile], labels: Labels) -> Iterator[tuple[str, _Answer]]:
+    for image in images:
+        folders = PurePosixPath(image.name).parts[-2::-1] or (image.path.parent.name,)
         spellings = (text for name in folders for text in (name, name.replace("_", " ")))
         known = (text for text in spellings if labels.index_of(text) is not None)
-        yield photo.name, _Answer(next(known, folders[0]), photo.name)
+        yield image.name, _Answer(next(known, folders[0]), image.name)
 
 
 def _positions(answers: dict[str, _Answer], labels: Labels, source: str) -> dict[str, int]:
@@ -137,7 +137,7 @@ def _positions(answers: dict[str, _Answer], labels: Labels, source: str) -> dict
 def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer]:
     """Rows as file -> answer; the file is as the table spells it, with forward slashes.
 
-    names: of photos. A cell that is none of them, nor a label, loses the apostrophe that
+    names: of images. A cell that is none of them, nor a label, loses the apostrophe that
     `captune.tables` put in front of what a spreadsheet would run.
     """
     shown = printable(path)
@@ -170,7 +170,7 @@ def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer
     except csv.Error as error:
         raise UserError(f"{shown}: line {reader.line_num} is no table row ({error}).") from None
     if not rows:
-        raise UserError(f"{shown}: holds no rows; give one line filename,label for each photo.")
+        raise UserError(f"{shown}: holds no rows; give one line filename,label for each image.")
     return rows
 
 
@@ -212,29 +212,29 @@ def _add_row(
 
 
 def _notes(
-    source: str, indices: dict[str, int], photos: Sequence[Photo], unused: Sequence[str]
+    source: str, indices: dict[str, int], images: Sequence[ImageFile], unused: Sequence[str]
 ) -> Iterator[str]:
-    without = [photo.name for photo in photos if photo.name not in indices]
+    without = [image.name for image in images if image.name not in indices]
     if without:
         yield (
-            f"{source}: {len(without)} of {len(photos)} photos have no truth and are not scored"
+            f"{source}: {len(without)} of {len(images)} images have no truth and are not scored"
             f" (the first is {printable(without[0])})."
         )
     if unused:
         yield (
-            f"{source}: {len(unused)} rows belong to no photo here"
+            f"{source}: {len(unused)} rows belong to no image here"
             f" (the first is {printable(unused[0])})."
         )
 
 
-def _why_nothing(source: str, photos: Sequence[Photo], unused: Sequence[str]) -> str:
-    photo = printable(photos[0].name) if photos else "none"
+def _why_nothing(source: str, images: Sequence[ImageFile], unused: Sequence[str]) -> str:
+    image = printable(images[0].name) if images else "none"
     if source == "from-name":
         return (
-            f"from-name: no photo is called <class id>_<n>, such as 7_1.jpg (the first is {photo})."
+            f"from-name: no image is called <class id>_<n>, such as 7_1.jpg (the first is {image})."
         )
     row = printable(unused[0]) if unused else "none"
     return (
-        f"{printable(source)}: none of its rows names one of these photos (its first is {row},"
-        f" the first photo is {photo})."
+        f"{printable(source)}: none of its rows names one of these images (its first is {row},"
+        f" the first image is {image})."
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageOps
-from tests.captioning.caption_job import image_model, write_photos
+from tests.captioning.caption_job import image_model, write_images
 from tests.captioning.training.test_data import LENGTHS
 
 from captune.captioning.training.augmentation import (
@@ -14,21 +14,21 @@ from captune.captioning.training.augmentation import (
     drawn_views,
     mirrorable,
 )
-from captune.captioning.training.data import Batches, CaptionedPhotos, Example
+from captune.captioning.training.data import Batches, CaptionedImages, Example
 from captune.captioning.training.examples import TrainingData
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import open_grids
-from captune.images import find_photos
+from captune.images import find_images
 from captune.models.encoders import mirrored
 
 
-def captioned(*captions: list[str]) -> CaptionedPhotos:
+def captioned(*captions: list[str]) -> CaptionedImages:
     names = [str(n) for n in range(len(captions))]
-    return CaptionedPhotos(names, [], names, list(captions), Path(), "")
+    return CaptionedImages(names, [], names, list(captions), Path(), "")
 
 
-def test_captions_that_name_a_side_keep_their_photos() -> None:
+def test_captions_that_name_a_side_keep_their_images() -> None:
     data = captioned(
         ["a dog runs", "the dog looks LEFT"],
         ["a man with rights eats leftovers"],
@@ -45,35 +45,35 @@ def test_what_it_costs_is_said(tmp_path: Path) -> None:
     data = captioned(["a dog"], ["a left hand"], ["a cat"])
     assert check_mirroring(data, 5, encoder, None, said.append) == [0, 2]
     assert said[0].startswith(
-        "--augment mirror: 2 of 3 training photos are encoded and cached twice, as they are and"
+        "--augment mirror: 2 of 3 training images are encoded and cached twice, as they are and"
         " mirrored: 0.0 MB more; the captions of 1 name left or right"
     )
-    with pytest.raises(UserError, match="each of the training photos has a caption that names"):
+    with pytest.raises(UserError, match="each of the training images has a caption that names"):
         check_mirroring(captioned(["turn right"]), 1, encoder, None, said.append)
     with (
         FeatureCache(tmp_path, limit_bytes=1800) as cache,
-        pytest.raises(UserError, match="the patch grids of 7 photos take"),
+        pytest.raises(UserError, match="the patch grids of 7 images take"),
     ):
         check_mirroring(data, 5, encoder, cache, said.append)
 
 
-def test_the_second_view_is_that_of_the_mirrored_photo(tmp_path: Path) -> None:
-    """Encoded once each, under a key of its own; a batch has each photo in the view drawn."""
-    photos = find_photos([str(write_photos(tmp_path / "photos", 4))]).photos
+def test_the_second_view_is_that_of_the_mirrored_image(tmp_path: Path) -> None:
+    """Encoded once each, under a key of its own; a batch has each image in the view drawn."""
+    images = find_images([str(write_images(tmp_path / "images", 4))]).images
     flipped = tmp_path / "flipped"
     flipped.mkdir()
-    for photo in photos:
-        with Image.open(photo.path) as opened:
-            ImageOps.mirror(opened).save(flipped / photo.name)
+    for image in images:
+        with Image.open(image.path) as opened:
+            ImageOps.mirror(opened).save(flipped / image.name)
     encoder = image_model().image
     assert mirrored(encoder).require_patches().preprocessing_id != "whole-9"
     with FeatureCache(tmp_path / "features") as cache:
         how = {"cache": cache, "batch_size": 2, "workers": 1, "on_skip": lambda skipped: None}
-        plain = open_grids(photos, encoder, **how)
-        second = open_grids(photos, mirrored(encoder), **how)
-        expected = open_grids(find_photos([str(flipped)]).photos, encoder, **how)
-        keys = [plain.keys[photo.name] for photo in photos]
-        wanted = [expected.keys[photo.name] for photo in photos]
+        plain = open_grids(images, encoder, **how)
+        second = open_grids(images, mirrored(encoder), **how)
+        expected = open_grids(find_images([str(flipped)]).images, encoder, **how)
+        keys = [plain.keys[image.name] for image in images]
+        wanted = [expected.keys[image.name] for image in images]
         assert torch.equal(second.grids_of(keys), expected.grids_of(wanted))
         assert not torch.equal(second.grids_of(keys), plain.grids_of(keys))
         for drawn in ([False, True, False, True], [True] * 4, [False] * 4, [True, False] * 2):

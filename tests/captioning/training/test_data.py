@@ -9,22 +9,22 @@ from tests.captioning.tiny import END, tiny_decoder
 
 from captune.captioning.training.data import Batches, leaking, read_captioned, tokenise
 from captune.errors import UserError
-from captune.images import find_photos
+from captune.images import find_images
 
 
-def test_captions_meet_their_photos(tmp_path: Path) -> None:
-    photos, train, _ = write_job(tmp_path)
-    data = read_captioned(train, find_photos([photos]))
+def test_captions_meet_their_images(tmp_path: Path) -> None:
+    images, train, _ = write_job(tmp_path)
+    data = read_captioned(train, find_images([images]))
     assert len(data) == 24
-    assert data.photos[0].name == data.ids[0]
+    assert data.images[0].name == data.ids[0]
     assert all(len(own) == 3 for own in data.captions)
     assert len(set(data.keys)) == 24
-    assert "photos have no captions" in data.notes[0]
+    assert "images have no captions" in data.notes[0]
 
 
 def test_the_limit_is_a_fixed_sample(tmp_path: Path) -> None:
-    photos, train, _ = write_job(tmp_path)
-    found = find_photos([photos])
+    images, train, _ = write_job(tmp_path)
+    found = find_images([images])
     ids = [read_captioned(train, found, limit=7, seed=seed).ids for seed in (3, 3, 4)]
     assert ids[0] == ids[1] != ids[2]
     assert len(ids[0]) == 7
@@ -34,38 +34,38 @@ def test_the_limit_is_a_fixed_sample(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
-    photos, train, _ = write_job(tmp_path)
+    images, train, _ = write_job(tmp_path)
     rows = [json.loads(line) for line in train.read_text().splitlines()]
     rows[0]["captions"] = ["", "  "]
     rows[1]["captions"][0] = " "
     rows.append({"file_name": "gone.png", "captions": ["a w1"]})
     train.write_text("\n".join(map(json.dumps, rows)))
-    (photos / rows[2]["file_name"]).write_bytes(b"")
-    data = read_captioned(train, find_photos([photos]))
+    (images / rows[2]["file_name"]).write_bytes(b"")
+    data = read_captioned(train, find_images([images]))
     assert len(data) == 22
     assert [item.reason for item in data.skipped] == ["0 bytes"]
     notes = " ".join(data.notes)
-    assert "1 of 25 images have no photo" in notes
+    assert "1 of 25 images have no image" in notes
     assert "gone.png" in notes
     assert "1 images have empty captions only" in notes
     assert "3 captions are empty" in notes
     with pytest.raises(UserError, match="none of its 25 images"):
         empty = tmp_path / "elsewhere"
         empty.mkdir()
-        (empty / "x.png").write_bytes((photos / "1_101.png").read_bytes())
-        read_captioned(train, find_photos([empty]))
+        (empty / "x.png").write_bytes((images / "1_101.png").read_bytes())
+        read_captioned(train, find_images([empty]))
 
 
-def test_validation_photos_in_train_are_found_by_content(tmp_path: Path) -> None:
-    photos, train, val = write_job(tmp_path)
-    (photos / "0_100.png").write_bytes((photos / "0_0.png").read_bytes())
-    found = find_photos([photos])
+def test_validation_images_in_train_are_found_by_content(tmp_path: Path) -> None:
+    images, train, val = write_job(tmp_path)
+    (images / "0_100.png").write_bytes((images / "0_0.png").read_bytes())
+    found = find_images([images])
     assert leaking(read_captioned(train, found), read_captioned(val, found)) == ["0_100.png"]
 
 
 def test_captions_are_tokenised_and_cut(tmp_path: Path) -> None:
-    photos, train, _ = write_job(tmp_path)
-    data = read_captioned(train, find_photos([photos]))
+    images, train, _ = write_job(tmp_path)
+    data = read_captioned(train, find_images([images]))
     whole = tokenise(data, tiny_decoder("gpt2"), 60)
     assert whole.cut == 0
     assert all(row[-1] == END and END not in row[:-1] for rows in whole.rows for row in rows)

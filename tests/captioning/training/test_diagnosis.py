@@ -22,7 +22,7 @@ from captune.captioning.training.evaluation import (
 )
 from captune.captioning.training.examples import TrainingData
 from captune.captioning.training.trainer import train
-from captune.images import find_photos
+from captune.images import find_images
 from captune.options import TuneOptions
 
 
@@ -39,11 +39,11 @@ class OneVector:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Captioner, ValidationSet]:
-    """A captioner that has learnt to tell its photos apart."""
-    photos, train_file, val_file = write_job(tmp_path_factory.mktemp("job"), train=24, val=12)
-    found = find_photos([photos])
+    """A captioner that has learnt to tell its images apart."""
+    images, train_file, val_file = write_job(tmp_path_factory.mktemp("job"), train=24, val=12)
+    found = find_images([images])
     data, val = read_captioned(train_file, found), read_captioned(val_file, found)
-    grids = ColourGrids(kinds_of(photos))
+    grids = ColourGrids(kinds_of(images))
     decoder = tiny_decoder("gpt2")
     captioner = build_captioner(
         decoder, GRID, bridge="cross-attention", method="lora",
@@ -68,7 +68,7 @@ def test_a_captioner_that_looks(job: tuple[Captioner, ValidationSet]) -> None:
     finding = diagnosis.image_dependence(captioner, val, written, 20, seed=0)
     assert not finding.wrong, finding.sentence
     assert finding.figure > 0
-    assert "with the right photos" in finding.sentence
+    assert "with the right images" in finding.sentence
 
 
 def test_a_captioner_that_sees_nothing(job: tuple[Captioner, ValidationSet]) -> None:
@@ -77,7 +77,7 @@ def test_a_captioner_that_sees_nothing(job: tuple[Captioner, ValidationSet]) -> 
     written = write_captions(captioner, flat, max_tokens=20)
     finding = diagnosis.image_dependence(captioner, flat, written, 20, seed=0)
     assert finding.wrong
-    assert finding.sentence.startswith("the captions do not depend on the photo")
+    assert finding.sentence.startswith("the captions do not depend on the image")
 
 
 class ConstantGrids:
@@ -101,12 +101,12 @@ def test_uniform_attention_is_found() -> None:
 
 
 def _made_up() -> ValidationSet:
-    from captune.captioning.training.data import CaptionedPhotos
+    from captune.captioning.training.data import CaptionedImages
 
     ids = ["1", "2", "3"]
-    data = CaptionedPhotos(ids, [], ids, [["a"]] * 3, Path(), "")
-    photos = [None] * 3
-    object.__setattr__(data, "photos", photos)
+    data = CaptionedImages(ids, [], ids, [["a"]] * 3, Path(), "")
+    images = [None] * 3
+    object.__setattr__(data, "images", images)
     return ValidationSet(data, [[[5, 6, 7, 0]], [[5, 9, 0]], [[6, 0]]], RandomGrids())
 
 
@@ -134,7 +134,7 @@ def test_repetition() -> None:
 def test_leak() -> None:
     finding = diagnosis.leak(["a.jpg", "b.jpg"], 40)
     assert (finding.figure, finding.wrong) == (0.05, True)
-    assert "2 of 40 validation photos are among the training photos" in finding.sentence
+    assert "2 of 40 validation images are among the training images" in finding.sentence
     assert not diagnosis.leak([], 40).wrong
 
 

@@ -10,7 +10,7 @@ from tests.captioning.tiny import GRID, tiny_decoder
 
 from captune.captioning.building import build_captioner
 from captune.captioning.model import IGNORED, Captioner, batch
-from captune.captioning.training.data import CaptionedPhotos
+from captune.captioning.training.data import CaptionedImages
 from captune.captioning.training.examples import TrainingData
 from captune.captioning.training.objective import CrossEntropy, SelfCritical, advantages_of
 
@@ -27,8 +27,8 @@ def cider_data(images: int = 8, samples: int = 4) -> tuple[TrainingData, list[li
     data = toy_data(images)
     decoder = tiny_decoder("gpt2")
     texts = [decoder.decode(own) for own in data.rows]
-    photos = CaptionedPhotos([], [], list(data.keys), texts, Path(), "")
-    objective = SelfCritical(photos, data.rows, samples=samples, max_tokens=10)
+    captioned = CaptionedImages([], [], list(data.keys), texts, Path(), "")
+    objective = SelfCritical(captioned, data.rows, samples=samples, max_tokens=10)
     return TrainingData(data.keys, data.rows, data.grids, objective), texts
 
 
@@ -129,7 +129,7 @@ def test_a_caption_that_breaks_off_earns_less() -> None:
     assert reward.score([whole], [texts[0]])[0] > reward.score([broken], [texts[0]])[0]
 
 
-def test_batches_hold_fewer_photos_where_each_is_sampled_often() -> None:
+def test_batches_hold_fewer_images_where_each_is_sampled_often() -> None:
     from captune.options import TuneOptions
 
     data, _ = cider_data(24, samples=4)

@@ -81,7 +81,7 @@ class Bridge(nn.Module, ABC):
 
     @classmethod
     def word_places(cls, config: Any) -> int:
-        """How many tokens of a text that is known of a photo it reads; 0 where it reads none."""
+        """How many tokens of a text that is known of an image it reads; 0 where it reads none."""
         return 0
 
     @property

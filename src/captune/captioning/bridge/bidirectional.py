@@ -1,13 +1,13 @@
-"""The photo's patches and a text known before the caption read each other; then cross-attention.
+"""The image's patches and a text known before the caption read each other; then cross-attention.
 
-The text is whatever is known of a photo before a word of its caption is written, such as the
+The text is whatever is known of an image before a word of its caption is written, such as the
 classifier's words for it, as embeddings of the decoder's own tokens. Patches and text update each
 other by bidirectional cross-attention (lucidrains/bidirectional-cross-attention): one matrix of
 similarities serves both ways, with a softmax along either axis. The decoder then looks at both, by
 the layers of the default bridge. The caption takes no part: what is projected is done before the
 decoder begins, so no generated token can leak back.
 
-A photo without a text, or none at all (`words=None`), is read by the default bridge alone.
+An image without a text, or none at all (`words=None`), is read by the default bridge alone.
 
 Trained parameters, with w width, e the width of the decoder's token embeddings, n places for words:
     the default bridge with its entry (see cross_attention.py)
@@ -115,7 +115,7 @@ class Exchange(nn.Module):
         values = in_heads(self.value(tokens), self.heads)
         text_values = in_heads(self.text_value(texts), self.heads)
         scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5  # [.., heads, t, n]
-        # the lowest number and not -inf: a photo without any word must give no NaN
+        # the lowest number and not -inf: an image without any word must give no NaN
         hidden = ~mask[:, None, None]
         over_texts = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(dim=-1)
         over_tokens = scores.softmax(dim=-2)
@@ -139,7 +139,7 @@ class _WordEntry(nn.Module):
         length, places = embeddings.shape[1], len(self.position)
         if length > places:
             raise UserError(
-                f"bidirectional: a text of {length} tokens for a photo; the bridge has {places}"
+                f"bidirectional: a text of {length} tokens for an image; the bridge has {places}"
                 " places (words); shorten the text or train with more"
             )
         tokens: Tensor = self.norm(self.linear(embeddings) + self.position[:length])

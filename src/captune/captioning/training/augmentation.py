@@ -1,8 +1,8 @@
-"""Second views of the training photos: mirrored, and encoded once as the photos themselves are.
+"""Second views of the training images: mirrored, and encoded once as the images themselves are.
 
 What a frozen encoder yields is cached, so a view that is drawn at random for each step would be
 encoded anew each time. A fixed second view doubles the cache instead, and each epoch draws one of
-the two. A caption that names left or right would be wrong of a mirrored photo.
+the two. A caption that names left or right would be wrong of a mirrored image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captune.captioning.training.data import CaptionedPhotos, Grids
+from captune.captioning.training.data import CaptionedImages, Grids
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import grids_bytes, require_room
@@ -25,13 +25,13 @@ _SIDES = re.compile(r"\b(?:left|right)(?:most|wards?)?\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class MirroredViews:
-    """images: places of the training photos that have one. grids: of the mirrored photos."""
+    """images: places of the training images that have one. grids: of the mirrored images."""
 
     images: Sequence[int]
     grids: Grids
 
 
-def mirrorable(train: CaptionedPhotos) -> list[int]:
+def mirrorable(train: CaptionedImages) -> list[int]:
     """Places of the images none of whose captions names left or right."""
     return [
         place
@@ -41,27 +41,27 @@ def mirrorable(train: CaptionedPhotos) -> list[int]:
 
 
 def check_mirroring(
-    train: CaptionedPhotos,
-    photos: int,
+    train: CaptionedImages,
+    images: int,
     encoder: ImageEncoder,
     cache: FeatureCache | None,
     say: Callable[[str], None],
 ) -> list[int]:
     """`mirrorable`, and what it costs is said.
 
-    photos: how many are encoded without it. Raises UserError where there is nothing to mirror, or
+    images: how many are encoded without it. Raises UserError where there is nothing to mirror, or
     the cache may not hold both views.
     """
     places = mirrorable(train)
     if not places:
         raise UserError(
-            "--augment mirror: each of the training photos has a caption that names left or right,"
-            " which would be wrong of the mirrored photo; leave it out"
+            "--augment mirror: each of the training images has a caption that names left or right,"
+            " which would be wrong of the mirrored image; leave it out"
         )
     if cache is not None and cache.is_writable:
-        require_room(photos + len(places), encoder, cache)
+        require_room(images + len(places), encoder, cache)
     sentence = (
-        f"--augment mirror: {len(places):,} of {len(train):,} training photos are encoded and"
+        f"--augment mirror: {len(places):,} of {len(train):,} training images are encoded and"
         f" cached twice, as they are and mirrored: {grids_bytes(len(places), encoder) / 1e6:,.1f}"
         " MB more"
     )
@@ -75,7 +75,7 @@ def check_mirroring(
 def drawn_views(
     plain: Grids, mirrored: MirroredViews | None, keys: Sequence[str], flipped: Sequence[bool]
 ) -> Tensor:
-    """Grids [images, tokens, channels], each of the photo as it is or, where flipped, mirrored."""
+    """Grids [images, tokens, channels], each of the image as it is or, where flipped, mirrored."""
     if mirrored is None or not any(flipped):
         return plain.grids_of(keys)
     order = sorted(range(len(keys)), key=lambda place: flipped[place])

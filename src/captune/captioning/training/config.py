@@ -31,7 +31,7 @@ _NOT_DECIDING = (
         "no_cache",
         "save_steps",
     ),
-    *("photos", "captions", "val", "val_photos", "encoder", "decoder", "score_model", "start"),
+    *("images", "captions", "val", "val_images", "encoder", "decoder", "score_model", "start"),
     # these are noted by what they come to, and not at all where they are left alone
     *("augment", "known_words", "known_words_top", "known_words_model"),
 )

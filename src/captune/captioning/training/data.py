@@ -1,6 +1,6 @@
-"""Captions and photos -> training examples and batches.
+"""Captions and images -> training examples and batches.
 
-What a photo yields (its grid) comes from a `Grids`, by the sha256 of its file, once for all of its
+What an image yields (its grid) comes from a `Grids`, by the sha256 of its file, once for all of its
 captions. Captions are tokenised once. Which captions and which batches an epoch has depends on the
 seed and the epoch only, so a run that goes on after a kill sees what it would have seen.
 """
@@ -19,9 +19,9 @@ from typing import Protocol
 from torch import Tensor
 
 from captune.captioning.model import pad_words
-from captune.captions import CaptionFile, match_photos, read_captions
+from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
-from captune.images import Photo, PhotoSet, Skipped, UnreadablePhoto, hash_photo, printable
+from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage, hash_image, printable
 from captune.models.decoders import Decoder
 
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order
@@ -32,30 +32,30 @@ class Grids(Protocol):
     """Random access to what the frozen image encoder yielded."""
 
     def grids_of(self, keys: Sequence[str]) -> Tensor:
-        """sha256 of photo files -> [images, tokens, channels] float32."""
+        """sha256 of image files -> [images, tokens, channels] float32."""
         ...
 
 
-# what is known of photos before their captions: sha256 of a file -> token ids
+# what is known of images before their captions: sha256 of a file -> token ids
 WordRows = Mapping[str, Sequence[int]]
 
 
 def words_of(rows: WordRows, keys: Sequence[str]) -> Tensor:
-    """The `words` of `Captioner.project` for these photos: [images, w]; unknown ones have none."""
+    """The `words` of `Captioner.project` for these images: [images, w]; unknown ones have none."""
     return pad_words([rows.get(key, ()) for key in keys])
 
 
 @dataclass(frozen=True)
-class CaptionedPhotos:
-    """Photos with their captions; the lists are parallel, one entry an image.
+class CaptionedImages:
+    """Images with their captions; the lists are parallel, one entry an image.
 
-    ids: as the caption file names them. keys: sha256 of the files' bytes. root: what the photos'
+    ids: as the caption file names them. keys: sha256 of the files' bytes. root: what the images'
     names are relative to. digest: over everything here that training depends on.
     notes: sentences for the user about what was left out.
     """
 
     ids: list[str]
-    photos: list[Photo]
+    images: list[ImageFile]
     keys: list[str]
     captions: list[list[str]]
     root: Path
@@ -66,13 +66,13 @@ class CaptionedPhotos:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def only(self, places: Sequence[int], dropped: Sequence[Skipped] = ()) -> CaptionedPhotos:
+    def only(self, places: Sequence[int], dropped: Sequence[Skipped] = ()) -> CaptionedImages:
         """These images, in this order."""
         ids, keys = [self.ids[i] for i in places], [self.keys[i] for i in places]
         captions = [self.captions[i] for i in places]
-        return CaptionedPhotos(
+        return CaptionedImages(
             ids,
-            [self.photos[i] for i in places],
+            [self.images[i] for i in places],
             keys,
             captions,
             self.root,
@@ -81,16 +81,16 @@ class CaptionedPhotos:
             self.notes,
         )
 
-    def without(self, dropped: Sequence[Skipped]) -> CaptionedPhotos:
-        """All but the photos that turned out to be unreadable, by name or whole path."""
+    def without(self, dropped: Sequence[Skipped]) -> CaptionedImages:
+        """All but the images that turned out to be unreadable, by name or whole path."""
         names = {item.path for item in dropped}
-        gone = [not names.isdisjoint((photo.name, str(photo.path))) for photo in self.photos]
+        gone = [not names.isdisjoint((image.name, str(image.path))) for image in self.images]
         own = [item for item in dropped if item.path in self._names()]
         kept = [place for place, is_gone in enumerate(gone) if not is_gone]
         return self.only(kept, own) if own else self
 
     def _names(self) -> set[str]:
-        return {name for photo in self.photos for name in (photo.name, str(photo.path))}
+        return {name for image in self.images for name in (image.name, str(image.path))}
 
     @property
     def references(self) -> dict[str, list[str]]:
@@ -100,50 +100,50 @@ class CaptionedPhotos:
 
 def read_captioned(
     captions: str | Path,
-    found: PhotoSet,
+    found: ImageSet,
     *,
     limit: int = 0,
     seed: int = 0,
     advance: Callable[[int], None] = lambda done: None,
-) -> CaptionedPhotos:
-    """The captioned photos of a file among those that were found.
+) -> CaptionedImages:
+    """The captioned images of a file among those that were found.
 
     limit: at most so many images, a sample that depends on the seed only; 0 takes all.
-    advance: told how many more photos were read.
-    Unreadable photos are skipped and named. Raises UserError where nothing is left.
+    advance: told how many more images were read.
+    Unreadable images are skipped and named. Raises UserError where nothing is left.
     """
     file = read_captions(captions)
-    photo_of, missing = match_photos(file, found)
+    image_of, missing = match_images(file, found)
     shown = printable(file.source)
-    if not photo_of:
+    if not image_of:
         raise UserError(
             f"{shown}: none of its {len(file):,} images ({_some(missing)}) is among the"
-            f" {len(found.photos):,} photos in {found.root}; name the folder that holds them"
+            f" {len(found.images):,} images in {found.root}; name the folder that holds them"
         )
-    notes = list(_notes(file, photo_of, missing, found, shown))
-    kept = {id: [c for c in file.captions[id] if not c.isspace() and c] for id in photo_of}
+    notes = list(_notes(file, image_of, missing, found, shown))
+    kept = {id: [c for c in file.captions[id] if not c.isspace() and c] for id in image_of}
     ids = [id for id, own in kept.items() if own]
     if not ids:
-        raise UserError(f"{shown}: all captions of its photos are empty; give it captions")
+        raise UserError(f"{shown}: all captions of its images are empty; give it captions")
     if 0 < limit < len(ids):
         ids = [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), limit))]  # noqa: S311
     keys, skipped = {}, []
     for id in ids:
         try:
-            keys[id] = hash_photo(photo_of[id].path)[0]
-        except UnreadablePhoto as error:
-            skipped.append(Skipped(photo_of[id].name, error.reason))
+            keys[id] = hash_image(image_of[id].path)[0]
+        except UnreadableImage as error:
+            skipped.append(Skipped(image_of[id].name, error.reason))
         advance(1)
     if not keys:
         first = skipped[0]
         raise UserError(
-            f"{shown}: none of its {len(ids):,} photos could be read"
+            f"{shown}: none of its {len(ids):,} images could be read"
             f" ({printable(first.path)}: {first.reason})"
         )
     rows = [kept[id] for id in keys]
-    return CaptionedPhotos(
+    return CaptionedImages(
         list(keys),
-        [photo_of[id] for id in keys],
+        [image_of[id] for id in keys],
         list(keys.values()),
         rows,
         found.root,
@@ -153,8 +153,8 @@ def read_captioned(
     )
 
 
-def leaking(train: CaptionedPhotos, val: CaptionedPhotos) -> list[str]:
-    """The ids in `val` whose photo is in `train` too, byte for byte."""
+def leaking(train: CaptionedImages, val: CaptionedImages) -> list[str]:
+    """The ids in `val` whose image is in `train` too, byte for byte."""
     known = set(train.keys)
     return [id for id, key in zip(val.ids, val.keys, strict=True) if key in known]
 
@@ -172,7 +172,7 @@ class Tokenised:
     empty: list[str]
 
 
-def tokenise(data: CaptionedPhotos, decoder: Decoder, max_tokens: int) -> Tokenised:
+def tokenise(data: CaptionedImages, decoder: Decoder, max_tokens: int) -> Tokenised:
     """Every caption of every image, once; at most `max_tokens` ids a caption."""
     flat = [caption.strip() for own in data.captions for caption in own]
     encoded = iter(decoder.encode(flat))
@@ -297,25 +297,25 @@ class Batches:
 
 def _notes(
     file: CaptionFile,
-    photo_of: Mapping[str, Photo],
+    image_of: Mapping[str, ImageFile],
     missing: Sequence[str],
-    found: PhotoSet,
+    found: ImageSet,
     shown: str,
 ) -> Iterator[str]:
     if missing:
         yield (
-            f"{shown}: {len(missing):,} of {len(file):,} images have no photo in {found.root}"
+            f"{shown}: {len(missing):,} of {len(file):,} images have no image in {found.root}"
             f" ({_some(missing)}) and are left out"
         )
-    blank = [id for id in photo_of if all(not c or c.isspace() for c in file.captions[id])]
+    blank = [id for id in image_of if all(not c or c.isspace() for c in file.captions[id])]
     if blank:
         yield f"{shown}: {len(blank):,} images have empty captions only ({_some(blank)})"
-    empty = sum(not c or c.isspace() for id in photo_of for c in file.captions[id])
+    empty = sum(not c or c.isspace() for id in image_of for c in file.captions[id])
     if empty:
         yield f"{shown}: {empty:,} captions are empty and left out"
-    bare = len(found.photos) - len(photo_of)
+    bare = len(found.images) - len(image_of)
     if bare:
-        yield f"{found.root}: {bare:,} of {len(found.photos):,} photos have no captions in {shown}"
+        yield f"{found.root}: {bare:,} of {len(found.images):,} images have no captions in {shown}"
 
 
 def _some(ids: Sequence[str]) -> str:

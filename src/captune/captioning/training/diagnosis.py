@@ -23,7 +23,7 @@ from captune.images import printable
 from captune.statistics import Sums, paired_bootstrap
 
 UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
-SAME = 0.1  # of CIDEr: as good with another photo
+SAME = 0.1  # of CIDEr: as good with another image
 REPEATS = 0.05  # share of captions: more than a slip
 _IMAGES = 16  # whose attention is looked at
 _SHUFFLED = 200  # images that are captioned from another's grid
@@ -49,7 +49,7 @@ def diagnose(
     max_tokens: int,
     seed: int,
 ) -> list[Finding]:
-    """All checks of a trained captioner, over what it wrote for the validation photos."""
+    """All checks of a trained captioner, over what it wrote for the validation images."""
     found = [leak(leaked, len(val.data)), repetition(written)]
     if captioner.bridge.attending:
         found.insert(0, attention(captioner, val))
@@ -59,14 +59,14 @@ def diagnose(
 
 
 def leak(leaked: Sequence[str], images: int) -> Finding:
-    """Validation photos that were trained on, byte for byte."""
+    """Validation images that were trained on, byte for byte."""
     share = len(leaked) / max(1, images)
     named = ", ".join(printable(id) for id in leaked[:3]) + (" ..." if len(leaked) > 3 else "")
     said = (
-        f"{len(leaked):,} of {images:,} validation photos are among the training photos, byte for"
+        f"{len(leaked):,} of {images:,} validation images are among the training images, byte for"
         f" byte ({named}): the scores flatter the model; take them out of one side"
         if leaked
-        else f"none of {images:,} validation photos is among the training photos"
+        else f"none of {images:,} validation images is among the training images"
     )
     return Finding("leak", share, said, bool(leaked))
 
@@ -99,7 +99,7 @@ def repeats(words: Sequence[str]) -> bool:
 def image_dependence(
     captioner: Captioner, val: ValidationSet, written: Captioned, max_tokens: int, seed: int
 ) -> Finding:
-    """CIDEr with the right photos against CIDEr with another photo each, over the same images."""
+    """CIDEr with the right images against CIDEr with another image each, over the same images."""
     chance = random.Random(f"shuffle/{seed}")  # noqa: S311
     size = min(_SHUFFLED, len(val.data))
     some = val.first(sorted(chance.sample(range(len(val.data)), size)))
@@ -115,13 +115,13 @@ def image_dependence(
     low, high = gain.interval
     blind = not low > 0
     said = (
-        f"CIDEr {right.corpus:.3f} with the right photos, {other.corpus:.3f} with those of others"
-        f" (gain {gain.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f}, {size:,} photos)"
+        f"CIDEr {right.corpus:.3f} with the right images, {other.corpus:.3f} with those of others"
+        f" (gain {gain.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f}, {size:,} images)"
     )
     if blind and right.corpus - other.corpus <= SAME * right.corpus:
-        said = f"the captions do not depend on the photo: {said}"
+        said = f"the captions do not depend on the image: {said}"
     elif blind:
-        said = f"so few photos do not show that the captions depend on them: {said}"
+        said = f"so few images do not show that the captions depend on them: {said}"
     return Finding("image dependence", float(gain.difference), said, blind)
 
 

@@ -24,7 +24,7 @@ from captune.wording import duration
 _MEASURED = 2  # batches
 _WARMING = 1  # batches before them, which pay for what is set up once
 _WARMING_GPU = 4  # it also picks its kernels
-_WRITTEN = 8  # photos that are captioned to see how long that takes; a GPU takes a whole batch
+_WRITTEN = 8  # images that are captioned to see how long that takes; a GPU takes a whole batch
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Captions for validation photos and how good they are, while training and after it."""
+"""Captions for validation images and how good they are, while training and after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captune.captioning.model import Captioner, batch
-from captune.captioning.training.data import CaptionedPhotos, Grids, WordRows, words_of
+from captune.captioning.training.data import CaptionedImages, Grids, WordRows, words_of
 from captune.metrics.bleu import bleu_of
 from captune.metrics.cider import cider_of
 from captune.metrics.corpus import Corpus
@@ -29,13 +29,13 @@ IMAGES = 32  # captioned at once
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """data: photos with their references. rows: token ids of each image's captions.
+    """data: images with their references. rows: token ids of each image's captions.
 
     clip: the model of CLIPScore, or None to do without. cache: of its features. words: what is
-    known of the photos, where the bridge reads that.
+    known of the images, where the bridge reads that.
     """
 
-    data: CaptionedPhotos
+    data: CaptionedImages
     rows: Sequence[Sequence[Sequence[int]]]
     grids: Grids
     clip: ImageTextModel | None = None
@@ -48,7 +48,7 @@ class ValidationSet:
         return dataclasses.replace(self, data=self.data.only(places), rows=rows)
 
     def seen(self, keys: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """What `Captioner` takes of the photos with these keys: grids, and words if there are."""
+        """What `Captioner` takes of the images with these keys: grids, and words if there are."""
         found = {"grids": self.grids.grids_of(keys).to(device)}
         if self.words is not None:
             found["words"] = words_of(self.words, keys).to(device)
@@ -85,7 +85,7 @@ def write_captions(
 ) -> Captioned:
     """A caption of each image: greedy, or by beam search.
 
-    keys: of the photos to look at instead of the images' own (a test of what they are worth).
+    keys: of the images to look at instead of the images' own (a test of what they are worth).
     Several processes share the work, and each of them has all captions in the end.
     """
     from accelerate import PartialState
@@ -146,8 +146,8 @@ def score_captions(
 def _clipscore(captions: dict[str, str], val: ValidationSet, model: ImageTextModel) -> Scores:
     from captune.metrics.clipscore import clipscore
 
-    photos = dict(zip(val.data.ids, val.data.photos, strict=True))
-    return clipscore(captions, photos, model=model, cache=val.cache)
+    images = dict(zip(val.data.ids, val.data.images, strict=True))
+    return clipscore(captions, images, model=model, cache=val.cache)
 
 
 def validation_scores(

@@ -1,4 +1,4 @@
-"""What a training learns from: photos in their views, what is known of them, and captions."""
+"""What a training learns from: images in their views, what is known of them, and captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captune.options import TuneOptions
 class TrainingData:
     """keys: of each image's grid. rows: token ids of each caption of each image.
 
-    words: what is known of the photos, where the bridge reads that. mirrored: second views.
+    words: what is known of the images, where the bridge reads that. mirrored: second views.
     """
 
     keys: Sequence[str]

@@ -17,9 +17,9 @@ from captune.captioning.loading import describe_decoder
 from captune.captioning.precision import resolve_precision
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.training.augmentation import check_mirroring
-from captune.captioning.training.data import CaptionedPhotos, Grids
+from captune.captioning.training.data import CaptionedImages, Grids
 from captune.features.grids import GridStore, open_grids
-from captune.images import Photo, Skipped
+from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device
 from captune.models.encoders import ImageEncoder, mirrored
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from captune.embedding import Bar
     from captune.features import FeatureCache
 
-_ENCODED = 32  # photos at once
+_ENCODED = 32  # images at once
 
 
 @dataclass(frozen=True)
 class FrozenParts:
-    """grids: of every readable photo. skipped: photos that could not be decoded.
+    """grids: of every readable image. skipped: images that could not be decoded.
 
     clip: the model of CLIPScore, or None. words_model: of the classifier that tells words of each
-    photo, or None. mirrored: grids of the mirrored photos, where those were asked for. models: what
+    image, or None. mirrored: grids of the mirrored images, where those were asked for. models: what
     run.json names.
     """
 
@@ -62,17 +62,17 @@ class FrozenParts:
 
 def load_frozen(
     options: TuneOptions,
-    parts: Sequence[CaptionedPhotos],
+    parts: Sequence[CaptionedImages],
     *,
     stack: ExitStack,
     cache: FeatureCache | None,
     bar: Bar,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> FrozenParts:
-    """Load what is frozen and encode every photo once.
+    """Load what is frozen and encode every image once.
 
-    parts: the photos to encode, those to train on first. stack: closes the grids. say: is told
-    what a second view of the photos takes. Raises UserError for an encoder without a patch grid,
+    parts: the images to encode, those to train on first. stack: closes the grids. say: is told
+    what a second view of the images takes. Raises UserError for an encoder without a patch grid,
     and whatever its loaders raise.
     """
     encoder = load_model(options.encoder, device=options.device)
@@ -97,16 +97,16 @@ def load_frozen(
         decoder = narrowed(decoder, {id for row in decoder.encode(texts) for id in row})
     if cache is not None:
         cache.remember_model(encoder.spec, encoder.ids)
-    photos = _unique(parts)
+    images = _unique(parts)
     skipped: list[Skipped] = []
 
-    def encoded(some: Sequence[Photo], image: ImageEncoder, what: str) -> GridStore:
+    def encoded(some: Sequence[ImageFile], reader: ImageEncoder, what: str) -> GridStore:
         # the other processes find in the cache what the first one has put there
         with PartialState().main_process_first(), bar(what, len(some)) as advance:
             return stack.enter_context(
                 open_grids(
                     some,
-                    image,
+                    reader,
                     cache=cache,
                     batch_size=_ENCODED,
                     workers=options.workers,
@@ -117,14 +117,14 @@ def load_frozen(
 
     views: list[int] = []
     if options.augment == "mirror":
-        views = check_mirroring(parts[0], len(photos), encoder.image, cache, say)
-    grids = encoded(photos, encoder.image, "encoding photos")
+        views = check_mirroring(parts[0], len(images), encoder.image, cache, say)
+    grids = encoded(images, encoder.image, "encoding images")
     second = None
     if views:
-        # the first view has told which photos cannot be read
-        flipped = {parts[0].photos[place].path for place in views}
-        some = [photo for photo in photos if photo.path in flipped and photo.name in grids.keys]
-        second = encoded(some, mirrored(encoder.image), "encoding mirrored photos")
+        # the first view has told which images cannot be read
+        flipped = {parts[0].images[place].path for place in views}
+        some = [image for image in images if image.path in flipped and image.name in grids.keys]
+        second = encoded(some, mirrored(encoder.image), "encoding mirrored images")
     models = [encoder, clip, words_model]
     return FrozenParts(
         ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id),
@@ -144,16 +144,16 @@ def _different(models: Sequence[ImageTextModel | None]) -> list[ImageTextModel]:
     return list({id(model): model for model in models if model is not None}.values())
 
 
-def _unique(parts: Sequence[CaptionedPhotos]) -> list[Photo]:
-    """The photos of all parts, each path once; a name stands for one place on the disk.
+def _unique(parts: Sequence[CaptionedImages]) -> list[ImageFile]:
+    """The images of all parts, each path once; a name stands for one place on the disk.
 
     Names of train and validation are relative to roots of their own, and may be the same.
     """
-    found: dict[Path, Photo] = {}
+    found: dict[Path, ImageFile] = {}
     for part in parts:
-        for photo in part.photos:
-            found.setdefault(photo.path, photo)
-    names = [photo.name for photo in found.values()]
+        for image in part.images:
+            found.setdefault(image.path, image)
+    names = [image.name for image in found.values()]
     if len(set(names)) == len(names):
         return list(found.values())
-    return [dataclasses.replace(photo, name=str(path)) for path, photo in found.items()]
+    return [dataclasses.replace(image, name=str(path)) for path, image in found.items()]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captune.captioning.model import Captioner, batch
-from captune.captioning.training.data import CaptionedPhotos
+from captune.captioning.training.data import CaptionedImages
 from captune.metrics import ptb
 from captune.metrics.cider import CiderD
 from captune.metrics.corpus import Corpus
@@ -20,7 +20,7 @@ _END = " <end>"
 
 
 class Objective(Protocol):
-    """per_image: captions of a photo that a step learns; None leaves it to the options.
+    """per_image: captions of an image that a step learns; None leaves it to the options.
 
     captions_an_image: how many captions a photo of a batch comes to.
     """
@@ -51,7 +51,7 @@ class CrossEntropy:
 class SelfCritical:
     """Self-critical sequence training (Rennie et al. 2017) with CIDEr-D as the reward.
 
-    For each photo `samples` captions are drawn; a caption's advantage is its reward above the mean
+    For each image `samples` captions are drawn; a caption's advantage is its reward above the mean
     of the others' (Luo 2020, "A better variant of self-critical sequence training").
     Document frequencies are those of the training references. An end mark is a word of the reward
     (as in Cornia et al. 2020), else captions learn to break off after "on a".
@@ -60,7 +60,7 @@ class SelfCritical:
     per_image: int | None = 1  # the batches' own captions are not looked at
 
     def __init__(
-        self, data: CaptionedPhotos, rows: Sequence[Any], *, samples: int, max_tokens: int
+        self, data: CaptionedImages, rows: Sequence[Any], *, samples: int, max_tokens: int
     ) -> None:
         """rows: as TrainingData's, which names images by their places."""
         references = {str(place): own for place, own in enumerate(data.captions) if rows[place]}

@@ -18,7 +18,7 @@ from captune.captioning.recipe import KnownWords
 from captune.captioning.training.augmentation import MirroredViews, mirrorable
 from captune.captioning.training.budget import parse_count
 from captune.captioning.training.data import (
-    CaptionedPhotos,
+    CaptionedImages,
     WordRows,
     leaking,
     read_captioned,
@@ -32,13 +32,13 @@ from captune.captioning.training.trainer import Bar
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
 from captune.features import FeatureCache
-from captune.images import PhotoSet, find_photos
+from captune.images import ImageSet, find_images
 from captune.models.devices import resolve_device
 from captune.options import TuneOptions
 from captune.runs import check_run_folder
 from captune.zeroshot.labels import read_labels
 
-_RECOGNISED = 32  # photos at once
+_RECOGNISED = 32  # images at once
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
     """What all methods share."""
 
     options: TuneOptions
-    train: CaptionedPhotos
+    train: CaptionedImages
     val: ValidationSet
     sample: ValidationSet
     data: TrainingData
@@ -67,9 +67,9 @@ def this_process(options: TuneOptions) -> PartialState:
 def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     """Everything that can be refused before a file is read; the settings by part."""
     for name, flag in (
-        ("photos", "PHOTOS, the folder of the training photos"),
+        ("images", "IMAGES, the folder of the training images"),
         ("captions", "--captions TRAIN, their captions"),
-        ("val", "--val VAL, captions of photos to be judged by"),
+        ("val", "--val VAL, captions of images to be judged by"),
         ("out", "--out RUN, the folder to write"),
     ):
         if getattr(options, name) is None:
@@ -116,7 +116,7 @@ def _check_words(options: TuneOptions, places: int) -> None:
         read_labels(options.known_words)
     elif places:
         raise UserError(
-            f"--bridge {options.bridge}: reads words that are known of each photo; say with"
+            f"--bridge {options.bridge}: reads words that are known of each image; say with"
             " --known-words among which they are chosen, as captune classify --labels"
         )
     elif options.known_words_model is not None:
@@ -133,11 +133,11 @@ def prepare(
     say: Callable[[str], None],
 ) -> Job:
     """Read, check, encode and tokenise; `stack` closes what is opened."""
-    assert options.photos is not None
+    assert options.images is not None
     assert options.captions is not None
     assert options.val is not None
-    found = find_photos([options.photos])
-    found_val = found if options.val_photos is None else find_photos([options.val_photos])
+    found = find_images([options.images])
+    found_val = found if options.val_images is None else find_images([options.val_images])
     train_set = _read(options.captions, found, options, bar, say, limit=options.limit)
     val_set = _read(options.val, found_val, options, bar, say)
     leaked = leaking(train_set, val_set)
@@ -145,9 +145,9 @@ def prepare(
     train_set, val_set = (part.without(frozen.skipped) for part in (train_set, val_set))
     for part, where in ((train_set, options.captions), (val_set, options.val)):
         if not len(part):
-            raise UserError(f"{where}: none of its photos could be decoded")
+            raise UserError(f"{where}: none of its images could be decoded")
     if len(val_set) < 2:
-        raise UserError(f"{options.val}: has one photo; scores need two and more, better hundreds")
+        raise UserError(f"{options.val}: has one image; scores need two and more, better hundreds")
     tokens = tokenise(train_set, frozen.decoder, options.max_tokens)
     if tokens.cut:
         say(f"{tokens.cut:,} captions are cut at {options.max_tokens} tokens (--max-tokens)")
@@ -192,12 +192,12 @@ def _known_words(
     options: TuneOptions,
     frozen: FrozenParts,
     places: int,
-    parts: Sequence[CaptionedPhotos],
+    parts: Sequence[CaptionedImages],
     cache: FeatureCache | None,
     bar: Bar,
     say: Callable[[str], None],
 ) -> tuple[KnownWords | None, WordRows | None]:
-    """Which words are known of photos, and those of every photo; made once."""
+    """Which words are known of images, and those of every image; made once."""
     if frozen.words_model is None:
         return None, None
     known = known_words_of(options, frozen.words_model)
@@ -211,21 +211,21 @@ def _known_words(
         workers=options.workers,
     )
     key_of = {
-        photo.path: key for part in parts for photo, key in zip(part.photos, part.keys, strict=True)
+        image.path: key for part in parts for image, key in zip(part.images, part.keys, strict=True)
     }
-    photos = [photo for part in parts for photo in part.photos]
-    with PartialState().main_process_first(), bar("known words", len(photos)) as advance:
-        rows = teller.rows_of(photos, advance)
+    images = [image for part in parts for image in part.images]
+    with PartialState().main_process_first(), bar("known words", len(images)) as advance:
+        rows = teller.rows_of(images, advance)
     if teller.cut:
         say(
-            f"the known words of {teller.cut:,} photos are cut at {places} tokens; give the bridge"
+            f"the known words of {teller.cut:,} images are cut at {places} tokens; give the bridge"
             " more places with --set bridge.words=N, or take a smaller --known-words-top"
         )
     return known, {key_of[path]: row for path, row in rows.items()}
 
 
 def _objective(
-    options: TuneOptions, train: CaptionedPhotos, rows: Sequence[Sequence[object]]
+    options: TuneOptions, train: CaptionedImages, rows: Sequence[Sequence[object]]
 ) -> Objective:
     if options.objective == "cider":
         return SelfCritical(train, rows, samples=options.samples, max_tokens=options.max_tokens)
@@ -234,12 +234,12 @@ def _objective(
 
 def _read(
     captions: Path,
-    found: PhotoSet,
+    found: ImageSet,
     options: TuneOptions,
     bar: Bar,
     say: Callable[[str], None],
     limit: int = 0,
-) -> CaptionedPhotos:
+) -> CaptionedImages:
     with bar("reading", 0) as advance:
         part = read_captioned(captions, found, limit=limit, seed=options.seed, advance=advance)
     for sentence in part.notes:

@@ -4,7 +4,7 @@ An output projection of the bridge begins at zero, and what it adds has to come 
 stream that it is added to. The stream of a trained language model grows from block to block (of
 SmolLM2-135M, median 1 at the third block and 11 at the last), while Adam moves a weight by about
 the rate a step, whatever the gradient. At one rate for all, the last blocks hear little of the
-photo before the training is over. So an output projection learns as many times as fast as the
+image before the training is over. So an output projection learns as many times as fast as the
 stream of its block is large, times the bridge's gain.
 """
 
@@ -25,7 +25,7 @@ CAPTIONS = 32  # that the stream is measured on
 
 @torch.no_grad()
 def stream_sizes(captioner: Captioner, captions: Sequence[Sequence[int]]) -> list[float]:
-    """Median absolute value of the hidden states behind each block's self-attention, no photo seen.
+    """Median absolute value of the hidden states behind each block's self-attention, no image seen.
 
     captions: token ids. A median, for a few channels of some decoders are a thousand times larger.
     """

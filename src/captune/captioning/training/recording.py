@@ -34,7 +34,7 @@ from captune.captioning.structure import find_parts
 from captune.captioning.training import resuming, tuned
 from captune.captioning.training.budget import budget, check_budget, planned
 from captune.captioning.training.config import deciding, write_config
-from captune.captioning.training.data import CaptionedPhotos
+from captune.captioning.training.data import CaptionedImages
 from captune.captioning.training.diagnosis import diagnose
 from captune.captioning.training.estimate import estimate
 from captune.captioning.training.evaluation import (
@@ -292,17 +292,17 @@ def _write_child(
 
 
 def _records(
-    data: CaptionedPhotos, written: Captioned, scores: dict[str, Scores]
+    data: CaptionedImages, written: Captioned, scores: dict[str, Scores]
 ) -> list[dict[str, Any]]:
     return [
         {
-            "path": photo.name,
+            "path": image.name,
             "image_id": id,
             "caption": written.captions[id],
             "ended": written.ended[id],
             "scores": {name: score.per_image[id] for name, score in scores.items()},
         }
-        for id, photo in zip(data.ids, data.photos, strict=True)
+        for id, image in zip(data.ids, data.images, strict=True)
     ]
 
 

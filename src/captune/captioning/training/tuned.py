@@ -36,7 +36,7 @@ class Tuned:
     """What came of one method.
 
     trained: parameters, by part ("bridge.layers", ...). scores, intervals: over all validation
-    photos, by metric id. val_loss: of the validation sample in the best epoch; None where it was
+    images, by metric id. val_loss: of the validation sample in the best epoch; None where it was
     no number.
     """
 

@@ -12,7 +12,7 @@ which is the untouched decoder at first in any precision (the parallel form of H
 `shared_softmax=True` is the plain prefix, as peft has it.
 
 The same holds in the bridge: there a shared softmax gave the prefix a share of the attention that
-should go to the photo, and captions became worse than with no prefix at all.
+should go to the image, and captions became worse than with no prefix at all.
 
 Trained parameters, for L blocks with h key/value heads of size e:
     self-attention 2*m*h*e a block; cross-attention 2*m*w a layer of width w.
@@ -41,7 +41,7 @@ _NAME = "captune_prefix"
 class PrefixConfig:
     """length: of the prefix, in tokens.
 
-    shared_softmax: with the text, and in the bridge with the photo; see the module's text.
+    shared_softmax: with the text, and in the bridge with the image; see the module's text.
     """
 
     length: int = 32

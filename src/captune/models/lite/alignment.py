@@ -1,8 +1,9 @@
-"""The alignment of `lite`: one space for EfficientNet-Lite2's photos and MiniLM's texts.
+"""The alignment of `lite`: one space for EfficientNet-Lite2's images and MiniLM's texts.
 
-The space is that of the photo features (1,280 numbers), centred: a text is turned into the
-direction in which photos of what it names lie. Both sides look at one input at a time, so a photo's
-vector never depends on its neighbours. `train` fits what is loaded here; the model card tells why.
+The space is that of the image features (1,280 numbers), centred: a text is turned into the
+direction in which images of what it names lie. Both sides look at one input at a time, so the
+vector of an image never depends on its neighbours. `train` fits what is loaded here; the model
+card tells why.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ImageAlignment(nn.Module):
     """Pooled EfficientNet-Lite2 features [n, 1280], as they are -> unit vectors [n, dimension].
 
     Square roots tame the few channels that shout; a fixed mean is taken off; features of tiny
-    photos (the gate knows them) are moved to where those of sharp photos lie; then what the
+    images (the gate knows them) are moved to where those of sharp images lie; then what the
     ImageNet classifier recognises is added, which sharpens the direction where it is sure.
     """
 
@@ -83,7 +84,7 @@ class TextAlignment(nn.Module):
     """Mean-pooled MiniLM vectors [n, 384], as they are -> unit vectors [n, dimension].
 
     A memory of what things look like: each name of 11,828 WordNet synsets is a key, the direction
-    of its photos the value. A text looks its own meaning up, sharply and once more smoothly; a
+    of its images the value. A text looks its own meaning up, sharply and once more smoothly; a
     linear map adds what captions taught.
     """
 
@@ -136,7 +137,7 @@ class TextAlignment(nn.Module):
 
 
 class _ImageExtra(nn.Module):
-    """More dimensions learned from captioned photos, appended with a share of the cosine."""
+    """More dimensions learned from captioned images, appended with a share of the cosine."""
 
     extra_share: Tensor
     extra_image_mean: Tensor

@@ -1,4 +1,4 @@
-"""The two frozen backbones of `lite`: EfficientNet-Lite2 for photos, all-MiniLM-L6-v2 for texts.
+"""The two frozen backbones of `lite`: EfficientNet-Lite2 for images, all-MiniLM-L6-v2 for texts.
 
 Nothing here is trained by captune; `alignment` turns what they yield into one space.
 """
@@ -96,27 +96,27 @@ def load_backbones(source: Path | None = None) -> Backbones:
     )
 
 
-def resize_and_crop(photo: Image.Image) -> Image.Image:
-    """RGB photo -> its middle at 260 x 260, the same pixels as timm's evaluation transform."""
-    width, height = photo.size
+def resize_and_crop(image: Image.Image) -> Image.Image:
+    """RGB image -> its middle at 260 x 260, the same pixels as timm's evaluation transform."""
+    width, height = image.size
     if max(width, height) > _LONGEST * min(width, height):
         # Only the middle is looked at; enlarging all of a 1 x 30,000 strip would fill the memory.
         half = _LONGEST * min(width, height) // 2
         x, y = width // 2, height // 2
         box = (max(x - half, 0), max(y - half, 0), min(x + half, width), min(y + half, height))
-        photo = photo.crop(box)
-        width, height = photo.size
+        image = image.crop(box)
+        width, height = image.size
     long = int(_RESIZE_PX * max(width, height) / min(width, height))
     size = (_RESIZE_PX, long) if width <= height else (long, _RESIZE_PX)
-    if size != photo.size:
-        photo = photo.resize(size, Image.Resampling.BICUBIC)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
     left, top = (round((side - SIZE_PX) / 2) for side in size)
-    return photo.crop((left, top, left + SIZE_PX, top + SIZE_PX))
+    return image.crop((left, top, left + SIZE_PX, top + SIZE_PX))
 
 
-def squash(photo: Image.Image) -> Image.Image:
-    """RGB photo -> all of it at 260 x 260, whatever its proportions."""
-    return photo.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC)
+def squash(image: Image.Image) -> Image.Image:
+    """RGB image -> all of it at 260 x 260, whatever its proportions."""
+    return image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC)
 
 
 transform = ResizeThenNormalise(
@@ -126,7 +126,7 @@ whole = ResizeThenNormalise((squash,), per_channel(_MEAN_AND_STD), per_channel(_
 
 
 def grid_of(image: EfficientNetLite2, alignment: nn.Module) -> PatchGrid:
-    """The 9 x 9 places of a photo; alignment: pooled [n, 1280] -> the space of the texts.
+    """The 9 x 9 places of an image; alignment: pooled [n, 1280] -> the space of the texts.
 
     Cached are the 352 channels before the head convolution, whose 1280 are 3.6 times the bytes.
     It does not depend on the alignment: another one leaves cached grids and captioners as they are.

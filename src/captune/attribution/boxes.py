@@ -1,0 +1,223 @@
+"""Boxes that people drew around things: the reader of COCO's instances_*.json (Lin et al. 2014).
+
+A box is kept in shares of its image's sides, so it fits the image at any size.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.errors import UserError
+from captune.files import printable, quoted, read_bytes
+
+Floats = NDArray[np.float64]
+_Scalar = str | int | float | bool | msgspec.UnsetType | None
+_Part = TypeVar("_Part", bound=msgspec.Struct)
+_MOST = 3_000_000  # objects of a part; LVIS has 1.3 million annotations
+_NO_BOX = "bbox is not left, top, width, height in pixels, four numbers"
+
+
+class _Category(msgspec.Struct):
+    id: _Scalar = msgspec.UNSET
+    name: _Scalar = msgspec.UNSET
+
+
+class _Image(msgspec.Struct):
+    id: _Scalar = msgspec.UNSET
+    width: _Scalar = msgspec.UNSET
+    height: _Scalar = msgspec.UNSET
+    file_name: _Scalar = None
+
+
+class _Annotation(msgspec.Struct):
+    image_id: _Scalar = msgspec.UNSET
+    category_id: _Scalar = msgspec.UNSET
+    bbox: list[_Scalar] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+@dataclass(frozen=True)
+class Box:
+    """One thing in an image: its category, and its sides in shares of the image's, 0 to 1."""
+
+    category: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of a file: by image id, and by file name, for files that number images anew.
+
+    categories: all that the file knows.
+    """
+
+    source: str
+    categories: list[str]
+    by_id: dict[str, list[Box]]
+    by_file_name: dict[str, list[Box]] = field(default_factory=dict)
+
+    def of(self, image_id: str, file_name: str | None = None) -> list[Box] | None:
+        """The boxes of an image, by its id or its file's name; None for an unknown image."""
+        found = self.by_id.get(image_id)
+        if found is None and file_name is not None:
+            return self.by_file_name.get(file_name)
+        return found
+
+
+def read_boxes(path: str | Path) -> Boxes:
+    """Read `{"images": [...], "annotations": [{"image_id", "category_id", "bbox"}], ...}`.
+
+    bbox: left, top, width, height in pixels of an image whose width and height the file gives.
+    Boxes are cut at the image's edges. Raises UserError for anything else, naming the place.
+    """
+    shown = printable(str(path))
+    parts = _parts(read_bytes(str(path)), shown)
+    names: dict[str, str] = {}
+    for number, category in enumerate(_listed(parts, "categories", _Category, shown), 1):
+        id, label = _fields(category, ("id", "name"), f"category {number}", shown)
+        names[str(id)] = str(label)
+    by_id: dict[str, list[Box]] = {}
+    by_file_name: dict[str, list[Box]] = {}
+    sizes: dict[str, tuple[float, float]] = {}
+    for number, image in enumerate(_listed(parts, "images", _Image, shown), 1):
+        what = f"image {number}"
+        id, width, height = _fields(image, ("id", "width", "height"), what, shown)
+        if not (_is_number(width) and _is_number(height) and width > 0 and height > 0):
+            raise _refusal(shown, f"{what} has no width and height above 0; give both in pixels")
+        key = str(id)
+        if key in by_id:
+            raise _refusal(shown, f"image id {quoted(key)} appears twice; keep one of them")
+        by_id[key] = []
+        sizes[key] = (float(width), float(height))
+        if isinstance(image.file_name, str):
+            by_file_name[image.file_name] = by_id[key]
+    annotations = _listed(parts, "annotations", _Annotation, shown)
+    for number, annotation in enumerate(annotations, 1):
+        what = f"annotation {number}"
+        id, category, bbox = _fields(annotation, ("image_id", "category_id", "bbox"), what, shown)
+        key = str(id)
+        if key not in by_id:
+            raise _refusal(shown, f'{what} is of image {quoted(key)}, which is not in "images"')
+        if str(category) not in names:
+            raise _refusal(
+                shown, f'{what} has category {quoted(str(category))}, which is not in "categories"'
+            )
+        box = _box(bbox, names[str(category)], sizes[key])
+        if box is None:
+            raise _refusal(shown, f"{what}: {_NO_BOX}")
+        by_id[key].append(box)
+    return Boxes(shown, list(names.values()), by_id, by_file_name)
+
+
+def coverage(boxes: Sequence[Box], rows: int, columns: int) -> Floats:
+    """Which share of each place of a grid over the whole image the boxes cover, [rows, columns].
+
+    Of boxes that overlap, the union counts, exactly.
+    """
+    # between two neighbouring lines, of a place or of a box, everything is inside or outside
+    down = _lines([edge for box in boxes for edge in (box.top, box.bottom)], rows)
+    across = _lines([edge for box in boxes for edge in (box.left, box.right)], columns)
+    middle_down, middle_across = (lines[:-1] + np.diff(lines) / 2 for lines in (down, across))
+    inside = np.zeros((len(middle_down), len(middle_across)))
+    for box in boxes:
+        is_down = (middle_down > box.top) & (middle_down < box.bottom)
+        is_across = (middle_across > box.left) & (middle_across < box.right)
+        inside[np.ix_(is_down, is_across)] = 1
+    areas = inside * np.diff(down)[:, None] * np.diff(across)[None, :]
+    places = np.zeros((rows, columns))
+    row = np.minimum((middle_down * rows).astype(int), rows - 1)
+    column = np.minimum((middle_across * columns).astype(int), columns - 1)
+    np.add.at(places, np.ix_(row, column), areas)
+    return places * rows * columns
+
+
+def _lines(edges: Sequence[float], places: int) -> Floats:
+    return np.unique(np.concatenate([np.arange(places + 1) / places, np.asarray(edges, float)]))
+
+
+def _box(bbox: Any, category: str, size: tuple[float, float]) -> Box | None:
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+        return None
+    left, top, width, height = bbox
+    if width < 0 or height < 0:
+        return None
+    across, down = size
+
+    def share(value: float, whole: float) -> float:
+        return min(max(value / whole, 0.0), 1.0)
+
+    return Box(
+        category,
+        share(left, across),
+        share(top, down),
+        share(left + width, across),
+        share(top + height, down),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _parts(data: bytes, shown: str) -> dict[str, msgspec.Raw]:
+    """The file's parts, still as text: what is not asked for (outlines) takes no memory."""
+    try:
+        return msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8), type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        kind = "an object was expected and something else is there"
+        if data.lstrip()[:1] == b"[":
+            kind = "holds a list, and an object was expected"
+        raise _refusal(shown, kind) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
+
+
+def _listed(
+    parts: Mapping[str, msgspec.Raw], key: str, kind: type[_Part], shown: str
+) -> list[_Part]:
+    """The objects of a part. Raises UserError."""
+    data = bytes(parts.get(key, b"null"))
+    if data.count(b"{") > _MOST:
+        raise _refusal(shown, f'"{key}" holds more than {_MOST:,} objects; take fewer images')
+    try:
+        return msgspec.json.decode(data, type=list[kind])  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        place = re.fullmatch(r".* - at `\$\[(\d+)\](.+)`", str(error))
+        if place is None:
+            raise _refusal(
+                shown,
+                f'"{key}" is no list of objects; give the instances_*.json of the data set'
+                " (captions go to --captions)",
+            ) from None
+        what = f"{key[:-1]} {int(place[1]) + 1}"
+        if place[2].startswith(".bbox"):
+            raise _refusal(shown, f"{what}: {_NO_BOX}") from None
+        raise _refusal(shown, f"{what}: its {place[2][1:]} is no text and no number") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
+
+
+def _fields(item: _Part, keys: tuple[str, ...], what: str, shown: str) -> list[Any]:
+    values = [getattr(item, key) for key in keys]
+    if msgspec.UNSET in values:
+        raise _refusal(
+            shown,
+            f"{what} has no {keys[values.index(msgspec.UNSET)]}; give the instances_*.json of the"
+            " data set (captions go to --captions)",
+        )
+    return values
+
+
+def _refusal(shown: str, what: str) -> UserError:
+    return UserError(f"{shown}: {what}.")

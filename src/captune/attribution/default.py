@@ -1,0 +1,153 @@
+"""Which map of a captioner is the default: what `captune faithful` found to be the truest.
+
+    explain.json    beside the captioner's config.json: schema, method, layer, head, and the
+                    figures and the sentence that they were chosen by
+
+A layer of null is the method's map of all layers, a head of null where the method knows none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captune.attribution.methods import Choice, MapMethod, map_method
+from captune.captioning.model import Captioner
+from captune.errors import UserError
+from captune.files import printable, whole_file
+from captune.models.json_files import read_object
+
+NAME = "explain.json"
+SCHEMA = 1
+METHOD = "attention"  # of a captioner whose maps nobody has measured
+
+
+@dataclass(frozen=True)
+class DefaultMap:
+    """A method with one of its choices. figures, sentence: what they were chosen by."""
+
+    method: str
+    choice: Choice
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    sentence: str = ""
+
+
+def read_default(folder: Path) -> DefaultMap | None:
+    """The default map of the captioner in `folder`; None where none was stored.
+
+    Raises UserError for a file that this captune cannot read.
+    """
+    path = folder / NAME
+    if not path.exists() and not path.is_symlink():
+        return None
+    about, shown = read_object(path), printable(str(path))
+    if about.get("schema") != SCHEMA:
+        raise UserError(
+            f"{shown}: was written with schema {str(about.get('schema'))[:40]}, this captune reads"
+            f" {SCHEMA}"
+        )
+    wrong = [
+        f"{name} {str(about[name])[:40]!r}" if name in about else f"no {name!r}"
+        for name, is_right in (
+            ("method", isinstance(about.get("method"), str)),
+            ("layer", "layer" in about and type(about["layer"]) in (int, type(None))),
+            ("head", "head" in about and (about["head"] is None or _is_head(about["head"]))),
+            ("figures", isinstance(about.get("figures") or {}, dict)),
+            ("sentence", isinstance(about.get("sentence") or "", str)),
+        )
+        if not is_right
+    ]
+    if wrong:
+        raise UserError(
+            f"{shown}: is no default map ({wrong[0]}); run captune faithful again, or remove it"
+        )
+    return DefaultMap(
+        about["method"],
+        Choice(about["layer"], about["head"]),
+        about.get("figures") or {},
+        about.get("sentence") or "",
+    )
+
+
+def _is_head(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, str) and value in ("mean", "max"))
+
+
+def write_default(folder: Path, default: DefaultMap) -> None:
+    """Store the default map beside a captioner's config.json, as a whole file."""
+    about = {
+        "schema": SCHEMA,
+        "method": default.method,
+        "layer": default.choice.layer,
+        "head": default.choice.head,
+        "figures": dict(default.figures),
+        "sentence": default.sentence,
+    }
+    with whole_file(folder / NAME) as file:
+        json.dump(about, file, indent=1)
+        file.write("\n")
+
+
+def choose_map(
+    captioner: Captioner,
+    stored: DefaultMap | None,
+    *,
+    method: str = "auto",
+    layer: str = "auto",
+    head: str = "auto",
+) -> tuple[MapMethod, Choice]:
+    """The method and the map of it that words like those of the command line ask for.
+
+    auto: what was stored for the captioner, where that is of the same method, else the method's
+    first choice; for a method without a stored default, `attention` where the captioner has it.
+    layer: a number, "last" or "all". head: a number, "mean" or "max".
+    Raises UserError for a choice that the method does not have.
+    """
+    name = method
+    if method == "auto":
+        name = stored.method if stored else _usual(captioner)
+    made = map_method(name)
+    known = made.choices(captioner)
+    usual = known[0]
+    if stored is not None and stored.method == name and stored.choice in known:
+        usual = stored.choice
+    if layer == head == "auto":
+        return made, usual
+    wanted_layer = usual.layer if layer == "auto" else _layer(layer, known)
+    heads = [choice.head for choice in known if choice.layer == wanted_layer]
+    wanted_head: int | str | None
+    if head != "auto":
+        wanted_head = _head(head)
+    elif usual.head in heads or not heads:
+        wanted_head = usual.head
+    else:
+        wanted_head = heads[0]
+    choice = Choice(wanted_layer, wanted_head)
+    made.check(captioner, choice)
+    return made, choice
+
+
+def _usual(captioner: Captioner) -> str:
+    return METHOD if captioner.bridge.attending else "gradient"
+
+
+def _layer(text: str, known: list[Choice]) -> int | None:
+    if text == "all":
+        return None
+    if text == "last":
+        layers = [choice.layer for choice in known if choice.layer is not None]
+        return max(layers, default=None)
+    if text.removeprefix("-").isdecimal():
+        return int(text)
+    raise UserError(f"layer {text}: write a number from 0, last, all, or auto")
+
+
+def _head(text: str) -> int | str:
+    if text in ("mean", "max"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise UserError(f"head {text}: write a number from 0, mean, max, or auto")

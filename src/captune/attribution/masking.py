@@ -1,0 +1,161 @@
+"""Hiding places of an image from a captioner: its patch tokens, or its pixels. Both are `Scoring`s.
+
+Patch tokens are hidden in the encoder's output: quick, as nothing is encoded again, and exactly
+what the maps are over. But a token has seen its neighbours (that of a convolution much of the
+image), so something of a hidden place is left in others; and tokens that stand for no place (CLS)
+stay. Pixels are hidden before the encoder: strict, and as slow as the encoder is.
+
+What stands instead matters. The mean of an image's own tokens would not do: with many encoders,
+lite among them, it is the pooled vector by which the image is recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.nn import functional as F
+
+from captune.attribution.subject import Subject
+from captune.attribution.word_scores import scores_of, targets_of
+from captune.captioning.model import Captioner
+from captune.images import open_image
+from captune.models.encoders import GridShape, ImageEncoder
+
+ROWS_AT_ONCE = 64  # captions of one pass: as fast a row as more are, and little memory
+ZEROS, MEAN_TOKEN = "patch tokens -> zeros", "patch tokens -> mean token of images"
+BLURRED, MEAN_COLOUR = "pixels -> blur", "pixels -> mean colour"
+
+
+class Masking:
+    """What both share: captions of one subject, scored in batches whose rows are about as long.
+
+    grids_of: masks [n, places] -> [n, tokens, channels].
+    """
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        subject: Subject,
+        name: str,
+        grids_of: Callable[[Tensor], Tensor],
+        words: Sequence[int] | None = None,
+        at_once: int = ROWS_AT_ONCE,
+    ) -> None:
+        """words: numbers in `subject.spans`, which become 0, 1, ...; None takes all words."""
+        self.name = name
+        self.places = subject.shape.rows * subject.shape.columns
+        asked = range(len(subject.words)) if words is None else words
+        self.words = len(asked)
+        self._captioner = captioner
+        self._subject = subject
+        self._grids_of = grids_of
+        self._at_once = at_once
+        self._targets = targets_of(captioner, subject, asked)
+
+    @torch.no_grad()
+    def every(self, shown: Tensor) -> Tensor:
+        """As `Scoring.every`."""
+        parts = [
+            scores_of(self._captioner, self._subject, self._grids_of(part), self._targets).cpu()
+            for part in torch.split(shown, self._at_once)
+        ]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def each(self, shown: Tensor, words: Tensor) -> Tensor:
+        """As `Scoring.each`; the caption is read no further than to the last word of a batch."""
+        order = words.argsort(stable=True)
+        found = torch.empty(len(words))
+        for part in torch.split(order, self._at_once):
+            targets = [self._targets[word] for word in words[part].tolist()]
+            grids = self._grids_of(shown[part])
+            scores = scores_of(self._captioner, self._subject, grids, targets, paired=True)
+            found[part] = scores.cpu()
+        return found
+
+
+def token_masking(
+    captioner: Captioner,
+    subject: Subject,
+    fill: Tensor | None = None,
+    words: Sequence[int] | None = None,
+) -> Masking:
+    """Hide patch tokens. fill: [channels], such as `mean_token`; None puts zeros there."""
+    grid = subject.grid
+    name = ZEROS if fill is None else MEAN_TOKEN
+    hidden = torch.zeros(1, device=grid.device) if fill is None else fill.to(grid)
+
+    def grids_of(shown: Tensor) -> Tensor:
+        return torch.where(_over_tokens(shown, subject.shape).to(grid.device), grid, hidden)
+
+    return Masking(captioner, subject, name, grids_of, words)
+
+
+def pixel_masking(
+    captioner: Captioner,
+    subject: Subject,
+    encoder: ImageEncoder,
+    words: Sequence[int] | None = None,
+    *,
+    blur: bool = True,
+) -> Masking:
+    """Hide pixels of the image that the encoder is given, by its blur or by its mean colour.
+
+    Places have hard edges. Raises UnreadableImage where the image is gone.
+    """
+    image = open_image(subject.image.path)
+    whole = encoder.whole(image)
+    hidden = encoder.whole(blurred(image) if blur else of_one_colour(image))
+
+    def grids_of(shown: Tensor) -> Tensor:
+        pixels = pieced(shown, whole, hidden, subject.shape)
+        return encoder.finish_grid(encoder.encode_grid(pixels)).float().to(subject.grid.device)
+
+    return Masking(captioner, subject, BLURRED if blur else MEAN_COLOUR, grids_of)
+
+
+def mean_token(grids: Iterable[Tensor], shape: GridShape) -> Tensor:
+    """The mean patch token [channels] of several images, each grid [1, tokens, channels]."""
+    places = slice(shape.leading, shape.leading + shape.rows * shape.columns)
+    means = [grid[0, places].mean(dim=0) for grid in grids]
+    return torch.stack(means).mean(dim=0)
+
+
+def _over_tokens(shown: Tensor, shape: GridShape) -> Tensor:
+    """Masks [n, places] -> [n, tokens, 1]; tokens that stand for no place are always shown."""
+    behind = shape.tokens - shape.leading - shown.shape[1]
+    return F.pad(shown, (shape.leading, behind), value=True)[..., None]
+
+
+BLUR = 0.08  # of the shorter side: the deviation of the blur, which leaves light and colour
+
+
+def blurred(image: Image.Image) -> Image.Image:
+    """The image of which only light and colour are left."""
+    return image.filter(ImageFilter.GaussianBlur(BLUR * min(image.size)))
+
+
+def of_one_colour(image: Image.Image) -> Image.Image:
+    """The image's mean colour everywhere."""
+    # one pixel by averaging all, then as large as before
+    return image.resize((1, 1), Image.Resampling.BOX).resize(image.size)
+
+
+def pieced(shown: Tensor, clear: Tensor, hidden: Tensor, shape: GridShape) -> Tensor:
+    """Masks [n, places] -> pixels [n, 3, height, width]: clear where a place is shown, else hidden.
+
+    clear, hidden: [3, height, width]. shape: of the patch grid. Places have hard edges.
+    """
+    mask = shown.view(-1, 1, shape.rows, shape.columns).float()
+    wide = F.interpolate(mask, size=clear.shape[-2:], mode="nearest-exact").bool()
+    return torch.where(wide.to(clear.device), clear, hidden)
+
+
+def without_each(places: range, of: int) -> Tensor:
+    """Masks [places, of], true but for one place each."""
+    shown = torch.ones(len(places), of, dtype=torch.bool)
+    shown[range(len(places)), list(places)] = False
+    return shown

@@ -1,0 +1,160 @@
+"""Does a map depend on the model at all, and on the image no more than it should?
+
+Cascading randomisation (Adebayo et al. 2018): the bridge's layers lose what they learnt, from the
+one nearest to the words down to the first; a map that stays the same shows the image, not the
+model. Entropy: a map that is everywhere the same says nothing, such as the attention over a pooled
+vector that was repeated as if it were a grid. Shift: an image that is moved by one pixel looks the
+same, and its map should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from captune.attribution.subject import Subject
+from captune.captioning.bridge import Bridge
+from captune.captioning.model import Captioner
+from captune.images import open_image
+from captune.models.encoders import ImageEncoder
+
+Floats = NDArray[np.float64]
+# the maps [words, rows, columns] of a subject as the captioner is now
+MapsOf = Callable[[Subject], Tensor]
+
+UNIFORM = 0.98  # of the highest entropy: above it a map shows no place in particular
+SAME = 0.9  # rank correlation above which maps count as the same
+
+
+@dataclass(frozen=True)
+class Stage:
+    """After one more part of the bridge was randomised: how like the maps are to the true ones.
+
+    correlation: Spearman's, mean over words and images; a map without any order counts as 0.
+    """
+
+    randomised: str
+    correlation: float
+
+
+def cascade(
+    captioner: Captioner, subjects: Sequence[Subject], maps_of: MapsOf, *, seed: int = 0
+) -> list[Stage]:
+    """Randomise the bridge part by part, the earlier ones staying so; it is as before afterwards.
+
+    The values of each weight are put into a random order, so their spread stays.
+    """
+    true = [maps_of(subject) for subject in subjects]
+    found = []
+    with _as_before(captioner.bridge):
+        chance = torch.Generator().manual_seed(seed)
+        for name, parameters in bridge_parts(captioner.bridge):
+            for parameter in parameters:
+                _shuffle(parameter, chance)
+            now = [maps_of(subject) for subject in subjects]
+            likeness = [correlations(a, b) for a, b in zip(true, now, strict=True)]
+            found.append(Stage(name, float(np.concatenate(likeness).mean())))
+    return found
+
+
+def bridge_parts(bridge: Bridge) -> list[tuple[str, list[nn.Parameter]]]:
+    """Its layers that look at the image, the last first; then what stands before them."""
+    layers = list(bridge.attending)
+    parts = [
+        (f"layer {number}", list(layer.parameters()))
+        for number, layer in reversed(list(enumerate(layers)))
+    ]
+    known = {id(parameter) for _, parameters in parts for parameter in parameters}
+    rest = [parameter for parameter in bridge.parameters() if id(parameter) not in known]
+    return [*parts, *([("the rest of the bridge", rest)] if rest else [])]
+
+
+def correlations(first: Tensor, second: Tensor) -> Floats:
+    """Spearman's rank correlation of each pair of maps, [words, rows, columns] each -> [words].
+
+    0 where one of the two has no order, being the same everywhere.
+    """
+    ranks = [rankdata(maps.flatten(1).double().numpy(), axis=1) for maps in (first, second)]
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    shared: Floats = (a * b).sum(axis=1)
+    found: Floats = np.divide(shared, size, out=np.zeros_like(shared), where=size > 0)
+    return found
+
+
+def entropies(maps: Tensor) -> Floats:
+    """Maps [words, rows, columns] as shares of a whole -> their entropies, 1 for the uniform map.
+
+    Negative values, which speak against the word, count as nothing; a map of nothing is uniform.
+    """
+    values = maps.flatten(1).double().clamp_min(0).numpy()
+    whole = values.sum(axis=1, keepdims=True)
+    even = np.full_like(values, 1 / values.shape[1])
+    shares = np.divide(values, whole, out=even, where=whole > 0)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    found: Floats = -(shares * logs).sum(axis=1) / max(np.log(values.shape[1]), 1e-12)
+    return found
+
+
+def shifted(subject: Subject, encoder: ImageEncoder, pixels: int = 1) -> Subject:
+    """The same caption of the image moved to the right and down, as the encoder sees it.
+
+    The pixels are those that the encoder is given; at the edge the outermost stand twice. Raises
+    UnreadableImage where the image is gone.
+    """
+    whole = encoder.whole(open_image(subject.image.path))
+    rows, columns = (torch.arange(size).sub(pixels).clamp_min(0) for size in whole.shape[-2:])
+    moved = whole[:, rows][:, :, columns]
+    grid = encoder.finish_grid(encoder.encode_grid(moved[None])).float().to(subject.grid)
+    return replace(subject, grid=grid)
+
+
+def sentences(
+    stages: Sequence[Stage], entropy: float, shift: float | None, what: str = "the map"
+) -> Iterator[str]:
+    """What the three checks say, in words."""
+    last = stages[-1]
+    if abs(last.correlation) >= SAME:
+        yield (
+            f"{what} hardly depends on what the bridge learnt: with all of it randomised the maps"
+            f" still correlate with the true ones by {last.correlation:.2f}"
+        )
+    else:
+        yield (
+            f"{what} depends on what the bridge learnt: with all of it randomised the maps"
+            f" correlate with the true ones by {last.correlation:.2f}"
+        )
+    if entropy >= UNIFORM:
+        yield (
+            f"{what} is almost the same everywhere (entropy {100 * entropy:.0f} % of the uniform"
+            " map's): does the bridge see places at all?"
+        )
+    else:
+        yield f"{what} prefers some places: entropy {100 * entropy:.0f} % of the uniform map's"
+    if shift is not None:
+        kept = "stays" if shift >= SAME else "does not stay"
+        yield f"{what} {kept} the same when the image moves by one pixel: correlation {shift:.2f}"
+
+
+@contextmanager
+def _as_before(module: nn.Module) -> Iterator[None]:
+    kept = {name: value.detach().clone() for name, value in module.named_parameters()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(kept[name])
+
+
+@torch.no_grad()
+def _shuffle(parameter: nn.Parameter, chance: torch.Generator) -> None:
+    order = torch.randperm(parameter.numel(), generator=chance).to(parameter.device)
+    parameter.copy_(parameter.flatten()[order].view_as(parameter))

@@ -1,0 +1,182 @@
+"""What is explained: one image with one caption, which the captioner wrote or a person gave.
+
+A word belongs to the steps at which its pieces were predicted: place p of `ids` is the token that
+the decoder predicted at step p, having read the start and `ids[:p]`. A teacher-forced pass over the
+finished caption is the history of the winning beam, so nothing is recorded while a beam search
+runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captune.captioning.generation import pieces_of
+from captune.captioning.known_words import word_maker
+from captune.captioning.model import Captioner
+from captune.errors import UserError
+from captune.features import FeatureCache
+from captune.features.grids import encode_grids
+from captune.files import quoted
+from captune.images import ImageFile, Skipped
+from captune.models.decoders import Decoder
+from captune.models.encoders import GridShape
+from captune.models.image_text import ImageTextModel
+from captune.models.quiet import quiet_transformers
+
+END = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class WordSpan:
+    """A word as it stands between spaces, and the places of its pieces in the caption's ids.
+
+    special: it is the end of the caption and no word.
+    """
+
+    word: str
+    places: tuple[int, ...]
+    special: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One image with one caption.
+
+    grid: [1, tokens, channels] float32, finished, where the captioner is.
+    ids: of the caption's tokens, with the end where it came. words: without the end.
+    shape: of the grid. is_given: the caption is a person's, not the captioner's.
+    known: [1, w], the words of `Captioner.project`, for those that read a text beside the image.
+    """
+
+    image: ImageFile
+    grid: Tensor
+    ids: list[int]
+    words: list[WordSpan]
+    shape: GridShape
+    is_given: bool = False
+    known: Tensor | None = None
+
+    @property
+    def caption(self) -> str:
+        """The words with one space between them."""
+        return " ".join(span.word for span in self.words)
+
+    @property
+    def spans(self) -> list[WordSpan]:
+        """The words, then the end where it came: what numbers of words count through."""
+        count = sum(len(span.places) for span in self.words)
+        if not self.words:
+            count = 0
+        ended = [WordSpan(END, (len(self.ids) - 1,), special=True)] * (count < len(self.ids))
+        return [*self.words, *ended]
+
+
+def subjects_of(
+    captioner: Captioner,
+    encoder: ImageTextModel,
+    images: Sequence[ImageFile],
+    captions: Sequence[str] | None = None,
+    *,
+    beam: int = 5,
+    max_tokens: int = 60,
+    cache: FeatureCache | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    on_skip: Callable[[Skipped], None],
+) -> Iterator[Subject]:
+    """A subject of each readable image, in their order; the others go to `on_skip`.
+
+    captions: one an image, to be explained instead of what the captioner would write. Images are
+    encoded once, also where one stands several times in the list, each time with another caption.
+    Raises UserError for a caption with a word that the captioner cannot write.
+    """
+    given = None if captions is None else [given_ids(captioner.decoder, text) for text in captions]
+    known_words = word_maker(captioner, cache=cache, batch_size=batch_size, workers=workers)
+    # the same image may come with several captions, and the stream knows images, not places
+    place = 0
+    stream = encode_grids(
+        images,
+        encoder.image,
+        cache=cache,
+        batch_size=batch_size,
+        workers=workers,
+        on_skip=on_skip,
+    )
+    for some, cached in stream:
+        for start in range(0, len(some), batch_size):
+            part = some[start : start + batch_size]
+            halves = torch.from_numpy(np.ascontiguousarray(cached[start : start + batch_size]))
+            grids = encoder.image.finish_grid(halves).float().to(captioner.decoder.device)
+            known = known_words(part)
+            if given is None:
+                rows = _written(captioner, grids, known, beam, max_tokens)
+            else:
+                rows = []
+                for image in part:
+                    # skipped images yield nothing, and their captions are passed over
+                    while images[place] is not image:
+                        place += 1
+                    rows.append(given[place])
+                    place += 1
+            for number, (image, ids) in enumerate(zip(part, rows, strict=True)):
+                one = slice(number, number + 1)
+                yield subject_of(
+                    captioner,
+                    image,
+                    grids[one],
+                    ids,
+                    is_given=given is not None,
+                    known=None if known is None else known[one],
+                )
+
+
+def subject_of(
+    captioner: Captioner,
+    image: ImageFile,
+    grid: Tensor,
+    ids: Sequence[int],
+    *,
+    is_given: bool = False,
+    known: Tensor | None = None,
+) -> Subject:
+    """A subject from a finished grid [1, tokens, channels] and token ids, with the end or not."""
+    end = captioner.decoder.end_id
+    spoken = [id for id in ids if id != end]
+    words = [WordSpan(*found) for found in pieces_of(captioner.decoder, spoken)]
+    return Subject(image, grid, list(ids), words, captioner.grid, is_given, known)
+
+
+def given_ids(decoder: Decoder, caption: str) -> list[int]:
+    """The ids of a person's caption, and the end.
+
+    Raises UserError for an empty one, and for a word that the decoder has no tokens for.
+    """
+    text = " ".join(caption.split())
+    if not text:
+        raise UserError("the caption is empty; give one with a word in it")
+    (ids,) = decoder.encode([text])
+    read = decoder.decode([ids])[0].split()
+    for word, known in zip(text.split(), [*read, *[""] * len(text.split())], strict=False):
+        if word != known:
+            raise UserError(
+                f"{quoted(word)}: the captioner cannot write it, it knows the tokens of the"
+                " captions that it was trained with; say it in other words"
+            )
+    return [*ids, decoder.end_id]
+
+
+def _written(
+    captioner: Captioner, grids: Tensor, known: Tensor | None, beam: int, max_tokens: int
+) -> list[list[int]]:
+    with quiet_transformers():
+        written = captioner.write(grids, beams=beam, max_tokens=max_tokens, words=known)
+    end = captioner.decoder.end_id
+    return [
+        [*ids, end] if len(chosen) > len(ids) else ids
+        for ids, chosen in zip(written.ids, written.log_probabilities, strict=True)
+    ]

@@ -1,0 +1,240 @@
+"""The score of a word at its steps, or of a word against another one; many grids under one caption.
+
+A bridge of cross-attention leaves the blocks before its first looking one to the text alone, and
+the text is the same in every row. So one row goes through them, and its hidden states stand for all
+rows' at the first looking block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captune.attribution.subject import Subject
+from captune.captioning.bridge.cross_attention import CrossAttention
+from captune.captioning.model import IGNORED, Captioner
+from captune.errors import UserError
+from captune.files import quoted
+
+
+@dataclass(frozen=True)
+class Target:
+    """A word's pieces at their steps, or the one step at which it parts from another word.
+
+    places: the steps. ids: the token at each. against: the other word's token at the only step, or
+    None where the word stands alone.
+    """
+
+    places: tuple[int, ...]
+    ids: tuple[int, ...]
+    against: int | None = None
+
+
+def targets_of(
+    captioner: Captioner, subject: Subject, words: Sequence[int], against: str | None = None
+) -> list[Target]:
+    """One target a word; words: numbers in `subject.spans`.
+
+    Raises UserError where a word and the other one begin with the same tokens to the end of either:
+    at no step is the captioner asked to choose between the two.
+    """
+    return [_target(captioner, subject, word, against) for word in words]
+
+
+def scores_of(
+    captioner: Captioner,
+    subject: Subject,
+    grids: Tensor,
+    targets: Sequence[Target],
+    *,
+    paired: bool = False,
+) -> Tensor:
+    """Scores [n, targets] where the captioner sees `grids` [n, tokens, channels]; natural logs.
+
+    Of a word: the log-probability of its pieces. Of a word against another: the difference of the
+    two log-probabilities. paired: row i is asked for target i alone -> [n].
+    """
+    wanted = [[target] for target in targets] if paired else [list(targets)] * len(grids)
+    rows = [sorted({place for target in own for place in target.places}) for own in wanted]
+    logits = logits_at(captioner, subject, grids, rows)
+    found, begun = [], 0
+    for own, places in zip(wanted, rows, strict=True):
+        known = logits[begun : begun + len(places)]
+        begun += len(places)
+        where = {place: index for index, place in enumerate(places)}
+        scores = [_score(known[[where[p] for p in t.places]], t) for t in own]
+        found.append(torch.stack(scores))
+    stacked = torch.stack(found)
+    return stacked[:, 0] if paired else stacked
+
+
+def word_log_probabilities(
+    captioner: Captioner,
+    subject: Subject,
+    grids: Tensor,
+    words: Sequence[int] | None = None,
+    against: str | None = None,
+) -> Tensor:
+    """Log-probability of each word [n, words] where the captioner sees grids [n, tokens, channels].
+
+    By one teacher-forced pass of n rows. words: numbers in `subject.spans`; None takes all of
+    `subject.words`. against: of each word minus that of another word at the same step.
+    It takes part in gradients; without them call it under `torch.no_grad()`.
+    """
+    chosen = range(len(subject.words)) if words is None else words
+    return scores_of(captioner, subject, grids, targets_of(captioner, subject, chosen, against))
+
+
+def logits_at(
+    captioner: Captioner, subject: Subject, grids: Tensor, places: Sequence[Sequence[int]]
+) -> Tensor:
+    """Logits [all places, vocabulary] float32, row by row; places: the steps asked for of each row.
+
+    The rows are the caption so far as it is needed. Rows may be a multiple of the grids; those of
+    one grid stand together.
+    """
+    length = max(place for row in places for place in row) + 1
+    device = captioner.decoder.device
+    ids = torch.tensor([captioner.decoder.start_id, *subject.ids[: length - 1]], device=device)
+    targets = torch.full((len(places), length), IGNORED, device=device)
+    for index, row in enumerate(places):
+        targets[index, list(row)] = 0  # only where there is one counts
+    known = None if subject.known is None else subject.known.expand(len(grids), -1)
+
+    def logits(images: int, rows: int) -> Tensor:
+        own = ids.expand(rows, -1)
+        words = None if known is None else known[:images]
+        found, _ = captioner.logits_at_targets(
+            grids[:images], own, torch.ones_like(own), targets[:rows], words
+        )
+        return found.float()
+
+    if len(places) == 1:
+        return logits(1, 1)
+    with shared_beginning(captioner, lambda: logits(1, 1)):
+        return logits(len(grids), len(places))
+
+
+def score_of_logits(logits: Tensor, target: Target) -> Tensor:
+    """The logits of a target's tokens, not normalised: what relevance rules begin from.
+
+    logits: [its places, vocabulary].
+    """
+    own = logits[range(len(target.ids)), list(target.ids)].sum()
+    return own if target.against is None else own - logits[0, target.against]
+
+
+def _score(logits: Tensor, target: Target) -> Tensor:
+    if target.against is not None:
+        return score_of_logits(logits, target)  # the normaliser is the same
+    chosen = logits[range(len(target.ids)), list(target.ids)]
+    return (chosen - logits.logsumexp(dim=-1)).sum()
+
+
+def _target(captioner: Captioner, subject: Subject, word: int, against: str | None) -> Target:
+    span = subject.spans[word]
+    own = tuple(subject.ids[place] for place in span.places)
+    if against is None:
+        return Target(span.places, own)
+    other = _ids_in_place(captioner, subject, span.places[0], against)
+    for place, mine, theirs in zip(span.places, own, other, strict=False):
+        if mine != theirs:
+            return Target((place,), (mine,), theirs)
+    raise UserError(
+        f"{quoted(against)} against {quoted(span.word)}: both begin with the same tokens, so at no"
+        " step does the captioner choose between them; take another word"
+    )
+
+
+def _ids_in_place(captioner: Captioner, subject: Subject, place: int, word: str) -> list[int]:
+    """The ids that `word` would have as the caption's next word after its first `place` tokens."""
+    decoder = captioner.decoder
+    text = " ".join(word.split())
+    before = subject.ids[:place]
+    (alone,) = decoder.encode([text])
+    (behind,) = decoder.encode([f" {text}"])
+    ids = behind if decoder.decode([before])[0].strip() else alone
+    if not ids or decoder.decode([ids])[0].strip() != text:
+        raise UserError(
+            f"{quoted(word)}: the captioner cannot write it, so nothing can be held against it;"
+            " take another word"
+        )
+    return ids
+
+
+def first_looking_block(captioner: Captioner) -> int:
+    """How many of the decoder's blocks read text alone; 0 where that is not known."""
+    bridge = captioner.bridge
+    return min(bridge.places) if isinstance(bridge, CrossAttention) else 0
+
+
+@contextmanager
+def shared_beginning(captioner: Captioner, one_row: Callable[[], object]) -> Iterator[None]:
+    """In the block, the rows of a pass skip the blocks that one row has been through.
+
+    one_row: a pass over one of the rows, which are all the same text. For passes without gradients
+    and without a cache; others go their usual way.
+    """
+    count = first_looking_block(captioner)
+    if count == 0 or torch.is_grad_enabled():
+        yield
+        return
+    blocks = captioner.parts.blocks
+    hidden, forms = _once(blocks[: count + 1], one_row)
+
+    def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (hidden.expand(len(args[0]), -1, -1), *args[1:]), kwargs
+        stands = hidden.expand(len(kwargs["hidden_states"]), -1, -1)
+        return args, {**kwargs, "hidden_states": stands}
+
+    with ExitStack() as stack:
+        # before the bridge's own hook, which remembers what its block is given
+        handle = blocks[count].register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+        stack.callback(handle.remove)
+        for block, form in zip(blocks[:count], forms, strict=True):
+            stack.callback(block.__dict__.pop, "forward", None)
+            block.forward = _passing(form)
+        yield
+
+
+class _Known(Exception):
+    """All that was wanted of a pass is known; the rest of it is left out."""
+
+
+def _once(
+    blocks: Sequence[nn.Module], one_row: Callable[[], object]
+) -> tuple[Tensor, list[type[Any]]]:
+    """What the last of `blocks` is given in a pass, and what kind of thing the others return."""
+    found: list[Tensor] = []
+    forms: list[type[Any]] = []
+
+    def catch(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(args[0] if args else kwargs["hidden_states"])
+        raise _Known
+
+    def note(block: nn.Module, args: Any, output: Any) -> None:
+        forms.append(type(output))
+
+    with ExitStack() as stack:
+        handle = blocks[-1].register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
+        stack.callback(handle.remove)
+        for block in blocks[:-1]:
+            stack.callback(block.register_forward_hook(note).remove)
+        with suppress(_Known):
+            one_row()
+    return found[0], forms
+
+
+def _passing(form: type[Any]) -> Any:
+    """A block's forward that gives back what it is given, in the form that the block returns."""
+
+    def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        return (hidden_states,) if issubclass(form, tuple) else hidden_states
+
+    return forward

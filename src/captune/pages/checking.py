@@ -1,0 +1,267 @@
+"""Does a page hold? Every figure of it is derived again from the run folders.
+
+Two questions. Does the page say what the run folders say: it is built again and compared, figure by
+figure, gallery by gallery and word by word. Do the run folders agree with themselves: what
+metrics.json says of all images is computed again from the images in records.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+import captune
+from captune.errors import UserError
+from captune.files import printable, quoted, read_text
+from captune.pages.given import digests_of
+from captune.pages.page import build, drawn
+from captune.pages.recounting import recount
+from captune.pages.settings import Settings
+from captune.pages.thumbnails import Album
+from captune.runs.kinds import convert
+from captune.runs.records import Count, require
+
+
+class PageRun(Struct, frozen=True):
+    """A run of a page. below: it came with its tune. sha256: of its files, then."""
+
+    number: int
+    folder: Annotated[str, Meta(pattern=r"^[^\0]*$")]
+    name: str
+    below: bool
+    sha256: dict[str, str]
+
+
+class About(Struct, frozen=True):
+    """What a page says of itself (`page.about`), which anybody may have written."""
+
+    captune: str
+    command: list[str]
+    page: str
+    settings: Settings
+    runs: Annotated[list[PageRun], Meta(min_length=1)]
+    missing: dict[str, str]
+    sizes: dict[str, tuple[Count, Count]]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a page says. figures: (where from, exact value, as shown). data: of the galleries.
+
+    words: all else that can be read, in order.
+    """
+
+    about: About
+    figures: list[tuple[str, str, str]]
+    data: list[Any]
+    words: list[str]
+
+
+@dataclass
+class Checked:
+    """What came of a check. figures: that were derived again. differing: a sentence each."""
+
+    page: Path
+    figures: int
+    runs: int
+    differing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether all came out again."""
+        return not self.differing
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "run": None,
+            "images": 0,
+            "skipped": [],
+            "page": str(self.page),
+            "holds": self.holds,
+            "figures": self.figures,
+            "runs": self.runs,
+            "differing": self.differing,
+            "notes": self.notes,
+        }
+
+
+def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
+    """Derive every figure of a page again. folders: of its runs, where they are elsewhere by now.
+
+    Raises UserError for what is no page of captune report, and for runs that are gone.
+    """
+    said = read_page(page)
+    about = said.about
+    report = build(
+        # the methods of a tune are found below it
+        list(folders) or [run.folder for run in about.runs if not run.below],
+        about.settings,
+        command=about.command,
+        page=about.page,
+        album=Album(about.missing, about.sizes),
+        names=[run.name for run in about.runs],
+    )
+    report.album.encode()
+    again = _Reader()
+    again.feed(drawn(report))
+    now = again.found(page)
+    checked = Checked(page, len(now.figures), len(report.given.sources))
+    checked.differing += _figures(said, now)
+    checked.differing += _galleries(said, now)
+    if about.captune != captune.__version__:
+        made = printable(about.captune)
+        checked.notes.append(f"made by captune {made}: words are not compared, figures are")
+    elif not checked.differing:
+        checked.differing += _words(said, now)
+    checked.differing += [sentence for s in report.given.sources for sentence in recount(s)]
+    checked.notes += _changed(about, report.given.sources)
+    return checked
+
+
+def read_page(page: Path) -> Read:
+    """A page as a machine reads it. Raises UserError for what captune report did not write."""
+    reader = _Reader()
+    reader.feed(read_text(str(page)))
+    return reader.found(page)
+
+
+def _figures(said: Read, now: Read) -> Iterator[str]:
+    for page, run in zip_longest(said.figures, now.figures):
+        if page == run:
+            continue
+        if page is None or run is None or page[0] != run[0]:
+            more = "more" if len(said.figures) > len(now.figures) else "fewer or other"
+            yield f"the page has {more} figures than its runs give, from {(page or run)[0]} on"
+            return
+        if page[1] != run[1]:
+            yield f"{run[0]}: the page has {_short(page[1])}, the run gives {_short(run[1])}"
+        else:
+            yield f"{run[0]}: the page shows {quoted(page[2])}, the run gives {quoted(run[2])}"
+
+
+def _galleries(said: Read, now: Read) -> Iterator[str]:
+    if len(said.data) != len(now.data):
+        yield f"the page has {len(said.data)} tables and galleries, its runs give {len(now.data)}"
+        return
+    for page, run in zip(said.data, now.data, strict=True):
+        yield from _first_difference(page, run, "")
+
+
+def _first_difference(page: Any, run: Any, place: str) -> Iterator[str]:
+    if page == run:
+        return
+    if isinstance(page, dict) and isinstance(run, dict) and page.keys() == run.keys():
+        for key in page:
+            yield from _first_difference(page[key], run[key], f"{place}/{key}")
+    elif isinstance(page, list) and isinstance(run, list) and len(page) == len(run):
+        for i, (a, b) in enumerate(zip(page, run, strict=True)):
+            yield from _first_difference(a, b, f"{place}/{i}")
+    elif isinstance(page, str) and isinstance(run, str) and "\n" in page and "\n" in run:
+        lines = zip_longest(page.splitlines(), run.splitlines(), fillvalue="")
+        yield from _first_difference(*next(pair for pair in lines if pair[0] != pair[1]), place)
+    else:
+        where = place or "a table"
+        yield f"data of the page, {where}: it has {_short(page)}, the runs give {_short(run)}"
+
+
+def _words(said: Read, now: Read) -> Iterator[str]:
+    for page, run in zip_longest(said.words, now.words):
+        if page != run:
+            yield f"the page says {quoted(page or '')}, its runs give {quoted(run or '')}"
+            return
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _changed(about: About, sources: Sequence[Any]) -> Iterator[str]:
+    """Files of the runs that are not the same bytes as then; what they say may be the same."""
+    before = {run.number: run.sha256 for run in about.runs}
+    for source in sources:
+        then = before.get(source.number)
+        now = digests_of(source.run)
+        for name in now:
+            if then and then.get(name) != now[name]:
+                yield f"{printable(str(source.run.folder))}: {name} is not the file of then"
+
+
+class _Reader(HTMLParser):
+    """Figures, data and words of a page; pictures and style are passed over."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._figures: list[tuple[str, str, str]] = []
+        self._open: tuple[str, str] | None = None
+        self._shown: list[str] = []
+        self._script = ""
+        self._text: list[str] = []
+        self._data: list[Any] = []
+        self._about: Any = None
+        self._words: list[str] = []
+        self._silent = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        if tag == "data":
+            self._open, self._shown = (told.get("data-from") or "", told.get("value") or ""), []
+        elif tag == "script":
+            kind = told.get("type")
+            name = told.get("id") or told.get("class") or ""
+            self._script = name if kind == "application/json" else "other"
+            self._text = []
+        elif tag == "style":
+            self._silent += 1
+        elif tag == "img" and told.get("alt"):
+            self._words.append(str(told["alt"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "data" and self._open is not None:
+            self._figures.append((*self._open, "".join(self._shown)))
+            self._open = None
+        elif tag == "script":
+            if self._script != "other":
+                self._keep("".join(self._text))
+            self._script = ""
+        elif tag == "style":
+            self._silent -= 1
+
+    def handle_data(self, data: str) -> None:
+        if self._script:
+            self._text.append(data)
+        elif self._open is not None:
+            self._shown.append(data)
+        elif not self._silent and data.strip():
+            self._words.append(" ".join(data.split()))
+
+    def _keep(self, text: str) -> None:
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None
+        if self._script == "about":
+            self._about = content
+        else:
+            self._data.append(content)
+
+    def found(self, page: Path) -> Read:
+        """What was read. Raises UserError where it is no page of ours."""
+        try:
+            about = convert(self._about, About)
+            require(min(about.settings.limit, about.settings.top) >= 1, "it shows no image")
+        except ValueError as error:
+            raise UserError(
+                f"{printable(str(page))}: is no page of captune report ({printable(str(error))});"
+                " make one with captune report RUN... --out FILE.html"
+            ) from None
+        return Read(about, self._figures, self._data, self._words)

@@ -1,0 +1,127 @@
+"""What the page says of a comparison of two sets of captions: which is better, and how surely."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from captune.metrics.catalogue import leading, title_of
+from captune.pages.blocks import (
+    Card,
+    Cards,
+    Column,
+    Estimate,
+    Fold,
+    Line,
+    Paragraph,
+    Points,
+    Section,
+    Table,
+    Tiles,
+)
+from captune.pages.numbers import (
+    Source,
+    count,
+    interval_of,
+    p_value,
+    plain,
+    score,
+    signed,
+    words,
+)
+from captune.pages.pages import one_line
+from captune.pages.settings import Settings
+from captune.pages.thumbnails import Album
+
+_REFERENCES = 5
+
+
+def answer(source: Source) -> tuple[Any, Tiles | None]:
+    """The first lines of the page: the sentences that captune compare came to."""
+    verdicts = source.at("verdicts")
+    first = next(iter(leading(list(verdicts)) or verdicts))
+    return _sides(source) + words(" {}.", source.figure(plain, "verdicts", first)), None
+
+
+def _sides(source: Source) -> Markup:
+    return words(
+        "A is {}, B is {}, compared on {} images.",
+        str(source.at("a")), str(source.at("b")), source.figure(count, "images"),
+    )  # fmt: skip
+
+
+def section(source: Source, album: Album, settings: Settings) -> Section:
+    """All that the page says of one comparison."""
+    part = Section(f"compare-{source.number}", "Comparison", source.name)
+    metrics = leading(list(source.at("metrics"))) or list(source.at("metrics"))
+    told = [words("{}.", source.figure(plain, "verdict", i))
+            for i, text in enumerate(source.at("verdict"))
+            if str(text).partition(":")[0] not in ("BLEU-1", "BLEU-2", "BLEU-3")]  # fmt: skip
+    part.blocks += [Paragraph(_sides(source), soft=True), Points(told), _table(source)]
+    for n, id in enumerate(metrics):
+        cards = [
+            Cards(f"{side.upper()} furthest ahead by {title_of(id)}", shown)
+            for side in ("b", "a")
+            if (shown := _cards(source, id, side, album, settings))
+        ]
+        if cards:
+            fold = Fold(f"Images that differ most by {title_of(id)}", cards)
+            part.blocks += cards if n == 0 else [fold]
+    return part
+
+
+def _table(source: Source) -> Table:
+    rows = []
+    for id, found in source.at("metrics").items():
+        place = ("metrics", id)
+        cells: list[Any] = [title_of(id)]
+        for side in ("a", "b"):
+            figure = source.figure(score, *place, side, "corpus")
+            ends = interval_of(source, score, *place, side, "interval")
+            cells.append(Estimate(figure, ends))
+        ends = interval_of(source, signed, *place, "interval")
+        figure = source.figure(signed, *place, "difference")
+        cells.append(Estimate(figure, ends))
+        known = found["p_holm"] is not None
+        cells += [
+            source.figure(p_value, *place, "p_holm") if known else None,
+            words("{} / {} / {}", *(source.figure(count, *place, "images", side)
+                                    for side in ("b_better", "a_better", "equal"))),
+        ]  # fmt: skip
+        rows.append(cells)
+    columns = [
+        Column("metric", wide=True),
+        *(Column(name, True) for name in ("A", "B", "B − A", "p (Holm)", "B / A / equal")),
+    ]
+    note = (
+        "Below each number its 95 % interval, from resampling images with both captions together."
+        " p: swapping A and B by chance, raised for the number of metrics (Holm). B / A / equal:"
+        " images that score higher in B, in A, and the same in both."
+    )
+    return Table(f"comparison-{source.number}", "A and B", columns, rows, note=note)
+
+
+def _cards(source: Source, id: str, side: str, album: Album, settings: Settings) -> list[Card]:
+    place = ("differences", id, f"{side}_better")
+    cards = []
+    for i, item in enumerate(source.at(*place)[: settings.top]):
+        lines = [
+            Line(
+                which.upper(),
+                one_line(str(item[which]["caption"])) or "(empty caption)",
+                [(title_of(id), source.figure(score, *place, i, which, "score"))],
+            )
+            for which in ("a", "b")
+        ]
+        cards.append(
+            Card(
+                name=one_line(str(item["path"] or item["image"])),
+                picture=album.picture(source.run, item["path"]),
+                above=source.figure(signed, *place, i, "difference"),
+                below="B − A",
+                lines=lines,
+                references=[one_line(str(text)) for text in item["references"][:_REFERENCES]],
+            )
+        )
+    return cards

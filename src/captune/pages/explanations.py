@@ -1,0 +1,313 @@
+"""What the page says of explanations: a map for each word, and how far to believe it.
+
+The maps lie in the page as bytes, a byte a place of the patch grid; `report.js` draws them over the
+image when a reader hovers over a word, tabs to it or taps it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.attribution.faithfulness import BETTER, UNSEEN
+from captune.attribution.map_files import read_maps
+from captune.pages.blocks import (
+    Column,
+    Estimate,
+    Gallery,
+    Paragraph,
+    Points,
+    Section,
+    Strip,
+    Table,
+    Tiles,
+)
+from captune.pages.map_figures import described
+from captune.pages.numbers import Source, count, interval_of, plain, score, share, words
+from captune.pages.pages import one_line
+from captune.pages.settings import Settings
+from captune.pages.thumbnails import Album, Picture
+from captune.plots.maps import scaled_map
+
+_BUDGET_BYTES = 4_000_000  # of all maps of a page
+_MOST_PLACES = 24  # rows or columns: beyond it a smooth map shows nothing new
+_THIRDS = (("upper", "", "lower"), ("left", "", "right"))
+_MEASURES = (
+    ("insertion", score),
+    ("deletion", score),
+    ("comprehensiveness", score),
+    ("sufficiency", score),
+    ("pointing", share),
+    ("overlap", score),
+)
+
+
+def answer(source: Source) -> tuple[Any, Tiles | None]:
+    """The first lines of the page about the maps of some images."""
+    about = source.at("map")
+    said = words(
+        "For {} words about {} images a map shows where the model looked ({}).",
+        source.figure(count, "words"),
+        source.figure(count, "images"),
+        described(about).removeprefix("map: "),
+    )
+    marks = source.at("marks")
+    if marks:
+        judged = sum(marks.values())
+        believed = marks.get(BETTER, 0)
+        said += words(
+            " {} of {} of them follow the model better than chance would ({}).",
+            source.counted(count, believed, f"marks: {BETTER}"),
+            source.counted(count, judged, "marks"),
+            source.counted(share, believed / max(1, judged), f"share of marks: {BETTER}"),
+        )
+    return said, None
+
+
+def section(source: Source, album: Album, settings: Settings) -> Section:
+    """The maps of one run of captune explain."""
+    part = Section(f"explain-{source.number}", "Explanations", run=source.name)
+    part.blocks.append(
+        Paragraph(
+            "Hover over a word, tab to it or tap it: the image turns grey and the places that the"
+            " model looked at for this word take colour, from the map's own lowest to its own"
+            " highest value. A filled dot marks maps that follow the model better than chance.",
+            soft=True,
+        )
+    )
+    marks = source.at("marks")
+    if marks:
+        part.blocks.append(_marks(source, marks))
+    part.blocks.append(_gallery(source, album, settings))
+    return part
+
+
+def _marks(source: Source, marks: Mapping[str, int]) -> Table:
+    total = max(1, sum(marks.values()))
+    rows = [
+        [
+            one_line(mark),
+            source.figure(count, "marks", mark),
+            source.counted(share, n / total, f"share of marks: {mark}"),
+            Strip(n / total),
+        ]
+        for mark, n in sorted(marks.items(), key=lambda item: -item[1])
+    ]
+    columns = [Column("map of the word"), Column("words", True), Column("share", True)]
+    note = (
+        "better than chance: hiding and showing the map's strongest tenth changes the word more"
+        " than random tenths do. not from the image: the image adds next to nothing to the word, so"
+        " no map of it can be true."
+    )
+    return Table(
+        f"marks-{source.number}",
+        "How far to believe the maps",
+        [*columns, Column("", wide=True)],
+        rows,
+        note=note,
+    )
+
+
+def _gallery(source: Source, album: Album, settings: Settings) -> Gallery:
+    items: list[dict[str, Any]] = []
+    spent, all_of = 0, 0
+    for record in source.run.records():
+        all_of += 1
+        if len(items) >= settings.limit or spent > _BUDGET_BYTES:
+            continue
+        item = _item(source, record, album)
+        spent += sum(len(word["map"]) for word in item["words"])
+        items.append(item)
+    hidden = all_of - len(items)
+    note = words("The first {} of {}; the run folder has all of them.",
+                 f"{len(items):,}", f"{all_of:,}") if hidden else ""  # fmt: skip
+    sorts: list[tuple[str, list[Any], bool]] = [
+        ("order of the run", list(range(len(items))), False),
+        ("most maps to be believed", [_believed(item) for item in items], True),
+        ("fewest maps to be believed", [_believed(item) for item in items], False),
+    ]
+    is_marked = any(item["words"] and item["words"][0]["mark"] for item in items)
+    return Gallery(
+        f"maps-{source.number}", "Where it looked", "image", items,
+        sorts if is_marked else sorts[:1], note=note, large=True,
+    )  # fmt: skip
+
+
+def _believed(item: Mapping[str, Any]) -> float:
+    """Share of the words whose map is to be believed."""
+    marks = [word["good"] for word in item["words"]]
+    return float(round(sum(marks) / max(1, len(marks)), 4))
+
+
+def _item(source: Source, record: Mapping[str, Any], album: Album) -> dict[str, Any]:
+    _, maps = read_maps(source.run, record)
+    picture = album.picture(source.run, record["path"])
+    small = _small(maps)
+    told = []
+    for word, own in zip(record["words"], small, strict=True):
+        found = word.get("faithfulness") or {}
+        mark = one_line(str(found.get("mark", "")))
+        scaled = scaled_map(own)
+        told.append(
+            {
+                "word": one_line(str(word["word"])),
+                "map": base64.b64encode(np.round(255 * scaled).astype(np.uint8).tobytes()).decode(),
+                "mark": mark,
+                "good": mark == BETTER,
+                "says": map_in_words(scaled, mark, found),
+            }
+        )
+    return {
+        "image": None if picture is None else picture.number,
+        "name": one_line(record["path"]),
+        "caption": one_line(str(record["caption"])),
+        "words": told,
+        "grid": list(small.shape[1:]),
+        "frame": _frame(record, album, picture),
+    }
+
+
+def _small(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Maps [words, rows, columns] of at most 24 x 24 places, by the means of equal blocks."""
+    maps = np.nan_to_num(maps.astype(np.float32))
+    rows, columns = maps.shape[1:]
+    step = max(-(-rows // _MOST_PLACES), -(-columns // _MOST_PLACES))
+    if step == 1:
+        return maps
+    padded = np.pad(maps, ((0, 0), (0, -rows % step), (0, -columns % step)), mode="edge")
+    down, across = padded.shape[1] // step, padded.shape[2] // step
+    blocks = padded.reshape(len(maps), down, step, across, step)
+    return np.asarray(blocks.mean(axis=(2, 4)), dtype=np.float32)
+
+
+def _frame(record: Mapping[str, Any], album: Album, picture: Picture | None) -> list[float] | None:
+    """Left, top, right, bottom of what the model saw, in shares of the image; None: all of it."""
+    edges = record.get("frame")
+    if edges is None or picture is None:
+        return None
+    width, height = album.size(picture)
+    left, top, right, bottom = map(float, edges)
+    return [round(v, 4) for v in (left / width, top / height, right / width, bottom / height)]
+
+
+def map_in_words(scaled: NDArray[np.float32], mark: str, found: Mapping[str, Any]) -> str:
+    """The map in words, for who cannot see it; and what its mark rests on."""
+    told = [_place(scaled)]
+    if mark:
+        told.append(mark)
+    gain = found.get("gain")
+    if gain is not None and mark != UNSEEN:
+        told.append(f"the image adds {gain:.1f} nats")
+    return "; ".join(told)
+
+
+def _place(scaled: NDArray[np.float32]) -> str:
+    """Where most of a map lies: one of nine parts of the image, and how much of it."""
+    total = float(scaled.sum())
+    if total <= 0:
+        return "looks nowhere in particular"
+    rows, columns = scaled.shape
+    parts = [
+        (float(scaled[np.ix_(down, across)].sum()) / total, i, j)
+        for i, down in enumerate(np.array_split(np.arange(rows), 3))
+        for j, across in enumerate(np.array_split(np.arange(columns), 3))
+    ]
+    most, i, j = max(parts)
+    name = " ".join(word for word in (_THIRDS[0][i], _THIRDS[1][j]) if word) or "middle"
+    return f"{100 * most:.0f} % of it in the {name} ninth"
+
+
+def answer_of_faithful(source: Source) -> tuple[Any, Tiles | None]:
+    """The first lines of the page about a leaderboard: the sentences that it came to."""
+    sentences = source.at("sentences")
+    said = words("")
+    for i in range(min(2, len(sentences))):
+        said += words("{} ", source.figure(_sentence, "sentences", i))
+    return said, None
+
+
+def _sentence(value: Any) -> str:
+    text = plain(value)
+    return text if text.endswith(".") else f"{text}."
+
+
+def leaderboard(source: Source) -> Section:
+    """One run of captune faithful: which maps are true."""
+    part = Section(f"faithful-{source.number}", "Are the maps true?", run=source.name)
+    for i, report in enumerate(source.at("reports")):
+        told = [
+            source.figure(_sentence, "reports", i, "sentences", j)
+            for j in range(len(report["sentences"]))
+        ]
+        part.blocks.append(Points([words("{}", one) for one in told]))
+        part.blocks.append(_board(source, i, report))
+        verdicts = _verdicts(source, i, report)
+        if verdicts.rows:
+            part.blocks.append(verdicts)
+    sanity = source.at("sanity", "sentences")
+    if sanity:
+        told = [source.figure(_sentence, "sanity", "sentences", i) for i in range(len(sanity))]
+        part.blocks.append(Points([words("{}", one) for one in told]))
+    return part
+
+
+def _board(source: Source, report: int, content: Mapping[str, Any]) -> Table:
+    rows = []
+    known = [
+        (name, show)
+        for name, show in _MEASURES
+        if any(row.get(name) is not None for row in content["rows"])
+    ]
+    default = source.at("default")
+    marked = set()
+    for i, row in enumerate(content["rows"]):
+        if all(row[key] == default[key] for key in ("method", "layer", "head")):
+            marked.add(i)
+        cells: list[Any] = [_map_name(row)]
+        for name, show in known:
+            place = ("reports", report, "rows", i, name)
+            cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
+        cells.append(source.figure(count, "reports", report, "rows", i, "words"))
+        rows.append(cells)
+    columns = [Column("map"), *(Column(name, True) for name, _ in known), Column("words", True)]
+    note = (
+        "insertion: higher is truer; deletion: lower is truer; pointing: how often the strongest"
+        " place lies in a box that people drew. random and centre are the controls. Below each"
+        " figure its 95 % interval over images. The marked row is the default map."
+    )
+    title = one_line(f"Leaderboard: {content['title']}")
+    name = f"leaderboard-{source.number}-{report + 1}"
+    return Table(name, title, columns, rows, frozenset(marked), note)
+
+
+def _estimate(
+    source: Source, show: Any, place: tuple[Any, ...], row: Mapping[str, Any]
+) -> Estimate:
+    """A figure whose interval stands beside it as NAME_interval."""
+    name = f"{place[-1]}_interval"
+    ends = None if row.get(name) is None else interval_of(source, show, *place[:-1], name)
+    return Estimate(source.figure(show, *place), ends)
+
+
+def _map_name(row: Mapping[str, Any]) -> str:
+    return one_line(described(row).removeprefix("map: "))
+
+
+def _verdicts(source: Source, report: int, content: Mapping[str, Any]) -> Table:
+    rows = []
+    for i, verdict in enumerate(content["verdicts"]):
+        place = ("reports", report, "verdicts", i)
+        rows.append(
+            [
+                one_line(str(verdict["part"])),
+                source.figure(count, *place, "words"),
+                source.figure(plain, *place, "answer"),
+            ]
+        )
+    columns = [Column("part of speech"), Column("words", True), Column("than random maps")]
+    name = f"verdicts-{source.number}-{report + 1}"
+    return Table(name, "Faithfulness by part of speech", columns, rows)

@@ -1,0 +1,251 @@
+"""Runs and results as HTML for a notebook: a table of figures, and the first pictures.
+
+One function for all of them, told apart by their class. A result that was written to a run folder
+shows the run; one that was not shows what it holds itself. No script, and every text is text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captune.pages.numbers import count, score, share
+from captune.pages.pages import filled, one_line
+from captune.pages.thumbnails import thumbnail_of
+from captune.runs import Run, read_run
+
+if TYPE_CHECKING:
+    from captune.images import ImageFile
+
+_PICTURES, _BARS = 8, 3
+
+
+def as_html(value: object) -> str:
+    """A run, or a result of captune's, as an HTML fragment. Raises TypeError for anything else."""
+    return filled("report/notebook.html.jinja", _content(value))
+
+
+def register() -> None:
+    """Say how each result is shown; their rooms are loaded here, so only when a notebook asks."""
+    from captune.attribution.explanation import ExplainResult, Explanation
+    from captune.captioning.caption_recording import CaptionResult
+    from captune.captioning.generation import Caption
+    from captune.captioning.training.recording import TuneResult
+    from captune.metrics.scores import Scores
+    from captune.scoring.comparison_recording import CompareResult
+    from captune.scoring.recording import ScoreResult
+    from captune.zeroshot.classifier import Prediction
+    from captune.zeroshot.recording import ClassifyResult
+    from captune.zeroshot.study import PromptStudy
+
+    for kind, show in (
+        (Caption, _caption),
+        (CaptionResult, _captions),
+        (ClassifyResult, _classified),
+        (CompareResult, _compared),
+        (ExplainResult, _explained),
+        (Explanation, _explanation),
+        (Prediction, _prediction),
+        (PromptStudy, _prompts),
+        (ScoreResult, _scored),
+        (Scores, _scores),
+        (TuneResult, _tuned),
+    ):
+        _shown.register(kind, show)
+
+
+def _content(value: object) -> dict[str, Any]:
+    if isinstance(value, Run):
+        return _run(value)
+    register()
+    written = getattr(value, "written", None)
+    folder = written.get("run") if isinstance(written, Mapping) else getattr(value, "run", None)
+    if isinstance(folder, Path) and (folder / "run.json").is_file():
+        return _run(read_run(folder))
+    found: dict[str, Any] = _shown(value)
+    return found
+
+
+@singledispatch
+def _shown(value: object) -> dict[str, Any]:
+    raise TypeError(f"{type(value).__name__}: is no run and no result of captune")
+
+
+def _fragment(
+    title: str,
+    rows: Sequence[Sequence[str]] = (),
+    cards: Sequence[Mapping[str, Any]] = (),
+    *,
+    head: Sequence[str] = (),
+    more: int = 0,
+    hidden: str = "",
+) -> dict[str, Any]:
+    """What the template takes. more: how many are not shown. hidden: why pictures are missing."""
+    return {
+        "title": one_line(title),
+        "head": head,
+        "rows": rows,
+        "cards": cards,
+        "more": more,
+        "hidden": hidden,
+    }
+
+
+def _card(
+    path: Path | None, name: str, said: str = "", bars: Sequence[tuple[str, float]] = ()
+) -> dict[str, Any]:
+    return {
+        "picture": None if path is None else thumbnail_of(path),
+        "name": one_line(name),
+        "said": one_line(said),
+        "bars": [(one_line(label), value) for label, value in bars[:_BARS]],
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    """The answer of the page about it, and its first images."""
+    from captune.pages.given import read_given
+    from captune.pages.page import KINDS, answer_of
+
+    if run.kind not in KINDS:
+        return _fragment(f"a run of captune {run.kind}", [("folder", str(run.folder))])
+    given = read_given([run.folder], KINDS)
+    said, tiles = answer_of(given.sources[0], given)
+    rows = [
+        (
+            tile.label,
+            str(tile.figure),
+            "{} to {}".format(*tile.interval) if tile.interval else "",
+        )
+        for tile in (tiles.tiles if tiles is not None else ())
+    ]
+    records = list(islice(run.records(), _PICTURES))
+    images = int(run.metrics.get("images") or 0)
+    hides = any(run.hides(record.get("path")) for record in records)
+    return _fragment(
+        said.striptags() if hasattr(said, "striptags") else str(said),
+        rows,
+        [_record(run, record) for record in records],
+        head=("", "", "95 % interval") if rows else (),
+        more=max(0, images - len(records)),
+        hidden="Images are not shown: this captune did not write the run, and they lie outside its"
+        " folder; read_run(FOLDER, images=DIR) shows them."
+        if hides
+        else "",
+    )
+
+
+def _record(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+    path = record.get("path")
+    place = run.image_path(path)
+    if "top" in record:
+        bars = [(str(item["name"]), float(item["probability"])) for item in record["top"]]
+        return _card(place, str(path), bars=bars)
+    caption = record.get("caption")
+    if caption is None and "b" in record:
+        caption = f"A: {record['a']['caption']} · B: {record['b']['caption']}"
+    if caption is None and "answers" in record:
+        caption = str(record["answers"][0]["id"])
+    return _card(place, str(path or record.get("image", "")), str(caption or ""))
+
+
+def _image(
+    image: ImageFile, said: str = "", bars: Sequence[tuple[str, float]] = ()
+) -> dict[str, Any]:
+    return _card(Path(image.path), image.name, said, bars)
+
+
+def _prediction(one: Any) -> dict[str, Any]:
+    return _fragment(one.label, cards=[_image(one.image, bars=one.top(_BARS))])
+
+
+def _caption(one: Any) -> dict[str, Any]:
+    return _fragment(one.caption, cards=[_image(one.image, one.caption)])
+
+
+def _explanation(one: Any) -> dict[str, Any]:
+    rows = [
+        (word.word, score(word.log_probability), "" if word.mark is None else word.mark.mark)
+        for word in one.words
+    ]
+    head = ("word", "log-probability", "its map")
+    return _fragment(one.caption, rows, [_image(one.image, one.caption)], head=head)
+
+
+def _classified(result: Any) -> dict[str, Any]:
+    rows = [
+        (row["template"] or "ensemble", share(row["accuracy"]), _ends(row["interval"], share))
+        for row in result.prompts
+        if row["accuracy"] is not None
+    ]
+    cards = [_image(one.image, bars=one.top(_BARS)) for one in result.shown[:_PICTURES]]
+    title = f"{result.images:,} images, {len(result.labels):,} labels, model {result.spec}"
+    head = ("prompt", "accuracy", "95 % interval") if rows else ()
+    return _fragment(title, rows, cards, head=head, more=result.images - len(cards))
+
+
+def _prompts(result: Any) -> dict[str, Any]:
+    rows = [
+        (
+            str(row["template"]),
+            "" if row["accuracy"] is None else share(row["accuracy"]),
+            "" if row["p_holm"] is None else f"p {row['p_holm']:.3f}",
+        )
+        for row in result.comparison.rows()
+    ]
+    title = f"{len(result.images):,} images, model {result.model['spec']}"
+    return _fragment(title, rows, head=("prompt", "accuracy", "against the best"))
+
+
+def _captions(result: Any) -> dict[str, Any]:
+    rows = result.captions[:_PICTURES]
+    title = f"{result.images:,} images, captioner {result.captioner['spec']}"
+    return _fragment(title, rows, head=("image", "caption"), more=result.images - len(rows))
+
+
+def _scored(result: Any) -> dict[str, Any]:
+    return _fragment(f"{result.images:,} images", _metric_rows(result.metrics), head=_SCORED)
+
+
+def _scores(result: Any) -> dict[str, Any]:
+    rows = [(image, score(value)) for image, value in islice(result.per_image.items(), _PICTURES)]
+    title = f"{result.name}: {score(result.corpus)}"
+    more = len(result.per_image) - len(rows)
+    return _fragment(title, rows, head=("image", "score"), more=more)
+
+
+_SCORED = ("metric", "score", "95 % interval")
+
+
+def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        (str(about["name"]), score(about["corpus"]), _ends(about["interval"], score))
+        for about in metrics.values()
+    ]
+
+
+def _compared(result: Any) -> dict[str, Any]:
+    rows = [(sentence,) for sentence in result.comparison.verdicts()]
+    return _fragment(f"A against B on {result.images:,} images", rows)
+
+
+def _tuned(result: Any) -> dict[str, Any]:
+    rows = []
+    for one in result.methods:
+        row = one.row()
+        cells = ["" if row[id] is None else score(row[id]) for id in ("cider", "clipscore")]
+        rows.append((one.method, count(one.parameters), *cells))
+    head = ("method", "trained parameters", "CIDEr-D", "CLIPScore")
+    return _fragment(f"best by {result.select}: {result.best}", rows, head=head)
+
+
+def _explained(result: Any) -> dict[str, Any]:
+    rows = [(mark, count(n)) for mark, n in sorted(result.marks.items())]
+    return _fragment(f"{result.words:,} maps of {result.images:,} images", rows)
+
+
+def _ends(interval: Sequence[float] | None, show: Any) -> str:
+    return "" if interval is None else f"{show(interval[0])} to {show(interval[1])}"

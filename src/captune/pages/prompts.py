@@ -1,0 +1,269 @@
+"""What the page says of a comparison of prompts: which is best, and whether that is luck."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captune.pages.blocks import (
+    Beside,
+    Column,
+    Fold,
+    Heading,
+    Paragraph,
+    Section,
+    Strip,
+    Table,
+    Tile,
+    Tiles,
+)
+from captune.pages.numbers import (
+    Source,
+    count,
+    joined,
+    p_value,
+    points,
+    score,
+    share,
+    words,
+)
+from captune.pages.pages import one_line
+from captune.pages.recognition import reliability_block
+
+SIGNIFICANT = 0.05
+_CHANGES = 12
+
+
+def answer(source: Source) -> tuple[Any, Tiles | None]:
+    """The first lines of the page: a sentence, and the headline number."""
+    prompts, best = source.at("prompts"), source.at("best")
+    images = source.figure(count, "images")
+    if best is None:
+        same = [row["same_as_first"] for row in prompts[1:]]
+        lowest = 1 + same.index(min(same))
+        said = words(
+            "{} were compared on {} images without a truth: the one that differs most from the"
+            " first gives the same answer to {} of them.",
+            _counted(source), images,
+            source.figure(share, "prompts", lowest, "same_as_first"),
+        )  # fmt: skip
+        return said, None
+    accuracy = source.figure(share, "prompts", best, "accuracy")
+    name = one_line(prompts[best]["template"])
+    worse = [i for i, row in enumerate(prompts) if (row["p_holm"] or 0) < SIGNIFICANT and i != best]
+    others = len(prompts) - 1 - len(worse)
+    said = words("Of {} “{}” does best: {} of {} images.",
+                 _counted(source), name, accuracy, images)  # fmt: skip
+    if worse:
+        losers = [
+            words(
+                "“{}” ({} points, p {})", one_line(prompts[i]["template"]),
+                source.figure(points, "prompts", i, "difference"),
+                source.figure(p_value, "prompts", i, "p_holm"),
+            )
+            for i in worse[:3]
+        ]  # fmt: skip
+        more = [words("{} more", str(len(worse) - 3))] if len(worse) > 3 else []
+        said += words(" Worse than it, by more than luck: {}.", joined([*losers, *more]))
+    if others:
+        verb = "is" if others == 1 else "are"
+        said += words(" The other {} {} not told apart from it.",
+                      source.counted(count, others, "rows with p >= 0.05"), verb)  # fmt: skip
+    tile = Tile(
+        "accuracy of the best prompt",
+        accuracy,
+        interval_of_row(source, best, "accuracy"),
+        words("“{}”. It was chosen on these very images, so it flatters a little.", name),
+        one_line(
+            "top-1, Wilson interval, exact McNemar against the best, Holm-adjusted, weights "
+            + str(source.model.get("weights_id"))[:12]
+        ),
+    )
+    return said, Tiles([tile])
+
+
+def _counted(source: Source) -> Any:
+    """`4 prompts`, or `4 prompts and their ensemble`."""
+    rows = source.at("prompts")
+    ensemble = str(rows[-1]["template"]).startswith("ensemble of these ")
+    told = source.counted(count, len(rows) - ensemble, "prompts")
+    return words("{} prompts and their ensemble" if ensemble else "{} prompts", told)
+
+
+def interval_of_row(source: Source, row: int, name: str) -> Any:
+    """`NAME_low` and `NAME_high` of a row of the table of prompts."""
+    if source.at("prompts", row, f"{name}_low") is None:
+        return None
+    return tuple(source.figure(share, "prompts", row, f"{name}_{end}") for end in ("low", "high"))
+
+
+def section(source: Source) -> Section:
+    """All that the page says of one comparison of prompts."""
+    part = Section(f"prompts-{source.number}", "Prompts", source.name)
+    best = source.at("best")
+    if best is None:
+        part.blocks.append(_agreement(source))
+    else:
+        part.blocks.append(_table(source, best))
+        calibration = source.at("calibration", best)
+        if calibration is not None:
+            part.blocks += _calibration(source, best, calibration)
+    if source.at("negation"):
+        part.blocks += _negation(source)
+    if best is not None:
+        changes = _changes(source, best)
+        if changes.rows:
+            part.blocks.append(Fold("Classes that change most", [changes]))
+    return part
+
+
+def _table(source: Source, best: int) -> Table:
+    prompts = source.at("prompts")
+    low = min(row["accuracy_low"] for row in prompts)
+    high = max(row["accuracy_high"] for row in prompts)
+    order = sorted(range(len(prompts)), key=lambda i: (-prompts[i]["accuracy"], i))
+    rows = []
+    for i in order:
+        row = prompts[i]
+        ends = (row["accuracy_low"], row["accuracy_high"])
+        against: list[Any] = [None, None, None]
+        if i != best:
+            against = [
+                source.figure(points, "prompts", i, "difference"),
+                source.figure(p_value, "prompts", i, "p_holm"),
+                words("{} / {}", source.figure(count, "prompts", i, "gained"),
+                      source.figure(count, "prompts", i, "lost")),
+            ]  # fmt: skip
+        rows.append(
+            [
+                one_line(row["template"]) + (" (best)" if i == best else ""),
+                source.figure(share, "prompts", i, "accuracy"),
+                words("{} to {}", *interval_of_row(source, i, "accuracy")),
+                Strip.over(row["accuracy"], ends, low, high, best=i == best),
+                *against,
+                None if row["ece"] is None else source.figure(share, "prompts", i, "ece"),
+            ]
+        )
+    columns = [
+        Column("prompt"),
+        Column("accuracy", True),
+        Column("95 % interval", True),
+        Column("", wide=True),
+        Column("points vs. best", True),
+        Column("p (Holm)", True),
+        Column("gained / lost", True),
+        Column("ECE", True),
+    ]
+    note = (
+        "p: exact McNemar test against the best on the same images, raised for the number of"
+        " prompts (Holm). gained / lost: images that only this prompt, only the best has right. The"
+        " best was chosen on these images: its own figure flatters a little."
+    )
+    marked = frozenset({order.index(best)})
+    return Table(f"prompts-{source.number}", "Prompts", columns, rows, marked, note)
+
+
+def _agreement(source: Source) -> Table:
+    rows = [
+        [one_line(row["template"]), source.figure(share, "prompts", i, "same_as_first"),
+         Strip(row["same_as_first"]),
+         source.figure(share, "prompts", i, "mean_confidence")]
+        for i, row in enumerate(source.at("prompts"))
+    ]  # fmt: skip
+    columns = [
+        Column("prompt"),
+        Column("same answer as the first", True),
+        Column("", wide=True),
+        Column("mean confidence", True),
+    ]
+    return Table(f"prompts-{source.number}", "Prompts", columns, rows)
+
+
+def _calibration(source: Source, best: int, calibration: dict[str, Any]) -> list[Any]:
+    raw = ("calibration", best, "raw")
+    said = words(
+        "With the best prompt the probabilities are off by {} in the mean (ECE over 15 bins;"
+        " chance alone would give {}).",
+        source.figure(share, *raw, "ece"), source.figure(share, *raw, "ece_floor"),
+    )  # fmt: skip
+    blocks: list[Any] = [
+        reliability_block(
+            calibration["raw"]["bins"], "Reliability of the best prompt: accuracy by confidence"
+        )
+    ]
+    if calibration.get("scaled") is not None:
+        scaled = ("calibration", best, "scaled")
+        said += words(
+            " A temperature of {} makes it {}, measured on images that the fit did not see.",
+            source.figure(score, "calibration", best, "temperature"),
+            source.figure(share, *scaled, "ece"),
+        )  # fmt: skip
+        blocks.append(
+            reliability_block(
+                calibration["scaled"]["bins"], "The same after scaling by a fitted temperature"
+            )
+        )
+    return [
+        Heading("How far to believe the probabilities"),
+        Paragraph(said),
+        Beside(blocks) if len(blocks) > 1 else blocks[0],
+    ]
+
+
+def _negation(source: Source) -> list[Any]:
+    rows = []
+    for i, row in enumerate(source.at("negation")):
+        right = row["right_answer"] is not None
+        elsewhere = row["denial_wins_elsewhere"] is not None
+        rows.append(
+            [
+                one_line(row["negated"]),
+                source.figure(share, "negation", i, "same_answer"),
+                source.figure(share, "negation", i, "right_answer") if right else None,
+                source.figure(share, "negation", i, "denial_wins"),
+                source.figure(share, "negation", i, "denial_wins_elsewhere") if elsewhere else None,
+            ]
+        )
+    columns = [
+        Column("denied prompt", wide=True),
+        Column("same answer", True),
+        Column("right class first", True),
+        Column("“not” wins, right class", True),
+        Column("“not” wins, wrong classes", True),
+    ]
+    said = words(
+        "Asked with “{}”, it gives the same answer to {} of the images; a reader of “not” would"
+        " give another every time.",
+        one_line(source.at("negation", 0, "negated")),
+        source.figure(share, "negation", 0, "same_answer"),
+    )  # fmt: skip
+    note = (
+        "A model that reads “not” shows 0 % in the first three columns and 100 % in the last. “not”"
+        " wins: of the two texts “X” and “not X”, the denied one scores higher."
+    )
+    table = Table(f"negation-{source.number}", "What “not” changes", columns, rows, note=note)
+    return [Heading("Does it read “not”?"), Paragraph(said), table]
+
+
+def _changes(source: Source, best: int) -> Table:
+    rows = []
+    prompts = source.at("prompts")
+    for i, changes in enumerate(source.at("class_changes")):
+        if i == best:
+            continue
+        for j, change in enumerate(changes[:_CHANGES]):
+            place = ("class_changes", i, j)
+            rows.append(
+                [
+                    one_line(prompts[i]["template"]),
+                    one_line(str(change["label"])),
+                    source.figure(lambda n: f"{n:+d}".replace("-", "−"), *place, "change"),
+                    source.figure(count, *place, "images"),
+                ]
+            )
+    columns = [
+        Column("prompt", wide=True),
+        Column("class"),
+        Column("more right than the best", True),
+        Column("of images", True),
+    ]
+    return Table(f"class-changes-{source.number}", "Classes that change", columns, rows)

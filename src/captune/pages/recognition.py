@@ -1,0 +1,296 @@
+"""What the page says of a classification: how often it is right, where it goes wrong, how sure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from captune.pages import charts
+from captune.pages.answers import Found, find, ids_of, reliability_of
+from captune.pages.blocks import (
+    Bar,
+    Beside,
+    Card,
+    Cards,
+    Chart,
+    Column,
+    Fold,
+    Gallery,
+    Heading,
+    Paragraph,
+    Section,
+    Strip,
+    Table,
+    Tile,
+    Tiles,
+)
+from captune.pages.classification import tone_of
+from captune.pages.numbers import Source, count, interval_of, share, signed, words
+from captune.pages.pages import one_line
+from captune.pages.settings import Settings
+from captune.pages.thumbnails import Album
+
+_BARS = 5
+_LISTED = 14  # confusions beside the matrix
+_MOST_CLASSES = 60  # of a matrix that can still be read
+_KEY = (("right", "right"), ("wrong", "wrong, darker where it is a larger share of the class"))
+
+
+def answer(source: Source) -> tuple[Any, Tiles | None]:
+    """The first lines of the page: a sentence, and the headline number."""
+    spec = str(source.model.get("spec"))
+    images, labels = source.figure(count, "images"), source.figure(count, "labels")
+    if source.at("prompts", 0, "accuracy") is None:
+        said = words(
+            "{} gave each of {} images one of {} labels; without a truth nothing is known of how"
+            " often it is right.",
+            spec, images, labels,
+        )  # fmt: skip
+        return said, None
+    right, scored = source.figure(count, "correct"), source.figure(count, "scored")
+    accuracy = source.figure(share, "prompts", 0, "accuracy")
+    chance = source.counted(share, 1 / labels.value, "1 of the number of labels")
+    said = words(
+        "{} recognises {} of {} images without having been trained on any of the {} labels: {};"
+        " guessing would give {}.",
+        spec, right, scored, labels, accuracy, chance,
+    )  # fmt: skip
+    tile = Tile(
+        "accuracy",
+        accuracy,
+        interval_of(source, share, "prompts", 0, "interval"),
+        words(
+            "Of ten images like these, about {} get the right one of {} labels first.",
+            source.counted(lambda n: f"{n:.0f}", 10 * accuracy.value, "ten times the accuracy"),
+            labels,
+        ),
+        _recipe(source),
+    )
+    return said, Tiles([tile])
+
+
+def _recipe(source: Source) -> str:
+    template = source.at("prompts", 0, "template")
+    weights = str(source.model.get("weights_id"))
+    prompt = f"“{template}”, " if template else ""
+    activation = source.at("activation")
+    return one_line(f"top-1, {prompt}{activation}, weights {weights[:12]}, Wilson interval")
+
+
+def section(source: Source, album: Album, settings: Settings) -> Section:
+    """All that the page says of one classification."""
+    found = find(source, settings)
+    part = Section(f"classify-{source.number}", "Recognition", source.name)
+    softmax = source.at("activation") == "softmax"
+    what = (
+        "The bars are the shares that the model gives to the labels offered: they say which of"
+        " these fits best, not whether any fits well."
+        if softmax
+        else "The bars are an independent yes or no for each label, so they need not sum to one."
+    )
+    part.blocks.append(Paragraph(what, soft=True))
+    if len(source.at("prompts")) > 1:
+        part.blocks.append(_prompts(source))
+    part.blocks.append(_cards("Top-5 answers", found.sampled, source, album, "a sample"))
+    if found.confusion:
+        part.blocks += [*_confusion(source, found), *_calibration(source, found)]
+        note = "Wrong answers, the surest first."
+    else:
+        note = "Images whose first two answers are closest together."
+    hardest = [record for _, _, record in found.hardest]
+    if hardest:
+        part.blocks.append(_cards("Hardest images", hardest, source, album, note))
+    part.blocks.append(_gallery(source, found, album))
+    return part
+
+
+def _prompts(source: Source) -> Table:
+    rows = []
+    for i, prompt in enumerate(source.at("prompts")):
+        known = prompt["accuracy"] is not None
+        ends = interval_of(source, share, "prompts", i, "interval") if known else None
+        figure = source.figure(share, "prompts", i, "accuracy") if known else None
+        rows.append([prompt["template"] or "ensemble", figure, *(ends or (None, None))])
+    columns = [Column("prompt", wide=True), Column("accuracy", True)]
+    ends_ = [Column("95 % from", True), Column("to", True)]
+    note = "The pictures show the first prompt's answers; captune prompts tests the differences."
+    return Table(f"prompts-{source.number}", "Prompts", [*columns, *ends_], rows, note=note)
+
+
+def card(record: Mapping[str, Any], place: int, source: Source, album: Album) -> Card:
+    """An image with its first five answers."""
+    truth = record.get("truth")
+    right = truth is not None and record["top"][0]["id"] == truth
+    bars = [
+        Bar(
+            one_line(str(item["name"])),
+            source.counted(share, item["probability"], f"line {place}: probability"),
+            tone_of(rank, item["id"], truth),
+        )
+        for rank, item in enumerate(record["top"][:_BARS])
+    ]
+    missed = truth is not None and all(item["id"] != truth for item in record["top"][:_BARS])
+    told = words("truth: {}", str(record.get("truth_name") or truth)) if missed else ""
+    return Card(
+        name=one_line(record["path"]),
+        picture=album.picture(source.run, record["path"]),
+        bars=bars,
+        below=told,
+        above="" if truth is None else "right" if right else "wrong",
+        tone="" if truth is None else "good" if right else "bad",
+    )
+
+
+def _cards(
+    title: str, records: list[dict[str, Any]], source: Source, album: Album, note: str
+) -> Cards:
+    return Cards(title, [card(record, i, source, album) for i, record in enumerate(records)], note)
+
+
+def _confusion(source: Source, found: Found) -> list[Any]:
+    ids = ids_of(found)
+    totals: Counter[str] = Counter()
+    for (truth, _), n in found.confusion.items():
+        totals[truth] += n
+    mistakes = [(pair, n) for pair, n in found.confusion.items() if pair[0] != pair[1]]
+    mistakes.sort(key=lambda item: (-item[1], found.names[item[0][0]], found.names[item[0][1]]))
+    rows = [
+        [
+            found.names[truth],
+            found.names[said],
+            source.counted(count, n, f"images of {truth} called {said}"),
+            source.counted(count, totals[truth], f"images of {truth}"),
+        ]
+        for (truth, said), n in mistakes
+    ]
+    columns = [
+        Column("truth"),
+        Column("called"),
+        Column("images", True),
+        Column("of", True),
+    ]
+    rarer = len(rows) - _LISTED
+    shown = Table(
+        f"confusions-{source.number}", "Most frequent confusions", columns, rows[:_LISTED],
+        note=f"{rarer} rarer ones are in the list of all" if rarer > 0 else "",
+    )  # fmt: skip
+    blocks: list[Any] = [Heading("Where it goes wrong")]
+    if len(ids) <= _MOST_CLASSES:
+        place = {id: i for i, id in enumerate(ids)}
+        counts = {(place[t], place[a]): n for (t, a), n in found.confusion.items()}
+        names = [found.names[id] for id in ids]
+        drawn = Chart(charts.confusion_chart(names, counts), "", _KEY, "truth ↓  answer →")
+        blocks.append(Beside([drawn, shown], natural=True) if rows else drawn)
+    elif rows:
+        blocks.append(shown)
+    if len(rows) > _LISTED:
+        every = Table(f"all-confusions-{source.number}", "All confusions", columns, rows)
+        blocks.append(Fold("All confusions", [every]))
+    blocks.append(Fold("Accuracy of each class", [_classes(source, found, ids, totals)]))
+    return blocks
+
+
+def _classes(source: Source, found: Found, ids: list[str], totals: Counter[str]) -> Table:
+    rows = []
+    for id in sorted(ids, key=lambda id: (found.confusion[id, id] / max(1, totals[id]), id)):
+        if not totals[id]:
+            continue
+        right = found.confusion[id, id]
+        rows.append(
+            [
+                found.names[id],
+                source.counted(share, right / totals[id], f"share right of {id}"),
+                Strip(right / totals[id]),
+                source.counted(count, right, f"images of {id} that are right"),
+                source.counted(count, totals[id], f"images of {id}"),
+            ]
+        )
+    columns = [Column("class"), Column("accuracy", True), Column("", wide=True)]
+    return Table(
+        f"classes-{source.number}", "Classes, the hardest first",
+        [*columns, Column("right", True), Column("images", True)], rows,
+    )  # fmt: skip
+
+
+def _calibration(source: Source, found: Found) -> list[Any]:
+    told = reliability_of(found)
+    error = source.counted(share, told.ece, "ECE over 15 bins")
+    floor = source.counted(share, told.ece_floor, "ECE by chance")
+    gap = source.counted(
+        lambda g: f"{signed(100 * g, 1)} points",
+        told.mean_confidence - told.accuracy,
+        "mean confidence less accuracy",
+    )
+    leaning = "too sure of itself" if gap.value > 0 else "less sure than it could be"
+    if error.value <= 1.5 * floor.value:
+        said = words(
+            "The probabilities can be believed: they are off by {} in the mean, and chance alone"
+            " would give {} on this many images.",
+            error, floor,
+        )  # fmt: skip
+    else:
+        said = words(
+            "The probabilities are off by {} in the mean (chance alone would give {}): the model is"
+            " {} by {}.",
+            error, floor, leaning, gap,
+        )  # fmt: skip
+    says = "Reliability diagram: share of right answers in each of 15 bins of confidence"
+    drawn = reliability_block([asdict(one) for one in told.bins], says)
+    return [Heading("How far to believe its probabilities"), Paragraph(said), drawn]
+
+
+def reliability_block(bins: list[dict[str, Any]], says: str) -> Chart:
+    """A reliability diagram with its key."""
+    key = (
+        ("bar", "right, as often as claimed"),
+        ("over", "claimed, but wrong"),
+        ("under", "right, but not claimed"),
+    )
+    return Chart(charts.reliability_chart(bins, says), key=key)
+
+
+def _gallery(source: Source, found: Found, album: Album) -> Gallery:
+    items: list[dict[str, Any]] = []
+    for record in found.records:
+        picture = album.picture(source.run, record["path"])
+        truth = record.get("truth")
+        items.append(
+            {
+                "image": None if picture is None else picture.number,
+                "name": one_line(record["path"]),
+                "bars": [
+                    [
+                        one_line(str(item["name"])),
+                        item["probability"],
+                        tone_of(rank, item["id"], truth),
+                    ]
+                    for rank, item in enumerate(record["top"][:_BARS])
+                ],
+                "right": None if truth is None else record["top"][0]["id"] == truth,
+                "truth": None
+                if truth is None
+                else one_line(str(record.get("truth_name") or truth)),
+            }
+        )
+    sorts = [
+        ("order of the run", list(range(len(items))), False),
+        ("surest first", [item["bars"][0][1] for item in items], True),
+        ("least sure first", [item["bars"][0][1] for item in items], False),
+    ]
+    filters = [
+        (name, [i for i, item in enumerate(items) if item["right"] is right])
+        for name, right in (("wrong", False), ("right", True))
+    ]
+    hidden = found.images - len(items)
+    note = (
+        words("The first {} of {}; the run folder has all of them.", f"{len(items):,}",
+              source.figure(count, "images"))
+        if hidden > 0
+        else ""
+    )  # fmt: skip
+    return Gallery(
+        f"images-{source.number}", "All images", "image", items, sorts,
+        [one for one in filters if one[1]], note=note,
+    )  # fmt: skip

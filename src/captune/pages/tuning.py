@@ -1,0 +1,372 @@
+"""What the page says of a tune: its methods side by side, how they were trained, what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from captune.metrics.catalogue import meaning_of, title_of
+from captune.metrics.scores import Scores
+from captune.pages import charts
+from captune.pages.blocks import (
+    Beside,
+    Chart,
+    Column,
+    Estimate,
+    Fold,
+    Heading,
+    Paragraph,
+    Remarks,
+    Section,
+    Strip,
+    Table,
+    Tile,
+    Tiles,
+)
+from captune.pages.given import Given
+from captune.pages.numbers import (
+    Figure,
+    Source,
+    count,
+    interval_of,
+    joined,
+    millions,
+    p_value,
+    plain,
+    score,
+    signed,
+    words,
+)
+from captune.pages.pages import one_line
+from captune.wording import duration
+
+_SIGNIFICANT = 0.05
+_SCORES = ("cider", "clipscore", "bleu_4")
+_SERIES = 7
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a tune: keys lead to what metrics.json says of it; records: its own run."""
+
+    name: str
+    source: Source
+    keys: tuple[str | int, ...]
+    records: Source | None
+
+    def figure(self, show: Any, *keys: str | int) -> Figure:
+        """A number of this method."""
+        return self.source.figure(show, *self.keys, *keys)
+
+    def at(self, *keys: str | int) -> Any:
+        """A value of this method."""
+        return self.source.at(*self.keys, *keys)
+
+    def has(self, metric: str) -> bool:
+        """Whether it was scored by this metric."""
+        return metric in self.at("scores")
+
+    def has_records(self, metric: str) -> bool:
+        """Whether its own run is there and has the scores of each image by this metric."""
+        return self.records is not None and metric in self.records.at("tuned", "scores")
+
+    @property
+    def trained(self) -> Figure:
+        """All parameters that were trained."""
+        total = sum(self.at("trained").values())
+        place = "/".join(map(str, self.keys))
+        return Figure(
+            total, millions(total), f"{self.source.number}:metrics.json sum of /{place}/trained"
+        )
+
+
+@dataclass(frozen=True)
+class Against:
+    """A method less the best one, by the mean over the same images."""
+
+    difference: float
+    interval: Sequence[float]
+    p_holm: float
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether luck is no explanation."""
+        low, high = self.interval
+        return self.p_holm < _SIGNIFICANT and (low > 0 or high < 0)
+
+
+def methods_of(source: Source, given: Given) -> list[Method]:
+    """The methods of a tune, or the one that a method's own run is about."""
+    if source.run.metrics.get("tuned") is not None:
+        return [Method(str(source.at("tuned", "method")), source, ("tuned",), source)]
+    below = given.methods.get(source.number, {})
+    return [
+        Method(name, source, ("methods", i), below.get(name))
+        for i, name in enumerate(str(row["method"]) for row in source.at("methods"))
+    ]
+
+
+def best_of(source: Source, methods: Sequence[Method]) -> Method:
+    """The one that the run calls the best."""
+    best = source.run.metrics.get("best")
+    return next((method for method in methods if method.name == best), methods[0])
+
+
+def leading(methods: Sequence[Method], source: Source) -> str:
+    """The score that methods are compared by: what selected them, where it is a score."""
+    select = source.run.metrics.get("select")
+    known = [metric for metric in _SCORES if methods[0].has(metric)]
+    return select if select in known else known[0]
+
+
+def against_best(methods: Sequence[Method], best: Method, metric: str) -> dict[str, Against]:
+    """Name of a method -> how it fares against the best; only where both runs are there.
+
+    A metric whose corpus figure is the mean of its images' can be told from the records; BLEU's is
+    none, and captune compare tells it.
+    """
+    from captune.scoring.comparison import compare_scores
+    from captune.statistics import holm
+
+    if not best.has_records(metric) or metric.startswith("bleu"):
+        return {}
+    assert best.records is not None
+    ours = _scores(best.records, metric)
+    found = {}
+    for method in methods:
+        if method is best or not method.has_records(metric):
+            continue
+        assert method.records is not None
+        theirs = _scores(method.records, metric)
+        if theirs.per_image.keys() != ours.per_image.keys() or len(ours.per_image) < 2:
+            continue
+        compared = compare_scores({metric: ours}, {metric: theirs})[metric]
+        if compared.interval is not None and compared.p is not None:
+            found[method.name] = (compared.difference, list(compared.interval), compared.p)
+    adjusted = holm([p for _, _, p in found.values()])
+    return {
+        name: Against(difference, interval, p_holm)
+        for (name, (difference, interval, _)), p_holm in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def _scores(source: Source, metric: str) -> Scores:
+    values = {
+        record.get("image_id") or record["path"]: float(record["scores"][metric])
+        for record in source.run.records()
+    }
+    return Scores(metric, sum(values.values()) / max(1, len(values)), values, {})
+
+
+def answer(source: Source, given: Given) -> tuple[Any, Tiles | None]:
+    """The first lines of the page: sentences, and the headline numbers of the best method."""
+    methods = methods_of(source, given)
+    best = best_of(source, methods)
+    by = leading(methods, source)
+    images = best.figure(count, "images")
+    name = title_of(by)
+    if len(methods) == 1:
+        said = words("Tuned with {}: {} trained parameters give {} {} on {} images.", best.name,
+                     best.trained, name, best.figure(score, "scores", by, "corpus"),
+                     images)  # fmt: skip
+    else:
+        said = words(
+            "Of {} ways to tune, {} is best by {}: {} on {} images, with {} trained parameters.",
+            source.counted(count, len(methods), "methods"), best.name, name,
+            best.figure(score, "scores", by, "corpus"), images, best.trained,
+        )  # fmt: skip
+        said += _settled(source, against_best(methods, best, by))
+    tiles = [
+        Tile(
+            f"{title_of(id)}, {best.name}",
+            best.figure(score, "scores", id, "corpus"),
+            interval_of(source, score, *best.keys, "scores", id, "interval"),
+            meaning_of(id),
+            one_line(str(best.at("scores", id, "name"))),
+        )
+        for id in _SCORES
+        if best.has(id)
+    ]
+    return said, Tiles(tiles)
+
+
+def _settled(source: Source, against: Mapping[str, Against]) -> Markup:
+    """Which methods are told apart from the best."""
+    if not against:
+        return Markup()
+    worse = [name for name, one in against.items() if one.is_settled]
+    others = [name for name in against if name not in worse]
+    said = Markup()
+    if worse:
+        parts = [
+            words(
+                "{} ({}, p {})", name,
+                source.counted(signed, against[name].difference, f"{name} less the best"),
+                source.counted(p_value, against[name].p_holm, f"p of {name}"),
+            )
+            for name in worse
+        ]  # fmt: skip
+        said += words(" Behind it by more than luck: {}.", joined(parts))
+    if others:
+        said += words(" Not told apart from it on these images: {}.", joined(others))
+    return said
+
+
+def section(source: Source, given: Given) -> Section:
+    """All that the page says of one tune."""
+    methods = methods_of(source, given)
+    part = Section(f"tune-{source.number}", "Tuning", source.name)
+    if source.run.metrics.get("trained_on") is not None:
+        trained_on = source.figure(count, "trained_on")
+        text = words(
+            "Trained on {} images; the image encoder and the language model stay as they are.",
+            trained_on,
+        )
+        part.blocks.append(Paragraph(text, soft=True))
+    wrong = [
+        words("{}: {}", method.name, method.figure(plain, "findings", i, "sentence"))
+        for method in methods
+        for i, finding in enumerate(method.at("findings"))
+        if finding["wrong"]
+    ]
+    if wrong:
+        part.blocks.append(Remarks(wrong))
+    part.blocks.append(_table(source, methods))
+    part.blocks += [Heading("How the training went"), *_curves(methods, source)]
+    part.blocks += [Heading("Where the trained parameters are"), _budget(source, methods)]
+    fine = [
+        words("{}: {}", method.name, method.figure(plain, "findings", i, "sentence"))
+        for method in methods
+        for i, finding in enumerate(method.at("findings"))
+        if not finding["wrong"]
+    ]
+    if fine:
+        part.blocks.append(Fold("Checks that found nothing wrong", [Remarks(fine)]))
+    return part
+
+
+def _table(source: Source, methods: Sequence[Method]) -> Table:
+    best, by = best_of(source, methods), leading(methods, source)
+    against = against_best(methods, best, by)
+    known = [id for id in (by, *_SCORES) if all(method.has(id) for method in methods)]
+    known = list(dict.fromkeys(known))
+    ends = [
+        end
+        for method in methods
+        for end in method.at("scores", by, "interval") or [method.at("scores", by, "corpus")]
+    ]
+    low, high = min(0.0, *ends), max(ends)
+    rows = []
+    for method in methods:
+        figures = [_with_interval(source, method, id) for id in known]
+        corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
+        strip = Strip.over(corpus, interval, low, high, best=method is best)
+        compared = _compared(source, method.name, against.get(method.name))
+        rows.append(
+            [method.name, method.trained, figures[0], strip]
+            + ([compared] if len(methods) > 1 else [])
+            + [*figures[1:], method.figure(count, "best_epoch"),
+               method.figure(duration, "seconds")]
+        )  # fmt: skip
+    columns = [
+        Column("method"),
+        Column("trained", True),
+        Column(title_of(by), True),
+        Column("", wide=True),
+    ]
+    if len(methods) > 1:
+        columns.append(Column("vs. best", True))
+    columns += [Column(title_of(id), True) for id in known[1:]]
+    columns += [Column("best epoch", True), Column("time", True)]
+    note = "Below each score its 95 % interval, by resampling images."
+    if against:
+        note += (
+            f" vs. best: difference in {title_of(by)} on the same images, p by swapping captions"
+            " image by image, raised for the number of methods (Holm)."
+        )
+    marked = frozenset({list(methods).index(best)} if len(methods) > 1 else ())
+    return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
+
+
+def _with_interval(source: Source, method: Method, id: str) -> Estimate:
+    figure = method.figure(score, "scores", id, "corpus")
+    ends = interval_of(source, score, *method.keys, "scores", id, "interval")
+    return Estimate(figure, ends)
+
+
+def _compared(source: Source, name: str, against: Against | None) -> Markup | None:
+    if against is None:
+        return None
+    return words(
+        "{} <small>p {}</small>",
+        source.counted(signed, against.difference, f"{name} less the best"),
+        source.counted(p_value, against.p_holm, f"p of {name}"),
+    )
+
+
+def _curves(methods: Sequence[Method], source: Source) -> list[Any]:
+    """Training loss with validation loss, and the score that picks the epoch."""
+    from captune.plots.tuning import smoothed
+
+    by = leading(methods, source)
+    lines, losses, scores, kept = [], [], [], []
+    for i, method in enumerate(methods):
+        tone = f"series-{i % _SERIES + 1}"
+        logged = [(a, b) for a, b in method.at("history", "losses") if b is not None]
+        if logged:
+            import numpy as np
+
+            epochs, values = np.array(logged).T
+            smooth = smoothed(epochs, values).tolist()
+            lines.append((tone, list(zip(epochs.tolist(), smooth, strict=True))))
+        each = method.at("history", "epochs")
+        losses.append((tone, _points(each, "loss")))
+        scores.append((tone, _points(each, by)))
+        best = method.at("best_epoch")
+        kept += [(tone, epoch, y) for epoch, y in _points(each, by) if round(epoch) == best]
+    key = [(f"series-{i % _SERIES + 1}", method.name) for i, method in enumerate(methods)]
+    name = title_of(by)
+    drawn = [
+        Chart(
+            charts.curves_chart(
+                lines, losses, [], label="loss", from_zero=False,
+                says="Loss over the epochs: lines in training, dots in validation",
+            ),
+            "Loss", key, "line: training, smoothed; dots: validation",
+        ),
+        Chart(
+            charts.curves_chart(
+                scores, scores, kept, label=name, from_zero=True,
+                says=f"{name} of the validation sample after each epoch",
+            ),
+            f"{name} of the validation sample", key, "ringed: the epoch that was kept",
+        ),
+    ]  # fmt: skip
+    return [Beside([one for one in drawn if one.svg])]
+
+
+def _points(epochs: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    """(epoch, figure) of those that have it."""
+    return [(one["epoch"], one[name]) for one in epochs if one.get(name) is not None]
+
+
+def _budget(source: Source, methods: Sequence[Method]) -> Table:
+    most = max(1, *(n for method in methods for n in method.at("trained").values()))
+    rows = [
+        [method.name if first else "", one_line(part), method.figure(count, "trained", part),
+         Strip(n / most)]
+        for method in methods
+        for first, (part, n) in zip(
+            [True] + [False] * len(method.at("trained")), method.at("trained").items(), strict=False
+        )
+    ]  # fmt: skip
+    columns = [
+        Column("method"),
+        Column("part"),
+        Column("trained parameters", True),
+        Column("", wide=True),
+    ]
+    return Table(f"budget-{source.number}", "Trained parameters by part", columns, rows)

@@ -1,0 +1,107 @@
+"""The registry, and what every method has to keep to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from tests.attribution.woken import subject, woken
+from tests.captioning.caption_job import image_model, write_images
+
+from captune import registry
+from captune.attribution.methods import Choice, MapMethod, map_method, method_names
+from captune.errors import UserError
+
+NAMES = [
+    *("attention", "gradient", "gradient-attention", "integrated-gradients", "occlusion"),
+    *("pixel-occlusion", "places", "relevance"),
+]
+# `places` needs an encoder whose places have a meaning: test_places
+ANYWHERE = [name for name in NAMES if name != "places"]
+
+
+def test_names_are_listed_without_importing() -> None:
+    assert method_names() == NAMES
+    code = (
+        "import sys; from captune.attribution.methods import method_names; method_names();"
+        "print([m for m in sys.modules if m.startswith('captune.attribution.methods.')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_an_unknown_method_is_one_sentence() -> None:
+    with pytest.raises(UserError, match='method "guess": is not known; choose among attention'):
+        map_method("guess")
+
+
+class Middle(MapMethod):
+    name = "middle"
+
+    def maps_of(self, captioner: Any, subject: Any, choice: Choice, targets: Any) -> Any:
+        maps = torch.zeros(len(targets), subject.shape.rows, subject.shape.columns)
+        maps[:, 1, 1] = 1
+        return maps
+
+
+def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        name = "middle"
+
+        def load(self) -> MapMethod:
+            return Middle()
+
+    registry._plugins.cache_clear()
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])
+    try:
+        assert "middle" in method_names()
+        captioner = woken()
+        method = map_method("middle")
+        found = method.maps_of_all(captioner, subject(captioner), [0, 1])
+        assert found[Choice()].shape == (2, 3, 3)
+    finally:
+        registry._plugins.cache_clear()
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
+    """Maps of the right shape on the CPU, finite, the same again, and the model as it was."""
+    captioner = woken(method="lora")
+    captioner.image_model = image_model()
+    one = subject(captioner)
+    image = next(write_images(tmp_path / "images", 1).glob("*.png"))
+    one = type(one)(type(one.image)(image, image.name), one.grid, one.ids, one.words, one.shape)
+    state = {name: value.clone() for name, value in captioner.state_dict().items()}
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in captioner.modules()]
+    implementation = captioner.decoder.module.config._attn_implementation
+    method = map_method(name)
+    assert method.name == name
+    choices = method.choices(captioner)
+    maps = method.maps(captioner, one, choices[0], [0, 3, 5])
+    assert maps.shape == (3, 3, 3)
+    assert maps.dtype == torch.float32
+    assert maps.device.type == "cpu"
+    assert not maps.requires_grad
+    assert bool(maps.isfinite().all())
+    assert method.signed or bool((maps >= 0).all())
+    torch.testing.assert_close(method.maps(captioner, one, choices[0], [0, 3, 5]), maps)
+    everything = method.maps_of_all(captioner, one, [0, 3, 5])
+    assert list(everything) == choices
+    torch.testing.assert_close(everything[choices[0]], maps, atol=1e-6, rtol=1e-5)
+    with pytest.raises(UserError, match="has no map of layer 17"):
+        method.maps(captioner, one, Choice(17), [0])
+    after = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in captioner.modules()]
+    assert after == hooks
+    assert captioner.decoder.module.config._attn_implementation == implementation
+    for key, value in captioner.state_dict().items():
+        assert torch.equal(value, state[key])
+    assert all(p.grad is None for p in captioner.parameters())
+
+
+def test_pixels_need_an_encoder() -> None:
+    captioner = woken()
+    with pytest.raises(UserError, match="was given no image encoder"):
+        map_method("pixel-occlusion").maps(captioner, subject(captioner), Choice(), [0])

@@ -1,0 +1,126 @@
+"""The map of `places`: near the text of the word are the places that mean it, and their likes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+import torch
+from tests.attribution.woken import subject, woken
+from tests.captioning.caption_job import image_model
+from tests.captioning.tiny import GRID
+from torch import Tensor
+
+from captune.attribution.leaderboard import contest_of
+from captune.attribution.methods import Choice, map_method
+from captune.attribution.subject import Subject
+from captune.attribution.word_scores import targets_of
+from captune.captioning.model import Captioner
+from captune.errors import UserError
+from captune.models.texts import TextEncoder
+
+MEANT = {"w20": 0, "w31": 1, "a": 2}
+
+
+class Texts:
+    """A text is the direction of the word that it ends in; what is not known is all of them."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        self.read = list(texts)
+        directions = torch.eye(3) * 5
+        known = [MEANT.get(text.split()[-1]) for text in texts]
+        return torch.stack([torch.ones(3) if n is None else directions[n] for n in known])
+
+
+def meaningful(texts: Any = None) -> Captioner:
+    """Its encoder's places mean their first three channels."""
+    captioner = woken()
+    model = image_model()
+    patches = dataclasses.replace(
+        model.image.require_patches(), meaning=lambda places: places[..., :3]
+    )
+    image = dataclasses.replace(model.image, patches=patches)
+    captioner.image_model = dataclasses.replace(model, image=image, text=cast("TextEncoder", texts))
+    return captioner
+
+
+def shown(captioner: Captioner, **places: int) -> Subject:
+    """Each word's direction stands at one place, nothing anywhere else."""
+    one = subject(captioner)
+    grid = torch.zeros_like(one.grid)
+    for word, place in places.items():
+        grid[0, GRID.leading + place, MEANT[word]] = 2.0
+    return dataclasses.replace(one, grid=grid)
+
+
+def test_each_word_is_found_where_its_place_is() -> None:
+    texts = Texts()
+    captioner = meaningful(texts)
+    one = shown(captioner, w20=0, w31=5)
+    maps = map_method("places").maps(captioner, one, Choice(), [1, 3])
+    assert texts.read[:2] == ["a photo of a w20", "a photo of a w31"]
+    assert maps.flatten(1).argmax(dim=1).tolist() == [0, 5]
+    torch.testing.assert_close(maps.mean((1, 2)), torch.zeros(2))
+    # one place of cosine 1, smoothed: what is given to the neighbours is missing there
+    assert 0.2 < float(maps[0, 0, 0] - maps[0, 2, 2]) < 1
+    assert maps[0, 0, 1] > maps[0, 0, 2]
+
+
+def test_a_word_against_another() -> None:
+    captioner = meaningful(Texts())
+    one = shown(captioner, w20=0, w31=8)
+    method = map_method("places")
+    alone, other = method.maps(captioner, one, Choice(), [1, 3])
+    (against,) = method.maps(captioner, one, Choice(), [1], against="w31")
+    torch.testing.assert_close(against, alone - other)
+    assert against[2, 2] < 0 < against[0, 0]
+
+
+def test_words_are_known_by_their_tokens_too() -> None:
+    captioner = meaningful(Texts())
+    one = shown(captioner, w20=0, w31=8)
+    method = map_method("places")
+    for words, against in (([1, 3], None), ([1], "w31")):
+        targets = targets_of(captioner, one, words, against)
+        torch.testing.assert_close(
+            method.maps_of(captioner, one, Choice(), targets),
+            method.maps(captioner, one, Choice(), words, against),
+        )
+
+
+def test_the_end_of_a_caption_is_nowhere() -> None:
+    captioner = meaningful(Texts())
+    one = shown(captioner, w20=0)
+    assert one.spans[-1].special
+    maps = map_method("places").maps(captioner, one, Choice(), [1, len(one.words)])
+    assert bool(maps[0].any())
+    assert not maps[1].any()
+    maps -= 1  # an ordinary tensor: its owner may change it
+
+
+def test_marks_at_a_word_are_no_part_of_its_text() -> None:
+    texts = Texts()
+    captioner = meaningful(texts)
+    one = shown(captioner, w20=0)
+    words = [dataclasses.replace(span, word=f'"{span.word}",') for span in one.words]
+    map_method("places").maps(captioner, dataclasses.replace(one, words=words), Choice(), [1])
+    assert texts.read[0] == "a photo of a w20"
+
+
+def test_an_encoder_without_meaning_or_texts_is_refused() -> None:
+    captioner = woken()
+    method = map_method("places")
+    with pytest.raises(UserError, match="was given no image encoder"):
+        method.choices(captioner)
+    captioner.image_model = image_model()
+    with pytest.raises(UserError, match="have no meaning of their own"):
+        method.maps(captioner, subject(captioner), Choice(), [0])
+    assert "places" not in contest_of(captioner).methods
+    with pytest.raises(UserError, match="reads no text"):
+        method.choices(meaningful())
+    assert "places" in contest_of(meaningful(Texts())).methods

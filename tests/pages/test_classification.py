@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captune.cli import main
+from captune.errors import UserError
+from captune.pages.classification import write_page
+from captune.pages.figures import sample_names
+from captune.runs import read_run
+
+
+@pytest.fixture
+def run_folder(colours: Any, colour_images: Path, tmp_path: Path) -> Path:
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"7": "red <script>alert(1)</script>", "8": "green & \\"white\\""}')
+    (colour_images / "7_0.png").rename(colour_images / "7_<b>0.png")
+    (colour_images / "bad.jpg").write_text("<i>no image</i>")
+    out = tmp_path / "run"
+    assert main(["classify", str(colour_images), "--labels", str(labels), "--out", str(out)]) == 0
+    return out
+
+
+def test_names_and_labels_are_text_never_markup(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text()
+    assert "<script" not in page
+    assert "<b>0.png" not in page
+    assert "red &lt;script&gt;" in page
+    assert "bad.jpg" in page
+
+
+def test_the_page_shows_a_part_and_says_so(run_folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    write_page(read_run(run_folder), page, limit=2)
+    text = page.read_text()
+    assert text.count("data:image/jpeg") == 2
+    assert "The first 2 of 6" in text
+    assert "Answers over all images" in text
+
+
+def test_a_image_that_is_gone_is_said_to_be_gone(
+    run_folder: Path, colour_images: Path, tmp_path: Path
+) -> None:
+    (colour_images / "8_0.png").unlink()
+    write_page(read_run(run_folder), tmp_path / "page.html")
+    assert "no longer there" in (tmp_path / "page.html").read_text()
+
+
+def test_the_page_names_what_made_it(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text()
+    for part in ("captune classify", "c0" * 32, "resize-8", "numpy", "cores"):
+        assert part in page
+
+
+def test_sampling_is_seeded_and_names_are_checked() -> None:
+    names = [f"{n}.jpg" for n in range(50)]
+    first = sample_names(names, ["3"], seed=1)
+    assert len(first) == 3
+    assert sample_names(names, ["3"], seed=1) == first
+    assert sample_names(names, ["3"], seed=2) != first
+    assert len(sample_names(names, ["99"], seed=0)) == 50
+    assert sample_names(names, ["7.jpg", "images/7.jpg"], seed=0) == ["7.jpg"]
+    with pytest.raises(UserError, match=r"gone\.jpg"):
+        sample_names(names, ["gone.jpg"], seed=0)
