@@ -8,7 +8,7 @@ import pytest
 
 from captune import options
 from captune.errors import UserError
-from captune.options.fields import option, require_at_least
+from captune.options.base import option, require_at_least
 
 JOBS = [name for name in options.__all__ if name.endswith("Options")]
 

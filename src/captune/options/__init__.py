@@ -1,20 +1,17 @@
 """One dataclass a job: the Python API, the command line and recipes read the same definition."""
 
-from captune.options.app import AppOptions
-from captune.options.caption import CaptionerOptions, CaptionOptions
-from captune.options.classify import ClassifyOptions
-from captune.options.compare import CompareOptions
-from captune.options.embed import EmbedOptions
-from captune.options.explain import ExplainOptions
-from captune.options.faithful import FaithfulOptions
-from captune.options.fields import option, require_at_least
-from captune.options.prompts import PromptsOptions
-from captune.options.rank import RankOptions
-from captune.options.report import ReportOptions
-from captune.options.reproduce import ReproduceOptions
-from captune.options.score import MOST_RESAMPLES, MetricOptions, ScoreOptions
-from captune.options.shared import ImageOptions, ModelOptions, check_pass
-from captune.options.tune import TuneOptions
+from captune.options.attribution import ExplainOptions, FaithfulOptions
+from captune.options.base import ImageOptions, ModelOptions, check_pass, option, require_at_least
+from captune.options.captioning import CaptionerOptions, CaptionOptions, TuneOptions
+from captune.options.pages import AppOptions, ReportOptions, ReproduceOptions
+from captune.options.recognition import ClassifyOptions, EmbedOptions, PromptsOptions
+from captune.options.scoring import (
+    MOST_RESAMPLES,
+    CompareOptions,
+    MetricOptions,
+    RankOptions,
+    ScoreOptions,
+)
 
 __all__ = [
     "MOST_RESAMPLES",

@@ -11,7 +11,7 @@ from captune.attribution.geometry import Frame, whole_frame
 from captune.attribution.map_files import read_maps
 from captune.attribution.methods import Choice
 from captune.images import Skipped, UnreadableImage, open_image
-from captune.options.explain import COLOURS
+from captune.options.attribution import COLOURS
 from captune.pages.thumbnails import not_opened
 from captune.plots import save_figure
 from captune.plots.maps import MapPanel, maps_figure

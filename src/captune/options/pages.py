@@ -1,4 +1,4 @@
-"""Options of `captune app`."""
+"""Options of report, reproduce and app."""
 
 from __future__ import annotations
 
@@ -10,7 +10,81 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.options.fields import option, require_at_least
+from captune.options.base import CsvOptions, option, require_at_least
+
+
+@dataclass(kw_only=True)
+class ReportOptions(CsvOptions):
+    """`captune report`."""
+
+    runs: list[str] = option(
+        "run folders of any job; the methods of a tune come along",
+        [],
+        positional=True,
+        nargs="*",
+        metavar="RUN",
+    )
+    out: Path | None = option(
+        "the page to write: one file, which opens without a network", None, metavar="FILE.html"
+    )
+    title: str | None = option("heading of the page (default: what was done)", None, metavar="TEXT")
+    limit: int = option("images in a gallery, at the most", 2000, metavar="N")
+    top: int = option("images at either end of the best and the worst", 4, metavar="N")
+    images: Path | None = option(
+        "folder of the images of runs from elsewhere, where the runs' paths begin: without it only"
+        " images in the run's own folder are shown",
+        None,
+        metavar="DIR",
+    )
+    figures: Path | None = option(
+        "folder for every table as CSV and every figure as PNG, SVG and PDF", None, metavar="DIR"
+    )
+    published: str | None = option(
+        "set the figures of a published study beside those of the runs: dlcv-hw3, or a YAML file",
+        None,
+        metavar="STUDY",
+    )
+    check: Path | None = option(
+        "a page of captune report: derive every figure of it again from its run folders, or from"
+        " the RUN given",
+        None,
+        metavar="FILE.html",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a page of nothing."""
+        require_at_least(self, limit=1, top=1)
+
+
+@dataclass(kw_only=True)
+class ReproduceOptions:
+    """`captune reproduce`."""
+
+    study: str = option(
+        "what is done again: dlcv-hw3, or a YAML file of the same form",
+        positional=True,
+        nargs=None,
+        metavar="STUDY",
+    )
+    data: Path = option("folder of its data, laid out as published", metavar="DIR")
+    out: Path = option("folder to write: a run folder a step, and the report", metavar="RUN")
+    lite: bool = option("with the embedded models, which are small and need no hub", False)
+    epochs: int | None = option("passes over the training images", None, metavar="N")
+    limit: int | None = option("train on a fixed sample of N images (0: all)", None, metavar="N")
+    classifier: str | None = option("another model to recognise with", None, metavar="SPEC")
+    encoder: str | None = option("another frozen image encoder", None, metavar="SPEC")
+    decoder: str | None = option("another frozen language model", None, metavar="SPEC")
+    score_model: str | None = option("another model of CLIPScore", None, metavar="SPEC")
+    only: list[str] = option("do this step only; may repeat", [], repeat=True, metavar="STEP")
+    dry_run: bool = option("print the commands of the steps, and do nothing", False)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that nothing can be trained with."""
+        for name, least in (("epochs", 1), ("limit", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"{name} {value}: must be {least} or more")
+
 
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
 

@@ -1,4 +1,4 @@
-"""Options of `captune score`, and of what else computes metrics."""
+"""Options of the jobs that score captions: score, compare and rank."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.errors import UserError
-from captune.options.fields import check_overwrite, option, overwrite_option, require_at_least
-from captune.options.shared import CsvOptions, ModelOptions
+from captune.options.base import (
+    CsvOptions,
+    ModelOptions,
+    check_overwrite,
+    option,
+    overwrite_option,
+    require_at_least,
+)
 
 MOST_RESAMPLES = 10_000_000  # each keeps a number a metric in memory
 
@@ -88,3 +94,37 @@ class ScoreOptions(MetricOptions, CsvOptions):
         """Raises UserError for what does not go together."""
         super().__post_init__()
         check_overwrite(self)
+
+
+@dataclass(kw_only=True)
+class CompareOptions(MetricOptions, CsvOptions):
+    """`captune compare`."""
+
+    first: Path = option("captions A: as in score", positional=True, nargs=None, metavar="A")
+    second: Path = option("captions B: as in score", positional=True, nargs=None, metavar="B")
+    top: int = option("images to show on either side of the difference", 10, metavar="N")
+    out: Path | None = option("run folder to write: tables and plots", None, metavar="RUN")
+    overwrite: bool = overwrite_option()
+    csv: Path | None = option("write a row an image, both scores a metric", None, metavar="FILE")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what does not go together."""
+        super().__post_init__()
+        check_overwrite(self)
+
+
+@dataclass(kw_only=True)
+class RankOptions(CsvOptions):
+    """`captune rank`."""
+
+    run: Path = option("run folder of captune score", positional=True, nargs=None, metavar="RUN")
+    by: str = option("the metric to rank by, one of those in the run", "cider", metavar="METRIC")
+    top: int = option("pairs to show at either end", 10, metavar="N")
+    images: Path | None = option(
+        "folder of the images, where the run does not know it", None, metavar="DIR"
+    )
+    out: Path | None = option("folder for the gallery (default: the run)", None, metavar="DIR")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a gallery of nothing."""
+        require_at_least(self, top=1)
