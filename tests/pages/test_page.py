@@ -143,8 +143,8 @@ def test_a_score_run_of_captions_on_the_page_adds_to_them(
 
 def test_each_image_is_in_the_file_once_or_on_cards(runs: dict[str, Path], tmp_path: Path) -> None:
     text = page_of([runs["caption"]], tmp_path / "page.html", top=1).read_text()
-    cards = set(re.findall(r'<img[^>]* datan-image="(\d+)"', text))
-    loose = re.findall(r'class="image-data" datan-image="(\d+)"', text)
+    cards = set(re.findall(r'<img[^>]* data-image="(\d+)"', text))
+    loose = re.findall(r'class="image-data" data-image="(\d+)"', text)
     assert len(loose) == len(set(loose))
     assert cards.isdisjoint(loose)
     assert len(cards) + len(loose) == len(NAMES)

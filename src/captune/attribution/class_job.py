@@ -15,6 +15,7 @@ from captune.errors import UserError
 from captune.images import ImageSet, Skipped, UnreadableImage
 from captune.models.image_text import describe_model
 from captune.options import ExplainOptions
+from captune.text import percent
 from captune.zeroshot.classifier import ZeroShotClassifier
 
 
@@ -83,7 +84,7 @@ def explain_labels(
 
 def _explanation(found: ClassMaps, method: str) -> Explanation:
     pairs = zip(found.names, found.probabilities, strict=True)
-    shown = ", ".join(f"{name} {100 * share:.0f} %" for name, share in pairs)
+    shown = ", ".join(f"{name} {percent(share, 0)}" for name, share in pairs)
     words = [
         # no probability is below the least number that is not zero
         ExplainedWord(name, math.log(max(share, 1e-45)), own)

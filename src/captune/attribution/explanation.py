@@ -14,7 +14,7 @@ from captune.attribution.geometry import Frame
 from captune.attribution.marks import Followed
 from captune.attribution.methods import Choice
 from captune.images import ImageFile, Skipped
-from captune.notebook import InNotebooks
+from captune.tables import NotebookDisplay
 
 KEPT = 1000  # images whose explanation the result holds itself; more are in the files alone
 
@@ -48,7 +48,7 @@ class ExplainedWord:
 
 
 @dataclass(frozen=True)
-class Explanation(InNotebooks):
+class Explanation(NotebookDisplay):
     """What a captioner saw of one image, for words of one caption; or a classifier, of classes.
 
     method, choice: how the maps were made. is_given: the caption is the user's. frame: what of the
@@ -83,7 +83,7 @@ class Explanation(InNotebooks):
 
 
 @dataclass
-class ExplainResult(InNotebooks):
+class ExplainResult(NotebookDisplay):
     """What one explanation wrote. records: of the first 1,000 images. model: as a run names it.
 
     against: the word that was held against the others.

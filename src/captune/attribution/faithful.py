@@ -51,7 +51,7 @@ from captune.models.image_text import ImageTextModel, describe_model
 from captune.models.quiet import quiet_transformers
 from captune.options import FaithfulOptions
 from captune.runs.place import writes_run
-from captune.wording import duration
+from captune.text import duration
 
 # shares of the minutes: screening, curves to choose by, curves to report, curves by pixels; what a
 # stage leaves goes to the next

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -35,6 +34,7 @@ from captune.images import ImageSet, find_images, printable
 from captune.models.image_text import describe_model
 from captune.options import ExplainOptions
 from captune.runs.place import writes_run
+from captune.text import bare_word
 
 
 class NoSuchWord(UserError):
@@ -169,14 +169,10 @@ def wanted_words(subject: Subject, chosen: Sequence[str], *, special: bool) -> I
 
     Case and the signs around a word do not count.
     """
-    bare = {_bare(word) for word in chosen}
+    bare = {bare_word(word) for word in chosen}
     for number, span in enumerate(subject.spans):
-        if special if span.special else not bare or _bare(span.word) in bare:
+        if special if span.special else not bare or bare_word(span.word) in bare:
             yield number
-
-
-def _bare(word: str) -> str:
-    return re.sub(r"^\W+|\W+$", "", word).casefold() or word
 
 
 def _check_found(

@@ -30,6 +30,7 @@ from captune.attribution.measure import (
     Word,
 )
 from captune.attribution.word_kinds import LITTLE, PARTS
+from captune.text import listed, percent
 
 MEASURES = (
     *(INSERTION, DELETION, COMPREHENSIVENESS, SUFFICIENCY),
@@ -136,18 +137,18 @@ def verdict_sentence(verdicts: Sequence[Verdict]) -> str:
     }
     told = []
     if groups["better"]:
-        told.append(f"are better than chance for {_listed(groups['better'])}")
+        told.append(f"are better than chance for {listed(groups['better'])}")
     if groups["not told apart"]:
-        what = _listed(groups["not told apart"])
+        what = listed(groups["not told apart"])
         told.append(f"not for {what}" if told else f"are no better than chance for {what}")
     if groups["worse"]:
-        what = f"worse than chance for {_listed(groups['worse'])}"
+        what = f"worse than chance for {listed(groups['worse'])}"
         told.append(what if told else f"are {what}")
     if not told:
         return "There are too few words for a verdict on these maps."
     sentence = f"These maps {', '.join(told)}"
     if groups["unknown"]:
-        sentence += f"; there are too few {_listed(groups['unknown'])} to say"
+        sentence += f"; there are too few {listed(groups['unknown'])} to say"
     return f"{sentence}."
 
 
@@ -160,9 +161,9 @@ def row_sentence(row: Row, random: Row | None) -> str:
             beside = f" (random {control.value:.2f})" if control else ""
             told.append(f"{measure} {row.figures[measure].value:.2f}{beside}")
     if POINTING in row.figures:
-        pointing = f"pointing {100 * row.figures[POINTING].value:.0f} %"
+        pointing = f"pointing {percent(row.figures[POINTING].value, 0)}"
         if row.pointing_centre:
-            pointing += f" against centre {100 * row.pointing_centre.value:.0f} %"
+            pointing += f" against centre {percent(row.pointing_centre.value, 0)}"
         told.append(pointing)
     return f"{row.name}: {', '.join(told)}"
 
@@ -203,10 +204,6 @@ def _cells(measure: str, figure: Figure | None) -> dict[str, Any]:
         measure: figure and figure.value,
         f"{measure}_interval": figure and list(figure.interval),
     }
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from captune.captioning.bridge import Bridge
 from captune.captioning.model import Captioner
 from captune.images import open_image
 from captune.models.encoders import ImageEncoder
+from captune.text import percent
 
 Floats = NDArray[np.float64]
 # the maps [words, rows, columns] of a subject as the captioner is now
@@ -133,11 +134,11 @@ def sentences(
         )
     if entropy >= UNIFORM:
         yield (
-            f"{what} is almost the same everywhere (entropy {100 * entropy:.0f} % of the uniform"
+            f"{what} is almost the same everywhere (entropy {percent(entropy, 0)} of the uniform"
             " map's): does the bridge see places at all?"
         )
     else:
-        yield f"{what} prefers some places: entropy {100 * entropy:.0f} % of the uniform map's"
+        yield f"{what} prefers some places: entropy {percent(entropy, 0)} of the uniform map's"
     if shift is not None:
         kept = "stays" if shift >= SAME else "does not stay"
         yield f"{what} {kept} the same when the image moves by one pixel: correlation {shift:.2f}"

@@ -34,7 +34,7 @@ def categories_of(words: Sequence[str], known: Iterable[str] | None = None) -> l
     """
     phrases = _phrases(tuple(known) if known is not None else None)
     longest = max(len(phrase) for phrase in phrases)
-    bare = [_bare(word) for word in words]
+    bare = [_stripped(word) for word in words]
     found: list[str | None] = [None] * len(words)
     place = 0
     while place < len(bare):
@@ -98,7 +98,7 @@ def _forms(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
             yield tuple(form.split("_"))
 
 
-def _bare(word: str) -> str:
+def _stripped(word: str) -> str:
     """Without case, and without the signs around it: `"Dogs,"` is `dogs`, `man's` is `man`."""
     bare = word.lower().strip(_SIGNS)
     return bare.removesuffix("'s").removesuffix("’s")

@@ -35,11 +35,11 @@ from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.devices import resolve_device
 from captune.models.image_text import describe_model
 from captune.models.weights import digest_of
-from captune.notebook import InNotebooks
 from captune.options import CaptionOptions
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
-from captune.wording import duration
+from captune.tables import NotebookDisplay
+from captune.text import duration
 
 KEPT = 1000  # captions that the result holds itself; more are in the files alone
 _LONG_S = 60  # what takes longer is said to
@@ -47,7 +47,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class CaptionResult(InNotebooks):
+class CaptionResult(NotebookDisplay):
     """What one captioning wrote.
 
     captions: path and caption of the first 1,000 images. ended: how many captions came to an end

@@ -26,7 +26,7 @@ from captune.models.decoders import Decoder
 from captune.models.image_text import ImageTextModel
 from captune.models.load import load_model
 from captune.models.quiet import quiet_transformers
-from captune.notebook import InNotebooks
+from captune.tables import NotebookDisplay
 
 logger = logging.getLogger("captune")
 
@@ -43,7 +43,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Caption(InNotebooks):
+class Caption(NotebookDisplay):
     """What was written for one image.
 
     caption: the words with one space between them.

@@ -10,6 +10,7 @@ import captune
 from captune.captioning.bridge import GridShape
 from captune.errors import UserError
 from captune.files import json_kind, printable, quoted
+from captune.text import shorten
 
 SCHEMA = 1
 _MOST_BLOCKS = 1024
@@ -90,7 +91,7 @@ def recipe_of_json(content: Any, where: str) -> Recipe:
     about = _Fields(content, where)
     if (schema := about.content.get("schema")) != SCHEMA or type(schema) is not int:
         raise UserError(
-            f"{where}: was written with schema {_short(schema)}, this captune reads {SCHEMA}"
+            f"{where}: was written with schema {_shown(schema)}, this captune reads {SCHEMA}"
         )
     decoder, bridge, method = (about.object(name) for name in ("decoder", "bridge", "method"))
     grid = about.object("grid")
@@ -158,7 +159,7 @@ class _Fields:
         """The sentence about a field."""
         if name not in self.content:
             return UserError(f"{self.where}: {name} is missing; expected {expected}")
-        value = _short(self.content[name])
+        value = _shown(self.content[name])
         return UserError(f"{self.where}: {name} is {value}; expected {expected}")
 
     def has_only(self, *names: str) -> None:
@@ -201,8 +202,8 @@ class _Fields:
         return tuple(found)
 
 
-def _short(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return json_kind(value)
     text = repr(value) if not isinstance(value, str) else quoted(value)
-    return printable(text if len(text) <= 84 else f"{text[:81]}...")
+    return printable(shorten(text, 84))

@@ -49,11 +49,11 @@ def match_images(
 
 def images_alike(captions: CaptionFile | Matched, id: str, images: ImageSet) -> list[str]:
     """The images that an image could be by its bare name: `1.jpg` and `1.png` where it is "1"."""
-    name = _bare(captions.file_names.get(id, id))
-    return [image.name for image in images.images if _bare(image.name) == name]
+    name = _stem(captions.file_names.get(id, id))
+    return [image.name for image in images.images if _stem(image.name) == name]
 
 
-def _bare(name: str) -> str:
+def _stem(name: str) -> str:
     return last_parts(without_ending(name), 1)
 
 

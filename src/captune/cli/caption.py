@@ -14,7 +14,7 @@ from captune.cli.terminal import (
 )
 from captune.options import CaptionOptions
 from captune.printing import console
-from captune.wording import counted, duration
+from captune.text import counted, duration
 
 if TYPE_CHECKING:
     from captune.captioning.caption_recording import CaptionResult

@@ -14,7 +14,7 @@ from captune.cli.terminal import (
 )
 from captune.options import ClassifyOptions
 from captune.printing import console
-from captune.wording import counted
+from captune.text import counted, percent
 
 if TYPE_CHECKING:
     from captune.zeroshot.recording import ClassifyResult
@@ -81,8 +81,8 @@ def _print_table(result: ClassifyResult) -> None:
             table.add_row(
                 prediction.image.name,
                 best,
-                f"{100 * share:.0f} %",
-                ", ".join(f"{name} {100 * p:.0f} %" for name, p in others),
+                percent(share, 0),
+                ", ".join(f"{name} {percent(p, 0)}" for name, p in others),
             )
         out.print(table)
         if result.images > len(result.shown):
@@ -96,7 +96,7 @@ def _print_table(result: ClassifyResult) -> None:
             low, high = prompt["interval"]
             name = prompt["template"] or "ensemble"
             out.print(
-                f"accuracy {100 * prompt['accuracy']:.1f} %  "
+                f"accuracy {percent(prompt['accuracy'])}  "
                 f"(95 % {100 * low:.1f} to {100 * high:.1f})  {name}"
             )
     print_written(out, result.written)

@@ -9,7 +9,7 @@ from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import print_json, print_written, told
 from captune.options import CompareOptions
 from captune.printing import console
-from captune.wording import counted
+from captune.text import counted, p_value
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def _print_metrics(result: CompareResult, out: Console) -> None:
             _with_interval(
                 f"{metric.difference:+.{metric.digits}f}", metric.interval, metric.digits
             ),
-            "" if metric.p_holm is None else _p_value(metric.p_holm),
+            "" if metric.p_holm is None else p_value(metric.p_holm),
             "" if metric.effect is None else f"{metric.effect:+.2f}",
             f"{metric.b_better:,}/{metric.a_better:,}/{metric.equal:,}",
         )
@@ -102,10 +102,6 @@ def _with_interval(number: str, interval: Interval | None, digits: int) -> str:
     if interval is None:
         return number
     return f"{number} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
-
-
-def _p_value(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _leading(metrics: list[str]) -> str:

@@ -9,7 +9,7 @@ from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import print_json, report_skipped, told
 from captune.options import ExplainOptions
 from captune.printing import console, printable
-from captune.wording import counted
+from captune.text import counted
 
 if TYPE_CHECKING:
     from captune.attribution.explanation import ExplainResult

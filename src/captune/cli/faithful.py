@@ -17,6 +17,7 @@ from captune.cli.terminal import (
 )
 from captune.options import FaithfulOptions
 from captune.printing import console
+from captune.text import percent
 
 if TYPE_CHECKING:
     from captune.attribution.faithful import Faithful
@@ -115,7 +116,7 @@ def _cells(row: Row) -> list[str]:
             return "-"
         value, (low, high) = figure.value, figure.interval
         if form == "%":
-            return f"{100 * value:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+            return f"{percent(value, 0)} [{100 * low:.0f}, {100 * high:.0f}]"
         return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
     centre = row.pointing_centre
@@ -123,7 +124,7 @@ def _cells(row: Row) -> list[str]:
         cell(row.figures.get("insertion"), ""),
         cell(row.figures.get("deletion"), ""),
         cell(row.figures.get("pointing"), "%"),
-        "-" if centre is None else f"{100 * centre.value:.0f} %",
+        "-" if centre is None else percent(centre.value, 0),
         cell(row.figures.get("overlap"), ""),
         f"{row.worth:+.2f}" if row.random or row.centre else "-",
     ]

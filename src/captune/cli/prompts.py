@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import print_json, print_written, report_skipped, told
 from captune.options import PromptsOptions
 from captune.printing import console
+from captune.text import p_value, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,13 +84,15 @@ def _print_templates(study: PromptStudy, out: Console) -> None:
         interval = result.interval
         table.add_row(
             result.template + best,
-            _percent(result.accuracy),
+            _or_empty(percent, result.accuracy),
             f"{100 * interval.low:.1f}–{100 * interval.high:.1f}" if interval else "",
             f"{100 * against.difference:+.1f}" if against else "",
-            _p_value(against.p_holm if against else None),
-            _percent(calibration.raw.ece if calibration else None),
-            _number(calibration.temperature if calibration else None),
-            _percent(calibration.scaled.ece if calibration and calibration.scaled else None),
+            _or_empty(p_value, against.p_holm if against else None),
+            _or_empty(percent, calibration.raw.ece if calibration else None),
+            f"{calibration.temperature:.2f}" if calibration else "",
+            _or_empty(
+                percent, calibration.scaled.ece if calibration and calibration.scaled else None
+            ),
         )
     out.print(table)
     if study.comparison.best is not None:
@@ -110,10 +114,10 @@ def _print_probes(study: PromptStudy, out: Console) -> None:
     for probe in study.probes:
         table.add_row(
             probe.negated,
-            _percent(probe.same_answer.share),
-            _percent(probe.right_answer.share if probe.right_answer else None),
-            _percent(probe.denial_wins.share),
-            _percent(probe.denial_wins_elsewhere),
+            _or_empty(percent, probe.same_answer.share),
+            _or_empty(percent, probe.right_answer.share if probe.right_answer else None),
+            _or_empty(percent, probe.denial_wins.share),
+            _or_empty(percent, probe.denial_wins_elsewhere),
         )
     out.print(table)
     out.print(
@@ -137,15 +141,5 @@ def _print_changes(study: PromptStudy, out: Console) -> None:
         out.print(f"  {comparison.results[index].template}: {words}")
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return ""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+def _or_empty(show: Callable[[float], str], value: float | None) -> str:
+    return "" if value is None else show(value)

@@ -15,7 +15,7 @@ from captune.cli.terminal import (
 )
 from captune.options import RankOptions
 from captune.printing import console
-from captune.wording import counted
+from captune.text import counted, score, shorten
 
 if TYPE_CHECKING:
     from captune.pages.pairs import Gallery
@@ -92,7 +92,6 @@ def _entry(ranking: Ranking, pair: Pair) -> dict[str, Any]:
 
 
 def _print(ranking: Ranking, gallery: Gallery) -> None:
-    from captune.scoring.ranking import score_text
 
     out = console()
     if len(ranking.pairs) == 1:
@@ -103,18 +102,16 @@ def _print(ranking: Ranking, gallery: Gallery) -> None:
     metric = ranking.metrics[ranking.by]
     line = str(metric.get("name") or ranking.by)
     if metric.get("corpus") is not None:
-        line += f": {score_text(metric['corpus'])} over {counted(len(ranking.pairs), 'image')}"
+        line += f": {score(metric['corpus'])} over {counted(len(ranking.pairs), 'image')}"
     if metric.get("interval"):
         low, high = metric["interval"]
-        line += f" (95 % {score_text(low)} to {score_text(high)})"
+        line += f" (95 % {score(low)} to {score(high)})"
     out.print(line)
     print_written(out, gallery.written)
 
 
 def _table(ranking: Ranking, title: str, pairs: list[Pair]) -> Any:
     from rich.table import Table
-
-    from captune.scoring.ranking import score_text
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("rank", justify="right", no_wrap=True)
@@ -124,16 +121,10 @@ def _table(ranking: Ranking, title: str, pairs: list[Pair]) -> Any:
     table.add_column("image", overflow="fold", max_width=28)
     table.add_column("caption", overflow="fold")
     for pair in pairs[:_SHOWN]:
-        scores = [
-            score_text(pair.scores[metric]) if metric in pair.scores else "" for metric in metrics
-        ]
-        words = (pair.path or pair.image, _start(pair.caption.strip()))
+        scores = [score(pair.scores[metric]) if metric in pair.scores else "" for metric in metrics]
+        words = (pair.path or pair.image, shorten(pair.caption.strip(), 120))
         table.add_row(str(pair.rank), *scores, *words)
     if len(pairs) > _SHOWN:
         table.caption = f"... and {len(pairs) - _SHOWN} more on the page"
         table.caption_justify = "left"
     return table
-
-
-def _start(caption: str, longest: int = 120) -> str:
-    return caption if len(caption) <= longest else caption[: longest - 1] + "…"

@@ -20,7 +20,7 @@ from captune.errors import UserError
 from captune.files import printable
 from captune.options import ReportOptions
 from captune.printing import console
-from captune.wording import counted
+from captune.text import counted
 
 if TYPE_CHECKING:
     from captune.pages.checking import Checked

@@ -13,7 +13,7 @@ from captune.cli.terminal import note, print_json
 from captune.errors import UserError
 from captune.options import ReproduceOptions
 from captune.printing import console
-from captune.wording import counted, duration
+from captune.text import counted, duration
 
 if TYPE_CHECKING:
     from captune.reproduce.plan import Plan

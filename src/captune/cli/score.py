@@ -11,7 +11,7 @@ from captune.errors import UserError
 from captune.files import printable
 from captune.options import ScoreOptions
 from captune.printing import console
-from captune.wording import counted
+from captune.text import counted
 
 if TYPE_CHECKING:
     from captune.scoring.recording import ScoreResult

@@ -16,7 +16,7 @@ from captune.cli.terminal import (
 )
 from captune.options import TuneOptions
 from captune.printing import console
-from captune.wording import counted, duration
+from captune.text import counted, duration
 
 if TYPE_CHECKING:
     from captune.captioning.training.recording import TuneResult

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.notebook import InNotebooks
+from captune.tables import NotebookDisplay
 
 Candidates = Mapping[str, str]  # image id -> the caption to score
 References = Mapping[str, Sequence[str]]  # image id -> the captions it is scored against
@@ -17,7 +17,7 @@ OfSums = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Scores(InNotebooks):
+class Scores(NotebookDisplay):
     """One metric over a set of images.
 
     metric: its id, such as "cider".

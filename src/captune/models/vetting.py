@@ -26,6 +26,7 @@ from captune.errors import UserError
 from captune.files import printable, writing
 from captune.models.json_files import read_object
 from captune.models.tensor_header import TensorInfo, total_elements
+from captune.text import shorten
 
 _DEEPEST = 32
 # what is built, or run, so many times
@@ -54,7 +55,7 @@ def read_config(path: Path) -> dict[str, Any]:
             )
     for name, value in _walk(config, path):
         if name in ("attn_implementation", "_attn_implementation") and value not in _KERNELS:
-            raise UserError(f"{printable(str(path))}: {name} is {_short(value)}; captune runs sdpa")
+            raise UserError(f"{printable(str(path))}: {name} is {_shown(value)}; captune runs sdpa")
     return config
 
 
@@ -72,7 +73,7 @@ def check_numbers(config: Mapping[str, Any], path: Path) -> None:
             most = math.inf
         if abs(value) > most:
             raise UserError(
-                f"{printable(f'{path}: {name}')} is {_short(value)}; {most:,} is the most that"
+                f"{printable(f'{path}: {name}')} is {_shown(value)}; {most:,} is the most that"
                 " captune reads there"
             )
 
@@ -85,7 +86,7 @@ def require_numbers(values: Any, count: int, where: str, *, above: float = -math
         for v in values
     ):
         more = f" above {above:g}" if above > -math.inf else ""
-        raise UserError(f"{where} is {_short(values)}; expected {count} finite numbers{more}")
+        raise UserError(f"{where} is {_shown(values)}; expected {count} finite numbers{more}")
 
 
 @contextmanager
@@ -246,9 +247,9 @@ def _walk(content: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
             left += [(name, v, depth + 1) for v in value]
 
 
-def _short(value: Any) -> str:
+def _shown(value: Any) -> str:
     try:
         text = repr(value)
     except ValueError:  # a number of more digits than Python writes
         return "an absurd number"
-    return printable(text if len(text) <= 40 else f"{text[:37]}...")
+    return printable(shorten(text, 40))

@@ -8,12 +8,10 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from captune.pages.numbers import Figure
-from captune.pages.pages import embedded
 from captune.pages.thumbnails import Picture
-from captune.tables import csv_row
+from captune.tables import Number
 
-Text = Markup | Figure | str
+Text = Markup | Number | str
 
 
 @dataclass(frozen=True)
@@ -42,41 +40,12 @@ class Remarks:
 
 
 @dataclass(frozen=True)
-class Strip:
-    """A value and its interval on a line; all in shares of the line, 0 to 1. best: marked so."""
-
-    kind: ClassVar[str] = "strip"
-    value: float
-    low: float | None = None
-    high: float | None = None
-    best: bool = False
-
-    @classmethod
-    def over(
-        cls, value: float, interval: Sequence[float] | None, low: float, high: float, **more: Any
-    ) -> Strip:
-        """On a line from `low` to `high`."""
-        width = (high - low) or 1.0
-        ends = [(end - low) / width for end in interval] if interval else [None, None]
-        return cls((value - low) / width, *ends, **more)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its interval, in one cell."""
-
-    kind: ClassVar[str] = "estimate"
-    figure: Figure
-    interval: tuple[Figure, Figure] | None = None
-
-
-@dataclass(frozen=True)
 class Tile:
     """One headline number. interval: both ends. says: what it means. recipe: how it was made."""
 
     label: str
-    figure: Figure
-    interval: tuple[Figure, Figure] | None = None
+    figure: Number
+    interval: tuple[Number, Number] | None = None
     says: Text = ""
     recipe: str = ""
 
@@ -90,78 +59,11 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a table. number: aligned at the right. wide: takes what is left of the line."""
-
-    title: str
-    number: bool = False
-    wide: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """name: of its CSV file. caption: what it shows. rows: of texts, figures, strips or None.
-
-    marked: positions of rows that stand out.
-    """
-
-    kind: ClassVar[str] = "table"
-    name: str
-    caption: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Any]]
-    marked: frozenset[int] = frozenset()
-    note: Text = ""
-
-    def values(self) -> list[list[Any]]:
-        """Header and rows with all digits; strips are left out, an interval has two columns."""
-        header: list[Any] = []
-        kinds = []
-        for i, column in enumerate(self.columns):
-            cells = [row[i] for row in self.rows]
-            kinds.append(next((c.kind for c in cells if isinstance(c, Strip | Estimate)), ""))
-            title = column.title
-            header += {
-                Strip.kind: [],
-                Estimate.kind: [title, f"{title}, 95 % from", f"{title}, 95 % to"],
-            }.get(kinds[-1], [title])
-        rows = [
-            [value for kind, cell in zip(kinds, row, strict=True) for value in _values(kind, cell)]
-            for row in self.rows
-        ]
-        return [header, *rows]
-
-    def csv(self) -> Markup:
-        """The same as a CSV file, inside a script element of the page."""
-        return embedded("".join(map(csv_row, self.values())))
-
-
-def _values(kind: str, cell: Any) -> list[Any]:
-    """What a cell is in the CSV: one value, none, or three."""
-    if kind == Strip.kind:
-        return []
-    if kind == Estimate.kind:
-        if not isinstance(cell, Estimate):
-            return [_value(cell), "", ""]
-        ends = cell.interval or ("", "")
-        return [_value(cell.figure), *map(_value, ends)]
-    return [_value(cell)]
-
-
-def _value(cell: Any) -> Any:
-    if isinstance(cell, Figure):
-        return cell.value
-    if isinstance(cell, Markup):
-        return cell.striptags()
-    return "" if cell is None else cell
-
-
-@dataclass(frozen=True)
 class Bar:
     """One label of an image with its share; tone: truth, wrong or other."""
 
     name: str
-    figure: Figure
+    figure: Number
     tone: str = "other"
 
 
@@ -171,7 +73,7 @@ class Line:
 
     tag: str
     caption: str
-    scores: Sequence[tuple[str, Figure]] = ()
+    scores: Sequence[tuple[str, Number]] = ()
 
 
 @dataclass(frozen=True)

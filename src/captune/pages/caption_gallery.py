@@ -11,7 +11,7 @@ from captune.pages.blocks import Gallery
 from captune.pages.numbers import words
 from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album
-from captune.pages.writers import Caption, Captions, Writer, clipped
+from captune.pages.writers import Caption, Captions, Writer, caption_text
 
 _REFERENCES = 5
 _SORTED = 4  # scores of a writer that a gallery can be sorted by
@@ -30,13 +30,13 @@ def gallery(captions: Captions, album: Album, settings: Settings) -> Gallery:
             one = writer.captions.get(key)
             if one is not None:
                 shown = {label_of(id): one.scores[id][0] for id in _shown(one)}
-                lines.append([tag, clipped(one.text), shown])
+                lines.append([tag, caption_text(one.text), shown])
         items.append(
             {
                 "image": None if picture is None else picture.number,
                 "name": image.name,
                 "lines": lines,
-                "references": [clipped(text) for text in image.references[:_REFERENCES]],
+                "references": [caption_text(text) for text in image.references[:_REFERENCES]],
             }
         )
     hidden = len(captions.images) - len(keys)

@@ -11,27 +11,25 @@ from captune.metrics.catalogue import LOG_PROBABILITY, label_of, leading, meanin
 from captune.pages.blocks import (
     Card,
     Cards,
-    Column,
-    Estimate,
     Fold,
     Heading,
     Line,
     Paragraph,
     Remarks,
     Section,
-    Table,
     Tile,
     Tiles,
 )
 from captune.pages.caption_gallery import gallery
 from captune.pages.given import Given
-from captune.pages.numbers import Figure, Source, count, interval_of, score, signed, words
-from captune.pages.pages import one_line
+from captune.pages.numbers import Source, interval_of, words
 from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album
-from captune.pages.writers import Caption, Captions, Writer, clipped
+from captune.pages.writers import Caption, Captions, Writer, caption_text
 from captune.scoring.ranking import Ranking
 from captune.scoring.score_runs import Pair, read_metrics
+from captune.tables import Column, Estimate, Number, Table
+from captune.text import count, one_line, score, signed
 
 _REFERENCES = 5
 
@@ -106,8 +104,8 @@ def _scores(scored: Sequence[Source]) -> Table:
         for id in ids:
             cells.append(_score_cell(source, id) if id in source.at("metrics") else None)
         rows.append(cells)
-    columns = [Column("captions"), Column("images", True)]
-    columns += [Column(title_of(id), True) for id in ids]
+    columns = [Column("captions"), Column("images", number=True)]
+    columns += [Column(title_of(id), number=True) for id in ids]
     names = dict.fromkeys(
         str(source.at("metrics", id).get("name") or id)
         for source in scored
@@ -217,13 +215,13 @@ def _pair_card(
         picture=album.picture(image.run, image.path),
         above=_quoted(caption, ranking.by),
         below=words("{} of {}", f"{pair.rank:,}", f"{len(ranking.pairs):,}"),
-        lines=[Line("", clipped(pair.caption), scores)],
-        references=[clipped(text) for text in pair.references[:_REFERENCES]],
+        lines=[Line("", caption_text(pair.caption), scores)],
+        references=[caption_text(text) for text in pair.references[:_REFERENCES]],
         tone=tone,
     )
 
 
-def _quoted(caption: Caption, id: str) -> Figure:
+def _quoted(caption: Caption, id: str) -> Number:
     value, source, line = caption.scores[id]
     return source.counted(score, value, f"line {line}: {id}")
 
@@ -294,7 +292,7 @@ def two_cards(
     """An image with both captions; above, by how much the second is ahead."""
     image = captions.images[key]
     lines = [
-        Line(writer.tag, clipped(one.text), [(title_of(by), _quoted(one, by))])
+        Line(writer.tag, caption_text(one.text), [(title_of(by), _quoted(one, by))])
         for writer in writers
         if (one := writer.captions[key])
     ]
@@ -304,5 +302,5 @@ def two_cards(
         above=writers[0].source.counted(signed, gap, f"{by} of {key}, second less first"),
         below=words("{} − {}", writers[1].tag, writers[0].tag),
         lines=lines,
-        references=[clipped(text) for text in image.references[:_REFERENCES]],
+        references=[caption_text(text) for text in image.references[:_REFERENCES]],
     )

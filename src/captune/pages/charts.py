@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.pages.pages import one_line
+from captune.text import one_line, percent, shorten
 
 _SVG = Markup(
     '<svg class="chart {}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
@@ -47,7 +47,7 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]], says: str) -> Markup:
         start = x(one["low"]) + 1
         low, high = sorted((one["accuracy"], one["confidence"]))
         told = (
-            f"confidence {100 * one['confidence']:.0f} %: {100 * one['accuracy']:.0f} % right, "
+            f"confidence {percent(one['confidence'], 0)}: {percent(one['accuracy'], 0)} right, "
             f"{one['count']} images"
         )
         title = _TITLE.format(told)
@@ -72,7 +72,7 @@ def confusion_chart(names: Sequence[str], counts: Mapping[tuple[int, int], int])
     rows = [sum(n for (truth, _), n in counts.items() if truth == row) for row in range(len(names))]
     parts = []
     for i, name in enumerate(names):
-        short = one_line(name if len(name) <= 22 else f"{name[:21]}…")
+        short = one_line(shorten(name, 22))
         middle = labels + cell * (i + 0.5)
         parts.append(_TEXT.format("tick end", labels - 5, middle + 4, short))
         above = Markup(

@@ -27,6 +27,7 @@ from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album
 from captune.runs.kinds import convert
 from captune.runs.records import Count, require
+from captune.text import plain, shorten
 
 
 class PageRun(Struct, frozen=True):
@@ -143,7 +144,8 @@ def _figures(said: Read, now: Read) -> Iterator[str]:
             yield f"the page has {more} figures than its runs give, from {(page or run)[0]} on"
             return
         if page[1] != run[1]:
-            yield f"{run[0]}: the page has {_short(page[1])}, the run gives {_short(run[1])}"
+            shown, given = (shorten(plain(value), 80) for value in (page[1], run[1]))
+            yield f"{run[0]}: the page has {shown}, the run gives {given}"
         else:
             yield f"{run[0]}: the page shows {quoted(page[2])}, the run gives {quoted(run[2])}"
 
@@ -170,7 +172,8 @@ def _first_difference(page: Any, run: Any, place: str) -> Iterator[str]:
         yield from _first_difference(*next(pair for pair in lines if pair[0] != pair[1]), place)
     else:
         where = place or "a table"
-        yield f"data of the page, {where}: it has {_short(page)}, the runs give {_short(run)}"
+        then, now = (shorten(plain(value), 80) for value in (page, run))
+        yield f"data of the page, {where}: it has {then}, the runs give {now}"
 
 
 def _words(said: Read, now: Read) -> Iterator[str]:
@@ -178,11 +181,6 @@ def _words(said: Read, now: Read) -> Iterator[str]:
         if page != run:
             yield f"the page says {quoted(page or '')}, its runs give {quoted(run or '')}"
             return
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _changed(about: About, sources: Sequence[Any]) -> Iterator[str]:

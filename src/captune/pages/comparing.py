@@ -7,32 +7,12 @@ from typing import Any
 from markupsafe import Markup
 
 from captune.metrics.catalogue import leading, title_of
-from captune.pages.blocks import (
-    Card,
-    Cards,
-    Column,
-    Estimate,
-    Fold,
-    Line,
-    Paragraph,
-    Points,
-    Section,
-    Table,
-    Tiles,
-)
-from captune.pages.numbers import (
-    Source,
-    count,
-    interval_of,
-    p_value,
-    plain,
-    score,
-    signed,
-    words,
-)
-from captune.pages.pages import one_line
+from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
+from captune.pages.numbers import Source, interval_of, words
 from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album
+from captune.tables import Column, Estimate, Table
+from captune.text import count, one_line, p_value, plain, score, signed
 
 _REFERENCES = 5
 
@@ -92,7 +72,7 @@ def _table(source: Source) -> Table:
         rows.append(cells)
     columns = [
         Column("metric", wide=True),
-        *(Column(name, True) for name in ("A", "B", "B − A", "p (Holm)", "B / A / equal")),
+        *(Column(name, number=True) for name in ("A", "B", "B − A", "p (Holm)", "B / A / equal")),
     ]
     note = (
         "Below each number its 95 % interval, from resampling images with both captions together."

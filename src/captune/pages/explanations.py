@@ -15,23 +15,14 @@ from numpy.typing import NDArray
 
 from captune.attribution.faithfulness import BETTER, UNSEEN
 from captune.attribution.map_files import read_maps
-from captune.pages.blocks import (
-    Column,
-    Estimate,
-    Gallery,
-    Paragraph,
-    Points,
-    Section,
-    Strip,
-    Table,
-    Tiles,
-)
+from captune.pages.blocks import Gallery, Paragraph, Points, Section, Tiles
 from captune.pages.map_figures import described
-from captune.pages.numbers import Source, count, interval_of, plain, score, share, words
-from captune.pages.pages import one_line
+from captune.pages.numbers import Source, interval_of, words
 from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album, Picture
 from captune.plots.maps import scaled_map
+from captune.tables import Column, Estimate, Fraction, Table
+from captune.text import count, one_line, percent, plain, score
 
 _BUDGET_BYTES = 4_000_000  # of all maps of a page
 _MOST_PLACES = 24  # rows or columns: beyond it a smooth map shows nothing new
@@ -41,7 +32,7 @@ _MEASURES = (
     ("deletion", score),
     ("comprehensiveness", score),
     ("sufficiency", score),
-    ("pointing", share),
+    ("pointing", percent),
     ("overlap", score),
 )
 
@@ -63,7 +54,7 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
             " {} of {} of them follow the model better than chance would ({}).",
             source.counted(count, believed, f"marks: {BETTER}"),
             source.counted(count, judged, "marks"),
-            source.counted(share, believed / max(1, judged), f"share of marks: {BETTER}"),
+            source.counted(percent, believed / max(1, judged), f"share of marks: {BETTER}"),
         )
     return said, None
 
@@ -92,12 +83,16 @@ def _marks(source: Source, marks: Mapping[str, int]) -> Table:
         [
             one_line(mark),
             source.figure(count, "marks", mark),
-            source.counted(share, n / total, f"share of marks: {mark}"),
-            Strip(n / total),
+            source.counted(percent, n / total, f"share of marks: {mark}"),
+            Fraction(n / total),
         ]
         for mark, n in sorted(marks.items(), key=lambda item: -item[1])
     ]
-    columns = [Column("map of the word"), Column("words", True), Column("share", True)]
+    columns = [
+        Column("map of the word"),
+        Column("words", number=True),
+        Column("share", number=True),
+    ]
     note = (
         "better than chance: hiding and showing the map's strongest tenth changes the word more"
         " than random tenths do. not from the image: the image adds next to nothing to the word, so"
@@ -218,7 +213,7 @@ def _place(scaled: NDArray[np.float32]) -> str:
     ]
     most, i, j = max(parts)
     name = " ".join(word for word in (_THIRDS[0][i], _THIRDS[1][j]) if word) or "middle"
-    return f"{100 * most:.0f} % of it in the {name} ninth"
+    return f"{percent(most, 0)} of it in the {name} ninth"
 
 
 def answer_of_faithful(source: Source) -> tuple[Any, Tiles | None]:
@@ -273,7 +268,11 @@ def _board(source: Source, report: int, content: Mapping[str, Any]) -> Table:
             cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
         cells.append(source.figure(count, "reports", report, "rows", i, "words"))
         rows.append(cells)
-    columns = [Column("map"), *(Column(name, True) for name, _ in known), Column("words", True)]
+    columns = [
+        Column("map"),
+        *(Column(name, number=True) for name, _ in known),
+        Column("words", number=True),
+    ]
     note = (
         "insertion: higher is truer; deletion: lower is truer; pointing: how often the strongest"
         " place lies in a box that people drew. random and centre are the controls. Below each"
@@ -308,6 +307,6 @@ def _verdicts(source: Source, report: int, content: Mapping[str, Any]) -> Table:
                 source.figure(plain, *place, "answer"),
             ]
         )
-    columns = [Column("part of speech"), Column("words", True), Column("than random maps")]
+    columns = [Column("part of speech"), Column("words", number=True), Column("than random maps")]
     name = f"verdicts-{source.number}-{report + 1}"
     return Table(name, "Faithfulness by part of speech", columns, rows)

@@ -17,13 +17,13 @@ import numpy as np
 from captune.errors import UserError
 from captune.metrics import catalogue
 from captune.pages import answers, captions
-from captune.pages.blocks import Table, blocks_of
+from captune.pages.blocks import blocks_of
 from captune.pages.figures import draw_prompt_study, draw_top5, sample_names, save_as
 from captune.pages.numbers import Source
 from captune.pages.page import Report
 from captune.pages.tuning import leading, methods_of
 from captune.pages.writers import read_writers
-from captune.tables import write_csv
+from captune.tables import Table, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

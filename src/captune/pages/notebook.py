@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.pages.numbers import count, score, share
-from captune.pages.pages import filled, one_line
+from captune.pages.pages import filled
 from captune.pages.thumbnails import thumbnail_of
 from captune.runs import Run, read_run
+from captune.text import count, one_line, percent, score
 
 if TYPE_CHECKING:
     from captune.images import ImageFile
@@ -177,7 +177,7 @@ def _explanation(one: Any) -> dict[str, Any]:
 
 def _classified(result: Any) -> dict[str, Any]:
     rows = [
-        (row["template"] or "ensemble", share(row["accuracy"]), _ends(row["interval"], share))
+        (row["template"] or "ensemble", percent(row["accuracy"]), _ends(row["interval"], percent))
         for row in result.prompts
         if row["accuracy"] is not None
     ]
@@ -191,7 +191,7 @@ def _prompts(result: Any) -> dict[str, Any]:
     rows = [
         (
             str(row["template"]),
-            "" if row["accuracy"] is None else share(row["accuracy"]),
+            "" if row["accuracy"] is None else percent(row["accuracy"]),
             "" if row["p_holm"] is None else f"p {row['p_holm']:.3f}",
         )
         for row in result.comparison.rows()

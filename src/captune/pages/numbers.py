@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from markupsafe import Markup, escape
 
-from captune.pages.pages import one_line
 from captune.runs import Run
 from captune.runs.reader import METRICS, RECORDS
+from captune.tables import Number
+from captune.text import one_line, plain
 
 Show = Callable[[Any], str]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number (or a sentence of a run) as it stands on the page.
-
-    value: with all its digits. text: as a reader sees it. source: `RUN:FILE#/pointer` (RFC 6901),
-    or `RUN:records.jsonl how it was counted`; RUN is the number of the run on the page, from 1.
-    """
-
-    value: Any
-    text: str
-    source: str
-
-    def __html__(self) -> Markup:
-        return Markup('<data class="figure" value="{}" data-from="{}">{}</data>').format(
-            exact(self.value), one_line(self.source), one_line(self.text)
-        )
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def exact(value: Any) -> str:
-    """A value with all its digits, as JSON; a text as it is."""
-    return one_line(value) if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True)
@@ -51,16 +25,16 @@ class Source:
     name: str
     run: Run
 
-    def figure(self, show: Show, *keys: str | int, file: str = METRICS) -> Figure:
+    def figure(self, show: Show, *keys: str | int, file: str = METRICS) -> Number:
         """What stands at a place of metrics.json (or run.json); a dash where that is nothing."""
         value = self.at(*keys, file=file)
         pointer = "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
         text = "–" if value is None else show(value)
-        return Figure(value, text, f"{self.number}:{file}#{pointer}")
+        return Number(value, text, f"{self.number}:{file}#{pointer}")
 
-    def counted(self, show: Show, value: Any, how: str) -> Figure:
+    def counted(self, show: Show, value: Any, how: str) -> Number:
         """A number that was made of the records. how: in words, for a person."""
-        return Figure(value, show(value), f"{self.number}:{RECORDS} {how}")
+        return Number(value, show(value), f"{self.number}:{RECORDS} {how}")
 
     def at(self, *keys: str | int, file: str = METRICS) -> Any:
         """The value there, which the types of `captune.runs` promise."""
@@ -102,53 +76,7 @@ def _part(part: Any) -> Any:
     return text if text.isascii() else Markup("<bdi>{}</bdi>").format(text)
 
 
-def count(value: int) -> str:
-    """1234 -> "1,234"."""
-    return f"{value:,}"
-
-
-def share(value: float) -> str:
-    """0.7104 -> "71.0 %"."""
-    return f"{100 * value:.1f} %"
-
-
-def points(value: float) -> str:
-    """-0.0761 -> "−7.6"."""
-    return signed(100 * value, 1)
-
-
-def score(value: float) -> str:
-    """0.38512 -> "0.385"."""
-    return signless(f"{value:.3f}")
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """With its sign, in typography."""
-    text = signless(f"{value:+.{digits}f}")
-    return text if text.strip("+-−0.") else text.lstrip("+−")
-
-
-def signless(text: str) -> str:
-    """With a true minus sign."""
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def p_value(value: float) -> str:
-    """As a reader wants it."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
-
-
-def millions(value: float) -> str:
-    """1078528 -> "1.08 M", 49152 -> "49,152"."""
-    return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value:,}"
-
-
-def plain(value: Any) -> str:
-    """A text as it is; all else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def interval_of(source: Source, show: Show, *keys: str | int) -> tuple[Figure, Figure] | None:
+def interval_of(source: Source, show: Show, *keys: str | int) -> tuple[Number, Number] | None:
     """Both ends of an interval, None where the run has none."""
     if None in (source.at(*keys) or [None]):
         return None

@@ -28,11 +28,12 @@ from captune.pages import (
 from captune.pages.blocks import Gallery, Section, Tile, Tiles, blocks_of
 from captune.pages.given import Given, digests_of, read_given
 from captune.pages.numbers import Source
-from captune.pages.pages import embedded, filled, one_line, shown
+from captune.pages.pages import embedded, filled, shown
 from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album, hidden_sentence
 from captune.pages.writers import read_writers
 from captune.studies import read_study
+from captune.text import counted, listed, one_line
 
 KINDS = ("classify", "prompts", "tune", "caption", "score", "compare", "explain", "faithful")
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
@@ -162,8 +163,7 @@ def answer_of(source: Source, given: Given) -> tuple[Any, Tiles | None]:
 def _title(given: Given) -> str:
     jobs = list(dict.fromkeys(_JOBS[source.run.kind] for source in _headed(given)))
     images = max(int(source.run.metrics.get("images") or 0) for source in given.sources)
-    said = ", ".join(jobs[:-1]) + (" and " if len(jobs) > 1 else "") + jobs[-1]
-    return f"{said[0].upper()}{said[1:]} on {images:,} image{'' if images == 1 else 's'}"
+    return f"{listed(jobs).capitalize()} on {counted(images, 'image')}"
 
 
 def _tell_apart(sections: Sequence[Section]) -> None:

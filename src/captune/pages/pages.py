@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from captune.files import whole_file
 from captune.printing import printable, printable_lines
+from captune.text import percent
 
 
 def write_template(name: str, page: Path, content: Mapping[str, Any]) -> None:
@@ -33,22 +34,13 @@ def filled(name: str, content: Mapping[str, Any], package: str = "captune.pages"
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["embedded"] = embedded
     environment.filters["printable"] = _printable
     return environment.get_template(name).render(**content)
 
 
-def percent(share: float, digits: int = 0) -> str:
-    """0.1234 -> "12 %"."""
-    return f"{100 * share:.{digits}f} %"
-
-
 def _printable(text: Any) -> Any:
     return text if hasattr(text, "__html__") else printable(text)
-
-
-def one_line(text: str) -> str:
-    """Text for a page: line breaks are spaces; what hides or turns text around is escaped."""
-    return printable(" ".join(text.split()))
 
 
 def shown(content: Any) -> Any:

@@ -14,18 +14,12 @@ from PIL import Image
 
 from captune.files import check_writable
 from captune.images import Skipped, UnreadableImage, open_image, printable
-from captune.pages.pages import one_line, write_template
+from captune.pages.pages import write_template
 from captune.pages.thumbnails import HIDDEN, thumbnail
 from captune.plots import PairPanel, pairs_figure, save_figure
-from captune.scoring.ranking import (
-    Ranking,
-    Standing,
-    Tie,
-    plain_value,
-    score_text,
-    write_table,
-)
+from captune.scoring.ranking import Ranking, Standing, Tie, write_table
 from captune.scoring.score_runs import Pair
+from captune.text import one_line, plain, score, shorten
 
 _DRAWN = 20  # pairs at either end of the figure; the page shows all that were asked for
 _KEPT_PX = (1056, 640)  # of an image that is drawn alone, or among others
@@ -142,7 +136,7 @@ def page_content(
         "heading": many if images > 1 else f"The only caption of the run by {label}",
         "label": label,
         "name": one_line(str(metric.get("name") or ranking.by)),
-        "corpus": None if metric.get("corpus") is None else score_text(metric["corpus"]),
+        "corpus": None if metric.get("corpus") is None else score(metric["corpus"]),
         "interval": _interval(metric.get("interval")),
         "images": images,
         "remarks": [one_line(remark) for remark in ranking.remarks()],
@@ -153,7 +147,7 @@ def page_content(
         "pictures": ranking.root is not None,
         "table": table,
         "recipe": [
-            (one_line(str(key)), _clipped(plain_value(value), 300))
+            (one_line(str(key)), one_line(shorten(plain(value), 300)))
             for key, value in metric.get("recipe", {}).items()
         ],
         "run": printable(str(ranking.run.folder)),
@@ -185,19 +179,19 @@ def _card(ranking: Ranking, end: str, pair: Pair, picture: _Picture | None) -> d
         others.append(
             {
                 "label": one_line(ranking.label(metric)),
-                "score": score_text(pair.scores[metric]),
+                "score": score(pair.scores[metric]),
                 "place": place_text(standing),
                 "beaten": standing.beaten,
                 "against": _is_against(end, standing),
             }
         )
-    references = [_clipped(text, _LONGEST_REFERENCE) for text in pair.references]
+    references = [one_line(shorten(text, _LONGEST_REFERENCE)) for text in pair.references]
     return {
         "image": printable(pair.image),
         "path": printable(pair.path) if pair.path else None,
-        "score": score_text(ranking.score(pair)),
+        "score": score(ranking.score(pair)),
         "rank": pair.rank,
-        "caption": _clipped(pair.caption, _LONGEST),
+        "caption": one_line(shorten(pair.caption, _LONGEST)),
         "references": references[:_MOST_REFERENCES],
         "more_references": max(0, len(references) - _MOST_REFERENCES),
         "others": others,
@@ -230,7 +224,7 @@ def _others(ranking: Ranking) -> list[dict[str, Any]]:
             continue
         row: dict[str, Any] = {
             "label": one_line(ranking.label(metric)),
-            "median": score_text(distribution.median),
+            "median": score(distribution.median),
             "agreement": _agreement(ranking, metric),
         }
         for end, pairs in _shown(ranking):
@@ -240,7 +234,7 @@ def _others(ranking: Ranking) -> list[dict[str, Any]]:
             middle = (
                 (scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2 if scores else 0
             )
-            row[end] = score_text(middle) if scores else "none"
+            row[end] = score(middle) if scores else "none"
             row[f"{end}_against"] = f"{sum(against)} of {len(scored)}"
         rows.append(row)
     return rows
@@ -262,14 +256,14 @@ def _histogram(ranking: Ranking) -> dict[str, Any] | None:
         return None
     bins = min(60, max(10, 2 * math.isqrt(len(scores))))
     counts = [0] * bins
-    for score in scores:
-        counts[min(bins - 1, int(bins * (score - low) / (high - low)))] += 1
+    for value in scores:
+        counts[min(bins - 1, int(bins * (value - low) / (high - low)))] += 1
     second, tallest = sorted(counts)[-2:]
     # captions without any match would press all others flat: their bar is cut
     top = 1.5 * second if tallest > 5 * second else tallest
 
-    def across(score: float) -> float:
-        return round(1000 * (score - low) / (high - low), 2)
+    def across(value: float) -> float:
+        return round(1000 * (value - low) / (high - low), 2)
 
     return {
         # one image is still a pixel high
@@ -285,9 +279,9 @@ def _histogram(ranking: Ranking) -> dict[str, Any] | None:
         "best": sorted({across(ranking.score(pair)) for pair in ranking.best}),
         "worst": sorted({across(ranking.score(pair)) for pair in ranking.worst}),
         "median_at": across(ranking.distributions[ranking.by].median),
-        "median": score_text(ranking.distributions[ranking.by].median),
-        "low": score_text(low),
-        "high": score_text(high),
+        "median": score(ranking.distributions[ranking.by].median),
+        "low": score(low),
+        "high": score(high),
         "tallest": tallest,
         "cut": round(1000 * counts.index(tallest) / bins, 2) if top < tallest else None,
     }
@@ -298,7 +292,7 @@ def _figure(ranking: Ranking, pictures: dict[str, _Picture]) -> Any:
     label = ranking.label(ranking.by)
     corpus = str(metric.get("name") or ranking.by)
     if metric.get("corpus") is not None:
-        corpus += f": {score_text(metric['corpus'])} over {len(ranking.pairs):,} images"
+        corpus += f": {score(metric['corpus'])} over {len(ranking.pairs):,} images"
     interval = _interval(metric.get("interval"))
     if interval:
         corpus += f", 95 % {interval[0]} to {interval[1]}"
@@ -318,18 +312,18 @@ def _figure(ranking: Ranking, pictures: dict[str, _Picture]) -> Any:
 def _tied(tie: Tie | None) -> str:
     if tie is None:
         return ""
-    return f"an arbitrary choice among {tie.sharing:,} images with {score_text(tie.score)}"
+    return f"an arbitrary choice among {tie.sharing:,} images with {score(tie.score)}"
 
 
 def _panel(ranking: Ranking, pair: Pair, picture: _Picture | None) -> PairPanel:
     others = [
-        f"{ranking.label(metric)} {score_text(pair.scores[metric])}"
+        f"{ranking.label(metric)} {score(pair.scores[metric])}"
         for metric in ranking.quoted
         if metric in pair.scores
     ]
     return PairPanel(
         caption=pair.caption,
-        score=score_text(ranking.score(pair)),
+        score=score(ranking.score(pair)),
         place=f"{pair.rank:,} of {len(ranking.pairs):,}",
         image=picture.image if picture else None,
         missing=picture.missing if picture else "",
@@ -342,8 +336,4 @@ def _interval(interval: Sequence[float] | None) -> tuple[str, str] | None:
     if interval is None:
         return None
     low, high = interval
-    return score_text(low), score_text(high)
-
-
-def _clipped(text: str, longest: int) -> str:
-    return one_line(text if len(text) <= longest else text[: longest - 1].rstrip() + "…")
+    return score(low), score(high)

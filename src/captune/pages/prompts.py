@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from captune.pages.blocks import (
-    Beside,
-    Column,
-    Fold,
-    Heading,
-    Paragraph,
-    Section,
-    Strip,
-    Table,
-    Tile,
-    Tiles,
-)
-from captune.pages.numbers import (
-    Source,
-    count,
-    joined,
-    p_value,
-    points,
-    score,
-    share,
-    words,
-)
-from captune.pages.pages import one_line
+from captune.pages.blocks import Beside, Fold, Heading, Paragraph, Section, Tile, Tiles
+from captune.pages.numbers import Source, joined, words
 from captune.pages.recognition import reliability_block
+from captune.tables import Column, Fraction, Table
+from captune.text import count, one_line, p_value, percent, points, score
 
 SIGNIFICANT = 0.05
 _CHANGES = 12
@@ -44,10 +25,10 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
             "{} were compared on {} images without a truth: the one that differs most from the"
             " first gives the same answer to {} of them.",
             _counted(source), images,
-            source.figure(share, "prompts", lowest, "same_as_first"),
+            source.figure(percent, "prompts", lowest, "same_as_first"),
         )  # fmt: skip
         return said, None
-    accuracy = source.figure(share, "prompts", best, "accuracy")
+    accuracy = source.figure(percent, "prompts", best, "accuracy")
     name = one_line(prompts[best]["template"])
     worse = [i for i, row in enumerate(prompts) if (row["p_holm"] or 0) < SIGNIFICANT and i != best]
     others = len(prompts) - 1 - len(worse)
@@ -93,7 +74,7 @@ def interval_of_row(source: Source, row: int, name: str) -> Any:
     """`NAME_low` and `NAME_high` of a row of the table of prompts."""
     if source.at("prompts", row, f"{name}_low") is None:
         return None
-    return tuple(source.figure(share, "prompts", row, f"{name}_{end}") for end in ("low", "high"))
+    return tuple(source.figure(percent, "prompts", row, f"{name}_{end}") for end in ("low", "high"))
 
 
 def section(source: Source) -> Section:
@@ -136,22 +117,22 @@ def _table(source: Source, best: int) -> Table:
         rows.append(
             [
                 one_line(row["template"]) + (" (best)" if i == best else ""),
-                source.figure(share, "prompts", i, "accuracy"),
+                source.figure(percent, "prompts", i, "accuracy"),
                 words("{} to {}", *interval_of_row(source, i, "accuracy")),
-                Strip.over(row["accuracy"], ends, low, high, best=i == best),
+                Fraction.between(low, high, row["accuracy"], ends, best=i == best),
                 *against,
-                None if row["ece"] is None else source.figure(share, "prompts", i, "ece"),
+                None if row["ece"] is None else source.figure(percent, "prompts", i, "ece"),
             ]
         )
     columns = [
         Column("prompt"),
-        Column("accuracy", True),
-        Column("95 % interval", True),
+        Column("accuracy", number=True),
+        Column("95 % interval", number=True),
         Column("", wide=True),
-        Column("points vs. best", True),
-        Column("p (Holm)", True),
-        Column("gained / lost", True),
-        Column("ECE", True),
+        Column("points vs. best", number=True),
+        Column("p (Holm)", number=True),
+        Column("gained / lost", number=True),
+        Column("ECE", number=True),
     ]
     note = (
         "p: exact McNemar test against the best on the same images, raised for the number of"
@@ -164,16 +145,16 @@ def _table(source: Source, best: int) -> Table:
 
 def _agreement(source: Source) -> Table:
     rows = [
-        [one_line(row["template"]), source.figure(share, "prompts", i, "same_as_first"),
-         Strip(row["same_as_first"]),
-         source.figure(share, "prompts", i, "mean_confidence")]
+        [one_line(row["template"]), source.figure(percent, "prompts", i, "same_as_first"),
+         Fraction(row["same_as_first"]),
+         source.figure(percent, "prompts", i, "mean_confidence")]
         for i, row in enumerate(source.at("prompts"))
     ]  # fmt: skip
     columns = [
         Column("prompt"),
-        Column("same answer as the first", True),
+        Column("same answer as the first", number=True),
         Column("", wide=True),
-        Column("mean confidence", True),
+        Column("mean confidence", number=True),
     ]
     return Table(f"prompts-{source.number}", "Prompts", columns, rows)
 
@@ -183,7 +164,7 @@ def _calibration(source: Source, best: int, calibration: dict[str, Any]) -> list
     said = words(
         "With the best prompt the probabilities are off by {} in the mean (ECE over 15 bins;"
         " chance alone would give {}).",
-        source.figure(share, *raw, "ece"), source.figure(share, *raw, "ece_floor"),
+        source.figure(percent, *raw, "ece"), source.figure(percent, *raw, "ece_floor"),
     )  # fmt: skip
     blocks: list[Any] = [
         reliability_block(
@@ -195,7 +176,7 @@ def _calibration(source: Source, best: int, calibration: dict[str, Any]) -> list
         said += words(
             " A temperature of {} makes it {}, measured on images that the fit did not see.",
             source.figure(score, "calibration", best, "temperature"),
-            source.figure(share, *scaled, "ece"),
+            source.figure(percent, *scaled, "ece"),
         )  # fmt: skip
         blocks.append(
             reliability_block(
@@ -217,24 +198,26 @@ def _negation(source: Source) -> list[Any]:
         rows.append(
             [
                 one_line(row["negated"]),
-                source.figure(share, "negation", i, "same_answer"),
-                source.figure(share, "negation", i, "right_answer") if right else None,
-                source.figure(share, "negation", i, "denial_wins"),
-                source.figure(share, "negation", i, "denial_wins_elsewhere") if elsewhere else None,
+                source.figure(percent, "negation", i, "same_answer"),
+                source.figure(percent, "negation", i, "right_answer") if right else None,
+                source.figure(percent, "negation", i, "denial_wins"),
+                source.figure(percent, "negation", i, "denial_wins_elsewhere")
+                if elsewhere
+                else None,
             ]
         )
     columns = [
         Column("denied prompt", wide=True),
-        Column("same answer", True),
-        Column("right class first", True),
-        Column("“not” wins, right class", True),
-        Column("“not” wins, wrong classes", True),
+        Column("same answer", number=True),
+        Column("right class first", number=True),
+        Column("“not” wins, right class", number=True),
+        Column("“not” wins, wrong classes", number=True),
     ]
     said = words(
         "Asked with “{}”, it gives the same answer to {} of the images; a reader of “not” would"
         " give another every time.",
         one_line(source.at("negation", 0, "negated")),
-        source.figure(share, "negation", 0, "same_answer"),
+        source.figure(percent, "negation", 0, "same_answer"),
     )  # fmt: skip
     note = (
         "A model that reads “not” shows 0 % in the first three columns and 100 % in the last. “not”"
@@ -263,7 +246,7 @@ def _changes(source: Source, best: int) -> Table:
     columns = [
         Column("prompt", wide=True),
         Column("class"),
-        Column("more right than the best", True),
-        Column("of images", True),
+        Column("more right than the best", number=True),
+        Column("of images", number=True),
     ]
     return Table(f"class-changes-{source.number}", "Classes that change", columns, rows)

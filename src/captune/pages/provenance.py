@@ -7,11 +7,12 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from captune.pages.blocks import Code, Column, Fold, Paragraph, Section, Table
+from captune.pages.blocks import Code, Fold, Paragraph, Section
 from captune.pages.given import Given, digests_of
-from captune.pages.numbers import Source, plain
-from captune.pages.pages import one_line
+from captune.pages.numbers import Source
 from captune.runs.reader import ABOUT
+from captune.tables import Column, Table
+from captune.text import one_line, plain
 
 _MOST_SKIPPED = 200
 
@@ -81,7 +82,7 @@ def _runs(given: Given) -> Table:
         Column("run"),
         Column("command"),
         Column("made"),
-        Column("seed", True),
+        Column("seed", number=True),
         Column("device"),
         Column("images below", wide=True),
     ]

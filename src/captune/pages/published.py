@@ -14,26 +14,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.pages.blocks import Column, Estimate, Fold, Paragraph, Points, Section, Table
+from captune.pages.blocks import Fold, Paragraph, Points, Section
 from captune.pages.given import Given
-from captune.pages.numbers import (
-    Figure,
-    Show,
-    Source,
-    count,
-    joined,
-    plain,
-    points,
-    score,
-    share,
-    signed,
-    words,
-)
-from captune.pages.pages import one_line
+from captune.pages.numbers import Show, Source, joined, words
 from captune.runs.reader import METRICS
 from captune.studies import Condition, Figures, Study
+from captune.tables import Column, Estimate, Number, Table
+from captune.text import count, one_line, percent, plain, points, score, signed
 
-_SHOWN: dict[str, tuple[Show, Show]] = {"share": (share, points), "score": (score, signed)}
+_SHOWN: dict[str, tuple[Show, Show]] = {"share": (percent, points), "score": (score, signed)}
 
 
 @dataclass(frozen=True)
@@ -41,8 +30,8 @@ class Here:
     """A figure of a run. said: of which image it is, where it is one image's."""
 
     source: Source
-    figure: Figure
-    interval: tuple[Figure, Figure] | None = None
+    figure: Number
+    interval: tuple[Number, Number] | None = None
     said: str = ""
 
     @property
@@ -82,7 +71,7 @@ class Told:
 
     name: str
     published: Any
-    here: Figure | None
+    here: Number | None
     is_same: bool
 
 
@@ -230,9 +219,9 @@ def _table(number: int, figures: Figures, rows: Sequence[Row]) -> Table:
         cells.append([name, _published(published, figures), estimate, difference])
     columns = [
         Column(figures.of, wide=True),
-        Column("published", True),
-        Column("here", True),
-        Column("points" if show is share else "difference", True),
+        Column("published", number=True),
+        Column("here", number=True),
+        Column("points" if show is percent else "difference", number=True),
     ]
     return Table(f"published-{number + 1}", figures.title, columns, cells)
 
@@ -287,7 +276,7 @@ def _reached(bar: str, best: Row) -> Markup:
                  best.name)  # fmt: skip
 
 
-def _less(here: Here, published: str, less: Show) -> Figure:
+def _less(here: Here, published: str, less: Show) -> Number:
     difference = here.value - float(published)
     return here.source.counted(less, difference, f"{here.figure.source} less {published}")
 

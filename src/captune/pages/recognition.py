@@ -15,22 +15,20 @@ from captune.pages.blocks import (
     Card,
     Cards,
     Chart,
-    Column,
     Fold,
     Gallery,
     Heading,
     Paragraph,
     Section,
-    Strip,
-    Table,
     Tile,
     Tiles,
 )
 from captune.pages.classification import tone_of
-from captune.pages.numbers import Source, count, interval_of, share, signed, words
-from captune.pages.pages import one_line
+from captune.pages.numbers import Source, interval_of, words
 from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album
+from captune.tables import Column, Fraction, Table
+from captune.text import count, one_line, percent, signed
 
 _BARS = 5
 _LISTED = 14  # confusions beside the matrix
@@ -50,8 +48,8 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
         )  # fmt: skip
         return said, None
     right, scored = source.figure(count, "correct"), source.figure(count, "scored")
-    accuracy = source.figure(share, "prompts", 0, "accuracy")
-    chance = source.counted(share, 1 / labels.value, "1 of the number of labels")
+    accuracy = source.figure(percent, "prompts", 0, "accuracy")
+    chance = source.counted(percent, 1 / labels.value, "1 of the number of labels")
     said = words(
         "{} recognises {} of {} images without having been trained on any of the {} labels: {};"
         " guessing would give {}.",
@@ -60,7 +58,7 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
     tile = Tile(
         "accuracy",
         accuracy,
-        interval_of(source, share, "prompts", 0, "interval"),
+        interval_of(source, percent, "prompts", 0, "interval"),
         words(
             "Of ten images like these, about {} get the right one of {} labels first.",
             source.counted(lambda n: f"{n:.0f}", 10 * accuracy.value, "ten times the accuracy"),
@@ -110,11 +108,11 @@ def _prompts(source: Source) -> Table:
     rows = []
     for i, prompt in enumerate(source.at("prompts")):
         known = prompt["accuracy"] is not None
-        ends = interval_of(source, share, "prompts", i, "interval") if known else None
-        figure = source.figure(share, "prompts", i, "accuracy") if known else None
+        ends = interval_of(source, percent, "prompts", i, "interval") if known else None
+        figure = source.figure(percent, "prompts", i, "accuracy") if known else None
         rows.append([prompt["template"] or "ensemble", figure, *(ends or (None, None))])
-    columns = [Column("prompt", wide=True), Column("accuracy", True)]
-    ends_ = [Column("95 % from", True), Column("to", True)]
+    columns = [Column("prompt", wide=True), Column("accuracy", number=True)]
+    ends_ = [Column("95 % from", number=True), Column("to", number=True)]
     note = "The pictures show the first prompt's answers; captune prompts tests the differences."
     return Table(f"prompts-{source.number}", "Prompts", [*columns, *ends_], rows, note=note)
 
@@ -126,7 +124,7 @@ def card(record: Mapping[str, Any], place: int, source: Source, album: Album) ->
     bars = [
         Bar(
             one_line(str(item["name"])),
-            source.counted(share, item["probability"], f"line {place}: probability"),
+            source.counted(percent, item["probability"], f"line {place}: probability"),
             tone_of(rank, item["id"], truth),
         )
         for rank, item in enumerate(record["top"][:_BARS])
@@ -168,8 +166,8 @@ def _confusion(source: Source, found: Found) -> list[Any]:
     columns = [
         Column("truth"),
         Column("called"),
-        Column("images", True),
-        Column("of", True),
+        Column("images", number=True),
+        Column("of", number=True),
     ]
     rarer = len(rows) - _LISTED
     shown = Table(
@@ -201,23 +199,23 @@ def _classes(source: Source, found: Found, ids: list[str], totals: Counter[str])
         rows.append(
             [
                 found.names[id],
-                source.counted(share, right / totals[id], f"share right of {id}"),
-                Strip(right / totals[id]),
+                source.counted(percent, right / totals[id], f"share right of {id}"),
+                Fraction(right / totals[id]),
                 source.counted(count, right, f"images of {id} that are right"),
                 source.counted(count, totals[id], f"images of {id}"),
             ]
         )
-    columns = [Column("class"), Column("accuracy", True), Column("", wide=True)]
+    columns = [Column("class"), Column("accuracy", number=True), Column("", wide=True)]
     return Table(
         f"classes-{source.number}", "Classes, the hardest first",
-        [*columns, Column("right", True), Column("images", True)], rows,
+        [*columns, Column("right", number=True), Column("images", number=True)], rows,
     )  # fmt: skip
 
 
 def _calibration(source: Source, found: Found) -> list[Any]:
     told = reliability_of(found)
-    error = source.counted(share, told.ece, "ECE over 15 bins")
-    floor = source.counted(share, told.ece_floor, "ECE by chance")
+    error = source.counted(percent, told.ece, "ECE over 15 bins")
+    floor = source.counted(percent, told.ece_floor, "ECE by chance")
     gap = source.counted(
         lambda g: f"{signed(100 * g, 1)} points",
         told.mean_confidence - told.accuracy,

@@ -14,34 +14,18 @@ from captune.pages import charts
 from captune.pages.blocks import (
     Beside,
     Chart,
-    Column,
-    Estimate,
     Fold,
     Heading,
     Paragraph,
     Remarks,
     Section,
-    Strip,
-    Table,
     Tile,
     Tiles,
 )
 from captune.pages.given import Given
-from captune.pages.numbers import (
-    Figure,
-    Source,
-    count,
-    interval_of,
-    joined,
-    millions,
-    p_value,
-    plain,
-    score,
-    signed,
-    words,
-)
-from captune.pages.pages import one_line
-from captune.wording import duration
+from captune.pages.numbers import Source, interval_of, joined, words
+from captune.tables import Column, Estimate, Fraction, Number, Table
+from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
 
 _SIGNIFICANT = 0.05
 _SCORES = ("cider", "clipscore", "bleu_4")
@@ -57,7 +41,7 @@ class Method:
     keys: tuple[str | int, ...]
     records: Source | None
 
-    def figure(self, show: Any, *keys: str | int) -> Figure:
+    def figure(self, show: Any, *keys: str | int) -> Number:
         """A number of this method."""
         return self.source.figure(show, *self.keys, *keys)
 
@@ -74,11 +58,11 @@ class Method:
         return self.records is not None and metric in self.records.at("tuned", "scores")
 
     @property
-    def trained(self) -> Figure:
+    def trained(self) -> Number:
         """All parameters that were trained."""
         total = sum(self.at("trained").values())
         place = "/".join(map(str, self.keys))
-        return Figure(
+        return Number(
             total, millions(total), f"{self.source.number}:metrics.json sum of /{place}/trained"
         )
 
@@ -263,7 +247,7 @@ def _table(source: Source, methods: Sequence[Method]) -> Table:
     for method in methods:
         figures = [_with_interval(source, method, id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
-        strip = Strip.over(corpus, interval, low, high, best=method is best)
+        strip = Fraction.between(low, high, corpus, interval, best=method is best)
         compared = _compared(source, method.name, against.get(method.name))
         rows.append(
             [method.name, method.trained, figures[0], strip]
@@ -273,14 +257,14 @@ def _table(source: Source, methods: Sequence[Method]) -> Table:
         )  # fmt: skip
     columns = [
         Column("method"),
-        Column("trained", True),
-        Column(title_of(by), True),
+        Column("trained", number=True),
+        Column(title_of(by), number=True),
         Column("", wide=True),
     ]
     if len(methods) > 1:
-        columns.append(Column("vs. best", True))
-    columns += [Column(title_of(id), True) for id in known[1:]]
-    columns += [Column("best epoch", True), Column("time", True)]
+        columns.append(Column("vs. best", number=True))
+    columns += [Column(title_of(id), number=True) for id in known[1:]]
+    columns += [Column("best epoch", number=True), Column("time", number=True)]
     note = "Below each score its 95 % interval, by resampling images."
     if against:
         note += (
@@ -357,7 +341,7 @@ def _budget(source: Source, methods: Sequence[Method]) -> Table:
     most = max(1, *(n for method in methods for n in method.at("trained").values()))
     rows = [
         [method.name if first else "", one_line(part), method.figure(count, "trained", part),
-         Strip(n / most)]
+         Fraction(n / most)]
         for method in methods
         for first, (part, n) in zip(
             [True] + [False] * len(method.at("trained")), method.at("trained").items(), strict=False
@@ -366,7 +350,7 @@ def _budget(source: Source, methods: Sequence[Method]) -> Table:
     columns = [
         Column("method"),
         Column("part"),
-        Column("trained parameters", True),
+        Column("trained parameters", number=True),
         Column("", wide=True),
     ]
     return Table(f"budget-{source.number}", "Trained parameters by part", columns, rows)

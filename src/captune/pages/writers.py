@@ -16,8 +16,8 @@ from captune.images.naming import plain_path, without_ending
 from captune.metrics.catalogue import LOG_PROBABILITY
 from captune.pages.given import Given
 from captune.pages.numbers import Source
-from captune.pages.pages import one_line
 from captune.runs import Run
+from captune.text import one_line, shorten
 
 _LONGEST = 400
 
@@ -188,7 +188,6 @@ def _doubled_stems(given: Given) -> bool:
     return False
 
 
-def clipped(text: str) -> str:
+def caption_text(text: str) -> str:
     """A caption as a page shows it: one line, the end of a very long one left out."""
-    short = text if len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"
-    return one_line(short) or "(empty caption)"
+    return one_line(shorten(text, _LONGEST)) or "(empty caption)"

@@ -241,13 +241,3 @@ def _longest_prefix(text: str, fits: Callable[[str], bool]) -> int:
         else:
             high = middle - 1
     return low
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """0.1234 -> "12.3 %"."""
-    return f"{100 * share:.{digits}f} %"
-
-
-def p_text(p: float) -> str:
-    """A p value as a reader wants it."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"

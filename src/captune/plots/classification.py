@@ -20,11 +20,11 @@ from captune.plots.canvas import (
     house_style,
     legend,
     new_figure,
-    percent,
     place,
     write,
 )
 from captune.statistics import wilson
+from captune.text import percent
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune.statistics.calibration import Calibration, Reliability

@@ -23,10 +23,10 @@ from captune.plots.canvas import (
     house_style,
     legend,
     new_figure,
-    p_text,
     place,
     write,
 )
+from captune.text import p_value, shorten
 
 if TYPE_CHECKING:
     from captune.scoring.comparison import Comparison, MetricComparison
@@ -71,7 +71,7 @@ def difference_figure(comparison: Comparison) -> Figure:
             linespacing=1.05,
         )  # fmt: skip
         assert metric.p_holm is not None
-        notes = (f"{metric.a:#.4g}", f"{metric.b:#.4g}", p_text(metric.p_holm))
+        notes = (f"{metric.a:#.4g}", f"{metric.b:#.4g}", f"p {p_value(metric.p_holm)}")
         for (place_, _), text in zip(heads, notes, strict=True):
             write(figure, right + place_, middle, text, SMALL, ha="right", va="center")
     _foot(figure, bottom + 0.2, metrics)
@@ -202,4 +202,4 @@ def _title(figure: Figure, text: str, comparison: Comparison) -> None:
 
 def _end(source: str, most: int = 90) -> str:
     """The end of a long path, which tells files apart."""
-    return source if len(source) <= most else "…" + source[1 - most :]
+    return shorten(source, most, keep="end")

@@ -22,11 +22,10 @@ from captune.plots.canvas import (
     house_style,
     legend,
     new_figure,
-    p_text,
-    percent,
     place,
     write,
 )
+from captune.text import p_value, percent, points
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune.statistics import Interval
@@ -74,9 +73,9 @@ def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) ->
         colour = GREEN if against is None else ORANGE if worse else BLUE
         marker = "D" if against is None else "o"
         rows.dot(row, result.accuracy, result.interval, colour, marker)
-        difference = "best" if against is None else _signed(100 * against.difference)
-        p_value = "" if against is None else p_text(against.p_holm)
-        rows.note(row, (percent(result.accuracy), difference, p_value), bold=against is None)
+        difference = "best" if against is None else points(against.difference)
+        p = "" if against is None else f"p {p_value(against.p_holm)}"
+        rows.note(row, (percent(result.accuracy), difference, p), bold=against is None)
         colours.add(colour)
     entries = [
         entry
@@ -102,10 +101,6 @@ def _counted(comparison: TemplateComparison) -> str:
     prompts = len(comparison.results) - (comparison.ensemble is not None)
     text = f"{prompts} prompt{'s' if prompts > 1 else ''}"
     return text if comparison.ensemble is None else f"{text} and their ensemble"
-
-
-def _signed(number: float) -> str:
-    return f"{number:+.1f}".replace("-", "\N{MINUS SIGN}").replace("+0.0", "0.0")
 
 
 @house_style()

@@ -24,11 +24,11 @@ from captune.plots.canvas import (
     house_style,
     legend,
     new_figure,
-    percent,
     place,
     shrunk,
     write,
 )
+from captune.text import percent
 
 BARS = 5
 _MARGIN, _GAP, _PERCENT, _AXIS, _TITLE, _LEGEND = 0.15, 0.2, 0.64, 0.28, 0.26, 0.25

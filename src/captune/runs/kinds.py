@@ -17,6 +17,7 @@ from captune.runs import metrics as figures
 from captune.runs import records
 from captune.runs.metrics import QUOTED
 from captune.runs.records import require
+from captune.text import shorten
 
 T = TypeVar("T")
 _ELSEWHERE = "[...]"  # msgspec's place for a key of a mapping
@@ -111,7 +112,7 @@ def _with_key(value: Any, kind: type[Any], what: str, place: str) -> str | None:
             msgspec.convert(_replaced(value, steps, {key: inner[key]}), kind)
         except msgspec.ValidationError as error:
             if _parted(error) == (what, place):
-                shown = key if len(key) <= 80 else f"{key[:77]}..."
+                shown = shorten(key, 80)
                 return f"{before}.{shown}{after}"
     return None
 

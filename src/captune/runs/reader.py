@@ -17,11 +17,11 @@ from msgspec import Struct
 
 from captune.errors import UserError
 from captune.files import json_cost, json_kind, open_regular, printable, read_regular
-from captune.notebook import InNotebooks
 from captune.runs.kinds import KINDS, Kind, convert
 from captune.runs.metrics import About
 from captune.runs.records import require
 from captune.runs.signature import is_signed
+from captune.tables import NotebookDisplay
 
 SCHEMA = 1
 ABOUT, METRICS, RECORDS = "run.json", "metrics.json", "records.jsonl"
@@ -38,7 +38,7 @@ class DamagedRun(UserError):
 
 
 @dataclass(frozen=True)
-class Run(InNotebooks):
+class Run(NotebookDisplay):
     """A run folder that was read: `about` is run.json.
 
     images: a folder that the user named for the images of this run.

@@ -29,6 +29,7 @@ from captune.statistics import (
     paired_bootstrap,
     paired_permutation_each,
 )
+from captune.text import listed, p_value
 
 SIGNIFICANT = 0.05
 Finding = Literal["same", "A", "B", "unsettled", "unseen", "unknown"]
@@ -161,19 +162,18 @@ class MetricComparison:
         """p as it stands, and after Holm where that reads otherwise."""
         assert self.p is not None
         assert self.p_holm is not None
-        if _bare(self.p) == _bare(self.p_holm):
-            return p_in_words(self.p)
-        return f"{p_in_words(self.p)} ({_bare(self.p_holm)} for {self.metrics_compared} metrics)"
+        p, p_holm = p_value(self.p), p_value(self.p_holm)
+        return f"p {p}" if p == p_holm else f"p {p} ({p_holm} for {self.metrics_compared} metrics)"
 
     def summary(self) -> dict[str, Any]:
         """As JSON."""
         n = len(self.images)
         return {
             "name": self.name,
-            "a": {"corpus": self.a, "interval": _listed(self.a_interval)},
-            "b": {"corpus": self.b, "interval": _listed(self.b_interval)},
+            "a": {"corpus": self.a, "interval": _as_list(self.a_interval)},
+            "b": {"corpus": self.b, "interval": _as_list(self.b_interval)},
             "difference": self.difference,
-            "interval": _listed(self.interval),
+            "interval": _as_list(self.interval),
             "p": self.p,
             "p_holm": self.p_holm,
             "effect_size": self.effect,
@@ -230,8 +230,8 @@ class Comparison:
         settled = {side: self._titles(side) for side in ("A", "B")}
         if settled["A"] and settled["B"]:
             return (
-                f"the metrics contradict each other: {_joined(settled['B'])} "
-                f"{_prefer(settled['B'])} B, {_joined(settled['A'])} {_prefer(settled['A'])} A; "
+                f"the metrics contradict each other: {listed(settled['B'])} "
+                f"{_prefer(settled['B'])} B, {listed(settled['A'])} {_prefer(settled['A'])} A; "
                 "they measure different things, so look at the images before choosing"
             )
         for better, other, sign in (("A", "B", 1), ("B", "A", -1)):
@@ -243,8 +243,8 @@ class Comparison:
             if settled[better] and against:
                 points = "points" if len(against) == 1 else "point"
                 return (
-                    f"{_joined(settled[better])} {_prefer(settled[better])} {better}; "
-                    f"{_joined(against)} {points} to {other}, but no further than luck would"
+                    f"{listed(settled[better])} {_prefer(settled[better])} {better}; "
+                    f"{listed(against)} {points} to {other}, but no further than luck would"
                 )
         return None
 
@@ -351,28 +351,14 @@ class _Order:
         return self._sorted[key][1]
 
 
-def p_in_words(p: float) -> str:
-    """`p < 0.001`, `p 0.012`, `p 0.58`."""
-    number = _bare(p)
-    return f"p {number}"
-
-
-def _bare(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
 def _number(value: float, digits: int, *, signed: bool = False) -> str:
     text = f"{value:{'+' if signed else ''}.{digits}f}"
     return text if float(text) else text.lstrip("+-")
-
-
-def _joined(titles: Sequence[str]) -> str:
-    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
 
 
 def _prefer(titles: Sequence[str]) -> str:
     return "prefers" if len(titles) == 1 else "prefer"
 
 
-def _listed(interval: Interval | None) -> list[float] | None:
+def _as_list(interval: Interval | None) -> list[float] | None:
     return None if interval is None else list(interval)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from captune.captions import CaptionFile, match_captions
 from captune.errors import MismatchedImages, UserError
 from captune.files import check_writable, named, printable
-from captune.notebook import InNotebooks
 from captune.options import CompareOptions
 from captune.runs import RunWriter, versions
 from captune.runs.place import writes_run
@@ -20,14 +19,14 @@ from captune.scoring.intervals import few_images
 from captune.scoring.job import Scored, score_many
 from captune.scoring.places import check_places, read_places
 from captune.scoring.recording import deciding_options, inputs_of
-from captune.tables import write_csv
+from captune.tables import NotebookDisplay, write_csv
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
 
 
 @dataclass
-class CompareResult(InNotebooks):
+class CompareResult(NotebookDisplay):
     """What one `captune compare` found. top: images to show on either side of a difference."""
 
     comparison: Comparison

@@ -5,7 +5,6 @@ Every metric counts as "higher is better", as all of captune's are.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
@@ -26,6 +25,7 @@ from captune.runs import Run, leaves_root, read_run
 from captune.scoring.agreement import levels
 from captune.scoring.score_runs import Pair, Taus, read_agreement, read_metrics, read_pairs
 from captune.tables import write_csv
+from captune.text import score
 
 if TYPE_CHECKING:
     from captune.images import Skipped
@@ -177,7 +177,7 @@ class Ranking:
                     shows = f"the {end} one shown is"
                 remarks.append(
                     f"{tie.sharing:,} of {images:,} images share the score "
-                    f"{score_text(tie.score)}{self._smoothing(shown[-1])}: {shows} an arbitrary "
+                    f"{score(tie.score)}{self._smoothing(shown[-1])}: {shows} an arbitrary "
                     "choice among them"
                 )
         return remarks
@@ -323,16 +323,3 @@ def _skipped(path: str, reason: str) -> Skipped:
     from captune.images import Skipped
 
     return Skipped(path, reason)
-
-
-def score_text(score: float) -> str:
-    """A score as a person reads it."""
-    return f"{score:.3f}"
-
-
-def plain_value(value: Any) -> str:
-    """A recipe's value as a person reads it."""
-    try:
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        return "..."  # what nests as deep is no recipe of ours

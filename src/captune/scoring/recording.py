@@ -15,13 +15,12 @@ from captune.files import check_writable
 from captune.images import ImageFile, hash_image
 from captune.metrics.frequency import DocumentFrequency, is_file, name_of_table
 from captune.metrics.scores import Scores
-from captune.notebook import InNotebooks
 from captune.options import MetricOptions, ScoreOptions
 from captune.runs import RunWriter, versions
 from captune.runs.place import writes_run
 from captune.scoring.job import Scored, make_corpus, score_many
 from captune.scoring.places import check_places, read_places
-from captune.tables import write_csv
+from captune.tables import NotebookDisplay, write_csv
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
@@ -35,7 +34,7 @@ _DECIDING = [f.name for f in dataclasses.fields(MetricOptions) if f.name not in 
 
 
 @dataclass
-class ScoreResult(InNotebooks):
+class ScoreResult(NotebookDisplay):
     """What one `captune score` found. intervals: by metric id, None where there is none."""
 
     scored: Scored

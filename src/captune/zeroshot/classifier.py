@@ -19,8 +19,8 @@ from captune.features import FeatureCache, encode_images, encode_texts
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.image_text import Floats, ImageTextModel, Scoring, normalise
 from captune.models.load import load_image_text_model
-from captune.notebook import InNotebooks
 from captune.options import check_pass
+from captune.tables import NotebookDisplay
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.prompts import DEFAULT_TEMPLATE, expand, fill
 
@@ -30,7 +30,7 @@ _LABELS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Prediction(InNotebooks):
+class Prediction(NotebookDisplay):
     """What one image was found to show.
 
     probabilities: [prompts, labels]; one row with an ensemble or a single prompt. Rows sum to one

@@ -18,12 +18,11 @@ from captune.features import FeatureCache
 from captune.files import check_writable, whole_file
 from captune.images import ImageSet, Skipped, find_images
 from captune.models.image_text import Floats, describe_model
-from captune.notebook import InNotebooks
 from captune.options import ClassifyOptions
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.statistics import wilson
-from captune.tables import csv_row
+from captune.tables import NotebookDisplay, csv_row
 from captune.zeroshot.classifier import (
     Prediction,
     ZeroShotClassifier,
@@ -38,7 +37,7 @@ _KEPT = 10
 
 
 @dataclass
-class ClassifyResult(InNotebooks):
+class ClassifyResult(NotebookDisplay):
     """What one classification found; memory does not grow with the number of images.
 
     prompts: one dictionary a prompt (template, accuracy, interval), None without truth.

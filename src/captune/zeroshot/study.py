@@ -18,11 +18,10 @@ from captune.files import check_writable
 from captune.images import ImageFile, Skipped, find_images
 from captune.models.image_text import Floats, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model
-from captune.notebook import InNotebooks
 from captune.options import PromptsOptions
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
-from captune.tables import of_mappings, write_csv
+from captune.tables import NotebookDisplay, of_mappings, write_csv
 from captune.zeroshot.comparison import TemplateComparison, TemplateResult, compare_templates
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.negation import NegationProbe, negate, probe_negation
@@ -31,7 +30,7 @@ from captune.zeroshot.truth import known_truth
 
 
 @dataclass
-class PromptStudy(InNotebooks):
+class PromptStudy(NotebookDisplay):
     """Prompts compared on images that were encoded once.
 
     probes: one negation probe for each template that can be denied.

@@ -14,6 +14,7 @@ import yaml
 from captune.errors import UserError
 from captune.files import printable, read_text, whole_file
 from captune.options import TuneOptions
+from captune.text import shorten
 from captune.yaml_files import parse_yaml
 
 # where a run is written, and from what options it was read, is not part of what it is
@@ -109,4 +110,4 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    return printable(text if len(text) <= 80 else f"{text[:77]}...")
+    return printable(shorten(text, 80))

@@ -21,6 +21,7 @@ from captune.captioning.training.evaluation import (
 )
 from captune.images import printable
 from captune.statistics import Sums, paired_bootstrap
+from captune.text import percent, shorten
 
 UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
 SAME = 0.1  # of CIDEr: as good with another image
@@ -79,11 +80,10 @@ def repetition(written: Captioned) -> Finding:
         if not written.ended[id] or repeats(text.split())
     ]
     share = len(stuck) / max(1, len(written.captions))
-    said = f"{100 * share:.1f} % of the captions repeat themselves or do not end"
+    said = f"{percent(share)} of the captions repeat themselves or do not end"
     if share > REPEATS:
-        said += (
-            f' (as of {printable(stuck[0])}: "{_short(written.captions[stuck[0]])}"); train longer'
-        )
+        caption = shorten(written.captions[stuck[0]], 60)
+        said += f' (as of {printable(stuck[0])}: "{caption}"); train longer'
     return Finding("repetition", share, said, share > REPEATS)
 
 
@@ -141,9 +141,9 @@ def attention(captioner: Captioner, val: ValidationSet) -> Finding:
     least = float(entropies.min())
     uniform = least > UNIFORM
     said = (
-        f"attention over the image has {100 * least:.1f} % of the entropy of looking everywhere"
+        f"attention over the image has {percent(least)} of the entropy of looking everywhere"
         f" alike in the most selective of its {entropies.numel()} heads"
-        f" ({100 * float(entropies.mean()):.1f} % on average)"
+        f" ({percent(float(entropies.mean()))} on average)"
     )
     if uniform:
         said = f"no head looks at any place in particular: {said}; the grid may hold one vector"
@@ -191,7 +191,3 @@ def as_json(findings: Sequence[Finding]) -> list[Mapping[str, Any]]:
         {"about": f.about, "figure": f.figure, "wrong": f.wrong, "sentence": f.sentence}
         for f in findings
     ]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."

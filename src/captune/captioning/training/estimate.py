@@ -19,7 +19,7 @@ from captune.captioning.training.data import Example
 from captune.captioning.training.evaluation import IMAGES, ValidationSet
 from captune.captioning.training.examples import TrainingData
 from captune.options import TuneOptions
-from captune.wording import duration
+from captune.text import duration
 
 _MEASURED = 2  # batches
 _WARMING = 1  # batches before them, which pay for what is set up once

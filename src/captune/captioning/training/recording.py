@@ -52,15 +52,15 @@ from captune.images import Skipped
 from captune.metrics.scores import Scores
 from captune.models.quiet import quiet_transformers
 from captune.models.weights import digest_of
-from captune.notebook import InNotebooks
 from captune.options import TuneOptions
 from captune.runs import RunWriter, read_run
 from captune.runs.place import run_place
-from captune.tables import of_mappings, write_csv
+from captune.tables import NotebookDisplay, of_mappings, write_csv
+from captune.text import percent
 
 
 @dataclass
-class TuneResult(InNotebooks):
+class TuneResult(NotebookDisplay):
     """What a tune found. methods: in the order asked. best: one of them, by --select."""
 
     methods: list[Tuned]
@@ -227,7 +227,7 @@ def _tune_method(job: Job, method: str, stop: Callable[[], bool]) -> Tuned:
         processes=PartialState().num_processes,
         share_left=left,
     )
-    going_on = f"goes on after {100 * (1 - left):.0f} %, " if left < 1 else ""
+    going_on = f"goes on after {percent(1 - left, 0)}, " if left < 1 else ""
     job.say(f"{method}: {going_on}{expected.sentence()}")
     history = train(
         captioner,

@@ -26,6 +26,7 @@ from captune.models.json_files import read_object
 from captune.runs import read_run
 from captune.runs.reader import METRICS, damaged
 from captune.statistics import Interval, bootstrap_each
+from captune.text import shorten
 
 _ASKED = "tuning.json"
 _RESAMPLES = 10_000
@@ -160,4 +161,4 @@ def clear(folder: Path) -> None:
 
 def _shown(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 16 or " " in text else f"{text[:12]}..."
+    return text if " " in text else shorten(text, 16)

@@ -13,7 +13,7 @@
 
   // every image is in the file once: on a card, or as text for the galleries
   const images = new Map();
-  for (const one of document.querySelectorAll("script.image-data, img[datan-image]")) {
+  for (const one of document.querySelectorAll("script.image-data, img[data-image]")) {
     if (!images.has(one.dataset.image)) images.set(one.dataset.image, one);
   }
   const source = (image) => {

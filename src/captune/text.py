@@ -1,0 +1,102 @@
+"""Numbers, names and lists as people read them: one form of each, for all outputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from captune.printing import printable
+
+_MINUS = "\N{MINUS SIGN}"
+
+
+def count(value: int) -> str:
+    """1234 -> "1,234"."""
+    return f"{value:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def millions(value: float) -> str:
+    """1078528 -> "1.08 M", 49152 -> "49,152"."""
+    return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value:,}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.7104 -> "71.0 %"."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def points(fraction: float) -> str:
+    """A difference of two fractions in percentage points: -0.0761 -> "−7.6"."""
+    return signed(100 * fraction, 1)
+
+
+def score(value: float) -> str:
+    """0.38512 -> "0.385"."""
+    return with_minus(f"{value:.3f}")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """With its sign; zero has none: 0.1 -> "+0.100", -0.1 -> "−0.100", 0 -> "0.000"."""
+    text = f"{value:+.{digits}f}"
+    return with_minus(text) if text.strip("+-0.") else text.lstrip("+-")
+
+
+def with_minus(text: str) -> str:
+    """A number as text, with the minus sign of typography in place of the hyphen."""
+    return text.replace("-", _MINUS)
+
+
+def p_value(p: float) -> str:
+    """0.0004 -> "< 0.001", 0.0123 -> "0.012", 0.58 -> "0.58"."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `45 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def plain(value: Any) -> str:
+    """A text as it is; all else as JSON. What nests too deeply for JSON is "..."."""
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "..."
+
+
+def listed(texts: Sequence[str], last: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(texts) < 2:
+        return texts[0] if texts else ""
+    return f"{', '.join(texts[:-1])} {last} {texts[-1]}"
+
+
+def shorten(text: str, longest: int, *, keep: str = "start") -> str:
+    """At most `longest` characters, an ellipsis in place of what is left out.
+
+    keep: "start", or "end", which tells long paths apart.
+    """
+    if len(text) <= longest:
+        return text
+    if keep == "end":
+        return "…" + text[len(text) - longest + 1 :].lstrip()
+    return text[: longest - 1].rstrip() + "…"
+
+
+def one_line(text: str) -> str:
+    """Printable text of one line: line breaks are spaces."""
+    return printable(" ".join(text.split()))
+
+
+def bare_word(word: str) -> str:
+    """A word without case and without the signs around it: `"Dogs,"` is `dogs`."""
+    return re.sub(r"^\W+|\W+$", "", word).casefold() or word
