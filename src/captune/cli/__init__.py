@@ -26,7 +26,7 @@ from captune.errors import UserError
 from captune.printing import plain_streams
 
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
-_NOT_COMMANDS = {"arguments", "running", "terminal"}
+_NOT_COMMANDS = {"running", "terminal"}
 
 
 def command_names() -> list[str]:

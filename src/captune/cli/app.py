@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import note, print_json
 from captune.options import AppOptions
+from captune.options.codec import add_options, read_options
 
 HELP = "the same jobs in a local web page: drop images, type labels, hover over words"
 EXAMPLES = """  captune app

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     print_json,
     print_written,
@@ -13,6 +12,7 @@ from captune.cli.terminal import (
     told,
 )
 from captune.options import ClassifyOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 from captune.text import counted, percent
 

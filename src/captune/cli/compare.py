@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import print_json, print_written, told
 from captune.options import CompareOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 from captune.text import counted, p_value
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import print_json, progress, report_skipped
 from captune.options import EmbedOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 
 HELP = "write image features to an .npz or .parquet file"

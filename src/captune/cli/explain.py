@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import print_json, report_skipped, told
 from captune.options import ExplainOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console, printable
 from captune.text import counted
 

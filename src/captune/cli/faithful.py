@@ -6,7 +6,6 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
     note,
@@ -16,6 +15,7 @@ from captune.cli.terminal import (
     report_skipped,
 )
 from captune.options import FaithfulOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 from captune.text import percent
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import print_json, print_written, report_skipped, told
 from captune.options import PromptsOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 from captune.text import p_value, percent
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
     note,
@@ -14,6 +13,7 @@ from captune.cli.terminal import (
     report_skipped,
 )
 from captune.options import RankOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 from captune.text import counted, score, shorten
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
     note,
@@ -19,6 +18,7 @@ from captune.cli.terminal import (
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ReportOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 from captune.text import counted
 

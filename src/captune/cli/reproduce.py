@@ -7,11 +7,11 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.running import run_words
 from captune.cli.terminal import note, print_json
 from captune.errors import UserError
 from captune.options import ReproduceOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 from captune.text import counted, duration
 

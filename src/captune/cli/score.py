@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import print_json, print_written, told
 from captune.errors import UserError
 from captune.files import printable
 from captune.options import ScoreOptions
+from captune.options.codec import add_options, read_options
 from captune.printing import console
 from captune.text import counted
 

@@ -8,12 +8,14 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from captune.printing import bar, printable
+from captune.progress import Advance
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,11 +122,32 @@ def command_line(arguments: argparse.Namespace) -> list[str]:
     return ["captune", *words]
 
 
-def told(arguments: argparse.Namespace, *, quiet: bool | None = None) -> dict[str, Any]:
-    """What every long job takes: command, the words that made it; bar and say, for the person.
+@dataclass(frozen=True)
+class TerminalProgress:
+    """Bars and sentences on standard error."""
+
+    quiet: bool = False
+
+    def bar(self, what: str, total: int = 0) -> AbstractContextManager[Advance]:
+        """A bar with rate and time left."""
+        return progress(what, total, quiet=self.quiet)
+
+    def message(self, sentence: str) -> None:
+        """A line."""
+        note(sentence, quiet=self.quiet)
+
+
+def job_arguments(arguments: argparse.Namespace, *, quiet: bool | None = None) -> dict[str, Any]:
+    """What every job takes besides its options: progress, and command, the words that were typed.
 
     quiet: say nothing; None where `--json` is asked for.
     """
+    quiet = arguments.json if quiet is None else quiet
+    return {"command": command_line(arguments), "progress": TerminalProgress(quiet)}
+
+
+def told(arguments: argparse.Namespace, *, quiet: bool | None = None) -> dict[str, Any]:
+    """As `job_arguments`, for the jobs that take bar and say."""
     quiet = arguments.json if quiet is None else quiet
     return {
         "command": command_line(arguments),

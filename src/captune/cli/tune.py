@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from captune.cli.arguments import add_options, read_options
 from captune.cli.terminal import (
     command_line,
     print_json,
@@ -15,6 +13,7 @@ from captune.cli.terminal import (
     told,
 )
 from captune.options import TuneOptions
+from captune.options.codec import add_options, read_options, typed_options
 from captune.printing import console
 from captune.text import counted, duration
 
@@ -49,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.pages.run_figures import draw_curves
     from captune.runs.place import run_place
 
-    options = with_config(read_options(TuneOptions, arguments), _typed(arguments))
+    typed = typed_options(TuneOptions, arguments, command_line(arguments))
+    options = with_config(read_options(TuneOptions, arguments), typed)
     is_first = this_process(options).is_main_process
     quiet = arguments.json or not is_first
     heard = told(arguments, quiet=quiet)
@@ -66,22 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print_table(result)
     return 0
-
-
-def _typed(arguments: argparse.Namespace) -> list[str]:
-    """The options that stand on the command line, whatever a config file says of them."""
-    words = [word.partition("=")[0] for word in command_line(arguments) if word.startswith("--")]
-    names = [field.name for field in dataclasses.fields(TuneOptions)]
-    flags = {name: "--" + name.replace("_", "-") for name in names}
-    # argparse takes --cap for --captions, and a whole flag before a longer one
-    typed = [
-        name
-        for name, flag in flags.items()
-        if any(
-            word == flag or (word not in flags.values() and flag.startswith(word)) for word in words
-        )
-    ]
-    return [*typed, *(["images"] if arguments.images is not None else [])]
 
 
 def _print_table(result: TuneResult) -> None:

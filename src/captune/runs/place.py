@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fnmatch import fnmatchcase
 from functools import wraps
@@ -70,13 +70,20 @@ def writes_run(
     ) -> Callable[Concatenate[Options, P], T]:
         @wraps(job)
         def inside(options: Options, *args: P.args, **named: P.kwargs) -> T:
-            say: Any = named.get("say", lambda sentence: None)
-            with run_place(options, kind, say):
+            with run_place(options, kind, _messages(args, named)):
                 return job(options, *args, **named)
 
         return cast("Callable[Concatenate[Options, P], T]", inside)
 
     return decorated
+
+
+def _messages(args: Sequence[Any], named: Mapping[str, Any]) -> Say:
+    """Where a job's sentences go: its `progress`, else its `say`."""
+    progress = named.get("progress", args[0] if args else None)
+    if progress is not None:
+        return cast("Say", progress.message)
+    return cast("Say", named.get("say", lambda sentence: None))
 
 
 @contextmanager

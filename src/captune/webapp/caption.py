@@ -10,7 +10,7 @@ from captune.attribution.explanation import Explanation
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune.options import ExplainOptions
-from captune.webapp.commands import words_of
+from captune.options.codec import words_of
 from captune.webapp.drawing import choices, drawn_job
 from captune.webapp.image_panel import ImagePanel
 from captune.webapp.job_view import QUIET, JobView

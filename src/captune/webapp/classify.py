@@ -11,7 +11,7 @@ import gradio as gr
 from captune.errors import UserError
 from captune.images import Skipped
 from captune.options import ClassifyOptions
-from captune.webapp.commands import words_of
+from captune.options.codec import words_of
 from captune.webapp.drawing import drawn_job
 from captune.webapp.image_panel import ImagePanel
 from captune.webapp.job_view import JobView

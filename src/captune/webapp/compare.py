@@ -9,7 +9,7 @@ import gradio as gr
 
 from captune.files import home_path
 from captune.options import CompareOptions
-from captune.webapp.commands import words_of
+from captune.options.codec import words_of
 from captune.webapp.drawing import choices, drawn_job
 from captune.webapp.job_view import QUIET, JobView
 from captune.webapp.jobs import Job

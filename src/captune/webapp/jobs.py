@@ -92,7 +92,7 @@ class Job:
             raise Stopped("stopped; what was computed until then is kept in the cache")
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[..., None]]:
+    def bar(self, what: str, total: int = 0) -> Iterator[Callable[..., None]]:
         """A progress bar, as the library's jobs take one; ends them where Stop was pressed."""
         self.begin(what, total)
 
@@ -116,10 +116,12 @@ class Job:
             self._told = now
             self.changed()
 
-    def say(self, sentence: str) -> None:
+    def message(self, sentence: str) -> None:
         """A sentence beside the result."""
         self.notes.append(sentence)
         self.changed()
+
+    say = message
 
 
 class Jobs:

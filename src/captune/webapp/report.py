@@ -9,8 +9,8 @@ import gradio as gr
 
 from captune.errors import UserError
 from captune.options import ReportOptions
+from captune.options.codec import words_of
 from captune.pages.page import KINDS
-from captune.webapp.commands import words_of
 from captune.webapp.drawing import choices, drawn_job
 from captune.webapp.job_view import QUIET, JobView
 from captune.webapp.jobs import Job

@@ -12,7 +12,7 @@ from captune.captioning.tuning import method_names
 from captune.errors import UserError
 from captune.files import home_path, printable
 from captune.options import TuneOptions
-from captune.webapp.commands import words_of
+from captune.options.codec import words_of
 from captune.webapp.drawing import drawn_job
 from captune.webapp.job_view import JobView
 from captune.webapp.jobs import Job

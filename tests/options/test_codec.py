@@ -7,7 +7,6 @@ import pytest
 from tests.webapp.app_page import HOSTILE_NAME
 
 from captune.cli import build_parser
-from captune.cli.arguments import read_options
 from captune.options import (
     ClassifyOptions,
     CompareOptions,
@@ -15,7 +14,7 @@ from captune.options import (
     ReportOptions,
     TuneOptions,
 )
-from captune.webapp.commands import words_of
+from captune.options.codec import from_python, read_options, typed_options, words_of
 
 
 @pytest.mark.parametrize(
@@ -50,8 +49,27 @@ def test_what_is_shown_is_read_back_as_the_same_options(command: str, options: o
     assert read_options(type(options), arguments) == options
 
 
-def test_a_image_that_is_called_like_an_option_is_a_file() -> None:
+def test_an_image_that_is_called_like_an_option_is_a_file() -> None:
     options = ClassifyOptions(images=["-v.png"], labels="cat")
     assert words_of("classify", options) == [
         *("captune", "classify", "./-v.png", "--labels", "cat"),
     ]
+
+
+def test_python_gives_paths_as_text_and_one_text_for_a_list() -> None:
+    options = from_python(ClassifyOptions, images=Path("a"), labels=Path("l.txt"), out="run")
+    assert (options.images, options.labels, options.out) == (["a"], "l.txt", Path("run"))
+    options = from_python(ClassifyOptions, images=["a", Path("b")], labels="x", top5=3, prompt="{}")
+    assert (options.images, options.top5, options.prompt) == (["a", "b"], ["3"], ["{}"])
+
+
+@pytest.mark.parametrize("keywords", [{"label": "x"}, {}], ids=["unknown", "missing"])
+def test_python_is_told_of_a_wrong_keyword_as_by_any_function(keywords: dict[str, str]) -> None:
+    with pytest.raises(TypeError, match=r"labels?'"):
+        from_python(ClassifyOptions, images="a", **keywords)
+
+
+def test_what_was_typed_is_known_also_at_its_default_and_shortened() -> None:
+    words = ["tune", "images", "--captions", "c.json", "--val=v.json", "--epo", "10"]
+    arguments = build_parser("tune").parse_args(words)
+    assert typed_options(TuneOptions, arguments, words) == ["images", "captions", "val", "epochs"]

@@ -1,0 +1,175 @@
+"""Options in their other forms: command-line arguments, the words of a command, Python keywords."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
+
+
+def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
+    """Add one argument per field of the dataclass `options`; `batch_size` is `--batch-size`."""
+    hints = typing.get_type_hints(options)
+    # a subclass's own fields come first in --help, the inherited ones (model, device) after
+    depth = {
+        field.name: level
+        for level, base in enumerate(options.__mro__[:-1])
+        for field in dataclasses.fields(base)
+    }
+    for field in sorted(dataclasses.fields(options), key=lambda field: depth[field.name]):
+        _add_field(parser, field, hints[field.name])
+
+
+def read_options(options: type[Options], arguments: argparse.Namespace) -> Options:
+    """The dataclass filled from parsed arguments."""
+    return options(**{field.name: getattr(arguments, field.name) for field in _fields(options)})
+
+
+def typed_options(
+    options: type[Any], arguments: argparse.Namespace, words: Sequence[str]
+) -> list[str]:
+    """Names of the options that were typed, and so do not stand at their default by chance.
+
+    words: the command line that `arguments` were parsed from.
+    """
+    flags = {field.name: _flag(field) for field in _fields(options)}
+    typed = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [
+        field.name
+        for field in _fields(options)
+        if (
+            getattr(arguments, field.name) != _default(field)
+            if field.metadata.get("positional")
+            # argparse takes --cap for --captions, and a whole flag before a longer one
+            else any(
+                word == flags[field.name]
+                or (word not in flags.values() and flags[field.name].startswith(word))
+                for word in typed
+            )
+        )
+    ]
+
+
+def words_of(
+    command: str, options: Any, shown: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
+    """`captune COMMAND` with every option that is not at its default.
+
+    options: the dataclass of the command. shown: what to write instead of a field's own value, as
+    the names that a person gave images.
+    """
+    positional: list[str] = []
+    flags: list[str] = []
+    for field in _fields(options):
+        value = getattr(options, field.name)
+        if value is None or value == _default(field):
+            continue
+        written = list((shown or {}).get(field.name) or _texts(value))
+        if field.metadata.get("positional"):
+            # a file may be called -v
+            positional += [f"./{word}" if word.startswith("-") else word for word in written]
+        elif value is True:
+            flags.append(_flag(field))
+        else:
+            flags += _flagged(_flag(field), written)
+    return ["captune", command, *positional, *flags]
+
+
+def from_python(options: type[Options], **keywords: Any) -> Options:
+    """The dataclass filled from the keywords of a call.
+
+    Where an option is a path, a string does as well; where it is a list of texts, so does a single
+    one. Raises TypeError for a keyword that is no option and for an option that is missing.
+    """
+    hints = typing.get_type_hints(options)
+    return options(**{name: _of_python(value, hints.get(name)) for name, value in keywords.items()})
+
+
+def _fields(options: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(options)
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    return "--" + field.name.replace("_", "-")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """The default value; MISSING for an option that has to be given."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+    meta = field.metadata
+    default = _default(field)
+    required = default is dataclasses.MISSING
+    default = None if required else default
+    text = meta["help"].replace("%", "%%")
+    if default not in (None, False, []) and not meta.get("positional"):
+        text += f" (default: {default})"
+    keywords: dict[str, Any] = {"help": text}
+    for name in ("metavar", "choices"):
+        if name in meta:
+            keywords[name] = meta[name]
+    if meta.get("positional"):
+        nargs = meta.get("nargs", "+")
+        if nargs != "+":
+            keywords["type"] = _parser_of(hint)
+        if nargs == "?":
+            keywords["default"] = default
+        parser.add_argument(field.name, nargs=nargs, **keywords)
+    elif hint is bool:
+        parser.add_argument(_flag(field), action="store_true", help=text)
+    elif meta.get("repeat"):
+        parser.add_argument(_flag(field), action="append", default=[], **keywords)
+    else:
+        keywords["type"] = _parser_of(hint)
+        parser.add_argument(_flag(field), default=default, required=required, **keywords)
+
+
+def _parser_of(hint: Any) -> Any:
+    """`Path | None` -> Path; a number says what it expected."""
+    kind = next(kind for kind in _kinds(hint) if kind is not type(None))
+    if kind is Path:
+        return _path
+    return kind if kind in (int, float, str) else str
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _path(text: str) -> Path:
+    # Path("") is the working folder, which an empty variable of a script does not mean
+    if not text:
+        raise argparse.ArgumentTypeError("names no file or folder, it is empty")
+    return Path(text)
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _flagged(flag: str, words: Sequence[str]) -> Iterator[str]:
+    for word in words:
+        yield from [f"{flag}={word}"] if word.startswith("-") else [flag, word]
+
+
+def _of_python(value: Any, hint: Any) -> Any:
+    kinds = _kinds(hint)
+    is_path = isinstance(value, str | os.PathLike)
+    if Path in kinds and is_path:
+        return Path(value)
+    if str in kinds and is_path:
+        return os.fspath(value)
+    if list[str] in kinds and value is not None:
+        return [str(value)] if is_path or isinstance(value, int) else [str(one) for one in value]
+    return value
