@@ -57,8 +57,8 @@ from captune.models.encoders import ImageEncoder
 from captune.models.image_text import ImageTextModel
 from captune.models.load import load_model
 from captune.plots import save_figure
-from captune.scoring.comparison import compare_scores
-from captune.scoring.intervals import intervals_of
+from captune.scoring.compare import compare_scores
+from captune.scoring.score import intervals_of
 from captune.statistics import RESAMPLES
 
 SHOWN = 12

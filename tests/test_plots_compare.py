@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from captune.metrics.scores import Scores
 from captune.plots import difference_figure, image_difference_figure, save_figure
 from captune.plots.canvas import BLUE, GREY, ORANGE
-from captune.scoring.comparison import Comparison, compare_scores
+from captune.scoring.compare import Comparison, compare_scores
 from tests.test_plots import ODD, assert_tidy, texts_of
 
 SHIFTS = {"better": 0.3, "worse": -0.3, "alike": 0.0}

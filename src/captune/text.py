@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from captune.printing import printable
+
+
+class Interval(NamedTuple):
+    """Where the true value lies, at 95 % unless another level was asked for."""
+
+    low: float
+    high: float
+
 
 _MINUS = "\N{MINUS SIGN}"
 

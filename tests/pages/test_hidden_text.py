@@ -28,7 +28,7 @@ from captune.pages.page import write_report
 from captune.pages.pairs import write_gallery
 from captune.pages.settings import Settings
 from captune.runs import read_run
-from captune.scoring.ranking import rank_run
+from captune.scoring.rank import rank_run
 from captune.webapp.drawing import choices, refusal
 
 TURNS = "a\u202egnp.live\u2066\u200f\u061c\u200b\u00ad\U000e0041"

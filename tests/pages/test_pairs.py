@@ -17,7 +17,7 @@ from tests.score_runs import image_folder, write_run
 from captune.errors import UserError
 from captune.options import RankOptions
 from captune.pages.pairs import place_text, write_gallery
-from captune.scoring.ranking import Standing, rank_run
+from captune.scoring.rank import Standing, rank_run
 
 HOSTILE = [
     "<script>alert(1)</script><b>bold</b> & \"quotes\" 'x' {{ 7 * 7 }}",

@@ -36,7 +36,7 @@ from captune.pages.page import write_report
 from captune.pages.settings import Settings
 from captune.runs import DamagedRun, Run, read_run, reader
 from captune.runs.kinds import KINDS, convert
-from captune.scoring.ranking import rank_run
+from captune.scoring.rank import rank_run
 
 GIGABYTE = 2**30
 

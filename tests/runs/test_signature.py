@@ -23,7 +23,7 @@ from captune.pages.page import write_report
 from captune.pages.pairs import write_gallery
 from captune.pages.settings import Settings
 from captune.runs import read_run, signature
-from captune.scoring.ranking import rank_run
+from captune.scoring.rank import rank_run
 
 
 @pytest.fixture

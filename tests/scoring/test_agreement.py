@@ -1,13 +1,13 @@
 """Kendall's tau between metrics, and when a user is told that they disagree."""
 
-import json
 from typing import Any
 
 import numpy as np
 import pytest
 
 from captune.metrics.scores import Scores
-from captune.scoring.agreement import agreement, levels
+from captune.runs.records import plain
+from captune.scoring.agreement import agreement, comparable
 from captune.statistics import kendall_tau
 
 
@@ -30,7 +30,7 @@ def test_every_two_metrics_are_compared() -> None:
     assert (close.tau, close.interval) == kendall_tau(x, y)
     assert all(pair.tau is None and pair.interval is None for pair in flat)
     assert found.sentences == []
-    summary = json.loads(json.dumps(found.summary()))
+    summary = plain(found)
     assert summary["images"] == 60
     assert summary["pairs"][0]["metrics"] == ["cider", "rouge_l"]
     assert summary["pairs"][0]["interval"] == list(close.interval or ())
@@ -80,5 +80,5 @@ def test_nothing_is_compared_with_less_than_two_metrics() -> None:
 
 def test_smoothing_and_rounding_make_no_order() -> None:
     # two captions without a 4-gram of their references: both are 0 by definition
-    assert levels("bleu_4", np.array([1.9e-4, 2.3e-4, 0.2])).tolist() == [0, 0, 0.2]
-    assert levels("cider", np.array([1.9e-4, 0.1 + 0.2, 0.3])).tolist() == [1.9e-4, 0.3, 0.3]
+    assert comparable("bleu_4", np.array([1.9e-4, 2.3e-4, 0.2])).tolist() == [0, 0, 0.2]
+    assert comparable("cider", np.array([1.9e-4, 0.1 + 0.2, 0.3])).tolist() == [1.9e-4, 0.3, 0.3]

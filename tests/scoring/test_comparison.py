@@ -1,7 +1,6 @@
 """Two systems on the same images: figures by hand and by the statistics, verdicts word by word."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,14 @@ from captune.captions import CaptionFile
 from captune.errors import MismatchedImages
 from captune.metrics.bleu import bleu
 from captune.metrics.scores import Scores
-from captune.scoring.comparison import Comparison, MetricComparison, compare_scores
-from captune.scoring.comparison_recording import compare_scored
-from captune.scoring.job import Scored
+from captune.runs.records import plain
+from captune.scoring.compare import (
+    Comparison,
+    MetricComparison,
+    compare_captions,
+    compare_scores,
+)
+from captune.scoring.score import ScoredCaptions
 from captune.statistics import Sums, bootstrap_mean, paired_bootstrap, paired_permutation
 
 Floats = NDArray[np.float64]
@@ -144,16 +148,19 @@ def test_one_image_has_no_interval_and_no_verdict() -> None:
     assert found.interval is found.p is found.detectable is found.effect is None
     assert found.finding == "unknown"
     assert found.verdict.startswith("CIDEr-D: B - A is +0.200 on one image")
-    assert json.loads(json.dumps(found.summary()))["interval"] is None
+    assert plain(found.figures())["interval"] is None
 
 
 def test_the_most_different_images_come_furthest_first() -> None:
     found = compared([0.5, 0.5, 0.5, 0.5, 0.5], [0.9, 0.5, 0.6, 0.1, 1.5])
-    ahead, behind = found.most_different(2)
-    assert [(item.image, item.a, item.b) for item in ahead] == [("4", 0.5, 1.5), ("0", 0.5, 0.9)]
-    assert [item.image for item in behind] == ["3"]
-    assert behind[0].difference == pytest.approx(-0.4)
-    assert found.most_different(0) == ([], [])
+    comparison = whole({"cider": found})
+    ahead, behind = plain(comparison.largest_differences("cider", 2)).values()
+    told = [(item["image"], item["a"]["score"], item["b"]["score"]) for item in ahead]
+    assert told == [("4", 0.5, 1.5), ("0", 0.5, 0.9)]
+    assert (ahead[0]["a"]["caption"], ahead[0]["b"]["caption"]) == ("a cat", "a dog")
+    assert [item["image"] for item in behind] == ["3"]
+    assert behind[0]["difference"] == pytest.approx(-0.4)
+    assert plain(comparison.largest_differences("cider", 0)) == {"b_better": [], "a_better": []}
     assert (found.b_better, found.a_better, found.equal) == (3, 1, 1)
 
 
@@ -220,16 +227,16 @@ def test_other_images_or_metrics_are_refused() -> None:
         compare_scores({"cider": mean_scores([1, 2])}, {})
 
 
-def scored(source: str, captions: dict[str, str], values: Sequence[float]) -> Scored:
+def scored(source: str, captions: dict[str, str], values: Sequence[float]) -> ScoredCaptions:
     file = CaptionFile(source, "stems", {id: [c] for id, c in captions.items()}, {}, source)
     score = Scores("clipscore", 0.0, dict(zip(captions, values, strict=True)), {})
-    return Scored(file, None, captions, {}, {}, Path(), {"clipscore": score})
+    return ScoredCaptions(file, None, captions, {}, {}, Path(), {"clipscore": score})
 
 
 def test_ids_that_files_spell_differently_are_the_same_image() -> None:
     a = scored("a.json", {"1": "one", "22": "two"}, [0.1, 0.2])
     b = scored("b.json", {"000000000022": "zwei", "000000000001": "eins"}, [0.4, 0.3])
-    found = compare_scored(a, b, resamples=100)
+    found = compare_captions(a, b, resamples=100)
     assert found.captions_b == {"1": "eins", "22": "zwei"}
     assert found.metrics["clipscore"].differences == pytest.approx([0.2, 0.2])
     assert found.changed == 2
@@ -239,7 +246,7 @@ def test_images_of_only_one_side_are_an_error() -> None:
     a = scored("a.json", {"x": "one", "y": "two", "v": "-"}, [0.1, 0.2, 0.3])
     b = scored("b.json", {"y": "two", "z": "three"}, [0.1, 0.2])
     with pytest.raises(MismatchedImages) as caught:
-        compare_scored(a, b, resamples=100)
+        compare_captions(a, b, resamples=100)
     sentence = str(caught.value)
     assert '2 only in a.json ("x", "v")' in sentence
     assert '1 only in b.json ("z")' in sentence

@@ -13,8 +13,8 @@ from tests.score_runs import image_folder, write_run
 from captune.errors import UserError
 from captune.options import RankOptions
 from captune.runs import DamagedRun, Run
-from captune.scoring.ranking import Distribution, Ranking, Standing, rank_run, write_table
-from captune.scoring.score_runs import Pair
+from captune.runs.metrics import MetricFigure
+from captune.scoring.rank import Distribution, Pair, Ranking, Standing, rank_run, write_table
 from captune.tables import as_typed
 
 FIGURE = {"name": None, "corpus": 0.5, "interval": None, "recipe": {}}
@@ -35,7 +35,9 @@ def ranking_of(values: list[float], top: int) -> Ranking:
         for rank, (index, value) in enumerate(order, 1)
     ]
     run = Run(Path("run"), {}, {})
-    return Ranking(run, "cider", {"cider": {"name": "CIDEr-D[ptb]"}}, pairs, top, None)
+    return Ranking(
+        run, "cider", {"cider": MetricFigure("CIDEr-D[ptb]", None, None, {})}, pairs, top, None
+    )
 
 
 def test_best_first_and_equal_scores_by_image_id(tmp_path: Path) -> None:
@@ -72,9 +74,11 @@ def test_standings_count_who_is_above_and_below(values: list[float]) -> None:
         below = sum(other < value for other in values)
         equal = len(values) - above - below
         assert standing == Standing(above + 1, len(values) - below, len(values))
-        assert standing.sharing == equal
+        assert standing.ties == equal
         if len(values) > 1:
-            assert standing.beaten == pytest.approx((below + (equal - 1) / 2) / (len(values) - 1))
+            assert standing.fraction_below == pytest.approx(
+                (below + (equal - 1) / 2) / (len(values) - 1)
+            )
 
 
 def test_ties_that_cut_an_end_are_told() -> None:
@@ -256,10 +260,15 @@ def test_figures_that_are_none_are_unknown(tmp_path: Path) -> None:
         json.dumps({"images": 1, "metrics": {"cider": entry}, "agreement": {"pairs": pairs}})
     )
     ranking = rank(run)
-    nothing = {"name": None, "corpus": None, "interval": None, "recipe": {}}
-    assert ranking.metrics == {"cider": nothing}
+    figure = ranking.metrics["cider"]
+    assert (figure.name, figure.corpus, figure.ends, figure.recipe) == (None, None, None, {})
     found = [ranking.agreement(metric) for metric in ("a", "b", "c", "d")]
-    assert found == [None, (0.5, None), (0.5, None), None]
+    assert [pair and (pair.tau, pair.ends) for pair in found] == [
+        None,
+        (0.5, None),
+        (0.5, None),
+        None,
+    ]
 
 
 @pytest.mark.parametrize("score", [0.5, None])

@@ -14,6 +14,7 @@ from captune.text import counted, p_value
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from captune.runs.metrics import ImageDifference
     from captune.scoring.comparison_recording import CompareResult
     from captune.statistics import Interval
 
@@ -34,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print, and write and draw what was asked for."""
     from captune.runs.place import run_place
-    from captune.scoring.comparison_recording import compare_captions
+    from captune.scoring import comparison_recording
 
     options = read_options(CompareOptions, arguments)
     heard = told(arguments)
     with run_place(options, "compare", heard["say"]):
-        result = compare_captions(options, **heard)
+        result = comparison_recording.run(options, **heard)
         if options.out is not None:
             from captune.pages.run_figures import draw_differences
 
@@ -114,33 +115,24 @@ def _print_images(result: CompareResult, out: Console) -> None:
     """The images where each side is furthest ahead, by the metric that a reader looks at first."""
     metrics = result.comparison.metrics
     leading = metrics[_leading(list(metrics))]
-    differing = result.differing(leading)
-    for side, other in (("b", "a"), ("a", "b")):
-        items = differing[f"{side}_better"]
+    differing = result.comparison.largest_differences(leading.metric, result.top)
+    for side, other, items in (("B", "A", differing.b_better), ("A", "B", differing.a_better)):
         if not items:
             continue
         out.print()
         shown = f", the first {_SHOWN} of {len(items)}" if len(items) > _SHOWN else ""
-        ahead = f"{side.upper()} is furthest ahead of {other.upper()} in {leading.title}{shown}:"
+        ahead = f"{side} is furthest ahead of {other} in {leading.title}{shown}:"
         out.print(ahead)
         for item in items[:_SHOWN]:
             _print_image(item, out)
-    if any(len(items) > _SHOWN for items in differing.values()):
+    if any(len(items) > _SHOWN for items in (differing.b_better, differing.a_better)):
         out.print("  all of them, and those of the other metrics: --json, or the run of --out")
 
 
-def _print_image(item: dict[str, object], out: Console) -> None:
-    out.print(f"  {item['image']}  {_number(item['difference'])}")
-    for side in ("a", "b"):
-        captioned = item[side]
-        assert isinstance(captioned, dict)
-        words = captioned["caption"].strip() or "(empty)"
-        out.print(f"    {side.upper()} {captioned['score']:7.3f}  {words}")
-    references = item["references"]
-    if isinstance(references, list) and references:
-        more = f"  (and {len(references) - 1} more)" if len(references) > 1 else ""
-        out.print(f"    reference  {references[0].strip()}{more}")
-
-
-def _number(value: object) -> str:
-    return f"{float(str(value)):+.3f}"
+def _print_image(item: ImageDifference, out: Console) -> None:
+    out.print(f"  {item.image}  {item.difference:+.3f}")
+    for side, one in (("A", item.a), ("B", item.b)):
+        out.print(f"    {side} {one.score:7.3f}  {one.caption.strip() or '(empty)'}")
+    if item.references:
+        more = f"  (and {len(item.references) - 1} more)" if len(item.references) > 1 else ""
+        out.print(f"    reference  {item.references[0].strip()}{more}")

@@ -19,8 +19,7 @@ from captune.text import counted, score, shorten
 
 if TYPE_CHECKING:
     from captune.pages.pairs import Gallery
-    from captune.scoring.ranking import Ranking
-    from captune.scoring.score_runs import Pair
+    from captune.scoring.rank import Pair, Ranking
 
 HELP = "the best and the worst pairs of picture and caption, as a gallery"
 EXAMPLES = """  captune rank runs/score --by clipscore
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Rank, write the gallery, and print both ends."""
-    from captune.scoring.ranking import rank_run
+    from captune.scoring.rank import rank_run
 
     options = read_options(RankOptions, arguments)
     ranking = rank_run(options)
@@ -69,9 +68,9 @@ def _summary(ranking: Ranking, gallery: Gallery) -> dict[str, Any]:
             for item in (*ranking.skipped, *gallery.skipped)
         ],
         "by": ranking.by,
-        "name": metric.get("name"),
-        "corpus": metric.get("corpus"),
-        "interval": metric.get("interval"),
+        "name": metric.name,
+        "corpus": metric.corpus,
+        "interval": metric.ends,
         "best": [_entry(ranking, pair) for pair in ranking.best],
         "worst": [_entry(ranking, pair) for pair in ranking.worst],
         "notes": ranking.remarks(),
@@ -92,7 +91,6 @@ def _entry(ranking: Ranking, pair: Pair) -> dict[str, Any]:
 
 
 def _print(ranking: Ranking, gallery: Gallery) -> None:
-
     out = console()
     if len(ranking.pairs) == 1:
         out.print(_table(ranking, "the only pair", ranking.best))
@@ -100,11 +98,11 @@ def _print(ranking: Ranking, gallery: Gallery) -> None:
         out.print(_table(ranking, "best", ranking.best))
         out.print(_table(ranking, "worst", ranking.worst))
     metric = ranking.metrics[ranking.by]
-    line = str(metric.get("name") or ranking.by)
-    if metric.get("corpus") is not None:
-        line += f": {score(metric['corpus'])} over {counted(len(ranking.pairs), 'image')}"
-    if metric.get("interval"):
-        low, high = metric["interval"]
+    line = metric.name or ranking.by
+    if metric.corpus is not None:
+        line += f": {score(metric.corpus)} over {counted(len(ranking.pairs), 'image')}"
+    if metric.ends is not None:
+        low, high = metric.ends
         line += f" (95 % {score(low)} to {score(high)})"
     out.print(line)
     print_written(out, gallery.written)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captune.statistics import Sums
 from captune.tables import NotebookDisplay
 
 Candidates = Mapping[str, str]  # image id -> the caption to score
@@ -46,3 +47,13 @@ class Scores(NotebookDisplay):
         """One line that tells this number from its namesakes: `CIDEr-D[ptb, df=corpus of 5000]`."""
         title = self.title or self.metric
         return f"{title}[{', '.join(self.details)}]" if self.details else title
+
+    def sums(self) -> Sums:
+        """The corpus figure as a function of per-image sums: what it is resampled by.
+
+        That is the mean of the images, unless the metric says more. Raises ValueError for fewer
+        than two images.
+        """
+        if self.statistics is None or self.of_sums is None:
+            return Sums.mean(list(self.per_image.values()))
+        return Sums(self.statistics, self.of_sums)

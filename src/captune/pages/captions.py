@@ -26,8 +26,8 @@ from captune.pages.numbers import Source, interval_of, words
 from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album
 from captune.pages.writers import Caption, Captions, Writer, caption_text
-from captune.scoring.ranking import Ranking
-from captune.scoring.score_runs import Pair, read_metrics
+from captune.runs.metrics import MetricFigure, ScoreMetrics
+from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Estimate, Number, Table
 from captune.text import count, one_line, score, signed
 
@@ -53,7 +53,7 @@ def answer_of_captions(source: Source) -> tuple[Any, Tiles | None]:
 
 def answer_of_scores(source: Source) -> tuple[Any, Tiles | None]:
     """The first lines of the page about a score run."""
-    metrics = read_metrics(source.run)
+    metrics = source.run.typed_metrics(ScoreMetrics).metrics
     quoted = leading(list(metrics)) or list(metrics)
     candidates = source.option("candidates", str, source.name) or source.name
     # of "/home/ann/hw3/tune/lora" a reader needs "tune/lora"
@@ -72,7 +72,7 @@ def answer_of_scores(source: Source) -> tuple[Any, Tiles | None]:
             source.figure(score, "metrics", id, "corpus"),
             interval_of(source, score, "metrics", id, "interval"),
             meaning_of(id),
-            one_line(str(metrics[id]["name"] or id)),
+            one_line(metrics[id].name or id),
         )
         for id in quoted[:4]
     ]
@@ -199,7 +199,7 @@ def ranking_of(
         Pair(rank, one.image, one.path, one.caption, one.references, one.scores)
         for rank, one in enumerate(pairs, 1)
     ]
-    metrics: dict[str, dict[str, Any]] = {id: {"name": label_of(id)} for id in writer.metrics}
+    metrics = {id: MetricFigure(label_of(id), None, None, {}) for id in writer.metrics}
     root = writer.source.run.root if places else None
     return Ranking(writer.source.run, by, metrics, ranked, settings.top, root, places=places)
 
@@ -253,7 +253,7 @@ def _differences(captions: Captions, given: Given, album: Album, settings: Setti
 def _apart(
     first: Writer, second: Writer, by: str, captions: Captions, album: Album, settings: Settings
 ) -> list[Cards]:
-    from captune.scoring.agreement import levels
+    from captune.scoring.agreement import comparable
 
     both = [
         key
@@ -265,7 +265,7 @@ def _apart(
     import numpy as np
 
     a, b = (
-        levels(by, np.array([writer.captions[key].scores[by][0] for key in both]))
+        comparable(by, np.array([writer.captions[key].scores[by][0] for key in both]))
         for writer in (first, second)
     )
     gaps = dict(zip(both, (b - a).tolist(), strict=True))

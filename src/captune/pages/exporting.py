@@ -123,7 +123,7 @@ def _tuned(source: Source, report: Report) -> Iterator[tuple[str, Figure]]:
 
 def _compared(source: Source) -> Iterator[tuple[str, Figure]]:
     from captune.plots import difference_figure, image_difference_figure
-    from captune.scoring.recorded_comparison import read_comparison
+    from captune.scoring.compare import read_comparison
 
     comparison = read_comparison(source.run)
     if comparison.images > 1:

@@ -17,8 +17,13 @@ from captune.images import Skipped, UnreadableImage, open_image, printable
 from captune.pages.pages import write_template
 from captune.pages.thumbnails import HIDDEN, thumbnail
 from captune.plots import PairPanel, pairs_figure, save_figure
-from captune.scoring.ranking import Ranking, Standing, Tie, write_table
-from captune.scoring.score_runs import Pair
+from captune.scoring.rank import (
+    Pair,
+    Ranking,
+    Standing,
+    Tie,
+    write_table,
+)
 from captune.text import one_line, plain, score, shorten
 
 _DRAWN = 20  # pairs at either end of the figure; the page shows all that were asked for
@@ -135,9 +140,9 @@ def page_content(
     return {
         "heading": many if images > 1 else f"The only caption of the run by {label}",
         "label": label,
-        "name": one_line(str(metric.get("name") or ranking.by)),
-        "corpus": None if metric.get("corpus") is None else score(metric["corpus"]),
-        "interval": _interval(metric.get("interval")),
+        "name": one_line(metric.name or ranking.by),
+        "corpus": None if metric.corpus is None else score(metric.corpus),
+        "interval": _interval(metric.ends),
         "images": images,
         "remarks": [one_line(remark) for remark in ranking.remarks()],
         "skipped": [{"path": printable(item.path), "reason": item.reason} for item in skipped],
@@ -148,7 +153,7 @@ def page_content(
         "table": table,
         "recipe": [
             (one_line(str(key)), one_line(shorten(plain(value), 300)))
-            for key, value in metric.get("recipe", {}).items()
+            for key, value in metric.recipe.items()
         ],
         "run": printable(str(ranking.run.folder)),
         "root": printable(str(ranking.root)) if ranking.root is not None else None,
@@ -181,7 +186,7 @@ def _card(ranking: Ranking, end: str, pair: Pair, picture: _Picture | None) -> d
                 "label": one_line(ranking.label(metric)),
                 "score": score(pair.scores[metric]),
                 "place": place_text(standing),
-                "beaten": standing.beaten,
+                "beaten": standing.fraction_below,
                 "against": _is_against(end, standing),
             }
         )
@@ -210,8 +215,8 @@ def place_text(standing: Standing) -> str:
 def _is_against(end: str, standing: Standing) -> bool:
     """Does this score put a pair that is among the best into the lower half, or the reverse?"""
     if end == "best":
-        return standing.beaten < 0.5
-    return end == "worst" and standing.beaten > 0.5
+        return standing.fraction_below < 0.5
+    return end == "worst" and standing.fraction_below > 0.5
 
 
 def _others(ranking: Ranking) -> list[dict[str, Any]]:
@@ -244,8 +249,8 @@ def _agreement(ranking: Ranking, metric: str) -> str:
     found = ranking.agreement(metric)
     if found is None:
         return ""
-    tau, interval = found
-    return f"{tau:.2f}" + (" ({:.2f} to {:.2f})".format(*interval) if interval else "")
+    spread = " ({:.2f} to {:.2f})".format(*found.ends) if found.ends else ""
+    return f"{found.tau:.2f}{spread}"
 
 
 def _histogram(ranking: Ranking) -> dict[str, Any] | None:
@@ -290,10 +295,10 @@ def _histogram(ranking: Ranking) -> dict[str, Any] | None:
 def _figure(ranking: Ranking, pictures: dict[str, _Picture]) -> Any:
     metric = ranking.metrics[ranking.by]
     label = ranking.label(ranking.by)
-    corpus = str(metric.get("name") or ranking.by)
-    if metric.get("corpus") is not None:
-        corpus += f": {score(metric['corpus'])} over {len(ranking.pairs):,} images"
-    interval = _interval(metric.get("interval"))
+    corpus = metric.name or ranking.by
+    if metric.corpus is not None:
+        corpus += f": {score(metric.corpus)} over {len(ranking.pairs):,} images"
+    interval = _interval(metric.ends)
     if interval:
         corpus += f", 95 % {interval[0]} to {interval[1]}"
     ends = [
@@ -312,7 +317,7 @@ def _figure(ranking: Ranking, pictures: dict[str, _Picture]) -> Any:
 def _tied(tie: Tie | None) -> str:
     if tie is None:
         return ""
-    return f"an arbitrary choice among {tie.sharing:,} images with {score(tie.score)}"
+    return f"an arbitrary choice among {tie.images:,} images with {score(tie.score)}"
 
 
 def _panel(ranking: Ranking, pair: Pair, picture: _Picture | None) -> PairPanel:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from captune.images import UnreadableImage, decoding_threads, open_image, opened_image
 from captune.runs import Run
-from captune.scoring.ranking import hidden_images
+from captune.scoring.rank import hidden_images
 
 THUMBNAIL_PX, QUALITY = 320, 82
 # the pictures of a page that holds many: the largest side with which they stay within the budget

@@ -112,7 +112,7 @@ def against_best(methods: Sequence[Method], best: Method, metric: str) -> dict[s
     A metric whose corpus figure is the mean of its images' can be told from the records; BLEU's is
     none, and captune compare tells it.
     """
-    from captune.scoring.comparison import compare_scores
+    from captune.scoring.compare import compare_scores
     from captune.statistics import holm
 
     if not best.has_records(metric) or metric.startswith("bleu"):

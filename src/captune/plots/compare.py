@@ -29,7 +29,7 @@ from captune.plots.canvas import (
 from captune.text import p_value, shorten
 
 if TYPE_CHECKING:
-    from captune.scoring.comparison import Comparison, MetricComparison
+    from captune.scoring.compare import Comparison, MetricComparison
 
 # blue is B, orange is A, grey is neither: in every figure of a comparison
 _COLOURS = {"A": ORANGE, "B": BLUE}

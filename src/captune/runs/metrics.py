@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from captune import text
 from captune.runs.records import MOST, Count, Number, Share, require
 
-Interval = tuple[Number, Number]
 OpenInterval = tuple[Number | None, Number | None]  # an end that was no number is nothing
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
+
+
+if TYPE_CHECKING:
+    from captune.text import Interval
+else:
+
+    class Interval(text.Interval):
+        """As it is read, with ends in bounds."""
+
+        low: Number
+        high: Number
 
 
 class About(Struct, frozen=True):
@@ -173,12 +184,23 @@ class PromptsMetrics(Metrics, frozen=True):
 
 
 class MetricFigure(Struct, frozen=True):
-    """A metric over all images."""
+    """A metric over all images. recipe: all that decides the figure."""
 
     name: str | None
     corpus: Number | None
     interval: OpenInterval | None
     recipe: dict[str, Any]
+
+    @property
+    def ends(self) -> Interval | None:
+        """The interval, where both ends of it are known."""
+        return _ends(self.interval)
+
+
+def _ends(interval: OpenInterval | None) -> Interval | None:
+    if interval is None or interval[0] is None or interval[1] is None:
+        return None
+    return Interval(interval[0], interval[1])
 
 
 class TunedFigure(Struct, frozen=True):
@@ -267,19 +289,30 @@ class AgreementPair(Struct, frozen=True):
     tau: Number | None
     interval: OpenInterval | None
 
+    @property
+    def ends(self) -> Interval | None:
+        """The interval, where both ends of it are known."""
+        return _ends(self.interval)
 
-class Agreement(Struct, frozen=True):
-    """How far metrics order the images alike."""
 
+class Agreement(Struct, frozen=True, kw_only=True):
+    """How far metrics order the images alike. sentences: one per pair that disagrees."""
+
+    images: Count | None = None
+    measure: str = ""
     pairs: list[AgreementPair]
     sentences: list[str] = []
 
 
 class ScoreMetrics(Metrics, frozen=True):
-    """A score run."""
+    """A score run. inputs, options, versions: what `captune verify` computes it again from."""
 
     metrics: Annotated[dict[str, MetricFigure], Meta(min_length=1)]
     agreement: Agreement | None = None
+    notes: list[str] = []
+    inputs: Any = None
+    options: Any = None
+    versions: Any = None
 
 
 class SideFigure(Struct, frozen=True):
@@ -297,8 +330,11 @@ class Better(Struct, frozen=True):
     equal: Count
 
 
-class ComparedMetric(Struct, frozen=True):
-    """A metric over both sides."""
+ComparisonFinding = Literal["same", "A", "B", "unsettled", "unseen", "unknown"]
+
+
+class ComparedMetric(Struct, frozen=True, kw_only=True):
+    """A metric over both sides; differences are B - A. See `scoring.compare.MetricComparison`."""
 
     name: str
     a: SideFigure
@@ -309,44 +345,53 @@ class ComparedMetric(Struct, frozen=True):
     p_holm: Number | None
     effect_size: Number | None
     images: Better
+    share_b_better: Share | None = None
     detectable_difference: Number | None
-    finding: str
+    finding: ComparisonFinding
 
 
-class ScoredCaption(Struct, frozen=True):
+class CaptionScore(Struct, frozen=True):
     """A caption with one score."""
 
     caption: str
     score: Number
 
 
-class Differing(Struct, frozen=True):
-    """An image where the sides lie far apart."""
+class ImageDifference(Struct, frozen=True):
+    """An image whose two captions score differently; difference is B - A."""
 
     image: str
     path: str | None
     difference: Number
-    a: ScoredCaption
-    b: ScoredCaption
+    a: CaptionScore
+    b: CaptionScore
     references: list[str]
 
 
-class Ahead(Struct, frozen=True):
-    """Where each side is ahead."""
+class LargestDifferences(Struct, frozen=True):
+    """The images where each side is furthest ahead, furthest first."""
 
-    b_better: list[Differing]
-    a_better: list[Differing]
+    b_better: list[ImageDifference]
+    a_better: list[ImageDifference]
 
 
-class CompareMetrics(Metrics, frozen=True):
-    """A comparison."""
+class CompareMetrics(Metrics, frozen=True, kw_only=True):
+    """A comparison. inputs, options, versions: what `captune verify` computes it again from."""
 
     a: str
     b: str
+    changed_captions: Count | None = None
     metrics: Annotated[dict[str, ComparedMetric], Meta(min_length=1)]
     verdicts: dict[str, str]
+    contradiction: str | None = None
     verdict: list[str]
-    differences: dict[str, Ahead]
+    differences: dict[str, LargestDifferences]
+    recipes: Any = None
+    recipes_b: Any = None
+    notes: list[str] = []
+    inputs: Any = None
+    options: Any = None
+    versions: Any = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for what does not fit together."""

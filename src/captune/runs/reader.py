@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -22,6 +22,8 @@ from captune.runs.metrics import About
 from captune.runs.records import require
 from captune.runs.signature import is_signed
 from captune.tables import NotebookDisplay
+
+S = TypeVar("S", bound=Struct)
 
 SCHEMA = 1
 ABOUT, METRICS, RECORDS = "run.json", "metrics.json", "records.jsonl"
@@ -64,6 +66,17 @@ class Run(NotebookDisplay):
 
         Raises DamagedRun for a line that is none.
         """
+        return (record for record, _ in self._lines())
+
+    def typed_records(self, kind: type[S]) -> Iterator[S]:
+        """As `records`, each of the type that this kind of run has in `runs.records`."""
+        return (record for _, record in self._lines() if isinstance(record, kind))
+
+    def typed_metrics(self, kind: type[S]) -> S:
+        """metrics.json as the type that this kind of run has in `runs.metrics`."""
+        return convert(self.metrics, kind)
+
+    def _lines(self) -> Iterator[tuple[dict[str, Any], Struct]]:
         path = self.folder / RECORDS
         kind = KINDS.get(self.kind, _ANY)
         metrics = convert(self.metrics, kind.metrics)
@@ -74,10 +87,11 @@ class Run(NotebookDisplay):
                     number += 1
                     record = self._record(line, number)
                     try:
-                        kind.check(convert(record, kind.record), metrics)
+                        typed = convert(record, kind.record)
+                        kind.check(typed, metrics)
                     except ValueError as error:
                         raise damaged(self.folder, RECORDS, f"line {number}: {error}") from None
-                    yield record
+                    yield record, typed
         except FileNotFoundError:
             raise damaged(self.folder, RECORDS, "it is not there") from None
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -19,6 +19,17 @@ def require(holds: bool, what: str) -> None:
     """Raises ValueError with `what` unless it holds."""
     if not holds:
         raise ValueError(what)
+
+
+def plain(value: Any) -> Any:
+    """A struct, and all that is in it, as dictionaries and lists: what its file holds."""
+    if isinstance(value, Struct):
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
 
 
 class Record(Struct, frozen=True):

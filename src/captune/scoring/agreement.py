@@ -3,79 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from captune.metrics.scores import Scores
-from captune.statistics import Interval, kendall_tau
+from captune.runs.metrics import Agreement, AgreementPair
+from captune.statistics import kendall_tau
+
+MEASURE = "Kendall's tau-b of per-image scores, 95 % by jackknife on Fisher's scale"
 
 # below this two metrics order images so differently that choosing one of them decides the result
 DISAGREEMENT = 0.3
 _FEWEST = 10  # images that a sentence is made of
 # coco-caption's BLEU stays above 0 by a stand-in of 1e-15 a count: its fourth root is about 2e-4
 _BLEU_ZERO = 1e-3
-
-
-@dataclass(frozen=True)
-class PairAgreement:
-    """How far two metrics put the images in the same order.
-
-    tau: Kendall's tau-b, 1 the same order, 0 none in common, -1 reversed; None where one of them
-    gives every image the same score. interval: 95 %, by jackknife; None for very few images.
-    """
-
-    metrics: tuple[str, str]
-    titles: tuple[str, str]
-    tau: float | None
-    interval: Interval | None
-
-    @property
-    def sentence(self) -> str | None:
-        """What a user has to know of this pair: where it disagrees, one sentence."""
-        if self.tau is None or self.tau >= DISAGREEMENT:
-            return None
-        first, second = self.titles
-        how = "against each other" if self.tau < -DISAGREEMENT else "differently"
-        spread = "" if self.interval is None else ", 95 % [{:.2f}, {:.2f}]".format(*self.interval)
-        return (
-            f"{first} and {second} order these images {how}: Kendall's tau {self.tau:.2f}{spread}; "
-            "look at the captions on which they disagree before trusting either"
-        )
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """All pairs of metrics over the same images."""
-
-    images: int
-    pairs: list[PairAgreement]
-
-    @property
-    def sentences(self) -> list[str]:
-        """One a pair that disagrees; none for fewer than ten images, whose order is luck."""
-        if self.images < _FEWEST:
-            return []
-        return [pair.sentence for pair in self.pairs if pair.sentence is not None]
-
-    def summary(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "images": self.images,
-            "measure": "Kendall's tau-b of per-image scores, 95 % by jackknife on Fisher's scale",
-            "pairs": [
-                {
-                    "metrics": list(pair.metrics),
-                    "tau": pair.tau,
-                    "interval": None if pair.interval is None else list(pair.interval),
-                }
-                for pair in self.pairs
-            ],
-            "sentences": self.sentences,
-        }
 
 
 def agreement(scores: Mapping[str, Scores]) -> Agreement:
@@ -88,13 +31,29 @@ def agreement(scores: Mapping[str, Scores]) -> Agreement:
     for id, score in scores.items():
         if score.per_image.keys() != set(images):
             raise ValueError(f"{id}: expected a score for each of the {len(images)} images")
-        columns[id] = levels(score.metric, np.array([score.per_image[i] for i in images]))
+        columns[id] = comparable(score.metric, np.array([score.per_image[i] for i in images]))
     pairs = []
     for first, second in combinations(scores, 2):
         tau, interval = kendall_tau(columns[first], columns[second])
-        titles = (title_of(scores[first]), title_of(scores[second]))
-        pairs.append(PairAgreement((first, second), titles, tau, interval))
-    return Agreement(len(images), pairs)
+        pairs.append(AgreementPair((first, second), tau, interval))
+    sentences: list[str] = []
+    if len(images) >= _FEWEST:  # the order of fewer is luck
+        said = (_sentence(pair, scores) for pair in pairs)
+        sentences = [sentence for sentence in said if sentence is not None]
+    return Agreement(images=len(images), measure=MEASURE, pairs=pairs, sentences=sentences)
+
+
+def _sentence(pair: AgreementPair, scores: Mapping[str, Scores]) -> str | None:
+    """What a user has to know of two metrics where they disagree."""
+    if pair.tau is None or pair.tau >= DISAGREEMENT:
+        return None
+    first, second = (title_of(scores[id]) for id in pair.metrics)
+    how = "against each other" if pair.tau < -DISAGREEMENT else "differently"
+    spread = "" if pair.interval is None else ", 95 % [{:.2f}, {:.2f}]".format(*pair.interval)
+    return (
+        f"{first} and {second} order these images {how}: Kendall's tau {pair.tau:.2f}{spread}; "
+        "look at the captions on which they disagree before trusting either"
+    )
 
 
 def title_of(scores: Scores) -> str:
@@ -102,8 +61,8 @@ def title_of(scores: Scores) -> str:
     return scores.title or scores.metric
 
 
-def levels(metric: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Per-image scores [n], so that what is no difference is none.
+def comparable(metric: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Per-image scores [n] of which equal ones are equal: what is no difference is none.
 
     A BLEU without a common n-gram is 0, not the stand-in of its smoothing, and scores that rounding
     alone tells apart are equal.

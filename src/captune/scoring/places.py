@@ -30,7 +30,7 @@ def _file_of(path: Path) -> Path:
     return Path(name) if mark and not path.exists() else path
 
 
-def check_places(
+def check_outputs(
     inputs: Mapping[str, Path], files: Mapping[str, Path | None], run: Path | None
 ) -> None:
     """Refuse to write what would destroy something, before any work is done.

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.captions import CaptionFile
 from captune.errors import UserError
 from captune.files import check_writable
-from captune.images import ImageFile, hash_image
-from captune.metrics.frequency import DocumentFrequency, is_file, name_of_table
+from captune.metrics.frequency import DocumentFrequency, name_of_table
 from captune.metrics.scores import Scores
-from captune.options import MetricOptions, ScoreOptions
+from captune.options import ScoreOptions
 from captune.runs import RunWriter, versions
 from captune.runs.place import writes_run
-from captune.scoring.job import Scored, make_corpus, score_many
-from captune.scoring.places import check_places, read_places
+from captune.runs.records import plain
+from captune.scoring.places import check_outputs, read_places
+from captune.scoring.score import (
+    ScoredCaptions,
+    deciding_options,
+    intervals_of,
+    make_corpus,
+    score_files,
+    small_sample_note,
+)
 from captune.tables import NotebookDisplay, write_csv
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
-    from captune.scoring.agreement import Agreement
+    from captune.runs.metrics import Agreement
     from captune.statistics import Interval
-
-# what decides a score, and so belongs into metrics.json; where it was written and how fast it was
-# computed does not
-HOW_COMPUTED = ("device", "batch_size", "workers", "no_cache")
-_DECIDING = [f.name for f in dataclasses.fields(MetricOptions) if f.name not in HOW_COMPUTED]
 
 
 @dataclass
 class ScoreResult(NotebookDisplay):
     """What one `captune score` found. intervals: by metric id, None where there is none."""
 
-    scored: Scored
+    scored: ScoredCaptions
     intervals: dict[str, Interval | None]
     agreement: Agreement | None
     metrics: dict[str, Any]
@@ -56,7 +55,7 @@ class ScoreResult(NotebookDisplay):
             "images": self.images,
             "skipped": [],
             "metrics": self.metrics,
-            "agreement": None if self.agreement is None else self.agreement.summary(),
+            "agreement": plain(self.agreement),
             "notes": self.scored.notes,
             "written": {what: str(path) for what, path in self.written.items()},
         }
@@ -77,7 +76,7 @@ def score_captions(
     if options.candidates is None:
         raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
     files = {"--per-image": options.per_image, "--save-df": options.save_df}
-    check_places(read_places(options, {"candidates": options.candidates}), files, options.out)
+    check_outputs(read_places(options, {"candidates": options.candidates}), files, options.out)
     for path in files.values():
         if path is not None:
             check_writable(path)
@@ -86,16 +85,15 @@ def score_captions(
         if options.references is None:
             raise UserError("--save-df: counts the references; give them with --references FILE")
     keep = options.save_df is not None
-    (scored,) = score_many([options.candidates], options, bar=bar, say=say, keep_corpus=keep)
+    (scored,) = score_files([options.candidates], options, bar=bar, say=say, keep_corpus=keep)
     intervals: dict[str, Interval | None] = dict.fromkeys(scored.scores)
     found: Agreement | None = None
     if not options.no_interval:
         from captune.scoring.agreement import agreement
-        from captune.scoring.intervals import few_images, intervals_of
 
         intervals = intervals_of(scored.scores, resamples=options.resamples, seed=options.seed)
         found = agreement(scored.scores) if len(scored.scores) > 1 else None
-        for sentence in few_images(len(scored.candidates)):
+        for sentence in small_sample_note(len(scored.candidates)):
             scored.notes.append(sentence)
             say(sentence)
     result = ScoreResult(scored, intervals, found, described(scored.scores, intervals))
@@ -133,44 +131,7 @@ def write_per_image(path: Path, scores: Mapping[str, Scores], *, raw: bool = Fal
     write_csv(path, [["image", *scores], *rows], raw=raw)
 
 
-def inputs_of(scored: Scored) -> dict[str, Any]:
-    """Where the numbers come from: paths and content hashes."""
-    found: dict[str, Any] = {"candidates": _about(scored.file), "references": None, "images": None}
-    if scored.reference_file is not None:
-        found["references"] = _about(scored.reference_file)
-    if scored.images and scored.root is not None:
-        found["images"] = {
-            "path": str(scored.root.resolve()),
-            "sha256": _digest_of_images(scored.images),
-        }
-    return found
-
-
-def deciding_options(options: MetricOptions) -> dict[str, Any]:
-    """The options that decide a score, as JSON; files by their full paths."""
-    values = {name: getattr(options, name) for name in _DECIDING}
-    if is_file(options.df):
-        values["df"] = Path(options.df)
-    return {
-        name: str(value.resolve()) if isinstance(value, Path) else value
-        for name, value in values.items()
-    }
-
-
-def _about(file: CaptionFile) -> dict[str, Any]:
-    return {"path": str(Path(file.source).resolve()), "form": file.form, "sha256": file.sha256}
-
-
-def _digest_of_images(images: Mapping[str, ImageFile]) -> str:
-    """Over image ids and the bytes of their files, whatever the files are called."""
-    whole = hashlib.sha256()
-    for id in sorted(images):
-        content, _ = hash_image(images[id].path)
-        whole.update(f"{id}\0{content}\n".encode("utf-8", "surrogateescape"))
-    return whole.hexdigest()
-
-
-def _save_df(options: ScoreOptions, scored: Scored) -> None:
+def _save_df(options: ScoreOptions, scored: ScoredCaptions) -> None:
     assert options.save_df is not None
     corpus = scored.corpus  # of the metrics that count words, if any was asked for
     if corpus is None:
@@ -199,9 +160,9 @@ def _write_run(options: ScoreOptions, result: ScoreResult, command: Sequence[str
         run.metrics = {
             "images": result.images,
             "metrics": result.metrics,
-            "agreement": None if result.agreement is None else result.agreement.summary(),
+            "agreement": plain(result.agreement),
             "notes": scored.notes,
-            "inputs": inputs_of(scored),
+            "inputs": scored.inputs(),
             "options": deciding_options(options),
             "versions": versions(),
         }

@@ -15,9 +15,10 @@ from captune.metrics.catalogue import metric_of
 from captune.metrics.frequency import CORPUS, SHIPPED
 from captune.options import ScoreOptions
 from captune.runs import versions
-from captune.scoring.job import Scored
+from captune.runs.records import plain
 from captune.scoring.recorded import INPUTS, Recorded, is_finite, read_recorded
-from captune.scoring.recording import HOW_COMPUTED, ScoreResult, inputs_of, score_captions
+from captune.scoring.recording import ScoreResult, score_captions
+from captune.scoring.score import HOW_COMPUTED, ScoredCaptions
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
@@ -160,8 +161,8 @@ def _check(id: str, recorded: dict[str, Any], computed: dict[str, Any]) -> Check
     return Check(id, computed["name"], then, now, holds)
 
 
-def _changed_inputs(recorded: Recorded, scored: Scored) -> Iterator[str]:
-    for name, about in inputs_of(scored).items():
+def _changed_inputs(recorded: Recorded, scored: ScoredCaptions) -> Iterator[str]:
+    for name, about in scored.inputs().items():
         before = recorded.inputs.get(name)
         if about is None:
             continue
@@ -214,7 +215,7 @@ def _changed_intervals(recorded: Recorded, result: ScoreResult) -> Iterator[str]
 
 def _changed_agreement(recorded: Recorded, result: ScoreResult) -> Iterator[str]:
     then = recorded.agreement
-    now = None if result.agreement is None else result.agreement.summary()
+    now = plain(result.agreement)
     tolerance = max(_tolerance(about["recipe"]) for about in result.metrics.values())
     if tolerance > _TEXT_TOLERANCE:
         # ranks move where scores of a model do, and sentences round them
@@ -224,7 +225,7 @@ def _changed_agreement(recorded: Recorded, result: ScoreResult) -> Iterator[str]
         yield "the agreement of the metrics came out otherwise"
 
 
-def _changed_records(recorded: Recorded, scored: Scored) -> Iterator[str]:
+def _changed_records(recorded: Recorded, scored: ScoredCaptions) -> Iterator[str]:
     """The first line of the records that is not what was scored now, and how many are."""
     if recorded.records is None:
         return
@@ -244,7 +245,9 @@ def _changed_records(recorded: Recorded, scored: Scored) -> Iterator[str]:
         yield f"{shown}: has {lines:,} lines for {len(images):,} images"
 
 
-def _is_record(record: Any, image: str, scored: Scored, tolerances: dict[str, float]) -> bool:
+def _is_record(
+    record: Any, image: str, scored: ScoredCaptions, tolerances: dict[str, float]
+) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
         return False
     scores, file = record["scores"], scored.images.get(image)

@@ -2,7 +2,6 @@
 
 from captune.statistics.kendall import Tau, kendall_tau
 from captune.statistics.proportions import (
-    Interval,
     holm,
     mcnemar_exact,
     paired_difference,
@@ -24,6 +23,7 @@ from captune.statistics.resampling import (
     paired_permutation,
     paired_permutation_each,
 )
+from captune.text import Interval
 
 __all__ = [
     "RESAMPLES",

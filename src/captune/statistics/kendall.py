@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from captune.statistics.proportions import Interval, normal_quantile
+from captune.statistics.proportions import normal_quantile
+from captune.text import Interval
 
 Counts = NDArray[np.int64]
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betainc, ndtri
 
-
-class Interval(NamedTuple):
-    """Where the true value lies at the level that was asked for."""
-
-    low: float
-    high: float
+from captune.text import Interval
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:

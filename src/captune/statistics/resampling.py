@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
-from captune.statistics.proportions import Interval, checked_level, normal_quantile
+from captune.statistics.proportions import checked_level, normal_quantile
+from captune.text import Interval
 
 Floats = NDArray[np.float64]
 # sums over n images [m, k], n -> corpus values [m]

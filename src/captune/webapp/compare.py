@@ -100,10 +100,10 @@ class CompareTab:
 
     def _work(self, job: Job, options: CompareOptions) -> Page:
         from captune.pages.run_figures import draw_differences
-        from captune.scoring.comparison_recording import compare_captions
+        from captune.scoring import comparison_recording
 
         assert options.out is not None
-        result = compare_captions(options, command=job.command, bar=job.bar, say=job.say)
+        result = comparison_recording.run(options, command=job.command, bar=job.bar, say=job.say)
         draw_differences(result, options.out)
         return self._site.pages.write(job, [options.out])
 

@@ -17,7 +17,6 @@ from captune.metrics.bleu import bleu_of
 from captune.metrics.cider import cider_of
 from captune.metrics.corpus import Corpus
 from captune.metrics.scores import Scores
-from captune.statistics import Sums
 
 if TYPE_CHECKING:
     from captune.features import FeatureCache
@@ -160,10 +159,3 @@ def validation_scores(
         "loss": validation_loss(captioner, val),
         **{id: score.corpus for id, score in scores.items()},
     }
-
-
-def sums_of(scores: Scores) -> Sums:
-    """The corpus figure as a function of per-image sums: what intervals are made from."""
-    if scores.statistics is None or scores.of_sums is None:
-        return Sums.mean(list(scores.per_image.values()))
-    return Sums(scores.statistics, scores.of_sums)

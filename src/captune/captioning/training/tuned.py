@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from captune.captioning.training.diagnosis import Finding
-from captune.captioning.training.evaluation import sums_of
 from captune.captioning.training.trainer import History
 from captune.errors import UserError
 from captune.files import whole_file
@@ -110,7 +109,7 @@ def tuned_of(
 
 
 def _intervals(scores: Mapping[str, Scores], seed: int) -> dict[str, list[float] | None]:
-    known = {id: sums_of(score) for id, score in scores.items() if len(score.per_image) > 1}
+    known = {id: score.sums() for id, score in scores.items() if len(score.per_image) > 1}
     found: list[Interval] = (
         bootstrap_each(list(known.values()), resamples=_RESAMPLES, seed=seed) if known else []
     )

@@ -18,17 +18,36 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from captune.errors import UserError
-from captune.files import named, printable
+from captune.files import named, printable, quoted
 from captune.metrics.catalogue import is_metric, metric_id
 from captune.options import RankOptions
 from captune.runs import Run, leaves_root, read_run
-from captune.scoring.agreement import levels
-from captune.scoring.score_runs import Pair, Taus, read_agreement, read_metrics, read_pairs
+from captune.runs.metrics import AgreementPair, MetricFigure, ScoreMetrics
+from captune.runs.reader import RECORDS, damaged
+from captune.runs.records import ScoreRecord
+from captune.scoring.agreement import comparable
 from captune.tables import write_csv
 from captune.text import score
 
 if TYPE_CHECKING:
     from captune.images import Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with its caption.
+
+    rank: 1 is the best, each rank once; 0 before they are ranked. path: relative to the folder of
+    the images, None where it is unknown. scores: metric id -> score of this image, without those
+    that it has none of.
+    """
+
+    rank: int
+    image: str
+    path: str | None
+    caption: str
+    references: tuple[str, ...]
+    scores: Mapping[str, float]
 
 
 class Standing(NamedTuple):
@@ -39,13 +58,13 @@ class Standing(NamedTuple):
     images: int
 
     @property
-    def sharing(self) -> int:
+    def ties(self) -> int:
         """Images with this score."""
         return self.last - self.first + 1
 
     @property
-    def beaten(self) -> float:
-        """Share of the other images that score lower, equal ones counted half; of one image 0.5."""
+    def fraction_below(self) -> float:
+        """Of the other images, those that score lower; equal ones count half. One image: 0.5."""
         if self.images == 1:
             return 0.5
         return (self.images - (self.first + self.last) / 2) / (self.images - 1)
@@ -57,17 +76,17 @@ class Distribution:
     def __init__(self, metric: str, scores: Iterable[float]) -> None:
         self._metric = metric
         self.scores = sorted(scores)
-        self._levels = levels(metric, np.array(self.scores)).tolist()
+        self._comparable = comparable(metric, np.array(self.scores)).tolist()
 
-    def level(self, score: float) -> float:
+    def comparable(self, score: float) -> float:
         """The same for scores that nothing but rounding or smoothing tells apart."""
-        return float(levels(self._metric, np.array([score]))[0])
+        return float(comparable(self._metric, np.array([score]))[0])
 
     def standing(self, score: float) -> Standing:
         """Where one of the scores lies."""
-        images, level = len(self._levels), self.level(score)
-        above = images - bisect_right(self._levels, level)
-        return Standing(above + 1, images - bisect_left(self._levels, level), images)
+        images, value = len(self._comparable), self.comparable(score)
+        above = images - bisect_right(self._comparable, value)
+        return Standing(above + 1, images - bisect_left(self._comparable, value), images)
 
     @property
     def median(self) -> float:
@@ -82,7 +101,7 @@ class Tie(NamedTuple):
     """More images share a score than an end shows: which of them are shown is arbitrary."""
 
     score: float
-    sharing: int
+    images: int
     shown: int
 
 
@@ -90,8 +109,8 @@ class Tie(NamedTuple):
 class Ranking:
     """All images of a score run, best first.
 
-    by: the metric's id; metrics: id -> what the run says of it (name, corpus, interval, recipe).
-    taus: Kendall's tau of two metrics and its interval, where the run has them.
+    by: the metric's id; metrics: id -> what the run says of it.
+    taus: Kendall's tau of two metrics, where the run has it, by both ids.
     root: the folder of the images, None where they are not to be had; notes then say why. places:
     image id -> the file of its image.
     skipped: images without a score by this metric, which have no rank.
@@ -99,13 +118,13 @@ class Ranking:
 
     run: Run
     by: str
-    metrics: dict[str, dict[str, Any]]
+    metrics: dict[str, MetricFigure]
     pairs: list[Pair]
     top: int
     root: Path | None
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    taus: Taus = field(default_factory=dict)
+    taus: Mapping[frozenset[str], AgreementPair] = field(default_factory=dict)
     places: Mapping[str, Path] = field(default_factory=dict)
 
     @property
@@ -130,8 +149,8 @@ class Ranking:
             metric: Distribution(metric, scores) for metric, scores in columns.items() if scores
         }
 
-    def agreement(self, metric: str) -> tuple[float, list[float] | None] | None:
-        """Kendall's tau with the metric that ranks, and its interval, where the run has them."""
+    def agreement(self, metric: str) -> AgreementPair | None:
+        """Kendall's tau with the metric that ranks, where the run has it."""
         return self.taus.get(frozenset((metric, self.by)))
 
     @property
@@ -147,7 +166,7 @@ class Ranking:
 
     def label(self, metric: str) -> str:
         """`CIDEr-D` of `CIDEr-D[ptb, df=corpus]`."""
-        return str(self.metrics[metric].get("name") or metric).partition("[")[0].strip() or metric
+        return (self.metrics[metric].name or metric).partition("[")[0].strip() or metric
 
     def standing(self, pair: Pair, metric: str) -> Standing:
         """Where a pair's score by any metric lies among all images."""
@@ -157,14 +176,14 @@ class Ranking:
         """Where an end (`best` or `worst`) cuts through images that share a score."""
         cut = self.standing(shown[-1], self.by)
         same = sum(self.standing(pair, self.by) == cut for pair in shown)
-        if cut.sharing <= same:
+        if cut.ties <= same:
             return None
-        return Tie(self.score(shown[-1]), cut.sharing, same)
+        return Tie(self.score(shown[-1]), cut.ties, same)
 
     def remarks(self) -> list[str]:
         """What a reader has to know of the ends: the notes, and where ties make them arbitrary."""
         images = len(self.pairs)
-        if 1 < images == self.standing(self.pairs[0], self.by).sharing:
+        if 1 < images == self.standing(self.pairs[0], self.by).ties:
             same = f"all {images:,} images have the same score{self._smoothing(self.pairs[0])}"
             return [*self.notes, f"{same}: there is no best and no worst, the order is arbitrary"]
         remarks = list(self.notes)
@@ -176,7 +195,7 @@ class Ranking:
                 if len(shown) == 1:
                     shows = f"the {end} one shown is"
                 remarks.append(
-                    f"{tie.sharing:,} of {images:,} images share the score "
+                    f"{tie.images:,} of {images:,} images share the score "
                     f"{score(tie.score)}{self._smoothing(shown[-1])}: {shows} an arbitrary "
                     "choice among them"
                 )
@@ -184,7 +203,7 @@ class Ranking:
 
     def _smoothing(self, pair: Pair) -> str:
         score = self.score(pair)
-        if score > 0 and self.distributions[self.by].level(score) == 0:
+        if score > 0 and self.distributions[self.by].comparable(score) == 0:
             return " (smoothing alone tells them apart)"
         return ""
 
@@ -202,10 +221,9 @@ def rank_run(options: RankOptions) -> Ranking:
             f"{shown}: is a run of captune {printable(run.kind)}; rank reads the run that "
             "captune score ... --out RUN writes"
         )
-    metrics = read_metrics(run)
-    taus = read_agreement(run)
-    by = _chosen(run, options.by, metrics)
-    pairs, unscored = read_pairs(run, by)
+    figures = run.typed_metrics(ScoreMetrics)
+    by = _chosen(run, options.by, figures.metrics)
+    pairs, unscored = _read_pairs(run, by)
     if not pairs:
         raise UserError(
             f"{shown}: none of its {len(unscored)} images has a score by {printable(by)}"
@@ -219,7 +237,31 @@ def rank_run(options: RankOptions) -> Ranking:
     if skipped:
         count = "1 image has" if len(skipped) == 1 else f"{len(skipped):,} images have"
         notes.insert(0, f"{count} no score by {by} and no rank")
+    taus = {
+        frozenset(pair.metrics): pair
+        for pair in (figures.agreement.pairs if figures.agreement else ())
+        if pair.tau is not None
+    }
+    metrics = figures.metrics
     return Ranking(run, by, metrics, ranked, options.top, root, skipped, notes, taus, places)
+
+
+def _read_pairs(run: Run, by: str) -> tuple[list[Pair], list[str]]:
+    """The images with a score by a metric, not ranked yet, and the ids of those without."""
+    pairs: dict[str, Pair] = {}
+    unscored: dict[str, None] = {}
+    for number, record in enumerate(run.typed_records(ScoreRecord), 1):
+        image = record.image
+        if image in pairs or image in unscored:
+            twice = f"line {number}: image {quoted(image)} stands twice"
+            raise damaged(run.folder, RECORDS, twice)
+        scores = {id: score for id, score in record.scores.items() if score is not None}
+        if by in scores:
+            references = tuple(record.references)
+            pairs[image] = Pair(0, image, record.path or None, record.caption, references, scores)
+        else:
+            unscored[image] = None
+    return list(pairs.values()), list(unscored)
 
 
 def write_table(ranking: Ranking, path: Path, *, raw: bool = False) -> None:

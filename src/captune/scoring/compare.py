@@ -10,14 +10,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from captune.metrics.scores import Scores
-from captune.scoring.agreement import levels, title_of
-from captune.scoring.intervals import sums_of
+from captune.runs import Run
+from captune.runs.metrics import (
+    Better,
+    CaptionScore,
+    ComparedMetric,
+    CompareMetrics,
+    ComparisonFinding,
+    ImageDifference,
+    LargestDifferences,
+    SideFigure,
+)
+from captune.runs.records import CompareRecord
+from captune.scoring.agreement import comparable, title_of
+from captune.scoring.score import ScoredCaptions, same_images
 from captune.statistics import (
     RESAMPLES,
     Interval,
@@ -32,16 +43,6 @@ from captune.statistics import (
 from captune.text import listed, p_value
 
 SIGNIFICANT = 0.05
-Finding = Literal["same", "A", "B", "unsettled", "unseen", "unknown"]
-
-
-class Differing(NamedTuple):
-    """One image whose two captions score differently; difference is B - A."""
-
-    image: str
-    a: float
-    b: float
-    difference: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class MetricComparison:
     p_holm: float | None
     effect: float | None
     detectable: float | None
-    finding: Finding
+    finding: ComparisonFinding
     metrics_compared: int
     images: Sequence[str] = field(repr=False)
     raw_a: NDArray[np.float64] = field(repr=False)
@@ -82,7 +83,7 @@ class MetricComparison:
     @cached_property
     def differences(self) -> NDArray[np.float64]:
         """[n] B - A an image; 0 where only rounding or smoothing tells them apart."""
-        return levels(self.metric, self.raw_b) - levels(self.metric, self.raw_a)
+        return comparable(self.metric, self.raw_b) - comparable(self.metric, self.raw_a)
 
     @property
     def b_better(self) -> int:
@@ -98,20 +99,6 @@ class MetricComparison:
     def equal(self) -> int:
         """Images on which both score the same."""
         return int((self.differences == 0).sum())
-
-    def most_different(self, top: int) -> tuple[list[Differing], list[Differing]]:
-        """At most `top` images where B is furthest ahead, and where A is, furthest first."""
-        order = np.argsort(-self.differences, kind="stable")
-        ahead = [int(i) for i in order[:top] if self.differences[i] > 0]
-        behind = np.argsort(self.differences, kind="stable")[:top]
-        return (
-            [self._differing(i) for i in ahead],
-            [self._differing(int(i)) for i in behind if self.differences[i] < 0],
-        )
-
-    def _differing(self, index: int) -> Differing:
-        values = (self.raw_a[index], self.raw_b[index], self.differences[index])
-        return Differing(self.images[index], *map(float, values))
 
     @cached_property
     def digits(self) -> int:
@@ -165,23 +152,22 @@ class MetricComparison:
         p, p_holm = p_value(self.p), p_value(self.p_holm)
         return f"p {p}" if p == p_holm else f"p {p} ({p_holm} for {self.metrics_compared} metrics)"
 
-    def summary(self) -> dict[str, Any]:
-        """As JSON."""
-        n = len(self.images)
-        return {
-            "name": self.name,
-            "a": {"corpus": self.a, "interval": _as_list(self.a_interval)},
-            "b": {"corpus": self.b, "interval": _as_list(self.b_interval)},
-            "difference": self.difference,
-            "interval": _as_list(self.interval),
-            "p": self.p,
-            "p_holm": self.p_holm,
-            "effect_size": self.effect,
-            "images": {"b_better": self.b_better, "a_better": self.a_better, "equal": self.equal},
-            "share_b_better": self.b_better / n,
-            "detectable_difference": self.detectable,
-            "finding": self.finding,
-        }
+    def figures(self) -> ComparedMetric:
+        """What metrics.json holds of it."""
+        return ComparedMetric(
+            name=self.name,
+            a=SideFigure(self.a, self.a_interval),
+            b=SideFigure(self.b, self.b_interval),
+            difference=self.difference,
+            interval=self.interval,
+            p=self.p,
+            p_holm=self.p_holm,
+            effect_size=self.effect,
+            images=Better(self.b_better, self.a_better, self.equal),
+            share_b_better=self.b_better / len(self.images),
+            detectable_difference=self.detectable,
+            finding=self.finding,
+        )
 
 
 @dataclass(frozen=True)
@@ -190,6 +176,7 @@ class Comparison:
 
     a, b: the files, as they were given; same_file: they hold the same bytes.
     captions_a, captions_b, references: by image id, in one order; references may be empty.
+    paths: image id -> the name of its image, for those that have one.
     """
 
     a: str
@@ -199,6 +186,7 @@ class Comparison:
     references: dict[str, list[str]] = field(repr=False)
     metrics: dict[str, MetricComparison]
     same_file: bool = False
+    paths: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def images(self) -> int:
@@ -248,6 +236,28 @@ class Comparison:
                 )
         return None
 
+    def largest_differences(self, metric: str, top: int) -> LargestDifferences:
+        """At most `top` images where B is furthest ahead, and where A is, furthest first."""
+        differences = self.metrics[metric].differences
+        ahead = np.argsort(-differences, kind="stable")[:top]
+        behind = np.argsort(differences, kind="stable")[:top]
+        return LargestDifferences(
+            [self._difference(metric, int(i)) for i in ahead if differences[i] > 0],
+            [self._difference(metric, int(i)) for i in behind if differences[i] < 0],
+        )
+
+    def _difference(self, metric: str, index: int) -> ImageDifference:
+        found = self.metrics[metric]
+        image = found.images[index]
+        return ImageDifference(
+            image,
+            self.paths.get(image),
+            float(found.differences[index]),
+            CaptionScore(self.captions_a[image], float(found.raw_a[index])),
+            CaptionScore(self.captions_b[image], float(found.raw_b[index])),
+            self.references.get(image, []),
+        )
+
     def _titles(self, finding: str) -> list[str]:
         return [m.title for m in self.metrics.values() if m.finding == finding]
 
@@ -284,7 +294,7 @@ def _compared(
     metrics: int,
 ) -> MetricComparison:
     raw_a, raw_b = (np.array([s.per_image[image] for image in images]) for s in (a, b))
-    differences = levels(a.metric, raw_b) - levels(a.metric, raw_a)
+    differences = comparable(a.metric, raw_b) - comparable(a.metric, raw_a)
     boot, p, p_holm = test if test is not None else (None, None, None)
     is_mean = a.statistics is None
     return MetricComparison(
@@ -313,7 +323,7 @@ def _compared(
 
 def _finding(
     boot: PairedInterval | None, p: float | None, p_holm: float | None, *, same: bool
-) -> Finding:
+) -> ComparisonFinding:
     if same:
         return "same"
     if boot is None or p is None or p_holm is None:
@@ -337,7 +347,7 @@ class _Order:
         if scores.per_image.keys() != set(self._images):
             raise ValueError(f"{scores.metric}: expected scores of the same images on both sides")
         values = {image: scores.per_image[image] for image in self._images}
-        return sums_of(replace(scores, per_image=values, statistics=self._rows(scores)))
+        return replace(scores, per_image=values, statistics=self._rows(scores)).sums()
 
     def _rows(self, scores: Scores) -> NDArray[np.float64] | None:
         if scores.statistics is None:
@@ -360,5 +370,67 @@ def _prefer(titles: Sequence[str]) -> str:
     return "prefers" if len(titles) == 1 else "prefer"
 
 
-def _as_list(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else list(interval)
+def compare_captions(
+    first: ScoredCaptions, second: ScoredCaptions, *, resamples: int, seed: int = 0
+) -> Comparison:
+    """A and B of the same images; B's images go by the ids that A's file spells.
+
+    Raises MismatchedImages where one of them has an image that the other has not.
+    """
+    same = same_images(first, second)
+    scores = {
+        id: replace(
+            score, per_image={same[image]: value for image, value in score.per_image.items()}
+        )
+        for id, score in second.scores.items()
+    }
+    captions = {same[image]: caption for image, caption in second.candidates.items()}
+    return Comparison(
+        a=first.file.source,
+        b=second.file.source,
+        captions_a=first.candidates,
+        captions_b={image: captions[image] for image in first.candidates},
+        references=first.references,
+        metrics=compare_scores(first.scores, scores, resamples=resamples, seed=seed),
+        same_file=first.file.sha256 == second.file.sha256,
+        paths={image: file.name for image, file in first.images.items()},
+    )
+
+
+def read_comparison(run: Run) -> Comparison:
+    """A comparison from the run folder of `captune compare`. Raises DamagedRun."""
+    records = list(run.typed_records(CompareRecord))
+    figures = run.typed_metrics(CompareMetrics)
+    images = [record.image for record in records]
+
+    def read(id: str, found: ComparedMetric) -> MetricComparison:
+        return MetricComparison(
+            metric=id,
+            title=found.name.removeprefix("A ").partition("[")[0].strip() or id,
+            name=found.name,
+            a=found.a.corpus,
+            b=found.b.corpus,
+            a_interval=found.a.interval,
+            b_interval=found.b.interval,
+            difference=found.difference,
+            interval=found.interval,
+            p=found.p,
+            p_holm=found.p_holm,
+            effect=found.effect_size,
+            detectable=found.detectable_difference,
+            finding=found.finding,
+            metrics_compared=len(figures.metrics),
+            images=images,
+            raw_a=np.array([record.a.scores[id] for record in records]),
+            raw_b=np.array([record.b.scores[id] for record in records]),
+        )
+
+    return Comparison(
+        a=figures.a,
+        b=figures.b,
+        captions_a={record.image: record.a.caption for record in records},
+        captions_b={record.image: record.b.caption for record in records},
+        references={record.image: record.references for record in records},
+        metrics={id: read(id, found) for id, found in figures.metrics.items()},
+        paths={record.image: record.path for record in records if record.path},
+    )

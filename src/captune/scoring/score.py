@@ -1,0 +1,402 @@
+"""Candidates and references -> scores: which metrics, on which captions, with which images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captune.captions import (
+    CaptionFile,
+    Matched,
+    images_alike,
+    match_captions,
+    match_images,
+    read_captions,
+)
+from captune.errors import MismatchedImages, UserError
+from captune.files import named, printable, quoted
+from captune.images import ImageFile, find_images, hash_image
+from captune.metrics.catalogue import BLEU, Metric, parse_metrics, score_with_plugin
+from captune.metrics.corpus import Corpus
+from captune.metrics.frequency import DocumentFrequency, is_file, resolve_df
+from captune.metrics.scores import Scores
+from captune.options import MetricOptions
+from captune.runs import read_run
+from captune.runs.records import ScoreRecord
+from captune.statistics import Interval, bootstrap_each
+
+if TYPE_CHECKING:
+    from captune.embedding import Bar
+    from captune.models.image_text import ImageTextModel
+
+# what tokenizers and models put around a text, and some leave in it
+_SPECIAL = re.compile(
+    r"<\|[a-z_]+\|>|</?s>|\[(?:SEP|CLS|PAD|UNK|MASK|EOS|BOS)\]"
+    r"|<(?:end|start|eos|bos|pad|unk|endofseq|startseq|endseq)>",
+    re.IGNORECASE,
+)
+_MANY = 0.01  # fraction of the captions from which on they are spoken of
+_SMALL_SAMPLE = 10  # images
+# decide how fast a score is computed, but not the score
+HOW_COMPUTED = ("device", "batch_size", "workers", "no_cache")
+
+
+@dataclass
+class ScoredCaptions:
+    """The scores of one file of candidates.
+
+    candidates, references, images: by image id, as the candidates spell it; images and references
+    may be empty where no metric needs them. scores: by metric id. notes: what a reader must know.
+    root: the folder that the images' names are relative to, None without images. missing: images
+    without a candidate, scored as empty captions. corpus: the tokenised captions, where kept.
+    """
+
+    file: CaptionFile
+    reference_file: CaptionFile | None
+    candidates: dict[str, str]
+    references: dict[str, list[str]]
+    images: dict[str, ImageFile]
+    root: Path | None = None
+    scores: dict[str, Scores] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    missing: int = 0
+    corpus: Corpus | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Where the numbers come from, as metrics.json holds it: paths and content hashes."""
+        found: dict[str, Any] = {"candidates": _origin(self.file), "references": None}
+        if self.reference_file is not None:
+            found["references"] = _origin(self.reference_file)
+        found["images"] = None
+        if self.images and self.root is not None:
+            digest = _digest_of_images(self.images)
+            found["images"] = {"path": str(self.root.resolve()), "sha256": digest}
+        return found
+
+
+def score_files(
+    files: Sequence[Path | CaptionFile],
+    options: MetricOptions,
+    *,
+    bar: Bar,
+    say: Callable[[str], None] = lambda sentence: None,
+    keep_corpus: bool = False,
+) -> list[ScoredCaptions]:
+    """Score each file of candidates against the same references, by the same recipe.
+
+    bar: opens a progress bar. say: hears what a reader must know besides the numbers.
+    keep_corpus: the tokenised captions stay in memory, in `ScoredCaptions.corpus`.
+    Raises UserError for what cannot be read, matched or scored.
+    """
+    metrics = parse_metrics(
+        options.metrics,
+        references=options.references is not None,
+        images=options.images is not None,
+    )
+    if any(metric.kind == "meteor" for metric in metrics):
+        from captune.metrics.meteor import check_installed
+
+        check_installed()
+    df = resolve_df(options.df)
+    references = None if options.references is None else read_references(options.references)
+    read = [file if isinstance(file, CaptionFile) else read_captions(file) for file in files]
+    scored = [_match(file, references, metrics, options) for file in read]
+    model: ImageTextModel | None = None
+    if any(metric.kind == "clip" for metric in metrics):
+        from captune.models.load import load_image_text_model
+
+        model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
+    for result in scored:
+        _score(result, metrics, df, options, bar, model)
+        if not keep_corpus:
+            result.corpus = None
+        for sentence in result.notes:
+            say(sentence)
+    return scored
+
+
+def read_references(path: Path) -> CaptionFile:
+    """The captions to score against, as `read_captions`.
+
+    The captions of a score run are candidates; what it scored them against are its references, and
+    these are meant here. Raises UserError for a score run that had none.
+    """
+    folder = path.parent if path.name == "records.jsonl" else path
+    if not os.path.isfile(folder / "run.json"):  # noqa: PTH113  # pathlib's raises for a long name
+        return read_captions(path)
+    run = read_run(folder)
+    if run.kind != "score":
+        return read_captions(path)
+    file = read_captions(folder)  # which refuses records that are damaged
+    records = run.typed_records(ScoreRecord)
+    captions = {
+        image: record.references for image, record in zip(file.captions, records, strict=True)
+    }
+    without = [image for image, references in captions.items() if not references]
+    if without:
+        raise UserError(
+            f"{printable(str(path))}: is a score run without references for"
+            f" {named(without, 'image')}; give the file that holds the references"
+        )
+    form = "references of a captune score run"
+    return replace(file, source=str(path), form=form, captions=captions)
+
+
+def _match(
+    file: CaptionFile,
+    references: CaptionFile | None,
+    metrics: Sequence[Metric],
+    options: MetricOptions,
+) -> ScoredCaptions:
+    # without references it is matched with itself: the same sentence for an image with two captions
+    matched = match_captions(file, references or file, allow_missing=options.allow_missing)
+    scored = ScoredCaptions(
+        file=file,
+        reference_file=references,
+        candidates=matched.candidates,
+        references=matched.references if references else {},
+        images={},
+        notes=[*(matched.notes if references else []), *_doubts(file, references)],
+        missing=len(matched.candidates) - len(file.captions),
+    )
+    if options.images is not None:
+        needed = any(metric.needs_images for metric in metrics)
+        _find_images(scored, matched, options.images, strict=needed)
+    return scored
+
+
+def _doubts(file: CaptionFile, references: CaptionFile | None) -> list[str]:
+    """What looks like a mistake, but may be meant."""
+    notes = []
+    if references and (references.sha256, references.captions) == (file.sha256, file.captions):
+        notes.append(
+            f"{printable(references.source)}: the references are the same file as the candidates"
+            " (the same sha256), so each caption is scored against itself"
+        )
+    found = [
+        (token[0], captions[0])
+        for captions in file.captions.values()
+        if (token := _SPECIAL.search(captions[0]))
+    ]
+    if found and len(found) >= _MANY * len(file):
+        example, caption = found[0]
+        notes.append(
+            f"{printable(file.source)}: {len(found):,} of {len(file):,} captions hold a special"
+            f" token such as {printable(example)} ({quoted(caption)}), whose parts the scores count"
+            " as words; take such tokens out if the model did not mean them"
+        )
+    return notes
+
+
+def _find_images(scored: ScoredCaptions, matched: Matched, folder: Path, *, strict: bool) -> None:
+    """Images by image id; a metric that looks at images needs every one of them."""
+    found = find_images([folder])
+    scored.images, without = match_images(matched, found)
+    scored.root = found.root
+    if without and (strict or not scored.images):
+        reasons = [f"{printable(s.path)}: {s.reason}" for s in found.skipped[:2]]
+        alike = images_alike(matched, without[0], found)
+        if len(alike) > 1:
+            reasons.insert(0, f"{quoted(without[0])} could be {named(alike)}")
+        raise UserError(
+            f"{printable(str(folder))}: has no image for {named(without, 'image')} of"
+            f" {len(scored.candidates):,}" + (f" ({'; '.join(reasons)})" if reasons else "")
+        )
+    if without:
+        scored.notes.append(
+            f"{printable(str(folder))}: has no image for {len(without):,} of the images"
+        )
+
+
+def _score(
+    scored: ScoredCaptions,
+    metrics: Sequence[Metric],
+    df: DocumentFrequency | None,
+    options: MetricOptions,
+    bar: Bar,
+    model: ImageTextModel | None,
+) -> None:
+    kinds = {metric.kind for metric in metrics}
+    found: dict[str, Scores] = {}
+    if kinds & {"text", "meteor"}:
+        found |= _text_scores(scored, metrics, df, options, bar)
+    if "clip" in kinds:
+        from captune.metrics.clipscore import clip_scores
+
+        found |= clip_scores(
+            [metric.id for metric in metrics if metric.kind == "clip"],
+            scored.candidates,
+            scored.references or None,
+            scored.images,
+            options,
+            bar=bar,
+            model=model,
+        )
+    for metric in metrics:
+        if metric.kind == "plugin":
+            found[metric.id] = score_with_plugin(metric.id, scored.candidates, scored.references)
+    scored.scores = {
+        metric.id: _with_missing(found[metric.id], scored.missing) for metric in metrics
+    }
+    for score in scored.scores.values():
+        scored.notes.extend(note for note in score.notes if note not in scored.notes)
+
+
+def _with_missing(scores: Scores, missing: int) -> Scores:
+    """Images scored without a candidate make another figure, so the recipe counts them."""
+    if not missing:
+        return scores
+    return replace(
+        scores,
+        recipe={**scores.recipe, "missing": missing},
+        details=(*scores.details, f"{missing} missing"),
+    )
+
+
+def _text_scores(
+    scored: ScoredCaptions,
+    metrics: Sequence[Metric],
+    df: DocumentFrequency | None,
+    options: MetricOptions,
+    bar: Bar,
+) -> dict[str, Scores]:
+    from captune.metrics.bleu import bleu_of
+    from captune.metrics.cider import cider_of, cider_original_of
+    from captune.metrics.meteor import meteor_of
+    from captune.metrics.rouge import rouge_l_of
+
+    corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
+    scored.corpus = corpus
+
+    def bleu() -> dict[str, Scores]:
+        return bleu_of(corpus)
+
+    passes: dict[str, Callable[[], dict[str, Scores]]] = {
+        **dict.fromkeys(BLEU, bleu),  # one pass gives all four
+        "rouge_l": lambda: {"rouge_l": rouge_l_of(corpus)},
+        "cider": lambda: {"cider": cider_of(corpus, df=df)},
+        "cider_original": lambda: {"cider_original": cider_original_of(corpus, df=df)},
+        "meteor": lambda: {"meteor": meteor_of(corpus)},
+    }
+    wanted = dict.fromkeys(passes[metric.id] for metric in metrics if metric.id in passes)
+    found: dict[str, Scores] = {}
+    with bar("scoring", len(wanted)) as advance:
+        for run in wanted:
+            found |= run()
+            advance(1)
+    return found
+
+
+def make_corpus(
+    candidates: dict[str, str], references: dict[str, list[str]], tokenizer: str
+) -> Corpus:
+    """Captions tokenised as `--tokenizer` says: ptb, or none for words between spaces."""
+    if tokenizer == "none":
+        return Corpus(candidates, references, tokenize=list, tokenizer_name="none")
+    return Corpus(candidates, references)
+
+
+def same_images(first: ScoredCaptions, second: ScoredCaptions) -> dict[str, str]:
+    """Image id as the second file spells it -> as the first does.
+
+    Raises MismatchedImages where one of them has an image that the other has not.
+    """
+    if first.candidates.keys() == second.candidates.keys():
+        return {image: image for image in first.candidates}
+    if first.reference_file is not None:
+        # each goes by the references' ids, which may be all that joins them: 139 and dog.jpg
+        of_reference = {found: image for image, found in _in_references(first).items()}
+        return {image: of_reference[found] for image, found in _in_references(second).items()}
+    candidates = {image: [caption] for image, caption in first.candidates.items()}
+    # the second stands where the references would, and each "caption" is the id to be found
+    ids = {image: [image] for image in second.candidates}
+    try:
+        matched = match_captions(
+            replace(first.file, captions=candidates), replace(second.file, captions=ids)
+        )
+    except MismatchedImages:
+        raise _mismatch(first, second) from None
+    return {found: image for image, (found,) in matched.references.items()}
+
+
+def _in_references(scored: ScoredCaptions) -> dict[str, str]:
+    """Image id of the candidates -> of the references."""
+    assert scored.reference_file is not None
+    ids = {image: [image] for image in scored.reference_file.captions}
+    references = replace(scored.reference_file, captions=ids)
+    matched = match_captions(scored.file, references, allow_missing=scored.missing > 0)
+    return {image: found for image, (found,) in matched.references.items()}
+
+
+def _mismatch(first: ScoredCaptions, second: ScoredCaptions) -> MismatchedImages:
+    only = [
+        (one.file.source, [image for image in one.candidates if image not in other.candidates])
+        for one, other in ((first, second), (second, first))
+    ]
+    parts = " and ".join(
+        f"{len(images):,} only in {printable(source)} ({named(images)})"
+        for source, images in only
+        if images
+    )
+    return MismatchedImages(
+        f"A and B are not about the same images: {parts}; give captions of the same images, "
+        "or --references to score against"
+    )
+
+
+def intervals_of(
+    scores: Mapping[str, Scores], *, resamples: int, seed: int
+) -> dict[str, Interval | None]:
+    """A 95 % interval per metric by resampling images, the same resamples for all metrics.
+
+    None where there is one image, which says nothing of a spread. What was counted over the whole
+    set (document frequencies) is held as it is.
+    """
+    known = {id: score for id, score in scores.items() if len(score.per_image) > 1}
+    found = bootstrap_each(
+        [score.sums() for score in known.values()], resamples=resamples, seed=seed
+    )
+    return {**dict.fromkeys(scores), **dict(zip(known, found, strict=True))}
+
+
+def small_sample_note(images: int) -> list[str]:
+    """What a reader of intervals has to know where they rest on very few images."""
+    if not 1 < images < _SMALL_SAMPLE:
+        return []
+    return [
+        f"with {images} images the interval is wider in truth than it says: so few cannot show how"
+        " far others would differ"
+    ]
+
+
+def deciding_options(options: MetricOptions) -> dict[str, Any]:
+    """The options that decide a score, as JSON; files by their full paths."""
+    values = {
+        option.name: getattr(options, option.name)
+        for option in fields(MetricOptions)
+        if option.name not in HOW_COMPUTED
+    }
+    if is_file(options.df):
+        values["df"] = Path(options.df)
+    return {
+        name: str(value.resolve()) if isinstance(value, Path) else value
+        for name, value in values.items()
+    }
+
+
+def _origin(file: CaptionFile) -> dict[str, Any]:
+    return {"path": str(Path(file.source).resolve()), "form": file.form, "sha256": file.sha256}
+
+
+def _digest_of_images(images: Mapping[str, ImageFile]) -> str:
+    """Over image ids and the bytes of their files, whatever the files are called."""
+    whole = hashlib.sha256()
+    for id in sorted(images):
+        content, _ = hash_image(images[id].path)
+        whole.update(f"{id}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
