@@ -106,17 +106,17 @@ def shared() -> Path:
 @pytest.fixture
 def colours(monkeypatch: pytest.MonkeyPatch) -> object:
     """Every command loads the scripted colour model, which is returned."""
-    import captune.embedding
+    import captune.jobs.embed
+    import captune.jobs.prompts
     import captune.models.load
     import captune.zeroshot.classifier
-    import captune.zeroshot.study
     from tests.colour_model import colour_model
 
     model = colour_model()
     for module, name in (
         (captune.zeroshot.classifier, "load_image_text_model"),
-        (captune.zeroshot.study, "load_image_text_model"),
-        (captune.embedding, "load_model"),
+        (captune.jobs.prompts, "load_image_text_model"),
+        (captune.jobs.embed, "load_model"),
         (captune.models.load, "load_image_text_model"),
     ):
         monkeypatch.setattr(module, name, lambda spec, **where: model)

@@ -32,8 +32,8 @@ from captune.plots.canvas import (
     measured,
     new_figure,
 )
-from captune.zeroshot.comparison import TemplateComparison, compare_templates
 from captune.zeroshot.negation import NegationProbe, probe_negation
+from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
 
 LONG = "a photo of an extraordinarily long class name, of the kind that curated lists contain, "
 ODD = ["猫 🐱", "$x_1^2$ {object} \\frac", "tab\tand\nline", "\udcff\x00\u200d", "عربى हिन्दी", ""]

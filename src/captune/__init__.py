@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from captune.captioning.generation import Caption
     from captune.errors import UserError
     from captune.images import ImageFile, Skipped, find_images, open_image
+    from captune.jobs import Result
+    from captune.jobs.classify import classify
+    from captune.jobs.embed import embed
+    from captune.jobs.prompts import prompts
+    from captune.jobs.report import report
     from captune.models.load import load_model
     from captune.pages.notebook import as_html
     from captune.runs import Run, read_run
@@ -27,17 +32,22 @@ _HOMES = {
     "Explanation": "captune.attribution.explanation",
     "ImageFile": "captune.images",
     "Prediction": "captune.zeroshot.classifier",
+    "Result": "captune.jobs",
     "Run": "captune.runs",
     "Skipped": "captune.images",
     "UserError": "captune.errors",
     "ZeroShotClassifier": "captune.zeroshot.classifier",
     "as_html": "captune.pages.notebook",
     "caption": "captune.captioning.api",
+    "classify": "captune.jobs.classify",
+    "embed": "captune.jobs.embed",
     "explain": "captune.attribution.api",
     "find_images": "captune.images",
     "load_model": "captune.models.load",
     "open_image": "captune.images",
+    "prompts": "captune.jobs.prompts",
     "read_run": "captune.runs",
+    "report": "captune.jobs.report",
     "tune": "captune.captioning.api",
 }
 
@@ -47,6 +57,7 @@ __all__ = [
     "Explanation",
     "ImageFile",
     "Prediction",
+    "Result",
     "Run",
     "Skipped",
     "UserError",
@@ -54,11 +65,15 @@ __all__ = [
     "__version__",
     "as_html",
     "caption",
+    "classify",
+    "embed",
     "explain",
     "find_images",
     "load_model",
     "open_image",
+    "prompts",
     "read_run",
+    "report",
     "tune",
 ]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from captune.errors import UserError
@@ -35,6 +36,14 @@ class Registry(Generic[Thing]):
         own = (name.replace("_", "-") for name in files if not name.startswith("_"))
         return sorted({*own, *_plugins(self.group)})
 
+    def sources(self) -> dict[str, str]:
+        """Name -> the package that brings it, without importing any."""
+        plugins = _plugins(self.group)
+        return {
+            name: source_of(plugins[name]) if name in plugins else "captune"
+            for name in self.names()
+        }
+
     def get(self, name: str) -> Thing:
         """The one called `name`. Raises UserError for an unknown one."""
         plugin = _plugins(self.group).get(name)
@@ -50,6 +59,23 @@ class Registry(Generic[Thing]):
         return found
 
 
+def source_of(point: EntryPoint) -> str:
+    """The package of an entry point, with its version."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
+
+
 @cache
 def _plugins(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
+
+
+def _own(package: str, attribute: str, group: str, noun: str) -> Registry[Any]:
+    """The registry of a package of captune, which is not imported for its names."""
+    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
+    return Registry(package, [str(folder)], attribute, group, noun)
+
+
+TUNING_METHODS = _own("captune.captioning.tuning", "METHOD", "captune.tuning", "method")
+BRIDGES = _own("captune.captioning.bridge", "BRIDGE", "captune.bridges", "bridge")
+MAP_METHODS = _own("captune.attribution.methods", "METHOD", "captune.explain", "method")
+METRICS = "captune.metrics"  # the group of entry points; captune's own are in metrics.catalogue

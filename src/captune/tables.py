@@ -124,6 +124,21 @@ class Estimate:
         return "{} [{}, {}]".format(self.number, *self.interval)
 
 
+def number(value: float | None, form: Callable[[float], str]) -> Number | None:
+    """The cell of a value; None has no cell."""
+    return None if value is None else Number(value, form(value))
+
+
+def estimate(
+    value: float | None, interval: Sequence[float] | None, form: Callable[[float], str]
+) -> Estimate | None:
+    """The cell of a value with its interval; None has no cell."""
+    if value is None:
+        return None
+    ends = [Number(end, form(end)) for end in interval or ()]
+    return Estimate(Number(value, form(value)), (ends[0], ends[1]) if ends else None)
+
+
 @dataclass(frozen=True)
 class Fraction:
     """A value and its interval drawn on a line of length 1; only pages show it. best: marked so."""
@@ -206,7 +221,7 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table, its caption above it and its note below."""
-        columns, rows = self._texts(_in_markdown)
+        columns, rows = self.texts(_in_markdown)
         marks = ["---:" if self.columns[i].number else "---" for i in self._shown()]
         bold = [
             [f"**{text}**" if i in self.marked and text else text for text in row]
@@ -219,7 +234,7 @@ class Table:
 
     def latex(self) -> str:
         r"""A LaTeX table in the style of booktabs (`\usepackage{booktabs}`)."""
-        columns, rows = self._texts(_in_latex)
+        columns, rows = self.texts(_in_latex)
         bold = [
             [rf"\textbf{{{text}}}" if i in self.marked and text else text for text in row]
             for i, row in enumerate(rows)
@@ -247,7 +262,7 @@ class Table:
         """A table of rich, for `captune.printing.console`; marked rows are bold."""
         from rich.table import Table as RichTable
 
-        columns, rows = self._texts(one_line)
+        columns, rows = self.texts(one_line)
         table = RichTable(title=self.caption, title_justify="left", box=None, pad_edge=False)
         for i, title in zip(self._shown(), columns, strict=True):
             number = self.columns[i].number
@@ -267,7 +282,7 @@ class Table:
             if not any(isinstance(row[i], Fraction) for row in self.rows)
         ]
 
-    def _texts(self, escaped: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+    def texts(self, escaped: Callable[[str], str] = str) -> tuple[list[str], list[list[str]]]:
         """Titles and rows as people read them."""
         shown = self._shown()
         titles = [escaped(self.columns[i].title) for i in shown]

@@ -87,7 +87,8 @@ def test_run_folder_page_figures_and_probabilities(
     assert probabilities.dtype == np.float16
     assert probabilities[0, 0] == pytest.approx(records[0]["top"][0]["probability"], abs=1e-3)
     page = (out / "report.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 6
+    assert all(record["path"] in page for record in records)
+    assert "data:image/jpeg;base64," in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
     figures = sorted(path.name for path in (out / "plots").iterdir())
@@ -197,7 +198,7 @@ def test_misused_options_and_bugs_with_json_print_json(
 ) -> None:  # fmt: skip
     assert main(["classify", str(colour_images), "--json"]) == 2
     assert "--labels" in json.loads(capsys.readouterr().out)["error"]
-    monkeypatch.setattr("captune.zeroshot.recording.wilson", None)
+    monkeypatch.setattr("captune.jobs.classify.wilson", None)
     words = ["classify", str(colour_images), "--labels", "red,blue,7,8,9", "--json"]
     assert main([*words, "--truth", "from-name"]) == 1
     assert "not callable" in json.loads(capsys.readouterr().out)["error"]
@@ -210,7 +211,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("captune.cli.classify._print_table", full)
+    monkeypatch.setattr("captune.cli.classify.print_result", full)
     assert main(["classify", str(colour_images), "--labels", "red,blue"]) == 2
     assert capsys.readouterr().err.count("the disk is full") == 1
 

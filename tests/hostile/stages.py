@@ -28,18 +28,18 @@ def _colours() -> None:
     """Every command that recognises loads the scripted colour model."""
     from tests.colour_model import colour_model
 
-    import captune.embedding
+    import captune.jobs.embed
+    import captune.jobs.prompts
     import captune.models.load
     import captune.zeroshot.classifier
-    import captune.zeroshot.study
 
     def load(spec: str, **where: object) -> object:
         return colour_model()
 
     captune.zeroshot.classifier.load_image_text_model = load  # type: ignore[assignment]
-    captune.zeroshot.study.load_image_text_model = load  # type: ignore[assignment]
+    captune.jobs.prompts.load_image_text_model = load  # type: ignore[assignment]
     captune.models.load.load_image_text_model = load  # type: ignore[assignment]
-    captune.embedding.load_model = load  # type: ignore[assignment]
+    captune.jobs.embed.load_model = load  # type: ignore[assignment]
 
 
 def _captioner() -> None:

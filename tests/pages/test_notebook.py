@@ -76,12 +76,14 @@ def test_results_show_themselves(colours: Any, colour_images: Path, tmp_path: Pa
 
 
 def test_a_result_that_was_written_shows_its_run(root: Path, tmp_path: Path) -> None:
+    from captune.jobs.classify import ClassifyResult
     from captune.zeroshot.labels import Labels
-    from captune.zeroshot.recording import ClassifyResult
 
-    result = ClassifyResult(Labels(("7",), ("red",)), {"spec": "lite"}, "cpu", images=3)
+    result = ClassifyResult(
+        labels=Labels(("7",), ("red",)), model={"spec": "lite"}, device="cpu", images=3, scored=3
+    )
     result.prompts = [{"template": "a {}", "accuracy": 0.5, "interval": [0.25, 0.75]}]
-    assert "25.0 % to 75.0 %" in check(result._repr_html_())
+    assert "50.0 % [25.0 %, 75.0 %]" in check(result._repr_html_())
     result.written["run"] = classify_run(tmp_path / "run", root, NAMES)
     assert "lite recognises 9 of 12 images" in check(result._repr_html_())
 

@@ -72,15 +72,22 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         )
         if only is None or only == name:
             module.add_arguments(sub)
-            _add_common(sub)
+            _add_common(sub, has_tables=getattr(module, "TABLES", False))
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser, *, has_tables: bool) -> None:
     group = parser.add_argument_group("everywhere")
-    group.add_argument(
+    printed = group.add_mutually_exclusive_group()
+    printed.add_argument(
         "--json", action="store_true", help="print one JSON object, and nothing else"
     )
+    if has_tables:
+        printed.add_argument(
+            "--table",
+            choices=("md", "tex"),
+            help="print the tables alone, as Markdown or LaTeX (booktabs)",
+        )
     group.add_argument("--offline", action="store_true", help="never reach the network")
     group.add_argument("--debug", action="store_true", help="show tracebacks and library messages")
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
-from captune.cli.terminal import print_json, progress, report_skipped
+from captune.cli.terminal import job_arguments, print_result
 from captune.options import EmbedOptions
 from captune.options.codec import add_options, read_options
-from captune.printing import console
 
 HELP = "write image features to an .npz or .parquet file"
 EXAMPLES = """  captune embed images/ --features features.npz
@@ -22,16 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode the images and write paths [n] and features [n, d]."""
-    from captune.embedding import embed_images
+    from captune.jobs.embed import run as embed
 
-    options = read_options(EmbedOptions, arguments)
-    result = embed_images(options, bar=partial(progress, quiet=arguments.json))
-    report_skipped(result.skipped, quiet=arguments.json)
-    if arguments.json:
-        print_json({"command": "embed", **result.summary()})
-    else:
-        console().print(
-            f"{result.images} images, {result.dimension} numbers each: {options.features}",
-            soft_wrap=True,
-        )
-    return 0
+    result = embed(read_options(EmbedOptions, arguments), **job_arguments(arguments))
+    return print_result(result, arguments)

@@ -14,13 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from captune.printing import bar, printable
+from captune.printing import bar, console, printable
 from captune.progress import Advance
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from captune.images import Skipped
+    from captune.jobs import Result
+    from captune.tables import Table
 
 
 def open_streams() -> None:
@@ -154,6 +156,33 @@ def told(arguments: argparse.Namespace, *, quiet: bool | None = None) -> dict[st
         "bar": partial(progress, quiet=quiet),
         "say": partial(note, quiet=quiet),
     }
+
+
+def print_result(result: Result, arguments: argparse.Namespace) -> int:
+    """What a job came to: as JSON, as tables alone, or for a person. Returns the exit status."""
+    report_skipped(result.skipped, quiet=arguments.json)
+    if arguments.json:
+        print_json({"command": arguments.command, **result.summary()})
+        return 0
+    form = getattr(arguments, "table", None)
+    print_tables(result.tables(), form)
+    if form is None:
+        out = console()
+        for sentence in result.sentences():
+            out.print(sentence, soft_wrap=True)
+        print_written(out, result.written)
+    return 0
+
+
+def print_tables(tables: Sequence[Table], form: str | None) -> None:
+    """Tables on standard output. form: "md", "tex", or None for a terminal."""
+    if form is not None:
+        texts = (one.markdown() if form == "md" else one.latex() for one in tables)
+        sys.stdout.write("\n".join(texts))
+        return
+    out = console()
+    for table in tables:
+        out.print(table.for_terminal())
 
 
 def print_written(out: Console, written: Mapping[str, Path]) -> None:

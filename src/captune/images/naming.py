@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
+from captune.errors import UserError
 from captune.images.finding import ENDINGS, ImageFile
 
 
@@ -44,6 +45,19 @@ def images_named(
                 for name in fitting:
                     del open_names[name]
     return found, list(open_names)
+
+
+def named_image(word: str, names: Collection[str]) -> str:
+    """The image that `word` names: its name, or a path that ends in it as the shell completes it.
+
+    Raises UserError where there is none.
+    """
+    if word in names:
+        return word
+    endings = [name for name in names if word.endswith(f"/{name}")]
+    if not endings:
+        raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} images")
+    return max(endings, key=len)
 
 
 def plain_path(path: str) -> str:

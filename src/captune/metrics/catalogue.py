@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from captune.errors import UserError
 from captune.files import printable
 from captune.metrics.scores import Candidates, OfSums, References, Scores
+from captune.registry import METRICS, source_of
 
-_GROUP = "captune.metrics"  # of entry points
 LOG_PROBABILITY = "log-probability"  # mean per token, by the captioner itself
 _LEADING = ("cider", "clipscore", "ref_clipscore", "meteor", "bleu_4", "rouge_l")
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -135,9 +135,14 @@ def plugin_id(name: str) -> str:
 def plugins() -> dict[str, EntryPoint]:
     """Id -> entry point. Of two with one id the first counts; captune's own names come before."""
     found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=_GROUP):
+    for point in entry_points(group=METRICS):
         found.setdefault(plugin_id(point.name), point)
     return found
+
+
+def sources() -> dict[str, str]:
+    """Id -> the package that brings it, without importing any."""
+    return {**dict.fromkeys(_OWN, "captune"), **{id: source_of(p) for id, p in plugins().items()}}
 
 
 def score_with_plugin(id: str, candidates: Candidates, references: References) -> Scores:

@@ -18,6 +18,11 @@ _LOADERS: dict[Kind, str] = {
 }
 
 
+def backends() -> list[str]:
+    """The kinds of model specs, by what loads them."""
+    return list(_LOADERS)
+
+
 def load_model(
     spec: str | ModelSpec = "lite", *, device: str = "auto", dtype: str = "auto"
 ) -> ImageTextModel:

@@ -14,6 +14,7 @@ from captune.options.base import (
     require_at_least,
 )
 from captune.options.captioning import CaptionerOptions
+from captune.registry import MAP_METHODS
 
 COLOURS = ("magma", "viridis", "jet")
 
@@ -23,45 +24,50 @@ class ExplainOptions(ImageOptions, CaptionerOptions):
     """`captune explain`."""
 
     method: str = option(
-        "how the maps are made: attention, gradient-attention, relevance, gradient,"
-        " integrated-gradients, occlusion, pixel-occlusion, places (auto: what captune faithful"
-        " found to be the truest, else attention); with --labels places, gradient, occlusion",
+        "how the maps are made (auto: the most faithful method by captune faithful, else attention;"
+        " --labels takes places, gradient and occlusion)",
         "auto",
         metavar="M",
+        names=MAP_METHODS.names,
     )
     words: str | None = option(
-        "explain these words of the caption only, comma-separated", None, metavar="W,W"
+        "words of the caption to explain, comma-separated (default: all)", None, metavar="W,W"
     )
     caption: str | None = option(
-        "explain this caption instead of the one that the captioner would write",
+        "caption to explain (default: the caption that the captioner generates)",
         None,
         metavar="TEXT",
     )
     against: str | None = option(
-        "why not this word? maps of the words of --words against it", None, metavar="WORD"
+        "contrast the words of --words with this word: why they, and not it", None, metavar="WORD"
     )
     labels: str | None = option(
-        "explain a zero-shot classifier instead: --model is a model spec, these are its labels as"
-        " in classify, --words are those to explain (default: the most probable)",
+        "explain a zero-shot classifier with these labels instead of a captioner: --model is a"
+        " model spec, --words are the labels to explain (default: the most probable one)",
         None,
         metavar="L",
     )
-    layer: str = option("which looking layer: a number from 0, last, all", "auto", metavar="N")
-    head: str = option("which of its heads: a number from 0, mean, max", "auto", metavar="N")
-    special: bool = option("a map of the caption's end, too", False)
+    layer: str = option("cross-attention layer: a number from 0, last or all", "auto", metavar="N")
+    head: str = option(
+        "attention head of the layer: a number from 0, mean or max", "auto", metavar="N"
+    )
+    special: bool = option("also explain the end of the caption", False)
     faithfulness: str = option(
-        "how far to believe each map: none; quick, one deletion and one insertion mask a word;"
-        " full, the whole curves",
+        "test how faithful each map is: none; quick, with one deletion and one insertion mask per"
+        " word; full, with whole deletion and insertion curves",
         "quick",
         choices=("none", "quick", "full"),
     )
     colours: str = option(
-        "colour map of the figures: magma is perceptually uniform, jet the assignment's",
+        "colour map of the figures: magma and viridis are perceptually uniform, jet is the"
+        " assignment's",
         "magma",
         choices=COLOURS,
     )
     out: Path | None = option(
-        "run folder to write: figures, and maps as .npz in RUN/maps", None, metavar="RUN"
+        "run folder to write, with figures, a page, and the maps as .npz in RUN/maps",
+        None,
+        metavar="RUN",
     )
     overwrite: bool = overwrite_option()
 
@@ -88,40 +94,46 @@ class FaithfulOptions(CaptionerOptions):
     """`captune faithful`."""
 
     model: str = option(
-        "run folder of a captune tune, or of one of its methods; lite: the captioner that comes"
-        " with captune",
+        "captioner: a run folder of captune tune, or of one of its methods; lite is built in",
         positional=True,
         nargs=None,
         metavar="RUN|lite",
     )
-    images: Path = option("folder of the images that maps are chosen on", metavar="DIR")
-    captions: Path = option("their reference captions, as in tune", metavar="TRAIN")
+    images: Path = option("folder of the images on which the map is chosen", metavar="DIR")
+    captions: Path = option("their reference captions, as in captune tune", metavar="TRAIN")
     boxes: Path | None = option(
-        "what people drew there: COCO's instances_*.json", None, metavar="INSTANCES.json"
+        "boxes that people drew in these images: instances_*.json of COCO",
+        None,
+        metavar="INSTANCES.json",
     )
     val_captions: Path | None = option(
-        "reference captions of the images that are reported on", None, metavar="VAL"
+        "reference captions of the images for the final report", None, metavar="VAL"
     )
     val_images: Path | None = option(
         "folder of those images (default: --images)", None, metavar="DIR"
     )
     val_boxes: Path | None = option(
-        "what people drew there, as --boxes", None, metavar="INSTANCES.json"
+        "boxes that people drew in those images, as --boxes", None, metavar="INSTANCES.json"
     )
     hide: str = option(
-        "what hidden patch tokens become: zeros, or the mean token of the images chosen on",
+        "what replaces a hidden patch token: zeros, or the mean token of the images of --images",
         "zeros",
         choices=("zeros", "mean"),
     )
     minutes: float = option(
-        "time that there is; what is slow is measured on fewer images", 30.0, metavar="N"
+        "time budget in minutes; slow methods are measured on fewer images", 30.0, metavar="N"
     )
-    limit: int = option("take a fixed sample of N images of each file (0: all)", 0, metavar="N")
+    limit: int = option(
+        "use a fixed random sample of N images per captions file (0: all)", 0, metavar="N"
+    )
     quick: bool = option(
-        "a first look: 16 images of each file, no occlusion, nothing by pixels", False
+        "a first look: 16 images per captions file, without occlusion and without pixel methods",
+        False,
     )
-    seed: int = option("seed of the sampling", 0, metavar="N")
-    out: Path = option("run folder to write: leaderboard, plots, the default map", metavar="RUN")
+    seed: int = option("random seed of the sampling", 0, metavar="N")
+    out: Path = option(
+        "run folder to write, with leaderboard, figures, a page, and the map to use", metavar="RUN"
+    )
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:

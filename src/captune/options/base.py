@@ -12,7 +12,8 @@ def option(help: str, default: Any = ..., **extra: Any) -> Any:
     """A dataclass field that knows its `--help` text.
 
     extra: `metavar`, `choices`, `repeat` (the flag may be given several times), `positional` (with
-    `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one).
+    `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one),
+    `names` (a function that lists what the option takes, for `--help`).
     """
     metadata = {"help": help, **extra}
     if default is ...:
@@ -24,7 +25,7 @@ def option(help: str, default: Any = ..., **extra: Any) -> Any:
 
 def overwrite_option() -> Any:
     """`--overwrite` of a command that writes a run folder."""
-    return option("let --out replace the run of another command", False)
+    return option("let --out replace a run of another command", False)
 
 
 def check_overwrite(options: Any) -> None:
@@ -50,17 +51,19 @@ class ModelOptions:
         "lite",
         metavar="SPEC",
     )
-    device: str = option("where the model runs", "auto", choices=("auto", "cpu", "cuda", "mps"))
+    device: str = option(
+        "device that the model runs on", "auto", choices=("auto", "cpu", "cuda", "mps")
+    )
     dtype: str = option(
         "precision of the model (auto: float32 on a CPU, float16 on a GPU)",
         "auto",
         choices=("auto", "float32", "float16", "bfloat16"),
     )
-    batch_size: int = option("images a forward pass", 32, metavar="N")
+    batch_size: int = option("images per forward pass", 32, metavar="N")
     workers: int = option(
-        "threads that decode ahead of the model (0: chosen for you)", 0, metavar="N"
+        "threads that decode images ahead of the model (0: chosen automatically)", 0, metavar="N"
     )
-    no_cache: bool = option("neither read nor write the feature cache", False)
+    no_cache: bool = option("do not use the feature cache", False)
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that no pass can be made with."""
@@ -72,7 +75,7 @@ def check_pass(batch_size: int, workers: int) -> None:
     if batch_size < 1:
         raise UserError(f"batch size {batch_size}: must be 1 or more")
     if workers < 0:
-        raise UserError(f"workers {workers}: must be 0 (chosen for you) or more")
+        raise UserError(f"workers {workers}: must be 0 (chosen automatically) or more")
 
 
 @dataclass(kw_only=True)
@@ -80,7 +83,7 @@ class CsvOptions:
     """What every command takes that writes words of others into a CSV file."""
 
     raw_csv: bool = option(
-        "leave cells of CSV files as they are that a spreadsheet would run as formulas (= + - @)",
+        "write CSV cells unchanged, even those that a spreadsheet would run as formulas (= + - @)",
         False,
     )
 
@@ -90,7 +93,7 @@ class ImageOptions:
     """Which images a command looks at."""
 
     images: list[str] = option(
-        "folders (recursive), files, globs, or - for a list on standard input",
+        "folders (searched recursively), files, globs, or - for a list of paths on standard input",
         positional=True,
         metavar="IMAGES",
     )

@@ -14,6 +14,7 @@ from captune.options.base import (
     overwrite_option,
     require_at_least,
 )
+from captune.registry import BRIDGES, TUNING_METHODS
 
 
 @dataclass(kw_only=True)
@@ -21,24 +22,27 @@ class CaptionerOptions(ModelOptions):
     """What every command that runs a captioner takes."""
 
     model: str = option(
-        "run folder of a captune tune, or of one of its methods; lite: the captioner that comes"
-        " with captune",
+        "captioner: a run folder of captune tune, or of one of its methods; lite is built in",
         "lite",
         metavar="RUN|lite",
     )
     encoder: str | None = option(
-        "where the captioner's image encoder lies now, if not where it was in training",
+        "image encoder of the captioner, if it is no longer where it was in training",
         None,
         metavar="SPEC",
     )
     decoder: str | None = option(
-        "where its language model lies now, if not where it was in training", None, metavar="SPEC"
+        "language model of the captioner, if it is no longer where it was in training",
+        None,
+        metavar="SPEC",
     )
     known_words_model: str | None = option(
-        "where the model of its known words lies now, if it reads any", None, metavar="SPEC"
+        "model that chooses its tags, if it reads tags and the model is elsewhere now",
+        None,
+        metavar="SPEC",
     )
-    beam: int = option("width of the beam search; 1 takes the likeliest token", 5, metavar="N")
-    max_tokens: int = option("longest caption, in tokens", 60, metavar="N")
+    beam: int = option("width of the beam search (1: greedy)", 5, metavar="N")
+    max_tokens: int = option("maximum length of a caption, in tokens", 60, metavar="N")
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that no caption can be written with."""
@@ -51,14 +55,17 @@ class CaptionOptions(ImageOptions, CaptionerOptions):
     """`captune caption`."""
 
     predictions: Path | None = option(
-        'write {"stem": "caption"}, the form of the assignment', None, metavar="FILE.json"
+        'write the captions as JSON {"stem": "caption"}, the form of the assignment',
+        None,
+        metavar="FILE.json",
     )
-    sidecar: bool = option("write name.txt beside each image; what stands there stays", False)
+    sidecar: bool = option("write name.txt beside each image; existing .txt files are kept", False)
     overwrite: bool = option(
-        "let --sidecar replace what stands there, and --out the run of another command", False
+        "overwrite existing .txt files with --sidecar, and a run of another command with --out",
+        False,
     )
     out: Path | None = option(
-        "run folder to write: captions with the log-probability of each word", None, metavar="RUN"
+        "run folder to write, with the log-probability of each word and a page", None, metavar="RUN"
     )
 
     def __post_init__(self) -> None:
@@ -73,14 +80,15 @@ class TuneOptions:
     """`captune tune`."""
 
     images: Path | None = option(
-        "folder of the images that the training captions are about",
+        "folder of the training images",
         None,
         positional=True,
         nargs="?",
         metavar="IMAGES",
     )
     captions: Path | None = option(
-        "training captions: COCO annotations, CSV, JSONL, a folder with name.txt beside name.jpg",
+        "training captions: COCO annotations, CSV, JSONL, or a folder with name.txt beside"
+        " name.jpg",
         None,
         metavar="TRAIN",
     )
@@ -89,28 +97,36 @@ class TuneOptions:
         "folder of the validation images (default: IMAGES)", None, metavar="DIR"
     )
     method: str = option(
-        "tuning methods, comma-separated, trained one after the other: adapter, prefix, lora, ...",
+        "tuning methods, comma-separated, trained one after the other",
         "lora",
         metavar="M,M",
+        names=TUNING_METHODS.names,
     )
-    bridge: str = option("how the decoder comes to see", "cross-attention", metavar="NAME")
+    bridge: str = option(
+        "how image features are fed into the language model",
+        "cross-attention",
+        metavar="NAME",
+        names=BRIDGES.names,
+    )
     encoder: str = option("frozen image encoder, a model spec", "lite", metavar="SPEC")
     decoder: str = option(
         "frozen language model: lite, hf:REPO or a local folder", "lite", metavar="SPEC"
     )
     decoder_blocks: int = option(
-        "keep the first N blocks of the language model only: faster, and it learns its words anew"
-        " (0: all)",
+        "keep only the first N blocks of the language model, which is faster but forgets what it"
+        " had learnt (0: all)",
         0,
         metavar="N",
     )
     vocabulary: str = option(
-        "tokens that it can write: all, or those of the training captions, which is faster",
+        "tokens that the captioner can generate: all, or only those of the training captions, which"
+        " is faster",
         "all",
         choices=("all", "captions"),
     )
     set: list[str] = option(
-        "a setting of a method or of the bridge, as in lora.rank=8, bridge.width=256; may repeat",
+        "setting of a method or of the bridge, such as lora.rank=8 or bridge.width=256; may be"
+        " given several times",
         [],
         repeat=True,
         metavar="PART.SETTING=VALUE",
@@ -128,82 +144,93 @@ class TuneOptions:
         metavar="SPEC",
     )
     max_trainable: str = option(
-        "refuse to train more parameters than this (35M, 500k, a number)", "35M", metavar="N"
+        "maximum number of trained parameters, such as 35M or 500k; more are refused",
+        "35M",
+        metavar="N",
     )
     epochs: int = option("passes over the training images", 10, metavar="N")
     augment: str = option(
-        "mirror: see training images mirrored in half of the epochs, which doubles what is encoded"
-        " and cached; not those with a caption that names left or right",
+        "mirror: show training images mirrored in half of the epochs, which doubles encoding time"
+        " and cache; images whose captions say left or right are never mirrored",
         "none",
         choices=("none", "mirror"),
     )
     captions_per_image: str = option(
-        "captions of an image that an epoch learns: all, or N sampled anew each epoch",
+        "captions per image and epoch: all, or N sampled anew each epoch",
         "all",
         metavar="all|N",
     )
-    limit: int = option("train on a fixed sample of N images (0: all)", 0, metavar="N")
-    batch: int = option("captions a step, about", 32, metavar="N")
-    accumulate: int = option("steps whose gradients are added up for one update", 1, metavar="N")
+    limit: int = option("train on a fixed random sample of N images (0: all)", 0, metavar="N")
+    batch: int = option("captions per training step, approximately", 32, metavar="N")
+    accumulate: int = option("steps per update, whose gradients are accumulated", 1, metavar="N")
     lr: float = option(
-        "learning rate after the warm-up (0: the method's own, 1e-3 of all that come with captune)",
+        "learning rate after the warm-up (0: the default of the method, 1e-3 for all built-in"
+        " ones)",
         0.0,
         metavar="RATE",
     )
-    weight_decay: float = option("AdamW's weight decay", 1e-2, metavar="SHARE")
-    warmup: float = option("share of the training in which the rate rises", 0.05, metavar="SHARE")
-    label_smoothing: float = option("label smoothing of the loss", 0.0, metavar="SHARE")
+    weight_decay: float = option("weight decay of AdamW", 1e-2, metavar="X")
+    warmup: float = option(
+        "fraction of the training over which the learning rate rises", 0.05, metavar="X"
+    )
+    label_smoothing: float = option("label smoothing of the loss", 0.0, metavar="X")
     objective: str = option(
-        "what is learnt: captions, the next word of those that people wrote; or cider, the score of"
-        " captions that the model samples (self-critical; for a model that writes: --start RUN)",
+        "training objective: captions, the cross-entropy of the captions; or cider, the CIDEr-D of"
+        " captions that the model samples (self-critical; needs a trained model: --start RUN)",
         "captions",
         choices=("captions", "cider"),
     )
-    samples: int = option("captions sampled of an image, for --objective cider", 5, metavar="N")
+    samples: int = option("captions sampled per image, for --objective cider", 5, metavar="N")
     start: Path | None = option(
-        "begin with the weights of this tuned captioner, of the same method and bridge",
+        "start from the weights of this captioner, which must have the same method and bridge",
         None,
         metavar="RUN",
     )
     select: str = option(
-        "the validation score that picks the best epoch",
+        "validation score that selects the best epoch",
         "cider",
         choices=("cider", "clipscore", "loss"),
     )
     patience: int = option(
-        "stop after N epochs without a better score (0: train them all)", 0, metavar="N"
+        "stop after N epochs without a better score (0: train all epochs)", 0, metavar="N"
     )
     val_sample: int = option(
-        "validation images that are captioned after each epoch (0: all); the final scores are of"
-        " all",
+        "validation images that are captioned after each epoch (0: all); the final scores are on"
+        " all of them",
         200,
         metavar="N",
     )
-    max_tokens: int = option("longest caption, in tokens, learnt and written", 60, metavar="N")
-    score_model: str = option("model of CLIPScore, or none", "lite", metavar="SPEC")
+    max_tokens: int = option(
+        "maximum length of a caption, in tokens, in training and generation", 60, metavar="N"
+    )
+    score_model: str = option("model that computes CLIPScore, or none", "lite", metavar="SPEC")
     save_steps: int = option(
-        "updates between two points that a killed run goes on from (0: ten an epoch)",
+        "updates between two checkpoints, from which a killed run resumes (0: ten checkpoints per"
+        " epoch)",
         0,
         metavar="N",
     )
     precision: str = option(
-        "of the forward pass (auto: bfloat16 or float16 on a GPU, bfloat16 on a CPU with AMX, else"
-        " float32)",
+        "precision of the forward pass (auto: bfloat16 or float16 on a GPU, bfloat16 on a CPU with"
+        " AMX, else float32)",
         "auto",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    device: str = option("where to train", "auto", choices=("auto", "cpu", "cuda", "mps"))
+    device: str = option("device to train on", "auto", choices=("auto", "cpu", "cuda", "mps"))
     workers: int = option(
-        "threads that decode ahead of the image encoder (0: chosen for you)", 0, metavar="N"
+        "threads that decode images ahead of the encoder (0: chosen automatically)", 0, metavar="N"
     )
-    no_cache: bool = option("neither read nor write the feature cache", False)
-    seed: int = option("seed of everything drawn", 0, metavar="N")
+    no_cache: bool = option("do not use the feature cache", False)
+    seed: int = option("random seed", 0, metavar="N")
     config: Path | None = option(
-        "read options from the config.yaml of an earlier tune; what is typed beside it counts more",
+        "read options from the config.yaml of an earlier tune; options on the command line override"
+        " them",
         None,
         metavar="FILE",
     )
-    out: Path | None = option("run folder to write", None, metavar="RUN")
+    out: Path | None = option(
+        "run folder to write, with a page of the results", None, metavar="RUN"
+    )
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
@@ -213,7 +240,9 @@ class TuneOptions:
         require_at_least(self, samples=2, decoder_blocks=0, known_words_top=1)
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)
         if not 0 <= self.lr < 1:
-            raise UserError(f"lr {self.lr}: must be below 1, as 1e-3, or 0 for the method's own")
+            raise UserError(
+                f"lr {self.lr}: must be below 1, such as 1e-3, or 0 for the default of the method"
+            )
         for name in ("weight_decay", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(

@@ -113,6 +113,8 @@ def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
     required = default is dataclasses.MISSING
     default = None if required else default
     text = meta["help"].replace("%", "%%")
+    if "names" in meta:
+        text += ": " + ", ".join(meta["names"]())
     if default not in (None, False, []) and not meta.get("positional"):
         text += f" (default: {default})"
     keywords: dict[str, Any] = {"help": text}

@@ -18,35 +18,37 @@ class ReportOptions(CsvOptions):
     """`captune report`."""
 
     runs: list[str] = option(
-        "run folders of any job; the methods of a tune come along",
+        "run folders of any command; the methods of a tune are included",
         [],
         positional=True,
         nargs="*",
         metavar="RUN",
     )
     out: Path | None = option(
-        "the page to write: one file, which opens without a network", None, metavar="FILE.html"
+        "page to write: one file, which opens without a network", None, metavar="FILE.html"
     )
-    title: str | None = option("heading of the page (default: what was done)", None, metavar="TEXT")
-    limit: int = option("images in a gallery, at the most", 2000, metavar="N")
-    top: int = option("images at either end of the best and the worst", 4, metavar="N")
+    title: str | None = option("title of the page (default: what was done)", None, metavar="TEXT")
+    limit: int = option("maximum number of images in a gallery", 2000, metavar="N")
+    top: int = option("images to show of the best and of the worst", 4, metavar="N")
     images: Path | None = option(
-        "folder of the images of runs from elsewhere, where the runs' paths begin: without it only"
-        " images in the run's own folder are shown",
+        "folder of the images of runs from another machine, which their paths are relative to;"
+        " without it, only images inside the run folder are shown",
         None,
         metavar="DIR",
     )
     figures: Path | None = option(
-        "folder for every table as CSV and every figure as PNG, SVG and PDF", None, metavar="DIR"
+        "folder to write every table as CSV and every figure as PNG, SVG and PDF",
+        None,
+        metavar="DIR",
     )
     published: str | None = option(
-        "set the figures of a published study beside those of the runs: dlcv-hw3, or a YAML file",
+        "published study to compare the runs with: dlcv-hw3, or a YAML file",
         None,
         metavar="STUDY",
     )
     check: Path | None = option(
-        "a page of captune report: derive every figure of it again from its run folders, or from"
-        " the RUN given",
+        "check a page of captune report: derive every number again from its run folders, or from"
+        " the RUN folders given",
         None,
         metavar="FILE.html",
     )
@@ -61,22 +63,38 @@ class ReproduceOptions:
     """`captune reproduce`."""
 
     study: str = option(
-        "what is done again: dlcv-hw3, or a YAML file of the same form",
+        "study to reproduce: dlcv-hw3, or a YAML file of the same form",
         positional=True,
         nargs=None,
         metavar="STUDY",
     )
-    data: Path = option("folder of its data, laid out as published", metavar="DIR")
-    out: Path = option("folder to write: a run folder a step, and the report", metavar="RUN")
-    lite: bool = option("with the embedded models, which are small and need no hub", False)
-    epochs: int | None = option("passes over the training images", None, metavar="N")
-    limit: int | None = option("train on a fixed sample of N images (0: all)", None, metavar="N")
-    classifier: str | None = option("another model to recognise with", None, metavar="SPEC")
-    encoder: str | None = option("another frozen image encoder", None, metavar="SPEC")
-    decoder: str | None = option("another frozen language model", None, metavar="SPEC")
-    score_model: str | None = option("another model of CLIPScore", None, metavar="SPEC")
-    only: list[str] = option("do this step only; may repeat", [], repeat=True, metavar="STEP")
-    dry_run: bool = option("print the commands of the steps, and do nothing", False)
+    data: Path = option(
+        "folder of its data, in the layout in which it was published", metavar="DIR"
+    )
+    out: Path = option("folder to write: one run folder per step, and the report", metavar="RUN")
+    lite: bool = option("use the built-in models, which are small and need no download", False)
+    epochs: int | None = option(
+        "passes over the training images (default: those of the study)", None, metavar="N"
+    )
+    limit: int | None = option(
+        "train on a fixed random sample of N images (0: all)", None, metavar="N"
+    )
+    classifier: str | None = option(
+        "model for classification (default: that of the study)", None, metavar="SPEC"
+    )
+    encoder: str | None = option(
+        "frozen image encoder (default: that of the study)", None, metavar="SPEC"
+    )
+    decoder: str | None = option(
+        "frozen language model (default: that of the study)", None, metavar="SPEC"
+    )
+    score_model: str | None = option(
+        "model that computes CLIPScore (default: that of the study)", None, metavar="SPEC"
+    )
+    only: list[str] = option(
+        "run only this step; may be given several times", [], repeat=True, metavar="STEP"
+    )
+    dry_run: bool = option("print the commands of the steps without running them", False)
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be trained with."""
@@ -94,34 +112,35 @@ class AppOptions:
     """`captune app`."""
 
     runs: Path = option(
-        "folder of run folders: those in it are offered, new ones are written there (default:"
-        " runs)",
+        "folder of runs: the app shows the runs in it and writes new ones there (default: runs)",
         Path("runs"),
         positional=True,
         nargs="?",
         metavar="RUNS",
     )
     host: str = option(
-        "the address to listen at; one that other machines reach needs --shared",
+        "address to listen on; an address that other machines can reach needs --shared",
         "127.0.0.1",
         metavar="ADDRESS",
     )
-    port: int = option("the port to listen at (0: the first free one from 7860)", 0, metavar="N")
+    port: int = option("port to listen on (0: the first free port from 7860)", 0, metavar="N")
     shared: bool = option(
-        "people on other machines use it, by --host or through a proxy: then the app opens no"
+        "allow people on other machines, by --host or through a proxy; the app then opens no"
         " folder, file or model that somebody types",
         False,
     )
     name: list[str] = option(
-        "with --shared: a name that the app is reached by, as the browser shows it; requests for"
-        " other names are refused; may repeat",
+        "with --shared: host name of the app, as browsers show it; requests for other names are"
+        " refused; may be given several times",
         [],
         repeat=True,
         metavar="HOST",
     )
     open: bool = option("open the page in your browser", False)
-    most_images: int = option("images that one person may drop at a time", 200, metavar="N")
-    most_mb: int = option("megabytes of one image", 50, metavar="N")
+    most_images: int = option(
+        "maximum number of images that one person may upload at a time", 200, metavar="N"
+    )
+    most_mb: int = option("maximum size of an image, in megabytes", 50, metavar="N")
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that no server can have, and for RUNS that is a file.

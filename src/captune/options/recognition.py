@@ -19,37 +19,48 @@ from captune.options.base import (
 class ClassifyOptions(ImageOptions, ModelOptions, CsvOptions):
     """`captune classify`."""
 
-    labels: str = option(
-        'cat,dog | names.txt | {"id": "name"}.json | {"name": ["prompt", ...]}.json', metavar="L"
+    labels: str | list[str] = option(
+        'labels: cat,dog; a text file with one name per line; a JSON file {"id": "name"} or'
+        ' {"name": ["prompt", ...]}',
+        metavar="L",
     )
     prompt: list[str] = option(
-        "template with {} or {object}, or a named set (openai-80, openai-7, hw3); may repeat",
+        "prompt template with {} or {object} for the label, or a named set (openai-80, openai-7,"
+        " hw3); may be given several times",
         [],
         repeat=True,
         metavar="T",
     )
     ensemble: str | None = option(
-        "mean: one classifier from all prompts (normalise, average, normalise)",
+        "mean: combine all prompts into one classifier (mean of their normalised text features)",
         None,
         choices=("mean",),
     )
-    multi_label: bool = option("an independent yes or no for each label", False)
+    multi_label: bool = option("decide on each label independently, as several may apply", False)
     truth: str | None = option(
-        "a CSV of filename,label; from-name for <class id>_<n>.ext; from-folder", None, metavar="T"
+        "right labels: a CSV file with filename,label; from-name for files called"
+        " <class id>_<n>.ext; from-folder for folders called like labels",
+        None,
+        metavar="T",
     )
-    out: Path | None = option("run folder to write", None, metavar="RUN")
+    out: Path | None = option(
+        "run folder to write, with a page of the results", None, metavar="RUN"
+    )
     overwrite: bool = overwrite_option()
     csv: Path | None = option(
-        "write filename,label (class ids), one row an image", None, metavar="FILE"
+        "write filename,label (class ids), one row per image", None, metavar="FILE"
     )
-    all_probabilities: bool = option("keep every probability, as float16 .npy in the run", False)
+    all_probabilities: bool = option(
+        "write all probabilities into the run, as a float16 .npy file", False
+    )
     top5: list[str] = option(
-        "top-5 figures in the run: a number of sampled images, or a file name; may repeat",
+        "draw top-5 figures into the run: of N random images, or of the image called NAME; may be"
+        " given several times",
         [],
         repeat=True,
         metavar="N|NAME",
     )
-    seed: int = option("seed of the sampling", 0, metavar="N")
+    seed: int = option("random seed of the sampling", 0, metavar="N")
 
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
@@ -61,19 +72,25 @@ class ClassifyOptions(ImageOptions, ModelOptions, CsvOptions):
 class PromptsOptions(ImageOptions, ModelOptions, CsvOptions):
     """`captune prompts`."""
 
-    labels: str = option("as in classify", metavar="L")
+    labels: str | list[str] = option("labels, as in captune classify", metavar="L")
     prompt: list[str] = option(
-        "two or more templates or named sets to compare; may repeat (default: hw3)",
+        "template or named set to compare, two templates at least; may be given several times"
+        " (default: hw3)",
         [],
         repeat=True,
         metavar="T",
     )
     truth: str | None = option(
-        "a CSV of filename,label; from-name for <class id>_<n>.ext; from-folder", None, metavar="T"
+        "right labels: a CSV file with filename,label; from-name for files called"
+        " <class id>_<n>.ext; from-folder for folders called like labels",
+        None,
+        metavar="T",
     )
-    out: Path | None = option("run folder to write: tables and plots", None, metavar="RUN")
+    out: Path | None = option(
+        "run folder to write, with tables, figures and a page", None, metavar="RUN"
+    )
     overwrite: bool = overwrite_option()
-    csv: Path | None = option("write the table, one row a prompt", None, metavar="FILE")
+    csv: Path | None = option("write the table, one row per prompt", None, metavar="FILE")
 
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
@@ -85,4 +102,4 @@ class PromptsOptions(ImageOptions, ModelOptions, CsvOptions):
 class EmbedOptions(ImageOptions, ModelOptions):
     """`captune embed`."""
 
-    features: Path = option("FILE.npz or FILE.parquet to write", metavar="FILE")
+    features: Path = option("file to write, .npz or .parquet", metavar="FILE")

@@ -23,36 +23,38 @@ class MetricOptions(ModelOptions):
     """Which scores, and what they rest on."""
 
     references: Path | None = option(
-        "the captions to score against: COCO annotations, CSV, JSONL, {stem: [caption, ...]}",
+        "reference captions: COCO annotations, CSV, JSONL or JSON {stem: [caption, ...]}",
         None,
         metavar="REFS",
     )
     images: Path | None = option(
-        "folder of the images: for CLIPScore and for galleries", None, metavar="DIR"
+        "folder of the images, for CLIPScore and galleries", None, metavar="DIR"
     )
     metrics: str | None = option(
-        "comma-separated: bleu (bleu_1 to bleu_4), rouge_l, cider, cider_original, clipscore, "
-        "ref_clipscore, clipscore_hw3, meteor (default: bleu,rouge_l,cider with references, "
-        "clipscore with images)",
+        "comma-separated: bleu (bleu_1 to bleu_4), rouge_l, cider (CIDEr-D), cider_original"
+        " (CIDEr), clipscore, ref_clipscore, clipscore_hw3, meteor, and those that captune plugins"
+        " lists (default: bleu,rouge_l,cider with references, clipscore with images)",
         None,
         metavar="M,M",
     )
     df: str = option(
-        "document frequencies of CIDEr: corpus (these references), coco-val2017, or a saved FILE",
+        "document frequencies for CIDEr: corpus (of these references), coco-val2017, or a file from"
+        " --save-df",
         "corpus",
         metavar="DF",
     )
     tokenizer: str = option(
-        "ptb, or none for captions that are tokenised already (words between spaces)",
+        "ptb (Penn Treebank), or none for captions that are tokenised already (words between"
+        " spaces)",
         "ptb",
         choices=("ptb", "none"),
     )
     prefix: str = option(
-        "what CLIPScore puts before each caption", "A photo depicts ", metavar="TEXT"
+        "text that CLIPScore puts before each caption", "A photo depicts ", metavar="TEXT"
     )
-    allow_missing: bool = option("score an image that has no candidate as an empty caption", False)
+    allow_missing: bool = option("score images without a candidate as empty captions", False)
     resamples: int = option("bootstrap resamples of the intervals", 10_000, metavar="N")
-    seed: int = option("seed of the resampling", 0, metavar="N")
+    seed: int = option("random seed of the resampling", 0, metavar="N")
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be resampled with."""
@@ -69,7 +71,7 @@ class ScoreOptions(MetricOptions, CsvOptions):
     """`captune score`."""
 
     candidates: Path | None = option(
-        "the captions to score: {stem: caption}, COCO results, CSV, JSONL or a run folder",
+        "captions to score: JSON {stem: caption}, COCO results, CSV, JSONL or a run folder",
         None,
         positional=True,
         nargs="?",
@@ -77,15 +79,19 @@ class ScoreOptions(MetricOptions, CsvOptions):
     )
     no_interval: bool = option("leave out the intervals and the agreement of the metrics", False)
     per_image: Path | None = option(
-        "write a row an image, a column a metric", None, metavar="FILE.csv"
+        "write a table of scores: one row per image, one column per metric",
+        None,
+        metavar="FILE.csv",
     )
     save_df: Path | None = option(
         "save the document frequencies of these references, for --df FILE", None, metavar="FILE"
     )
-    out: Path | None = option("run folder to write", None, metavar="RUN")
+    out: Path | None = option(
+        "run folder to write, with a page of the results", None, metavar="RUN"
+    )
     overwrite: bool = overwrite_option()
     verify: Path | None = option(
-        "compute a metrics.json of an earlier score again and say whether it holds",
+        "compute the metrics.json of an earlier score again, and say whether it is reproduced",
         None,
         metavar="METRICS.JSON",
     )
@@ -100,12 +106,20 @@ class ScoreOptions(MetricOptions, CsvOptions):
 class CompareOptions(MetricOptions, CsvOptions):
     """`captune compare`."""
 
-    first: Path = option("captions A: as in score", positional=True, nargs=None, metavar="A")
-    second: Path = option("captions B: as in score", positional=True, nargs=None, metavar="B")
-    top: int = option("images to show on either side of the difference", 10, metavar="N")
-    out: Path | None = option("run folder to write: tables and plots", None, metavar="RUN")
+    first: Path = option(
+        "captions A, as in captune score", positional=True, nargs=None, metavar="A"
+    )
+    second: Path = option(
+        "captions B, as in captune score", positional=True, nargs=None, metavar="B"
+    )
+    top: int = option("images to show where B is better, and where A is better", 10, metavar="N")
+    out: Path | None = option(
+        "run folder to write, with tables, figures and a page", None, metavar="RUN"
+    )
     overwrite: bool = overwrite_option()
-    csv: Path | None = option("write a row an image, both scores a metric", None, metavar="FILE")
+    csv: Path | None = option(
+        "write a table: one row per image, both scores for each metric", None, metavar="FILE"
+    )
 
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
@@ -117,11 +131,13 @@ class CompareOptions(MetricOptions, CsvOptions):
 class RankOptions(CsvOptions):
     """`captune rank`."""
 
-    run: Path = option("run folder of captune score", positional=True, nargs=None, metavar="RUN")
-    by: str = option("the metric to rank by, one of those in the run", "cider", metavar="METRIC")
-    top: int = option("pairs to show at either end", 10, metavar="N")
+    run: Path = option(
+        "run folder written by captune score", positional=True, nargs=None, metavar="RUN"
+    )
+    by: str = option("metric to rank by, one that the run has", "cider", metavar="METRIC")
+    top: int = option("images to show at either end of the ranking", 10, metavar="N")
     images: Path | None = option(
-        "folder of the images, where the run does not know it", None, metavar="DIR"
+        "folder of the images, if the run does not have it", None, metavar="DIR"
     )
     out: Path | None = option("folder for the gallery (default: the run)", None, metavar="DIR")
 

@@ -50,9 +50,11 @@ def export(
     for source in report.given.of_kind("classify"):
         written += _classified(source, report, folder / _plain(source.name), say)
     for source in report.given.of_kind("prompts"):
-        from captune.zeroshot.recorded import read_comparison
+        from captune.zeroshot.negation import read_probe
+        from captune.zeroshot.template_comparison import read_comparison
 
-        comparison, probes = read_comparison(source.run)
+        comparison = read_comparison(source.run)
+        probes = [read_probe(row) for row in source.run.metrics["negation"]]
         written += draw_prompt_study(comparison, probes, folder / _plain(source.name), ENDINGS)
     for source in report.given.sources:
         for name, figure in _drawn(source, report):

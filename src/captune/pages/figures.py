@@ -11,6 +11,7 @@ import numpy as np
 
 from captune.errors import UserError
 from captune.images import UnreadableImage, open_image
+from captune.images.naming import named_image
 from captune.pages.thumbnails import not_opened
 from captune.plots import (
     Top5,
@@ -23,10 +24,9 @@ from captune.plots import (
     top5_grid_figure,
 )
 from captune.runs import Run
-from captune.zeroshot.comparison import TemplateComparison
 from captune.zeroshot.negation import NegationProbe
 from captune.zeroshot.prompts import fill
-from captune.zeroshot.recording import named_image
+from captune.zeroshot.template_comparison import TemplateComparison
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

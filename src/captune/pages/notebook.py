@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from captune.pages.pages import filled
 from captune.pages.thumbnails import thumbnail_of
 from captune.runs import Run, read_run
-from captune.text import count, one_line, percent, score
+from captune.text import count, one_line, score
 
 if TYPE_CHECKING:
     from captune.images import ImageFile
@@ -38,18 +38,14 @@ def register() -> None:
     from captune.scoring.comparison_recording import CompareResult
     from captune.scoring.recording import ScoreResult
     from captune.zeroshot.classifier import Prediction
-    from captune.zeroshot.recording import ClassifyResult
-    from captune.zeroshot.study import PromptStudy
 
     for kind, show in (
         (Caption, _caption),
         (CaptionResult, _captions),
-        (ClassifyResult, _classified),
         (CompareResult, _compared),
         (ExplainResult, _explained),
         (Explanation, _explanation),
         (Prediction, _prediction),
-        (PromptStudy, _prompts),
         (ScoreResult, _scored),
         (Scores, _scores),
         (TuneResult, _tuned),
@@ -65,7 +61,8 @@ def _content(value: object) -> dict[str, Any]:
     folder = written.get("run") if isinstance(written, Mapping) else getattr(value, "run", None)
     if isinstance(folder, Path) and (folder / "run.json").is_file():
         return _run(read_run(folder))
-    found: dict[str, Any] = _shown(value)
+    # what jobs return stands above this package, and is told by what it can do
+    found: dict[str, Any] = _result(value) if hasattr(value, "sentences") else _shown(value)
     return found
 
 
@@ -175,29 +172,14 @@ def _explanation(one: Any) -> dict[str, Any]:
     return _fragment(one.caption, rows, [_image(one.image, one.caption)], head=head)
 
 
-def _classified(result: Any) -> dict[str, Any]:
-    rows = [
-        (row["template"] or "ensemble", percent(row["accuracy"]), _ends(row["interval"], percent))
-        for row in result.prompts
-        if row["accuracy"] is not None
-    ]
-    cards = [_image(one.image, bars=one.top(_BARS)) for one in result.shown[:_PICTURES]]
-    title = f"{result.images:,} images, {len(result.labels):,} labels, model {result.spec}"
-    head = ("prompt", "accuracy", "95 % interval") if rows else ()
-    return _fragment(title, rows, cards, head=head, more=result.images - len(cards))
-
-
-def _prompts(result: Any) -> dict[str, Any]:
-    rows = [
-        (
-            str(row["template"]),
-            "" if row["accuracy"] is None else percent(row["accuracy"]),
-            "" if row["p_holm"] is None else f"p {row['p_holm']:.3f}",
-        )
-        for row in result.comparison.rows()
-    ]
-    title = f"{len(result.images):,} images, model {result.model['spec']}"
-    return _fragment(title, rows, head=("prompt", "accuracy", "against the best"))
+def _result(result: Any) -> dict[str, Any]:
+    """A result of `captune.jobs`: its first items as cards, and its first other table."""
+    tables = [table for table in result.tables() if table.name != "images"]
+    head, rows = tables[0].texts() if tables else ((), [])
+    cards = [card for item in result[:_PICTURES] for card in _shown(item)["cards"]]
+    title = next(iter(result.sentences()), "")
+    more = result.images - len(cards) if cards else 0
+    return _fragment(title, rows, cards, head=head, more=more)
 
 
 def _captions(result: Any) -> dict[str, Any]:

@@ -137,19 +137,16 @@ class ClassifyTab:
         )
 
     def _keep(self, options: ClassifyOptions, job: Job) -> None:
-        from captune.pages.classification import write_page
-        from captune.runs import read_run
-        from captune.zeroshot.recording import classify_images
+        from captune.jobs.classify import run
 
-        assert options.out is not None
-        classify_images(options, command=job.command, bar=job.bar, say=job.say)
-        write_page(read_run(options.out), options.out / "report.html")
+        run(options, job, command=job.command)
 
     def _work(self, job: Job, options: ClassifyOptions, id: str) -> list[Recognised]:
         from captune.zeroshot.classifier import ZeroShotClassifier
+        from captune.zeroshot.labels import read_labels
 
         images = self._site.uploads.images_of(id)
-        names = [name for name in options.labels.split(",") if name]
+        names = read_labels(options.labels).names
         classifier = ZeroShotClassifier(
             names,
             model=self._site.model(options.model),

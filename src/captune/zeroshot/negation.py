@@ -10,8 +10,9 @@ probe shows why: it asks the same images with both, and measures how little the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,32 @@ class NegationProbe:
             "text_cosine": self.text_cosine,
             "class_cosine": self.class_cosine,
         }
+
+
+def read_probe(row: Mapping[str, Any]) -> NegationProbe:
+    """The probe whose `row` stands in a run."""
+
+    def share(name: str) -> Share | None:
+        value, images = row[name], row["images"]
+        if value is None:
+            return None
+        ends = Interval(row[f"{name}_low"], row[f"{name}_high"])
+        return Share(round(value * images), images, value, ends)
+
+    same_answer, denial_wins = share("same_answer"), share("denial_wins")
+    assert same_answer is not None
+    assert denial_wins is not None
+    return NegationProbe(
+        template=row["template"],
+        negated=row["negated"],
+        images=row["images"],
+        same_answer=same_answer,
+        right_answer=share("right_answer"),
+        denial_wins=denial_wins,
+        denial_wins_elsewhere=row["denial_wins_elsewhere"],
+        text_cosine=row["text_cosine"],
+        class_cosine=row["class_cosine"],
+    )
 
 
 def negate(template: str) -> str | None:

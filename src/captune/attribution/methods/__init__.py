@@ -18,7 +18,7 @@ from captune.attribution.word_scores import Target, targets_of
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.errors import UserError
-from captune.registry import Registry
+from captune.registry import MAP_METHODS, Registry
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,7 @@ def on_patches(values: Tensor, subject: Subject) -> Tensor:
     return grid.detach().float().cpu()
 
 
-_METHODS: Registry[MapMethod] = Registry(
-    __name__, __path__, attribute="METHOD", group="captune.explain", noun="method"
-)
+_METHODS: Registry[MapMethod] = MAP_METHODS
 
 
 def method_names() -> list[str]:

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.structure import DecoderParts
 from captune.models.encoders import GridShape as GridShape
-from captune.registry import Registry
+from captune.registry import BRIDGES, Registry
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,7 @@ class Bridge(nn.Module, ABC):
         return 0.0
 
 
-_BRIDGES: Registry[type[Bridge]] = Registry(
-    __name__, __path__, attribute="BRIDGE", group="captune.bridges", noun="bridge"
-)
+_BRIDGES: Registry[type[Bridge]] = BRIDGES
 
 
 def bridge_names() -> list[str]:

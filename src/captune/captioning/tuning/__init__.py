@@ -14,7 +14,7 @@ from torch import nn
 
 from captune.captioning.structure import DecoderParts
 from captune.errors import UserError
-from captune.registry import Registry
+from captune.registry import TUNING_METHODS, Registry
 
 if TYPE_CHECKING:
     from captune.captioning.bridge import Bridge
@@ -53,9 +53,7 @@ class TuningMethod(nn.Module, ABC):
         """How many parameters it trains, by arithmetic."""
 
 
-_METHODS: Registry[type[TuningMethod]] = Registry(
-    __name__, __path__, attribute="METHOD", group="captune.tuning", noun="method"
-)
+_METHODS: Registry[type[TuningMethod]] = TUNING_METHODS
 
 
 def method_names() -> list[str]:

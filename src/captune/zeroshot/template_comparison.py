@@ -7,13 +7,17 @@ intervals side by side. Logits are worked through in parts and never kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from captune.models.image_text import Floats, normalise
+from captune.runs import Run
 from captune.statistics import Interval, holm, mcnemar_exact, paired_difference, wilson
 from captune.statistics.calibration import (
     Activation,
@@ -26,6 +30,7 @@ from captune.statistics.calibration import (
 
 LOGITS_AT_ONCE = 2_000_000  # 8 MB
 TOP = 5
+_ENSEMBLE = "ensemble of these "
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,74 @@ class TemplateComparison:
         }
 
 
+def read_comparison(run: Run) -> TemplateComparison:
+    """The comparison that `captune prompts` wrote into a run, for its figures.
+
+    Raises DamagedRun.
+    """
+    metrics, records = run.metrics, list(run.records())
+    names: Mapping[str, str] = metrics.get("label_names") or {}
+    # without names, a label that no image has and no prompt answers is not known
+    answered = {answer["id"] for record in records for answer in record["answers"]}
+    true_ids = [record.get("truth") for record in records]
+    ids = list(names) or sorted(answered | {id for id in true_ids if id is not None})
+    place = {id: i for i, id in enumerate(ids)}
+    truth = np.array([-1 if id is None else place[id] for id in true_ids], dtype=np.intp)
+    known = truth >= 0
+    results = []
+    for i, row in enumerate(metrics["prompts"]):
+        answers = [record["answers"][i] for record in records]
+        predicted = np.array([place[answer["id"]] for answer in answers], dtype=np.intp)
+        confidence = np.array([answer["probability"] for answer in answers], dtype=np.float32)
+        result = TemplateResult(row["template"], predicted, confidence)
+        if row["accuracy"] is not None:
+            correct = (predicted == truth) & known
+            result = replace(
+                result,
+                correct=correct,
+                accuracy=row["accuracy"],
+                interval=Interval(row["accuracy_low"], row["accuracy_high"]),
+                top5_accuracy=row["top5_accuracy"],
+                class_correct=np.bincount(truth[correct], minlength=len(ids)),
+                calibration=_read_calibration(metrics["calibration"][i]),
+                against_best=None if row["difference"] is None else _read_against(row),
+            )
+        results.append(result)
+    ends_with_ensemble = results[-1].template.startswith(_ENSEMBLE)
+    return TemplateComparison(
+        labels=tuple(names.get(id, id) for id in ids),
+        results=tuple(results),
+        images=len(records),
+        known=int(known.sum()),
+        best=metrics["best"],
+        ensemble=len(results) - 1 if ends_with_ensemble else None,
+        class_images=np.bincount(truth[known], minlength=len(ids)) if known.any() else None,
+        agreement=np.array(metrics["agreement"], dtype=np.float64),
+    )
+
+
+def _read_against(row: Mapping[str, Any]) -> AgainstBest:
+    return AgainstBest(
+        gained=row["gained"],
+        lost=row["lost"],
+        difference=row["difference"],
+        interval=Interval(row["difference_low"], row["difference_high"]),
+        p_value=row["p_value"],
+        p_holm=row["p_holm"],
+    )
+
+
+def _read_calibration(content: Mapping[str, Any] | None) -> Calibration | None:
+    if content is None:
+        return None
+    parts = {name: content.get(name) for name in ("raw", "scaled")}
+    finite = {
+        name: part and {**part, "nll": math.nan if part["nll"] is None else part["nll"]}
+        for name, part in parts.items()
+    }
+    return msgspec.convert({"temperature": content.get("temperature"), **finite}, Calibration)
+
+
 def compare_templates(
     templates: Iterable[tuple[str, Floats]],
     image_features: Floats,
@@ -215,7 +288,7 @@ def compare_templates(
         raise ValueError("expected at least one template to compare")
     ensemble_at = len(results) if total is not None and len(results) > 1 else None
     if ensemble_at is not None and total is not None:
-        name = f"ensemble of these {len(results)} (mean)"
+        name = f"{_ENSEMBLE}{len(results)} (mean)"
         mean = normalise(total)
         results.append(
             _evaluate(name, image_features, mean, logits, activation, truth, known, calibration)

@@ -1,0 +1,327 @@
+"""`captune prompts`: which prompt is best for these images, and how sure is that?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captune.errors import UserError
+from captune.features import FeatureCache, encode_texts
+from captune.features.encode import encode_all
+from captune.files import check_writable
+from captune.images import ImageFile, find_images
+from captune.jobs import Result, leave_page
+from captune.models.image_text import Floats, describe_model
+from captune.models.load import load_image_text_model
+from captune.options import PromptsOptions
+from captune.options.codec import from_python
+from captune.progress import SILENT, Progress
+from captune.runs import RunWriter
+from captune.runs.place import writes_run
+from captune.tables import Column, Table, estimate, number, of_mappings, write_csv
+from captune.text import counted, p_value, percent, points
+from captune.zeroshot.labels import Labels, read_labels
+from captune.zeroshot.negation import NegationProbe, negate, probe_negation
+from captune.zeroshot.prompts import expand, fill
+from captune.zeroshot.template_comparison import (
+    TemplateComparison,
+    TemplateResult,
+    compare_templates,
+)
+from captune.zeroshot.truth import known_truth
+
+
+@dataclass(kw_only=True, eq=False)
+class PromptsResult(Result):
+    """Prompts compared on images that were encoded once.
+
+    probes: one negation probe for each template that can be denied.
+    """
+
+    labels: Labels
+    model: dict[str, Any]
+    comparison: TemplateComparison
+    probes: list[NegationProbe]
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        prompts = []
+        for row, result in zip(self.comparison.rows(), self.comparison.results, strict=True):
+            interval = None if result.interval is None else list(result.interval)
+            prompts.append({**row, "interval": interval})
+        best = self.comparison.best
+        return super().summary() | {
+            "model": self.model,
+            "prompts": prompts,
+            "best": None if best is None else self.comparison.results[best].template,
+            "negation": [probe.row() for probe in self.probes],
+        }
+
+    def tables(self) -> list[Table]:
+        """The prompts, and what the word "not" changes."""
+        tables = [self._agreeing() if self.comparison.best is None else self._compared()]
+        if self.probes:
+            tables.append(self._negated())
+        return tables
+
+    def _compared(self) -> Table:
+        comparison = self.comparison
+        titles = ("accuracy [95 % interval]", "− best (points)", "p (Holm)", "ECE", "T", "ECE at T")
+        keys = ("accuracy", "difference", "p_holm", "ece", "temperature", "scaled_ece")
+        columns = [Column(title, key, number=True) for title, key in zip(titles, keys, strict=True)]
+        rows = []
+        for one in comparison.results:
+            against, calibration = one.against_best, one.calibration
+            scaled = calibration and calibration.scaled
+            rows.append(
+                [
+                    one.template,
+                    estimate(one.accuracy, one.interval, percent),
+                    against and number(against.difference, points),
+                    against and number(against.p_holm, p_value),
+                    calibration and number(calibration.raw.ece, percent),
+                    calibration and number(calibration.temperature, "{:.2f}".format),
+                    scaled and number(scaled.ece, percent),
+                ]
+            )
+        assert comparison.best is not None
+        note = (
+            f'best prompt: "{comparison.results[comparison.best].template}" (chosen on these'
+            " images). − best: accuracy minus that of the best prompt, in percentage points. p:"
+            f" exact McNemar test against the best prompt, corrected for {len(rows) - 1}"
+            " comparisons (Holm); below 0.05 the prompts differ. ECE: calibration error, 0 % is"
+            " best. T: the temperature that calibrates the model; ECE at T: the error with it"
+            " (cross-fitted)."
+        )
+        columns = [Column("prompt", "template", wide=True), *columns]
+        return Table("prompts", "prompts", columns, rows, frozenset({comparison.best}), note)
+
+    def _agreeing(self) -> Table:
+        """What can be said without a truth."""
+        columns = [
+            Column("prompt", "template", wide=True),
+            Column("same label as the first prompt", "same_as_first", number=True),
+            Column("mean confidence", "mean_confidence", number=True),
+        ]
+        rows = [
+            [
+                one.template,
+                number(float(self.comparison.agreement[i, 0]), percent),
+                number(one.mean_confidence, percent),
+            ]
+            for i, one in enumerate(self.comparison.results)
+        ]
+        note = "no truth is known (--truth), so there is no accuracy"
+        return Table("prompts", "prompts", columns, rows, note=note)
+
+    def _negated(self) -> Table:
+        titles = ("same label", "right label", "“not” preferred", "“not” preferred, other labels")
+        keys = ("same_answer", "right_answer", "denial_wins", "denial_wins_elsewhere")
+        columns = [Column(title, key, number=True) for title, key in zip(titles, keys, strict=True)]
+        rows = [
+            [
+                probe.negated,
+                number(probe.same_answer.share, percent),
+                probe.right_answer and number(probe.right_answer.share, percent),
+                number(probe.denial_wins.share, percent),
+                number(probe.denial_wins_elsewhere, percent),
+            ]
+            for probe in self.probes
+        ]
+        shares = [probe.same_answer.share for probe in self.probes]
+        same = min(shares)
+        most = percent(same) if same == max(shares) else f"at least {percent(same)}"
+        note = (
+            "Share of images. A model that understands “not” shows 0 % in the first three columns"
+            f" and 100 % in the last. This one chooses the same label for {most} of the images"
+            f"{', so it ignores “not”' if same > 0.5 else ''}."
+        )
+        return Table(
+            "negation",
+            "does the model understand “not”?",
+            [Column("prompt with “not”", "negated", wide=True), *columns],
+            rows,
+            note=note,
+        )
+
+    def sentences(self) -> list[str]:
+        """What was compared, and the labels that change most."""
+        comparison = self.comparison
+        said = [
+            f"{counted(comparison.images, 'image')} ({comparison.known:,} with a known label),"
+            f" {counted(len(comparison.labels), 'label')}, model {self.model['spec']}"
+        ]
+        if comparison.best is None or len(comparison.results) == 1:
+            return said
+        best = comparison.results[comparison.best].template
+        said.append(f'labels that change most against "{best}", in images recognised:')
+        for index, one in enumerate(comparison.results):
+            if index != comparison.best:
+                changes = comparison.class_changes(index, top=4)
+                words = ", ".join(f"{c.label} {c.change:+d} of {c.images}" for c in changes)
+                said.append(f"  {one.template}: {words or 'none'}")
+        return said
+
+
+def prompts(
+    images: str | Path | Sequence[str | Path], labels: str | Path | Sequence[str], **options: Any
+) -> PromptsResult:
+    """Compare prompt templates on the same images, as `captune prompts`.
+
+    images: folders, files and globs. labels: names, "cat,dog" or a file. options: the fields of
+    `options.PromptsOptions`, such as prompt=["a photo of a {}", "a sketch of a {}"], out=RUN.
+    The comparison is `result.comparison`. Raises UserError for what cannot be done.
+    """
+    return run(from_python(PromptsOptions, images=images, labels=labels, **options))
+
+
+@writes_run("prompts")
+def run(
+    options: PromptsOptions, progress: Progress = SILENT, *, command: Sequence[str] = ()
+) -> PromptsResult:
+    """Compare prompts over one pass of the images; leave tables, figures and page of the run.
+
+    Raises UserError for fewer than two templates, for labels with prompts of their own, and for
+    everything that `captune classify` refuses.
+    """
+    labels = read_labels(options.labels)
+    if labels.prompts is not None:
+        raise UserError(f"{labels.source}: brings its own prompts; a comparison needs plain names")
+    templates = expand(options.prompt or ["hw3"])
+    if len(templates) < 2:
+        raise UserError("--prompt: give two templates or more, or a named set such as hw3")
+    if options.csv is not None:
+        check_writable(options.csv)
+    found = find_images(options.images)
+    truth = known_truth(options.truth, found.images, labels, progress.message)
+    skipped = list(found.skipped)
+    with nullcontext() if options.no_cache else FeatureCache() as cache:
+        model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
+        images, image_features = encode_all(
+            found.images,
+            model,
+            cache=cache,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            skipped=skipped,
+            progress=progress,
+        )
+        indices = None
+        if truth:
+            indices = np.array([truth.get(image.name, -1) for image in images], dtype=np.intp)
+
+        def text_features(template: str) -> Floats:
+            assert model.text is not None
+            texts = [fill(template, name) for name in labels.names]
+            return encode_texts(texts, model.text, cache=cache)
+
+        assert model.scoring is not None
+        comparison = compare_templates(
+            ((template, text_features(template)) for template in templates),
+            image_features,
+            labels.names,
+            model.logits,
+            activation=model.scoring.activation,
+            truth=indices,
+        )
+        probes = [
+            probe_negation(
+                template,
+                denied,
+                image_features,
+                text_features(template),
+                text_features(denied),
+                model.logits,
+                indices,
+            )
+            for template in templates
+            if (denied := negate(template)) is not None
+        ]
+    result = PromptsResult(
+        images=len(images),
+        skipped=skipped,
+        labels=labels,
+        model=describe_model(model),
+        comparison=comparison,
+        probes=probes,
+    )
+    if options.out is not None:
+        _write_run(result, images, options, found.root, indices, command)
+        _finish(result, options.out, progress)
+    if options.csv is not None:
+        write_csv(options.csv, of_mappings(comparison.rows()), raw=options.raw_csv)
+        result.written["csv"] = options.csv
+    return result
+
+
+def _finish(result: PromptsResult, out: Path, progress: Progress) -> None:
+    """Figures and page of the run."""
+    from captune.pages.figures import draw_prompt_study
+
+    result.written["run"] = out
+    paths = draw_prompt_study(result.comparison, result.probes, out / "plots")
+    result.written["plots"] = paths[0].parent
+    result.written["page"] = leave_page(out, progress)
+
+
+def _write_run(
+    result: PromptsResult,
+    images: Sequence[ImageFile],
+    options: PromptsOptions,
+    root: Path,
+    truth: NDArray[np.intp] | None,
+    command: Sequence[str],
+) -> None:
+    assert options.out is not None
+    ids = result.labels.ids
+    comparison = result.comparison
+    with RunWriter(
+        options.out,
+        kind="prompts",
+        options=options,
+        root=root,
+        models=[result.model],
+        command=command,
+    ) as run:
+        for i, image in enumerate(images):
+            answers = [_answer(one, i, ids) for one in comparison.results]
+            record: dict[str, Any] = {"path": image.name, "answers": answers}
+            if truth is not None and truth[i] >= 0:
+                record["truth"] = ids[truth[i]]
+            run.record(record)
+        run.metrics = {
+            "images": comparison.images,
+            "scored": comparison.known,
+            "labels": len(ids),
+            "label_names": dict(zip(ids, result.labels.names, strict=True)),
+            "best": comparison.best,
+            "prompts": comparison.rows(),
+            "negation": [probe.row() for probe in result.probes],
+            "agreement": comparison.agreement,
+            "calibration": [one.calibration for one in comparison.results],
+            "class_changes": [
+                [
+                    {"label": c.label, "images": c.images, "change": c.change, "share": c.share}
+                    for c in comparison.class_changes(index)
+                ]
+                for index in range(len(comparison.results))
+            ],
+            "skipped": [{"path": item.path, "reason": item.reason} for item in result.skipped],
+        }
+    tables = {"prompts.csv": comparison.rows(), "negation.csv": [p.row() for p in result.probes]}
+    for name, rows in tables.items():
+        if rows:
+            write_csv(options.out / name, of_mappings(rows), raw=options.raw_csv)
+
+
+def _answer(result: TemplateResult, image: int, ids: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id": ids[int(result.predicted[image])],
+        "probability": float(result.confidence[image]),
+    }

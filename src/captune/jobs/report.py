@@ -1,0 +1,116 @@
+"""`captune report`: run folders become one page that can be handed to somebody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captune.errors import UserError
+from captune.files import check_writable
+from captune.images import Skipped
+from captune.jobs import Result
+from captune.options import ReportOptions
+from captune.options.codec import from_python
+from captune.progress import SILENT, Progress
+from captune.text import counted
+
+if TYPE_CHECKING:
+    from captune.pages.page import Report
+
+
+@dataclass(kw_only=True, eq=False)
+class ReportResult(Result):
+    """A page of runs. page: what it shows."""
+
+    page: Report
+
+    @property
+    def answers(self) -> list[str]:
+        """What the page says of each run first, without its markup."""
+        said = (answer for answer, _ in self.page.answers)
+        return [str(one.striptags()) if hasattr(one, "striptags") else str(one) for one in said]
+
+    @property
+    def bytes(self) -> int:
+        """The size of the page."""
+        return self.written["page"].stat().st_size
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        sources = self.page.given.sources
+        return {
+            **super().summary(),
+            "run": str(sources[0].run.folder),
+            "runs": [
+                {"name": source.name, "folder": str(source.run.folder), "kind": source.run.kind}
+                for source in sources
+            ],
+            "notes": self.notes,
+            "title": self.page.title,
+            "answers": self.answers,
+            "thumbnails": len(self.page.album.pictures),
+            "bytes": self.bytes,
+        }
+
+    def sentences(self) -> list[str]:
+        """The answers, and the size of the page."""
+        runs = counted(len(self.page.given.sources), "run")
+        images = counted(len(self.page.album.pictures), "image")
+        return [*self.answers, f"{runs}, {images}, {self.bytes / 1e6:.1f} MB"]
+
+
+def report(
+    runs: str | Path | Sequence[str | Path], out: str | Path, **options: Any
+) -> ReportResult:
+    """Write one page of some runs, as `captune report`.
+
+    runs: run folders of any job. out: FILE.html. options: the fields of `options.ReportOptions`,
+    such as title="Adapter against LoRA", figures="figures/". Raises UserError for what is no run
+    and for what cannot be written.
+    """
+    return run(from_python(ReportOptions, runs=runs, out=out, **options))
+
+
+def run(
+    options: ReportOptions, progress: Progress = SILENT, *, command: Sequence[str] = ()
+) -> ReportResult:
+    """Write the page, and the figures that were asked for.
+
+    command: the words that asked for the page, kept in it. Raises UserError for no runs, for what
+    is no run, and for what cannot be written.
+    """
+    from captune.pages.page import write_report
+    from captune.pages.settings import Settings
+    from captune.pages.thumbnails import HIDDEN
+
+    if options.out is None:
+        raise UserError("no page to write; name one with --out FILE.html")
+    check_writable(options.out)
+    if options.figures is not None:
+        check_writable(options.figures / "tables")
+    page = write_report(
+        options.runs,
+        options.out,
+        Settings(options.title or "", options.limit, options.top, options.published or ""),
+        command=command,
+        images=options.images,
+        bar=progress.bar,
+    )
+    missing = page.album.missing.items()
+    result = ReportResult(
+        page=page,
+        images=max(int(source.run.metrics.get("images") or 0) for source in page.given.sources),
+        skipped=[Skipped(path, reason) for path, reason in missing if reason != HIDDEN],
+        written={"page": options.out},
+    )
+    if options.figures is not None:
+        from captune.pages.exporting import export
+
+        export(page, options.figures, say=progress.message, raw_csv=options.raw_csv)
+        result.written["figures"] = options.figures
+    if page.hidden:
+        result.notes.append(page.hidden)
+        progress.message(page.hidden)
+    return result

@@ -1,0 +1,81 @@
+"""The jobs as functions of Python, and the page that each leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import captune
+from captune.jobs import PAGE_IMAGES, leave_page
+from captune.runs import RunWriter, read_run
+
+LABELS = ["red", "green", "blue"]
+PROMPTS = ["a photo of {}", "red, green or blue, that is {}"]
+
+
+def test_classify_returns_every_prediction_and_leaves_a_page(
+    colours: Any, colour_images: Path, tmp_path: Path
+) -> None:
+    result = captune.classify(str(colour_images), LABELS, truth=None, out=str(tmp_path / "run"))
+    assert [one.label for one in result] == ["red", "red", "green", "green", "blue", "blue"]
+    assert (len(result), result.images, result.skipped) == (6, 6, [])
+    assert result.run == tmp_path / "run"
+    assert result.written["page"].is_file()
+    assert [table.name for table in result.tables()] == ["images"]
+    assert result.summary()["written"]["page"] == str(tmp_path / "run" / "report.html")
+    assert "lies outside" not in result._repr_html_()
+
+
+def test_prompts_are_compared_and_leave_a_page(
+    colours: Any, colour_images: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"7": "red", "8": "green", "9": "blue"}')
+    result = captune.prompts(
+        [colour_images], labels, prompt=PROMPTS, truth="from-name", out=tmp_path / "run"
+    )
+    assert result.comparison.best == 0
+    assert result.written["page"].is_file()
+    assert [table.name for table in result.tables()] == ["prompts", "negation"]
+    assert len(result) == 0
+    assert "100.0 %" in result._repr_html_()
+
+
+def test_embed_returns_the_features(colours: Any, colour_images: Path, tmp_path: Path) -> None:
+    result = captune.embed(colour_images, tmp_path / "f.npz")
+    assert result.features.shape == (6, 3)
+    assert result.paths[0] == "7_0.png"
+    assert (tmp_path / "f.npz").is_file()
+
+
+def test_report_of_runs(colours: Any, colour_images: Path, tmp_path: Path) -> None:
+    captune.classify(colour_images, LABELS, out=tmp_path / "run")
+    result = captune.report(tmp_path / "run", tmp_path / "page.html", title="Colours")
+    assert result.summary()["title"] == "Colours"
+    assert result.images == 6
+    assert "Colours" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("keywords", [{"labels": "a,b", "label": "c"}, {}])
+def test_a_wrong_keyword_is_a_type_error(keywords: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        captune.classify(tmp_path, **keywords)
+
+
+def test_the_page_that_a_job_leaves_shows_some_images_of_many(tmp_path: Path) -> None:
+    from tests.report_runs import Options
+
+    with RunWriter(
+        tmp_path / "run", kind="classify", options=Options(), root=tmp_path, models=[{"spec": "x"}]
+    ) as run:
+        for n in range(3 * PAGE_IMAGES):
+            run.record({"path": f"{n}.jpg", "top": [{"id": "a", "name": "a", "probability": 1.0}]})
+        run.metrics = {
+            "images": 3 * PAGE_IMAGES, "labels": 1, "scored": 0, "correct": 0,
+            "prompts": [{"template": "{}", "accuracy": None, "interval": None}],
+            "activation": "softmax",
+        }  # fmt: skip
+    page = leave_page(read_run(tmp_path / "run").folder).read_text()
+    assert page.count(".jpg") < 2 * PAGE_IMAGES + 50
