@@ -3,7 +3,7 @@
     python benchmarks/class_maps.py --images coco-mini/images --boxes instances_val.json
 
 Each category that has a box in an image is asked for, among all categories of the file; a map hits
-where its strongest place lies in one of the boxes. Beside each method stands the centre of the
+where its strongest patch lies in one of the boxes. Beside each method stands the centre of the
 image; differences are paired, with 95 % bootstrap intervals over images.
 """
 
@@ -15,22 +15,28 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from captune.attribution.parts import NOUN
 
-from captune.attribution.boxes import Box, read_boxes
 from captune.attribution.classes import METHODS, explain_classes
-from captune.attribution.faithfulness import centre_map
-from captune.attribution.geometry import Frame
-from captune.attribution.measure import (
+from captune.attribution.deletion_insertion import centre_map
+from captune.attribution.faithful.dataset import NOUN
+from captune.attribution.faithful.measure import (
     CENTRE,
     LEAST_IMAGES,
     OVERLAP,
     POINTING,
-    MapName,
-    Tally,
-    Word,
+    MapId,
+    MeasuredWord,
+    Measurements,
 )
-from captune.attribution.pointing import Target, hit, overlap, target_of
+from captune.attribution.faithful.pointing import (
+    Box,
+    BoxTarget,
+    box_target,
+    hit,
+    overlap,
+    read_boxes,
+)
+from captune.attribution.geometry import Frame
 from captune.errors import UserError
 from captune.images import find_images
 from captune.models.load import load_model
@@ -44,7 +50,7 @@ def main() -> int:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--boxes", type=Path, required=True, metavar="FILE")
     parser.add_argument("--model", default="lite", metavar="SPEC")
-    parser.add_argument("--methods", default="places,gradient", metavar="M,M")
+    parser.add_argument("--methods", default="patch-similarity,gradient", metavar="M,M")
     parser.add_argument("--limit", type=int, default=0, metavar="N")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     arguments = parser.parse_args()
@@ -63,7 +69,7 @@ def _measure(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
     classifier = ZeroShotClassifier(
         boxes.categories, model=load_model(arguments.model), cache=False
     )
-    tally = Tally()
+    measurements = Measurements()
     found_images = find_images([arguments.images]).images
     images = [p for p in found_images if boxes.of("", p.path.name)][: arguments.limit or None]
     if len(images) < LEAST_IMAGES:
@@ -74,17 +80,20 @@ def _measure(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
     for number, image in enumerate(images):
         drawn = boxes.of("", image.path.name) or []
         names = sorted({box.category for box in drawn})
-        words = {name: tally.add_word(Word(number, name, NOUN, name, gain=1.0)) for name in names}
+        words = {
+            name: measurements.add_word(MeasuredWord(number, name, NOUN, name, gain=1.0))
+            for name in names
+        }
         for method in methods:
             found = explain_classes(classifier, image, names, method=method)
             for name, map in zip(names, found.maps.numpy(), strict=True):
                 own = [_seen(box, found.frame) for box in drawn if box.category == name]
-                _put(tally, MapName(method), words[name], map, target_of(own, *map.shape))
+                _put(measurements, MapId(method), words[name], map, box_target(own, *map.shape))
         middle = centre_map(*found.maps.shape[1:]).numpy()
         for name in names:
-            target = target_of([b for b in drawn if b.category == name], *middle.shape)
-            _put(tally, CENTRE, words[name], middle, target)
-    rows = [_row(tally, MapName(method)) for method in methods] + [_row(tally, CENTRE)]
+            target = box_target([b for b in drawn if b.category == name], *middle.shape)
+            _put(measurements, CENTRE, words[name], middle, target)
+    rows = [_row(measurements, MapId(method)) for method in methods] + [_row(measurements, CENTRE)]
     if arguments.json:
         print(json.dumps({"machine": machine(), "model": arguments.model, "rows": rows}, indent=1))
         return 0
@@ -98,13 +107,15 @@ def _measure(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
     return 0
 
 
-def _put(tally: Tally, name: MapName, word: int, map: np.ndarray, target: Target) -> None:
-    tally.put(name, POINTING, word, hit(map, target))
-    tally.put(name, OVERLAP, word, overlap(map, target))
+def _put(
+    measurements: Measurements, name: MapId, word: int, map: np.ndarray, target: BoxTarget
+) -> None:
+    measurements.put(name, POINTING, word, hit(map, target))
+    measurements.put(name, OVERLAP, word, overlap(map, target))
 
 
 def _seen(box: Box, frame: Frame) -> Box:
-    """The box in shares of what the map lies over, cut at its edges."""
+    """The box in fractions of what the map lies over, cut at its edges."""
     left, right = frame.left / frame.width, frame.right / frame.width
     top, bottom = frame.top / frame.height, frame.bottom / frame.height
 
@@ -117,14 +128,14 @@ def _seen(box: Box, frame: Frame) -> Box:
     return Box(box.category, across(box.left), down(box.top), across(box.right), down(box.bottom))
 
 
-def _row(tally: Tally, name: MapName) -> dict[str, object]:
+def _row(measurements: Measurements, name: MapId) -> dict[str, object]:
     found: dict[str, object] = {"method": name.method}
     for measure in (POINTING, OVERLAP):
-        figure = tally.figure(name, measure)
-        assert figure is not None
-        found[measure] = [figure.value, *figure.interval]
-        found["words"] = figure.words
-    difference = None if name == CENTRE else tally.difference(name, CENTRE, POINTING)
+        estimate = measurements.estimate(name, measure)
+        assert estimate is not None
+        found[measure] = [estimate.value, *estimate.interval]
+        found["words"] = estimate.words
+    difference = None if name == CENTRE else measurements.difference(name, CENTRE, POINTING)
     found["over_centre"] = difference and [difference.value, *difference.interval]
     return found
 

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from captune.attribution.marks import quick
+from captune.attribution.captioned_image import CaptionedImage, captioned_images
+from captune.attribution.explanation import quick_marks
 from captune.attribution.methods import map_method, method_names
-from captune.attribution.subject import Subject, subjects_of
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.loading import captioner_folder, load_captioner
 from captune.images import ImageFile
@@ -69,7 +69,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         image = Path(folder) / "noise.png"
         noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((640, 480)).save(image)
-        (one,) = subjects_of(
+        (one,) = captioned_images(
             captioner, encoder, [ImageFile(image, image.name)], [CAPTION], on_skip=print
         )
         words = range(len(one.words))
@@ -78,7 +78,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         ]
         ways += [(name, maps_by(name, captioner, one)) for name in method_names()]
         drawn = ways[1][1]()
-        ways.append((MARKS, lambda: quick(captioner, one, drawn, words)))
+        ways.append((MARKS, lambda: quick_marks(captioner, one, drawn, words)))
         for _, way in ways:
             way()
         for number in range(rounds):
@@ -100,11 +100,11 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def maps_by(name: str, captioner: Any, one: Subject) -> Callable[[], torch.Tensor]:
-    """Maps of all words by the default choice of a method."""
+def maps_by(name: str, captioner: Any, one: CaptionedImage) -> Callable[[], torch.Tensor]:
+    """Maps of all words by the default layer and head of a method."""
     method = map_method(name)
-    choice = method.choices(captioner)[0]
-    return lambda: method.maps(captioner, one, choice, range(len(one.words)))
+    layer_head = method.layer_heads(captioner)[0]
+    return lambda: method.maps(captioner, one, layer_head, range(len(one.words)))
 
 
 def show(result: dict[str, Any]) -> None:

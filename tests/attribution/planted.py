@@ -1,7 +1,7 @@
 """Models whose truth is known: what the measures are tested on before they judge.
 
-`Planted`: a scoring whose words depend on some places and on nothing else.
-`planted_captioner`: a captioner that looks at the bright places only, and says a word because of
+`Planted`: a scorer whose words depend on some patches and on nothing else.
+`planted_captioner`: a captioner that looks at the bright patches only, and says a word because of
 them.
 """
 
@@ -14,7 +14,7 @@ import torch
 from tests.captioning.tiny import END, WORDS, tiny_decoder
 from torch import Tensor
 
-from captune.attribution.subject import Subject, subject_of
+from captune.attribution.captioned_image import CaptionedImage, captioned_image
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
 from captune.captioning.model import Captioner
 from captune.captioning.structure import find_parts
@@ -29,9 +29,9 @@ _FLOOR, _GAIN = -6.0, 5.0
 
 @dataclass
 class Planted:
-    """A word's log-probability rises with the share of its own places that are shown.
+    """A word's log-probability rises with the fraction of its own patches that are shown.
 
-    own: [words, rows, columns], true for them. A word without places is blind.
+    own: [words, rows, columns], true for them. A word without patches is blind.
     """
 
     own: Tensor
@@ -39,7 +39,7 @@ class Planted:
     passes: int = 0
 
     @property
-    def places(self) -> int:
+    def patches(self) -> int:
         return self.own[0].numel()
 
     @property
@@ -56,7 +56,7 @@ class Planted:
 
 
 def squares(*corners: tuple[int, int], side: int = 2, rows: int = 9, columns: int = 9) -> Tensor:
-    """[words, rows, columns]: a square of places for each word."""
+    """[words, rows, columns]: a square of patches for each word."""
     own = torch.zeros(len(corners), rows, columns, dtype=torch.bool)
     for word, (top, left) in enumerate(corners):
         own[word, top : top + side, left : left + side] = True
@@ -84,12 +84,12 @@ def planted_captioner(family: str = "llama") -> Captioner:
 
 def bright_subject(
     captioner: Captioner, row: int, column: int, words: int = 3, side: int = 1
-) -> Subject:
-    """A dark image but for a square whose upper left place is given; SAID `words` times."""
+) -> CaptionedImage:
+    """A dark image but for a square whose upper left patch is given; SAID `words` times."""
     grid = torch.zeros(1, SHAPE.tokens, SHAPE.channels)
     bright = torch.zeros(SHAPE.rows, SHAPE.columns)
     bright[row : row + side, column : column + side] = 1.0
     grid[0, :, 0] = bright.flatten()
     grid[0, :, 1:] = torch.randn(36, 3, generator=torch.Generator().manual_seed(row))
     ids = [WORDS.index(SAID)] * words + [END]
-    return subject_of(captioner, ImageFile(Path("bright.png"), "bright.png"), grid, ids)
+    return captioned_image(captioner, ImageFile(Path("bright.png"), "bright.png"), grid, ids)

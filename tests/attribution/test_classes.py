@@ -55,7 +55,7 @@ def cropping_model(crop: bool = True) -> ImageTextModel:
     encoder = ImageEncoder(
         PlacesThenMean(), to_pixels, "crop-32", "d0" * 32, 3, cpu, torch.float32, patches=patches
     )
-    return ImageTextModel("crop", "d0" * 32, None, encoder, colours.text, colours.scoring)
+    return ImageTextModel("crop", "d0" * 32, None, encoder, colours.text, colours.scorer)
 
 
 @pytest.mark.parametrize("crop", [True, False])
@@ -73,9 +73,11 @@ def test_a_square_is_found_where_it_is(tmp_path: Path, method: str, crop: bool) 
     assert found.frame.is_whole != crop
     for one, (rows, columns) in zip(found.maps, (red, blue), strict=True):
         row, column = divmod(int(one.argmax()), 4)
-        left, top, right, bottom = found.frame.box_of(row, column, 4, 4)
-        assert left - 1 <= columns.start < columns.stop <= right + 1
-        assert top - 1 <= rows.start < rows.stop <= bottom + 1
+        seen = found.frame
+        width, height = (seen.right - seen.left) / 4, (seen.bottom - seen.top) / 4
+        left, top = seen.left + column * width, seen.top + row * height
+        assert left - 1 <= columns.start < columns.stop <= left + width + 1
+        assert top - 1 <= rows.start < rows.stop <= top + height + 1
     over = found.frame.over_image(found.maps.numpy(), (240, 160))
     assert bool(np.isnan(over).any()) == crop
 
@@ -99,7 +101,7 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="explained by gradient, occlusion, places"):
         explain_classes(classifier, tmp_path / "red.png", method="attention")
     with pytest.raises(UserError, match="places: single places of this image encoder have no"):
-        explain_classes(classifier, tmp_path / "red.png", method="places")
+        explain_classes(classifier, tmp_path / "red.png", method="patch-similarity")
     without = ZeroShotClassifier(["red", "green"], model=colour_model(), cache=False)
     with pytest.raises(UserError, match="no patch grid"):
         explain_classes(without, tmp_path / "red.png")
@@ -136,7 +138,7 @@ def test_inside_a_vit(library: str, request: pytest.FixtureRequest, tmp_path: Pa
 
     pixels = model.image.transform(Image.open(tmp_path / "image.png").convert("RGB"))[None]
     texts = torch.from_numpy(classifier.text_features[0])
-    scale = classifier.scoring.logit_scale
+    scale = classifier.scorer.logit_scale
     block = last_block(model.image)
 
     def score(place: int, more: float) -> float:
@@ -177,7 +179,7 @@ def test_inside_lite(tmp_path: Path) -> None:
     alignment = model.image.module.alignment
     pooled = F.normalize(alignment(places.mean(1)), dim=-1)
     texts = torch.from_numpy(classifier.text_features[0])
-    score = (pooled @ texts.T * classifier.scoring.logit_scale).log_softmax(-1)[0, 0]
+    score = (pooled @ texts.T * classifier.scorer.logit_scale).log_softmax(-1)[0, 0]
     (gradient,) = torch.autograd.grad(score, places)
     expected = (gradient * places).sum(-1).view(9, 9)
     torch.testing.assert_close(found.maps[0], expected.detach(), atol=1e-4, rtol=1e-3)
@@ -202,7 +204,7 @@ def test_places_of_lite(tmp_path: Path) -> None:
             for place in grid.clone()
         ]
     )  # [places, classes]
-    raw = (raw * classifier.scoring.logit_scale).T.reshape(2, 9, 9)
+    raw = (raw * classifier.scorer.logit_scale).T.reshape(2, 9, 9)
     # a Gaussian of one place's width, normalised over what lies on the image
     at = torch.arange(9.0)
     weights = torch.exp(-((at[:, None] - at) ** 2) / 2)

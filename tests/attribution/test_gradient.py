@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients
-from tests.attribution.woken import spelling_decoder, subject, woken
+from tests.attribution.woken import captioned, spelling_decoder, woken
 from tests.captioning.tiny import END, GRID
 from torch import Tensor
 
-from captune.attribution.methods import Choice, map_method
+from captune.attribution.captioned_image import CaptionedImage, ids_of_caption
+from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.methods.integrated_gradients import STEPS, without_patches
-from captune.attribution.subject import Subject, given_ids
 from captune.attribution.word_scores import word_log_probabilities
 from captune.captioning.model import Captioner, batch
 
@@ -23,14 +23,14 @@ CAPTIONERS = pytest.mark.parametrize(
 )
 
 
-def score_of(captioner: Captioner, one: Subject, word: int) -> Callable[[Tensor], Tensor]:
+def score_of(captioner: Captioner, one: CaptionedImage, word: int) -> Callable[[Tensor], Tensor]:
     """Grids -> log-probability of a word, by the captioner's own logits."""
     ids, _, _ = batch([one.ids], start=END, pad=1)
 
     def score(grids: Tensor) -> Tensor:
         rows = ids.repeat(len(grids), 1)
         logits = captioner.logits(grids, rows, torch.ones_like(rows)).log_softmax(-1)
-        places = one.spans[word].places
+        places = one.spans[word].steps
         return torch.stack([logits[:, p, one.ids[p]] for p in places]).sum(0)
 
     return score
@@ -43,8 +43,8 @@ def patches(attributions: Tensor) -> Tensor:
 @CAPTIONERS
 def test_input_times_gradient(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
-    one = subject(captioner)
-    maps = map_method("gradient").maps(captioner, one, Choice(), range(6))
+    one = captioned(captioner)
+    maps = map_method("gradient").maps(captioner, one, LayerHead(), range(6))
     for word in range(6):
         captum = InputXGradient(score_of(captioner, one, word))
         expected = patches(captum.attribute(one.grid.clone().requires_grad_()))
@@ -54,8 +54,8 @@ def test_input_times_gradient(family: str, bridge: str) -> None:
 @CAPTIONERS
 def test_integrated_gradients(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
-    one = subject(captioner)
-    maps = map_method("integrated-gradients").maps(captioner, one, Choice(), range(6))
+    one = captioned(captioner)
+    maps = map_method("integrated-gradients").maps(captioner, one, LayerHead(), range(6))
     begin = without_patches(one)
     for word in range(6):
         score = score_of(captioner, one, word)
@@ -71,8 +71,8 @@ def test_integrated_gradients(family: str, bridge: str) -> None:
 @CAPTIONERS
 def test_occlusion(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
-    one = subject(captioner)
-    maps = map_method("occlusion").maps(captioner, one, Choice(), range(6))
+    one = captioned(captioner)
+    maps = map_method("occlusion").maps(captioner, one, LayerHead(), range(6))
     tokens = torch.arange(GRID.tokens)[None, :, None].expand_as(one.grid)
     for word in range(6):
         captum = FeatureAblation(score_of(captioner, one, word))
@@ -86,27 +86,27 @@ def test_occlusion(family: str, bridge: str) -> None:
 
 def test_where_no_patch_differs_nothing_is_lost() -> None:
     captioner = woken()
-    one = subject(captioner)
+    one = captioned(captioner)
     blanks = {
         "occlusion": torch.zeros_like(one.grid),
         "integrated-gradients": without_patches(one),
     }
     for name, grid in blanks.items():
         blank = type(one)(one.image, grid, one.ids, one.words, one.shape)
-        maps = map_method(name).maps(captioner, blank, Choice(), range(6))
+        maps = map_method(name).maps(captioner, blank, LayerHead(), range(6))
         torch.testing.assert_close(maps, torch.zeros(6, 3, 3), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["gradient", "integrated-gradients", "occlusion"])
 def test_one_word_alone_and_several_together(name: str) -> None:
     captioner = woken(decoder=spelling_decoder())
-    one = subject(captioner, given_ids(captioner.decoder, "a dog on a red doorstep"))
+    one = captioned(captioner, ids_of_caption(captioner.decoder, "a dog on a red doorstep"))
     method = map_method(name)
-    together = method.maps(captioner, one, Choice(), range(6))
+    together = method.maps(captioner, one, LayerHead(), range(6))
     assert together.dtype == torch.float32
     assert not together.requires_grad
     for word in (0, 5):
-        alone = method.maps(captioner, one, Choice(), [word])[0]
+        alone = method.maps(captioner, one, LayerHead(), [word])[0]
         torch.testing.assert_close(alone, together[word], atol=1e-5, rtol=1e-4)
 
 
@@ -114,13 +114,13 @@ def test_one_word_alone_and_several_together(name: str) -> None:
 def test_against_another_word(name: str) -> None:
     """Of a difference of scores the map is the difference of the maps: all three are linear."""
     captioner = woken()
-    one = subject(captioner)
+    one = captioned(captioner)
     method = map_method(name)
-    against = method.maps(captioner, one, Choice(), [1], against="w9")[0]
+    against = method.maps(captioner, one, LayerHead(), [1], against="w9")[0]
     (other,) = captioner.decoder.encode(["w9"])[0]
     swapped = type(one)(one.image, one.grid, [one.ids[0], other], one.words[:2], one.shape)
-    mine = method.maps(captioner, one, Choice(), [1])[0]
-    theirs = method.maps(captioner, swapped, Choice(), [1])[0]
+    mine = method.maps(captioner, one, LayerHead(), [1])[0]
+    theirs = method.maps(captioner, swapped, LayerHead(), [1])[0]
     torch.testing.assert_close(against, mine - theirs, atol=1e-4, rtol=1e-3)
     with torch.no_grad():
         score = word_log_probabilities(captioner, one, one.grid, [1], against="w9")

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attribution.woken import subject, woken
+from tests.attribution.woken import captioned, woken
 from tests.captioning.caption_job import image_model, write_images
 
 from captune import registry
-from captune.attribution.methods import Choice, MapMethod, map_method, method_names
+from captune.attribution.methods import LayerHead, MapMethod, map_method, method_names
 from captune.errors import UserError
 
 NAMES = [
     *("attention", "gradient", "gradient-attention", "integrated-gradients", "occlusion"),
-    *("pixel-occlusion", "places", "relevance"),
+    *("pixel-occlusion", "patch-similarity", "relevance"),
 ]
-# `places` needs an encoder whose places have a meaning: test_places
-ANYWHERE = [name for name in NAMES if name != "places"]
+# `patch-similarity` needs an encoder that embeds single patches: test_patch_similarity
+ANYWHERE = [name for name in NAMES if name != "patch-similarity"]
 
 
 def test_names_are_listed_without_importing() -> None:
@@ -41,8 +41,8 @@ def test_an_unknown_method_is_one_sentence() -> None:
 class Middle(MapMethod):
     name = "middle"
 
-    def maps_of(self, captioner: Any, subject: Any, choice: Choice, targets: Any) -> Any:
-        maps = torch.zeros(len(targets), subject.shape.rows, subject.shape.columns)
+    def maps_of(self, captioner: Any, captioned: Any, layer_head: LayerHead, targets: Any) -> Any:
+        maps = torch.zeros(len(targets), captioned.shape.rows, captioned.shape.columns)
         maps[:, 1, 1] = 1
         return maps
 
@@ -60,8 +60,8 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "middle" in method_names()
         captioner = woken()
         method = map_method("middle")
-        found = method.maps_of_all(captioner, subject(captioner), [0, 1])
-        assert found[Choice()].shape == (2, 3, 3)
+        found = method.maps_of_all(captioner, captioned(captioner), [0, 1])
+        assert found[LayerHead()].shape == (2, 3, 3)
     finally:
         registry._plugins.cache_clear()
 
@@ -71,7 +71,7 @@ def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
     """Maps of the right shape on the CPU, finite, the same again, and the model as it was."""
     captioner = woken(method="lora")
     captioner.image_model = image_model()
-    one = subject(captioner)
+    one = captioned(captioner)
     image = next(write_images(tmp_path / "images", 1).glob("*.png"))
     one = type(one)(type(one.image)(image, image.name), one.grid, one.ids, one.words, one.shape)
     state = {name: value.clone() for name, value in captioner.state_dict().items()}
@@ -79,20 +79,20 @@ def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
     implementation = captioner.decoder.module.config._attn_implementation
     method = map_method(name)
     assert method.name == name
-    choices = method.choices(captioner)
-    maps = method.maps(captioner, one, choices[0], [0, 3, 5])
+    layer_heads = method.layer_heads(captioner)
+    maps = method.maps(captioner, one, layer_heads[0], [0, 3, 5])
     assert maps.shape == (3, 3, 3)
     assert maps.dtype == torch.float32
     assert maps.device.type == "cpu"
     assert not maps.requires_grad
     assert bool(maps.isfinite().all())
     assert method.signed or bool((maps >= 0).all())
-    torch.testing.assert_close(method.maps(captioner, one, choices[0], [0, 3, 5]), maps)
+    torch.testing.assert_close(method.maps(captioner, one, layer_heads[0], [0, 3, 5]), maps)
     everything = method.maps_of_all(captioner, one, [0, 3, 5])
-    assert list(everything) == choices
-    torch.testing.assert_close(everything[choices[0]], maps, atol=1e-6, rtol=1e-5)
+    assert list(everything) == layer_heads
+    torch.testing.assert_close(everything[layer_heads[0]], maps, atol=1e-6, rtol=1e-5)
     with pytest.raises(UserError, match="has no map of layer 17"):
-        method.maps(captioner, one, Choice(17), [0])
+        method.maps(captioner, one, LayerHead(17), [0])
     after = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in captioner.modules()]
     assert after == hooks
     assert captioner.decoder.module.config._attn_implementation == implementation
@@ -104,4 +104,4 @@ def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
 def test_pixels_need_an_encoder() -> None:
     captioner = woken()
     with pytest.raises(UserError, match="was given no image encoder"):
-        map_method("pixel-occlusion").maps(captioner, subject(captioner), Choice(), [0])
+        map_method("pixel-occlusion").maps(captioner, captioned(captioner), LayerHead(), [0])

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captune.attribution.boxes import Box
-from captune.attribution.faithfulness import centre_map
-from captune.attribution.pointing import Target, hit, overlap, target_of
+from captune.attribution.deletion_insertion import centre_map
+from captune.attribution.faithful.pointing import Box, BoxTarget, box_target, hit, overlap
 
 BOX = Box("dog", 0.0, 0.0, 0.5, 0.25)
 
@@ -19,7 +18,7 @@ def at(row: int, column: int, rows: int = 4, columns: int = 4) -> np.ndarray:
 
 
 def test_a_true_map_hits_and_covers() -> None:
-    target = target_of([BOX], 4, 4)
+    target = box_target([BOX], 4, 4)
     assert target.hits.sum() == 2
     assert hit(target.covered, target) == 1
     assert overlap(target.covered, target) == pytest.approx(1)
@@ -27,21 +26,21 @@ def test_a_true_map_hits_and_covers() -> None:
 
 
 def test_a_false_map_does_not() -> None:
-    target = target_of([BOX], 4, 4)
+    target = box_target([BOX], 4, 4)
     assert hit(at(3, 3), target) == 0
     assert overlap(-target.covered, target) == 0
 
 
 def test_something_smaller_than_a_place_can_be_hit() -> None:
     small = Box("ball", 0.30, 0.55, 0.34, 0.6)
-    target = target_of([small], 4, 4)
+    target = box_target([small], 4, 4)
     assert hit(at(2, 1), target) == 1
     assert target.hits.sum() == 1
     assert overlap(target.covered, target) == pytest.approx(1)
 
 
 def test_one_of_several_things_is_enough() -> None:
-    target = target_of([BOX, Box("dog", 0.75, 0.75, 1, 1)], 4, 4)
+    target = box_target([BOX, Box("dog", 0.75, 0.75, 1, 1)], 4, 4)
     assert hit(at(3, 3), target) == 1
 
 
@@ -57,7 +56,7 @@ def test_a_constant_map_scores_as_random_points_do(
 ) -> None:
     left, right = sorted(corners[:2])
     top, bottom = sorted(corners[2:])
-    target = target_of([Box("x", left, top, right, bottom)], rows, columns)
+    target = box_target([Box("x", left, top, right, bottom)], rows, columns)
     constant = np.full((rows, columns), value)
     each = [
         hit(at(row, column, rows, columns), target)
@@ -66,34 +65,34 @@ def test_a_constant_map_scores_as_random_points_do(
     ]
     if rows * columns > 1:
         assert hit(constant, target) == pytest.approx(np.mean(each))
-    share = float(target.covered.mean())
-    # a random set of the boxes' area shares that area's part of it
+    fraction = float(target.covered.mean())
+    # a random set of the boxes' area fractions that area's part of it
     assert overlap(constant, target) <= 1 + 1e-9
-    if share > 0:
-        kept = np.minimum(np.full_like(target.covered, share), target.covered).sum()
+    if fraction > 0:
+        kept = np.minimum(np.full_like(target.covered, fraction), target.covered).sum()
         expected = kept / (2 * target.covered.sum() - kept)
         assert overlap(constant, target) == pytest.approx(expected)
 
 
 def test_what_is_no_number_is_not_the_strongest() -> None:
-    target = target_of([BOX], 2, 2)
+    target = box_target([BOX], 2, 2)
     map = np.array([[0.5, np.nan], [0.1, 0.2]])
     assert hit(map, target) == 1
 
 
 def test_a_map_of_another_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="one grid"):
-        hit(np.zeros((3, 3)), target_of([BOX], 4, 4))
+        hit(np.zeros((3, 3)), box_target([BOX], 4, 4))
 
 
 def test_no_area_has_no_overlap() -> None:
-    nothing = Target(np.zeros((2, 2), bool), np.zeros((2, 2)))
+    nothing = BoxTarget(np.zeros((2, 2), bool), np.zeros((2, 2)))
     assert overlap(np.ones((2, 2)), nothing) == 0
 
 
 def test_the_centre_hits_what_is_in_the_middle() -> None:
-    target = target_of([Box("x", 0.4, 0.4, 0.6, 0.6)], 9, 9)
+    target = box_target([Box("x", 0.4, 0.4, 0.6, 0.6)], 9, 9)
     assert hit(centre_map(9, 9).numpy(), target) == 1
-    # an even grid has four places in its middle, of which one is hit
-    corner = target_of([Box("x", 0.0, 0.0, 0.45, 0.45)], 4, 4)
+    # an even grid has four patches in its middle, of which one is hit
+    corner = box_target([Box("x", 0.0, 0.0, 0.45, 0.45)], 4, 4)
     assert hit(centre_map(4, 4).numpy(), corner) == pytest.approx(0.25)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.attribution.woken import IMAGE, spelling_decoder, subject, woken
+from tests.attribution.woken import IMAGE, captioned, spelling_decoder, woken
 from tests.captioning.tiny import END, FAMILIES
 from tests.captioning.vision_encoder_decoder import SHAPE, both_captioners
 
-from captune.attribution.methods import Choice, map_method
-from captune.attribution.methods.gradient_attention import weighed
+from captune.attribution.captioned_image import captioned_image, ids_of_caption
+from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods.gradient_attention import capture_attention
 from captune.attribution.methods.relevance import propagated
-from captune.attribution.subject import given_ids, subject_of
 from captune.captioning.model import Captioner, batch
 from captune.errors import UserError
 
@@ -48,7 +48,7 @@ def test_a_toy_by_hand() -> None:
 def test_a_block_that_does_not_look_only_mixes() -> None:
     own = {k: torch.tensor([[[0.0, 0.0], [0.5, 0.0]]]) for k in range(2)}
     found = propagated(own, {0: torch.tensor([[[0.2, 0.4], [0.0, 0.0]]])}, {0: 0})
-    # rule 10: norm's row 0 is the identity's; row 1 is [1, 1], and its share goes to row 0: none
+    # rule 10: norm's row 0 is the identity's; row 1 is [1, 1], and its fraction goes to row 0: none
     torch.testing.assert_close(found, torch.tensor([[[0.2, 0.4], [0.1, 0.2]]]))
 
 
@@ -69,13 +69,13 @@ def published(own: list[np.ndarray], cross: list[np.ndarray]) -> np.ndarray:
 def test_the_rules_over_transformers_eager_weights() -> None:
     theirs, captioner = both_captioners("eager")
     states = torch.randn(1, SHAPE.tokens, SHAPE.channels, generator=torch.manual_seed(5))
-    one = subject_of(captioner, IMAGE, states, [5, 6, 7, 8, END])
+    one = captioned_image(captioner, IMAGE, states, [5, 6, 7, 8, END])
     ids, _, _ = batch([one.ids], start=END, pad=1)
-    whole = RELEVANCE.maps(captioner, one, Choice(), range(5))
-    product = {c: PRODUCT.maps(captioner, one, c, range(5)) for c in PRODUCT.choices(captioner)}
-    assert list(product) == [Choice(), Choice(0), Choice(1)]
+    whole = RELEVANCE.maps(captioner, one, LayerHead(), range(5))
+    product = {c: PRODUCT.maps(captioner, one, c, range(5)) for c in PRODUCT.layer_heads(captioner)}
+    assert list(product) == [LayerHead(), LayerHead(0), LayerHead(1)]
     for word, span in enumerate(one.spans):
-        (step,) = span.places
+        (step,) = span.steps
         found = theirs(encoder_outputs=(states,), decoder_input_ids=ids, output_attentions=True)
         logit = found.logits[0, step, one.ids[step]]
         weights = [*found.decoder_attentions, *found.cross_attentions]
@@ -84,25 +84,25 @@ def test_the_rules_over_transformers_eager_weights() -> None:
         expected = published(both[:2], both[2:])[step]
         np.testing.assert_allclose(whole[word].flatten(), expected[1:], atol=1e-5)
         layers = [np.maximum(cross, 0).mean(0)[step, 1:] for cross in both[2:]]
-        for choice, values in zip(product, [sum(layers), *layers], strict=True):
-            np.testing.assert_allclose(product[choice][word].flatten(), values, atol=1e-5)
+        for layer_head, values in zip(product, [sum(layers), *layers], strict=True):
+            np.testing.assert_allclose(product[layer_head][word].flatten(), values, atol=1e-5)
 
 
 def test_a_word_of_several_pieces_has_the_mean_of_their_maps() -> None:
     captioner = woken(decoder=spelling_decoder())
-    ids = given_ids(captioner.decoder, "a doodle")
-    one = subject(captioner, ids)
-    assert len(one.spans[1].places) > 2
+    ids = ids_of_caption(captioner.decoder, "a doodle")
+    one = captioned(captioner, ids)
+    assert len(one.spans[1].steps) > 2
     for method in (RELEVANCE, PRODUCT):
-        whole = method.maps(captioner, one, Choice(), [1])[0]
+        whole = method.maps(captioner, one, LayerHead(), [1])[0]
         # each piece is a word of its own
-        pieces = [subject_piece(captioner, one, place) for place in one.spans[1].places]
-        each = [method.maps(captioner, piece, Choice(), [0])[0] for piece in pieces]
+        pieces = [subject_piece(captioner, one, place) for place in one.spans[1].steps]
+        each = [method.maps(captioner, piece, LayerHead(), [0])[0] for piece in pieces]
         torch.testing.assert_close(whole, torch.stack(each).mean(0))
 
 
 def subject_piece(captioner: Captioner, one: Any, place: int) -> Any:
-    return dataclasses.replace(one, words=[dataclasses.replace(one.words[0], places=(place,))])
+    return dataclasses.replace(one, words=[dataclasses.replace(one.words[0], steps=(place,))])
 
 
 @pytest.mark.parametrize("settings", [{}, {"shared_softmax": True}], ids=["beside", "shared"])
@@ -114,12 +114,12 @@ def test_weights_that_are_written_out_give_the_same_output(
     if method != "prefix" and settings:
         return
     captioner = woken(family, method=method, **settings)
-    one = subject(captioner)
+    one = captioned(captioner)
     ids, mask, _ = batch([one.ids, one.ids], start=END, pad=1)
     model = captioner.decoder.module
     before = model.config._attn_implementation
     expected = captioner.logits(one.grid, ids, mask)
-    with weighed(captioner, self_attention=True) as weights:
+    with capture_attention(captioner, self_attention=True) as weights:
         found = captioner.logits(one.grid, ids, mask)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
     assert model.config._attn_implementation == before
@@ -139,19 +139,19 @@ def test_weights_that_are_written_out_give_the_same_output(
 
 def test_frozen_parameters_are_enough() -> None:
     captioner = woken("gpt2")
-    expected = RELEVANCE.maps(captioner, subject(captioner), Choice(), range(6))
+    expected = RELEVANCE.maps(captioner, captioned(captioner), LayerHead(), range(6))
     captioner.requires_grad_(False)
     with torch.no_grad():
-        found = RELEVANCE.maps(captioner, subject(captioner), Choice(), range(6))
+        found = RELEVANCE.maps(captioner, captioned(captioner), LayerHead(), range(6))
     torch.testing.assert_close(found, expected)
     assert bool(found.any())
 
 
 def test_why_not_another_word() -> None:
     captioner = woken()
-    one = subject(captioner)
+    one = captioned(captioner)
     alone, against = (
-        PRODUCT.maps(captioner, one, Choice(), [1], other)[0] for other in (None, "w9")
+        PRODUCT.maps(captioner, one, LayerHead(), [1], other)[0] for other in (None, "w9")
     )
     assert not torch.allclose(alone, against)
 
@@ -160,4 +160,4 @@ def test_a_bridge_without_cross_attention_has_none() -> None:
     captioner = woken(bridge="prefix")
     for method in (RELEVANCE, PRODUCT):
         with pytest.raises(UserError, match="has no cross-attention"):
-            method.choices(captioner)
+            method.layer_heads(captioner)

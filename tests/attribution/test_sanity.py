@@ -10,17 +10,17 @@ from scipy.stats import spearmanr
 from tests.attribution.planted import bright_subject, planted_captioner
 from tests.captioning.caption_job import image_model
 
-from captune.attribution.methods import Choice, map_method
-from captune.attribution.sanity import (
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.faithful.sanity import (
     Stage,
     bridge_parts,
-    cascade,
+    cascading_randomization,
     correlations,
     entropies,
     sentences,
     shifted,
 )
-from captune.attribution.subject import Subject
+from captune.attribution.methods import LayerHead, map_method
 from captune.images import ImageFile
 
 
@@ -49,31 +49,31 @@ def test_entropy_is_one_for_the_uniform_and_nothing_for_a_point() -> None:
 
 def test_a_planted_model_passes_and_its_weights_come_back() -> None:
     captioner = planted_captioner()
-    subjects = [bright_subject(captioner, *place) for place in ((0, 0), (2, 4), (5, 1))]
+    images = [bright_subject(captioner, *place) for place in ((0, 0), (2, 4), (5, 1))]
     method = map_method("attention")
 
-    def maps_of(subject: Subject) -> torch.Tensor:
-        return method.maps(captioner, subject, Choice(0, "mean"), range(3))
+    def maps_of(captioned: CaptionedImage) -> torch.Tensor:
+        return method.maps(captioner, captioned, LayerHead(0, "mean"), range(3))
 
     before = {name: value.clone() for name, value in captioner.bridge.state_dict().items()}
-    true = [maps_of(subject) for subject in subjects]
-    stages = cascade(captioner, subjects, maps_of)
+    true = [maps_of(captioned) for captioned in images]
+    stages = cascading_randomization(captioner, images, maps_of)
     assert [stage.randomised for stage in stages] == ["layer 0"]
     assert abs(stages[-1].correlation) < 0.5
     after = captioner.bridge.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert all(torch.equal(maps_of(s), m) for s, m in zip(subjects, true, strict=True))
+    assert all(torch.equal(maps_of(s), m) for s, m in zip(images, true, strict=True))
     assert float(np.concatenate([entropies(m) for m in true]).max()) < 0.1
 
 
 def test_a_map_of_the_image_alone_is_found_out() -> None:
     captioner = planted_captioner()
-    subjects = [bright_subject(captioner, 1, 1)]
+    images = [bright_subject(captioner, 1, 1)]
 
-    def brightness(subject: Subject) -> torch.Tensor:
-        return subject.grid[0, :, 1].view(1, 6, 6)
+    def brightness(captioned: CaptionedImage) -> torch.Tensor:
+        return captioned.grid[0, :, 1].view(1, 6, 6)
 
-    stages = cascade(captioner, subjects, brightness)
+    stages = cascading_randomization(captioner, images, brightness)
     assert stages[-1].correlation == pytest.approx(1)
     said = list(sentences(stages, 0.99, 0.3))
     assert "hardly depends" in said[0]
@@ -86,18 +86,18 @@ def test_a_map_of_the_image_alone_is_found_out() -> None:
 
 def test_weights_come_back_after_an_error() -> None:
     captioner = planted_captioner()
-    subject = bright_subject(captioner, 1, 1)
+    captioned = bright_subject(captioner, 1, 1)
     before = {name: value.clone() for name, value in captioner.bridge.state_dict().items()}
     calls = []
 
-    def broken(subject: Subject) -> torch.Tensor:
+    def broken(captioned: CaptionedImage) -> torch.Tensor:
         calls.append(1)
         if len(calls) > 1:
             raise RuntimeError("oh")
         return torch.rand(1, 2, 2)
 
     with pytest.raises(RuntimeError, match="oh"):
-        cascade(captioner, [subject], broken)
+        cascading_randomization(captioner, [captioned], broken)
     after = captioner.bridge.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
@@ -111,16 +111,16 @@ def test_parts_of_the_bridge_are_each_parameter_once() -> None:
 
 def test_a_image_moves_by_one_pixel(tmp_path: Path) -> None:
     captioner = planted_captioner()
-    subject = bright_subject(captioner, 1, 1)
+    captioned = bright_subject(captioner, 1, 1)
     noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
     encoder = image_model().image
-    image = Subject(
-        ImageFile(path, path.name), subject.grid, subject.ids, subject.words, subject.shape
+    image = CaptionedImage(
+        ImageFile(path, path.name), captioned.grid, captioned.ids, captioned.words, captioned.shape
     )
     still = shifted(image, encoder, 0)
     moved = shifted(image, encoder, 3)  # a whole place of its 3 x 3 grid
-    assert still.words == subject.words
+    assert still.words == captioned.words
     places = still.grid[0, 1:].view(3, 3, -1)
     torch.testing.assert_close(moved.grid[0, 1:].view(3, 3, -1)[1:, 1:], places[:-1, :-1])

@@ -1,4 +1,4 @@
-"""Captioners of toy size whose bridge says something, and subjects of theirs."""
+"""Captioners of toy size whose bridge says something, and images of theirs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.captioning.tiny import END, GRID, WORDS, grids, tiny_decoder
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from captune.attribution.subject import Subject, subject_of
+from captune.attribution.captioned_image import CaptionedImage, captioned_image
 from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner
 from captune.images import ImageFile
@@ -48,18 +48,20 @@ def woken(
     return captioner.eval()
 
 
-def subject(captioner: Captioner, ids: list[int] | None = None, *, seed: int = 1) -> Subject:
+def captioned(
+    captioner: Captioner, ids: list[int] | None = None, *, seed: int = 1
+) -> CaptionedImage:
     """A photo of noise with a caption of five words and its end."""
     grid = grids(1, seed)
     if captioner.grid != GRID:
         shape = (1, captioner.grid.tokens, captioner.grid.channels)
         grid = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return subject_of(captioner, IMAGE, grid, [*KNOWN, END] if ids is None else ids)
+    return captioned_image(captioner, IMAGE, grid, [*KNOWN, END] if ids is None else ids)
 
 
-def steps_of(one: Subject) -> list[tuple[int, ...]]:
+def steps_of(one: CaptionedImage) -> list[tuple[int, ...]]:
     """Of every word, and the end: the steps at which its pieces were predicted."""
-    return [span.places for span in one.spans]
+    return [span.steps for span in one.spans]
 
 
 def spelling_decoder(family: str = "llama") -> Decoder:

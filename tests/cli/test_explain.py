@@ -11,12 +11,12 @@ from tests.captioning.caption_job import image_model, write_captioner, write_ima
 
 import captune
 from captune.attribution import job
-from captune.attribution.default import DefaultMap, write_default
-from captune.attribution.map_files import read_maps
-from captune.attribution.methods import Choice
+from captune.attribution.default_map import DefaultMap, write_default
+from captune.attribution.methods import LayerHead
 from captune.captioning import generation
 from captune.cli import main
 from captune.runs import read_run
+from captune.runs.maps import read_maps
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +136,7 @@ def test_what_was_found_truest_is_the_default(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_captioner(tmp_path / "own")
-    write_default(folder, DefaultMap("gradient-attention", Choice(1)))
+    write_default(folder, DefaultMap("gradient-attention", LayerHead(1)))
     found = printed(capsys, *words(images, str(folder), "--faithfulness", "none"))
     assert found["map"] == {"method": "gradient-attention", "layer": 1, "head": None}
 
@@ -193,9 +193,11 @@ def test_images_without_the_word_are_left_out(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own = job.subjects_of
+    own = job.captioned_images
     captions = ["a w6", "a w7", "w6 b w6"]
-    monkeypatch.setattr(job, "subjects_of", lambda *given, **how: own(*given[:3], captions, **how))
+    monkeypatch.setattr(
+        job, "captioned_images", lambda *given, **how: own(*given[:3], captions, **how)
+    )
     assert main(words(images, model, "--words", "w6")) == 0
     captured = capsys.readouterr()
     assert "3 maps of 2 images" in captured.out

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from tests.captioning.caption_job import image_model, write_captioner, write_images
 
-from captune.attribution import leaderboard
-from captune.attribution.default import read_default
+from captune.attribution.default_map import read_default
+from captune.attribution.faithful.job import leaderboard
 from captune.captioning import generation
 from captune.cli import main
 from captune.runs import check_run_folder
@@ -97,7 +97,7 @@ def test_a_whole_leaderboard(
     assert default is not None
     assert default == read_default(out)
     chosen = found["default"]
-    assert (default.method, default.choice.layer) == (chosen["method"], chosen["layer"])
+    assert (default.method, default.layer_head.layer) == (chosen["method"], chosen["layer"])
     assert default.sentence == chosen["sentence"] == found["sentences"][0]
     assert default.figures["pointing_centre"] == pytest.approx(row["pointing_centre"], abs=1e-4)
     metrics = json.loads((out / "metrics.json").read_text())

@@ -68,7 +68,7 @@ def tokenizer(text: str) -> None:
 
 def readers(text: str) -> None:
     """Captions, labels, truth, boxes and specs: what is there is read, or one sentence says why."""
-    from captune.attribution.boxes import read_boxes
+    from captune.attribution.faithful.pointing import read_boxes
     from captune.captions import read_captions
     from captune.models.spec import parse_spec
     from captune.zeroshot.labels import read_labels

@@ -26,7 +26,6 @@ from tests.hostile_runs import (
 )
 from tests.report_runs import change, classify_run, explain_run, images, score_run
 
-from captune.attribution.map_files import read_maps
 from captune.captions import read_captions
 from captune.errors import UserError
 from captune.options import RankOptions
@@ -36,6 +35,7 @@ from captune.pages.page import write_report
 from captune.pages.settings import Settings
 from captune.runs import DamagedRun, Run, read_run, reader
 from captune.runs.kinds import KINDS, convert
+from captune.runs.maps import read_maps
 from captune.scoring.rank import rank_run
 
 GIGABYTE = 2**30

@@ -4,12 +4,13 @@ The score of a class is its log-probability among all labels; with one label, or
 scored independently (SigLIP), its logit. Against another class it is the difference of their
 logits.
 
-gradient    at the last places that the pooled vector depends on: in a ViT the tokens that enter its
-            last block (what leaves it reaches CLS alone), in a convolution its last map. The sum
-            over channels of value x gradient, as in Grad-CAM without its mean over places.
-occlusion   what the score loses when the pixels of a place are blurred: one pass a place.
-places      how near each place is to the class when it is read as if it were an image of its own,
-            smoothed: for models that pool by a mean over places, as lite does (class activation
+gradient    at the last patches that the pooled vector depends on: in a ViT the tokens that enter
+            its last block (what leaves it reaches CLS alone), in a convolution its last map. The
+            sum over channels of value x gradient, as in Grad-CAM without its mean over patches.
+occlusion   what the score loses when the pixels of a patch are blurred: one pass per patch.
+patch-similarity
+            how near each patch is to the class when it is read as if it were an image of its own,
+            smoothed: for models that pool by a mean over patches, as lite does (class activation
             maps, Zhou et al. 2016, with text for a classifier). One pass, and over all of an image.
 
 All are signed. The first two are over the encoder's own rectangle: a classifier crops, and `frame`
@@ -29,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captune.attribution.geometry import Frame, frame_of
-from captune.attribution.masking import blurred, pieced, without_each
-from captune.attribution.methods.places import places_near, require_meaning
+from captune.attribution.masking import blurred, compose, without_each
+from captune.attribution.methods.patch_similarity import patch_similarities, require_embed
 from captune.errors import UserError
 from captune.files import quoted
 from captune.images import ImageFile, open_image
@@ -38,7 +39,8 @@ from captune.models.encoders import GridShape, ImageEncoder
 from captune.models.image_text import ImageTextModel
 from captune.zeroshot.classifier import ZeroShotClassifier
 
-METHODS = ("gradient", "occlusion", "places")
+PATCH_SIMILARITY = "patch-similarity"
+METHODS = ("gradient", "occlusion", PATCH_SIMILARITY)
 _AT_ONCE = 16
 
 
@@ -66,9 +68,9 @@ def explain_classes(
 ) -> ClassMaps:
     """A map for each of some labels; None takes the most probable one. The first prompt counts.
 
-    method: auto takes places where the model has them, else the gradient. against: another label;
-    why this one and not that? Raises UserError for a label or a method that
-    is not known, and for an encoder without a patch grid; UnreadableImage for a broken file.
+    method: auto takes patch-similarity where the model can, else the gradient. against: another
+    label; why this one and not that? Raises UserError for a label or a method that is not known,
+    and for an encoder without a patch grid; UnreadableImage for a broken file.
     """
     if method == "auto":
         method = default_method(classifier.model)
@@ -85,10 +87,10 @@ def explain_classes(
     numbers = [int(row.argmax())] if classes is None else [_number(classifier, c) for c in classes]
     other = None if against is None else _number(classifier, against)
     score = _Score(classifier, numbers, other)
-    if method == "places":
-        patches = require_meaning(encoder)
+    if method == PATCH_SIMILARITY:
+        patch_grid = require_embed(encoder)
         grid = encoder.finish_grid(encoder.encode_grid(encoder.whole(picture)[None]))[0]
-        maps = places_near(patches, grid, score.nearness)
+        maps = patch_similarities(patch_grid, grid, score.nearness)
     elif method == "gradient":
         maps = _by_gradient(encoder, shape, pixels, score)
     else:
@@ -99,14 +101,14 @@ def explain_classes(
         [classifier.labels.names[i] for i in numbers],
         [float(row[i]) for i in numbers],
         maps,
-        frame_of(encoder.whole if method == "places" else encoder.transform, *picture.size),
+        frame_of(encoder.whole if method == PATCH_SIMILARITY else encoder.transform, *picture.size),
     )
 
 
 def default_method(model: ImageTextModel) -> str:
-    """What `auto` comes to: places point best (docs/explain.md), where the model has them."""
+    """Of `auto`: what points best (docs/explain.md), where the model can embed patches."""
     patches = model.image.patches
-    return "gradient" if patches is None or patches.meaning is None else "places"
+    return "gradient" if patches is None or patches.embed is None else PATCH_SIMILARITY
 
 
 class _Score:
@@ -133,7 +135,7 @@ class _Score:
     def nearness(self, vectors: Tensor) -> Tensor:
         """Vectors [n, d] -> logits [n, classes], less those of the other class where there is one.
 
-        What places are told apart by: whether the labels hold something likelier is no matter.
+        What patches are told apart by: whether another label is more probable does not matter.
         """
         logits = self._logits(vectors)
         other = 0 if self._against is None else logits[:, self._against, None]
@@ -146,12 +148,12 @@ class _Score:
 
 
 def _by_gradient(encoder: ImageEncoder, shape: GridShape, pixels: Tensor, score: _Score) -> Tensor:
-    with torch.enable_grad(), _places(encoder.module, shape) as found:
+    with torch.enable_grad(), _patches(encoder.module, shape) as found:
         scores = score(encoder.module(pixels.clone().requires_grad_()))[0]
         maps = []
         for one in scores:
             values, gradient = _last(one, found)
-            maps.append(_over_places((values * gradient).float(), shape))
+            maps.append(_over_patches((values * gradient).float(), shape))
     return torch.stack(maps).detach().cpu()
 
 
@@ -159,20 +161,20 @@ def _by_gradient(encoder: ImageEncoder, shape: GridShape, pixels: Tensor, score:
 def _by_occlusion(
     encoder: ImageEncoder, shape: GridShape, pixels: Tensor, hidden: Tensor, score: _Score
 ) -> Tensor:
-    places = range(shape.rows * shape.columns)
+    patches = range(shape.rows * shape.columns)
     whole = score(encoder.module(pixels))
     parts = []
-    for start in places[::_AT_ONCE]:
-        some = places[start : start + _AT_ONCE]
-        shown = without_each(some, of=len(places))
-        without = pieced(shown, pixels[0], hidden[0], shape)
+    for start in patches[::_AT_ONCE]:
+        some = patches[start : start + _AT_ONCE]
+        shown = without_each(some, of=len(patches))
+        without = compose(shown, pixels[0], hidden[0], shape)
         parts.append(score(encoder.module(without)))
     lost = (whole - torch.cat(parts)).T
     return lost.reshape(-1, shape.rows, shape.columns).float().cpu()
 
 
 @contextmanager
-def _places(module: nn.Module, shape: GridShape) -> Iterator[list[Tensor]]:
+def _patches(module: nn.Module, shape: GridShape) -> Iterator[list[Tensor]]:
     """What has the shape of the patch grid inside the encoder, in the order of the pass.
 
     Of a ViT what enters its blocks (modules of one class in a row); of anything else every map.
@@ -205,12 +207,12 @@ def _is_row(part: nn.Module) -> bool:
 
 
 def _is_tokens(hidden: Tensor, shape: GridShape) -> bool:
-    # some towers keep the images of a batch in the second place
+    # some towers keep the images of a batch in the second dimension
     return hidden.ndim == 3 and 1 in hidden.shape[:2] and shape.tokens in hidden.shape[:2]
 
 
 def _last(score: Tensor, found: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The last of the places whose gradient is more than that of one of them, and the gradient."""
+    """The last of the patches whose gradient is more than that of one of them, and the gradient."""
     tokens = [values for values in found if values.ndim == 3]
     for values in reversed(tokens or found):
         (gradient,) = torch.autograd.grad(score, values, retain_graph=True, allow_unused=True)
@@ -222,7 +224,7 @@ def _last(score: Tensor, found: list[Tensor]) -> tuple[Tensor, Tensor]:
     )
 
 
-def _over_places(values: Tensor, shape: GridShape) -> Tensor:
+def _over_patches(values: Tensor, shape: GridShape) -> Tensor:
     """Of an image: tokens [1, t, c] or [t, 1, c], or a map [1, c, rows, columns]; summed over c."""
     if values.ndim == 4:
         return values[0].sum(dim=0)

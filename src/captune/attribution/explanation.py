@@ -1,19 +1,36 @@
-"""What an explanation is, as a value, as a line of a run folder and as `--json` prints it."""
+"""The maps of the words of one image, with a mark beside each: how far to believe it.
+
+A quick mark is one deletion and one insertion mask per word, in one batch with random masks that
+serve all words; a full mark comes from the whole curves.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captune.attribution.faithfulness import Faithfulness
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.deletion_insertion import (
+    CONTROLS,
+    Curves,
+    QuickMark,
+    curves,
+    endpoints,
+    mark_of,
+    one_mask,
+    random_curves,
+)
 from captune.attribution.geometry import Frame
-from captune.attribution.marks import Followed
-from captune.attribution.methods import Choice
+from captune.attribution.masking import token_masking
+from captune.attribution.methods import LayerHead
+from captune.captioning.model import Captioner
 from captune.images import ImageFile, Skipped
+from captune.runs.maps import MapWriter
 from captune.tables import NotebookDisplay
 
 KEPT = 1000  # images whose explanation the result holds itself; more are in the files alone
@@ -24,16 +41,16 @@ class ExplainedWord:
     """A word of a caption, or a class, with its map.
 
     map: [rows, columns] float32, over the frame of the explanation, row by row.
-    on_image: share of the attention that the patches have, of methods whose maps are shares; the
-    rest went to tokens that stand for no place, to known words, and to prefixes in that softmax.
+    fraction_on_image: of the attention, what the patches have, of methods whose maps sum to it; the
+    rest went to tokens that stand for no patch, to known words, and to prefixes in that softmax.
     mark: how far to believe the map, or None where that was not asked for.
     """
 
     word: str
     log_probability: float
     map: Tensor
-    on_image: float | None = None
-    mark: Faithfulness | Followed | None = None
+    fraction_on_image: float | None = None
+    mark: QuickMark | FullMark | None = None
 
     def record(self) -> dict[str, Any]:
         """As a line in a run folder holds it, without the map."""
@@ -42,8 +59,8 @@ class ExplainedWord:
             "log_probability": round(self.log_probability, 6),
             "faithfulness": None if self.mark is None else _recorded(self.mark),
         }
-        if self.on_image is not None:
-            found["on_image"] = round(self.on_image, 4)
+        if self.fraction_on_image is not None:
+            found["on_image"] = round(self.fraction_on_image, 4)
         return found
 
 
@@ -51,17 +68,17 @@ class ExplainedWord:
 class Explanation(NotebookDisplay):
     """What a captioner saw of one image, for words of one caption; or a classifier, of classes.
 
-    method, choice: how the maps were made. is_given: the caption is the user's. frame: what of the
-    upright image the maps lie over, or None: all of it. maps_file: where they are, relative to the
-    run.
+    method, layer_head: how the maps were made. is_user_caption: the captioner did not write it.
+    frame: what of the upright image the maps lie over, or None: all of it. maps_file: where they
+    are, relative to the run.
     """
 
     image: ImageFile
     caption: str
     words: list[ExplainedWord]
     method: str
-    choice: Choice
-    is_given: bool = False
+    layer_head: LayerHead
+    is_user_caption: bool = False
     frame: Frame | None = None
     maps_file: str | None = None
 
@@ -70,12 +87,19 @@ class Explanation(NotebookDisplay):
         """[words, rows, columns]."""
         return torch.stack([word.map for word in self.words])
 
+    def written_by(self, writer: MapWriter) -> Explanation:
+        """The same, with its maps in a file of the run."""
+        words = [word.word for word in self.words]
+        frame = None if self.frame is None else self.frame.edges
+        file = writer.write(self.image.name, words, self.maps.numpy(), frame)
+        return replace(self, maps_file=file)
+
     def record(self) -> dict[str, Any]:
         """Its line in a run folder."""
         return {
             "path": self.image.name,
             "caption": self.caption,
-            "given": self.is_given,
+            "given": self.is_user_caption,
             "words": [word.record() for word in self.words],
             "maps": self.maps_file,
             **({} if self.frame is None else {"frame": self.frame.edges}),
@@ -91,7 +115,7 @@ class ExplainResult(NotebookDisplay):
 
     model: dict[str, Any]
     method: str = ""
-    choice: Choice = field(default_factory=Choice)
+    layer_head: LayerHead = field(default_factory=LayerHead)
     against: str | None = None
     images: int = 0
     skipped: list[Skipped] = field(default_factory=list)
@@ -140,12 +164,99 @@ class ExplainResult(NotebookDisplay):
         }
 
     def _described(self) -> dict[str, Any]:
-        about = {"method": self.method, "layer": self.choice.layer, "head": self.choice.head}
+        about = {
+            "method": self.method,
+            "layer": self.layer_head.layer,
+            "head": self.layer_head.head,
+        }
         return about if self.against is None else {**about, "against": self.against}
 
 
-def _recorded(mark: Faithfulness | Followed) -> dict[str, Any]:
+def _recorded(mark: QuickMark | FullMark) -> dict[str, Any]:
     """The mark in words, and the figures that it comes from."""
     figures = {name: value for name, value in asdict(mark).items() if name != "word"}
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
     return {"mark": mark.mark, **rounded}
+
+
+def quick_marks(
+    captioner: Captioner,
+    captioned: CaptionedImage,
+    maps: Tensor,
+    words: Sequence[int] | None = None,
+    *,
+    fill: Tensor | None = None,
+    controls: int = CONTROLS,
+) -> list[QuickMark]:
+    """How far to believe each map [words, rows, columns], by one mask of each kind per word.
+
+    words: numbers in `captioned.spans` that the maps are of; None for `captioned.words`. fill: what
+    stands for a hidden patch token, as `masking.token_masking` takes it.
+    """
+    found = one_mask(token_masking(captioner, captioned, fill, words), maps, controls=controls)
+    numbers = range(len(found)) if words is None else words
+    return [replace(one, word=word) for one, word in zip(found, numbers, strict=True)]
+
+
+@dataclass(frozen=True)
+class FullMark:
+    """How far to believe the map of one word, from whole curves.
+
+    gain: nats that the image adds to the word. insertion, deletion: mean heights of the curves
+    above the blank image, as fractions of the gain; nothing where there is none. random_insertion,
+    random_deletion: the same, mean over random maps. better_than: fraction of the random maps whose
+    insertion - deletion is less.
+    """
+
+    word: int
+    gain: float
+    insertion: float | None
+    deletion: float | None
+    random_insertion: float | None
+    random_deletion: float | None
+    better_than: float
+
+    @property
+    def mark(self) -> str:
+        """In words."""
+        return mark_of(self.gain, self.better_than)
+
+
+def full_marks(
+    captioner: Captioner,
+    captioned: CaptionedImage,
+    maps: Tensor,
+    words: Sequence[int] | None = None,
+    *,
+    fill: Tensor | None = None,
+    controls: int = CONTROLS,
+) -> list[FullMark]:
+    """As `quick_marks`, by the whole curves of deletion and insertion."""
+    score = token_masking(captioner, captioned, fill, words)
+    ends = endpoints(score)
+    asked = range(score.words)
+    own = curves(score, ends, maps, asked)
+    random = random_curves(score, ends, asked, range(controls))
+    difference = own.insertion_area - own.deletion_area
+    by_chance = torch.stack([one.insertion_area - one.deletion_area for one in random])
+    beaten = (difference > by_chance).double().mean(dim=0)
+
+    def of_gain(several: Sequence[Curves], what: str, word: int) -> float | None:
+        gain = float(ends.gain[word])
+        if gain <= 0:
+            return None
+        areas = [float(getattr(one, f"{what}_area")[word]) for one in several]
+        return (sum(areas) / len(areas) - float(ends.blank[word])) / gain
+
+    return [
+        FullMark(
+            number if words is None else words[number],
+            float(ends.gain[number]),
+            of_gain([own], "insertion", number),
+            of_gain([own], "deletion", number),
+            of_gain(random, "insertion", number),
+            of_gain(random, "deletion", number),
+            float(beaten[number]),
+        )
+        for number in asked
+    ]

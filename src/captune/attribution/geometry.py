@@ -1,8 +1,8 @@
-"""Where the places of a patch grid lie on the image.
+"""Where the patches of a grid lie on the image.
 
 An encoder squashes an image to its rectangle, or scales it and cuts off what is too long. Which it
 does, and to the pixel where, is not guessed from its settings: it is shown ramps of grey of the
-image's size, and what comes out tells which place of the image each pixel of its rectangle is.
+image's size, and what comes out tells which part of the image each pixel of its rectangle is.
 
 Images are upright here, as `images.open_image` gives them. `as_stored` turns a map to the pixels as
 the file has them, for programs that do not read EXIF.
@@ -59,18 +59,10 @@ class Frame:
         edges = (self.left, self.top, self.right - self.width, self.bottom - self.height)
         return not any(edges)
 
-    def box_of(
-        self, row: float, column: float, rows: int, columns: int
-    ) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom) on the photo of a place of a patch grid, pixels."""
-        width, height = (self.right - self.left) / columns, (self.bottom - self.top) / rows
-        left, top = self.left + column * width, self.top + row * height
-        return left, top, left + width, top + height
-
     def over_image(self, maps: Array, size: tuple[int, int]) -> Array:
         """Maps [..., rows, columns] -> [..., height, width] over the whole image; nan: not seen.
 
-        size: (width, height), in which the image is shown. Between the middles of two places the
+        size: (width, height), in which the image is shown. Between the middles of two patches the
         values go over into each other; outside the outer middles they stay.
         """
         width, height = size
@@ -99,8 +91,8 @@ def frame_of(transform: Callable[[Image.Image], Tensor], width: int, height: int
         shown = np.zeros_like(dark)
         np.divide(_shown(transform, picture) - dark, bright - dark, out=shown, where=is_image)
         across = 1 - axis
-        share = shown.sum(axis=across) / is_image.sum(axis=across).clip(1)
-        ends.append(_ends(share, length))
+        fraction = shown.sum(axis=across) / is_image.sum(axis=across).clip(1)
+        ends.append(_ends(fraction, length))
     (left, right), (top, bottom) = ends
     return Frame(width, height, left, top, right, bottom)
 
@@ -125,7 +117,7 @@ def _shown(transform: Callable[[Image.Image], Tensor], grey: NDArray[np.float64]
 def _ends(shown: NDArray[np.floating], length: int) -> tuple[float, float]:
     """Where the first and the last pixel of a rectangle begin and end on a ramp of this length.
 
-    shown: [n], the share of the ramp that each pixel shows, from 0 to 1.
+    shown: [n], the fraction of the ramp that each pixel shows, from 0 to 1.
     """
     # what lies near the image's edges is bent by the filter; black and white may be a margin
     telling = (shown > 0.1) & (shown < 0.9)
@@ -143,12 +135,12 @@ def _snapped(edge: float, length: int) -> float:
 
 
 def _blend(
-    shown: int, length: int, first: float, last: float, places: int
+    shown: int, length: int, first: float, last: float, patches: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Weights [shown, places] of each place for each pixel, and whether the pixel was seen."""
+    """Weights [shown, patches] of each patch for each pixel, and whether the pixel was seen."""
     middles = (np.arange(shown) + 0.5) * length / shown
-    at = (middles - first) / (last - first) * places - 0.5  # in places, from the first middle
-    near = at.clip(0, places - 1)
-    weights = (1 - np.abs(near[:, None] - np.arange(places)[None, :])).clip(0, 1)
+    at = (middles - first) / (last - first) * patches - 0.5  # in patches, from the first middle
+    near = at.clip(0, patches - 1)
+    weights = (1 - np.abs(near[:, None] - np.arange(patches)[None, :])).clip(0, 1)
     is_seen = (middles > first) & (middles < last)
     return weights, is_seen

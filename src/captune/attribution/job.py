@@ -1,21 +1,29 @@
-"""An explanation from options to files: a map for each word, its mark, the run folder."""
+"""`captune explain`: from options to a map for each word, its mark, the run folder."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from captune.attribution.default import choose_map, read_default
-from captune.attribution.explanation import ExplainedWord, ExplainResult, Explanation
-from captune.attribution.faithfulness import Faithfulness
-from captune.attribution.marks import Followed, full, quick
-from captune.attribution.methods import Choice, MapMethod
-from captune.attribution.recording import OnExplanation, Say, record_all
-from captune.attribution.subject import Subject, subjects_of
+from captune.attribution.captioned_image import CaptionedImage, captioned_images
+from captune.attribution.classes import ClassMaps, default_method, explain_classes
+from captune.attribution.default_map import choose_map, read_default
+from captune.attribution.deletion_insertion import QuickMark
+from captune.attribution.explanation import (
+    ExplainedWord,
+    ExplainResult,
+    Explanation,
+    FullMark,
+    full_marks,
+    quick_marks,
+)
+from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.word_scores import word_log_probabilities
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.loading import (
@@ -30,11 +38,14 @@ from captune.captioning.model import Captioner
 from captune.embedding import Bar, none_readable
 from captune.errors import UserError
 from captune.files import home_path, quoted
-from captune.images import ImageSet, find_images, printable
+from captune.images import ImageSet, Skipped, UnreadableImage, find_images, printable
 from captune.models.image_text import describe_model
 from captune.options import ExplainOptions
+from captune.runs import RunWriter
+from captune.runs.maps import MapWriter
 from captune.runs.place import writes_run
-from captune.text import bare_word
+from captune.text import bare_word, percent
+from captune.zeroshot.classifier import ZeroShotClassifier
 
 
 class NoSuchWord(UserError):
@@ -56,8 +67,6 @@ def explain_images(
     """
     # everything that can be refused is checked before a model is loaded
     if options.labels is not None:
-        from captune.attribution.class_job import explain_labels
-
         return explain_labels(
             options,
             find_images(options.images),
@@ -85,16 +94,18 @@ def _explain_words(
     recipe, stored = read_recipe(place), read_default(place)
     began = time.monotonic()
     captioner, encoder = load_captioner(options, place, recipe)
-    method, choice = choose_map(
+    method, layer_head = choose_map(
         captioner, stored, method=options.method, layer=options.layer, head=options.head
     )
     about = describe_captioner(options, place, recipe)
-    result = ExplainResult(about, method.name, choice, options.against, skipped=list(found.skipped))
+    result = ExplainResult(
+        about, method.name, layer_head, options.against, skipped=list(found.skipped)
+    )
     without: list[str] = []
 
     def explanations(stack: ExitStack) -> Iterator[Explanation]:
         advance = stack.enter_context(bar("explaining", len(found.images)))
-        for subject in subjects_of(
+        for captioned in captioned_images(
             captioner,
             encoder,
             found.images,
@@ -107,11 +118,11 @@ def _explain_words(
             on_skip=result.skipped.append,
         ):
             advance(1)
-            explanation = explained(captioner, subject, method, choice, options)
+            explanation = explained(captioner, captioned, method, layer_head, options)
             if explanation is not None:
                 yield explanation
             else:
-                without.append(subject.caption)
+                without.append(captioned.caption)
 
     with ExitStack() as stack:
         record_all(
@@ -131,46 +142,50 @@ def _explain_words(
 
 def explained(
     captioner: Captioner,
-    subject: Subject,
+    captioned: CaptionedImage,
     method: MapMethod,
-    choice: Choice,
+    layer_head: LayerHead,
     options: ExplainOptions,
 ) -> Explanation | None:
-    """The maps of a subject's words; None where its caption has none of those asked for."""
-    words = list(wanted_words(subject, options.chosen_words, special=options.special))
+    """The maps of a captioned image's words; None where its caption has none of those asked for."""
+    words = list(wanted_words(captioned, options.chosen_words, special=options.special))
     if not words:
         return None
-    maps = method.maps(captioner, subject, choice, words, options.against)
+    maps = method.maps(captioner, captioned, layer_head, words, options.against)
     with torch.no_grad():
-        said = word_log_probabilities(captioner, subject, subject.grid, words)[0].tolist()
-    marks: Sequence[Faithfulness | Followed | None] = [None] * len(words)
+        said = word_log_probabilities(captioner, captioned, captioned.grid, words)[0].tolist()
+    marks: Sequence[QuickMark | FullMark | None] = [None] * len(words)
     # what a map against another word is true of is a difference, which the marks do not measure
     if options.faithfulness != "none" and options.against is None:
-        measure = full if options.faithfulness == "full" else quick
-        marks = measure(captioner, subject, maps, words)
-    shares = maps.sum(dim=(1, 2)).tolist() if method.is_share(choice) else [None] * len(words)
+        measure = full_marks if options.faithfulness == "full" else quick_marks
+        marks = measure(captioner, captioned, maps, words)
+    fractions = (
+        maps.sum(dim=(1, 2)).tolist() if method.is_fraction(layer_head) else [None] * len(words)
+    )
     return Explanation(
-        subject.image,
-        subject.caption,
+        captioned.image,
+        captioned.caption,
         [
-            ExplainedWord(subject.spans[word].word, log_probability, own, share, mark)
-            for word, log_probability, own, share, mark in zip(
-                words, said, maps, shares, marks, strict=True
+            ExplainedWord(captioned.spans[word].word, log_probability, own, fraction, mark)
+            for word, log_probability, own, fraction, mark in zip(
+                words, said, maps, fractions, marks, strict=True
             )
         ],
         method.name,
-        choice,
-        subject.is_given,
+        layer_head,
+        captioned.is_user_caption,
     )
 
 
-def wanted_words(subject: Subject, chosen: Sequence[str], *, special: bool) -> Iterator[int]:
-    """Numbers, in `subject.spans`, of the words to explain; chosen: none for all.
+def wanted_words(
+    captioned: CaptionedImage, chosen: Sequence[str], *, special: bool
+) -> Iterator[int]:
+    """Numbers, in `captioned.spans`, of the words to explain; chosen: none for all.
 
     Case and the signs around a word do not count.
     """
     bare = {bare_word(word) for word in chosen}
-    for number, span in enumerate(subject.spans):
+    for number, span in enumerate(captioned.spans):
         if special if span.special else not bare or bare_word(span.word) in bare:
             yield number
 
@@ -192,3 +207,125 @@ def _check_found(
         some = "1 image is" if one else f"{len(without):,} images are"
         theirs = "its caption has" if one else "their captions have"
         say(f"{some} left out: {theirs} none of {printable(asked)}")
+
+
+def explain_labels(
+    options: ExplainOptions,
+    found: ImageSet,
+    *,
+    command: Sequence[str],
+    bar: Bar,
+    on_explanation: OnExplanation,
+) -> ExplainResult:
+    """A map of the most probable label of each image, or of those of `--words`.
+
+    As `job.explain_images`; the "words" are names of labels.
+    """
+    began = time.monotonic()
+    if options.layer != "auto" or options.head != "auto":
+        raise UserError("--layer, --head: are of captioners' maps; leave them out with --labels")
+    classifier = ZeroShotClassifier(
+        str(options.labels),
+        model=options.model,
+        device=options.device,
+        dtype=options.dtype,
+        cache=not options.no_cache,
+    )
+    method = default_method(classifier.model) if options.method == "auto" else options.method
+    about = describe_model(classifier.model)
+    result = ExplainResult(about, method, against=options.against, skipped=list(found.skipped))
+
+    def explanations() -> Iterator[Explanation]:
+        with bar("explaining", len(found.images)) as advance:
+            for image in found.images:
+                advance(1)
+                try:
+                    yield _explanation(
+                        explain_classes(
+                            classifier,
+                            image,
+                            options.chosen_words or None,
+                            method=method,
+                            against=options.against,
+                        ),
+                        method,
+                    )
+                except UnreadableImage as error:
+                    result.skipped.append(Skipped(image.name, error.reason))
+
+    def check() -> None:
+        if result.images == 0:
+            raise none_readable(result.skipped)
+
+    record_all(
+        explanations(),
+        result,
+        options,
+        root=found.root,
+        models=[about],
+        command=command,
+        device=str(classifier.model.image.device),
+        on_explanation=on_explanation,
+        check=check,
+    )
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _explanation(found: ClassMaps, method: str) -> Explanation:
+    pairs = zip(found.names, found.probabilities, strict=True)
+    shown = ", ".join(f"{name} {percent(fraction, 0)}" for name, fraction in pairs)
+    words = [
+        # no probability is below the least number that is not zero
+        ExplainedWord(name, math.log(max(fraction, 1e-45)), own)
+        for name, fraction, own in zip(found.names, found.probabilities, found.maps, strict=True)
+    ]
+    frame = None if found.frame.is_whole else found.frame
+    return Explanation(found.image, shown, words, method, LayerHead(), frame=frame)
+
+
+Say = Callable[[str], None]
+OnExplanation = Callable[[Explanation], None] | None
+
+
+def record_all(
+    explanations: Iterable[Explanation],
+    result: ExplainResult,
+    options: ExplainOptions,
+    *,
+    root: Path,
+    models: Sequence[Mapping[str, Any]],
+    command: Sequence[str],
+    device: str,
+    on_explanation: OnExplanation,
+    check: Callable[[], None],
+) -> None:
+    """Count and write all; nothing is written where `check`, called at the end, raises.
+
+    root: the folder that the images' names are relative to. models: as run.json names them.
+    """
+    with ExitStack() as stack:
+        maps = writer = None
+        if options.out is not None:
+            writer = RunWriter(
+                options.out,
+                kind="explain",
+                options=options,
+                root=root,
+                models=models,
+                command=command,
+            )
+            maps = MapWriter(stack.enter_context(writer))
+        for found in explanations:
+            explanation = found
+            if maps is not None and writer is not None:
+                explanation = found.written_by(maps)
+                writer.record(explanation.record())
+            result.count(explanation.record())
+            if on_explanation is not None:
+                on_explanation(explanation)
+        check()
+        if writer is not None:
+            result.run = options.out
+            writer.metrics = result.metrics()
+            writer.extra = {"device": device}

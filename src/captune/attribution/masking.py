@@ -1,8 +1,8 @@
-"""Hiding places of an image from a captioner: its patch tokens, or its pixels. Both are `Scoring`s.
+"""Hide patches of an image from a captioner: its patch tokens, or its pixels.
 
 Patch tokens are hidden in the encoder's output: quick, as nothing is encoded again, and exactly
 what the maps are over. But a token has seen its neighbours (that of a convolution much of the
-image), so something of a hidden place is left in others; and tokens that stand for no place (CLS)
+image), so something of a hidden patch is left in others; and tokens that stand for no patch (CLS)
 stay. Pixels are hidden before the encoder: strict, and as slow as the encoder is.
 
 What stands instead matters. The mean of an image's own tokens would not do: with many encoders,
@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from captune.attribution.subject import Subject
+from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.word_scores import scores_of, targets_of
 from captune.captioning.model import Captioner
 from captune.images import open_image
@@ -30,73 +30,73 @@ BLURRED, MEAN_COLOUR = "pixels -> blur", "pixels -> mean colour"
 
 
 class Masking:
-    """What both share: captions of one subject, scored in batches whose rows are about as long.
+    """A `MaskScorer`: one caption scored in batches whose rows are about as long.
 
-    grids_of: masks [n, places] -> [n, tokens, channels].
+    grids_of: masks [n, patches] -> [n, tokens, channels].
     """
 
     def __init__(
         self,
         captioner: Captioner,
-        subject: Subject,
+        captioned: CaptionedImage,
         name: str,
         grids_of: Callable[[Tensor], Tensor],
         words: Sequence[int] | None = None,
         at_once: int = ROWS_AT_ONCE,
     ) -> None:
-        """words: numbers in `subject.spans`, which become 0, 1, ...; None takes all words."""
+        """words: numbers in `captioned.spans`, which become 0, 1, ...; None takes all words."""
         self.name = name
-        self.places = subject.shape.rows * subject.shape.columns
-        asked = range(len(subject.words)) if words is None else words
+        self.patches = captioned.shape.rows * captioned.shape.columns
+        asked = range(len(captioned.words)) if words is None else words
         self.words = len(asked)
         self._captioner = captioner
-        self._subject = subject
+        self._captioned = captioned
         self._grids_of = grids_of
         self._at_once = at_once
-        self._targets = targets_of(captioner, subject, asked)
+        self._targets = targets_of(captioner, captioned, asked)
 
     @torch.no_grad()
     def every(self, shown: Tensor) -> Tensor:
-        """As `Scoring.every`."""
+        """As `MaskScorer.every`."""
         parts = [
-            scores_of(self._captioner, self._subject, self._grids_of(part), self._targets).cpu()
+            scores_of(self._captioner, self._captioned, self._grids_of(part), self._targets).cpu()
             for part in torch.split(shown, self._at_once)
         ]
         return torch.cat(parts)
 
     @torch.no_grad()
     def each(self, shown: Tensor, words: Tensor) -> Tensor:
-        """As `Scoring.each`; the caption is read no further than to the last word of a batch."""
+        """As `MaskScorer.each`; the caption is read no further than to the last word of a batch."""
         order = words.argsort(stable=True)
         found = torch.empty(len(words))
         for part in torch.split(order, self._at_once):
             targets = [self._targets[word] for word in words[part].tolist()]
             grids = self._grids_of(shown[part])
-            scores = scores_of(self._captioner, self._subject, grids, targets, paired=True)
+            scores = scores_of(self._captioner, self._captioned, grids, targets, paired=True)
             found[part] = scores.cpu()
         return found
 
 
 def token_masking(
     captioner: Captioner,
-    subject: Subject,
+    captioned: CaptionedImage,
     fill: Tensor | None = None,
     words: Sequence[int] | None = None,
 ) -> Masking:
     """Hide patch tokens. fill: [channels], such as `mean_token`; None puts zeros there."""
-    grid = subject.grid
+    grid = captioned.grid
     name = ZEROS if fill is None else MEAN_TOKEN
     hidden = torch.zeros(1, device=grid.device) if fill is None else fill.to(grid)
 
     def grids_of(shown: Tensor) -> Tensor:
-        return torch.where(_over_tokens(shown, subject.shape).to(grid.device), grid, hidden)
+        return torch.where(_over_tokens(shown, captioned.shape).to(grid.device), grid, hidden)
 
-    return Masking(captioner, subject, name, grids_of, words)
+    return Masking(captioner, captioned, name, grids_of, words)
 
 
 def pixel_masking(
     captioner: Captioner,
-    subject: Subject,
+    captioned: CaptionedImage,
     encoder: ImageEncoder,
     words: Sequence[int] | None = None,
     *,
@@ -104,28 +104,29 @@ def pixel_masking(
 ) -> Masking:
     """Hide pixels of the image that the encoder is given, by its blur or by its mean colour.
 
-    Places have hard edges. Raises UnreadableImage where the image is gone.
+    Patches have hard edges. Raises UnreadableImage where the image is gone.
     """
-    image = open_image(subject.image.path)
+    image = open_image(captioned.image.path)
     whole = encoder.whole(image)
     hidden = encoder.whole(blurred(image) if blur else of_one_colour(image))
 
     def grids_of(shown: Tensor) -> Tensor:
-        pixels = pieced(shown, whole, hidden, subject.shape)
-        return encoder.finish_grid(encoder.encode_grid(pixels)).float().to(subject.grid.device)
+        pixels = compose(shown, whole, hidden, captioned.shape)
+        return encoder.finish_grid(encoder.encode_grid(pixels)).float().to(captioned.grid.device)
 
-    return Masking(captioner, subject, BLURRED if blur else MEAN_COLOUR, grids_of)
+    name = BLURRED if blur else MEAN_COLOUR
+    return Masking(captioner, captioned, name, grids_of, words)
 
 
 def mean_token(grids: Iterable[Tensor], shape: GridShape) -> Tensor:
     """The mean patch token [channels] of several images, each grid [1, tokens, channels]."""
-    places = slice(shape.leading, shape.leading + shape.rows * shape.columns)
-    means = [grid[0, places].mean(dim=0) for grid in grids]
+    patches = slice(shape.leading, shape.leading + shape.rows * shape.columns)
+    means = [grid[0, patches].mean(dim=0) for grid in grids]
     return torch.stack(means).mean(dim=0)
 
 
 def _over_tokens(shown: Tensor, shape: GridShape) -> Tensor:
-    """Masks [n, places] -> [n, tokens, 1]; tokens that stand for no place are always shown."""
+    """Masks [n, patches] -> [n, tokens, 1]; tokens that stand for no patch are always shown."""
     behind = shape.tokens - shape.leading - shown.shape[1]
     return F.pad(shown, (shape.leading, behind), value=True)[..., None]
 
@@ -144,18 +145,18 @@ def of_one_colour(image: Image.Image) -> Image.Image:
     return image.resize((1, 1), Image.Resampling.BOX).resize(image.size)
 
 
-def pieced(shown: Tensor, clear: Tensor, hidden: Tensor, shape: GridShape) -> Tensor:
-    """Masks [n, places] -> pixels [n, 3, height, width]: clear where a place is shown, else hidden.
+def compose(shown: Tensor, clear: Tensor, hidden: Tensor, shape: GridShape) -> Tensor:
+    """Masks [n, patches] -> pixels [n, 3, height, width]: clear where a patch is shown, or hidden.
 
-    clear, hidden: [3, height, width]. shape: of the patch grid. Places have hard edges.
+    clear, hidden: [3, height, width]. shape: of the patch grid. Patches have hard edges.
     """
     mask = shown.view(-1, 1, shape.rows, shape.columns).float()
     wide = F.interpolate(mask, size=clear.shape[-2:], mode="nearest-exact").bool()
     return torch.where(wide.to(clear.device), clear, hidden)
 
 
-def without_each(places: range, of: int) -> Tensor:
-    """Masks [places, of], true but for one place each."""
-    shown = torch.ones(len(places), of, dtype=torch.bool)
-    shown[range(len(places)), list(places)] = False
+def without_each(patches: range, of: int) -> Tensor:
+    """Masks [patches, of], true but for one patch each."""
+    shown = torch.ones(len(patches), of, dtype=torch.bool)
+    shown[range(len(patches)), list(patches)] = False
     return shown

@@ -1,8 +1,8 @@
 """The score of a word at its steps, or of a word against another one; many grids under one caption.
 
-A bridge of cross-attention leaves the blocks before its first looking one to the text alone, and
-the text is the same in every row. So one row goes through them, and its hidden states stand for all
-rows' at the first looking block.
+A bridge of cross-attention leaves the blocks before its first layer to the text alone, and the text
+is the same in every row. So one row goes through them, and its hidden states stand for all rows' at
+the first block with cross-attention.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captune.attribution.subject import Subject
+from captune.attribution.captioned_image import CaptionedImage
 from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.model import IGNORED, Captioner
 from captune.errors import UserError
@@ -23,34 +23,37 @@ from captune.files import quoted
 
 
 @dataclass(frozen=True)
-class Target:
+class WordTarget:
     """A word's pieces at their steps, or the one step at which it parts from another word.
 
-    places: the steps. ids: the token at each. against: the other word's token at the only step, or
+    ids: the token at each step. against: the other word's token at the only step, or
     None where the word stands alone.
     """
 
-    places: tuple[int, ...]
+    steps: tuple[int, ...]
     ids: tuple[int, ...]
     against: int | None = None
 
 
 def targets_of(
-    captioner: Captioner, subject: Subject, words: Sequence[int], against: str | None = None
-) -> list[Target]:
-    """One target a word; words: numbers in `subject.spans`.
+    captioner: Captioner,
+    captioned: CaptionedImage,
+    words: Sequence[int],
+    against: str | None = None,
+) -> list[WordTarget]:
+    """One target per word; words: numbers in `captioned.spans`.
 
     Raises UserError where a word and the other one begin with the same tokens to the end of either:
     at no step is the captioner asked to choose between the two.
     """
-    return [_target(captioner, subject, word, against) for word in words]
+    return [_target(captioner, captioned, word, against) for word in words]
 
 
 def scores_of(
     captioner: Captioner,
-    subject: Subject,
+    captioned: CaptionedImage,
     grids: Tensor,
-    targets: Sequence[Target],
+    targets: Sequence[WordTarget],
     *,
     paired: bool = False,
 ) -> Tensor:
@@ -60,14 +63,14 @@ def scores_of(
     two log-probabilities. paired: row i is asked for target i alone -> [n].
     """
     wanted = [[target] for target in targets] if paired else [list(targets)] * len(grids)
-    rows = [sorted({place for target in own for place in target.places}) for own in wanted]
-    logits = logits_at(captioner, subject, grids, rows)
+    rows = [sorted({step for target in own for step in target.steps}) for own in wanted]
+    logits = logits_at(captioner, captioned, grids, rows)
     found, begun = [], 0
-    for own, places in zip(wanted, rows, strict=True):
-        known = logits[begun : begun + len(places)]
-        begun += len(places)
-        where = {place: index for index, place in enumerate(places)}
-        scores = [_score(known[[where[p] for p in t.places]], t) for t in own]
+    for own, steps in zip(wanted, rows, strict=True):
+        known = logits[begun : begun + len(steps)]
+        begun += len(steps)
+        where = {step: index for index, step in enumerate(steps)}
+        scores = [_score(known[[where[p] for p in t.steps]], t) for t in own]
         found.append(torch.stack(scores))
     stacked = torch.stack(found)
     return stacked[:, 0] if paired else stacked
@@ -75,36 +78,36 @@ def scores_of(
 
 def word_log_probabilities(
     captioner: Captioner,
-    subject: Subject,
+    captioned: CaptionedImage,
     grids: Tensor,
     words: Sequence[int] | None = None,
     against: str | None = None,
 ) -> Tensor:
     """Log-probability of each word [n, words] where the captioner sees grids [n, tokens, channels].
 
-    By one teacher-forced pass of n rows. words: numbers in `subject.spans`; None takes all of
-    `subject.words`. against: of each word minus that of another word at the same step.
+    By one teacher-forced pass of n rows. words: numbers in `captioned.spans`; None takes all of
+    `captioned.words`. against: of each word minus that of another word at the same step.
     It takes part in gradients; without them call it under `torch.no_grad()`.
     """
-    chosen = range(len(subject.words)) if words is None else words
-    return scores_of(captioner, subject, grids, targets_of(captioner, subject, chosen, against))
+    chosen = range(len(captioned.words)) if words is None else words
+    return scores_of(captioner, captioned, grids, targets_of(captioner, captioned, chosen, against))
 
 
 def logits_at(
-    captioner: Captioner, subject: Subject, grids: Tensor, places: Sequence[Sequence[int]]
+    captioner: Captioner, captioned: CaptionedImage, grids: Tensor, steps: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Logits [all places, vocabulary] float32, row by row; places: the steps asked for of each row.
+    """Logits [all steps, vocabulary] float32, row by row; steps: the steps asked for of each row.
 
     The rows are the caption so far as it is needed. Rows may be a multiple of the grids; those of
     one grid stand together.
     """
-    length = max(place for row in places for place in row) + 1
+    length = max(step for row in steps for step in row) + 1
     device = captioner.decoder.device
-    ids = torch.tensor([captioner.decoder.start_id, *subject.ids[: length - 1]], device=device)
-    targets = torch.full((len(places), length), IGNORED, device=device)
-    for index, row in enumerate(places):
+    ids = torch.tensor([captioner.decoder.start_id, *captioned.ids[: length - 1]], device=device)
+    targets = torch.full((len(steps), length), IGNORED, device=device)
+    for index, row in enumerate(steps):
         targets[index, list(row)] = 0  # only where there is one counts
-    known = None if subject.known is None else subject.known.expand(len(grids), -1)
+    known = None if captioned.known is None else captioned.known.expand(len(grids), -1)
 
     def logits(images: int, rows: int) -> Tensor:
         own = ids.expand(rows, -1)
@@ -114,48 +117,50 @@ def logits_at(
         )
         return found.float()
 
-    if len(places) == 1:
+    if len(steps) == 1:
         return logits(1, 1)
-    with shared_beginning(captioner, lambda: logits(1, 1)):
-        return logits(len(grids), len(places))
+    with reuse_prefix(captioner, lambda: logits(1, 1)):
+        return logits(len(grids), len(steps))
 
 
-def score_of_logits(logits: Tensor, target: Target) -> Tensor:
+def score_of_logits(logits: Tensor, target: WordTarget) -> Tensor:
     """The logits of a target's tokens, not normalised: what relevance rules begin from.
 
-    logits: [its places, vocabulary].
+    logits: [its steps, vocabulary].
     """
     own = logits[range(len(target.ids)), list(target.ids)].sum()
     return own if target.against is None else own - logits[0, target.against]
 
 
-def _score(logits: Tensor, target: Target) -> Tensor:
+def _score(logits: Tensor, target: WordTarget) -> Tensor:
     if target.against is not None:
         return score_of_logits(logits, target)  # the normaliser is the same
     chosen = logits[range(len(target.ids)), list(target.ids)]
     return (chosen - logits.logsumexp(dim=-1)).sum()
 
 
-def _target(captioner: Captioner, subject: Subject, word: int, against: str | None) -> Target:
-    span = subject.spans[word]
-    own = tuple(subject.ids[place] for place in span.places)
+def _target(
+    captioner: Captioner, captioned: CaptionedImage, word: int, against: str | None
+) -> WordTarget:
+    span = captioned.spans[word]
+    own = tuple(captioned.ids[step] for step in span.steps)
     if against is None:
-        return Target(span.places, own)
-    other = _ids_in_place(captioner, subject, span.places[0], against)
-    for place, mine, theirs in zip(span.places, own, other, strict=False):
+        return WordTarget(span.steps, own)
+    other = _ids_at(captioner, captioned, span.steps[0], against)
+    for step, mine, theirs in zip(span.steps, own, other, strict=False):
         if mine != theirs:
-            return Target((place,), (mine,), theirs)
+            return WordTarget((step,), (mine,), theirs)
     raise UserError(
         f"{quoted(against)} against {quoted(span.word)}: both begin with the same tokens, so at no"
         " step does the captioner choose between them; take another word"
     )
 
 
-def _ids_in_place(captioner: Captioner, subject: Subject, place: int, word: str) -> list[int]:
-    """The ids that `word` would have as the caption's next word after its first `place` tokens."""
+def _ids_at(captioner: Captioner, captioned: CaptionedImage, step: int, word: str) -> list[int]:
+    """The ids that `word` would have as the caption's next word after its first `step` tokens."""
     decoder = captioner.decoder
     text = " ".join(word.split())
-    before = subject.ids[:place]
+    before = captioned.ids[:step]
     (alone,) = decoder.encode([text])
     (behind,) = decoder.encode([f" {text}"])
     ids = behind if decoder.decode([before])[0].strip() else alone
@@ -167,20 +172,20 @@ def _ids_in_place(captioner: Captioner, subject: Subject, place: int, word: str)
     return ids
 
 
-def first_looking_block(captioner: Captioner) -> int:
+def first_cross_attention_block(captioner: Captioner) -> int:
     """How many of the decoder's blocks read text alone; 0 where that is not known."""
     bridge = captioner.bridge
     return min(bridge.places) if isinstance(bridge, CrossAttention) else 0
 
 
 @contextmanager
-def shared_beginning(captioner: Captioner, one_row: Callable[[], object]) -> Iterator[None]:
+def reuse_prefix(captioner: Captioner, one_row: Callable[[], object]) -> Iterator[None]:
     """In the block, the rows of a pass skip the blocks that one row has been through.
 
     one_row: a pass over one of the rows, which are all the same text. For passes without gradients
     and without a cache; others go their usual way.
     """
-    count = first_looking_block(captioner)
+    count = first_cross_attention_block(captioner)
     if count == 0 or torch.is_grad_enabled():
         yield
         return

@@ -20,8 +20,8 @@ from captune.printing import console
 from captune.text import percent
 
 if TYPE_CHECKING:
-    from captune.attribution.faithful import Faithful
-    from captune.attribution.results import Report, Row
+    from captune.attribution.faithful.job import Faithful
+    from captune.attribution.faithful.results import EvalReport, MapResult
 
 HELP = "measure whether a captioner's word maps are true, and find the one to believe"
 EXAMPLES = """  captune faithful runs/tuned --images images/ --captions train.json --out runs/maps
@@ -40,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, write the run, draw, print the leaderboard."""
     options = read_options(FaithfulOptions, arguments)
-    from captune.attribution.faithful import measure
-    from captune.attribution.faithful_recording import check_place, content, write_faithful
+    from captune.attribution.faithful.job import check_place, content, measure, write_faithful
     from captune.captioning.loading import captioner_folder
     from captune.runs.place import run_place
 
@@ -95,7 +94,7 @@ def _print(found: Faithful) -> None:
     print_written(out, found.written)
 
 
-def _table(report: Report, default: str) -> Any:
+def _table(report: EvalReport, default: str) -> Any:
     from rich.table import Table
 
     title = f"{report.title} ({report.images})"
@@ -110,7 +109,7 @@ def _table(report: Report, default: str) -> Any:
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: MapResult) -> list[str]:
     def cell(figure: Any, form: str) -> str:
         if figure is None:
             return "-"
@@ -121,10 +120,10 @@ def _cells(row: Row) -> list[str]:
 
     centre = row.pointing_centre
     return [
-        cell(row.figures.get("insertion"), ""),
-        cell(row.figures.get("deletion"), ""),
-        cell(row.figures.get("pointing"), "%"),
+        cell(row.estimates.get("insertion"), ""),
+        cell(row.estimates.get("deletion"), ""),
+        cell(row.estimates.get("pointing"), "%"),
         "-" if centre is None else percent(centre.value, 0),
-        cell(row.figures.get("overlap"), ""),
-        f"{row.worth:+.2f}" if row.random or row.centre else "-",
+        cell(row.estimates.get("overlap"), ""),
+        f"{row.advantage:+.2f}" if row.random or row.centre else "-",
     ]

@@ -38,8 +38,8 @@ class PatchGrid:
     finish: [n, *cached_shape] -> [n, shape.tokens, shape.channels].
     transform: as that of the encoder, but of the whole image, squashed to the encoder's rectangle.
     preprocessing_id, weights_id: what a cached grid depends on besides the image.
-    meaning: finished places [..., channels] -> [..., dimension] in the space of the texts, each
-        place as if it were an image of its own; None where single places have none.
+    embed: finished places [..., channels] -> [..., dimension] in the space of the texts, each
+        patch as if it were an image of its own; None where single patches have no meaning.
     """
 
     shape: GridShape
@@ -49,7 +49,7 @@ class PatchGrid:
     preprocessing_id: str
     weights_id: str
     finish: Callable[[Tensor], Tensor] = lambda cached: cached
-    meaning: Callable[[Tensor], Tensor] | None = None
+    embed: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.attribution.faithfulness import BETTER, UNSEEN
-from captune.attribution.map_files import read_maps
+from captune.attribution.deletion_insertion import BETTER, UNSEEN
 from captune.pages.blocks import Gallery, Paragraph, Points, Section, Tiles
 from captune.pages.map_figures import described
 from captune.pages.numbers import Source, interval_of, words
 from captune.pages.settings import Settings
 from captune.pages.thumbnails import Album, Picture
 from captune.plots.maps import scaled_map
+from captune.runs.maps import read_maps
 from captune.tables import Column, Estimate, Fraction, Table
 from captune.text import count, one_line, percent, plain, score
 

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from captune.attribution.faithfulness import BETTER
+from captune.attribution.deletion_insertion import BETTER
 from captune.attribution.geometry import Frame, whole_frame
-from captune.attribution.map_files import read_maps
-from captune.attribution.methods import Choice
+from captune.attribution.methods import LayerHead
 from captune.images import Skipped, UnreadableImage, open_image
 from captune.options.attribution import COLOURS
 from captune.pages.thumbnails import not_opened
 from captune.plots import save_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
+from captune.runs.maps import read_maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,8 +67,8 @@ def drawn_maps(run: Run, skipped: list[Skipped]) -> Iterator[tuple[str, Figure]]
 
 def described(about: Mapping[str, Any]) -> str:
     """How the maps of a run were made, for a reader."""
-    choice = Choice(about["layer"], about["head"])
-    alone = "" if choice == Choice() else f", {choice}"
+    layer_head = LayerHead(about["layer"], about["head"])
+    alone = "" if layer_head == LayerHead() else f", {layer_head}"
     against = f", against {about['against']}" if about.get("against") else ""
     return f"map: {about['method']}{alone}{against}"
 

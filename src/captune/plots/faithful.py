@@ -27,7 +27,7 @@ from captune.plots.canvas import (
 )
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
-    from captune.attribution.results import Report, Row
+    from captune.attribution.faithful.results import EvalReport, MapResult
 
 _PANELS = (("insertion", "insertion (more is better)"), ("deletion", "deletion (less is better)"))
 _PEOPLE = ("pointing", "pointing (more is better)")
@@ -36,7 +36,7 @@ _CONTROLS = ("random", "centre")
 
 
 @house_style()
-def leaderboard_figure(reports: Sequence[Report], default: str) -> Figure:
+def leaderboard_figure(reports: Sequence[EvalReport], default: str) -> Figure:
     """One block a report: a row a map, a panel a measure, dots with 95 % intervals.
 
     Lines: what random maps and the centre of the image get. The default map is green.
@@ -57,9 +57,11 @@ def leaderboard_figure(reports: Sequence[Report], default: str) -> Figure:
     return figure
 
 
-def _limits(reports: Sequence[Report], measure: str) -> tuple[float, float]:
+def _limits(reports: Sequence[EvalReport], measure: str) -> tuple[float, float]:
     """One scale for all blocks, so that they can be compared."""
-    found = [row.figures[measure] for one in reports for row in one.rows if measure in row.figures]
+    found = [
+        row.estimates[measure] for one in reports for row in one.rows if measure in row.estimates
+    ]
     low = min((figure.interval.low for figure in found), default=0.0)
     high = max((figure.interval.high for figure in found), default=1.0)
     room = 0.04 * (high - low) or 0.1
@@ -68,7 +70,7 @@ def _limits(reports: Sequence[Report], measure: str) -> tuple[float, float]:
 
 def _block(
     figure: Figure,
-    report: Report,
+    report: EvalReport,
     default: str,
     panels: Sequence[tuple[str, str]],
     limits: Mapping[str, tuple[float, float]],
@@ -92,13 +94,15 @@ def _block(
         write(figure, 0.15, middle, name, SMALL, va="center", weight=weight)
 
 
-def _panel(axes: Any, report: Report, rows: Sequence[Row], measure: str, default: str) -> None:
+def _panel(
+    axes: Any, report: EvalReport, rows: Sequence[MapResult], measure: str, default: str
+) -> None:
     for control, colour in zip(_CONTROLS, (ORANGE, GREY), strict=True):
         for row in report.rows:
-            if row.name.method == control and measure in row.figures:
-                axes.axvline(row.figures[measure].value, color=colour, linewidth=1.2)
+            if row.name.method == control and measure in row.estimates:
+                axes.axvline(row.estimates[measure].value, color=colour, linewidth=1.2)
     for number, row in enumerate(rows):
-        found = row.figures.get(measure)
+        found = row.estimates.get(measure)
         if found is None:
             continue
         colour = GREEN if str(row.name) == default else BLUE
@@ -115,7 +119,7 @@ def _panel(axes: Any, report: Report, rows: Sequence[Row], measure: str, default
 
 
 @house_style()
-def curves_figure(report: Report, default: str, hidden: str) -> Figure:
+def curves_figure(report: EvalReport, default: str, hidden: str) -> Figure:
     """Left deletion, right insertion: how much of what the images add is left, or there already.
 
     Means over all words that the images make likelier; the default map is green, the original
@@ -146,9 +150,9 @@ def curves_figure(report: Report, default: str, hidden: str) -> Figure:
     return figure
 
 
-def _maps(report: Report) -> list[Row]:
+def _maps(report: EvalReport) -> list[MapResult]:
     return [row for row in report.rows if row.name.method not in _CONTROLS]
 
 
-def _has_people(report: Report) -> bool:
-    return any("pointing" in row.figures for row in report.rows)
+def _has_people(report: EvalReport) -> bool:
+    return any("pointing" in row.estimates for row in report.rows)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from captune.attribution.deletion_insertion import BETTER
 from captune.attribution.explanation import ExplainedWord, Explanation
-from captune.attribution.faithfulness import BETTER
 from captune.pages.explanations import map_in_words
 from captune.plots.maps import scaled_map
 

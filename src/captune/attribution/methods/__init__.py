@@ -1,4 +1,4 @@
-"""How a map is made. One file a method; a third party's by entry point.
+"""How a map is made. One file per method; a third party's by entry point.
 
 Adding one is adding a file here that ends in `METHOD = MyMethod()`, or an entry point of the group
 `captune.explain`.
@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from captune.attribution.subject import Subject
-from captune.attribution.word_scores import Target, targets_of
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.word_scores import WordTarget, targets_of
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.errors import UserError
@@ -22,10 +22,10 @@ from captune.registry import MAP_METHODS, Registry
 
 
 @dataclass(frozen=True)
-class Choice:
+class LayerHead:
     """Which of a method's maps.
 
-    layer: number of the bridge's looking layer, from 0; None is the method's map of all of them.
+    layer: number of the bridge's cross-attention layer, from 0; None is the method's map of all.
     head: its number; "mean" or "max" over the heads; None where the method knows no heads.
     """
 
@@ -51,62 +51,66 @@ class MapMethod(ABC):
     signed: ClassVar[bool] = False
     no_against: ClassVar[str] = ""
 
-    def choices(self, captioner: Captioner) -> list[Choice]:
+    def layer_heads(self, captioner: Captioner) -> list[LayerHead]:
         """The maps that it makes for this captioner, the default first; one where nothing is said.
 
         Raises UserError where it makes none.
         """
-        return [Choice()]
+        return [LayerHead()]
 
     @abstractmethod
     def maps_of(
-        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
+        self,
+        captioner: Captioner,
+        captioned: CaptionedImage,
+        layer_head: LayerHead,
+        targets: Sequence[WordTarget],
     ) -> Tensor:
         """Maps [targets, rows, columns] float32 over the patch grid, on the CPU; no gradient.
 
-        choice: one of `choices`. targets: a word, or a word against another one.
+        layer_head: one of `layer_heads`. targets: a word, or a word against another one.
         """
 
     def maps(
         self,
         captioner: Captioner,
-        subject: Subject,
-        choice: Choice,
+        captioned: CaptionedImage,
+        layer_head: LayerHead,
         words: Sequence[int],
         against: str | None = None,
     ) -> Tensor:
-        """`maps_of` words: numbers in `subject.spans`. against: why not this word, at that step?
+        """`maps_of` words: numbers in `captioned.spans`. against: why not this word, at that step?
 
-        Raises UserError for a choice that it does not have, and where it cannot hold one word
-        against another.
+        Raises UserError for a layer or head that it does not have, and where it cannot hold one
+        word against another.
         """
-        self.check(captioner, choice)
+        self.check(captioner, layer_head)
         if against is not None and self.no_against:
             raise UserError(f"{self.name}: {self.no_against}")
-        targets = targets_of(captioner, subject, words, against)
-        return self.maps_of(captioner, subject, choice, targets)
+        targets = targets_of(captioner, captioned, words, against)
+        return self.maps_of(captioner, captioned, layer_head, targets)
 
     def maps_of_all(
-        self, captioner: Captioner, subject: Subject, words: Sequence[int]
-    ) -> dict[Choice, Tensor]:
-        """The maps of every choice; at the cost of one where the method can."""
+        self, captioner: Captioner, captioned: CaptionedImage, words: Sequence[int]
+    ) -> dict[LayerHead, Tensor]:
+        """The maps of all `layer_heads`; at the cost of one where the method can."""
         return {
-            choice: self.maps(captioner, subject, choice, words)
-            for choice in self.choices(captioner)
+            layer_head: self.maps(captioner, captioned, layer_head, words)
+            for layer_head in self.layer_heads(captioner)
         }
 
-    def is_share(self, choice: Choice) -> bool:
-        """Whether a map is a share of one: of what was looked at, how much each patch had."""
+    def is_fraction(self, layer_head: LayerHead) -> bool:
+        """Whether a map holds fractions of one: of the attention, how much each patch had."""
         return False
 
-    def check(self, captioner: Captioner, choice: Choice) -> None:
-        """Raises UserError for a choice that is none of `choices`."""
-        known = self.choices(captioner)
-        if choice not in known:
-            raise UserError(f"{self.name}: has no map of {choice}; it has {_listed(known)}")
+    def check(self, captioner: Captioner, layer_head: LayerHead) -> None:
+        """Raises UserError for what is none of `layer_heads`."""
+        known = self.layer_heads(captioner)
+        if layer_head not in known:
+            raise UserError(f"{self.name}: has no map of {layer_head}; it has {_listed(known)}")
 
 
-def looking_layers(captioner: Captioner, name: str) -> list[CrossAttentionLayer]:
+def cross_attention_layers(captioner: Captioner, name: str) -> list[CrossAttentionLayer]:
     """The layers that look at the image; name: of the method, for the sentence.
 
     Raises UserError where there are none.
@@ -120,12 +124,12 @@ def looking_layers(captioner: Captioner, name: str) -> list[CrossAttentionLayer]
     return layers
 
 
-def on_patches(values: Tensor, subject: Subject) -> Tensor:
-    """[..., tokens] -> [..., rows, columns]: what stands for no place on the image is dropped.
+def on_patches(values: Tensor, captioned: CaptionedImage) -> Tensor:
+    """[..., tokens] -> [..., rows, columns]: what stands for no patch on the image is dropped.
 
     Tokens after the grid, such as the words of a bidirectional bridge, are dropped as well.
     """
-    shape = subject.shape
+    shape = captioned.shape
     patches = values[..., shape.leading : shape.leading + shape.rows * shape.columns]
     grid = patches.reshape(*patches.shape[:-1], shape.rows, shape.columns)
     return grid.detach().float().cpu()
@@ -144,9 +148,9 @@ def map_method(name: str) -> MapMethod:
     return _METHODS.get(name)
 
 
-def _listed(choices: Sequence[Choice]) -> str:
-    layers = sorted({choice.layer for choice in choices if choice.layer is not None})
-    heads = sorted({str(choice.head) for choice in choices if choice.head is not None})
+def _listed(layer_heads: Sequence[LayerHead]) -> str:
+    layers = sorted({one.layer for one in layer_heads if one.layer is not None})
+    heads = sorted({str(one.head) for one in layer_heads if one.head is not None})
     parts = [f"layers {', '.join(map(str, layers))}"] if layers else []
-    parts += ["all layers at once"] if any(choice.layer is None for choice in choices) else []
+    parts += ["all layers at once"] if any(one.layer is None for one in layer_heads) else []
     return "; ".join([*parts, *([f"heads {', '.join(heads)}"] if heads else [])])

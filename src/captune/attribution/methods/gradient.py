@@ -11,31 +11,35 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captune.attribution.methods import Choice, MapMethod, on_patches
-from captune.attribution.subject import Subject
-from captune.attribution.word_scores import Target, scores_of
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.methods import LayerHead, MapMethod, on_patches
+from captune.attribution.word_scores import WordTarget, scores_of
 from captune.captioning.model import Captioner
 
 _ROWS_AT_ONCE = 64
 
 
 class Gradient(MapMethod):
-    """See the module's text. One map: it knows neither layers nor heads."""
+    """One map: it knows neither layers nor heads."""
 
     name = "gradient"
     signed = True
 
     def maps_of(
-        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
+        self,
+        captioner: Captioner,
+        captioned: CaptionedImage,
+        layer_head: LayerHead,
+        targets: Sequence[WordTarget],
     ) -> Tensor:
         """As `MapMethod.maps_of`."""
-        grids = subject.grid.expand(len(targets), -1, -1)
-        gradients = gradients_at(captioner, subject, grids, targets)
-        return on_patches((gradients * subject.grid).sum(dim=-1), subject)
+        grids = captioned.grid.expand(len(targets), -1, -1)
+        gradients = gradients_at(captioner, captioned, grids, targets)
+        return on_patches((gradients * captioned.grid).sum(dim=-1), captioned)
 
 
 def gradients_at(
-    captioner: Captioner, subject: Subject, grids: Tensor, targets: Sequence[Target]
+    captioner: Captioner, captioned: CaptionedImage, grids: Tensor, targets: Sequence[WordTarget]
 ) -> Tensor:
     """Gradient of target i's score by grid i: both [n, tokens, channels], in batches."""
     parts = []
@@ -43,7 +47,7 @@ def gradients_at(
         for start in range(0, len(targets), _ROWS_AT_ONCE):
             part = grids[start : start + _ROWS_AT_ONCE].detach().clone().requires_grad_()
             some = targets[start : start + _ROWS_AT_ONCE]
-            scores = scores_of(captioner, subject, part, some, paired=True)
+            scores = scores_of(captioner, captioned, part, some, paired=True)
             parts.append(torch.autograd.grad(scores.sum(), part)[0])
     return torch.cat(parts)
 

@@ -1,6 +1,6 @@
-"""Attention weighed by its gradient: where looking made the word likelier (Chefer et al. 2021).
+"""Attention times its gradient: where it made the word more probable (Chefer et al. 2021).
 
-For a looking layer with weights A and the gradient of the word's logit by them, a map is
+For a cross-attention layer with weights A and the gradient of the word's logit by them, a map is
     mean over heads of the positive part of (gradient x A)                      (eq. 5)
 at the step that predicted the word. Over all layers it is the sum: the published rules with the
 decoder's own attention left out. `relevance` takes that in.
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captune.attribution.methods import Choice, MapMethod, looking_layers, on_patches
-from captune.attribution.subject import Subject
-from captune.attribution.word_scores import Target, logits_at, score_of_logits, targets_of
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
+from captune.attribution.word_scores import WordTarget, logits_at, score_of_logits, targets_of
 from captune.captioning.attention import CrossAttentionLayer, in_rows
 from captune.captioning.model import Captioner
 from captune.captioning.tuning import prefix
@@ -28,19 +28,19 @@ from captune.errors import UserError
 
 
 @dataclass(frozen=True)
-class Explained:
+class AttentionGradients:
     """What the rules read, of r pieces of words: one row of the pass a piece.
 
-    cross: of each looking layer, [r, n, tokens]. own: of each block's self-attention, [r, n, n].
-    Both are the mean over heads of the positive part of gradient x weights.
-    behind: of each looking layer, the block behind whose self-attention it stands.
-    places: [r], the step that predicted each piece. words: [r], which word it is of, from 0.
+    cross: of each cross-attention layer, [r, n, tokens]. own: of each block's self-attention,
+    [r, n, n]. Both are the mean over heads of the positive part of gradient x weights.
+    behind: of each cross-attention layer, the block behind whose self-attention it stands.
+    steps: [r], the one that predicted each piece. words: [r], which word it is of, from 0.
     """
 
     cross: dict[int, Tensor]
     own: dict[int, Tensor]
     behind: dict[int, int]
-    places: Tensor
+    steps: Tensor
     words: Tensor
 
     def of_words(self, values: Tensor) -> Tensor:
@@ -51,63 +51,70 @@ class Explained:
 
 
 class GradientAttention(MapMethod):
-    """See the module's text. A word of several pieces has the mean of their maps."""
+    """A word of several pieces has the mean of their maps."""
 
     name = "gradient-attention"
 
-    def choices(self, captioner: Captioner) -> list[Choice]:
+    def layer_heads(self, captioner: Captioner) -> list[LayerHead]:
         """The sum of all layers, then each."""
-        layers = looking_layers(captioner, self.name)
-        return [Choice(), *(Choice(layer) for layer in range(len(layers)))]
+        layers = cross_attention_layers(captioner, self.name)
+        return [LayerHead(), *(LayerHead(layer) for layer in range(len(layers)))]
 
     def maps_of(
-        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
+        self,
+        captioner: Captioner,
+        captioned: CaptionedImage,
+        layer_head: LayerHead,
+        targets: Sequence[WordTarget],
     ) -> Tensor:
         """As `MapMethod.maps_of`."""
-        return self._maps(explained(captioner, subject, targets), choice, subject)
+        found = attention_gradients(captioner, captioned, targets)
+        return _maps(found, layer_head, captioned)
 
     def maps_of_all(
-        self, captioner: Captioner, subject: Subject, words: Sequence[int]
-    ) -> dict[Choice, Tensor]:
+        self, captioner: Captioner, captioned: CaptionedImage, words: Sequence[int]
+    ) -> dict[LayerHead, Tensor]:
         """Every layer from one pass and its gradients."""
-        found = explained(captioner, subject, targets_of(captioner, subject, words))
-        return {choice: self._maps(found, choice, subject) for choice in self.choices(captioner)}
-
-    def _maps(self, found: Explained, choice: Choice, subject: Subject) -> Tensor:
-        rows = torch.arange(len(found.places), device=found.places.device)
-        layers = [
-            values[rows, found.places]
-            for layer, values in found.cross.items()
-            if choice.layer in (layer, None)
-        ]
-        return on_patches(found.of_words(torch.stack(layers).sum(dim=0)), subject)
+        targets = targets_of(captioner, captioned, words)
+        found = attention_gradients(captioner, captioned, targets)
+        return {one: _maps(found, one, captioned) for one in self.layer_heads(captioner)}
 
 
-def explained(
+def _maps(found: AttentionGradients, layer_head: LayerHead, captioned: CaptionedImage) -> Tensor:
+    rows = torch.arange(len(found.steps), device=found.steps.device)
+    layers = [
+        values[rows, found.steps]
+        for layer, values in found.cross.items()
+        if layer_head.layer in (layer, None)
+    ]
+    return on_patches(found.of_words(torch.stack(layers).sum(dim=0)), captioned)
+
+
+def attention_gradients(
     captioner: Captioner,
-    subject: Subject,
-    targets: Sequence[Target],
+    captioned: CaptionedImage,
+    targets: Sequence[WordTarget],
     *,
     self_attention: bool = False,
-) -> Explained:
+) -> AttentionGradients:
     """One pass in which every piece of every word has a row, and the gradients of their logits."""
     pieces = [
-        (number, Target((place,), (id,), target.against))
+        (number, WordTarget((step,), (id,), target.against))
         for number, target in enumerate(targets)
-        for place, id in zip(target.places, target.ids, strict=True)
+        for step, id in zip(target.steps, target.ids, strict=True)
     ]
-    steps = [piece.places for _, piece in pieces]
+    steps = [piece.steps for _, piece in pieces]
     with torch.enable_grad():
-        with weighed(captioner, self_attention=self_attention) as weights:
-            logits = logits_at(captioner, subject, subject.grid, steps)
+        with capture_attention(captioner, self_attention=self_attention) as weights:
+            logits = logits_at(captioner, captioned, captioned.grid, steps)
         pairs = zip(logits, pieces, strict=True)
         # the rows do not see each other: the gradient of the sum is that of each row's own score
         total = torch.stack([score_of_logits(own[None], piece) for own, (_, piece) in pairs]).sum()
-        return Explained(
+        return AttentionGradients(
             _rule_5(total, weights.cross, weights.over_image),
             _rule_5(total, weights.own, weights.over_text),
             weights.behind,
-            torch.tensor([places[0] for places in steps], device=logits.device),
+            torch.tensor([step for (step,) in steps], device=logits.device),
             torch.tensor([number for number, _ in pieces], device=logits.device),
         )
 
@@ -118,29 +125,26 @@ def _rule_5(
     """Mean over heads of the positive part of gradient x weights: [r, n, t] of each."""
     if not weights:
         return {}
-    # the last block's later places have no way to the score
+    # the last block's later positions have no way to the score
     gradients = torch.autograd.grad(
         score, list(weights.values()), retain_graph=True, materialize_grads=True
     )
     return {
-        place: read((gradient * own).detach().float()).clamp_min(0).mean(dim=1)
-        for (place, own), gradient in zip(weights.items(), gradients, strict=True)
+        number: read((gradient * own).detach().float()).clamp_min(0).mean(dim=1)
+        for (number, own), gradient in zip(weights.items(), gradients, strict=True)
     }
 
 
-METHOD = GradientAttention()
-
-
-_NAME = "captune_weighed"
+_NAME = "captune_captured"  # attribute of attention modules, and of attentions in registries
 
 
 @dataclass
-class Weights:
-    """Of one pass with r rows of n places: weights as they were used, and how to read them.
+class CapturedAttention:
+    """Of one pass with r rows of n positions: weights as they were used, and how to read them.
 
-    cross: number of the looking layer -> as `CrossAttentionLayer.attend` has them.
+    cross: number of the cross-attention layer -> as `CrossAttentionLayer.attend` has them.
     own: number of the decoder's block -> self-attention, [r, heads, n, extra + n].
-    behind: number of the looking layer -> the block behind whose self-attention it stands.
+    behind: number of the cross-attention layer -> the block behind whose self-attention it stands.
     rows, tokens: r, and tokens of an image (behind which a bridge may add some).
     """
 
@@ -151,7 +155,7 @@ class Weights:
     tokens: int = 0
 
     def over_image(self, values: Tensor) -> Tensor:
-        """Weights of a looking layer, or their gradients -> [r, heads, n, tokens]."""
+        """Weights of a cross-attention layer, or their gradients -> [r, heads, n, tokens]."""
         return in_rows(values, self.rows, self.tokens)
 
     def over_text(self, values: Tensor) -> Tensor:
@@ -160,19 +164,21 @@ class Weights:
 
 
 @contextmanager
-def weighed(captioner: Captioner, *, self_attention: bool = False) -> Iterator[Weights]:
-    """The weights of the pass that is made in the block, at every looking layer.
+def capture_attention(
+    captioner: Captioner, *, self_attention: bool = False
+) -> Iterator[CapturedAttention]:
+    """The weights of the pass that is made in the block, at every cross-attention layer.
 
     self_attention: of the decoder's own attention too, in all its blocks.
     Raises UserError for a decoder whose attention cannot be written out.
     """
-    found = Weights()
+    found = CapturedAttention()
     with ExitStack() as stack:
         embedding: nn.Module = captioner.decoder.module.get_input_embeddings()
         # else what stands before the first trained parameter has no gradient
         stack.callback(embedding.register_forward_hook(_as_leaf).remove)
-        for place, layer in enumerate(captioner.bridge.attending):
-            stack.callback(layer.register_forward_hook(_writing_out(found, place)).remove)
+        for number, layer in enumerate(captioner.bridge.attending):
+            stack.callback(layer.register_forward_hook(_writing_out(found, number)).remove)
         if self_attention:
             stack.enter_context(_self_attention(captioner, found))
         yield found
@@ -187,35 +193,35 @@ def _as_leaf(embedding: nn.Module, args: Any, output: Tensor) -> Tensor:
     return output if output.requires_grad else output.detach().requires_grad_()
 
 
-def _writing_out(found: Weights, place: int) -> Any:
+def _writing_out(found: CapturedAttention, number: int) -> Any:
     def write_out(layer: CrossAttentionLayer, args: tuple[Any, ...], output: Tensor) -> Tensor:
         hidden, keys, values, mask = args
-        out, found.cross[place] = layer.attend(hidden, keys, values, mask)
+        out, found.cross[number] = layer.attend(hidden, keys, values, mask)
         found.rows, found.tokens = len(hidden), keys.shape[2]
-        found.behind[place] = len(found.own) - 1  # blocks run in their order
+        found.behind[number] = len(found.own) - 1  # blocks run in their order
         return out
 
     return write_out
 
 
 @contextmanager
-def _self_attention(captioner: Captioner, found: Weights) -> Iterator[None]:
+def _self_attention(captioner: Captioner, found: CapturedAttention) -> Iterator[None]:
     """The decoder attends as its family writes it out, and keeps the weights."""
     model: Any = captioner.decoder.module
-    places = {module: place for place, module in enumerate(captioner.parts.self_attentions)}
+    blocks = {module: block for block, module in enumerate(captioner.parts.self_attentions)}
 
     def keep(module: nn.Module, weights: Tensor) -> None:
-        found.own[places[module]] = weights
+        found.own[blocks[module]] = weights
 
     before = model.config._attn_implementation
-    for module in places:
+    for module in blocks:
         object.__setattr__(module, _NAME, keep)
     try:
         model.set_attn_implementation(_register(before))
         yield
     finally:
         model.set_attn_implementation(before)
-        for module in places:
+        for module in blocks:
             object.__delattr__(module, _NAME)
 
 
@@ -261,3 +267,6 @@ def _keeping_shared(
         attention_mask = F.pad(attention_mask, (own_keys.shape[2], 0), value=0.0)
     key, value = torch.cat([own_keys, key], dim=2), torch.cat([own_values, value], dim=2)
     return _keeping(module, query, key, value, attention_mask, **rest)
+
+
+METHOD = GradientAttention()

@@ -1,9 +1,9 @@
-"""Occlusion of patch tokens: what the word's score loses without a place (Zeiler, Fergus 2014).
+"""Occlusion of patch tokens: what the word's score loses without a patch (Zeiler, Fergus 2014).
 
-In the place of a patch token come zeros; the image's own mean token would not do (see `masking`).
+A patch token becomes zeros; the image's own mean token would not do (see `masking`).
 Nothing is encoded again: the captioner reads the cached grid with one token changed, many such
 grids at once. A map is signed: a negative patch speaks against the word. A token has seen its
-neighbours, so the others still know something of a place that is gone; `pixel-occlusion` is the
+neighbours, so the others still know something of a patch that is gone; `pixel-occlusion` is the
 strict, slow way.
 """
 
@@ -14,56 +14,60 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from captune.attribution.methods import Choice, MapMethod, on_patches
-from captune.attribution.subject import Subject
-from captune.attribution.word_scores import Target, scores_of
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.methods import LayerHead, MapMethod, on_patches
+from captune.attribution.word_scores import WordTarget, scores_of
 from captune.captioning.model import Captioner
 
 _ROWS_AT_ONCE = 64
 
 
 class Occlusion(MapMethod):
-    """See the module's text. One map: it knows neither layers nor heads."""
+    """One map: it knows neither layers nor heads."""
 
     name = "occlusion"
     signed = True
 
     def maps_of(
-        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
+        self,
+        captioner: Captioner,
+        captioned: CaptionedImage,
+        layer_head: LayerHead,
+        targets: Sequence[WordTarget],
     ) -> Tensor:
         """As `MapMethod.maps_of`."""
 
-        def without(places: range) -> Tensor:
-            grids = subject.grid.repeat(len(places), 1, 1)
-            tokens = [subject.shape.leading + place for place in places]
-            grids[range(len(places)), tokens] = 0
+        def without(patches: range) -> Tensor:
+            grids = captioned.grid.repeat(len(patches), 1, 1)
+            tokens = [captioned.shape.leading + patch for patch in patches]
+            grids[range(len(patches)), tokens] = 0
             return grids
 
-        return losses(captioner, subject, targets, without)
+        return losses(captioner, captioned, targets, without)
 
 
 @torch.no_grad()
 def losses(
     captioner: Captioner,
-    subject: Subject,
-    targets: Sequence[Target],
+    captioned: CaptionedImage,
+    targets: Sequence[WordTarget],
     without: Callable[[range], Tensor],
     at_once: int = _ROWS_AT_ONCE,
 ) -> Tensor:
-    """What each target's score loses without each place of the grid: [targets, rows, columns].
+    """What each target's score loses without each patch of the grid: [targets, rows, columns].
 
-    without: numbers of places -> the grids [n, tokens, channels] in which each is gone.
+    without: numbers of patches -> the grids [n, tokens, channels] in which each is gone.
     """
-    places = range(subject.shape.rows * subject.shape.columns)
+    patches = range(captioned.shape.rows * captioned.shape.columns)
     parts = []
-    for start in places[::at_once]:
-        grids = without(places[start : start + at_once])
-        parts.append(scores_of(captioner, subject, grids, targets))
-    whole = scores_of(captioner, subject, subject.grid, targets)
-    lost = torch.zeros(len(targets), subject.shape.tokens, device=whole.device)
-    first = subject.shape.leading
-    lost[:, first : first + len(places)] = (whole - torch.cat(parts)).T
-    return on_patches(lost, subject)
+    for start in patches[::at_once]:
+        grids = without(patches[start : start + at_once])
+        parts.append(scores_of(captioner, captioned, grids, targets))
+    whole = scores_of(captioner, captioned, captioned.grid, targets)
+    lost = torch.zeros(len(targets), captioned.shape.tokens, device=whole.device)
+    first = captioned.shape.leading
+    lost[:, first : first + len(patches)] = (whole - torch.cat(parts)).T
+    return on_patches(lost, captioned)
 
 
 METHOD = Occlusion()

@@ -1,6 +1,6 @@
-"""Occlusion of pixels: what the word's score loses when a place of the image is blurred.
+"""Occlusion of pixels: what the word's score loses when a patch of the image is blurred.
 
-The image is encoded once for each place of the patch grid, with the pixels of that place blurred
+The image is encoded once for each patch of the grid, with the pixels of that patch blurred
 beyond recognition and all others untouched: the strict way, at the price of the encoder. A map is
 signed: a negative patch speaks against the word.
 """
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from captune.attribution.masking import blurred, pieced, without_each
-from captune.attribution.methods import Choice, MapMethod
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.masking import blurred, compose, without_each
+from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.methods.occlusion import losses
-from captune.attribution.subject import Subject
-from captune.attribution.word_scores import Target
+from captune.attribution.word_scores import WordTarget
 from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.images import open_image
@@ -24,13 +24,17 @@ _ENCODED_AT_ONCE = 16
 
 
 class PixelOcclusion(MapMethod):
-    """See the module's text. One map: it knows neither layers nor heads."""
+    """One map: it knows neither layers nor heads."""
 
     name = "pixel-occlusion"
     signed = True
 
     def maps_of(
-        self, captioner: Captioner, subject: Subject, choice: Choice, targets: Sequence[Target]
+        self,
+        captioner: Captioner,
+        captioned: CaptionedImage,
+        layer_head: LayerHead,
+        targets: Sequence[WordTarget],
     ) -> Tensor:
         """As `MapMethod.maps_of`; raises UnreadableImage where the image is gone."""
         if captioner.image_model is None:
@@ -39,15 +43,16 @@ class PixelOcclusion(MapMethod):
                 " encoder; set its image_model, or take occlusion"
             )
         encoder = captioner.image_model.image
-        image = open_image(subject.image.path)
+        image = open_image(captioned.image.path)
         clear, hidden = encoder.whole(image), encoder.whole(blurred(image))
 
-        def without(places: range) -> Tensor:
-            shown = without_each(places, of=subject.shape.rows * subject.shape.columns)
-            pixels = pieced(shown, clear, hidden, subject.shape)
-            return encoder.finish_grid(encoder.encode_grid(pixels)).float().to(subject.grid.device)
+        def without(patches: range) -> Tensor:
+            shown = without_each(patches, of=captioned.shape.rows * captioned.shape.columns)
+            pixels = compose(shown, clear, hidden, captioned.shape)
+            grids = encoder.finish_grid(encoder.encode_grid(pixels))
+            return grids.float().to(captioned.grid.device)
 
-        return losses(captioner, subject, targets, without, _ENCODED_AT_ONCE)
+        return losses(captioner, captioned, targets, without, _ENCODED_AT_ONCE)
 
 
 METHOD = PixelOcclusion()

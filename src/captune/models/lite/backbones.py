@@ -144,7 +144,7 @@ def grid_of(image: EfficientNetLite2, alignment: nn.Module) -> PatchGrid:
             assets.IMAGE_ENCODER.converter_version,
         ),
         # the pooled vector is the mean of the places, so each of them can be read as one
-        meaning=lambda places: alignment(places.flatten(0, -2)).unflatten(0, places.shape[:-1]),
+        embed=lambda places: alignment(places.flatten(0, -2)).unflatten(0, places.shape[:-1]),
     )
 
 

@@ -1,12 +1,12 @@
-"""Is a map true? Does a word's probability follow the places that the map calls important?
+"""Is a map faithful? Does a word's probability follow the patches that the map calls important?
 
-A map of a word ranks the places of the patch grid. Deletion hides the highest-ranked places first,
+A map of a word ranks the patches of the grid. Deletion hides the highest-ranked patches first,
 insertion shows them first (Petsiuk et al. 2018, RISE), and the word's log-probability is followed.
-With one mask instead of a curve these are comprehensiveness (what is lost without the places) and
+With one mask instead of a curve these are comprehensiveness (what is lost without the patches) and
 sufficiency (what is lost with nothing but them; DeYoung et al. 2020, ERASER).
 
-Nothing here knows a model: `Scoring` says what the words' log-probabilities are while only some
-places are shown. Which way a place is hidden is its matter, and its `name` says it.
+Nothing here knows a model: `MaskScorer` says what the words' log-probabilities are while only some
+patches are shown, and its `name` says how a patch is hidden.
 """
 
 from __future__ import annotations
@@ -19,105 +19,105 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# the shares of the places at which the curves are read, besides none and all
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
-ONE_MASK = 0.1  # the share of comprehensiveness and sufficiency
+# the fractions of the patches at which the curves are read, besides none and all
+FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)
+ONE_MASK = 0.1  # the fraction of comprehensiveness and sufficiency
 CONTROLS = 19  # random masks that stand beside the one mask of a word
 BEATEN = 0.9  # of the controls: by chance a map beats 18 of 19 in one case of ten
-SEEN = 0.1  # nats that an image has to add to a word before a map of that word can be true or false
+MIN_GAIN = 0.1  # nats that an image has to add to a word before its map can be true or false
 
 BETTER, NO_BETTER, UNSEEN = "better than chance", "no better than chance", "not from the image"
 
 
-class Scoring(Protocol):
-    """Log-probabilities of the words of one caption while some places of its image are hidden.
+class MaskScorer(Protocol):
+    """Log-probabilities of the words of one caption while some patches of its image are hidden.
 
-    name: how a place is hidden. places: rows * columns of the patch grid. words: of the caption.
+    name: how a patch is hidden. patches: rows * columns of the patch grid. words: of the caption.
     """
 
     name: str
-    places: int
+    patches: int
     words: int
 
     def every(self, shown: Tensor) -> Tensor:
-        """Masks [n, places], true where a place is shown -> every word's [n, words]."""
+        """Masks [n, patches], true where a patch is shown -> every word's [n, words]."""
         ...
 
     def each(self, shown: Tensor, words: Tensor) -> Tensor:
-        """Masks [n, places], and of each the word [n] that is asked for -> [n]."""
+        """Masks [n, patches], and of each the word [n] that is asked for -> [n]."""
         ...
 
 
 @dataclass(frozen=True)
-class Ends:
+class Endpoints:
     """The words' log-probabilities [words] with the whole image shown, and with nothing of it."""
 
-    whole: Tensor
+    full: Tensor
     blank: Tensor
 
     @property
     def gain(self) -> Tensor:
         """What the image adds to each word, nats [words]."""
-        return self.whole - self.blank
+        return self.full - self.blank
 
     @property
-    def seen(self) -> Tensor:
-        """Whether the image makes the word likelier [words]; no map of another one can be true."""
-        return self.gain >= SEEN
+    def has_gain(self) -> Tensor:
+        """Whether the image makes the word more probable [words]; a map of no other can be true."""
+        return self.gain >= MIN_GAIN
 
 
 @dataclass(frozen=True)
 class Curves:
     """Log-probabilities of some words along deletion and insertion.
 
-    words: which of the caption. shares: [k], of the places, from 0 to 1: that were hidden
+    words: which of the caption. fractions: [k], of the patches, from 0 to 1: that were hidden
     (deletion) or shown (insertion). deletion, insertion: [words, k].
     """
 
     words: list[int]
-    shares: Tensor
+    fractions: Tensor
     deletion: Tensor
     insertion: Tensor
 
     @cached_property
     def deletion_area(self) -> Tensor:
         """Mean height of the deletion curve, nats [words]; lower is better."""
-        return torch.trapezoid(self.deletion, self.shares, dim=-1)
+        return torch.trapezoid(self.deletion, self.fractions, dim=-1)
 
     @cached_property
     def insertion_area(self) -> Tensor:
         """Mean height of the insertion curve, nats [words]; higher is better."""
-        return torch.trapezoid(self.insertion, self.shares, dim=-1)
+        return torch.trapezoid(self.insertion, self.fractions, dim=-1)
 
     @property
     def comprehensiveness(self) -> Tensor:
-        """Nats that are lost without the first tenth of the places [words]; higher is better."""
+        """Nats that are lost without the first tenth of the patches [words]; higher is better."""
         return self.deletion[:, 0] - self._at_one_mask(self.deletion)
 
     @property
     def sufficiency(self) -> Tensor:
-        """Nats that are lost with only the first tenth of the places [words]; lower is better."""
+        """Nats that are lost with only the first tenth of the patches [words]; lower is better."""
         return self.deletion[:, 0] - self._at_one_mask(self.insertion)
 
     def _at_one_mask(self, curve: Tensor) -> Tensor:
-        return curve[:, int((self.shares - ONE_MASK).abs().argmin())]
+        return curve[:, int((self.fractions - ONE_MASK).abs().argmin())]
 
 
 def ranking(maps: Tensor, seed: int = 0) -> Tensor:
-    """Maps [n, places] -> the places of each in falling order [n, places].
+    """Maps [n, patches] -> the patches of each in falling order [n, patches].
 
     Equal values stand in a random order that depends on the seed only: a constant map ranks as the
     random control of that seed does. Where a map is not a number it ranks last.
     """
     tie = torch.randperm(maps.shape[-1], generator=torch.Generator().manual_seed(seed))
     known = maps.detach().cpu().double().nan_to_num(nan=-torch.inf)
-    # a stable sort of places that lie in a random order
+    # a stable sort of patches that lie in a random order
     return tie[known[:, tie].argsort(dim=-1, descending=True, stable=True)]
 
 
-def random_rankings(places: int, seeds: Sequence[int]) -> Tensor:
-    """The random control: what `ranking` gives a constant map, [seeds, places]."""
-    return torch.cat([ranking(torch.zeros(1, places), seed) for seed in seeds])
+def random_rankings(patches: int, seeds: Sequence[int]) -> Tensor:
+    """The random control: what `ranking` gives a constant map, [seeds, patches]."""
+    return torch.cat([ranking(torch.zeros(1, patches), seed) for seed in seeds])
 
 
 def centre_map(rows: int, columns: int) -> Tensor:
@@ -130,92 +130,97 @@ def centre_map(rows: int, columns: int) -> Tensor:
     return 1 - torch.hypot(down[:, None], across[None, :])
 
 
-def first_places(rankings: Tensor, counts: Sequence[int]) -> Tensor:
-    """Rankings [n, places] -> masks [n, counts, places], true for the first so many places."""
+def first_patches(rankings: Tensor, counts: Sequence[int]) -> Tensor:
+    """Rankings [n, patches] -> masks [n, counts, patches], true for the first so many patches."""
     ranks = rankings.argsort(dim=-1)
     return ranks[:, None, :] < torch.tensor(list(counts))[None, :, None]
 
 
-def counts_of(places: int, shares: Sequence[float] = SHARES) -> list[int]:
-    """How many places the shares are, at least one and not all; each number once."""
-    found = (min(max(1, round(share * places)), places - 1) for share in shares)
+def patch_counts(patches: int, fractions: Sequence[float] = FRACTIONS) -> list[int]:
+    """How many patches the fractions are, at least one and not all; each number once."""
+    found = (min(max(1, round(fraction * patches)), patches - 1) for fraction in fractions)
     return sorted(set(found))
 
 
-def ends_of(score: Scoring) -> Ends:
+def endpoints(score: MaskScorer) -> Endpoints:
     """One pass: the whole image, and nothing of it."""
-    shown = torch.zeros(2, score.places, dtype=torch.bool)
+    shown = torch.zeros(2, score.patches, dtype=torch.bool)
     shown[0] = True
     whole, blank = score.every(shown)
-    return Ends(whole, blank)
+    return Endpoints(whole, blank)
 
 
 def curves(
-    score: Scoring,
-    ends: Ends,
+    score: MaskScorer,
+    ends: Endpoints,
     maps: Tensor,
     words: Sequence[int],
     *,
-    shares: Sequence[float] = SHARES,
+    fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
 ) -> Curves:
     """Deletion and insertion of each word by its own map [words, rows, columns], in one batch."""
-    counts = counts_of(score.places, shares)
-    first = first_places(ranking(maps.flatten(1), seed), counts)
-    both = torch.stack([~first, first])  # [deletion or insertion, words, counts, places]
+    counts = patch_counts(score.patches, fractions)
+    first = first_patches(ranking(maps.flatten(1), seed), counts)
+    both = torch.stack([~first, first])  # [deletion or insertion, words, counts, patches]
     asked = torch.tensor(list(words))[None, :, None].expand(both.shape[:-1])
     found = score.each(both.flatten(0, 2), asked.flatten()).view(both.shape[:-1])
-    return _closed(found, ends, words, counts, score.places)
+    return _closed(found, ends, words, counts, score.patches)
 
 
 def random_curves(
-    score: Scoring,
-    ends: Ends,
+    score: MaskScorer,
+    ends: Endpoints,
     words: Sequence[int],
     seeds: Sequence[int],
     *,
-    shares: Sequence[float] = SHARES,
+    fractions: Sequence[float] = FRACTIONS,
 ) -> list[Curves]:
-    """The random control, once a seed; a mask serves all words."""
-    counts = counts_of(score.places, shares)
-    first = first_places(random_rankings(score.places, seeds), counts)
-    both = torch.stack([~first, first])  # [2, seeds, counts, places]
+    """The random control, once per seed; a mask serves all words."""
+    counts = patch_counts(score.patches, fractions)
+    first = first_patches(random_rankings(score.patches, seeds), counts)
+    both = torch.stack([~first, first])  # [2, seeds, counts, patches]
     found = score.every(both.flatten(0, 2)).view(*both.shape[:-1], -1)[..., list(words)]
     return [
-        _closed(found[:, place].movedim(-1, 1), ends, words, counts, score.places)
-        for place in range(len(first))
+        _closed(found[:, seed].movedim(-1, 1), ends, words, counts, score.patches)
+        for seed in range(len(first))
     ]
 
 
 def one_mask_losses(
-    score: Scoring, ends: Ends, maps: Tensor, words: Sequence[int], *, share: float = ONE_MASK
+    score: MaskScorer,
+    ends: Endpoints,
+    maps: Tensor,
+    words: Sequence[int],
+    *,
+    fraction: float = ONE_MASK,
 ) -> Tensor:
     """Comprehensiveness by one mask, nats [n]: of map i [n, rows, columns] for word `words[i]`."""
     asked = torch.tensor(list(words))
-    (count,) = counts_of(score.places, (share,))
-    hidden = first_places(ranking(maps.flatten(1)), [count])[:, 0]
-    return ends.whole[asked] - score.each(~hidden, asked)
+    (count,) = patch_counts(score.patches, (fraction,))
+    hidden = first_patches(ranking(maps.flatten(1)), [count])[:, 0]
+    return ends.full[asked] - score.each(~hidden, asked)
 
 
 def random_losses(
-    score: Scoring, ends: Ends, seeds: Sequence[int], *, share: float = ONE_MASK
+    score: MaskScorer, ends: Endpoints, seeds: Sequence[int], *, fraction: float = ONE_MASK
 ) -> Tensor:
     """As `one_mask_losses` for the random control of each seed and every word: [seeds, words]."""
-    (count,) = counts_of(score.places, (share,))
-    hidden = first_places(random_rankings(score.places, seeds), [count])[:, 0]
-    return ends.whole - score.every(~hidden)
+    (count,) = patch_counts(score.patches, (fraction,))
+    hidden = first_patches(random_rankings(score.patches, seeds), [count])[:, 0]
+    return ends.full - score.every(~hidden)
 
 
 def _closed(
-    inner: Tensor, ends: Ends, words: Sequence[int], counts: Sequence[int], places: int
+    inner: Tensor, ends: Endpoints, words: Sequence[int], counts: Sequence[int], patches: int
 ) -> Curves:
     """inner: [2, words, counts], what lies between the ends."""
-    shares = torch.tensor([0, *counts, places], dtype=torch.double) / places
-    whole, blank = (end[list(words)][:, None] for end in (ends.whole, ends.blank))
+    fractions = torch.tensor([0, *counts, patches], dtype=torch.double) / patches
+    whole, blank = (end[list(words)][:, None] for end in (ends.full, ends.blank))
     deletion, insertion = inner
     return Curves(
         list(words),
-        shares,
+        fractions,
         torch.cat([whole, deletion, blank], dim=1).double(),
         torch.cat([blank, insertion, whole], dim=1).double(),
     )
@@ -224,21 +229,21 @@ def _closed(
 def mark_of(gain: float, better_than: float) -> str:
     """`better than chance`, `no better than chance` or `not from the image`.
 
-    gain: nats that the image adds. better_than: share of the random controls that are beaten.
+    gain: nats that the image adds. better_than: fraction of the random controls that are beaten.
     """
-    if gain < SEEN:
+    if gain < MIN_GAIN:
         return UNSEEN
     return BETTER if better_than >= BEATEN else NO_BETTER
 
 
 @dataclass(frozen=True)
-class Faithfulness:
+class QuickMark:
     """How far to believe the map of one word, from one mask of deletion and one of insertion.
 
     gain: nats that the whole image adds to the word. deletion: nats that are lost without the
-    map's first tenth of the places (comprehensiveness); insertion: nats that this tenth alone adds
+    map's first tenth of the patches (comprehensiveness); insertion: nats that this tenth alone adds
     to what the word has without the image. chance: mean of deletion + insertion over random tenths.
-    better_than: share of the random tenths whose deletion + insertion is less.
+    better_than: fraction of the random tenths whose deletion + insertion is less.
     """
 
     word: int
@@ -254,16 +259,16 @@ class Faithfulness:
         return mark_of(self.gain, self.better_than)
 
 
-def one_mask(score: Scoring, maps: Tensor, *, controls: int = CONTROLS) -> list[Faithfulness]:
-    """Of each word of a caption by its map [words, rows, columns]: two masks a word.
+def one_mask(score: MaskScorer, maps: Tensor, *, controls: int = CONTROLS) -> list[QuickMark]:
+    """Of each word of a caption by its map [words, rows, columns]: two masks per word.
 
     `controls` random tenths, hidden and shown alone, stand beside them and serve all words.
     """
-    (count,) = counts_of(score.places, (ONE_MASK,))
+    (count,) = patch_counts(score.patches, (ONE_MASK,))
     n = len(maps)
-    own = first_places(ranking(maps.flatten(1)), [count])[:, 0]
-    random = first_places(random_rankings(score.places, range(controls)), [count])[:, 0]
-    ends_shown = torch.zeros(2, score.places, dtype=torch.bool)
+    own = first_patches(ranking(maps.flatten(1)), [count])[:, 0]
+    random = first_patches(random_rankings(score.patches, range(controls)), [count])[:, 0]
+    ends_shown = torch.zeros(2, score.patches, dtype=torch.bool)
     ends_shown[0] = True
     found = score.every(torch.cat([ends_shown, ~own, own, ~random, random])).double()
     whole, blank, rest = found[0], found[1], found[2:]
@@ -274,7 +279,7 @@ def one_mask(score: Scoring, maps: Tensor, *, controls: int = CONTROLS) -> list[
     beaten = (difference[None] > by_chance).double().mean(dim=0)
     chance = by_chance.mean(dim=0) + whole - blank
     return [
-        Faithfulness(
+        QuickMark(
             word=i,
             gain=float(whole[i] - blank[i]),
             deletion=float(whole[i] - deleted[i]),

@@ -1,6 +1,17 @@
-"""Boxes that people drew around things: the reader of COCO's instances_*.json (Lin et al. 2014).
+"""Do maps agree with people? The pointing game and the overlap with the boxes that people drew.
 
-A box is kept in shares of its image's sides, so it fits the image at any size.
+Pointing game (Zhang et al. 2018): a map hits where its strongest patch lies in a box of the word's
+category. A patch of the grid hits where its middle lies in a box, or where a box's middle lies in
+it: a thing smaller than a patch can be hit too, and a map that is strongest where a thing is always
+hits. Of patches that are equally strong, the fraction that hits counts, so a constant map scores
+exactly what a random point would score on average.
+
+Overlap: the map is cut at the height where as much of the image is above it as the boxes cover;
+intersection over union of the two. Of patches at that very height each counts by an equal part, so
+a constant map gets what chance gives. Maps are compared with boxes at the patch grid's resolution.
+
+Boxes are read from COCO's instances_*.json (Lin et al. 2014) and kept in fractions of the image's
+sides, so they fit the image at any size.
 """
 
 from __future__ import annotations
@@ -14,10 +25,77 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from captune.errors import UserError
 from captune.files import printable, quoted, read_bytes
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class BoxTarget:
+    """Where on the patch grid the things are that a word names.
+
+    hits: [rows, columns], whether a patch counts as in a box. covered: [rows, columns], which
+    fraction of each patch the boxes cover.
+    """
+
+    hits: Bools
+    covered: Floats
+
+
+def box_target(boxes: Sequence[Box], rows: int, columns: int) -> BoxTarget:
+    """The target of a word from the boxes of its category."""
+    down = (np.arange(rows) + 0.5) / rows
+    across = (np.arange(columns) + 0.5) / columns
+    hits = np.zeros((rows, columns), dtype=bool)
+    for box in boxes:
+        is_down = (down >= box.top) & (down <= box.bottom)
+        is_across = (across >= box.left) & (across <= box.right)
+        hits |= np.outer(is_down, is_across)
+        middle_down, middle_across = (box.top + box.bottom) / 2, (box.left + box.right) / 2
+        row, column = int(middle_down * rows), int(middle_across * columns)
+        hits[min(row, rows - 1), min(column, columns - 1)] = True
+    return BoxTarget(hits, coverage(boxes, rows, columns))
+
+
+def hit(map: ArrayLike, target: BoxTarget) -> float:
+    """The pointing game of one map [rows, columns]: 1 or 0, between them for ties."""
+    strongest = _strongest(map, target)
+    return float(target.hits[strongest].mean())
+
+
+def overlap(map: ArrayLike, target: BoxTarget) -> float:
+    """Intersection over union of the boxes and the map cut at the boxes' area, 0 to 1."""
+    values = np.asarray(map, dtype=np.float64)
+    area = float(target.covered.sum())
+    if area == 0:
+        return 0.0
+    kept = _cut(np.nan_to_num(values, nan=-np.inf).ravel(), area).reshape(values.shape)
+    shared = float(np.minimum(kept, target.covered).sum())
+    return shared / (2 * area - shared)
+
+
+def _strongest(map: ArrayLike, target: BoxTarget) -> Bools:
+    values = np.asarray(map, dtype=np.float64)
+    if values.shape != target.hits.shape:
+        raise ValueError(f"map {values.shape} and target {target.hits.shape}: expected one grid")
+    known = np.nan_to_num(values, nan=-np.inf)
+    strongest: Bools = known == known.max()
+    return strongest
+
+
+def _cut(values: Floats, area: float) -> Floats:
+    """Which part of each patch is kept so that the strongest make up `area` patches."""
+    levels, level = np.unique(-values, return_inverse=True)
+    counts = np.bincount(level, minlength=len(levels))
+    before = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    parts = np.clip((area - before) / counts, 0, 1)
+    kept: Floats = parts[level]
+    return kept
+
 
 Floats = NDArray[np.float64]
 _Scalar = str | int | float | bool | msgspec.UnsetType | None
@@ -46,7 +124,7 @@ class _Annotation(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Box:
-    """One thing in an image: its category, and its sides in shares of the image's, 0 to 1."""
+    """One thing in an image: its category, and its sides in fractions of the image's, 0 to 1."""
 
     category: str
     left: float
@@ -79,7 +157,7 @@ def read_boxes(path: str | Path) -> Boxes:
     """Read `{"images": [...], "annotations": [{"image_id", "category_id", "bbox"}], ...}`.
 
     bbox: left, top, width, height in pixels of an image whose width and height the file gives.
-    Boxes are cut at the image's edges. Raises UserError for anything else, naming the place.
+    Boxes are cut at the image's edges. Raises UserError for anything else, naming the patch.
     """
     shown = printable(str(path))
     parts = _parts(read_bytes(str(path)), shown)
@@ -121,11 +199,11 @@ def read_boxes(path: str | Path) -> Boxes:
 
 
 def coverage(boxes: Sequence[Box], rows: int, columns: int) -> Floats:
-    """Which share of each place of a grid over the whole image the boxes cover, [rows, columns].
+    """Which fraction of each patch of a grid over the whole image the boxes cover, [rows, columns].
 
     Of boxes that overlap, the union counts, exactly.
     """
-    # between two neighbouring lines, of a place or of a box, everything is inside or outside
+    # between two neighbouring lines, of a patch or of a box, everything is inside or outside
     down = _lines([edge for box in boxes for edge in (box.top, box.bottom)], rows)
     across = _lines([edge for box in boxes for edge in (box.left, box.right)], columns)
     middle_down, middle_across = (lines[:-1] + np.diff(lines) / 2 for lines in (down, across))
@@ -135,15 +213,15 @@ def coverage(boxes: Sequence[Box], rows: int, columns: int) -> Floats:
         is_across = (middle_across > box.left) & (middle_across < box.right)
         inside[np.ix_(is_down, is_across)] = 1
     areas = inside * np.diff(down)[:, None] * np.diff(across)[None, :]
-    places = np.zeros((rows, columns))
+    patches = np.zeros((rows, columns))
     row = np.minimum((middle_down * rows).astype(int), rows - 1)
     column = np.minimum((middle_across * columns).astype(int), columns - 1)
-    np.add.at(places, np.ix_(row, column), areas)
-    return places * rows * columns
+    np.add.at(patches, np.ix_(row, column), areas)
+    return patches * rows * columns
 
 
-def _lines(edges: Sequence[float], places: int) -> Floats:
-    return np.unique(np.concatenate([np.arange(places + 1) / places, np.asarray(edges, float)]))
+def _lines(edges: Sequence[float], patches: int) -> Floats:
+    return np.unique(np.concatenate([np.arange(patches + 1) / patches, np.asarray(edges, float)]))
 
 
 def _box(bbox: Any, category: str, size: tuple[float, float]) -> Box | None:
@@ -154,15 +232,15 @@ def _box(bbox: Any, category: str, size: tuple[float, float]) -> Box | None:
         return None
     across, down = size
 
-    def share(value: float, whole: float) -> float:
+    def fraction(value: float, whole: float) -> float:
         return min(max(value / whole, 0.0), 1.0)
 
     return Box(
         category,
-        share(left, across),
-        share(top, down),
-        share(left + width, across),
-        share(top + height, down),
+        fraction(left, across),
+        fraction(top, down),
+        fraction(left + width, across),
+        fraction(top + height, down),
     )
 
 
@@ -193,17 +271,17 @@ def _listed(
     try:
         return msgspec.json.decode(data, type=list[kind])  # type: ignore[valid-type]
     except msgspec.ValidationError as error:
-        place = re.fullmatch(r".* - at `\$\[(\d+)\](.+)`", str(error))
-        if place is None:
+        patch = re.fullmatch(r".* - at `\$\[(\d+)\](.+)`", str(error))
+        if patch is None:
             raise _refusal(
                 shown,
                 f'"{key}" is no list of objects; give the instances_*.json of the data set'
                 " (captions go to --captions)",
             ) from None
-        what = f"{key[:-1]} {int(place[1]) + 1}"
-        if place[2].startswith(".bbox"):
+        what = f"{key[:-1]} {int(patch[1]) + 1}"
+        if patch[2].startswith(".bbox"):
             raise _refusal(shown, f"{what}: {_NO_BOX}") from None
-        raise _refusal(shown, f"{what}: its {place[2][1:]} is no text and no number") from None
+        raise _refusal(shown, f"{what}: its {patch[2][1:]} is no text and no number") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.attribution.woken import IMAGE, spelling_decoder, steps_of, subject, woken
+from tests.attribution.woken import IMAGE, captioned, spelling_decoder, steps_of, woken
 from tests.captioning.caption_job import image_model, write_captioner, write_images
 from tests.captioning.tiny import END, FAMILIES
 from torch.nn import functional as F
 
-from captune.attribution.methods import Choice, map_method, method_names
-from captune.attribution.methods.attention import attention_of
-from captune.attribution.subject import (
+from captune.attribution.captioned_image import (
     END as END_TEXT,
 )
-from captune.attribution.subject import given_ids, subject_of, subjects_of
+from captune.attribution.captioned_image import captioned_image, captioned_images, ids_of_caption
+from captune.attribution.methods import LayerHead, map_method, method_names
+from captune.attribution.methods.attention import attention_of
 from captune.attribution.word_scores import word_log_probabilities
 from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.generation import Caption, captions_of
@@ -26,28 +26,28 @@ from captune.images import Skipped, find_images
 
 def test_pieces_are_merged_into_words() -> None:
     captioner = woken(decoder=spelling_decoder())
-    ids = given_ids(captioner.decoder, "a  dog on a\nred doorstep")
-    found = subject_of(captioner, IMAGE, torch.zeros(1, 10, 12), ids)
+    ids = ids_of_caption(captioner.decoder, "a  dog on a\nred doorstep")
+    found = captioned_image(captioner, IMAGE, torch.zeros(1, 10, 12), ids)
     assert found.caption == "a dog on a red doorstep"
     assert [span.word for span in found.words] == found.caption.split()
-    places = [place for span in found.words for place in span.places]
+    places = [place for span in found.words for place in span.steps]
     assert places == list(range(len(ids) - 1))  # every piece once, in its order
     for span in found.words:
-        assert captioner.decoder.decode([[ids[p] for p in span.places]])[0].strip() == span.word
-    assert any(len(span.places) > 1 for span in found.words)
+        assert captioner.decoder.decode([[ids[p] for p in span.steps]])[0].strip() == span.word
+    assert any(len(span.steps) > 1 for span in found.words)
 
 
 def test_the_end_is_no_word() -> None:
     captioner = woken()
-    whole = subject(captioner)
+    whole = captioned(captioner)
     assert len(whole.words) == 5
     assert [span.word for span in whole.spans] == [*[s.word for s in whole.words], END_TEXT]
     assert whole.spans[-1].places == (5,)
     assert whole.spans[-1].special
     assert not any(span.special for span in whole.words)
-    unfinished = subject(captioner, whole.ids[:-1])
+    unfinished = captioned(captioner, whole.ids[:-1])
     assert len(unfinished.spans) == len(unfinished.words) == 5
-    nothing = subject(captioner, [END])
+    nothing = captioned(captioner, [END])
     assert nothing.words == []
     assert [span.word for span in nothing.spans] == [END_TEXT]
 
@@ -56,7 +56,7 @@ def test_the_end_is_no_word() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probabilities_are_those_of_a_pass_over_the_caption(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
-    one = subject(captioner)
+    one = captioned(captioner)
     grids = torch.cat([one.grid, 2 * one.grid, -one.grid])
     ids, mask, _ = batch([one.ids], start=END, pad=1)
     with torch.no_grad():
@@ -71,26 +71,26 @@ def test_log_probabilities_are_those_of_a_pass_over_the_caption(family: str, bri
 
 def test_the_pieces_of_a_word_are_summed() -> None:
     captioner = woken(decoder=spelling_decoder())
-    ids = given_ids(captioner.decoder, "a doodle and a dog")
-    one = subject(captioner, ids)
+    ids = ids_of_caption(captioner.decoder, "a doodle and a dog")
+    one = captioned(captioner, ids)
     rows, mask, targets = batch([ids], start=END, pad=1)
     with torch.no_grad():
         logits = captioner.logits(one.grid, rows, mask)[0]
         each = -F.cross_entropy(logits, targets[0], reduction="none")
         found = word_log_probabilities(captioner, one, one.grid)[0]
-    expected = [each[list(span.places)].sum() for span in one.words]
+    expected = [each[list(span.steps)].sum() for span in one.words]
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
 
 
 def test_against_another_word_at_the_step_where_they_part() -> None:
     captioner = woken(decoder=spelling_decoder())
-    ids = given_ids(captioner.decoder, "a dog on a red doorstep")
-    one = subject(captioner, ids)
+    ids = ids_of_caption(captioner.decoder, "a dog on a red doorstep")
+    one = captioned(captioner, ids)
     (other,) = captioner.decoder.encode([" doodle"])
-    own = [ids[place] for place in one.spans[5].places]
+    own = [ids[place] for place in one.spans[5].steps]
     parts = next(i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b)
     assert parts > 0  # both begin with the same piece
-    place = one.spans[5].places[parts]
+    place = one.spans[5].steps[parts]
     rows, mask, _ = batch([ids], start=END, pad=1)
     with torch.no_grad():
         said = captioner.logits(one.grid, rows, mask)[0, place].log_softmax(-1)
@@ -101,7 +101,7 @@ def test_against_another_word_at_the_step_where_they_part() -> None:
 
 def test_a_word_against_itself_is_refused() -> None:
     captioner = woken(decoder=spelling_decoder())
-    one = subject(captioner, given_ids(captioner.decoder, "a dog on a red doorstep"))
+    one = captioned(captioner, ids_of_caption(captioner.decoder, "a dog on a red doorstep"))
     for word, other in ((1, "dog"), (5, "door")):
         with pytest.raises(UserError, match="begin with the same tokens"):
             word_log_probabilities(captioner, one, one.grid, [word], against=other)
@@ -111,11 +111,11 @@ def test_a_word_against_itself_is_refused() -> None:
 
 def test_a_caption_that_cannot_be_written_is_refused() -> None:
     decoder = woken().decoder
-    assert given_ids(decoder, "a w7") == [*decoder.encode(["a w7"])[0], END]
+    assert ids_of_caption(decoder, "a w7") == [*decoder.encode(["a w7"])[0], END]
     with pytest.raises(UserError, match='"zebra": the captioner cannot write it'):
-        given_ids(decoder, "a zebra")
+        ids_of_caption(decoder, "a zebra")
     with pytest.raises(UserError, match="empty"):
-        given_ids(decoder, "  ")
+        ids_of_caption(decoder, "  ")
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -126,7 +126,7 @@ def test_subjects_have_the_captions_of_captune_caption(tmp_path: Path, beam: int
     images = find_images([folder]).images
     how = {"beam": beam, "max_tokens": 12, "batch_size": 2, "cache": None}
     skipped: list[Skipped] = []
-    found = list(subjects_of(captioner, image_model(), images, on_skip=skipped.append, **how))
+    found = list(captioned_images(captioner, image_model(), images, on_skip=skipped.append, **how))
     outcomes = [
         one for some in captions_of(captioner, image_model(), images, **how) for one in some
     ]
@@ -147,17 +147,19 @@ def test_given_captions_belong_to_their_images(tmp_path: Path) -> None:
     (folder / "image_001.png").write_bytes(b"no image")
     images = list(find_images([folder]).images)
     captions = ["a w1", "a w2", "a w3", "a w4"]
-    found = list(subjects_of(captioner, image_model(), images, captions, on_skip=lambda one: None))
+    found = list(
+        captioned_images(captioner, image_model(), images, captions, on_skip=lambda one: None)
+    )
     assert [(one.image.name, one.caption) for one in found] == [
         ("image_000.png", "a w1"),
         ("image_002.png", "a w3"),
         ("image_003.png", "a w4"),
     ]
-    assert all(one.is_given for one in found)
+    assert all(one.is_user_caption for one in found)
     # the same image with several captions
     twice = [images[0], images[0], images[2]]
     again = list(
-        subjects_of(captioner, image_model(), twice, captions[:3], on_skip=lambda one: None)
+        captioned_images(captioner, image_model(), twice, captions[:3], on_skip=lambda one: None)
     )
     assert [(one.image.name, one.caption) for one in again] == [
         ("image_000.png", "a w1"),
@@ -169,7 +171,7 @@ def test_given_captions_belong_to_their_images(tmp_path: Path) -> None:
 def test_words_that_are_known_of_a_image_are_read() -> None:
     captioner = woken(bridge="bidirectional")
     known = pad_words([[7, 8, 9]])
-    alone = subject(captioner)
+    alone = captioned(captioner)
     one = dataclasses.replace(alone, known=known)
     ids, mask, _ = batch([one.ids], start=END, pad=1)
     grids = torch.cat([one.grid, -one.grid])
@@ -182,14 +184,14 @@ def test_words_that_are_known_of_a_image_are_read() -> None:
         without = word_log_probabilities(captioner, alone, grids, range(6))
     assert not torch.allclose(found, without)
     for name in method_names():
-        if name in ("pixel-occlusion", "places"):  # which need the image encoder
+        if name in ("pixel-occlusion", "patch-similarity"):  # which need the image encoder
             continue
         method = map_method(name)
-        maps = method.maps(captioner, one, method.choices(captioner)[0], range(6))
+        maps = method.maps(captioner, one, method.layer_heads(captioner)[0], range(6))
         assert maps.shape == (6, 3, 3)
         assert bool(maps.isfinite().all())
     weights = attention_of(captioner, one, steps_of(one), [0])[0]
     assert weights.shape == (6, 2, 13)  # ten tokens of the image, three of the words
     torch.testing.assert_close(weights.sum(-1), torch.ones(6, 2))
-    maps = map_method("attention").maps(captioner, one, Choice(0, 0), range(6))
+    maps = map_method("attention").maps(captioner, one, LayerHead(0, 0), range(6))
     torch.testing.assert_close(maps.flatten(1), weights[:, 0, 1:10])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from captune.attribution.subject import Subject
+from captune.attribution.captioned_image import CaptionedImage
 from captune.captioning.bridge import Bridge
 from captune.captioning.model import Captioner
 from captune.images import open_image
@@ -27,8 +27,8 @@ from captune.models.encoders import ImageEncoder
 from captune.text import percent
 
 Floats = NDArray[np.float64]
-# the maps [words, rows, columns] of a subject as the captioner is now
-MapsOf = Callable[[Subject], Tensor]
+# the maps [words, rows, columns] of a captioned image as the captioner is now
+MapsOf = Callable[[CaptionedImage], Tensor]
 
 UNIFORM = 0.98  # of the highest entropy: above it a map shows no place in particular
 SAME = 0.9  # rank correlation above which maps count as the same
@@ -45,21 +45,21 @@ class Stage:
     correlation: float
 
 
-def cascade(
-    captioner: Captioner, subjects: Sequence[Subject], maps_of: MapsOf, *, seed: int = 0
+def cascading_randomization(
+    captioner: Captioner, images: Sequence[CaptionedImage], maps_of: MapsOf, *, seed: int = 0
 ) -> list[Stage]:
     """Randomise the bridge part by part, the earlier ones staying so; it is as before afterwards.
 
     The values of each weight are put into a random order, so their spread stays.
     """
-    true = [maps_of(subject) for subject in subjects]
+    true = [maps_of(captioned) for captioned in images]
     found = []
     with _as_before(captioner.bridge):
         chance = torch.Generator().manual_seed(seed)
         for name, parameters in bridge_parts(captioner.bridge):
             for parameter in parameters:
                 _shuffle(parameter, chance)
-            now = [maps_of(subject) for subject in subjects]
+            now = [maps_of(captioned) for captioned in images]
             likeness = [correlations(a, b) for a, b in zip(true, now, strict=True)]
             found.append(Stage(name, float(np.concatenate(likeness).mean())))
     return found
@@ -91,30 +91,30 @@ def correlations(first: Tensor, second: Tensor) -> Floats:
 
 
 def entropies(maps: Tensor) -> Floats:
-    """Maps [words, rows, columns] as shares of a whole -> their entropies, 1 for the uniform map.
+    """Entropies of maps [words, rows, columns] as fractions of a whole; 1 for the uniform map.
 
     Negative values, which speak against the word, count as nothing; a map of nothing is uniform.
     """
     values = maps.flatten(1).double().clamp_min(0).numpy()
     whole = values.sum(axis=1, keepdims=True)
     even = np.full_like(values, 1 / values.shape[1])
-    shares = np.divide(values, whole, out=even, where=whole > 0)
-    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    found: Floats = -(shares * logs).sum(axis=1) / max(np.log(values.shape[1]), 1e-12)
+    fractions = np.divide(values, whole, out=even, where=whole > 0)
+    logs = np.log(fractions, out=np.zeros_like(fractions), where=fractions > 0)
+    found: Floats = -(fractions * logs).sum(axis=1) / max(np.log(values.shape[1]), 1e-12)
     return found
 
 
-def shifted(subject: Subject, encoder: ImageEncoder, pixels: int = 1) -> Subject:
+def shifted(captioned: CaptionedImage, encoder: ImageEncoder, pixels: int = 1) -> CaptionedImage:
     """The same caption of the image moved to the right and down, as the encoder sees it.
 
     The pixels are those that the encoder is given; at the edge the outermost stand twice. Raises
     UnreadableImage where the image is gone.
     """
-    whole = encoder.whole(open_image(subject.image.path))
+    whole = encoder.whole(open_image(captioned.image.path))
     rows, columns = (torch.arange(size).sub(pixels).clamp_min(0) for size in whole.shape[-2:])
     moved = whole[:, rows][:, :, columns]
-    grid = encoder.finish_grid(encoder.encode_grid(moved[None])).float().to(subject.grid)
-    return replace(subject, grid=grid)
+    grid = encoder.finish_grid(encoder.encode_grid(moved[None])).float().to(captioned.grid)
+    return replace(captioned, grid=grid)
 
 
 def sentences(

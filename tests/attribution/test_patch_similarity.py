@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tests.attribution.woken import subject, woken
+from tests.attribution.woken import captioned, woken
 from tests.captioning.caption_job import image_model
 from tests.captioning.tiny import GRID
 from torch import Tensor
 
-from captune.attribution.leaderboard import contest_of
-from captune.attribution.methods import Choice, map_method
-from captune.attribution.subject import Subject
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.faithful.leaderboard import candidates_of
+from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.word_scores import targets_of
 from captune.captioning.model import Captioner
 from captune.errors import UserError
@@ -42,16 +42,16 @@ def meaningful(texts: Any = None) -> Captioner:
     captioner = woken()
     model = image_model()
     patches = dataclasses.replace(
-        model.image.require_patches(), meaning=lambda places: places[..., :3]
+        model.image.require_patches(), embed=lambda places: places[..., :3]
     )
     image = dataclasses.replace(model.image, patches=patches)
     captioner.image_model = dataclasses.replace(model, image=image, text=cast("TextEncoder", texts))
     return captioner
 
 
-def shown(captioner: Captioner, **places: int) -> Subject:
+def shown(captioner: Captioner, **places: int) -> CaptionedImage:
     """Each word's direction stands at one place, nothing anywhere else."""
-    one = subject(captioner)
+    one = captioned(captioner)
     grid = torch.zeros_like(one.grid)
     for word, place in places.items():
         grid[0, GRID.leading + place, MEANT[word]] = 2.0
@@ -62,7 +62,7 @@ def test_each_word_is_found_where_its_place_is() -> None:
     texts = Texts()
     captioner = meaningful(texts)
     one = shown(captioner, w20=0, w31=5)
-    maps = map_method("places").maps(captioner, one, Choice(), [1, 3])
+    maps = map_method("patch-similarity").maps(captioner, one, LayerHead(), [1, 3])
     assert texts.read[:2] == ["a photo of a w20", "a photo of a w31"]
     assert maps.flatten(1).argmax(dim=1).tolist() == [0, 5]
     torch.testing.assert_close(maps.mean((1, 2)), torch.zeros(2))
@@ -74,9 +74,9 @@ def test_each_word_is_found_where_its_place_is() -> None:
 def test_a_word_against_another() -> None:
     captioner = meaningful(Texts())
     one = shown(captioner, w20=0, w31=8)
-    method = map_method("places")
-    alone, other = method.maps(captioner, one, Choice(), [1, 3])
-    (against,) = method.maps(captioner, one, Choice(), [1], against="w31")
+    method = map_method("patch-similarity")
+    alone, other = method.maps(captioner, one, LayerHead(), [1, 3])
+    (against,) = method.maps(captioner, one, LayerHead(), [1], against="w31")
     torch.testing.assert_close(against, alone - other)
     assert against[2, 2] < 0 < against[0, 0]
 
@@ -84,12 +84,12 @@ def test_a_word_against_another() -> None:
 def test_words_are_known_by_their_tokens_too() -> None:
     captioner = meaningful(Texts())
     one = shown(captioner, w20=0, w31=8)
-    method = map_method("places")
+    method = map_method("patch-similarity")
     for words, against in (([1, 3], None), ([1], "w31")):
         targets = targets_of(captioner, one, words, against)
         torch.testing.assert_close(
-            method.maps_of(captioner, one, Choice(), targets),
-            method.maps(captioner, one, Choice(), words, against),
+            method.maps_of(captioner, one, LayerHead(), targets),
+            method.maps(captioner, one, LayerHead(), words, against),
         )
 
 
@@ -97,7 +97,7 @@ def test_the_end_of_a_caption_is_nowhere() -> None:
     captioner = meaningful(Texts())
     one = shown(captioner, w20=0)
     assert one.spans[-1].special
-    maps = map_method("places").maps(captioner, one, Choice(), [1, len(one.words)])
+    maps = map_method("patch-similarity").maps(captioner, one, LayerHead(), [1, len(one.words)])
     assert bool(maps[0].any())
     assert not maps[1].any()
     maps -= 1  # an ordinary tensor: its owner may change it
@@ -108,19 +108,21 @@ def test_marks_at_a_word_are_no_part_of_its_text() -> None:
     captioner = meaningful(texts)
     one = shown(captioner, w20=0)
     words = [dataclasses.replace(span, word=f'"{span.word}",') for span in one.words]
-    map_method("places").maps(captioner, dataclasses.replace(one, words=words), Choice(), [1])
+    map_method("patch-similarity").maps(
+        captioner, dataclasses.replace(one, words=words), LayerHead(), [1]
+    )
     assert texts.read[0] == "a photo of a w20"
 
 
 def test_an_encoder_without_meaning_or_texts_is_refused() -> None:
     captioner = woken()
-    method = map_method("places")
+    method = map_method("patch-similarity")
     with pytest.raises(UserError, match="was given no image encoder"):
-        method.choices(captioner)
+        method.layer_heads(captioner)
     captioner.image_model = image_model()
     with pytest.raises(UserError, match="have no meaning of their own"):
-        method.maps(captioner, subject(captioner), Choice(), [0])
-    assert "places" not in contest_of(captioner).methods
+        method.maps(captioner, captioned(captioner), LayerHead(), [0])
+    assert "patch-similarity" not in candidates_of(captioner).methods
     with pytest.raises(UserError, match="reads no text"):
-        method.choices(meaningful())
-    assert "places" in contest_of(meaningful(Texts())).methods
+        method.layer_heads(meaningful())
+    assert "patch-similarity" in candidates_of(meaningful(Texts())).methods

@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 from tests.attribution.woken import woken
 
-from captune.attribution.default import NAME, DefaultMap, choose_map, read_default, write_default
-from captune.attribution.methods import Choice
+from captune.attribution.default_map import (
+    NAME,
+    DefaultMap,
+    choose_map,
+    read_default,
+    write_default,
+)
+from captune.attribution.methods import LayerHead
 from captune.errors import UserError
 
-BEST = DefaultMap("attention", Choice(1, 0), {"insertion": 0.71}, "layer 1, head 0, of course")
+BEST = DefaultMap("attention", LayerHead(1, 0), {"insertion": 0.71}, "layer 1, head 0, of course")
 
 
 def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
@@ -25,8 +31,8 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
         "figures": {"insertion": 0.71},
         "sentence": "layer 1, head 0, of course",
     }
-    write_default(tmp_path, DefaultMap("occlusion", Choice()))
-    assert read_default(tmp_path) == DefaultMap("occlusion", Choice())
+    write_default(tmp_path, DefaultMap("occlusion", LayerHead()))
+    assert read_default(tmp_path) == DefaultMap("occlusion", LayerHead())
 
 
 @pytest.mark.parametrize(
@@ -49,30 +55,30 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str, reason: str) -> None
 
 def test_auto_takes_what_was_stored() -> None:
     captioner = woken()
-    method, choice = choose_map(captioner, BEST)
-    assert (method.name, choice) == ("attention", Choice(1, 0))
+    method, layer_head = choose_map(captioner, BEST)
+    assert (method.name, layer_head) == ("attention", LayerHead(1, 0))
     # of another method its own first one
-    method, choice = choose_map(captioner, BEST, method="gradient-attention")
-    assert (method.name, choice) == ("gradient-attention", Choice())
-    method, choice = choose_map(captioner, None)
-    assert (method.name, choice) == ("attention", Choice(2, "mean"))
+    method, layer_head = choose_map(captioner, BEST, method="gradient-attention")
+    assert (method.name, layer_head) == ("gradient-attention", LayerHead())
+    method, layer_head = choose_map(captioner, None)
+    assert (method.name, layer_head) == ("attention", LayerHead(2, "mean"))
     # what this captioner does not have counts for nothing
-    foreign = DefaultMap("attention", Choice(9, 3))
-    assert choose_map(captioner, foreign)[1] == Choice(2, "mean")
+    foreign = DefaultMap("attention", LayerHead(9, 3))
+    assert choose_map(captioner, foreign)[1] == LayerHead(2, "mean")
     assert choose_map(woken(bridge="prefix"), None)[0].name == "gradient"
 
 
 @pytest.mark.parametrize(
     ("layer", "head", "expected"),
     [
-        ("0", "auto", Choice(0, 0)),  # the stored head
-        ("0", "mean", Choice(0, "mean")),
-        ("last", "1", Choice(2, 1)),
-        ("all", "auto", Choice(None, "mean")),
-        ("auto", "max", Choice(1, "max")),
+        ("0", "auto", LayerHead(0, 0)),  # the stored head
+        ("0", "mean", LayerHead(0, "mean")),
+        ("last", "1", LayerHead(2, 1)),
+        ("all", "auto", LayerHead(None, "mean")),
+        ("auto", "max", LayerHead(1, "max")),
     ],
 )
-def test_what_is_typed_counts_more(layer: str, head: str, expected: Choice) -> None:
+def test_what_is_typed_counts_more(layer: str, head: str, expected: LayerHead) -> None:
     assert choose_map(woken(), BEST, layer=layer, head=head)[1] == expected
 
 

@@ -1,35 +1,35 @@
 from __future__ import annotations
 
 import pytest
-from tests.attribution.test_tally import MAP, tally_of
+from tests.attribution.test_measure import MAP, measurements_of
 
-from captune.attribution.measure import CENTRE, INSERTION, RANDOM, Difference, MapName
-from captune.attribution.methods import Choice
-from captune.attribution.results import (
-    Verdict,
+from captune.attribution.faithful.dataset import NOUN, OTHER, VERB
+from captune.attribution.faithful.measure import CENTRE, INSERTION, RANDOM, Difference, MapId
+from captune.attribution.faithful.results import (
+    PartOfSpeechResult,
+    map_results,
+    part_of_speech_results,
     people_sentence,
     row_sentence,
-    rows_of,
     verdict_sentence,
-    verdicts_of,
 )
-from captune.attribution.word_kinds import NOUN, OTHER, VERB
+from captune.attribution.methods import LayerHead
 from captune.statistics import Interval
 
 
 def test_the_best_map_comes_first_and_the_controls_last() -> None:
-    tally = tally_of()
-    worse = MapName("attention", Choice(0, 0))
-    for number, word in enumerate(tally.words):
-        tally.put(worse, INSERTION, number, 0.4 * word.gain)
-    rows = rows_of(tally)
+    measurements = measurements_of()
+    worse = MapId("attention", LayerHead(0, 0))
+    for number, word in enumerate(measurements.words):
+        measurements.put(worse, INSERTION, number, 0.4 * word.gain)
+    rows = map_results(measurements)
     assert [row.name for row in rows] == [MAP, worse, RANDOM, CENTRE]
-    assert rows[0].worth == pytest.approx(0.3 + 0.3 + 0.5)
-    assert rows[1].worth == pytest.approx(-0.1, abs=0.02)
+    assert rows[0].advantage == pytest.approx(0.3 + 0.3 + 0.5)
+    assert rows[1].advantage == pytest.approx(-0.1, abs=0.02)
 
 
 def test_json_rows_have_every_figure_with_its_interval() -> None:
-    row = rows_of(tally_of())[0].as_json()
+    row = map_results(measurements_of())[0].as_json()
     assert (row["method"], row["layer"], row["head"]) == ("attention", 3, 1)
     for name in ("insertion", "deletion", "pointing", "pointing_centre"):
         low, high = row[f"{name}_interval"]
@@ -40,7 +40,7 @@ def test_json_rows_have_every_figure_with_its_interval() -> None:
 
 
 def test_sentences() -> None:
-    rows = rows_of(tally_of())
+    rows = map_results(measurements_of())
     random = next(row for row in rows if row.name == RANDOM)
     said = row_sentence(rows[0], random)
     assert said.startswith("attention, layer 3, head 1: insertion 0.8")
@@ -53,7 +53,7 @@ def test_sentences() -> None:
 
 
 def test_verdicts_of_parts_of_speech() -> None:
-    found = verdicts_of(tally_of(), MAP)
+    found = part_of_speech_results(measurements_of(), MAP)
     assert {one.part: one.answer for one in found} == {
         NOUN: "better",
         VERB: "better",
@@ -65,9 +65,9 @@ def test_verdicts_of_parts_of_speech() -> None:
     )
 
 
-def _verdict(part: str, *bounds: tuple[float, float]) -> Verdict:
+def _verdict(part: str, *bounds: tuple[float, float]) -> PartOfSpeechResult:
     both = [Difference(sum(pair) / 2, Interval(*pair)) for pair in bounds]
-    return Verdict(part, 9, both[0], both[1])
+    return PartOfSpeechResult(part, 9, both[0], both[1])
 
 
 def test_a_verdict_is_better_only_where_both_curves_say_so() -> None:
@@ -88,4 +88,4 @@ def test_a_verdict_is_better_only_where_both_curves_say_so() -> None:
     assert verdict_sentence([_verdict(NOUN, no, no)]) == (
         "These maps are worse than chance for nouns."
     )
-    assert "too few words" in verdict_sentence([Verdict(NOUN, 0, None, None)])
+    assert "too few words" in verdict_sentence([PartOfSpeechResult(NOUN, 0, None, None)])

@@ -1,6 +1,6 @@
-"""What is explained: one image with one caption, which the captioner wrote or a person gave.
+"""One image with one caption, which the captioner wrote or a person gave: what is explained.
 
-A word belongs to the steps at which its pieces were predicted: place p of `ids` is the token that
+A word belongs to the steps at which its pieces were predicted: step p of `ids` is the token that
 the decoder predicted at step p, having read the start and `ids[:p]`. A teacher-forced pass over the
 finished caption is the history of the winning beam, so nothing is recorded while a beam search
 runs.
@@ -33,23 +33,23 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class WordSpan:
-    """A word as it stands between spaces, and the places of its pieces in the caption's ids.
+    """A word as it stands between spaces, and the steps of its pieces in the caption's ids.
 
     special: it is the end of the caption and no word.
     """
 
     word: str
-    places: tuple[int, ...]
+    steps: tuple[int, ...]
     special: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class CaptionedImage:
     """One image with one caption.
 
     grid: [1, tokens, channels] float32, finished, where the captioner is.
     ids: of the caption's tokens, with the end where it came. words: without the end.
-    shape: of the grid. is_given: the caption is a person's, not the captioner's.
+    shape: of the grid. is_user_caption: the caption is a person's, not the captioner's.
     known: [1, w], the words of `Captioner.project`, for those that read a text beside the image.
     """
 
@@ -58,7 +58,7 @@ class Subject:
     ids: list[int]
     words: list[WordSpan]
     shape: GridShape
-    is_given: bool = False
+    is_user_caption: bool = False
     known: Tensor | None = None
 
     @property
@@ -69,14 +69,12 @@ class Subject:
     @property
     def spans(self) -> list[WordSpan]:
         """The words, then the end where it came: what numbers of words count through."""
-        count = sum(len(span.places) for span in self.words)
-        if not self.words:
-            count = 0
-        ended = [WordSpan(END, (len(self.ids) - 1,), special=True)] * (count < len(self.ids))
-        return [*self.words, *ended]
+        if sum(len(span.steps) for span in self.words) == len(self.ids):
+            return self.words
+        return [*self.words, WordSpan(END, (len(self.ids) - 1,), special=True)]
 
 
-def subjects_of(
+def captioned_images(
     captioner: Captioner,
     encoder: ImageTextModel,
     images: Sequence[ImageFile],
@@ -88,17 +86,19 @@ def subjects_of(
     batch_size: int = 32,
     workers: int = 0,
     on_skip: Callable[[Skipped], None],
-) -> Iterator[Subject]:
-    """A subject of each readable image, in their order; the others go to `on_skip`.
+) -> Iterator[CaptionedImage]:
+    """Each readable image with its caption, in their order; the others go to `on_skip`.
 
-    captions: one an image, to be explained instead of what the captioner would write. Images are
+    captions: one per image, to be explained instead of what the captioner would write. Images are
     encoded once, also where one stands several times in the list, each time with another caption.
     Raises UserError for a caption with a word that the captioner cannot write.
     """
-    given = None if captions is None else [given_ids(captioner.decoder, text) for text in captions]
+    given = None
+    if captions is not None:
+        given = [ids_of_caption(captioner.decoder, text) for text in captions]
     known_words = word_maker(captioner, cache=cache, batch_size=batch_size, workers=workers)
-    # the same image may come with several captions, and the stream knows images, not places
-    place = 0
+    # the same image may come with several captions, and the stream knows images, not numbers
+    next_caption = 0
     stream = encode_grids(
         images,
         encoder.image,
@@ -119,39 +119,39 @@ def subjects_of(
                 rows = []
                 for image in part:
                     # skipped images yield nothing, and their captions are passed over
-                    while images[place] is not image:
-                        place += 1
-                    rows.append(given[place])
-                    place += 1
+                    while images[next_caption] is not image:
+                        next_caption += 1
+                    rows.append(given[next_caption])
+                    next_caption += 1
             for number, (image, ids) in enumerate(zip(part, rows, strict=True)):
                 one = slice(number, number + 1)
-                yield subject_of(
+                yield captioned_image(
                     captioner,
                     image,
                     grids[one],
                     ids,
-                    is_given=given is not None,
+                    is_user_caption=given is not None,
                     known=None if known is None else known[one],
                 )
 
 
-def subject_of(
+def captioned_image(
     captioner: Captioner,
     image: ImageFile,
     grid: Tensor,
     ids: Sequence[int],
     *,
-    is_given: bool = False,
+    is_user_caption: bool = False,
     known: Tensor | None = None,
-) -> Subject:
-    """A subject from a finished grid [1, tokens, channels] and token ids, with the end or not."""
+) -> CaptionedImage:
+    """One from a finished grid [1, tokens, channels] and token ids, with the end or not."""
     end = captioner.decoder.end_id
     spoken = [id for id in ids if id != end]
     words = [WordSpan(*found) for found in pieces_of(captioner.decoder, spoken)]
-    return Subject(image, grid, list(ids), words, captioner.grid, is_given, known)
+    return CaptionedImage(image, grid, list(ids), words, captioner.grid, is_user_caption, known)
 
 
-def given_ids(decoder: Decoder, caption: str) -> list[int]:
+def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:
     """The ids of a person's caption, and the end.
 
     Raises UserError for an empty one, and for a word that the decoder has no tokens for.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captune.attribution.boxes import Box, coverage, read_boxes
+from captune.attribution.faithful.pointing import Box, coverage, read_boxes
 from captune.errors import UserError
 
 
@@ -52,9 +52,9 @@ def _without(key: str) -> dict[str, Any]:
     return found
 
 
-def _changed(place: str, number: int, **fields: Any) -> dict[str, Any]:
+def _changed(patch: str, number: int, **fields: Any) -> dict[str, Any]:
     found = content()
-    entry = found[place][number]
+    entry = found[patch][number]
     for key, value in fields.items():
         if value is None:
             del entry[key]
@@ -110,8 +110,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_coverage_is_exact() -> None:
     half = coverage([Box("dog", 0.0, 0.25, 0.5, 0.5)], 2, 2)
     np.testing.assert_allclose(half, [[0.5, 0], [0, 0]])
-    place = coverage([Box("dog", 0.25, 0.25, 0.75, 0.75)], 2, 2)
-    np.testing.assert_allclose(place, np.full((2, 2), 0.25))
+    patch = coverage([Box("dog", 0.25, 0.25, 0.75, 0.75)], 2, 2)
+    np.testing.assert_allclose(patch, np.full((2, 2), 0.25))
 
 
 def test_overlapping_boxes_count_once() -> None:

@@ -7,8 +7,8 @@ import torch
 from tests.captioning.tiny import END, FAMILIES, GRID, grids, tiny_decoder
 from torch import Tensor
 
-from captune.attribution.subject import Subject, subject_of
-from captune.attribution.word_scores import first_looking_block, word_log_probabilities
+from captune.attribution.captioned_image import CaptionedImage, captioned_image
+from captune.attribution.word_scores import first_cross_attention_block, word_log_probabilities
 from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner
 from captune.images import ImageFile
@@ -27,13 +27,13 @@ def captioner_of(family: str, bridge: str = "cross-attention", **settings: int) 
     return captioner
 
 
-def subject(captioner: Captioner) -> Subject:
-    return subject_of(captioner, ImageFile(Path("a.png"), "a.png"), grids(1), IDS)
+def captioned(captioner: Captioner) -> CaptionedImage:
+    return captioned_image(captioner, ImageFile(Path("a.png"), "a.png"), grids(1), IDS)
 
 
 def one_by_one(captioner: Captioner, many: Tensor) -> Tensor:
     return torch.cat(
-        [word_log_probabilities(captioner, subject(captioner), grid[None]) for grid in many]
+        [word_log_probabilities(captioner, captioned(captioner), grid[None]) for grid in many]
     )
 
 
@@ -41,25 +41,25 @@ def one_by_one(captioner: Captioner, many: Tensor) -> Tensor:
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_rows_together_are_as_one_by_one(family: str, every: int) -> None:
     captioner = captioner_of(family, width=16, heads=2, every=every)
-    assert first_looking_block(captioner) == {1: 0, 2: 0, 3: 2}[every]
+    assert first_cross_attention_block(captioner) == {1: 0, 2: 0, 3: 2}[every]
     many = grids(5, seed=4)
     with torch.no_grad():
-        together = word_log_probabilities(captioner, subject(captioner), many)
+        together = word_log_probabilities(captioner, captioned(captioner), many)
         torch.testing.assert_close(together, one_by_one(captioner, many), atol=1e-5, rtol=1e-4)
     assert together.std(dim=0).min() > 1e-3  # the grids do matter
     # with gradients the blocks are not skipped, and the figures are the same
-    slow = word_log_probabilities(captioner, subject(captioner), many)
+    slow = word_log_probabilities(captioner, captioned(captioner), many)
     torch.testing.assert_close(slow.detach(), together, atol=1e-5, rtol=1e-4)
 
 
 def test_blocks_are_skipped_and_come_back() -> None:
     captioner = captioner_of("llama", width=16, heads=2, every=3)
-    assert first_looking_block(captioner) == 2
+    assert first_cross_attention_block(captioner) == 2
     rows: list[int] = []
     first = captioner.parts.self_attentions[0]
     handle = first.register_forward_hook(lambda _, __, output: rows.append(len(output[0])))
     with torch.no_grad():
-        word_log_probabilities(captioner, subject(captioner), grids(5))
+        word_log_probabilities(captioner, captioned(captioner), grids(5))
     handle.remove()
     assert rows == [1]
     assert all("forward" not in vars(block) for block in captioner.parts.blocks)
@@ -68,15 +68,15 @@ def test_blocks_are_skipped_and_come_back() -> None:
 def test_blocks_come_back_after_an_error() -> None:
     captioner = captioner_of("llama", width=16, heads=2, every=3)
     with torch.no_grad(), pytest.raises(RuntimeError):
-        word_log_probabilities(captioner, subject(captioner), torch.zeros(5, 3, 3))
+        word_log_probabilities(captioner, captioned(captioner), torch.zeros(5, 3, 3))
     assert all("forward" not in vars(block) for block in captioner.parts.blocks)
     captioner.write(grids(1), max_tokens=3)
 
 
 def test_a_bridge_of_soft_tokens_looks_from_the_first_block_on() -> None:
     captioner = captioner_of("llama", "prefix")
-    assert first_looking_block(captioner) == 0
+    assert first_cross_attention_block(captioner) == 0
     many = grids(3)
     with torch.no_grad():
-        together = word_log_probabilities(captioner, subject(captioner), many)
+        together = word_log_probabilities(captioner, captioned(captioner), many)
         torch.testing.assert_close(together, one_by_one(captioner, many), atol=1e-5, rtol=1e-4)

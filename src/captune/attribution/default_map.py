@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captune.attribution.methods import Choice, MapMethod, map_method
+from captune.attribution.methods import LayerHead, MapMethod, map_method
 from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.files import printable, whole_file
@@ -27,10 +27,10 @@ METHOD = "attention"  # of a captioner whose maps nobody has measured
 
 @dataclass(frozen=True)
 class DefaultMap:
-    """A method with one of its choices. figures, sentence: what they were chosen by."""
+    """A method with one of its layer_heads. figures, sentence: what they were chosen by."""
 
     method: str
-    choice: Choice
+    layer_head: LayerHead
     figures: Mapping[str, Any] = field(default_factory=dict)
     sentence: str = ""
 
@@ -66,7 +66,7 @@ def read_default(folder: Path) -> DefaultMap | None:
         )
     return DefaultMap(
         about["method"],
-        Choice(about["layer"], about["head"]),
+        LayerHead(about["layer"], about["head"]),
         about.get("figures") or {},
         about.get("sentence") or "",
     )
@@ -81,8 +81,8 @@ def write_default(folder: Path, default: DefaultMap) -> None:
     about = {
         "schema": SCHEMA,
         "method": default.method,
-        "layer": default.choice.layer,
-        "head": default.choice.head,
+        "layer": default.layer_head.layer,
+        "head": default.layer_head.head,
         "figures": dict(default.figures),
         "sentence": default.sentence,
     }
@@ -98,26 +98,26 @@ def choose_map(
     method: str = "auto",
     layer: str = "auto",
     head: str = "auto",
-) -> tuple[MapMethod, Choice]:
+) -> tuple[MapMethod, LayerHead]:
     """The method and the map of it that words like those of the command line ask for.
 
     auto: what was stored for the captioner, where that is of the same method, else the method's
-    first choice; for a method without a stored default, `attention` where the captioner has it.
+    first layer_head; for a method without a stored default, `attention` where the captioner has it.
     layer: a number, "last" or "all". head: a number, "mean" or "max".
-    Raises UserError for a choice that the method does not have.
+    Raises UserError for a layer_head that the method does not have.
     """
     name = method
     if method == "auto":
         name = stored.method if stored else _usual(captioner)
     made = map_method(name)
-    known = made.choices(captioner)
+    known = made.layer_heads(captioner)
     usual = known[0]
-    if stored is not None and stored.method == name and stored.choice in known:
-        usual = stored.choice
+    if stored is not None and stored.method == name and stored.layer_head in known:
+        usual = stored.layer_head
     if layer == head == "auto":
         return made, usual
     wanted_layer = usual.layer if layer == "auto" else _layer(layer, known)
-    heads = [choice.head for choice in known if choice.layer == wanted_layer]
+    heads = [layer_head.head for layer_head in known if layer_head.layer == wanted_layer]
     wanted_head: int | str | None
     if head != "auto":
         wanted_head = _head(head)
@@ -125,20 +125,20 @@ def choose_map(
         wanted_head = usual.head
     else:
         wanted_head = heads[0]
-    choice = Choice(wanted_layer, wanted_head)
-    made.check(captioner, choice)
-    return made, choice
+    layer_head = LayerHead(wanted_layer, wanted_head)
+    made.check(captioner, layer_head)
+    return made, layer_head
 
 
 def _usual(captioner: Captioner) -> str:
     return METHOD if captioner.bridge.attending else "gradient"
 
 
-def _layer(text: str, known: list[Choice]) -> int | None:
+def _layer(text: str, known: list[LayerHead]) -> int | None:
     if text == "all":
         return None
     if text == "last":
-        layers = [choice.layer for choice in known if choice.layer is not None]
+        layers = [layer_head.layer for layer_head in known if layer_head.layer is not None]
         return max(layers, default=None)
     if text.removeprefix("-").isdecimal():
         return int(text)

@@ -7,10 +7,10 @@ in these files is pickled, and no pickle is read.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
@@ -18,10 +18,8 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.attribution.explanation import Explanation
 from captune.errors import UserError
 from captune.files import printable, read_regular
-from captune.images import ImageFile
 from captune.runs import Run, RunWriter, leaves_root
 
 _LARGEST = 64 * 2**20  # bytes of the maps of an image
@@ -34,24 +32,38 @@ class MapWriter:
 
     def __init__(self, writer: RunWriter) -> None:
         self._writer = writer
-        self._names = _Names()
+        self._taken: set[str] = set()
 
-    def add(self, explanation: Explanation) -> Explanation:
-        """Write the maps and the record; the explanation that knows where they are."""
-        file = f"maps/{self._names.new(explanation.image)}.npz"
-        arrays = {
-            "maps": explanation.maps.numpy(),
-            "words": np.array([word.word for word in explanation.words]),
-        }
-        if explanation.frame is not None:
-            arrays["frame"] = np.array(explanation.frame.edges)
+    def write(
+        self,
+        name: str,
+        words: Sequence[str],
+        maps: NDArray[np.float32],
+        frame: Sequence[float] | None = None,
+    ) -> str:
+        """The file, relative to the run, into which the maps of an image were written.
+
+        name: of the image. maps: [words, rows, columns].
+        """
+        file = f"maps/{self._new_name(name)}.npz"
+        arrays: dict[str, Any] = {"maps": maps, "words": np.array(words)}
+        if frame is not None:
+            arrays["frame"] = np.array(frame)
         path = self._writer.file_path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as opened:
             np.savez(opened, allow_pickle=False, **arrays)
-        written = replace(explanation, maps_file=file)
-        self._writer.record(written.record())
-        return written
+        return file
+
+    def _new_name(self, image: str) -> str:
+        """A relative path as a plain name that every system accepts, each once."""
+        plain = re.sub(r"[^\w-]+", "-", image.rpartition(".")[0] or image)
+        stem = plain.encode("ascii", "replace").decode().replace("?", "-")[:80]
+        # a/b.png and a-b.jpg have one spelling
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in self._taken)
+        self._taken.add(name)
+        return name
 
 
 def read_maps(run: Run, record: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float32]]:
@@ -114,28 +126,3 @@ def _array(archive: ZipFile, name: str, *, kinds: str) -> NDArray[Any]:
     if dtype.kind not in kinds or min(shape, default=0) < 0 or size != len(data) - file.tell():
         raise ValueError(f"its {name} do not hold what their header says")
     return np.ndarray(shape, dtype, data, offset=file.tell(), order="F" if is_fortran else "C")
-
-
-class _Names:
-    """File names for images, each once."""
-
-    def __init__(self) -> None:
-        self._taken: dict[str, int] = {}
-
-    def new(self, image: ImageFile) -> str:
-        """The image's relative path as a plain name that every system accepts."""
-        stem = image.name.rpartition(".")[0] or image.name
-        plain = re.sub(r"[^\w-]+", "-", stem).encode("ascii", "replace").decode()
-        name = plain.replace("?", "-")[:80]
-        # a/b.png and a-b.jpg have one spelling
-        number = self._taken[name] = self._taken.get(name, 0) + 1
-        return name if number == 1 else self.new_of(name, number)
-
-    def new_of(self, name: str, number: int) -> str:
-        """`name` with a number behind it that no image has for its own name."""
-        numbered = f"{name}-{number}"
-        while numbered in self._taken:
-            number += 1
-            numbered = f"{name}-{number}"
-        self._taken[numbered] = 1
-        return numbered

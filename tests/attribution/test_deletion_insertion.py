@@ -12,22 +12,22 @@ from tests.attribution.planted import (
     squares,
 )
 
-from captune.attribution.faithfulness import (
+from captune.attribution.deletion_insertion import (
     BETTER,
     NO_BETTER,
     UNSEEN,
     Curves,
     centre_map,
-    counts_of,
     curves,
-    ends_of,
-    first_places,
+    endpoints,
+    first_patches,
     one_mask,
+    patch_counts,
     random_curves,
     ranking,
 )
 from captune.attribution.masking import token_masking
-from captune.attribution.methods import Choice, map_method
+from captune.attribution.methods import LayerHead, map_method
 
 CORNERS = [(0, 0), (4, 6), (7, 1)]
 
@@ -41,7 +41,7 @@ def _normalised(found: Curves, gain: torch.Tensor, floor: torch.Tensor) -> tuple
 def test_a_true_map_is_near_perfect_and_a_reversed_one_the_opposite() -> None:
     own = squares(*CORNERS)
     score = Planted(own)
-    ends = ends_of(score)
+    ends = endpoints(score)
     true = curves(score, ends, own.float(), range(3))
     insertion, deletion = _normalised(true, ends.gain, ends.blank)
     assert insertion > 0.95
@@ -57,10 +57,10 @@ def test_a_true_map_is_near_perfect_and_a_reversed_one_the_opposite() -> None:
 def test_random_maps_are_at_chance() -> None:
     own = squares(*CORNERS)
     score = Planted(own)
-    ends = ends_of(score)
+    ends = endpoints(score)
     found = random_curves(score, ends, range(3), range(60))
     both = torch.tensor([_normalised(one, ends.gain, ends.blank) for one in found]).mean(dim=0)
-    # a place is shown with the probability of the share that is shown
+    # a patch is shown with the probability of the fraction that is shown
     torch.testing.assert_close(both, torch.tensor([0.5, 0.5]), atol=0.05, rtol=0)
 
 
@@ -71,7 +71,7 @@ def test_a_constant_map_scores_exactly_as_the_random_control_of_its_seed(
 ) -> None:
     own = squares(*CORNERS)
     score = Planted(own)
-    ends = ends_of(score)
+    ends = endpoints(score)
     (control,) = random_curves(score, ends, range(3), [seed])
     constant = curves(score, ends, torch.full((3, 9, 9), value), range(3), seed=seed)
     assert torch.equal(constant.insertion, control.insertion)
@@ -82,7 +82,7 @@ def test_curves_of_some_words_are_those_of_all() -> None:
     own = squares(*CORNERS)
     score = Planted(own)
     maps = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(0))
-    ends = ends_of(score)
+    ends = endpoints(score)
     whole = curves(score, ends, maps, range(3))
     part = curves(score, ends, maps[[2, 0]], [2, 0])
     assert torch.equal(part.deletion, whole.deletion[[2, 0]])
@@ -91,14 +91,14 @@ def test_curves_of_some_words_are_those_of_all() -> None:
 
 def test_curves_end_where_they_must() -> None:
     score = Planted(squares(*CORNERS))
-    ends = ends_of(score)
+    ends = endpoints(score)
     found = curves(score, ends, torch.rand(3, 9, 9), range(3))
-    assert found.shares[0] == 0
-    assert found.shares[-1] == 1
-    torch.testing.assert_close(found.deletion[:, 0].float(), ends.whole)
+    assert found.fractions[0] == 0
+    assert found.fractions[-1] == 1
+    torch.testing.assert_close(found.deletion[:, 0].float(), ends.full)
     torch.testing.assert_close(found.deletion[:, -1].float(), ends.blank)
-    torch.testing.assert_close(found.insertion[:, -1].float(), ends.whole)
-    assert found.shares.tolist() == [0, *(count / 81 for count in counts_of(81)), 1]
+    torch.testing.assert_close(found.insertion[:, -1].float(), ends.full)
+    assert found.fractions.tolist() == [0, *(count / 81 for count in patch_counts(81)), 1]
 
 
 def test_ranking_breaks_ties_by_the_seed_and_keeps_what_is_no_number_last() -> None:
@@ -108,16 +108,16 @@ def test_ranking_breaks_ties_by_the_seed_and_keeps_what_is_no_number_last() -> N
 
 
 def test_first_places_are_nested() -> None:
-    first = first_places(ranking(torch.rand(4, 30)), [1, 7, 29])
+    first = first_patches(ranking(torch.rand(4, 30)), [1, 7, 29])
     assert first.sum(dim=-1).tolist() == [[1, 7, 29]] * 4
     assert bool((first[:, 1] | ~first[:, 0]).all())
 
 
-@pytest.mark.parametrize("places", [2, 4, 9, 50, 576])
-def test_counts_are_never_none_nor_all(places: int) -> None:
-    counts = counts_of(places)
+@pytest.mark.parametrize("patches", [2, 4, 9, 50, 576])
+def test_counts_are_never_none_nor_all(patches: int) -> None:
+    counts = patch_counts(patches)
     assert counts[0] >= 1
-    assert counts[-1] <= places - 1
+    assert counts[-1] <= patches - 1
     assert counts == sorted(set(counts))
 
 
@@ -130,7 +130,7 @@ def test_the_centre_map_is_strongest_in_the_middle_and_even() -> None:
 
 def test_quick_marks_true_false_and_blind() -> None:
     own = squares((1, 1), (5, 5), (0, 0))
-    own[2] = False  # a word that no place changes
+    own[2] = False  # a word that no patch changes
     score = Planted(own)
     maps = own.float()
     maps[1] = -maps[1]
@@ -160,13 +160,13 @@ def test_a_planted_captioner_is_found_true_by_its_own_attention() -> None:
     captioner = planted_captioner()
     method = map_method("attention")
     for row, column in ((0, 0), (2, 4), (5, 5)):
-        subject = bright_subject(captioner, row, column)
-        words = range(len(subject.words))
-        maps = method.maps(captioner, subject, Choice(0, "mean"), words)
+        captioned = bright_subject(captioner, row, column)
+        words = range(len(captioned.words))
+        maps = method.maps(captioner, captioned, LayerHead(0, "mean"), words)
         assert maps.shape == (3, 6, 6)
         assert all(int(one.argmax()) == row * 6 + column for one in maps)
-        score = token_masking(captioner, subject)
-        ends = ends_of(score)
+        score = token_masking(captioner, captioned)
+        ends = endpoints(score)
         assert bool((ends.gain > 1).all())
         true = curves(score, ends, maps, words)
         insertion, deletion = _normalised(true, ends.gain, ends.blank)

@@ -1,9 +1,9 @@
-"""The leaderboard: rows with every figure of a map beside the controls, mean curves, sentences.
+"""The leaderboard: every measure of a map beside the controls, mean curves, sentences.
 
-`worth` is what maps are chosen by: how much better than random maps they follow the model, plus how
-much better than the centre they point at what people drew. Both are shares, 0 where a map is no
-better than its control; a map that people like and the model does not use is worth no more than one
-that is true and looks odd.
+`advantage` is what maps are chosen by: how much better than random maps they follow the model, plus
+how much better than the centre they point at what people drew. Both are fractions, 0 where a map is
+no better than its control; a map that people like and the model does not use has no more of it than
+one that is faithful and looks odd.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from captune.attribution.cases import Case
-from captune.attribution.measure import (
+from captune.attribution.faithful.dataset import FUNCTION_WORDS, PARTS_OF_SPEECH, Example
+from captune.attribution.faithful.measure import (
     CENTRE,
     COMPREHENSIVENESS,
     DELETION,
@@ -24,12 +24,11 @@ from captune.attribution.measure import (
     RANDOM,
     SUFFICIENCY,
     Difference,
-    Figure,
-    MapName,
-    Tally,
-    Word,
+    Estimate,
+    MapId,
+    MeasuredWord,
+    Measurements,
 )
-from captune.attribution.word_kinds import LITTLE, PARTS
 from captune.text import listed, percent
 
 MEASURES = (
@@ -39,18 +38,18 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """figures: by measure, those that were taken. random, centre: by how much it beats them."""
+class MapResult:
+    """estimates: by measure, where it was taken. random, centre: by how much it beats them."""
 
-    name: MapName
-    figures: dict[str, Figure]
+    name: MapId
+    estimates: dict[str, Estimate]
     random: dict[str, Difference]
     centre: dict[str, Difference]
-    pointing_centre: Figure | None = None
+    pointing_centre: Estimate | None = None
 
     @property
-    def worth(self) -> float:
-        """See the module's text. Where there are no curves, the one mask stands for them."""
+    def advantage(self) -> float:
+        """What maps are chosen by; without curves, the one mask stands for them."""
         curves = [self.random[m].value for m in (INSERTION, DELETION) if m in self.random]
         mask = [self.random[m].value for m in (COMPREHENSIVENESS,) if m in self.random]
         people = [self.centre[m].value for m in (POINTING,) if m in self.centre]
@@ -60,11 +59,11 @@ class Row:
         """`method, layer, head`, then every figure with its interval."""
         found: dict[str, Any] = {
             "method": self.name.method,
-            "layer": self.name.choice.layer,
-            "head": self.name.choice.head,
+            "layer": self.name.layer_head.layer,
+            "head": self.name.layer_head.head,
         }
         for measure in MEASURES:
-            found |= _cells(measure, self.figures.get(measure))
+            found |= _cells(measure, self.estimates.get(measure))
             if measure == POINTING:
                 found |= _cells("pointing_centre", self.pointing_centre)
         for control, differences in (("random", self.random), ("centre", self.centre)):
@@ -73,25 +72,25 @@ class Row:
                 for measure, one in differences.items()
             }
         # curves may be of fewer images than people's boxes
-        known = [self.figures[m] for m in MEASURES if m in self.figures]
+        known = [self.estimates[m] for m in MEASURES if m in self.estimates]
         found["images"], found["words"] = (known[0].images, known[0].words) if known else (0, 0)
-        boxes = self.figures.get(POINTING)
+        boxes = self.estimates.get(POINTING)
         found["pointing_images"], found["pointing_words"] = (
             (boxes.images, boxes.words) if boxes else (0, 0)
         )
         return found
 
 
-def rows_of(tally: Tally, names: Sequence[MapName] | None = None) -> list[Row]:
-    """A row of each map, the best first; the controls, which beat nothing, last."""
-    chosen = tally.names() if names is None else names
-    found = [_row(tally, name) for name in chosen if name not in (RANDOM, CENTRE)]
-    controls = [_row(tally, name) for name in (RANDOM, CENTRE) if name in tally.names()]
-    return [*sorted(found, key=lambda row: -row.worth), *controls]
+def map_results(measurements: Measurements) -> list[MapResult]:
+    """The result of each map, the best first; the controls, which beat nothing, last."""
+    names = measurements.names()
+    found = [_map_result(measurements, name) for name in names if name not in (RANDOM, CENTRE)]
+    controls = [_map_result(measurements, name) for name in (RANDOM, CENTRE) if name in names]
+    return [*sorted(found, key=lambda row: -row.advantage), *controls]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PartOfSpeechResult:
     """Of the words of one part of speech: is the map better than random ones?
 
     insertion, deletion: by how much; None where too few words were seen in too few images.
@@ -113,23 +112,24 @@ class Verdict:
         return answers.pop() if len(answers) == 1 else "not told apart"
 
 
-def verdicts_of(tally: Tally, name: MapName) -> list[Verdict]:
-    """A verdict of each part of speech, in the order of PARTS; of little words none is judged."""
+def part_of_speech_results(measurements: Measurements, name: MapId) -> list[PartOfSpeechResult]:
+    """One of each part of speech, in the order of PARTS_OF_SPEECH; of function words none."""
 
-    def verdict(part: str) -> Verdict:
-        def kept(word: Word) -> bool:
+    def result(part: str) -> PartOfSpeechResult:
+        def kept(word: MeasuredWord) -> bool:
             return word.part == part
 
-        known = tally.figure(name, INSERTION, kept)
+        known = measurements.estimate(name, INSERTION, kept)
         insertion, deletion = (
-            tally.difference(name, RANDOM, measure, kept) for measure in (INSERTION, DELETION)
+            measurements.difference(name, RANDOM, measure, kept)
+            for measure in (INSERTION, DELETION)
         )
-        return Verdict(part, known.words if known else 0, insertion, deletion)
+        return PartOfSpeechResult(part, known.words if known else 0, insertion, deletion)
 
-    return [verdict(part) for part in PARTS if part != LITTLE]
+    return [result(part) for part in PARTS_OF_SPEECH if part != FUNCTION_WORDS]
 
 
-def verdict_sentence(verdicts: Sequence[Verdict]) -> str:
+def verdict_sentence(verdicts: Sequence[PartOfSpeechResult]) -> str:
     """`These maps are better than chance for nouns, not for verbs.`"""
     groups = {
         answer: [one.part for one in verdicts if one.answer == answer]
@@ -152,23 +152,23 @@ def verdict_sentence(verdicts: Sequence[Verdict]) -> str:
     return f"{sentence}."
 
 
-def row_sentence(row: Row, random: Row | None) -> str:
+def row_sentence(row: MapResult, random: MapResult | None) -> str:
     """`attention, layer 9, head 3: insertion 0.71 (random 0.55), pointing 58 % against ...`"""
     told = []
     for measure in (INSERTION, DELETION):
-        if measure in row.figures:
-            control = random.figures.get(measure) if random else None
+        if measure in row.estimates:
+            control = random.estimates.get(measure) if random else None
             beside = f" (random {control.value:.2f})" if control else ""
-            told.append(f"{measure} {row.figures[measure].value:.2f}{beside}")
-    if POINTING in row.figures:
-        pointing = f"pointing {percent(row.figures[POINTING].value, 0)}"
+            told.append(f"{measure} {row.estimates[measure].value:.2f}{beside}")
+    if POINTING in row.estimates:
+        pointing = f"pointing {percent(row.estimates[POINTING].value, 0)}"
         if row.pointing_centre:
             pointing += f" against centre {percent(row.pointing_centre.value, 0)}"
         told.append(pointing)
     return f"{row.name}: {', '.join(told)}"
 
 
-def people_sentence(row: Row) -> str | None:
+def people_sentence(row: MapResult) -> str | None:
     """Whether it points better than the centre; None without boxes."""
     found = row.centre.get(POINTING)
     if found is None:
@@ -184,49 +184,53 @@ def people_sentence(row: Row) -> str | None:
     )
 
 
-def _row(tally: Tally, name: MapName) -> Row:
-    known = {measure: tally.figure(name, measure) for measure in MEASURES}
-    figures = {measure: figure for measure, figure in known.items() if figure}
-    beside = tally.figure_beside(CENTRE, name, POINTING) if POINTING in figures else None
-    random, centre = (_against(tally, name, control) for control in (RANDOM, CENTRE))
-    return Row(name, figures, random, centre, beside)
+def _map_result(measurements: Measurements, name: MapId) -> MapResult:
+    known = {measure: measurements.estimate(name, measure) for measure in MEASURES}
+    estimates = {measure: estimate for measure, estimate in known.items() if estimate}
+    beside = None
+    if POINTING in estimates:
+        beside = measurements.estimate(CENTRE, POINTING, beside=name)
+    random, centre = (_against(measurements, name, control) for control in (RANDOM, CENTRE))
+    return MapResult(name, estimates, random, centre, beside)
 
 
-def _against(tally: Tally, name: MapName, control: MapName) -> dict[str, Difference]:
+def _against(
+    measurements: Measurements, name: MapId, control: MapId, measures: Sequence[str] = MEASURES
+) -> dict[str, Difference]:
     if name == control:
         return {}
-    known = {measure: tally.difference(name, control, measure) for measure in MEASURES}
+    known = {measure: measurements.difference(name, control, measure) for measure in measures}
     return {measure: difference for measure, difference in known.items() if difference}
 
 
-def _cells(measure: str, figure: Figure | None) -> dict[str, Any]:
+def _cells(measure: str, estimate: Estimate | None) -> dict[str, Any]:
     return {
-        measure: figure and figure.value,
-        f"{measure}_interval": figure and list(figure.interval),
+        measure: estimate and estimate.value,
+        f"{measure}_interval": estimate and list(estimate.interval),
     }
 
 
 @dataclass(frozen=True)
-class Report:
+class EvalReport:
     """Of one set of images and captions.
 
-    sentences: the default map with its figures, the verdict in words, people, the baseline.
+    sentences: the default map with its estimates, the verdict in words, people, the baseline.
     against_baseline: by how much the default beats the original report's map, by measure.
-    curves: map -> measure -> (shares of the places, heights).
+    curves: map -> measure -> (fractions of the patches, heights).
     """
 
     title: str
-    rows: list[Row]
-    verdicts: list[Verdict]
+    rows: list[MapResult]
+    verdicts: list[PartOfSpeechResult]
     against_baseline: dict[str, Difference]
     sentences: list[str]
     curves: dict[str, dict[str, tuple[list[float], list[float]]]]
 
     @property
     def images(self) -> str:
-        """Of how many the figures are: curves may be of fewer than people's boxes."""
+        """Image counts, for titles; curves may be of fewer images than boxes."""
         curves, boxes = (
-            max((row.figures[m].images for row in self.rows if m in row.figures), default=0)
+            max((row.estimates[m].images for row in self.rows if m in row.estimates), default=0)
             for m in (INSERTION, POINTING)
         )
         if curves >= boxes:
@@ -256,52 +260,59 @@ class Report:
         }
 
 
-def report_of(tally: Tally, default: MapName, baseline: MapName | None, title: str) -> Report:
+def eval_report(
+    measurements: Measurements, default: MapId, baseline: MapId | None, title: str
+) -> EvalReport:
     """Everything that there is to say of the default map on these images."""
-    rows = rows_of(tally)
-    verdicts = verdicts_of(tally, default)
+    rows = map_results(measurements)
+    verdicts = part_of_speech_results(measurements, default)
     against: dict[str, Difference] = {}
-    if baseline is not None and baseline != default:
-        found = {m: tally.difference(default, baseline, m) for m in (INSERTION, DELETION, POINTING)}
-        against = {measure: one for measure, one in found.items() if one}
+    if baseline is not None:
+        against = _against(measurements, default, baseline, (INSERTION, DELETION, POINTING))
     shown = [*dict.fromkeys([default, *([baseline] if baseline else []), RANDOM, CENTRE])]
     curves = {
-        str(name): {m: curve for m in (INSERTION, DELETION) if (curve := tally.curve(name, m))}
+        str(name): {
+            measure: curve
+            for measure in (INSERTION, DELETION)
+            if (curve := measurements.curve(name, measure))
+        }
         for name in shown
     }
     told = list(_sentences(rows, default, baseline, verdicts, against))
-    return Report(title, rows, verdicts, against, told, curves)
+    return EvalReport(title, rows, verdicts, against, told, curves)
 
 
-def records_of(tally: Tally, default: MapName, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """One an image: the caption, and of each word that was judged what the default map is worth."""
+def records_of(
+    measurements: Measurements, default: MapId, examples: Sequence[Example]
+) -> list[dict[str, Any]]:
+    """One per image: the caption, and of each measured word what the default map came to."""
     words: dict[int, list[dict[str, Any]]] = {}
-    for number, word in enumerate(tally.words):
+    for number, word in enumerate(measurements.words):
         found: dict[str, Any] = {
             "word": word.word,
             "part": word.part,
             "category": word.category,
             "gain": round(word.gain, 4),
         }
-        for measure in tally.measures(default):
-            value = tally.value(default, measure, number)
+        for measure in measurements.measures(default):
+            value = measurements.value(default, measure, number)
             found[measure] = None if value is None else round(value, 4)
         words.setdefault(word.image, []).append(found)
     return [
         {
-            "path": case.subject.image.name,
-            "caption": case.subject.caption,
-            "words": words.get(case.image, []),
+            "path": example.captioned.image.name,
+            "caption": example.captioned.caption,
+            "words": words.get(example.image, []),
         }
-        for case in cases
+        for example in examples
     ]
 
 
 def _sentences(
-    rows: Sequence[Row],
-    default: MapName,
-    baseline: MapName | None,
-    verdicts: Sequence[Verdict],
+    rows: Sequence[MapResult],
+    default: MapId,
+    baseline: MapId | None,
+    verdicts: Sequence[PartOfSpeechResult],
     against: dict[str, Difference],
 ) -> Iterator[str]:
     by_name = {row.name: row for row in rows}

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from captune.attribution.word_kinds import (
-    LITTLE,
+from captune.attribution.faithful.dataset import (
+    FUNCTION_WORDS,
     NOUN,
     OTHER,
-    PARTS,
+    PARTS_OF_SPEECH,
     VERB,
     categories_of,
-    part_of,
+    part_of_speech,
     word_lists,
 )
 
@@ -88,13 +88,13 @@ def test_the_categories_are_those_of_the_data_set(shared: Path) -> None:
         ("string", None, OTHER),
         ("beach", None, OTHER),
         ("red", None, OTHER),
-        ("The", None, LITTLE),
-        ("of", None, LITTLE),
-        ("2", None, LITTLE),
-        ("-", None, LITTLE),
+        ("The", None, FUNCTION_WORDS),
+        ("of", None, FUNCTION_WORDS),
+        ("2", None, FUNCTION_WORDS),
+        ("-", None, FUNCTION_WORDS),
         ("train", "train", NOUN),
     ],
 )
 def test_part_of(word: str, category: str | None, part: str) -> None:
-    assert part_of(word, category) == part
-    assert part in PARTS
+    assert part_of_speech(word, category) == part
+    assert part in PARTS_OF_SPEECH

@@ -1,0 +1,145 @@
+"""Where the image encoder sees what a word means, whatever the captioner made of it.
+
+For captioners whose encoder shares a space with texts, and whose single patches have a meaning
+there, as those of lite: each patch is embedded as if it were an image of its own, smoothed, and
+compared with the text of the word (class activation maps, Zhou et al. 2016, with text for a
+classifier). A convolution's patch has seen its neighbours; the blur takes out what single patches
+say by accident. No gradient, no pass of the language model. It shows where the thing is, not what
+the captioner used: people's boxes judge the first, deletion and insertion the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.methods import LayerHead, MapMethod
+from captune.attribution.word_scores import WordTarget
+from captune.captioning.model import Captioner
+from captune.errors import UserError
+from captune.models.encoders import GridShape, ImageEncoder, PatchGrid
+from captune.models.image_text import ImageTextModel
+from captune.models.texts import TextEncoder
+
+_PROMPT = "a photo of a {}"
+_SMOOTHED = 1 / 9  # deviation of the blur, in fractions of the grid's side
+_MARKS = ".,;:!?\"'()"
+
+
+class PatchSimilarity(MapMethod):
+    """One map: it knows neither layers nor heads."""
+
+    name = "patch-similarity"
+    signed = True
+
+    def layer_heads(self, captioner: Captioner) -> list[LayerHead]:
+        """As `MapMethod.layer_heads`."""
+        model, _ = _both(captioner)
+        require_embed(model.image)
+        return [LayerHead()]
+
+    def maps(
+        self,
+        captioner: Captioner,
+        captioned: CaptionedImage,
+        layer_head: LayerHead,
+        words: Sequence[int],
+        against: str | None = None,
+    ) -> Tensor:
+        """As `MapMethod.maps`; against: less how near the patches are to that word."""
+        self.check(captioner, layer_head)
+        spans = [captioned.spans[word] for word in words]
+        names = ["" if span.special else span.word for span in spans]
+        return _near(captioner, captioned, names, [against or ""] * len(names))
+
+    def maps_of(
+        self,
+        captioner: Captioner,
+        captioned: CaptionedImage,
+        layer_head: LayerHead,
+        targets: Sequence[WordTarget],
+    ) -> Tensor:
+        """As `MapMethod.maps_of`; of the other word a target knows one token only."""
+        others = [[] if target.against is None else [target.against] for target in targets]
+        decode = captioner.decoder.decode
+        words = decode([list(target.ids) for target in targets])
+        return _near(captioner, captioned, words, decode(others))
+
+
+def _near(
+    captioner: Captioner, captioned: CaptionedImage, words: Sequence[str], others: Sequence[str]
+) -> Tensor:
+    """Of each word less its other one; an empty word, as the caption's end is, is near nothing."""
+    model, text = _both(captioner)
+    patch_grid = require_embed(model.image)
+    bare = [word.strip().strip(_MARKS) for word in (*words, *others)]
+    texts = F.normalize(text.encode([_PROMPT.format(word) for word in bare]), dim=-1)
+    texts = texts * torch.tensor([bool(word) for word in bare])[:, None]
+
+    def cosines(vectors: Tensor) -> Tensor:
+        near = F.normalize(vectors.float(), dim=-1) @ texts.to(vectors.device).T
+        return near[:, : len(words)] - near[:, len(words) :]
+
+    return patch_similarities(patch_grid, captioned.grid[0].to(model.image.device), cosines)
+
+
+def _both(captioner: Captioner) -> tuple[ImageTextModel, TextEncoder]:
+    """The captioner's encoder and its text side. Raises UserError where one is not there."""
+    model = captioner.image_model
+    if model is None:
+        raise UserError(
+            "patch-similarity: compares the image's patches with words, and this captioner was"
+            " given no image encoder; set its image_model, or take occlusion"
+        )
+    if model.text is None:
+        raise UserError(
+            "patch-similarity: this captioner's image encoder reads no text; take --method"
+            " occlusion"
+        )
+    return model, model.text
+
+
+def require_embed(encoder: ImageEncoder) -> PatchGrid:
+    """The encoder's patch grid. Raises UserError where it cannot embed a single patch."""
+    patch_grid = encoder.require_patches()
+    if patch_grid.embed is None:
+        raise UserError(
+            "patch-similarity: single patches of this image encoder have no meaning of their own;"
+            " take --method gradient or occlusion"
+        )
+    return patch_grid
+
+
+@torch.no_grad()
+def patch_similarities(
+    patch_grid: PatchGrid, grid: Tensor, nearness: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """How much nearer each patch of a finished grid is than the image's patches on average.
+
+    grid: [tokens, channels]. The maps are [n, rows, columns], on the CPU. Nearness has no zero of
+    its own: all of an image may be far from a text, and a part of it still the nearest.
+    nearness: vectors [patches, dimension] of the space of texts -> [patches, n].
+    """
+    assert patch_grid.embed is not None
+    shape = patch_grid.shape
+    patches = grid[shape.leading : shape.leading + shape.rows * shape.columns]
+    near = nearness(patch_grid.embed(patches.float())).T.float().cpu()
+    smooth = near @ _blur(shape)
+    return (smooth - smooth.mean(dim=1, keepdim=True)).view(-1, shape.rows, shape.columns)
+
+
+def _blur(shape: GridShape) -> Tensor:
+    """[patches, patches]: the weight of each in each; beyond the edge there is nothing to weigh."""
+    sides = []
+    for length in (shape.rows, shape.columns):
+        at = torch.arange(length) / length
+        weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * _SMOOTHED**2))
+        sides.append(weights / weights.sum(dim=0))
+    return torch.kron(*sides)
+
+
+METHOD = PatchSimilarity()

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.attribution.planted import bright_subject, planted_captioner
+
+from captune.attribution.deletion_insertion import BETTER, NO_BETTER, UNSEEN
+from captune.attribution.explanation import full_marks, quick_marks
+from captune.attribution.methods import LayerHead, map_method
+
+
+@pytest.mark.parametrize("measure", [quick_marks, full_marks])
+def test_a_planted_captioner_s_attention_is_marked_true(measure: object) -> None:
+    captioner = planted_captioner()
+    method = map_method("attention")
+    for row, column in ((0, 0), (2, 3), (4, 4)):
+        captioned = bright_subject(captioner, row, column, side=2)
+        words = range(len(captioned.words))
+        maps = method.maps(captioner, captioned, LayerHead(0, "mean"), words)
+        assert [one.mark for one in measure(captioner, captioned, maps)] == [BETTER] * 3
+        # a constant map is the first of the controls, so it never beats them all
+        constant = measure(captioner, captioned, torch.zeros(3, 6, 6))
+        assert [one.mark for one in constant] == [NO_BETTER] * 3
+
+
+@pytest.mark.parametrize("measure", [quick_marks, full_marks])
+def test_words_keep_their_numbers(measure: object) -> None:
+    captioner = planted_captioner()
+    captioned = bright_subject(captioner, 2, 3, side=2)
+    maps = map_method("attention").maps(captioner, captioned, LayerHead(0, "mean"), [0, 1, 2, 3])
+    every = measure(captioner, captioned, maps, [0, 1, 2, 3])  # 3 is the end
+    some = measure(captioner, captioned, maps[[3, 1]], [3, 1])
+    assert [one.word for one in some] == [3, 1]
+    for one in some:
+        whole = every[one.word]
+        assert one.gain == pytest.approx(whole.gain, abs=1e-4)
+        assert one.mark == whole.mark
+
+
+@pytest.mark.parametrize("measure", [quick_marks, full_marks])
+def test_a_blind_captioner_s_words_are_not_from_the_image(measure: object) -> None:
+    captioner = planted_captioner()
+    with torch.no_grad():
+        for layer in captioner.bridge.attending:
+            layer.out.weight.zero_()
+    captioned = bright_subject(captioner, 1, 1, side=2)
+    found = measure(captioner, captioned, torch.rand(3, 6, 6))
+    assert [one.mark for one in found] == [UNSEEN] * 3
+
+
+def test_full_is_near_perfect_on_the_planted_one_and_half_by_chance() -> None:
+    captioner = planted_captioner()
+    captioned = bright_subject(captioner, 2, 4, side=1)
+    maps = map_method("attention").maps(captioner, captioned, LayerHead(0, "mean"), range(3))
+    for one in full_marks(captioner, captioned, maps):
+        assert one.insertion is not None
+        assert one.insertion > 0.9
+        assert one.deletion is not None
+        assert one.deletion < 0.1
+        assert one.random_insertion == pytest.approx(0.5, abs=0.2)
+        assert one.random_deletion == pytest.approx(0.5, abs=0.2)
