@@ -42,7 +42,7 @@ def test_the_end_is_no_word() -> None:
     whole = captioned(captioner)
     assert len(whole.words) == 5
     assert [span.word for span in whole.spans] == [*[s.word for s in whole.words], END_TEXT]
-    assert whole.spans[-1].places == (5,)
+    assert whole.spans[-1].steps == (5,)
     assert whole.spans[-1].special
     assert not any(span.special for span in whole.words)
     unfinished = captioned(captioner, whole.ids[:-1])

@@ -55,7 +55,7 @@ def cropping_model(crop: bool = True) -> ImageTextModel:
     encoder = ImageEncoder(
         PlacesThenMean(), to_pixels, "crop-32", "d0" * 32, 3, cpu, torch.float32, patches=patches
     )
-    return ImageTextModel("crop", "d0" * 32, None, encoder, colours.text, colours.scorer)
+    return ImageTextModel("crop", "d0" * 32, None, encoder, colours.text, colours.scoring)
 
 
 @pytest.mark.parametrize("crop", [True, False])
@@ -138,7 +138,7 @@ def test_inside_a_vit(library: str, request: pytest.FixtureRequest, tmp_path: Pa
 
     pixels = model.image.transform(Image.open(tmp_path / "image.png").convert("RGB"))[None]
     texts = torch.from_numpy(classifier.text_features[0])
-    scale = classifier.scorer.logit_scale
+    scale = classifier.scoring.logit_scale
     block = last_block(model.image)
 
     def score(place: int, more: float) -> float:
@@ -179,7 +179,7 @@ def test_inside_lite(tmp_path: Path) -> None:
     alignment = model.image.module.alignment
     pooled = F.normalize(alignment(places.mean(1)), dim=-1)
     texts = torch.from_numpy(classifier.text_features[0])
-    score = (pooled @ texts.T * classifier.scorer.logit_scale).log_softmax(-1)[0, 0]
+    score = (pooled @ texts.T * classifier.scoring.logit_scale).log_softmax(-1)[0, 0]
     (gradient,) = torch.autograd.grad(score, places)
     expected = (gradient * places).sum(-1).view(9, 9)
     torch.testing.assert_close(found.maps[0], expected.detach(), atol=1e-4, rtol=1e-3)
@@ -204,7 +204,7 @@ def test_places_of_lite(tmp_path: Path) -> None:
             for place in grid.clone()
         ]
     )  # [places, classes]
-    raw = (raw * classifier.scorer.logit_scale).T.reshape(2, 9, 9)
+    raw = (raw * classifier.scoring.logit_scale).T.reshape(2, 9, 9)
     # a Gaussian of one place's width, normalised over what lies on the image
     at = torch.arange(9.0)
     weights = torch.exp(-((at[:, None] - at) ** 2) / 2)

@@ -64,7 +64,6 @@ def test_a_bright_square_is_found_where_it_is(tmp_path: Path, turn: int, name: s
     size, box = (180, 120), (150, 20, 180, 40)  # one place of 6 x 6, near the upper right corner
     path = bright_image(tmp_path / "image.png", size, box, turn)
     captioner, encoder = planted_captioner(), brightness_encoder()
-    captioner.image_model = encoder
     image = ImageFile(path, "image.png")
     (one,) = captioned_images(captioner, encoder, [image], [SAID], on_skip=lambda skipped: None)
     method = map_method(name)

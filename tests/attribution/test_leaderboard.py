@@ -9,8 +9,8 @@ import pytest
 import torch
 from tests.attribution.planted import SHAPE, bright_subject, planted_captioner
 
+from captune.attribution.faithful import leaderboard
 from captune.attribution.faithful.dataset import Example, example_of
-from captune.attribution.faithful.job import leaderboard
 from captune.attribution.faithful.leaderboard import (
     LEAST,
     candidates_of,
@@ -152,7 +152,7 @@ def test_a_map_of_something_else_is_at_chance(planted: tuple[Captioner, list[Exa
 
 def test_screening_finds_the_true_map_among_all(planted: tuple[Captioner, list[Example]]) -> None:
     captioner, examples = planted
-    candidates = candidates_of(captioner, quick=True)
+    candidates = candidates_of(captioner, None, quick=True)
     assert candidates.baseline == ATTENTION
     measurements, done = screen(captioner, examples, candidates, hide(captioner))
     assert done == dict.fromkeys(candidates.methods, len(examples))
@@ -172,7 +172,7 @@ def test_a_slow_method_is_screened_on_fewer_images(
     """Methods fraction the time evenly, but for the least number of images that each has."""
     captioner, examples = planted
     many = [dataclasses.replace(example, image=n) for n, example in enumerate(examples * 3)]
-    candidates = candidates_of(captioner, quick=True)
+    candidates = candidates_of(captioner, None, quick=True)
     slow = dict.fromkeys(candidates.methods, 1.0) | {"gradient": 10.0}
     monkeypatch.setattr(
         Evaluator, "maps_of", clock.taking(Evaluator.maps_of, lambda method: slow[method])
@@ -196,7 +196,7 @@ def test_a_blind_captioner_is_named() -> None:
             layer.out.weight.zero_()
     examples = examples_of(captioner)
     with pytest.raises(UserError, match="this captioner ignores its images"):
-        screen(captioner, examples, candidates_of(captioner, quick=True), hide(captioner))
+        screen(captioner, examples, candidates_of(captioner, None, quick=True), hide(captioner))
     [measurements] = evaluate_curves(
         captioner, [examples], [ATTENTION], hide(captioner)
     ).measurements
@@ -215,8 +215,8 @@ def test_what_is_reported(followed: Measurements, planted: tuple[Captioner, list
     assert rows[0].name == ATTENTION
     assert reported(rows, ATTENTION) == [ATTENTION]
     assert reported(rows, worse) == [ATTENTION, worse]
-    row = dataclasses.replace(rows[1], name=noise, figures=rows[0].estimates)
-    first = dataclasses.replace(rows[0], figures={})
+    row = dataclasses.replace(rows[1], name=noise, estimates=rows[0].estimates)
+    first = dataclasses.replace(rows[0], estimates={})
     assert reported([first, row, *rows[2:]], worse) == [ATTENTION, noise, worse]
 
 
@@ -246,7 +246,7 @@ def test_boxes_are_compared_on_images_that_have_no_curves(
             assert boxes is not None
             assert (curves.images, boxes.images) == (11, 22)
         assert {word.image for word in measurements.words} == set(range(22))
-    report = eval_report(found.measured[0], ATTENTION, None, "images held back")
+    report = eval_report(found.measurements[0], ATTENTION, None, "images held back")
     assert report.images == "curves of 11 images, boxes of 22"
     ended = evaluate_curves(captioner, sets, [ATTENTION], hide(captioner), until=clock.now + 109)
     assert ended.curves == ended.boxes == 14

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -14,10 +15,11 @@ from tests.captioning.caption_job import image_model, write_images
 from captune import registry
 from captune.attribution.methods import LayerHead, MapMethod, map_method, method_names
 from captune.errors import UserError
+from captune.images import ImageFile
 
 NAMES = [
     *("attention", "gradient", "gradient-attention", "integrated-gradients", "occlusion"),
-    *("pixel-occlusion", "patch-similarity", "relevance"),
+    *("patch-similarity", "pixel-occlusion", "relevance"),
 ]
 # `patch-similarity` needs an encoder that embeds single patches: test_patch_similarity
 ANYWHERE = [name for name in NAMES if name != "patch-similarity"]
@@ -70,10 +72,9 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
     """Maps of the right shape on the CPU, finite, the same again, and the model as it was."""
     captioner = woken(method="lora")
-    captioner.image_model = image_model()
-    one = captioned(captioner)
+    one = captioned(captioner, encoder=image_model())
     image = next(write_images(tmp_path / "images", 1).glob("*.png"))
-    one = type(one)(type(one.image)(image, image.name), one.grid, one.ids, one.words, one.shape)
+    one = dataclasses.replace(one, image=ImageFile(image, image.name))
     state = {name: value.clone() for name, value in captioner.state_dict().items()}
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in captioner.modules()]
     implementation = captioner.decoder.module.config._attn_implementation
@@ -103,5 +104,5 @@ def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
 
 def test_pixels_need_an_encoder() -> None:
     captioner = woken()
-    with pytest.raises(UserError, match="was given no image encoder"):
+    with pytest.raises(UserError, match="its image encoder is not known"):
         map_method("pixel-occlusion").maps(captioner, captioned(captioner), LayerHead(), [0])

@@ -1,4 +1,4 @@
-"""The map of `places`: near the text of the word are the places that mean it, and their likes."""
+"""patch-similarity: near the text of the word are the patches that show it, and their likes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.word_scores import targets_of
 from captune.captioning.model import Captioner
 from captune.errors import UserError
+from captune.models.image_text import ImageTextModel
 from captune.models.texts import TextEncoder
 
 MEANT = {"w20": 0, "w31": 1, "a": 2}
@@ -37,31 +38,29 @@ class Texts:
         return torch.stack([torch.ones(3) if n is None else directions[n] for n in known])
 
 
-def meaningful(texts: Any = None) -> Captioner:
-    """Its encoder's places mean their first three channels."""
-    captioner = woken()
+def embedding_encoder(texts: Any = None) -> ImageTextModel:
+    """The embedding of a patch is its first three channels."""
     model = image_model()
     patches = dataclasses.replace(
-        model.image.require_patches(), embed=lambda places: places[..., :3]
+        model.image.require_patches(), embed=lambda patches: patches[..., :3]
     )
     image = dataclasses.replace(model.image, patches=patches)
-    captioner.image_model = dataclasses.replace(model, image=image, text=cast("TextEncoder", texts))
-    return captioner
+    return dataclasses.replace(model, image=image, text=cast("TextEncoder", texts))
 
 
-def shown(captioner: Captioner, **places: int) -> CaptionedImage:
-    """Each word's direction stands at one place, nothing anywhere else."""
-    one = captioned(captioner)
+def shown(captioner: Captioner, texts: Texts, **patches: int) -> CaptionedImage:
+    """Each word's direction stands at one patch, nothing anywhere else."""
+    one = captioned(captioner, encoder=embedding_encoder(texts))
     grid = torch.zeros_like(one.grid)
-    for word, place in places.items():
-        grid[0, GRID.leading + place, MEANT[word]] = 2.0
+    for word, patch in patches.items():
+        grid[0, GRID.leading + patch, MEANT[word]] = 2.0
     return dataclasses.replace(one, grid=grid)
 
 
 def test_each_word_is_found_where_its_place_is() -> None:
     texts = Texts()
-    captioner = meaningful(texts)
-    one = shown(captioner, w20=0, w31=5)
+    captioner = woken()
+    one = shown(captioner, texts, w20=0, w31=5)
     maps = map_method("patch-similarity").maps(captioner, one, LayerHead(), [1, 3])
     assert texts.read[:2] == ["a photo of a w20", "a photo of a w31"]
     assert maps.flatten(1).argmax(dim=1).tolist() == [0, 5]
@@ -72,8 +71,8 @@ def test_each_word_is_found_where_its_place_is() -> None:
 
 
 def test_a_word_against_another() -> None:
-    captioner = meaningful(Texts())
-    one = shown(captioner, w20=0, w31=8)
+    captioner = woken()
+    one = shown(captioner, Texts(), w20=0, w31=8)
     method = map_method("patch-similarity")
     alone, other = method.maps(captioner, one, LayerHead(), [1, 3])
     (against,) = method.maps(captioner, one, LayerHead(), [1], against="w31")
@@ -82,8 +81,8 @@ def test_a_word_against_another() -> None:
 
 
 def test_words_are_known_by_their_tokens_too() -> None:
-    captioner = meaningful(Texts())
-    one = shown(captioner, w20=0, w31=8)
+    captioner = woken()
+    one = shown(captioner, Texts(), w20=0, w31=8)
     method = map_method("patch-similarity")
     for words, against in (([1, 3], None), ([1], "w31")):
         targets = targets_of(captioner, one, words, against)
@@ -94,8 +93,8 @@ def test_words_are_known_by_their_tokens_too() -> None:
 
 
 def test_the_end_of_a_caption_is_nowhere() -> None:
-    captioner = meaningful(Texts())
-    one = shown(captioner, w20=0)
+    captioner = woken()
+    one = shown(captioner, Texts(), w20=0)
     assert one.spans[-1].special
     maps = map_method("patch-similarity").maps(captioner, one, LayerHead(), [1, len(one.words)])
     assert bool(maps[0].any())
@@ -105,8 +104,8 @@ def test_the_end_of_a_caption_is_nowhere() -> None:
 
 def test_marks_at_a_word_are_no_part_of_its_text() -> None:
     texts = Texts()
-    captioner = meaningful(texts)
-    one = shown(captioner, w20=0)
+    captioner = woken()
+    one = shown(captioner, texts, w20=0)
     words = [dataclasses.replace(span, word=f'"{span.word}",') for span in one.words]
     map_method("patch-similarity").maps(
         captioner, dataclasses.replace(one, words=words), LayerHead(), [1]
@@ -114,15 +113,17 @@ def test_marks_at_a_word_are_no_part_of_its_text() -> None:
     assert texts.read[0] == "a photo of a w20"
 
 
-def test_an_encoder_without_meaning_or_texts_is_refused() -> None:
+def test_an_encoder_that_embeds_no_patches_or_texts_is_refused() -> None:
     captioner = woken()
     method = map_method("patch-similarity")
-    with pytest.raises(UserError, match="was given no image encoder"):
-        method.layer_heads(captioner)
-    captioner.image_model = image_model()
-    with pytest.raises(UserError, match="have no meaning of their own"):
+    with pytest.raises(UserError, match="the image encoder is not known"):
         method.maps(captioner, captioned(captioner), LayerHead(), [0])
-    assert "patch-similarity" not in candidates_of(captioner).methods
-    with pytest.raises(UserError, match="reads no text"):
-        method.layer_heads(meaningful())
-    assert "patch-similarity" in candidates_of(meaningful(Texts())).methods
+    for encoder, reason in (
+        (None, "is not known"),
+        (dataclasses.replace(embedding_encoder(Texts()), image=image_model().image), "no meaning"),
+        (embedding_encoder(), "reads no text"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            method.check_encoder(encoder)
+        assert "patch-similarity" not in candidates_of(captioner, encoder).methods
+    assert "patch-similarity" in candidates_of(captioner, embedding_encoder(Texts())).methods

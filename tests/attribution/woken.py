@@ -17,6 +17,7 @@ from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
+from captune.models.image_text import ImageTextModel
 
 IMAGE = ImageFile(Path("image.png"), "image.png")
 SAID = ["a", "w20", "on", "w31", "w7"]
@@ -49,14 +50,19 @@ def woken(
 
 
 def captioned(
-    captioner: Captioner, ids: list[int] | None = None, *, seed: int = 1
+    captioner: Captioner,
+    ids: list[int] | None = None,
+    *,
+    seed: int = 1,
+    encoder: ImageTextModel | None = None,
 ) -> CaptionedImage:
     """A photo of noise with a caption of five words and its end."""
     grid = grids(1, seed)
     if captioner.grid != GRID:
         shape = (1, captioner.grid.tokens, captioner.grid.channels)
         grid = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return captioned_image(captioner, IMAGE, grid, [*KNOWN, END] if ids is None else ids)
+    ids = [*KNOWN, END] if ids is None else ids
+    return captioned_image(captioner, IMAGE, grid, ids, encoder=encoder)
 
 
 def steps_of(one: CaptionedImage) -> list[tuple[int, ...]]:

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.captioning.caption_job import image_model, write_captioner, write_images
 
 from captune.attribution.default_map import read_default
-from captune.attribution.faithful.job import leaderboard
+from captune.attribution.faithful import leaderboard
 from captune.captioning import generation
 from captune.cli import main
 from captune.runs import check_run_folder

@@ -13,7 +13,7 @@ from tests.captioning.little_job import fake_frozen, write_job
 from tests.full_disk import no_larger_files
 from tests.report_runs import classify_run, images
 
-from captune.attribution.faithful.job import leaderboard
+from captune.attribution.faithful import leaderboard
 from captune.captioning import generation
 from captune.captioning.training import preparation, resuming
 from captune.cli import main

@@ -18,7 +18,7 @@ from tests.report_runs import classify_run, tune_run
 from tests.test_printing import terminal
 
 import captune.cli.env
-from captune.attribution.faithful.job import leaderboard
+from captune.attribution.faithful import leaderboard
 from captune.captioning import caption_recording, generation
 from captune.captioning.training import preparation
 from captune.cli import command_names, main

@@ -47,7 +47,7 @@ def _captioner() -> None:
     from tests.captioning.caption_job import image_model
     from tests.captioning.little_job import fake_frozen
 
-    from captune.attribution.faithful.job import leaderboard
+    from captune.attribution.faithful import leaderboard
     from captune.captioning import generation
     from captune.captioning.training import preparation
 

@@ -51,6 +51,7 @@ class CaptionedImage:
     ids: of the caption's tokens, with the end where it came. words: without the end.
     shape: of the grid. is_user_caption: the caption is a person's, not the captioner's.
     known: [1, w], the words of `Captioner.project`, for those that read a text beside the image.
+    encoder: what made the grid, for methods that encode again or compare with texts.
     """
 
     image: ImageFile
@@ -60,6 +61,7 @@ class CaptionedImage:
     shape: GridShape
     is_user_caption: bool = False
     known: Tensor | None = None
+    encoder: ImageTextModel | None = None
 
     @property
     def caption(self) -> str:
@@ -132,6 +134,7 @@ def captioned_images(
                     ids,
                     is_user_caption=given is not None,
                     known=None if known is None else known[one],
+                    encoder=encoder,
                 )
 
 
@@ -143,12 +146,15 @@ def captioned_image(
     *,
     is_user_caption: bool = False,
     known: Tensor | None = None,
+    encoder: ImageTextModel | None = None,
 ) -> CaptionedImage:
     """One from a finished grid [1, tokens, channels] and token ids, with the end or not."""
     end = captioner.decoder.end_id
     spoken = [id for id in ids if id != end]
     words = [WordSpan(*found) for found in pieces_of(captioner.decoder, spoken)]
-    return CaptionedImage(image, grid, list(ids), words, captioner.grid, is_user_caption, known)
+    return CaptionedImage(
+        image, grid, list(ids), words, captioner.grid, is_user_caption, known, encoder
+    )
 
 
 def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:

@@ -97,6 +97,7 @@ def _explain_words(
     method, layer_head = choose_map(
         captioner, stored, method=options.method, layer=options.layer, head=options.head
     )
+    method.check_encoder(encoder)
     about = describe_captioner(options, place, recipe)
     result = ExplainResult(
         about, method.name, layer_head, options.against, skipped=list(found.skipped)

@@ -25,7 +25,7 @@ class ExplainOptions(ImageOptions, CaptionerOptions):
 
     method: str = option(
         "how the maps are made (auto: the most faithful method by captune faithful, else attention;"
-        " --labels takes places, gradient and occlusion)",
+        " --labels takes patch-similarity, gradient and occlusion)",
         "auto",
         metavar="M",
         names=MAP_METHODS.names,

@@ -201,7 +201,7 @@ def part_of_speech(word: str, category: str | None) -> str:
 def word_lists() -> dict[str, Any]:
     """What stands in `words.json`."""
     content: dict[str, Any] = json.loads(
-        files("captune.attribution.faithful.job").joinpath("words.json").read_text(encoding="utf-8")
+        files("captune.attribution.faithful").joinpath("words.json").read_text(encoding="utf-8")
     )
     return content
 

@@ -230,7 +230,7 @@ class _Job:
             fill = mean_token([example.captioned.grid for example in examples], self.captioner.grid)
         self.tokens_of = partial(_hide_tokens, self.captioner, fill)
         pixels_of = partial(_hide_pixels, self.captioner, self.encoder)
-        candidates = candidates_of(self.captioner, quick=self.options.quick)
+        candidates = candidates_of(self.captioner, self.encoder, quick=self.options.quick)
         held_back = self._to_report(val, val_boxes)
         followed = min(FOLLOWED, candidates.maps) + (candidates.baseline is not None)
         self.say(
@@ -487,13 +487,13 @@ def default_of(found: Faithful) -> DefaultMap:
     own, random = rows[found.default], rows[RANDOM]
     figures: dict[str, Any] = {"on": report.title, "hidden": found.hidden}
     for measure in (INSERTION, DELETION, POINTING):
-        if measure in own.figures:
-            figure = own.figures[measure]
+        if measure in own.estimates:
+            figure = own.estimates[measure]
             figures[measure] = round(figure.value, 4)
             figures[f"{measure}_interval"] = [round(value, 4) for value in figure.interval]
     for measure in (INSERTION, DELETION):
-        if measure in random.figures:
-            figures[f"random_{measure}"] = round(random.figures[measure].value, 4)
+        if measure in random.estimates:
+            figures[f"random_{measure}"] = round(random.estimates[measure].value, 4)
     if own.pointing_centre is not None:
         figures["pointing_centre"] = round(own.pointing_centre.value, 4)
     return DefaultMap(found.default.method, found.default.layer_head, figures, found.sentence)

@@ -29,6 +29,7 @@ from captune.attribution.faithful.results import MapResult
 from captune.attribution.methods import LayerHead, map_method, method_names
 from captune.captioning.model import Captioner
 from captune.errors import UserError
+from captune.models.image_text import ImageTextModel
 
 FOLLOWED = 6  # maps that get whole curves, besides the baseline
 LEAST = 8  # images that each stage has, whatever the time: fewer say nothing
@@ -50,7 +51,9 @@ class Candidates:
         return sum(map(len, self.methods.values()))
 
 
-def candidates_of(captioner: Captioner, *, quick: bool = False) -> Candidates:
+def candidates_of(
+    captioner: Captioner, encoder: ImageTextModel | None, *, quick: bool = False
+) -> Candidates:
     """All maps that there are for this captioner; quick: without those that occlude.
 
     The baseline is the raw attention of the last layer, the mean over its heads.
@@ -61,8 +64,9 @@ def candidates_of(captioner: Captioner, *, quick: bool = False) -> Candidates:
         if quick and name in SLOW:
             continue
         try:
+            map_method(name).check_encoder(encoder)
             methods[name] = map_method(name).layer_heads(captioner)
-        except UserError:  # the method has none for such a bridge
+        except UserError:  # the method has none for such a bridge or encoder
             continue
     if not methods:
         raise UserError("no method makes a map for this captioner")
@@ -208,10 +212,10 @@ def chosen(rows: Sequence[MapResult], baseline: MapId | None, count: int = FOLLO
 def reported(rows: Sequence[MapResult], baseline: MapId | None) -> list[MapId]:
     """The maps to report on: the best of the rows, the one that points best, the baseline."""
     maps = [row for row in rows if row.name not in (RANDOM, CENTRE)]
-    pointing = [row for row in maps if POINTING in row.figures]
+    pointing = [row for row in maps if POINTING in row.estimates]
     names = [maps[0].name]
     if pointing:
-        names.append(max(pointing, key=lambda row: row.figures[POINTING].value).name)
+        names.append(max(pointing, key=lambda row: row.estimates[POINTING].value).name)
     return list(dict.fromkeys([*names, *([baseline] if baseline else [])]))
 
 

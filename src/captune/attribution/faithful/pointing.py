@@ -32,72 +32,6 @@ from captune.files import printable, quoted, read_bytes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class BoxTarget:
-    """Where on the patch grid the things are that a word names.
-
-    hits: [rows, columns], whether a patch counts as in a box. covered: [rows, columns], which
-    fraction of each patch the boxes cover.
-    """
-
-    hits: Bools
-    covered: Floats
-
-
-def box_target(boxes: Sequence[Box], rows: int, columns: int) -> BoxTarget:
-    """The target of a word from the boxes of its category."""
-    down = (np.arange(rows) + 0.5) / rows
-    across = (np.arange(columns) + 0.5) / columns
-    hits = np.zeros((rows, columns), dtype=bool)
-    for box in boxes:
-        is_down = (down >= box.top) & (down <= box.bottom)
-        is_across = (across >= box.left) & (across <= box.right)
-        hits |= np.outer(is_down, is_across)
-        middle_down, middle_across = (box.top + box.bottom) / 2, (box.left + box.right) / 2
-        row, column = int(middle_down * rows), int(middle_across * columns)
-        hits[min(row, rows - 1), min(column, columns - 1)] = True
-    return BoxTarget(hits, coverage(boxes, rows, columns))
-
-
-def hit(map: ArrayLike, target: BoxTarget) -> float:
-    """The pointing game of one map [rows, columns]: 1 or 0, between them for ties."""
-    strongest = _strongest(map, target)
-    return float(target.hits[strongest].mean())
-
-
-def overlap(map: ArrayLike, target: BoxTarget) -> float:
-    """Intersection over union of the boxes and the map cut at the boxes' area, 0 to 1."""
-    values = np.asarray(map, dtype=np.float64)
-    area = float(target.covered.sum())
-    if area == 0:
-        return 0.0
-    kept = _cut(np.nan_to_num(values, nan=-np.inf).ravel(), area).reshape(values.shape)
-    shared = float(np.minimum(kept, target.covered).sum())
-    return shared / (2 * area - shared)
-
-
-def _strongest(map: ArrayLike, target: BoxTarget) -> Bools:
-    values = np.asarray(map, dtype=np.float64)
-    if values.shape != target.hits.shape:
-        raise ValueError(f"map {values.shape} and target {target.hits.shape}: expected one grid")
-    known = np.nan_to_num(values, nan=-np.inf)
-    strongest: Bools = known == known.max()
-    return strongest
-
-
-def _cut(values: Floats, area: float) -> Floats:
-    """Which part of each patch is kept so that the strongest make up `area` patches."""
-    levels, level = np.unique(-values, return_inverse=True)
-    counts = np.bincount(level, minlength=len(levels))
-    before = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    parts = np.clip((area - before) / counts, 0, 1)
-    kept: Floats = parts[level]
-    return kept
-
-
-Floats = NDArray[np.float64]
 _Scalar = str | int | float | bool | msgspec.UnsetType | None
 _Part = TypeVar("_Part", bound=msgspec.Struct)
 _MOST = 3_000_000  # objects of a part; LVIS has 1.3 million annotations
@@ -299,3 +233,66 @@ def _fields(item: _Part, keys: tuple[str, ...], what: str, shown: str) -> list[A
 
 def _refusal(shown: str, what: str) -> UserError:
     return UserError(f"{shown}: {what}.")
+
+
+@dataclass(frozen=True)
+class BoxTarget:
+    """Where on the patch grid the things are that a word names.
+
+    hits: [rows, columns], whether a patch counts as in a box. covered: [rows, columns], which
+    fraction of each patch the boxes cover.
+    """
+
+    hits: Bools
+    covered: Floats
+
+
+def box_target(boxes: Sequence[Box], rows: int, columns: int) -> BoxTarget:
+    """The target of a word from the boxes of its category."""
+    down = (np.arange(rows) + 0.5) / rows
+    across = (np.arange(columns) + 0.5) / columns
+    hits = np.zeros((rows, columns), dtype=bool)
+    for box in boxes:
+        is_down = (down >= box.top) & (down <= box.bottom)
+        is_across = (across >= box.left) & (across <= box.right)
+        hits |= np.outer(is_down, is_across)
+        middle_down, middle_across = (box.top + box.bottom) / 2, (box.left + box.right) / 2
+        row, column = int(middle_down * rows), int(middle_across * columns)
+        hits[min(row, rows - 1), min(column, columns - 1)] = True
+    return BoxTarget(hits, coverage(boxes, rows, columns))
+
+
+def hit(map: ArrayLike, target: BoxTarget) -> float:
+    """The pointing game of one map [rows, columns]: 1 or 0, between them for ties."""
+    strongest = _strongest(map, target)
+    return float(target.hits[strongest].mean())
+
+
+def overlap(map: ArrayLike, target: BoxTarget) -> float:
+    """Intersection over union of the boxes and the map cut at the boxes' area, 0 to 1."""
+    values = np.asarray(map, dtype=np.float64)
+    area = float(target.covered.sum())
+    if area == 0:
+        return 0.0
+    kept = _cut(np.nan_to_num(values, nan=-np.inf).ravel(), area).reshape(values.shape)
+    shared = float(np.minimum(kept, target.covered).sum())
+    return shared / (2 * area - shared)
+
+
+def _strongest(map: ArrayLike, target: BoxTarget) -> Bools:
+    values = np.asarray(map, dtype=np.float64)
+    if values.shape != target.hits.shape:
+        raise ValueError(f"map {values.shape} and target {target.hits.shape}: expected one grid")
+    known = np.nan_to_num(values, nan=-np.inf)
+    strongest: Bools = known == known.max()
+    return strongest
+
+
+def _cut(values: Floats, area: float) -> Floats:
+    """Which part of each patch is kept so that the strongest make up `area` patches."""
+    levels, level = np.unique(-values, return_inverse=True)
+    counts = np.bincount(level, minlength=len(levels))
+    before = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    parts = np.clip((area - before) / counts, 0, 1)
+    kept: Floats = parts[level]
+    return kept

@@ -18,6 +18,7 @@ from captune.attribution.word_scores import WordTarget, targets_of
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.errors import UserError
+from captune.models.image_text import ImageTextModel
 from captune.registry import MAP_METHODS, Registry
 
 
@@ -57,6 +58,9 @@ class MapMethod(ABC):
         Raises UserError where it makes none.
         """
         return [LayerHead()]
+
+    def check_encoder(self, encoder: ImageTextModel | None) -> None:  # noqa: B027
+        """Raises UserError where the image encoder has not what the method takes; None: unknown."""
 
     @abstractmethod
     def maps_of(

@@ -36,11 +36,9 @@ class PatchSimilarity(MapMethod):
     name = "patch-similarity"
     signed = True
 
-    def layer_heads(self, captioner: Captioner) -> list[LayerHead]:
-        """As `MapMethod.layer_heads`."""
-        model, _ = _both(captioner)
-        require_embed(model.image)
-        return [LayerHead()]
+    def check_encoder(self, encoder: ImageTextModel | None) -> None:
+        """As `MapMethod.check_encoder`."""
+        _require(encoder)
 
     def maps(
         self,
@@ -54,7 +52,7 @@ class PatchSimilarity(MapMethod):
         self.check(captioner, layer_head)
         spans = [captioned.spans[word] for word in words]
         names = ["" if span.special else span.word for span in spans]
-        return _near(captioner, captioned, names, [against or ""] * len(names))
+        return _similarities(captioned, names, [against or ""] * len(names))
 
     def maps_of(
         self,
@@ -67,15 +65,12 @@ class PatchSimilarity(MapMethod):
         others = [[] if target.against is None else [target.against] for target in targets]
         decode = captioner.decoder.decode
         words = decode([list(target.ids) for target in targets])
-        return _near(captioner, captioned, words, decode(others))
+        return _similarities(captioned, words, decode(others))
 
 
-def _near(
-    captioner: Captioner, captioned: CaptionedImage, words: Sequence[str], others: Sequence[str]
-) -> Tensor:
+def _similarities(captioned: CaptionedImage, words: Sequence[str], others: Sequence[str]) -> Tensor:
     """Of each word less its other one; an empty word, as the caption's end is, is near nothing."""
-    model, text = _both(captioner)
-    patch_grid = require_embed(model.image)
+    encoder, patch_grid, text = _require(captioned.encoder)
     bare = [word.strip().strip(_MARKS) for word in (*words, *others)]
     texts = F.normalize(text.encode([_PROMPT.format(word) for word in bare]), dim=-1)
     texts = texts * torch.tensor([bool(word) for word in bare])[:, None]
@@ -84,23 +79,22 @@ def _near(
         near = F.normalize(vectors.float(), dim=-1) @ texts.to(vectors.device).T
         return near[:, : len(words)] - near[:, len(words) :]
 
-    return patch_similarities(patch_grid, captioned.grid[0].to(model.image.device), cosines)
+    return patch_similarities(patch_grid, captioned.grid[0].to(encoder.device), cosines)
 
 
-def _both(captioner: Captioner) -> tuple[ImageTextModel, TextEncoder]:
-    """The captioner's encoder and its text side. Raises UserError where one is not there."""
-    model = captioner.image_model
+def _require(model: ImageTextModel | None) -> tuple[ImageEncoder, PatchGrid, TextEncoder]:
+    """What the method takes of an encoder. Raises UserError where it is not there."""
     if model is None:
         raise UserError(
-            "patch-similarity: compares the image's patches with words, and this captioner was"
-            " given no image encoder; set its image_model, or take occlusion"
+            "patch-similarity: compares patches with words, and the image encoder is not known;"
+            " give the captioned image its encoder, or take occlusion"
         )
     if model.text is None:
         raise UserError(
             "patch-similarity: this captioner's image encoder reads no text; take --method"
             " occlusion"
         )
-    return model, model.text
+    return model.image, require_embed(model.image), model.text
 
 
 def require_embed(encoder: ImageEncoder) -> PatchGrid:

@@ -37,12 +37,12 @@ class PixelOcclusion(MapMethod):
         targets: Sequence[WordTarget],
     ) -> Tensor:
         """As `MapMethod.maps_of`; raises UnreadableImage where the image is gone."""
-        if captioner.image_model is None:
+        if captioned.encoder is None:
             raise UserError(
-                "pixel-occlusion: encodes the image anew, and this captioner was given no image"
-                " encoder; set its image_model, or take occlusion"
+                "pixel-occlusion: encodes the image again, and its image encoder is not known; give"
+                " the captioned image its encoder, or take occlusion"
             )
-        encoder = captioner.image_model.image
+        encoder = captioned.encoder.image
         image = open_image(captioned.image.path)
         clear, hidden = encoder.whole(image), encoder.whole(blurred(image))
 
