@@ -98,9 +98,9 @@ def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     classifier = ZeroShotClassifier(["red", "green"], model=cropping_model(), cache=False)
     with pytest.raises(UserError, match='"blue": is not among the labels'):
         explain_classes(classifier, tmp_path / "red.png", ["blue"])
-    with pytest.raises(UserError, match="explained by gradient, occlusion, places"):
+    with pytest.raises(UserError, match="explained by gradient, occlusion, patch-similarity"):
         explain_classes(classifier, tmp_path / "red.png", method="attention")
-    with pytest.raises(UserError, match="places: single places of this image encoder have no"):
+    with pytest.raises(UserError, match="single patches of this image encoder have no"):
         explain_classes(classifier, tmp_path / "red.png", method="patch-similarity")
     without = ZeroShotClassifier(["red", "green"], model=colour_model(), cache=False)
     with pytest.raises(UserError, match="no patch grid"):

@@ -53,7 +53,7 @@ def test_a_block_that_does_not_look_only_mixes() -> None:
 
 
 def published(own: list[np.ndarray], cross: list[np.ndarray]) -> np.ndarray:
-    """Rules 5 to 10 over [heads, n, m] of gradient x weights, a looking layer a block."""
+    """Rules 5 to 10 over [heads, n, m] of gradient x weights, a cross-attention layer per block."""
     n, tokens = cross[0].shape[1:]
     text, image = np.eye(n), np.zeros((n, tokens))
     for block, looked in zip(own, cross, strict=True):

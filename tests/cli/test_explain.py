@@ -60,12 +60,12 @@ def test_a_run(
     assert (found["run"], found["images"]) == (str(out), 2)
     assert [item["path"] for item in found["skipped"]] == ["image_001.png"]
     assert found["map"] == {"method": "attention", "layer": 2, "head": "mean"}
-    assert [item["path"] for item in found["images"]] == ["image_000.png", "image_002.png"]
+    assert [item["path"] for item in found["explanations"]] == ["image_000.png", "image_002.png"]
     assert sum(found["marks"].values()) == found["words"] > 4
     run = read_run(out)
     assert run.kind == "explain"
     records = list(run.records())
-    assert records == found["images"]
+    assert records == found["explanations"]
     for record in records:
         assert record["caption"] == " ".join(word["word"] for word in record["words"])
         assert not record["given"]
@@ -114,7 +114,7 @@ def test_methods(
     more = ("--method", method, "--caption", "a w6", "--special", "--faithfulness", "full")
     found = printed(capsys, *words(images, model, *more, "--colours", "jet", "--out", out))
     assert found["map"] == {"method": method, "layer": None, "head": None}
-    for record in found["images"]:
+    for record in found["explanations"]:
         assert record["given"]
         assert [word["word"] for word in record["words"]] == ["a", "w6", "<|endoftext|>"]
         assert all("on_image" not in word for word in record["words"])
@@ -127,12 +127,12 @@ def test_against_another_word(
     more = ("--caption", "a w6 w7", "--words", "w6", "--against", "w9", "--method", "occlusion")
     out = tmp_path / "out"
     found = printed(capsys, *words(images, model, *more, "--out", str(out)))
-    assert [w["faithfulness"] for p in found["images"] for w in p["words"]] == [None] * 3
+    assert [w["faithfulness"] for p in found["explanations"] for w in p["words"]] == [None] * 3
     assert found["map"]["against"] == "w9"
     assert "map: occlusion, against w9" in (out / "plots" / "words-image_000.svg").read_text()
 
 
-def test_what_was_found_truest_is_the_default(
+def test_the_most_faithful_map_is_the_default(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_captioner(tmp_path / "own")
@@ -241,10 +241,10 @@ def test_a_classifier(
     assert found["images"] == 6
     assert [item["path"] for item in found["skipped"]] == ["broken.png"]
     assert found["map"] == {"method": "gradient", "layer": None, "head": None}
-    assert [record["words"][0]["word"] for record in found["images"]] == [
+    assert [record["words"][0]["word"] for record in found["explanations"]] == [
         *("red", "red", "green", "green", "blue", "blue")
     ]
-    record = found["images"][0]
+    record = found["explanations"][0]
     assert record["caption"].startswith("red ")
     assert record["frame"] == pytest.approx((5, 0, 35, 30), abs=1)
     named, maps = read_maps(read_run(out), record)
