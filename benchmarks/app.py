@@ -70,7 +70,7 @@ class Client:
     def recognise(self, labels: str) -> str:
         """Press the button; what the page shows then."""
         data = [labels, "", "lite", False, False, self.images]
-        return " ".join(self.ask("recognise", "click", data))
+        return " ".join(self.ask("classify", "click", data))
 
     def _drop(self, number: int) -> str:
         chance = random.Random(number)

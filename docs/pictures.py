@@ -25,7 +25,7 @@ from tests.webapp.app_page import drop, load, over, tab, typed
 from captune.cli import main as captune
 from captune.demo import gather_images
 from captune.options import AppOptions
-from captune.webapp.serving import running
+from captune.webapp.server import running
 
 PICTURES = Path(__file__).parent / "pictures"
 MOST_BYTES = 300_000
@@ -58,7 +58,7 @@ def of_app(folder: Path, images: list[Path]) -> None:
             time.sleep(1)
             take(driver, "app-classify")
             tab(driver, "Caption")
-            driver.find_element("css selector", "#describe").click()
+            driver.find_element("css selector", "#caption").click()
             over(driver, "caption")
             driver.execute_script(
                 "const words = [...document.querySelectorAll('#result-caption .word')];"

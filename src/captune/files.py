@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 from collections import Counter
@@ -131,12 +132,46 @@ def _begun(target: Path, asked: Path, mode: str, text: dict[str, str]) -> tuple[
         temporary = _beside(target)
         # "x" and not mkstemp: a result has the permissions that the user's umask gives
         file = _opened(temporary, asked, mode.replace("w", "x"), text)
-        if sys.platform != "win32":  # where a file that is open cannot be removed
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        _hold(file.fileno())
         if temporary.exists():  # another process may have swept in between
             return temporary, file
         file.close()
+
+
+@contextmanager
+def private_folder(prefix: str) -> Iterator[Path]:
+    """A new folder that only this user may enter, removed in the end.
+
+    prefix: of its name. Folders of that name whose process was killed are removed first.
+    """
+    import tempfile
+
+    if sys.platform != "win32":
+        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+            with suppress(OSError):  # its process is alive, or it is somebody else's
+                _remove_abandoned(left, stat.S_IFDIR)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        held = os.open(folder, os.O_RDONLY) if sys.platform != "win32" else None
+        if held is not None:
+            _hold(held)
+        if folder.exists():
+            break
+        if held is not None:  # another process has swept in between
+            os.close(held)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _hold(number: int) -> None:
+    """Lock what is open, so that nobody sweeps it; the system unlocks it however we end."""
+    if sys.platform != "win32":  # where a file that is open cannot be removed
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(number, fcntl.LOCK_EX)
 
 
 def _sweep(folder: Path) -> None:
@@ -160,15 +195,20 @@ def _sweep(folder: Path) -> None:
             _remove_abandoned(path)
 
 
-def _remove_abandoned(path: Path) -> None:
+def _remove_abandoned(path: Path, kind: int = stat.S_IFREG) -> None:
+    """Remove a file or folder of ours. Raises OSError where a process holds it."""
     if sys.platform == "win32":
         path.unlink(missing_ok=True)
         return
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         status = os.fstat(number)
-        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_IFMT(status.st_mode) != kind or status.st_uid != os.geteuid():
+            return
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if kind == stat.S_IFDIR:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
     finally:
         os.close(number)

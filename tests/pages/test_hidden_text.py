@@ -29,7 +29,7 @@ from captune.pages.pairs import write_gallery
 from captune.pages.settings import Settings
 from captune.runs import read_run
 from captune.scoring.rank import rank_run
-from captune.webapp.drawing import choices, refusal
+from captune.webapp.views import choices, refusal
 
 TURNS = "a\u202egnp.live\u2066\u200f\u061c\u200b\u00ad\U000e0041"
 NAMES = [f"{n}{TURNS}.jpg" for n in range(4)]

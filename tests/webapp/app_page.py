@@ -12,7 +12,7 @@ from PIL import Image
 from tests.browser import browser, complaints
 
 from captune.options import AppOptions
-from captune.webapp.serving import Running, running
+from captune.webapp.server import Running, running
 
 HOSTILE_NAME = '"><img src=x onerror=alert(1)>.jpg'
 # Gradio's words when a stream ends, and when a page with an open stream is left
@@ -43,7 +43,7 @@ def opened(
 def load(driver: Any, app: Running) -> None:
     """Load the page, or load it again."""
     driver.get(app.address)
-    when(driver, "document.querySelector('#recognise')")
+    when(driver, "document.querySelector('#classify')")
     # events of the page's own loading
     time.sleep(1)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from captune.webapp.serving import Running
+from captune.webapp.server import Running
 
 
 @dataclass(frozen=True)

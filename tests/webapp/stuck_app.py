@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from captune.options import AppOptions, TuneOptions
-from captune.webapp import training_process
-from captune.webapp.jobs import Job
-from captune.webapp.serving import Running, serve
+from captune.webapp import train_process
+from captune.webapp.queue import QueuedJob
+from captune.webapp.server import Running, serve
 
 
 def stuck_training(connection: Any, stop: Any, options: Any, command: Any) -> None:
@@ -24,13 +24,13 @@ def stuck_training(connection: Any, stop: Any, options: Any, command: Any) -> No
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     place = Path(os.environ["STUCK"])
     (place / "pid").write_text(str(os.getpid()))
-    connection.send(("say", "training"))
+    connection.send(("message", "training"))
     stop.wait()
     (place / "checkpoint").write_text("x")
     time.sleep(600)
 
 
-def work(job: Job) -> None:
+def work(job: QueuedJob) -> None:
     kind = sys.argv[2]
     print("at work", flush=True)
     if kind == "sleeps":
@@ -39,16 +39,16 @@ def work(job: Job) -> None:
         # one step of C: no other thread of Python runs before it is over
         sum(range(10**14))
     if kind == "tunes":
-        training_process.tune_apart(job, TuneOptions(images="p", captions="c", val="v", out="o"))
+        train_process.tune_apart(job, TuneOptions(images="p", captions="c", val="v", out="o"))
 
 
 def started(app: Running) -> None:
     print(json.dumps({"folder": str(app.folder), "address": app.address}), flush=True)
     (app.folder / "images" / "x.jpg").write_bytes(b"x")
     if sys.argv[2] != "idle":
-        app.site.jobs.submit(work, [])
+        app.context.queue.submit(work, [])
 
 
 if __name__ == "__main__":
-    training_process.tell = stuck_training
+    train_process.tell = stuck_training
     serve(AppOptions(runs=Path(sys.argv[1])), started)

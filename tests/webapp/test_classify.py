@@ -71,7 +71,7 @@ def test_mistakes_are_sentences_in_the_page(colours: object, tmp_path: Path) -> 
     blue = colour_image(tmp_path / "blue.png", (20, 10, 210))
     refusal = f"(document.querySelector('{RESULT} .refusal') || {{}}).innerText"
     with opened(tmp_path) as (_, driver):
-        driver.find_element("css selector", "#recognise").click()
+        driver.find_element("css selector", "#classify").click()
         assert when(driver, refusal) == "there are no images yet; drop some, or take the examples"
         typed(driver, "labels", "red, red")
         drop(driver, "classify", blue)

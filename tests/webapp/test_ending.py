@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from captune.webapp.private_folder import private_folder
+from captune.files import private_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are others here")
 Start = Callable[[str], tuple[subprocess.Popen[str], dict[str, str]]]

@@ -19,7 +19,7 @@ from tests.webapp.asking import ask, cookie_of, plug
 
 from captune.options import AppOptions
 from captune.webapp.rules import POLICY, rule_of
-from captune.webapp.serving import Running, running
+from captune.webapp.server import Running, running
 
 JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
 JSON = {"Content_Type": "application/json"}
@@ -213,7 +213,7 @@ def test_answers_carry_one_policy_and_nothing_from_elsewhere(app: Running) -> No
 
 def test_a_report_is_a_page_without_an_origin(app: Running) -> None:
     (app.folder / "pages" / "x.html").write_text("<script>1</script>")
-    app.site.pages._paths["x"] = app.folder / "pages" / "x.html"
+    app.context.pages._paths["x"] = app.folder / "pages" / "x.html"
     found = ask(app, "GET", "/captune-page/x")
     (policy,) = found.all("content-security-policy")
     assert policy.startswith("sandbox allow-scripts allow-downloads;")

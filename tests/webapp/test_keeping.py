@@ -6,7 +6,7 @@ from benchmarks.app import Client
 
 from captune.options import AppOptions
 from captune.runs import read_run
-from captune.webapp.serving import running
+from captune.webapp.server import running
 
 
 def test_what_is_kept_is_a_run_with_its_images_beside_it(colours: object, tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_what_is_kept_is_a_run_with_its_images_beside_it(colours: object, tmp_pa
         assert "the tab Report offers it" in keep("mine")
         assert "is there already; give the run another name" in keep("mine")
         assert "give it a plain name" in keep("../mine")
-        assert app.site.runs("classify") == ["mine"]
+        assert app.context.runs("classify") == ["mine"]
     # the app is over, and its private folder gone
     run = read_run(runs / "mine")
     assert run.about["command"] == [

@@ -21,8 +21,8 @@ from tests.webapp.asking import Answer, ask, cookie_of, plug
 from captune.options import AppOptions
 from captune.webapp import server as server_module
 from captune.webapp import uploads as uploads_module
-from captune.webapp.jobs import BROWSER
-from captune.webapp.serving import Running, running
+from captune.webapp.queue import BROWSER
+from captune.webapp.server import Running, running
 
 JOIN, UPLOAD, DATA = "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/queue/data"
 JSON = {"Content_Type": "application/json"}
@@ -158,7 +158,7 @@ def test_an_upload_that_is_none_is_refused_and_leaves_nothing(app: Running, name
     assert found.status == status
     assert found.text
     assert left_over(app) == []
-    assert app.site.arrivals.size_bytes == 0
+    assert app.context.arrivals.size_bytes == 0
 
 
 TARGETS = [
@@ -236,9 +236,9 @@ def test_a_browser_that_goes_away_in_the_middle_leaves_nothing(app: Running) -> 
     with plug(app) as connection:
         connection.sendall(head.encode() + part(b"x" * 500_000))
         wait_for(lambda: bool(left_over(app)))
-        assert app.site.arrivals.size_bytes > 0
+        assert app.context.arrivals.size_bytes > 0
     wait_for(lambda: not left_over(app))
-    assert app.site.arrivals.size_bytes == 0
+    assert app.context.arrivals.size_bytes == 0
 
 
 def wait_for(what: Any) -> None:
@@ -261,13 +261,13 @@ def test_all_that_lies_there_and_comes_is_counted_together(
         refused = send(0.8)
         assert refused.status == 413
         assert refused.text.startswith("the app holds as many images as it may; press Forget")
-        assert app.site.arrivals.size_bytes == 1_600_000
+        assert app.context.arrivals.size_bytes == 1_600_000
         # no images: they go as soon as a panel has looked at them
         client = Client(app.address, 1)
         files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
         said = " ".join(client.ask("drop-classify", "upload", [files, ""]))
         assert "not an image" in said
-        assert app.site.arrivals.size_bytes == 0
+        assert app.context.arrivals.size_bytes == 0
         assert left_over(app) == []
         assert send(0.8).status == 200
 
@@ -275,24 +275,22 @@ def test_all_that_lies_there_and_comes_is_counted_together(
 def test_a_set_that_nobody_uses_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(AppOptions(runs=tmp_path, most_mb=1)) as app:
         client = Client(app.address, 1)
-        (found,) = app.site.uploads._sets.values()
+        (found,) = app.context.uploads._sets.values()
         monkeypatch.setattr(uploads_module, "MOST_BYTES", found.size_bytes)
         assert ask(app, "POST", UPLOAD, form(b"x"), **FORM).status == 413
         found.used -= uploads_module.STALE_S
         assert ask(app, "POST", UPLOAD, form(b"x"), **FORM).status == 200
-        assert app.site.uploads.find(client.images) is None
+        assert app.context.uploads.find(client.images) is None
         assert not found.folder.exists()
 
 
 def test_what_no_panel_takes_is_removed_after_a_while(
     app: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from captune.webapp import arrivals
-
-    monkeypatch.setattr(arrivals, "UNCLAIMED_S", 0.2)
+    monkeypatch.setattr(uploads_module, "UNCLAIMED_S", 0.2)
     assert ask(app, "POST", UPLOAD, form(b"x"), **FORM).status == 200
     wait_for(lambda: not left_over(app))
-    assert app.site.arrivals.size_bytes == 0
+    assert app.context.arrivals.size_bytes == 0
 
 
 def test_one_file_dropped_at_once_by_many_is_everybodys(colours: object, tmp_path: Path) -> None:
@@ -315,9 +313,9 @@ def test_the_jobs_of_a_browser_are_counted_and_others_go_on(
     gate = threading.Event()
     with running(AppOptions(runs=tmp_path)) as app:
         busy, other = Client(app.address, 1), Client(app.address, 2)
-        app.site.jobs.submit(lambda job: gate.wait(60), [])
+        app.context.queue.submit(lambda job: gate.wait(60), [])
         token = BROWSER.set(busy.http.cookies[app.entry.cookie].partition(".")[0])
-        jobs = [app.site.jobs.submit(lambda job: 1, []) for _ in range(16)]
+        jobs = [app.context.queue.submit(lambda job: 1, []) for _ in range(16)]
         BROWSER.reset(token)
         assert "16 jobs of this browser are waiting or running already" in busy.recognise("a, b")
         gate.set()

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.app import Client, load
 
 from captune.options import AppOptions
-from captune.webapp.serving import running
+from captune.webapp.server import running
 
 
 def test_nothing_is_lost_and_mistakes_are_sentences(colours: object, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_page_of_another_site_gets_nothing(
         assert (app.folder / "gradio").exists()
         # the app itself is as it was
         driver.get(app.url)
-        when(driver, "document.querySelector('#recognise')")
+        when(driver, "document.querySelector('#classify')")
 
 
 def test_a_link_with_the_token_in_another_page_is_refused_and_pasted_it_works(
@@ -164,12 +164,12 @@ def test_a_link_with_the_token_in_another_page_is_refused_and_pasted_it_works(
         driver.get(app.url)
         assert "open the address that captune app printed" in text_of(driver, "body")
         driver.get(app.address)
-        when(driver, "document.querySelector('#recognise')")
+        when(driver, "document.querySelector('#classify')")
         assert driver.current_url == app.url
         (cookie,) = driver.get_cookies()
         assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
         driver.refresh()
-        when(driver, "document.querySelector('#recognise')")
+        when(driver, "document.querySelector('#classify')")
 
 
 def test_the_file_that_open_hands_to_the_browser_opens_the_page_once(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_the_file_that_open_hands_to_the_browser_opens_the_page_once(tmp_path: P
             driver.delete_all_cookies()
             file = app.opening()
             driver.get(file)
-            when(driver, "document.querySelector('#recognise')")
+            when(driver, "document.querySelector('#classify')")
             assert driver.current_url == app.url
             time.sleep(1)
         assert wrong(driver) == []

@@ -12,7 +12,7 @@ from tests.webapp.asking import ask
 
 from captune.options import AppOptions
 from captune.webapp.rules import rule_of
-from captune.webapp.serving import Running, running
+from captune.webapp.server import Running, running
 
 NEEDED = {
     *("GET /", "GET /static/{path:path}", "GET /assets/{path:path}", "GET /favicon.ico"),

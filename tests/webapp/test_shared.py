@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,15 @@ from tests.webapp.asking import ask, cookie_of
 
 from captune.errors import UserError
 from captune.options import AppOptions
-from captune.webapp.arrivals import Arrivals
-from captune.webapp.jobs import Jobs
-from captune.webapp.pages import Pages
-from captune.webapp.serving import Running, running
-from captune.webapp.site import Site
-from captune.webapp.uploads import Uploads
+from captune.webapp.server import Running, running
+from captune.webapp.site import AppContext
 
 SHARED = {"shared": True, "name": ["images.example"]}
 
 
-def site(tmp_path: Path, **options: Any) -> Site:
-    uploads = Uploads(tmp_path, most_images=1, most_bytes=1)
-    arrivals = Arrivals(tmp_path, most_bytes=1, most_files=1, room=uploads.room)
+def context(tmp_path: Path, **options: Any) -> AppContext:
     own = AppOptions(runs=tmp_path / "runs", **options)
-    return Site(own, tmp_path, Jobs(), uploads, arrivals, Pages(tmp_path))
+    return AppContext(own, Path(tempfile.mkdtemp(dir=tmp_path)))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "localhost", "::1"])
@@ -75,7 +70,7 @@ def test_shared_needs_a_name_and_a_name_needs_shared() -> None:
 def test_a_typed_folder_or_model_is_refused_and_an_offered_run_is_not(tmp_path: Path) -> None:
     root = images(tmp_path / "images", ["1.jpg"])
     caption_run(tmp_path / "runs" / "mine", root, {"1.jpg": "a dog"})
-    shared, private = site(tmp_path, **SHARED), site(tmp_path)
+    shared, private = context(tmp_path, **SHARED), context(tmp_path)
     assert shared.runs("caption") == ["mine"]
     assert shared.run_folder("mine") == tmp_path / "runs" / "mine"
     for typed in (str(tmp_path), "/etc", "../images", "mine/../../images"):
@@ -89,8 +84,8 @@ def test_a_typed_folder_or_model_is_refused_and_an_offered_run_is_not(tmp_path: 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/tmp/x", "~", ".hidden", "a\\b", "x" * 90])
 def test_a_new_run_lies_in_the_folder_of_runs(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="give it a plain name"):
-        site(tmp_path).new_run(name)
-    assert site(tmp_path).new_run("my run 1.2") == tmp_path / "runs" / "my run 1.2"
+        context(tmp_path).new_run(name)
+    assert context(tmp_path).new_run("my run 1.2") == tmp_path / "runs" / "my run 1.2"
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +99,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             f"http://127.0.0.1:{found.url.rstrip('/').rpartition(':')[2]}/",
             found.folder,
             found.page,
-            found.site,
+            found.context,
             found.entry,
         )
 

@@ -14,10 +14,10 @@ from tests.webapp.app_page import opened, over, tab, text_of, typed, when, wrong
 from captune.captioning.training import preparation, resuming
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.options import TuneOptions
-from captune.options.codec import words_of
 from captune.runs import read_run
-from captune.webapp import training_process
-from captune.webapp.jobs import Job, Jobs
+from captune.webapp import train_process
+from captune.options.codec import words_of
+from captune.webapp.queue import JobQueue, QueuedJob
 
 
 class InAThread:
@@ -47,7 +47,7 @@ def _duplicate(number: int) -> int:
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TuneOptions:
     monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
-    monkeypatch.setattr(training_process.multiprocessing, "get_context", lambda kind: InAThread())
+    monkeypatch.setattr(train_process.multiprocessing, "get_context", lambda kind: InAThread())
     images, train, val = write_job(tmp_path / "job")
     return TuneOptions(
         images=images, captions=train, val=val, out=tmp_path / "runs" / "tuned", method="lora",
@@ -55,10 +55,8 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TuneOptions:
     )  # fmt: skip
 
 
-def ended(jobs: Jobs, options: TuneOptions) -> Job:
-    job = jobs.submit(
-        lambda job: training_process.tune_apart(job, options), words_of("tune", options)
-    )
+def ended(jobs: JobQueue, options: TuneOptions) -> QueuedJob:
+    job = jobs.submit(lambda job: train_process.tune_apart(job, options), words_of("tune", options))
     end = time.monotonic() + 120
     while not job.is_over and time.monotonic() < end:
         time.sleep(0.02)
@@ -66,7 +64,7 @@ def ended(jobs: Jobs, options: TuneOptions) -> Job:
 
 
 def test_it_is_the_run_of_the_command_with_its_words(options: TuneOptions) -> None:
-    jobs = Jobs()
+    jobs = JobQueue()
     job = ended(jobs, options)
     assert (job.state, job.error) == ("done", "")
     assert any("trained parameters" in note for note in job.notes)
@@ -81,7 +79,7 @@ def test_it_is_the_run_of_the_command_with_its_words(options: TuneOptions) -> No
 def test_stop_keeps_a_checkpoint_and_start_goes_on(
     options: TuneOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs, real, seen = Jobs(), CaptionTrainer.compute_loss, threading.Event()
+    jobs, real, seen = JobQueue(), CaptionTrainer.compute_loss, threading.Event()
 
     def slow(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.state.global_step == 5:
@@ -91,7 +89,7 @@ def test_stop_keeps_a_checkpoint_and_start_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(CaptionTrainer, "compute_loss", slow)
-        job = jobs.submit(lambda job: training_process.tune_apart(job, options), [])
+        job = jobs.submit(lambda job: train_process.tune_apart(job, options), [])
         assert seen.wait(120)
         job.stop()
         end = time.monotonic() + 60
@@ -109,7 +107,7 @@ def test_stop_keeps_a_checkpoint_and_start_goes_on(
 
 def test_what_cannot_be_tuned_is_a_sentence(options: TuneOptions, tmp_path: Path) -> None:
     options.captions = tmp_path / "none.json"
-    jobs = Jobs()
+    jobs = JobQueue()
     job = ended(jobs, options)
     assert job.state == "failed"
     assert "none.json" in job.error

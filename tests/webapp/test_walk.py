@@ -30,7 +30,7 @@ pytestmark = pytest.mark.needs("chromium")
 def describe(driver: Any) -> None:
     """Captions, a word's map, and two questions."""
     tab(driver, "Caption")
-    driver.find_element("css selector", "#describe").click()
+    driver.find_element("css selector", "#caption").click()
     over(driver, "caption")
     words = "document.querySelectorAll('#result-caption .card')[0].querySelectorAll('.word')"
     assert driver.execute_script(f"return {words}.length") > 1
@@ -123,9 +123,9 @@ def test_every_tab_works_and_nothing_is_fetched_from_elsewhere(
         typed(driver, "tune-images", str(tmp_path / "images"))
         typed(driver, "tune-captions", str(tmp_path / "references.json"))
         driver.find_element("css selector", "#look").click()
-        over(driver, "material")
+        over(driver, "preview")
         assert "3 captions of 3 images; 3 of them are in the folder" in text_of(
-            driver, "#result-material"
+            driver, "#result-preview"
         )
         driver.find_element("css selector", "#tune").click()
         when(driver, "document.querySelector('#result-tune .refusal')")

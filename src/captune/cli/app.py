@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from typing import Any
 
 from captune.cli.terminal import note, print_json
+from captune.errors import MissingExtra
 from captune.options import AppOptions
 from captune.options.codec import add_options, read_options
 
@@ -28,9 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from captune.webapp.serving import Running, serve
-
     options = read_options(AppOptions, arguments)
+    if importlib.util.find_spec("gradio") is None:
+        raise MissingExtra("captune app", "app")
+    from captune.webapp.server import Running, serve
 
     def started(app: Running) -> None:
         if arguments.json:

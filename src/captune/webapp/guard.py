@@ -9,17 +9,26 @@ let the browser itself refuse what would be loaded from another host.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import re
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+import secrets
+import threading
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from captune.webapp.arrivals import SLOWEST_S, Refusal
-from captune.webapp.entry import Entry
-from captune.webapp.events import checked_event
-from captune.webapp.rules import DATA_POLICY, JOIN, Rule, rule_of
+from captune.webapp.rules import (
+    DATA_POLICY,
+    JOIN,
+    SLOWEST_S,
+    Refusal,
+    Rule,
+    checked_event,
+    rule_of,
+)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,6 +43,7 @@ _REPLACED = (
     *("content-security-policy", "x-content-type-options", "referrer-policy"),
     *("cross-origin-resource-policy", "set-cookie"),
 )
+_ID_BYTES = 9
 _REST_S = 5  # for the rest of a request that is answered already
 _FORWARDED = (b"x-forwarded-", b"x-gradio-", b"forwarded")
 # not in a sandbox: the page that it goes on to is of the same site
@@ -46,6 +56,59 @@ _NOT_ENTERED = (
     "open the address that captune app printed when it started, with all that stands behind"
     " token= (a new start has a new one)"
 )
+
+
+class Entry:
+    """The token of one running app. cookie: its name, with the port, for ports share cookies."""
+
+    def __init__(self, port: int) -> None:
+        self.token = secrets.token_urlsafe(32)
+        self.cookie = f"captune-{port}"
+        self._code: str | None = None
+        self._lock = threading.Lock()
+
+    def is_token(self, typed: str) -> bool:
+        """Whether somebody knows the token."""
+        return secrets.compare_digest(typed.encode(), self.token.encode())
+
+    def new_code(self) -> str:
+        """A code that lets one browser in, once."""
+        with self._lock:
+            self._code = secrets.token_urlsafe(32)
+            return self._code
+
+    def take_code(self, typed: str) -> bool:
+        """Whether that is the code; it is none any more then."""
+        with self._lock:
+            code = self._code
+            if code is None or not secrets.compare_digest(typed.encode(), code.encode()):
+                return False
+            self._code = None
+            return True
+
+    def new_cookie(self, *, is_secure: bool) -> str:
+        """A Set-Cookie header for a browser that came with the token."""
+        browser = secrets.token_urlsafe(_ID_BYTES)
+        secure = "; Secure" if is_secure else ""
+        value = f"{browser}.{self._seal(browser)}"
+        return f"{self.cookie}={value}; Path=/; HttpOnly; SameSite=Strict{secure}"
+
+    def browser_of(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+        """The id of the browser whose cookie a request carries, or None without a true one."""
+        for name, value in headers:
+            if name != b"cookie":
+                continue
+            for pair in value.decode("latin-1").split(";"):
+                key, _, content = pair.strip().partition("=")
+                browser, _, seal = content.partition(".")
+                if key == self.cookie and secrets.compare_digest(
+                    seal.encode(), self._seal(browser).encode()
+                ):
+                    return browser
+        return None
+
+    def _seal(self, browser: str) -> str:
+        return hmac.new(self.token.encode(), browser.encode(), hashlib.sha256).hexdigest()
 
 
 class Guard:

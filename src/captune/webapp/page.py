@@ -7,48 +7,50 @@ from typing import Any
 import gradio as gr
 
 import captune
-from captune.webapp import image_panel
-from captune.webapp.caption import CaptionTab
-from captune.webapp.classify import ClassifyTab
-from captune.webapp.compare import CompareTab
-from captune.webapp.drawing import asset, drawn
-from captune.webapp.job_view import kept_by_browser
-from captune.webapp.report import ReportTab
-from captune.webapp.site import Site
-from captune.webapp.tune import TuneTab
+from captune.webapp.site import AppContext
+from captune.webapp.tabs import connect_panels
+from captune.webapp.tabs.caption import CaptionTab
+from captune.webapp.tabs.classify import ClassifyTab
+from captune.webapp.tabs.compare import CompareTab
+from captune.webapp.tabs.report import ReportTab
+from captune.webapp.tabs.tune import TuneTab
+from captune.webapp.views import kept_by_browser, offer_on, render
 
 _HOUR_S = 3600
 # browsers ask for it without a cookie, and there is nothing to install
 _MANIFEST = b'<link rel="manifest" href="/manifest.json" />'
 
 
-def build(site: Site) -> Any:
+def build(context: AppContext) -> Any:
     """The page of an app, as gr.Blocks."""
     with gr.Blocks(
         title="captune", analytics_enabled=False, delete_cache=(_HOUR_S, _HOUR_S)
     ) as page:
-        about = {"site": site, "version": captune.__version__}
-        gr.HTML(drawn("heading", about), elem_id="heading", js_on_load=None)
+        about = {"is_private": context.is_private, "version": captune.__version__}
+        gr.HTML(render("heading", about), elem_id="heading", js_on_load=None)
         images_id = kept_by_browser("images")
         with gr.Tabs(elem_id="jobs"):
             with gr.Tab("Classify", id="classify", elem_id="panel-classify"):
-                classify = ClassifyTab(site, images_id)
+                classify = ClassifyTab(context, images_id)
             with gr.Tab("Caption", id="caption", elem_id="panel-caption") as captioning:
-                caption = CaptionTab(site, images_id)
+                caption = CaptionTab(context, images_id)
             with gr.Tab("Tune", id="tune", elem_id="panel-tune"):
-                tune = TuneTab(site)
+                tune = TuneTab(context)
             with gr.Tab("Compare", id="compare", elem_id="panel-compare") as comparing:
-                compare = CompareTab(site)
+                compare = CompareTab(context)
             with gr.Tab("Report", id="report", elem_id="panel-report") as reporting:
-                report = ReportTab(site)
-        panels = [classify.panel, caption.panel]
-        changed = image_panel.connect(site, page, panels, images_id, caption.image)
+                report = ReportTab(context)
+        panels = [classify.images, caption.images]
+        changed = connect_panels(context, page, panels, images_id, caption.image)
         classify.connect(page, changed)
         for tab in (caption, tune, compare, report):
             tab.connect(page)
-        for tab, opened in ((caption, captioning), (compare, comparing), (report, reporting)):
-            for event in (page.load, opened.select):
-                tab.refresh_on(event)
+        for tab, opened, lists in (
+            (caption, captioning, [caption.model]),
+            (compare, comparing, [compare.first, compare.second]),
+            (report, reporting, [report.runs]),
+        ):
+            offer_on([page.load, opened.select], lists, tab.offered)
     return page
 
 
@@ -71,16 +73,6 @@ def theme() -> Any:
         button_primary_background_fill_hover="*primary_700",
         button_primary_background_fill_hover_dark="*primary_700",
     )
-
-
-def head() -> str:
-    """Our script, in the page itself."""
-    return f"<script>{asset('app.js')}</script>"
-
-
-def style() -> str:
-    """Our style sheet."""
-    return asset("app.css")
 
 
 def without_manifest(app: Any) -> Any:

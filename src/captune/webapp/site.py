@@ -1,46 +1,61 @@
-"""What all tabs share: options, images, jobs, models, and which folders may be opened."""
+"""What all tabs share: options, images, jobs, models, runs, and the pages that were made."""
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from captune.errors import UserError
 from captune.files import home_path, printable
 from captune.options import AppOptions
 from captune.runs import Run, read_run
-from captune.webapp.arrivals import Arrivals
-from captune.webapp.jobs import Jobs
-from captune.webapp.pages import Pages
-from captune.webapp.uploads import Uploads
+from captune.webapp.queue import JobQueue, QueuedJob
+from captune.webapp.rules import REPORTS
+from captune.webapp.uploads import Arrivals, Uploads
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from captune.models.image_text import ImageTextModel
 
+LITE = "lite"
+MOST_WRITTEN = 200  # runs that people may write with a shared app
+MOST_WRITTEN_BYTES = 4 * 2**30  # of all of them, with the images beside them
+KEPT_PAGES = 32
 _MODELS = 2  # kept in memory
 _MOST_RUNS = 500  # that a list offers
-LITE = "lite"
 _NAME = re.compile(r"\w[\w. -]{0,79}")
 
 
-@dataclass
-class Site:
+class AppContext:
     """One running app. folder: private, and gone when the app ends."""
 
-    options: AppOptions
-    folder: Path
-    jobs: Jobs
-    uploads: Uploads
-    arrivals: Arrivals
-    pages: Pages
-    _models: OrderedDict[str, ImageTextModel] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, options: AppOptions, folder: Path) -> None:
+        for name in ("images", "pages"):
+            (folder / name).mkdir(mode=0o700)
+        self.options, self.folder = options, folder
+        self.queue = JobQueue()
+        most_bytes = options.most_mb * 1_000_000
+        self.uploads = Uploads(
+            folder / "images", most_images=options.most_images, most_bytes=most_bytes
+        )
+        self.arrivals = Arrivals(
+            folder / "gradio",
+            most_bytes=most_bytes,
+            most_files=options.most_images,
+            room=self.uploads.room,
+        )
+        self.pages = ReportPages(folder / "pages")
+        self._models: OrderedDict[str, ImageTextModel] = OrderedDict()
+        self._written: list[Path] = []
+        self._lock = threading.Lock()
 
     @property
     def is_private(self) -> bool:
@@ -65,12 +80,17 @@ class Site:
             return self._models[spec]
 
     def check_typed(self, typed: str, offered: set[str], what: str) -> None:
-        """Raises UserError where somebody names what is not offered to a shared app."""
+        """Raise UserError where somebody names what is not offered to a shared app."""
         if not self.is_private and typed not in offered:
             raise UserError(
                 f"{printable(typed)}: others use this app too (--shared), so it opens no {what}"
                 " that is typed; choose one of the list"
             )
+
+    def typed_path(self, typed: str, what: str) -> Path:
+        """A file or folder that was typed. Raises UserError on a shared app."""
+        self.check_typed(typed.strip(), set(), what)
+        return home_path(typed.strip())
 
     def runs(self, *kinds: str) -> list[str]:
         """Names, below the folder of runs, of the finished runs of these kinds; newest first."""
@@ -87,8 +107,7 @@ class Site:
             raise UserError("no run is chosen; take one of the list or type its folder")
         if name in {offered for offered, _ in self._runs()}:
             return self.options.runs / name
-        self.check_typed(name, set(), "run folder")
-        return home_path(name)
+        return self.typed_path(name, "run folder")
 
     def new_run(self, name: str) -> Path:
         """Where a run of that name is written. Raises UserError for what is no plain name."""
@@ -100,6 +119,23 @@ class Site:
             )
         return self.options.runs / name
 
+    def begin_run(self, out: Path, more_bytes: int = 0) -> None:
+        """Count a run that is written now, with so many bytes of images beside it.
+
+        To be called within its job. Raises UserError where people have written as many runs, or
+        bytes, as a shared app may hold.
+        """
+        if self.is_private:
+            return
+        written = [one for one in self._written if one.exists()]
+        held = sum(_size_bytes(place) for one in written for place in (one, images_beside(one)))
+        if len(written) >= MOST_WRITTEN or held + more_bytes > MOST_WRITTEN_BYTES:
+            raise UserError(
+                f"people have kept {len(written):,} runs ({held / 1e6:,.0f} MB) since this app was"
+                " started, and no more fit; ask whoever started it to start it again"
+            )
+        self._written = [*written, out]
+
     def _runs(self) -> Iterator[tuple[str, Run]]:
         root = self.options.runs
         if not os.path.isdir(root):  # noqa: PTH112  # pathlib's raises for a long name
@@ -110,3 +146,73 @@ class Site:
                 yield place.relative_to(root).as_posix(), read_run(place)
             except UserError:
                 continue  # a run that is being written, or none of ours
+
+
+def images_beside(out: Path) -> Path:
+    """Where the images of a kept run lie."""
+    return out.with_name(f"{out.name}-images")
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """answers: its first sentences. size_bytes: of the file."""
+
+    id: str
+    answers: list[str]
+    size_bytes: int
+
+    @property
+    def address(self) -> str:
+        """Relative to the app's own."""
+        return f"{REPORTS}/{self.id}"
+
+
+class ReportPages:
+    """The last pages of `captune report` that were made, in a private folder.
+
+    A page belongs to whoever knows its id, which nobody can guess.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: OrderedDict[str, Path] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def write(self, job: QueuedJob, runs: Sequence[Path], title: str = "") -> ReportPage:
+        """The page of some runs, as `captune report`. Raises UserError for what is no run."""
+        from captune.pages.page import write_report
+        from captune.pages.settings import Settings
+
+        id = secrets.token_urlsafe(18)
+        path = self._folder / f"{id}.html"
+        report = write_report(
+            list(runs), path, Settings(title=title), command=job.command, bar=job.bar
+        )
+        with self._lock:
+            self._paths[id] = path
+            old = [self._paths.popitem(last=False)[1] for _ in range(len(self._paths) - KEPT_PAGES)]
+        for one in old:
+            one.unlink(missing_ok=True)
+        answers = [
+            str(said.striptags()) if hasattr(said, "striptags") else str(said)
+            for said, _ in report.answers
+        ]
+        return ReportPage(id, answers, path.stat().st_size)
+
+    def routes(self) -> list[Any]:
+        """For the server."""
+        from starlette.responses import FileResponse, PlainTextResponse
+        from starlette.routing import Route
+
+        async def answer(request: Request) -> Any:
+            with self._lock:
+                path = self._paths.get(request.path_params["id"])
+            if path is None:
+                return PlainTextResponse("this page is no longer there; make it again", 404)
+            return FileResponse(path, media_type="text/html", headers={"cache-control": "no-store"})
+
+        return [Route(f"/{REPORTS}/{{id}}", answer)]

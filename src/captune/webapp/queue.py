@@ -1,7 +1,7 @@
 """Work that waits its turn, runs beside the page and is found again after a reload.
 
 A job belongs to whoever knows its id, which nobody can guess. Short work and long work wait in
-lanes of their own, so that a tuning of hours holds up no recognition of seconds.
+lanes of their own, so that a tuning of hours does not hold up a classification of seconds.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _STRETCH_S = 0.1  # the shortest time between two versions for mere progress
 
 
 @dataclass(eq=False)
-class Job:
-    """One piece of work, and all that a page shows of it.
+class QueuedJob:
+    """One piece of work, and all that a page shows of it. Jobs of the library report to it.
 
     command: the words that do the same on a command line. state: waiting, running, done, failed or
     stopped. what, done, total, said: of the bar that runs now; total is 0 where nobody knows it.
@@ -43,7 +43,8 @@ class Job:
 
     command: list[str]
     lane: str = "short"
-    asked: dict[str, Any] = field(default_factory=dict)
+    browser: str = ""
+    asked: list[Any] = field(default_factory=list)
     id: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     state: str = "waiting"
     what: str = ""
@@ -54,9 +55,7 @@ class Job:
     result: Any = None
     error: str = ""
     version: int = 0
-    started: float = 0.0
     seconds: float = 0.0
-    browser: str = ""
     _end: float = float("inf")
     _stop: threading.Event = field(default_factory=threading.Event)
     _told: float = 0.0
@@ -83,17 +82,17 @@ class Job:
         self.changed()
 
     def changed(self) -> None:
-        """Something of it is to be shown."""
+        """Count a new version, which pages show."""
         self.version += 1
 
     def check(self) -> None:
-        """Raises Stopped where Stop was pressed."""
+        """Raise Stopped where Stop was pressed."""
         if self.is_stopping:
             raise Stopped("stopped; what was computed until then is kept in the cache")
 
     @contextmanager
     def bar(self, what: str, total: int = 0) -> Iterator[Callable[..., None]]:
-        """A progress bar, as the library's jobs take one; ends them where Stop was pressed."""
+        """Show a progress bar; its advance(done, said="") raises Stopped where Stop was pressed."""
         self.begin(what, total)
 
         def advance(done: int, said: str = "") -> None:
@@ -103,12 +102,12 @@ class Job:
         yield advance
 
     def begin(self, what: str, total: int) -> None:
-        """A bar from nothing."""
+        """Show a bar at nothing."""
         self.what, self.total, self.done, self.said = what, total, 0, ""
         self.changed()
 
     def advance(self, done: int, said: str = "") -> None:
-        """So many more."""
+        """Move the bar on by so many."""
         self.done += done
         self.said = said
         now = time.monotonic()
@@ -117,75 +116,69 @@ class Job:
             self.changed()
 
     def message(self, sentence: str) -> None:
-        """A sentence beside the result."""
+        """Show a sentence beside the result."""
         self.notes.append(sentence)
         self.changed()
 
-    say = message
 
-
-class Jobs:
+class JobQueue:
     """One thread a lane; jobs run in the order in which they came."""
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: OrderedDict[str, QueuedJob] = OrderedDict()
         self._lock = threading.Lock()
-        self._lanes: dict[str, SimpleQueue[tuple[Job, Callable[[Job], Any]] | None]] = {}
-        self._threads: list[threading.Thread] = []
-        for lane in LANES:
-            self._lanes[lane] = SimpleQueue()
-            thread = threading.Thread(target=self._work, args=(lane,), name=lane, daemon=True)
+        self._lanes: dict[str, SimpleQueue[tuple[QueuedJob, Callable[..., Any]] | None]] = {
+            lane: SimpleQueue() for lane in LANES
+        }
+        self._threads = [
+            threading.Thread(target=self._work, args=(lane,), name=lane, daemon=True)
+            for lane in LANES
+        ]
+        for thread in self._threads:
             thread.start()
-            self._threads.append(thread)
 
     def submit(
-        self,
-        work: Callable[[Job], Any],
-        command: Sequence[str],
-        *,
-        lane: str = "short",
-        asked: dict[str, Any] | None = None,
-    ) -> Job:
-        """Put it in a lane; what `work` returns becomes the job's result.
+        self, work: Callable[[QueuedJob], Any], command: Sequence[str], *, lane: str = "short"
+    ) -> QueuedJob:
+        """Put work in a lane; what it returns becomes the job's result.
 
         Raises UserError where too much waits already, of all or of this browser.
         """
-        browser = BROWSER.get()
         if self._lanes[lane].qsize() >= MOST_WAITING:
             raise UserError(
                 f"{MOST_WAITING} jobs are waiting already; try again when some of them are done"
             )
-        job = Job(list(command), lane, asked or {}, browser=browser)
+        job = QueuedJob(list(command), lane, BROWSER.get())
         with self._lock:
-            own = sum(one.browser == browser and not one.is_over for one in self._jobs.values())
-            if browser and own >= MOST_OF_BROWSER:
+            own = sum(one.browser == job.browser and not one.is_over for one in self._all())
+            if job.browser and own >= MOST_OF_BROWSER:
                 raise UserError(
                     f"{own} jobs of this browser are waiting or running already; stop some, or try"
                     " again when they are done"
                 )
             self._jobs[job.id] = job
-            over = [id for id, one in self._jobs.items() if one.is_over]
+            over = [one.id for one in self._all() if one.is_over]
             for id in over[: max(0, len(over) - KEPT)]:
                 del self._jobs[id]
         self._lanes[lane].put((job, work))
         return job
 
-    def find(self, id: str | None) -> Job | None:
+    def find(self, id: str | None) -> QueuedJob | None:
         """The job of that id, or None where there is none any more."""
         with self._lock:
             return self._jobs.get(id) if isinstance(id, str) else None
 
-    def waiting_before(self, job: Job) -> int:
+    def waiting_before(self, job: QueuedJob) -> int:
         """How many unfinished jobs of its lane came before it."""
         with self._lock:
-            own = [one for one in self._jobs.values() if one.lane == job.lane]
+            own = [one for one in self._all() if one.lane == job.lane]
         before = own[: own.index(job)] if job in own else []
         return sum(not one.is_over for one in before)
 
     def stop(self, within_s: float) -> None:
         """Ask all of them to end; what runs in a process of its own is ended after so long."""
         with self._lock:
-            jobs = list(self._jobs.values())
+            jobs = self._all()
         for job in jobs:
             if not job.is_over:
                 job.stop(within_s)
@@ -200,12 +193,15 @@ class Jobs:
             thread.join(max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
+    def _all(self) -> list[QueuedJob]:
+        return list(self._jobs.values())
+
     def _work(self, lane: str) -> None:
         while (item := self._lanes[lane].get()) is not None:
             self._do(*item)
 
-    def _do(self, job: Job, work: Callable[[Job], Any]) -> None:
-        job.started = time.monotonic()
+    def _do(self, job: QueuedJob, work: Callable[[QueuedJob], Any]) -> None:
+        began = time.monotonic()
         try:
             job.check()
             job.state = "running"
@@ -224,5 +220,5 @@ class Jobs:
                 " the terminal says and the output of captune env"
             )
         finally:
-            job.seconds = time.monotonic() - job.started
+            job.seconds = time.monotonic() - began
             job.changed()

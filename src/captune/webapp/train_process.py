@@ -18,12 +18,12 @@ from typing import Any
 from captune.errors import Stopped, UserError
 from captune.options import TuneOptions
 from captune.printing import plain_streams
-from captune.webapp.jobs import Job
+from captune.webapp.queue import QueuedJob
 
 _LISTEN_S = 0.2
 
 
-def tune_apart(job: Job, options: TuneOptions) -> None:
+def tune_apart(job: QueuedJob, options: TuneOptions) -> None:
     """Train, and show in `job` what is heard of it.
 
     Raises UserError for what cannot be done, and Stopped, with a checkpoint, after a Stop.
@@ -45,11 +45,11 @@ def tune_apart(job: Job, options: TuneOptions) -> None:
             process.join(1)
 
 
-def _listen(job: Job, connection: Any, stop: Callable[[], None]) -> None:
+def _listen(job: QueuedJob, connection: Any, stop: Callable[[], None]) -> None:
     shown: dict[str, Callable[..., None]] = {
         "bar": job.begin,
         "advance": job.advance,
-        "say": job.say,
+        "message": job.message,
     }
     while True:
         if job.is_stopping:
@@ -136,7 +136,7 @@ def _tune(
         options,
         command=command,
         bar=bar,
-        say=lambda sentence: connection.send(("say", sentence)),
+        say=lambda sentence: connection.send(("message", sentence)),
         stop=is_stopping,
     )
     assert options.out is not None

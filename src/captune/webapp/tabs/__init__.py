@@ -1,4 +1,7 @@
-"""Where images are dropped, and which there are. All tabs of a page share one set of images."""
+"""The tabs, a file each, and what several of them have: the panel where images are dropped.
+
+All tabs of a page share one set of images.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,16 @@ from typing import Any
 import gradio as gr
 
 from captune.errors import UserError
-from captune.webapp.drawing import choices, drawn, refusal
-from captune.webapp.job_view import QUIET
-from captune.webapp.site import Site
+from captune.webapp.site import AppContext
 from captune.webapp.uploads import Dropped, ImageFolder
+from captune.webapp.views import QUIET, choices, refusal, render
 
 
 class ImagePanel:
     """A place to drop images and the strip of those that are there."""
 
-    def __init__(self, site: Site, name: str) -> None:
-        limits = site.options
+    def __init__(self, context: AppContext, name: str) -> None:
+        limits = context.options
         self.drop = gr.File(
             label=f"Images: up to {limits.most_images:,}, of {limits.most_mb:,} MB each",
             file_count="multiple",
@@ -35,14 +37,17 @@ class ImagePanel:
         self.strip = gr.HTML(_strip(None), elem_id=f"strip-{name}", js_on_load=None)
 
 
-def connect(site: Site, page: Any, panels: Sequence[ImagePanel], id: Any, choice: Any) -> list[Any]:
-    """The events of all panels. id: kept by the browser. choice: a list that offers the images.
+def connect_panels(
+    context: AppContext, page: Any, panels: Sequence[ImagePanel], id: Any, choice: Any
+) -> list[Any]:
+    """Set up the events of all panels; returns those after which there are other images.
 
-    Returns the events after which there are other images.
+    id: kept by the browser. choice: a list that offers the images.
     """
+    uploads = context.uploads
     outputs = [id, choice, *(panel.strip for panel in panels), *(panel.drop for panel in panels)]
 
-    def told(found: ImageFolder | None, sentence: str = "") -> list[Any]:
+    def shown(found: ImageFolder | None, sentence: str = "") -> list[Any]:
         names = found.names if found is not None else []
         strip = refusal(sentence) if sentence else _strip(found)
         chosen = gr.update(choices=choices(names), value=names[0] if names else None)
@@ -51,26 +56,26 @@ def connect(site: Site, page: Any, panels: Sequence[ImagePanel], id: Any, choice
 
     def take(files: list[dict[str, Any]] | None, now: str) -> list[Any]:
         dropped = [
-            Dropped(site.arrivals.claim(file["path"]), file.get("orig_name") or "image")
+            Dropped(context.arrivals.claim(file["path"]), file.get("orig_name") or "image")
             for file in files or ()
         ]
-        return told(site.uploads.add(now, dropped))
+        return shown(uploads.add(now, dropped))
 
     def example(now: str) -> list[Any]:
         from captune.demo import gather_images
 
         # a directory of its own: the files are moved from it
-        with tempfile.TemporaryDirectory(dir=site.folder) as folder:
+        with tempfile.TemporaryDirectory(dir=context.folder) as folder:
             try:
                 images = gather_images(Path(folder)).images
             except UserError as error:
-                return told(site.uploads.find(now), str(error))
+                return shown(uploads.find(now), str(error))
             files = [Dropped(path, path.name) for path in sorted(images.iterdir())]
-            return told(site.uploads.add(None, files))
+            return shown(uploads.add(None, files))
 
     def clear(now: str) -> list[Any]:
-        site.uploads.clear(now)
-        return told(None)
+        uploads.clear(now)
+        return shown(None)
 
     changed = []
     for panel in panels:
@@ -80,9 +85,9 @@ def connect(site: Site, page: Any, panels: Sequence[ImagePanel], id: Any, choice
             panel.example.click(example, [id], outputs, **QUIET),
         ]
         panel.clear.click(clear, [id], outputs, **QUIET)
-    page.load(lambda now: told(site.uploads.find(now)), [id], outputs, **QUIET)
+    page.load(lambda now: shown(uploads.find(now)), [id], outputs, **QUIET)
     return changed
 
 
 def _strip(found: ImageFolder | None) -> str:
-    return drawn("strip", {"found": found})
+    return render("strip", {"found": found})

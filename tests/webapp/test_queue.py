@@ -5,18 +5,18 @@ import threading
 import pytest
 
 from captune.errors import UserError
-from captune.webapp import jobs as jobs_module
-from captune.webapp.jobs import Job, Jobs
+from captune.webapp import queue as queue_module
+from captune.webapp.queue import JobQueue, QueuedJob
 
 
 @pytest.fixture
 def jobs() -> object:
-    made = Jobs()
+    made = JobQueue()
     yield made
     made.close()
 
 
-def wait(job: Job) -> None:
+def wait(job: QueuedJob) -> None:
     for _ in range(500):
         if job.is_over:
             return
@@ -24,7 +24,7 @@ def wait(job: Job) -> None:
     raise AssertionError(job.state)
 
 
-def test_a_job_is_found_by_its_id_alone(jobs: Jobs) -> None:
+def test_a_job_is_found_by_its_id_alone(jobs: JobQueue) -> None:
     job = jobs.submit(lambda job: 7, ["captune", "classify"])
     wait(job)
     assert (job.state, job.result) == ("done", 7)
@@ -34,11 +34,11 @@ def test_a_job_is_found_by_its_id_alone(jobs: Jobs) -> None:
     assert len(job.id) >= 24
 
 
-def test_a_mistake_of_the_user_is_the_sentence_and_ours_says_so(jobs: Jobs) -> None:
-    def mistake(job: Job) -> None:
+def test_a_mistake_of_the_user_is_the_sentence_and_ours_says_so(jobs: JobQueue) -> None:
+    def mistake(job: QueuedJob) -> None:
         raise UserError("labels.txt: is empty; write a name in it.")
 
-    def bug(job: Job) -> None:
+    def bug(job: QueuedJob) -> None:
         raise KeyError("x")
 
     first, second = jobs.submit(mistake, []), jobs.submit(bug, [])
@@ -48,7 +48,7 @@ def test_a_mistake_of_the_user_is_the_sentence_and_ours_says_so(jobs: Jobs) -> N
     assert second.error.startswith("a bug in captune (KeyError: 'x'); please report")
 
 
-def test_long_work_does_not_hold_up_short_work(jobs: Jobs) -> None:
+def test_long_work_does_not_hold_up_short_work(jobs: JobQueue) -> None:
     gate = threading.Event()
     long = jobs.submit(lambda job: gate.wait(20), [], lane="long")
     wait(jobs.submit(lambda job: 1, []))
@@ -57,7 +57,7 @@ def test_long_work_does_not_hold_up_short_work(jobs: Jobs) -> None:
     wait(long)
 
 
-def test_jobs_of_a_lane_run_in_their_order_and_know_who_is_before_them(jobs: Jobs) -> None:
+def test_jobs_of_a_lane_run_in_their_order_and_know_who_is_before_them(jobs: JobQueue) -> None:
     gate, order = threading.Event(), []
     first = jobs.submit(lambda job: gate.wait(20), [])
     others = [jobs.submit(lambda job, n=n: order.append(n), []) for n in range(5)]
@@ -67,10 +67,10 @@ def test_jobs_of_a_lane_run_in_their_order_and_know_who_is_before_them(jobs: Job
     assert order == [0, 1, 2, 3, 4]
 
 
-def test_stop_ends_a_job_at_its_next_step_and_one_that_waits_at_once(jobs: Jobs) -> None:
+def test_stop_ends_a_job_at_its_next_step_and_one_that_waits_at_once(jobs: JobQueue) -> None:
     begun, gate = threading.Event(), threading.Event()
 
-    def work(job: Job) -> None:
+    def work(job: QueuedJob) -> None:
         with job.bar("classifying", 3) as advance:
             advance(1)
             begun.set()
@@ -89,15 +89,15 @@ def test_stop_ends_a_job_at_its_next_step_and_one_that_waits_at_once(jobs: Jobs)
 
 
 def test_old_results_are_let_go_and_a_full_lane_says_so(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = [jobs.submit(lambda job: "x" * 100, []) for _ in range(jobs_module.KEPT + 20)]
+    done = [jobs.submit(lambda job: "x" * 100, []) for _ in range(queue_module.KEPT + 20)]
     wait(done[-1])
     wait(jobs.submit(lambda job: 1, []))
     assert jobs.find(done[0].id) is None
     assert jobs.find(done[-1].id) is done[-1]
     gate = threading.Event()
-    monkeypatch.setattr(jobs_module, "MOST_WAITING", 2)
+    monkeypatch.setattr(queue_module, "MOST_WAITING", 2)
     blocking = [jobs.submit(lambda job: gate.wait(20), [])]
     with pytest.raises(UserError, match="2 jobs are waiting already; try again"):
         for _ in range(4):

@@ -10,21 +10,19 @@ import gradio as gr
 
 from captune.captioning.tuning import method_names
 from captune.errors import UserError
-from captune.files import home_path, printable
+from captune.files import printable
 from captune.options import TuneOptions
 from captune.options.codec import words_of
-from captune.webapp.drawing import drawn_job
-from captune.webapp.job_view import JobView
-from captune.webapp.jobs import Job
-from captune.webapp.pages import Page
-from captune.webapp.site import Site
-from captune.webapp.training_process import tune_apart
+from captune.webapp.queue import QueuedJob
+from captune.webapp.site import AppContext, ReportPage
+from captune.webapp.train_process import tune_apart
+from captune.webapp.views import JobPanel, render_job
 
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class Material:
+class CaptionsPreview:
     """What a caption file and a folder hold. shown: (thumbnail, captions) of the first images."""
 
     captions: int
@@ -36,11 +34,11 @@ class Material:
 class TuneTab:
     """Fields, what they name, the training."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self.view = JobView(site, "tune", self._draw)
-        self.material = JobView(site, "material", self._draw_material)
-        can = site.is_private
+    def __init__(self, context: AppContext) -> None:
+        self._context = context
+        self.panel = JobPanel(context, "tune", self._draw)
+        self.preview = JobPanel(context, "preview", self._draw_preview)
+        can = context.is_private
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
                 self.images = gr.Textbox(
@@ -59,8 +57,8 @@ class TuneTab:
                     placeholder="val.json", interactive=can, elem_id="tune-val",
                 )  # fmt: skip
                 with gr.Row():
-                    self.look = gr.Button("Look at it", size="sm", interactive=can, elem_id="look")
-                    self.material.place_stop()
+                    self.look = gr.Button("Preview", size="sm", interactive=can, elem_id="look")
+                    self.preview.place_stop()
                 self.methods = gr.CheckboxGroup(
                     method_names(), value=["lora"], label="Methods, one after the other"
                 )
@@ -70,18 +68,18 @@ class TuneTab:
                         0, label="Images (0: all)", precision=0, minimum=0, min_width=90,
                         elem_id="tune-limit",
                     )  # fmt: skip
-                    self.each = gr.Textbox("1", label="Captions of each", min_width=90)
+                    self.each = gr.Textbox("1", label="Captions per image", min_width=90)
                 self.name = gr.Textbox("tuned", label="Name of the run", elem_id="tune-name")
                 with gr.Row():
                     self.start = gr.Button(
                         "Start", variant="primary", interactive=can, elem_id="tune"
                     )
-                    self.view.place_stop()
+                    self.panel.place_stop()
             with gr.Column(scale=3, min_width=320):
-                self.material.place_result("")
-                self.view.place_result(
-                    "Name a folder of images and their captions. Stop keeps a checkpoint, and Start"
-                    " with the same fields goes on from it."
+                self.preview.place_result("")
+                self.panel.place_result(
+                    "Name a folder of images and their captions. Stop writes a checkpoint, and"
+                    " Start with the same fields resumes from it."
                     if can
                     else "Others use this app too, so it opens no folder that is typed, and"
                     " nothing can be tuned here. Start captune app without --shared."
@@ -90,40 +88,36 @@ class TuneTab:
     def connect(self, page: Any) -> None:
         """Its events."""
         places = [self.images, self.captions, self.val]
-        self.material.begin_on([self.look.click], self._begin_look, places[:2])
         settings = [self.methods, self.epochs, self.limit, self.each, self.name]
-        self.view.begin_on([self.start.click], self._begin, [*places, *settings, self.view.id])
-        names = ["images", "captions", "val", "methods", "epochs", "limit", "each", "name"]
-        fields = dict(zip(names, [*places, *settings], strict=True))
-        self.view.connect(page, fields)
-        self.material.connect(page, {name: fields[name] for name in names[:2]})
+        self.preview.connect(page, [self.look.click], self._begin_preview, places[:2])
+        # its id: a Start while it is at work begins no other
+        self.panel.connect(
+            page, [self.start.click], self._begin, [*places, *settings], [self.panel.id]
+        )
 
     def _place(self, typed: str, what: str) -> Path:
         if not (typed or "").strip():
             raise UserError(f"{what}: is missing; type where it is")
-        self._site.check_typed(typed, set(), "folder")
-        return home_path(typed.strip())
+        return self._context.typed_path(typed, "folder")
 
-    def _begin_look(self, images: str, captions: str) -> Job:
+    def _begin_preview(self, images: str, captions: str) -> QueuedJob:
         folder = self._place(images, "the folder of the images")
         file = self._place(captions, "the file of the training captions")
         # nothing on a command line only looks; a tune says the same before it starts
         words = ["captune", "tune", str(folder), "--captions", str(file), "--val", "VAL"]
-        return self._site.jobs.submit(
-            lambda job: _look(folder, file),
-            [*words, "--out", "RUN"],
-            asked={"images": images, "captions": captions},
+        return self._context.queue.submit(
+            lambda job: _preview(folder, file), [*words, "--out", "RUN"]
         )
 
     def _begin(
         self, images: str, captions: str, val: str, methods: list[str], epochs: float,
         limit: float, each: str, name: str, now: str,
-    ) -> Job:  # fmt: skip
-        running = self._site.jobs.find(now)
+    ) -> QueuedJob:  # fmt: skip
+        running = self._context.queue.find(now)
         if running is not None and not running.is_over:
             return running
         if not methods:
-            raise UserError("no method is chosen; tick one, as lora")
+            raise UserError("no method is chosen; tick one, such as lora")
         options = TuneOptions(
             images=self._place(images, "the folder of the images"),
             captions=self._place(captions, "the file of the training captions"),
@@ -132,30 +126,25 @@ class TuneTab:
             epochs=int(epochs or 1),
             limit=int(limit or 0),
             captions_per_image=(each or "all").strip(),
-            out=self._site.new_run(name),
+            out=self._context.new_run(name),
         )
-        asked = {
-            "images": images, "captions": captions, "val": val, "methods": methods,
-            "epochs": epochs, "limit": limit, "each": each, "name": name,
-        }  # fmt: skip
-        words = words_of("tune", options)
-        return self._site.jobs.submit(
-            lambda job: self._work(job, options), words, lane="long", asked=asked
+        return self._context.queue.submit(
+            lambda job: self._work(job, options), words_of("tune", options), lane="long"
         )
 
-    def _work(self, job: Job, options: TuneOptions) -> Page:
+    def _work(self, job: QueuedJob, options: TuneOptions) -> ReportPage:
         assert options.out is not None
         tune_apart(job, options)
-        return self._site.pages.write(job, [options.out])
+        return self._context.pages.write(job, [options.out])
 
-    def _draw(self, job: Job) -> str:
-        return drawn_job(self._site, job, "page", {"page": job.result, "name": "run"})
+    def _draw(self, job: QueuedJob) -> str:
+        return render_job(self._context, job, "page", {"page": job.result, "name": "run"})
 
-    def _draw_material(self, job: Job) -> str:
-        return drawn_job(self._site, job, "material", {"found": job.result})
+    def _draw_preview(self, job: QueuedJob) -> str:
+        return render_job(self._context, job, "preview", {"found": job.result})
 
 
-def _look(folder: Path, file: Path) -> Material:
+def _preview(folder: Path, file: Path) -> CaptionsPreview:
     from captune.captions import match_images, read_captions
     from captune.images import find_images
     from captune.pages.thumbnails import thumbnail_of
@@ -168,7 +157,7 @@ def _look(folder: Path, file: Path) -> Material:
             f" {printable(str(folder))}; name the folder that holds them"
         )
     first = list(image_of)[:_SHOWN]
-    return Material(
+    return CaptionsPreview(
         captions=sum(map(len, captions.captions.values())),
         images=len(captions),
         found=len(image_of),
