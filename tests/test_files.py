@@ -14,6 +14,7 @@ from captune.files import (
     named,
     open_regular,
     partial_path,
+    private_folder,
     read_bytes,
     read_regular,
     whole_file,
@@ -205,3 +206,40 @@ def test_a_terminal_as_a_file_shows_text(monkeypatch: pytest.MonkeyPatch) -> Non
     with whole_file(Path(os.ttyname(theirs))) as file:
         file.write("a,\x1b]52;c;x\x07\nb\n")
     assert os.read(ours, 99) == b"a,\\x1b]52;c;x\\x07\r\nb\r\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks are others here")
+def test_a_private_folder_sweeps_those_of_killed_processes_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / "captune-test-left"
+    (left / "images").mkdir(parents=True)
+    (left / "images" / "x.jpg").write_bytes(b"x")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("x")
+    (tmp_path / "captune-test-link").symlink_to(elsewhere)
+    (tmp_path / "captune-test-file").write_text("x")
+    with private_folder("captune-test-") as first:
+        assert not left.exists()
+        (first / "x").write_text("x")
+        with private_folder("captune-test-") as second:
+            assert (first / "x").exists()
+            assert second != first
+        assert not second.exists()
+    assert not first.exists()
+    assert (elsewhere / "kept").exists()
+    assert (tmp_path / "captune-test-file").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give away")
+def test_a_folder_of_another_user_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    theirs = tmp_path / "captune-test-theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    with private_folder("captune-test-"):
+        assert theirs.exists()

@@ -17,8 +17,6 @@ from typing import Any
 import httpx
 import pytest
 
-from captune.files import private_folder
-
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are others here")
 Start = Callable[[str], tuple[subprocess.Popen[str], dict[str, str]]]
 
@@ -139,39 +137,3 @@ def test_one_that_is_killed_leaves_nothing(start: Start) -> None:
     app.kill()
     app.wait()
     assert is_gone(Path(found["folder"]))
-
-
-def test_what_a_killed_one_left_is_swept_and_what_lives_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    left = tmp_path / "captune-test-left"
-    (left / "images").mkdir(parents=True)
-    (left / "images" / "x.jpg").write_bytes(b"x")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "kept").write_text("x")
-    (tmp_path / "captune-test-link").symlink_to(elsewhere)
-    (tmp_path / "captune-test-file").write_text("x")
-    with private_folder("captune-test-") as first:
-        assert not left.exists()
-        (first / "x").write_text("x")
-        with private_folder("captune-test-") as second:
-            assert (first / "x").exists()
-            assert second != first
-        assert not second.exists()
-    assert not first.exists()
-    assert (elsewhere / "kept").exists()
-    assert (tmp_path / "captune-test-file").exists()
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give away")
-def test_a_folder_of_another_user_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    theirs = tmp_path / "captune-test-theirs"
-    theirs.mkdir()
-    os.chown(theirs, 65534, 65534)
-    with private_folder("captune-test-"):
-        assert theirs.exists()

@@ -1,23 +1,33 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from benchmarks.app import Client
 
 from captune.options import AppOptions
 from captune.runs import read_run
-from captune.webapp.server import running
+from captune.webapp import site
+from captune.webapp.server import Running, running
+
+FIELDS = ["red, green", "", "lite", False, False]
+
+
+def keeper(app: Running) -> Callable[[str], str]:
+    """A browser that keeps what it found under a name, and what it is told then."""
+    client = Client(app.address, 0)
+
+    def keep(name: str) -> str:
+        return " ".join(client.ask("keep-classify", "click", [name, client.images, *FIELDS]))
+
+    return keep
 
 
 def test_what_is_kept_is_a_run_with_its_images_beside_it(colours: object, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     with running(AppOptions(runs=runs)) as app:
-        client = Client(app.address, 0)
-        fields = ["red, green", "", "lite", False, False]
-
-        def keep(name: str) -> str:
-            return " ".join(client.ask("keep-classify", "click", [name, client.images, *fields]))
-
+        keep = keeper(app)
         assert "the tab Report offers it" in keep("mine")
         assert "is there already; give the run another name" in keep("mine")
         assert "give it a plain name" in keep("../mine")
@@ -30,3 +40,25 @@ def test_what_is_kept_is_a_run_with_its_images_beside_it(colours: object, tmp_pa
     ]
     assert [(run.root / record["path"]).is_file() for record in run.records()] == [True, True]
     assert (runs / "mine" / "report.html").is_file()
+
+
+def test_a_shared_app_holds_so_many_runs_and_bytes_and_no_more(
+    colours: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    written = "the tab Report offers it"
+    with running(AppOptions(runs=runs, shared=True, name=["127.0.0.1"])) as app:
+        keep = keeper(app)
+        assert written in keep("one")
+        with monkeypatch.context() as patch:
+            patch.setattr(site, "MOST_WRITTEN", 1)
+            assert "no more runs fit: a shared app holds 1, and " in keep("two")
+        with monkeypatch.context() as patch:
+            patch.setattr(site, "MOST_WRITTEN_BYTES", 100)
+            assert "no more runs fit: a shared app holds 200, and 0 MB of them" in keep("three")
+        assert written in keep("four")
+    assert {path.name for path in runs.iterdir()} == {*("one", "one-images", "four", "four-images")}
+    # for its owner alone there is no such limit
+    monkeypatch.setattr(site, "MOST_WRITTEN", 0)
+    with running(AppOptions(runs=runs)) as app:
+        assert written in keeper(app)("five")

@@ -127,12 +127,13 @@ class AppContext:
         """
         if self.is_private:
             return
-        written = [one for one in self._written if one.exists()]
+        written = [one for one in self._written if one.exists() and one != out]
         held = sum(_size_bytes(place) for one in written for place in (one, images_beside(one)))
         if len(written) >= MOST_WRITTEN or held + more_bytes > MOST_WRITTEN_BYTES:
             raise UserError(
-                f"people have kept {len(written):,} runs ({held / 1e6:,.0f} MB) since this app was"
-                " started, and no more fit; ask whoever started it to start it again"
+                f"no more runs fit: a shared app holds {MOST_WRITTEN:,}, and"
+                f" {MOST_WRITTEN_BYTES / 1e6:,.0f} MB of them, from its start to its end; ask"
+                " whoever started it to start it again"
             )
         self._written = [*written, out]
 

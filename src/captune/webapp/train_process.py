@@ -46,11 +46,8 @@ def tune_apart(job: QueuedJob, options: TuneOptions) -> None:
 
 
 def _listen(job: QueuedJob, connection: Any, stop: Callable[[], None]) -> None:
-    shown: dict[str, Callable[..., None]] = {
-        "bar": job.begin,
-        "advance": job.advance,
-        "message": job.message,
-    }
+    shown = {"bar": job.begin, "advance": job.advance, "message": job.message}
+    ends = {"mistake": UserError, "stopped": Stopped, "bug": RuntimeError}
     while True:
         if job.is_stopping:
             stop()
@@ -67,12 +64,8 @@ def _listen(job: QueuedJob, connection: Any, stop: Callable[[], None]) -> None:
             ) from None
         if what == "done":
             return
-        if what == "mistake":
-            raise UserError(*told)
-        if what == "stopped":
-            raise Stopped(*told)
-        if what == "bug":
-            raise RuntimeError(*told)
+        if what in ends:
+            raise ends[what](*told)
         shown[what](*told)
 
 
