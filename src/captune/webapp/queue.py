@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from captune.errors import Stopped, UserError
+from captune.progress import Advance
 
 logger = logging.getLogger("captune")
 
@@ -33,7 +34,7 @@ _STRETCH_S = 0.1  # the shortest time between two versions for mere progress
 
 @dataclass(eq=False)
 class QueuedJob:
-    """One piece of work, and all that a page shows of it. Jobs of the library report to it.
+    """One piece of work, and all that a page shows of it: the `Progress` of jobs in the app.
 
     command: the words that do the same on a command line. state: waiting, running, done, failed or
     stopped. what, done, total, said: of the bar that runs now; total is 0 where nobody knows it.
@@ -91,7 +92,7 @@ class QueuedJob:
             raise Stopped("stopped; what was computed until then is kept in the cache")
 
     @contextmanager
-    def bar(self, what: str, total: int = 0) -> Iterator[Callable[..., None]]:
+    def bar(self, what: str, total: int = 0) -> Iterator[Advance]:
         """Show a progress bar; its advance(done, said="") raises Stopped where Stop was pressed."""
         self.begin(what, total)
 

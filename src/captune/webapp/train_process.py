@@ -18,6 +18,7 @@ from typing import Any
 from captune.errors import Stopped, UserError
 from captune.options import TuneOptions
 from captune.printing import plain_streams
+from captune.progress import Advance
 from captune.webapp.queue import QueuedJob
 
 _LISTEN_S = 0.2
@@ -46,8 +47,16 @@ def tune_apart(job: QueuedJob, options: TuneOptions) -> None:
 
 
 def _listen(job: QueuedJob, connection: Any, stop: Callable[[], None]) -> None:
-    shown = {"bar": job.begin, "advance": job.advance, "message": job.message}
-    ends = {"mistake": UserError, "stopped": Stopped, "bug": RuntimeError}
+    shown: dict[str, Callable[..., None]] = {
+        "bar": job.begin,
+        "advance": job.advance,
+        "message": job.message,
+    }
+    ends: dict[str, type[Exception]] = {
+        "mistake": UserError,
+        "stopped": Stopped,
+        "bug": RuntimeError,
+    }
     while True:
         if job.is_stopping:
             stop()
@@ -114,7 +123,7 @@ def _tune(
     from captune.pages.run_figures import draw_curves
 
     @contextmanager
-    def bar(what: str, total: int) -> Iterator[Callable[..., None]]:
+    def bar(what: str, total: int) -> Iterator[Advance]:
         connection.send(("bar", what, total))
 
         def advance(done: int, said: str = "") -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import gradio as gr
 
 from captune.errors import UserError
+from captune.options.codec import words_of
 from captune.pages.pages import filled
 from captune.printing import printable
-from captune.options.codec import words_of
 from captune.webapp.queue import BROWSER, QueuedJob
 from captune.webapp.site import AppContext, images_beside
 

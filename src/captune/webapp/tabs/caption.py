@@ -17,9 +17,9 @@ from captune.attribution.deletion_insertion import BETTER
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune.options import ExplainOptions
+from captune.options.codec import words_of
 from captune.pages.explanations import map_in_words
 from captune.plots.maps import scaled_map
-from captune.options.codec import words_of
 from captune.webapp.queue import QueuedJob
 from captune.webapp.site import LITE, AppContext
 from captune.webapp.tabs import ImagePanel
