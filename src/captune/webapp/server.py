@@ -174,14 +174,14 @@ def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:
 
     A second Ctrl-C ends at once.
     """
-    ended, folders = threading.Event(), list[Path]()
-    is_on = False
+    ended = threading.Event()
+    app: Running | None = None
 
     def end(number: int, _: Any) -> None:
-        if not is_on:
+        if app is None:
             raise KeyboardInterrupt
         if ended.is_set() and number == signal.SIGINT:
-            _leave(folders, 130)
+            _leave(app.folder, 130)
         ended.set()
 
     before = {
@@ -191,20 +191,15 @@ def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:
         if signal.getsignal(one) is not signal.SIG_IGN
     }
 
-    def guard(folder: Path) -> AbstractContextManager[None]:
-        folders.append(folder)
-        return guarded(folder)
-
     try:
-        with running(options, guard) as app:
+        with running(options, guarded) as app:
             on_start(app)
-            is_on = True
             # not a wait without end: Windows hears no Ctrl-C in one
             while not ended.wait(0.5):
                 pass
             print(file=sys.stderr)  # ^C stands there
         # Python would wait for threads that are within a step which nobody can break off
-        _leave(folders, 0)
+        _leave(app.folder, 0)
     except KeyboardInterrupt:
         print(file=sys.stderr)
     finally:
@@ -212,10 +207,9 @@ def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:
             signal.signal(one, handler)
 
 
-def _leave(folders: list[Path], status: int) -> NoReturn:
+def _leave(folder: Path, status: int) -> NoReturn:
     """End here and now, with nothing left behind."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -252,8 +246,11 @@ class Server:
             server_header=False,
             timeout_graceful_shutdown=1,
         )
-        self._server, self._place = uvicorn.Server(config), place
-        self._thread = threading.Thread(target=self._run, name="server", daemon=True)
+        self._server = uvicorn.Server(config)
+        listens = {"sockets": [place]}
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs=listens, name="server", daemon=True
+        )
 
     def start(self) -> None:
         """Returns when it answers. A failure while it starts is a bug, and a RuntimeError."""
@@ -274,9 +271,6 @@ class Server:
         """Whether it has ended within that time."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        self._server.run(sockets=[self._place])
 
 
 class _Protocol(H11Protocol):  # type: ignore[misc]
