@@ -175,10 +175,10 @@ def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:
     A second Ctrl-C ends at once.
     """
     ended = threading.Event()
-    app: Running | None = None
+    is_on = False
 
     def end(number: int, _: Any) -> None:
-        if app is None:
+        if not is_on:
             raise KeyboardInterrupt
         if ended.is_set() and number == signal.SIGINT:
             _leave(app.folder, 130)
@@ -194,6 +194,7 @@ def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:
     try:
         with running(options, guarded) as app:
             on_start(app)
+            is_on = True
             # not a wait without end: Windows hears no Ctrl-C in one
             while not ended.wait(0.5):
                 pass

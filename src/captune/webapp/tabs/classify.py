@@ -67,10 +67,10 @@ class ClassifyTab:
                         interactive=context.is_private,
                     )
                     self.ensemble = gr.Checkbox(
-                        label="Average all prompts into one classifier (--ensemble mean)", value=False
+                        label="Average all prompts into one classifier", value=False
                     )
                     self.multi_label = gr.Checkbox(
-                        label="Several labels may fit (--multi-label): yes or no for each", value=False
+                        label="Several labels may fit: yes or no for each", value=False
                     )
                 with gr.Row():
                     self.button = gr.Button("Classify", variant="primary", elem_id="classify")

@@ -85,7 +85,9 @@ class CompareTab:
 
         assert options.out is not None
         self._context.begin_run(options.out)
-        result = comparison_recording.run(options, command=job.command, bar=job.bar, say=job.message)
+        result = comparison_recording.run(
+            options, command=job.command, bar=job.bar, say=job.message
+        )
         draw_differences(result, options.out)
         return self._context.pages.write(job, [options.out])
 
