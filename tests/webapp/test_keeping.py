@@ -11,15 +11,16 @@ from captune.runs import read_run
 from captune.webapp import site
 from captune.webapp.server import Running, running
 
-FIELDS = ["red, green", "", "lite", False, False]
+FIELDS = ["", "lite", False, False]
 
 
-def keeper(app: Running) -> Callable[[str], str]:
+def keeper(app: Running) -> Callable[..., str]:
     """A browser that keeps what it found under a name, and what it is told then."""
     client = Client(app.address, 0)
 
-    def keep(name: str) -> str:
-        return " ".join(client.ask("keep-classify", "click", [name, client.images, *FIELDS]))
+    def keep(name: str, labels: str = "red, green") -> str:
+        data = [name, client.images, labels, *FIELDS]
+        return " ".join(client.ask("keep-classify", "click", data))
 
     return keep
 
@@ -62,3 +63,19 @@ def test_a_shared_app_holds_so_many_runs_and_bytes_and_no_more(
     monkeypatch.setattr(site, "MOST_WRITTEN", 0)
     with running(AppOptions(runs=runs)) as app:
         assert written in keeper(app)("five")
+
+
+def test_labels_that_spell_a_file_are_labels(colours: object, tmp_path: Path) -> None:
+    """In a shared app nothing that is typed is opened."""
+    secret = tmp_path / "red,green.txt"
+    secret.write_text("secret\nblue\n")
+    for name in ("red", "red,green.txt,"):
+        (tmp_path / name).write_text("secret\nblue\n")
+    runs = tmp_path / "runs"
+    with running(AppOptions(runs=runs, shared=True, name=["127.0.0.1"])) as app:
+        keep = keeper(app)
+        for name, labels in (("one", str(tmp_path / "red")), ("two", str(secret))):
+            assert "the tab Report offers it" in keep(name, labels)
+            (first, *_) = read_run(runs / name).records()
+            found = {answer["name"] for answer in first["top"]}
+            assert found == {label.strip() for label in labels.split(",")}

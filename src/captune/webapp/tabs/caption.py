@@ -12,8 +12,8 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.attribution.explanation import ExplainedWord, Explanation
 from captune.attribution.deletion_insertion import BETTER
+from captune.attribution.explanation import ExplainedWord, Explanation
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune.options import ExplainOptions
