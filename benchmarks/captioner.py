@@ -53,8 +53,7 @@ from captune.features import FeatureCache, open_grids
 from captune.files import whole_file
 from captune.images import ImageSet, UnreadableImage, find_images, open_image
 from captune.metrics.scores import Scores
-from captune.models.encoders import ImageEncoder
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageEncoder, ImageTextModel
 from captune.models.load import load_model
 from captune.plots import save_figure
 from captune.scoring.compare import compare_scores

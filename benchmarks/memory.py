@@ -29,9 +29,7 @@ from torch import Tensor, nn
 
 from captune.features import FeatureCache
 from captune.images import find_images
-from captune.models.encoders import ImageEncoder
-from captune.models.image_text import ImageTextModel, Scoring
-from captune.models.texts import TextEncoder
+from captune.models.encoders import ImageEncoder, ImageTextModel, SimilarityScale, TextEncoder
 from captune.zeroshot.classifier import ZeroShotClassifier
 
 BATCH = 64
@@ -183,7 +181,7 @@ def tiny_model() -> ImageTextModel:
 
     image = ImageEncoder(Projection(), transform, "64", "tiny", DIMENSION, cpu, dtype)
     text = TextEncoder(Letters(), tokenize, "tiny", DIMENSION, cpu, dtype)
-    return ImageTextModel("tiny", "tiny", None, image, text, Scoring(100.0))
+    return ImageTextModel("tiny", "tiny", None, image, text, SimilarityScale(100.0))
 
 
 def write_images(folder: Path, count: int) -> None:

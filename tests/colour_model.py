@@ -12,9 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captune.models.encoders import ImageEncoder
-from captune.models.image_text import ImageTextModel, Scoring
-from captune.models.texts import TextEncoder
+from captune.models.encoders import ImageEncoder, ImageTextModel, SimilarityScale, TextEncoder
 
 COLOURS = {
     "red": (1.0, 0.0, 0.0),
@@ -59,7 +57,7 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def colour_model(activation: str = "softmax") -> ImageTextModel:
-    """A model that tells colours; `activation` as in Scoring."""
+    """A model that tells colours; `activation` as in SimilarityScale."""
     cpu, dtype = torch.device("cpu"), torch.float32
     bias = -5.0 if activation == "sigmoid" else 0.0
     return ImageTextModel(
@@ -68,5 +66,5 @@ def colour_model(activation: str = "softmax") -> ImageTextModel:
         licence="Apache-2.0",
         image=ImageEncoder(_MeanColour(), _pixels, "resize-8", "c0" * 32, 3, cpu, dtype),
         text=TextEncoder(_ColourWords(), _read, "c0" * 32 + "+words", 3, cpu, dtype),
-        scoring=Scoring(10.0, bias, activation),  # type: ignore[arg-type]
+        scoring=SimilarityScale(10.0, bias, activation),  # type: ignore[arg-type]
     )

@@ -30,7 +30,7 @@ def _has_lite() -> bool:
 
 
 def _has_decoder() -> bool:
-    from captune.models import assets
+    from captune.models.lite import assets
 
     return all(asset.is_cached() for asset in assets.ASSETS["lite-decoder"])
 
@@ -80,7 +80,7 @@ def own_cache(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Tests write into a cache of their own; `needs("lite")` sees the fetched weights in it."""
-    from captune.models.store import cache_folder, set_offline
+    from captune.storage import cache_folder, set_offline
 
     fetched = cache_folder() / "assets"
     own = tmp_path / "cache"

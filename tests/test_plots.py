@@ -20,7 +20,7 @@ from PIL import Image
 
 from captune import plots
 from captune.errors import UserError
-from captune.models.image_text import Floats, normalise
+from captune.models.encoders import Floats, normalise
 from captune.plots import Top5, save_figure, top5_figure, top5_grid_figure
 from captune.plots.canvas import (
     BLUE,

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from captune.models.lite import ALIGNMENT
-from captune.models.lite.alignment import Alignment, load_alignment
+from captune.models.lite.alignment import ALIGNMENT, Alignment, load_alignment
 from captune.models.lite.backbones import load_backbones
 from captune.statistics import wilson
 from recipes.lite.frozen import Frozen, read_json

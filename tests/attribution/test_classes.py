@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from captune.attribution.classes import explain_classes
 from captune.errors import UserError
 from captune.images import ImageFile
-from captune.models.encoders import GridShape, ImageEncoder, PatchGrid
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel, PatchGrid
 from captune.models.load import load_model
 from captune.zeroshot.classifier import ZeroShotClassifier
 

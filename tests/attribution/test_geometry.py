@@ -18,8 +18,7 @@ from captune.attribution.captioned_image import captioned_images
 from captune.attribution.geometry import Frame, as_stored, frame_of, whole_frame
 from captune.attribution.methods import map_method
 from captune.images import ImageFile, open_image
-from captune.models.encoders import ImageEncoder, PatchGrid
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
 from captune.models.lite.backbones import transform as lite_crop
 from captune.models.lite.backbones import whole as lite_whole
 

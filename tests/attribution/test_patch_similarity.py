@@ -19,8 +19,7 @@ from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.word_scores import targets_of
 from captune.captioning.model import Captioner
 from captune.errors import UserError
-from captune.models.image_text import ImageTextModel
-from captune.models.texts import TextEncoder
+from captune.models.encoders import ImageTextModel, TextEncoder
 
 MEANT = {"w20": 0, "w31": 1, "a": 2}
 

@@ -17,7 +17,7 @@ from captune.captioning.building import build_captioner
 from captune.captioning.model import Captioner
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageTextModel
 
 IMAGE = ImageFile(Path("image.png"), "image.png")
 SAID = ["a", "w20", "on", "w31", "w7"]

@@ -15,8 +15,7 @@ from captune.captioning.building import build_captioner
 from captune.captioning.checkpoint import recipe_of, save_pretrained
 from captune.captioning.recipe import ImageIdentity
 from captune.models.decoders import load_decoder
-from captune.models.encoders import ImageEncoder, PatchGrid
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
 
 BRIDGES = {
     "cross-attention": {"width": 16, "heads": 2, "every": 1},

@@ -12,7 +12,7 @@ from tests.captioning.little_job import KINDS, write_job
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import COLOURS, colour_model
 
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageTextModel
 
 # words that no caption has, one a kind of image, by the colour that the classifier knows it by
 LABELS = {f"w{60 + kind}": [colour] for kind, colour in zip(range(KINDS), COLOURS, strict=True)}

@@ -18,7 +18,7 @@ def fill(count: int) -> None:
     with FeatureCache() as cache:
         cache.remember_model("open_clip:ViT-B-32/openai", [SPACE.weights_id])
         digests = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(count)]
-        cache.put_many({f"{SPACE.name}/{d}": np.zeros(512, np.float32) for d in digests})
+        cache.put_many(SPACE, {digest: np.zeros(512, np.float32) for digest in digests})
 
 
 def test_shows_sizes_for_each_model(capsys):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import captune
+from captune import storage
 from captune.cli import env, main
-from captune.models import store
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_for_a_report_and_no_secret(
     secrets: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cached = store.cache_folder() / "features" / "shard"
+    cached = storage.cache_folder() / "features" / "shard"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"x" * 2_000_000)
     assert main(["env", "--json"]) == 0

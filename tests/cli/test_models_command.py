@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captune.cli import main
-from captune.models import assets
+from captune.models.lite import assets
 
 
 @pytest.fixture(autouse=True)

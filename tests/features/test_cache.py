@@ -15,8 +15,8 @@ from captune.features.store import DEFAULT_LIMIT_BYTES
 SPACE = FeatureSpace("pooled", "w", "p", "float32", "torch-cpu")
 
 
-def key(i: int) -> str:
-    return f"{SPACE.name}/{i:064x}"
+def content(i: int) -> str:
+    return f"{i:064x}"
 
 
 def vector(i: int) -> np.ndarray:
@@ -25,28 +25,28 @@ def vector(i: int) -> np.ndarray:
 
 def check(cache: FeatureCache, numbers, missing: int | None = None) -> int:
     """Whatever is found is right; returns how many are not found."""
-    found = cache.get_many([key(i) for i in numbers])
+    found = cache.get_many(SPACE, [content(i) for i in numbers])
     for i in numbers:
-        if key(i) in found:
-            np.testing.assert_array_equal(found[key(i)], vector(i))
+        if content(i) in found:
+            np.testing.assert_array_equal(found[content(i)], vector(i))
     lost = len(numbers) - len(found)
     assert missing is None or lost == missing
     return lost
 
 
 def put(cache: FeatureCache, numbers) -> None:
-    cache.put_many({key(i): vector(i) for i in numbers})
+    cache.put_many(SPACE, {content(i): vector(i) for i in numbers})
 
 
 def test_arrays_of_any_type_and_shape(cache):
     arrays = {
-        key(0): np.arange(24, dtype=np.float16).reshape(2, 3, 4),
-        key(1): np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)),
-        key(2): np.zeros((0, 5), np.float32),
-        key(3): np.float32(3.5) * np.ones(()),
+        content(0): np.arange(24, dtype=np.float16).reshape(2, 3, 4),
+        content(1): np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)),
+        content(2): np.zeros((0, 5), np.float32),
+        content(3): np.float32(3.5) * np.ones(()),
     }
-    cache.put_many(arrays)
-    found = cache.get_many(list(arrays))
+    cache.put_many(SPACE, arrays)
+    found = cache.get_many(SPACE, list(arrays))
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype
@@ -56,7 +56,7 @@ def test_arrays_of_any_type_and_shape(cache):
 def test_more_keys_than_one_statement_takes(cache):
     put(cache, range(2500))
     check(cache, range(2600), missing=100)
-    assert cache.get_many([]) == {}
+    assert cache.get_many(SPACE, []) == {}
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros", "empty", "gone", "flipped"])
@@ -175,6 +175,17 @@ def test_a_limit_is_stored_for_the_next_process(tmp_path):
         assert cache.limit_bytes == 5
 
 
+def test_spaces_and_contents_are_kept_as_they_always_were(tmp_path):
+    """A cache that an earlier captune wrote is still hit."""
+    with FeatureCache(tmp_path) as cache:
+        put(cache, [7])
+    with sqlite3.connect(tmp_path / "index.sqlite") as index:
+        rows = index.execute("SELECT name, content FROM entries JOIN spaces USING (space)")
+        assert rows.fetchall() == [
+            ('["pooled", "w", "p", "float32", "torch-cpu"]', bytes(31) + b"\x07")
+        ]
+
+
 def test_statistics_by_model(cache):
     put(cache, range(5))
     cache.remember_model("lite", ["w"])
@@ -190,13 +201,13 @@ def test_a_closed_cache_is_empty(tmp_path):
     cache.close()
     cache.close()
     put(cache, range(3, 6))
-    assert cache.get_many([key(0)]) == {}
+    assert cache.get_many(SPACE, [content(0)]) == {}
 
 
 def put_two_hundred(folder, first):
     with FeatureCache(folder) as cache:
         for i in range(first, first + 200, 5):
-            cache.put_many({key(j): vector(j) for j in range(i, i + 5)})
+            cache.put_many(SPACE, {content(j): vector(j) for j in range(i, i + 5)})
 
 
 def test_many_threads_and_processes_on_one_cache(tmp_path):
@@ -205,7 +216,7 @@ def test_many_threads_and_processes_on_one_cache(tmp_path):
         threads = [
             threading.Thread(
                 target=lambda n=n: [
-                    cache.put_many({key(j): vector(j) for j in range(i, i + 5)})
+                    cache.put_many(SPACE, {content(j): vector(j) for j in range(i, i + 5)})
                     for i in range(400 + n * 200, 600 + n * 200, 5)
                 ]
             )

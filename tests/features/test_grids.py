@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.features.test_images import Counting, expected, make_images, to_pixels
+from tests.features.test_pipeline import Counting, expected, make_images, to_pixels
 from tests.features.test_resume import run_until
 from tests.processes import ended, pipe, start
 from torch import nn
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_says_so(images, cache, monkeypatch, warnings):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("captune.features.shards._sync_data", full)
+    monkeypatch.setattr("captune.features.store._sync_data", full)
     with pytest.raises(UserError, match="make room on its disk"):
         opened(images, make_encoder(), cache)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.features.test_images import collect, expected, make_encoder, make_images
+from tests.features.test_pipeline import collect, expected, make_encoder, make_images
 from tests.processes import ended, pipe, start
 
 from captune.features import FeatureCache

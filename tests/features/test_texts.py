@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from captune.features import encode_texts
-from captune.models.texts import TextEncoder
+from captune.models.encoders import TextEncoder
 
 
 class CountingTexts(nn.Module):

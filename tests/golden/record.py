@@ -154,7 +154,7 @@ def _place(folder: Path) -> Iterator[None]:
     """In `folder`, with one thread, a cache beside it and nothing of the machine's settings."""
     import torch
 
-    from captune.models.store import set_offline
+    from captune.storage import set_offline
 
     environment, threads = dict(os.environ), torch.get_num_threads()
     logger = logging.getLogger("captune")

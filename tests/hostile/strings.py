@@ -70,7 +70,7 @@ def readers(text: str) -> None:
     """Captions, labels, truth, boxes and specs: what is there is read, or one sentence says why."""
     from captune.attribution.faithful.pointing import read_boxes
     from captune.captions import read_captions
-    from captune.models.spec import parse_spec
+    from captune.models.load import parse_spec
     from captune.zeroshot.labels import read_labels
     from captune.zeroshot.prompts import expand, fill
 

@@ -13,11 +13,8 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.images import (
-    find_images,
-    printable,
-    read_image,
-)
+from captune.files import printable
+from captune.images import find_images, read_image
 
 ANY_NAME = pytest.mark.skipif(
     sys.platform != "linux", reason="other systems refuse some bytes in a file name"

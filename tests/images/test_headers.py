@@ -10,7 +10,7 @@ from tests import hostile_images as hostile
 from tests.image_factory import encoded, heic, jpeg, picture
 from tests.odd_images import reason_of, unusual
 
-from captune.images import UnreadableImage, decode_image, decoding
+from captune.images import UnreadableImage, decode, decode_image
 from captune.images.formats import find_format
 from captune.images.headers import read_header
 
@@ -96,8 +96,8 @@ REFUSED = {
 def test_refused_by_the_header(name, monkeypatch):
     make, reason = REFUSED[name]
     monkeypatch.setenv("CAPTUNE_MAX_DECODING_MB", "1300")
-    monkeypatch.setattr(decoding, "decode_here", None)
-    monkeypatch.setattr(decoding, "_decoders", None)
+    monkeypatch.setattr(decode, "decode_here", None)
+    monkeypatch.setattr(decode, "_decoders", None)
     said = reason_of(make())
     assert said is not None
     assert reason in said

@@ -18,8 +18,8 @@ from tests.odd_images import every, reason_of, wait_until
 
 from captune.errors import Stopped
 from captune.images import UnreadableImage
-from captune.images.memory import Budget, machine_memory, memory_limit
-from captune.images.pixels import decode_here
+from captune.images.decode import Budget, machine_memory, memory_limit
+from captune.images.formats import decode_here
 
 
 def test_budget_is_never_exceeded_and_serves_in_order():
@@ -159,7 +159,7 @@ def test_strips_change_no_pixel(rows, monkeypatch):
             whole = decode_here(data, 10**8)
         except UnreadableImage:
             continue
-        monkeypatch.setattr("captune.images.pixels._STRIP_PIXELS", rows * whole.width)
+        monkeypatch.setattr("captune.images.formats._STRIP_PIXELS", rows * whole.width)
         np.testing.assert_array_equal(decode_here(data, 10**8), whole, err_msg=name)
         monkeypatch.undo()
 
@@ -178,6 +178,6 @@ def test_grey_in_strips_has_one_scale(mode, monkeypatch):
             values.astype("<u2").tobytes(),
         )
     whole = np.asarray(decode_here(data, 10**8))
-    monkeypatch.setattr("captune.images.pixels._STRIP_PIXELS", 80)
+    monkeypatch.setattr("captune.images.formats._STRIP_PIXELS", 80)
     np.testing.assert_array_equal(decode_here(data, 10**8), whole)
     assert whole.max() > 250

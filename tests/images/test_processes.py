@@ -17,8 +17,8 @@ from tests.image_factory import encoded, jpeg, picture
 from tests.odd_images import every, reason_of, wait_until
 
 from captune.errors import Stopped, UserError
-from captune.images import UnreadableImage, decode_image, decoding, decoding_threads, stop_decoding
-from captune.images.pixels import decode_here
+from captune.images import UnreadableImage, decode, decode_image, decoding_threads, stop_decoding
+from captune.images.formats import decode_here
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ def test_limits_are_numbers(name, nonsense, monkeypatch):
 
 
 def test_the_other_process_answers_the_same():
-    with decoding._decoders.taken() as decoder:
+    with decode._decoders.taken() as decoder:
         for name, data in every():
             answers = []
-            for decode in (
+            for decoded_by in (
                 lambda data: decode_here(data, 10**8),
                 lambda data: decoder.decode(
                     data, "image", most_pixels=10**8, memory=10**8, seconds=60
@@ -63,7 +63,7 @@ def test_the_other_process_answers_the_same():
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
-                        answers.append(np.asarray(decode(data)))
+                        answers.append(np.asarray(decoded_by(data)))
                 except UnreadableImage as refusal:
                     answers.append(np.array(refusal.reason))
             np.testing.assert_array_equal(*answers, err_msg=name)
@@ -71,16 +71,16 @@ def test_the_other_process_answers_the_same():
 
 def test_processes_are_used_again():
     data = encoded(picture(), "TIFF")
-    with decoding._decoders.taken() as first:
+    with decode._decoders.taken() as first:
         pass
     decode_image(data)
-    with decoding._decoders.taken() as second:
+    with decode._decoders.taken() as second:
         assert second is first
 
 
 def test_a_crashed_decoder_is_a_damaged_file():
     data = hostile.scaled_ppm(3_000, 2_000)
-    with decoding._decoders.taken() as decoder:
+    with decode._decoders.taken() as decoder:
         pid = decoder._process.pid
         threading.Timer(0.3, os.kill, (pid, signal.SIGSEGV)).start()
         with pytest.raises(UnreadableImage, match="damaged PPM, which ends its decoder"):
@@ -89,12 +89,12 @@ def test_a_crashed_decoder_is_a_damaged_file():
 
 
 def test_a_bug_of_ours_is_not_blamed_on_the_file():
-    with pytest.raises(RuntimeError, match="TypeError"), decoding._decoders.taken() as decoder:
+    with pytest.raises(RuntimeError, match="TypeError"), decode._decoders.taken() as decoder:
         decoder.decode(jpeg(), "JPEG", most_pixels=10**8, memory="much", seconds=60)
 
 
 def test_without_a_second_process_there_is_a_reason(monkeypatch):
-    decoding._decoders.end_idle()
+    decode._decoders.end_idle()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert reason_of(encoded(picture(), "TIFF")) == (
         "no process can be started to decode it (No such file or directory)"
@@ -104,7 +104,7 @@ def test_without_a_second_process_there_is_a_reason(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's limit is Linux's")
 def test_memory_beyond_the_promise_is_refused():
     data = encoded(Image.new("RGB", (9_000, 9_000)), "PNG")
-    with decoding._decoders.taken() as decoder:
+    with decode._decoders.taken() as decoder:
         with pytest.raises(UnreadableImage, match="not enough memory to decode it"):
             decoder.decode(data, "PNG", most_pixels=10**8, memory=10**7, seconds=60)
         image = decoder.decode(data, "PNG", most_pixels=10**8, memory=10**9, seconds=60)

@@ -83,7 +83,7 @@ def test_a_file_that_grows_is_read_as_far_as_it_was_checked(tmp_path, monkeypatc
             file.write(b"y" * 100)
         return found
 
-    monkeypatch.setattr("captune.images.decoding.os.fstat", growing)
+    monkeypatch.setattr("captune.images.decode.os.fstat", growing)
     assert len(read_image(path)) <= 110
 
 

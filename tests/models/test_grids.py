@@ -15,7 +15,7 @@ from tests.models.test_parity import CLIP_PIXELS, OPEN_CLIP_TINY, SIGLIP_PIXELS,
 from captune.errors import UserError
 from captune.models.encoders import GridShape
 from captune.models.lite import backbones
-from captune.models.lite.efficientnet import EfficientNetLite2
+from captune.models.lite.networks import EfficientNetLite2
 from captune.models.load import load_model
 
 ASSIGNMENT = "vit_large_patch14_clip_336.openai_ft_in12k_in1k"
@@ -99,7 +99,7 @@ def test_timm(
 
 def test_the_assignments_encoder_has_its_shape() -> None:
     """By timm's own list, without its 1.2 GB: the layout of the named entry."""
-    from captune.models.from_timm import grid_of
+    from captune.models.backends.timm import grid_of
 
     with torch.device("meta"):
         model = timm.create_model(ASSIGNMENT.partition(".")[0], num_classes=0)
@@ -221,7 +221,7 @@ def test_the_same_clip_weights_give_the_same_grid_by_open_clip(
     from open_clip.transformer import QuickGELU, VisionTransformer
     from transformers import CLIPModel
 
-    from captune.models.open_clip_grids import patches_of
+    from captune.models.backends.open_clip_patches import patches_of
 
     own = CLIPModel.from_pretrained(clip_folder).vision_model.state_dict()
     tower = VisionTransformer(

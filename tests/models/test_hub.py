@@ -7,8 +7,9 @@ import huggingface_hub
 import pytest
 import torch
 
+from captune import storage
 from captune.errors import Offline, UserError
-from captune.models import hub, store
+from captune.models import hub
 from captune.models.load import fetch_model, load_model
 
 
@@ -84,7 +85,7 @@ def test_a_half_filled_cache_counts_as_none(fake_hub, clip_folder, monkeypatch):
 @pytest.mark.parametrize("switch", ["CAPTUNE_OFFLINE", "HF_HUB_OFFLINE", "--offline"])
 def test_every_offline_switch_counts(switch, fake_hub, monkeypatch):
     if switch == "--offline":
-        store.set_offline(True)
+        storage.set_offline(True)
     else:
         monkeypatch.setenv(switch, "1")
     try:
@@ -92,7 +93,7 @@ def test_every_offline_switch_counts(switch, fake_hub, monkeypatch):
             with pytest.raises(Offline, match=r"captune is offline and .*captune models fetch"):
                 load_model(spec, device="cpu")
     finally:
-        store.set_offline(False)
+        storage.set_offline(False)
     assert fake_hub.asked == []
 
 
@@ -119,7 +120,7 @@ def test_no_network_is_one_sentence(monkeypatch):
 def test_fetch_from_a_folder_needs_no_network(clip_folder, images, tmp_path):
     source = shutil.copytree(clip_folder, tmp_path / "stick")
     (place,) = fetch_model("hf:org/clip", source)
-    assert place.is_relative_to(store.cache_folder())
+    assert place.is_relative_to(storage.cache_folder())
     shutil.rmtree(source)
     model = load_model("hf:org/clip", device="cpu")
     pixels = model.image.transform(images[0])[None]

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,13 +17,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captune.models import assets, lite
-from captune.models.lite import backbones
-from captune.models.lite.efficientnet import EfficientNetLite2, fold_batch_norms
-from captune.models.lite.minilm import MiniLM, load_tokenizer, rename_published
-from captune.models.spec import parse_spec
+from captune.models.backends import lite
+from captune.models.lite import assets, backbones
+from captune.models.lite.networks import (
+    EfficientNetLite2,
+    MiniLM,
+    fold_batch_norms,
+    load_tokenizer,
+    rename_published,
+)
+from captune.models.load import parse_spec
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "image", "of", "cat", "dog", "##s"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "cat", "dog", "##s"]
 
 
 def published_names(timm_names: Sequence[str]) -> list[str]:
@@ -181,7 +186,6 @@ class _Projection(nn.Module):
 def test_load_joins_backbones_and_alignment(
     dtype: torch.dtype, tokenizer_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in = ModuleType("captune.models.lite.alignment")
     alignment = SimpleNamespace(
         image=_Projection(1280),
         text=_Projection(384),
@@ -189,8 +193,7 @@ def test_load_joins_backbones_and_alignment(
         dimension=16,
         weights_id="one",
     )
-    stand_in.load_alignment = lambda path: alignment  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "captune.models.lite.alignment", stand_in)
+    monkeypatch.setattr(lite, "load_alignment", lambda path: alignment)
     save_file({"w": torch.ones(2)}, tmp_path / "alignment.safetensors")
     monkeypatch.setattr(lite, "ALIGNMENT", tmp_path / "alignment.safetensors")
     parts = backbones.Backbones(

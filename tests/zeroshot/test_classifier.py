@@ -8,7 +8,7 @@ from tests.colour_model import colour_model
 
 from captune import UserError, ZeroShotClassifier
 from captune.images import ImageFile, find_images
-from captune.models.image_text import Scoring, normalise
+from captune.models.encoders import SimilarityScale, normalise
 from captune.zeroshot.classifier import activate, top_indices
 
 
@@ -125,8 +125,8 @@ def test_numbers_that_make_no_sense_are_refused(what: str, value: int) -> None:
 def test_activation_survives_large_logits() -> None:
     logits = np.array([[1e4, -1e4, 0.0]], dtype=np.float32)
     with np.errstate(over="raise"):
-        soft = activate(logits, Scoring(1.0))
-        sigmoid = activate(logits, Scoring(1.0, activation="sigmoid"))
+        soft = activate(logits, SimilarityScale(1.0))
+        sigmoid = activate(logits, SimilarityScale(1.0, activation="sigmoid"))
     np.testing.assert_allclose(soft, [[1, 0, 0]])
     np.testing.assert_allclose(sigmoid, [[1, 0, 0.5]])
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.special import softmax
 
-from captune.models.image_text import Floats, normalise
+from captune.models.encoders import Floats, normalise
 from captune.zeroshot import template_comparison as module
 from captune.zeroshot.negation import negate, probe_negation
 from captune.zeroshot.template_comparison import TemplateComparison, compare_templates

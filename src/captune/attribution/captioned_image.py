@@ -24,9 +24,8 @@ from captune.features.grids import encode_grids
 from captune.files import quoted
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
-from captune.models.encoders import GridShape
-from captune.models.image_text import ImageTextModel
-from captune.models.quiet import quiet_transformers
+from captune.models.encoders import GridShape, ImageTextModel
+from captune.models.hub import silence_transformers
 
 END = "<|endoftext|>"
 
@@ -179,7 +178,7 @@ def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:
 def _written(
     captioner: Captioner, grids: Tensor, known: Tensor | None, beam: int, max_tokens: int
 ) -> list[list[int]]:
-    with quiet_transformers():
+    with silence_transformers():
         written = captioner.write(grids, beams=beam, max_tokens=max_tokens, words=known)
     end = captioner.decoder.end_id
     return [

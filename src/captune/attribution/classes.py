@@ -35,8 +35,7 @@ from captune.attribution.methods.patch_similarity import patch_similarities, req
 from captune.errors import UserError
 from captune.files import quoted
 from captune.images import ImageFile, open_image
-from captune.models.encoders import GridShape, ImageEncoder
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel
 from captune.zeroshot.classifier import ZeroShotClassifier
 
 PATCH_SIMILARITY = "patch-similarity"

@@ -18,7 +18,7 @@ from captune.attribution.methods import LayerHead, MapMethod, map_method
 from captune.captioning.model import Captioner
 from captune.errors import UserError
 from captune.files import printable, whole_file
-from captune.models.json_files import read_object
+from captune.models.checkpoint_files import read_object
 
 NAME = "explain.json"
 SCHEMA = 1

@@ -37,9 +37,9 @@ from captune.captioning.loading import (
 from captune.captioning.model import Captioner
 from captune.embedding import Bar, none_readable
 from captune.errors import UserError
-from captune.files import home_path, quoted
-from captune.images import ImageSet, Skipped, UnreadableImage, find_images, printable
-from captune.models.image_text import describe_model
+from captune.files import home_path, printable, quoted
+from captune.images import ImageSet, Skipped, UnreadableImage, find_images
+from captune.models.encoders import describe_model
 from captune.options import ExplainOptions
 from captune.runs import RunWriter
 from captune.runs.maps import MapWriter

@@ -33,7 +33,7 @@ from captune.errors import UserError
 from captune.files import home_path
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.devices import resolve_device
-from captune.models.image_text import describe_model
+from captune.models.encoders import describe_model
 from captune.models.weights import digest_of
 from captune.options import CaptionOptions
 from captune.runs import RunWriter

@@ -26,9 +26,14 @@ from captune.captioning.recipe import ImageIdentity, KnownWords, Recipe, recipe_
 from captune.errors import UserError
 from captune.files import open_regular, printable, quoted, whole_file
 from captune.models import hub
+from captune.models.checkpoint_files import (
+    FLOATING,
+    TensorInfo,
+    read_header,
+    read_object,
+    total_elements,
+)
 from captune.models.decoders import Decoder, load_decoder
-from captune.models.json_files import read_object
-from captune.models.tensor_header import FLOATING, TensorInfo, read_header, total_elements
 from captune.models.vetting import require_finite_tensor
 from captune.models.vocabulary import narrowed
 from captune.models.weights import load_safetensors

@@ -23,9 +23,9 @@ from captune.features.grids import Halves, encode_grids
 from captune.images import ImageFile, Skipped
 from captune.models import hub
 from captune.models.decoders import Decoder
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageTextModel
+from captune.models.hub import silence_transformers
 from captune.models.load import load_model
-from captune.models.quiet import quiet_transformers
 from captune.tables import NotebookDisplay
 
 logger = logging.getLogger("captune")
@@ -121,7 +121,7 @@ def captions_of(
         workers=workers,
         on_skip=skip,
     )
-    with quiet_transformers():
+    with silence_transformers():
         for start in range(0, len(images), batch_size):
             some = images[start : start + batch_size]
             while any(image.name not in settled for image in some):

@@ -21,7 +21,7 @@ from captune.features import FeatureCache
 from captune.images import ImageFile
 from captune.models import hub
 from captune.models.decoders import Decoder
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageTextModel
 from captune.models.load import load_image_text_model
 from captune.options import TuneOptions
 from captune.zeroshot.classifier import ZeroShotClassifier

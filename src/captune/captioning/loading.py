@@ -20,8 +20,8 @@ from captune.features.grids import grids_bytes
 from captune.files import home_path, printable
 from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device
-from captune.models.image_text import ImageTextModel
-from captune.models.spec import require_possible
+from captune.models.encoders import ImageTextModel
+from captune.models.load import require_possible
 from captune.options import CaptionerOptions
 
 LITE = "lite"

@@ -26,7 +26,7 @@ from captune.captioning.token_loss import token_losses
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 from captune.models.decoders import Decoder
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageTextModel
 
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
 

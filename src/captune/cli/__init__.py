@@ -136,7 +136,7 @@ def _second_interrupt_ends() -> Iterator[None]:
 
 def _stop_decoding() -> None:
     """Let no thread go on with a slow image; Python waits for threads before it ends."""
-    decoding = sys.modules.get("captune.images.decoding")
+    decoding = sys.modules.get("captune.images.decode")
     if decoding is not None:
         decoding.stop_decoding()
 
@@ -260,7 +260,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         # Pillow warns of what is odd in files that it reads all the same; a refusal has a reason
         warnings.filterwarnings("ignore", module="PIL")
         logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    from captune.models.store import is_offline, set_offline
+    from captune.storage import is_offline, set_offline
 
     if arguments.offline or is_offline():
         # also for CAPTUNE_OFFLINE=1: the hub library has a variable of its own

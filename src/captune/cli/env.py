@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts() -> dict[str, dict[str, Any]]:
-    from captune.models import store
+    from captune import storage
 
     return {
         "versions": _versions(),
@@ -64,10 +64,10 @@ def _facts() -> dict[str, dict[str, Any]]:
         "paths": {
             "python": _masked(sys.executable),
             "captune": _masked(str(Path(__file__).parents[1])),
-            "cache": _masked(str(store.cache_folder())),
+            "cache": _masked(str(storage.cache_folder())),
         },
-        "caches": _caches(store.cache_folder()),
-        "network": {"offline": store.is_offline(), **_pip_settings()},
+        "caches": _caches(storage.cache_folder()),
+        "network": {"offline": storage.is_offline(), **_pip_settings()},
         "environment": {
             name: _masked(os.environ[name]) for name in _VARIABLES if name in os.environ
         },
@@ -102,7 +102,7 @@ def _devices() -> dict[str, Any]:
 
 def _caches(folder: Path) -> dict[str, Any]:
     """Bytes of each part of captune's cache, and what of the default model is there."""
-    from captune.models import assets
+    from captune.models.lite import assets
 
     found: dict[str, Any] = {
         asset.what: "cached" if asset.is_cached() else "not fetched"
@@ -142,7 +142,7 @@ def _pip_settings() -> dict[str, str]:
 
 def _masked(text: str) -> str:
     """Without credentials, and without the user's name where it is only the home folder's."""
-    from captune.models.wheels import mask_credentials
+    from captune.models.lite.wheels import mask_credentials
 
     home = str(Path.home())
     masked = mask_credentials(text)

@@ -97,7 +97,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     if spec is None:
         raise UserError("fetch what? write: captune models fetch SPEC, as in fetch lite")
     if spec == "lite":
-        from captune.models import assets
+        from captune.models.lite import assets
 
         # Without the loaders, which import torch: a second fetch answers at once.
         parts = assets.ASSETS["lite-decoder" if arguments.decoder else "lite"]

@@ -16,7 +16,7 @@ from captune.printing import console
 from captune.text import counted, duration
 
 if TYPE_CHECKING:
-    from captune.reproduce.plan import Plan
+    from captune.studies.plan import Plan
 
 HELP = "do a published study again, with one report: its figures beside the new ones"
 EXAMPLES = """  captune reproduce dlcv-hw3 --data hw3_data --dry-run --out runs/hw3
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, say how long it takes, and run the commands of the steps."""
-    from captune.reproduce.plan import Plan, as_rows
+    from captune.studies.plan import Plan, as_rows
 
     options = read_options(ReproduceOptions, arguments)
     plan = Plan(options)
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _announce(plan: Plan, arguments: argparse.Namespace) -> None:
     """What is to be done, and about how long that takes."""
-    from captune.reproduce.estimate import seconds_of, speed
+    from captune.studies.plan import seconds_of, speed
 
     left = [task for task in plan.tasks() if not plan.is_done(task)]
     note(plan.study.about, quiet=arguments.json)

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captune.features.cache import FeatureCache
+    from captune.features.encode import encode_images, encode_texts
     from captune.features.grids import GridStore, encode_grids, open_grids
-    from captune.features.images import encode_images
     from captune.features.index import FeatureSpace
-    from captune.features.texts import encode_texts
 
 _HOMES = {
     "FeatureCache": "captune.features.cache",
     "FeatureSpace": "captune.features.index",
     "GridStore": "captune.features.grids",
     "encode_grids": "captune.features.grids",
-    "encode_images": "captune.features.images",
-    "encode_texts": "captune.features.texts",
+    "encode_images": "captune.features.encode",
+    "encode_texts": "captune.features.encode",
     "open_grids": "captune.features.grids",
 }
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Lock, Thread
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from captune.features.closing import Closing
 from captune.features.index import DamagedIndex, FeatureSpace
 from captune.features.store import DEFAULT_LIMIT_BYTES, FeatureStore
-from captune.models.store import cache_folder, locked
+from captune.storage import cache_folder, locked
 
 logger = logging.getLogger("captune")
+_WAITING_LIMIT = 4096  # arrays
+_WAITING_LIMIT_BYTES = 2**26
 Answer = TypeVar("Answer")
 
 
@@ -44,8 +45,8 @@ class CacheStatistics:
     spaces: list[SpaceUsage]
 
 
-class FeatureCache(Closing):
-    """Arrays by key, shared by any number of processes and threads.
+class FeatureCache(AbstractContextManager["FeatureCache", None]):
+    """Arrays by space and content, shared by any number of processes and threads.
 
     folder: None stands for `features` in captune's cache folder.
     limit_bytes: None stands for what `set_limit` stored, 20 GB if nothing did.
@@ -90,28 +91,24 @@ class FeatureCache(Closing):
 
         self._attempt(note, None, writes=True)
 
-    def get_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """The arrays that are there, by key; what is missing or damaged is left out.
+    def get_many(
+        self, space: FeatureSpace, contents: Sequence[str], *, mapped: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by content; what is missing or damaged is left out.
 
-        keys: name of a FeatureSpace, "/", sha256 of the content in hex. The arrays are read-only.
+        contents: sha256 in hex of what the features were computed from. The arrays are read-only.
+        mapped: they are views of the cache's files and take no memory; they stay valid when the
+            cache drops them or is closed.
         """
         nothing: dict[str, NDArray[Any]] = {}
-        return self._attempt(lambda store: store.get_many(keys), nothing)
+        return self._attempt(lambda store: store.get_many(space, contents, mapped=mapped), nothing)
 
-    def map_many(self, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """As `get_many`, but the arrays are views of the cache's files and take no memory.
-
-        They stay valid when the cache drops them or is closed.
-        """
-        nothing: dict[str, NDArray[Any]] = {}
-        return self._attempt(lambda store: store.get_many(keys, mapped=True), nothing)
-
-    def put_many(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store arrays by key: bytes, one fsync, one commit, whatever the number of arrays.
+    def put_many(self, space: FeatureSpace, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Store arrays by content: bytes, one fsync, one commit, whatever their number.
 
         The fsync takes milliseconds, so callers put a batch at a time.
         """
-        self._attempt(lambda store: store.put_many(arrays), None, writes=True)
+        self._attempt(lambda store: store.put_many(space, arrays), None, writes=True)
 
     def statistics(self) -> CacheStatistics:
         """Sizes, in all and for each space, the largest first."""
@@ -132,6 +129,9 @@ class FeatureCache(Closing):
             if self._store is not None:
                 self._store.close()
                 self._store = None
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _statistics(self, store: FeatureStore) -> CacheStatistics:
         spaces = [SpaceUsage(*usage) for usage in store.index.usage()]
@@ -196,3 +196,63 @@ class FeatureCache(Closing):
             for suffix in ("", "-wal", "-shm"):
                 with suppress(FileNotFoundError):
                     (self.folder / f"index.sqlite{suffix}").unlink()
+
+
+class BackgroundWriter:
+    """Puts arrays of one space into a cache from a thread of its own, beside the model.
+
+    A sync takes milliseconds. What came in during one goes with the next, so a model that is faster
+    than the disk costs larger batches, not a longer queue. cache: None saves nothing.
+    """
+
+    def __init__(self, cache: FeatureCache | None, space: FeatureSpace) -> None:
+        self._cache = cache
+        self._space = space
+        self._waiting: dict[str, NDArray[Any]] = {}
+        self._waiting_bytes = 0
+        self._closing = False
+        self._changed = Condition()
+        self._thread: Thread | None = None
+
+    def save(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Hand arrays over; waits only while thousands, or 64 MB, are waiting already."""
+        if self._cache is None or not arrays:
+            return
+        if self._thread is None:
+            # a daemon, so that a forgotten generator never keeps the interpreter from ending
+            self._thread = Thread(target=self._run, name="captune-save", daemon=True)
+            self._thread.start()
+        with self._changed:
+            self._changed.wait_for(self._has_room)
+            self._waiting.update(arrays)
+            self._waiting_bytes += sum(array.nbytes for array in arrays.values())
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        few = len(self._waiting) < _WAITING_LIMIT
+        return few and self._waiting_bytes < _WAITING_LIMIT_BYTES
+
+    def __enter__(self) -> BackgroundWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Return once everything handed over is saved."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        assert self._cache is not None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                arrays, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+                self._changed.notify_all()
+            if not arrays:
+                return
+            try:
+                self._cache.put_many(self._space, arrays)
+            except Exception:  # a thread that died here would leave save() waiting for ever
+                logger.exception("features were not saved")

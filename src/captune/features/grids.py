@@ -7,9 +7,11 @@ rest (`finish`) runs each time one is read, so a batch from the cache and a fres
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -18,60 +20,47 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.closing import Closing
-from captune.features.images import Encoded, ImageFeature, encode_each, space_of
-from captune.images import ImageFile, Skipped
+from captune.features.pipeline import Encoding, ImageFeature, encode_each, space_of
+from captune.images import ImageFile
 from captune.models.encoders import ImageEncoder
 
 Halves = NDArray[np.float16]
 
 
 def encode_grids(
-    images: Iterable[ImageFile],
-    encoder: ImageEncoder,
-    *,
-    cache: FeatureCache | None,
-    batch_size: int,
-    workers: int,
-    on_skip: Callable[[Skipped], None],
-    on_progress: Callable[[int], None] | None = None,
+    images: Iterable[ImageFile], encoder: ImageEncoder, **how: Unpack[Encoding]
 ) -> Iterator[tuple[list[ImageFile], Halves]]:
     """Yield (images, what is cached of them [n, *patches.cached_shape] float16), in their order.
 
-    `encoder.finish_grid(torch.from_numpy(...))` makes of it what a bridge reads. As
-    `images.encode_each`: memory does not grow with the number of images, the same bytes are encoded
-    once, and a run that was killed lost one batch. Raises UserError for an encoder without a grid.
+    `encoder.finish_grid(torch.from_numpy(...))` makes of it what a bridge reads. Memory does not
+    grow with the number of images, the same bytes are encoded once, and a run that was killed lost
+    one batch. Raises UserError for an encoder without a grid.
     """
-    for found in _stream(images, encoder, cache, batch_size, workers, on_skip, on_progress):
+    for found in encode_each(images, _feature(encoder), **how):
         yield [one.image for one in found], np.stack([one.array for one in found])
 
 
 def open_grids(
-    images: Sequence[ImageFile],
-    encoder: ImageEncoder,
-    *,
-    cache: FeatureCache | None,
-    batch_size: int,
-    workers: int,
-    on_skip: Callable[[Skipped], None],
-    on_progress: Callable[[int], None] | None = None,
+    images: Sequence[ImageFile], encoder: ImageEncoder, **how: Unpack[Encoding]
 ) -> GridStore:
     """Encode what the cache lacks, then open all grids for random access.
 
     Without a cache that can be written to they live in a temporary folder until the store closes.
     Raises UserError where the cache may not grow as large as the grids are, or its disk cannot.
     """
-    folder = None
+    folder, cache = None, how["cache"]
     if cache is None or not cache.is_writable:
         folder = TemporaryDirectory(prefix="captune-grids-", ignore_cleanup_errors=True)
-        cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
+        how["cache"] = cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
     try:
         require_room(len(images), encoder, cache)
         keys: dict[str, str] = {}
-        for found in _stream(images, encoder, cache, batch_size, workers, on_skip, on_progress):
-            keys |= {one.image.name: one.key for one in found}
+        feature = _feature(encoder)
+        for found in encode_each(images, feature, **how):
+            keys |= {one.image.name: one.content for one in found}
         # only now is all of it on disk
-        arrays = cache.map_many(list(dict.fromkeys(keys.values())))
+        contents = list(dict.fromkeys(keys.values()))
+        arrays = cache.get_many(feature.space, contents, mapped=True)
         missing = [name for name, key in keys.items() if key not in arrays]
         if missing:
             raise UserError(
@@ -84,13 +73,11 @@ def open_grids(
             cache.close()
             folder.cleanup()
         raise
-    contents = {_content(key): array for key, array in arrays.items()}
     temporary = None if folder is None else (cache, folder)
-    names = {name: _content(key) for name, key in keys.items()}
-    return GridStore(encoder, contents, names, temporary)
+    return GridStore(encoder, arrays, keys, temporary)
 
 
-class GridStore(Closing):
+class GridStore(AbstractContextManager["GridStore", None]):
     """The grids of many images by the sha256 of their files, read from the mapped cache.
 
     Nothing is in memory but what the operating system keeps of the files, and gives back when it
@@ -142,6 +129,9 @@ class GridStore(Closing):
             cache.close()
             folder.cleanup()
 
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def grids_bytes(images: int, encoder: ImageEncoder) -> int:
     """What the grids of so many images take in the cache, without its index."""
@@ -161,26 +151,6 @@ def require_room(images: int, encoder: ImageEncoder, cache: FeatureCache) -> Non
         )
 
 
-def _stream(
-    images: Iterable[ImageFile],
-    encoder: ImageEncoder,
-    cache: FeatureCache | None,
-    batch_size: int,
-    workers: int,
-    on_skip: Callable[[Skipped], None],
-    on_progress: Callable[[int], None] | None,
-) -> Iterator[list[Encoded]]:
-    return encode_each(
-        images,
-        _feature(encoder),
-        cache=cache,
-        batch_size=batch_size,
-        workers=workers,
-        on_skip=on_skip,
-        on_progress=on_progress,
-    )
-
-
 def _feature(encoder: ImageEncoder) -> ImageFeature:
     patches = encoder.require_patches()
     return ImageFeature(
@@ -192,7 +162,3 @@ def _feature(encoder: ImageEncoder) -> ImageFeature:
         device=encoder.device,
         mapped=True,
     )
-
-
-def _content(key: str) -> str:
-    return key.rpartition("/")[2]

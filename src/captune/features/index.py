@@ -50,11 +50,11 @@ class FeatureSpace(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The text that the keys of this space begin with, followed by / and a sha256 in hex."""
+        """How the index spells it."""
         return json.dumps(self)
 
 
-class Form(NamedTuple):
+class ArrayType(NamedTuple):
     """What the bytes of an array mean."""
 
     dtype: np.dtype[Any]
@@ -62,12 +62,12 @@ class Form(NamedTuple):
     size_bytes: int
 
 
-class Place(NamedTuple):
+class ArrayLocation(NamedTuple):
     """Where the bytes of an array are, what they mean, and their crc32."""
 
     shard: int
     position: int
-    form: Form
+    type: ArrayType
     checksum: int
 
 
@@ -80,8 +80,8 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.lock = threading.RLock()
-        self._spaces: dict[str, int] = {}
-        self._forms: dict[int, Form] = {}
+        self._spaces: dict[FeatureSpace, int] = {}
+        self._types: dict[int, ArrayType] = {}
         with _errors():
             self._connection = _connect(path)
 
@@ -103,9 +103,11 @@ class Index:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def find(self, space: str, contents: Sequence[bytes]) -> list[tuple[bytes, Place]]:
-        """The places of what is there, in the order of the disk; contents: sha256 digests."""
-        found: list[tuple[bytes, Place]] = []
+    def find(
+        self, space: FeatureSpace, contents: Sequence[bytes]
+    ) -> list[tuple[bytes, ArrayLocation]]:
+        """Where the arrays of these contents are, in the order of the disk; sha256 digests."""
+        found: list[tuple[bytes, ArrayLocation]] = []
         with self.lock, _errors():
             number = self._space(space)
             if number is None:
@@ -119,18 +121,20 @@ class Index:
                     (number, *part),
                 ).fetchall()
                 for content, shard, position, form, checksum in rows:
-                    place = Place(int(shard), int(position), self._form(form), int(checksum))
-                    found.append((content, place))
+                    location = ArrayLocation(
+                        int(shard), int(position), self._type(form), int(checksum)
+                    )
+                    found.append((content, location))
         found.sort(key=lambda item: item[1][:2])
         return found
 
-    def add(self, rows: Iterable[tuple[str, bytes, Place]]) -> None:
-        """Add (space, content, place), inside `changing`; a row that is there is replaced."""
-        entries = []
-        for space, content, place in rows:
-            form = self._form_number(place.form)
-            number = self._space(space, make=True)
-            entries.append((number, content, place.shard, place.position, form, place.checksum))
+    def add(self, space: FeatureSpace, rows: Iterable[tuple[bytes, ArrayLocation]]) -> None:
+        """Add (content, location), inside `changing`; a row that is there is replaced."""
+        number = self._space(space, make=True)
+        entries = [
+            (number, content, at.shard, at.position, self._type_number(at.type), at.checksum)
+            for content, at in rows
+        ]
         self._connection.executemany(
             "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", entries
         )
@@ -189,7 +193,7 @@ class Index:
             ):
                 total = totals.setdefault(name, [0, 0])
                 total[0] += entries
-                total[1] += entries * self._form(form).size_bytes
+                total[1] += entries * self._type(form).size_bytes
             spaces = {name: FeatureSpace(*json.loads(name)) for name in totals}
         return [
             (space, specs.get(space.weights_id), totals[name][0], totals[name][1])
@@ -213,31 +217,32 @@ class Index:
         with self.lock, _errors():
             return self._connection.execute(statement).fetchall()
 
-    def _space(self, name: str, *, make: bool = False) -> int | None:
-        if name not in self._spaces:
+    def _space(self, space: FeatureSpace, *, make: bool = False) -> int | None:
+        if space not in self._spaces:
+            name = (space.name,)
             if make:
-                self._connection.execute("INSERT OR IGNORE INTO spaces (name) VALUES (?)", (name,))
-            row = self._connection.execute("SELECT space FROM spaces WHERE name = ?", (name,))
+                self._connection.execute("INSERT OR IGNORE INTO spaces (name) VALUES (?)", name)
+            row = self._connection.execute("SELECT space FROM spaces WHERE name = ?", name)
             if (found := row.fetchone()) is None:
                 return None
             if self._connection.in_transaction:  # it may be rolled back
                 return int(found[0])
-            self._spaces[name] = found[0]
-        return self._spaces[name]
+            self._spaces[space] = found[0]
+        return self._spaces[space]
 
-    def _form(self, number: int) -> Form:
-        if number not in self._forms:
+    def _type(self, number: int) -> ArrayType:
+        if number not in self._types:
             row = self._connection.execute(
                 "SELECT dtype, shape FROM forms WHERE form = ?", (number,)
             ).fetchone()
             if row is None:
                 raise DamagedIndex(f"row without form {number}")
             dtype, shape = np.dtype(row[0]), tuple(json.loads(row[1]))
-            self._forms[number] = Form(dtype, shape, dtype.itemsize * math.prod(shape))
-        return self._forms[number]
+            self._types[number] = ArrayType(dtype, shape, dtype.itemsize * math.prod(shape))
+        return self._types[number]
 
-    def _form_number(self, form: Form) -> int:
-        values = (form.dtype.str, json.dumps(form.shape))
+    def _type_number(self, type: ArrayType) -> int:
+        values = (type.dtype.str, json.dumps(type.shape))
         select = "SELECT form FROM forms WHERE dtype = ? AND shape = ?"
         row = self._connection.execute(select, values).fetchone()
         if row is None:

@@ -1,4 +1,6 @@
-"""Arrays on disk: append-only shards and the index that says where in them an array is.
+"""Arrays on disk: append-only shards, and the index that says where in them an array is.
+
+A shard has one writer at a time, which holds its lock.
 
 A row of the index is committed after the bytes that it points to are on disk, so a process may be
 killed at any point; a checksum in the row catches whatever happens to a shard afterwards.
@@ -7,6 +9,8 @@ killed at any point; a checksum in the row catches whatever happens to a shard a
 from __future__ import annotations
 
 import mmap
+import os
+import secrets
 import sqlite3
 import threading
 import zlib
@@ -16,14 +20,69 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from captune.features.index import DamagedIndex, Form, Index, Place
-from captune.features.shards import Shard, ShardBusy, new_path
-from captune.models.store import locked
+from captune.features.index import ArrayLocation, ArrayType, DamagedIndex, FeatureSpace, Index
+from captune.storage import locked
 
 DEFAULT_LIMIT_BYTES = 20 * 10**9
 _SHARD_BYTES = 256 * 2**20
+# fdatasync leaves out the file's times, which nobody needs after a crash; not on every system.
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class ShardBusy(Exception):
+    """Somebody else is appending to the shard."""
+
+
+class Shard:
+    """A shard held against every other writer, until closed or until its process is gone.
+
+    Raises ShardBusy if somebody else holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = 0  # in the index
+        # Taken on the thread that saves, let go of on the one that closes.
+        self._lock = FileLock(path.with_suffix(".lock"), thread_local=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ShardBusy(str(path)) from None
+        try:
+            self._file = path.open("ab", buffering=0)
+            self.end = self._file.seek(0, os.SEEK_END)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def append(self, data: bytes) -> int:
+        """Write and sync; returns where the data begins."""
+        # A write that failed half-way has moved the end.
+        position = self._file.seek(0, os.SEEK_END)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        _sync_data(self._file.fileno())
+        self.end = position + len(data)
+        return position
+
+    def delete(self) -> None:
+        """Remove the file and let go of it."""
+        self._file.close()
+        # A system that keeps open files from being deleted leaves it to the next prune.
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        self._lock.release()
+        with suppress(OSError):
+            self.path.with_suffix(".lock").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
+        self._lock.release()
 
 
 class FeatureStore:
@@ -61,30 +120,27 @@ class FeatureStore:
         stored = self.index.get_limit()
         return DEFAULT_LIMIT_BYTES if stored is None else stored
 
-    def get_many(self, keys: Sequence[str], *, mapped: bool = False) -> dict[str, NDArray[Any]]:
-        """The arrays that are there, by key, read-only; missing and damaged ones are left out.
+    def get_many(
+        self, space: FeatureSpace, contents: Sequence[str], *, mapped: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by content, read-only; missing and damaged are left out.
 
-        mapped: they are views of the mapped shards, checked once, and stay valid after a prune and
-            after `close`.
+        contents: sha256 in hex. mapped: the arrays are views of the mapped shards, checked once,
+            and stay valid after a prune and after `close`.
         """
-        wanted: dict[str, dict[bytes, str]] = {}
-        for key in keys:
-            space, _, content = key.rpartition("/")
-            wanted.setdefault(space, {})[bytes.fromhex(content)] = key
         found = {}
         with self.index.lock:
-            for space, contents in wanted.items():
-                for digest, place in self.index.find(space, list(contents)):
-                    array = self._map(place) if mapped else self._read(place)
-                    if array is not None:
-                        found[contents[digest]] = array
+            for digest, at in self.index.find(space, [bytes.fromhex(one) for one in contents]):
+                array = self._map(at) if mapped else self._read(at)
+                if array is not None:
+                    found[digest.hex()] = array
         return found
 
-    def put_many(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store arrays by key: all bytes, one fsync, one commit, whatever the number of arrays."""
+    def put_many(self, space: FeatureSpace, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Store arrays by content: bytes, one fsync, one commit, whatever their number."""
         if not arrays:
             return
-        forms = [Form(array.dtype, array.shape, array.nbytes) for array in arrays.values()]
+        types = [ArrayType(array.dtype, array.shape, array.nbytes) for array in arrays.values()]
         data = [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
         with self._write_lock:
             for _ in range(2):  # the second time where somebody has dropped the shard meanwhile
@@ -92,15 +148,14 @@ class FeatureStore:
                     self._writing = self._take_shard()
                 position = self._writing.append(b"".join(data))
                 rows = []
-                for key, form, part in zip(arrays, forms, data, strict=True):
-                    space, _, content = key.rpartition("/")
-                    place = Place(self._writing.number, position, form, zlib.crc32(part))
-                    rows.append((space, bytes.fromhex(content), place))
+                for content, type, part in zip(arrays, types, data, strict=True):
+                    at = ArrayLocation(self._writing.number, position, type, zlib.crc32(part))
+                    rows.append((bytes.fromhex(content), at))
                     position += len(part)
                 with self.index.changing():
                     self._note_use()
                     if self.index.touch_shards([self._writing.number]):
-                        self.index.add(rows)
+                        self.index.add(space, rows)
                         break
                 self._let_go()
             if self._writing is not None and self._writing.end >= self._shard_bytes():
@@ -159,33 +214,33 @@ class FeatureStore:
             self._maps.clear()  # not closed: arrays may still look at them
             self.index.close()
 
-    def _read(self, place: Place) -> NDArray[Any] | None:
-        if place.shard not in self._readers:
-            file = self.index.shard_files().get(place.shard)
+    def _read(self, at: ArrayLocation) -> NDArray[Any] | None:
+        if at.shard not in self._readers:
+            file = self.index.shard_files().get(at.shard)
             try:
                 reader: BinaryIO | None = (
                     None if file is None else (self._shards / file).open("rb", buffering=0)
                 )
             except OSError:
                 reader = None
-            self._readers[place.shard] = reader
-        reader = self._readers[place.shard]
+            self._readers[at.shard] = reader
+        reader = self._readers[at.shard]
         if reader is None:
             return None
         try:
-            reader.seek(place.position)
-            data = reader.read(place.form.size_bytes)
+            reader.seek(at.position)
+            data = reader.read(at.type.size_bytes)
         except (OSError, ValueError):  # a bad sector, or a position that makes no sense
             return None
-        if len(data) != place.form.size_bytes or zlib.crc32(data) != place.checksum:
+        if len(data) != at.type.size_bytes or zlib.crc32(data) != at.checksum:
             return None
-        self._used.add(place.shard)
-        return np.frombuffer(data, place.form.dtype).reshape(place.form.shape)
+        self._used.add(at.shard)
+        return np.frombuffer(data, at.type.dtype).reshape(at.type.shape)
 
-    def _map(self, place: Place) -> NDArray[Any] | None:
-        end = place.position + place.form.size_bytes
-        if len(self._maps.get(place.shard, b"")) < end:  # not mapped yet, or written to since
-            file = self.index.shard_files().get(place.shard)
+    def _map(self, at: ArrayLocation) -> NDArray[Any] | None:
+        end = at.position + at.type.size_bytes
+        if len(self._maps.get(at.shard, b"")) < end:  # not mapped yet, or written to since
+            file = self.index.shard_files().get(at.shard)
             try:
                 if file is None:
                     return None
@@ -195,15 +250,15 @@ class FeatureStore:
                 return None
             if len(found) < end:
                 return None
-            self._maps[place.shard] = found
-        shard = self._maps[place.shard]
-        with memoryview(shard) as view, view[place.position : end] as data:
-            if zlib.crc32(data) != place.checksum:
+            self._maps[at.shard] = found
+        shard = self._maps[at.shard]
+        with memoryview(shard) as view, view[at.position : end] as data:
+            if zlib.crc32(data) != at.checksum:
                 return None
-        self._used.add(place.shard)
-        count = place.form.size_bytes // place.form.dtype.itemsize
-        array = np.frombuffer(shard, place.form.dtype, count, place.position)
-        return array.reshape(place.form.shape)
+        self._used.add(at.shard)
+        count = at.type.size_bytes // at.type.dtype.itemsize
+        array = np.frombuffer(shard, at.type.dtype, count, at.position)
+        return array.reshape(at.type.shape)
 
     def _take_shard(self) -> Shard:
         """A shard with room that nobody appends to, or a new one."""
@@ -214,7 +269,8 @@ class FeatureStore:
                     shard = Shard(path)
                     shard.number = number
                     return shard
-        shard = Shard(new_path(self._shards))  # held before anybody can see it in the index
+        # a name that no other process chooses, held before anybody can see it in the index
+        shard = Shard(self._shards / f"{secrets.token_hex(8)}.bin")
         try:
             shard.number = self.index.add_shard(shard.path.name)
         except BaseException:

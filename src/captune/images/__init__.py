@@ -6,13 +6,11 @@ What decodes is loaded when first used: who only asks for names waits for no ima
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from captune.files import printable
-from captune.images.finding import ImageFile, ImageSet, Skipped, find_images
+from captune.images.find import ImageFile, ImageSet, Skipped, find_images
 
 if TYPE_CHECKING:
-    from captune.images.decoding import (
+    from captune.images.decode import (
         DECODING_VERSION,
-        UnreadableImage,
         decode_image,
         decoded_image,
         decoding_threads,
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
         read_image,
         stop_decoding,
     )
+    from captune.images.formats import UnreadableImage
 
 __all__ = [
     "DECODING_VERSION",
@@ -36,7 +35,6 @@ __all__ = [
     "hash_image",
     "open_image",
     "opened_image",
-    "printable",
     "read_image",
     "stop_decoding",
 ]
@@ -44,5 +42,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("captune.images.decoding"), name)
+        return getattr(import_module("captune.images.decode"), name)
     raise AttributeError(f"module 'captune.images' has no attribute {name!r}")

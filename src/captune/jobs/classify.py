@@ -18,9 +18,9 @@ from captune.features import FeatureCache
 from captune.features.encode import none_readable
 from captune.files import check_writable, whole_file
 from captune.images import ImageSet, find_images
-from captune.images.naming import named_image
+from captune.images.match import named_image
 from captune.jobs import Result, leave_page
-from captune.models.image_text import Floats, ImageTextModel, describe_model
+from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options import ClassifyOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress

@@ -16,7 +16,7 @@ from captune.features.encode import encode_all
 from captune.files import check_writable, whole_file
 from captune.images import find_images
 from captune.jobs import Result
-from captune.models.image_text import Floats, describe_model
+from captune.models.encoders import Floats, describe_model
 from captune.models.load import load_model
 from captune.options import EmbedOptions
 from captune.options.codec import from_python

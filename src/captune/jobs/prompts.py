@@ -17,7 +17,7 @@ from captune.features.encode import encode_all
 from captune.files import check_writable
 from captune.images import ImageFile, find_images
 from captune.jobs import Result, leave_page
-from captune.models.image_text import Floats, describe_model
+from captune.models.encoders import Floats, describe_model
 from captune.models.load import load_image_text_model
 from captune.options import PromptsOptions
 from captune.options.codec import from_python

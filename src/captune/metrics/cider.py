@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.metrics import ptb
-from captune.metrics.corpus import ORDERS, Corpus, Counts, Tokenize, Words
+from captune.metrics.corpus import ORDERS, Corpus, NgramCounts, Tokenize, TokenizedCaptions
 from captune.metrics.frequency import DocumentFrequency
 from captune.metrics.scores import Candidates, References, Scores
 
@@ -120,7 +120,7 @@ class CiderD:
 
     def _counted(
         self, texts: Sequence[str], references: Sequence[IndexedReferences]
-    ) -> tuple[Counts, int]:
+    ) -> tuple[NgramCounts, int]:
         """(the batch as captions that stand image by image, how many words it could hold)."""
         unseen: dict[str, int] = {}  # words of candidates only: no reference can match them
         size = len(self._vocabulary)
@@ -140,7 +140,7 @@ class CiderD:
             np.arange(len(references), dtype=np.int32), [1 + len(own.lengths) for own in references]
         )
         size += len(unseen)
-        words_of_all = Words(
+        words_of_all = TokenizedCaptions(
             ids=np.concatenate(parts),
             vocabulary_size=size,
             lengths=np.array(lengths, dtype=np.int64),
@@ -148,7 +148,7 @@ class CiderD:
             image=image,
             is_candidate=np.diff(image, prepend=np.int32(-1)) != 0,
         )
-        return Counts(words_of_all), size
+        return NgramCounts(words_of_all), size
 
 
 def _scores(corpus: Corpus, df: DocumentFrequency | None, *, with_d: bool) -> Scores:
@@ -170,7 +170,7 @@ def _scores(corpus: Corpus, df: DocumentFrequency | None, *, with_d: bool) -> Sc
 
 
 def _per_image(
-    counts: Counts, frequencies: list[NDArray[np.int64]] | None, images: int, *, with_d: bool
+    counts: NgramCounts, frequencies: list[NDArray[np.int64]] | None, images: int, *, with_d: bool
 ) -> NDArray[np.float64]:
     """[images] CIDEr-D, or CIDEr.
 

@@ -1,7 +1,7 @@
 """CLIPScore, RefCLIPScore and the homework's CLIPScore, over any image-text model.
 
 Definitions: Hessel et al. 2021, and where the paper leaves a choice their published code
-(jmhessel/clipscore); docs/clipscore.md says where the variants part. `pair_features` encodes.
+(jmhessel/clipscore); docs/clipscore.md says where the variants part. `clip_features` encodes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.files import printable
-from captune.metrics.pair_features import PREFIX, Bar, Images, PairFeatures, Rows, encode_pairs
+from captune.metrics.clip_features import PREFIX, Bar, Images, PairFeatures, Rows, encode_pairs
 from captune.metrics.scores import Candidates, References, Scores
 from captune.options import MetricOptions
 
 if TYPE_CHECKING:
     from captune.features import FeatureCache
-    from captune.models.image_text import Floats, ImageTextModel
+    from captune.models.encoders import Floats, ImageTextModel
 
 W = 2.5
 

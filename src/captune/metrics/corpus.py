@@ -24,7 +24,7 @@ _KEY_BITS = 63  # a packed key is a positive int64
 
 
 @dataclass(frozen=True)
-class Words:
+class TokenizedCaptions:
     """The words of all captions as one row of integers, caption after caption.
 
     ids: [words] word ids, below `vocabulary_size`. lengths: [captions] words a caption.
@@ -63,10 +63,10 @@ class NGrams:
     matched: NDArray[np.int64]
 
 
-class Counts:
+class NgramCounts:
     """The n-grams of captions that stand image by image; each order is counted when asked for."""
 
-    def __init__(self, words: Words) -> None:
+    def __init__(self, words: TokenizedCaptions) -> None:
         self.words = words
         self.starts: NDArray[np.int64] = np.flatnonzero(words.is_candidate)
         self.n_references = np.diff(self.starts, append=words.lengths.size) - 1
@@ -82,7 +82,7 @@ class Counts:
         return self._orders[n - 1]
 
 
-def count_ngrams(words: Words, n: int, shorter: NGrams | None) -> NGrams:
+def count_ngrams(words: TokenizedCaptions, n: int, shorter: NGrams | None) -> NGrams:
     """Count the n-grams of order `n`; `shorter` holds those of order n - 1 (None for n = 1)."""
     keys, places = _sorted_keys(words, n, shorter)
     captions = words.caption[places]
@@ -105,7 +105,7 @@ def count_ngrams(words: Words, n: int, shorter: NGrams | None) -> NGrams:
 
 
 def _sorted_keys(
-    words: Words, n: int, shorter: NGrams | None
+    words: TokenizedCaptions, n: int, shorter: NGrams | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(n-gram keys, ascending; the place in the text of each, ascending within equal keys)."""
     total = words.ids.size
@@ -127,7 +127,7 @@ def _sorted_keys(
 
 
 def _by_image(
-    words: Words, gram: NDArray[np.int32], caption: NDArray[np.int32], n_grams: int
+    words: TokenizedCaptions, gram: NDArray[np.int32], caption: NDArray[np.int32], n_grams: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(document frequencies, matched entries) of the sorted entries."""
     starts_run = _differs(gram) | _differs(words.image[caption])
@@ -186,12 +186,12 @@ class Corpus:
         self._captions_an_image = [1 + len(references[image]) for image in candidates]
 
     @cached_property
-    def counts(self) -> Counts:
+    def counts(self) -> NgramCounts:
         """The n-grams of all captions, split at any white space (as CIDEr and BLEU do)."""
-        return Counts(self._split[1])
+        return NgramCounts(self._split[1])
 
     @property
-    def words(self) -> Words:
+    def words(self) -> TokenizedCaptions:
         """The words of all captions, split at any white space."""
         return self._split[1]
 
@@ -220,7 +220,7 @@ class Corpus:
         return self._split[2]
 
     @cached_property
-    def _split(self) -> tuple[dict[str, int], Words, list[int]]:
+    def _split(self) -> tuple[dict[str, int], TokenizedCaptions, list[int]]:
         vocabulary: defaultdict[str, int] = defaultdict(count().__next__)  # a new word's number
         loose: list[int] = []
         ids, lengths = [], np.empty(len(self.texts), dtype=np.int64)
@@ -242,7 +242,7 @@ class Corpus:
         is_candidate = np.diff(image, prepend=np.int32(-1)) != 0
         return (
             dict(vocabulary),
-            Words(
+            TokenizedCaptions(
                 ids=np.concatenate(ids),
                 vocabulary_size=len(vocabulary),
                 lengths=lengths,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from captune.errors import UserError
 from captune.files import open_regular, printable, whole_file
-from captune.metrics.corpus import ORDERS, Corpus, Counts
+from captune.metrics.corpus import ORDERS, Corpus, NgramCounts
 from captune.metrics.scores import References
 
 # name -> digest of the tables that come with captune
@@ -114,7 +114,7 @@ class DocumentFrequency:
         is_shipped = SHIPPED.get(self.name) == self.digest
         return self.name if is_shipped else f"{self.name}@{self.digest[:8]}"
 
-    def within(self, counts: Counts, known: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def within(self, counts: NgramCounts, known: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """[n-grams] counts of a text's own n-grams, an array an order; 0 where the table has none.
 
         known: [word ids of the text] the table's id of each word (`vocabulary`), -1 for none.

@@ -1,19 +1,24 @@
 """What models there are, what each needs, and which are already on this machine.
 
-The short list is written here, so it costs no import; the long ones are the libraries' own.
+The short list is a file of its own, so it costs no import; the long ones are the libraries' own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
+from captune import storage
 from captune.errors import MissingExtra, UserError
-from captune.models import assets, store
 from captune.models.hub import own_place_of
-from captune.models.spec import ModelSpec, detect_layout, parse_spec
+from captune.models.lite import assets
+from captune.models.load import ModelSpec, detect_layout, parse_spec
 
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth"}
 
@@ -38,8 +43,12 @@ class CatalogueEntry:
     cached: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Example:
+class _Example(Struct, frozen=True):
+    """An entry of catalogue.json.
+
+    Sizes are the parameters in float32; repositories as open_clip 3.3 and timm 1.0 resolve names.
+    """
+
     spec: str
     note: str
     licence: str
@@ -47,79 +56,18 @@ class _Example:
     download_mb: int
 
 
-# Sizes are the parameters in float32; repositories as open_clip 3.3 and timm 1.0 resolve the names.
-_EXAMPLES = (
-    _Example(
-        "open_clip:ViT-B-32/openai",
-        "OpenAI's CLIP, the usual baseline",
-        "MIT",
-        "timm/vit_base_patch32_clip_224.openai",
-        605,
-    ),
-    _Example(
-        "open_clip:ViT-L-14/openai",
-        "OpenAI's CLIP, large",
-        "MIT",
-        "timm/vit_large_patch14_clip_224.openai",
-        1711,
-    ),
-    _Example(
-        "open_clip:ViT-B-16-SigLIP2/webli",
-        "SigLIP 2, sigmoid scores, many languages",
-        "Apache-2.0",
-        "timm/ViT-B-16-SigLIP2",
-        1501,
-    ),
-    _Example(
-        "hf:openai/clip-vit-large-patch14",
-        "a repository in the layout of transformers",
-        "MIT",
-        "openai/clip-vit-large-patch14",
-        1711,
-    ),
-    _Example(
-        "hf:google/siglip2-base-patch16-224",
-        "SigLIP 2 by transformers",
-        "Apache-2.0",
-        "google/siglip2-base-patch16-224",
-        1501,
-    ),
-    _Example(
-        "timm:vit_base_patch14_dinov2.lvd142m",
-        "DINOv2, for embed",
-        "Apache-2.0",
-        "timm/vit_base_patch14_dinov2.lvd142m",
-        346,
-    ),
-    _Example(
-        "timm:vit_large_patch14_clip_336.openai_ft_in12k_in1k",
-        "CLIP fine-tuned on ImageNet, for embed",
-        "Apache-2.0",
-        "timm/vit_large_patch14_clip_336.openai_ft_in12k_in1k",
-        1218,
-    ),
-)
-
-_DECODERS = (
-    _Example(
-        "hf:openai-community/gpt2", "the usual small one", "MIT", "openai-community/gpt2", 548
-    ),
-    _Example("hf:facebook/opt-125m", "OPT", "OPT licence", "facebook/opt-125m", 251),
-    _Example(
-        "hf:HuggingFaceTB/SmolLM2-360M",
-        "the default's larger sibling",
-        "Apache-2.0",
-        "HuggingFaceTB/SmolLM2-360M",
-        724,
-    ),
-    _Example("hf:Qwen/Qwen3-0.6B-Base", "Qwen 3", "Apache-2.0", "Qwen/Qwen3-0.6B-Base", 1192),
-)
+@cache
+def _examples(kind: str) -> list[_Example]:
+    """kind: image_text or decoders."""
+    data = Path(__file__).with_suffix(".json").read_bytes()
+    return msgspec.json.decode(data, type=dict[str, list[_Example]])[kind]
 
 
 def short_list() -> list[CatalogueEntry]:
     """The default, an example of each kind, and whatever else the caches hold. Imports no torch."""
-    entries = [_lite(), *(_entry_of(example) for example in _EXAMPLES)]
-    known = {example.repo for example in _EXAMPLES}
+    examples = _examples("image_text")
+    entries = [_lite(), *map(_entry_of, examples)]
+    known = {example.repo for example in examples}
     return entries + [entry for repo, entry in _cached_repositories() if repo not in known]
 
 
@@ -135,7 +83,10 @@ def decoders() -> list[CatalogueEntry]:
         download_bytes=lite.download_bytes,
         cached=lite.folder if lite.is_cached() else None,
     )
-    return [default, *(replace(_entry_of(example), sides="decoder") for example in _DECODERS)]
+    return [
+        default,
+        *(replace(_entry_of(example), sides="decoder") for example in _examples("decoders")),
+    ]
 
 
 def long_list(search: str = "") -> list[CatalogueEntry]:
@@ -240,7 +191,9 @@ def _timm_list() -> Iterator[CatalogueEntry]:
 def _repository_of(spec: ModelSpec) -> str | None:
     if spec.repo is not None:
         return spec.repo
-    known = next((example.repo for example in _EXAMPLES if example.spec == spec.text), None)
+    known = next(
+        (example.repo for example in _examples("image_text") if example.spec == spec.text), None
+    )
     if known is None and spec.kind == "timm":
         return f"timm/{spec.name}"
     if known is None and has_open_clip():
@@ -267,7 +220,7 @@ def _place_of(repo: str) -> Path | None:
 
 def _cached_repositories() -> Iterator[tuple[str, CatalogueEntry]]:
     """Repositories in the caches that captune can load and that look at images."""
-    own = store.cache_folder() / "models"
+    own = storage.cache_folder() / "models"
     names = {path.name for path in _folders(own)}
     hub_names = {path.name for path in _folders(_hub_cache()) if path.name.startswith("models--")}
     names |= {name.removeprefix("models--") for name in hub_names}

@@ -19,44 +19,38 @@ from torch import nn
 
 from captune.errors import UserError
 from captune.files import home_path, printable
-from captune.models import assets, hub
-from captune.models.assignment import (
+from captune.models import hub
+from captune.models.checkpoint_files import TensorInfo
+from captune.models.devices import resolve_device, resolve_dtype
+from captune.models.gpt2_files import (
     ASSIGNMENT_FILES,
     END_OF_TEXT,
     find_assignment,
     gpt2_of_tensors,
     gpt2_tokenizer,
 )
-from captune.models.devices import resolve_device, resolve_dtype
-from captune.models.spec import parse_spec, require_possible
-from captune.models.tensor_header import TensorInfo, require_floating
-from captune.models.tokenizer_files import choose_tokenizer, tokenizer_files, vetted_tokenizer
+from captune.models.lite import assets
+from captune.models.load import parse_spec, require_possible
+from captune.models.tokenizers import choose_tokenizer, tokenizer_files, vetted_tokenizer
 from captune.models.vetting import (
     library_errors,
     no_larger_than,
     read_config,
     require_finite,
     require_finite_tensor,
-    require_memory,
+    require_trained,
     staged,
     staged_weights,
+    vetted_weights,
 )
 from captune.models.weights import (
-    describe_tensors,
+    TRANSFORMERS_WEIGHTS,
+    choose_weights,
     digest_of,
     digest_of_files,
     load_state,
-    refuse_torchscript,
-    speak_of_pickle,
     weights_files,
     weights_id_of_file,
-)
-
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
 )
 
 
@@ -188,31 +182,19 @@ def _choose(names: Sequence[str], where: str) -> list[str]:
     if "config.json" not in names:
         also = f", or for the assignment's decoder {', '.join(ASSIGNMENT_FILES)}"
         raise UserError(f"{where}: has no config.json, so its architecture is unknown{also}")
-    weights = next((name for name in _WEIGHTS if name in names), None)
-    if weights is None:
-        raise UserError(f"{where}: has no weights (expected model.safetensors)")
-    chosen = [weights]
-    if weights.endswith(".index.json"):
-        ending = weights.removesuffix(".index.json").rpartition(".")[2]
-        chosen += [name for name in names if name.endswith(f".{ending}") and "-of-" in name]
     extras = [name for name in ("generation_config.json", "README.md") if name in names]
-    return [*chosen, "config.json", *extras, *choose_tokenizer(names, where)]
+    return [*choose_weights(names, where), *extras, *choose_tokenizer(names, where)]
 
 
 def _from_folder(
     spec: str, folder: Path, device: torch.device, dtype: torch.dtype, blocks: int
 ) -> Decoder:
     _choose(sorted(path.name for path in folder.iterdir()), str(folder))
-    files = weights_files(folder, _WEIGHTS)
+    files = weights_files(folder, TRANSFORMERS_WEIGHTS)
     if not files:
         raise UserError(f"{printable(spec)}: its weights are no file")
-    for file in files:
-        refuse_torchscript(file)
-    speak_of_pickle(*files)
     config = read_config(folder / "config.json")
-    tensors = describe_tensors(files)
-    require_floating(tensors, spec)
-    require_memory(tensors, dtype, spec)
+    tensors = vetted_weights(files, dtype, spec)
     parts = {"config.json": config, **vetted_tokenizer(folder), **staged_weights(files)}
     with staged(parts) as place, hub.closed():
         module, tokenizer = _build(place, spec, dtype, tensors)
@@ -279,12 +261,7 @@ def _build(
             local_files_only=True,
             output_loading_info=True,
         )
-    untrained = sorted(report["missing_keys"]) + [str(m) for m in report["mismatched_keys"]]
-    if untrained:
-        raise UserError(
-            f"{spec}: the weights leave {len(untrained)} parameters of {type(module).__name__} at"
-            f" random ({untrained[0]}, ...); this checkpoint is of another model"
-        )
+    require_trained(module, report, spec)
     return module.eval(), tokenizer
 
 

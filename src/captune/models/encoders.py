@@ -1,11 +1,15 @@
-"""A frozen image encoder: weights, preprocessing and a content hash as one value."""
+"""Frozen encoders of images and texts, and how the space that they share is scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -50,6 +54,19 @@ class PatchGrid:
     weights_id: str
     finish: Callable[[Tensor], Tensor] = lambda cached: cached
     embed: Callable[[Tensor], Tensor] | None = None
+
+
+class Side(nn.Module):
+    """One side of a model that has two: `forward` is `run(model, ...)`."""
+
+    def __init__(self, model: nn.Module, run: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.run = run
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """What `run` makes of the inputs."""
+        return self.run(self.model, *inputs, **named)
 
 
 @dataclass(frozen=True)
@@ -174,3 +191,123 @@ def as_tokens(features: Tensor, channels_last: bool = False) -> Tensor:
     if features.ndim == 3:
         return features
     return features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class ContextLength:
+    """How many tokens a text side reads at most; what `tokenize` cuts off beyond it is not read.
+
+    tokens: start and end token included. A cut text keeps its end token.
+    count: strings -> how many tokens each one has before any cut, counted in the same way.
+    fits: a string -> True where that is plain without counting; False says nothing.
+    """
+
+    tokens: int
+    count: Callable[[Sequence[str]], list[int]]
+    fits: Callable[[str], bool] = lambda text: False
+
+    def exceeded(self, texts: Sequence[str]) -> list[bool]:
+        """Whether a text is longer than what is read of it, for each of `texts`."""
+        doubtful = list(dict.fromkeys(text for text in texts if not self.fits(text)))
+        counts = dict(zip(doubtful, self.count(doubtful), strict=True)) if doubtful else {}
+        return [counts.get(text, 0) > self.tokens for text in texts]
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Turns strings into vectors of the space that the image encoder shares.
+
+    module: called as module(**tokenize(texts)) -> [n, dimension]; frozen, eval mode, on `device`.
+    tokenize: strings -> the module's keyword tensors, padded and truncated as in training.
+    text_id: weights_id and tokenizer id in one string; the key of cached prompts.
+    context: how long a text may be; None where nothing is ever cut off.
+    """
+
+    module: nn.Module
+    tokenize: Callable[[Sequence[str]], Mapping[str, Tensor]]
+    text_id: str
+    dimension: int
+    device: torch.device
+    dtype: torch.dtype
+    context: ContextLength | None = None
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Texts, n strings -> [n, dimension], float32 on the CPU, not normalised."""
+        tokens = {name: value.to(self.device) for name, value in self.tokenize(texts).items()}
+        vectors: Tensor = self.module(**tokens)
+        return vectors.float().cpu()
+
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SimilarityScale:
+    """How a cosine becomes a probability, as the checkpoint says, never guessed.
+
+    logit_scale: the factor on the cosine (already exponentiated).
+    logit_bias: added to the scaled cosine; only sigmoid-trained models (SigLIP) have one.
+    activation: "softmax" over the labels or an independent "sigmoid" for each, as in training.
+    """
+
+    logit_scale: float
+    logit_bias: float = 0.0
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+
+
+def similarity_scale(scale: float, bias: float | None, where: str) -> SimilarityScale:
+    """The scale of a checkpoint's own numbers; only sigmoid training has a bias to learn.
+
+    Raises UserError for numbers that no probability can be made with.
+    """
+    if not all(math.isfinite(number) for number in (scale, bias or 0.0)):
+        raise UserError(f"{where}: its logit scale or bias is not a finite number")
+    return SimilarityScale(scale) if bias is None else SimilarityScale(scale, bias, "sigmoid")
+
+
+@dataclass(frozen=True)
+class ImageTextModel:
+    """What a model spec resolves to: weights, preprocessing, tokenizer, scoring, content hash.
+
+    text and scoring are None for image-only models (`timm:NAME`), which can embed but not classify.
+    weights_id: sha256 over everything trained in both towers.
+    licence: as the checkpoint states it, or None where it states nothing.
+    """
+
+    spec: str
+    weights_id: str
+    licence: str | None
+    image: ImageEncoder
+    text: TextEncoder | None
+    scoring: SimilarityScale | None
+
+    @property
+    def ids(self) -> list[str]:
+        """What the cached features of each side are filed under."""
+        grid = [self.image.patches.weights_id] if self.image.patches else []
+        return [self.image.weights_id, *grid, *([self.text.text_id] if self.text else [])]
+
+    def logits(self, image_features: Floats, text_features: Floats) -> Floats:
+        """Scaled cosines (plus bias) of images [n, d] against texts [m, d] -> [n, m]."""
+        if self.scoring is None:
+            raise TypeError(f"{self.spec} has no text side to compare with")
+        cosines = normalise(image_features) @ normalise(text_features).T
+        return cosines * np.float32(self.scoring.logit_scale) + np.float32(self.scoring.logit_bias)
+
+
+def describe_model(model: ImageTextModel) -> dict[str, str | None]:
+    """The model as a run folder and `--json` name it."""
+    return {
+        "spec": model.spec,
+        "weights_id": model.weights_id,
+        "preprocessing_id": model.image.preprocessing_id,
+        "licence": model.licence,
+    }
+
+
+def normalise(vectors: Floats) -> Floats:
+    """Rows of [n, d] scaled to length one; a zero row stays zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32, copy=False)
+    return scaled

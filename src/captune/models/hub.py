@@ -1,4 +1,4 @@
-"""The only door to a model hub: files of a repository, from the cache or by a download said aloud.
+"""Access to model hubs: files of a repository, cached or downloaded with a log line.
 
 Libraries never fetch for themselves here: a loader asks for a folder, then builds the model from
 that folder with the hub closed.
@@ -18,9 +18,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from captune import storage
 from captune.errors import Offline, UserError
 from captune.files import printable, read_regular
-from captune.models import store
 from captune.printing import bare
 
 logger = logging.getLogger("captune")
@@ -44,7 +44,7 @@ def repository(repo: str, choose: Choose, spec: str, *, fetch_option: str = "") 
     place = cached(repo, choose)
     if place is not None:
         return place
-    if store.is_offline():
+    if storage.is_offline():
         fetch = f"captune models fetch {spec}{fetch_option}"
         raise Offline(
             f"captune is offline and {repo} is not in a cache here; run `{fetch}` on a connected "
@@ -85,7 +85,7 @@ def adopt(repo: str, folder: Path, choose: Choose) -> Path:
         _, different, missing = filecmp.cmpfiles(folder, place, names, shallow=False)
         return not different and not missing
 
-    store.install_folder(target, build, is_complete)
+    storage.install_folder(target, build, is_complete)
     return target
 
 
@@ -133,6 +133,19 @@ def closed() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+@contextmanager
+def silence_transformers() -> Iterator[None]:
+    """Within: transformers prints no advice; Trainer would leave it silent for good."""
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
 def licence_of(folder: Path) -> str | None:
     """`license:` of a model card's front matter, or None where the folder states nothing."""
     try:
@@ -146,7 +159,7 @@ def licence_of(folder: Path) -> str | None:
 
 def own_place_of(repo: str) -> Path:
     """Where captune keeps its own copy of a repository, whether or not there is one."""
-    return store.cache_folder() / "models" / repo.replace("/", "--")
+    return storage.cache_folder() / "models" / repo.replace("/", "--")
 
 
 def _adopted(repo: str) -> Path | None:
@@ -201,7 +214,7 @@ def _download(repo: str, choose: Choose, spec: str) -> Path:
             "%s: fetching %d files, %.0f MB, of %s from %s",
             spec, len(names), size / 1e6, repo, constants.ENDPOINT,
         )  # fmt: skip
-        store.require_space(Path(constants.HF_HUB_CACHE), size, repo)
+        storage.require_space(Path(constants.HF_HUB_CACHE), size, repo)
         return Path(snapshot_download(repo, allow_patterns=names, tqdm_class=_bars()))
     except GatedRepoError:
         raise UserError(

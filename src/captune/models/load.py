@@ -1,21 +1,222 @@
-"""A model spec -> a model, by the loader of its kind."""
+"""What a user may write as a model, and the model that it names.
+
+A spec is read without importing any model library:
+
+lite
+open_clip:NAME/TAG          open_clip:NAME/TAG@FILE     open_clip:FOLDER    open_clip:hf-hub:REPO
+timm:NAME                   timm:NAME@FILE              timm:FOLDER         timm:hf-hub:REPO
+hf:REPO                     hf:FOLDER
+FOLDER                      (its layout says which library wrote it)
+"""
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from captune.errors import UserError
-from captune.models.devices import resolve_device, resolve_dtype
-from captune.models.image_text import ImageTextModel
-from captune.models.spec import Kind, ModelSpec, parse_spec
+from captune.files import home_path, quoted
+from captune.models.checkpoint_files import read_object
 
-_LOADERS: dict[Kind, str] = {
-    "lite": "captune.models.lite",
-    "open_clip": "captune.models.from_open_clip",
-    "hf": "captune.models.from_hugging_face",
-    "timm": "captune.models.from_timm",
+if TYPE_CHECKING:
+    from captune.models.encoders import ImageTextModel
+
+Kind = Literal["lite", "open_clip", "hf", "timm"]
+
+KINDS: tuple[Kind, ...] = ("lite", "open_clip", "hf", "timm")
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+_WRITTEN_AS = {
+    "open_clip": "open_clip:NAME/TAG, as in open_clip:ViT-B-32/openai",
+    "hf": "hf:REPO, as in hf:openai/clip-vit-base-patch32",
+    "timm": "timm:NAME, as in timm:vit_base_patch16_clip_224.openai",
 }
+_LOADERS: dict[Kind, str] = {
+    "lite": "captune.models.backends.lite",
+    "open_clip": "captune.models.backends.open_clip",
+    "hf": "captune.models.backends.huggingface",
+    "timm": "captune.models.backends.timm",
+}
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".gguf"}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A parsed spec; which of the fields are set says where the weights come from.
+
+    text: as the user wrote it.
+    name, tag: an entry of the library's own list (open_clip: both; timm: name, with its tag in it).
+    repo: a repository of the model hub.
+    folder: a local folder that holds weights, preprocessing and tokenizer.
+    file: local weights for `name` (and `tag`), which still decide architecture and preprocessing.
+    """
+
+    text: str
+    kind: Kind
+    name: str | None = None
+    tag: str | None = None
+    repo: str | None = None
+    folder: Path | None = None
+    file: Path | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_spec(text: str | ModelSpec) -> ModelSpec:
+    """Read a model spec; the local file system is looked at, no library and no network is.
+
+    Raises UserError for a spec that no kind reads, a bare weights file, a missing file or folder.
+    Whether a name exists is known only to its library: the loaders check it.
+    """
+    if isinstance(text, ModelSpec):
+        return text
+    text = text.strip()
+    if not text:
+        raise UserError("no model was named; write lite, open_clip:NAME/TAG, hf:REPO, timm:NAME")
+    if text == "lite":
+        return ModelSpec(text, "lite")
+    require_possible(Path(text), text)
+    prefix, colon, rest = text.partition(":")
+    if not colon or len(prefix) == 1:  # one letter is a Windows drive
+        return _parse_bare(text)
+    if prefix not in ("open_clip", "hf", "timm"):
+        if home_path(text).exists():
+            return _parse_bare(text)
+        raise UserError(
+            f"{text}: there is no kind of model called {prefix!r}"
+            f"{did_you_mean(prefix, ('open_clip', 'hf', 'timm'))}; "
+            "write lite, open_clip:NAME/TAG, hf:REPO, timm:NAME or a local folder"
+        )
+    if not rest:
+        raise UserError(f"{text}: says no model; write {_WRITTEN_AS[prefix]}")
+    return _parse_prefixed(text, prefix, rest)  # type: ignore[arg-type]
+
+
+def detect_layout(folder: Path) -> Kind:
+    """The library whose layout `folder` has, or UserError.
+
+    open_clip comes first where its weights are there: repositories of timm and LAION carry it
+    beside a second model, and it has both sides.
+    """
+    config = _read_config(folder)
+    has_open_clip = (folder / OPEN_CLIP_CONFIG).is_file()
+    if has_open_clip and any((folder / name).is_file() for name in OPEN_CLIP_WEIGHTS):
+        return "open_clip"
+    if "architecture" in config:  # also where transformers' timm wrapper added its model_type
+        return "timm"
+    if "model_type" in config:
+        return "hf"
+    if has_open_clip:
+        return "open_clip"
+    raise UserError(
+        f"{folder}: no model in this folder; expected {OPEN_CLIP_CONFIG} (open_clip), or a "
+        "config.json with model_type (hf) or architecture (timm), beside the weights"
+    )
+
+
+def require_possible(path: Path, text: str) -> None:
+    """Raise UserError for what no file can be called, such as a name that is too long."""
+    try:
+        path.exists()
+    except (OSError, ValueError):  # ValueError: a zero byte
+        raise UserError(f"{quoted(text)}: is no possible name of a file or model") from None
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a close match among `known`, else an empty string."""
+    # Case is the commonest slip, and difflib counts every letter of it.
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]}?" if close else ""
+
+
+def _parse_prefixed(text: str, kind: Kind, rest: str) -> ModelSpec:
+    path = home_path(rest)
+    if path.is_dir():
+        return ModelSpec(text, kind, folder=path)
+    if kind == "hf":
+        if path.is_file():
+            _refuse_bare_file(text)
+        return ModelSpec(text, kind, repo=_repo(text, rest))
+    if rest.startswith("hf-hub:"):
+        return ModelSpec(text, kind, repo=_repo(text, rest.removeprefix("hf-hub:")))
+    if path.is_file():
+        _refuse_bare_file(text)
+    name, at, given_file = rest.partition("@")
+    file = None
+    if at:
+        file = home_path(given_file)
+        if not file.is_file():
+            raise UserError(f"{text}: there is no weights file {given_file!r}; check the path")
+    if _looks_like_path(name):
+        raise UserError(f"{text}: there is no folder {name!r}; check the path")
+    if kind == "timm":
+        return ModelSpec(text, kind, name=name, file=file)
+    name, _, tag = name.rpartition("/") if "/" in name else (name, "", "")
+    # The tag carries mean, size, interpolation and activation, also where the weights are a file.
+    return ModelSpec(text, kind, name=name.replace("/", "-"), tag=tag or None, file=file)
+
+
+def _parse_bare(text: str) -> ModelSpec:
+    path = home_path(text)
+    if path.is_dir():
+        return ModelSpec(text, detect_layout(path), folder=path)
+    if path.is_file():
+        _refuse_bare_file(text)
+    if path.suffix in _WEIGHT_SUFFIXES or _looks_like_path(text):
+        raise UserError(f"{text}: there is no such file or folder; check the path")
+    if "/" in text:
+        owner, _, rest = text.partition("/")
+        likely = f"open_clip:{text}" if _is_open_clip_name(owner) else f"hf:{text}"
+        if _REPO.fullmatch(text) or likely.startswith("open_clip:"):
+            kind = "a model of a hub" if rest else "a model"
+            raise UserError(f"{text}: no such folder, and {kind} needs its prefix; write {likely}")
+    raise UserError(
+        f"{text}: neither a model spec nor a folder{did_you_mean(text, ('lite',))}; "
+        "write lite, open_clip:NAME/TAG, hf:REPO, timm:NAME or a local folder"
+    )
+
+
+def _refuse_bare_file(text: str) -> NoReturn:
+    file = text.split(":", 1)[1] if text.startswith(("open_clip:", "hf:", "timm:")) else text
+    raise UserError(
+        f"{text}: a weights file alone says neither architecture nor preprocessing; "
+        f"write open_clip:NAME/TAG@{file} or timm:NAME@{file}, or give the folder it came in"
+    )
+
+
+def _repo(text: str, name: str) -> str:
+    if not _REPO.fullmatch(name):
+        raise UserError(
+            f"{text}: neither a folder here nor a repository OWNER/NAME; check the path"
+        )
+    return name
+
+
+def _looks_like_path(name: str) -> bool:
+    return (
+        name.startswith((".", "/", "~")) or "\\" in name or bool(re.match(r"[A-Za-z]:[/\\]", name))
+    )
+
+
+def _is_open_clip_name(name: str) -> bool:
+    return bool(re.match(r"(?i)(ViT|RN\d|convnext|coca|EVA|MobileCLIP|PE-)[\w.-]*$", name))
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    path = folder / "config.json"
+    return read_object(path) if path.exists() else {}
 
 
 def backends() -> list[str]:
@@ -31,6 +232,8 @@ def load_model(
     Naming a hub's model fetches it when it is in no cache, and says so first; offline it is refused
     (errors.Offline). Raises UserError for whatever the user can mend.
     """
+    from captune.models.devices import resolve_device, resolve_dtype
+
     parsed = parse_spec(spec)
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)

@@ -24,8 +24,13 @@ from torch.nn.modules import module as registrations
 
 from captune.errors import UserError
 from captune.files import printable, writing
-from captune.models.json_files import read_object
-from captune.models.tensor_header import TensorInfo, total_elements
+from captune.models.checkpoint_files import (
+    TensorInfo,
+    read_object,
+    require_floating,
+    total_elements,
+)
+from captune.models.weights import describe_tensors, refuse_torchscript, warn_pickle
 from captune.text import shorten
 
 _DEEPEST = 32
@@ -197,6 +202,33 @@ def no_larger_than(tensors: Mapping[str, TensorInfo], where: object) -> Iterator
         ):
             stack.callback(register(hook).remove)
         yield
+
+
+def vetted_weights(
+    files: Sequence[Path], dtype: torch.dtype, where: object
+) -> dict[str, TensorInfo]:
+    """The tensors of a checkpoint that can be read without running code and fits into memory.
+
+    Warns of a pickle. Raises UserError for a TorchScript archive, a damaged file, a precision of
+    too few bits, and for more than this machine's memory can hold in `dtype`.
+    """
+    for file in files:
+        refuse_torchscript(file)
+    warn_pickle(*files)
+    tensors = describe_tensors(files)
+    require_floating(tensors, where)
+    require_memory(tensors, dtype, where)
+    return tensors
+
+
+def require_trained(model: nn.Module, report: Mapping[str, Any], spec: object) -> None:
+    """Raise UserError where transformers' loading report names a parameter that was not loaded."""
+    untrained = sorted(report["missing_keys"]) + [str(m) for m in report["mismatched_keys"]]
+    if untrained:
+        raise UserError(
+            f"{spec}: the weights leave {len(untrained)} parameters of {type(model).__name__} at"
+            f" random ({untrained[0]}, ...); this checkpoint is of another model"
+        )
 
 
 def require_memory(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, where: object) -> None:

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from captune import storage
 from captune.errors import UserError
 from captune.files import open_regular, printable, read_regular
-from captune.models import store
-from captune.models.json_files import read_object
-from captune.models.tensor_header import TensorInfo, read_header
+from captune.models.checkpoint_files import TensorInfo, read_header, read_object
 
 logger = logging.getLogger("captune")
 
@@ -40,6 +39,12 @@ _DTYPE_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+TRANSFORMERS_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order
 _LARGEST_SMALL_FILE = 64 * 2**20
 
@@ -56,7 +61,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return load_safetensors(path)
     refuse_torchscript(path)
-    speak_of_pickle(path)
+    warn_pickle(path)
     return _pickled(path)
 
 
@@ -85,7 +90,7 @@ def refuse_torchscript(path: Path) -> None:
         )
 
 
-def speak_of_pickle(*files: Path) -> None:
+def warn_pickle(*files: Path) -> None:
     """One line for the user for each file that is no safetensors, before something reads it."""
     for file in files:
         if file.suffix != ".safetensors":
@@ -172,6 +177,24 @@ class NoRandomValues(TorchFunctionMode):
         if func in self._DRAWS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
+
+
+def choose_weights(names: Sequence[str], where: str) -> list[str]:
+    """The files of a transformers checkpoint among `names`, with config.json.
+
+    Raises UserError naming the missing part.
+    """
+    if "config.json" not in names:
+        raise UserError(f"{where}: has no config.json, so its architecture is unknown")
+    weights = next((name for name in TRANSFORMERS_WEIGHTS if name in names), None)
+    if weights is None:
+        raise UserError(f"{where}: has no weights (expected model.safetensors)")
+    chosen = ["config.json", weights]
+    if weights.endswith(".index.json"):
+        ending = weights.removesuffix(".index.json").rpartition(".")[2]
+        # the index itself says which shards exist
+        chosen += [name for name in names if name.endswith(f".{ending}") and "-of-" in name]
+    return chosen
 
 
 def weights_files(folder: Path, names: Iterable[str]) -> list[Path]:
@@ -336,7 +359,7 @@ class _Memory:
     def __init__(self) -> None:
         self._connection: sqlite3.Connection | None = None
         try:
-            path = store.cache_folder() / "weights-ids.sqlite"
+            path = storage.cache_folder() / "weights-ids.sqlite"
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=10)
             with self._connection as connection:

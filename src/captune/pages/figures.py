@@ -11,7 +11,7 @@ import numpy as np
 
 from captune.errors import UserError
 from captune.images import UnreadableImage, open_image
-from captune.images.naming import named_image
+from captune.images.match import named_image
 from captune.pages.thumbnails import not_opened
 from captune.plots import (
     Top5,

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from captune.files import check_writable
-from captune.images import Skipped, UnreadableImage, open_image, printable
+from captune.files import check_writable, printable
+from captune.images import Skipped, UnreadableImage, open_image
 from captune.pages.pages import write_template
 from captune.pages.thumbnails import HIDDEN, thumbnail
 from captune.plots import PairPanel, pairs_figure, save_figure

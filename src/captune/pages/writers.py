@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from captune.images.naming import plain_path, without_ending
+from captune.images.match import plain_path, without_ending
 from captune.metrics.catalogue import LOG_PROBABILITY
 from captune.pages.given import Given
 from captune.pages.numbers import Source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.images.finding import ENDINGS
+from captune.images.find import ENDINGS
 from captune.metrics.frequency import is_file
 from captune.options import MetricOptions
 

@@ -32,7 +32,7 @@ from captune.statistics import Interval, bootstrap_each
 
 if TYPE_CHECKING:
     from captune.embedding import Bar
-    from captune.models.image_text import ImageTextModel
+    from captune.models.encoders import ImageTextModel
 
 # what tokenizers and models put around a text, and some leave in it
 _SPECIAL = re.compile(

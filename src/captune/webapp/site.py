@@ -23,7 +23,7 @@ from captune.webapp.uploads import Arrivals, Uploads
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from captune.models.image_text import ImageTextModel
+    from captune.models.encoders import ImageTextModel
 
 LITE = "lite"
 MOST_WRITTEN = 200  # runs that people may write with a shared app

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from captune.errors import UserError
 from captune.features import FeatureCache, encode_images, encode_texts
 from captune.images import ImageFile, ImageSet, Skipped, find_images
-from captune.models.image_text import Floats, ImageTextModel, Scoring, normalise
+from captune.models.encoders import Floats, ImageTextModel, SimilarityScale, normalise
 from captune.models.load import load_image_text_model
 from captune.options import check_pass
 from captune.tables import NotebookDisplay
@@ -120,7 +120,7 @@ class ZeroShotClassifier:
         return list(self.templates) if len(self.templates) == len(self.text_features) else [None]
 
     @property
-    def scoring(self) -> Scoring:
+    def scoring(self) -> SimilarityScale:
         """The model's scoring."""
         assert self.model.scoring is not None
         return self.model.scoring
@@ -186,7 +186,7 @@ class ZeroShotClassifier:
         return normalise(encode_texts(texts, self.model.text, cache=self.cache))
 
 
-def activate(logits: Floats, scoring: Scoring, multi_label: bool = False) -> Floats:
+def activate(logits: Floats, scoring: SimilarityScale, multi_label: bool = False) -> Floats:
     """Logits [..., labels] -> probabilities, by softmax over the labels or a sigmoid for each."""
     if multi_label or scoring.activation == "sigmoid":
         # the two-sided form overflows for neither sign

@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from captune.errors import UserError
-from captune.files import json_kind, parse_json, read_text
-from captune.images import printable
+from captune.files import json_kind, parse_json, printable, read_text
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
 _FORMS = 'names ("cat,dog"), a text file with one name a line, or a JSON {"id": "name"}'

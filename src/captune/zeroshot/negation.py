@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from captune.models.image_text import Floats, normalise
+from captune.models.encoders import Floats, normalise
 from captune.statistics import Interval, wilson
 from captune.statistics.calibration import Integers
 

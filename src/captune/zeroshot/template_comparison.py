@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.models.image_text import Floats, normalise
+from captune.models.encoders import Floats, normalise
 from captune.runs import Run
 from captune.statistics import Interval, holm, mcnemar_exact, paired_difference, wilson
 from captune.statistics.calibration import (

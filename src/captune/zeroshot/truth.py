@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from captune.errors import UserError
-from captune.files import read_text
-from captune.images import ImageFile, printable
-from captune.images.naming import images_named
+from captune.files import printable, read_text
+from captune.images import ImageFile
+from captune.images.match import images_named
 from captune.tables import as_typed
 from captune.zeroshot.labels import Labels
 

@@ -29,7 +29,7 @@ from captune.captioning.training.data import CaptionedImages
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import ImageFile, Skipped
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageTextModel
 
 NOUN, VERB, FUNCTION_WORDS, OTHER = "nouns", "verbs", "function words", "other words"
 PARTS_OF_SPEECH = (NOUN, VERB, OTHER, FUNCTION_WORDS)

@@ -74,8 +74,8 @@ from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.files import home_path, printable
 from captune.images import Skipped, find_images
-from captune.models.image_text import ImageTextModel, describe_model
-from captune.models.quiet import quiet_transformers
+from captune.models.encoders import ImageTextModel, describe_model
+from captune.models.hub import silence_transformers
 from captune.options import FaithfulOptions
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
@@ -167,7 +167,7 @@ def measure(
     if val is not None and (both := leaking(train, val)):
         hear(f"{len(both):,} images that maps are chosen on are among those that are reported on")
     with ExitStack() as stack:
-        stack.enter_context(quiet_transformers())
+        stack.enter_context(silence_transformers())
         captioner, encoder = load_captioner(options, place, recipe)
         total = len(train) + (len(val) if val else 0)
         cache = open_grid_cache(options, encoder, total, stack, hear)

@@ -29,7 +29,7 @@ from captune.attribution.faithful.results import MapResult
 from captune.attribution.methods import LayerHead, map_method, method_names
 from captune.captioning.model import Captioner
 from captune.errors import UserError
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageTextModel
 
 FOLLOWED = 6  # maps that get whole curves, besides the baseline
 LEAST = 8  # images that each stage has, whatever the time: fewer say nothing

@@ -18,7 +18,7 @@ from captune.attribution.word_scores import WordTarget, targets_of
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import Captioner
 from captune.errors import UserError
-from captune.models.image_text import ImageTextModel
+from captune.models.encoders import ImageTextModel
 from captune.registry import MAP_METHODS, Registry
 
 

@@ -21,9 +21,7 @@ from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.word_scores import WordTarget
 from captune.captioning.model import Captioner
 from captune.errors import UserError
-from captune.models.encoders import GridShape, ImageEncoder, PatchGrid
-from captune.models.image_text import ImageTextModel
-from captune.models.texts import TextEncoder
+from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel, PatchGrid, TextEncoder
 
 _PROMPT = "a photo of a {}"
 _SMOOTHED = 1 / 9  # deviation of the blur, in fractions of the grid's side

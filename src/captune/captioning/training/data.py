@@ -21,7 +21,8 @@ from torch import Tensor
 from captune.captioning.model import pad_words
 from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
-from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage, hash_image, printable
+from captune.files import printable
+from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage, hash_image
 from captune.models.decoders import Decoder
 
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order

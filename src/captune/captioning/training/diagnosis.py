@@ -19,7 +19,7 @@ from captune.captioning.training.evaluation import (
     score_captions,
     write_captions,
 )
-from captune.images import printable
+from captune.files import printable
 from captune.statistics import Sums, paired_bootstrap
 from captune.text import percent, shorten
 

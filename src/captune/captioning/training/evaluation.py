@@ -21,7 +21,7 @@ from captune.metrics.scores import Scores
 if TYPE_CHECKING:
     from captune.features import FeatureCache
     from captune.models.decoders import Decoder
-    from captune.models.image_text import ImageTextModel
+    from captune.models.encoders import ImageTextModel
 
 IMAGES = 32  # captioned at once
 

@@ -22,8 +22,7 @@ from captune.features.grids import GridStore, open_grids
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device
-from captune.models.encoders import ImageEncoder, mirrored
-from captune.models.image_text import ImageTextModel, describe_model
+from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model, mirrored
 from captune.models.load import load_image_text_model, load_model
 from captune.models.vocabulary import narrowed
 from captune.options import TuneOptions

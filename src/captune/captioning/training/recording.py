@@ -50,7 +50,7 @@ from captune.captioning.tuning import method_class
 from captune.features import FeatureCache
 from captune.images import Skipped
 from captune.metrics.scores import Scores
-from captune.models.quiet import quiet_transformers
+from captune.models.hub import silence_transformers
 from captune.models.weights import digest_of
 from captune.options import TuneOptions
 from captune.runs import RunWriter, read_run
@@ -121,7 +121,7 @@ def tune_captioner(
     with ExitStack() as stack:
         if state.is_main_process:
             stack.enter_context(run_place(options, "tune", say))
-        stack.enter_context(quiet_transformers())
+        stack.enter_context(silence_transformers())
         cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
         job = prepare(options, settings, stack, cache, command, bar, hear)
         assert options.out is not None

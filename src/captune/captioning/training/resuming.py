@@ -19,7 +19,7 @@ from typing import Any
 
 from captune.errors import UserError
 from captune.files import printable, writing
-from captune.models.json_files import read_object
+from captune.models.checkpoint_files import read_object
 
 _LARGEST_STATE = 64 * 2**20
 _MARK = "complete.json"

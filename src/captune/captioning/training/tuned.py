@@ -21,7 +21,7 @@ from captune.captioning.training.trainer import History
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.metrics.scores import Scores
-from captune.models.json_files import read_object
+from captune.models.checkpoint_files import read_object
 from captune.runs import read_run
 from captune.runs.reader import METRICS, damaged
 from captune.statistics import Interval, bootstrap_each

@@ -20,6 +20,7 @@ from torch.nn import functional
 from captune.errors import UserError
 from captune.models.weights import weights_id_of_file
 
+ALIGNMENT = Path(__file__).with_name("alignment.safetensors")
 FORMAT = "captune-lite-alignment-1"
 CLASSES = 1000
 

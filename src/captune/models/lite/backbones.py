@@ -15,23 +15,20 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from captune.models import assets
-from captune.models.encoders import GridShape, PatchGrid, as_tokens
-from captune.models.lite.efficientnet import (
+from captune.models.encoders import ContextLength, GridShape, PatchGrid, as_tokens
+from captune.models.lite import assets
+from captune.models.lite.networks import (
     GRID_CHANNELS,
+    MAX_TOKENS,
     POOLED_CHANNELS,
     EfficientNetLite2,
-    fold_batch_norms,
-)
-from captune.models.lite.minilm import (
-    MAX_TOKENS,
     MiniLM,
+    fold_batch_norms,
     load_token_counter,
     load_tokenizer,
     rename_published,
 )
 from captune.models.preprocessing import ResizeThenNormalise, per_channel, preprocessing_id
-from captune.models.texts import ContextLength
 from captune.models.weights import digest_of
 
 WEIGHTS = "model.safetensors"

@@ -1,0 +1,130 @@
+"""What every reader fills: captions by image id, each checked once, to the letter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from captune.errors import UserError
+from captune.files import json_kind, printable, quoted
+from captune.images.find import ENDINGS
+
+FORMS = (
+    '{"stem": "caption"}, COCO results or annotations, a CSV or JSONL with image and caption,'
+    " name.txt beside name.jpg, or a captune run"
+)
+KARPATHY = "Karpathy's splits"
+
+
+@dataclass(frozen=True)
+class CaptionFile:
+    """Captions as one file or folder gives them.
+
+    source: the path, as it was given.
+    form: the kind of file it was found to be, such as "COCO annotations".
+    captions: image id -> its captions, to the letter, in the order of the file; at least one each.
+    file_names: image id -> file name, for the images that the file gives one of.
+    sha256: of the file's bytes; of sidecars over their sorted names and bytes.
+    """
+
+    source: str
+    form: str
+    captions: dict[str, list[str]]
+    file_names: dict[str, str]
+    sha256: str
+
+    def __len__(self) -> int:
+        """How many images have captions."""
+        return len(self.captions)
+
+
+class CaptionCollector:
+    """Collects captions while a file is read; every refusal names the file and the place in it.
+
+    A place is a noun and a number: "line 7", "annotation 12".
+    """
+
+    def __init__(self, source: str, split: str | None = None) -> None:
+        self.source = source
+        self.shown = printable(source)
+        self.split = split
+        self.captions: dict[str, list[str]] = {}
+        self.file_names: dict[str, str] = {}
+
+    def refuse(self, sentence: str) -> UserError:
+        """The error to raise; `sentence` goes on after the name of the file."""
+        return UserError(f"{self.shown}: {sentence}")
+
+    def id_of(self, value: object, noun: str, number: int, what: str = "image id") -> str:
+        """An image's id as text: 139 and "139" are the same image. Raises UserError."""
+        kind = type(value)
+        if kind is int:
+            return str(value)
+        if kind is float and value.is_integer():  # type: ignore[attr-defined]
+            return str(int(value))  # type: ignore[call-overload]
+        if kind is not str:
+            raise self.refuse(
+                f"{noun} {number}: its {what} is {json_kind(value)}, and text or a whole number"
+                " was expected."
+            )
+        assert isinstance(value, str)
+        if not value:
+            raise self.refuse(f"{noun} {number}: its {what} is empty; name the image there.")
+        if not value.isascii() or "\0" in value:
+            self._check_text(value, f"{noun} {number}: its {what}")
+        return value
+
+    def add(self, image_id: str, caption: object, noun: str, number: int) -> None:
+        """One more caption of an image. Raises UserError for what is no text."""
+        if type(caption) is not str:
+            raise self.refuse(
+                f"{noun} {number}: its caption is {json_kind(caption)}, and text was expected."
+            )
+        if not caption.isascii() or "\0" in caption:
+            self._check_text(caption, f"{noun} {number}: its caption")
+        known = self.captions.get(image_id)
+        if known is None:
+            self.captions[image_id] = [caption]
+        else:
+            known.append(caption)
+
+    def name_file(self, image_id: str, file_name: str) -> None:
+        """Say which file an image is. Raises UserError where it was another one before."""
+        known = self.file_names.setdefault(image_id, file_name)
+        if known != file_name:
+            raise self.refuse(
+                f"image {quoted(image_id)} has two files, {quoted(known)} and"
+                f" {quoted(file_name)}; keep one of them."
+            )
+
+    def _check_text(self, text: str, what: str) -> None:
+        if "\0" in text:
+            raise self.refuse(f"{what} holds a zero byte ({quoted(text)}); take it out.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self.refuse(f"{what} is not whole text ({quoted(text)}); type it again.") from (
+                None
+            )
+
+    def finished(self, form: str, sha256: str) -> CaptionFile:
+        """The file that was read. Raises UserError where it held no caption."""
+        if not self.captions:
+            raise self.refuse(f"holds no captions ({form}); give {FORMS}.")
+        return CaptionFile(self.source, form, self.captions, self.file_names, sha256)
+
+
+def filled_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is not blank, to the letter but for its end."""
+    # not splitlines: U+2028 and its like may stand in a caption
+    lines = re.split(r"\r\n|\r|\n", text) if "\r" in text else text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if line and not line.isspace():
+            yield number, line
+
+
+def is_file_name(text: str) -> bool:
+    """Whether it ends as image files do."""
+    _, dot, ending = text.rpartition(".")
+    return bool(dot) and ending.lower() in ENDINGS

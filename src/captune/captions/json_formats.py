@@ -1,0 +1,260 @@
+"""JSON files of captions: COCO, Karpathy's splits, lists and lines of objects, {stem: caption}.
+
+COCO annotations (Chen et al. 2015): `{"images": [{"id", "file_name"}], "annotations":
+[{"image_id", "caption"}]}`. Karpathy and Fei-Fei (2015): `{"images": [{"filename", "split",
+"sentences": [{"raw"}]}]}`, with `cocoid` for COCO.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from captune.captions.file import FORMS, CaptionCollector, filled_lines, is_file_name
+from captune.files import json_kind, named, parse_json, quoted
+
+
+def is_coco(content: Mapping[str, Any]) -> bool:
+    """Whether an object is COCO's and not an image called "images" with its captions."""
+    return any(_is_list_of_objects(content.get(key)) for key in ("images", "annotations"))
+
+
+def is_karpathy(content: Mapping[str, Any]) -> bool:
+    """Whether the captions stand with the images."""
+    images: Any = content.get("images")
+    return _is_list_of_objects(images) and "sentences" in images[0]
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def read_coco(content: Mapping[str, Any], collector: CaptionCollector) -> None:
+    """Fill `collector`, images in the order of "images"; those without a caption are left out.
+
+    Raises UserError for annotations of other images, for those that are no captions (objects,
+    keypoints), and for an image id that stands for two files.
+    """
+    annotations = content.get("annotations")
+    if not isinstance(annotations, list) or not annotations:
+        raise collector.refuse(
+            'has "images" but no "annotations": it says which images there are, not their'
+            " captions; give the captions_*.json of the data set."
+        )
+    images = content.get("images")
+    known = None if images is None else _images(images, collector)
+    unknown: dict[str, None] = {}
+    for number, annotation in enumerate(annotations, 1):
+        try:
+            image_id, caption = annotation["image_id"], annotation["caption"]
+        except (KeyError, TypeError):
+            raise _no_caption(annotation, number, collector) from None
+        image_id = collector.id_of(image_id, "annotation", number)
+        if known is not None and image_id not in known:
+            unknown[image_id] = None
+        collector.add(image_id, caption, "annotation", number)
+    if unknown:
+        raise collector.refuse(
+            f'annotations name images that are not in "images": {named(unknown)}; add them'
+            " there or take their captions out."
+        )
+    if known is not None:
+        captions = collector.captions
+        collector.captions = {id: captions[id] for id in known if id in captions}
+
+
+def _images(images: Any, collector: CaptionCollector) -> dict[str, None]:
+    if not isinstance(images, list):
+        raise collector.refuse(f'"images" is {json_kind(images)}, and a list was expected.')
+    known: dict[str, None] = {}
+    for number, image in enumerate(images, 1):
+        if not isinstance(image, Mapping) or "id" not in image:
+            raise collector.refuse(f'image {number} of "images" has no "id"; give it one.')
+        image_id = collector.id_of(image["id"], "image", number, "id")
+        if image_id in known and image.get("file_name") != collector.file_names.get(image_id):
+            raise collector.refuse(
+                f'image id {quoted(image_id)} appears twice in "images"; keep one of them.'
+            )
+        known[image_id] = None
+        file_name = image.get("file_name")
+        if file_name is not None:
+            name = collector.id_of(file_name, "image", number, "file_name")
+            collector.file_names[image_id] = name
+    return known
+
+
+def _no_caption(annotation: Any, number: int, collector: CaptionCollector) -> Exception:
+    if not isinstance(annotation, Mapping):
+        return collector.refuse(
+            f"annotation {number} is {json_kind(annotation)}, and an object with image_id and"
+            " caption was expected."
+        )
+    missing = next(key for key in ("image_id", "caption") if key not in annotation)
+    return collector.refuse(
+        f"annotation {number} has no {missing} (it has {named(annotation)}); give the"
+        " captions_*.json of the data set."
+    )
+
+
+def read_karpathy(content: Mapping[str, Any], collector: CaptionCollector) -> None:
+    """Fill `collector` with the images of its split, or with all; ids are COCO's where given.
+
+    Raises UserError for a split that is not there and for images without name or sentences.
+    """
+    splits: dict[str, None] = {}
+    for number, image in enumerate(content["images"], 1):
+        if not isinstance(image, Mapping) or not isinstance(image.get("sentences"), list):
+            raise collector.refuse(f"image {number} has no list of sentences; give it one.")
+        split = image.get("split")
+        splits[str(split)] = None
+        if collector.split is not None and split != collector.split:
+            continue
+        file_name = image.get("filename")
+        if file_name is not None:
+            file_name = collector.id_of(file_name, "image", number, "filename")
+        image_id = image.get("cocoid", file_name)
+        image_id = collector.id_of(image_id, "image", number, "cocoid or filename")
+        if image_id in collector.captions:
+            raise collector.refuse(f"image {quoted(image_id)} appears twice; keep one of them.")
+        if file_name is not None:
+            collector.name_file(image_id, file_name)
+        for sentence in image["sentences"]:
+            raw = sentence.get("raw") if isinstance(sentence, Mapping) else sentence
+            collector.add(image_id, raw, "image", number)
+    if collector.split is not None and not collector.captions:
+        raise collector.refuse(
+            f"has no split {quoted(collector.split)}; its splits are {named(splits)}."
+        )
+
+
+# the first that is there is the image; an "id" is often the number of the row
+_FILE_KEYS = (
+    *("file_name", "filename", "file", "image_name", "image_path", "file_path", "filepath"),
+    *("path", "image_file"),
+)
+_ID_KEYS = ("image_id", "image", "img_id", "img", *_FILE_KEYS, "stem", "name", "id")
+_CAPTION_KEYS = (
+    *("caption", "captions", "text", "comment", "references", "reference", "sentence"),
+    *("sentences", "raw", "description", "candidate", "prediction"),
+)
+_NUMBERED = re.compile(r"(caption|text|comment|reference|sentence)[_.]?[0-9]+")
+
+
+class Keys(NamedTuple):
+    """Where in a record, or in the columns of a table, the image and its captions stand."""
+
+    image: str
+    file: str | None
+    captions: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def keys_among(names: tuple[str, ...]) -> Keys | None:
+    """The keys that hold image, file and captions; None where one is missing.
+
+    names: as the file spells them; case, spaces around and within do not matter.
+    """
+    spelled: dict[str, str] = {}
+    for name in names:
+        spelled.setdefault(re.sub(r"[\s-]+", "_", name.strip().lower()), name)
+    image = next((spelled[key] for key in _ID_KEYS if key in spelled), None)
+    file = next((spelled[key] for key in _FILE_KEYS if key in spelled), None)
+    kind = next((key for key in _CAPTION_KEYS if key in spelled), None)
+    numbered = {key: match[1] for key in spelled if (match := _NUMBERED.fullmatch(key))}
+    if kind is None and numbered:
+        kind = next(iter(numbered.values()))
+    captions = tuple(name for key, name in spelled.items() if kind in (key, numbered.get(key)))
+    return Keys(image, file, captions) if image is not None and kind is not None else None
+
+
+def read_records(records: Sequence[Any], collector: CaptionCollector) -> str:
+    """Fill `collector` from a list of objects; the name of the form. Raises UserError."""
+    for number, record in enumerate(records, 1):
+        _add(record, collector, "entry", number)
+    is_results = {"image_id", "caption"} <= records[0].keys()
+    return "COCO results" if is_results else "JSON list"
+
+
+def read_lines(text: str, collector: CaptionCollector) -> None:
+    """Fill `collector` from one object a line. Raises UserError."""
+    for number, line in filled_lines(text):
+        _add(parse_json(line, collector.shown, line=number), collector, "line", number)
+
+
+def _add(record: Any, collector: CaptionCollector, noun: str, number: int) -> None:
+    if type(record) is not dict:
+        raise collector.refuse(
+            f"{noun} {number} is {json_kind(record)}, and an object with an image and a caption"
+            f" was expected; give {FORMS}."
+        )
+    keys = keys_among(tuple(record))
+    if keys is None:
+        raise collector.refuse(
+            f"{noun} {number} has no image and caption (it has {named(record) or 'nothing'});"
+            " name them image_id and caption."
+        )
+    image_id = collector.id_of(record[keys.image], noun, number, keys.image)
+    if keys.file is not None and record[keys.file] is not None:
+        file_name = collector.id_of(record[keys.file], noun, number, keys.file)
+        collector.name_file(image_id, file_name)
+    elif keys.file is None and is_file_name(image_id):
+        collector.name_file(image_id, image_id)
+    for key in keys.captions:
+        value = record[key]
+        if not isinstance(value, list):
+            collector.add(image_id, value, noun, number)
+            continue
+        if not value:
+            raise collector.refuse(f"{noun} {number} has no captions; give it one or take it out.")
+        for caption in value:
+            collector.add(image_id, caption, noun, number)
+
+
+def read_stems(content: Mapping[str, object], collector: CaptionCollector) -> str:
+    """Fill `collector`; the name of the form.
+
+    A list may hold `{"caption": ...}` objects too, as coco-caption's scorers are called with.
+    Raises UserError for what is neither a caption nor a list of them.
+    """
+    form = '{"stem": "caption"}'
+    for number, (stem, value) in enumerate(content.items(), 1):
+        image_id = collector.id_of(stem, "entry", number)
+        if isinstance(value, str):
+            collector.add(image_id, value, "entry", number)
+            continue
+        if not isinstance(value, list):
+            raise _unknown(content, stem, value, collector)
+        form = '{"stem": ["caption", ...]}'
+        if not value:
+            raise collector.refuse(
+                f"image {quoted(stem)} has no captions; give it one or take it out."
+            )
+        for position, item in enumerate(value, 1):
+            caption = item.get("caption") if isinstance(item, Mapping) else item
+            if not isinstance(caption, str):
+                raise collector.refuse(
+                    f"caption {position} of image {quoted(stem)} is {json_kind(caption)}, and text"
+                    " was expected."
+                )
+            collector.add(image_id, caption, "entry", number)
+    return form
+
+
+def _unknown(
+    content: Mapping[str, object], stem: str, value: object, collector: CaptionCollector
+) -> Exception:
+    values = content.values()
+    # {"version": 1, "data": []} is some other file, {"a": null} a caption that is not there
+    is_caption = any(isinstance(item, str) for item in values) or not any(
+        isinstance(item, list | Mapping) for item in values
+    )
+    if value is None or (is_caption and not isinstance(value, Mapping)):
+        return collector.refuse(
+            f"the caption of image {quoted(stem)} is {json_kind(value)}, and text was expected."
+        )
+    return collector.refuse(
+        f"is JSON of no known form (an object with {named(content)}, the value of"
+        f" {quoted(stem)} being {json_kind(value)}); give {FORMS}."
+    )

@@ -1,0 +1,214 @@
+"""A path -> its captions: a file, a folder, or one split of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from captune.captions.file import FORMS, KARPATHY, CaptionCollector, CaptionFile, filled_lines
+from captune.captions.json_formats import (
+    is_coco,
+    is_karpathy,
+    read_coco,
+    read_karpathy,
+    read_lines,
+    read_records,
+    read_stems,
+)
+from captune.captions.table_formats import read_table
+from captune.errors import UserError
+from captune.files import (
+    MOST_MEMORY,
+    decode_text,
+    json_cost,
+    json_kind,
+    parse_json,
+    printable,
+    quoted,
+    read_bytes,
+)
+from captune.images import find_images
+from captune.images.match import without_ending
+from captune.runs import read_run
+from captune.runs.reader import RECORDS
+
+_SPLIT = "#split="
+
+
+def read_captions(path: str | Path) -> CaptionFile:
+    """The captions of a file or folder, in any of the forms of docs/captions.md.
+
+    path: a file of JSON, JSON lines or rows with an image and a caption; a folder of images with
+        sidecars or with a metadata file; a captune run; `dataset.json#split=test` takes one split
+        of a file in Karpathy's form.
+    Captions are kept to the letter, but for the line end; they may be empty.
+    Raises UserError for what cannot be read, is no text, holds no captions or holds an id twice.
+    """
+    source = os.fspath(path)
+    name, split = _without_split(source)
+    shown = printable(name)
+    try:
+        is_folder, exists = Path(name).is_dir(), Path(name).exists()
+    except (OSError, ValueError):  # nothing that can be a path
+        is_folder = exists = False
+    if not exists:
+        raise UserError(f"{shown}: does not exist; give {FORMS}.")
+    collector = CaptionCollector(source, split)
+    if is_folder:
+        return read_folder(Path(name), collector)
+    return read_file(name, collector)
+
+
+def _without_split(source: str) -> tuple[str, str | None]:
+    if _SPLIT in source and not os.path.exists(source):  # noqa: PTH110
+        name, _, split = source.rpartition(_SPLIT)
+        return name, split
+    return source, None
+
+
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+def read_file(name: str, collector: CaptionCollector) -> CaptionFile:
+    """The captions of one file. Raises UserError as `read_captions`."""
+    data = read_bytes(name)
+    sha256 = hashlib.sha256(data).hexdigest()
+    text = decode_text(data, name)
+    del data
+    if not text or text.isspace():
+        raise collector.refuse(f"is empty; give {FORMS}.")
+    form = _read_text(text, Path(name).suffix.lower(), collector)
+    if collector.split is not None and form != KARPATHY:
+        raise collector.refuse(f"has no splits ({form}); leave out #split={collector.split}.")
+    return collector.finished(form, sha256)
+
+
+def _read_text(text: str, ending: str, collector: CaptionCollector) -> str:
+    """Fill `collector`; the name of the form."""
+    start = re.match(r"\s*(.)", text)
+    first = start[1] if start else ""
+    if first == "{" and (ending in _JSON_LINES or _is_json_lines(text)):
+        read_lines(text, collector)
+        return "JSON lines"
+    if first in "{[" or ending in (".json", *_JSON_LINES):
+        return _read_json(parse_json(text, collector.shown), collector)
+    return read_table(text, collector)
+
+
+def _is_json_lines(text: str) -> bool:
+    """Whether the first line is an object of its own and something follows."""
+    match = re.match(r"\s*(\{[^\n]*\})[^\S\n]*\n\s*\S", text)
+    if match is None or json_cost(match[1]) > MOST_MEMORY:
+        return False
+    try:
+        return isinstance(json.loads(match[1]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_json(content: object, collector: CaptionCollector) -> str:
+    if isinstance(content, list):
+        if not content:
+            raise collector.refuse(f"is an empty list; give {FORMS}.")
+        return read_records(content, collector)
+    if not isinstance(content, Mapping):
+        raise collector.refuse(f"holds {json_kind(content)}, no captions; give {FORMS}.")
+    if is_karpathy(content):
+        read_karpathy(content, collector)
+        return KARPATHY
+    if is_coco(content):
+        read_coco(content, collector)
+        return "COCO annotations"
+    return read_stems(content, collector)
+
+
+_METADATA = ("metadata.jsonl", "metadata.csv")
+_WAYS = (
+    "give a folder with name.txt beside name.jpg or with a metadata.jsonl, a captune run, or the"
+    " file that holds the captions"
+)
+
+
+def read_folder(folder: Path, collector: CaptionCollector) -> CaptionFile:
+    """The captions of a folder. Raises UserError where it holds none."""
+    if collector.split is not None:
+        raise collector.refuse("is a folder, and has no splits; leave out #split=.")
+    # records without run.json are of a run that was killed: read_run says so
+    if (folder / "run.json").exists() or (folder / "records.jsonl").exists():
+        return _read_run(folder, collector)
+    for name in _METADATA:
+        path = folder / name
+        if path.is_file():
+            found = read_file(os.fspath(path), CaptionCollector(os.fspath(path)))
+            return replace(found, source=collector.source, form=f"image folder ({name})")
+    return _read_sidecars(folder, collector)
+
+
+def _read_run(folder: Path, collector: CaptionCollector) -> CaptionFile:
+    """The captions that a run wrote or scored."""
+    run = read_run(folder)
+    for number, record in enumerate(run.records(), 1):
+        if "caption" not in record:
+            raise collector.refuse(
+                f"is a {printable(run.kind)} run, which holds no captions; give one of"
+                " captune caption or captune score."
+            )
+        path = record.get("path")
+        image = record.get("image", path)
+        image_id = collector.id_of(image, "record", number, "image")
+        if path is not None:
+            collector.name_file(image_id, collector.id_of(path, "record", number, "path"))
+        if image_id in collector.captions:
+            raise collector.refuse(f"image {quoted(image_id)} has two records; run it again.")
+        collector.add(image_id, record["caption"], "record", number)
+    return collector.finished(f"captune {printable(run.kind)} run", run.digest(RECORDS))
+
+
+def _read_sidecars(folder: Path, collector: CaptionCollector) -> CaptionFile:
+    """A caption a line in name.txt, or name.jpg.txt, beside name.jpg; ids are paths, no ending.
+
+    Where the folder holds no images at all, every .txt in it counts. Blank lines are left out; a
+    sidecar without any other line is one empty caption.
+    """
+    digest = hashlib.sha256()
+    for number, (name, sidecar, image) in enumerate(_sidecars(folder), 1):
+        image_id = collector.id_of(name, "sidecar", number, "name")
+        if image is not None:
+            collector.name_file(image_id, image)
+        data = read_bytes(os.fspath(sidecar))
+        # lengths first: no two folders run together into the same bytes
+        for part in (name.encode(), data):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+        lines = [line for _, line in filled_lines(decode_text(data, os.fspath(sidecar)))]
+        for line in lines or [""]:
+            collector.add(image_id, line, "sidecar", number)
+    if not collector.captions:
+        raise collector.refuse(f"is a folder without captions; {_WAYS}.")
+    return collector.finished("sidecars", digest.hexdigest())
+
+
+def _sidecars(folder: Path) -> list[tuple[str, Path, str | None]]:
+    """Image id, sidecar and image's name, sorted."""
+    try:
+        found = find_images([folder])
+    except UserError:  # no images
+        texts = [path for path in folder.rglob("*.txt") if path.is_file()]
+        names = [(path.relative_to(folder).as_posix(), path) for path in texts]
+        return sorted(
+            (name.removesuffix(".txt"), path, None)
+            for name, path in names
+            if not any(part.startswith(".") for part in name.split("/"))
+        )
+    sidecars = []
+    for image in found.images:
+        for sidecar in (image.path.with_suffix(".txt"), Path(f"{image.path}.txt")):
+            if sidecar.is_file():
+                sidecars.append((without_ending(image.name), sidecar, image.name))
+                break
+    return sorted(sidecars)

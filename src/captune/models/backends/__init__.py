@@ -1,0 +1,1 @@
+"""One loader for each library: `load(spec, device, dtype)` and `fetch(spec, source)`."""

@@ -1,1 +1,0 @@
-"""A published study step by step: which commands, which of them are done, how long it takes."""
