@@ -105,7 +105,7 @@ def printers(text: str) -> None:
     from rich.table import Table as RichTable
 
     from captune.cli import terminal
-    from captune.pages.pages import embedded
+    from captune.pages.blocks import json_for_script
     from captune.plots.canvas import clean
     from captune.printing import console, plain_streams
     from captune.text import one_line
@@ -124,7 +124,7 @@ def printers(text: str) -> None:
         console().print(table)
     for said in (out.getvalue(), err.getvalue()):
         assert not any(_acts(sign) for sign in said if sign != "\n"), f"{said!r} acts"
-    script = f"<script>{embedded({'x': one_line(text)})}</script>"
+    script = f"<script>{json_for_script({'x': one_line(text)})}</script>"
     page = Outline()
     page.feed(script)
     assert page.tags == ["script"], "a text ends its script"

@@ -20,7 +20,7 @@ from tests.report_runs import (
 )
 
 from captune.pages.page import write_report
-from captune.pages.settings import Settings
+from captune.pages.sources import PageSettings
 
 pytestmark = pytest.mark.needs("chromium")
 
@@ -43,7 +43,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         explain_run(folder / "explain", root, CAPTIONS),
         faithful_run(folder / "faithful", root),
     ]
-    write_report(runs, folder / "page.html", Settings(title=HOSTILE))
+    write_report(runs, folder / "page.html", PageSettings(title=HOSTILE))
     return folder / "page.html"
 
 

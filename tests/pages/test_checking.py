@@ -18,7 +18,7 @@ from tests.report_runs import (
 from captune.errors import UserError
 from captune.pages.checking import check_page
 from captune.pages.page import write_report
-from captune.pages.settings import Settings
+from captune.pages.sources import PageSettings
 
 NAMES = [f"{n}.jpg" for n in range(6)]
 CAPTIONS = {name: f"a caption of {name}" for name in NAMES}
@@ -39,7 +39,7 @@ def runs(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def page(runs: list[Path], tmp_path: Path) -> Path:
-    write_report(runs, tmp_path / "page.html", Settings(title="A title"))
+    write_report(runs, tmp_path / "page.html", PageSettings(title="A title"))
     return tmp_path / "page.html"
 
 
@@ -95,7 +95,7 @@ def test_a_run_that_never_agreed_with_itself_is_named(
     change(runs[0], "metrics.json", "prompts", 0, "accuracy", value=0.9)
     change(runs[2], "metrics.json", "words_mean", value=3.0)
     change(runs[4], "metrics.json", "metrics", "cider", "b", "corpus", value=0.1)
-    write_report(runs, page, Settings())
+    write_report(runs, page, PageSettings())
     told = "\n".join(check_page(page).differing)
     assert "classify: metrics.json says the accuracy 0.9, its records give 0.833333" in told
     assert "says words_mean 3, its records give 4" in told

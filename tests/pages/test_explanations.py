@@ -13,7 +13,7 @@ from tests.report_runs import HOSTILE_NAME, explain_run, faithful_run, images
 from captune.errors import UserError
 from captune.pages.checking import check_page
 from captune.pages.page import write_report
-from captune.pages.settings import Settings
+from captune.pages.sources import PageSettings
 
 CAPTIONS = {HOSTILE_NAME: "a <b>dog</b> runs", "b.jpg": "two cats"}
 
@@ -30,7 +30,7 @@ def items_of(page: Path) -> list[dict[str, Any]]:
 
 def test_each_word_has_its_map(root: Path, tmp_path: Path) -> None:
     run = explain_run(tmp_path / "run", root, CAPTIONS)
-    write_report([run], tmp_path / "page.html", Settings())
+    write_report([run], tmp_path / "page.html", PageSettings())
     first, second = items_of(tmp_path / "page.html")
     assert [word["word"] for word in first["words"]] == ["a", "<b>dog</b>", "runs"]
     assert first["grid"] == [3, 3]
@@ -49,7 +49,7 @@ def test_each_word_has_its_map(root: Path, tmp_path: Path) -> None:
 
 def test_the_answer_counts_the_maps_to_be_believed(root: Path, tmp_path: Path) -> None:
     run = explain_run(tmp_path / "run", root, CAPTIONS)
-    write_report([run], tmp_path / "page.html", Settings())
+    write_report([run], tmp_path / "page.html", PageSettings())
     words = outline(tmp_path / "page.html").words
     assert "For 5 words about 2 images a map shows where the model looked" in words
     assert "2 of 5 of them follow the model better than chance would (40.0 %)" in words
@@ -59,7 +59,7 @@ def test_the_answer_counts_the_maps_to_be_believed(root: Path, tmp_path: Path) -
 
 def test_what_was_seen_of_a_image_is_in_shares_of_it(root: Path, tmp_path: Path) -> None:
     run = explain_run(tmp_path / "run", root, CAPTIONS, framed=True)
-    write_report([run], tmp_path / "page.html", Settings())
+    write_report([run], tmp_path / "page.html", PageSettings())
     assert items_of(tmp_path / "page.html")[0]["frame"] == [0.25, 0.0, 0.75, 1.0]
     for image in root.iterdir():
         image.unlink()
@@ -68,7 +68,7 @@ def test_what_was_seen_of_a_image_is_in_shares_of_it(root: Path, tmp_path: Path)
 
 def test_large_grids_are_made_smaller(root: Path, tmp_path: Path) -> None:
     run = explain_run(tmp_path / "run", root, CAPTIONS, size=50)
-    write_report([run], tmp_path / "page.html", Settings())
+    write_report([run], tmp_path / "page.html", PageSettings())
     (first, _) = items_of(tmp_path / "page.html")
     assert first["grid"] == [17, 17]
     assert len(base64.b64decode(first["words"][0]["map"])) == 17 * 17
@@ -79,12 +79,12 @@ def test_maps_outside_the_run_are_not_read(root: Path, tmp_path: Path) -> None:
     records = run / "records.jsonl"
     records.write_text(records.read_text().replace('"maps/0.npz"', '"maps/../../x.npz"'))
     with pytest.raises(UserError, match="outside the run"):
-        write_report([run], tmp_path / "page.html", Settings())
+        write_report([run], tmp_path / "page.html", PageSettings())
 
 
 def test_a_leaderboard_is_a_table_with_intervals(root: Path, tmp_path: Path) -> None:
     run = faithful_run(tmp_path / "run", root)
-    write_report([run], tmp_path / "page.html", Settings())
+    write_report([run], tmp_path / "page.html", PageSettings())
     words = outline(tmp_path / "page.html").words
     assert "Are the maps true?" in words
     assert "chefer 0.700 0.600 to 0.800" in words

@@ -21,12 +21,11 @@ from tests.report_runs import (
 )
 
 from captune.options import RankOptions
-from captune.pages.classification import write_page
-from captune.pages.figures import draw_top5
+from captune.pages.figures import figures_of, save_as
 from captune.pages.notebook import as_html
 from captune.pages.page import write_report
-from captune.pages.pairs import write_gallery
-from captune.pages.settings import Settings
+from captune.pages.rank import write_gallery
+from captune.pages.sources import PageSettings, RunSource
 from captune.runs import read_run
 from captune.scoring.rank import rank_run
 from captune.webapp.views import choices, refusal
@@ -72,8 +71,8 @@ def read_by_people(page: Path) -> str:
 
 def test_no_page_holds_what_turns_or_hides(runs: dict[str, Path], tmp_path: Path) -> None:
     pages = [tmp_path / "report.html", tmp_path / "classify.html"]
-    write_report([*runs.values()], pages[0], Settings(title=f"Of {TURNS}"))
-    write_page(read_run(runs["classify"]), pages[1])
+    write_report([*runs.values()], pages[0], PageSettings(title=f"Of {TURNS}"))
+    write_report([runs["classify"]], pages[1], PageSettings())
     ranking = rank_run(RankOptions(run=runs["score"]))
     pages.append(write_gallery(ranking, tmp_path / "gallery").written["page"])
     for page in pages:
@@ -89,26 +88,19 @@ def test_no_notebook_does(runs: dict[str, Path]) -> None:
         assert HIDES.search(as_html(read_run(run))) is None
 
 
-def test_no_figure_does(runs: dict[str, Path]) -> None:
-    drawn = draw_top5(read_run(runs["classify"]), ["2"], seed=0)
-    texts = [path.read_text() for path in drawn if path.suffix == ".svg"]
+def test_no_figure_does(runs: dict[str, Path], tmp_path: Path) -> None:
+    source = RunSource(1, "classify", read_run(runs["classify"]))
+    drawn = [save_as(figure, tmp_path / name, [".svg"]) for name, figure in figures_of(source, [])]
+    texts = [path.read_text() for (path,) in drawn]
     assert texts
     for text in texts:
         assert HIDES.search(text) is None
 
 
-def test_words_of_another_direction_stay_in_their_place(
-    runs: dict[str, Path], tmp_path: Path
-) -> None:
-    page = tmp_path / "classify.html"
-    write_page(read_run(runs["classify"]), page)
-    assert re.search(r"<h3><bdi>[^<]+</bdi> · (right|wrong)</h3>", page.read_text())
-
-
 @pytest.mark.needs("chromium")
 def test_a_browser_shows_escapes(runs: dict[str, Path], tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    write_report([*runs.values()], page, Settings(title=f"Of {TURNS}"))
+    write_report([*runs.values()], page, PageSettings(title=f"Of {TURNS}"))
     with browser(tmp_path) as driver:
         driver.get(page.as_uri())
         shown = driver.execute_script("return document.title + document.body.innerText")

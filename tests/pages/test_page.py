@@ -23,10 +23,10 @@ from tests.report_runs import (
 
 from captune.cli import main
 from captune.errors import UserError
+from captune.pages.album import BUDGET_BYTES, Album, Picture
 from captune.pages.checking import check_page
 from captune.pages.page import write_report
-from captune.pages.settings import Settings
-from captune.pages.thumbnails import BUDGET_BYTES, Album, Picture
+from captune.pages.sources import PageSettings
 from captune.printing import printable
 from captune.runs import RunWriter, read_run
 
@@ -50,7 +50,7 @@ def runs(tmp_path: Path) -> dict[str, Path]:
 
 
 def page_of(runs: list[Path], out: Path, **settings: Any) -> Path:
-    write_report(runs, out, Settings(**settings))
+    write_report(runs, out, PageSettings(**settings))
     return out
 
 
@@ -104,7 +104,7 @@ def test_the_answer_comes_first_with_numbers_and_intervals(
 
 def test_answers_stand_in_the_order_of_the_sections(runs: dict[str, Path], tmp_path: Path) -> None:
     first, last = runs["score"], runs["classify"]
-    report = write_report([first, last], tmp_path / "page.html", Settings())
+    report = write_report([first, last], tmp_path / "page.html", PageSettings())
     assert [part.title for part in report.sections][:2] == ["Recognition", "Captions"]
     assert str(report.answers[0][0]).startswith("lite recognises")
     assert report.title == "Recognition and captions on 8 images"
@@ -156,7 +156,7 @@ def test_images_that_are_gone_or_outside_are_named(runs: dict[str, Path], tmp_pa
     records = runs["classify"] / "records.jsonl"
     records.write_text(records.read_text().replace('"a/1.jpg"', '"../private.jpg"'))
     sign_again(runs["classify"])
-    report = write_report([runs["classify"]], tmp_path / "page.html", Settings())
+    report = write_report([runs["classify"]], tmp_path / "page.html", PageSettings())
     reasons = {Path(path).name: reason for path, reason in report.album.missing.items()}
     assert reasons["0.jpg"] == "no such file"
     assert "leaves the folder" in reasons["private.jpg"]
@@ -204,8 +204,8 @@ def test_a_method_beside_its_tune_comes_along_with_it(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
     both = [runs["tune"] / "lora", runs["tune"]]
-    report = write_report(both, tmp_path / "page.html", Settings())
-    assert [source.name for source in report.given.sources] == ["tune", "adapter", "lora"]
+    report = write_report(both, tmp_path / "page.html", PageSettings())
+    assert [source.name for source in report.runs.sources] == ["tune", "adapter", "lora"]
     assert [part.title for part in report.sections][:2] == ["Tuning", "Captions"]
 
 
@@ -289,7 +289,7 @@ def test_two_thousand_images_stay_below_30_mb(
     long = " ".join(["caption"] * 20)
     captions = {name: f"{long} {name}" for name in names}
     scored = score_run(tmp_path / "score", root, captions)
-    monkeypatch.setattr("captune.pages.thumbnails.BUDGET_BYTES", BUDGET_BYTES // 10)
+    monkeypatch.setattr("captune.pages.album.BUDGET_BYTES", BUDGET_BYTES // 10)
     page = page_of([scored], tmp_path / "page.html")
     assert page.stat().st_size < 3_000_000
     assert page.read_text().count("data:image/jpeg;base64,") == 9  # 8 cards, and the script's own
@@ -304,7 +304,7 @@ def test_pictures_become_smaller_until_they_fit(
     run = read_run(classify_run(tmp_path / "run", root, names))
 
     def sizes(budget: int) -> list[Picture]:
-        monkeypatch.setattr("captune.pages.thumbnails.BUDGET_BYTES", budget)
+        monkeypatch.setattr("captune.pages.album.BUDGET_BYTES", budget)
         album = Album()
         for n in range(6):
             album.picture(run, f"{n}.jpg")

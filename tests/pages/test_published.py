@@ -12,10 +12,9 @@ from tests.report_runs import HOSTILE, change, images, score_run, tune_run
 from captune.cli import main
 from captune.errors import UserError
 from captune.pages.checking import check_page
-from captune.pages.given import Given, read_given
-from captune.pages.page import KINDS, write_report
-from captune.pages.published import answer, rows_of, section
-from captune.pages.settings import Settings
+from captune.pages.page import write_report
+from captune.pages.sections.published import answer, rows_of, section
+from captune.pages.sources import PageSettings, RunSet, read_runs
 from captune.studies import Study, read_study
 
 NAMES = [f"{n}.jpg" for n in range(4)]
@@ -63,7 +62,7 @@ def study_of(tmp_path: Path, rows: dict[str, str], **more: Any) -> Study:
     return read_study(str(write_study(tmp_path / "study.yaml", rows, **more)))
 
 
-def sentences(study: Study, given: Given) -> list[str]:
+def sentences(study: Study, given: RunSet) -> list[str]:
     points = next(b for b in section(study, given).blocks if b.kind == "points")
     return [str(item.striptags()) for item in points.items]
 
@@ -81,7 +80,7 @@ def sentences(study: Study, given: Given) -> list[str]:
 def test_a_difference_is_told_from_the_choice_of_images(
     published: str, side: int, said: str, runs: list[Path], tmp_path: Path
 ) -> None:
-    given = read_given(runs, KINDS)
+    given = read_runs(runs)
     study = study_of(tmp_path, {"lora": published})
     (row,) = rows_of(study.figures[0], given)
     assert row.here is not None
@@ -93,7 +92,7 @@ def test_a_difference_is_told_from_the_choice_of_images(
 
 def test_a_published_figure_is_as_wide_as_its_rounding(runs: list[Path], tmp_path: Path) -> None:
     change(runs[1], "metrics.json", "metrics", "cider", "interval", value=[0.2, 0.7951])
-    given = read_given(runs, KINDS)
+    given = read_runs(runs)
     sides = [
         rows_of(study_of(tmp_path, {"lora": text}).figures[0], given)[0].side
         for text in ("0.80", "0.800")
@@ -112,7 +111,7 @@ def test_a_published_figure_is_as_wide_as_its_rounding(runs: list[Path], tmp_pat
 )
 def test_what_was_to_be_reached(bar: str, said: str, runs: list[Path], tmp_path: Path) -> None:
     study = study_of(tmp_path, {"adapter": "0.4", "lora": "0.5"}, bars={"a bar": bar})
-    given = read_given(runs, KINDS)
+    given = read_runs(runs)
     assert said in sentences(study, given)[-1]
     # of the adapter there is no score run on the page
     table = next(b for b in section(study, given).blocks if b.kind == "table")
@@ -124,7 +123,7 @@ def test_rows_of_which_the_same_is_to_be_said_share_a_sentence(
     runs: list[Path], tmp_path: Path
 ) -> None:
     study = study_of(tmp_path, {"one": "0.9", "two": "0.8", "three": "0.95"}, run="score-lora")
-    assert sentences(study, read_given(runs, KINDS)) == [
+    assert sentences(study, read_runs(runs)) == [
         "“one” and “three”: lower here, by more than the choice of images explains.",
         "“two”: not told apart, as the published figure lies within the interval here.",
     ]
@@ -134,7 +133,7 @@ def test_the_ends_are_single_images(runs: list[Path], tmp_path: Path) -> None:
     study = study_of(
         tmp_path, {"highest": "1.0", "lowest": "0.3"}, run="score-$best", ends="clipscore_hw3"
     )
-    rows = rows_of(study.figures[0], read_given(runs, KINDS))
+    rows = rows_of(study.figures[0], read_runs(runs))
     assert [(row.here.value, row.here.said) for row in rows if row.here] == [
         (0.9, "1.jpg"),
         (0.3, "3.jpg"),
@@ -146,12 +145,12 @@ def test_the_answer_counts_and_says_what_was_done_otherwise(
     runs: list[Path], tmp_path: Path
 ) -> None:
     study = study_of(tmp_path, {"lora": "0.9"})
-    said = str(answer(study, read_given(runs, KINDS)).striptags())
+    said = str(answer(study, read_runs(runs)).striptags())
     assert said.startswith("Of 1 published figures 0 are not told apart")
     assert "lower here: 1." in said
     assert "it differs in epochs" in said
     assert "images" not in said.partition("differs in")[2]  # 4 here as there
-    none = str(answer(study, read_given(runs[:1], KINDS)))
+    none = str(answer(study, read_runs(runs[:1])))
     assert "None of the figures" in none
 
 
@@ -174,5 +173,5 @@ def test_a_page_with_them_is_text_and_can_be_checked(runs: list[Path], tmp_path:
 
 def test_a_study_that_is_none_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no study that comes with captune"):
-        write_report(runs, tmp_path / "page.html", Settings(published="nothing"))
+        write_report(runs, tmp_path / "page.html", PageSettings(published="nothing"))
     assert not (tmp_path / "page.html").exists()

@@ -32,7 +32,7 @@ from captune.options import RankOptions
 from captune.pages.checking import check_page
 from captune.pages.notebook import as_html
 from captune.pages.page import write_report
-from captune.pages.settings import Settings
+from captune.pages.sources import PageSettings
 from captune.runs import DamagedRun, Run, read_run, reader
 from captune.runs.kinds import KINDS, convert
 from captune.runs.maps import read_maps
@@ -51,7 +51,7 @@ def test_nothing_in_the_place_of_a_file_hangs_or_fills_memory(
     PLACES[what](run / name)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for look in (
-        lambda: write_report([run], tmp_path / "page.html", Settings()),
+        lambda: write_report([run], tmp_path / "page.html", PageSettings()),
         lambda: _rank(run),
     ):
         told = _refusal_of(look)
@@ -191,23 +191,23 @@ def test_a_run_that_is_damaged_is_the_one_that_is_named(tmp_path: Path) -> None:
     runs = good_runs(tmp_path)
     change(runs["score"], "metrics.json", "metrics", "cider", "corpus", value="x")
     with pytest.raises(DamagedRun, match=rf"^{runs['score']}: metrics\.json"):
-        write_report([runs["caption"], runs["score"]], tmp_path / "page.html", Settings())
+        write_report([runs["caption"], runs["score"]], tmp_path / "page.html", PageSettings())
     with (runs["compare"] / "records.jsonl").open("a") as file:
         file.write("{}\n")
     with pytest.raises(DamagedRun, match=rf"^{runs['compare']}: records\.jsonl .*line 7"):
-        write_report([runs["caption"], runs["compare"]], tmp_path / "page.html", Settings())
+        write_report([runs["caption"], runs["compare"]], tmp_path / "page.html", PageSettings())
 
 
 def test_a_bug_of_ours_is_not_blamed_on_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from captune.cli import main
-    from captune.pages import recognition
+    from captune.pages.sections import classify
 
     run = good_runs(tmp_path)["classify"]
-    monkeypatch.setattr(recognition, "find", lambda source, settings: len(None))  # type: ignore[arg-type]
+    monkeypatch.setattr(classify, "find", lambda source, settings: len(None))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="NoneType"):
-        write_report([run], tmp_path / "page.html", Settings())
+        write_report([run], tmp_path / "page.html", PageSettings())
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 1
     told = capsys.readouterr().err
     assert "a bug in captune (TypeError" in told
@@ -220,7 +220,7 @@ def test_a_method_of_another_kind_is_named(tmp_path: Path) -> None:
     for name in JSON_FILES:
         (method / name).write_bytes((runs["score"] / name).read_bytes())
     with pytest.raises(DamagedRun, match=rf"^{method}: metrics\.json .*it is not of the method"):
-        write_report([runs["tune"]], tmp_path / "page.html", Settings())
+        write_report([runs["tune"]], tmp_path / "page.html", PageSettings())
 
 
 def test_mutated_runs_are_answered_or_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_mutated_runs_are_answered_or_refused_in_a_sentence(tmp_path: Path) -> N
 
 
 def _look_at(run: Path, page: Path) -> None:
-    write_report([run], page, Settings(published="dlcv-hw3"))
+    write_report([run], page, PageSettings(published="dlcv-hw3"))
     check_page(page)
     read = read_run(run)
     as_html(read)
@@ -317,7 +317,7 @@ def test_pages_that_nobody_wrote_are_refused(tmp_path: Path) -> None:
     root = images(tmp_path / "images", NAMES)
     run = classify_run(tmp_path / "run", root, NAMES)
     page = tmp_path / "page.html"
-    write_report([run], page, Settings())
+    write_report([run], page, PageSettings())
     whole = page.read_text()
     about = whole.partition('id="about">')[2].partition("</script>")[0]
     for key, value in (

@@ -20,8 +20,8 @@ from captune.options import RankOptions
 from captune.pages.checking import check_page
 from captune.pages.notebook import as_html
 from captune.pages.page import write_report
-from captune.pages.pairs import write_gallery
-from captune.pages.settings import Settings
+from captune.pages.rank import write_gallery
+from captune.pages.sources import PageSettings
 from captune.runs import read_run, signature
 from captune.scoring.rank import rank_run
 
@@ -50,7 +50,7 @@ def test_a_foreign_root_shows_none_of_the_user_s_images(tmp_path: Path) -> None:
     ):
         from_elsewhere(run, "/")
         page = tmp_path / f"{run.name}.html"
-        report = write_report([run], page, Settings())
+        report = write_report([run], page, PageSettings())
         assert pictures(page) == 0
         assert all(one.uri is None for one in report.album.pictures)
         assert "not shown" in report.hidden
@@ -68,7 +68,7 @@ def test_a_foreign_run_shows_what_lies_in_its_own_folder(tmp_path: Path) -> None
     (run / "images" / "link.jpg").symlink_to(private / "me.jpg")
     from_elsewhere(run)
     page = tmp_path / "page.html"
-    report = write_report([run], page, Settings())
+    report = write_report([run], page, PageSettings())
     assert report.album.hidden == 1
     assert {one.name for one in report.album.pictures if one.uri is None} == {"link.jpg"}
     assert "1 image is not shown" in report.hidden
@@ -144,16 +144,16 @@ def test_figures_of_a_foreign_run_open_no_image(tmp_path: Path) -> None:
     for name in ("classify", "explain", "score"):
         from_elsewhere(runs[name])
     from captune.images import Skipped
-    from captune.pages.exporting import export
-    from captune.pages.map_figures import drawn_maps
+    from captune.pages.figures import export, figures_of
+    from captune.pages.sources import RunSource
 
     said: list[str] = []
-    report = write_report([runs["classify"], runs["score"]], tmp_path / "page.html", Settings())
+    report = write_report([runs["classify"], runs["score"]], tmp_path / "page.html", PageSettings())
     written = export(report, tmp_path / "figures", say=said.append)
     assert not [path for path in written if "top5" in path.name]
-    assert "no top-5 figures" in said[0]
+    assert "no figure of it: not opened" in said[0]
     skipped: list[Skipped] = []
-    assert list(drawn_maps(read_run(runs["explain"]), skipped)) == []
+    assert list(figures_of(RunSource(1, "maps", read_run(runs["explain"])), skipped)) == []
     assert len(skipped) == len(NAMES)
 
 
@@ -220,7 +220,7 @@ def test_two_processes_that_make_a_key_at_once_have_one(config: Path) -> None:
 
 def test_figures_that_others_drew_are_not_copied(tmp_path: Path) -> None:
     """A link in a foreign run's plots would put any file of the user's among the figures."""
-    from captune.pages.exporting import export
+    from captune.pages.figures import export
 
     run = good_runs(tmp_path)["faithful"]
     private = images(tmp_path / "private", ["me.png"])
@@ -229,13 +229,13 @@ def test_figures_that_others_drew_are_not_copied(tmp_path: Path) -> None:
     os.mkfifo(run / "plots" / "curves.png")
     from_elsewhere(run)
     said: list[str] = []
-    report = write_report([run], tmp_path / "page.html", Settings())
+    report = write_report([run], tmp_path / "page.html", PageSettings())
     written = export(report, tmp_path / "figures", say=said.append)
     assert [path.suffix for path in written] == [".csv"] * len(written)
     assert "did not draw its figures" in said[0]
     sign_again(run)
     written = export(report, tmp_path / "figures", say=said.append)
     assert not [path for path in written if path.name == "leaderboard.png"]
-    report = write_report([run], tmp_path / "page.html", Settings())
+    report = write_report([run], tmp_path / "page.html", PageSettings())
     written = export(report, tmp_path / "figures", say=said.append)
     assert [path.name for path in written if path.suffix == ".png"] == ["leaderboard.png"]

@@ -42,9 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     with run_place(options, "compare", heard["say"]):
         result = comparison_recording.run(options, **heard)
         if options.out is not None:
-            from captune.pages.run_figures import draw_differences
+            from captune.pages.figures import draw_figures
+            from captune.runs import read_run
 
-            result.written["plots"] = draw_differences(result, options.out)
+            for _ in draw_figures(read_run(options.out), []):
+                result.written["plots"] = options.out / "plots"
     if arguments.json:
         print_json({"command": "compare", **result.summary()})
     else:

@@ -42,11 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     with run_place(options, "explain", heard["say"]):
         result = explain_images(options, **heard)
         if result.run is not None:
-            from captune.pages.map_figures import draw_maps
+            from captune.pages.figures import draw_figures
             from captune.runs import read_run
 
             with heard["bar"]("drawing", result.images) as advance:
-                for paths in draw_maps(read_run(result.run), result.skipped):
+                for paths in draw_figures(read_run(result.run), result.skipped):
                     result.figures += paths
                     advance(1)
     report_skipped(result.skipped, quiet=arguments.json)
@@ -73,9 +73,11 @@ def _print(result: ExplainResult) -> None:
         for word in record["words"]:
             table.add_row(word["word"], f"{word['log_probability']:.2f}", _mark(word))
         out.print(table)
+    from captune.pages.sections.explain import described
+
     about = result.summary()["map"]
     out.print(
-        f"{counted(result.words, 'map')} of {counted(result.images, 'image')} by {_named(about)}"
+        f"{counted(result.words, 'map')} of {counted(result.images, 'image')} by {described(about)}"
         f" in {result.seconds:.1f} s",
         soft_wrap=True,
     )
@@ -92,9 +94,3 @@ def _print(result: ExplainResult) -> None:
 def _mark(word: dict[str, Any]) -> str:
     found = word["faithfulness"]
     return "" if found is None else str(found["mark"])
-
-
-def _named(about: dict[str, Any]) -> str:
-    from captune.pages.map_figures import described
-
-    return described(about).removeprefix("map: ")

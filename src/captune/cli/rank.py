@@ -18,7 +18,7 @@ from captune.printing import console
 from captune.text import counted, score, shorten
 
 if TYPE_CHECKING:
-    from captune.pages.pairs import Gallery
+    from captune.pages.rank import Gallery
     from captune.scoring.rank import Pair, Ranking
 
 HELP = "the best and the worst pairs of picture and caption, as a gallery"
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     options = read_options(RankOptions, arguments)
     ranking = rank_run(options)
-    from captune.pages.pairs import write_gallery
+    from captune.pages.rank import write_gallery
     from captune.runs.place import locked
 
     folder = options.run if options.out is None else options.out

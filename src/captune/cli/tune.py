@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     from captune.captioning.training.config import with_config
     from captune.captioning.training.preparation import this_process
     from captune.captioning.training.recording import tune_captioner
-    from captune.pages.run_figures import draw_curves
+    from captune.pages.figures import draw_figures
+    from captune.runs import read_run
     from captune.runs.place import run_place
 
     typed = typed_options(TuneOptions, arguments, command_line(arguments))
@@ -60,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         result = tune_captioner(options, **heard)
         report_skipped(result.skipped, quiet=arguments.json)
         assert options.out is not None
-        result.written["curves"] = draw_curves(result, options.out)
+        for paths in draw_figures(read_run(options.out), []):
+            result.written["curves"] = paths[0]
     if arguments.json:
         print_json({"command": "tune", **result.summary()})
     else:

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
+import numpy as np
+
 from captune.errors import UserError
 from captune.images.find import ENDINGS, ImageFile
 
@@ -58,6 +60,25 @@ def named_image(word: str, names: Collection[str]) -> str:
     if not endings:
         raise UserError(f"--top5 {word}: neither a number nor one of the {len(names)} images")
     return max(endings, key=len)
+
+
+def sample_names(images: Sequence[str], wanted: Sequence[str], seed: int) -> list[str]:
+    """Images for figures: a number samples so many, a name is taken as given.
+
+    Raises UserError for a name that is not among the images.
+    """
+    names = list(images)
+    chosen: list[str] = []
+    for word in wanted:
+        if word.isdecimal():
+            generator = np.random.default_rng(seed)
+            count = min(int(word), len(names))
+            chosen.extend(
+                names[i] for i in sorted(generator.choice(len(names), count, replace=False))
+            )
+        else:
+            chosen.append(named_image(word, names))
+    return list(dict.fromkeys(chosen))
 
 
 def plain_path(path: str) -> str:

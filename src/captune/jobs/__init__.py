@@ -73,8 +73,8 @@ class Result(NotebookDisplay, Sequence[Any]):
 def leave_page(out: Path, progress: Progress = SILENT) -> Path:
     """Write OUT/report.html, the page of the finished run in `out`, and return its path."""
     from captune.pages.page import write_report
-    from captune.pages.settings import Settings
+    from captune.pages.sources import PageSettings
 
     page = out / PAGE
-    write_report([out], page, Settings(limit=PAGE_IMAGES), bar=progress.bar)
+    write_report([out], page, PageSettings(limit=PAGE_IMAGES), bar=progress.bar)
     return page

@@ -272,10 +272,10 @@ def _finish(options: ClassifyOptions, result: ClassifyResult, progress: Progress
     result.written["run"] = options.out
     result.written["page"] = leave_page(options.out, progress)
     if options.top5:
-        from captune.pages.figures import draw_top5
+        from captune.pages.figures import draw_figures
 
-        figures = draw_top5(read_run(options.out), options.top5, seed=options.seed)
-        result.written["top-5 figures"] = figures[0].parent
+        for _ in draw_figures(read_run(options.out), result.skipped):
+            result.written["top-5 figures"] = options.out / "plots"
 
 
 def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from captune.models.load import load_image_text_model
 from captune.options import PromptsOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.runs import RunWriter
+from captune.runs import RunWriter, read_run
 from captune.runs.place import writes_run
 from captune.tables import Column, Table, estimate, number, of_mappings, write_csv
 from captune.text import counted, p_value, percent, points
@@ -262,11 +262,11 @@ def run(
 
 def _finish(result: PromptsResult, out: Path, progress: Progress) -> None:
     """Figures and page of the run."""
-    from captune.pages.figures import draw_prompt_study
+    from captune.pages.figures import draw_figures
 
     result.written["run"] = out
-    paths = draw_prompt_study(result.comparison, result.probes, out / "plots")
-    result.written["plots"] = paths[0].parent
+    for _ in draw_figures(read_run(out), result.skipped):
+        result.written["plots"] = out / "plots"
     result.written["page"] = leave_page(out, progress)
 
 

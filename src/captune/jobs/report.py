@@ -11,20 +11,19 @@ from captune.errors import UserError
 from captune.files import check_writable
 from captune.images import Skipped
 from captune.jobs import Result
-from captune.options import ReportOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.text import counted
 
 if TYPE_CHECKING:
-    from captune.pages.page import Report
+    from captune.pages.page import Page
 
 
 @dataclass(kw_only=True, eq=False)
 class ReportResult(Result):
     """A page of runs. page: what it shows."""
 
-    page: Report
+    page: Page
 
     @property
     def answers(self) -> list[str]:
@@ -39,7 +38,7 @@ class ReportResult(Result):
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
-        sources = self.page.given.sources
+        sources = self.page.runs.sources
         return {
             **super().summary(),
             "run": str(sources[0].run.folder),
@@ -56,7 +55,7 @@ class ReportResult(Result):
 
     def sentences(self) -> list[str]:
         """The answers, and the size of the page."""
-        runs = counted(len(self.page.given.sources), "run")
+        runs = counted(len(self.page.runs.sources), "run")
         images = counted(len(self.page.album.pictures), "image")
         return [*self.answers, f"{runs}, {images}, {self.bytes / 1e6:.1f} MB"]
 
@@ -81,9 +80,9 @@ def run(
     command: the words that asked for the page, kept in it. Raises UserError for no runs, for what
     is no run, and for what cannot be written.
     """
+    from captune.pages.album import HIDDEN
     from captune.pages.page import write_report
-    from captune.pages.settings import Settings
-    from captune.pages.thumbnails import HIDDEN
+    from captune.pages.sources import PageSettings
 
     if options.out is None:
         raise UserError("no page to write; name one with --out FILE.html")
@@ -93,7 +92,7 @@ def run(
     page = write_report(
         options.runs,
         options.out,
-        Settings(options.title or "", options.limit, options.top, options.published or ""),
+        PageSettings(options.title or "", options.limit, options.top, options.published or ""),
         command=command,
         images=options.images,
         bar=progress.bar,
@@ -101,12 +100,12 @@ def run(
     missing = page.album.missing.items()
     result = ReportResult(
         page=page,
-        images=max(int(source.run.metrics.get("images") or 0) for source in page.given.sources),
+        images=max(int(source.run.metrics.get("images") or 0) for source in page.runs.sources),
         skipped=[Skipped(path, reason) for path, reason in missing if reason != HIDDEN],
         written={"page": options.out},
     )
     if options.figures is not None:
-        from captune.pages.exporting import export
+        from captune.pages.figures import export
 
         export(page, options.figures, say=progress.message, raw_csv=options.raw_csv)
         result.written["figures"] = options.figures

@@ -1,15 +1,71 @@
-"""What the sections of a page are made of; `templates/report/blocks.html.jinja` draws each kind."""
+"""What the sections of a page are made of, and how it becomes HTML in which every text is text.
+
+`templates/report/blocks.html.jinja` draws each kind of block."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from captune.pages.thumbnails import Picture
+from captune.files import whole_file
+from captune.pages.album import Picture
+from captune.printing import printable, printable_lines
 from captune.tables import Number
+from captune.text import percent
+
+
+def write_template(name: str, page: Path, content: Mapping[str, Any]) -> None:
+    """Fill the template `name` with `content` and write it."""
+    with whole_file(page) as file:
+        file.write(render_template(name, content))
+
+
+def render_template(name: str, content: Mapping[str, Any], package: str = "captune.pages") -> str:
+    """The template `name` of a package, filled with `content`; what is missing is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        # whatever a template forgets: no text of others turns the words around it
+        finalize=lambda value: value if hasattr(value, "__html__") else shown(value),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["embedded"] = json_for_script
+    environment.filters["printable"] = _printable
+    return environment.get_template(name).render(**content)
+
+
+def _printable(text: Any) -> Any:
+    return text if hasattr(text, "__html__") else printable(text)
+
+
+def shown(content: Any) -> Any:
+    """What a script of a page will show: the texts in lists and mappings, printable."""
+    if isinstance(content, str):
+        return printable_lines(content)
+    if isinstance(content, Mapping):
+        return {name: shown(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [shown(value) for value in content]
+    return content
+
+
+def json_for_script(content: Any) -> Markup:
+    """JSON inside a script element, which nothing in it can end. Raises ValueError for NaN."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&'":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)  # noqa: S704  # what could be markup is escaped above
+
 
 Text = Markup | Number | str
 
@@ -60,11 +116,21 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Bar:
-    """One label of an image with its share; tone: truth, wrong or other."""
+    """One label of an image with its share; tone: truth, wrong or other.
+
+    fraction: the length of the bar, where it is not the figure. note: behind the figure.
+    """
 
     name: str
     figure: Number
     tone: str = "other"
+    fraction: float | None = None
+    note: str = ""
+
+    @property
+    def length(self) -> float:
+        """The length of the bar, 0 to 1."""
+        return float(self.figure.value) if self.fraction is None else self.fraction
 
 
 @dataclass(frozen=True)
@@ -78,7 +144,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Card:
-    """An image and what is said of it. tone: the colour of its edge. above: in large letters."""
+    """An image and what is said of it. tone: the colour of its edge. above: in large letters.
+
+    more_references: how many there are beside those shown.
+    """
 
     name: str
     picture: Picture | None
@@ -87,6 +156,7 @@ class Card:
     bars: Sequence[Bar] = ()
     lines: Sequence[Line] = ()
     references: Sequence[str] = ()
+    more_references: int = 0
     tone: str = ""
 
 

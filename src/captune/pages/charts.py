@@ -7,6 +7,7 @@ these are for a screen of any width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isqrt
 from typing import Any
 
 from markupsafe import Markup
@@ -136,6 +137,48 @@ def curves_chart(
     turned = Markup('<text class="label middle" transform="translate(12 {}) rotate(-90)">{}</text>')
     parts.append(turned.format(top + height / 2, label))
     return _svg("curves", left + width + 14, top + height + below, says, parts)
+
+
+def distribution_chart(
+    values: Sequence[float],
+    *,
+    median: float,
+    best: Sequence[float],
+    worst: Sequence[float],
+    says: str,
+) -> tuple[Markup, int, bool]:
+    """Sorted values as bars of equal width; those of the best and the worst are marked below.
+
+    Returns the drawing, how many values the tallest bar stands for, and whether it is cut: a
+    score that most captions share would press all others flat.
+    """
+    width, height, marks = 760.0, 90.0, 16.0
+    low, high = values[0], values[-1]
+    bins = min(60, max(10, 2 * isqrt(len(values))))
+    counts = [0] * bins
+    for value in values:
+        counts[min(bins - 1, int(bins * (value - low) / (high - low)))] += 1
+    second, tallest = sorted(counts)[-2:]
+    is_cut = tallest > 5 * second
+    top = 1.5 * second if is_cut else tallest
+
+    def x(value: float) -> float:
+        return width * (value - low) / (high - low)
+
+    each = width / bins
+    parts = []
+    for i, n in enumerate(counts):
+        if n:  # one value is still a line high
+            tall = min(height, max(1.5, height * n / top))
+            parts.append(_RECT.format("bar", each * i, height - tall, 0.92 * each, tall, "", ""))
+            if is_cut and n == tallest:
+                parts.append(_RECT.format("cut", each * i - 1, 14, each + 1, 5, "", ""))
+    parts.append(_LINE.format("grid", f"M0 {height}H{width:.0f}"))
+    parts.append(_LINE.format("diagonal", f"M{x(median):.1f} 0V{height}"))
+    for tone, ends in (("good-mark", best), ("bad-mark", worst)):
+        path = "".join(f"M{at:.1f} {height + 4}v{marks - 4}" for at in sorted({*map(x, ends)}))
+        parts.append(_LINE.format(tone, path))
+    return _svg("spread", width, height + marks, says, parts), tallest, is_cut
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[float, float]]:

@@ -20,11 +20,10 @@ from msgspec import Meta, Struct
 import captune
 from captune.errors import UserError
 from captune.files import printable, quoted, read_text
-from captune.pages.given import digests_of
-from captune.pages.page import build, drawn
+from captune.pages.album import Album
+from captune.pages.page import build, render_page
 from captune.pages.recounting import recount
-from captune.pages.settings import Settings
-from captune.pages.thumbnails import Album
+from captune.pages.sources import PageSettings, digests_of
 from captune.runs.kinds import convert
 from captune.runs.records import Count, require
 from captune.text import plain, shorten
@@ -46,7 +45,7 @@ class About(Struct, frozen=True):
     captune: str
     command: list[str]
     page: str
-    settings: Settings
+    settings: PageSettings
     runs: Annotated[list[PageRun], Meta(min_length=1)]
     missing: dict[str, str]
     sizes: dict[str, tuple[Count, Count]]
@@ -113,9 +112,9 @@ def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
     )
     report.album.encode()
     again = _Reader()
-    again.feed(drawn(report))
+    again.feed(render_page(report))
     now = again.found(page)
-    checked = Checked(page, len(now.figures), len(report.given.sources))
+    checked = Checked(page, len(now.figures), len(report.runs.sources))
     checked.differing += _figures(said, now)
     checked.differing += _galleries(said, now)
     if about.captune != captune.__version__:
@@ -123,8 +122,8 @@ def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
         checked.notes.append(f"made by captune {made}: words are not compared, figures are")
     elif not checked.differing:
         checked.differing += _words(said, now)
-    checked.differing += [sentence for s in report.given.sources for sentence in recount(s)]
-    checked.notes += _changed(about, report.given.sources)
+    checked.differing += [sentence for s in report.runs.sources for sentence in recount(s)]
+    checked.notes += _changed(about, report.runs.sources)
     return checked
 
 

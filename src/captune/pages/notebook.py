@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.pages.pages import filled
-from captune.pages.thumbnails import thumbnail_of
+from captune.pages.album import thumbnail_of
+from captune.pages.blocks import render_template
 from captune.runs import Run, read_run
 from captune.text import count, one_line, score
 
@@ -25,7 +25,7 @@ _PICTURES, _BARS = 8, 3
 
 def as_html(value: object) -> str:
     """A run, or a result of captune's, as an HTML fragment. Raises TypeError for anything else."""
-    return filled("report/notebook.html.jinja", _content(value))
+    return render_template("report/notebook.html.jinja", _content(value))
 
 
 def register() -> None:
@@ -104,13 +104,13 @@ def _card(
 
 def _run(run: Run) -> dict[str, Any]:
     """The answer of the page about it, and its first images."""
-    from captune.pages.given import read_given
-    from captune.pages.page import KINDS, answer_of
+    from captune.pages.sections import section_of
+    from captune.pages.sources import read_runs
+    from captune.runs.kinds import KINDS
 
     if run.kind not in KINDS:
         return _fragment(f"a run of captune {run.kind}", [("folder", str(run.folder))])
-    given = read_given([run.folder], KINDS)
-    said, tiles = answer_of(given.sources[0], given)
+    said, tiles = section_of(run.kind).answer(read_runs([run.folder]).sources[0])
     rows = [
         (
             tile.label,

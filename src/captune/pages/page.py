@@ -15,56 +15,45 @@ from markupsafe import Markup
 
 import captune
 from captune.files import whole_file
-from captune.pages import (
-    captions,
-    comparing,
-    explanations,
-    prompts,
-    provenance,
-    published,
-    recognition,
-    tuning,
+from captune.pages.album import Album, hidden_sentence
+from captune.pages.blocks import (
+    Cards,
+    Gallery,
+    Section,
+    Tile,
+    Tiles,
+    blocks_of,
+    json_for_script,
+    render_template,
+    shown,
 )
-from captune.pages.blocks import Gallery, Section, Tile, Tiles, blocks_of
-from captune.pages.given import Given, digests_of, read_given
-from captune.pages.numbers import Source
-from captune.pages.pages import embedded, filled, shown
-from captune.pages.settings import Settings
-from captune.pages.thumbnails import Album, hidden_sentence
-from captune.pages.writers import read_writers
+from captune.pages.sections import PageContext, captions, provenance, published, section_of
+from captune.pages.sources import PageSettings, RunSet, RunSource, digests_of, read_runs
+from captune.runs.kinds import KINDS
 from captune.studies import read_study
 from captune.text import counted, listed, one_line
 
-KINDS = ("classify", "prompts", "tune", "caption", "score", "compare", "explain", "faithful")
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 _TILES = 8
-_JOBS = {
-    "classify": "recognition",
-    "prompts": "prompts",
-    "tune": "tuning",
-    "caption": "captions",
-    "score": "captions",
-    "compare": "comparison",
-    "explain": "explanations",
-    "faithful": "explanations",
-}
 
 
 @dataclass
-class Report:
-    """What a page shows, before it is drawn.
+class Page:
+    """What a page shows, before it is rendered.
 
-    answers: a sentence and headline numbers a run. sections: in the order of the page.
+    answers: a sentence and headline numbers for each run. sections: in the order of the page.
+    made_by: the command of captune that makes such pages.
     """
 
     title: str
-    given: Given
+    runs: RunSet
     answers: list[tuple[Any, Tiles | None]]
     sections: list[Section]
     album: Album
-    settings: Settings
+    settings: PageSettings
     command: list[str] = field(default_factory=list)
-    page: str = ""
+    path: str = ""
+    made_by: str = "report"
 
     @property
     def hidden(self) -> str:
@@ -89,80 +78,71 @@ class Report:
             replace(tile, says="") if told[i] in told[:i] else tile for i, tile in enumerate(shown)
         ]
 
+    def about(self) -> dict[str, Any]:
+        """What the page says of itself to machines: enough to make it again and check it."""
+        given = {source.number for source in self.runs.given}
+        return {
+            "captune": captune.__version__,
+            "command": self.command,
+            "page": self.path,
+            "settings": asdict(self.settings),
+            "runs": [
+                {
+                    "number": source.number,
+                    "folder": str(source.run.folder.resolve()),
+                    "name": source.name,
+                    "kind": source.run.kind,
+                    "below": source.number not in given,
+                    "sha256": digests_of(source.run),
+                }
+                for source in self.runs.sources
+            ],
+            "missing": self.album.missing,
+            "sizes": self.album.sizes,
+        }
+
 
 def build(
     folders: Sequence[str | Path],
-    settings: Settings,
+    settings: PageSettings,
     *,
     command: Sequence[str] = (),
     page: str = "report.html",
     album: Album | None = None,
     names: Sequence[str] = (),
     images: Path | None = None,
-) -> Report:
+) -> Page:
     """Read the runs and say what a page says of them; no image is opened yet.
 
     command: the words that asked for the page, kept in it. album, names: of a page that was made
     before. images: the folder of the images of runs from elsewhere. Raises UserError for what is no
     run.
     """
-    given = read_given(folders, KINDS, names, images)
-    album = Album() if album is None else album
+    runs = read_runs(folders, names, images)
+    context = PageContext(runs, Album() if album is None else album, settings)
+    # of a run: in the order of the kinds
+    ordered = [source for kind in KINDS for source in runs.of_kind(kind)]
     sections: list[Section] = []
     answers: list[tuple[Any, Tiles | None]] = []
     if settings.published:
         study = read_study(settings.published)
-        sections.append(published.section(study, given))
-        answers.append((published.answer(study, given), None))
-    for source in given.of_kind("classify"):
-        sections.append(recognition.section(source, album, settings))
-    for source in given.of_kind("prompts"):
-        sections.append(prompts.section(source))
-    for source in given.of_kind("tune"):
-        sections.append(tuning.section(source, given))
-    for source in given.of_kind("compare"):
-        sections.append(comparing.section(source, album, settings))
-    written = captions.section(read_writers(given), given, album, settings)
-    sections += [written] if written is not None else []
-    for source in given.of_kind("explain"):
-        sections.append(explanations.section(source, album, settings))
-    for source in given.of_kind("faithful"):
-        sections.append(explanations.leaderboard(source))
-    sections.append(provenance.section(given, command, page))
+        sections.append(published.section(study, runs))
+        answers.append((published.answer(study, runs), None))
+    for kind in KINDS:
+        parts = [section_of(kind).section(source, context) for source in runs.of_kind(kind)]
+        if kind == captions.LAST_KIND:
+            parts.append(captions.all_captions(context))
+        sections += [part for part in parts if part is not None]
+    sections.append(provenance.section(runs, command, page))
     _tell_apart(sections)
-    answers += [answer_of(source, given) for source in _headed(given)]
-    title = settings.title or _title(given)
-    return Report(title, given, answers, sections, album, settings, list(command), page)
+    answers += [section_of(source.run.kind).answer(source) for source in ordered]
+    title = settings.title or _title(ordered)
+    return Page(title, runs, answers, sections, context.album, settings, list(command), page)
 
 
-def _headed(given: Given) -> list[Source]:
-    """The runs that the answer is about, in the order of the page."""
-    return sorted(given.of_kind(*KINDS), key=lambda source: KINDS.index(source.run.kind))
-
-
-def answer_of(source: Source, given: Given) -> tuple[Any, Tiles | None]:
-    """What the page says of a run first: a sentence, and its headline numbers."""
-    kind = source.run.kind
-    if kind == "classify":
-        return recognition.answer(source)
-    if kind == "prompts":
-        return prompts.answer(source)
-    if kind == "tune":
-        return tuning.answer(source, given)
-    if kind == "caption":
-        return captions.answer_of_captions(source)
-    if kind == "score":
-        return captions.answer_of_scores(source)
-    if kind == "explain":
-        return explanations.answer(source)
-    if kind == "faithful":
-        return explanations.answer_of_faithful(source)
-    return comparing.answer(source)
-
-
-def _title(given: Given) -> str:
-    jobs = list(dict.fromkeys(_JOBS[source.run.kind] for source in _headed(given)))
-    images = max(int(source.run.metrics.get("images") or 0) for source in given.sources)
+def _title(ordered: Sequence[RunSource]) -> str:
+    jobs = list(dict.fromkeys(KINDS[source.run.kind].title for source in ordered))
+    images = max(int(source.run.metrics.get("images") or 0) for source in ordered)
     return f"{listed(jobs).capitalize()} on {counted(images, 'image')}"
 
 
@@ -176,85 +156,58 @@ def _tell_apart(sections: Sequence[Section]) -> None:
 
 def write_report(
     folders: Sequence[str | Path],
-    page: Path,
-    settings: Settings,
+    path: Path,
+    settings: PageSettings,
     *,
     command: Sequence[str] = (),
     images: Path | None = None,
     bar: Bar = lambda what, total: nullcontext(lambda done: None),
-) -> Report:
+) -> Page:
     """Write the page of some runs.
 
     images: the folder of the images of runs from elsewhere, whose images are not shown without it.
     Raises UserError for what is no run and for a file that cannot be written.
     """
-    report = build(folders, settings, command=command, page=str(page), images=images)
-    pictures = report.album.pictures
-    with bar("images", len(pictures)) as advance:
-        report.album.encode(advance)
-    html = drawn(report)
-    with whole_file(page) as file:
+    page = build(folders, settings, command=command, page=str(path), images=images)
+    with bar("images", len(page.album.pictures)) as advance:
+        page.album.encode(advance)
+    write_page(page, path)
+    return page
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Render a page whose album is encoded. Raises UserError for a file that cannot be written."""
+    html = render_page(page)
+    with whole_file(path) as file:
         file.write(html)
-    return report
 
 
-def drawn(report: Report) -> str:
+def render_page(page: Page) -> str:
     """The page as HTML."""
     script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    static = _in_html(report)
-    return filled(
-        "report/page.html.jinja",
-        {
-            "title": one_line(report.title),
-            "report": report,
-            "script": Markup(script),  # noqa: S704  # our own file
-            "style": Markup(_asset("report.css")),  # noqa: S704
-            "digest": digest,
-            "version": captune.__version__,
-            "about": embedded(about(report)),
-            "galleries": {g.name: embedded(shown(g.data())) for g in report.galleries},
-            "loose": [p for p in report.album.pictures if p.uri and p.number not in static],
-            "stamp": provenance.stamp(report.given),
-        },
-    )
-
-
-def about(report: Report) -> dict[str, Any]:
-    """What the page says of itself to machines: enough to make it again and check it."""
-    below = {s.number for methods in report.given.methods.values() for s in methods.values()}
-    return {
-        "captune": captune.__version__,
-        "command": report.command,
-        "page": report.page,
-        "settings": asdict(report.settings),
-        "runs": [
-            {
-                "number": source.number,
-                "folder": str(source.run.folder.resolve()),
-                "name": source.name,
-                "kind": source.run.kind,
-                "below": source.number in below,
-                "sha256": digests_of(source.run),
-            }
-            for source in report.given.sources
-        ],
-        "missing": report.album.missing,
-        "sizes": report.album.sizes,
-    }
-
-
-def _in_html(report: Report) -> set[int]:
-    """Numbers of the pictures that stand on cards, from which galleries take them too."""
-    from captune.pages.blocks import Cards
-
-    return {
+    on_cards = {
         card.picture.number
-        for part in report.sections
+        for part in page.sections
         for cards in blocks_of(part.blocks, Cards)
         for card in cards.cards
         if card.picture is not None
     }
+    return render_template(
+        "report/page.html.jinja",
+        {
+            "title": one_line(page.title),
+            "page": page,
+            "script": Markup(script),  # noqa: S704  # our own file
+            "style": Markup(_asset("report.css")),  # noqa: S704
+            "digest": digest,
+            "version": captune.__version__,
+            "galleries": {g.name: json_for_script(shown(g.data())) for g in page.galleries},
+            # galleries take the pictures of cards too
+            "loose": [p for p in page.album.pictures if p.uri and p.number not in on_cards],
+            "stamp": provenance.stamp(page.runs),
+        },
+    )
 
 
 def _asset(name: str) -> str:

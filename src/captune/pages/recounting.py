@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from captune.files import printable
-from captune.pages.numbers import Source
+from captune.pages.sources import RunSource
 from captune.runs import DamagedRun
 
 _MEANS = ("cider", "cider_original", "clipscore", "ref_clipscore", "rouge_l", "clipscore_hw3")
 _CLOSE = 1e-6
 
 
-def recount(source: Source) -> list[str]:
+def recount(source: RunSource) -> list[str]:
     """A sentence for each figure that its own records do not bear out."""
     shown = printable(str(source.run.folder))
     try:
@@ -38,7 +38,7 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _recounted(source: Source) -> Iterator[tuple[str, Any, Any]]:
+def _recounted(source: RunSource) -> Iterator[tuple[str, Any, Any]]:
     """(what, as metrics.json has it, as the records give it)."""
     kind = source.run.kind
     records = list(source.run.records())
@@ -68,7 +68,7 @@ def _recounted(source: Source) -> Iterator[tuple[str, Any, Any]]:
         yield "words_mean", source.at("words_mean"), sum(words) / max(1, len(words))
 
 
-def _classified(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
+def _classified(source: RunSource, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
     from captune.statistics import wilson
 
     known = [record for record in records if record.get("truth") is not None]
@@ -83,7 +83,7 @@ def _classified(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, 
             yield f"the {end} end", said[i], ends[i]
 
 
-def _prompts(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
+def _prompts(source: RunSource, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
     from captune.statistics import holm, mcnemar_exact, wilson
 
     known = [record for record in records if record.get("truth") is not None]
@@ -109,7 +109,7 @@ def _prompts(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, Any
         yield f"p of prompt {i + 1}", source.at("prompts", i, "p_holm"), p
 
 
-def _tuned(source: Source, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
+def _tuned(source: RunSource, records: list[Any]) -> Iterator[tuple[str, Any, Any]]:
     """The records of a tune are those of its best method."""
     if source.run.metrics.get("tuned") is not None:
         tuned = source.at("tuned")

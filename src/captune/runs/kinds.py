@@ -37,12 +37,15 @@ _WORDS = {
 class Kind:
     """Types of a line of records.jsonl and of metrics.json.
 
-    check: raises ValueError for a line that does not belong to the metrics. models: how many
-    run.json has to name.
+    title: what a page about such runs is called. section: the module that says what a page says of
+    them (see `captune.pages.sections`). check: raises ValueError for a line that does not belong to
+    the metrics. models: how many run.json has to name.
     """
 
     record: type[msgspec.Struct]
     metrics: type[msgspec.Struct]
+    title: str = ""
+    section: str = ""
     check: Callable[[Any, Any], None] = lambda record, metrics: None
     models: int = 0
 
@@ -69,15 +72,44 @@ def _check_compare(record: records.CompareRecord, metrics: figures.CompareMetric
             require(id in side.scores, f"{name}.scores has no {id}")
 
 
+_SECTIONS = "captune.pages.sections"
+# in the order of a page
 KINDS = {
-    "classify": Kind(records.ClassifyRecord, figures.ClassifyMetrics, models=1),
-    "prompts": Kind(records.PromptsRecord, figures.PromptsMetrics, _check_prompts, models=1),
-    "tune": Kind(records.TuneRecord, figures.TuneMetrics, _check_tune),
-    "caption": Kind(records.CaptionRecord, figures.CaptionMetrics, models=1),
-    "score": Kind(records.ScoreRecord, figures.ScoreMetrics),
-    "compare": Kind(records.CompareRecord, figures.CompareMetrics, _check_compare),
-    "explain": Kind(records.ExplainRecord, figures.ExplainMetrics),
-    "faithful": Kind(records.FaithfulRecord, figures.FaithfulMetrics),
+    "classify": Kind(
+        records.ClassifyRecord,
+        figures.ClassifyMetrics,
+        "recognition",
+        f"{_SECTIONS}.classify",
+        models=1,
+    ),
+    "prompts": Kind(
+        records.PromptsRecord,
+        figures.PromptsMetrics,
+        "prompts",
+        f"{_SECTIONS}.prompts",
+        _check_prompts,
+        models=1,
+    ),
+    "tune": Kind(
+        records.TuneRecord, figures.TuneMetrics, "tuning", f"{_SECTIONS}.tune", _check_tune
+    ),
+    "caption": Kind(
+        records.CaptionRecord, figures.CaptionMetrics, "captions", f"{_SECTIONS}.captions", models=1
+    ),
+    "score": Kind(records.ScoreRecord, figures.ScoreMetrics, "captions", f"{_SECTIONS}.captions"),
+    "compare": Kind(
+        records.CompareRecord,
+        figures.CompareMetrics,
+        "comparison",
+        f"{_SECTIONS}.compare",
+        _check_compare,
+    ),
+    "explain": Kind(
+        records.ExplainRecord, figures.ExplainMetrics, "explanations", f"{_SECTIONS}.explain"
+    ),
+    "faithful": Kind(
+        records.FaithfulRecord, figures.FaithfulMetrics, "explanations", f"{_SECTIONS}.faithful"
+    ),
 }
 
 

@@ -186,12 +186,12 @@ class ReportPages:
     def write(self, job: QueuedJob, runs: Sequence[Path], title: str = "") -> ReportPage:
         """The page of some runs, as `captune report`. Raises UserError for what is no run."""
         from captune.pages.page import write_report
-        from captune.pages.settings import Settings
+        from captune.pages.sources import PageSettings
 
         id = secrets.token_urlsafe(18)
         path = self._folder / f"{id}.html"
         report = write_report(
-            list(runs), path, Settings(title=title), command=job.command, bar=job.bar
+            list(runs), path, PageSettings(title=title), command=job.command, bar=job.bar
         )
         with self._lock:
             self._paths[id] = path

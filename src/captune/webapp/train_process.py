@@ -120,7 +120,8 @@ def _tune(
     connection: Any, is_stopping: Callable[[], bool], options: TuneOptions, command: Sequence[str]
 ) -> None:
     from captune.captioning.training.recording import tune_captioner
-    from captune.pages.run_figures import draw_curves
+    from captune.pages.figures import draw_figures
+    from captune.runs import read_run
 
     @contextmanager
     def bar(what: str, total: int) -> Iterator[Advance]:
@@ -134,7 +135,7 @@ def _tune(
 
         yield advance
 
-    result = tune_captioner(
+    tune_captioner(
         options,
         command=command,
         bar=bar,
@@ -142,4 +143,5 @@ def _tune(
         stop=is_stopping,
     )
     assert options.out is not None
-    draw_curves(result, options.out)
+    for _ in draw_figures(read_run(options.out), []):
+        pass

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 from captune.errors import UserError
 from captune.files import printable
 from captune.images import ImageFile, Skipped, UnreadableImage, opened_image
-from captune.pages.thumbnails import THUMBNAIL_PX, thumbnail
+from captune.pages.album import THUMBNAIL_PX, thumbnail
 from captune.webapp.rules import SLOWEST_S, UPLOAD, Refusal
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import gradio as gr
 
 from captune.errors import UserError
 from captune.options.codec import words_of
-from captune.pages.pages import filled
+from captune.pages.blocks import render_template
 from captune.printing import printable
 from captune.webapp.queue import BROWSER, QueuedJob
 from captune.webapp.site import AppContext, images_beside
@@ -37,7 +37,7 @@ Draw = Callable[[QueuedJob], str]
 
 def render(template: str, content: Mapping[str, Any]) -> str:
     """A template of this package as HTML."""
-    return filled(f"{template}.html.jinja", content, package="captune.webapp")
+    return render_template(f"{template}.html.jinja", content, package="captune.webapp")
 
 
 def render_job(

@@ -18,7 +18,7 @@ from captune.errors import UserError
 from captune.images import ImageFile
 from captune.options import ExplainOptions
 from captune.options.codec import words_of
-from captune.pages.explanations import map_in_words
+from captune.pages.sections.explain import map_in_words
 from captune.plots.maps import scaled_map
 from captune.webapp.queue import QueuedJob
 from captune.webapp.site import LITE, AppContext

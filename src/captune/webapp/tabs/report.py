@@ -10,7 +10,7 @@ import gradio as gr
 from captune.errors import UserError
 from captune.options import ReportOptions
 from captune.options.codec import words_of
-from captune.pages.page import KINDS
+from captune.runs.kinds import KINDS
 from captune.webapp.queue import QueuedJob
 from captune.webapp.site import AppContext
 from captune.webapp.views import JobPanel, choices, render_job

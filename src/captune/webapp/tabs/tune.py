@@ -147,7 +147,7 @@ class TuneTab:
 def _preview(folder: Path, file: Path) -> CaptionsPreview:
     from captune.captions import match_images, read_captions
     from captune.images import find_images
-    from captune.pages.thumbnails import thumbnail_of
+    from captune.pages.album import thumbnail_of
 
     captions = read_captions(file)
     image_of, _ = match_images(captions, find_images([folder]))

@@ -1,4 +1,4 @@
-"""Images small enough to stand inside a page."""
+"""The images of a page, small enough to stand inside it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def hidden_sentence(count: int) -> str:
 
 @dataclass
 class Picture:
-    """A photo of a page. uri: once it is encoded; missing: why there is none.
+    """An image of a page. uri: once it is encoded; missing: why there is none.
 
     key: its path as the run has it. place: the file to open, None where it must not be.
     """
@@ -114,6 +114,13 @@ class Album:
         key = str(run.root / path.replace("\0", ""))
         if key not in self._pictures:
             self._pictures[key] = self._new(key, run, path)
+        return self._pictures[key]
+
+    def add(self, key: str, place: Path | None, missing: str) -> Picture:
+        """An image whose file the caller knows. missing: why there is no picture without a file."""
+        if key not in self._pictures:
+            missing = "" if place is not None else missing
+            self._pictures[key] = Picture(len(self._pictures), key, place, key, None, missing)
         return self._pictures[key]
 
     def _new(self, key: str, run: Run, path: str) -> Picture:

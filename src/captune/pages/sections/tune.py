@@ -22,8 +22,8 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.given import Given
-from captune.pages.numbers import Source, interval_of, joined, words
+from captune.pages.sections import PageContext
+from captune.pages.sources import RunSource, interval_of, joined, words
 from captune.tables import Column, Estimate, Fraction, Number, Table
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
 
@@ -37,9 +37,9 @@ class Method:
     """One method of a tune: keys lead to what metrics.json says of it; records: its own run."""
 
     name: str
-    source: Source
+    source: RunSource
     keys: tuple[str | int, ...]
-    records: Source | None
+    records: RunSource | None
 
     def figure(self, show: Any, *keys: str | int) -> Number:
         """A number of this method."""
@@ -82,24 +82,23 @@ class Against:
         return self.p_holm < _SIGNIFICANT and (low > 0 or high < 0)
 
 
-def methods_of(source: Source, given: Given) -> list[Method]:
+def methods_of(source: RunSource) -> list[Method]:
     """The methods of a tune, or the one that a method's own run is about."""
     if source.run.metrics.get("tuned") is not None:
         return [Method(str(source.at("tuned", "method")), source, ("tuned",), source)]
-    below = given.methods.get(source.number, {})
     return [
-        Method(name, source, ("methods", i), below.get(name))
+        Method(name, source, ("methods", i), source.methods.get(name))
         for i, name in enumerate(str(row["method"]) for row in source.at("methods"))
     ]
 
 
-def best_of(source: Source, methods: Sequence[Method]) -> Method:
+def best_of(source: RunSource, methods: Sequence[Method]) -> Method:
     """The one that the run calls the best."""
     best = source.run.metrics.get("best")
     return next((method for method in methods if method.name == best), methods[0])
 
 
-def leading(methods: Sequence[Method], source: Source) -> str:
+def leading(methods: Sequence[Method], source: RunSource) -> str:
     """The score that methods are compared by: what selected them, where it is a score."""
     select = source.run.metrics.get("select")
     known = [metric for metric in _SCORES if methods[0].has(metric)]
@@ -137,7 +136,7 @@ def against_best(methods: Sequence[Method], best: Method, metric: str) -> dict[s
     }
 
 
-def _scores(source: Source, metric: str) -> Scores:
+def _scores(source: RunSource, metric: str) -> Scores:
     values = {
         record.get("image_id") or record["path"]: float(record["scores"][metric])
         for record in source.run.records()
@@ -145,9 +144,9 @@ def _scores(source: Source, metric: str) -> Scores:
     return Scores(metric, sum(values.values()) / max(1, len(values)), values, {})
 
 
-def answer(source: Source, given: Given) -> tuple[Any, Tiles | None]:
+def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page: sentences, and the headline numbers of the best method."""
-    methods = methods_of(source, given)
+    methods = methods_of(source)
     best = best_of(source, methods)
     by = leading(methods, source)
     images = best.figure(count, "images")
@@ -177,7 +176,7 @@ def answer(source: Source, given: Given) -> tuple[Any, Tiles | None]:
     return said, Tiles(tiles)
 
 
-def _settled(source: Source, against: Mapping[str, Against]) -> Markup:
+def _settled(source: RunSource, against: Mapping[str, Against]) -> Markup:
     """Which methods are told apart from the best."""
     if not against:
         return Markup()
@@ -199,9 +198,9 @@ def _settled(source: Source, against: Mapping[str, Against]) -> Markup:
     return said
 
 
-def section(source: Source, given: Given) -> Section:
+def section(source: RunSource, _context: PageContext) -> Section:
     """All that the page says of one tune."""
-    methods = methods_of(source, given)
+    methods = methods_of(source)
     part = Section(f"tune-{source.number}", "Tuning", source.name)
     if source.run.metrics.get("trained_on") is not None:
         trained_on = source.figure(count, "trained_on")
@@ -232,7 +231,12 @@ def section(source: Source, given: Given) -> Section:
     return part
 
 
-def _table(source: Source, methods: Sequence[Method]) -> Table:
+def tables(source: RunSource) -> list[Table]:
+    """The methods side by side."""
+    return [_table(source, methods_of(source))]
+
+
+def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     best, by = best_of(source, methods), leading(methods, source)
     against = against_best(methods, best, by)
     known = [id for id in (by, *_SCORES) if all(method.has(id) for method in methods)]
@@ -275,13 +279,13 @@ def _table(source: Source, methods: Sequence[Method]) -> Table:
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
 
 
-def _with_interval(source: Source, method: Method, id: str) -> Estimate:
+def _with_interval(source: RunSource, method: Method, id: str) -> Estimate:
     figure = method.figure(score, "scores", id, "corpus")
     ends = interval_of(source, score, *method.keys, "scores", id, "interval")
     return Estimate(figure, ends)
 
 
-def _compared(source: Source, name: str, against: Against | None) -> Markup | None:
+def _compared(source: RunSource, name: str, against: Against | None) -> Markup | None:
     if against is None:
         return None
     return words(
@@ -291,7 +295,7 @@ def _compared(source: Source, name: str, against: Against | None) -> Markup | No
     )
 
 
-def _curves(methods: Sequence[Method], source: Source) -> list[Any]:
+def _curves(methods: Sequence[Method], source: RunSource) -> list[Any]:
     """Training loss with validation loss, and the score that picks the epoch."""
     from captune.plots.tuning import smoothed
 
@@ -337,7 +341,7 @@ def _points(epochs: Sequence[Mapping[str, float]], name: str) -> list[tuple[floa
     return [(one["epoch"], one[name]) for one in epochs if one.get(name) is not None]
 
 
-def _budget(source: Source, methods: Sequence[Method]) -> Table:
+def _budget(source: RunSource, methods: Sequence[Method]) -> Table:
     most = max(1, *(n for method in methods for n in method.at("trained").values()))
     rows = [
         [method.name if first else "", one_line(part), method.figure(count, "trained", part),

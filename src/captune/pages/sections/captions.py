@@ -1,4 +1,4 @@
-"""What the page says of captions: scores, best and worst, where two writers differ, all of them."""
+"""What the page says of captions: scores, best and worst, where two sources differ, all of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from captune.metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
+from captune.pages.album import Album
 from captune.pages.blocks import (
     Card,
     Cards,
     Fold,
+    Gallery,
     Heading,
     Line,
     Paragraph,
@@ -20,21 +22,40 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.caption_gallery import gallery
-from captune.pages.given import Given
-from captune.pages.numbers import Source, interval_of, words
-from captune.pages.settings import Settings
-from captune.pages.thumbnails import Album
-from captune.pages.writers import Caption, Captions, Writer, caption_text
+from captune.pages.sections import PageContext
+from captune.pages.sections.caption_sources import (
+    Captions,
+    CaptionSource,
+    SourcedCaption,
+    caption_text,
+    read_caption_sources,
+)
+from captune.pages.sources import PageSettings, RunSet, RunSource, interval_of, words
 from captune.runs.metrics import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Estimate, Number, Table
 from captune.text import count, one_line, score, signed
 
 _REFERENCES = 5
+LAST_KIND = "compare"  # of those whose runs hold captions, in the order of a page
 
 
-def answer_of_captions(source: Source) -> tuple[Any, Tiles | None]:
+def section(_source: RunSource, _context: PageContext) -> Section | None:
+    """None: what is said of captions is said of those of all runs together (`all_captions`)."""
+    return None
+
+
+def answer(source: RunSource) -> tuple[Any, Tiles | None]:
+    """The first lines of the page about captions or their scores."""
+    return _answer_of_scores(source) if source.run.kind == "score" else _answer_of_captions(source)
+
+
+def tables(source: RunSource) -> list[Table]:
+    """The scores; captions alone have no table."""
+    return [_scores([source])] if source.run.kind == "score" else []
+
+
+def _answer_of_captions(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page about a captioning."""
     about = source.model
     images, ended = source.at("images"), source.at("ended")
@@ -51,7 +72,7 @@ def answer_of_captions(source: Source) -> tuple[Any, Tiles | None]:
     return said, None
 
 
-def answer_of_scores(source: Source) -> tuple[Any, Tiles | None]:
+def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page about a score run."""
     metrics = source.run.typed_metrics(ScoreMetrics).metrics
     quoted = leading(list(metrics)) or list(metrics)
@@ -79,24 +100,24 @@ def answer_of_scores(source: Source) -> tuple[Any, Tiles | None]:
     return said, Tiles(tiles)
 
 
-def section(
-    captions: Captions, given: Given, album: Album, settings: Settings, *, id: str = "captions"
-) -> Section | None:
+def all_captions(context: PageContext) -> Section | None:
     """Everything about the captions of all runs; None where there are none."""
+    runs, album, settings = context.runs, context.album, context.settings
+    captions = read_caption_sources(runs)
     if not captions.writers:
         return None
-    part = Section(id, "Captions")
-    scored = given.of_kind("score")
+    part = Section("captions", "Captions")
+    scored = runs.of_kind("score")
     if scored:
         part.blocks.append(_scores(scored))
         part.blocks += _agreement(scored)
-    part.blocks += _all_ends(captions, given, album, settings)
-    part.blocks += _differences(captions, given, album, settings)
+    part.blocks += _all_ends(captions, runs, album, settings)
+    part.blocks += _differences(captions, runs, album, settings)
     part.blocks.append(gallery(captions, album, settings))
     return part
 
 
-def _scores(scored: Sequence[Source]) -> Table:
+def _scores(scored: Sequence[RunSource]) -> Table:
     ids = list(dict.fromkeys(id for source in scored for id in source.at("metrics")))
     rows = []
     for source in scored:
@@ -115,13 +136,13 @@ def _scores(scored: Sequence[Source]) -> Table:
     return Table("scores", "Scores", columns, rows, note=one_line(note))
 
 
-def _score_cell(source: Source, id: str) -> Any:
+def _score_cell(source: RunSource, id: str) -> Any:
     figure = source.figure(score, "metrics", id, "corpus")
     ends = interval_of(source, score, "metrics", id, "interval")
     return Estimate(figure, ends)
 
 
-def _agreement(scored: Sequence[Source]) -> list[Any]:
+def _agreement(scored: Sequence[RunSource]) -> list[Any]:
     """Sentences of the runs on metrics that order the images differently."""
     said = []
     for source in scored:
@@ -139,11 +160,11 @@ def _is_short_bleu(text: str) -> bool:
     return any(name in text for name in ("BLEU-1", "BLEU-2", "BLEU-3"))
 
 
-def _all_ends(captions: Captions, given: Given, album: Album, settings: Settings) -> list[Any]:
+def _all_ends(captions: Captions, runs: RunSet, album: Album, settings: PageSettings) -> list[Any]:
     """Best and worst of each writer; of several the one to look at first is open."""
     shown = {id(w): _ends(w, captions, album, settings) for w in captions.writers}
     known = [writer for writer in captions.writers if shown[id(writer)]]
-    best = {source.run.metrics.get("best") for source in given.of_kind("tune")}
+    best = {source.run.metrics.get("best") for source in runs.of_kind("tune")}
     known.sort(key=lambda writer: writer.tag not in best)
     blocks: list[Any] = []
     for i, writer in enumerate(known):
@@ -155,7 +176,9 @@ def _all_ends(captions: Captions, given: Given, album: Album, settings: Settings
     return blocks
 
 
-def _ends(writer: Writer, captions: Captions, album: Album, settings: Settings) -> list[Any]:
+def _ends(
+    writer: CaptionSource, captions: Captions, album: Album, settings: PageSettings
+) -> list[Any]:
     """Best and worst by each score; the first is open, the others unfold."""
     by = leading(writer.metrics)
     if not by and LOG_PROBABILITY in writer.metrics:
@@ -178,7 +201,12 @@ def _ends(writer: Writer, captions: Captions, album: Album, settings: Settings) 
 
 
 def ranking_of(
-    writer: Writer, captions: Captions, by: str, settings: Settings, *, images: bool = False
+    writer: CaptionSource,
+    captions: Captions,
+    by: str,
+    settings: PageSettings,
+    *,
+    images: bool = False,
 ) -> Ranking:
     """The writer's captions in the order of a score, as `captune rank` has it.
 
@@ -205,7 +233,7 @@ def ranking_of(
 
 
 def _pair_card(
-    ranking: Ranking, pair: Pair, writer: Writer, captions: Captions, album: Album, tone: str
+    ranking: Ranking, pair: Pair, writer: CaptionSource, captions: Captions, album: Album, tone: str
 ) -> Card:
     image, caption = captions.images[pair.image], writer.captions[pair.image]
     others = [id for id in leading(list(pair.scores)) if id != ranking.by]
@@ -221,17 +249,19 @@ def _pair_card(
     )
 
 
-def _quoted(caption: Caption, id: str) -> Number:
+def _quoted(caption: SourcedCaption, id: str) -> Number:
     value, source, line = caption.scores[id]
     return source.counted(score, value, f"line {line}: {id}")
 
 
-def _differences(captions: Captions, given: Given, album: Album, settings: Settings) -> list[Any]:
+def _differences(
+    captions: Captions, runs: RunSet, album: Album, settings: PageSettings
+) -> list[Any]:
     """Where two writers are furthest apart by a score that both have; of many, the first pairs.
 
     Where a comparison of captune compare is on the page, it says more and stands in its own place.
     """
-    if given.of_kind("compare"):
+    if runs.of_kind("compare"):
         return []
     blocks: list[Any] = []
     pairs = [
@@ -251,7 +281,12 @@ def _differences(captions: Captions, given: Given, album: Album, settings: Setti
 
 
 def _apart(
-    first: Writer, second: Writer, by: str, captions: Captions, album: Album, settings: Settings
+    first: CaptionSource,
+    second: CaptionSource,
+    by: str,
+    captions: Captions,
+    album: Album,
+    settings: PageSettings,
 ) -> list[Cards]:
     from captune.scoring.agreement import comparable
 
@@ -283,7 +318,7 @@ def _apart(
 
 def two_cards(
     key: str,
-    writers: tuple[Writer, Writer],
+    writers: tuple[CaptionSource, CaptionSource],
     by: str,
     gap: float,
     captions: Captions,
@@ -304,3 +339,92 @@ def two_cards(
         lines=lines,
         references=[caption_text(text) for text in image.references[:_REFERENCES]],
     )
+
+
+_REFERENCES = 5
+_SORTED = 4  # scores of a writer that a gallery can be sorted by
+
+
+def gallery(captions: Captions, album: Album, settings: PageSettings) -> Gallery:
+    """All captions of all writers, a card an image."""
+    keys = list(captions.images)[: settings.limit]
+    writers = captions.writers
+    items = []
+    for key in keys:
+        image = captions.images[key]
+        picture = album.picture(image.run, image.path)
+        lines = []
+        for tag, writer in enumerate(writers):
+            one = writer.captions.get(key)
+            if one is not None:
+                shown = {label_of(id): one.scores[id][0] for id in _shown(one)}
+                lines.append([tag, caption_text(one.text), shown])
+        items.append(
+            {
+                "image": None if picture is None else picture.number,
+                "name": image.name,
+                "lines": lines,
+                "references": [caption_text(text) for text in image.references[:_REFERENCES]],
+            }
+        )
+    hidden = len(captions.images) - len(keys)
+    note = words("The first {} of {} images; the run folders have all of them.",
+                 f"{len(keys):,}", f"{len(captions.images):,}") if hidden else ""  # fmt: skip
+    return Gallery(
+        "captions", "All captions", "image", items, _sorts(keys, writers),
+        _filters(keys, writers), [writer.tag for writer in writers], note,
+    )  # fmt: skip
+
+
+def _shown(caption: SourcedCaption) -> list[str]:
+    """The scores on a gallery's card; the captioner's own only where there is no other."""
+    return leading(list(caption.scores))[:_SORTED] or list(caption.scores)[:1]
+
+
+def _sorts(
+    keys: Sequence[str], writers: Sequence[CaptionSource]
+) -> list[tuple[str, list[Any], bool]]:
+    sorts: list[tuple[str, list[Any], bool]] = [("order of the run", list(range(len(keys))), False)]
+    for writer in writers[:4]:
+        metrics = [*leading(writer.metrics)[:_SORTED]]
+        if LOG_PROBABILITY in writer.metrics:
+            metrics.append(LOG_PROBABILITY)
+        whose = f", {writer.tag}" if len(writers) > 1 else ""
+        for id in metrics:
+            values = [_value(writer, key, id) for key in keys]
+            sorts.append((f"{label_of(id)}{whose}: best first", values, True))
+            sorts.append((f"{label_of(id)}{whose}: worst first", values, False))
+    for first, second in list(combinations(writers, 2))[:3]:
+        for id in [id for id in leading(first.metrics) if id in second.metrics][:2]:
+            gaps = [
+                None if a is None or b is None else b - a
+                for a, b in ((_value(first, k, id), _value(second, k, id)) for k in keys)
+            ]
+            label = f"{label_of(id)}: {second.tag} ahead of {first.tag}"
+            sorts.append((label, gaps, True))
+            sorts.append((f"{label_of(id)}: {first.tag} ahead of {second.tag}", gaps, False))
+    return sorts
+
+
+def _value(writer: CaptionSource, key: str, id: str) -> float | None:
+    caption = writer.captions.get(key)
+    return caption.scores[id][0] if caption is not None and id in caption.scores else None
+
+
+def _filters(keys: Sequence[str], writers: Sequence[CaptionSource]) -> list[tuple[str, list[int]]]:
+    filters = []
+    if len(writers) > 1:
+        differ = [
+            i
+            for i, key in enumerate(keys)
+            if len({w.captions[key].text for w in writers if key in w.captions}) > 1
+        ]
+        filters.append(("captions differ", differ))
+    unended = [
+        i
+        for i, key in enumerate(keys)
+        if any(key in w.captions and w.captions[key].ended is False for w in writers)
+    ]
+    if unended and len(unended) < len(keys):
+        filters.append(("did not come to an end", unended))
+    return [one for one in filters if one[1]]

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from captune.pages.blocks import Code, Fold, Paragraph, Section
-from captune.pages.given import Given, digests_of
-from captune.pages.numbers import Source
+from captune.pages.sources import RunSet, RunSource, digests_of
 from captune.runs.reader import ABOUT
 from captune.tables import Column, Table
 from captune.text import one_line, plain
@@ -17,10 +16,10 @@ from captune.text import one_line, plain
 _MOST_SKIPPED = 200
 
 
-def section(given: Given, command: Sequence[str], page: str) -> Section:
+def section(runs: RunSet, command: Sequence[str], page: str) -> Section:
     """Commands first, then what they ran on. command: that made the page, called `page`."""
     part = Section("again", "How to make this again")
-    typed = [_shell(source.at("command", file=ABOUT)) for source in _typed(given)]
+    typed = [_shell(source.at("command", file=ABOUT)) for source in runs.given]
     typed += [_shell(command)] if command else []
     part.blocks.append(Code("\n".join(dict.fromkeys(line for line in typed if line))))
     check = _shell(["captune", "report", "--check", page])
@@ -32,21 +31,24 @@ def section(given: Given, command: Sequence[str], page: str) -> Section:
         )
     )
     part.blocks.append(Code(check))
-    part.blocks.append(_runs(given))
-    models = _models(given)
+    part.blocks.append(_runs(runs))
+    models = _models(runs)
     if models:
-        part.blocks.append(
-            Table("models", "Models", [Column("model"), Column("weights", wide=True),
-                                       Column("licence")], models)
-        )  # fmt: skip
-    inputs = _inputs(given)
+        columns = [
+            Column("model"),
+            Column("weights", wide=True),
+            Column("preprocessing"),
+            Column("licence"),
+        ]
+        part.blocks.append(Table("models", "Models", columns, models))
+    inputs = _inputs(runs)
     if inputs:
         columns = [Column("file", wide=True), Column("read as", wide=True), Column("sha256")]
         part.blocks.append(Table("inputs", "Inputs", columns, inputs))
-    part.blocks.append(_machine(given))
-    part.blocks.append(Fold("Options of each run", [_options(given)]))
-    part.blocks.append(Fold("Hashes of the run folders", [_files(given)]))
-    skipped = [[source.name, *row] for source in given.sources for row in _skipped(source)]
+    part.blocks.append(_machine(runs))
+    part.blocks.append(Fold("Options of each run", [_options(runs)]))
+    part.blocks.append(Fold("Hashes of the run folders", [_files(runs)]))
+    skipped = [[source.name, *row] for source in runs.sources for row in _skipped(source)]
     if skipped:
         columns = [Column("run"), Column("file", wide=True), Column("reason")]
         shown = Table("skipped", "Skipped files", columns, skipped[:_MOST_SKIPPED])
@@ -54,19 +56,13 @@ def section(given: Given, command: Sequence[str], page: str) -> Section:
     return part
 
 
-def _typed(given: Given) -> list[Source]:
-    """The runs that a command of their own made: a tune's methods come with it."""
-    below = {s.number for methods in given.methods.values() for s in methods.values()}
-    return [source for source in given.sources if source.number not in below]
-
-
 def _shell(words: Any) -> str:
     return shlex.join(one_line(str(word)) for word in words) if isinstance(words, list) else ""
 
 
-def _runs(given: Given) -> Table:
+def _runs(runs: RunSet) -> Table:
     rows = []
-    for source in _typed(given):
+    for source in runs.given:
         about = source.run.about
         rows.append(
             [
@@ -89,22 +85,22 @@ def _runs(given: Given) -> Table:
     return Table("runs", "Runs", columns, rows)
 
 
-def _models(given: Given) -> list[list[Any]]:
+def _models(runs: RunSet) -> list[list[Any]]:
     found: dict[tuple[str, str], list[Any]] = {}
-    for source in given.sources:
+    for source in runs.sources:
         for model in source.run.about["models"]:
             if isinstance(model, Mapping):
                 spec, weights = str(model.get("spec")), str(model.get("weights_id"))
-                licence = model.get("licence")
-                row = [one_line(spec), one_line(weights), one_line(str(licence or ""))]
+                others = (model.get(key) or "" for key in ("preprocessing_id", "licence"))
+                row = [one_line(str(text)) for text in (spec, weights, *others)]
                 found.setdefault((spec, weights), row)
     return list(found.values())
 
 
-def _inputs(given: Given) -> list[list[Any]]:
+def _inputs(runs: RunSet) -> list[list[Any]]:
     """A row a file, whatever read it."""
     found: dict[tuple[str, str], list[str]] = {}
-    for source in given.sources:
+    for source in runs.sources:
         for name, path, sha256 in _each_input(source.run.metrics.get("inputs")):
             found.setdefault((path, sha256), []).append(f"{name} of {source.name}")
     return [
@@ -123,11 +119,11 @@ def _each_input(inputs: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]
             yield from _each_input(about, f"{name} ")
 
 
-def _machine(given: Given) -> Table:
+def _machine(runs: RunSet) -> Table:
     """A row where all runs agree, else a row a run."""
     told = {
         source.name: (_hardware(source.run.about["hardware"]), _versions(source.run.about))
-        for source in given.sources
+        for source in runs.sources
     }
     if len(set(told.values())) == 1:
         rows = [["all runs", *next(iter(told.values()))]]
@@ -146,10 +142,10 @@ def _versions(about: Mapping[str, Any]) -> str:
     return one_line(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
 
 
-def _options(given: Given) -> Table:
+def _options(runs: RunSet) -> Table:
     rows = [
         [source.name, name, one_line(plain(value))]
-        for source in _typed(given)
+        for source in runs.given
         for name, value in source.run.about["options"].items()
         if value not in (None, [], False)
     ]
@@ -157,17 +153,17 @@ def _options(given: Given) -> Table:
     return Table("options", "Options", columns, rows)
 
 
-def _files(given: Given) -> Table:
+def _files(runs: RunSet) -> Table:
     rows = [
         [source.name, file, sha256]
-        for source in given.sources
+        for source in runs.sources
         for file, sha256 in digests_of(source.run).items()
     ]
     columns = [Column("run"), Column("file"), Column("sha256", wide=True)]
     return Table("files", "Files of the runs", columns, rows)
 
 
-def _skipped(source: Source) -> list[list[str]]:
+def _skipped(source: RunSource) -> list[list[str]]:
     skipped = source.run.metrics.get("skipped")
     return [
         [one_line(str(item.get("path"))), one_line(str(item.get("reason")))]
@@ -176,9 +172,9 @@ def _skipped(source: Source) -> list[list[str]]:
     ]
 
 
-def stamp(given: Given) -> str:
+def stamp(runs: RunSet) -> str:
     """A hash of all run folders, for the foot of the page."""
     import hashlib
 
-    told = json.dumps([digests_of(source.run) for source in given.sources], sort_keys=True)
+    told = json.dumps([digests_of(source.run) for source in runs.sources], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:12]

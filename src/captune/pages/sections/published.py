@@ -15,8 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from captune.pages.blocks import Fold, Paragraph, Points, Section
-from captune.pages.given import Given
-from captune.pages.numbers import Show, Source, joined, words
+from captune.pages.sources import RunSet, RunSource, Show, joined, words
 from captune.runs.reader import METRICS
 from captune.studies import Condition, Figures, Study
 from captune.tables import Column, Estimate, Number, Table
@@ -29,7 +28,7 @@ _SHOWN: dict[str, tuple[Show, Show]] = {"share": (percent, points), "score": (sc
 class Here:
     """A figure of a run. said: of which image it is, where it is one image's."""
 
-    source: Source
+    source: RunSource
     figure: Number
     interval: tuple[Number, Number] | None = None
     said: str = ""
@@ -41,7 +40,7 @@ class Here:
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedFigure:
     """A published figure, as text, and the one here; None where its run is not on the page."""
 
     name: str
@@ -75,9 +74,9 @@ class Told:
     is_same: bool
 
 
-def answer(study: Study, given: Given) -> Markup:
+def answer(study: Study, runs: RunSet) -> Markup:
     """The first lines of the page: how many figures came out again, and what was done otherwise."""
-    rows = [row for figures in study.figures for row in rows_of(figures, given) if row.here]
+    rows = [row for figures in study.figures for row in rows_of(figures, runs) if row.here]
     if not rows:
         return words("None of the figures of the study ({}) is of these runs.", study.about)
     first = rows[0].here
@@ -92,7 +91,7 @@ def answer(study: Study, given: Given) -> Markup:
         " 95 % intervals; higher here: {}; lower here: {}.",
         total, number[0], number[1], number[-1],
     )  # fmt: skip
-    other = [told.name for told in _conditions(study, given, list(study.conditions))
+    other = [told.name for told in _conditions(study, runs, list(study.conditions))
              if told.here is not None and not told.is_same]  # fmt: skip
     if other:
         return said + words(
@@ -102,33 +101,33 @@ def answer(study: Study, given: Given) -> Markup:
     return said + words(" As far as the runs tell, it was done as published.")
 
 
-def section(study: Study, given: Given) -> Section:
+def section(study: Study, runs: RunSet) -> Section:
     """All published figures beside those of the runs."""
     part = Section("published", "Published figures beside these")
     part.blocks.append(Paragraph(words("{}.", study.about), soft=True))
     for i, figures in enumerate(study.figures):
-        rows = rows_of(figures, given)
+        rows = rows_of(figures, runs)
         part.blocks += [
             _table(i, figures, rows),
             Points(_sentences(figures, rows)),
-            *_experiment(study, figures, rows, given),
+            *_experiment(study, figures, rows, runs),
         ]
-    told = _conditions(study, given, list(study.conditions))
+    told = _conditions(study, runs, list(study.conditions))
     if told:
         part.blocks.append(Fold("Both experiments side by side", [_side_by_side(told)]))
     return part
 
 
-def rows_of(figures: Figures, given: Given) -> list[Row]:
+def rows_of(figures: Figures, runs: RunSet) -> list[PublishedFigure]:
     """The rows of a kind of figures, in the order of the study."""
     return [
-        Row(name, published, _here(figures, name, given))
+        PublishedFigure(name, published, _here(figures, name, runs))
         for name, published in figures.rows.items()
     ]
 
 
-def _here(figures: Figures, name: str, given: Given) -> Here | None:
-    source = _source(figures.run, given, row=name)
+def _here(figures: Figures, name: str, runs: RunSet) -> Here | None:
+    source = _source(figures.run, runs, row=name)
     if source is None:
         return None
     show, _ = _SHOWN[figures.shown]
@@ -143,14 +142,14 @@ def _here(figures: Figures, name: str, given: Given) -> Here | None:
     return Here(source, source.figure(show, *keys), interval)
 
 
-def _number(source: Source, at: Sequence[Any], row: str) -> tuple[str | int, ...] | None:
+def _number(source: RunSource, at: Sequence[Any], row: str) -> tuple[str | int, ...] | None:
     """The way to a number of metrics.json; None where there is none."""
     keys = _keys(source, METRICS, at, row=row)
     is_number = keys is not None and type(source.at(*keys)) in (int, float)
     return keys if is_number else None
 
 
-def _end(source: Source, metric: str, *, highest: bool, show: Show) -> Here | None:
+def _end(source: RunSource, metric: str, *, highest: bool, show: Show) -> Here | None:
     """The image that scores highest or lowest: of several the one where `captune rank` has it."""
     if source.run.kind not in ("score", "tune"):
         return None
@@ -166,20 +165,20 @@ def _end(source: Source, metric: str, *, highest: bool, show: Show) -> Here | No
     return Here(source, source.counted(show, 0.0 - negative, how), said=one_line(image))
 
 
-def _source(run: str, given: Given, **names: str) -> Source | None:
+def _source(run: str, runs: RunSet, **names: str) -> RunSource | None:
     """The run with a name of the study, by the last folder of its path."""
     if "$best" in run:
-        tunes = [s for s in given.of_kind("tune") if isinstance(s.run.metrics.get("best"), str)]
+        tunes = [s for s in runs.of_kind("tune") if isinstance(s.run.metrics.get("best"), str)]
         if not tunes:
             return None
         names["best"] = tunes[0].run.metrics["best"]
     wanted = Template(run).safe_substitute(names)
-    of_name = (s for s in given.sources if PurePath(s.run.folder.resolve()).name == wanted)
+    of_name = (s for s in runs.sources if PurePath(s.run.folder.resolve()).name == wanted)
     return next(of_name, None)
 
 
 def _keys(
-    source: Source, file: str, at: Sequence[Any], **names: str
+    source: RunSource, file: str, at: Sequence[Any], **names: str
 ) -> tuple[str | int, ...] | None:
     """The way to a value: a mapping in `at` picks the row of a list; None where it ends early."""
     value: Any = source.run.metrics if file == METRICS else source.run.about
@@ -207,7 +206,7 @@ def _key(value: Any, step: Any, names: Mapping[str, str]) -> str | int | None:
     return step if is_number else None
 
 
-def _table(number: int, figures: Figures, rows: Sequence[Row]) -> Table:
+def _table(number: int, figures: Figures, rows: Sequence[PublishedFigure]) -> Table:
     show, less = _SHOWN[figures.shown]
     cells: list[list[Any]] = []
     for name, published, here in [
@@ -226,7 +225,7 @@ def _table(number: int, figures: Figures, rows: Sequence[Row]) -> Table:
     return Table(f"published-{number + 1}", figures.title, columns, cells)
 
 
-def _sentences(figures: Figures, rows: Sequence[Row]) -> list[Markup]:
+def _sentences(figures: Figures, rows: Sequence[PublishedFigure]) -> list[Markup]:
     """What the differences say; rows of which the same is to be said share a sentence."""
     said: dict[Markup, list[Markup]] = {}
     for row in rows:
@@ -236,7 +235,7 @@ def _sentences(figures: Figures, rows: Sequence[Row]) -> list[Markup]:
     return [words("{}: {}", joined(names), sentence) for sentence, names in said.items()]
 
 
-def _verdict(row: Row) -> Markup:
+def _verdict(row: PublishedFigure) -> Markup:
     if row.here is None:
         return words("the run that says it is not on this page.")
     if row.here.interval is None:
@@ -254,7 +253,9 @@ def _verdict(row: Row) -> Markup:
     )
 
 
-def _bars(figures: Figures, rows: Sequence[Row]) -> list[tuple[str, str, Row]]:
+def _bars(
+    figures: Figures, rows: Sequence[PublishedFigure]
+) -> list[tuple[str, str, PublishedFigure]]:
     """(name, what was to be reached, the best of the rows)."""
     known = [row for row in rows if row.here is not None]
     if not known:
@@ -263,7 +264,7 @@ def _bars(figures: Figures, rows: Sequence[Row]) -> list[tuple[str, str, Row]]:
     return [(name, bar, best) for name, bar in figures.bars.items()]
 
 
-def _reached(bar: str, best: Row) -> Markup:
+def _reached(bar: str, best: PublishedFigure) -> Markup:
     here = best.here
     assert here is not None
     low, high = [float(end.value) for end in here.interval] if here.interval else [here.value] * 2
@@ -289,12 +290,12 @@ def _published(text: str, figures: Figures) -> str:
 
 
 def _experiment(
-    study: Study, figures: Figures, rows: Sequence[Row], given: Given
+    study: Study, figures: Figures, rows: Sequence[PublishedFigure], runs: RunSet
 ) -> list[Paragraph]:
     """What was done otherwise than in the study, and what alike."""
     if not any(row.here for row in rows):
         return []
-    told = [one for one in _conditions(study, given, figures.depends) if one.here is not None]
+    told = [one for one in _conditions(study, runs, figures.depends) if one.here is not None]
     other = [
         words("{} ({}, not {})", one.name, one.here, _value(one.published))
         for one in told
@@ -309,12 +310,12 @@ def _experiment(
     return [Paragraph(said)] if said else []
 
 
-def _conditions(study: Study, given: Given, names: Sequence[str]) -> list[Told]:
-    return [_told(name, study.conditions[name], given) for name in names]
+def _conditions(study: Study, runs: RunSet, names: Sequence[str]) -> list[Told]:
+    return [_told(name, study.conditions[name], runs) for name in names]
 
 
-def _told(name: str, condition: Condition, given: Given) -> Told:
-    source = _source(condition.run, given)
+def _told(name: str, condition: Condition, runs: RunSet) -> Told:
+    source = _source(condition.run, runs)
     keys = None if source is None else _keys(source, condition.file, condition.at)
     if source is None or keys is None:
         return Told(name, condition.published, None, False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from captune.pages.blocks import Beside, Fold, Heading, Paragraph, Section, Tile, Tiles
-from captune.pages.numbers import Source, joined, words
-from captune.pages.recognition import reliability_block
+from captune.pages.sections import PageContext
+from captune.pages.sections.classify import reliability_block
+from captune.pages.sources import RunSource, joined, words
 from captune.tables import Column, Fraction, Table
 from captune.text import count, one_line, p_value, percent, points, score
 
@@ -14,7 +15,7 @@ SIGNIFICANT = 0.05
 _CHANGES = 12
 
 
-def answer(source: Source) -> tuple[Any, Tiles | None]:
+def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page: a sentence, and the headline number."""
     prompts, best = source.at("prompts"), source.at("best")
     images = source.figure(count, "images")
@@ -62,7 +63,7 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
     return said, Tiles([tile])
 
 
-def _counted(source: Source) -> Any:
+def _counted(source: RunSource) -> Any:
     """`4 prompts`, or `4 prompts and their ensemble`."""
     rows = source.at("prompts")
     ensemble = str(rows[-1]["template"]).startswith("ensemble of these ")
@@ -70,14 +71,14 @@ def _counted(source: Source) -> Any:
     return words("{} prompts and their ensemble" if ensemble else "{} prompts", told)
 
 
-def interval_of_row(source: Source, row: int, name: str) -> Any:
+def interval_of_row(source: RunSource, row: int, name: str) -> Any:
     """`NAME_low` and `NAME_high` of a row of the table of prompts."""
     if source.at("prompts", row, f"{name}_low") is None:
         return None
     return tuple(source.figure(percent, "prompts", row, f"{name}_{end}") for end in ("low", "high"))
 
 
-def section(source: Source) -> Section:
+def section(source: RunSource, _context: PageContext) -> Section:
     """All that the page says of one comparison of prompts."""
     part = Section(f"prompts-{source.number}", "Prompts", source.name)
     best = source.at("best")
@@ -97,7 +98,14 @@ def section(source: Source) -> Section:
     return part
 
 
-def _table(source: Source, best: int) -> Table:
+def tables(source: RunSource) -> list[Table]:
+    """The prompts, and what a “not” in them changes."""
+    best = source.at("best")
+    prompts = _agreement(source) if best is None else _table(source, best)
+    return [prompts, *([_denials(source)] if source.at("negation") else [])]
+
+
+def _table(source: RunSource, best: int) -> Table:
     prompts = source.at("prompts")
     low = min(row["accuracy_low"] for row in prompts)
     high = max(row["accuracy_high"] for row in prompts)
@@ -143,7 +151,7 @@ def _table(source: Source, best: int) -> Table:
     return Table(f"prompts-{source.number}", "Prompts", columns, rows, marked, note)
 
 
-def _agreement(source: Source) -> Table:
+def _agreement(source: RunSource) -> Table:
     rows = [
         [one_line(row["template"]), source.figure(percent, "prompts", i, "same_as_first"),
          Fraction(row["same_as_first"]),
@@ -159,7 +167,7 @@ def _agreement(source: Source) -> Table:
     return Table(f"prompts-{source.number}", "Prompts", columns, rows)
 
 
-def _calibration(source: Source, best: int, calibration: dict[str, Any]) -> list[Any]:
+def _calibration(source: RunSource, best: int, calibration: dict[str, Any]) -> list[Any]:
     raw = ("calibration", best, "raw")
     said = words(
         "With the best prompt the probabilities are off by {} in the mean (ECE over 15 bins;"
@@ -190,7 +198,17 @@ def _calibration(source: Source, best: int, calibration: dict[str, Any]) -> list
     ]
 
 
-def _negation(source: Source) -> list[Any]:
+def _negation(source: RunSource) -> list[Any]:
+    said = words(
+        "Asked with “{}”, it gives the same answer to {} of the images; a reader of “not” would"
+        " give another every time.",
+        one_line(source.at("negation", 0, "negated")),
+        source.figure(percent, "negation", 0, "same_answer"),
+    )  # fmt: skip
+    return [Heading("Does it read “not”?"), Paragraph(said), _denials(source)]
+
+
+def _denials(source: RunSource) -> Table:
     rows = []
     for i, row in enumerate(source.at("negation")):
         right = row["right_answer"] is not None
@@ -213,21 +231,14 @@ def _negation(source: Source) -> list[Any]:
         Column("“not” wins, right class", number=True),
         Column("“not” wins, wrong classes", number=True),
     ]
-    said = words(
-        "Asked with “{}”, it gives the same answer to {} of the images; a reader of “not” would"
-        " give another every time.",
-        one_line(source.at("negation", 0, "negated")),
-        source.figure(percent, "negation", 0, "same_answer"),
-    )  # fmt: skip
     note = (
         "A model that reads “not” shows 0 % in the first three columns and 100 % in the last. “not”"
         " wins: of the two texts “X” and “not X”, the denied one scores higher."
     )
-    table = Table(f"negation-{source.number}", "What “not” changes", columns, rows, note=note)
-    return [Heading("Does it read “not”?"), Paragraph(said), table]
+    return Table(f"negation-{source.number}", "What “not” changes", columns, rows, note=note)
 
 
-def _changes(source: Source, best: int) -> Table:
+def _changes(source: RunSource, best: int) -> Table:
     rows = []
     prompts = source.at("prompts")
     for i, changes in enumerate(source.at("class_changes")):

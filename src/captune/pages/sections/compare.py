@@ -8,30 +8,29 @@ from markupsafe import Markup
 
 from captune.metrics.catalogue import leading, title_of
 from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
-from captune.pages.numbers import Source, interval_of, words
-from captune.pages.settings import Settings
-from captune.pages.thumbnails import Album
+from captune.pages.sections import PageContext
+from captune.pages.sources import RunSource, interval_of, words
 from captune.tables import Column, Estimate, Table
 from captune.text import count, one_line, p_value, plain, score, signed
 
 _REFERENCES = 5
 
 
-def answer(source: Source) -> tuple[Any, Tiles | None]:
+def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page: the sentences that captune compare came to."""
     verdicts = source.at("verdicts")
     first = next(iter(leading(list(verdicts)) or verdicts))
     return _sides(source) + words(" {}.", source.figure(plain, "verdicts", first)), None
 
 
-def _sides(source: Source) -> Markup:
+def _sides(source: RunSource) -> Markup:
     return words(
         "A is {}, B is {}, compared on {} images.",
         str(source.at("a")), str(source.at("b")), source.figure(count, "images"),
     )  # fmt: skip
 
 
-def section(source: Source, album: Album, settings: Settings) -> Section:
+def section(source: RunSource, context: PageContext) -> Section:
     """All that the page says of one comparison."""
     part = Section(f"compare-{source.number}", "Comparison", source.name)
     metrics = leading(list(source.at("metrics"))) or list(source.at("metrics"))
@@ -43,7 +42,7 @@ def section(source: Source, album: Album, settings: Settings) -> Section:
         cards = [
             Cards(f"{side.upper()} furthest ahead by {title_of(id)}", shown)
             for side in ("b", "a")
-            if (shown := _cards(source, id, side, album, settings))
+            if (shown := _cards(source, id, side, context))
         ]
         if cards:
             fold = Fold(f"Images that differ most by {title_of(id)}", cards)
@@ -51,7 +50,12 @@ def section(source: Source, album: Album, settings: Settings) -> Section:
     return part
 
 
-def _table(source: Source) -> Table:
+def tables(source: RunSource) -> list[Table]:
+    """A and B by each metric."""
+    return [_table(source)]
+
+
+def _table(source: RunSource) -> Table:
     rows = []
     for id, found in source.at("metrics").items():
         place = ("metrics", id)
@@ -82,10 +86,10 @@ def _table(source: Source) -> Table:
     return Table(f"comparison-{source.number}", "A and B", columns, rows, note=note)
 
 
-def _cards(source: Source, id: str, side: str, album: Album, settings: Settings) -> list[Card]:
+def _cards(source: RunSource, id: str, side: str, context: PageContext) -> list[Card]:
     place = ("differences", id, f"{side}_better")
     cards = []
-    for i, item in enumerate(source.at(*place)[: settings.top]):
+    for i, item in enumerate(source.at(*place)[: context.settings.top]):
         lines = [
             Line(
                 which.upper(),
@@ -97,7 +101,7 @@ def _cards(source: Source, id: str, side: str, album: Album, settings: Settings)
         cards.append(
             Card(
                 name=one_line(str(item["path"] or item["image"])),
-                picture=album.picture(source.run, item["path"]),
+                picture=context.album.picture(source.run, item["path"]),
                 above=source.figure(signed, *place, i, "difference"),
                 below="B − A",
                 lines=lines,

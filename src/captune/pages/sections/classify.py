@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
+import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from captune.images.match import sample_names
 from captune.pages import charts
-from captune.pages.answers import Found, find, ids_of, reliability_of
+from captune.pages.album import Album
 from captune.pages.blocks import (
     Bar,
     Beside,
@@ -23,12 +28,13 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.classification import tone_of
-from captune.pages.numbers import Source, interval_of, words
-from captune.pages.settings import Settings
-from captune.pages.thumbnails import Album
+from captune.pages.sections import PageContext
+from captune.pages.sources import PageSettings, RunSource, interval_of, words
 from captune.tables import Column, Fraction, Table
 from captune.text import count, one_line, percent, signed
+
+if TYPE_CHECKING:
+    from captune.statistics.calibration import Reliability
 
 _BARS = 5
 _LISTED = 14  # confusions beside the matrix
@@ -36,7 +42,7 @@ _MOST_CLASSES = 60  # of a matrix that can still be read
 _KEY = (("right", "right"), ("wrong", "wrong, darker where it is a larger share of the class"))
 
 
-def answer(source: Source) -> tuple[Any, Tiles | None]:
+def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page: a sentence, and the headline number."""
     spec = str(source.model.get("spec"))
     images, labels = source.figure(count, "images"), source.figure(count, "labels")
@@ -69,7 +75,7 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
     return said, Tiles([tile])
 
 
-def _recipe(source: Source) -> str:
+def _recipe(source: RunSource) -> str:
     template = source.at("prompts", 0, "template")
     weights = str(source.model.get("weights_id"))
     prompt = f"“{template}”, " if template else ""
@@ -77,9 +83,10 @@ def _recipe(source: Source) -> str:
     return one_line(f"top-1, {prompt}{activation}, weights {weights[:12]}, Wilson interval")
 
 
-def section(source: Source, album: Album, settings: Settings) -> Section:
+def section(source: RunSource, context: PageContext) -> Section:
     """All that the page says of one classification."""
-    found = find(source, settings)
+    album = context.album
+    found = find(source, context.settings)
     part = Section(f"classify-{source.number}", "Recognition", source.name)
     softmax = source.at("activation") == "softmax"
     what = (
@@ -104,7 +111,12 @@ def section(source: Source, album: Album, settings: Settings) -> Section:
     return part
 
 
-def _prompts(source: Source) -> Table:
+def tables(source: RunSource) -> list[Table]:
+    """The prompts with their accuracies, where the run has a truth."""
+    return [] if source.at("prompts", 0, "accuracy") is None else [_prompts(source)]
+
+
+def _prompts(source: RunSource) -> Table:
     rows = []
     for i, prompt in enumerate(source.at("prompts")):
         known = prompt["accuracy"] is not None
@@ -117,7 +129,7 @@ def _prompts(source: Source) -> Table:
     return Table(f"prompts-{source.number}", "Prompts", [*columns, *ends_], rows, note=note)
 
 
-def card(record: Mapping[str, Any], place: int, source: Source, album: Album) -> Card:
+def card(record: Mapping[str, Any], place: int, source: RunSource, album: Album) -> Card:
     """An image with its first five answers."""
     truth = record.get("truth")
     right = truth is not None and record["top"][0]["id"] == truth
@@ -141,13 +153,22 @@ def card(record: Mapping[str, Any], place: int, source: Source, album: Album) ->
     )
 
 
+def tone_of(rank: int, class_id: object, truth: object) -> str:
+    """As in the assignment's figure: the truth green, a wrong first answer orange, others blue."""
+    if truth is not None and class_id == truth:
+        return "truth"
+    if truth is not None and rank == 0:
+        return "wrong"
+    return "other"
+
+
 def _cards(
-    title: str, records: list[dict[str, Any]], source: Source, album: Album, note: str
+    title: str, records: list[dict[str, Any]], source: RunSource, album: Album, note: str
 ) -> Cards:
     return Cards(title, [card(record, i, source, album) for i, record in enumerate(records)], note)
 
 
-def _confusion(source: Source, found: Found) -> list[Any]:
+def _confusion(source: RunSource, found: ClassifyCounts) -> list[Any]:
     ids = ids_of(found)
     totals: Counter[str] = Counter()
     for (truth, _), n in found.confusion.items():
@@ -190,7 +211,9 @@ def _confusion(source: Source, found: Found) -> list[Any]:
     return blocks
 
 
-def _classes(source: Source, found: Found, ids: list[str], totals: Counter[str]) -> Table:
+def _classes(
+    source: RunSource, found: ClassifyCounts, ids: list[str], totals: Counter[str]
+) -> Table:
     rows = []
     for id in sorted(ids, key=lambda id: (found.confusion[id, id] / max(1, totals[id]), id)):
         if not totals[id]:
@@ -212,7 +235,7 @@ def _classes(source: Source, found: Found, ids: list[str], totals: Counter[str])
     )  # fmt: skip
 
 
-def _calibration(source: Source, found: Found) -> list[Any]:
+def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
     told = reliability_of(found)
     error = source.counted(percent, told.ece, "ECE over 15 bins")
     floor = source.counted(percent, told.ece_floor, "ECE by chance")
@@ -249,7 +272,7 @@ def reliability_block(bins: list[dict[str, Any]], says: str) -> Chart:
     return Chart(charts.reliability_chart(bins, says), key=key)
 
 
-def _gallery(source: Source, found: Found, album: Album) -> Gallery:
+def _gallery(source: RunSource, found: ClassifyCounts, album: Album) -> Gallery:
     items: list[dict[str, Any]] = []
     for record in found.records:
         picture = album.picture(source.run, record["path"])
@@ -292,3 +315,123 @@ def _gallery(source: Source, found: Found, album: Album) -> Gallery:
         f"images-{source.number}", "All images", "image", items, sorts,
         [one for one in filters if one[1]], note=note,
     )  # fmt: skip
+
+
+SAMPLED = 8
+
+
+@dataclass
+class ClassifyCounts:
+    """A classification's records, counted once.
+
+    records: the first of them, for the gallery. confusion: (truth id, answer id) -> images.
+    hardest: (how wrong, -place, record), the worst first. confidence, correct: of images with a
+    truth.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    images: int = 0
+    names: dict[str, str] = field(default_factory=dict)
+    answers: Counter[str] = field(default_factory=Counter)
+    confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
+    hardest: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
+    sampled: list[dict[str, Any]] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    correct: list[bool] = field(default_factory=list)
+
+
+def find(source: RunSource, settings: PageSettings) -> ClassifyCounts:
+    """Read a classification's records. Raises DamagedRun."""
+    found = ClassifyCounts()
+    wanted = _sampled(source)
+    for place, record in enumerate(source.run.records()):
+        _count(found, place, record, wanted, settings)
+    found.hardest.sort(reverse=True)
+    return found
+
+
+def _count(
+    found: ClassifyCounts,
+    place: int,
+    record: dict[str, Any],
+    wanted: set[str],
+    settings: PageSettings,
+) -> None:
+    top, truth = record["top"], record.get("truth")
+    first = top[0]
+    for item in top:
+        found.names.setdefault(str(item["id"]), str(item["name"]))
+    sure = min(1.0, float(first["probability"]))  # float32 rounds above 1
+    if truth is None:
+        second = float(top[1]["probability"]) if len(top) > 1 else 0.0
+        difficulty = second - sure  # the smaller the lead, the harder
+    else:
+        found.names.setdefault(str(truth), str(record.get("truth_name") or truth))
+        found.confusion[str(truth), str(first["id"])] += 1
+        found.confidence.append(sure)
+        found.correct.append(first["id"] == truth)
+        difficulty = sure if first["id"] != truth else -1.0
+    found.answers[str(first["id"])] += 1
+    if truth is None or difficulty >= 0:
+        item = (difficulty, -place, record)
+        if len(found.hardest) < 2 * settings.top:
+            heapq.heappush(found.hardest, item)
+        else:
+            heapq.heappushpop(found.hardest, item)
+    if record["path"] in wanted:
+        found.sampled.append(record)
+    if len(found.records) < settings.limit:
+        found.records.append(record)
+    found.images += 1
+
+
+def _sampled(source: RunSource) -> set[str]:
+    """The images of the run's own top-5 figures, where it drew any; else a few."""
+    names = [record["path"] for record in source.run.records()]
+    wanted, seed = asked_top5(source, names)
+    return set(sample_names(names, wanted, seed)[: 2 * SAMPLED])
+
+
+def asked_top5(source: RunSource, names: Sequence[str]) -> tuple[list[str], int]:
+    """Which top-5 figures the run was asked for, as `--top5` takes it, and the seed; else a few."""
+    asked = source.option("top5", list, [])
+    words = [word for word in asked if isinstance(word, str)]
+    known = [word for word in words if word in names or re.fullmatch("[0-9]{1,9}", word)]
+    return known or [str(SAMPLED)], max(0, source.option("seed", int, 0))
+
+
+def ids_of(found: ClassifyCounts) -> list[str]:
+    """The classes that are in the confusions, numbers by their size."""
+    return sorted({id for pair in found.confusion for id in pair}, key=_numeric)
+
+
+def reliability_of(found: ClassifyCounts) -> Reliability:
+    """How far confidence and accuracy lie apart.
+
+    Of the label put first: the probability of the truth, which a likelihood would need, need not be
+    in the records, so `nll` is no number.
+    """
+    from captune.statistics.calibration import (
+        Reliability,
+        ece_floor,
+        expected_calibration_error,
+        reliability_bins,
+    )
+
+    confidence, correct = np.array(found.confidence), np.array(found.correct)
+    bins = reliability_bins(confidence, correct)
+    of_equal_mass = reliability_bins(confidence, correct, equal="mass")
+    return Reliability(
+        images=len(confidence),
+        ece=expected_calibration_error(bins),
+        adaptive_ece=expected_calibration_error(of_equal_mass),
+        ece_floor=ece_floor(confidence),
+        nll=float("nan"),
+        mean_confidence=float(confidence.mean()),
+        accuracy=float(correct.mean()),
+        bins=bins,
+    )
+
+
+def _numeric(id: str) -> tuple[int, int, str]:
+    return (0, int(id), id) if id.isdecimal() else (1, 0, id)

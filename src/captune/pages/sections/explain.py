@@ -14,37 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.attribution.deletion_insertion import BETTER, UNSEEN
-from captune.pages.blocks import Gallery, Paragraph, Points, Section, Tiles
-from captune.pages.map_figures import described
-from captune.pages.numbers import Source, interval_of, words
-from captune.pages.settings import Settings
-from captune.pages.thumbnails import Album, Picture
+from captune.pages.album import Album, Picture
+from captune.pages.blocks import Gallery, Paragraph, Section, Tiles
+from captune.pages.sections import PageContext
+from captune.pages.sources import RunSource, words
 from captune.plots.maps import scaled_map
 from captune.runs.maps import read_maps
-from captune.tables import Column, Estimate, Fraction, Table
-from captune.text import count, one_line, percent, plain, score
+from captune.tables import Column, Fraction, Table
+from captune.text import count, one_line, percent
 
 _BUDGET_BYTES = 4_000_000  # of all maps of a page
 _MOST_PLACES = 24  # rows or columns: beyond it a smooth map shows nothing new
 _THIRDS = (("upper", "", "lower"), ("left", "", "right"))
-_MEASURES = (
-    ("insertion", score),
-    ("deletion", score),
-    ("comprehensiveness", score),
-    ("sufficiency", score),
-    ("pointing", percent),
-    ("overlap", score),
-)
 
 
-def answer(source: Source) -> tuple[Any, Tiles | None]:
+def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page about the maps of some images."""
     about = source.at("map")
     said = words(
         "For {} words about {} images a map shows where the model looked ({}).",
         source.figure(count, "words"),
         source.figure(count, "images"),
-        described(about).removeprefix("map: "),
+        described(about),
     )
     marks = source.at("marks")
     if marks:
@@ -59,7 +50,7 @@ def answer(source: Source) -> tuple[Any, Tiles | None]:
     return said, None
 
 
-def section(source: Source, album: Album, settings: Settings) -> Section:
+def section(source: RunSource, context: PageContext) -> Section:
     """The maps of one run of captune explain."""
     part = Section(f"explain-{source.number}", "Explanations", run=source.name)
     part.blocks.append(
@@ -73,11 +64,17 @@ def section(source: Source, album: Album, settings: Settings) -> Section:
     marks = source.at("marks")
     if marks:
         part.blocks.append(_marks(source, marks))
-    part.blocks.append(_gallery(source, album, settings))
+    part.blocks.append(_gallery(source, context))
     return part
 
 
-def _marks(source: Source, marks: Mapping[str, int]) -> Table:
+def tables(source: RunSource) -> list[Table]:
+    """How many maps are to be believed, where any was measured."""
+    marks = source.at("marks")
+    return [_marks(source, marks)] if marks else []
+
+
+def _marks(source: RunSource, marks: Mapping[str, int]) -> Table:
     total = max(1, sum(marks.values()))
     rows = [
         [
@@ -107,14 +104,14 @@ def _marks(source: Source, marks: Mapping[str, int]) -> Table:
     )
 
 
-def _gallery(source: Source, album: Album, settings: Settings) -> Gallery:
+def _gallery(source: RunSource, context: PageContext) -> Gallery:
     items: list[dict[str, Any]] = []
     spent, all_of = 0, 0
     for record in source.run.records():
         all_of += 1
-        if len(items) >= settings.limit or spent > _BUDGET_BYTES:
+        if len(items) >= context.settings.limit or spent > _BUDGET_BYTES:
             continue
-        item = _item(source, record, album)
+        item = _item(source, record, context.album)
         spent += sum(len(word["map"]) for word in item["words"])
         items.append(item)
     hidden = all_of - len(items)
@@ -138,7 +135,7 @@ def _believed(item: Mapping[str, Any]) -> float:
     return float(round(sum(marks) / max(1, len(marks)), 4))
 
 
-def _item(source: Source, record: Mapping[str, Any], album: Album) -> dict[str, Any]:
+def _item(source: RunSource, record: Mapping[str, Any], album: Album) -> dict[str, Any]:
     _, maps = read_maps(source.run, record)
     picture = album.picture(source.run, record["path"])
     small = _small(maps)
@@ -216,97 +213,14 @@ def _place(scaled: NDArray[np.float32]) -> str:
     return f"{percent(most, 0)} of it in the {name} ninth"
 
 
-def answer_of_faithful(source: Source) -> tuple[Any, Tiles | None]:
-    """The first lines of the page about a leaderboard: the sentences that it came to."""
-    sentences = source.at("sentences")
-    said = words("")
-    for i in range(min(2, len(sentences))):
-        said += words("{} ", source.figure(_sentence, "sentences", i))
-    return said, None
-
-
-def _sentence(value: Any) -> str:
-    text = plain(value)
-    return text if text.endswith(".") else f"{text}."
-
-
-def leaderboard(source: Source) -> Section:
-    """One run of captune faithful: which maps are true."""
-    part = Section(f"faithful-{source.number}", "Are the maps true?", run=source.name)
-    for i, report in enumerate(source.at("reports")):
-        told = [
-            source.figure(_sentence, "reports", i, "sentences", j)
-            for j in range(len(report["sentences"]))
-        ]
-        part.blocks.append(Points([words("{}", one) for one in told]))
-        part.blocks.append(_board(source, i, report))
-        verdicts = _verdicts(source, i, report)
-        if verdicts.rows:
-            part.blocks.append(verdicts)
-    sanity = source.at("sanity", "sentences")
-    if sanity:
-        told = [source.figure(_sentence, "sanity", "sentences", i) for i in range(len(sanity))]
-        part.blocks.append(Points([words("{}", one) for one in told]))
-    return part
-
-
-def _board(source: Source, report: int, content: Mapping[str, Any]) -> Table:
-    rows = []
-    known = [
-        (name, show)
-        for name, show in _MEASURES
-        if any(row.get(name) is not None for row in content["rows"])
-    ]
-    default = source.at("default")
-    marked = set()
-    for i, row in enumerate(content["rows"]):
-        if all(row[key] == default[key] for key in ("method", "layer", "head")):
-            marked.add(i)
-        cells: list[Any] = [_map_name(row)]
-        for name, show in known:
-            place = ("reports", report, "rows", i, name)
-            cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
-        cells.append(source.figure(count, "reports", report, "rows", i, "words"))
-        rows.append(cells)
-    columns = [
-        Column("map"),
-        *(Column(name, number=True) for name, _ in known),
-        Column("words", number=True),
-    ]
-    note = (
-        "insertion: higher is truer; deletion: lower is truer; pointing: how often the strongest"
-        " place lies in a box that people drew. random and centre are the controls. Below each"
-        " figure its 95 % interval over images. The marked row is the default map."
-    )
-    title = one_line(f"Leaderboard: {content['title']}")
-    name = f"leaderboard-{source.number}-{report + 1}"
-    return Table(name, title, columns, rows, frozenset(marked), note)
-
-
-def _estimate(
-    source: Source, show: Any, place: tuple[Any, ...], row: Mapping[str, Any]
-) -> Estimate:
-    """A figure whose interval stands beside it as NAME_interval."""
-    name = f"{place[-1]}_interval"
-    ends = None if row.get(name) is None else interval_of(source, show, *place[:-1], name)
-    return Estimate(source.figure(show, *place), ends)
-
-
-def _map_name(row: Mapping[str, Any]) -> str:
-    return one_line(described(row).removeprefix("map: "))
-
-
-def _verdicts(source: Source, report: int, content: Mapping[str, Any]) -> Table:
-    rows = []
-    for i, verdict in enumerate(content["verdicts"]):
-        place = ("reports", report, "verdicts", i)
-        rows.append(
-            [
-                one_line(str(verdict["part"])),
-                source.figure(count, *place, "words"),
-                source.figure(plain, *place, "answer"),
-            ]
-        )
-    columns = [Column("part of speech"), Column("words", number=True), Column("than random maps")]
-    name = f"verdicts-{source.number}-{report + 1}"
-    return Table(name, "Faithfulness by part of speech", columns, rows)
+def described(about: Mapping[str, Any]) -> str:
+    """Which map it is: `attention, layer 3, head 0, against "cat"`."""
+    parts = [str(about["method"])]
+    layer, head = about["layer"], about["head"]
+    if layer is not None or head is not None:
+        parts.append("all layers" if layer is None else f"layer {layer}")
+    if head is not None:
+        parts.append(f"head {head}" if isinstance(head, int) else str(head))
+    if about.get("against"):
+        parts.append(f"against {about['against']}")
+    return ", ".join(parts)

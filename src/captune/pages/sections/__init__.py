@@ -1,0 +1,57 @@
+"""What a page says of a run: one module for each kind, which `runs.kinds` names.
+
+Each has three functions:
+`section(source, context)` is the part of the page about a run, or None where another part tells it;
+`answer(source)` is a sentence for the top of the page, and its headline numbers or None;
+`tables(source)` are the tables of the run, for a terminal, a notebook and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from captune.pages.album import Album
+from captune.pages.blocks import Section, Tiles
+from captune.pages.sources import PageSettings, RunSet, RunSource, read_runs
+from captune.runs.kinds import KINDS
+from captune.tables import Table
+
+
+@dataclass(frozen=True)
+class PageContext:
+    """What a section may need beside its run: all runs of the page, its images, its settings."""
+
+    runs: RunSet
+    album: Album
+    settings: PageSettings
+
+
+class KindSection(Protocol):
+    """The functions of a module of this package (see the docstring of the package)."""
+
+    @property
+    def section(self) -> Callable[[RunSource, PageContext], Section | None]:
+        """The part of the page about a run."""
+
+    @property
+    def answer(self) -> Callable[[RunSource], tuple[Any, Tiles | None]]:
+        """What the page says first."""
+
+    @property
+    def tables(self) -> Callable[[RunSource], list[Table]]:
+        """The tables of a run."""
+
+
+def section_of(kind: str) -> KindSection:
+    """The module that says what a page says of runs of this kind."""
+    return cast("KindSection", import_module(KINDS[kind].section))
+
+
+def tables_of(folder: Path) -> list[Table]:
+    """The tables of a finished run. Raises UserError for what is no run."""
+    source = read_runs([folder]).sources[0]
+    return section_of(source.run.kind).tables(source)

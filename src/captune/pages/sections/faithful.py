@@ -1,0 +1,124 @@
+"""What the page says of a leaderboard of maps: which of them are true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from captune.pages.blocks import Points, Section, Tiles
+from captune.pages.sections import PageContext
+from captune.pages.sections.explain import described
+from captune.pages.sources import RunSource, interval_of, words
+from captune.tables import Column, Estimate, Table
+from captune.text import count, one_line, percent, plain, score
+
+_MEASURES = (
+    ("insertion", score),
+    ("deletion", score),
+    ("comprehensiveness", score),
+    ("sufficiency", score),
+    ("pointing", percent),
+    ("overlap", score),
+)
+
+
+def answer(source: RunSource) -> tuple[Any, Tiles | None]:
+    """The first lines of the page about a leaderboard: the sentences that it came to."""
+    sentences = source.at("sentences")
+    said = words("")
+    for i in range(min(2, len(sentences))):
+        said += words("{} ", source.figure(_sentence, "sentences", i))
+    return said, None
+
+
+def _sentence(value: Any) -> str:
+    text = plain(value)
+    return text if text.endswith(".") else f"{text}."
+
+
+def section(source: RunSource, _context: PageContext) -> Section:
+    """One run of captune faithful: which maps are true."""
+    part = Section(f"faithful-{source.number}", "Are the maps true?", run=source.name)
+    for i, report in enumerate(source.at("reports")):
+        told = [
+            source.figure(_sentence, "reports", i, "sentences", j)
+            for j in range(len(report["sentences"]))
+        ]
+        part.blocks.append(Points([words("{}", one) for one in told]))
+        part.blocks.append(_board(source, i, report))
+        verdicts = _verdicts(source, i, report)
+        if verdicts.rows:
+            part.blocks.append(verdicts)
+    sanity = source.at("sanity", "sentences")
+    if sanity:
+        told = [source.figure(_sentence, "sanity", "sentences", i) for i in range(len(sanity))]
+        part.blocks.append(Points([words("{}", one) for one in told]))
+    return part
+
+
+def tables(source: RunSource) -> list[Table]:
+    """The leaderboards."""
+    reports = enumerate(source.at("reports"))
+    return [_board(source, number, report) for number, report in reports]
+
+
+def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
+    rows = []
+    known = [
+        (name, show)
+        for name, show in _MEASURES
+        if any(row.get(name) is not None for row in content["rows"])
+    ]
+    default = source.at("default")
+    marked = set()
+    for i, row in enumerate(content["rows"]):
+        if all(row[key] == default[key] for key in ("method", "layer", "head")):
+            marked.add(i)
+        cells: list[Any] = [_map_name(row)]
+        for name, show in known:
+            place = ("reports", report, "rows", i, name)
+            cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
+        cells.append(source.figure(count, "reports", report, "rows", i, "words"))
+        rows.append(cells)
+    columns = [
+        Column("map"),
+        *(Column(name, number=True) for name, _ in known),
+        Column("words", number=True),
+    ]
+    note = (
+        "insertion: higher is truer; deletion: lower is truer; pointing: how often the strongest"
+        " place lies in a box that people drew. random and centre are the controls. Below each"
+        " figure its 95 % interval over images. The marked row is the default map."
+    )
+    title = one_line(f"Leaderboard: {content['title']}")
+    name = f"leaderboard-{source.number}-{report + 1}"
+    return Table(name, title, columns, rows, frozenset(marked), note)
+
+
+def _estimate(
+    source: RunSource, show: Any, place: tuple[Any, ...], row: Mapping[str, Any]
+) -> Estimate:
+    """A figure whose interval stands beside it as NAME_interval."""
+    name = f"{place[-1]}_interval"
+    ends = None if row.get(name) is None else interval_of(source, show, *place[:-1], name)
+    return Estimate(source.figure(show, *place), ends)
+
+
+def _map_name(row: Mapping[str, Any]) -> str:
+    return one_line(described(row))
+
+
+def _verdicts(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
+    rows = []
+    for i, verdict in enumerate(content["verdicts"]):
+        place = ("reports", report, "verdicts", i)
+        rows.append(
+            [
+                one_line(str(verdict["part"])),
+                source.figure(count, *place, "words"),
+                source.figure(plain, *place, "answer"),
+            ]
+        )
+    columns = [Column("part of speech"), Column("words", number=True), Column("than random maps")]
+    name = f"verdicts-{source.number}-{report + 1}"
+    return Table(name, "Faithfulness by part of speech", columns, rows)
