@@ -11,6 +11,7 @@ from captune.errors import UserError
 from captune.files import check_writable
 from captune.images import Skipped
 from captune.jobs import Result
+from captune.options import ReportOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.text import counted
