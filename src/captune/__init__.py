@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from captune.attribution.api import explain
     from captune.attribution.explanation import Explanation
     from captune.captioning.api import caption, tune
     from captune.captioning.captioner import Captioner
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from captune.jobs import Result
     from captune.jobs.classify import classify
     from captune.jobs.embed import embed
+    from captune.jobs.explain import explain
+    from captune.jobs.faithful import faithful
     from captune.jobs.prompts import prompts
     from captune.jobs.report import report
     from captune.models.load import load_model
@@ -41,7 +42,8 @@ _HOMES = {
     "caption": "captune.captioning.api",
     "classify": "captune.jobs.classify",
     "embed": "captune.jobs.embed",
-    "explain": "captune.attribution.api",
+    "explain": "captune.jobs.explain",
+    "faithful": "captune.jobs.faithful",
     "find_images": "captune.images",
     "load_model": "captune.models.load",
     "open_image": "captune.images",
@@ -68,6 +70,7 @@ __all__ = [
     "classify",
     "embed",
     "explain",
+    "faithful",
     "find_images",
     "load_model",
     "open_image",

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from captune.images.match import sample_names
 
 from captune.cli import main
 from captune.errors import UserError
+from captune.images.match import sample_names
 from captune.pages.page import write_report
 from captune.pages.sources import PageSettings
 

@@ -10,8 +10,8 @@ from tests.captioning.caption_job import image_model, write_captioner
 from tests.report_runs import caption_run, classify_run, explain_run, images
 from tests.webapp.app_page import HOSTILE, HOSTILE_NAME
 
-from captune.attribution import job
 from captune.captioning import generation
+from captune.jobs import explain
 
 NAMES = [HOSTILE_NAME, "a/1.jpg", "a/2.jpg"]
 CAPTIONS = {name: f"{HOSTILE} number {n}" for n, name in enumerate(NAMES)}
@@ -22,7 +22,7 @@ def little_captioner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`lite` is a captioner of random weights."""
     place = write_captioner(folder / "captioner" / "run")
     monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
-    monkeypatch.setattr(job, "captioner_folder", lambda model: place)
+    monkeypatch.setattr(explain, "captioner_folder", lambda model: place)
 
 
 def write_runs(folder: Path) -> Path:

@@ -6,9 +6,8 @@ serve all words; a full mark comes from the whole curves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -27,13 +26,13 @@ from captune.attribution.deletion_insertion import (
 )
 from captune.attribution.geometry import Frame
 from captune.attribution.masking import token_masking
-from captune.attribution.methods import LayerHead
+from captune.attribution.methods import LayerHead, MapMethod
+from captune.attribution.word_scores import word_log_probabilities
 from captune.captioning.model import Captioner
-from captune.images import ImageFile, Skipped
+from captune.images import ImageFile
 from captune.runs.maps import MapWriter
 from captune.tables import NotebookDisplay
-
-KEPT = 1000  # images whose explanation the result holds itself; more are in the files alone
+from captune.text import bare_word
 
 
 @dataclass(frozen=True)
@@ -104,72 +103,6 @@ class Explanation(NotebookDisplay):
             "maps": self.maps_file,
             **({} if self.frame is None else {"frame": self.frame.edges}),
         }
-
-
-@dataclass
-class ExplainResult(NotebookDisplay):
-    """What one explanation wrote. records: of the first 1,000 images. model: as a run names it.
-
-    against: the word that was held against the others.
-    """
-
-    model: dict[str, Any]
-    method: str = ""
-    layer_head: LayerHead = field(default_factory=LayerHead)
-    against: str | None = None
-    images: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
-    marks: dict[str, int] = field(default_factory=dict)
-    words: int = 0
-    seconds: float = 0.0
-    run: Path | None = None
-    figures: list[Path] = field(default_factory=list)
-
-    def count(self, record: dict[str, Any]) -> None:
-        """One more image."""
-        self.images += 1
-        self.words += len(record["words"])
-        for word in record["words"]:
-            if word["faithfulness"] is not None:
-                mark = word["faithfulness"]["mark"]
-                self.marks[mark] = self.marks.get(mark, 0) + 1
-        if len(self.records) < KEPT:
-            self.records.append(record)
-
-    def metrics(self) -> dict[str, Any]:
-        """The run's metrics.json."""
-        return {
-            "images": self.images,
-            "words": self.words,
-            "map": self._described(),
-            "marks": self.marks,
-            "skipped": [{"path": one.path, "reason": one.reason} for one in self.skipped],
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """What `--json` prints; explanations are null where there are more than a thousand."""
-        run = None if self.run is None else str(self.run)
-        return {
-            "run": run,
-            "images": self.images,
-            "skipped": [{"path": one.path, "reason": one.reason} for one in self.skipped],
-            "model": self.model,
-            "map": self._described(),
-            "explanations": self.records if self.images <= KEPT else None,
-            "words": self.words,
-            "marks": self.marks,
-            "seconds": round(self.seconds, 3),
-            "figures": [str(path) for path in self.figures],
-        }
-
-    def _described(self) -> dict[str, Any]:
-        about = {
-            "method": self.method,
-            "layer": self.layer_head.layer,
-            "head": self.layer_head.head,
-        }
-        return about if self.against is None else {**about, "against": self.against}
 
 
 def _recorded(mark: QuickMark | FullMark) -> dict[str, Any]:
@@ -260,3 +193,61 @@ def full_marks(
         )
         for number in asked
     ]
+
+
+def explain_words(
+    captioner: Captioner,
+    captioned: CaptionedImage,
+    method: MapMethod,
+    layer_head: LayerHead,
+    chosen: Sequence[str] = (),
+    *,
+    special: bool = False,
+    against: str | None = None,
+    marks: str = "quick",
+) -> Explanation | None:
+    """The maps of a captioned image's words; None where its caption has none of those chosen.
+
+    chosen: words, none for all. special: of the caption's end, too. against: another word, which
+    each is held against. marks: quick, full or none.
+    """
+    words = list(wanted_words(captioned, chosen, special=special))
+    if not words:
+        return None
+    maps = method.maps(captioner, captioned, layer_head, words, against)
+    with torch.no_grad():
+        said = word_log_probabilities(captioner, captioned, captioned.grid, words)[0].tolist()
+    found: Sequence[QuickMark | FullMark | None] = [None] * len(words)
+    # a map against another word shows a difference, which the marks do not measure
+    if marks != "none" and against is None:
+        measure = full_marks if marks == "full" else quick_marks
+        found = measure(captioner, captioned, maps, words)
+    fractions: Sequence[float | None] = [None] * len(words)
+    if method.is_fraction(layer_head):
+        fractions = maps.sum(dim=(1, 2)).tolist()
+    return Explanation(
+        captioned.image,
+        captioned.caption,
+        [
+            ExplainedWord(captioned.spans[word].word, log_probability, own, fraction, mark)
+            for word, log_probability, own, fraction, mark in zip(
+                words, said, maps, fractions, found, strict=True
+            )
+        ],
+        method.name,
+        layer_head,
+        captioned.is_user_caption,
+    )
+
+
+def wanted_words(
+    captioned: CaptionedImage, chosen: Sequence[str], *, special: bool
+) -> Iterator[int]:
+    """Numbers, in `captioned.spans`, of the words to explain; chosen: none for all.
+
+    Case and the signs around a word do not count.
+    """
+    bare = {bare_word(word) for word in chosen}
+    for number, span in enumerate(captioned.spans):
+        if special if span.special else not bare or bare_word(span.word) in bare:
+            yield number

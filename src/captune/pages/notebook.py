@@ -30,7 +30,7 @@ def as_html(value: object) -> str:
 
 def register() -> None:
     """Say how each result is shown; their rooms are loaded here, so only when a notebook asks."""
-    from captune.attribution.explanation import ExplainResult, Explanation
+    from captune.attribution.explanation import Explanation
     from captune.captioning.caption_recording import CaptionResult
     from captune.captioning.generation import Caption
     from captune.captioning.training.recording import TuneResult
@@ -43,7 +43,6 @@ def register() -> None:
         (Caption, _caption),
         (CaptionResult, _captions),
         (CompareResult, _compared),
-        (ExplainResult, _explained),
         (Explanation, _explanation),
         (Prediction, _prediction),
         (ScoreResult, _scored),
@@ -222,11 +221,6 @@ def _tuned(result: Any) -> dict[str, Any]:
         rows.append((one.method, count(one.parameters), *cells))
     head = ("method", "trained parameters", "CIDEr-D", "CLIPScore")
     return _fragment(f"best by {result.select}: {result.best}", rows, head=head)
-
-
-def _explained(result: Any) -> dict[str, Any]:
-    rows = [(mark, count(n)) for mark, n in sorted(result.marks.items())]
-    return _fragment(f"{result.words:,} maps of {result.images:,} images", rows)
 
 
 def _ends(interval: Sequence[float] | None, show: Any) -> str:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from captune.attribution.deletion_insertion import MaskScorer
-from captune.attribution.faithful.dataset import Example
+from captune.attribution.faithful.dataset import (
+    Example,
+)
 from captune.attribution.faithful.measure import (
     CENTRE,
     POINTING,
@@ -25,7 +27,9 @@ from captune.attribution.faithful.measure import (
     MapId,
     Measurements,
 )
-from captune.attribution.faithful.results import MapResult
+from captune.attribution.faithful.results import (
+    MapResult,
+)
 from captune.attribution.methods import LayerHead, map_method, method_names
 from captune.captioning.model import Captioner
 from captune.errors import UserError

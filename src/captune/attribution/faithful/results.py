@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from captune.attribution.default_map import DefaultMap
 from captune.attribution.faithful.dataset import FUNCTION_WORDS, PARTS_OF_SPEECH, Example
 from captune.attribution.faithful.measure import (
     CENTRE,
@@ -29,6 +30,7 @@ from captune.attribution.faithful.measure import (
     MeasuredWord,
     Measurements,
 )
+from captune.attribution.faithful.sanity import SanityChecks
 from captune.text import listed, percent
 
 MEASURES = (
@@ -352,3 +354,88 @@ def _plain(difference: Difference | None) -> dict[str, Any] | None:
         "interval": list(difference.interval),
         "verdict": difference.verdict,
     }
+
+
+@dataclass
+class Leaderboard:
+    """What was found. reports: the first is the one to quote.
+
+    hidden: how patches are hidden, but for the report by pixels. screened, chosen: results of the
+    two stages, on the images that the default map was chosen on. stages: how many images each
+    stage had time for, of the screening by method. seconds: of each stage. images: that were read.
+    """
+
+    hidden: str
+    screened: list[MapResult]
+    chosen: list[MapResult]
+    reports: list[EvalReport]
+    default: MapId
+    sanity: SanityChecks
+    records: list[dict[str, Any]]
+    images: int
+    stages: dict[str, Any]
+    seconds: dict[str, float]
+
+    @property
+    def sentence(self) -> str:
+        """The default map with its estimates, as the first report has them."""
+        return self.reports[0].sentences[0]
+
+    def as_json(self) -> dict[str, Any]:
+        """For metrics.json and `--json`."""
+        first = self.reports[0]
+        return {
+            "rows": [row.as_json() for row in first.rows],
+            "default": {
+                "method": self.default.method,
+                "layer": self.default.layer_head.layer,
+                "head": self.default.layer_head.head,
+                "sentence": self.sentence,
+            },
+            "sentences": first.sentences,
+            "hidden": self.hidden,
+            "reports": [report.as_json() for report in self.reports],
+            "chosen": [row.as_json() for row in self.chosen],
+            "screened": [row.as_json() for row in self.screened],
+            "sanity": self.sanity.as_json(),
+            "stages": self.stages,
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The leaderboard as a table: a row per map and set of images."""
+        stages = [
+            *((report.title, report.rows) for report in self.reports),
+            (f"{INSERTION} and {DELETION}, the images chosen on", self.chosen),
+            ("screening, one mask", self.screened),
+        ]
+        for stage, rows in stages:
+            for row in rows:
+                cells: dict[str, Any] = {"images_and_captions": stage}
+                for name, value in row.as_json().items():
+                    if name.startswith("better_than"):
+                        continue
+                    if name.endswith("_interval"):
+                        bare = name.removesuffix("_interval")
+                        low, high = value or (None, None)
+                        cells |= {f"{bare}_low": low, f"{bare}_high": high}
+                    else:
+                        cells[name] = value
+                yield cells | {"worth": row.advantage}
+
+    def default_map(self) -> DefaultMap:
+        """The default map with the figures that speak for it, of the report to quote."""
+        report = self.reports[0]
+        results = {row.name: row for row in report.rows}
+        own, random = results[self.default].estimates, results[RANDOM].estimates
+        figures: dict[str, Any] = {"on": report.title, "hidden": self.hidden}
+        for measure in (INSERTION, DELETION, POINTING):
+            if measure in own:
+                figures[measure] = round(own[measure].value, 4)
+                figures[f"{measure}_interval"] = [round(end, 4) for end in own[measure].interval]
+        for measure in (INSERTION, DELETION):
+            if measure in random:
+                figures[f"random_{measure}"] = round(random[measure].value, 4)
+        centre = results[self.default].pointing_centre
+        if centre is not None:
+            figures["pointing_centre"] = round(centre.value, 4)
+        return DefaultMap(self.default.method, self.default.layer_head, figures, self.sentence)

@@ -9,9 +9,11 @@ same, and its map should.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +45,50 @@ class Stage:
 
     randomised: str
     correlation: float
+
+
+@dataclass(frozen=True)
+class SanityChecks:
+    """Of one map: the randomisation, its mean entropy and how alike it is after a shift.
+
+    entropy: as a fraction of the uniform map's. shift: mean rank correlation.
+    """
+
+    stages: list[Stage]
+    entropy: float
+    shift: float
+
+    @property
+    def sentences(self) -> list[str]:
+        """What they say."""
+        return list(sentences(self.stages, self.entropy, self.shift))
+
+    def as_json(self) -> dict[str, Any]:
+        """For metrics.json and `--json`."""
+        return {
+            "cascade": [dataclasses.asdict(stage) for stage in self.stages],
+            "entropy": self.entropy,
+            "shift": self.shift,
+            "sentences": self.sentences,
+        }
+
+
+def check_sanity(
+    captioner: Captioner,
+    encoder: ImageEncoder,
+    images: Sequence[CaptionedImage],
+    maps_of: MapsOf,
+    *,
+    seed: int = 0,
+) -> SanityChecks:
+    """All three checks. Raises UnreadableImage where an image is gone."""
+    stages = cascading_randomization(captioner, images, maps_of, seed=seed)
+    true = [maps_of(captioned) for captioned in images]
+    moved = [maps_of(shifted(captioned, encoder)) for captioned in images]
+    entropy = np.concatenate([entropies(maps) for maps in true]).mean()
+    pairs = zip(true, moved, strict=True)
+    shift = np.concatenate([correlations(a, b) for a, b in pairs]).mean()
+    return SanityChecks(stages, float(entropy), float(shift))
 
 
 def cascading_randomization(

@@ -137,12 +137,12 @@ class CaptionTab:
         )
 
     def _keep(self, options: ExplainOptions, job: QueuedJob) -> None:
-        from captune.attribution.job import explain_images
+        from captune.jobs.explain import run
 
-        explain_images(options, command=job.command, bar=job.bar, say=job.message)
+        run(options, job, command=job.command)
 
     def _work(self, job: QueuedJob, options: ExplainOptions, id: str) -> list[CaptionView]:
-        from captune.attribution.job import explain_images
+        from captune.jobs.explain import run
 
         images = self._context.uploads.images_of(id)
         options.images = [str(image.path) for image in images.images]
@@ -152,7 +152,7 @@ class CaptionTab:
             found.append(_view(explanation, images.thumbnails))
             job.changed()
 
-        explain_images(options, bar=job.bar, say=job.message, on_explanation=take)
+        run(options, job, each=take)
         return found
 
     def _begin_answer(
@@ -178,18 +178,18 @@ class CaptionTab:
     def _answer(
         self, job: QueuedJob, options: ExplainOptions, image: ImageFile, id: str
     ) -> CaptionView:
-        from captune.attribution.job import NoSuchWord, explain_images
+        from captune.jobs.explain import NoSuchWord, run
 
         found: list[Explanation] = []
         options.images = [str(image.path)]
         try:
-            explain_images(options, bar=job.bar, say=job.message, on_explanation=found.append)
+            run(options, job, each=found.append)
         except NoSuchWord:
             asked = " and ".join(f"a {word}" for word in options.chosen_words)
             options.caption = asked
             job.command = words_of("explain", options, {"images": [image.name]})
             job.message(f"its own caption does not say that; this is about the caption “{asked}”")
-            explain_images(options, bar=job.bar, say=job.message, on_explanation=found.append)
+            run(options, job, each=found.append)
         thumbnails = self._context.uploads.images_of(id).thumbnails
         return _view(found[0], thumbnails, against=options.against)
 

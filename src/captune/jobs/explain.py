@@ -1,0 +1,389 @@
+"""`captune explain`: where on an image a model found each word, and whether the map is faithful."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captune.attribution.captioned_image import captioned_images
+from captune.attribution.classes import ClassMaps, default_method, explain_classes
+from captune.attribution.default_map import choose_map, read_default
+from captune.attribution.explanation import ExplainedWord, Explanation, explain_words
+from captune.attribution.methods import LayerHead
+from captune.captioning.checkpoint import read_recipe
+from captune.captioning.loading import (
+    LITE,
+    captioner_folder,
+    describe_captioner,
+    describe_decoder,
+    load_captioner,
+    open_grid_cache,
+)
+from captune.errors import UserError
+from captune.features.encode import none_readable
+from captune.files import home_path, printable, quoted
+from captune.images import Skipped, UnreadableImage, find_images
+from captune.jobs import Result, leave_page
+from captune.models.encoders import describe_model
+from captune.options import ExplainOptions
+from captune.options.codec import from_python
+from captune.progress import SILENT, Progress
+from captune.runs import RunWriter, read_run
+from captune.runs.maps import MapWriter
+from captune.runs.place import writes_run
+from captune.tables import Column, Table, number
+from captune.text import counted, percent
+from captune.zeroshot.classifier import ZeroShotClassifier
+
+KEPT = 1000  # records that the result holds itself; more are in the files alone
+SHOWN = 20  # explanations on a terminal
+OnExplanation = Callable[[Explanation], None]
+
+
+class NoSuchWord(UserError):
+    """No caption has one of the words that were asked for."""
+
+
+@dataclass(kw_only=True, eq=False)
+class ExplainResult(Result):
+    """Maps of images; its items are explanations.
+
+    model: as a run names it. map: method, layer and head; against, a word that was held against the
+    others. marks: of how many maps. records: of the first 1,000 images.
+    """
+
+    model: dict[str, Any]
+    map: dict[str, Any]
+    records: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    marks: dict[str, int] = field(default_factory=dict)
+    words: int = 0
+    seconds: float = 0.0
+    figures: list[Path] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints; explanations are null where there are more than a thousand."""
+        return super().summary() | {
+            "model": self.model,
+            "map": self.map,
+            "explanations": self.records if self.images <= KEPT else None,
+            "words": self.words,
+            "marks": self.marks,
+            "seconds": round(self.seconds, 3),
+            "figures": [str(path) for path in self.figures],
+        }
+
+    def tables(self) -> list[Table]:
+        """The words of each image, where these are few; how many maps have which mark."""
+        records = self.records if self.images <= SHOWN else []
+        found = [_word_table(record) for record in records]
+        if self.marks:
+            columns = [Column("is the map faithful?", wide=True), Column("maps", number=True)]
+            rows = sorted(self.marks.items())
+            found.append(Table("marks", "", columns, rows, note=MARKS_EXPLAINED))
+        return found
+
+    def sentences(self) -> list[str]:
+        """What was done."""
+        from captune.pages.sections.explain import described
+
+        made = described(self.map)
+        done = (
+            f"{counted(self.words, 'map')} of {counted(self.images, 'image')} by {made} in"
+            f" {self.seconds:.1f} s"
+        )
+        return [done] if self.run else [done, "--out RUN writes the maps and draws them"]
+
+
+MARKS_EXPLAINED = (
+    "better than chance: hiding and showing the strongest tenth of the map changes the word's"
+    " probability more than hiding and showing random tenths"
+)
+
+
+def explain(
+    images: str | Path | Sequence[str | Path], *, model: str | Path = LITE, **options: Any
+) -> ExplainResult:
+    """Where a captioner saw each word of its caption of each image, as `captune explain`.
+
+    images: folders, files and globs. options: the fields of `options.ExplainOptions`, such as
+    words="dog", caption="a dog", out=RUN. The result is a sequence of `Explanation`, one per image
+    that could be read; a map is `explanation.words[i].map`, [rows, columns] over the whole image.
+    Raises UserError for what cannot be done.
+    """
+    found: list[Explanation] = []
+    made = from_python(ExplainOptions, images=images, model=str(model), **options)
+    result = run(made, each=found.append)
+    result.items = found
+    return result
+
+
+@writes_run("explain")
+def run(
+    options: ExplainOptions,
+    progress: Progress = SILENT,
+    *,
+    command: Sequence[str] = (),
+    each: OnExplanation | None = None,
+) -> ExplainResult:
+    """Explain words or labels, write the run, draw its figures and leave its page.
+
+    command: the words that made this run, kept in it. each: is given every image's explanation as
+    it comes. Raises UserError for what cannot be done; unreadable images are named in the result.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        load = _load_captioner if options.labels is None else _load_classifier
+        source = load(options, progress, stack)
+        against = {} if options.against is None else {"against": options.against}
+        result = ExplainResult(
+            model=source.models[0], map=source.map | against, skipped=source.skipped
+        )
+        writer = None
+        if options.out is not None:
+            writer = stack.enter_context(
+                RunWriter(
+                    options.out,
+                    kind="explain",
+                    options=options,
+                    root=source.root,
+                    models=source.models,
+                    command=command,
+                )
+            )
+        _explain(source, result, writer, each)
+        # where that raises, nothing is written
+        _check_found(result, source.without, options, progress)
+        if writer is not None:
+            writer.metrics = _metrics(result)
+            writer.extra["device"] = source.device
+    result.seconds = time.monotonic() - began
+    if options.out is not None:
+        _finish(options.out, result, progress)
+    return result
+
+
+@dataclass
+class _Source:
+    """Explanations as they come, and what a run says of them.
+
+    map: method, layer and head. without: captions that have none of the words asked for; skipped:
+    both lists grow with the explanations.
+    """
+
+    explanations: Iterator[Explanation]
+    map: dict[str, Any]
+    models: list[dict[str, Any]]
+    device: str
+    root: Path
+    skipped: list[Skipped]
+    without: list[str] = field(default_factory=list)
+
+
+def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStack) -> _Source:
+    # everything that can be refused is checked before a model is loaded
+    folder = captioner_folder(options.model)
+    if options.model != LITE and folder != home_path(options.model):
+        progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
+    found = find_images(options.images)
+    recipe, stored = read_recipe(folder), read_default(folder)
+    captioner, encoder = load_captioner(options, folder, recipe)
+    method, layer_head = choose_map(
+        captioner, stored, method=options.method, layer=options.layer, head=options.head
+    )
+    method.check_encoder(encoder)
+    skipped, without = list(found.skipped), []
+    count = len(found.images)
+
+    def explanations() -> Iterator[Explanation]:
+        cache = open_grid_cache(options, encoder, count, stack, progress.message)
+        with progress.bar("explaining", count) as advance:
+            for captioned in captioned_images(
+                captioner,
+                encoder,
+                found.images,
+                None if options.caption is None else [options.caption] * count,
+                beam=options.beam,
+                max_tokens=options.max_tokens,
+                cache=cache,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                on_skip=skipped.append,
+            ):
+                advance(1)
+                explanation = explain_words(
+                    captioner,
+                    captioned,
+                    method,
+                    layer_head,
+                    options.chosen_words,
+                    special=options.special,
+                    against=options.against,
+                    marks=options.faithfulness,
+                )
+                if explanation is None:
+                    without.append(captioned.caption)
+                else:
+                    yield explanation
+
+    return _Source(
+        explanations(),
+        _map(method.name, layer_head),
+        [
+            describe_captioner(options, folder, recipe),
+            describe_model(encoder),
+            describe_decoder(captioner.decoder),
+        ],
+        str(captioner.decoder.device),
+        found.root,
+        skipped,
+        without,
+    )
+
+
+def _load_classifier(options: ExplainOptions, progress: Progress, _: ExitStack) -> _Source:
+    """A map of the most probable label of each image, or of those of `--words`."""
+    if options.layer != "auto" or options.head != "auto":
+        raise UserError("--layer, --head: are of captioners' maps; leave them out with --labels")
+    found = find_images(options.images)
+    classifier = ZeroShotClassifier(
+        str(options.labels),
+        model=options.model,
+        device=options.device,
+        dtype=options.dtype,
+        cache=not options.no_cache,
+    )
+    method = default_method(classifier.model) if options.method == "auto" else options.method
+    skipped = list(found.skipped)
+
+    def explanations() -> Iterator[Explanation]:
+        with progress.bar("explaining", len(found.images)) as advance:
+            for image in found.images:
+                advance(1)
+                try:
+                    maps = explain_classes(
+                        classifier,
+                        image,
+                        options.chosen_words or None,
+                        method=method,
+                        against=options.against,
+                    )
+                except UnreadableImage as error:
+                    skipped.append(Skipped(image.name, error.reason))
+                else:
+                    yield _of_classes(maps, method)
+
+    return _Source(
+        explanations(),
+        _map(method, LayerHead()),
+        [describe_model(classifier.model)],
+        str(classifier.model.image.device),
+        found.root,
+        skipped,
+    )
+
+
+def _explain(
+    source: _Source, result: ExplainResult, writer: RunWriter | None, each: OnExplanation | None
+) -> None:
+    maps = None if writer is None else MapWriter(writer)
+    for explanation in source.explanations:
+        if maps is not None and writer is not None:
+            explanation = explanation.written_by(maps)
+        record = explanation.record()
+        if writer is not None:
+            writer.record(record)
+        result.images += 1
+        result.words += len(record["words"])
+        for word in record["words"]:
+            if word["faithfulness"] is not None:
+                mark = word["faithfulness"]["mark"]
+                result.marks[mark] = result.marks.get(mark, 0) + 1
+        if len(result.records) < KEPT:
+            result.records.append(record)
+        if len(result.items) < SHOWN:
+            result.items.append(explanation)
+        if each is not None:
+            each(explanation)
+
+
+def _check_found(
+    result: ExplainResult, without: Sequence[str], options: ExplainOptions, progress: Progress
+) -> None:
+    if result.images == 0 and not without:
+        raise none_readable(result.skipped)
+    asked = ", ".join(options.chosen_words)
+    if result.images == 0:
+        some = "the caption has" if len(without) == 1 else f"none of {len(without):,} captions has"
+        raise NoSuchWord(
+            f"--words {printable(asked)}: {some} such a word ({quoted(without[0])}); give another,"
+            " or a caption of your own with --caption"
+        )
+    if without:
+        one = len(without) == 1
+        some = "1 image is" if one else f"{len(without):,} images are"
+        theirs = "its caption has" if one else "their captions have"
+        progress.message(f"{some} left out: {theirs} none of {printable(asked)}")
+
+
+def _finish(out: Path, result: ExplainResult, progress: Progress) -> None:
+    """The figure of each image, and the page."""
+    from captune.pages.figures import draw_figures
+
+    result.written["run"] = out
+    with progress.bar("drawing", result.images) as advance:
+        for paths in draw_figures(read_run(out), result.skipped):
+            result.figures += paths
+            advance(1)
+    if result.figures:
+        result.written["figures"] = result.figures[0].parent
+    result.written["page"] = leave_page(out, progress)
+
+
+def _metrics(result: ExplainResult) -> dict[str, Any]:
+    return {
+        "images": result.images,
+        "words": result.words,
+        "map": result.map,
+        "marks": result.marks,
+        "skipped": [{"path": one.path, "reason": one.reason} for one in result.skipped],
+    }
+
+
+def _map(method: str, layer_head: LayerHead) -> dict[str, Any]:
+    return {"method": method, "layer": layer_head.layer, "head": layer_head.head}
+
+
+def _of_classes(found: ClassMaps, method: str) -> Explanation:
+    pairs = list(zip(found.names, found.probabilities, strict=True))
+    words = [
+        # no probability is below the least number that is not zero
+        ExplainedWord(name, math.log(max(probability, 1e-45)), own)
+        for (name, probability), own in zip(pairs, found.maps, strict=True)
+    ]
+    shown = ", ".join(f"{name} {percent(probability, 0)}" for name, probability in pairs)
+    frame = None if found.frame.is_whole else found.frame
+    return Explanation(found.image, shown, words, method, LayerHead(), frame=frame)
+
+
+def _word_table(record: Mapping[str, Any]) -> Table:
+    """The words of an image: how probable they are, and whether their maps are faithful."""
+    given = " (given)" if record["given"] else ""
+    columns = [
+        Column("word"),
+        Column("log p", number=True),
+        Column("is the map faithful?", wide=True),
+    ]
+    rows = [
+        [
+            word["word"],
+            number(word["log_probability"], "{:.2f}".format),
+            "" if word["faithfulness"] is None else word["faithfulness"]["mark"],
+        ]
+        for word in record["words"]
+    ]
+    return Table("images", f"{record['path']}: {record['caption']}{given}", columns, rows)

@@ -1,0 +1,254 @@
+"""`captune faithful`: measure whether a captioner's maps are faithful, and find the best one.
+
+leaderboard.csv     a row per map and set of images, every figure with its interval
+records.jsonl       a line per image: the measures of the default map of each word
+explain.json        the default map, as `captune explain --layer auto` reads it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captune.attribution.default_map import NAME as DEFAULT_MAP
+from captune.attribution.default_map import write_default
+from captune.attribution.faithful.evaluation import Evaluation
+from captune.attribution.faithful.measure import DELETION, INSERTION, OVERLAP, POINTING, Estimate
+from captune.attribution.faithful.pointing import read_boxes
+from captune.attribution.faithful.results import EvalReport, Leaderboard
+from captune.captioning.checkpoint import read_recipe
+from captune.captioning.loading import (
+    LITE,
+    captioner_folder,
+    describe_captioner,
+    describe_decoder,
+    load_captioner,
+    open_grid_cache,
+)
+from captune.captioning.training.data import CaptionedImages, leaking, read_captioned
+from captune.errors import UserError
+from captune.files import home_path, printable
+from captune.images import find_images
+from captune.jobs import Result, leave_page
+from captune.models.encoders import describe_model
+from captune.models.hub import silence_transformers
+from captune.options import FaithfulOptions
+from captune.options.codec import from_python
+from captune.progress import SILENT, Advance, Progress
+from captune.runs import RunWriter
+from captune.runs.place import run_place
+from captune.tables import Column, Table, estimate, number, of_mappings, write_csv
+from captune.text import percent
+
+TABLE = "leaderboard.csv"
+QUICK = 16  # images of each stage, where a quick look is asked for
+
+
+@dataclass(kw_only=True, eq=False)
+class FaithfulResult(Result):
+    """A leaderboard of a captioner's maps. captioner: as a run names it."""
+
+    captioner: dict[str, Any]
+    leaderboard: Leaderboard
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            **super().summary(),
+            "model": self.captioner,
+            **self.leaderboard.as_json(),
+            "notes": self.notes,
+            "seconds": self.leaderboard.seconds,
+        }
+
+    def tables(self) -> list[Table]:
+        """The maps of each set of images and captions."""
+        default = str(self.leaderboard.default)
+        return [_table(report, default) for report in self.leaderboard.reports]
+
+    def sentences(self) -> list[str]:
+        """What each set of images says of the default map, and the sanity checks."""
+        board = self.leaderboard
+        told = [
+            f"{report.title}: {sentence}" if first else sentence
+            for report in board.reports
+            for first, sentence in zip([True, *[False] * 9], report.sentences, strict=False)
+        ]
+        hidden = f"hidden: {board.hidden} (95 % intervals in brackets)"
+        return [*told, *board.sanity.sentences, hidden]
+
+
+def faithful(
+    model: str | Path, images: str | Path, captions: str | Path, out: str | Path, **options: Any
+) -> FaithfulResult:
+    """Find the map of a captioner that is the most faithful, as `captune faithful`.
+
+    model: a run of captune tune, or "lite". images, captions: those that the map is chosen on. out:
+    the run folder. options: the fields of `options.FaithfulOptions`, such as boxes=FILE,
+    val_captions=FILE, minutes=10. Raises UserError for what cannot be done.
+    """
+    return run(
+        from_python(
+            FaithfulOptions, model=str(model), images=images, captions=captions, out=out, **options
+        )
+    )
+
+
+def run(
+    options: FaithfulOptions, progress: Progress = SILENT, *, command: Sequence[str] = ()
+) -> FaithfulResult:
+    """Measure the maps, write the run and the default map, draw the figures, leave the page.
+
+    command: the words that made this run, kept in it. Raises UserError for what cannot be done;
+    unreadable images are named in the result.
+    """
+    folder = captioner_folder(options.model)
+    _check_out(options, folder)
+    with run_place(options, "faithful", progress.message):
+        return _run(options, folder, progress, command)
+
+
+def _run(
+    options: FaithfulOptions, folder: Path, progress: Progress, command: Sequence[str]
+) -> FaithfulResult:
+    recipe = read_recipe(folder)
+    boxes, val_boxes = (
+        read_boxes(path) if path else None for path in (options.boxes, options.val_boxes)
+    )
+    noting = _Noting(progress, [])
+    train = _read(options.images, options.captions, options, noting)
+    val = None
+    if options.val_captions is not None:
+        val_images = options.val_images or options.images
+        val = _read(val_images, options.val_captions, options, noting)
+        if both := leaking(train, val):
+            noting.message(
+                f"{len(both):,} images that maps are chosen on are among those that are reported on"
+            )
+    with ExitStack() as stack:
+        stack.enter_context(silence_transformers())
+        captioner, encoder = load_captioner(options, folder, recipe)
+        total = len(train) + (len(val) if val else 0)
+        cache = open_grid_cache(options, encoder, total, stack, noting.message)
+        evaluation = Evaluation(options, captioner, encoder, cache, noting)
+        leaderboard = evaluation.run(train, boxes, val, val_boxes)
+    about = describe_captioner(options, folder, recipe)
+    result = FaithfulResult(
+        images=leaderboard.images,
+        skipped=[*train.skipped, *(val.skipped if val else ()), *evaluation.skipped],
+        notes=noting.notes,
+        captioner=about,
+        leaderboard=leaderboard,
+    )
+    with RunWriter(
+        options.out,
+        kind="faithful",
+        options=options,
+        root=train.root if val is None else val.root,
+        models=[about, describe_model(encoder), describe_decoder(captioner.decoder)],
+        command=command,
+    ) as run:
+        for record in leaderboard.records:
+            run.record(record)
+        summary = result.summary()
+        run.metrics = {
+            name: summary[name] for name in summary if name not in ("run", "written", "model")
+        }
+        write_csv(run.file_path(TABLE), of_mappings(leaderboard.rows()))
+    result.written |= {"run": options.out, "table": options.out / TABLE}
+    write_default(options.out, leaderboard.default_map())
+    if options.model != LITE:  # whose default comes with the package
+        write_default(folder, leaderboard.default_map())
+        result.written["default"] = folder / DEFAULT_MAP
+    _draw(options.out, result)
+    result.written["page"] = leave_page(options.out, progress)
+    return result
+
+
+@dataclass(frozen=True)
+class _Noting:
+    """A progress that keeps its sentences."""
+
+    progress: Progress
+    notes: list[str]
+
+    def bar(self, what: str, total: int = 0) -> AbstractContextManager[Advance]:
+        return self.progress.bar(what, total)
+
+    def message(self, sentence: str) -> None:
+        self.notes.append(sentence)
+        self.progress.message(sentence)
+
+
+def _check_out(options: FaithfulOptions, folder: Path) -> None:
+    """Raises UserError where the run would be written over the captioner itself."""
+    if options.out.resolve() in (folder.resolve(), home_path(options.model).resolve()):
+        raise UserError(
+            f"--out {printable(str(options.out))}: is the captioner's own run; name another folder"
+            " (the default map is stored beside the captioner anyway)"
+        )
+
+
+def _read(
+    images: Path, captions: Path, options: FaithfulOptions, progress: Progress
+) -> CaptionedImages:
+    limit = min(options.limit or QUICK, QUICK) if options.quick else options.limit
+    data = read_captioned(captions, find_images([images]), limit=limit, seed=options.seed)
+    for note in data.notes:
+        # that a folder has more images than this file has captions of is as it should be
+        if not note.startswith(f"{data.root}:"):
+            progress.message(note)
+    return data
+
+
+def _draw(out: Path, result: FaithfulResult) -> None:
+    from captune.plots import save_figure
+    from captune.plots.faithful import curves_figure, leaderboard_figure
+
+    board = result.leaderboard
+    default = str(board.default)
+    for name, figure in (
+        ("leaderboard", leaderboard_figure(board.reports, default)),
+        ("curves", curves_figure(board.reports[0], default, board.hidden)),
+    ):
+        for ending in ("png", "svg"):
+            save_figure(figure, out / "plots" / f"{name}.{ending}")
+        result.written[name] = out / "plots" / f"{name}.png"
+
+
+def _table(report: EvalReport, default: str) -> Table:
+    titles = ("insertion", "deletion", "pointing", "centre", "overlap")
+    columns = [Column("map"), *(Column(title, number=True) for title in titles)]
+    columns.append(Column("advantage", "worth", number=True))
+    rows = []
+    for row in report.rows:
+        centre = row.pointing_centre
+        rows.append(
+            [
+                f"{row.name}*" if str(row.name) == default else str(row.name),
+                _cell(row.estimates.get(INSERTION)),
+                _cell(row.estimates.get(DELETION)),
+                _cell(row.estimates.get(POINTING), _percent),
+                None if centre is None else number(centre.value, _percent),
+                _cell(row.estimates.get(OVERLAP)),
+                number(row.advantage, "{:+.2f}".format) if row.random or row.centre else None,
+            ]
+        )
+    note = (
+        "*: the default map, chosen on other images where there were others. advantage: insertion"
+        " and deletion above random maps plus pointing above the centre; the map with the highest"
+        " was chosen. random and centre are the controls."
+    )
+    return Table(f"leaderboard {report.title}", f"{report.title} ({report.images})", columns, rows,
+                 note=note)  # fmt: skip
+
+
+def _cell(found: Estimate | None, form: Any = "{:.2f}".format) -> Any:
+    return None if found is None else estimate(found.value, found.interval, form)
+
+
+def _percent(value: float) -> str:
+    return percent(value, 0)
