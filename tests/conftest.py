@@ -40,7 +40,10 @@ def _has_docs() -> bool:
 
 
 _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
-    "linux": (lambda: sys.platform == "linux", "it writes names of files that are not UTF-8"),
+    "linux": (
+        lambda: sys.platform == "linux",
+        "Linux alone has /proc and names that are not UTF-8",
+    ),
     "java": (lambda: shutil.which("java") is not None, "Java is not installed"),
     "chromium": (browser.is_present, "Chromium, its driver or selenium is not installed"),
     "axe": (lambda: browser.AXE.is_file(), "axe-core is not there (make test fetches it with npm)"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from PIL import features
 
 from captune.images import UnreadableImage, decode_image
-from tests import hostile_images as hostile
+from tests.hostile import image_bytes as hostile
 from tests.image_factory import broken_cases, readable_cases
 
 
@@ -25,11 +25,11 @@ def unusual() -> dict[str, bytes]:
         "canvas.webp": hostile.animated_webp(300, 200),
         "still.webp": hostile.still_webp(300, 200),
         "frame.gif": hostile.gif_with_canvas(300, 200),
-        "interlaced.png": hostile.png(30, 20, interlaced=True),
+        "interlaced.png": hostile.flat_png(30, 20, interlaced=True),
         "runs.bmp": hostile.run_length_bmp(30, 20),
         "scaled.ppm": hostile.scaled_ppm(30, 20),
         "numbers.pgm": hostile.text_pgm(30, 20),
-        "plain.tif": hostile.plain_tiff(30, 20),
+        "plain.tif": hostile.grey_tiff(30, 20),
         "strips.tif": hostile.tiff_of_strips(20),
     }
     if features.check("jpg_2000"):

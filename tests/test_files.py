@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import time
@@ -8,15 +10,18 @@ from typing import Any
 
 import pytest
 
+from captune import files
 from captune.errors import UserError
 from captune.files import (
     check_writable,
+    lines_of,
     named,
     open_regular,
     partial_path,
     private_folder,
     read_bytes,
     read_regular,
+    read_text,
     whole_file,
 )
 from tests.processes import ended, pipe, start
@@ -99,7 +104,7 @@ def test_a_sentence_names_three_and_counts_the_rest() -> None:
     assert named(["a", "b"], "image") == 'images "a", "b"'
     assert named(["a", "b", "c"]) == '"a", "b", "c"'
     assert named([f"{i}" for i in range(1234)]) == '"0", "1", "2" and 1,231 more'
-    assert named(["\x1b[2J", "x" * 999]) == f'"\\x1b[2J", "{"x" * 77}..."'
+    assert named(["\x1b[2J", "x" * 999]) == f'"\\x1b[2J", "{"x" * 79}…"'
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
@@ -243,3 +248,30 @@ def test_a_folder_of_another_user_is_left_alone(
     os.chown(theirs, 65534, 65534)
     with private_folder("captune-test-"):
         assert theirs.exists()
+
+
+def test_a_text_may_be_smaller_than_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a string it takes up to four times as much."""
+    path = tmp_path / "a.txt"
+    path.write_text("12345")
+    monkeypatch.setattr(files, "LARGEST_TEXT", 4)
+    with pytest.raises(UserError, match=r"a\.txt: cannot be read .*over the limit"):
+        read_text(str(path))
+    assert read_bytes(str(path)) == b"12345"
+
+
+@pytest.mark.parametrize("text", ["", "a", "a\n", "\n\n", "a\rb\r\nc\n\rd", "\r", "a\u2028b\x85\n"])
+def test_lines_are_those_that_a_text_file_has(text: str) -> None:
+    assert list(lines_of(text)) == list(io.StringIO(text, newline=""))
+
+
+def test_a_folder_goes_again_where_its_file_cannot_be_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: Path, *how: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", no_room)
+    with pytest.raises(UserError, match="No space left"), whole_file(tmp_path / "a" / "b" / "c"):
+        pass
+    assert not any(tmp_path.iterdir())

@@ -29,6 +29,7 @@ if sys.platform != "win32":
     import fcntl
 
 LARGEST_FILE = 512 * 2**20
+LARGEST_TEXT = 192 * 2**20  # one odd character makes four bytes of each; dataset_coco.json has 138
 MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
 _OF_RUNS = re.compile(r"(run|metrics)\.json|records\.jsonl")
 _MADE: set[str] = set()  # names of partial files that somebody else writes for this process
@@ -41,6 +42,7 @@ _NO_ROOM = {getattr(errno, name) for name in _REFUSALS if hasattr(errno, name)}
 _CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # NumPy's word for it
 _NAMED = 3  # how many a sentence names before it counts the rest
 _LONGEST_QUOTE = 80
+_LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
 
 
 @contextmanager
@@ -69,9 +71,10 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield shown
         return
     made = [folder for folder in target.parents if not folder.exists()]
-    temporary, file = _begun(target, path, mode, text)
-    _sweep(temporary.parent)
+    temporary: Path | None = None
     try:
+        temporary, file = _begun(target, path, mode, text)
+        _sweep(temporary.parent)
         with writing(path):
             with file:
                 yield file
@@ -79,7 +82,8 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
                 os.fsync(file.fileno())
             temporary.replace(target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
         with suppress(OSError):  # somebody has put something there meanwhile
             for folder in made:
                 folder.rmdir()
@@ -214,6 +218,15 @@ def _remove_abandoned(path: Path, kind: int = stat.S_IFREG) -> None:
         os.close(number)
 
 
+def holds_files(folder: Path) -> bool:
+    """Whether a folder has more than hidden files and empty folders, which a full disk leaves."""
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(not name.startswith(".") for name in names):
+            return True
+    return False
+
+
 def check_writable(path: Path) -> None:
     """Refuse a place that cannot be written before long work, not after it.
 
@@ -271,24 +284,25 @@ def read_text(path: str, *, keep_bytes: bool = False) -> str:
     """A whole text file: UTF-8, or UTF-16 where a byte order mark says so.
 
     keep_bytes: bytes that are not UTF-8 become surrogate escapes, as in file names.
-    Raises UserError when it cannot be read or is no text.
+    Raises UserError when it cannot be read, is no text, or is over 192 MiB.
     """
-    return decode_text(read_bytes(path), path, keep_bytes=keep_bytes)
+    return decode_text(read_bytes(path, LARGEST_TEXT), path, keep_bytes=keep_bytes)
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, most_bytes: int = LARGEST_FILE) -> bytes:
     """A whole file of the user's, or a stream that the shell names (`/dev/stdin`, `/dev/fd/N`).
 
-    Raises UserError when it cannot be read, is neither, or is over 512 MiB.
+    Raises UserError when it cannot be read, is neither, or has more than `most_bytes`.
     """
     try:
         if _STREAM.fullmatch(path):
             with Path(path).open("rb") as file:
-                return _read_at_most(file, LARGEST_FILE)
-        return read_regular(path)
+                return _read_at_most(file, most_bytes)
+        return read_regular(path, most_bytes)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or "not a valid path"
-        raise UserError(f"{printable(path)}: cannot be read ({reason.lower()}).") from error
+        begins = f"{reason[0].lower()}{reason[1:]}"  # GiB stays GiB
+        raise UserError(f"{printable(path)}: cannot be read ({begins}).") from error
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
@@ -353,6 +367,14 @@ def decode_text(data: bytes, path: str, *, keep_bytes: bool = False) -> str:
     if "\0" in text:
         raise UserError(f"{shown}: is not a text file (it holds zero bytes).")
     return text
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text with their ends, which are \\n, \\r\\n or \\r, one after the other.
+
+    Not `splitlines`: U+2028 and its like may stand in a caption.
+    """
+    return (match[0] for match in _LINE.finditer(text))
 
 
 def parse_json(

@@ -17,6 +17,7 @@ def annotated(**annotation: object) -> dict[str, object]:
 BAD = [
     ("", "c: is empty; give"),
     (" \n\t\r\n", "c: is empty; give"),
+    (",".join(f"c{n}" for n in range(100_000)), "line names no columns for image and caption (it"),
     ("{}", "holds no captions"),
     ("[]", "is an empty list"),
     ("{", "is not valid JSON at line 1, column 2"),

@@ -45,6 +45,18 @@ def test_a_file_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--port", "70000"], "port 70000: must be a number from 0 to 65535"),
         (["--most-images", "0"], "most-images 0: must be 1 or more"),
         (["--host", "192.0.2.1", "--shared", "--name", "a.example"], "cannot be listened at"),
+        (
+            ["--host", "x..y", "--shared", "--name", "a.example"],
+            "is no address; give one",
+        ),
+        (
+            ["--host", "\udcff", "--shared", "--name", "a.example"],
+            "is no address; give one",
+        ),
+        (
+            ["--host", "a" * 300, "--shared", "--name", "a.example"],
+            "is no address; give one",
+        ),
         (["--host", "0.0.0.0"], "add --shared --name HOST"),
         (["--shared"], "--shared needs the name"),
         (["--shared", "--name", "http://a.example"], "is no host name"),

@@ -158,7 +158,7 @@ def test_tune(
         publish(staged, target)
         made.append(target.name)
 
-    for size in (100, 3000, 20_000):
+    for size in (0, 100, 3000, 20_000):
         with no_larger_files(size):
             assert main(words) == 2
         said = capsys.readouterr().err
@@ -174,3 +174,16 @@ def test_tune(
     monkeypatch.setattr(resuming, "publish", publish)
     assert main(words) == 0
     assert "goes on after 50 %" in capsys.readouterr().err
+
+
+def test_what_a_tune_left_that_could_not_begin_is_no_hindrance(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without room for a file may have room for the folder."""
+    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    folder, train, val = map(str, write_job(tmp_path / "job"))
+    words = ["tune", folder, "--captions", train, "--val", val, "--out", str(results)]
+    words += ["--epochs", "1", "--batch", "12", "--max-tokens", "12", "--device", "cpu"]
+    words += ["--set", "bridge.width=16", "--set", "bridge.heads=2", "--method", "lora"]
+    (results / "lora").mkdir()
+    assert main(words) == 0

@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.hostile.runner import Outcome, Table, as_text, run
+from tests.hostile import app, chaos, strings
+from tests.hostile.runner import Outcome, Table, as_text, run, some
 
 FAMILIES = ("images", "runs", "models", "files", "strings", "app")
 OTHERS = ("chaos",)
@@ -32,9 +33,10 @@ def main() -> int:
     parser.add_argument(
         "families", nargs="*", metavar="FAMILY", help=", ".join((*FAMILIES, *OTHERS))
     )
-    parser.add_argument("--part", action="store_true", help="what the test suite runs")
+    parser.add_argument("--part", action="store_true", help="some of each kind")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has it")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="cases at once")
+    parser.add_argument("--kills", type=int, default=20, metavar="N", help="of each command")
     parser.add_argument("--minutes", type=float, default=0, metavar="N", help="of other strings")
     parser.add_argument("--verbose", action="store_true", help="every case, as it ends")
     asked = parser.parse_args()
@@ -61,15 +63,19 @@ def tables(family: str, asked: argparse.Namespace) -> list[Table]:
         if asked.verbose or outcome.is_bad:
             print(_line(outcome), file=sys.stderr, flush=True)
 
-    module = importlib.import_module(f"tests.hostile.{family}")
+    found: list[Table]
     if family == "strings":
-        return [module.table(part=asked.part, minutes=asked.minutes)]
-    if hasattr(module, "tables"):
-        found: list[Table] = module.tables(part=asked.part, only=asked.only, tell=tell)
-        return found
-    every = module.cases(part=asked.part)
-    cases = [case for case in every if asked.only in f"{case.kind}: {case.name}"]
-    return [run(family, cases, jobs=asked.jobs, tell=tell)]
+        count = strings.PART if asked.part else strings.ALL
+        found = [strings.table(count=count, minutes=asked.minutes)]
+    elif family == "app":
+        found = app.tables(part=asked.part, only=asked.only, tell=tell)
+    elif family == "chaos":
+        found = chaos.tables(kills=asked.kills, only=asked.only, tell=tell)
+    else:
+        every = importlib.import_module(f"tests.hostile.{family}").cases()
+        cases = [case for case in every if asked.only in f"{case.kind}: {case.name}"]
+        found = [run(family, some(cases, 2) if asked.part else cases, jobs=asked.jobs, tell=tell)]
+    return found
 
 
 def _line(outcome: Outcome) -> str:

@@ -16,12 +16,9 @@ from tests.hostile.seeds import seeds
 Lay = Callable[[Path], object]
 
 
-def cases(*, part: bool = False) -> Iterator[Case]:
-    """All of them; part: some of each."""
-    every = [*_captions(), *_labels(), *_truth(), *_boxes(), *_others(), *_typed()]
-    for number, case in enumerate(every):
-        if not part or number % 5 == 0:
-            yield case
+def cases() -> Iterator[Case]:
+    """All of them."""
+    yield from (*_captions(), *_labels(), *_truth(), *_boxes(), *_others(), *_typed())
 
 
 def _written(content: Any) -> Lay:
@@ -335,3 +332,6 @@ def _typed() -> Iterator[Case]:
                 _unharmed,
                 "captioner",
             )
+    for host in ("x..y", "a" * 300, "caf\udce9", "\u202ex", "::1%\x1b"):
+        words = ["app", "--host", host, "--shared", "--name", "a.b"]
+        yield Case("typed paths", f"host: {host[:20]!a}", lambda folder, w=words: w, _unharmed)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, features
-from tests import hostile_images
+from tests.hostile import image_bytes
 from tests.hostile.image_bytes import (
     after_soi,
+    animated_webp,
     bmp,
     box,
     chunk,
@@ -27,10 +28,9 @@ from tests.hostile.image_bytes import (
     grey_tiff,
     header,
     jpeg_of_size,
-    many_scans,
     png,
+    progressive_jpeg,
     segment,
-    webp,
 )
 from tests.image_factory import broken_cases, encoded, picture, readable_cases, turned, with_exif
 
@@ -237,7 +237,7 @@ def lies() -> Iterator[File]:
         yield File(kind, f"{name}.png", png(header(width, height), _pixel()))
         yield File(kind, f"{name}.bmp", bmp(width, height, body=bytes(90)))
         yield File(kind, f"{name}.gif", gif(width, height))
-        yield File(kind, f"{name}.tif", grey_tiff(width, height))
+        yield File(kind, f"{name}.tif", grey_tiff(width, height, stored=64))
         yield File(kind, f"{name}.ppm", b"P6 %d %d 255\n" % (width, height) + bytes(90))
         if features.check("jpg_2000"):
             yield File(kind, f"{name}.jp2", _jp2_of_size(width, height))
@@ -258,19 +258,19 @@ def lies() -> Iterator[File]:
             yield File("odd BMP", name, bmp(20, 10, bits, compression, body))
     for number, name in ((258, "bits"), (259, "packing"), (262, "colours"), (277, "samples")):
         for value in (0, 3, 33, 65535):
-            changed = {f"t{number}": (3, 1, value)}
-            yield File("odd TIFF", f"{name} {value}.tif", grey_tiff(8, 8, **changed))
-    for name, changed in (
-        ("strips beyond the end", {"t273": (4, 1, 2**31)}),
-        ("2^28 strips", {"t273": (4, 2**28, 8), "t279": (4, 2**28, 8)}),
-        ("a row of no height", {"t278": (4, 1, 0)}),
-        ("tiles", {"t322": (4, 1, 65535), "t323": (4, 1, 65535), "t324": (4, 1, 8)}),
-        ("a text of 4 GB", {"t270": (2, 2**32 - 1, 8)}),
-        ("a profile of 2 GB", {"t34675": (7, 2**31, 8)}),
-        ("tags of no type", {"t305": (99, 5, 5)}),
-        ("an EXIF loop", {"t34665": (4, 1, 74)}),
+            data = grey_tiff(8, 8, (number, 3, 1, value))
+            yield File("odd TIFF", f"{name} {value}.tif", data)
+    for name, *changed in (
+        ("strips beyond the end", (273, 4, 1, 2**31)),
+        ("2^28 strips", (273, 4, 2**28, 8), (279, 4, 2**28, 8)),
+        ("a row of no height", (278, 4, 1, 0)),
+        ("tiles", (322, 4, 1, 65535), (323, 4, 1, 65535), (324, 4, 1, 8)),
+        ("a text of 4 GB", (270, 2, 2**32 - 1, 8)),
+        ("a profile of 2 GB", (34675, 7, 2**31, 8)),
+        ("tags of no type", (305, 99, 5, 5)),
+        ("an EXIF loop", (34665, 4, 1, 74)),
     ):
-        yield File("odd TIFF", f"{name}.tif", grey_tiff(8, 8, **changed))
+        yield File("odd TIFF", f"{name}.tif", grey_tiff(8, 8, *changed))
     for value, name in ((np.nan, "NaN"), (np.inf, "infinite"), (1e38, "large")):
         data = np.full((6, 6), value, dtype=np.float32)
         yield File("odd TIFF", f"{name}.tif", encoded(Image.fromarray(data), "TIFF"))
@@ -297,12 +297,12 @@ def bombs() -> Iterator[File]:
     """Small files that took gigabytes or minutes, or would."""
     for canvas in ((10_000, 10_000), (10_001, 10_001), (16_383, 6_103), (2**24, 1)):
         name = f"{canvas[0]} x {canvas[1]}"
-        yield File("animated WebP", f"{name}.webp", webp(canvas))
-        yield File("animated WebP", f"{name} opaque.webp", webp(canvas, alpha=False))
-    yield File("animated WebP", "many frames.webp", lambda: webp((3000, 3000), 2000))
+        yield File("animated WebP", f"{name}.webp", animated_webp(*canvas))
+        yield File("animated WebP", f"{name} opaque.webp", animated_webp(*canvas, alpha=False))
+    yield File("animated WebP", "many frames.webp", lambda: animated_webp(3000, 3000, 2000))
     for scans in (100, 499, 600, 2000, 8000):
-        yield File("scans", f"{scans} scans.jpg", lambda scans=scans: many_scans(scans))
-    yield File("scans", "2000 scans, large.jpg", lambda: many_scans(2000, 5000))
+        yield File("scans", f"{scans} scans.jpg", lambda scans=scans: progressive_jpeg(scans, 2000))
+    yield File("scans", "2000 scans, large.jpg", lambda: progressive_jpeg(2000, 5000))
     text = b"P2 1000 1000 255\n" + b"255 " * 1_000_000
     yield File("text form", "1 megapixel.pgm", lambda: text)
     yield File("text form", "a comment.pgm", lambda: b"P2\n#" + b"c" * 3_000_000 + b"\n1 1 9 1")
@@ -370,30 +370,30 @@ def bombs() -> Iterator[File]:
 def costly() -> Iterator[File]:
     """More of them: what took gigabytes or minutes in one decoder."""
     makers: dict[str, Callable[[], bytes]] = {
-        **{f"slow {name}": make for name, make in hostile_images.SLOW.items()},
-        "still.webp": hostile_images.still_webp,
-        "canvas.gif": hostile_images.gif_with_canvas,
-        "transparent.gif": hostile_images.large_gif,
-        "padding.jpg": lambda: hostile_images.jpeg_with_padding(5_000_000),
-        "comments.jpg": lambda: hostile_images.jpeg_with_comments(2_000),
-        "interlaced.png": lambda: hostile_images.png(9_990, 9_990, interlaced=True),
-        "small chunks.png": lambda: hostile_images.png(5_000, 5_000, idat_bytes=1),
-        "empty chunks.png": lambda: hostile_images.png(9, 9, empty_chunks=200_000),
-        "texts.png": lambda: hostile_images.png(
-            9, 9, before=hostile_images.png_texts(200, 1_000_000)
+        **{f"slow {name}": make for name, make in image_bytes.SLOW.items()},
+        "still.webp": image_bytes.still_webp,
+        "canvas.gif": image_bytes.gif_with_canvas,
+        "transparent.gif": image_bytes.large_gif,
+        "padding.jpg": lambda: image_bytes.jpeg_with_padding(5_000_000),
+        "comments.jpg": lambda: image_bytes.jpeg_with_comments(2_000),
+        "interlaced.png": lambda: image_bytes.flat_png(9_990, 9_990, interlaced=True),
+        "small chunks.png": lambda: image_bytes.flat_png(5_000, 5_000, idat_bytes=1),
+        "empty chunks.png": lambda: image_bytes.flat_png(9, 9, empty_chunks=200_000),
+        "texts.png": lambda: image_bytes.flat_png(
+            9, 9, before=image_bytes.png_texts(200, 1_000_000)
         ),
-        "texts behind.png": lambda: hostile_images.png(
-            9, 9, after=hostile_images.png_texts(200, 1_000_000)
+        "texts behind.png": lambda: image_bytes.flat_png(
+            9, 9, after=image_bytes.png_texts(200, 1_000_000)
         ),
-        "animated.png": hostile_images.animated_png,
-        "strips.tif": lambda: hostile_images.tiff_of_strips(100_000),
-        "tiles.tif": hostile_images.tiff_of_huge_tiles,
-        "plain.tif": lambda: hostile_images.plain_tiff(9_990, 9_990),
-        "one tile.jp2": lambda: hostile_images.claimed_jpeg_2000(9_990, 9_990),
-        "components.jp2": lambda: hostile_images.claimed_jpeg_2000(4_000, 4_000, 255),
-        "flat.jp2": lambda: hostile_images.jpeg_2000(6_000, 6_000),
-        "small tiles.jp2": lambda: hostile_images.jpeg_2000(2_000, 2_000, tile=32),
-        "flat.avif": lambda: hostile_images.avif(8_000, 8_000),
+        "animated.png": image_bytes.animated_png,
+        "strips.tif": lambda: image_bytes.tiff_of_strips(100_000),
+        "tiles.tif": image_bytes.tiff_of_huge_tiles,
+        "plain.tif": lambda: image_bytes.grey_tiff(9_990, 9_990),
+        "one tile.jp2": lambda: image_bytes.claimed_jpeg_2000(9_990, 9_990),
+        "components.jp2": lambda: image_bytes.claimed_jpeg_2000(4_000, 4_000, 255),
+        "flat.jp2": lambda: image_bytes.jpeg_2000(6_000, 6_000),
+        "small tiles.jp2": lambda: image_bytes.jpeg_2000(2_000, 2_000, tile=32),
+        "flat.avif": lambda: image_bytes.avif(8_000, 8_000),
     }
     for name, make in makers.items():
         is_there = not name.endswith((".jp2", ".avif")) or features.check(
@@ -401,7 +401,7 @@ def costly() -> Iterator[File]:
         )
         if is_there:
             yield File("costly", name, make)
-    for name, data in hostile_images.damaged_tiffs().items():
+    for name, data in image_bytes.damaged_tiffs().items():
         yield File("costly", f"damaged {name}", data)
 
 

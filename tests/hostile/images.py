@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.hostile import image_files
-from tests.hostile.image_bytes import webp
+from tests.hostile.image_bytes import animated_webp, flat_png
 from tests.hostile.image_files import File
 from tests.hostile.runner import Case, Lost, Said, Wrong
 from tests.image_factory import jpeg
@@ -20,13 +20,10 @@ LABELS = ("--labels", "red,green,blue")
 COMMON = (*LABELS, "--no-cache", "--json")
 
 
-def cases(*, part: bool = False) -> Iterator[Case]:
-    """All of them; part: the attacks, and some of the others."""
-    for number, file in enumerate(files()):
-        if not part or number % 16 == 0 or file.kind in ("animated WebP", "no size"):
-            yield alone(file)
-    yield from (*places(), *names())
-    yield from together(part=part)
+def cases() -> Iterator[Case]:
+    """All of them."""
+    yield from map(alone, files())
+    yield from (*places(), *names(), *together())
 
 
 def files() -> Iterator[File]:
@@ -204,12 +201,10 @@ def _named(name: bytes, ways: Sequence[str]) -> Case:
     return Case("names", f"{shown[:60]} {ways[0]}", make, check, always=True)
 
 
-def together(*, part: bool = False) -> Iterator[Case]:
+def together() -> Iterator[Case]:
     """Folders of them, with many workers: memory, and whether each is answered or named."""
-    for workers in (16,) if part else (1, 2, 4, 16):
+    for workers in (16, 4, 2, 1):
         yield _herd("animated WebP, 8 of 100 megapixels", workers, _webps)
-    if part:
-        return
     yield _herd("PNG, 16 of 100 megapixels", 16, _pngs)
     for workers in (1, 16):
         yield Case(
@@ -221,12 +216,10 @@ def together(*, part: bool = False) -> Iterator[Case]:
 
 def _webps(folder: Path) -> None:
     for n in range(8):
-        (folder / f"{n}.webp").write_bytes(webp((10_000, 10_000), frames=1 + n))
+        (folder / f"{n}.webp").write_bytes(animated_webp(frames=1 + n))
 
 
 def _pngs(folder: Path) -> None:
-    from tests.hostile.image_bytes import flat_png
-
     data = flat_png(9_990, 9_990, 16, 6)
     for n in range(16):
         (folder / f"{n}.png").write_bytes(data)

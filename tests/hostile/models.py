@@ -1,274 +1,197 @@
-"""Cases of hostile captioners: a checkpoint and its language model, spoiled."""
+"""Cases of hostile models: a folder of tiny ones that work, spoiled, before what reads them."""
 
 from __future__ import annotations
 
 import json
 import random
-import shutil
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from tests.hostile.mutations import FILES, TEXTS, VALUES, change_value, places_in, with_value
+from tests.hostile.model_captioners import captioner_cases
+from tests.hostile.model_decoders import decoder_cases
+from tests.hostile.model_encoders import encoder_cases
+from tests.hostile.model_folders import (
+    BIG,
+    CAPTIONER,
+    CONFIG,
+    DECODER,
+    DEEP,
+    ENCODER,
+    TOKENIZER,
+    WEIGHTS,
+    Change,
+    Hostile,
+    copy_template,
+    drop,
+    edit,
+    every,
+    first_of,
+    header,
+    of_first,
+    overlap,
+    renamed,
+    sparse_end,
+    spoil,
+    template,
+    tensors,
+    words_of,
+)
+from tests.hostile.mutations import FILES, TEXTS, VALUES, change_value, places_in
 from tests.hostile.runner import Case, Said, Wrong
-from tests.hostile.seeds import DECODER, seeds
 
-WEIGHTS = "model.safetensors"
-Spoil = Callable[[Path], object]
+_JSON_FILES = (
+    f"{CAPTIONER}/{CONFIG}", f"{DECODER}/{CONFIG}", f"{ENCODER}/{CONFIG}", f"{DECODER}/{TOKENIZER}",
+    f"{DECODER}/tokenizer_config.json", f"{DECODER}/generation_config.json",
+    f"{ENCODER}/processor_config.json",
+)  # fmt: skip
+# what may be as well not there, or say nothing that matters
+_EITHER = {"gone", "NaN", "doubled keys", "escapes", "a million keys"}
+_TEXTS = (
+    "nested 100,000 deep", "a list", "a number", "a text", "nothing (null)", "a million keys",
+    "Latin-1", "NaN", "a number of 5,000 digits", "300 MB of blanks", "doubled keys", "escapes",
+)  # fmt: skip
 
 
-def cases(*, part: bool = False) -> Iterator[Case]:
-    """All of them; part: some."""
-    every = [*_files(), *_headers(), *_weights(), *_configs(), *_decoders()]
-    for number, case in enumerate(every):
-        if not part or number % 7 == 0:
-            yield case
+def cases() -> Iterator[Case]:
+    """All of them."""
+    template()
+    for hostile in (
+        *_files(),
+        *_weights(),
+        *_configs(),
+        *captioner_cases(),
+        *decoder_cases(),
+        *encoder_cases(),
+    ):
+        yield _case(hostile)
 
 
-def _case(kind: str, name: str, spoil: Spoil, *, is_refused: bool = False) -> Case:
-    """spoil: is given the folder with `run` and `decoder-llama`."""
-
+def _case(hostile: Hostile) -> Case:
     def make(folder: Path) -> Sequence[str]:
-        shutil.copytree(seeds() / "model", folder / "model")
-        _edit(folder / "model" / "run" / "config.json", "decoder", "spec",
-              value=str(folder / "model" / DECODER))  # fmt: skip
-        spoil(folder / "model")
-        images = str(seeds() / "images")
-        words = ["caption", images, "--model", str(folder / "model" / "run"), "--device", "cpu"]
-        return [*words, "--max-tokens", "6", "--beam", "2", "--no-cache", "--json"]
+        copy_template(folder)
+        hostile.change(folder)
+        return words_of(hostile.command, folder)
 
     def check(folder: Path, said: Said) -> None:
         if list(folder.rglob("PWNED")):
             raise Wrong("code of the model was run")
-        if said.status != 0:
-            return
-        found = said.json()
-        if is_refused:
-            raise Wrong("taken as if nothing were wrong with it")
-        if not any(one["caption"] for one in found["captions"] or ()):
-            raise Wrong("empty captions, and no word of why")
+        words = hostile.refused
+        if words is not None and (said.status == 2) != bool(words):
+            raise Wrong(f"must be {'refused' if words else 'answered'}: {said.err.strip()[-300:]}")
+        if said.status == 0:
+            captions = said.json().get("captions")
+            if captions is not None and not any(one["caption"] for one in captions):
+                raise Wrong("empty captions, and no word of why")
+        elif words and not any(word in said.err for word in words.split("|")):
+            raise Wrong(f"does not name {words}: {said.err.strip()[-300:]}")
 
-    return Case(kind, name, make, check, "captioner", always=True)
+    kind = hostile.name.partition(":")[0].partition("/")[0]
+    # whoever spoils a part writes its id into the captioner, too
+    stage = "plain" if hostile.name.startswith(CAPTIONER) else "known parts"
+    return Case(kind, hostile.name, make, check, stage, always=True)
 
 
-def _edit(path: Path, *keys: str, value: Any) -> None:
-    path.write_text(json.dumps(with_value(json.loads(path.read_text()), keys, value)))
-
-
-def _files() -> Iterator[Case]:
+def _files() -> Iterator[Hostile]:
     """Something else in the place of a file."""
-    texts = ("nested 100,000 deep", "a list", "nothing (null)", "a million keys", "UTF-16", "NaN",
-             "a number of 5,000 digits", "300 MB of blanks", "doubled keys", "escapes")  # fmt: skip
-    for file in ("run/config.json", f"run/{WEIGHTS}", "run/explain.json", f"{DECODER}/config.json",
-                 f"{DECODER}/{WEIGHTS}", f"{DECODER}/tokenizer.json",
-                 f"{DECODER}/tokenizer_config.json",
-                 f"{DECODER}/generation_config.json"):  # fmt: skip
-        ways = dict(FILES)
-        if file.endswith(".json"):
-            ways |= {name: TEXTS[name] for name in texts}
-        for number, (name, way) in enumerate(ways.items()):
-            # the last five of FILES are like the others
-            if number < 9 or number >= len(FILES):
-                yield _case("a file is another", f"{file} is {name}",
-                            lambda place, f=file, w=way: w(place / f))  # fmt: skip
+    ways = FILES | {name: TEXTS[name] for name in _TEXTS}
+
+    def laid(path: str, name: str) -> Change:
+        def change(root: Path) -> None:
+            (root / path).touch()
+            ways[name](root / path)
+
+        return change
+
+    for path in _JSON_FILES:
+        is_needed = "generation" not in path
+        for name in ways:
+            word = Path(path).name if is_needed and name not in _EITHER else None
+            command = "classify" if path.startswith(ENCODER) else "caption"
+            yield Hostile(f"{path} is {name}", laid(path, name), word, command)
+    for folder in (CAPTIONER, DECODER, ENCODER):
+        for name in FILES:
+            path = f"{folder}/{WEIGHTS}"
+            word = "weights|model.safetensors" if name != "gone" else None
+            yield Hostile(f"{path} is {name}", laid(path, name), word)
+    for kind in ("a pipe", "a link to /dev/zero", "a list", "nested 100,000 deep"):
+        path = f"{CAPTIONER}/explain.json"
+        yield Hostile(f"{path} is {kind}", laid(path, kind), "explain.json", "explain")
 
 
-def _with_header(change: Callable[[dict[str, Any]], Any], body: bytes | None = None) -> Spoil:
-    """The weights with another header; body: other bytes after it."""
-
-    def spoil(place: Path) -> None:
-        path = place / "run" / WEIGHTS
-        data = path.read_bytes()
-        length = struct.unpack("<Q", data[:8])[0]
-        about = json.loads(data[8 : 8 + length])
-        found = change(about)
-        text = found if isinstance(found, bytes) else json.dumps(found).encode()
-        rest = data[8 + length :] if body is None else body
-        path.write_bytes(struct.pack("<Q", len(text)) + text + rest)
-
-    return spoil
-
-
-def _first(about: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    name = next(name for name in sorted(about) if name != "__metadata__")
-    return about | {name: about[name] | changed}
-
-
-def _headers() -> Iterator[Case]:
-    """Headers of safetensors that lie."""
-    lies: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "a shape of 2^62": lambda about: _first(about, shape=[2**31, 2**31]),
-        "a shape of minus one": lambda about: _first(about, shape=[-1, 3]),
-        "a shape of 100,000 sides": lambda about: _first(about, shape=[1] * 100_000),
-        "an unknown dtype": lambda about: _first(about, dtype="F999"),
-        "a dtype of half": lambda about: _first(about, dtype="F16"),
-        "offsets beyond the end": lambda about: _first(about, data_offsets=[0, 2**60]),
-        "offsets the wrong way": lambda about: _first(about, data_offsets=[100, 0]),
-        "all tensors in one place": lambda about: {
-            name: value | {"data_offsets": [0, 4]} if name != "__metadata__" else value
-            for name, value in about.items()
-        },
-        "a million tensors": lambda about: about
-        | {f"x{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(10**6)},
-        "no JSON": lambda about: b"{" * 1000,
-        "a list": lambda about: [],
-        "nothing": lambda about: b"",
-        "metadata of numbers": lambda about: about | {"__metadata__": {"a": [1]}},
-        "50 MB of metadata": lambda about: about | {"__metadata__": {"a": "x" * 50_000_000}},
-    }  # fmt: skip
-    for name, lie in lies.items():
-        yield _case("a header lies", name, _with_header(lie), is_refused="metadata" not in name)
-    for length in (2**63, 2**40, 100_000_001):
-
-        def spoil(place: Path, length: int = length) -> None:
-            path = place / "run" / WEIGHTS
-            path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-
-        yield _case("a header lies", f"its length is {length:,}", spoil, is_refused=True)
-
-    def pickled(place: Path) -> None:
-        (place / "run" / WEIGHTS).write_bytes(b"cos\nsystem\n(S'touch PWNED'\ntR.")
-
-    yield _case("a header lies", "a pickle", pickled, is_refused=True)
-
-    def pickled_decoder(place: Path) -> None:
-        (place / DECODER / WEIGHTS).unlink()
-        torch.save({"x": _Evil()}, place / DECODER / "pytorch_model.bin")
-
-    yield _case("a header lies", "a pickled decoder", pickled_decoder, is_refused=True)
-
-
-class _Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return os.system, ("touch PWNED",)
-
-
-def _with_tensors(change: Callable[[dict[str, torch.Tensor]], object], file: str = "run") -> Spoil:
-    def spoil(place: Path) -> None:
-        path = place / file / WEIGHTS
-        tensors = dict(load_file(path))
-        change(tensors)
-        save_file(tensors, path, metadata={"format": "pt"})
-
-    return spoil
-
-
-def _weights() -> Iterator[Case]:
-    """Tensors that are no weights."""
-
-    def every(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, Any]], object]:
-        return lambda tensors: tensors.update({k: change(v) for k, v in tensors.items()})
-
-    def one(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, Any]], object]:
-        def on_first(tensors: dict[str, Any]) -> None:
-            name = next(name for name in sorted(tensors) if tensors[name].ndim > 1)
-            tensors[name] = change(tensors[name].clone())
-
-        return on_first
-
-    def nan(tensor: torch.Tensor) -> torch.Tensor:
-        tensor.view(-1)[0] = float("nan")
-        return tensor
-
-    for where in ("run", DECODER):
-        for name, change in {
-            "one is not a number": one(nan),
-            "all are infinite": every(lambda t: torch.full_like(t, float("inf"))),
-            "all are integers": every(lambda t: t.to(torch.int64)),
-            "all are true or false": every(lambda t: t > 0),
-            "one is complex": one(lambda t: t.to(torch.complex64)),
-            "one is flat": one(lambda t: t.reshape(-1)),
-            "one is larger": one(lambda t: torch.cat([t, t])),
-            "one is gone": lambda tensors: tensors.pop(sorted(tensors)[0]),
-            "one is too many": lambda tensors: tensors.update(x=torch.zeros(3)),
-            "none": lambda tensors: tensors.clear(),
-            "one is empty": one(lambda t: t[:0]),
+def _weights() -> Iterator[Hostile]:
+    """Headers of safetensors that lie, and tensors that are no weights."""
+    for folder in (CAPTIONER, DECODER, ENCODER):
+        path = f"{folder}/{WEIGHTS}"
+        for name, lie in {
+            "longer than the file": header(path, dict, 2**40),
+            "of 2^64 - 1": header(path, dict, 2**64 - 1),
+            "of 2^63": header(path, dict, 2**63),
+            "over 100 MB": header(path, dict, 100_000_001),
+            "is a list": header(path, lambda found: "[]"),
+            "is no JSON": header(path, lambda found: "{" * 1000),
+            "is nested deeply": header(path, lambda found: DEEP),
+            "names an unknown dtype": header(path, of_first(dtype="F31")),
+            "names a dtype of half the size": header(path, of_first(dtype="F16")),
+            "has a list for a dtype": header(path, of_first(dtype=[])),
+            "has a shape of another size": header(path, of_first(shape=[BIG])),
+            "has a shape of 2^62": header(path, of_first(shape=[2**31, 2**31])),
+            "has a negative shape": header(path, of_first(shape=[-1, -1])),
+            "has a shape of 100,000 sides": header(path, of_first(shape=[1] * 100_000)),
+            "has a text for a shape": header(path, of_first(shape="1")),
+            "has tensors that overlap": header(path, overlap),
+            "has offsets beyond the file": header(path, of_first(data_offsets=[2**60, 2**60 + 4])),
+            "has offsets the wrong way": header(path, of_first(data_offsets=[100, 0])),
+            "has texts for offsets": header(path, of_first(data_offsets="ab")),
+            "has a list for a tensor": header(path, lambda found: {first_of(found): []}),
+            "has a million tensors": header(path, _with_a_million),
+            "is followed by more than its tensors": sparse_end(path),
         }.items():
-            # what a decoder has besides its own is left unread, and a cast of it is no lie
-            refused = not (where == DECODER and name in ("one is too many", "one is complex"))
-            yield _case("weights", f"{where}: {name}", _with_tensors(change, where),
-                        is_refused=refused and "true" not in name)  # fmt: skip
-    yield _case("weights", "half precision", _with_tensors(every(lambda t: t.half())))
-    yield _case("weights", "8 bits", _with_tensors(every(lambda t: t.to(torch.float8_e4m3fn))))
+            yield Hostile(f"{path}: header {name}", lie, WEIGHTS)
+        for name, alter in {
+            "50 MB of metadata": {"a": "x" * 50_000_000}, "metadata of numbers": {"a": [1]},
+        }.items():  # fmt: skip
+            change = header(path, lambda found, about=alter: found | {"__metadata__": about})
+            yield Hostile(f"{path}: {name}", change)
+        for name, alter_all, words in (
+            ("not a number", spoil(float("nan")), "not finite"),
+            ("infinite", spoil(float("inf")), "not finite"),
+            ("whole numbers", every(lambda t: t.int()), "I32"),
+            ("a tensor less", drop, "weights"),
+            ("nothing in it", lambda found: found.clear(), "weights"),
+            ("other names", renamed, "weights"),
+            ("larger", every(lambda t: torch.cat([t, t]) if t.ndim else t), "weights"),
+            ("flat", every(lambda t: t.reshape(-1)), "weights"),
+            ("empty", every(lambda t: t[:0] if t.ndim else t), "weights"),
+            ("true or false", every(lambda t: t > 0), None),
+            ("complex", every(lambda t: t.to(torch.complex64)), None),
+            ("a tensor more", lambda found: found.update(x=torch.zeros(3)), None),
+            ("half precision", every(lambda t: t.half()), None),
+            ("8 bits", every(lambda t: t.to(torch.float8_e4m3fn)), None),
+        ):
+            yield Hostile(f"{path}: {name}", tensors(path, alter_all), words)
 
 
-def _configs() -> Iterator[Case]:
-    """Every value of the captioner's config, by turns, and absurd sizes."""
-    content = json.loads((seeds() / "model" / "run" / "config.json").read_text())
+def _with_a_million(found: dict[str, Any]) -> dict[str, Any]:
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    return found | {f"x{n}": empty for n in range(10**6)}
+
+
+def _configs() -> Iterator[Hostile]:
+    """Every value of the captioner's config, by turns, and several at once."""
+    path = f"{CAPTIONER}/{CONFIG}"
+    content = json.loads((template() / path).read_text())
     chance = random.Random(1)
     for place in places_in(content):
         for what in chance.sample(sorted(VALUES), 2):
-            yield _case("a config", f"{'.'.join(place)}: {what}", lambda folder, p=place,
-            w=what: _edit(
-                folder / "run" / "config.json", *p, value=VALUES[w]))  # fmt: skip
-    sizes = (
-        ("bridge.config.width", 2**30), ("bridge.config.every", 0),
-        ("bridge.config.heads", 2**31), ("method.config.rank", 2**31), ("grid.tokens", 2**40),
-        ("grid.channels", 2**31), ("decoder.blocks", 10**9),
-        ("decoder.blocks", -3), ("bridge.name", "../../x"), ("method.name", "__class__"),
-        ("decoder.spec", "hf:evil/model"), ("decoder.spec", "evil/model"), ("decoder.tokens",
-        "9" * 5000),
-        ("decoder.tokens", "-1 -2"), ("decoder.tokens", "x y"),
-         ("decoder.spec", "/proc/self/fd"),
-        ("decoder.spec", "~/../../x"), ("method.config.dropout", 7), ("grid.rows", 2**31),
-        ("known_words", {"labels": ["x"] * 10, "prompts": None, "top": 10**9, "model": {}}),
-        ("known_words", {"labels": "abc", "prompts": 3, "top": -1, "model": None}),
-    )  # fmt: skip
-    for place, value in sizes:
-        name = f"{place}: {str(value)[:40]}"
-        yield _case("a config", name, lambda folder, p=place, v=value: _edit(
-            folder / "run" / "config.json", *p.split("."), value=v), is_refused=True)  # fmt: skip
-    for seed in range(10):
-        yield _case("a config", f"several values, {seed}", lambda folder, s=seed: [
-            change_value(folder / "run" / "config.json", random.Random(s)) for s in range(s, s + 3)
-        ])  # fmt: skip
+            name = f"{path}: {'.'.join(place)} is {what}"
+            yield Hostile(name, edit(path, *place, to=VALUES[what]))
+    for file in (path, f"{DECODER}/{CONFIG}", f"{DECODER}/{TOKENIZER}", f"{ENCODER}/{CONFIG}"):
+        for seed in range(10):
 
+            def several(root: Path, file: str = file, seed: int = seed) -> None:
+                for number in range(3):
+                    change_value(root / file, random.Random(f"{file}{seed}{number}"))
 
-def _decoders() -> Iterator[Case]:
-    """The language model's own files."""
-    absurd = (
-        ("hidden_size", 2**31), ("num_hidden_layers", 10**6), ("vocab_size", 2**40),
-        ("num_attention_heads", 0), ("head_dim", 2**30), ("intermediate_size", -1),
-        ("model_type", "nothing"), ("model_type", "bert"), ("model_type", ["llama"]),
-        ("model_type", "../x"), ("architectures", []), ("eos_token_id", 10**9), ("eos_token_id",
-        -1),
-        ("eos_token_id", None), ("hidden_act", "__import__"), ("rms_norm_eps", "x"),
-        ("rope_parameters", {"rope_type": "evil"}), ("dtype", "int8"), ("dtype", "evil"),
-        ("max_position_embeddings", 0), ("max_position_embeddings", 2**40),
-        ("tie_word_embeddings", "perhaps"), ("quantization_config",
-        {"quant_method": "bitsandbytes"}),
-        ("auto_map", {"AutoModelForCausalLM": "evil.Evil", "AutoConfig": "evil.Config"}),
-        ("_name_or_path", "evil/model"), ("transformers_version", "99"), ("vocab_size", 98.5),
-    )  # fmt: skip
-    for key, value in absurd:
-
-        def spoil(place: Path, key: str = key, value: Any = value) -> None:
-            (place / DECODER / "evil.py").write_text("import os; os.system('touch PWNED')")
-            _edit(place / DECODER / "config.json", key, value=value)
-
-        yield _case("a decoder", f"config.json {key}: {str(value)[:40]}", spoil)
-    for key, value in (
-        ("tokenizer_class", "Evil"), ("model_max_length", -1), ("eos_token", "\x1b[31m"),
-        ("auto_map", {"AutoTokenizer": ["evil.Evil", None]}), ("added_tokens_decoder", {"0": 3}),
-        ("chat_template", "{{ ''.__class__ }}"), ("eos_token", {"a": 1}), ("pad_token", None),
-    ):  # fmt: skip
-
-        def spoil_words(place: Path, key: str = key, value: Any = value) -> None:
-            (place / DECODER / "evil.py").write_text("import os; os.system('touch PWNED')")
-            _edit(place / DECODER / "tokenizer_config.json", key, value=value)
-
-        yield _case("a decoder", f"tokenizer_config.json {key}: {str(value)[:40]}", spoil_words)
-    for key, value in (
-        ("model", {"type": "BPE", "vocab": {}, "merges": []}), ("model", None), ("version", 3),
-        ("added_tokens", [{"id": 10**12}]), ("pre_tokenizer", {"type": "Split",
-        "pattern": {"Regex": "(a+)+$"}}),
-        ("normalizer", {"type": "Replace", "pattern": {"Regex": "("}, "content": ""}),
-    ):  # fmt: skip
-        yield _case("a decoder", f"tokenizer.json {key}: {str(value)[:40]}", lambda place, k=key,
-        v=value: _edit(
-            place / DECODER / "tokenizer.json", k, value=v))  # fmt: skip
+            yield Hostile(f"{file}: several values, {seed}", several)

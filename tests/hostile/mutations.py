@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 # marks that must never be an element of a page, nor reach a terminal as they are
 MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}${7*7}"
@@ -102,8 +106,13 @@ def _link(target: str) -> Callable[[Path], None]:
     return link
 
 
-def _content(data: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(data) and None
+def _circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def _content(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
 
 
 def _sparse(path: Path) -> None:
@@ -121,16 +130,16 @@ def _random(path: Path) -> None:
 
 
 # what may lie in the place of any file
-FILES: dict[str, Callable[[Path], None]] = {
+FILES: dict[str, Callable[[Path], object]] = {
     "a pipe": _pipe,
     "a link to /dev/zero": _link("/dev/zero"),
     "empty": _content(b""),
     "cut": _cut,
-    "gone": lambda path: path.unlink(),
+    "gone": Path.unlink,
     "a folder": _folder,
     "20 GB of nothing": _sparse,
     "random bytes": _random,
-    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path.name))[0],
+    "a link to itself": _circle,
     "a link to /proc/self/mem": _link("/proc/self/mem"),
     "a link to /etc/passwd": _link("/etc/passwd"),
     "a link to /dev/urandom": _link("/dev/urandom"),
@@ -138,9 +147,11 @@ FILES: dict[str, Callable[[Path], None]] = {
     "a link to /proc/self/environ": _link("/proc/self/environ"),
 }
 # and in the place of a text
-TEXTS: dict[str, Callable[[Path], None]] = {
+TEXTS: dict[str, Callable[[Path], object]] = {
     "nested 100,000 deep": _content(b"[" * 100_000),
     "objects 100,000 deep": _content(b'{"a":' * 100_000),
+    "a list as deep as Python reads": _content(b"[" * 900 + b"]" * 900),
+    "nine million lists": lambda path: path.write_bytes(b'{"a":[' + b"[]," * 9_000_000 + b"0]}"),
     "NaN": _content(b'{"schema": NaN, "images": NaN, "image_id": "a", "caption": NaN}'),
     "a number of 5,000 digits": _content(b'{"schema": ' + b"9" * 5000 + b"}"),
     "doubled keys": _content(b'{"schema": 1, "schema": 2}'),
@@ -151,63 +162,40 @@ TEXTS: dict[str, Callable[[Path], None]] = {
     "nothing (null)": _content(b"null"),
     "a text": _content(b'"schema"'),
     "escapes": _content(json.dumps({ESCAPES: ESCAPES}).encode()),
-    "300 MB of blanks": lambda path: path.write_bytes(b" " * 300_000_000) and None,
-    "a line of 200 MB": lambda path: path.write_bytes(b'{"a": "' + b"x" * 200_000_000) and None,
-    "a million small lines": lambda path: path.write_bytes(b"{}\n" * 1_000_000) and None,
+    "300 MB of blanks": lambda path: path.write_bytes(b" " * 300_000_000),
+    "a line of 200 MB": lambda path: path.write_bytes(b'{"a": "' + b"x" * 200_000_000),
+    "a million small lines": lambda path: path.write_bytes(b"{}\n" * 1_000_000),
     "a million keys": lambda path: (
         path.write_text(json.dumps({str(n): n for n in range(1_000_000)})) and None
     ),
 }
 
 
-def npz_of(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
-    """An .npz whose arrays say a shape and hold a few bytes."""
-    import io
-    import struct
-    import zipfile
-
-    about = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    about += b" " * (63 - (10 + len(about)) % 64) + b"\n"
-    array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(about)) + about + bytes(64)
+def npz_of(
+    shape: tuple[int, ...],
+    content: Iterable[bytes] = (bytes(64),),
+    dtype: str = "<f4",
+    packing: int = zipfile.ZIP_STORED,
+) -> bytes:
+    """An .npz whose maps say a shape and hold anything; its words are as they must be."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name in ("maps.npy", "words.npy"):
-            file.writestr(name, array)
+    with zipfile.ZipFile(buffer, "w", packing) as packed:
+        with packed.open("maps.npy", "w", force_zip64=True) as file:
+            about = {"descr": dtype, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, about)
+            for piece in content:
+                file.write(piece)
+        with packed.open("words.npy", "w") as file:
+            np.lib.format.write_array(file, np.array(["a"]), allow_pickle=False)
     return buffer.getvalue()
 
 
 def packed_npz() -> bytes:
-    """An .npz of 4 GB of zeros, packed to a few megabytes."""
-    import io
-    import struct
-    import zipfile
-
-    shape = (1, 32768, 32768)
-    about = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    about += b" " * (63 - (10 + len(about)) % 64) + b"\n"
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
-        with packed.open("maps.npy", "w", force_zip64=True) as file:
-            file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(about)) + about)
-            for _ in range(4096):
-                file.write(bytes(2**20))
-        packed.writestr("words.npy", b"")
-    return buffer.getvalue()
+    """An .npz of 1 GB of zeros, packed to a megabyte."""
+    zeros = (bytes(2**20) for _ in range(1024))
+    return npz_of((1, 16384, 16384), zeros, packing=zipfile.ZIP_DEFLATED)
 
 
 def pickled_npz() -> bytes:
-    """An .npz whose words are pickled objects that would run code."""
-    import io
-    import zipfile
-
-    about = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
-    about += b" " * (63 - (10 + len(about)) % 64) + b"\n"
-    import struct
-
-    evil = b"cos\nsystem\n(S'touch PWNED'\ntR."
-    array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(about)) + about + evil
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name in ("maps.npy", "words.npy"):
-            file.writestr(name, array)
-    return buffer.getvalue()
+    """An .npz whose maps are pickled objects that would run code."""
+    return npz_of((1,), (b"cos\nsystem\n(S'touch PWNED'\ntR.",), "|O")

@@ -27,15 +27,14 @@ _JPEG = "/9j/4AAQ"  # how every one begins in base64
 _VALUES = 12  # files of each kind with a changed value
 
 
-def cases(*, part: bool = False) -> Iterator[Case]:
-    """All of them; part: the attacks, and a few of the others."""
+def cases() -> Iterator[Case]:
+    """All of them."""
     yield from special()
-    for number, kind in enumerate(KINDS):
-        for which, (name, file, spoil) in enumerate(_spoiled(kind)):
-            if not part or (which + 7 * number) % 61 == 0:
-                for reader in _readers(kind):
-                    yield _case(kind, name, file, spoil, reader)
-        for seed in range(2 if part else _VALUES):
+    for kind in KINDS:
+        for name, file, spoil in _spoiled(kind):
+            for reader in _readers(kind):
+                yield _case(kind, name, file, spoil, reader)
+        for seed in range(_VALUES):
             yield _changed(kind, seed)
 
 
@@ -140,7 +139,7 @@ def special() -> Iterator[Case]:
         ("claims 54 GB", lambda: npz_of((54, 1024, 262144))),
         ("claims minus one", lambda: npz_of((-1, 3, 3))),
         ("claims 2^62", lambda: npz_of((2**31, 2**31))),
-        ("is 4 GB, packed", packed_npz),
+        ("is 1 GB, packed", packed_npz),
         ("is pickled", pickled_npz),
         ("is no archive", lambda: b"PK\3\4" + bytes(500)),
     ):
@@ -188,7 +187,7 @@ def _strange_image(kind: str) -> Case:
     """The images of a run are pipes, devices and bombs."""
 
     def make(folder: Path) -> Sequence[str]:
-        from tests.hostile.image_bytes import webp
+        from tests.hostile.image_bytes import animated_webp
 
         run = folder / "run"
         shutil.copytree(seeds() / "runs" / kind, run)
@@ -198,7 +197,7 @@ def _strange_image(kind: str) -> Case:
 
         os.mkfifo(images / "0.jpg")
         (images / "1.jpg").symlink_to("/dev/zero")
-        (images / "2.jpg").write_bytes(webp((10_000, 10_000), 3))
+        (images / "2.jpg").write_bytes(animated_webp(frames=3))
         about = json.loads((run / "run.json").read_text())
         about["root"] = str(images)
         (run / "run.json").write_text(json.dumps(about))

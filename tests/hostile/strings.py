@@ -158,14 +158,13 @@ GROUPS: dict[str, tuple[Callable[[str], None], float]] = {
 }
 
 
-def table(*, part: bool = False, minutes: float = 0) -> Table:
+def table(*, count: int = ALL, minutes: float = 0) -> Table:
     """Every group; minutes: go on with strings drawn anew until the time is over."""
     found = Table("strings")
     end = time.monotonic() + 60 * minutes
     while True:
         for name, (try_it, portion) in GROUPS.items():
-            count = round((PART if part else ALL) * portion)
-            found.outcomes += _tried(name, try_it, count, is_fixed=not minutes)
+            found.outcomes += _tried(name, try_it, round(count * portion), is_fixed=not minutes)
         if time.monotonic() > end:
             return found
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
-from tests.hostile import app
-from tests.hostile.runner import Table, as_text
+from tests.hostile import app, files, images, models, runs, strings
+from tests.hostile.runner import Table, as_text, run, some
+
+pytestmark = pytest.mark.needs("linux")
+OF_EACH_KIND = 2
 
 
 def check(*tables: Table) -> None:
@@ -12,6 +17,17 @@ def check(*tables: Table) -> None:
         f"{one.end}: {one.case.kind}: {one.case.name}: {one.why}" for t in tables for one in t.bad
     ]
     assert not bad, "\n".join([*bad, as_text(tables)])
+
+
+@pytest.mark.parametrize("family", [images, runs, models, files], ids=lambda one: one.__name__)
+def test_cases(family: ModuleType) -> None:
+    cases = some(family.cases(), OF_EACH_KIND)
+    assert len(cases) > 15
+    check(run(family.__name__, cases))
+
+
+def test_strings() -> None:
+    check(strings.table(count=strings.PART))
 
 
 def test_requests() -> None:

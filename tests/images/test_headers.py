@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 from PIL import Image
-from tests import hostile_images as hostile
+from tests.hostile import image_bytes as hostile
 from tests.image_factory import encoded, heic, jpeg, picture
 from tests.odd_images import reason_of, unusual
 
@@ -65,13 +65,19 @@ REFUSED = {
     "previews.jpg": (lambda: hostile.jpeg_with_comments(600), "MB, before its pixels"),
     "padding.jpg": (lambda: hostile.jpeg_with_padding(2**21), "MB, before its pixels"),
     "appended.jpg": (lambda: jpeg() + bytes(40_000_000), "40 MB for 48 x 32 pixels"),
-    "comment.gif": (lambda: hostile.gif_with_comment(), "more than 1 MiB of comments"),
+    "comment.gif": (
+        lambda: hostile.gif(20, 10, hostile.gif_comment(41_000_000)),
+        "more than 1 MiB of comments",
+    ),
     "junk.gif": (lambda: b"GIF89a" + bytes(2**21), "more than 1 MiB of comments"),
     "text.png": (
-        lambda: hostile.png(9, 9, before=hostile.png_chunk(b"tEXt", bytes(2**26))),
+        lambda: hostile.flat_png(9, 9, before=hostile.chunk(b"tEXt", bytes(2**26))),
         "67 MB of texts and profiles",
     ),
-    "chunks.png": (lambda: hostile.png(9, 9, empty_chunks=100_001), "more than 100,000 chunks"),
+    "chunks.png": (
+        lambda: hostile.flat_png(9, 9, empty_chunks=100_001),
+        "more than 100,000 chunks",
+    ),
     "comments.pgm": (lambda: hostile.text_pgm(comments=300_000), "more than 1,000 comments"),
     "text.pgm": (lambda: b"P2 4000 5000 255\n" + b"7 " * 2**24, "of numbers written out as text"),
     "strips.tif": (lambda: hostile.tiff_of_strips(200_001), "200,001 strips or tiles"),
@@ -81,7 +87,7 @@ REFUSED = {
         "4,999 tags",
     ),
     "claims.tif": (
-        lambda: hostile.plain_tiff(9, 9, text=(270, 2, 2**31, 0)),
+        lambda: hostile.grey_tiff(9, 9, (270, 2, 2**31, 0)),
         "its tags claim more bytes than it has",
     ),
     "canvas.gif": (lambda: hostile.gif_with_canvas(), "65535 x 65535 pixels, over the limit"),

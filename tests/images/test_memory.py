@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests import hostile_images as hostile
+from tests.hostile import image_bytes as hostile
 from tests.image_factory import encoded
 from tests.odd_images import every, reason_of, wait_until
 
@@ -114,7 +114,7 @@ def test_a_container_has_the_memory_that_it_is_given(monkeypatch, tmp_path):
 MEASURES = """
 import json, os, resource, sys
 from concurrent.futures import ThreadPoolExecutor
-from tests import hostile_images as hostile
+from tests.hostile import image_bytes as hostile
 from captune.images import decoded_image, decode_image
 from tests.image_factory import encoded, picture
 def used():
@@ -122,7 +122,7 @@ def used():
 def work(data):
     with decoded_image(data) as image:
         return image.resize((9, 9)).getpixel((0, 0))
-make = {"webp": hostile.animated_webp, "png": hostile.png}[sys.argv[1]]
+make = {"webp": hostile.animated_webp, "png": hostile.flat_png}[sys.argv[1]]
 files = [make(1_600, 1_600 - n) for n in range(16)]
 decode_image(encoded(picture(), "TIFF"))
 work(files[0])

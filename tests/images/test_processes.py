@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, features
-from tests import hostile_images as hostile
+from tests.hostile import image_bytes as hostile
 from tests.image_factory import encoded, jpeg, picture
 from tests.odd_images import every, reason_of, wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.browser import browser, complaints
-from tests.hostile_runs import sign_again
+from tests.hostile.run_folders import sign_again
 from tests.report_runs import (
     caption_run,
     classify_run,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.hostile_runs import sign_again
+from tests.hostile.run_folders import sign_again
 from tests.pages.page_reader import outline
 from tests.report_runs import (
     HOSTILE,

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
-from tests.hostile_runs import sign_again
+from tests.hostile.run_folders import sign_again
 from tests.pages.page_reader import outline
 from tests.score_runs import image_folder, write_run
 

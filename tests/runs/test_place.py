@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.hostile_runs import CAPTIONS, good_runs
+from tests.hostile.run_folders import CAPTIONS, good_runs
 from tests.report_runs import images, score_run
 
 from captune.cli import main

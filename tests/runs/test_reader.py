@@ -10,19 +10,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED
 
 import numpy as np
 import pytest
-from tests.hostile_runs import (
+from tests.hostile.mutations import FILES, TEXTS, npz_of
+from tests.hostile.run_folders import (
     CAPTIONS,
     JSON_FILES,
     NAMES,
-    PLACES,
     good_runs,
-    header_bomb,
     mutations,
     sign_again,
-    zip_bomb,
 )
 from tests.report_runs import change, classify_run, explain_run, images, score_run
 
@@ -39,6 +38,13 @@ from captune.runs.maps import read_maps
 from captune.scoring.rank import rank_run
 
 GIGABYTE = 2**30
+PLACES = {name: FILES[name] for name in list(FILES)[:9] if name != "cut"} | {
+    name: TEXTS[name]
+    for name in (
+        *("nested 100,000 deep", "a list as deep as Python reads", "nine million lists"),
+        "a number of 5,000 digits",
+    )
+}
 
 
 @pytest.mark.parametrize("name", JSON_FILES)
@@ -56,7 +62,7 @@ def test_nothing_in_the_place_of_a_file_hangs_or_fills_memory(
     ):
         told = _refusal_of(look)
         if told is None:
-            assert (what, name) == ("no bytes", "records.jsonl")
+            assert (what, name) == ("empty", "records.jsonl")
         else:
             assert told.startswith(f"{run}: ")
             assert name in told
@@ -227,7 +233,7 @@ def test_mutated_runs_are_answered_or_refused_in_a_sentence(tmp_path: Path) -> N
     runs = good_runs(tmp_path)
     answered = refused = 0
     for seed, (kind, run) in enumerate(runs.items()):
-        for number, (name, how, text) in enumerate(mutations(run, 40, seed)):
+        for number, (name, how, text) in enumerate(mutations(run, 12, seed)):
             before = (run / name).read_text()
             (run / name).write_text(text)
             try:
@@ -238,8 +244,8 @@ def test_mutated_runs_are_answered_or_refused_in_a_sentence(tmp_path: Path) -> N
             refused += told is not None
             assert told is None or str(run) in told, how
             (run / name).write_text(before)
-    assert answered > 60
-    assert refused > 60
+    assert answered > 15
+    assert refused > 15
 
 
 def _look_at(run: Path, page: Path) -> None:
@@ -267,15 +273,15 @@ def test_numbers_that_are_none_are_nothing(tmp_path: Path) -> None:
     assert {record["scores"]["cider"] for record in read_run(run).records()} == {None}
 
 
-@pytest.mark.parametrize("bomb", [zip_bomb, header_bomb])
-def test_maps_are_as_large_as_their_file(tmp_path: Path, bomb: Any) -> None:
+@pytest.mark.parametrize("packing", [ZIP_DEFLATED, ZIP_STORED])
+def test_maps_are_as_large_as_their_file(tmp_path: Path, packing: int) -> None:
     root = images(tmp_path / "images", NAMES)
     run = read_run(explain_run(tmp_path / "run", root, {"0.jpg": "a"}))
     (record,) = run.records()
     words, maps = read_maps(run, record)
     assert (words, maps.shape) == (["a"], (1, 3, 3))
+    (run.folder / record["maps"]).write_bytes(npz_of((1, 1, 54 * 2**28), packing=packing))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    bomb(run.folder / record["maps"])
     with pytest.raises(UserError, match=r"maps/0\.npz: is no file of maps"):
         read_maps(run, record)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
@@ -361,6 +367,6 @@ def test_verifying_a_score_does_not_hang_at_its_records(tmp_path: Path, what: st
     recorded = Recorded(tmp_path / "metrics.json", 1, {}, None, {}, {}, {}, path)
     start = time.monotonic()
     told = _refusal_of(lambda: list(recorded.lines()))
-    is_json = what in ("no bytes", "a list as deep as Python reads")
+    is_json = what in ("empty", "a list as deep as Python reads")
     assert told is None if is_json else str(path) in str(told)
     assert time.monotonic() - start < 20

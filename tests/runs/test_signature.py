@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.hostile_runs import CAPTIONS, NAMES, from_elsewhere, good_runs, sign_again
+from tests.hostile.run_folders import CAPTIONS, NAMES, from_elsewhere, good_runs, sign_again
 from tests.pages.page_reader import outline
 from tests.report_runs import change, classify_run, compare_run, explain_run, images, score_run
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from captune.errors import UserError
-from captune.files import json_kind, printable, quoted
+from captune.files import json_kind, lines_of, printable, quoted
 from captune.images.find import ENDINGS
 
 FORMS = (
@@ -117,11 +116,9 @@ class CaptionCollector:
 
 def filled_lines(text: str) -> Iterator[tuple[int, str]]:
     """Number and text of each line that is not blank, to the letter but for its end."""
-    # not splitlines: U+2028 and its like may stand in a caption
-    lines = re.split(r"\r\n|\r|\n", text) if "\r" in text else text.split("\n")
-    for number, line in enumerate(lines, 1):
-        if line and not line.isspace():
-            yield number, line
+    for number, line in enumerate(lines_of(text), 1):
+        if not line.isspace():
+            yield number, line.rstrip("\r\n")
 
 
 def is_file_name(text: str) -> bool:

@@ -23,6 +23,7 @@ from captune.captions.json_formats import (
 from captune.captions.table_formats import read_table
 from captune.errors import UserError
 from captune.files import (
+    LARGEST_TEXT,
     MOST_MEMORY,
     decode_text,
     json_cost,
@@ -76,7 +77,7 @@ _JSON_LINES = (".jsonl", ".ndjson")
 
 def read_file(name: str, collector: CaptionCollector) -> CaptionFile:
     """The captions of one file. Raises UserError as `read_captions`."""
-    data = read_bytes(name)
+    data = read_bytes(name, LARGEST_TEXT)
     sha256 = hashlib.sha256(data).hexdigest()
     text = decode_text(data, name)
     del data
@@ -180,7 +181,7 @@ def _read_sidecars(folder: Path, collector: CaptionCollector) -> CaptionFile:
         image_id = collector.id_of(name, "sidecar", number, "name")
         if image is not None:
             collector.name_file(image_id, image)
-        data = read_bytes(os.fspath(sidecar))
+        data = read_bytes(os.fspath(sidecar), LARGEST_TEXT)
         # lengths first: no two folders run together into the same bytes
         for part in (name.encode(), data):
             digest.update(len(part).to_bytes(8, "big"))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator
 
 from captune.captions.file import FORMS, CaptionCollector, filled_lines, is_file_name
 from captune.captions.json_formats import Keys, keys_among
-from captune.files import named, printable, quoted
+from captune.files import lines_of, named, printable, quoted
 from captune.tables import as_typed
 
 # columns whose cells may be lists
@@ -32,7 +31,7 @@ def read_table(text: str, collector: CaptionCollector) -> str:
         _read_tokens(text, collector)
         return "Flickr tokens"
     for delimiter, form in (("\t", "TSV"), (",", "CSV"), (";", "CSV")):
-        header = tuple(next(csv.reader([first], delimiter=delimiter), ()))
+        header = _header(first, delimiter)
         keys = keys_among(header)
         if keys is not None:
             _read_rows(text, delimiter, header, keys, collector)
@@ -51,6 +50,14 @@ def read_table(text: str, collector: CaptionCollector) -> str:
         f"its first line names no columns for image and caption (it has {named(cells)}); write"
         f" image,caption there, or give {FORMS}."
     )
+
+
+def _header(line: str, delimiter: str) -> tuple[str, ...]:
+    """The names of the columns; none where a cell is longer than a table's may be."""
+    try:
+        return tuple(next(csv.reader([line], delimiter=delimiter), ()))
+    except csv.Error:
+        return ()
 
 
 def _read_tokens(text: str, collector: CaptionCollector) -> None:
@@ -131,7 +138,7 @@ def _rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, with the number of the line that each ends on."""
     # strict: a quote that is never closed would swallow every row behind it
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines_of(text), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
             if any(map(str.strip, cells)):

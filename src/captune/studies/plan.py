@@ -9,7 +9,6 @@ matrices, measured now. That is right to a factor of two or three.
 from __future__ import annotations
 
 import csv
-import io
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 
 from captune.captions import read_captions
 from captune.errors import UserError
-from captune.files import printable, read_text
+from captune.files import lines_of, printable, read_text
 from captune.images import find_images
 from captune.options import ReproduceOptions, TuneOptions
 from captune.runs import read_run
@@ -180,7 +179,7 @@ def _ends(out: Path) -> dict[str, str | None]:
         run = read_run(out / f"score-{best}")
     except UserError:
         return ends
-    reader = csv.DictReader(io.StringIO(read_text(str(table), keep_bytes=True), newline=""))
+    reader = csv.DictReader(lines_of(read_text(str(table), keep_bytes=True)))
     try:
         named = (as_typed(row["path"]) for row in reader if row.get("path"))
         paths = [path for name in named if (path := run.image_path(name))]

@@ -25,6 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from captune.errors import UserError
 from captune.files import private_folder
 from captune.options import AppOptions
+from captune.printing import printable
 from captune.webapp.guard import Entry, Guard
 from captune.webapp.guardian import ENDINGS, guarded
 
@@ -218,7 +219,15 @@ def _leave(folder: Path, status: int) -> NoReturn:
 
 def listen(options: AppOptions) -> socket.socket:
     """A socket at the address of the options. Raises UserError where nobody can listen."""
+    host = printable(options.host)
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        options.host.encode("idna")  # as the next line does, but for its TypeError
+        socket.getaddrinfo(options.host, None, family)
+    except (socket.gaierror, UnicodeError):
+        raise UserError(
+            f"--host {host}: is no address; give one of this machine, as 127.0.0.1"
+        ) from None
     ports = [options.port] if options.port else range(FIRST_PORT, LAST_PORT + 1)
     failure: OSError | None = None
     for port in ports:
@@ -227,7 +236,7 @@ def listen(options: AppOptions) -> socket.socket:
         except OSError as error:
             failure = error
     raise UserError(
-        f"port {options.port or f'from {FIRST_PORT} on'} of {options.host}: cannot be listened at"
+        f"port {options.port or f'from {FIRST_PORT} on'} of {host}: cannot be listened at"
         f" ({failure}); choose another one with --port, or another --host"
     )
 

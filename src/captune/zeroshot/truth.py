@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from captune.errors import UserError
-from captune.files import printable, read_text
+from captune.files import lines_of, printable, read_text
 from captune.images import ImageFile
 from captune.images.match import images_named
 from captune.tables import as_typed
@@ -149,7 +148,7 @@ def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer
     text = read_text(path, keep_bytes=True)
     start = text.lstrip("\r\n").partition("\n")[0]
     delimiter = "\t" if "\t" in start else ";" if ";" in start and "," not in start else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(lines_of(text), delimiter=delimiter)
     rows: dict[str, _Answer] = {}
     columns: tuple[int, int] | None = None
     try:

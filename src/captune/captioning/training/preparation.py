@@ -32,6 +32,7 @@ from captune.captioning.training.trainer import Bar
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
 from captune.features import FeatureCache
+from captune.files import holds_files
 from captune.images import ImageSet, find_images
 from captune.models.devices import resolve_device
 from captune.options import TuneOptions
@@ -80,7 +81,7 @@ def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
     if is_known:
         check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
-    elif options.out.is_dir() and any(not p.name.startswith(".") for p in options.out.iterdir()):
+    elif options.out.is_dir() and holds_files(options.out):
         raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
     if not options.methods:
         raise UserError(f'--method "{options.method}": names no method; try adapter,prefix,lora')

@@ -131,7 +131,7 @@ def tune_captioner(
                 tuned.begin(options.out / method, _asked(job, method))
             write_config(options, options.out / "config.yaml")
         state.wait_for_everyone()
-        found = [_tune_method(job, method, stop) for method in options.methods]
+        found = [_tune_method(job, method, say, stop) for method in options.methods]
     best = max(found, key=lambda one: one.figure(options.select))
     result = TuneResult(
         methods=found,
@@ -209,14 +209,23 @@ def _check_budget(job: Job) -> None:
         job.say(f"{method}: {total:,} trained parameters ({said})")
 
 
-def _tune_method(job: Job, method: str, stop: Callable[[], bool]) -> Tuned:
-    """Train one method, or go on, or read what was finished before."""
+def _tune_method(
+    job: Job, method: str, say: Callable[[str], None], stop: Callable[[], bool]
+) -> Tuned:
+    """Train one method, or go on, or read what was finished before.
+
+    say: is told what holds for this time alone; the run keeps what holds for every time.
+    """
     options = job.options
     assert options.out is not None
     folder = options.out / method
     if tuned.is_finished(folder):
-        job.say(f"{method}: was finished before; {folder} is taken as it is")
-        return tuned.read_finished(folder)
+        say(f"{method}: was finished before; {folder} is taken as it is")
+        finished = tuned.read_finished(folder)
+        for found in finished.findings:
+            if found["wrong"]:
+                job.say(f"{method}: {found['sentence']}")
+        return finished
     captioner = _built(job, method)
     left = 1 - resuming.share_done(folder / "checkpoints", options.epochs)
     expected = estimate(
@@ -228,7 +237,7 @@ def _tune_method(job: Job, method: str, stop: Callable[[], bool]) -> Tuned:
         share_left=left,
     )
     going_on = f"goes on after {percent(1 - left, 0)}, " if left < 1 else ""
-    job.say(f"{method}: {going_on}{expected.sentence()}")
+    say(f"{method}: {going_on}{expected.sentence()}")
     history = train(
         captioner,
         job.data,

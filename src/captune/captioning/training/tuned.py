@@ -19,7 +19,7 @@ from typing import Any
 from captune.captioning.training.diagnosis import Finding
 from captune.captioning.training.trainer import History
 from captune.errors import UserError
-from captune.files import whole_file
+from captune.files import holds_files, whole_file
 from captune.metrics.scores import Scores
 from captune.models.checkpoint_files import read_object
 from captune.runs import read_run
@@ -124,7 +124,7 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> None:
     """
     path = folder / _ASKED
     if not path.is_file():
-        if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
+        if folder.is_dir() and holds_files(folder):
             raise UserError(f"{folder}: holds files that are not of a tune; choose a new --out")
         with whole_file(path) as file:
             json.dump(asked, file, indent=1, default=str)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.hostile_models.changes import (
+from tests.hostile.model_folders import (
     BIG,
-    DEEP,
+    CAPTIONER,
+    CONFIG,
+    Hostile,
     edit,
     known_words,
     put,
@@ -14,11 +16,6 @@ from tests.hostile_models.changes import (
     several,
     short,
     special,
-)
-from tests.hostile_models.made import (
-    CAPTIONER,
-    CONFIG,
-    Hostile,
 )
 
 
@@ -101,6 +98,10 @@ def captioner_cases() -> list[Hostile]:
         ((*image, "weights_id"), "0" * 64, "weights"),
         ((*image, "weights_id"), None, "weights_id"),
         ((*image, "more"), 5, "more"),
+        ((*method, "dropout"), 7, "dropout"),
+        (("decoder", "spec"), "/proc/self/fd", "/proc/self/fd"),
+        (("decoder", "spec"), "~/../../x", "decoder|spec"),
+        (("grid", "rows"), 2**31, "grid|rows"),
     ]
     cases = [
         Hostile(f"captioner: {'.'.join(keys)} = {short(value)}", edit(path, *keys, to=value), word)
@@ -128,30 +129,6 @@ def captioner_cases() -> list[Hostile]:
             "run: metrics are a pipe",
             several(run_of("lora"), special(f"{CAPTIONER}/metrics.json", "pipe")),
             "metrics.json|captioner",
-        ),
-        Hostile(
-            "captioner: explain.json is a list",
-            put(f"{CAPTIONER}/explain.json", "[]"),
-            "explain.json",
-            "explain",
-        ),
-        Hostile(
-            "captioner: explain.json is deep",
-            put(f"{CAPTIONER}/explain.json", DEEP),
-            "explain.json",
-            "explain",
-        ),
-        Hostile(
-            "captioner: explain.json is a pipe",
-            special(f"{CAPTIONER}/explain.json", "pipe"),
-            "explain.json",
-            "explain",
-        ),
-        Hostile(
-            "captioner: explain.json is /dev/zero",
-            special(f"{CAPTIONER}/explain.json", "/dev/zero"),
-            "explain.json",
-            "explain",
         ),
         Hostile(
             "captioner: explain.json names another module",

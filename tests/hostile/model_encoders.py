@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.hostile_models.changes import (
+from tests.hostile.model_folders import (
     BIG,
+    CONFIG,
     DEEP,
+    ENCODER,
+    TOKENIZER,
+    WEIGHTS,
+    Hostile,
     edit,
     every,
     header,
@@ -16,13 +21,6 @@ from tests.hostile_models.changes import (
     special,
     spoil,
     tensors,
-)
-from tests.hostile_models.made import (
-    CONFIG,
-    ENCODER,
-    TOKENIZER,
-    WEIGHTS,
-    Hostile,
 )
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.hostile_models.changes import (
+from tests.hostile.model_folders import (
     BIG,
+    CONFIG,
+    DECODER,
     DEEP,
+    TOKENIZER,
+    WEIGHTS,
+    Hostile,
     Runs,
     assignment,
     bomb,
@@ -19,19 +24,12 @@ from tests.hostile_models.changes import (
     short,
     special,
 )
-from tests.hostile_models.made import (
-    CONFIG,
-    DECODER,
-    TOKENIZER,
-    WEIGHTS,
-    Hostile,
-)
 
 
 def decoder_cases() -> list[Hostile]:
     path, tokens = f"{DECODER}/{CONFIG}", f"{DECODER}/{TOKENIZER}"
     settings = f"{DECODER}/tokenizer_config.json"
-    changes: list[tuple[str, Any, str]] = [
+    changes: list[tuple[str, Any, str | None]] = [
         ("hidden_size", BIG, "hidden_size|weights"),
         ("hidden_size", -32, "decoder"),
         ("hidden_size", "wide", "decoder"),
@@ -69,6 +67,19 @@ def decoder_cases() -> list[Hostile]:
         ("_attn_implementation", "nobody/kernel", "_attn_implementation"),
         ("transformers_weights", "../../secret.safetensors", "transformers_weights"),
         ("architectures", "x", ""),
+        ("intermediate_size", -1, None),
+        ("model_type", "../x", None),
+        ("architectures", [], None),
+        ("eos_token_id", -1, None),
+        ("eos_token_id", None, None),
+        ("rms_norm_eps", "x", None),
+        ("dtype", "int8", None),
+        ("dtype", "evil", None),
+        ("max_position_embeddings", 0, None),
+        ("tie_word_embeddings", "perhaps", None),
+        ("_name_or_path", "evil/model", None),
+        ("transformers_version", "99", None),
+        ("vocab_size", 98.5, None),
     ]
     cases = [
         Hostile(f"decoder: {key} = {short(value)}", edit(path, key, to=value), word)
@@ -173,7 +184,7 @@ def decoder_cases() -> list[Hostile]:
         ),
         Hostile("decoder: a compressed archive of 4 GB", bomb, "pytorch_model.bin"),
     ]
-    rules: list[tuple[tuple[str, ...], Any, str]] = [
+    rules: list[tuple[tuple[str, ...], Any, str | None]] = [
         (
             ("pre_tokenizer",),
             {
@@ -213,6 +224,12 @@ def decoder_cases() -> list[Hostile]:
             "tokenizer.json",
         ),
         (("normalizer",), 5, "tokenizer.json"),
+        (
+            ("normalizer",),
+            {"type": "Replace", "pattern": {"Regex": "("}, "content": ""},
+            None,
+        ),
+        (("version",), 3, None),
         (("model",), None, "tokenizer.json"),
         (("model",), {"type": "Evil"}, "tokenizer.json"),
         (("model", "vocab"), {}, "tokenizer.json|decoder"),
@@ -243,7 +260,7 @@ def decoder_cases() -> list[Hostile]:
         Hostile(f"tokenizer: {'.'.join(keys)[:40]} #{n}", edit(tokens, *keys, to=value), word)
         for n, (keys, value, word) in enumerate(rules)
     ]
-    stated: list[tuple[str, Any, str]] = [
+    stated: list[tuple[str, Any, str | None]] = [
         ("auto_map", {"AutoTokenizer": ["evil.Evil", None]}, ""),
         ("tokenizer_file", "/dev/zero", ""),
         ("vocab_file", "/dev/zero", ""),
@@ -257,6 +274,8 @@ def decoder_cases() -> list[Hostile]:
         ("extra_special_tokens", 5, "tokenizer_config.json|decoder"),
         ("tokenizer_class", "os.system", ""),
         ("backend", "evil", ""),
+        ("eos_token", "\x1b[31m", None),
+        ("pad_token", None, None),
     ]
     cases += [
         Hostile(f"tokenizer_config: {key} = {short(value)}", edit(settings, key, to=value), word)
