@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from captune.errors import UserError
 from captune.files import home_path, printable
-from captune.options import AppOptions
+from captune.options import AppOptions, ReportOptions
 from captune.runs import Run, read_run
 from captune.webapp.queue import JobQueue, QueuedJob
 from captune.webapp.rules import REPORTS
@@ -185,24 +185,18 @@ class ReportPages:
 
     def write(self, job: QueuedJob, runs: Sequence[Path], title: str = "") -> ReportPage:
         """The page of some runs, as `captune report`. Raises UserError for what is no run."""
-        from captune.pages.page import write_report
-        from captune.pages.sources import PageSettings
+        from captune.jobs import report
 
         id = secrets.token_urlsafe(18)
         path = self._folder / f"{id}.html"
-        report = write_report(
-            list(runs), path, PageSettings(title=title), command=job.command, bar=job.bar
-        )
+        options = ReportOptions(runs=list(map(str, runs)), out=path, title=title or None)
+        result = report.run(options, job, command=job.command)
         with self._lock:
             self._paths[id] = path
             old = [self._paths.popitem(last=False)[1] for _ in range(len(self._paths) - KEPT_PAGES)]
         for one in old:
             one.unlink(missing_ok=True)
-        answers = [
-            str(said.striptags()) if hasattr(said, "striptags") else str(said)
-            for said, _ in report.answers
-        ]
-        return ReportPage(id, answers, path.stat().st_size)
+        return ReportPage(id, result.answers, result.bytes)
 
     def routes(self) -> list[Any]:
         """For the server."""
