@@ -73,9 +73,9 @@ def offer_on(
 ) -> None:
     """Let lists offer the names that there are when an event comes."""
 
-    def offered() -> list[Any]:
+    def offered() -> dict[Any, Any]:
         found = choices(names())
-        return [gr.update(choices=found) for _ in lists]
+        return {one: gr.update(choices=found) for one in lists}
 
     for event in events:
         event(offered, None, list(lists), **QUIET)
