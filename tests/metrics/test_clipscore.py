@@ -12,8 +12,9 @@ from torch import nn
 from captune.errors import MismatchedImages, UserError
 from captune.features import FeatureCache
 from captune.images import ImageFile
-from captune.metrics.clip_features import PREFIX, PairFeatures
 from captune.metrics.clipscore import (
+    PREFIX,
+    PairFeatures,
     clip_scores,
     clipscore,
     clipscore_hw3,

@@ -1,26 +1,239 @@
 """CLIPScore, RefCLIPScore and the homework's CLIPScore, over any image-text model.
 
 Definitions: Hessel et al. 2021, and where the paper leaves a choice their published code
-(jmhessel/clipscore); docs/clipscore.md says where the variants part. `clip_features` encodes.
+(jmhessel/clipscore); docs/clipscore.md says where the variants part. Images are encoded once and
+kept in the feature cache, and every different text once, whatever number of scores is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.files import printable
-from captune.metrics.clip_features import PREFIX, Bar, Images, PairFeatures, Rows, encode_pairs
+from captune.errors import UserError
+from captune.files import named, printable
+from captune.metrics.corpus import check_images
 from captune.metrics.scores import Candidates, References, Scores
 from captune.options import MetricOptions
 
 if TYPE_CHECKING:
     from captune.features import FeatureCache
-    from captune.models.encoders import Floats, ImageTextModel
+    from captune.images import ImageFile, Skipped
+    from captune.models.encoders import ContextLength, Floats, ImageTextModel, TextEncoder
+
+
+PREFIX = "A photo depicts "
+
+# image id -> its file; there may be more than candidates
+Images = Mapping[str, "ImageFile | Path"]
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Rows = NDArray[np.intp]
+
+_NAMED = 3  # how many images a message names before it counts the rest
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """Unit vectors (float32) of images and texts, from which the scores are simple arithmetic.
+
+    ids: of the images, n of them. images: [n, d].
+    texts: [m, d], every different text once; the other arrays are rows of it.
+    prefixed, plain: [n] each candidate with and without the prefix.
+    references: [r] the prefixed references of all images in order; starts: [n] where each image's
+        begin. All three are empty where the scores asked for do not need them.
+    truncated: how many candidates and references, with the prefix, the model did not read to the
+        end. empty: how many candidates have no words.
+    recipe: model, precision and context length, as JSON.
+    """
+
+    ids: list[str]
+    images: Floats
+    texts: Floats
+    prefixed: Rows
+    plain: Rows
+    references: Rows
+    starts: Rows
+    prefix: str
+    truncated: dict[str, int]
+    empty: int
+    recipe: dict[str, Any]
+
+
+def encode_pairs(
+    metrics: Iterable[str],
+    candidates: Candidates,
+    references: References | None,
+    images: Images,
+    *,
+    model: ImageTextModel,
+    cache: FeatureCache | None = None,
+    prefix: str = PREFIX,
+    batch_size: int = 32,
+    workers: int = 0,
+    bar: Bar | None = None,
+) -> PairFeatures:
+    """What the scores called `metrics` need, every image and every different text encoded once.
+
+    Features are cast to float32 before they are normalised, whatever the model's precision.
+    Raises UserError, before anything is encoded, for a model without a text side, an image without
+    image or references and, for clipscore_hw3, captions longer than the model reads; afterwards for
+    images that cannot be read (a mean over the others would be another number) and for features
+    that are not finite.
+    """
+    from captune.features import encode_texts
+    from captune.models.encoders import describe_model
+
+    wanted = set(metrics)
+    text = _text_side(model)
+    if references is not None:
+        check_images(candidates, references)
+    elif "ref_clipscore" in wanted:
+        raise UserError("ref_clipscore: compares with references; none were given")
+    if not candidates:
+        raise UserError("no captions to score: give at least one candidate with its image")
+    ids = list(candidates)
+    files = _files_of(ids, images)
+
+    plain = list(candidates.values()) if "clipscore_hw3" in wanted else []
+    has_prefix = bool(wanted - {"clipscore_hw3"})
+    prefixed = [prefix + caption for caption in candidates.values()] if has_prefix else []
+    referred = (
+        [[prefix + caption for caption in references[image]] for image in ids]
+        if "ref_clipscore" in wanted and references is not None
+        else []
+    )
+    flat = [caption for captions in referred for caption in captions]
+    if plain:
+        _refuse_long(ids, plain, text.context)
+    truncated = {
+        "candidates": _count_long(prefixed, text.context),
+        "references": _count_long(flat, text.context),
+    }
+
+    if cache is not None:
+        cache.remember_model(model.spec, model.ids)
+    unique = list(dict.fromkeys([*plain, *prefixed, *flat]))
+    rows = {caption: row for row, caption in enumerate(unique)}
+    texts = _unit(encode_texts(unique, text, cache=cache), "caption", unique)
+    vectors = _encode_images(files, model, cache, batch_size, workers, bar)
+    lengths = np.array([len(captions) for captions in referred], dtype=np.intp)
+    return PairFeatures(
+        ids=ids,
+        images=_unit(vectors, "image", ids),
+        texts=texts,
+        prefixed=np.array([rows[caption] for caption in prefixed], dtype=np.intp),
+        plain=np.array([rows[caption] for caption in plain], dtype=np.intp),
+        references=np.array([rows[caption] for caption in flat], dtype=np.intp),
+        starts=np.cumsum(lengths) - lengths,
+        prefix=prefix,
+        truncated=truncated,
+        empty=sum(not caption.strip() for caption in candidates.values()),
+        recipe={
+            "model": describe_model(model),
+            "dtype": str(model.image.dtype).removeprefix("torch."),
+            "device": model.image.device.type,
+            "context_length": None if text.context is None else text.context.tokens,
+        },
+    )
+
+
+def _text_side(model: ImageTextModel) -> TextEncoder:
+    if model.text is None:
+        raise UserError(
+            f"{model.spec}: has no text side to compare captions with; "
+            "use lite, open_clip:NAME/TAG or hf:REPO"
+        )
+    return model.text
+
+
+def _files_of(ids: Sequence[str], images: Images) -> list[ImageFile]:
+    """The file of each image. Raises UserError for those that have none."""
+    from captune.images import ImageFile
+
+    missing = [id for id in ids if id not in images]
+    if missing:
+        raise UserError(
+            f"no image for {named(missing, 'image')}: CLIPScore compares captions with images; "
+            "give the folder that holds them all"
+        )
+    files = [images[id] for id in ids]
+    return [ImageFile(file, file.name) if isinstance(file, Path) else file for file in files]
+
+
+def _count_long(texts: Sequence[str], context: ContextLength | None) -> int:
+    return 0 if context is None else sum(context.exceeded(texts))
+
+
+def _refuse_long(
+    images: Sequence[str], captions: Sequence[str], context: ContextLength | None
+) -> None:
+    if context is None:
+        return
+    long = [i for i, is_long in enumerate(context.exceeded(captions)) if is_long]
+    if not long:
+        return
+    (tokens,) = context.count([captions[long[0]]])
+    others = len(long) - 1
+    more = f" ({others:,} other{'s are' if others > 1 else ' is'} too long as well)"
+    raise UserError(
+        f"clipscore_hw3: the caption of {named([images[long[0]]], 'image')} has {tokens} tokens, "
+        f"the model reads {context.tokens}{more if others else ''}; this score cuts nothing: "
+        "shorten the captions or ask for clipscore"
+    )
+
+
+def _encode_images(
+    images: Sequence[ImageFile],
+    model: ImageTextModel,
+    cache: FeatureCache | None,
+    batch_size: int,
+    workers: int,
+    bar: Bar | None,
+) -> Floats:
+    """[n, d] as the model gives them, in order. Raises UserError for unreadable images."""
+    from captune.features import encode_images
+
+    skipped: list[Skipped] = []
+    parts: list[Floats] = []
+    with nullcontext() if bar is None else bar("encoding", len(images)) as advance:
+        for _, features in encode_images(
+            images,
+            model.image,
+            cache=cache,
+            batch_size=batch_size,
+            workers=workers,
+            on_skip=skipped.append,
+            on_progress=advance,
+        ):
+            parts.append(features)
+    if skipped:
+        reasons = "; ".join(f"{printable(item.path)}: {item.reason}" for item in skipped[:_NAMED])
+        rest = len(skipped) - _NAMED
+        raise UserError(
+            f"{len(skipped):,} of {len(images):,} images cannot be read ({reasons}"
+            f"{f'; and {rest:,} more' if rest > 0 else ''}): a mean over the others would be "
+            "another number; mend the files, or leave their images out of the captions"
+        )
+    return np.concatenate(parts)
+
+
+def _unit(features: Floats, what: str, names: Sequence[str]) -> Floats:
+    from captune.models.encoders import normalise
+
+    lost = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(lost):
+        raise UserError(
+            f"the model's features of {named([names[i] for i in lost.tolist()], what)} are "
+            "not finite: its precision does not hold them; use --dtype float32"
+        )
+    return normalise(features.astype(np.float32, copy=False))
+
 
 W = 2.5
 
@@ -30,16 +243,22 @@ _STANDARD = {"open_clip:ViT-B-32/openai", "open_clip:ViT-B-32-quickgelu/openai"}
 _STANDARD |= {"hf:openai/clip-vit-base-patch32"}
 
 
+class Encoding(TypedDict, total=False):
+    """How images and texts are encoded: as `features.encode_images`, with these defaults."""
+
+    cache: FeatureCache | None  # None
+    batch_size: int  # 32
+    workers: int  # 0
+
+
 def clipscore(
     candidates: Candidates,
     images: Images,
     *,
     model: ImageTextModel,
-    cache: FeatureCache | None = None,
     prefix: str = PREFIX,
     w: float = W,
-    batch_size: int = 32,
-    workers: int = 0,
+    **how: Unpack[Encoding],
 ) -> Scores:
     """CLIPScore: w * max(cosine of image and prefix + caption, 0); the corpus figure is the mean.
 
@@ -47,17 +266,7 @@ def clipscore(
     A caption that is longer than the model reads is cut, as the authors do; recipe and notes count.
     Raises UserError for a missing or unreadable image and for a model without a text side.
     """
-    pairs = encode_pairs(
-        ["clipscore"],
-        candidates,
-        None,
-        images,
-        model=model,
-        cache=cache,
-        prefix=prefix,
-        batch_size=batch_size,
-        workers=workers,
-    )
+    pairs = encode_pairs(["clipscore"], candidates, None, images, model=model, prefix=prefix, **how)
     return clipscore_of(pairs, w)
 
 
@@ -67,11 +276,9 @@ def ref_clipscore(
     images: Images,
     *,
     model: ImageTextModel,
-    cache: FeatureCache | None = None,
     prefix: str = PREFIX,
     w: float = W,
-    batch_size: int = 32,
-    workers: int = 0,
+    **how: Unpack[Encoding],
 ) -> Scores:
     """RefCLIPScore: harmonic mean of CLIPScore (with w) and the best cosine to a reference.
 
@@ -80,42 +287,19 @@ def ref_clipscore(
     Raises MismatchedImages for other images than the candidates', and what `clipscore` raises.
     """
     pairs = encode_pairs(
-        ["ref_clipscore"],
-        candidates,
-        references,
-        images,
-        model=model,
-        cache=cache,
-        prefix=prefix,
-        batch_size=batch_size,
-        workers=workers,
+        ["ref_clipscore"], candidates, references, images, model=model, prefix=prefix, **how
     )
     return ref_clipscore_of(pairs, w)
 
 
 def clipscore_hw3(
-    candidates: Candidates,
-    images: Images,
-    *,
-    model: ImageTextModel,
-    cache: FeatureCache | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
+    candidates: Candidates, images: Images, *, model: ImageTextModel, **how: Unpack[Encoding]
 ) -> Scores:
     """CLIPScore of the homework: no prefix, w = 2.5, and a caption is never cut.
 
     Raises UserError for a caption longer than the model reads, and what `clipscore` raises.
     """
-    pairs = encode_pairs(
-        ["clipscore_hw3"],
-        candidates,
-        None,
-        images,
-        model=model,
-        cache=cache,
-        batch_size=batch_size,
-        workers=workers,
-    )
+    pairs = encode_pairs(["clipscore_hw3"], candidates, None, images, model=model, **how)
     return clipscore_hw3_of(pairs)
 
 

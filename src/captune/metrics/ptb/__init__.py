@@ -2,7 +2,7 @@
 
 pycocoevalcap runs PTBTokenizer of Stanford CoreNLP 3.4.1 (`-preserveLines -lowerCase`) over a file
 with a caption a line, then drops punctuation. This gives the same strings: docs/tokenizer.md says
-how far that was checked and where the two differ on purpose. The rules are in `ptb_rules`.
+how far that was checked and where the two differ on purpose. The rules are in `rules`.
 
 Most words of a caption do not depend on their neighbours. Those are looked up; only a caption with
 another kind of word is scanned as a whole.
@@ -15,8 +15,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from captune.metrics.ptb.automaton import Failures, Scanner
-from captune.metrics.ptb.characters import ALPHABET, KINDS
-from captune.metrics.ptb.rules import MACROS, RULES, SPECIAL_WORDS
+from captune.metrics.ptb.rules import ALPHABET, KINDS, MACROS, RULES, SPECIAL_WORDS
 
 VERSION = "1"
 

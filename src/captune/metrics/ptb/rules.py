@@ -2,43 +2,32 @@
 
 Every rule and word list was worked out from what Java's PTBTokenizer (CoreNLP 3.4.1, as
 pycocoevalcap runs it) answers to strings made for the question; nothing was read from its source.
-The rules see a caption through `ptb_characters`: any letter beyond ASCII is `é` (capital: `É`),
-any other digit `٣`, any mark that only goes on inside words `\u0300`, any other sign `§`, and what
-is dropped `\x01`.
+The rules see a caption through `KINDS`: any letter beyond ASCII is `é` (capital: `É`), any other
+digit `٣`, any mark that only goes on inside words `\u0300`, any other sign `§`, and what is dropped
+`\x01`.
+
+The kinds of characters were measured: each of the 65,536 code units was put into 60 surroundings
+and the answers compared, so they are those of the Unicode version that the 2014 tokenizer was made
+with, whatever version Python has. Characters that behave alike are one to the rules, which keeps
+the automaton small.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from bisect import bisect_right
+from pathlib import Path
+
 from captune.metrics.ptb.automaton import Rule
 
-_TITLES = (
-    "adj adm adv alex asst assoc atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr "
-    "drs elec ens ft gen gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr "
-    "mt natl pfc ph pres prof profs pvt rep reps rev sen sens sfc sgt spc st ste supt supts"
-    " treas vs wm"
-)
-_CLOSERS = (
-    "al ala apr ariz assn aug bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est "
-    "etc ext feb fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon "
-    "mont neb nev nov oct okla penn plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues "
-    "univ va vt wed wis wisc wyo"
-)
-_CLOSERS_CAPITAL = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash"
-_BEFORE_NUMBER = "art ca fig figs no nos op p pp prop"
-_EXTENSIONS = (
-    "bat bmp c cgi class cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php "
-    "pl png ppt ps py sql tar txt wav x xml zip"
-)
-_STARTERS = (
-    "A About According Additionally After An As At But Earlier He Her Here However If In It Last "
-    "Many More Now Once One Other Our She Since So Some Such That The Their Then There These They "
-    "This We What When While Yet You"
-)
+_WORDS: dict[str, str] = json.loads(Path(__file__).with_name("words.json").read_bytes())
 
 # a word of two ASCII letters or more that is none of these is one token, with a period or without
 SPECIAL_WORDS = frozenset(
-    f"cannot gonna wanna gotta lemme gimme {_TITLES} {_CLOSERS} {_CLOSERS_CAPITAL} "
-    f"{_BEFORE_NUMBER} mfg mtg pte pty ptes ptys ppte ppty pptes pptys".lower().split()
+    word
+    for kind in ("titles", "closers", "capital closers", "before a number", "other special words")
+    for word in _WORDS[kind].lower().split()
 )
 
 MACROS = {
@@ -58,11 +47,13 @@ MACROS = {
     "part": "{alnum}+ (_ {article}? {alnum}+)*",
     "country": r"(\+ \+?)? ([0-9]{2,4} [\-\ \xa0])?",
     "area": r"[0-9]{2,4} [\-\ \xa0]",
-    "closer": "<" + _CLOSERS + "> | <^" + _CLOSERS_CAPITAL + "> | {party}",
+    "closer": "<" + _WORDS["closers"] + "> | <^" + _WORDS["capital closers"] + "> | {party}",
     # these take no capital beyond the first letters
     "party": "<p>? <p> [t] (e | y) <s>?",
     "doctor": r"<ph ed> \. <d>",
-    "starter": "{blank}+ (<^" + _STARTERS + r"> {blank} | <^Mr Ms> \. {blank} | {sgml} {blank})",
+    "starter": (
+        "{blank}+ (<^" + _WORDS["starters"] + r"> {blank} | <^Mr Ms> \. {blank} | {sgml} {blank})"
+    ),
     "upper": "{blank} ({blank} | [A-ZÉⒶⅧ] | {sgml})",
     "attribute": r"\ + [A-Za-z] {name}* (\ * = \ * {quoted})?",
     "tag": r"\< ([A-Za-z] {name}* {attribute}* \ * /? | / [A-Za-z] {name}*) \ * \>",
@@ -130,9 +121,9 @@ RULES = [
     Rule("phone", r"{country} {area} [0-9]{3,4} [\-\ \xa0]? [0-9]{3,5}"),
     Rule("phone", r"\( [0-9]{2,3} \) [\ \xa0]? [0-9]{3,4} [\-\ \xa0]? [0-9]{3,5}"),
     Rule("phone", r"(\+ \+?)? ([0-9]{2,4} \.)? [0-9]{2,4} \. [0-9]{3,4} \. [0-9]{3,5}"),
-    Rule("acronym_number", "<" + _BEFORE_NUMBER + r"> \.", "{blank}? {digit}"),
+    Rule("acronym_number", "<" + _WORDS["before a number"] + r"> \.", "{blank}? {digit}"),
     Rule("abbreviation", r"<co pvt pte pty> \.", "{ws} <ltd lim>"),
-    Rule("abbreviation", "(<" + _TITLES + r"> | <m> [ft] <g>) \."),
+    Rule("abbreviation", "(<" + _WORDS["titles"] + r"> | <m> [ft] <g>) \."),
     Rule("initial_end", "[A-Za-z]", "\\. {starter}"),
     Rule("abbreviation", r"[A-Za-z] \."),
     Rule("relex", r"[A-Za-z] (\. [A-Za-z])+ \.", "{starter}"),
@@ -142,7 +133,7 @@ RULES = [
     Rule("site", "{site}"),
     Rule(
         "file",
-        r"{wordchar}+ (\. {wordchar}+)* \. <" + _EXTENSIONS + ">",
+        r"{wordchar}+ (\. {wordchar}+)* \. <" + _WORDS["extensions"] + ">",
         r"[!,.?\n\t\ \x85\xa0\u2003]",
     ),
     Rule(
@@ -199,3 +190,65 @@ RULES = [
     Rule("dropped", "‐+|٫"),
     Rule("sign", r"\< \< | \> \> | [^\ \t\n\xa0\u2003\x01Ⅷ]"),
 ]
+
+
+# one character for each kind: letter, capital letter, digit, mark inside words, sign, sign that
+# counts as a capital, dropped, dropped capital, blank
+_SAME = dict(zip("ludmscxnb", "éÉ٣\u0300§Ⓐ\x01Ⅷ\u2003", strict=True))
+
+# characters that have rules of their own, and those that they behave like
+_OWN = {
+    **dict.fromkeys("\x91‘‛", "‘"),
+    **dict.fromkeys("\x92’", "’"),
+    **dict.fromkeys("\x93«“", "“"),
+    **dict.fromkeys("\x94»”", "”"),
+    **dict.fromkeys("\x96\x97–—―", "–"),
+    **dict.fromkeys("\x80¤₠€", "€"),
+    **dict.fromkeys("֊‐‑", "‐"),
+    **dict.fromkeys("¼½¾⅓⅔", "½"),
+    **dict.fromkeys("٫٬", "٫"),
+    **dict.fromkeys("‚„‟", "‚"),
+    **dict.fromkeys("¹²³⁰⁴⁵⁶⁷⁸⁹", "²"),
+    **dict.fromkeys("₀₁₂₃₄₅₆₇₈₉", "₂"),
+    **dict.fromkeys("⁺⁻₊₋", "⁺"),
+    **{sign: sign for sign in "、‹›…¢£⁄\x85\xa0\xad"},
+}
+
+ALPHABET = frozenset([chr(code) for code in range(0x80)] + [*_SAME.values(), *_OWN.values()])
+
+
+class _Kinds(dict[int, str]):
+    """A table for `str.translate`: code point -> what the rules see; filled as asked for."""
+
+    def __init__(self) -> None:
+        super().__init__({code: chr(code) for code in range(0x80)})
+        self.update(dict.fromkeys((*range(9), *range(14, 32), 127), "\x01"))
+        self.update({ord(sign): like for sign, like in _OWN.items()})
+        self._starts: list[int] = []
+        self._names: list[str] = []
+
+    def __missing__(self, code: int) -> str:
+        if not self._starts:
+            self._read()
+        # beyond the first 65,536 Java sees two halves, neither of which it knows
+        kind = self._names[bisect_right(self._starts, code) - 1] if code < 0x10000 else "x"
+        if kind == "a":
+            start = self._starts[bisect_right(self._starts, code) - 1]
+            kind = "l" if (code - start) % 2 else "u"
+        self[code] = found = _SAME[kind]
+        return found
+
+    def _read(self) -> None:
+        """The kinds from U+0080 on, each with its run length.
+
+        `a` is a pair of capital and small letter.
+        """
+        text = Path(__file__).with_name("characters.txt").read_text(encoding="ascii")
+        runs, at = text.replace("\n", ""), 0x80
+        for kind, length in re.findall("([a-z])([0-9]*)", runs):
+            self._starts.append(at)
+            self._names.append(kind)
+            at += int(length or 1) * (2 if kind == "a" else 1)
+
+
+KINDS = _Kinds()
