@@ -27,7 +27,6 @@ import torch
 
 from caption_contenders import GRID, Contenders
 from captune.captioning.captioner import Captioner
-from captune.captioning.shipped import lite_captioner
 from captune.errors import UserError
 from limits import about, in_turn, matmul_gflops, ratios, read_gbytes, spread, timed
 from synthetic import machine
@@ -179,15 +178,15 @@ def least(
 def shipped(plan: Plan) -> dict[str, Any] | None:
     """The captioner that comes with captune, where it is installed: features given, own lengths."""
     try:
-        captioner = Captioner.from_pretrained(lite_captioner(), device="cpu")
+        captioner = Captioner.from_pretrained("lite", device="cpu").model
     except UserError as error:
         print(f"left out: {error}", flush=True)
         return None
     captioner.eval()
     grid = captioner.grid
     grids = torch.randn(plan.shipped, grid.tokens, grid.channels)
-    captioner.write(grids[:1], beams=plan.beams)
-    written, seconds = timed(lambda: captioner.write(grids, beams=plan.beams))
+    captioner.generate(grids[:1], beams=plan.beams)
+    written, seconds = timed(lambda: captioner.generate(grids, beams=plan.beams))
     steps = max(len(row) + 1 for row in written.ids)
     bounds = least(captioner, plan.shipped, steps, plan.beams, [matmul_gflops()], [read_gbytes()])
     return {

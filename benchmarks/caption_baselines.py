@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.captioning.training.data import CaptionedImages, Grids
+from captune.captioning.dataset import CaptionDataset
+from captune.captioning.training.batches import Grids
 from captune.metrics import CiderD, Corpus, DocumentFrequency, bleu_of, cider_of, ptb, rouge_l_of
 from captune.metrics.scores import Scores
 from captune.models.encoders import GridShape
@@ -49,14 +50,14 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def nearest_captions(
-    val: CaptionedImages, train: CaptionedImages, near: NDArray[np.int64]
+    val: CaptionDataset, train: CaptionDataset, near: NDArray[np.int64]
 ) -> Captions:
     """The first caption of the nearest train image."""
     return {id: train.captions[row[0]][0] for id, row in zip(val.ids, near.tolist(), strict=True)}
 
 
 def consensus_captions(
-    val: CaptionedImages, train: CaptionedImages, near: NDArray[np.int64]
+    val: CaptionDataset, train: CaptionDataset, near: NDArray[np.int64]
 ) -> Captions:
     """Of all captions of the nearest train images the one with the most in common with the others.
 
@@ -106,7 +107,7 @@ def _remembering() -> Any:
     return tokenize
 
 
-def human_captions(val: CaptionedImages) -> tuple[Captions, dict[str, list[str]]]:
+def human_captions(val: CaptionDataset) -> tuple[Captions, dict[str, list[str]]]:
     """The first caption of each image, and the others as its references."""
     several = {id: own for id, own in val.references.items() if len(own) > 1}
     return (
@@ -154,6 +155,6 @@ def wording_of(captions: Captions, known: frozenset[str]) -> Wording:
     )
 
 
-def tokenised(train: CaptionedImages) -> frozenset[str]:
+def tokenised(train: CaptionDataset) -> frozenset[str]:
     """All captions as the metrics' tokenizer writes them."""
     return frozenset(ptb.tokenize_each([text for own in train.captions for text in own]))

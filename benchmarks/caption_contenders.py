@@ -21,8 +21,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from captune.captioning.bridge import GridShape
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import build_model
 from captune.models.decoders import Decoder
 
 END = 50256
@@ -66,7 +66,7 @@ class Contenders:
         shared = self.theirs.decoder.state_dict()
         plain.load_state_dict({name: t for name, t in shared.items() if "cross" not in name})
         decoder = decoder_of(plain, "gpt2")
-        self.full = build_captioner(
+        self.full = build_model(
             decoder,
             GRID,
             bridge="cross-attention",
@@ -87,21 +87,21 @@ class Contenders:
             captioner.eval()
             captioner.decoder.module.generation_config.min_new_tokens = tokens
 
-    def _default(self, decoder: Decoder, method: str) -> Captioner:
+    def _default(self, decoder: Decoder, method: str) -> CaptionModel:
         """Its own copy of the decoder: hooks of one captioner would cost the other time."""
         own = GPT2LMHeadModel(GPT2Config())
         own.load_state_dict(decoder.module.state_dict())
         copy = replace(decoder, module=own.eval().requires_grad_(False))
-        captioner = build_captioner(copy, GRID, bridge="cross-attention", method=method)
+        captioner = build_model(copy, GRID, bridge="cross-attention", method=method)
         with torch.no_grad():
             for name, parameter in captioner.trained().items():
                 if name.endswith("out.weight") or "lora_B" in name:
                     nn.init.normal_(parameter, std=0.02)
         return captioner
 
-    def captune(self, captioner: Captioner, grids: Tensor) -> list[list[int]]:
+    def captune(self, captioner: CaptionModel, grids: Tensor) -> list[list[int]]:
         """Features [images, tokens, channels] -> tokens of each image."""
-        return captioner.write(grids, beams=self.beams, max_tokens=self.tokens).ids
+        return captioner.generate(grids, beams=self.beams, max_tokens=self.tokens).ids
 
     @torch.inference_mode()
     def generate(self, grids: Tensor) -> list[list[int]]:
@@ -162,9 +162,9 @@ def vision_encoder_decoder() -> Any:
     return model
 
 
-def copy_cross_attention(theirs: Any, captioner: Captioner) -> None:
+def copy_cross_attention(theirs: Any, captioner: CaptionModel) -> None:
     """The weights of transformers' cross-attention into captune's bridge, block by block."""
-    layers = captioner.bridge.attending
+    layers = captioner.bridge.cross_attention_layers
     with torch.no_grad():
         for layer, block in zip(layers, theirs.decoder.transformer.h, strict=True):
             cross = block.crossattention

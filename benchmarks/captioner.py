@@ -43,17 +43,22 @@ from caption_baselines import (
     wording_of,
 )
 from captune.captioning import checkpoint
-from captune.captioning.known_words import load_words_model, teller_of
+from captune.captioning.captioner import Captioner
+from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.captioning.recipe import ImageIdentity
-from captune.captioning.training.data import CaptionedImages, Grids, leaking, read_captioned
-from captune.captioning.training.diagnosis import shuffled
-from captune.captioning.training.evaluation import Captioned, ValidationSet, write_captions
+from captune.captioning.training.batches import Grids
+from captune.captioning.training.validation import (
+    Captioned,
+    ValidationSet,
+    shuffled,
+    write_captions,
+)
 from captune.errors import UserError
 from captune.features import FeatureCache, open_grids
 from captune.files import whole_file
 from captune.images import ImageSet, UnreadableImage, find_images, open_image
 from captune.metrics.scores import Scores
-from captune.models.encoders import ImageEncoder, ImageTextModel
+from captune.models.encoders import ImageEncoder
 from captune.models.load import load_model
 from captune.plots import save_figure
 from captune.scoring.compare import compare_scores
@@ -152,7 +157,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
         rows.append(Row("human", own, scores_of(own, others), wording_of(own, known), 0.0))
     differences = []
     for name, folder in folders.items():
-        right, wrong = written_by(folder, model, val, grids, cache, arguments)
+        right, wrong = written_by(folder, val, grids, cache, arguments)
         mine = row(name, right[0].captions, right[1], right[0])
         blind = row(f"{name}, shuffled", wrong[0].captions, wrong[1], wrong[0])
         differences += [difference(mine, other) for other in (*rows[:2], blind)]
@@ -161,7 +166,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
         "run": str(arguments.run),
         "images": len(val),
         "train_images": len(train),
-        "leaked": len(leaking(train, val)),
+        "leaked": len(leaked_ids(train, val)),
         "skipped": [
             {"path": item.path, "reason": item.reason} for item in (*train.skipped, *val.skipped)
         ],
@@ -193,26 +198,26 @@ def captioners_of(run: Path, methods: str | None) -> dict[str, Path]:
     return {name: found[name] for name in wanted}
 
 
-def read_images(arguments: argparse.Namespace) -> tuple[CaptionedImages, CaptionedImages]:
+def read_images(arguments: argparse.Namespace) -> tuple[CaptionDataset, CaptionDataset]:
     """The train images that captions are taken from, and those to caption."""
     found = find_images([arguments.images])
     found_val: ImageSet = (
         found if arguments.val_images is None else find_images([arguments.val_images])
     )
     seed = arguments.seed
-    train = read_captioned(arguments.captions, found, limit=arguments.train_limit, seed=seed)
-    val = read_captioned(arguments.val, found_val, limit=arguments.limit, seed=seed)
+    train = read_dataset(arguments.captions, found, limit=arguments.train_limit, seed=seed)
+    val = read_dataset(arguments.val, found_val, limit=arguments.limit, seed=seed)
     say(f"{len(train):,} train images, {len(val):,} validation images")
     return train, val
 
 
 def encode(
-    train: CaptionedImages,
-    val: CaptionedImages,
+    train: CaptionDataset,
+    val: CaptionDataset,
     encoder: ImageEncoder,
     cache: FeatureCache,
     stack: ExitStack,
-) -> tuple[CaptionedImages, CaptionedImages, Grids]:
+) -> tuple[CaptionDataset, CaptionDataset, Grids]:
     """The grids of all images, out of the feature cache where they are, and what could be read."""
     different = {image.path: image for image in (*train.images, *val.images)}
     # images of two folders may have the same name
@@ -233,23 +238,21 @@ def encode(
 
 def written_by(
     folder: Path,
-    model: ImageTextModel,
-    val: CaptionedImages,
+    val: CaptionDataset,
     grids: Grids,
     cache: FeatureCache,
     arguments: argparse.Namespace,
 ) -> tuple[tuple[Captioned, float], tuple[Captioned, float]]:
     """(captions, when they were begun), of the right images and of another image each."""
-    captioner, recipe = checkpoint.from_pretrained(folder)
-    captioner.recipe = recipe
-    captioner.words_model = load_words_model(recipe, model, folder, device="auto")
-    teller = teller_of(captioner, cache=cache)
-    words = None
-    if teller is not None:
-        told = teller.rows_of(val.images)
+    loaded = Captioner.from_pretrained(folder)
+    captioner, recipe = loaded.model, loaded.recipe
+    tagger = loaded.tagger(cache=cache)
+    tags = None
+    if tagger is not None:
+        chosen = tagger.rows_of(val.images)
         pairs = zip(val.images, val.keys, strict=True)
-        words = {key: told[image.path] for image, key in pairs if image.path in told}
-    images = ValidationSet(val, [], grids, words=words)
+        tags = {key: chosen[image.path] for image, key in pairs if image.path in chosen}
+    images = ValidationSet(val, [], grids, tags=tags)
     places = shuffled(len(val), random.Random(f"shuffle/{arguments.seed}"))
     found = []
     for what, keys in (("", None), ("shuffled ", [val.keys[place] for place in places])):
@@ -302,7 +305,7 @@ def write_files(
     arguments: argparse.Namespace,
     result: dict[str, Any],
     rows: Sequence[Row],
-    val: CaptionedImages,
+    val: CaptionDataset,
     captioners: Sequence[str],
 ) -> None:
     """{stem: caption} of each row, the pictures of each captioner, and the figures."""
@@ -319,7 +322,7 @@ def write_files(
         json.dump(result, file, indent=1)
 
 
-def panels(row: Row, val: CaptionedImages, seed: int) -> tuple[list[CaptionPanel], str, str]:
+def panels(row: Row, val: CaptionDataset, seed: int) -> tuple[list[CaptionPanel], str, str]:
     """12 images that nobody chose: a sample by the seed."""
     places = range(len(val))
     chosen = random.Random(f"images/{seed}").sample(places, min(SHOWN, len(places)))

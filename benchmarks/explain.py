@@ -27,8 +27,7 @@ from PIL import Image
 from captune.attribution.captioned_image import CaptionedImage, captioned_images
 from captune.attribution.explanation import quick_marks
 from captune.attribution.methods import map_method, method_names
-from captune.captioning.checkpoint import read_recipe
-from captune.captioning.loading import captioner_folder, load_captioner
+from captune.captioning.captioner import captioner_folder, load_captioner
 from captune.images import ImageFile
 from captune.options import ExplainOptions
 from limits import about, in_turn, spread
@@ -62,19 +61,18 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
     """Seconds by the clock and of the processor, by way."""
     options = ExplainOptions(images=[], model=model, device="cpu")
     place = captioner_folder(model)
-    captioner, encoder = load_captioner(options, place, read_recipe(place))
+    loaded = load_captioner(options, place)
+    captioner = loaded.model
     clock: dict[str, list[float]] = {}
     processor: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "noise.png"
         noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((640, 480)).save(image)
-        (one,) = captioned_images(
-            captioner, encoder, [ImageFile(image, image.name)], [CAPTION], on_skip=print
-        )
+        (one,) = captioned_images(loaded, [ImageFile(image, image.name)], [CAPTION], on_skip=print)
         words = range(len(one.words))
         ways: list[tuple[str, Callable[[], object]]] = [
-            (WRITING, lambda: captioner.write(one.grid, beams=5, max_tokens=len(one.ids)))
+            (WRITING, lambda: captioner.generate(one.grid, beams=5, max_tokens=len(one.ids)))
         ]
         ways += [(name, maps_by(name, captioner, one)) for name in method_names()]
         drawn = ways[1][1]()

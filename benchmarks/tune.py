@@ -42,10 +42,10 @@ from torch import Tensor
 
 from caption_contenders import END, HEADS, WIDTH, gpt2
 from captune.captioning.bridge import GridShape
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner
-from captune.captioning.precision import resolve_precision
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import build_model
 from captune.models.decoders import Decoder, load_decoder
+from captune.models.devices import resolve_precision
 from captune.models.load import load_model
 from limits import about, in_turn, matmul_gflops, ratios, spread, timed
 from synthetic import machine, write_images
@@ -235,13 +235,13 @@ def measure_layout(images: Sequence[Path], plan: Plan, precisions: Sequence[str]
 
 def twins(
     decoder: Callable[[], Decoder], grid: GridShape, settings: dict[str, Any]
-) -> tuple[Captioner, Captioner]:
+) -> tuple[CaptionModel, CaptionModel]:
     """Two captioners with the same weights: captune's loop trains one, a plain one the other."""
     both = []
     for _ in range(2):
         torch.manual_seed(0)
         both.append(
-            build_captioner(
+            build_model(
                 decoder(), grid, bridge="cross-attention", method="lora", bridge_settings=settings
             )
         )

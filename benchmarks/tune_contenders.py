@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from captune.captioning.model import IGNORED, Captioner, batch
-from captune.captioning.precision import attention_kernel, autocast
-from captune.captioning.training.data import Batches, Example
-from captune.captioning.tuning._low_rank import QuickLoRALinear
+from captune.captioning.model import IGNORED, CaptionModel, batch
+from captune.captioning.training.batches import Batches, BatchItem
+from captune.captioning.tuning._low_rank import FastLoRALinear
+from captune.models.devices import attention_kernel, autocast
 
 CAPTIONS = Path(__file__).resolve().parents[2] / "shared/data/flickr8k/captions_train.json"
 # SmolLM2's tokens a caption of Flickr8k's train set, the end included: 5, 10, ..., 95 % of them
@@ -81,8 +81,8 @@ class Training:
 
     def __init__(
         self,
-        captioner: Captioner,
-        twin: Captioner,
+        captioner: CaptionModel,
+        twin: CaptionModel,
         rows: list[list[list[int]]],
         features: Features,
         size: int,
@@ -149,7 +149,7 @@ class Training:
         The twin's weights become those of the captioner.
         """
         own = self.captioner.trained()
-        chosen = [Example(image, tuple(range(PER_IMAGE))) for image in range(2)]
+        chosen = [BatchItem(image, tuple(range(PER_IMAGE))) for image in range(2)]
         pairs = [(e.image, place) for e in chosen for place in e.captions]
         with torch.no_grad():
             for name, parameter in self.twin.trained().items():
@@ -159,7 +159,7 @@ class Training:
         return abs(float(ours) - float(theirs))
 
     def _captune_loss(
-        self, examples: Sequence[Example], grids: Tensor | None = None
+        self, examples: Sequence[BatchItem], grids: Tensor | None = None
     ) -> tuple[Tensor, int, int]:
         """grids: one a caption, where they were encoded again; only one an image is used."""
         rows = [self.rows[e.image][place] for e in examples for place in e.captions]
@@ -197,7 +197,7 @@ class Training:
             context.states = None
         return loss, len(rows), sum(len(row) - 1 for row in rows)
 
-    def _learn(self, learner: Captioner, losses: Iterator[tuple[Tensor, int, int]]) -> Learnt:
+    def _learn(self, learner: CaptionModel, losses: Iterator[tuple[Tensor, int, int]]) -> Learnt:
         trained, optimizer = list(learner.trained().values()), self._optimizers[id(learner)]
         total, captions, tokens = 0.0, 0, 0
         for loss, rows, targets in losses:
@@ -210,11 +210,11 @@ class Training:
         return Learnt(captions, tokens, total / tokens)
 
 
-def with_peft_s_layers(captioner: Captioner) -> Captioner:
+def with_peft_s_layers(captioner: CaptionModel) -> CaptionModel:
     """The same captioner, its LoRA computed by peft's code alone."""
     for module in captioner.modules():
-        if type(module) is QuickLoRALinear:
-            module.__class__ = QuickLoRALinear.__base__
+        if type(module) is FastLoRALinear:
+            module.__class__ = FastLoRALinear.__base__
     return captioner
 
 

@@ -14,7 +14,7 @@ _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods(
 _CONTEXT = multiprocessing.get_context(_METHOD)
 _CONTEXT.set_forkserver_preload(
     [
-        *("pytest", "captune.captioning.caption_recording", "captune.captioning.training.trainer"),
+        *("pytest", "captune.jobs.caption", "captune.captioning.training.trainer"),
         *("transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama"),
     ]
 )

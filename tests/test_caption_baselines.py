@@ -17,16 +17,16 @@ from benchmarks.caption_baselines import (
     wording_of,
 )
 
-from captune.captioning.training.data import CaptionedImages
+from captune.captioning.dataset import CaptionDataset
 from captune.images import ImageFile
 from captune.metrics import CiderD, Corpus, DocumentFrequency
 from captune.models.encoders import GridShape
 
 
-def images(captions: dict[str, list[str]]) -> CaptionedImages:
+def images(captions: dict[str, list[str]]) -> CaptionDataset:
     ids = list(captions)
     found = [ImageFile(Path(f"{id}.jpg"), f"{id}.jpg") for id in ids]
-    return CaptionedImages(ids, found, ids, list(captions.values()), Path(), "")
+    return CaptionDataset(ids, found, ids, list(captions.values()), Path(), "")
 
 
 TRAIN = images(

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from captune.captioning.captioner import FOLDER, PACKAGE
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.model import Captioner
-from captune.captioning.shipped import FOLDER, PACKAGE
+from captune.captioning.model import CaptionModel
 from tests.captioning.test_checkpoint import captioner_of, save
 from tests.captioning.tiny import tiny_decoder
 
@@ -36,7 +36,7 @@ def adopt(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """adopt.py; the tiny decoder stands for the real one."""
     module = script("adopt")
 
-    def load(folder: Path, **where: Any) -> tuple[Captioner, Any]:
+    def load(folder: Path, **where: Any) -> tuple[CaptionModel, Any]:
         return from_pretrained(folder, decoder=tiny_decoder("llama"))
 
     monkeypatch.setattr(module, "from_pretrained", load)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import captune.captioning.shipped
+import captune.captioning.captioner
 import captune.cli
 import captune.demo
 from captune.cli import main
@@ -44,12 +44,12 @@ def test_without_the_packages_it_says_what_to_install(
 def test_where_the_captioner_is_not_there_a_sentence_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, captune.captioning.shipped.PACKAGE, None)
+    monkeypatch.setitem(sys.modules, captune.captioning.captioner.PACKAGE, None)
     assert "pip install 'captune[lite]'" in str(why_no_captions())
     broken = tmp_path / "captune_lite"
     broken.mkdir()
     (broken / "__init__.py").touch()
-    monkeypatch.delitem(sys.modules, captune.captioning.shipped.PACKAGE)
+    monkeypatch.delitem(sys.modules, captune.captioning.captioner.PACKAGE)
     monkeypatch.syspath_prepend(tmp_path)
     assert "lacks config.json or model.safetensors" in str(why_no_captions())
     (broken / "captioner").mkdir()

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from captune.captioning.captioner import lite_captioner
 from captune.captioning.checkpoint import read_recipe
-from captune.captioning.shipped import lite_captioner
 from captune.cli import main
 from captune.demo import IMAGES, gather_images
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from captune.captioning.bridge import GridShape
-from captune.captioning.building import build_captioner
-from captune.captioning.tuning._low_rank import QuickLoRALinear
+from captune.captioning.recipe import build_model
+from captune.captioning.tuning._low_rank import FastLoRALinear
 from tests.captioning.tiny import END, grids, tiny_decoder
 
 IMAGES = 6
@@ -21,7 +21,7 @@ def _training(precision: str = "float32") -> Training:
     both = []
     for _ in range(2):
         torch.manual_seed(0)
-        captioner = build_captioner(
+        captioner = build_model(
             tiny_decoder("llama"), shape, bridge="cross-attention", method="lora"
         )
         with torch.no_grad():
@@ -78,8 +78,8 @@ def test_the_plain_loop_runs_peft_s_layers() -> None:
     ours, theirs = (
         {type(module) for module in one.modules()} for one in (training.captioner, training.twin)
     )
-    assert QuickLoRALinear in ours
-    assert QuickLoRALinear not in theirs
+    assert FastLoRALinear in ours
+    assert FastLoRALinear not in theirs
     assert LoRALinear in theirs
 
 

@@ -10,25 +10,26 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from captune.attribution.explanation import Explanation
-    from captune.captioning.api import caption, tune
     from captune.captioning.captioner import Captioner
-    from captune.captioning.generation import Caption
+    from captune.captioning.generate import Caption
     from captune.errors import UserError
     from captune.images import ImageFile, Skipped, find_images, open_image
     from captune.jobs import Result
+    from captune.jobs.caption import caption
     from captune.jobs.classify import classify
     from captune.jobs.embed import embed
     from captune.jobs.explain import explain
     from captune.jobs.faithful import faithful
     from captune.jobs.prompts import prompts
     from captune.jobs.report import report
+    from captune.jobs.tune import tune
     from captune.models.load import load_model
     from captune.pages.notebook import as_html
     from captune.runs import Run, read_run
     from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
 
 _HOMES = {
-    "Caption": "captune.captioning.generation",
+    "Caption": "captune.captioning.generate",
     "Captioner": "captune.captioning.captioner",
     "Explanation": "captune.attribution.explanation",
     "ImageFile": "captune.images",
@@ -39,7 +40,7 @@ _HOMES = {
     "UserError": "captune.errors",
     "ZeroShotClassifier": "captune.zeroshot.classifier",
     "as_html": "captune.pages.notebook",
-    "caption": "captune.captioning.api",
+    "caption": "captune.jobs.caption",
     "classify": "captune.jobs.classify",
     "embed": "captune.jobs.embed",
     "explain": "captune.jobs.explain",
@@ -50,7 +51,7 @@ _HOMES = {
     "prompts": "captune.jobs.prompts",
     "read_run": "captune.runs",
     "report": "captune.jobs.report",
-    "tune": "captune.captioning.api",
+    "tune": "captune.jobs.tune",
 }
 
 __all__ = [

@@ -99,7 +99,7 @@ def steps(material: Material, folder: Path, *, captions: bool) -> dict[str, list
 
 def why_no_captions() -> str | None:
     """Where the captioner that ships with captune is not there, a sentence; None where it is."""
-    from captune.captioning.shipped import lite_captioner
+    from captune.captioning.captioner import lite_captioner
 
     try:
         lite_captioner()

@@ -34,3 +34,20 @@ class Silent:
 
 
 SILENT: Progress = Silent()
+
+
+class Noting:
+    """A progress whose messages are kept as notes, too."""
+
+    def __init__(self, progress: Progress, notes: list[str]) -> None:
+        self.notes = notes
+        self._progress = progress
+
+    def bar(self, what: str, total: int = 0) -> AbstractContextManager[Advance]:
+        """The bar of the progress beneath."""
+        return self._progress.bar(what, total)
+
+    def message(self, sentence: str) -> None:
+        """Keep a sentence and say it."""
+        self.notes.append(sentence)
+        self._progress.message(sentence)

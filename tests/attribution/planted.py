@@ -16,8 +16,8 @@ from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
-from captune.captioning.model import Captioner
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel
 from captune.captioning.tuning.none import NoneConfig, NoTuning
 from captune.images import ImageFile
 from captune.models.encoders import GridShape
@@ -63,16 +63,16 @@ def squares(*corners: tuple[int, int], side: int = 2, rows: int = 9, columns: in
     return own
 
 
-def planted_captioner(family: str = "llama") -> Captioner:
+def planted_captioner(family: str = "llama") -> CaptionModel:
     """Its queries are one constant, its keys are brightness, its values say SAID."""
     decoder = tiny_decoder(family)
     parts = find_parts(decoder.module)
     config = CrossAttentionConfig(width=8, heads=1, every=3, entry=False, bias=True)
     bridge = CrossAttention(config, SHAPE, parts)
-    captioner = Captioner(decoder, bridge, NoTuning(NoneConfig()), SHAPE)
+    captioner = CaptionModel(decoder, bridge, NoTuning(NoneConfig()), SHAPE)
     said = decoder.module.get_output_embeddings().weight[WORDS.index(SAID)]
     with torch.no_grad():
-        for layer in bridge.attending:
+        for layer in bridge.cross_attention_layers:
             for parameter in layer.parameters():
                 parameter.zero_()
             layer.query.bias[0] = 1.0
@@ -83,7 +83,7 @@ def planted_captioner(family: str = "llama") -> Captioner:
 
 
 def bright_subject(
-    captioner: Captioner, row: int, column: int, words: int = 3, side: int = 1
+    captioner: CaptionModel, row: int, column: int, words: int = 3, side: int = 1
 ) -> CaptionedImage:
     """A dark image but for a square whose upper left patch is given; SAID `words` times."""
     grid = torch.zeros(1, SHAPE.tokens, SHAPE.channels)

@@ -58,7 +58,7 @@ def test_rows_sum_to_one(family: str, method: str) -> None:
 def test_a_prefix_in_the_same_softmax_has_its_share() -> None:
     captioner = woken(method="prefix", length=4, shared_softmax=True)
     one = captioned(captioner)
-    layer = captioner.bridge.attending[2]
+    layer = captioner.bridge.cross_attention_layers[2]
     heard: list[torch.Tensor] = []
 
     def hear(module: Any, args: Any, output: torch.Tensor) -> None:
@@ -98,7 +98,7 @@ def test_the_history_of_the_winning_beam_is_followed(beams: int) -> None:
 
     handles = [
         layer.register_forward_pre_hook(listen(place))
-        for place, layer in enumerate(captioner.bridge.attending)
+        for place, layer in enumerate(captioner.bridge.cross_attention_layers)
     ]
     with torch.no_grad():
         captioner.context.states = captioner.project(grids(1, 7))
@@ -134,7 +134,7 @@ def test_a_word_of_several_pieces_has_the_mean_of_their_maps() -> None:
     assert len(one.spans[1].steps) > 2
     weights = attention_of(captioner, one, steps_of(one), [0])[0]
     ids, mask, _ = batch([one.ids], start=END, pad=1)
-    layer = captioner.bridge.attending[0]
+    layer = captioner.bridge.cross_attention_layers[0]
     heard: list[torch.Tensor] = []
     handle = layer.register_forward_pre_hook(
         lambda module, args: heard.append(module.attention_map(args[0], args[1]))
@@ -176,7 +176,7 @@ def test_nothing_is_left_in_the_model() -> None:
     with pytest.raises(UserError, match="layers 0, 1, 2"):
         ATTENTION.maps(captioner, one, LayerHead(3, "mean"), [0])
     assert captioner.decoder.module.config._attn_implementation == before
-    for layer in captioner.bridge.attending:
+    for layer in captioner.bridge.cross_attention_layers:
         assert not layer._forward_pre_hooks
         assert not layer._forward_hooks
 

@@ -17,9 +17,10 @@ from captune.attribution.captioned_image import captioned_image, captioned_image
 from captune.attribution.methods import LayerHead, map_method, method_names
 from captune.attribution.methods.attention import attention_of
 from captune.attribution.word_scores import word_log_probabilities
+from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.generation import Caption, captions_of
-from captune.captioning.model import batch, pad_words
+from captune.captioning.generate import Caption
+from captune.captioning.model import batch, pad_tags
 from captune.errors import UserError
 from captune.images import Skipped, find_images
 
@@ -118,18 +119,21 @@ def test_a_caption_that_cannot_be_written_is_refused() -> None:
         ids_of_caption(decoder, "  ")
 
 
+def captioner_in(folder: Path) -> Captioner:
+    model, recipe = from_pretrained(folder, device="cpu")
+    return Captioner(model, image_model(), recipe)
+
+
 @pytest.mark.parametrize("beam", [1, 3])
 def test_subjects_have_the_captions_of_captune_caption(tmp_path: Path, beam: int) -> None:
-    captioner, _ = from_pretrained(write_captioner(tmp_path / "run"), device="cpu")
+    captioner = captioner_in(write_captioner(tmp_path / "run"))
     folder = write_images(tmp_path / "images", 5)
     (folder / "image_002.png").write_bytes(b"no image")
     images = find_images([folder]).images
     how = {"beam": beam, "max_tokens": 12, "batch_size": 2, "cache": None}
     skipped: list[Skipped] = []
-    found = list(captioned_images(captioner, image_model(), images, on_skip=skipped.append, **how))
-    outcomes = [
-        one for some in captions_of(captioner, image_model(), images, **how) for one in some
-    ]
+    found = list(captioned_images(captioner, images, on_skip=skipped.append, **how))
+    outcomes = [one for some in captioner.stream(images, **how) for one in some]
     captions = [one for one in outcomes if isinstance(one, Caption)]
     assert [one.image for one in found] == [one.image for one in captions]
     assert [one.caption for one in found] == [one.caption for one in captions]
@@ -137,19 +141,17 @@ def test_subjects_have_the_captions_of_captune_caption(tmp_path: Path, beam: int
     for one, caption in zip(found, captions, strict=True):
         assert (len(one.spans) > len(one.words)) == caption.ended
         with torch.no_grad():
-            values = word_log_probabilities(captioner, one, one.grid)[0].tolist()
+            values = word_log_probabilities(captioner.model, one, one.grid)[0].tolist()
         assert values == pytest.approx([w.log_probability for w in caption.words], abs=1e-3)
 
 
 def test_given_captions_belong_to_their_images(tmp_path: Path) -> None:
-    captioner, _ = from_pretrained(write_captioner(tmp_path / "run"), device="cpu")
+    captioner = captioner_in(write_captioner(tmp_path / "run"))
     folder = write_images(tmp_path / "images", 4)
     (folder / "image_001.png").write_bytes(b"no image")
     images = list(find_images([folder]).images)
     captions = ["a w1", "a w2", "a w3", "a w4"]
-    found = list(
-        captioned_images(captioner, image_model(), images, captions, on_skip=lambda one: None)
-    )
+    found = list(captioned_images(captioner, images, captions, on_skip=lambda one: None))
     assert [(one.image.name, one.caption) for one in found] == [
         ("image_000.png", "a w1"),
         ("image_002.png", "a w3"),
@@ -158,9 +160,7 @@ def test_given_captions_belong_to_their_images(tmp_path: Path) -> None:
     assert all(one.is_user_caption for one in found)
     # the same image with several captions
     twice = [images[0], images[0], images[2]]
-    again = list(
-        captioned_images(captioner, image_model(), twice, captions[:3], on_skip=lambda one: None)
-    )
+    again = list(captioned_images(captioner, twice, captions[:3], on_skip=lambda one: None))
     assert [(one.image.name, one.caption) for one in again] == [
         ("image_000.png", "a w1"),
         ("image_000.png", "a w2"),
@@ -170,7 +170,7 @@ def test_given_captions_belong_to_their_images(tmp_path: Path) -> None:
 
 def test_words_that_are_known_of_a_image_are_read() -> None:
     captioner = woken(bridge="bidirectional")
-    known = pad_words([[7, 8, 9]])
+    known = pad_tags([[7, 8, 9]])
     alone = captioned(captioner)
     one = dataclasses.replace(alone, known=known)
     ids, mask, _ = batch([one.ids], start=END, pad=1)

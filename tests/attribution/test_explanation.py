@@ -41,7 +41,7 @@ def test_words_keep_their_numbers(measure: object) -> None:
 def test_a_blind_captioner_s_words_are_not_from_the_image(measure: object) -> None:
     captioner = planted_captioner()
     with torch.no_grad():
-        for layer in captioner.bridge.attending:
+        for layer in captioner.bridge.cross_attention_layers:
             layer.out.weight.zero_()
     captioned = bright_subject(captioner, 1, 1, side=2)
     found = measure(captioner, captioned, torch.rand(3, 6, 6))

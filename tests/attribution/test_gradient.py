@@ -15,7 +15,7 @@ from captune.attribution.captioned_image import CaptionedImage, ids_of_caption
 from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.methods.integrated_gradients import STEPS, without_patches
 from captune.attribution.word_scores import word_log_probabilities
-from captune.captioning.model import Captioner, batch
+from captune.captioning.model import CaptionModel, batch
 
 CAPTIONERS = pytest.mark.parametrize(
     ("family", "bridge"),
@@ -23,7 +23,7 @@ CAPTIONERS = pytest.mark.parametrize(
 )
 
 
-def score_of(captioner: Captioner, one: CaptionedImage, word: int) -> Callable[[Tensor], Tensor]:
+def score_of(captioner: CaptionModel, one: CaptionedImage, word: int) -> Callable[[Tensor], Tensor]:
     """Grids -> log-probability of a word, by the captioner's own logits."""
     ids, _, _ = batch([one.ids], start=END, pad=1)
 

@@ -35,7 +35,7 @@ from captune.attribution.faithful.pointing import Box
 from captune.attribution.faithful.results import eval_report, map_results, part_of_speech_results
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 
 ATTENTION = MapId("attention", LayerHead(0, "mean"))
@@ -44,7 +44,7 @@ SIDE = 2
 CORNERS = [(0, 0), (0, 3), (4, 1), (3, 4), (1, 4), (4, 0), (0, 4), (4, 4)]
 
 
-def examples_of(captioner: Captioner) -> list[Example]:
+def examples_of(captioner: CaptionModel) -> list[Example]:
     """Images with a bright square, a box around it, and a word for it."""
     found = []
     for number, (row, column) in enumerate(CORNERS):
@@ -60,7 +60,7 @@ def examples_of(captioner: Captioner) -> list[Example]:
     return found
 
 
-def hide(captioner: Captioner) -> object:
+def hide(captioner: CaptionModel) -> object:
     return lambda example: token_masking(captioner, example.captioned)
 
 
@@ -87,13 +87,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture(scope="module")
-def planted() -> tuple[Captioner, list[Example]]:
+def planted() -> tuple[CaptionModel, list[Example]]:
     captioner = planted_captioner()
     return captioner, examples_of(captioner)
 
 
 @pytest.fixture(scope="module")
-def followed(planted: tuple[Captioner, list[Example]]) -> Measurements:
+def followed(planted: tuple[CaptionModel, list[Example]]) -> Measurements:
     captioner, examples = planted
     return evaluate_curves(captioner, [examples], [ATTENTION], hide(captioner)).measurements[0]
 
@@ -120,7 +120,9 @@ def test_the_controls_beside_it_are_at_chance(followed: Measurements) -> None:
     assert better.verdict == "better"
 
 
-def test_a_constant_map_is_no_better_than_random(planted: tuple[Captioner, list[Example]]) -> None:
+def test_a_constant_map_is_no_better_than_random(
+    planted: tuple[CaptionModel, list[Example]],
+) -> None:
     captioner, examples = planted
     measurements, constant = Measurements(), MapId("constant")
     for example in examples:
@@ -136,7 +138,7 @@ def test_a_constant_map_is_no_better_than_random(planted: tuple[Captioner, list[
         assert own == random
 
 
-def test_a_map_of_something_else_is_at_chance(planted: tuple[Captioner, list[Example]]) -> None:
+def test_a_map_of_something_else_is_at_chance(planted: tuple[CaptionModel, list[Example]]) -> None:
     captioner, examples = planted
     measurements, noise = Measurements(), MapId("noise")
     chance = torch.Generator().manual_seed(0)
@@ -150,7 +152,9 @@ def test_a_map_of_something_else_is_at_chance(planted: tuple[Captioner, list[Exa
         assert abs(found.value) < 0.2
 
 
-def test_screening_finds_the_true_map_among_all(planted: tuple[Captioner, list[Example]]) -> None:
+def test_screening_finds_the_true_map_among_all(
+    planted: tuple[CaptionModel, list[Example]],
+) -> None:
     captioner, examples = planted
     candidates = candidates_of(captioner, None, quick=True)
     assert candidates.baseline == ATTENTION
@@ -167,7 +171,7 @@ def test_screening_finds_the_true_map_among_all(planted: tuple[Captioner, list[E
 
 
 def test_a_slow_method_is_screened_on_fewer_images(
-    planted: tuple[Captioner, list[Example]], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    planted: tuple[CaptionModel, list[Example]], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Methods fraction the time evenly, but for the least number of images that each has."""
     captioner, examples = planted
@@ -192,7 +196,7 @@ def test_a_slow_method_is_screened_on_fewer_images(
 def test_a_blind_captioner_is_named() -> None:
     captioner = planted_captioner()
     with torch.no_grad():
-        for layer in captioner.bridge.attending:
+        for layer in captioner.bridge.cross_attention_layers:
             layer.out.weight.zero_()
     examples = examples_of(captioner)
     with pytest.raises(UserError, match="this captioner ignores its images"):
@@ -204,7 +208,9 @@ def test_a_blind_captioner_is_named() -> None:
     assert all(one.answer == "unknown" for one in part_of_speech_results(measurements, ATTENTION))
 
 
-def test_what_is_reported(followed: Measurements, planted: tuple[Captioner, list[Example]]) -> None:
+def test_what_is_reported(
+    followed: Measurements, planted: tuple[CaptionModel, list[Example]]
+) -> None:
     """The best, what points best at boxes, and the map usually drawn."""
     captioner, examples = planted
     noise, worse = MapId("noise"), MapId("gradient")
@@ -221,7 +227,7 @@ def test_what_is_reported(followed: Measurements, planted: tuple[Captioner, list
 
 
 def test_boxes_are_compared_on_images_that_have_no_curves(
-    planted: tuple[Captioner, list[Example]], clock: Clock, monkeypatch: pytest.MonkeyPatch
+    planted: tuple[CaptionModel, list[Example]], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the time is kept for them; curves of both captions are of the same images."""
     captioner, examples = planted
@@ -264,7 +270,7 @@ def test_the_report_says_how_the_default_stands(followed: Measurements) -> None:
     assert "deletion worse by" in lost.sentences[-1]
 
 
-def test_shuffling_depends_on_the_seed_only(planted: tuple[Captioner, list[Example]]) -> None:
+def test_shuffling_depends_on_the_seed_only(planted: tuple[CaptionModel, list[Example]]) -> None:
     _, examples = planted
     order = [example.image for example in shuffled(examples, 3)]
     assert order == [example.image for example in shuffled(examples, 3)]

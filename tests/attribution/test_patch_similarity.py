@@ -17,7 +17,7 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.faithful.leaderboard import candidates_of
 from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.word_scores import targets_of
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import ImageTextModel, TextEncoder
 
@@ -47,7 +47,7 @@ def embedding_encoder(texts: Any = None) -> ImageTextModel:
     return dataclasses.replace(model, image=image, text=cast("TextEncoder", texts))
 
 
-def shown(captioner: Captioner, texts: Texts, **patches: int) -> CaptionedImage:
+def shown(captioner: CaptionModel, texts: Texts, **patches: int) -> CaptionedImage:
     """Each word's direction stands at one patch, nothing anywhere else."""
     one = captioned(captioner, encoder=embedding_encoder(texts))
     grid = torch.zeros_like(one.grid)

@@ -16,7 +16,7 @@ from captune.attribution.captioned_image import captioned_image, ids_of_caption
 from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.methods.gradient_attention import capture_attention
 from captune.attribution.methods.relevance import propagated
-from captune.captioning.model import Captioner, batch
+from captune.captioning.model import CaptionModel, batch
 from captune.errors import UserError
 
 RELEVANCE = map_method("relevance")
@@ -101,7 +101,7 @@ def test_a_word_of_several_pieces_has_the_mean_of_their_maps() -> None:
         torch.testing.assert_close(whole, torch.stack(each).mean(0))
 
 
-def subject_piece(captioner: Captioner, one: Any, place: int) -> Any:
+def subject_piece(captioner: CaptionModel, one: Any, place: int) -> Any:
     return dataclasses.replace(one, words=[dataclasses.replace(one.words[0], steps=(place,))])
 
 
@@ -133,7 +133,7 @@ def test_weights_that_are_written_out_give_the_same_output(
         assert not weights.over_text(own).triu(1).any()
     for cross in weights.cross.values():
         torch.testing.assert_close(cross.sum(-1), torch.ones(cross.shape[:-1]))
-    for layer in captioner.bridge.attending:
+    for layer in captioner.bridge.cross_attention_layers:
         assert not layer._forward_hooks
 
 

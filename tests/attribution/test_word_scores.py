@@ -9,15 +9,15 @@ from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
 from captune.attribution.word_scores import first_cross_attention_block, word_log_probabilities
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import build_model
 from captune.images import ImageFile
 
 IDS = [5, 9, 30, 7, END]
 
 
-def captioner_of(family: str, bridge: str = "cross-attention", **settings: int) -> Captioner:
-    captioner = build_captioner(
+def captioner_of(family: str, bridge: str = "cross-attention", **settings: int) -> CaptionModel:
+    captioner = build_model(
         tiny_decoder(family), GRID, bridge=bridge, method="lora", bridge_settings=settings
     )
     chance = torch.Generator().manual_seed(0)
@@ -27,11 +27,11 @@ def captioner_of(family: str, bridge: str = "cross-attention", **settings: int) 
     return captioner
 
 
-def captioned(captioner: Captioner) -> CaptionedImage:
+def captioned(captioner: CaptionModel) -> CaptionedImage:
     return captioned_image(captioner, ImageFile(Path("a.png"), "a.png"), grids(1), IDS)
 
 
-def one_by_one(captioner: Captioner, many: Tensor) -> Tensor:
+def one_by_one(captioner: CaptionModel, many: Tensor) -> Tensor:
     return torch.cat(
         [word_log_probabilities(captioner, captioned(captioner), grid[None]) for grid in many]
     )
@@ -70,7 +70,7 @@ def test_blocks_come_back_after_an_error() -> None:
     with torch.no_grad(), pytest.raises(RuntimeError):
         word_log_probabilities(captioner, captioned(captioner), torch.zeros(5, 3, 3))
     assert all("forward" not in vars(block) for block in captioner.parts.blocks)
-    captioner.write(grids(1), max_tokens=3)
+    captioner.generate(grids(1), max_tokens=3)
 
 
 def test_a_bridge_of_soft_tokens_looks_from_the_first_block_on() -> None:

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import build_model
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
@@ -32,9 +32,9 @@ def woken(
     decoder: Decoder | None = None,
     seed: int = 0,
     **settings: Any,
-) -> Captioner:
+) -> CaptionModel:
     """A captioner with random trained weights, in eval mode. settings: of the method."""
-    captioner = build_captioner(
+    captioner = build_model(
         decoder or tiny_decoder(family),
         GRID,
         bridge=bridge,
@@ -50,7 +50,7 @@ def woken(
 
 
 def captioned(
-    captioner: Captioner,
+    captioner: CaptionModel,
     ids: list[int] | None = None,
     *,
     seed: int = 1,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tests.captioning.tiny import END, GRID, tiny_decoder
 from tests.colour_model import colour_model
 from torch import Tensor, nn
 
-from captune.captioning.building import build_captioner
+from captune.captioning import captioner
 from captune.captioning.checkpoint import recipe_of, save_pretrained
-from captune.captioning.recipe import ImageIdentity
+from captune.captioning.recipe import ImageIdentity, build_model
 from captune.models.decoders import load_decoder
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
 
@@ -55,6 +56,12 @@ def image_model(weights_id: str = "c0" * 32, seen: Seen | None = None) -> ImageT
     return ImageTextModel("places", weights_id, "Apache-2.0", encoder, text, None)
 
 
+def use_encoder(monkeypatch: pytest.MonkeyPatch, model: ImageTextModel | None = None) -> None:
+    """Captioners are loaded with this image encoder, whatever is asked for."""
+    found = model or image_model()
+    monkeypatch.setattr(captioner, "load_model", lambda spec, **where: found)
+
+
 def write_images(folder: Path, count: int = 6) -> Path:
     """`image_<n>.png`, noise in nine places."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +90,7 @@ def write_captioner(
             made.module.get_output_embeddings().weight[END] *= -1.5
         made.module.save_pretrained(place)
         made.tokenizer.save_pretrained(place)
-    captioner = build_captioner(
+    model = build_model(
         load_decoder(str(place), device="cpu"),
         GRID,
         bridge=bridge,
@@ -92,11 +99,11 @@ def write_captioner(
     )
     with torch.no_grad():
         chance = torch.Generator().manual_seed(seed)
-        for parameter in captioner.trained().values():
+        for parameter in model.trained().values():
             parameter.add_(torch.randn(parameter.shape, generator=chance) * 0.3)
     identity = ImageIdentity("places", "c0" * 32, "whole-9")
-    recipe = recipe_of(captioner, identity, bridge=bridge, method=method)
+    recipe = recipe_of(model, identity, bridge=bridge, method=method)
     folder.mkdir(parents=True, exist_ok=True)
-    save_pretrained(captioner, folder, recipe)
-    captioner.detach()
+    save_pretrained(model, folder, recipe)
+    model.detach()
     return folder

@@ -29,8 +29,8 @@ from tests.captioning.tester import (
 from tests.captioning.tiny import GRID, PAD, grids
 from torch import Tensor, nn
 
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner, pad_words
+from captune.captioning.model import CaptionModel, pad_tags
+from captune.captioning.recipe import build_model
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 
@@ -41,7 +41,7 @@ def check_step_0_is_the_untouched_decoder(combination: Combination) -> None:
     module = decoder_of(combination.family).module
     with captioner_of(combination) as captioner:
         found = logits(captioner)
-        states = captioner.project(given["grids"], given["words"])
+        states = captioner.project(given["grids"], given["tags"])
     with torch.no_grad():
         if states.soft_tokens is None:
             inputs = {"input_ids": given["ids"], "attention_mask": given["mask"]}
@@ -83,7 +83,7 @@ def check_goes_where_the_decoder_is(combination: Combination) -> None:
     module = copy.deepcopy(decoder.module).to("meta")
     module.config.pad_token_id = None  # else GPT-2 looks for padding, and `meta` has no values
     away = replace(decoder, module=module, device=torch.device("meta"))
-    captioner = build_captioner(
+    captioner = build_model(
         away,
         GRID,
         bridge=combination.bridge,
@@ -93,7 +93,7 @@ def check_goes_where_the_decoder_is(combination: Combination) -> None:
     )
     given = {name: tensor.to("meta") for name, tensor in asked().items()}
     # one token: a mask would be asked for its values, and `meta` has none
-    with captioner._looking_at(captioner.project(given["grids"], given["words"])):
+    with captioner._looking_at(captioner.project(given["grids"], given["tags"])):
         assert captioner.decoder.module(input_ids=given["ids"][:, :1]).logits.device.type == "meta"
     assert {p.device.type for p in captioner.trained().values()} == {"meta"}
 
@@ -109,7 +109,7 @@ def check_detach_gives_the_decoder_back(combination: Combination) -> None:
     implementation = module.config._attn_implementation
     with captioner_of(combination) as captioner:
         train(captioner, steps=1)
-        first = captioner.write(grids(IMAGES), max_tokens=4, words=given["words"])
+        first = captioner.generate(grids(IMAGES), max_tokens=4, tags=given["tags"])
     _assert_frozen(combination, module)
     assert set(vars(module)) == attributes
     assert module.config._attn_implementation == implementation
@@ -120,7 +120,7 @@ def check_detach_gives_the_decoder_back(combination: Combination) -> None:
         assert torch.equal(module(**plain).logits, before)
     with captioner_of(combination) as captioner:
         train(captioner, steps=1)
-        second = captioner.write(grids(IMAGES), max_tokens=4, words=given["words"])
+        second = captioner.generate(grids(IMAGES), max_tokens=4, tags=given["tags"])
     assert first == second
 
 
@@ -152,18 +152,20 @@ def check_generation_is_exact(combination: Combination) -> None:
         wake(captioner)
         captioner.eval()
         settings = captioner.decoder.module.generation_config
-        several, words = grids(3), pad_words([*WORDS, []])
+        several, words = grids(3), pad_tags([*WORDS, []])
         for beams in (1, 3):
-            cached = captioner.write(several, beams=beams, max_tokens=6, words=words)
+            cached = captioner.generate(several, beams=beams, max_tokens=6, tags=words)
             settings.use_cache = False
             try:
-                uncached = captioner.write(several, beams=beams, max_tokens=6, words=words)
+                uncached = captioner.generate(several, beams=beams, max_tokens=6, tags=words)
             finally:
                 settings.use_cache = True
             assert cached.ids == uncached.ids
             for image in range(3) if beams > 1 else ():
                 alone = slice(image, image + 1)
-                one = captioner.write(several[alone], beams=beams, max_tokens=6, words=words[alone])
+                one = captioner.generate(
+                    several[alone], beams=beams, max_tokens=6, tags=words[alone]
+                )
                 assert one.ids[0] == cached.ids[image]
                 assert one.log_probabilities[0] == pytest.approx(
                     cached.log_probabilities[image], abs=1e-4
@@ -179,10 +181,10 @@ def check_cache_in_steps(combination: Combination) -> None:
         full = given["mask"].bool().all(dim=1)
         row = int(full.nonzero()[0])
         image = row // CAPTIONS
-        grid, words = given["grids"][image : image + 1], given["words"][image : image + 1]
+        grid, words = given["grids"][image : image + 1], given["tags"][image : image + 1]
         ids, mask = given["ids"][row : row + 1], given["mask"][row : row + 1]
         with torch.no_grad():
-            whole = captioner.logits(grid, ids, mask, words=words)[0]
+            whole = captioner.logits(grid, ids, mask, tags=words)[0]
             states = captioner.project(grid, words)
             with captioner._looking_at(states):
                 inputs: dict[str, Any] = captioner._inputs(ids[:, :1], mask[:, :1], states)
@@ -212,21 +214,21 @@ def check_left_padding(combination: Combination) -> None:
         wake(captioner)
         captioner.eval()
         with torch.no_grad():
-            padded = captioner.logits(given["grids"], ids, mask, words=given["words"])
-        going_on = _continued(captioner, given["grids"], ids, mask, given["words"])
+            padded = captioner.logits(given["grids"], ids, mask, tags=given["tags"])
+        going_on = _continued(captioner, given["grids"], ids, mask, given["tags"])
         for row in range(len(ids)):
             image = slice(row // CAPTIONS, row // CAPTIONS + 1)
-            grid, words = given["grids"][image], given["words"][image]
+            grid, words = given["grids"][image], given["tags"][image]
             own = ids[row : row + 1, mask[row].bool()]
             alone = torch.ones_like(own)
             with torch.no_grad():
-                one = captioner.logits(grid, own, alone, words=words)[0]
+                one = captioner.logits(grid, own, alone, tags=words)[0]
             torch.testing.assert_close(padded[row, mask[row].bool()], one, atol=2e-5, rtol=1e-4)
             assert torch.equal(_continued(captioner, grid, own, alone, words)[0], going_on[row])
 
 
 def _continued(
-    captioner: Captioner, grid: Tensor, ids: Tensor, mask: Tensor, words: Tensor
+    captioner: CaptionModel, grid: Tensor, ids: Tensor, mask: Tensor, words: Tensor
 ) -> Tensor:
     """Four more tokens after each row, by transformers' generate with its cache."""
     states = captioner.project(grid, words)
@@ -248,15 +250,15 @@ def check_no_token_leaks_back(combination: Combination) -> None:
         ids[:, 2:] = 30
         full = torch.ones_like(given["mask"])
         with torch.no_grad():
-            one = captioner.logits(given["grids"], given["ids"], full, words=given["words"])
-            other = captioner.logits(given["grids"], ids, full, words=given["words"])
+            one = captioner.logits(given["grids"], given["ids"], full, tags=given["tags"])
+            other = captioner.logits(given["grids"], ids, full, tags=given["tags"])
         torch.testing.assert_close(one[:, :2], other[:, :2], atol=1e-6, rtol=0)
         assert not torch.allclose(one[:, 2:], other[:, 2:])
         # the other image's captions change nothing either
         ids = given["ids"].clone()
         ids[CAPTIONS:] = 31
         with torch.no_grad():
-            other = captioner.logits(given["grids"], ids, full, words=given["words"])
+            other = captioner.logits(given["grids"], ids, full, tags=given["tags"])
         torch.testing.assert_close(one[:CAPTIONS], other[:CAPTIONS], atol=1e-6, rtol=0)
         assert not torch.allclose(logits(captioner, seed=1), logits(captioner, seed=2))
 
@@ -307,5 +309,5 @@ def _assert_frozen(combination: Combination, module: nn.Module) -> None:
         assert torch.equal(trained_or_not[name], value), name
 
 
-def _size(captioner: Captioner, part: str) -> int:
+def _size(captioner: CaptionModel, part: str) -> int:
     return sum(p.numel() for n, p in captioner.trained().items() if n.startswith(part))

@@ -14,10 +14,11 @@ from PIL import Image
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import colour_model
 
+from captune.captioning.dataset import CaptionDataset
 from captune.captioning.recipe import ImageIdentity
-from captune.captioning.training.data import CaptionedImages
-from captune.captioning.training.examples import TrainingData
-from captune.captioning.training.frozen import FrozenParts
+from captune.captioning.training.batches import TrainingData
+from captune.captioning.training.setup import FrozenParts
+from captune.captioning.training.step import CrossEntropy
 from captune.options import TuneOptions
 
 KINDS = 4
@@ -80,7 +81,7 @@ def kinds_of(images: Path) -> dict[str, int]:
 def fake_frozen(family: str = "gpt2") -> Callable[..., FrozenParts]:
     """In the place of `load_frozen`: nothing is loaded, images are known by their bytes."""
 
-    def load(options: TuneOptions, parts: Sequence[CaptionedImages], **unused: Any) -> FrozenParts:
+    def load(options: TuneOptions, parts: Sequence[CaptionDataset], **unused: Any) -> FrozenParts:
         images = parts[0].images[0].path.parent
         clip = None if options.score_model == "none" else colour_model()
         return FrozenParts(
@@ -99,4 +100,5 @@ def toy_data(images: int = 24, seed: int = 0) -> TrainingData:
         [[*row, decoder.end_id] for row in decoder.encode(captions_of(n % KINDS, chance))]
         for n in range(images)
     ]
-    return TrainingData(keys, rows, ColourGrids({key: n % KINDS for n, key in enumerate(keys)}))
+    grids = ColourGrids({key: n % KINDS for n, key in enumerate(keys)})
+    return TrainingData(keys, rows, grids, CrossEntropy())

@@ -10,21 +10,21 @@ from safetensors.torch import load_file
 from tests.captioning.little_job import IDENTITY
 from tests.captioning.tiny import END, FAMILIES, GRID, PAD, grids, tiny_decoder
 
-from captune.captioning.building import build_captioner, read_settings
 from captune.captioning.checkpoint import (
     check_image_encoder,
     from_pretrained,
     recipe_of,
     save_pretrained,
 )
-from captune.captioning.model import Captioner, batch
+from captune.captioning.model import CaptionModel, batch
+from captune.captioning.recipe import build_model, read_settings
 from captune.errors import UserError
 
 SETTINGS = {"width": 16, "heads": 2, "every": 2}
 
 
-def captioner_of(family: str, method: str, seed: int = 0) -> Captioner:
-    captioner = build_captioner(
+def captioner_of(family: str, method: str, seed: int = 0) -> CaptionModel:
+    captioner = build_model(
         tiny_decoder(family),
         GRID,
         bridge="cross-attention",
@@ -39,7 +39,7 @@ def captioner_of(family: str, method: str, seed: int = 0) -> Captioner:
     return captioner.eval()
 
 
-def save(captioner: Captioner, folder: Path, method: str) -> None:
+def save(captioner: CaptionModel, folder: Path, method: str) -> None:
     recipe = recipe_of(captioner, IDENTITY, bridge="cross-attention", method=method)
     save_pretrained(captioner, folder, recipe)
 
@@ -66,7 +66,7 @@ def test_round_trip_is_exact(family: str, method: str, tmp_path: Path) -> None:
 
 def test_the_first_weights_depend_on_the_seed_alone() -> None:
     made = [
-        build_captioner(
+        build_model(
             tiny_decoder("gpt2"), GRID, bridge="cross-attention", method="lora",
             bridge_settings=SETTINGS, seed=seed,
         ).trained()

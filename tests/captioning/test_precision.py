@@ -33,7 +33,7 @@ def test_half_precision_decoder(bridge: str, method: str, family: str, dtype: to
     said = given["mask"].bool()
     if bridge != "prefix" and method != "dora":
         alone = half.module(input_ids=given["ids"], attention_mask=given["mask"]).logits[said]
-        found = captioner.logits(given["grids"], given["ids"], given["mask"], words=given["words"])
+        found = captioner.logits(given["grids"], given["ids"], given["mask"], tags=given["tags"])
         captioner.detach()
         before = half.module(input_ids=given["ids"], attention_mask=given["mask"]).logits[said]
         assert torch.equal(before, alone)
@@ -45,7 +45,7 @@ def test_half_precision_decoder(bridge: str, method: str, family: str, dtype: to
     assert loss.dtype == torch.float32
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p).all() for p in trained.values())
-    written = captioner.write(given["grids"].half(), beams=2, max_tokens=4, words=given["words"])
+    written = captioner.generate(given["grids"].half(), beams=2, max_tokens=4, tags=given["tags"])
     assert len(written.ids) == 2
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from captune.captioning import token_loss
-from captune.captioning.token_loss import token_losses
+from captune.captioning import model
+from captune.captioning.model import token_losses
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -16,7 +16,7 @@ def test_it_is_torch_s(
     smoothing: float, dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row at a time, a few and all: losses in float32, gradients in the logits' precision."""
-    monkeypatch.setattr(token_loss, "_AT_ONCE_CPU", at_once)
+    monkeypatch.setattr(model, "_AT_ONCE_CPU", at_once)
     torch.manual_seed(0)
     logits, wanted = (torch.randn(9, 50) * 4).to(dtype), torch.randint(0, 50, (9,))
     weights = torch.randn(9)

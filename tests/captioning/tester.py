@@ -18,8 +18,8 @@ from tests.captioning.tiny import END, GRID, PAD, grids, tiny_decoder
 from torch import Tensor
 
 from captune.captioning.bridge import bridge_class, bridge_names
-from captune.captioning.model import Captioner, batch, pad_words
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel, batch, pad_tags
 from captune.captioning.tuning import method_class, method_names
 from captune.models.decoders import Decoder
 
@@ -84,7 +84,7 @@ def untouched(family: str) -> dict[str, Tensor]:
     return {k: v.clone() for k, v in decoder_of(family).module.state_dict().items()}
 
 
-def build(combination: Combination, decoder: Decoder | None = None, seed: int = 3) -> Captioner:
+def build(combination: Combination, decoder: Decoder | None = None, seed: int = 3) -> CaptionModel:
     """A captioner as it is before training."""
     decoder = decoder or decoder_of(combination.family)
     parts = find_parts(decoder.module)
@@ -93,11 +93,11 @@ def build(combination: Combination, decoder: Decoder | None = None, seed: int = 
     bridge_config = bridge.Config(**TINY["bridge"].get(combination.bridge, {}))
     tuning_config = method.Config(**TINY["tuning"].get(combination.method, {}))
     built = bridge(bridge_config, GRID, parts)  # type: ignore[call-arg]
-    return Captioner(decoder, built, method(tuning_config), GRID)  # type: ignore[call-arg]
+    return CaptionModel(decoder, built, method(tuning_config), GRID)  # type: ignore[call-arg]
 
 
 @contextmanager
-def captioner_of(combination: Combination) -> Iterator[Captioner]:
+def captioner_of(combination: Combination) -> Iterator[CaptionModel]:
     """On the family's shared decoder, which is given back whatever happens."""
     untouched(combination.family)
     captioner = build(combination)
@@ -108,7 +108,7 @@ def captioner_of(combination: Combination) -> Iterator[Captioner]:
         captioner.eval()
 
 
-def wake(captioner: Captioner, scale: float = 0.2) -> None:
+def wake(captioner: CaptionModel, scale: float = 0.2) -> None:
     """As if trained a little: out of the state where nothing is said about the image yet."""
     torch.manual_seed(7)
     with torch.no_grad():
@@ -124,21 +124,21 @@ def asked() -> dict[str, Tensor]:
         "ids": ids,
         "mask": mask,
         "targets": targets,
-        "words": pad_words(WORDS),
+        "tags": pad_tags(WORDS),
     }
 
 
-def logits(captioner: Captioner, seed: int = 1) -> Tensor:
+def logits(captioner: CaptionModel, seed: int = 1) -> Tensor:
     """At the places where there is text: [places, vocabulary]."""
     given = asked()
     with torch.no_grad():
         found = captioner.logits(
-            grids(IMAGES, seed), given["ids"], given["mask"], words=given["words"]
+            grids(IMAGES, seed), given["ids"], given["mask"], tags=given["tags"]
         )
     return found[given["mask"].bool()]
 
 
-def train(captioner: Captioner, steps: int = 3, *, autocast: bool = False) -> set[str]:
+def train(captioner: CaptionModel, steps: int = 3, *, autocast: bool = False) -> set[str]:
     """Optimizer steps on one batch; the names that had a gradient other than zero in any."""
     trained = captioner.trained()
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)

@@ -17,14 +17,14 @@ from transformers import (
 
 from captune.captioning.bridge import GridShape
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
-from captune.captioning.model import Captioner
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel
 from captune.captioning.tuning.none import NoneConfig, NoTuning
 
 SHAPE = GridShape(tokens=17, channels=32, rows=4, columns=4, leading=1)
 
 
-def both_captioners(attention: str = "sdpa") -> tuple[Any, Captioner]:
+def both_captioners(attention: str = "sdpa") -> tuple[Any, CaptionModel]:
     """(transformers', captune's): GPT-2 that looks at a ViT's tokens in both of its blocks.
 
     attention: which implementation transformers' runs.
@@ -53,7 +53,9 @@ def both_captioners(attention: str = "sdpa") -> tuple[Any, Captioner]:
     config = CrossAttentionConfig(width=32, heads=4, every=1, entry=False, bias=True)
     bridge = CrossAttention(config, SHAPE, parts)
     with torch.no_grad():
-        for layer, block in zip(bridge.attending, theirs.decoder.transformer.h, strict=True):
+        for layer, block in zip(
+            bridge.cross_attention_layers, theirs.decoder.transformer.h, strict=True
+        ):
             cross = block.crossattention
             layer.norm.load_state_dict(block.ln_cross_attn.state_dict())
             layer.query.weight.copy_(cross.q_attn.weight.T)
@@ -66,4 +68,4 @@ def both_captioners(attention: str = "sdpa") -> tuple[Any, Captioner]:
             layer.out.bias.copy_(cross.c_proj.bias)
     decoder = tiny_decoder("gpt2")
     object.__setattr__(decoder, "module", plain)
-    return theirs, Captioner(decoder, bridge, NoTuning(NoneConfig()), SHAPE)
+    return theirs, CaptionModel(decoder, bridge, NoTuning(NoneConfig()), SHAPE)

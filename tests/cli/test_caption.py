@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import image_model, write_captioner, write_images
+from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 
-from captune.captioning import caption_recording, generation
-from captune.captioning.shipped import FOLDER, PACKAGE
+from captune.captioning.captioner import FOLDER, PACKAGE
 from captune.cli import main
 
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
+    use_encoder(monkeypatch)
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_json(images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert (found["run"], found["images"]) == (out, 4)
     assert [item["path"] for item in found["skipped"]] == ["image_001.png"]
     assert [item["path"] for item in found["captions"]][:2] == ["image_000.png", "image_002.png"]
-    assert found["written"] == {"run": out}
+    assert found["written"] == {"run": out, "page": str(Path(out) / "report.html")}
     assert found["model"]["method"] == "lora"
 
 
@@ -63,7 +62,7 @@ def test_json_stays_small(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(caption_recording, "KEPT", 3)
+    monkeypatch.setattr("captune.jobs.caption.KEPT", 3)
     found = printed(capsys, *words(images, model, "--out", str(tmp_path / "out")))
     assert found["images"] == 5
     assert found["captions"] is None

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import image_model, write_captioner, write_images
+from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 
 import captune
 import captune.jobs.explain as jobs_explain
 from captune.attribution.default_map import DefaultMap, write_default
 from captune.attribution.methods import LayerHead
-from captune.captioning import generation
 from captune.cli import main
 from captune.runs import read_run
 from captune.runs.maps import read_maps
@@ -21,7 +20,7 @@ from captune.runs.maps import read_maps
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
+    use_encoder(monkeypatch)
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import image_model, write_captioner, write_images
+from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 
 from captune.attribution.default_map import read_default
 from captune.attribution.faithful import leaderboard
-from captune.captioning import generation
 from captune.cli import main
 from captune.runs import check_run_folder
 
@@ -21,7 +20,7 @@ WORDS = ["w20", "w22"]
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
+    use_encoder(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

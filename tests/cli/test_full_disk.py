@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import image_model, write_captioner, write_images
+from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.full_disk import no_larger_files
 from tests.report_runs import classify_run, images
 
 from captune.attribution.faithful import leaderboard
-from captune.captioning import generation
-from captune.captioning.training import preparation, resuming
+from captune.captioning.training import setup, state
 from captune.cli import main
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no limit of file sizes on Windows")
@@ -61,7 +60,7 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def captioner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
+    use_encoder(monkeypatch)
     return str(write_captioner(tmp_path / "model" / "run"))
 
 
@@ -140,14 +139,14 @@ def test_tune(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A checkpoint that the disk has no room for: the last one stays, and the tune goes on."""
-    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     folder, train, val = map(str, write_job(tmp_path / "job"))
     out = results / "run"
     words = ["tune", folder, "--captions", train, "--val", val, "--out", str(out)]
     words += ["--epochs", "2", "--batch", "12", "--lr", "1e-2", "--max-tokens", "12"]
     words += ["--device", "cpu", "--set", "bridge.width=16", "--set", "bridge.heads=2"]
     words += ["--method", "lora"]
-    publish = resuming.publish
+    publish = state.publish
     made: list[str] = []
 
     def count(staged: Path, target: Path) -> None:
@@ -166,12 +165,12 @@ def test_tune(
         assert "bug" not in said
     checkpoints = out / "lora" / "checkpoints"
     assert not any(checkpoints.glob("*"))
-    monkeypatch.setattr(resuming, "publish", count)
+    monkeypatch.setattr(state, "publish", count)
     assert main(words) == 2
     said = capsys.readouterr().err
     assert "checkpoints: could not be written (file too large); the checkpoint of step" in said
     assert [path.name for path in checkpoints.iterdir()] == made
-    monkeypatch.setattr(resuming, "publish", publish)
+    monkeypatch.setattr(state, "publish", publish)
     assert main(words) == 0
     assert "goes on after 50 %" in capsys.readouterr().err
 
@@ -180,7 +179,7 @@ def test_what_a_tune_left_that_could_not_begin_is_no_hindrance(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk without room for a file may have room for the folder."""
-    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     folder, train, val = map(str, write_job(tmp_path / "job"))
     words = ["tune", folder, "--captions", train, "--val", val, "--out", str(results)]
     words += ["--epochs", "1", "--batch", "12", "--max-tokens", "12", "--device", "cpu"]

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import image_model, write_captioner, write_images
+from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.report_runs import classify_run, tune_run
 from tests.test_printing import terminal
 
 import captune.cli.env
 from captune.attribution.faithful import leaderboard
-from captune.captioning import caption_recording, generation
-from captune.captioning.training import preparation
+from captune.captioning.training import setup
 from captune.cli import command_names, main
+from captune.jobs import caption as job
 
 # sets the clipboard, turns colours around, clears, writes from right to left, hides
 DOES = "\x1b]52;c;aGk=\x07\x1b[7;31m\x9b2J\x1bc\u202egnp\u2066\u200f\u200b\U000e0041[red]:dog:"
@@ -242,18 +242,18 @@ def score_3(here: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _little_models(colours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
-    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    use_encoder(monkeypatch)
+    monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     monkeypatch.setattr(leaderboard, "method_names", lambda: ["attention"])
     monkeypatch.setenv("CAPTUNE_DEVICE", HOSTILE)
-    write = caption_recording.caption_images
+    write = job.run
 
-    def caption_images(*given: Any, **more: Any) -> Any:
+    def captioned(*given: Any, **more: Any) -> Any:
         result = write(*given, **more)
         result.captions = [(name, f"{caption} {HOSTILE}") for name, caption in result.captions]
         return result
 
-    monkeypatch.setattr(caption_recording, "caption_images", caption_images)
+    monkeypatch.setattr(job, "run", captioned)
 
 
 def assert_plain(text: str) -> None:

@@ -12,7 +12,7 @@ from tests.captioning.tiny import tiny_decoder
 
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.training import preparation
+from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.captions import read_captions
 from captune.cli import main
@@ -24,7 +24,7 @@ SETTINGS = ["--set", "bridge.width=16", "--set", "bridge.heads=2"]
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
-    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     return write_job(tmp_path / "job")
 
 
@@ -162,8 +162,8 @@ def test_with_real_grids_and_a_decoder_from_a_folder(
     assert printed["trained_on"] == 23
     (one,) = printed["methods"]
     assert one["names"]["clipscore"].startswith("CLIPScore[lite")
-    captioner = Captioner.from_pretrained(out, device="cpu")
-    assert (captioner.grid.tokens, captioner.grid.channels) == (81, 1280)
+    grid = Captioner.from_pretrained(out, device="cpu").model.grid
+    assert (grid.tokens, grid.channels) == (81, 1280)
     again = {record["image_id"]: record["caption"] for record in read_run(out).records()}
     assert len(again) == 8
     # other weights in the same place
@@ -218,14 +218,14 @@ def test_other_options_or_data_do_not_go_on(
         (["--set", "adapter.bottleneck=8"], "is none of the methods that are trained"),
         (["--method", " , "], "names no method"),
         (["--select", "clipscore", "--score-model", "none"], "needs a model"),
-        (["--bridge", "bidirectional"], "say with --known-words among which they are chosen"),
-        (["--known-words", "cat,dog"], "--bridge cross-attention reads none"),
-        (["--known-words-model", "lite"], "is for --known-words"),
+        (["--bridge", "bidirectional"], "say with --tags among which"),
+        (["--tags", "cat,dog"], "--bridge cross-attention reads none"),
+        (["--tags-model", "lite"], "is for --tags"),
         (
-            ["--bridge", "bidirectional", "--known-words", "gone.json"],
+            ["--bridge", "bidirectional", "--tags", "gone.json"],
             "gone.json: does not exist",
         ),
-        (["--known-words-top", "0"], "known-words-top 0: must be 1 or more"),
+        (["--tags-top", "0"], "tags-top 0: must be 1 or more"),
     ],
 )
 def test_what_is_refused(

@@ -12,7 +12,7 @@ from tests.captioning.tiny import tiny_decoder
 from tests.cli.test_tune import words
 
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.training import preparation
+from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 
@@ -32,7 +32,7 @@ def first(job: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tuned captioner to begin with; nobody changes it."""
     run = tmp_path_factory.mktemp("first") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "load_frozen", fake_frozen())
+        patch.setattr(setup, "load_frozen", fake_frozen())
         # it is made before the test has a cache of its own
         patch.setenv("CAPTUNE_CACHE", str(run.parent / "cache"))
         assert main(words(job, run, *QUICK)) == 0
@@ -41,7 +41,7 @@ def first(job: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def files(job: Files, monkeypatch: pytest.MonkeyPatch) -> Files:
-    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     return job
 
 

@@ -65,9 +65,8 @@ def write_models(root: Path) -> Path:
     from PIL import Image
     from tests.captioning.tiny import END, tiny_decoder
 
-    from captune.captioning.building import build_captioner
     from captune.captioning.checkpoint import recipe_of, save_pretrained
-    from captune.captioning.recipe import ImageIdentity
+    from captune.captioning.recipe import ImageIdentity, build_model
     from captune.models.decoders import load_decoder
     from captune.models.load import load_model
 
@@ -81,7 +80,7 @@ def write_models(root: Path) -> Path:
     made.module.save_pretrained(root / "decoder")
     made.tokenizer.save_pretrained(root / "decoder")
     seen = load_model(f"hf:{root / 'encoder'}", device="cpu").image.require_patches()
-    captioner = build_captioner(
+    captioner = build_model(
         load_decoder(str(root / "decoder"), device="cpu"),
         seen.shape,
         bridge="cross-attention",

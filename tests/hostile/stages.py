@@ -49,22 +49,22 @@ def _captioner() -> None:
     from tests.captioning.little_job import fake_frozen
 
     from captune.attribution.faithful import leaderboard
-    from captune.captioning import generation
-    from captune.captioning.training import preparation
+    from captune.captioning import captioner
+    from captune.captioning.training import setup
 
     _colours()
-    generation.load_model = lambda spec, **where: image_model()
-    preparation.load_frozen = fake_frozen()  # type: ignore[assignment]
+    captioner.load_model = lambda spec, **where: image_model()
+    setup.load_frozen = fake_frozen()  # type: ignore[assignment]
     # all methods are in their own tests
     leaderboard.method_names = lambda: ["attention", "gradient"]
 
 
 def _known_parts() -> None:
     """A captioner is not asked whether it was trained with these very parts."""
-    from captune.captioning import checkpoint, generation
+    from captune.captioning import captioner, checkpoint
 
     checkpoint.check_decoder = lambda *_: None
-    generation.check_image_encoder = lambda *_: None
+    captioner.check_image_encoder = lambda *_: None
 
 
 STAGES: dict[str, Callable[[], None]] = {

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.captioning.caption_job import image_model, write_captioner
+from tests.captioning.caption_job import use_encoder, write_captioner
 from tests.report_runs import caption_run, classify_run, explain_run, images
 from tests.webapp.app_page import HOSTILE, HOSTILE_NAME
 
-from captune.captioning import generation
 from captune.jobs import explain
 
 NAMES = [HOSTILE_NAME, "a/1.jpg", "a/2.jpg"]
@@ -21,7 +20,7 @@ OTHER = {name: f"another dog {n}" for n, name in enumerate(NAMES)}
 def little_captioner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`lite` is a captioner of random weights."""
     place = write_captioner(folder / "captioner" / "run")
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
+    use_encoder(monkeypatch)
     monkeypatch.setattr(explain, "captioner_folder", lambda model: place)
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.webapp.app_page import opened, over, tab, text_of, typed, when, wrong
 
-from captune.captioning.training import preparation, resuming
+from captune.captioning.training import setup, state
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.options import TuneOptions
 from captune.options.codec import words_of
@@ -46,7 +46,7 @@ def _duplicate(number: int) -> int:
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TuneOptions:
-    monkeypatch.setattr(preparation, "load_frozen", fake_frozen())
+    monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     monkeypatch.setattr(train_process.multiprocessing, "get_context", lambda kind: InAThread())
     images, train, val = write_job(tmp_path / "job")
     return TuneOptions(
@@ -98,7 +98,7 @@ def test_stop_keeps_a_checkpoint_and_start_goes_on(
     assert job.state == "stopped"
     assert "the same command goes on from there" in job.error
     assert options.out is not None
-    assert len(resuming.complete_checkpoints(options.out / "lora" / "checkpoints")) == 1
+    assert len(state.complete_checkpoints(options.out / "lora" / "checkpoints")) == 1
     again = ended(jobs, options)
     assert again.state == "done"
     assert any("goes on after" in note for note in again.notes)

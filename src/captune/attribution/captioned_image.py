@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captune.captioning.generation import pieces_of
-from captune.captioning.known_words import word_maker
-from captune.captioning.model import Captioner
+from captune.captioning.captioner import Captioner
+from captune.captioning.generate import word_pieces
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import encode_grids
@@ -49,7 +49,7 @@ class CaptionedImage:
     grid: [1, tokens, channels] float32, finished, where the captioner is.
     ids: of the caption's tokens, with the end where it came. words: without the end.
     shape: of the grid. is_user_caption: the caption is a person's, not the captioner's.
-    known: [1, w], the words of `Captioner.project`, for those that read a text beside the image.
+    known: [1, w], the words of `CaptionModel.project`, for those that read a text beside the image.
     encoder: what made the grid, for methods that encode again or compare with texts.
     """
 
@@ -77,7 +77,6 @@ class CaptionedImage:
 
 def captioned_images(
     captioner: Captioner,
-    encoder: ImageTextModel,
     images: Sequence[ImageFile],
     captions: Sequence[str] | None = None,
     *,
@@ -94,10 +93,11 @@ def captioned_images(
     encoded once, also where one stands several times in the list, each time with another caption.
     Raises UserError for a caption with a word that the captioner cannot write.
     """
+    model, encoder = captioner.model, captioner.encoder
     given = None
     if captions is not None:
-        given = [ids_of_caption(captioner.decoder, text) for text in captions]
-    known_words = word_maker(captioner, cache=cache, batch_size=batch_size, workers=workers)
+        given = [ids_of_caption(model.decoder, text) for text in captions]
+    tagger = captioner.tagger(cache=cache, batch_size=batch_size, workers=workers)
     # the same image may come with several captions, and the stream knows images, not numbers
     next_caption = 0
     stream = encode_grids(
@@ -112,10 +112,10 @@ def captioned_images(
         for start in range(0, len(some), batch_size):
             part = some[start : start + batch_size]
             halves = torch.from_numpy(np.ascontiguousarray(cached[start : start + batch_size]))
-            grids = encoder.image.finish_grid(halves).float().to(captioner.decoder.device)
-            known = known_words(part)
+            grids = encoder.image.finish_grid(halves).float().to(model.decoder.device)
+            tags = None if tagger is None else tagger.tags_of(part)
             if given is None:
-                rows = _written(captioner, grids, known, beam, max_tokens)
+                rows = _written(model, grids, tags, beam, max_tokens)
             else:
                 rows = []
                 for image in part:
@@ -127,18 +127,18 @@ def captioned_images(
             for number, (image, ids) in enumerate(zip(part, rows, strict=True)):
                 one = slice(number, number + 1)
                 yield captioned_image(
-                    captioner,
+                    model,
                     image,
                     grids[one],
                     ids,
                     is_user_caption=given is not None,
-                    known=None if known is None else known[one],
+                    known=None if tags is None else tags[one],
                     encoder=encoder,
                 )
 
 
 def captioned_image(
-    captioner: Captioner,
+    captioner: CaptionModel,
     image: ImageFile,
     grid: Tensor,
     ids: Sequence[int],
@@ -150,7 +150,7 @@ def captioned_image(
     """One from a finished grid [1, tokens, channels] and token ids, with the end or not."""
     end = captioner.decoder.end_id
     spoken = [id for id in ids if id != end]
-    words = [WordSpan(*found) for found in pieces_of(captioner.decoder, spoken)]
+    words = [WordSpan(*found) for found in word_pieces(captioner.decoder, spoken)]
     return CaptionedImage(
         image, grid, list(ids), words, captioner.grid, is_user_caption, known, encoder
     )
@@ -176,10 +176,10 @@ def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:
 
 
 def _written(
-    captioner: Captioner, grids: Tensor, known: Tensor | None, beam: int, max_tokens: int
+    captioner: CaptionModel, grids: Tensor, known: Tensor | None, beam: int, max_tokens: int
 ) -> list[list[int]]:
     with silence_transformers():
-        written = captioner.write(grids, beams=beam, max_tokens=max_tokens, words=known)
+        written = captioner.generate(grids, beams=beam, max_tokens=max_tokens, tags=known)
     end = captioner.decoder.end_id
     return [
         [*ids, end] if len(chosen) > len(ids) else ids

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.attribution.methods import LayerHead, MapMethod, map_method
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.files import printable, whole_file
 from captune.models.checkpoint_files import read_object
@@ -92,7 +92,7 @@ def write_default(folder: Path, default: DefaultMap) -> None:
 
 
 def choose_map(
-    captioner: Captioner,
+    captioner: CaptionModel,
     stored: DefaultMap | None,
     *,
     method: str = "auto",
@@ -130,8 +130,8 @@ def choose_map(
     return made, layer_head
 
 
-def _usual(captioner: Captioner) -> str:
-    return METHOD if captioner.bridge.attending else "gradient"
+def _usual(captioner: CaptionModel) -> str:
+    return METHOD if captioner.bridge.cross_attention_layers else "gradient"
 
 
 def _layer(text: str, known: list[LayerHead]) -> int | None:

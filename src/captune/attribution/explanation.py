@@ -28,7 +28,7 @@ from captune.attribution.geometry import Frame
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.word_scores import word_log_probabilities
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.images import ImageFile
 from captune.runs.maps import MapWriter
 from captune.tables import NotebookDisplay
@@ -113,7 +113,7 @@ def _recorded(mark: QuickMark | FullMark) -> dict[str, Any]:
 
 
 def quick_marks(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     maps: Tensor,
     words: Sequence[int] | None = None,
@@ -156,7 +156,7 @@ class FullMark:
 
 
 def full_marks(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     maps: Tensor,
     words: Sequence[int] | None = None,
@@ -196,7 +196,7 @@ def full_marks(
 
 
 def explain_words(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     method: MapMethod,
     layer_head: LayerHead,

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.word_scores import scores_of, targets_of
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.images import open_image
 from captune.models.encoders import GridShape, ImageEncoder
 
@@ -37,7 +37,7 @@ class Masking:
 
     def __init__(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         name: str,
         grids_of: Callable[[Tensor], Tensor],
@@ -78,7 +78,7 @@ class Masking:
 
 
 def token_masking(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     fill: Tensor | None = None,
     words: Sequence[int] | None = None,
@@ -95,7 +95,7 @@ def token_masking(
 
 
 def pixel_masking(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     encoder: ImageEncoder,
     words: Sequence[int] | None = None,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.captioning.bridge.cross_attention import CrossAttention
-from captune.captioning.model import IGNORED, Captioner
+from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
 from captune.files import quoted
 
@@ -36,7 +36,7 @@ class WordTarget:
 
 
 def targets_of(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     words: Sequence[int],
     against: str | None = None,
@@ -50,7 +50,7 @@ def targets_of(
 
 
 def scores_of(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     grids: Tensor,
     targets: Sequence[WordTarget],
@@ -77,7 +77,7 @@ def scores_of(
 
 
 def word_log_probabilities(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     grids: Tensor,
     words: Sequence[int] | None = None,
@@ -94,7 +94,10 @@ def word_log_probabilities(
 
 
 def logits_at(
-    captioner: Captioner, captioned: CaptionedImage, grids: Tensor, steps: Sequence[Sequence[int]]
+    captioner: CaptionModel,
+    captioned: CaptionedImage,
+    grids: Tensor,
+    steps: Sequence[Sequence[int]],
 ) -> Tensor:
     """Logits [all steps, vocabulary] float32, row by row; steps: the steps asked for of each row.
 
@@ -140,7 +143,7 @@ def _score(logits: Tensor, target: WordTarget) -> Tensor:
 
 
 def _target(
-    captioner: Captioner, captioned: CaptionedImage, word: int, against: str | None
+    captioner: CaptionModel, captioned: CaptionedImage, word: int, against: str | None
 ) -> WordTarget:
     span = captioned.spans[word]
     own = tuple(captioned.ids[step] for step in span.steps)
@@ -156,7 +159,7 @@ def _target(
     )
 
 
-def _ids_at(captioner: Captioner, captioned: CaptionedImage, step: int, word: str) -> list[int]:
+def _ids_at(captioner: CaptionModel, captioned: CaptionedImage, step: int, word: str) -> list[int]:
     """The ids that `word` would have as the caption's next word after its first `step` tokens."""
     decoder = captioner.decoder
     text = " ".join(word.split())
@@ -172,14 +175,14 @@ def _ids_at(captioner: Captioner, captioned: CaptionedImage, step: int, word: st
     return ids
 
 
-def first_cross_attention_block(captioner: Captioner) -> int:
+def first_cross_attention_block(captioner: CaptionModel) -> int:
     """How many of the decoder's blocks read text alone; 0 where that is not known."""
     bridge = captioner.bridge
     return min(bridge.places) if isinstance(bridge, CrossAttention) else 0
 
 
 @contextmanager
-def reuse_prefix(captioner: Captioner, one_row: Callable[[], object]) -> Iterator[None]:
+def reuse_prefix(captioner: CaptionModel, one_row: Callable[[], object]) -> Iterator[None]:
     """In the block, the rows of a pass skip the blocks that one row has been through.
 
     one_row: a pass over one of the rows, which are all the same text. For passes without gradients

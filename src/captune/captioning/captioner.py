@@ -1,41 +1,104 @@
-"""`captune.Captioner`: a tuned captioner by its folder, and captions of images by one call."""
+"""`captune.Captioner`: model, image encoder and tag model, loaded together; captions by one call.
+
+The captioner that ships with captune, `lite`, is in a package of its own, for its licence is not
+captune's: distribution `captune-lite`, import package `captune_lite`, folder `captioner` in it.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from captune.captioning import model
-from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.generation import Caption, captions_of, check_length, load_encoder
-from captune.captioning.known_words import load_words_model
-from captune.errors import UserError
+from captune.captioning.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    check_image_encoder,
+    check_tags_model,
+    checkpoint_folder,
+    digest_of_checkpoint,
+    from_pretrained,
+    read_recipe,
+)
+from captune.captioning.generate import Caption, captions_of
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import ImageIdentity, Recipe
+from captune.captioning.tags import Tagger, identity_of
+from captune.errors import MissingExtra, UserError
 from captune.features import FeatureCache
-from captune.files import printable
-from captune.images import Skipped, find_images
+from captune.features.grids import grids_bytes
+from captune.files import home_path, printable
+from captune.images import ImageFile, Skipped, find_images
+from captune.models import hub
+from captune.models.decoders import Decoder
+from captune.models.devices import resolve_device, resolve_precision
+from captune.models.encoders import ImageTextModel, describe_model
+from captune.models.load import load_image_text_model, load_model, require_possible
+from captune.options import CaptionerOptions
+
+LITE = "lite"
+PACKAGE = "captune_lite"
+FOLDER = "captioner"
 
 logger = logging.getLogger("captune")
 
 
-class Captioner(model.Captioner):
-    """The model of `model.Captioner`, which also knows how to be loaded and what images are."""
+@dataclass(frozen=True)
+class Captioner:
+    """A tuned captioner with all that it needs: images in, captions out.
+
+    encoder: the frozen image encoder that the model was trained with. recipe: what the checkpoint
+    says it is made of. tags_model: the classifier that chooses its tags; None where it reads none.
+    Raises UserError for a recipe with tags and no tag model.
+    """
+
+    model: CaptionModel
+    encoder: ImageTextModel
+    recipe: Recipe
+    tags_model: ImageTextModel | None = None
+
+    def __post_init__(self) -> None:
+        """Check that it is complete."""
+        tags = self.recipe.tags
+        if tags is not None and self.tags_model is None:
+            raise UserError(
+                f"this captioner reads tags that {tags.model.spec} chooses for each image, and it"
+                " was loaded without that model"
+            )
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **where: Any) -> Captioner:
-        """What a tune left in `folder`, or in its best method's: `checkpoint.from_pretrained`."""
-        captioner, recipe = from_pretrained(folder, kind=cls, **where)
-        assert isinstance(captioner, Captioner)
-        captioner.recipe = recipe
-        return captioner
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        encoder: str | None = None,
+        decoder: Decoder | str | None = None,
+        tags_model: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> Captioner:
+        """What a tune left in `folder`, or in its best method's; "lite": the one that ships.
+
+        encoder, decoder, tags_model: where the frozen models lie now, if not where they were in
+        training. Raises UserError for a folder that holds no captioner, and for models other than
+        those that it was trained with.
+        """
+        place = lite_captioner() if folder == LITE else checkpoint_folder(Path(folder))
+        recipe = read_recipe(place)
+        seen = load_encoder(recipe, place, spec=encoder, device=device, dtype=dtype)
+        chooses = _load_tags_model(recipe, seen, place, tags_model, device=device, dtype=dtype)
+        precision = writing_precision(device, dtype)
+        model, _ = from_pretrained(place, decoder=decoder, device=device, dtype=precision)
+        return cls(model, seen, recipe, chooses)
 
     def caption(
         self,
         images: str | Path | Sequence[str | Path],
         *,
-        encoder: str | None = None,
-        known_words_model: str | None = None,
         beam: int = 5,
         max_tokens: int = 60,
         batch_size: int = 32,
@@ -45,39 +108,17 @@ class Captioner(model.Captioner):
     ) -> list[Caption]:
         """A caption of each image in folders, files and patterns.
 
-        encoder, known_words_model: where the image encoder and the model of its known words lie
-        now, if not where they were in training. cache: of features; None reads and writes none.
-        on_skip: called for images that cannot be read; None warns of them.
-        Raises UserError for a captioner that does not know what it was made of, and as
-        `find_images`.
+        cache: of features; None reads and writes none. on_skip: called for images that cannot be
+        read; None warns of them. Raises UserError as `find_images`, and for captions longer than
+        the decoder can read back.
         """
-        if self.recipe is None:
-            raise UserError(
-                "this captioner was not loaded by Captioner.from_pretrained, so nothing says which"
-                " image encoder it sees through; save it and load it"
-            )
-        device = str(self.decoder.device)
-        if self.image_model is None or encoder is not None:
-            self.image_model = load_encoder(
-                self.recipe, "the captioner", spec=encoder, device=device
-            )
-        if self.words_model is None or known_words_model is not None:
-            self.words_model = load_words_model(
-                self.recipe,
-                self.image_model,
-                "the captioner",
-                spec=known_words_model,
-                device=device,
-            )
-        check_length(self.decoder, max_tokens)
+        check_length(self.model.decoder, max_tokens)
         found = find_images([images] if isinstance(images, str | Path) else images)
         skip = on_skip or _warn
         for skipped in found.skipped:
             skip(skipped)
         captions = []
-        for outcomes in captions_of(
-            self,
-            self.image_model,
+        for outcomes in self.stream(
             found.images,
             cache=cache,
             beam=beam,
@@ -92,6 +133,214 @@ class Captioner(model.Captioner):
                     captions.append(outcome)
         return captions
 
+    def stream(
+        self,
+        images: Sequence[ImageFile],
+        *,
+        cache: FeatureCache | None = None,
+        beam: int = 5,
+        max_tokens: int = 60,
+        batch_size: int = 32,
+        workers: int = 0,
+    ) -> Iterator[list[Caption | Skipped]]:
+        """The outcome of each `batch_size` images in turn, in bounded memory: `captions_of`."""
+        return captions_of(
+            self.model,
+            self.encoder,
+            images,
+            tagger=self.tagger(cache=cache, batch_size=batch_size, workers=workers),
+            cache=cache,
+            beam=beam,
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+    def tagger(
+        self, *, cache: FeatureCache | None = None, batch_size: int = 32, workers: int = 0
+    ) -> Tagger | None:
+        """The tags of images, as the model was trained with them; None where it reads none."""
+        if self.recipe.tags is None or self.tags_model is None:
+            return None
+        return Tagger(
+            self.recipe.tags,
+            self.tags_model,
+            self.model.decoder,
+            self.model.max_tag_tokens,
+            cache=cache,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+    def described(self) -> list[dict[str, Any]]:
+        """Its frozen models, as run.json names them."""
+        models = [describe_model(self.encoder), describe_decoder(self.model.decoder)]
+        if self.tags_model not in (None, self.encoder):
+            assert self.tags_model is not None
+            models.append(describe_model(self.tags_model))
+        return models
+
 
 def _warn(skipped: Skipped) -> None:
     logger.warning("skipped %s: %s", printable(skipped.path), skipped.reason)
+
+
+def load_captioner(options: CaptionerOptions, place: Path) -> Captioner:
+    """The captioner in `place`, as the options of a command ask for it."""
+    captioner = Captioner.from_pretrained(
+        place,
+        encoder=options.encoder,
+        decoder=options.decoder,
+        tags_model=options.tags_model,
+        device=options.device,
+        dtype=options.dtype,
+    )
+    check_length(captioner.model.decoder, options.max_tokens)
+    return captioner
+
+
+def captioner_folder(model: str) -> Path:
+    """`lite`, or a folder -> where the captioner's files are; of several methods the best one's.
+
+    Raises UserError where there is none.
+    """
+    if model == LITE:
+        return lite_captioner()
+    folder = home_path(model)
+    require_possible(folder, model)
+    if not folder.is_dir():
+        raise UserError(
+            f"--model {printable(model)}: is no folder; name the --out of a captune tune, or lite"
+        )
+    return checkpoint_folder(folder)
+
+
+def lite_captioner() -> Path:
+    """The folder of the captioner that ships; its package is found, not imported.
+
+    Raises MissingExtra where it is not installed, UserError where its files are not there.
+    """
+    # an entry of None in sys.modules, and a module without a spec, are ValueErrors
+    try:
+        spec = find_spec(PACKAGE)
+    except ValueError:
+        spec = None
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    if not places:
+        raise MissingExtra("captioning without a tuned captioner of your own (--model RUN)", "lite")
+    for place in places:
+        folder = Path(place) / FOLDER
+        if all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
+            return folder
+    raise UserError(
+        f"{Path(places[0]) / FOLDER}: lacks {CONFIG} or {WEIGHTS}, so captune-lite is not whole;"
+        " install it again: pip install --force-reinstall 'captune[lite]'"
+    )
+
+
+def load_encoder(
+    recipe: Recipe, where: Path | str, *, spec: str | None = None, device: str, dtype: str = "auto"
+) -> ImageTextModel:
+    """The image encoder that a captioner was trained with; `spec` says where it lies now.
+
+    where: the captioner, for sentences. Raises UserError for another encoder than that one.
+    """
+    with nullcontext() if spec else hub.unasked(str(where)):
+        encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
+    patches = encoder.image.require_patches()
+    found = ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id)
+    check_image_encoder(recipe, found, Path(where))
+    if patches.shape != recipe.grid:
+        raise UserError(
+            f"{where}: its config.json states a grid of {recipe.grid.tokens} tokens of"
+            f" {recipe.grid.channels}, and {encoder.spec} yields {patches.shape.tokens} of"
+            f" {patches.shape.channels}"
+        )
+    return encoder
+
+
+def _load_tags_model(
+    recipe: Recipe,
+    encoder: ImageTextModel,
+    where: Path,
+    spec: str | None,
+    *,
+    device: str,
+    dtype: str,
+) -> ImageTextModel | None:
+    """The model that chose the captioner's tags in training; None where it reads none."""
+    tags = recipe.tags
+    if tags is None:
+        return None
+    model = encoder
+    if spec is not None or tags.model.spec != recipe.image_encoder.spec:
+        with nullcontext() if spec else hub.unasked(str(where)):
+            model = load_image_text_model(spec or tags.model.spec, device=device, dtype=dtype)
+    check_tags_model(tags, identity_of(model), where)
+    return model
+
+
+def writing_precision(device: str, dtype: str) -> str:
+    """The decoder's dtype for generation: as in tuning, but float32 on a CPU.
+
+    One image's caption must not depend on the processor, nor on the images beside it.
+    """
+    place = resolve_device(device)
+    if dtype == "auto" and place.type == "cpu":
+        return "float32"
+    return resolve_precision(dtype, place)
+
+
+def check_length(decoder: Decoder, max_tokens: int) -> None:
+    """Raises UserError for captions longer than the decoder can read back."""
+    config = decoder.module.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and max_tokens >= limit:
+        raise UserError(
+            f"--max-tokens {max_tokens}: {decoder.spec} reads {limit} tokens at most, the first of"
+            f" which is its start; take {limit - 1} or fewer"
+        )
+
+
+def describe_captioner(options: CaptionerOptions, place: Path, recipe: Recipe) -> dict[str, Any]:
+    """The captioner, as the run folder and `--json` name it."""
+    return {
+        "spec": LITE if options.model == LITE else str(place),
+        "weights_id": digest_of_checkpoint(place),
+        "image_encoder": recipe.image_encoder.spec,
+        "decoder": recipe.decoder_spec,
+        "bridge": recipe.bridge,
+        "method": recipe.method,
+    }
+
+
+def describe_decoder(decoder: Decoder) -> dict[str, str | None]:
+    """The decoder, as the run folder names it."""
+    return {
+        "spec": decoder.spec,
+        "weights_id": decoder.weights_id,
+        "decoder_id": decoder.decoder_id,
+        "licence": decoder.licence,
+    }
+
+
+def open_grid_cache(
+    options: CaptionerOptions,
+    encoder: ImageTextModel,
+    images: int,
+    stack: ExitStack,
+    message: Callable[[str], None],
+) -> FeatureCache | None:
+    """The feature cache, or None if the patch grids of these images would not fit into it."""
+    if options.no_cache:
+        return None
+    cache = stack.enter_context(FeatureCache())
+    needed, limit = grids_bytes(images, encoder.image), cache.limit_bytes
+    if needed > limit * 7 / 8:
+        message(
+            f"the patch grids of {images:,} images take {needed / 1e9:.1f} GB, more than the"
+            f" feature cache keeps ({limit / 1e9:.1f} GB), so they are not kept"
+        )
+        return None
+    cache.remember_model(encoder.spec, encoder.ids)
+    return cache

@@ -20,9 +20,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner
-from captune.captioning.recipe import ImageIdentity, KnownWords, Recipe, recipe_of_json
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import (
+    ImageIdentity,
+    Recipe,
+    TagSettings,
+    build_model,
+    recipe_of_json,
+)
 from captune.errors import UserError
 from captune.files import open_regular, printable, quoted, whole_file
 from captune.models import hub
@@ -44,37 +49,37 @@ _MOST_ELEMENTS = 2**29
 
 
 def recipe_of(
-    captioner: Captioner,
+    model: CaptionModel,
     image_encoder: ImageIdentity,
     *,
     bridge: str,
     method: str,
     max_tokens: int = 60,
-    known_words: KnownWords | None = None,
+    tags: TagSettings | None = None,
 ) -> Recipe:
-    """What has to be known to build `captioner` again; bridge and method by their names."""
+    """What has to be known to build `model` again; bridge and method by their names."""
     return Recipe(
         image_encoder,
-        captioner.decoder.spec,
-        captioner.decoder.decoder_id,
-        captioner.grid,
+        model.decoder.spec,
+        model.decoder.decoder_id,
+        model.grid,
         bridge,
-        dataclasses.asdict(captioner.bridge.config),
+        dataclasses.asdict(model.bridge.config),
         method,
-        dataclasses.asdict(captioner.tuning.config),
+        dataclasses.asdict(model.tuning.config),
         max_tokens,
-        captioner.decoder.blocks,
-        captioner.decoder.tokens,
-        known_words,
+        model.decoder.blocks,
+        model.decoder.tokens,
+        tags,
     )
 
 
-def save_pretrained(captioner: Captioner, folder: Path, recipe: Recipe) -> None:
+def save_pretrained(model: CaptionModel, folder: Path, recipe: Recipe) -> None:
     """Write both files, each whole, the config last: a folder without it is no checkpoint."""
     with whole_file(folder / CONFIG) as config, whole_file(folder / WEIGHTS, "wb") as weights:
         json.dump(recipe.as_json(), config, indent=1)
         config.write("\n")
-        weights.write(_trained_bytes(captioner))
+        weights.write(_trained_bytes(model))
         # all is on the disk before an earlier checkpoint goes
         for file in (config, weights):
             file.flush()
@@ -88,13 +93,11 @@ def from_pretrained(
     decoder: Decoder | str | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    kind: type[Captioner] = Captioner,
-) -> tuple[Captioner, Recipe]:
+) -> tuple[CaptionModel, Recipe]:
     """A tuned captioner, ready to write, and what it is made of.
 
     folder: a checkpoint, or the run of a tune; of a run of several methods the best one.
     decoder: where the frozen one lies now, or the loaded one; None looks where it was in training.
-    kind: the class that is made.
     Raises UserError for a folder that holds none, and for another decoder than the trained one.
     """
     place = checkpoint_folder(Path(folder))
@@ -110,25 +113,25 @@ def from_pretrained(
     if recipe.tokens and not decoder.tokens:
         decoder = narrowed(decoder, recipe.tokens)
     try:
-        captioner = build_captioner(
+        model = build_model(
             decoder,
             recipe.grid,
             bridge=recipe.bridge,
             method=recipe.method,
             bridge_settings=recipe.bridge_config,
             method_settings=recipe.method_config,
-            kind=kind,
+            reads_tags=recipe.tags is not None,
             room={part: _elements(weights, part) for part in ("bridge", "tuning")},
         )
     except UserError as error:  # of settings that somebody typed it would be the whole sentence
         raise UserError(f"{place / CONFIG}: {error}") from error
-    if recipe.known_words is not None and not captioner.bridge.word_places(captioner.bridge.config):
+    if model.reads_tags and not model.max_tag_tokens:
         raise UserError(
-            f"{place / CONFIG}: states known words, and a {recipe.bridge} bridge reads none"
+            f"{place / CONFIG}: states known_words, and a {recipe.bridge} bridge reads none"
         )
-    read_trained(captioner, place / WEIGHTS)
-    captioner.eval()
-    return captioner, recipe
+    read_trained(model, place / WEIGHTS)
+    model.eval()
+    return model, recipe
 
 
 def checkpoint_folder(folder: Path) -> Path:
@@ -197,9 +200,9 @@ def check_image_encoder(recipe: Recipe, found: ImageIdentity, where: Path) -> No
     _check_model(recipe.image_encoder, found, where, "image encoder")
 
 
-def check_words_model(known: KnownWords, found: ImageIdentity, where: Path) -> None:
-    """Raises UserError unless it is the model whose words the captioner was trained with."""
-    _check_model(known.model, found, where, "known words of")
+def check_tags_model(tags: TagSettings, found: ImageIdentity, where: Path) -> None:
+    """Raises UserError unless it is the model whose tags the captioner was trained with."""
+    _check_model(tags.model, found, where, "tags of")
 
 
 def _check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role: str) -> None:
@@ -212,24 +215,24 @@ def _check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role:
             )
 
 
-def write_trained(captioner: Captioner, path: Path) -> None:
+def write_trained(model: CaptionModel, path: Path) -> None:
     """The trained parameters alone, as a whole file."""
     with whole_file(path, "wb") as file:
-        file.write(_trained_bytes(captioner))
+        file.write(_trained_bytes(model))
 
 
-def _trained_bytes(captioner: Captioner) -> bytes:
+def _trained_bytes(model: CaptionModel) -> bytes:
     tensors = {
         name: parameter.detach().to("cpu", torch.float32).contiguous()
-        for name, parameter in captioner.trained().items()
+        for name, parameter in model.trained().items()
     }
     written: bytes = save(tensors, metadata={"format": "pt"})
     return written
 
 
-def read_trained(captioner: Captioner, path: Path) -> None:
+def read_trained(model: CaptionModel, path: Path) -> None:
     """Put trained parameters back. Raises UserError where they are not this captioner's."""
-    trained = captioner.trained()
+    trained = model.trained()
     _check_names(trained, read_trained_header(path.parent), path)
     tensors = load_safetensors(path)
     with torch.no_grad():
@@ -238,14 +241,14 @@ def read_trained(captioner: Captioner, path: Path) -> None:
             parameter.copy_(tensors[name])
 
 
-def begin_with(captioner: Captioner, folder: Path) -> None:
+def begin_with(model: CaptionModel, folder: Path) -> None:
     """Put the weights of a tuned captioner of the same make into this one.
 
     Raises UserError where the decoder or a parameter is another one.
     """
     place = checkpoint_folder(folder)
-    check_decoder(read_recipe(place), captioner.decoder, place)
-    read_trained(captioner, place / WEIGHTS)
+    check_decoder(read_recipe(place), model.decoder, place)
+    read_trained(model, place / WEIGHTS)
 
 
 def digest_of_checkpoint(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The captioner: a frozen image encoder's patch grid, a trained bridge, a frozen decoder, a method.
+"""The caption model: a patch grid, a trained bridge, a frozen decoder, a tuning method.
 
 grid [images, tokens, channels]      from the frozen encoder, cached
   -> bridge.project                  keys/values (or soft tokens), once an image
@@ -14,26 +14,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, Words
-from captune.captioning.recipe import Recipe
-from captune.captioning.structure import DecoderParts, find_parts
-from captune.captioning.token_loss import token_losses
+from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
+from captune.captioning.decoder_parts import DecoderParts, find_parts
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 from captune.models.decoders import Decoder
-from captune.models.encoders import ImageTextModel
 
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
 
 
 @dataclass(frozen=True)
-class Written:
-    """What the decoder wrote for each image.
+class Generated:
+    """The token ids that the decoder wrote for each image.
 
     ids: without start, end and padding. log_probabilities: of each id, and of the end where it
     came, by one teacher-forced pass over the finished caption; nothing where it was left out.
@@ -43,21 +42,25 @@ class Written:
     log_probabilities: list[list[float]]
 
 
-class Captioner(nn.Module):
+class CaptionModel(nn.Module):
     """Frozen decoder plus what is trained: `bridge` and `tuning`.
 
     tuning comes first, then the bridge: peft wraps the bare decoder's layers only.
     What is trained stays in float32, whatever the precision of the decoder is.
+    reads_tags: it was, or will be, trained with tags of each image, and is never run without.
     """
 
     def __init__(
-        self, decoder: Decoder, bridge: Bridge, tuning: TuningMethod, grid: GridShape
+        self,
+        decoder: Decoder,
+        bridge: Bridge,
+        tuning: TuningMethod,
+        grid: GridShape,
+        *,
+        reads_tags: bool = False,
     ) -> None:
         super().__init__()
-        # how it was made, what it sees through and what tells it words: known of a loaded one
-        self.recipe: Recipe | None = None
-        self.image_model: ImageTextModel | None = None
-        self.words_model: ImageTextModel | None = None
+        self.reads_tags = reads_tags
         self.decoder = decoder
         self.grid = grid
         self.parts: DecoderParts = find_parts(decoder.module)
@@ -75,6 +78,11 @@ class Captioner(nn.Module):
             handle.remove()
         self.tuning.detach()
 
+    @property
+    def max_tag_tokens(self) -> int:
+        """How many tokens of tags the bridge reads of an image; 0 where it reads none."""
+        return self.bridge.max_tag_tokens(self.bridge.config)
+
     def trained(self) -> dict[str, nn.Parameter]:
         """What is trained, by name: `bridge.*` and `tuning.*`; nothing else has a gradient."""
         found = {f"bridge.{name}": p for name, p in self.bridge.named_parameters()}
@@ -88,16 +96,16 @@ class Captioner(nn.Module):
         mask: Tensor,
         targets: Tensor,
         label_smoothing: float = 0.0,
-        words: Tensor | None = None,
+        tags: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
         """Mean next-token loss of the captions of a batch of images.
 
         grids: [images, tokens, channels]. ids, mask, targets: [images * k, n]; the k captions of an
         image stand together; targets are IGNORED where there is nothing to learn.
-        words: as for `project`. weights: [images * k], what each caption's tokens count.
+        tags: as for `project`. weights: [images * k], what each caption's tokens count.
         """
-        logits, wanted = self.logits_at_targets(grids, ids, mask, targets, words)
+        logits, wanted = self.logits_at_targets(grids, ids, mask, targets, tags)
         each = token_losses(logits, wanted, label_smoothing)
         if weights is None:
             return each.mean()
@@ -109,53 +117,52 @@ class Captioner(nn.Module):
         ids: Tensor,
         mask: Tensor,
         targets: Tensor,
-        words: Tensor | None = None,
+        tags: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """([targets, vocabulary], [targets]): the head runs only where there is a target."""
         kept = targets != IGNORED
-        return self._logits_at(kept, ids, mask, self.project(grids, words)), targets[kept]
+        return self._logits_at(kept, ids, mask, self.project(grids, tags)), targets[kept]
 
     def logits(
-        self, grids: Tensor, ids: Tensor, mask: Tensor, words: Tensor | None = None
+        self, grids: Tensor, ids: Tensor, mask: Tensor, tags: Tensor | None = None
     ) -> Tensor:
         """Next-token logits everywhere: [images * k, n, vocabulary]."""
         everywhere = torch.ones_like(ids, dtype=torch.bool)
-        logits = self._logits_at(everywhere, ids, mask, self.project(grids, words))
+        logits = self._logits_at(everywhere, ids, mask, self.project(grids, tags))
         return logits.view(*ids.shape, -1)
 
-    def project(self, grids: Tensor, words: Tensor | None = None) -> ImageStates:
+    def project(self, grids: Tensor, tags: Tensor | None = None) -> ImageStates:
         """Grids [images, tokens, channels], in any precision, -> what the decoder reads of them.
 
-        words: [images, w], token ids of a text that is known of each image before its caption,
-        IGNORED where there is none; for the bridges that read one. Raises UserError where there are
-        none, and the captioner was trained with some.
+        tags: [images, w], token ids of each image's tags, IGNORED where there are no more; for the
+        bridges that read them. Raises UserError where there are none, and the model was trained
+        with some.
         """
-        known = None
-        if words is None and self.recipe is not None and self.recipe.known_words is not None:
-            raise UserError(
-                "this captioner was trained with known words of each image, and they are not made"
-                " here; take one of another bridge"
-            )
-        if words is not None:
-            embedded = self.decoder.module.get_input_embeddings()(words.clamp_min(0))
-            known = Words(embedded.float(), words != IGNORED)
-        return self.bridge.project(grids.float(), known)
+        if tags is None:
+            if self.reads_tags:
+                raise UserError(
+                    "this captioner was trained with tags of each image, and they are not made"
+                    " here; take one of another bridge"
+                )
+            return self.bridge.project(grids.float())
+        embedded = self.decoder.module.get_input_embeddings()(tags.clamp_min(0))
+        return self.bridge.project(grids.float(), TagEmbeddings(embedded.float(), tags != IGNORED))
 
     @torch.inference_mode()
-    def write(
+    def generate(
         self,
         grids: Tensor,
         *,
         beams: int = 1,
         max_tokens: int = 60,
-        words: Tensor | None = None,
+        tags: Tensor | None = None,
         scored: bool = True,
-    ) -> Written:
+    ) -> Generated:
         """Captions of a batch of images by transformers' generate, greedy or by beam search.
 
         scored: with log-probabilities, which take another pass over the finished captions.
         """
-        states = self.project(grids, words)
+        states = self.project(grids, tags)
         with self._looking_at(states), self._without_dropout():
             prompt = self._prompt(states, self.decoder.start_id)
             sequences = self.decoder.module.generate(
@@ -175,17 +182,17 @@ class Captioner(nn.Module):
                 " or beyond the precision (--dtype float32)"
             )
         end = self.decoder.end_id
-        return Written([[id for id in row if id != end] for row in ends], chosen)
+        return Generated([[id for id in row if id != end] for row in ends], chosen)
 
     @torch.no_grad()
     def sample(
-        self, grids: Tensor, *, samples: int, max_tokens: int = 60, words: Tensor | None = None
+        self, grids: Tensor, *, samples: int, max_tokens: int = 60, tags: Tensor | None = None
     ) -> list[list[int]]:
         """Captions drawn from the model, `samples` of each image one after the other.
 
         Token ids, with the end where it came: what `batch` takes.
         """
-        states = self.project(grids, words)
+        states = self.project(grids, tags)
         with self._looking_at(states), self._without_dropout():
             prompt = self._prompt(states, self.decoder.start_id)
             sequences = self.decoder.module.generate(
@@ -285,8 +292,8 @@ def batch(
     return ids.to(device), mask.to(device), targets.to(device)
 
 
-def pad_words(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tensor:
-    """Token ids of a known text of each image -> [images, w], IGNORED where a row has ended."""
+def pad_tags(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tensor:
+    """Token ids of the tags of each image -> [images, w], IGNORED where a row has ended."""
     width = max([1, *map(len, rows)])
     padded = [[*row, *[IGNORED] * (width - len(row))] for row in rows]
     return torch.tensor(padded, dtype=torch.long, device=device)
@@ -300,3 +307,54 @@ def _positions(mask: Tensor) -> Tensor:
 def _until(row: list[int], end: int) -> list[int]:
     """Up to and with the first end; all of it where none came."""
     return row[: row.index(end) + 1] if end in row else row
+
+
+# logits looked at together: of a CPU's cache, and enough to keep a GPU busy
+_AT_ONCE_CPU, _AT_ONCE_GPU = 1 << 19, 1 << 26
+
+
+def token_losses(logits: Tensor, wanted: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Logits [n, vocabulary] in any precision, token ids [n] -> losses [n] in float32.
+
+    What `F.cross_entropy(logits.float(), wanted, reduction="none", label_smoothing=...)` gives;
+    there is no id here that is ignored.
+    """
+    losses: Tensor = _TokenLosses.apply(logits, wanted, label_smoothing)
+    return losses
+
+
+class _TokenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, wanted: Tensor, smoothing: float) -> Tensor:
+        totals = logits.new_empty(len(logits), dtype=torch.float32)
+        means = torch.zeros_like(totals)
+        for rows in _chunks(logits):
+            part = logits[rows].float()
+            totals[rows] = part.logsumexp(dim=1)
+            if smoothing:
+                means[rows] = part.mean(dim=1)
+        ctx.save_for_backward(logits, wanted, totals)
+        ctx.smoothing = smoothing
+        chosen = logits.gather(1, wanted[:, None])[:, 0].float()
+        return totals - (1 - smoothing) * chosen - smoothing * means
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        logits, wanted, totals = ctx.saved_tensors
+        of_logits = torch.empty_like(logits)
+        for rows in _chunks(logits):
+            weights = gradients[0][rows, None]
+            part = torch.sub(logits[rows].float(), totals[rows, None]).exp_()
+            if ctx.smoothing:
+                part.sub_(ctx.smoothing / logits.shape[1])
+            part.mul_(weights)
+            part.scatter_add_(1, wanted[rows, None], (ctx.smoothing - 1) * weights)
+            of_logits[rows] = part
+        return of_logits, None, None
+
+
+def _chunks(logits: Tensor) -> Iterator[slice]:
+    at_once = _AT_ONCE_CPU if logits.device.type == "cpu" else _AT_ONCE_GPU
+    step = max(1, at_once // logits.shape[1])
+    return (slice(start, start + step) for start in range(0, len(logits), step))

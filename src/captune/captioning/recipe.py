@@ -1,20 +1,28 @@
-"""What a captioner is made of, as its config.json says it: plain values, nothing loaded."""
+"""What a captioner is made of, as its config.json says it, and the model built from it."""
 
 from __future__ import annotations
 
 import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 import captune
-from captune.captioning.bridge import GridShape
+from captune.captioning.bridge import GridShape, bridge_class
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel
+from captune.captioning.tuning import method_class
 from captune.errors import UserError
 from captune.files import json_kind, printable, quoted
+from captune.models.decoders import Decoder
 from captune.text import shorten
 
 SCHEMA = 1
 _MOST_BLOCKS = 1024
-_MOST_WORDS = 10_000
+_MOST_TAGS = 10_000
 _LARGEST_TOKENS = 8 * 2**20  # characters
 
 
@@ -31,8 +39,8 @@ class ImageIdentity:
 
 
 @dataclass(frozen=True)
-class KnownWords:
-    """Which words a captioner reads of an image before its caption: those that a classifier chose.
+class TagSettings:
+    """Which tags a captioner reads beside an image: the labels that a classifier chose.
 
     labels: what it chose among; prompts: of each label, where they have their own. top: how many it
     chose. model: the classifier's.
@@ -59,11 +67,10 @@ class Recipe:
     max_tokens: int = 60
     decoder_blocks: int = 0
     tokens: tuple[int, ...] = ()
-    known_words: KnownWords | None = None
+    tags: TagSettings | None = None
 
     def as_json(self) -> dict[str, Any]:
         """In the order in which a person reads it."""
-        known = self.known_words
         return {
             "schema": SCHEMA,
             "captune": captune.__version__,
@@ -78,7 +85,7 @@ class Recipe:
             "bridge": {"name": self.bridge, "config": self.bridge_config},
             "method": {"name": self.method, "config": self.method_config},
             "max_tokens": self.max_tokens,
-            **({} if known is None else {"known_words": dataclasses.asdict(known)}),
+            **({} if self.tags is None else {"known_words": dataclasses.asdict(self.tags)}),
         }
 
 
@@ -100,7 +107,7 @@ def recipe_of_json(content: Any, where: str) -> Recipe:
     shape = GridShape(**sizes)
     if shape.channels < 1 or shape.tokens != shape.leading + shape.rows * shape.columns:
         raise UserError(f"{where}: grid is none: tokens are leading + rows * columns")
-    known = about.content.get("known_words")
+    tags = about.content.get("known_words")
     return Recipe(
         _identity_of(about.object("image_encoder")),
         decoder.text("spec"),
@@ -113,7 +120,7 @@ def recipe_of_json(content: Any, where: str) -> Recipe:
         about.count("max_tokens", 1),
         decoder.count("blocks", 0, _MOST_BLOCKS),
         _tokens_of(decoder),
-        None if known is None else _known_words_of(about.object("known_words")),
+        None if tags is None else _tags_of(about.object("known_words")),
     )
 
 
@@ -135,14 +142,14 @@ def _tokens_of(decoder: _Fields) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def _known_words_of(about: _Fields) -> KnownWords:
+def _tags_of(about: _Fields) -> TagSettings:
     labels = about.texts("labels")
     prompts = about.content.get("prompts")
     if prompts is not None:
         about.list("prompts", len(labels))
         prompts = tuple(_Fields({"prompts": own}, about.where).texts("prompts") for own in prompts)
-    return KnownWords(
-        labels, prompts, about.count("top", 1, _MOST_WORDS), _identity_of(about.object("model"))
+    return TagSettings(
+        labels, prompts, about.count("top", 1, _MOST_TAGS), _identity_of(about.object("model"))
     )
 
 
@@ -207,3 +214,115 @@ def _shown(value: Any) -> str:
         return json_kind(value)
     text = repr(value) if not isinstance(value, str) else quoted(value)
     return printable(shorten(text, 84))
+
+
+Settings = Mapping[str, Any]
+_LARGEST = 10**9
+
+
+def build_model(
+    decoder: Decoder,
+    grid: GridShape,
+    *,
+    bridge: str,
+    method: str,
+    bridge_settings: Settings | None = None,
+    method_settings: Settings | None = None,
+    reads_tags: bool = False,
+    seed: int = 0,
+    room: Mapping[str, int] | None = None,
+) -> CaptionModel:
+    """A model that is not trained yet; the same seed gives the same first weights.
+
+    Settings are fields of the Config of bridge and method; what is left out keeps its default.
+    room: how many parameters there are for "bridge" and "tuning", where those of a file will be put
+    in; nothing is built that needs more.
+    The decoder is wrapped: `model.detach()` gives it back.
+    Raises UserError for an unknown name or setting.
+    """
+    bridge_type, method_type = bridge_class(bridge), method_class(method)
+    bridge_config = config_of(bridge_type.Config, bridge_settings or {}, bridge)
+    method_config = config_of(method_type.Config, method_settings or {}, method)
+    parts = find_parts(decoder.module)
+    if room is not None:
+        _check_room(bridge, bridge_type.count(bridge_config, grid, parts), room["bridge"])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made: Any = bridge_type
+        built = made(bridge_config, grid, parts).to(decoder.device)
+        if room is not None:
+            _check_room(method, method_type.count(method_config, parts, built), room["tuning"])
+        tuning: Any = method_type
+        model = CaptionModel(decoder, built, tuning(method_config), grid, reads_tags=reads_tags)
+    # on the device at once: who generates with it need not know where the decoder lies
+    return model.to(decoder.device)
+
+
+def config_of(kind: type[Any], settings: Settings, name: str) -> Any:
+    """The Config `kind` with some fields set. Raises UserError for a field that it lacks."""
+    hints = typing.get_type_hints(kind)
+    unknown = [key for key in settings if key not in hints]
+    if unknown:
+        known = ", ".join(hints) or "nothing to set"
+        raise UserError(f"{name}: has no setting {quoted(unknown[0])}; it has {known}")
+    for field in dataclasses.fields(kind):
+        if field.name in settings:
+            _check_kind(settings[field.name], field.default, f"{name}: {field.name}")
+    return kind(**settings)
+
+
+def _check_kind(value: Any, default: Any, where: str) -> None:
+    """Raise UserError for a value of another kind than the default, and for absurd numbers."""
+    shown = repr(value)[:40] if isinstance(value, str | bool | float) else json_kind(value)
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        if isinstance(default, bool | str) and type(value) is not type(default):
+            expected = "a text" if isinstance(default, str) else "true or false"
+            raise UserError(f"{where} is {shown}; expected {expected}")
+        return
+    is_number = type(value) is int or (isinstance(default, float) and type(value) is float)
+    if not is_number or not -_LARGEST <= value <= _LARGEST:
+        number = "a number" if isinstance(default, float) else "a whole number"
+        raise UserError(f"{where} is {shown}; expected {number} of at most {_LARGEST:,}")
+
+
+def _check_room(name: str, needed: int, has: int) -> None:
+    if needed > has:
+        raise UserError(
+            f"{name}: its settings make {needed:,} parameters, and the weights hold {has:,} for it;"
+            " config.json and weights are not of one checkpoint"
+        )
+
+
+def read_settings(words: Sequence[str], *, bridge: str) -> dict[str, dict[str, Any]]:
+    """`lora.rank=8`, `bridge.width=256` -> {part: {setting: value}}; `bridge` is the chosen one.
+
+    Raises UserError for what is not PART.SETTING=VALUE, a part or setting that does not exist, and
+    a value of another kind than the setting's default.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for word in words:
+        path, equals, text = word.partition("=")
+        part, dot, name = path.partition(".")
+        if not equals or not dot:
+            raise UserError(f"--set {word}: write PART.SETTING=VALUE, as in lora.rank=8")
+        kind = bridge_class(bridge).Config if part == "bridge" else method_class(part).Config
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        if name not in fields:
+            known = ", ".join(fields) or "nothing to set"
+            raise UserError(f'--set {word}: {part} has no setting "{name}"; it has {known}')
+        found.setdefault(part, {})[name] = _value(text, fields[name].default, word)
+    return found
+
+
+def _value(text: str, default: Any, word: str) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"--set {word}: must be true or false")
+        return text.lower() == "true"
+    kind = type(default)
+    try:
+        return kind(text)
+    except ValueError:
+        raise UserError(
+            f"--set {word}: {text!r} is no {'whole number' if kind is int else 'number'}"
+        ) from None

@@ -15,15 +15,14 @@ from captune.attribution.classes import ClassMaps, default_method, explain_class
 from captune.attribution.default_map import choose_map, read_default
 from captune.attribution.explanation import ExplainedWord, Explanation, explain_words
 from captune.attribution.methods import LayerHead
-from captune.captioning.checkpoint import read_recipe
-from captune.captioning.loading import (
+from captune.captioning.captioner import (
     LITE,
     captioner_folder,
     describe_captioner,
-    describe_decoder,
     load_captioner,
     open_grid_cache,
 )
+from captune.captioning.checkpoint import read_recipe
 from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path, printable, quoted
@@ -191,9 +190,10 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
         progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
     found = find_images(options.images)
     recipe, stored = read_recipe(folder), read_default(folder)
-    captioner, encoder = load_captioner(options, folder, recipe)
+    captioner = load_captioner(options, folder)
+    model, encoder = captioner.model, captioner.encoder
     method, layer_head = choose_map(
-        captioner, stored, method=options.method, layer=options.layer, head=options.head
+        model, stored, method=options.method, layer=options.layer, head=options.head
     )
     method.check_encoder(encoder)
     skipped, without = list(found.skipped), []
@@ -204,7 +204,6 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
         with progress.bar("explaining", count) as advance:
             for captioned in captioned_images(
                 captioner,
-                encoder,
                 found.images,
                 None if options.caption is None else [options.caption] * count,
                 beam=options.beam,
@@ -216,7 +215,7 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
             ):
                 advance(1)
                 explanation = explain_words(
-                    captioner,
+                    model,
                     captioned,
                     method,
                     layer_head,
@@ -235,10 +234,9 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
         _map(method.name, layer_head),
         [
             describe_captioner(options, folder, recipe),
-            describe_model(encoder),
-            describe_decoder(captioner.decoder),
+            *captioner.described(),
         ],
-        str(captioner.decoder.device),
+        str(model.decoder.device),
         found.root,
         skipped,
         without,

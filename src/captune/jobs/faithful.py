@@ -8,7 +8,7 @@ explain.json        the default map, as `captune explain --layer auto` reads it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,23 @@ from captune.attribution.faithful.evaluation import Evaluation
 from captune.attribution.faithful.measure import DELETION, INSERTION, OVERLAP, POINTING, Estimate
 from captune.attribution.faithful.pointing import read_boxes
 from captune.attribution.faithful.results import EvalReport, Leaderboard
-from captune.captioning.checkpoint import read_recipe
-from captune.captioning.loading import (
+from captune.captioning.captioner import (
     LITE,
     captioner_folder,
     describe_captioner,
-    describe_decoder,
     load_captioner,
     open_grid_cache,
 )
-from captune.captioning.training.data import CaptionedImages, leaking, read_captioned
+from captune.captioning.checkpoint import read_recipe
+from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.errors import UserError
 from captune.files import home_path, printable
 from captune.images import find_images
 from captune.jobs import Result, leave_page
-from captune.models.encoders import describe_model
 from captune.models.hub import silence_transformers
 from captune.options import FaithfulOptions
 from captune.options.codec import from_python
-from captune.progress import SILENT, Advance, Progress
+from captune.progress import SILENT, Noting, Progress
 from captune.runs import RunWriter
 from captune.runs.place import run_place
 from captune.tables import Column, Table, estimate, number, of_mappings, write_csv
@@ -118,22 +116,22 @@ def _run(
     boxes, val_boxes = (
         read_boxes(path) if path else None for path in (options.boxes, options.val_boxes)
     )
-    noting = _Noting(progress, [])
+    noting = Noting(progress, [])
     train = _read(options.images, options.captions, options, noting)
     val = None
     if options.val_captions is not None:
         val_images = options.val_images or options.images
         val = _read(val_images, options.val_captions, options, noting)
-        if both := leaking(train, val):
+        if both := leaked_ids(train, val):
             noting.message(
                 f"{len(both):,} images that maps are chosen on are among those that are reported on"
             )
     with ExitStack() as stack:
         stack.enter_context(silence_transformers())
-        captioner, encoder = load_captioner(options, folder, recipe)
+        captioner = load_captioner(options, folder)
         total = len(train) + (len(val) if val else 0)
-        cache = open_grid_cache(options, encoder, total, stack, noting.message)
-        evaluation = Evaluation(options, captioner, encoder, cache, noting)
+        cache = open_grid_cache(options, captioner.encoder, total, stack, noting.message)
+        evaluation = Evaluation(options, captioner, cache, noting)
         leaderboard = evaluation.run(train, boxes, val, val_boxes)
     about = describe_captioner(options, folder, recipe)
     result = FaithfulResult(
@@ -148,7 +146,7 @@ def _run(
         kind="faithful",
         options=options,
         root=train.root if val is None else val.root,
-        models=[about, describe_model(encoder), describe_decoder(captioner.decoder)],
+        models=[about, *captioner.described()],
         command=command,
     ) as run:
         for record in leaderboard.records:
@@ -168,21 +166,6 @@ def _run(
     return result
 
 
-@dataclass(frozen=True)
-class _Noting:
-    """A progress that keeps its sentences."""
-
-    progress: Progress
-    notes: list[str]
-
-    def bar(self, what: str, total: int = 0) -> AbstractContextManager[Advance]:
-        return self.progress.bar(what, total)
-
-    def message(self, sentence: str) -> None:
-        self.notes.append(sentence)
-        self.progress.message(sentence)
-
-
 def _check_out(options: FaithfulOptions, folder: Path) -> None:
     """Raises UserError where the run would be written over the captioner itself."""
     if options.out.resolve() in (folder.resolve(), home_path(options.model).resolve()):
@@ -194,9 +177,9 @@ def _check_out(options: FaithfulOptions, folder: Path) -> None:
 
 def _read(
     images: Path, captions: Path, options: FaithfulOptions, progress: Progress
-) -> CaptionedImages:
+) -> CaptionDataset:
     limit = min(options.limit or QUICK, QUICK) if options.quick else options.limit
-    data = read_captioned(captions, find_images([images]), limit=limit, seed=options.seed)
+    data = read_dataset(captions, find_images([images]), limit=limit, seed=options.seed)
     for note in data.notes:
         # that a folder has more images than this file has captions of is as it should be
         if not note.startswith(f"{data.root}:"):

@@ -36,7 +36,7 @@ class CaptionerOptions(ModelOptions):
         None,
         metavar="SPEC",
     )
-    known_words_model: str | None = option(
+    tags_model: str | None = option(
         "model that chooses its tags, if it reads tags and the model is elsewhere now",
         None,
         metavar="SPEC",
@@ -131,14 +131,14 @@ class TuneOptions:
         repeat=True,
         metavar="PART.SETTING=VALUE",
     )
-    known_words: str | None = option(
+    tags: str | None = option(
         "labels, as captune classify --labels: --bridge bidirectional reads the likeliest of them"
-        " beside each image",
+        " beside each image, as tags",
         None,
         metavar="LABELS",
     )
-    known_words_top: int = option("how many of the labels it reads", 5, metavar="N")
-    known_words_model: str | None = option(
+    tags_top: int = option("tags per image", 5, metavar="N")
+    tags_model: str | None = option(
         "model that chooses them (default: the encoder if it reads text, else lite)",
         None,
         metavar="SPEC",
@@ -237,7 +237,7 @@ class TuneOptions:
         """Raises UserError for numbers that nothing can be trained with."""
         check_overwrite(self)
         require_at_least(self, epochs=1, batch=1, accumulate=1, max_tokens=2, limit=0)
-        require_at_least(self, samples=2, decoder_blocks=0, known_words_top=1)
+        require_at_least(self, samples=2, decoder_blocks=0, tags_top=1)
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)
         if not 0 <= self.lr < 1:
             raise UserError(

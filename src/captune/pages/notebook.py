@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from captune.pages.album import thumbnail_of
 from captune.pages.blocks import render_template
 from captune.runs import Run, read_run
-from captune.text import count, one_line, score
+from captune.text import one_line, score
 
 if TYPE_CHECKING:
     from captune.images import ImageFile
@@ -31,9 +31,7 @@ def as_html(value: object) -> str:
 def register() -> None:
     """Say how each result is shown; their rooms are loaded here, so only when a notebook asks."""
     from captune.attribution.explanation import Explanation
-    from captune.captioning.caption_recording import CaptionResult
-    from captune.captioning.generation import Caption
-    from captune.captioning.training.recording import TuneResult
+    from captune.captioning.generate import Caption
     from captune.metrics.scores import Scores
     from captune.scoring.comparison_recording import CompareResult
     from captune.scoring.recording import ScoreResult
@@ -41,13 +39,11 @@ def register() -> None:
 
     for kind, show in (
         (Caption, _caption),
-        (CaptionResult, _captions),
         (CompareResult, _compared),
         (Explanation, _explanation),
         (Prediction, _prediction),
         (ScoreResult, _scored),
         (Scores, _scores),
-        (TuneResult, _tuned),
     ):
         _shown.register(kind, show)
 
@@ -181,12 +177,6 @@ def _result(result: Any) -> dict[str, Any]:
     return _fragment(title, rows, cards, head=head, more=more)
 
 
-def _captions(result: Any) -> dict[str, Any]:
-    rows = result.captions[:_PICTURES]
-    title = f"{result.images:,} images, captioner {result.captioner['spec']}"
-    return _fragment(title, rows, head=("image", "caption"), more=result.images - len(rows))
-
-
 def _scored(result: Any) -> dict[str, Any]:
     return _fragment(f"{result.images:,} images", _metric_rows(result.metrics), head=_SCORED)
 
@@ -211,16 +201,6 @@ def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _compared(result: Any) -> dict[str, Any]:
     rows = [(sentence,) for sentence in result.comparison.verdicts()]
     return _fragment(f"A against B on {result.images:,} images", rows)
-
-
-def _tuned(result: Any) -> dict[str, Any]:
-    rows = []
-    for one in result.methods:
-        row = one.row()
-        cells = ["" if row[id] is None else score(row[id]) for id in ("cider", "clipscore")]
-        rows.append((one.method, count(one.parameters), *cells))
-    head = ("method", "trained parameters", "CIDEr-D", "CLIPScore")
-    return _fragment(f"best by {result.select}: {result.best}", rows, head=head)
 
 
 def _ends(interval: Sequence[float] | None, show: Any) -> str:

@@ -119,29 +119,24 @@ def _end_with_parent() -> None:
 def _tune(
     connection: Any, is_stopping: Callable[[], bool], options: TuneOptions, command: Sequence[str]
 ) -> None:
-    from captune.captioning.training.recording import tune_captioner
-    from captune.pages.figures import draw_figures
-    from captune.runs import read_run
+    from captune.jobs.tune import run
 
-    @contextmanager
-    def bar(what: str, total: int) -> Iterator[Advance]:
-        connection.send(("bar", what, total))
+    class Sent:
+        """A progress that the app shows."""
 
-        def advance(done: int, said: str = "") -> None:
-            connection.send(("advance", done, said))
-            # a training ends by itself, after it has written a checkpoint
-            if is_stopping() and what not in options.methods:
-                raise Stopped("stopped; start it again to go on from what is done")
+        @contextmanager
+        def bar(self, what: str, total: int = 0) -> Iterator[Advance]:
+            connection.send(("bar", what, total))
 
-        yield advance
+            def advance(done: int, said: str = "") -> None:
+                connection.send(("advance", done, said))
+                # a training ends by itself, after it has written a checkpoint
+                if is_stopping() and what not in options.methods:
+                    raise Stopped("stopped; start it again to go on from what is done")
 
-    tune_captioner(
-        options,
-        command=command,
-        bar=bar,
-        say=lambda sentence: connection.send(("message", sentence)),
-        stop=is_stopping,
-    )
-    assert options.out is not None
-    for _ in draw_figures(read_run(options.out), []):
-        pass
+            yield advance
+
+        def message(self, sentence: str) -> None:
+            connection.send(("message", sentence))
+
+    run(options, Sent(), command=command, stop=is_stopping)

@@ -7,15 +7,15 @@ import torch
 from tests.captioning.tester import CAPTIONS, ROWS, Combination, asked, captioner_of, wake
 from tests.captioning.tiny import END, GRID, PAD, grids, tiny_decoder
 
-from captune.captioning.bridge import Words
+from captune.captioning.bridge import TagEmbeddings
 from captune.captioning.bridge.bidirectional import (
     Bidirectional,
     BidirectionalConfig,
     Exchange,
 )
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
-from captune.captioning.model import batch, pad_words
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import batch, pad_tags
 from captune.errors import UserError
 
 GPT2 = Combination("bidirectional", "none", "gpt2")
@@ -113,11 +113,11 @@ def test_an_image_without_words_among_others_is_as_alone() -> None:
     with captioner_of(GPT2) as captioner, torch.no_grad():
         wake(captioner)
         ids, mask = given["ids"], given["mask"]
-        words = pad_words([[20, 21], []])
-        both = captioner.logits(given["grids"], ids, mask, words=words)
+        words = pad_tags([[20, 21], []])
+        both = captioner.logits(given["grids"], ids, mask, tags=words)
         alone = captioner.logits(given["grids"][1:], ids[CAPTIONS:], mask[CAPTIONS:])
         torch.testing.assert_close(both[CAPTIONS:], alone, atol=1e-5, rtol=1e-5)
-        none = captioner.logits(given["grids"], ids, mask, words=pad_words([[], []]))
+        none = captioner.logits(given["grids"], ids, mask, tags=pad_tags([[], []]))
         plain = captioner.logits(given["grids"], ids, mask)
         torch.testing.assert_close(none, plain, atol=1e-5, rtol=1e-5)
 
@@ -126,10 +126,10 @@ def test_padding_of_words_is_nothing() -> None:
     with captioner_of(GPT2) as captioner, torch.no_grad():
         wake(captioner)
         ids, mask, _ = batch(ROWS, start=END, pad=PAD)
-        short = captioner.logits(grids(2), ids, mask, words=pad_words([[20, 21], [22]]))
+        short = captioner.logits(grids(2), ids, mask, tags=pad_tags([[20, 21], [22]]))
         wide = torch.full((2, 4), -100)
         wide[0, :2], wide[1, :1] = torch.tensor([20, 21]), 22
-        padded = captioner.logits(grids(2), ids, mask, words=wide)
+        padded = captioner.logits(grids(2), ids, mask, tags=wide)
     torch.testing.assert_close(short, padded, atol=1e-5, rtol=1e-5)
 
 
@@ -138,7 +138,7 @@ def test_words_are_read_with_their_order() -> None:
         wake(captioner)
         ids, mask, _ = batch(ROWS, start=END, pad=PAD)
         said = [
-            captioner.logits(grids(2), ids, mask, words=pad_words(words))
+            captioner.logits(grids(2), ids, mask, tags=pad_tags(words))
             for words in ([[20, 21], [22]], [[21, 20], [22]], [[20, 21], [23]])
         ]
     assert not torch.allclose(said[0], said[1], atol=1e-3)
@@ -151,13 +151,13 @@ def test_no_generated_token_reaches_the_image() -> None:
     given = asked()
     with captioner_of(GPT2) as captioner, torch.no_grad():
         wake(captioner)
-        states = captioner.project(given["grids"], given["words"])
+        states = captioner.project(given["grids"], given["tags"])
         before = [part.clone() for part in states.keys + states.values]
         seen = []
         handle = captioner.parts.blocks[0].register_forward_hook(
             lambda *_: seen.append(captioner.context.states)
         )
-        captioner.write(given["grids"], beams=3, max_tokens=6, words=given["words"])
+        captioner.generate(given["grids"], beams=3, max_tokens=6, tags=given["tags"])
         handle.remove()
     assert len(seen) > 3
     for later in seen:
@@ -170,8 +170,8 @@ def test_it_looks_at_words_and_patches_in_one_softmax() -> None:
     settings = BidirectionalConfig(width=16, heads=2, every=2, words=4)
     bridge = Bidirectional(settings, GRID, parts)
     mask = torch.tensor([[True, True], [True, False]])
-    states = bridge.project(grids(2), Words(torch.randn(2, 2, 32), mask))
-    layer, hidden = bridge.attending[0], torch.randn(4, 3, 32)
+    states = bridge.project(grids(2), TagEmbeddings(torch.randn(2, 2, 32), mask))
+    layer, hidden = bridge.cross_attention_layers[0], torch.randn(4, 3, 32)
     maps = layer.attention_map(hidden, states.keys[0], states.mask)
     assert maps.shape == (4, 2, 3, GRID.tokens + 2)
     torch.testing.assert_close(maps.sum(-1), torch.ones(4, 2, 3))
@@ -188,4 +188,4 @@ def test_errors() -> None:
         captioner_of(GPT2) as captioner,
         pytest.raises(UserError, match=r"text of 5 tokens .* has 4 places"),
     ):
-        captioner.project(grids(1), pad_words([[20, 21, 22, 23, 24]]))
+        captioner.project(grids(1), pad_tags([[20, 21, 22, 23, 24]]))

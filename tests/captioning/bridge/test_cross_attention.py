@@ -10,26 +10,26 @@ from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.bridge.cross_attention import (
     CrossAttention,
     CrossAttentionConfig,
-    looking_blocks,
+    cross_attention_blocks,
 )
-from captune.captioning.model import Captioner, batch
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel, batch
 from captune.captioning.tuning.none import NoneConfig, NoTuning
 from captune.errors import UserError
 
 ROWS = [[5, 6, 7, END], [8, 9, END], [10, 11, 12, 13, END], [14, END]]
 
 
-def _captioner(family: str, **config: object) -> Captioner:
+def _captioner(family: str, **config: object) -> CaptionModel:
     decoder = tiny_decoder(family)
     parts = find_parts(decoder.module)
     settings = CrossAttentionConfig(**{"width": 16, "heads": 2, "every": 2, **config})
     torch.manual_seed(3)
     bridge = CrossAttention(settings, GRID, parts)
-    return Captioner(decoder, bridge, NoTuning(NoneConfig()), GRID)
+    return CaptionModel(decoder, bridge, NoTuning(NoneConfig()), GRID)
 
 
-def _wake(captioner: Captioner) -> None:
+def _wake(captioner: CaptionModel) -> None:
     """Out of the state where the bridge says nothing yet."""
     with torch.no_grad():
         for parameter in captioner.bridge.parameters():
@@ -67,12 +67,12 @@ def test_captions_of_an_image_share_it(family: str) -> None:
 def test_cached_decoding_equals_uncached(family: str, beams: int) -> None:
     captioner = _captioner(family)
     _wake(captioner)
-    written = captioner.write(grids(3), beams=beams, max_tokens=8)
+    written = captioner.generate(grids(3), beams=beams, max_tokens=8)
     captioner.decoder.module.generation_config.use_cache = False
-    again = captioner.write(grids(3), beams=beams, max_tokens=8)
+    again = captioner.generate(grids(3), beams=beams, max_tokens=8)
     assert written.ids == again.ids
     for image in range(3):
-        one = captioner.write(grids(3)[image : image + 1], beams=beams, max_tokens=8)
+        one = captioner.generate(grids(3)[image : image + 1], beams=beams, max_tokens=8)
         assert one.ids[0] == written.ids[image]
         assert one.log_probabilities[0] == pytest.approx(written.log_probabilities[image], abs=1e-4)
 
@@ -129,9 +129,9 @@ def test_full_width_in_gpt2_is_transformers_vision_encoder_decoder() -> None:
 
 
 def test_the_last_block_looks() -> None:
-    assert looking_blocks(30, 3) == [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]
-    assert looking_blocks(2, 3) == [1]
-    assert looking_blocks(30, 2, last=12) == [19, 21, 23, 25, 27, 29]
-    assert looking_blocks(30, 3, last=40) == looking_blocks(30, 3)
+    assert cross_attention_blocks(30, 3) == [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]
+    assert cross_attention_blocks(2, 3) == [1]
+    assert cross_attention_blocks(30, 2, last=12) == [19, 21, 23, 25, 27, 29]
+    assert cross_attention_blocks(30, 3, last=40) == cross_attention_blocks(30, 3)
     with pytest.raises(UserError, match="multiple of the heads"):
         CrossAttentionConfig(width=10, heads=3)

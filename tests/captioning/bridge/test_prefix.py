@@ -9,18 +9,18 @@ from tests.captioning.tiny import END, FAMILIES, GRID, grids, tiny_decoder
 from torch import nn
 
 from captune.captioning.bridge.prefix import PrefixConfig, SoftPrefix
-from captune.captioning.model import Captioner
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel
 from captune.captioning.tuning.none import NoneConfig, NoTuning
 from captune.errors import UserError
 
 
-def _captioner(family: str, **settings: Any) -> Captioner:
+def _captioner(family: str, **settings: Any) -> CaptionModel:
     decoder = tiny_decoder(family)
     torch.manual_seed(3)
     config = PrefixConfig(**{"length": 3, "width": 16, "heads": 2, **settings})
     bridge = SoftPrefix(config, GRID, find_parts(decoder.module))
-    captioner = Captioner(decoder, bridge, NoTuning(NoneConfig()), GRID)
+    captioner = CaptionModel(decoder, bridge, NoTuning(NoneConfig()), GRID)
     wake(captioner)
     return captioner.eval()
 
@@ -44,7 +44,7 @@ def test_writing_is_the_plain_loop(family: str, pooling: str) -> None:
     """Greedy by `generate`, with cache and positions, against one whole pass a token."""
     captioner = _captioner(family, pooling=pooling)
     module = captioner.decoder.module
-    written = captioner.write(grids(2), max_tokens=6)
+    written = captioner.generate(grids(2), max_tokens=6)
     with torch.no_grad():
         soft = captioner.project(grids(2)).soft_tokens
         assert soft is not None

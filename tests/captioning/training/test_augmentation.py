@@ -8,14 +8,17 @@ from PIL import Image, ImageOps
 from tests.captioning.caption_job import image_model, write_images
 from tests.captioning.training.test_data import LENGTHS
 
-from captune.captioning.training.augmentation import (
+from captune.captioning.dataset import CaptionDataset
+from captune.captioning.training.batches import (
+    Batches,
+    BatchItem,
     MirroredViews,
+    TrainingData,
     check_mirroring,
     drawn_views,
     mirrorable,
 )
-from captune.captioning.training.data import Batches, CaptionedImages, Example
-from captune.captioning.training.examples import TrainingData
+from captune.captioning.training.step import CrossEntropy, collate
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.features.grids import open_grids
@@ -23,9 +26,9 @@ from captune.images import find_images
 from captune.models.encoders import mirrored
 
 
-def captioned(*captions: list[str]) -> CaptionedImages:
+def captioned(*captions: list[str]) -> CaptionDataset:
     names = [str(n) for n in range(len(captions))]
-    return CaptionedImages(names, [], names, list(captions), Path(), "")
+    return CaptionDataset(names, [], names, list(captions), Path(), "")
 
 
 def test_captions_that_name_a_side_keep_their_images() -> None:
@@ -81,9 +84,14 @@ def test_the_second_view_is_that_of_the_mirrored_image(tmp_path: Path) -> None:
             both = torch.stack([plain.grids_of(keys), second.grids_of(keys)])
             assert torch.equal(found, both[[int(one) for one in drawn], range(4)])
         data = TrainingData(
-            keys, [[[5, 0]]] * 4, plain, mirrored=MirroredViews([0, 1, 2, 3], second)
+            keys,
+            [[[5, 0]]] * 4,
+            plain,
+            CrossEntropy(),
+            mirrored=MirroredViews([0, 1, 2, 3], second),
         )
-        batch = data.collate([Example(2, (0,), mirrored=True), Example(1, (0,))], start=0, pad=1)
+        items = [BatchItem(2, (0,), mirrored=True), BatchItem(1, (0,))]
+        batch = collate(data, items, start=0, pad=1)
         assert torch.equal(batch["grids"][0], second.grids_of(keys[2:3])[0])
         assert torch.equal(batch["grids"][1], plain.grids_of(keys[1:2])[0])
 

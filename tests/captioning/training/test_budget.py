@@ -7,8 +7,14 @@ from tests.captioning.tiny import GRID
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from captune.captioning.bridge import GridShape, bridge_class
-from captune.captioning.structure import find_parts
-from captune.captioning.training.budget import Row, budget, check_budget, parse_count, planned
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.training.estimate import (
+    ParameterCount,
+    budget,
+    check_budget,
+    parse_count,
+    planned,
+)
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
 
@@ -59,7 +65,7 @@ def test_defaults_on_gpt2_are_within_the_assignment_s_35_million(bridge: str, me
 
 
 def test_over_budget_is_refused() -> None:
-    rows = [Row("bridge", 30_000_000), Row("tuning", 6_000_000)]
+    rows = [ParameterCount("bridge", 30_000_000), ParameterCount("tuning", 6_000_000)]
     with pytest.raises(UserError, match=r"36,000,000 .*bridge 30,000,000, tuning 6,000,000.* 35M"):
         check_budget(rows, "35M")
     assert check_budget(rows, "36m") == 36_000_000

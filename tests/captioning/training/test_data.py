@@ -7,14 +7,15 @@ import pytest
 from tests.captioning.little_job import write_job
 from tests.captioning.tiny import END, tiny_decoder
 
-from captune.captioning.training.data import Batches, leaking, read_captioned, tokenise
+from captune.captioning.dataset import leaked_ids, read_dataset, tokenise
+from captune.captioning.training.batches import Batches
 from captune.errors import UserError
 from captune.images import find_images
 
 
 def test_captions_meet_their_images(tmp_path: Path) -> None:
     images, train, _ = write_job(tmp_path)
-    data = read_captioned(train, find_images([images]))
+    data = read_dataset(train, find_images([images]))
     assert len(data) == 24
     assert data.images[0].name == data.ids[0]
     assert all(len(own) == 3 for own in data.captions)
@@ -25,11 +26,11 @@ def test_captions_meet_their_images(tmp_path: Path) -> None:
 def test_the_limit_is_a_fixed_sample(tmp_path: Path) -> None:
     images, train, _ = write_job(tmp_path)
     found = find_images([images])
-    ids = [read_captioned(train, found, limit=7, seed=seed).ids for seed in (3, 3, 4)]
+    ids = [read_dataset(train, found, limit=7, seed=seed).ids for seed in (3, 3, 4)]
     assert ids[0] == ids[1] != ids[2]
     assert len(ids[0]) == 7
-    assert read_captioned(train, found, limit=7, seed=3).digest != (
-        read_captioned(train, found, limit=7, seed=4).digest
+    assert read_dataset(train, found, limit=7, seed=3).digest != (
+        read_dataset(train, found, limit=7, seed=4).digest
     )
 
 
@@ -41,7 +42,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     rows.append({"file_name": "gone.png", "captions": ["a w1"]})
     train.write_text("\n".join(map(json.dumps, rows)))
     (images / rows[2]["file_name"]).write_bytes(b"")
-    data = read_captioned(train, find_images([images]))
+    data = read_dataset(train, find_images([images]))
     assert len(data) == 22
     assert [item.reason for item in data.skipped] == ["0 bytes"]
     notes = " ".join(data.notes)
@@ -53,19 +54,19 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         empty = tmp_path / "elsewhere"
         empty.mkdir()
         (empty / "x.png").write_bytes((images / "1_101.png").read_bytes())
-        read_captioned(train, find_images([empty]))
+        read_dataset(train, find_images([empty]))
 
 
 def test_validation_images_in_train_are_found_by_content(tmp_path: Path) -> None:
     images, train, val = write_job(tmp_path)
     (images / "0_100.png").write_bytes((images / "0_0.png").read_bytes())
     found = find_images([images])
-    assert leaking(read_captioned(train, found), read_captioned(val, found)) == ["0_100.png"]
+    assert leaked_ids(read_dataset(train, found), read_dataset(val, found)) == ["0_100.png"]
 
 
 def test_captions_are_tokenised_and_cut(tmp_path: Path) -> None:
     images, train, _ = write_job(tmp_path)
-    data = read_captioned(train, find_images([images]))
+    data = read_dataset(train, find_images([images]))
     whole = tokenise(data, tiny_decoder("gpt2"), 60)
     assert whole.cut == 0
     assert all(row[-1] == END and END not in row[:-1] for rows in whole.rows for row in rows)

@@ -10,18 +10,19 @@ from tests.captioning.little_job import ColourGrids, kinds_of, write_job
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.captioning.training.test_trainer import Bar
 
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner
-from captune.captioning.training import diagnosis
-from captune.captioning.training.data import read_captioned, tokenise
-from captune.captioning.training.evaluation import (
+from captune.captioning.dataset import read_dataset, tokenise
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import build_model
+from captune.captioning.training import validation
+from captune.captioning.training.batches import TrainingData
+from captune.captioning.training.step import CrossEntropy
+from captune.captioning.training.trainer import train
+from captune.captioning.training.validation import (
     Captioned,
     ValidationSet,
     validation_loss,
     write_captions,
 )
-from captune.captioning.training.examples import TrainingData
-from captune.captioning.training.trainer import train
 from captune.images import find_images
 from captune.options import TuneOptions
 
@@ -38,21 +39,21 @@ class OneVector:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Captioner, ValidationSet]:
+def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionModel, ValidationSet]:
     """A captioner that has learnt to tell its images apart."""
     images, train_file, val_file = write_job(tmp_path_factory.mktemp("job"), train=24, val=12)
     found = find_images([images])
-    data, val = read_captioned(train_file, found), read_captioned(val_file, found)
+    data, val = read_dataset(train_file, found), read_dataset(val_file, found)
     grids = ColourGrids(kinds_of(images))
     decoder = tiny_decoder("gpt2")
-    captioner = build_captioner(
+    captioner = build_model(
         decoder, GRID, bridge="cross-attention", method="lora",
         bridge_settings={"width": 16, "heads": 2, "every": 1},
     )  # fmt: skip
     left = iter(range(100, 0, -1))
     train(
         captioner,
-        TrainingData(data.keys, tokenise(data, decoder, 20).rows, grids),
+        TrainingData(data.keys, tokenise(data, decoder, 20).rows, grids, CrossEntropy()),
         TuneOptions(epochs=25, batch=12, lr=2e-2, select="loss", device="cpu"),
         tmp_path_factory.mktemp("checkpoints"),
         score=lambda: {"loss": next(left)},
@@ -61,21 +62,21 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Captioner, Validation
     return captioner, ValidationSet(val, tokenise(val, decoder, 20).rows, grids)
 
 
-def test_a_captioner_that_looks(job: tuple[Captioner, ValidationSet]) -> None:
+def test_a_captioner_that_looks(job: tuple[CaptionModel, ValidationSet]) -> None:
     captioner, val = job
     written = write_captions(captioner, val, max_tokens=20)
     assert written.captions.keys() == set(val.data.ids)
-    finding = diagnosis.image_dependence(captioner, val, written, 20, seed=0)
+    finding = validation.image_dependence(captioner, val, written, 20, seed=0)
     assert not finding.wrong, finding.sentence
     assert finding.figure > 0
     assert "with the right images" in finding.sentence
 
 
-def test_a_captioner_that_sees_nothing(job: tuple[Captioner, ValidationSet]) -> None:
+def test_a_captioner_that_sees_nothing(job: tuple[CaptionModel, ValidationSet]) -> None:
     captioner, val = job
     flat = ValidationSet(val.data, val.rows, OneVector(ConstantGrids()))
     written = write_captions(captioner, flat, max_tokens=20)
-    finding = diagnosis.image_dependence(captioner, flat, written, 20, seed=0)
+    finding = validation.image_dependence(captioner, flat, written, 20, seed=0)
     assert finding.wrong
     assert finding.sentence.startswith("the captions do not depend on the image")
 
@@ -86,25 +87,25 @@ class ConstantGrids:
 
 
 def test_uniform_attention_is_found() -> None:
-    captioner, val = build_captioner(
+    captioner, val = build_model(
         tiny_decoder("llama"), GRID, bridge="cross-attention", method="none",
         bridge_settings={"width": 16, "heads": 2, "every": 1, "entry": False},
     ), _made_up()  # fmt: skip
-    entropies = diagnosis.attention_entropies(captioner, val)
+    entropies = validation.attention_entropies(captioner, val)
     assert entropies.shape == (3, 2)
     assert (entropies <= 1 + 1e-6).all()
-    assert diagnosis.attention(captioner, val).figure < 1
-    flat = diagnosis.attention(captioner, ValidationSet(val.data, val.rows, OneVector(val.grids)))
+    assert validation.attention(captioner, val).figure < 1
+    flat = validation.attention(captioner, ValidationSet(val.data, val.rows, OneVector(val.grids)))
     assert flat.figure == pytest.approx(1, abs=1e-5)
     assert flat.wrong
     assert "no head looks at any place in particular" in flat.sentence
 
 
 def _made_up() -> ValidationSet:
-    from captune.captioning.training.data import CaptionedImages
+    from captune.captioning.dataset import CaptionDataset
 
     ids = ["1", "2", "3"]
-    data = CaptionedImages(ids, [], ids, [["a"]] * 3, Path(), "")
+    data = CaptionDataset(ids, [], ids, [["a"]] * 3, Path(), "")
     images = [None] * 3
     object.__setattr__(data, "images", images)
     return ValidationSet(data, [[[5, 6, 7, 0]], [[5, 9, 0]], [[6, 0]]], RandomGrids())
@@ -119,33 +120,33 @@ class RandomGrids:
 
 
 def test_repetition() -> None:
-    assert diagnosis.repeats(["a", "dog", "a", "dog", "a", "dog"])
-    assert diagnosis.repeats(["the", "the", "the", "end"])
-    assert not diagnosis.repeats(["a", "dog", "and", "a", "dog", "and", "a", "cat"])
+    assert validation.repeats(["a", "dog", "a", "dog", "a", "dog"])
+    assert validation.repeats(["the", "the", "the", "end"])
+    assert not validation.repeats(["a", "dog", "and", "a", "dog", "and", "a", "cat"])
     texts = {"1": "a dog runs", "2": "a a a a", "3": "a man", "4": "so on and"}
     written = Captioned(texts, {"1": True, "2": True, "3": True, "4": False})
-    finding = diagnosis.repetition(written)
+    finding = validation.repetition(written)
     assert (finding.figure, finding.wrong) == (0.5, True)
     assert 'as of 2: "a a a a"' in finding.sentence
-    fine = diagnosis.repetition(Captioned({"1": "a dog"}, {"1": True}))
+    fine = validation.repetition(Captioned({"1": "a dog"}, {"1": True}))
     assert (fine.figure, fine.wrong) == (0.0, False)
 
 
 def test_leak() -> None:
-    finding = diagnosis.leak(["a.jpg", "b.jpg"], 40)
+    finding = validation.leak(["a.jpg", "b.jpg"], 40)
     assert (finding.figure, finding.wrong) == (0.05, True)
     assert "2 of 40 validation images are among the training images" in finding.sentence
-    assert not diagnosis.leak([], 40).wrong
+    assert not validation.leak([], 40).wrong
 
 
 @pytest.mark.parametrize("count", [2, 3, 50])
 def test_shuffled_gives_everyone_another(count: int) -> None:
-    places = diagnosis.shuffled(count, random.Random(1))
+    places = validation.shuffled(count, random.Random(1))
     assert sorted(places) == list(range(count))
     assert all(place != own for own, place in enumerate(places))
 
 
-def test_validation_loss_is_torch_s(job: tuple[Captioner, ValidationSet]) -> None:
+def test_validation_loss_is_torch_s(job: tuple[CaptionModel, ValidationSet]) -> None:
     captioner, val = job
     total = count = 0.0
     for place, rows in enumerate(val.rows):

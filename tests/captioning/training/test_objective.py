@@ -8,16 +8,16 @@ import torch
 from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 
-from captune.captioning.building import build_captioner
-from captune.captioning.model import IGNORED, Captioner, batch
-from captune.captioning.training.data import CaptionedImages
-from captune.captioning.training.examples import TrainingData
-from captune.captioning.training.objective import CrossEntropy, SelfCritical, advantages_of
+from captune.captioning.dataset import CaptionDataset
+from captune.captioning.model import IGNORED, CaptionModel, batch
+from captune.captioning.recipe import build_model
+from captune.captioning.training.batches import TrainingData
+from captune.captioning.training.step import CrossEntropy, SelfCritical, advantages_of, collate
 
 
-def captioner_of(family: str = "gpt2", bridge: str = "cross-attention") -> Captioner:
+def captioner_of(family: str = "gpt2", bridge: str = "cross-attention") -> CaptionModel:
     settings = {"every": 1, "width": 32, "heads": 2} if bridge == "cross-attention" else {}
-    return build_captioner(
+    return build_model(
         tiny_decoder(family), GRID, bridge=bridge, method="lora", bridge_settings=settings
     )
 
@@ -27,15 +27,15 @@ def cider_data(images: int = 8, samples: int = 4) -> tuple[TrainingData, list[li
     data = toy_data(images)
     decoder = tiny_decoder("gpt2")
     texts = [decoder.decode(own) for own in data.rows]
-    captioned = CaptionedImages([], [], list(data.keys), texts, Path(), "")
+    captioned = CaptionDataset([], [], list(data.keys), texts, Path(), "")
     objective = SelfCritical(captioned, data.rows, samples=samples, max_tokens=10)
     return TrainingData(data.keys, data.rows, data.grids, objective), texts
 
 
 def collated(data: TrainingData, images: int) -> dict[str, Any]:
-    from captune.captioning.training.data import Example
+    from captune.captioning.training.batches import BatchItem
 
-    return data.collate([Example(n, (0,)) for n in range(images)], start=0, pad=1)
+    return collate(data, [BatchItem(n, (0,)) for n in range(images)], start=0, pad=1)
 
 
 def test_advantages_are_over_the_mean_of_the_others() -> None:

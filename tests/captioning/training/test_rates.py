@@ -12,9 +12,9 @@ from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import END, FAMILIES, GRID, PAD, tiny_decoder
 
 from captune.captioning.bridge.cross_attention import CrossAttentionConfig
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner, batch
-from captune.captioning.training.rates import quicken, stream_sizes
+from captune.captioning.model import CaptionModel, batch
+from captune.captioning.recipe import build_model
+from captune.captioning.training.step import learning_rate_groups, stream_sizes
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.errors import UserError
 from captune.options import TuneOptions
@@ -22,8 +22,8 @@ from captune.options import TuneOptions
 CAPTIONS = [[30, 31, 32], [40, 41], [50, 51, 52, 53]]
 
 
-def captioner_of(family: str = "llama", bridge: str = "cross-attention") -> Captioner:
-    return build_captioner(
+def captioner_of(family: str = "llama", bridge: str = "cross-attention") -> CaptionModel:
+    return build_model(
         tiny_decoder(family),
         GRID,
         bridge=bridge,
@@ -65,7 +65,7 @@ def test_output_projections_have_rates_of_their_own(bridge: str) -> None:
     trained = captioner.trained()
     optimizer = torch.optim.AdamW(list(trained.values()), lr=1e-3, weight_decay=0.02)
     sizes = [2.0, 3.0, 5.0]
-    quicken(optimizer, captioner, sizes)
+    learning_rate_groups(optimizer, captioner, sizes)
     rate_of = {
         id(parameter): group["lr"]
         for group in optimizer.param_groups
@@ -84,16 +84,20 @@ def test_output_projections_have_rates_of_their_own(bridge: str) -> None:
 def test_a_bridge_that_adds_nothing_to_the_stream_is_left_alone() -> None:
     captioner = captioner_of(bridge="prefix")
     optimizer = torch.optim.AdamW(list(captioner.trained().values()), lr=1e-3)
-    quicken(optimizer, captioner, [2.0, 3.0, 5.0])
+    learning_rate_groups(optimizer, captioner, [2.0, 3.0, 5.0])
     assert [group["lr"] for group in optimizer.param_groups] == [1e-3]
 
 
-def rates_of(captioner: Captioner, folder: Path, **changes: Any) -> tuple[set[float], set[float]]:
+def rates_of(
+    captioner: CaptionModel, folder: Path, **changes: Any
+) -> tuple[set[float], set[float]]:
     """(of the output projections, of everything else), as a training sets out with."""
     asked = TuneOptions(epochs=2, batch=12, lr=1e-2, select="loss", device="cpu", **changes)
     trainer = CaptionTrainer(captioner, toy_data(), asked, folder, score=dict)
     optimizer = trainer.create_optimizer()
-    own = {id(p) for parameters in captioner.bridge.added_to().values() for p in parameters}
+    own = {
+        id(p) for parameters in captioner.bridge.output_projections().values() for p in parameters
+    }
     found: tuple[set[float], set[float]] = (set(), set())
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -117,7 +121,7 @@ def test_a_captioner_that_has_learnt_already_keeps_one_rate(tmp_path: Path) -> N
 
 def test_without_gain_there_is_one_rate(tmp_path: Path) -> None:
     config = {**BRIDGES["cross-attention"], "gain": 0.0}
-    captioner = build_captioner(
+    captioner = build_model(
         tiny_decoder("gpt2"), GRID, bridge="cross-attention", method="none", bridge_settings=config
     )
     own, others = rates_of(captioner, tmp_path)

@@ -17,8 +17,8 @@ from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.processes import ended, start
 
-from captune.captioning.building import build_captioner
-from captune.captioning.training import resuming
+from captune.captioning.recipe import build_model
+from captune.captioning.training import state
 from captune.captioning.training.trainer import CaptionTrainer, train
 from captune.errors import Stopped
 from captune.options import TuneOptions
@@ -37,7 +37,7 @@ def go(
 ) -> dict[str, torch.Tensor]:
     """A training with everything that has a state: dropout, sampled captions, warm-up, averages."""
     torch.set_num_threads(1)
-    captioner = build_captioner(
+    captioner = build_model(
         tiny_decoder("gpt2"),
         GRID,
         bridge="cross-attention",
@@ -112,7 +112,7 @@ def test_killed_while_saving(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, count = resuming.publish, [0]
+    real, count = state.publish, [0]
 
     def dying(staged: Path, target: Path) -> None:
         count[0] += 1
@@ -125,7 +125,7 @@ def test_killed_while_saving(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(resuming, "publish", dying)
+        patch.setattr(state, "publish", dying)
         with pytest.raises(Killed):
             go(tmp_path)
     assert same(go(tmp_path), never_killed)
@@ -135,13 +135,13 @@ def test_a_checkpoint_without_its_mark_or_a_file_is_passed_over(
     never_killed: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(resuming, "prune", lambda folder, keep: None)
+        patch.setattr(state, "prune", lambda folder, keep: None)
         go(tmp_path)
-    steps = list(resuming.complete_checkpoints(tmp_path))
+    steps = list(state.complete_checkpoints(tmp_path))
     (tmp_path / f"checkpoint-{steps[-1]}" / "complete.json").unlink()
     (tmp_path / f"checkpoint-{steps[-2]}" / "optimizer.pt").unlink()
     (tmp_path / f"checkpoint-{steps[-3]}" / "complete.json").write_text("{")
-    assert list(resuming.complete_checkpoints(tmp_path)) == steps[:-3]
+    assert list(state.complete_checkpoints(tmp_path)) == steps[:-3]
     assert same(go(tmp_path), never_killed)
 
 
@@ -158,7 +158,7 @@ def test_stopped_after_any_update_it_keeps_a_checkpoint_and_goes_on(
 
     with pytest.raises(Stopped, match=f"stopped after {updates} of 12 updates"):
         go(tmp_path, save_steps=1000, stop=stop)
-    assert max(resuming.complete_checkpoints(tmp_path)) == updates
+    assert max(state.complete_checkpoints(tmp_path)) == updates
     assert same(go(tmp_path, save_steps=1000), never_killed)
 
 
@@ -181,9 +181,9 @@ def test_kill_9(never_killed: dict[str, torch.Tensor], tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
     for kill in range(2):
         process = start(go_slowly, tmp_path)
-        wanted = max(resuming.complete_checkpoints(checkpoints), default=0) + 2
+        wanted = max(state.complete_checkpoints(checkpoints), default=0) + 2
         deadline = time.monotonic() + 300
-        while max(resuming.complete_checkpoints(checkpoints), default=0) < wanted:
+        while max(state.complete_checkpoints(checkpoints), default=0) < wanted:
             assert process.exitcode is None, "it came to its end before it was killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)

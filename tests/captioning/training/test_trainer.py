@@ -10,11 +10,11 @@ import torch
 from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner
-from captune.captioning.training.examples import TrainingData
-from captune.captioning.training.resuming import complete_checkpoints
-from captune.captioning.training.trainer import History, train
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import build_model
+from captune.captioning.training.batches import TrainingData
+from captune.captioning.training.state import History, complete_checkpoints
+from captune.captioning.training.trainer import train
 from captune.errors import UserError
 from captune.options import TuneOptions
 
@@ -25,9 +25,9 @@ def options(**changes: Any) -> TuneOptions:
     )
 
 
-def captioner_of(method: str = "lora", family: str = "gpt2") -> Captioner:
+def captioner_of(method: str = "lora", family: str = "gpt2") -> CaptionModel:
     settings = {"width": 16, "heads": 2, "every": 1}
-    return build_captioner(
+    return build_model(
         tiny_decoder(family),
         GRID,
         bridge="cross-attention",
@@ -54,7 +54,7 @@ class Bar:
 
 
 def run(
-    captioner: Captioner,
+    captioner: CaptionModel,
     data: TrainingData,
     folder: Path,
     asked: TuneOptions,

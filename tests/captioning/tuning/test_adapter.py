@@ -7,18 +7,18 @@ from tests.captioning.tiny import FAMILIES, GRID, tiny_decoder
 from torch.nn import functional as F
 
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
-from captune.captioning.model import Captioner
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel
 from captune.captioning.tuning.adapter import Adapter, AdapterConfig
 from captune.errors import UserError
 
 
-def _captioner(family: str, places: str) -> Captioner:
+def _captioner(family: str, places: str) -> CaptionModel:
     decoder = tiny_decoder(family)
     parts = find_parts(decoder.module)
     bridge = CrossAttention(CrossAttentionConfig(width=16, heads=2, every=2), GRID, parts)
     config = AdapterConfig(bottleneck=4, places=places)  # type: ignore[arg-type]
-    return Captioner(decoder, bridge, Adapter(config), GRID)
+    return CaptionModel(decoder, bridge, Adapter(config), GRID)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -58,7 +58,7 @@ def test_a_block_by_hand(places: str) -> None:
 
 def test_it_reaches_the_bridge() -> None:
     with captioner_of(Combination("cross-attention", "adapter", "llama")) as captioner:
-        assert len(captioner.tuning.cross) == len(captioner.bridge.attending) == 2
+        assert len(captioner.tuning.cross) == len(captioner.bridge.cross_attention_layers) == 2
         wake(captioner)
         said = logits(captioner)
         for bottleneck in captioner.tuning.cross:

@@ -9,7 +9,7 @@ from peft import get_peft_model
 from tests.captioning.tester import Combination, asked, captioner_of
 from tests.captioning.tiny import tiny_decoder
 
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
 from captune.captioning.tuning.ia3 import targets_of
 from captune.errors import UserError
 

@@ -9,19 +9,19 @@ from tests.captioning.tester import Combination, asked, captioner_of, wake
 from tests.captioning.tiny import FAMILIES, GRID, tiny_decoder
 
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
-from captune.captioning.building import build_captioner
-from captune.captioning.model import Captioner
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import build_model
 from captune.captioning.tuning.dora import DoRA
 from captune.captioning.tuning.lora import LoRA, LoRAConfig
 from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 
-def _captioner(decoder: Decoder, method: type[LoRA], **settings: Any) -> Captioner:
+def _captioner(decoder: Decoder, method: type[LoRA], **settings: Any) -> CaptionModel:
     parts = find_parts(decoder.module)
     bridge = CrossAttention(CrossAttentionConfig(width=16, heads=2), GRID, parts)
-    return Captioner(decoder, bridge, method(LoRAConfig(**settings)), GRID)
+    return CaptionModel(decoder, bridge, method(LoRAConfig(**settings)), GRID)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -83,7 +83,7 @@ def test_the_last_blocks_only() -> None:
     """Nothing before them is tuned or looks, so the backward pass ends there."""
     decoder = tiny_decoder("llama")
     blocks = len(find_parts(decoder.module).blocks)
-    captioner = build_captioner(
+    captioner = build_model(
         decoder,
         GRID,
         bridge="cross-attention",
@@ -104,7 +104,7 @@ def test_the_last_blocks_only() -> None:
         with_kwargs=True,
     )
     given = asked()
-    given.pop("words")
+    given.pop("tags")
     captioner(**given).backward()
     assert not seen[0].requires_grad
     assert {name for name, p in captioner.trained().items() if p.grad is None} == set()
@@ -121,11 +121,11 @@ def test_dropout_acts_in_training_only() -> None:
     captioner = _captioner(tiny_decoder("llama"), LoRA, rank=4, dropout=0.5)
     wake(captioner)
     given = asked()
-    words = given.pop("words")
+    words = given.pop("tags")
     assert words is not None
     captioner.train()
     assert captioner(**given) != captioner(**given)
-    written = [captioner.write(given["grids"], max_tokens=4) for _ in range(2)]
+    written = [captioner.generate(given["grids"], max_tokens=4) for _ in range(2)]
     assert written[0] == written[1]
     assert all(module.training for module in captioner.modules())
     captioner.eval()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
-from captune.captioning.tuning._low_rank import QuickLoRALinear, quicken
+from captune.captioning.tuning._low_rank import FastLoRALinear, use_fast_layers
 
 
 class _Model(nn.Module):
@@ -49,7 +49,7 @@ def _pair(base: str, dtype: torch.dtype = torch.float32, **settings: Any) -> tup
             if "lora_" in name:
                 parameter.data = torch.randn_like(parameter, dtype=torch.float32) * 0.3
         models.append(model)
-    quicken(models[1])
+    use_fast_layers(models[1])
     assert type(models[0].inner) is LoRALinear
     return models[0], models[1]
 
@@ -69,7 +69,7 @@ def _learnt(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("shape", [(2, 7, 10), (5, 10)])
 def test_outputs_and_gradients_are_peft_s(base: str, shape: tuple[int, ...]) -> None:
     plain, quick = _pair(base)
-    assert type(quick.inner) is QuickLoRALinear
+    assert type(quick.inner) is FastLoRALinear
     x = torch.randn(shape)
     expected, found = _learnt(plain, x), _learnt(quick, x)
     assert expected.keys() == found.keys()
@@ -146,7 +146,7 @@ def test_quantised_layers_are_left_to_peft() -> None:
     base = Rounded(10, 14).requires_grad_(False)
     config = LoraConfig(r=3, target_modules=["inner"])
     model = LoraModel(_Model(base), config, "default").model
-    quicken(model)
+    use_fast_layers(model)
     assert type(model.inner) is LoRALinear
 
 

@@ -10,17 +10,17 @@ from tests.captioning.tiny import FAMILIES, GRID, tiny_decoder
 from torch.nn import functional as F
 
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
-from captune.captioning.model import Captioner
-from captune.captioning.structure import find_parts
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import CaptionModel
 from captune.captioning.tuning.prefix import Prefix, PrefixConfig
 from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 
-def _captioner(decoder: Decoder, **settings: Any) -> Captioner:
+def _captioner(decoder: Decoder, **settings: Any) -> CaptionModel:
     parts = find_parts(decoder.module)
     bridge = CrossAttention(CrossAttentionConfig(width=16, heads=2), GRID, parts)
-    return Captioner(decoder, bridge, Prefix(PrefixConfig(**settings)), GRID)
+    return CaptionModel(decoder, bridge, Prefix(PrefixConfig(**settings)), GRID)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -125,7 +125,7 @@ def test_in_the_bridge_by_hand() -> None:
     """What is added to what a layer gives of the image, from the queries it has."""
     captioner = _captioner(tiny_decoder("llama"), length=4)
     wake(captioner)
-    layer, hidden = captioner.bridge.attending[0], torch.randn(2, 3, 32)
+    layer, hidden = captioner.bridge.cross_attention_layers[0], torch.randn(2, 3, 32)
     states = captioner.project(asked()["grids"][:2])
     keys, values, extra = states.keys[0], states.values[0], layer.extra
     assert extra is not None
@@ -150,7 +150,7 @@ def test_in_the_bridge_by_hand() -> None:
 def test_it_reaches_the_bridge(shared: bool) -> None:
     captioner = _captioner(tiny_decoder("llama"), length=4, shared_softmax=shared).eval()
     try:
-        assert len(captioner.tuning.cross) == len(captioner.bridge.attending) == 1
+        assert len(captioner.tuning.cross) == len(captioner.bridge.cross_attention_layers) == 1
         wake(captioner)
         said = logits(captioner)
         for extra in captioner.tuning.cross:
@@ -158,7 +158,7 @@ def test_it_reaches_the_bridge(shared: bool) -> None:
                 extra.values.add_(1.0)
         assert not torch.allclose(logits(captioner), said)
         # and the map of the image is all of it, or what the prefix leaves of it
-        layer = captioner.bridge.attending[0]
+        layer = captioner.bridge.cross_attention_layers[0]
         keys = captioner.project(asked()["grids"]).keys[0]
         maps = layer.attention_map(torch.randn(4, 3, 32), keys)
         assert maps.shape == (4, 2, 3, GRID.tokens)
@@ -168,7 +168,7 @@ def test_it_reaches_the_bridge(shared: bool) -> None:
             torch.testing.assert_close(maps.sum(-1), torch.ones(4, 2, 3))
     finally:
         captioner.detach()
-    assert captioner.bridge.attending[0].extra is None
+    assert captioner.bridge.cross_attention_layers[0].extra is None
 
 
 def test_errors() -> None:

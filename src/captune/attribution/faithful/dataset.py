@@ -24,12 +24,12 @@ from typing import Any
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_images, ids_of_caption
 from captune.attribution.faithful.pointing import Box, Boxes, BoxTarget, box_target
-from captune.captioning.model import Captioner
-from captune.captioning.training.data import CaptionedImages
+from captune.captioning.captioner import Captioner
+from captune.captioning.dataset import CaptionDataset
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import ImageFile, Skipped
-from captune.models.encoders import ImageTextModel
 
 NOUN, VERB, FUNCTION_WORDS, OTHER = "nouns", "verbs", "function words", "other words"
 PARTS_OF_SPEECH = (NOUN, VERB, OTHER, FUNCTION_WORDS)
@@ -61,7 +61,7 @@ class ChosenCaptions:
 
 
 def chosen_captions(
-    data: CaptionedImages, captioner: Captioner, boxes: Boxes | None
+    data: CaptionDataset, captioner: CaptionModel, boxes: Boxes | None
 ) -> ChosenCaptions:
     """Of each image the caption that names the most things that have a box; of equals the first.
 
@@ -100,7 +100,6 @@ def chosen_captions(
 
 def examples_of(
     captioner: Captioner,
-    encoder: ImageTextModel,
     chosen: ChosenCaptions,
     categories: Sequence[str] | None,
     *,
@@ -119,7 +118,6 @@ def examples_of(
     number_of = {image: number for number, image in enumerate(chosen.images)}
     images = captioned_images(
         captioner,
-        encoder,
         chosen.images,
         None if generated else chosen.captions,
         beam=beam,
@@ -154,7 +152,7 @@ def example_of(
     return Example(image, captioned, categories, targets)
 
 
-def _is_writable(captioner: Captioner, caption: str) -> bool:
+def _is_writable(captioner: CaptionModel, caption: str) -> bool:
     try:
         ids_of_caption(captioner.decoder, caption)
     except UserError:

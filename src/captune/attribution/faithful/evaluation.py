@@ -49,11 +49,10 @@ from captune.attribution.faithful.results import (
 from captune.attribution.faithful.sanity import SanityChecks, check_sanity
 from captune.attribution.masking import BLURRED, mean_token, pixel_masking, token_masking
 from captune.attribution.methods import map_method
-from captune.captioning.model import Captioner
-from captune.captioning.training.data import CaptionedImages
+from captune.captioning.captioner import Captioner
+from captune.captioning.dataset import CaptionDataset
 from captune.features import FeatureCache
 from captune.images import Skipped
-from captune.models.encoders import ImageTextModel
 from captune.options import FaithfulOptions
 from captune.progress import Advance, Progress
 from captune.text import duration
@@ -72,23 +71,23 @@ class Evaluation:
         self,
         options: FaithfulOptions,
         captioner: Captioner,
-        encoder: ImageTextModel,
         cache: FeatureCache | None,
         progress: Progress,
     ) -> None:
         """progress: is told how long it takes before anything long begins."""
         self.skipped: list[Skipped] = []
         self._options = options
-        self._captioner, self._encoder, self._cache = captioner, encoder, cache
+        self._captioner, self._cache = captioner, cache
+        self._model, self._encoder = captioner.model, captioner.encoder
         self._progress = progress
         self._seconds: dict[str, float] = {}
         self._stages: dict[str, Any] = {}
 
     def run(
         self,
-        train: CaptionedImages,
+        train: CaptionDataset,
         boxes: Boxes | None,
-        val: CaptionedImages | None,
+        val: CaptionDataset | None,
         val_boxes: Boxes | None,
     ) -> Leaderboard:
         """The leaderboard of maps chosen on `train` and reported on `val`, or on `train` too.
@@ -99,12 +98,12 @@ class Evaluation:
         examples = self._examples(self._chosen_captions(train, boxes), boxes)
         fill = None
         if options.hide == "mean":
-            fill = mean_token([one.captioned.grid for one in examples], self._captioner.grid)
+            fill = mean_token([one.captioned.grid for one in examples], self._model.grid)
 
         def hide_tokens(example: Example) -> MaskScorer:
-            return token_masking(self._captioner, example.captioned, fill)
+            return token_masking(self._model, example.captioned, fill)
 
-        candidates = candidates_of(self._captioner, self._encoder, quick=options.quick)
+        candidates = candidates_of(self._model, self._encoder, quick=options.quick)
         sets = [] if val is None else self._held_back(val, val_boxes)
         with_curves = min(FOLLOWED, candidates.maps) + (candidates.baseline is not None)
         message(
@@ -168,8 +167,8 @@ class Evaluation:
             ends[stage] = now + 60 * self._options.minutes * spent
         return ends
 
-    def _chosen_captions(self, data: CaptionedImages, boxes: Boxes | None) -> ChosenCaptions:
-        found = chosen_captions(data, self._captioner, boxes)
+    def _chosen_captions(self, data: CaptionDataset, boxes: Boxes | None) -> ChosenCaptions:
+        found = chosen_captions(data, self._model, boxes)
         if found.unwritable:
             self._progress.message(
                 f"{len(found.unwritable):,} images are left out, for the captioner can write none"
@@ -177,7 +176,7 @@ class Evaluation:
             )
         return found
 
-    def _held_back(self, val: CaptionedImages, boxes: Boxes | None) -> list[list[Example]]:
+    def _held_back(self, val: CaptionDataset, boxes: Boxes | None) -> list[list[Example]]:
         """The images reported on, with a caption by people and with the captioner's own."""
         captions = self._chosen_captions(val, boxes)
         return [self._examples(captions, boxes, generated=own) for own in (False, True)]
@@ -191,7 +190,6 @@ class Evaluation:
         ) as advance:
             found = examples_of(
                 self._captioner,
-                self._encoder,
                 captions,
                 None if boxes is None else boxes.categories,
                 generated=generated,
@@ -214,7 +212,7 @@ class Evaluation:
     ) -> list[MapResult]:
         with self._timed("screening", len(examples) * len(candidates.methods)) as advance:
             measurements, done = screen(
-                self._captioner, examples, candidates, scorer_of, until=until, advance=advance
+                self._model, examples, candidates, scorer_of, until=until, advance=advance
             )
             results = map_results(measurements)
         self._stages["screening"] = done
@@ -238,7 +236,7 @@ class Evaluation:
         images = {example.image for examples in sets for example in examples}
         with self._timed(what, len(images)) as advance:
             return evaluate_curves(
-                self._captioner,
+                self._model,
                 sets,
                 names,
                 scorer_of,
@@ -253,7 +251,7 @@ class Evaluation:
         """The default and the baseline once more, by pixels."""
 
         def hide_pixels(example: Example) -> MaskScorer:
-            return pixel_masking(self._captioner, example.captioned, self._encoder.image)
+            return pixel_masking(self._model, example.captioned, self._encoder.image)
 
         names = list(dict.fromkeys([default, *([baseline] if baseline else [])]))
         found = self._curves("curves by pixels", [examples], names, hide_pixels, until)
@@ -265,12 +263,12 @@ class Evaluation:
 
         def maps_of(captioned: CaptionedImage) -> Tensor:
             words = range(len(captioned.words))
-            return method.maps(self._captioner, captioned, default.layer_head, words)
+            return method.maps(self._model, captioned, default.layer_head, words)
 
         images = [example.captioned for example in examples]
         with self._timed("sanity checks", len(images)):
             return check_sanity(
-                self._captioner, self._encoder.image, images, maps_of, seed=self._options.seed
+                self._model, self._encoder.image, images, maps_of, seed=self._options.seed
             )
 
     @contextmanager

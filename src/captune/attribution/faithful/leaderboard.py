@@ -31,7 +31,7 @@ from captune.attribution.faithful.results import (
     MapResult,
 )
 from captune.attribution.methods import LayerHead, map_method, method_names
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import ImageTextModel
 
@@ -56,7 +56,7 @@ class Candidates:
 
 
 def candidates_of(
-    captioner: Captioner, encoder: ImageTextModel | None, *, quick: bool = False
+    captioner: CaptionModel, encoder: ImageTextModel | None, *, quick: bool = False
 ) -> Candidates:
     """All maps that there are for this captioner; quick: without those that occlude.
 
@@ -79,7 +79,7 @@ def candidates_of(
 
 
 def screen(
-    captioner: Captioner,
+    captioner: CaptionModel,
     examples: Sequence[Example],
     candidates: Candidates,
     scorer_of: ScorerOf,
@@ -134,7 +134,7 @@ class CurveResults:
 
 
 def evaluate_curves(
-    captioner: Captioner,
+    captioner: CaptionModel,
     sets: Sequence[Sequence[Example]],
     names: Sequence[MapId],
     scorer_of: ScorerOf,
@@ -177,7 +177,7 @@ def evaluate_curves(
 
 
 def _evaluate(
-    evaluator: Evaluator, captioner: Captioner, names: Sequence[MapId], *, is_whole: bool
+    evaluator: Evaluator, captioner: CaptionModel, names: Sequence[MapId], *, is_whole: bool
 ) -> float:
     """Seconds that the making of the maps took."""
     if not evaluator.words:
@@ -194,7 +194,7 @@ def _evaluate(
 
 
 def maps_by_name(
-    evaluator: Evaluator, captioner: Captioner, names: Sequence[MapId]
+    evaluator: Evaluator, captioner: CaptionModel, names: Sequence[MapId]
 ) -> dict[MapId, Tensor]:
     """The maps of these names, those of one method at once."""
     methods: dict[str, list[LayerHead]] = {}

@@ -35,7 +35,7 @@ from captune.attribution.faithful.dataset import FUNCTION_WORDS, Example, part_o
 from captune.attribution.faithful.pointing import hit, overlap
 from captune.attribution.faithful.sanity import entropies
 from captune.attribution.methods import LayerHead, map_method
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.statistics import Interval, Sums, bootstrap_each, paired_bootstrap
 
 Floats = NDArray[np.float64]
@@ -278,7 +278,7 @@ class Evaluator:
         }
 
     def maps_of(
-        self, captioner: Captioner, method: str, layer_heads: Sequence[LayerHead] | None = None
+        self, captioner: CaptionModel, method: str, layer_heads: Sequence[LayerHead] | None = None
     ) -> dict[MapId, Tensor]:
         """Maps [words, rows, columns] of `words`, by all of a method's `layer_heads` or by some."""
         made, captioned = map_method(method), self.example.captioned

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.captioning.bridge import Bridge
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.images import open_image
 from captune.models.encoders import ImageEncoder
 from captune.text import percent
@@ -74,7 +74,7 @@ class SanityChecks:
 
 
 def check_sanity(
-    captioner: Captioner,
+    captioner: CaptionModel,
     encoder: ImageEncoder,
     images: Sequence[CaptionedImage],
     maps_of: MapsOf,
@@ -92,7 +92,7 @@ def check_sanity(
 
 
 def cascading_randomization(
-    captioner: Captioner, images: Sequence[CaptionedImage], maps_of: MapsOf, *, seed: int = 0
+    captioner: CaptionModel, images: Sequence[CaptionedImage], maps_of: MapsOf, *, seed: int = 0
 ) -> list[Stage]:
     """Randomise the bridge part by part, the earlier ones staying so; it is as before afterwards.
 
@@ -113,7 +113,7 @@ def cascading_randomization(
 
 def bridge_parts(bridge: Bridge) -> list[tuple[str, list[nn.Parameter]]]:
     """Its layers that look at the image, the last first; then what stands before them."""
-    layers = list(bridge.attending)
+    layers = list(bridge.cross_attention_layers)
     parts = [
         (f"layer {number}", list(layer.parameters()))
         for number, layer in reversed(list(enumerate(layers)))

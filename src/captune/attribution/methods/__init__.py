@@ -16,7 +16,7 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.word_scores import WordTarget, targets_of
 from captune.captioning.attention import CrossAttentionLayer
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import ImageTextModel
 from captune.registry import MAP_METHODS, Registry
@@ -52,7 +52,7 @@ class MapMethod(ABC):
     signed: ClassVar[bool] = False
     no_against: ClassVar[str] = ""
 
-    def layer_heads(self, captioner: Captioner) -> list[LayerHead]:
+    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
         """The maps that it makes for this captioner, the default first; one where nothing is said.
 
         Raises UserError where it makes none.
@@ -65,7 +65,7 @@ class MapMethod(ABC):
     @abstractmethod
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],
@@ -77,7 +77,7 @@ class MapMethod(ABC):
 
     def maps(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         words: Sequence[int],
@@ -95,7 +95,7 @@ class MapMethod(ABC):
         return self.maps_of(captioner, captioned, layer_head, targets)
 
     def maps_of_all(
-        self, captioner: Captioner, captioned: CaptionedImage, words: Sequence[int]
+        self, captioner: CaptionModel, captioned: CaptionedImage, words: Sequence[int]
     ) -> dict[LayerHead, Tensor]:
         """The maps of all `layer_heads`; at the cost of one where the method can."""
         return {
@@ -107,19 +107,19 @@ class MapMethod(ABC):
         """Whether a map holds fractions of one: of the attention, how much each patch had."""
         return False
 
-    def check(self, captioner: Captioner, layer_head: LayerHead) -> None:
+    def check(self, captioner: CaptionModel, layer_head: LayerHead) -> None:
         """Raises UserError for what is none of `layer_heads`."""
         known = self.layer_heads(captioner)
         if layer_head not in known:
             raise UserError(f"{self.name}: has no map of {layer_head}; it has {_listed(known)}")
 
 
-def cross_attention_layers(captioner: Captioner, name: str) -> list[CrossAttentionLayer]:
+def cross_attention_layers(captioner: CaptionModel, name: str) -> list[CrossAttentionLayer]:
     """The layers that look at the image; name: of the method, for the sentence.
 
     Raises UserError where there are none.
     """
-    layers = captioner.bridge.attending
+    layers = captioner.bridge.cross_attention_layers
     if not layers:
         raise UserError(
             f"{name}: this captioner's bridge has no cross-attention, it puts the image before the"

@@ -23,7 +23,7 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.word_scores import WordTarget, logits_at
 from captune.captioning.attention import CrossAttentionLayer
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 
 
 class Attention(MapMethod):
@@ -39,7 +39,7 @@ class Attention(MapMethod):
         " against another; take --method gradient or occlusion"
     )
 
-    def layer_heads(self, captioner: Captioner) -> list[LayerHead]:
+    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
         """The mean over heads of the last layer, the original report's; then all others."""
         layers = cross_attention_layers(captioner, self.name)
         numbers = [*range(len(layers)), None]
@@ -49,7 +49,7 @@ class Attention(MapMethod):
 
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],
@@ -61,7 +61,7 @@ class Attention(MapMethod):
         return on_patches(_chosen(list(weights.values()), layer_head), captioned)
 
     def maps_of_all(
-        self, captioner: Captioner, captioned: CaptionedImage, words: Sequence[int]
+        self, captioner: CaptionModel, captioned: CaptionedImage, words: Sequence[int]
     ) -> dict[LayerHead, Tensor]:
         """Every layer and head from one pass."""
         layers = range(len(cross_attention_layers(captioner, METHOD.name)))
@@ -82,7 +82,7 @@ class Attention(MapMethod):
 
 @torch.no_grad()
 def attention_of(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     steps: Sequence[Sequence[int]],
     layers: Sequence[int],
@@ -101,7 +101,7 @@ def attention_of(
 
 
 @contextmanager
-def _capture(captioner: Captioner, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+def _capture(captioner: CaptionModel, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Layer -> attention map [rows, heads, n, tokens] of the pass that is made in the block."""
     known = cross_attention_layers(captioner, METHOD.name)
     found: dict[int, Tensor] = {}

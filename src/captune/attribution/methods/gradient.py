@@ -14,7 +14,7 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, on_patches
 from captune.attribution.word_scores import WordTarget, scores_of
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 
 _ROWS_AT_ONCE = 64
 
@@ -27,7 +27,7 @@ class Gradient(MapMethod):
 
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],
@@ -39,7 +39,7 @@ class Gradient(MapMethod):
 
 
 def gradients_at(
-    captioner: Captioner, captioned: CaptionedImage, grids: Tensor, targets: Sequence[WordTarget]
+    captioner: CaptionModel, captioned: CaptionedImage, grids: Tensor, targets: Sequence[WordTarget]
 ) -> Tensor:
     """Gradient of target i's score by grid i: both [n, tokens, channels], in batches."""
     parts = []

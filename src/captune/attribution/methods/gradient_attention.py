@@ -22,7 +22,7 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.word_scores import WordTarget, logits_at, score_of_logits, targets_of
 from captune.captioning.attention import CrossAttentionLayer, in_rows
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.captioning.tuning import prefix
 from captune.errors import UserError
 
@@ -55,14 +55,14 @@ class GradientAttention(MapMethod):
 
     name = "gradient-attention"
 
-    def layer_heads(self, captioner: Captioner) -> list[LayerHead]:
+    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
         """The sum of all layers, then each."""
         layers = cross_attention_layers(captioner, self.name)
         return [LayerHead(), *(LayerHead(layer) for layer in range(len(layers)))]
 
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],
@@ -72,7 +72,7 @@ class GradientAttention(MapMethod):
         return _maps(found, layer_head, captioned)
 
     def maps_of_all(
-        self, captioner: Captioner, captioned: CaptionedImage, words: Sequence[int]
+        self, captioner: CaptionModel, captioned: CaptionedImage, words: Sequence[int]
     ) -> dict[LayerHead, Tensor]:
         """Every layer from one pass and its gradients."""
         targets = targets_of(captioner, captioned, words)
@@ -91,7 +91,7 @@ def _maps(found: AttentionGradients, layer_head: LayerHead, captioned: Captioned
 
 
 def attention_gradients(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     targets: Sequence[WordTarget],
     *,
@@ -165,7 +165,7 @@ class CapturedAttention:
 
 @contextmanager
 def capture_attention(
-    captioner: Captioner, *, self_attention: bool = False
+    captioner: CaptionModel, *, self_attention: bool = False
 ) -> Iterator[CapturedAttention]:
     """The weights of the pass that is made in the block, at every cross-attention layer.
 
@@ -177,7 +177,7 @@ def capture_attention(
         embedding: nn.Module = captioner.decoder.module.get_input_embeddings()
         # else what stands before the first trained parameter has no gradient
         stack.callback(embedding.register_forward_hook(_as_leaf).remove)
-        for number, layer in enumerate(captioner.bridge.attending):
+        for number, layer in enumerate(captioner.bridge.cross_attention_layers):
             stack.callback(layer.register_forward_hook(_writing_out(found, number)).remove)
         if self_attention:
             stack.enter_context(_self_attention(captioner, found))
@@ -205,7 +205,7 @@ def _writing_out(found: CapturedAttention, number: int) -> Any:
 
 
 @contextmanager
-def _self_attention(captioner: Captioner, found: CapturedAttention) -> Iterator[None]:
+def _self_attention(captioner: CaptionModel, found: CapturedAttention) -> Iterator[None]:
     """The decoder attends as its family writes it out, and keeps the weights."""
     model: Any = captioner.decoder.module
     blocks = {module: block for block, module in enumerate(captioner.parts.self_attentions)}

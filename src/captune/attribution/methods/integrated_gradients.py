@@ -18,7 +18,7 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, on_patches
 from captune.attribution.methods.gradient import gradients_at
 from captune.attribution.word_scores import WordTarget
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 
 STEPS = 16
 
@@ -31,7 +31,7 @@ class IntegratedGradients(MapMethod):
 
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],

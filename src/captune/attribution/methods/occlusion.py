@@ -17,7 +17,7 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, on_patches
 from captune.attribution.word_scores import WordTarget, scores_of
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 
 _ROWS_AT_ONCE = 64
 
@@ -30,7 +30,7 @@ class Occlusion(MapMethod):
 
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],
@@ -48,7 +48,7 @@ class Occlusion(MapMethod):
 
 @torch.no_grad()
 def losses(
-    captioner: Captioner,
+    captioner: CaptionModel,
     captioned: CaptionedImage,
     targets: Sequence[WordTarget],
     without: Callable[[range], Tensor],

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.word_scores import WordTarget
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel, PatchGrid, TextEncoder
 
@@ -40,7 +40,7 @@ class PatchSimilarity(MapMethod):
 
     def maps(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         words: Sequence[int],
@@ -54,7 +54,7 @@ class PatchSimilarity(MapMethod):
 
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],

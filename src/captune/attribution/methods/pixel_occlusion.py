@@ -16,7 +16,7 @@ from captune.attribution.masking import blurred, compose, without_each
 from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.methods.occlusion import losses
 from captune.attribution.word_scores import WordTarget
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.images import open_image
 
@@ -31,7 +31,7 @@ class PixelOcclusion(MapMethod):
 
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],

@@ -21,7 +21,7 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.methods.gradient_attention import attention_gradients
 from captune.attribution.word_scores import WordTarget
-from captune.captioning.model import Captioner
+from captune.captioning.model import CaptionModel
 
 
 class Relevance(MapMethod):
@@ -29,14 +29,14 @@ class Relevance(MapMethod):
 
     name = "relevance"
 
-    def layer_heads(self, captioner: Captioner) -> list[LayerHead]:
+    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
         """One."""
         cross_attention_layers(captioner, self.name)
         return [LayerHead()]
 
     def maps_of(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         targets: Sequence[WordTarget],

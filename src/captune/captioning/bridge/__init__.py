@@ -1,7 +1,7 @@
-"""Bridges: how the decoder comes to see. One file a bridge; a third party's by entry point.
+"""Bridges: how the decoder sees the image. One file per bridge; a third party's by entry point.
 
-A bridge is always trained. Adding one is adding a file here that ends in
-`BRIDGE = MyBridge`, or an entry point of the group `captune.bridges`.
+A bridge (others say connector or projector) is always trained. Adding one is adding a file here
+that ends in `BRIDGE = MyBridge`, or an entry point of the group `captune.bridges`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from captune.captioning.attention import CrossAttentionLayer
-from captune.captioning.structure import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.models.encoders import GridShape as GridShape
 from captune.registry import BRIDGES, Registry
 
 
 @dataclass(frozen=True)
-class Words:
-    """A text for each image that is known before its caption, such as a classifier's words.
+class TagEmbeddings:
+    """The tags of each image, a text that is known before its caption.
 
-    embeddings: [images, w, embedding_size], the decoder's own. mask: [images, w], true for a word.
+    embeddings: [images, w, embedding_size], the decoder's own. mask: [images, w], true for a token.
     """
 
     embeddings: Tensor
@@ -35,7 +35,7 @@ class ImageStates:
     """What the decoder reads of a batch of images; made once an image by `Bridge.project`.
 
     images: how many there are; the decoder may run k rows (captions, beams) for each, in order.
-    keys, values: by block that looks at them, [images, heads, tokens, head_dim].
+    keys, values: by cross-attention block, [images, heads, tokens, head_dim].
     mask: [images, tokens], true where there is a token; None where all are.
     soft_tokens: [images, m, embedding_size] to stand before the text, or None.
     """
@@ -64,8 +64,8 @@ class Bridge(nn.Module, ABC):
     config: Any
 
     @abstractmethod
-    def project(self, grid: Tensor, words: Words | None = None) -> ImageStates:
-        """Grid [images, tokens, channels] -> states; `words` where the bridge reads a text too.
+    def project(self, grid: Tensor, tags: TagEmbeddings | None = None) -> ImageStates:
+        """Grid [images, tokens, channels] -> states; `tags` where the bridge reads them too.
 
         It is called before the decoder, so no generated token can come into the states.
         """
@@ -80,22 +80,22 @@ class Bridge(nn.Module, ABC):
         """How many parameters it trains, by arithmetic."""
 
     @classmethod
-    def word_places(cls, config: Any) -> int:
-        """How many tokens of a text that is known of an image it reads; 0 where it reads none."""
+    def max_tag_tokens(cls, config: Any) -> int:
+        """How many tokens of tags it reads of an image; 0 where it reads none."""
         return 0
 
     @property
-    def attending(self) -> list[CrossAttentionLayer]:
-        """Its layers that look at image tokens, one a block; what tuning methods reach."""
+    def cross_attention_layers(self) -> list[CrossAttentionLayer]:
+        """Its cross-attention layers, one per block; what tuning methods reach."""
         return []
 
-    def added_to(self) -> dict[int, list[nn.Parameter]]:
-        """By block: what begins at zero and makes what is added to the decoder's stream there."""
+    def output_projections(self) -> dict[int, list[nn.Parameter]]:
+        """By block: the parameters, zero at first, of what is added to the decoder's stream."""
         return {}
 
     @property
     def gain(self) -> float:
-        """How many times as fast as the stream is large `added_to` learns; 0: as all else does."""
+        """Learning rate of `output_projections`, in stream sizes; 0: that of everything else."""
         return 0.0
 
 

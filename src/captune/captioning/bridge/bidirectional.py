@@ -1,17 +1,17 @@
-"""The image's patches and a text known before the caption read each other; then cross-attention.
+"""The image's patches and its tags read each other; then cross-attention.
 
-The text is whatever is known of an image before a word of its caption is written, such as the
-classifier's words for it, as embeddings of the decoder's own tokens. Patches and text update each
-other by bidirectional cross-attention (lucidrains/bidirectional-cross-attention): one matrix of
-similarities serves both ways, with a softmax along either axis. The decoder then looks at both, by
-the layers of the default bridge. The caption takes no part: what is projected is done before the
-decoder begins, so no generated token can leak back.
+Tags are a text that is known before a word of the caption is written, such as a classifier's labels
+for the image, as embeddings of the decoder's own tokens. Patches and tags update each other by
+bidirectional cross-attention (lucidrains/bidirectional-cross-attention): one matrix of similarities
+serves both ways, with a softmax along either axis. The decoder then looks at both, by the layers of
+the default bridge. The caption takes no part: what is projected is done before the decoder begins,
+so no generated token can leak back.
 
-An image without a text, or none at all (`words=None`), is read by the default bridge alone.
+An image without tags (or `tags=None` for all) is read by the default bridge alone.
 
-Trained parameters, with w width, e the width of the decoder's token embeddings, n places for words:
+Trained parameters, with w width, e the width of the decoder's token embeddings, n tokens of tags:
     the default bridge with its entry (see cross_attention.py)
-    words       e*w + w, positions n*w, norm 2*w
+    tags        e*w + w, positions n*w, norm 2*w
     each of `depth` exchanges: norms 2*w; shared queries-and-keys, values, outs 2*w*w each;
                 biases of outs 2*w
 """
@@ -25,15 +25,15 @@ import torch
 from torch import Tensor, nn
 
 from captune.captioning.attention import in_heads, merged
-from captune.captioning.bridge import GridShape, ImageStates, Words
+from captune.captioning.bridge import GridShape, ImageStates, TagEmbeddings
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
-from captune.captioning.structure import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.errors import UserError
 
 
 @dataclass(frozen=True)
 class BidirectionalConfig(CrossAttentionConfig):
-    """depth: how often patches and text read each other. words: tokens of the text, at most."""
+    """depth: how often patches and tags read each other. words: tokens of tags, at most."""
 
     depth: int = 1
     words: int = 32
@@ -49,37 +49,37 @@ class BidirectionalConfig(CrossAttentionConfig):
 
 
 class Bidirectional(CrossAttention):
-    """See the module's text."""
+    """Patches and tags read each other before the decoder looks at both."""
 
     Config = BidirectionalConfig
     config: BidirectionalConfig
 
     def __init__(self, config: BidirectionalConfig, grid: GridShape, parts: DecoderParts) -> None:
         super().__init__(config, grid, parts)
-        self.word_entry = _WordEntry(parts.embedding_size, config.words, config.width)
+        self.word_entry = _TagProjection(parts.embedding_size, config.words, config.width)
         self.exchanges = nn.ModuleList(
             Exchange(config.width, config.n_heads) for _ in range(config.depth)
         )
 
-    def project(self, grid: Tensor, words: Words | None = None) -> ImageStates:
-        """Grid [images, t, channels] -> keys and values of [t + w] tokens, the words last.
+    def project(self, grid: Tensor, tags: TagEmbeddings | None = None) -> ImageStates:
+        """Grid [images, t, channels] -> keys and values of [t + w] tokens, the tags last.
 
-        Raises UserError for more words than it has places.
+        Raises UserError for more tags than it has places.
         """
         tokens: Tensor = self.entry(grid)
-        if words is None:
+        if tags is None:
             return self.read(tokens)
-        texts: Tensor = self.word_entry(words.embeddings)
+        texts: Tensor = self.word_entry(tags.embeddings)
         for exchange in self.exchanges:
-            to_tokens, to_texts = exchange(tokens, texts, words.mask)
+            to_tokens, to_texts = exchange(tokens, texts, tags.mask)
             tokens, texts = tokens + to_tokens, texts + to_texts
-        seen = words.mask.new_ones(tokens.shape[:2])
+        seen = tags.mask.new_ones(tokens.shape[:2])
         both = torch.cat([tokens, texts], dim=1)  # [images, t + w, width]
-        return self.read(both, torch.cat([seen, words.mask], dim=1))
+        return self.read(both, torch.cat([seen, tags.mask], dim=1))
 
     @classmethod
-    def word_places(cls, config: Any) -> int:
-        """Tokens of the text, at most."""
+    def max_tag_tokens(cls, config: Any) -> int:
+        """As its config says."""
         places: int = config.words
         return places
 
@@ -87,14 +87,14 @@ class Bidirectional(CrossAttention):
     def count(cls, config: Any, grid: GridShape, parts: DecoderParts) -> int:
         """By the arithmetic of the module's text."""
         w, e = config.width, parts.embedding_size
-        words = e * w + w + config.words * w + 2 * w
+        tags = e * w + w + config.words * w + 2 * w
         exchange = 2 * w + 6 * w * w + 2 * w
-        own: int = words + config.depth * exchange
+        own: int = tags + config.depth * exchange
         return super().count(config, grid, parts) + own
 
 
 class Exchange(nn.Module):
-    """lucidrains' block, with its norms: what patches and text have to say to each other."""
+    """lucidrains' block, with its norms: how patches and tags update each other."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Exchange(nn.Module):
         values = in_heads(self.value(tokens), self.heads)
         text_values = in_heads(self.text_value(texts), self.heads)
         scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5  # [.., heads, t, n]
-        # the lowest number and not -inf: an image without any word must give no NaN
+        # the lowest number and not -inf: an image without any tag must give no NaN
         hidden = ~mask[:, None, None]
         over_texts = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(dim=-1)
         over_tokens = scores.softmax(dim=-2)
@@ -125,8 +125,8 @@ class Exchange(nn.Module):
         return to_tokens * has_text, to_texts
 
 
-class _WordEntry(nn.Module):
-    """The decoder's token embeddings at the bridge's width, each with its place in the text."""
+class _TagProjection(nn.Module):
+    """The tags' embeddings at the bridge's width, each with its place among them."""
 
     def __init__(self, embedding_size: int, words: int, width: int) -> None:
         super().__init__()
@@ -139,8 +139,8 @@ class _WordEntry(nn.Module):
         length, places = embeddings.shape[1], len(self.position)
         if length > places:
             raise UserError(
-                f"bidirectional: a text of {length} tokens for an image; the bridge has {places}"
-                " places (words); shorten the text or train with more"
+                f"bidirectional: tags of {length} tokens for an image; the bridge reads {places}"
+                " (words); give it fewer tags or train with more"
             )
         tokens: Tensor = self.norm(self.linear(embeddings) + self.position[:length])
         return tokens

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from captune.captioning.attention import CrossAttentionLayer
-from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, Words
-from captune.captioning.structure import DecoderParts
+from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
+from captune.captioning.decoder_parts import DecoderParts
 from captune.errors import UserError
 
 
@@ -29,11 +29,11 @@ from captune.errors import UserError
 class CrossAttentionConfig:
     """width: of queries, keys and values, over all heads. heads: 0 takes one for every 64.
 
-    every: look in every n-th block, counted from the last, which always looks.
-    last: look in the last n blocks only; 0 for all. The blocks before them then read text alone.
+    every: cross-attention in every n-th block, counted from the last, which always has it.
+    last: in the last n blocks only; 0 for all. The blocks before them then read text alone.
     entry: bring the grid to `width` first, with a learned place for each token.
     bias: in the four projections, as GPT-2 has it.
-    gain: of the output projections' learning rate, see `captune.captioning.training.rates`; 0 takes
+    gain: of the output projections' learning rate, see `captioning.training.step`; 0 takes
         the one rate of everything.
     """
 
@@ -69,15 +69,15 @@ class CrossAttentionConfig:
 
 
 class CrossAttention(Bridge):
-    """See the module's text. Output projections start at zero: step 0 is the untouched decoder."""
+    """Cross-attention. Output projections start at zero: step 0 is the untouched decoder."""
 
     Config = CrossAttentionConfig
 
     def __init__(self, config: CrossAttentionConfig, grid: GridShape, parts: DecoderParts) -> None:
         super().__init__()
         self.config = config
-        self.places = looking_blocks(len(parts.blocks), config.every, config.last)
-        self.entry = Entry(grid, config.width) if config.entry else nn.Identity()
+        self.places = cross_attention_blocks(len(parts.blocks), config.every, config.last)
+        self.entry = InputProjection(grid, config.width) if config.entry else nn.Identity()
         read = config.width if config.entry else grid.channels
         self.layers = nn.ModuleList(
             CrossAttentionLayer(
@@ -91,14 +91,14 @@ class CrossAttention(Bridge):
             for _ in self.places
         )
 
-    def project(self, grid: Tensor, words: Words | None = None) -> ImageStates:
-        """Grid [images, tokens, channels] -> keys and values of every looking block."""
+    def project(self, grid: Tensor, tags: TagEmbeddings | None = None) -> ImageStates:
+        """Grid [images, tokens, channels] -> keys and values of every cross-attention block."""
         return self.read(self.entry(grid))
 
     def read(self, tokens: Tensor, mask: Tensor | None = None) -> ImageStates:
         """Tokens [images, t, read] -> keys and values; mask: [images, t], true for a token."""
         states = ImageStates(len(tokens), mask=mask)
-        for layer in self.attending:
+        for layer in self.cross_attention_layers:
             keys, values = layer.keys_and_values(tokens)
             states.keys.append(keys)
             states.values.append(values)
@@ -107,11 +107,13 @@ class CrossAttention(Bridge):
     def attach(self, parts: DecoderParts, context: Context) -> list[RemovableHandle]:
         """Each layer sits between self-attention and MLP, as in the original transformer."""
         handles = []
-        for index, (place, layer) in enumerate(zip(self.places, self.attending, strict=True)):
-            seat = _Seat(index, layer, context)
+        for index, (place, layer) in enumerate(
+            zip(self.places, self.cross_attention_layers, strict=True)
+        ):
+            hook = _CrossAttentionHook(index, layer, context)
             block, attention = parts.blocks[place], parts.self_attentions[place]
-            handles.append(block.register_forward_pre_hook(seat.remember, with_kwargs=True))
-            handles.append(attention.register_forward_hook(seat.look))
+            handles.append(block.register_forward_pre_hook(hook.remember, with_kwargs=True))
+            handles.append(attention.register_forward_hook(hook.add))
         return handles
 
     @classmethod
@@ -121,11 +123,14 @@ class CrossAttention(Bridge):
         entry = c * w + w + grid.tokens * w + 2 * w if config.entry else 0
         read = w if config.entry else c
         block = 2 * d + d * w + 2 * read * w + w * d + (3 * w + d if config.bias else 0)
-        return entry + len(looking_blocks(len(parts.blocks), config.every, config.last)) * block
+        return (
+            entry
+            + len(cross_attention_blocks(len(parts.blocks), config.every, config.last)) * block
+        )
 
     @property
-    def attending(self) -> list[CrossAttentionLayer]:
-        """One layer a looking block."""
+    def cross_attention_layers(self) -> list[CrossAttentionLayer]:
+        """One layer per cross-attention block."""
         return [layer for layer in self.layers if isinstance(layer, CrossAttentionLayer)]
 
     @property
@@ -134,13 +139,13 @@ class CrossAttention(Bridge):
         gain: float = self.config.gain
         return gain
 
-    def added_to(self) -> dict[int, list[nn.Parameter]]:
+    def output_projections(self) -> dict[int, list[nn.Parameter]]:
         """The output projection of each layer."""
-        pairs = zip(self.places, self.attending, strict=True)
+        pairs = zip(self.places, self.cross_attention_layers, strict=True)
         return {place: list(layer.out.parameters()) for place, layer in pairs}
 
 
-class Entry(nn.Module):
+class InputProjection(nn.Module):
     """The grid at the bridge's width, each token with its place."""
 
     def __init__(self, grid: GridShape, width: int) -> None:
@@ -155,7 +160,7 @@ class Entry(nn.Module):
         return tokens
 
 
-class _Seat:
+class _CrossAttentionHook:
     """Adds a layer's output to what self-attention gave, as the decoder's own residual would."""
 
     def __init__(self, index: int, layer: CrossAttentionLayer, context: Context) -> None:
@@ -167,7 +172,7 @@ class _Seat:
     def remember(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._residual = args[0] if args else kwargs["hidden_states"]
 
-    def look(self, attention: nn.Module, args: Any, output: Any) -> Any:
+    def add(self, attention: nn.Module, args: Any, output: Any) -> Any:
         states = self._context.states
         attended = output[0] if isinstance(output, tuple) else output
         residual, self._residual = self._residual, None
@@ -180,8 +185,8 @@ class _Seat:
         return (added, *output[1:]) if isinstance(output, tuple) else added
 
 
-def looking_blocks(blocks: int, every: int, last: int = 0) -> list[int]:
-    """The blocks that look: the last one, and every n-th before it, among the `last` ones."""
+def cross_attention_blocks(blocks: int, every: int, last: int = 0) -> list[int]:
+    """The last block, and every n-th before it, among the `last` ones."""
     first = max(0, blocks - last) if last else 0
     return list(range(blocks - 1, first - 1, -every))[::-1]
 

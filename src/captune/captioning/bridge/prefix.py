@@ -27,9 +27,9 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from captune.captioning.attention import in_heads, merged
-from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, Words
-from captune.captioning.bridge.cross_attention import Entry
-from captune.captioning.structure import DecoderParts
+from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
+from captune.captioning.bridge.cross_attention import InputProjection
+from captune.captioning.decoder_parts import DecoderParts
 from captune.errors import UserError
 
 
@@ -62,7 +62,7 @@ class PrefixConfig:
 
 
 class SoftPrefix(Bridge):
-    """See the module's text."""
+    """Soft tokens before the text."""
 
     Config = PrefixConfig
 
@@ -74,7 +74,7 @@ class SoftPrefix(Bridge):
         pooling = _ByAttention if config.pooling == "attention" else _ByMLP
         self.pooling = pooling(config, grid, parts.embedding_size)
 
-    def project(self, grid: Tensor, words: Words | None = None) -> ImageStates:
+    def project(self, grid: Tensor, tags: TagEmbeddings | None = None) -> ImageStates:
         """Grid [images, tokens, channels] -> soft tokens [images, m, embedding_size]."""
         return ImageStates(len(grid), soft_tokens=self.start + self.pooling(grid))
 
@@ -105,7 +105,7 @@ class _ByAttention(nn.Module):
         super().__init__()
         self.heads = config.n_heads
         width = config.width
-        self.entry = Entry(grid, width)
+        self.entry = InputProjection(grid, width)
         self.queries = nn.Parameter(torch.randn(config.length, width))
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)

@@ -13,11 +13,15 @@ from typing import Any
 
 import torch
 
-from captune.captioning.model import Captioner
-from captune.captioning.precision import autocast
-from captune.captioning.training.data import Example
-from captune.captioning.training.evaluation import IMAGES, ValidationSet
-from captune.captioning.training.examples import TrainingData
+from captune.captioning.bridge import GridShape, bridge_class
+from captune.captioning.decoder_parts import DecoderParts
+from captune.captioning.model import CaptionModel
+from captune.captioning.training.batches import BatchItem, TrainingData
+from captune.captioning.training.step import collate
+from captune.captioning.training.validation import IMAGES, ValidationSet
+from captune.captioning.tuning import method_class
+from captune.errors import UserError
+from captune.models.devices import autocast
 from captune.options import TuneOptions
 from captune.text import duration
 
@@ -32,7 +36,7 @@ class Estimate:
     """seconds: of training; scoring_seconds: of the captions after each epoch.
 
     memory_bytes: the most this process took so far, the measured batches included.
-    disk_bytes: of the two checkpoints that are kept meanwhile, and of the tuned captioner.
+    disk_bytes: of the two checkpoints that are kept meanwhile, and of the tuned model.
     """
 
     seconds: float
@@ -51,7 +55,7 @@ class Estimate:
 
 
 def estimate(
-    captioner: Captioner,
+    model: CaptionModel,
     data: TrainingData,
     val: ValidationSet,
     options: TuneOptions,
@@ -64,21 +68,21 @@ def estimate(
     val: what is captioned after each epoch. processes: how many share the work. share_left: of the
     training, 1 where nothing is done yet.
     """
-    device = captioner.decoder.device
+    device = model.decoder.device
     batches = data.batches(options)
     planned = batches.of_epoch(0)
-    planned.sort(key=lambda examples: sum(len(e.captions) for e in examples))
+    planned.sort(key=lambda items: sum(len(item.captions) for item in items))
     warming = _WARMING if device.type == "cpu" else _WARMING_GPU
     middle = planned[len(planned) // 2 :][: warming + _MEASURED] or planned[-1:]
     with torch.random.fork_rng():
-        spent = [_step(captioner, data, examples, options) for examples in middle]
-        writing = _write(captioner, val, options) if len(val.data) else 0.0
+        spent = [_step(model, data, items, options) for items in middle]
+        writing = _write(model, val, options) if len(val.data) else 0.0
     seconds, tokens = map(sum, zip(*spent[-_MEASURED:], strict=True))
     per_token = seconds / max(1, tokens)
-    captioner.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     tokens_each = batches.padded_tokens(0) / processes
     whole = per_token * tokens_each * options.epochs
-    trained = 4 * sum(p.numel() for p in captioner.trained().values())
+    trained = 4 * sum(p.numel() for p in model.trained().values())
     return Estimate(
         seconds=whole * share_left,
         scoring_seconds=writing * len(val.data) / processes * options.epochs * share_left,
@@ -88,30 +92,30 @@ def estimate(
 
 
 def _step(
-    captioner: Captioner, data: TrainingData, examples: Sequence[Example], options: TuneOptions
+    model: CaptionModel, data: TrainingData, items: Sequence[BatchItem], options: TuneOptions
 ) -> tuple[float, int]:
     """(seconds, padded tokens) of a forward and backward pass."""
-    decoder = captioner.decoder
-    inputs = data.collate(examples, start=decoder.start_id, pad=decoder.pad_id)
+    decoder = model.decoder
+    inputs = collate(data, items, start=decoder.start_id, pad=decoder.pad_id)
     inputs = {name: tensor.to(decoder.device) for name, tensor in inputs.items()}
     started = time.perf_counter()
     with autocast(options.precision, decoder.device):
-        loss: Any = data.objective.loss(captioner, captioner, inputs)
+        loss: Any = data.objective.loss(model, model, inputs)
     loss.backward()
     loss.item()  # on a GPU the work is done only now
     return time.perf_counter() - started, inputs["ids"].numel()
 
 
-def _write(captioner: Captioner, val: ValidationSet, options: TuneOptions) -> float:
+def _write(model: CaptionModel, val: ValidationSet, options: TuneOptions) -> float:
     """Seconds a caption of the length that captions have."""
-    device = captioner.decoder.device
+    device = model.decoder.device
     written = _WRITTEN if device.type == "cpu" else IMAGES
     some = val.first(range(min(written, len(val.data))))
     longest = max((len(row) for rows in some.rows for row in rows), default=options.max_tokens)
     seen = some.seen(some.data.keys, device)
     started = time.perf_counter()
     with autocast(options.precision, device):
-        captioner.write(**seen, beams=1, max_tokens=min(longest, options.max_tokens), scored=False)
+        model.generate(**seen, beams=1, max_tokens=min(longest, options.max_tokens), scored=False)
     return (time.perf_counter() - started) / len(some.data)
 
 
@@ -124,3 +128,73 @@ def _peak(device: torch.device) -> int:
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(most) if sys.platform == "darwin" else int(most) * 1024
+
+
+_UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """A part of what is trained, by its name, and how many parameters it has."""
+
+    part: str
+    parameters: int
+
+
+def budget(model: CaptionModel) -> list[ParameterCount]:
+    """What a model trains, by part, in its own order; the parts sum to all of it."""
+    counted: dict[str, int] = {}
+    for name, parameter in model.trained().items():
+        side, _, inside = name.partition(".")
+        child = inside.partition(".")[0]
+        # peft names its parameters by their place in the decoder: no child of ours
+        own = hasattr(getattr(model, side), child)
+        part = f"{side}.{child}" if own else side
+        counted[part] = counted.get(part, 0) + parameter.numel()
+    return [ParameterCount(part, parameters) for part, parameters in counted.items()]
+
+
+def planned(
+    bridge: str,
+    bridge_config: Any,
+    method: str,
+    method_config: Any,
+    grid: GridShape,
+    parts: DecoderParts,
+) -> list[ParameterCount]:
+    """What bridge and method would train, by their formulas; no weight of theirs is made.
+
+    parts: of the decoder, which may lie on torch's meta device too.
+    """
+    kind: Any = bridge_class(bridge)
+    with torch.device("meta"):  # shapes only: methods ask the bridge what they reach in it
+        shapes = kind(bridge_config, grid, parts)
+    return [
+        ParameterCount("bridge", kind.count(bridge_config, grid, parts)),
+        ParameterCount("tuning", method_class(method).count(method_config, parts, shapes)),
+    ]
+
+
+def check_budget(rows: Sequence[ParameterCount], limit: str) -> int:
+    """The sum of the rows. Raises UserError, naming the parts, above `limit`, as 35M."""
+    total = sum(row.parameters for row in rows)
+    if total > parse_count(limit):
+        parts = ", ".join(f"{row.part} {row.parameters:,}" for row in rows)
+        raise UserError(
+            f"{total:,} parameters would be trained ({parts}), {limit} are allowed;"
+            " choose a smaller width, rank or length, or raise the limit"
+        )
+    return total
+
+
+def parse_count(text: str) -> int:
+    """35M, 500k, 1.5B or 12_000 -> a number. Raises UserError for anything else."""
+    unit = _UNITS.get(text[-1:].lower(), 1)
+    digits = text if unit == 1 else text[:-1]
+    try:
+        count = round(float(digits) * unit)
+    except (ValueError, OverflowError):
+        count = -1
+    if count < 0:
+        raise UserError(f'"{text}": is no number of parameters; write it as 35M, 500k or 12000')
+    return count

@@ -12,10 +12,8 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,89 +21,63 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from captune.captioning.checkpoint import WEIGHTS, read_trained, write_trained
-from captune.captioning.model import Captioner
-from captune.captioning.precision import attention_kernel, resolve_precision
-from captune.captioning.training import rates, resuming
-from captune.captioning.training.data import Example
-from captune.captioning.training.examples import TrainingData
-from captune.captioning.training.objective import unwrapped
+from captune.captioning.model import CaptionModel
+from captune.captioning.training import state
+from captune.captioning.training.batches import BatchItem, TrainingData
+from captune.captioning.training.state import History
+from captune.captioning.training.step import collate, learning_rate_groups, stream_sizes
 from captune.errors import Stopped, UserError
+from captune.models.devices import attention_kernel, resolve_precision
 from captune.options import TuneOptions
+from captune.progress import SILENT, Advance, Progress
 
 _LOGS_AN_EPOCH = 50
 _SAVES_AN_EPOCH = 10
 _FEWEST_STEPS = 20  # between two resume points that nobody asked for
 
 
-class Advance(Protocol):
-    """Moves a progress bar on."""
-
-    def __call__(self, done: int, said: str = "") -> None:
-        """done: how many more. said: what stands beside the bar."""
-
-
-Bar = Callable[[str, int], AbstractContextManager[Advance]]
-
-
-@dataclass(frozen=True)
-class History:
-    """What a training went through, kills included.
-
-    losses: (epoch, training loss) as it was logged. epochs: one dictionary an epoch: epoch, step,
-    loss, cider, ... of the validation sample. best_epoch: the one that was kept, from 1.
-    seconds: of training and of the scores after each epoch. stopped_early: before all epochs.
-    """
-
-    losses: list[tuple[float, float]]
-    epochs: list[dict[str, float]]
-    best_epoch: int
-    seconds: float
-    stopped_early: bool
-    resumed_from: int | None = field(default=None, compare=False)
-
-
 def train(
-    captioner: Captioner,
+    model: CaptionModel,
     data: TrainingData,
     options: TuneOptions,
     folder: Path,
     *,
     score: Callable[[], Mapping[str, float]],
-    bar: Bar,
+    progress: Progress = SILENT,
     what: str = "training",
     stop: Callable[[], bool] = lambda: False,
 ) -> History:
-    """Train, or go on from the last complete checkpoint in `folder`; the best weights are put back.
+    """Train, or resume from the last complete checkpoint in `folder`; put the best weights back.
 
-    score: the validation scores of the captioner as it is; options.select is among them.
+    score: the validation scores of the model as it is; options.select is among them.
     stop: asked after each update; once it says so, a checkpoint is written and the training ends.
     Raises UserError where the loss is no number any more, and Stopped.
     """
-    trainer = CaptionTrainer(captioner, data, options, folder, score, stop)
-    found = resuming.complete_checkpoints(folder)
+    trainer = CaptionTrainer(model, data, options, folder, score, stop)
+    found = state.complete_checkpoints(folder)
     last = max(found, default=None)
-    if last is None or not trainer.is_over(resuming.read_state(found[last])):
+    if last is None or not trainer.is_over(state.read_state(found[last])):
         total = trainer.captions_in_all
-        with bar(what, total) as advance:
+        with progress.bar(what, total) as advance:
             trainer.advance = advance
             if last is not None:
                 advance(round(total * last / max(1, trainer.total_steps)))
-            with attention_kernel(captioner.decoder.device):
+            with attention_kernel(model.decoder.device):
                 trainer.train(resume_from_checkpoint=None if last is None else str(found[last]))
         trainer.check_ended()
-    return _finished(captioner, trainer, folder, last)
+    return _finished(model, trainer, folder, last)
 
 
 def _finished(
-    captioner: Captioner, trainer: CaptionTrainer, folder: Path, last: int | None
+    model: CaptionModel, trainer: CaptionTrainer, folder: Path, last: int | None
 ) -> History:
-    """The history out of the last checkpoint, and the best epoch's weights into the captioner."""
-    found = resuming.complete_checkpoints(folder)
-    state = resuming.read_state(found[max(found)])
-    log: list[dict[str, Any]] = state["log_history"]
+    """The history out of the last checkpoint, and the best epoch's weights into the model."""
+    found = state.complete_checkpoints(folder)
+    last_state = state.read_state(found[max(found)])
+    log: list[dict[str, Any]] = last_state["log_history"]
     epochs = {entry["step"]: entry for entry in log if trainer.selected in entry}
-    best = int(state["best_global_step"])
-    read_trained(captioner, found[best] / WEIGHTS)
+    best = int(last_state["best_global_step"])
+    read_trained(model, found[best] / WEIGHTS)
     scores = [
         {name.removeprefix("eval_"): float(value) for name, value in entry.items()}
         for entry in epochs.values()
@@ -123,14 +95,14 @@ def _finished(
 class CaptionTrainer(Trainer):  # type: ignore[misc]
     """Trainer with captune's batches, loss, scores and checkpoints.
 
-    folder: of the checkpoints. The captioner is moved to where accelerate trains.
+    folder: of the checkpoints. The model is moved to where accelerate trains.
     """
 
     control: Any
 
     def __init__(
         self,
-        captioner: Captioner,
+        model: CaptionModel,
         data: TrainingData,
         options: TuneOptions,
         folder: Path,
@@ -144,11 +116,11 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         self.selected = f"eval_{options.select}"
         self.advance: Advance = lambda done, said="": None
         self._score = score
-        self._frozen = _frozen_modules(captioner)
+        self._frozen = _frozen_modules(model)
         self._last_loss = ""
         self._seconds_before = 0.0
         self._started = time.monotonic()
-        arguments = _arguments(options, folder, captioner)
+        arguments = _arguments(options, folder, model)
         processes = arguments.world_size
         self.batches = data.batches(options, arguments.process_index, processes)
         self.steps_an_epoch = math.ceil(len(self.batches) / options.accumulate)
@@ -162,7 +134,7 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         self.captions_in_all = options.epochs * sum(
             min(len(own), per_image or len(own)) for own in data.rows
         )
-        super().__init__(model=captioner, args=arguments)
+        super().__init__(model=model, args=arguments)
         self.remove_callback(PrinterCallback)
         self.add_callback(_Watch(self))
 
@@ -170,10 +142,10 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         """Not prepared by accelerate: the batches know their process, Trainer moves the tensors."""
         decoder = self.model.decoder
         return DataLoader(
-            _Examples(self.data),
+            _Items(self.data),
             batch_sampler=self.batches,
-            collate_fn=lambda examples: self.data.collate(
-                examples, start=decoder.start_id, pad=decoder.pad_id
+            collate_fn=lambda items: collate(
+                self.data, items, start=decoder.start_id, pad=decoder.pad_id
             ),
             # grids are already where the image encoder is, and what lies on a GPU cannot be pinned
             pin_memory=False,
@@ -182,12 +154,12 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         )
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """Trainer's, with the rates of `rates`; a model that has learnt already keeps one rate."""
+        """Trainer's, with `learning_rate_groups`; a model that has learnt before keeps one rate."""
         optimizer = super().create_optimizer(*args, **kwargs)
         bridge = self.model.bridge
-        if bridge.added_to() and bridge.gain and not self.options.start:
+        if bridge.output_projections() and bridge.gain and not self.options.start:
             first = [own[0] for own in self.data.rows if own]
-            rates.quicken(optimizer, self.model, rates.stream_sizes(self.model, first))
+            learning_rate_groups(optimizer, self.model, stream_sizes(self.model, first))
         return optimizer
 
     def compute_loss(
@@ -197,10 +169,10 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Captioner.forward; the frozen decoder runs as it does when it writes, without dropout."""
+        """The objective's; the frozen decoder runs as it does when it writes, without dropout."""
         for module in self._frozen:
             module.training = False
-        loss = self.data.objective.loss(unwrapped(model), model, inputs)
+        loss = self.data.objective.loss(self.model, model, inputs)
         self.advance(len(inputs["ids"]) * self.args.world_size, self._last_loss)
         return (loss, None) if return_outputs else loss
 
@@ -253,23 +225,23 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
     # checkpoints: Trainer's own files, but staged, and of the model only what was trained
 
     def _get_output_dir(self, trial: Any = None) -> str:
-        return str(resuming.staging_folder(self.folder))
+        return str(state.staging_folder(self.folder))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
-        staging = resuming.staging_folder(self.folder)
+        staging = state.staging_folder(self.folder)
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        with resuming.writing_checkpoint(self.folder):
+        with state.writing_checkpoint(self.folder):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         self.state.best_model_checkpoint = None  # it names the staging folder
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
-            with resuming.writing_checkpoint(self.folder):
-                resuming.publish(staging / name, self.folder / name)
+            with state.writing_checkpoint(self.folder):
+                state.publish(staging / name, self.folder / name)
             best = self.state.best_global_step
-            resuming.prune(self.folder, {self.state.global_step, *([best] if best else [])})
+            state.prune(self.folder, {self.state.global_step, *([best] if best else [])})
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -324,8 +296,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
 
-class _Examples(Dataset):  # type: ignore[type-arg]
-    """What the sampler names is already the example."""
+class _Items(Dataset):  # type: ignore[type-arg]
+    """What the sampler yields is already the item."""
 
     def __init__(self, data: TrainingData) -> None:
         self._data = data
@@ -333,19 +305,19 @@ class _Examples(Dataset):  # type: ignore[type-arg]
     def __len__(self) -> int:
         return len(self._data.keys)
 
-    def __getitem__(self, example: Example) -> Example:
-        return example
+    def __getitem__(self, item: BatchItem) -> BatchItem:
+        return item
 
 
-def _arguments(options: TuneOptions, folder: Path, captioner: Captioner) -> TrainingArguments:
-    device = captioner.decoder.device
+def _arguments(options: TuneOptions, folder: Path, model: CaptionModel) -> TrainingArguments:
+    device = model.decoder.device
     precision = resolve_precision(options.precision, device)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch,
         gradient_accumulation_steps=options.accumulate,
-        learning_rate=options.lr or captioner.tuning.rate,
+        learning_rate=options.lr or model.tuning.rate,
         lr_scheduler_type="cosine",
         weight_decay=options.weight_decay,
         max_grad_norm=1.0,
@@ -372,7 +344,7 @@ def _arguments(options: TuneOptions, folder: Path, captioner: Captioner) -> Trai
     return arguments
 
 
-def _frozen_modules(captioner: Captioner) -> list[nn.Module]:
+def _frozen_modules(model: CaptionModel) -> list[nn.Module]:
     """The decoder's modules, without the layers that peft put beside them."""
-    named = captioner.language_model.named_modules()
+    named = model.language_model.named_modules()
     return [module for name, module in named if "lora_" not in name]

@@ -18,18 +18,18 @@ from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 
-def quicken(model: nn.Module) -> None:
-    """Let peft's LoRA layers inside `model` take the quick way wherever it gives the same.
+def use_fast_layers(model: nn.Module) -> None:
+    """Let peft's LoRA layers inside `model` take the fast way wherever it gives the same.
 
     Other kinds of Linear (of quantised models) do more than a product, so they are left alone.
     """
     for module in model.modules():
         layer: Any = module
         if type(layer) is LoRALinear and type(layer.base_layer) in (nn.Linear, Conv1D):
-            layer.__class__ = QuickLoRALinear
+            layer.__class__ = FastLoRALinear
 
 
-class QuickLoRALinear(LoRALinear):  # type: ignore[misc]
+class FastLoRALinear(LoRALinear):  # type: ignore[misc]
     """A product and its update by `_LowRank`; by peft where anything else is asked for."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from captune.captioning.bridge import Bridge
-from captune.captioning.structure import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.tuning import TuningMethod
 
 

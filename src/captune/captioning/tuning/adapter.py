@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from captune.captioning.bridge import Bridge
-from captune.captioning.structure import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 
@@ -37,7 +37,7 @@ class AdapterConfig:
 
 
 class Adapter(TuningMethod):
-    """See the module's text. The way up starts at zero: step 0 is the untouched decoder."""
+    """Bottlenecks. The way up starts at zero: step 0 is the untouched decoder."""
 
     Config = AdapterConfig
 
@@ -62,7 +62,7 @@ class Adapter(TuningMethod):
             bottleneck = Bottleneck(d, b)
             self.blocks.append(bottleneck)
             self._handles.append(place.register_forward_hook(_Behind(bottleneck)))
-        for layer in bridge.attending:
+        for layer in bridge.cross_attention_layers:
             bottleneck = Bottleneck(d, b)
             self.cross.append(bottleneck)
             self._handles.append(layer.register_forward_hook(_Behind(bottleneck)))
@@ -77,7 +77,7 @@ class Adapter(TuningMethod):
         """By the arithmetic of the module's text."""
         d, b = parts.hidden_size, config.bottleneck
         per_block = 2 if config.places == "houlsby" else 1
-        places = per_block * len(parts.blocks) + len(bridge.attending)
+        places = per_block * len(parts.blocks) + len(bridge.cross_attention_layers)
         return places * (2 * d * b + b + d)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from captune.captioning.bridge import Bridge
-from captune.captioning.structure import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.tuning._peft import PeftMethod, is_transposed
 from captune.errors import UserError
 
@@ -31,7 +31,7 @@ class IA3Config:
 
 
 class IA3(PeftMethod):
-    """See the module's text."""
+    """(IA)^3 by peft."""
 
     Config = IA3Config
     mark = "ia3_"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from captune.captioning.bridge import Bridge
-from captune.captioning.structure import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.tuning._peft import PeftMethod, is_transposed
 from captune.errors import UserError
 
@@ -44,7 +44,7 @@ class LoRAConfig:
 
 
 class LoRA(PeftMethod):
-    """See the module's text."""
+    """LoRA by peft, with captune's fast layers where they give the same."""
 
     Config = LoRAConfig
     mark = "lora_"
@@ -54,7 +54,7 @@ class LoRA(PeftMethod):
         """peft's LoraModel around the decoder."""
         from peft import LoraConfig, LoraModel
 
-        from captune.captioning.tuning._low_rank import quicken
+        from captune.captioning.tuning._low_rank import use_fast_layers
 
         targets = targets_of(self.config, parts)
         config = LoraConfig(
@@ -66,7 +66,7 @@ class LoRA(PeftMethod):
             use_dora=self.use_dora,
         )
         wrapped = LoraModel(model, config, "default")
-        quicken(wrapped)
+        use_fast_layers(wrapped)
         return wrapped
 
     @classmethod

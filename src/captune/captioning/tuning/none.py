@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from captune.captioning.bridge import Bridge
-from captune.captioning.structure import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.tuning import TuningMethod
 
 

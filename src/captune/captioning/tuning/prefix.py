@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from captune.captioning.attention import CrossAttentionLayer, ExtraKeys
 from captune.captioning.bridge import Bridge
-from captune.captioning.structure import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 
@@ -54,7 +54,7 @@ class PrefixConfig:
 
 
 class Prefix(TuningMethod):
-    """See the module's text."""
+    """Trained keys and values in self-attention and in the bridge."""
 
     Config = PrefixConfig
 
@@ -74,7 +74,7 @@ class Prefix(TuningMethod):
             self.blocks.append(prefix)
             # not as a submodule: the decoder stays as it was
             object.__setattr__(attention, _NAME, prefix)
-        for layer in bridge.attending:
+        for layer in bridge.cross_attention_layers:
             extra = cross_prefix(self.config, layer)
             self.cross.append(extra)
             object.__setattr__(layer, "extra", extra)
@@ -107,7 +107,7 @@ class Prefix(TuningMethod):
         self._attached = []
         for attention in parts.self_attentions:
             object.__delattr__(attention, _NAME)
-        for layer in bridge.attending:
+        for layer in bridge.cross_attention_layers:
             object.__setattr__(layer, "extra", None)
         model.set_attn_implementation(implementation)
 
@@ -116,7 +116,7 @@ class Prefix(TuningMethod):
         """By the arithmetic of the module's text."""
         m = config.length
         block = 2 * m * parts.key_value_heads * parts.head_dim
-        cross = sum(2 * m * layer.width for layer in bridge.attending)
+        cross = sum(2 * m * layer.width for layer in bridge.cross_attention_layers)
         return len(parts.blocks) * block + cross
 
 

@@ -11,7 +11,7 @@ from tests.captioning.tiny import END, FAMILIES, PAD, WORDS, grids, tiny_decoder
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, BloomConfig
 
-from captune.captioning.structure import find_parts, is_projection
+from captune.captioning.decoder_parts import find_parts, is_projection
 from captune.errors import UserError
 from captune.models.decoders import Decoder
 
@@ -92,9 +92,9 @@ def test_other_families_work_unnamed(family: str, bridge: str, method: str) -> N
         full = captioner.logits(given["grids"], given["ids"], given["mask"])
     assert len(few) == len(wanted) == int(said.sum())
     torch.testing.assert_close(few, full[said], atol=1e-5, rtol=1e-5)
-    cached = captioner.write(grids(2), beams=2, max_tokens=4)
+    cached = captioner.generate(grids(2), beams=2, max_tokens=4)
     decoder.module.generation_config.use_cache = False
-    assert captioner.write(grids(2), beams=2, max_tokens=4).ids == cached.ids
+    assert captioner.generate(grids(2), beams=2, max_tokens=4).ids == cached.ids
     captioner.detach()
     assert torch.equal(decoder.module(**plain).logits, alone)
 
@@ -135,7 +135,7 @@ def test_experts_are_an_mlp() -> None:
         tiny_decoder("gpt2"), module=AutoModelForCausalLM.from_config(config).requires_grad_(False)
     )
     parts = find_parts(decoder.module)
-    assert set(parts.linear_targets) == set(parts.attention_targets)
+    assert set(parts.sizes) == set(parts.attention_targets)
     captioner = build(Combination("cross-attention", "adapter", "mixtral"), decoder)
     assert train(captioner) == set(captioner.trained())
     captioner.detach()
@@ -157,7 +157,7 @@ def test_parts(family: str) -> None:
         for name, part in module.named_modules()
         if is_projection(part) and part is not module.get_output_embeddings()
     }
-    assert set(parts.linear_targets) == inside
+    assert set(parts.sizes) == inside
     assert all("attn" in name for name in parts.attention_targets)
     seen = []
     hooks = [m.register_forward_hook(lambda *_: seen.append(1)) for m in parts.mlp_outputs]

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import image_model, write_captioner, write_images
+from tests.captioning.caption_job import image_model, use_encoder, write_captioner, write_images
 from tests.processes import ended, start
 
 import captune
-from captune.captioning import caption_recording, generation
-from captune.captioning.caption_recording import CaptionResult, caption_images
-from captune.captioning.journal import NAME, Journal
+from captune.captioning import captioner
 from captune.captions import read_captions
 from captune.errors import UserError
+from captune.jobs import caption as job
+from captune.jobs.caption import CaptionResult, run
+from captune.jobs.caption_outputs import JOURNAL, CaptionJournal
 from captune.options import CaptionOptions
+from captune.progress import SILENT
 from captune.runs import read_run
 from captune.runs.place import locked
 
@@ -30,7 +32,7 @@ COUNT = 13
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model())
+    use_encoder(monkeypatch)
 
 
 @pytest.fixture
@@ -50,7 +52,15 @@ def options(images: Path, model: Path, **more: Any) -> CaptionOptions:
 
 def captioned(images: Path, model: Path, **more: Any) -> tuple[CaptionResult, list[str]]:
     said: list[str] = []
-    return caption_images(options(images, model, **more), say=said.append), said
+    return run(options(images, model, **more), Said(said)), said
+
+
+class Said:
+    """A progress that keeps its sentences."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.bar = SILENT.bar
+        self.message = said.append
 
 
 def records(run: Path) -> list[dict[str, Any]]:
@@ -65,9 +75,9 @@ def killed_after(
     batches: int, monkeypatch: pytest.MonkeyPatch, *, cut: int = 0
 ) -> pytest.MonkeyPatch:
     """The next captioning dies in the middle of writing down a batch; `cut` bytes are lost."""
-    real, left = Journal.add, [batches]
+    real, left = CaptionJournal.add, [batches]
 
-    def dying(self: Journal, entries: Any) -> None:
+    def dying(self: CaptionJournal, entries: Any) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise Killed
@@ -77,7 +87,7 @@ def killed_after(
                 file.truncate(file.seek(0, os.SEEK_END) - cut)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(Journal, "add", dying)
+    patch.setattr(CaptionJournal, "add", dying)
     return patch
 
 
@@ -137,7 +147,7 @@ def test_a_stopped_run_goes_on(
     captioned(images, model, out=whole, predictions=tmp_path / "whole.json")
     patch = killed_after(batches, monkeypatch, cut=cut)
     # four batches there are: the last kill is while the run folder is written
-    patch.setattr(caption_recording, "_write_run", _dying)
+    patch.setattr(job, "_write_run", _dying)
     with pytest.raises(Killed):
         captioned(images, model, out=out, predictions=pred)
     patch.undo()
@@ -212,7 +222,7 @@ def test_a_damaged_journal_is_begun_again(images: Path, model: Path, tmp_path: P
     no_image = b'{"asked": {"--beam": 3}}\n{"name": "image_0'
     for content in (b"", b"\0\0\0\n", b"not json\n{}\n", b'{"asked": ', no_image):
         out.mkdir(exist_ok=True)
-        (out / NAME).write_bytes(content)
+        (out / JOURNAL).write_bytes(content)
         assert captioned(images, model, out=out)[0].resumed == 0
         assert len(records(out)) == COUNT
 
@@ -302,10 +312,10 @@ def test_what_is_refused(
         captioned(images, model, predictions=images)
     with pytest.raises(UserError, match="holds files that are not a run"):
         captioned(images, model, out=images)
-    monkeypatch.setattr(caption_recording, "KEPT", 5)
+    monkeypatch.setattr(job, "KEPT", 5)
     with pytest.raises(UserError, match="too many captions to print"):
         captioned(images, model)
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model("d1" * 32))
+    use_encoder(monkeypatch, image_model("d1" * 32))
     with pytest.raises(UserError, match="was trained with the image encoder places"):
         captioned(images, model, out=tmp_path / "out")
     # what failed before anything was written leaves no trace
@@ -323,7 +333,7 @@ def test_where_the_frozen_parts_lie_now(
         asked.append(spec)
         return image_model()
 
-    monkeypatch.setattr(generation, "load_model", load)
+    monkeypatch.setattr("captune.captioning.captioner.load_model", load)
     moved = shutil.copytree(model.parent / "decoder-llama", tmp_path / "moved")
     first, _ = captioned(images, model)
     second, _ = captioned(images, model, decoder=str(moved), encoder="elsewhere")
@@ -377,9 +387,9 @@ def test_half_precision(images: Path, model: Path, tmp_path: Path) -> None:
 
 def test_how_long_it_will_take_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 132.0, 132.0, 164.0])
-    monkeypatch.setattr(caption_recording.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(job.time, "monotonic", lambda: next(clock))
     said: list[str] = []
-    watch = caption_recording._Watch(10_064, said.append)
+    watch = job._Watch(10_064, Said(said))
     watch.seen(32)
     watch.seen(32)
     assert said == ["about 2.8 h for the other 10,000 images"]
@@ -392,7 +402,7 @@ def test_kill_9(images: Path, model: Path, tmp_path: Path) -> None:
     """A process of its own, killed at moments drawn by chance, then left to end."""
     out = tmp_path / "out"
     chance = random.Random(0)
-    journal = out / NAME
+    journal = out / JOURNAL
     for kill in range(2):
         before = journal.stat().st_size if journal.exists() else 0
         process = start(caption_slowly, images, model, out)
@@ -413,12 +423,12 @@ def test_kill_9(images: Path, model: Path, tmp_path: Path) -> None:
 
 def caption_slowly(images: Path, model: Path, out: Path) -> None:
     """In a process of its own, with time to be killed in."""
-    generation.load_model = lambda spec, **where: image_model()
-    add = Journal.add
+    captioner.load_model = lambda spec, **where: image_model()
+    add = CaptionJournal.add
 
-    def slow(self: Journal, entries: Any) -> None:
+    def slow(self: CaptionJournal, entries: Any) -> None:
         time.sleep(0.1)
         add(self, entries)
 
-    Journal.add = slow  # type: ignore[method-assign]
-    caption_images(options(images, model, out=out, batch_size=2))
+    CaptionJournal.add = slow  # type: ignore[method-assign]
+    run(options(images, model, out=out, batch_size=2))

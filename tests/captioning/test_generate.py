@@ -1,4 +1,4 @@
-"""What is written, against searches that are written down here and share nothing with `write`."""
+"""What is written, against searches written down here, which share nothing with `generate`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from tests.captioning.caption_job import BRIDGES, Seen, image_model, write_captioner, write_images
+from tests.captioning.caption_job import (
+    BRIDGES,
+    Seen,
+    image_model,
+    use_encoder,
+    write_captioner,
+    write_images,
+)
 from tests.captioning.tiny import END, PAD, grids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from captune.captioning import generation
-from captune.captioning.captioner import Captioner
+from captune.captioning.captioner import Captioner, check_length
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.generation import Caption, captions_of, check_length, words_of
+from captune.captioning.generate import Caption, captions_of, words_of
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import ImageFile, Skipped, find_images
@@ -40,7 +47,7 @@ def captioner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @torch.no_grad()
 def next_log_probabilities(
-    captioner: Captioner, grid: torch.Tensor, rows: list[list[int]]
+    captioner: CaptionModel, grid: torch.Tensor, rows: list[list[int]]
 ) -> torch.Tensor:
     """[rows, vocabulary] after these ids of one image: all computed anew, a row at a time."""
     found = []
@@ -51,14 +58,14 @@ def next_log_probabilities(
     return torch.stack(found)
 
 
-def greedy(captioner: Captioner, grid: torch.Tensor) -> list[int]:
+def greedy(captioner: CaptionModel, grid: torch.Tensor) -> list[int]:
     row: list[int] = []
     while len(row) < LONGEST and row[-1:] != [END]:
         row.append(int(next_log_probabilities(captioner, grid, [row])[0].argmax()))
     return row
 
 
-def beam_search(captioner: Captioner, grid: torch.Tensor, beams: int) -> list[int]:
+def beam_search(captioner: CaptionModel, grid: torch.Tensor, beams: int) -> list[int]:
     """As transformers defines it: of `beams` running and `beams` ended, by mean a token."""
     running: list[tuple[float, list[int]]] = [(0.0, [])]
     ended: list[tuple[float, list[int]]] = []
@@ -85,21 +92,21 @@ def without_end(row: list[int]) -> list[int]:
     return row[:-1] if row[-1:] == [END] else row
 
 
-def test_greedy_is_the_likeliest_token_each_time(captioner: Captioner) -> None:
+def test_greedy_is_the_likeliest_token_each_time(captioner: CaptionModel) -> None:
     images = grids(6)
-    written = captioner.write(images, beams=1, max_tokens=LONGEST)
+    written = captioner.generate(images, beams=1, max_tokens=LONGEST)
     assert written.ids == [without_end(greedy(captioner, grid)) for grid in images]
 
 
 @pytest.mark.parametrize("beams", [2, 5])
-def test_beam_search_equals_one_written_by_hand(captioner: Captioner, beams: int) -> None:
+def test_beam_search_equals_one_written_by_hand(captioner: CaptionModel, beams: int) -> None:
     images = grids(4, seed=2)
-    written = captioner.write(images, beams=beams, max_tokens=LONGEST)
+    written = captioner.generate(images, beams=beams, max_tokens=LONGEST)
     assert written.ids == [without_end(beam_search(captioner, grid, beams)) for grid in images]
 
 
 @ATTENDING
-def test_beam_search_equals_generate_with_an_image_a_beam(captioner: Captioner) -> None:
+def test_beam_search_equals_generate_with_an_image_a_beam(captioner: CaptionModel) -> None:
     """transformers' own, over images that were copied for each beam before they were projected."""
     images, beams, decoder = grids(4, seed=3), 5, captioner.decoder
     with torch.inference_mode():
@@ -116,11 +123,11 @@ def test_beam_search_equals_generate_with_an_image_a_beam(captioner: Captioner) 
         )[:, 1:].tolist()
         captioner.context.states = None
     cut = [row[: row.index(END)] if END in row else row for row in rows]
-    assert captioner.write(images, beams=beams, max_tokens=LONGEST).ids == cut
+    assert captioner.generate(images, beams=beams, max_tokens=LONGEST).ids == cut
 
 
 @ATTENDING
-def test_keys_and_values_are_not_copied_for_beams(captioner: Captioner) -> None:
+def test_keys_and_values_are_not_copied_for_beams(captioner: CaptionModel) -> None:
     seen: list[tuple[int, tuple[int, ...], int]] = []
 
     def look(module: Any, args: Any, output: Any) -> None:
@@ -128,12 +135,12 @@ def test_keys_and_values_are_not_copied_for_beams(captioner: Captioner) -> None:
         seen.append((len(hidden), tuple(keys.shape), keys.data_ptr()))
 
     projected = []
-    layer = captioner.bridge.attending[0]
+    layer = captioner.bridge.cross_attention_layers[0]
     handles = [
         layer.register_forward_hook(look),
         layer.key.register_forward_hook(lambda *_: projected.append(1)),
     ]
-    captioner.write(grids(3), beams=5, max_tokens=LONGEST)
+    captioner.generate(grids(3), beams=5, max_tokens=LONGEST)
     for handle in handles:
         handle.remove()
     while_beaming = seen[:-1]  # the last is the teacher-forced pass, a row an image
@@ -144,8 +151,8 @@ def test_keys_and_values_are_not_copied_for_beams(captioner: Captioner) -> None:
     assert len({place for _, _, place in seen}) == 1
 
 
-def test_nothing_stands_behind_the_end(captioner: Captioner) -> None:
-    written = captioner.write(grids(24), beams=1, max_tokens=LONGEST)
+def test_nothing_stands_behind_the_end(captioner: CaptionModel) -> None:
+    written = captioner.generate(grids(24), beams=1, max_tokens=LONGEST)
     ended = [
         len(row) < len(own) for row, own in zip(written.ids, written.log_probabilities, strict=True)
     ]
@@ -156,11 +163,11 @@ def test_nothing_stands_behind_the_end(captioner: Captioner) -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_batch_equals_one_by_one(captioner: Captioner, beams: int) -> None:
+def test_a_batch_equals_one_by_one(captioner: CaptionModel, beams: int) -> None:
     images = grids(7, seed=5)
-    together = captioner.write(images, beams=beams, max_tokens=LONGEST)
+    together = captioner.generate(images, beams=beams, max_tokens=LONGEST)
     for place in range(7):
-        alone = captioner.write(images[place : place + 1], beams=beams, max_tokens=LONGEST)
+        alone = captioner.generate(images[place : place + 1], beams=beams, max_tokens=LONGEST)
         assert alone.ids[0] == together.ids[place]
         assert alone.log_probabilities[0] == pytest.approx(
             together.log_probabilities[place], abs=1e-4
@@ -176,7 +183,7 @@ def images(tmp_path: Path) -> list[ImageFile]:
 
 
 def captioned(
-    captioner: Captioner, images: list[ImageFile], **how: Any
+    captioner: CaptionModel, images: list[ImageFile], **how: Any
 ) -> list[list[Caption | Skipped]]:
     settings: dict[str, Any] = {"cache": None, "beam": 2, "max_tokens": LONGEST, "batch_size": 4}
     model = how.pop("model", None) or image_model()
@@ -184,7 +191,7 @@ def captioned(
 
 
 def test_log_probabilities_are_those_of_a_pass_over_the_caption(
-    captioner: Captioner, images: list[ImageFile]
+    captioner: CaptionModel, images: list[ImageFile]
 ) -> None:
     decoder = captioner.decoder
     encoder = image_model().image
@@ -211,7 +218,7 @@ def test_log_probabilities_are_those_of_a_pass_over_the_caption(
 
 
 def test_order_batches_and_bad_images(
-    captioner: Captioner, images: list[ImageFile], tmp_path: Path
+    captioner: CaptionModel, images: list[ImageFile], tmp_path: Path
 ) -> None:
     whole = captioned(captioner, images)
     assert [len(batch) for batch in whole] == [4, 4, 3]
@@ -227,7 +234,7 @@ def test_order_batches_and_bad_images(
 
 
 def test_the_same_from_the_cache_and_from_the_middle(
-    captioner: Captioner, images: list[ImageFile], tmp_path: Path
+    captioner: CaptionModel, images: list[ImageFile], tmp_path: Path
 ) -> None:
     seen = Seen()
     model = image_model(seen=seen)
@@ -241,7 +248,7 @@ def test_the_same_from_the_cache_and_from_the_middle(
         assert seen.images == 11
 
 
-def test_no_image_is_encoded_long_before_its_turn(captioner: Captioner, tmp_path: Path) -> None:
+def test_no_image_is_encoded_long_before_its_turn(captioner: CaptionModel, tmp_path: Path) -> None:
     """Memory does not grow with the number of images: nothing waits but two batches."""
     images = find_images([write_images(tmp_path / "many", 60)]).images
     seen = Seen()
@@ -263,25 +270,23 @@ def test_in_python(
         loaded.append(spec)
         return image_model()
 
-    monkeypatch.setattr(generation, "load_model", load)
-    captioner = Captioner.from_pretrained(write_captioner(tmp_path / "run"), device="cpu")
+    monkeypatch.setattr("captune.captioning.captioner.load_model", load)
+    folder = write_captioner(tmp_path / "run")
+    captioner = Captioner.from_pretrained(folder, device="cpu")
     images[3].path.write_bytes(b"no image")
-    folder = images[0].path.parent
-    captions = captioner.caption(folder, max_tokens=LONGEST)
+    place = images[0].path.parent
+    captions = captioner.caption(place, max_tokens=LONGEST)
     assert [one.image.name for one in captions] == [p.name for p in images if p is not images[3]]
     assert captioner.caption([images[0].path], max_tokens=LONGEST)[0].caption == captions[0].caption
     assert loaded == ["places"]
     skipped: list[Skipped] = []
-    captioner.caption(str(folder), max_tokens=LONGEST, on_skip=skipped.append)
+    captioner.caption(str(place), max_tokens=LONGEST, on_skip=skipped.append)
     assert [one.path for one in skipped] == ["image_003.png"]
-    captioner.caption(folder, encoder="elsewhere", max_tokens=LONGEST)
+    Captioner.from_pretrained(folder, encoder="elsewhere", device="cpu")
     assert loaded == ["places", "elsewhere"]
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: image_model("d1" * 32))
+    use_encoder(monkeypatch, image_model("d1" * 32))
     with pytest.raises(UserError, match="has other weights"):
-        captioner.caption(folder, encoder="another")
-    captioner.recipe = None
-    with pytest.raises(UserError, match="was not loaded by"):
-        captioner.caption(folder)
+        Captioner.from_pretrained(folder, encoder="another", device="cpu")
 
 
 def test_a_caption_must_fit_the_decoder(tmp_path: Path) -> None:

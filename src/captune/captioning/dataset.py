@@ -1,53 +1,24 @@
-"""Captions and images -> training examples and batches.
-
-What an image yields (its grid) comes from a `Grids`, by the sha256 of its file, once for all of its
-captions. Captions are tokenised once. Which captions and which batches an epoch has depends on the
-seed and the epoch only, so a run that goes on after a kill sees what it would have seen.
-"""
+"""Images with their captions: read, checked, tokenised."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor
-
-from captune.captioning.model import pad_words
 from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
 from captune.files import printable
 from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage, hash_image
 from captune.models.decoders import Decoder
 
-_POOL = 32  # batches that are sorted by length together: little padding, still a random order
 _NAMED = 3
 
 
-class Grids(Protocol):
-    """Random access to what the frozen image encoder yielded."""
-
-    def grids_of(self, keys: Sequence[str]) -> Tensor:
-        """sha256 of image files -> [images, tokens, channels] float32."""
-        ...
-
-
-# what is known of images before their captions: sha256 of a file -> token ids
-WordRows = Mapping[str, Sequence[int]]
-
-
-def words_of(rows: WordRows, keys: Sequence[str]) -> Tensor:
-    """The `words` of `Captioner.project` for these images: [images, w]; unknown ones have none."""
-    return pad_words([rows.get(key, ()) for key in keys])
-
-
 @dataclass(frozen=True)
-class CaptionedImages:
+class CaptionDataset:
     """Images with their captions; the lists are parallel, one entry an image.
 
     ids: as the caption file names them. keys: sha256 of the files' bytes. root: what the images'
@@ -67,11 +38,11 @@ class CaptionedImages:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def only(self, places: Sequence[int], dropped: Sequence[Skipped] = ()) -> CaptionedImages:
+    def only(self, places: Sequence[int], dropped: Sequence[Skipped] = ()) -> CaptionDataset:
         """These images, in this order."""
         ids, keys = [self.ids[i] for i in places], [self.keys[i] for i in places]
         captions = [self.captions[i] for i in places]
-        return CaptionedImages(
+        return CaptionDataset(
             ids,
             [self.images[i] for i in places],
             keys,
@@ -82,7 +53,7 @@ class CaptionedImages:
             self.notes,
         )
 
-    def without(self, dropped: Sequence[Skipped]) -> CaptionedImages:
+    def without(self, dropped: Sequence[Skipped]) -> CaptionDataset:
         """All but the images that turned out to be unreadable, by name or whole path."""
         names = {item.path for item in dropped}
         gone = [not names.isdisjoint((image.name, str(image.path))) for image in self.images]
@@ -99,14 +70,14 @@ class CaptionedImages:
         return dict(zip(self.ids, self.captions, strict=True))
 
 
-def read_captioned(
+def read_dataset(
     captions: str | Path,
     found: ImageSet,
     *,
     limit: int = 0,
     seed: int = 0,
     advance: Callable[[int], None] = lambda done: None,
-) -> CaptionedImages:
+) -> CaptionDataset:
     """The captioned images of a file among those that were found.
 
     limit: at most so many images, a sample that depends on the seed only; 0 takes all.
@@ -142,7 +113,7 @@ def read_captioned(
             f" ({printable(first.path)}: {first.reason})"
         )
     rows = [kept[id] for id in keys]
-    return CaptionedImages(
+    return CaptionDataset(
         list(keys),
         [image_of[id] for id in keys],
         list(keys.values()),
@@ -154,7 +125,7 @@ def read_captioned(
     )
 
 
-def leaking(train: CaptionedImages, val: CaptionedImages) -> list[str]:
+def leaked_ids(train: CaptionDataset, val: CaptionDataset) -> list[str]:
     """The ids in `val` whose image is in `train` too, byte for byte."""
     known = set(train.keys)
     return [id for id, key in zip(val.ids, val.keys, strict=True) if key in known]
@@ -173,7 +144,7 @@ class Tokenised:
     empty: list[str]
 
 
-def tokenise(data: CaptionedImages, decoder: Decoder, max_tokens: int) -> Tokenised:
+def tokenise(data: CaptionDataset, decoder: Decoder, max_tokens: int) -> Tokenised:
     """Every caption of every image, once; at most `max_tokens` ids a caption."""
     flat = [caption.strip() for own in data.captions for caption in own]
     encoded = iter(decoder.encode(flat))
@@ -186,114 +157,6 @@ def tokenise(data: CaptionedImages, decoder: Decoder, max_tokens: int) -> Tokeni
         rows.append([[*row, decoder.end_id][:max_tokens] for row in ids if row])
     empty = [id for id, own in zip(data.ids, rows, strict=True) if not own]
     return Tokenised(rows, cut, empty)
-
-
-@dataclass(frozen=True)
-class Example:
-    """An image, which of its captions are learnt this time, and in which view it is seen."""
-
-    image: int
-    captions: tuple[int, ...]
-    mirrored: bool = False
-
-
-class Batches:
-    """The batches of each epoch, as a batch sampler of torch: lists of `Example`.
-
-    lengths: tokens of each caption of each image. captions: how many about a batch holds.
-    per_image: captions of an image that are learnt an epoch, sampled anew each time; 0 takes all.
-    mirrored: images that have a mirrored view too; one of the two is drawn for each epoch.
-    process, processes: which share of the batches is this process's; all get as many.
-
-    All images of a batch have as many captions (they are folded into the query axis), and lengths
-    that are close. How many batches there are is the same in every epoch.
-    """
-
-    def __init__(
-        self,
-        lengths: Sequence[Sequence[int]],
-        *,
-        captions: int,
-        per_image: int = 0,
-        mirrored: Sequence[int] = (),
-        seed: int = 0,
-        process: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self._lengths = lengths
-        self._captions = captions
-        self._per_image = per_image
-        self._mirrored = mirrored
-        self._seed = seed
-        self._share = process, processes
-        self._epoch = 0
-        self._groups: dict[int, list[int]] = defaultdict(list)
-        for image, own in enumerate(lengths):
-            if own:
-                self._groups[min(len(own), per_image or len(own))].append(image)
-
-    def set_epoch(self, epoch: int) -> None:
-        """What `iter` gives from now on."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        total = sum(-(-len(images) // self._images(k)) for k, images in self._groups.items())
-        return -(-total // self._share[1])
-
-    def __iter__(self) -> Iterator[list[Example]]:
-        process, processes = self._share
-        batches = self.of_epoch(self._epoch)
-        # every process takes as many steps: the first batches fill the last round
-        rounds = islice(cycle(batches), len(self) * processes)
-        return islice(rounds, process, None, processes)
-
-    def of_epoch(self, epoch: int) -> list[list[Example]]:
-        """All batches of an epoch, for all processes."""
-        # a text as the seed: the same stream on every machine and in every release of Python
-        chance = random.Random(f"{self._seed}/{epoch}")  # noqa: S311
-        batches = [
-            batch
-            for k, images in sorted(self._groups.items())
-            for batch in self._of_group(k, list(images), self._flipped(epoch), chance)
-        ]
-        chance.shuffle(batches)
-        return batches
-
-    def _flipped(self, epoch: int) -> set[int]:
-        """The images that are seen mirrored in an epoch."""
-        # a stream of its own: what else is drawn is the same with and without mirroring
-        chance = random.Random(f"mirror/{self._seed}/{epoch}")  # noqa: S311
-        return {image for image in self._mirrored if chance.random() < 0.5}
-
-    def _of_group(
-        self, k: int, images: list[int], flipped: set[int], chance: random.Random
-    ) -> Iterator[list[Example]]:
-        chance.shuffle(images)
-        size = self._images(k)
-        examples = [
-            Example(image, self._chosen(image, k, chance), image in flipped) for image in images
-        ]
-        for start in range(0, len(examples), size * _POOL):
-            pool = sorted(examples[start : start + size * _POOL], key=self._length)
-            for first in range(0, len(pool), size):
-                yield pool[first : first + size]
-
-    def _chosen(self, image: int, k: int, chance: random.Random) -> tuple[int, ...]:
-        available = range(len(self._lengths[image]))
-        return tuple(available) if k == len(available) else tuple(chance.sample(available, k))
-
-    def _length(self, example: Example) -> int:
-        return max(self._lengths[example.image][place] for place in example.captions)
-
-    def _images(self, k: int) -> int:
-        return max(1, round(self._captions / k))
-
-    def padded_tokens(self, epoch: int) -> int:
-        """Places of all batches of an epoch, padding included: what an epoch costs."""
-        return sum(
-            max(map(self._length, batch)) * sum(len(e.captions) for e in batch)
-            for batch in self.of_epoch(epoch)
-        )
 
 
 def _notes(

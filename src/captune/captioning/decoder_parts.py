@@ -41,11 +41,6 @@ class DecoderParts:
     key_value_heads: int
     head_dim: int
 
-    @property
-    def linear_targets(self) -> list[str]:
-        """Full names of all projections inside the blocks."""
-        return [name for targets in self.targets_by_block for name in targets]
-
 
 def find_parts(model: nn.Module) -> DecoderParts:
     """Look through a causal language model of transformers.

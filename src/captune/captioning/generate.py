@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from captune.captioning.checkpoint import check_image_encoder
-from captune.captioning.known_words import WordsOf, word_maker
-from captune.captioning.model import Captioner
-from captune.captioning.recipe import ImageIdentity, Recipe
-from captune.errors import UserError
+from captune.captioning.model import CaptionModel
+from captune.captioning.tags import Tagger
 from captune.features import FeatureCache
 from captune.features.grids import Halves, encode_grids
 from captune.images import ImageFile, Skipped
-from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
 from captune.models.hub import silence_transformers
-from captune.models.load import load_model
 from captune.tables import NotebookDisplay
-
-logger = logging.getLogger("captune")
 
 
 @dataclass(frozen=True)
-class Word:
+class CaptionWord:
     """A word of a caption, as it stands between spaces.
 
     log_probability: natural, the sum over its pieces, each given the image and what stands before.
@@ -53,7 +43,7 @@ class Caption(NotebookDisplay):
 
     image: ImageFile
     caption: str
-    words: list[Word]
+    words: list[CaptionWord]
     log_probability: float
     tokens: int
     ended: bool
@@ -84,7 +74,7 @@ class Caption(NotebookDisplay):
         return cls(
             image,
             record["caption"],
-            [Word(word["word"], word["log_probability"]) for word in record["words"]],
+            [CaptionWord(word["word"], word["log_probability"]) for word in record["words"]],
             record["log_probability"],
             record["tokens"],
             record["ended"],
@@ -92,23 +82,24 @@ class Caption(NotebookDisplay):
 
 
 def captions_of(
-    captioner: Captioner,
+    model: CaptionModel,
     encoder: ImageTextModel,
     images: Sequence[ImageFile],
     *,
+    tagger: Tagger | None = None,
     cache: FeatureCache | None,
     beam: int,
     max_tokens: int,
     batch_size: int,
     workers: int = 0,
 ) -> Iterator[list[Caption | Skipped]]:
-    """What came of each `batch_size` images in turn, in the order of `images`.
+    """The captions of each `batch_size` images in turn, in the order of `images`.
 
-    Which images share a batch depends on `images` and `batch_size` alone, not on what is cached:
-    a run that goes on at a batch's beginning writes what an uninterrupted one writes.
+    tagger: of a model that reads tags. Which images share a batch depends on `images` and
+    `batch_size` alone, not on what is cached: a run that resumes at a batch's beginning writes what
+    an uninterrupted one writes.
     """
     settled: dict[str, Halves | Skipped] = {}
-    known_words = word_maker(captioner, cache=cache, batch_size=batch_size, workers=workers)
 
     def skip(skipped: Skipped) -> None:
         settled[skipped.path] = skipped
@@ -131,32 +122,32 @@ def captions_of(
                 settled.update(zip((image.name for image in found[0]), found[1], strict=True))
             outcomes = {image: settled.pop(image.name) for image in some}
             readable = {p: grid for p, grid in outcomes.items() if not isinstance(grid, Skipped)}
-            written = iter(_written(captioner, encoder, readable, known_words, beam, max_tokens))
+            written = iter(_captioned(model, encoder, readable, tagger, beam, max_tokens))
             yield [
                 grid if isinstance(grid, Skipped) else next(written) for grid in outcomes.values()
             ]
 
 
-def _written(
-    captioner: Captioner,
+def _captioned(
+    model: CaptionModel,
     encoder: ImageTextModel,
     cached: dict[ImageFile, Halves],
-    known_words: WordsOf,
+    tagger: Tagger | None,
     beam: int,
     max_tokens: int,
 ) -> list[Caption]:
     if not cached:
         return []
     grids = encoder.image.finish_grid(torch.from_numpy(np.stack(list(cached.values()))))
-    written = captioner.write(
-        grids.float().to(captioner.decoder.device),
+    generated = model.generate(
+        grids.float().to(model.decoder.device),
         beams=beam,
         max_tokens=max_tokens,
-        words=known_words(list(cached)),
+        tags=None if tagger is None else tagger.tags_of(list(cached)),
     )
     captions = []
-    for image, ids, chosen in zip(cached, written.ids, written.log_probabilities, strict=True):
-        words = words_of(captioner.decoder, ids, chosen)
+    for image, ids, chosen in zip(cached, generated.ids, generated.log_probabilities, strict=True):
+        words = words_of(model.decoder, ids, chosen)
         text = " ".join(word.word for word in words)
         # the end has a log-probability too, and no id
         ended = len(chosen) > len(ids)
@@ -166,18 +157,18 @@ def _written(
 
 def words_of(
     decoder: Decoder, ids: Sequence[int], log_probabilities: Sequence[float]
-) -> list[Word]:
-    """The words that token ids spell, the pieces of each put together as `pieces_of` does.
+) -> list[CaptionWord]:
+    """The words that token ids spell, the pieces of each put together as `word_pieces` does.
 
     log_probabilities: of each id; what follows them (the end's) is of no word.
     """
     return [
-        Word(word, sum(log_probabilities[place] for place in places))
-        for word, places in pieces_of(decoder, ids)
+        CaptionWord(word, sum(log_probabilities[place] for place in places))
+        for word, places in word_pieces(decoder, ids)
     ]
 
 
-def pieces_of(decoder: Decoder, ids: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+def word_pieces(decoder: Decoder, ids: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
     """The words that token ids spell, each with the places of its pieces in `ids`.
 
     A piece belongs to the word that its first character stands in, the space before a word to that
@@ -209,35 +200,3 @@ def _agreeing(prefix: str, text: str) -> int:
     """How many characters they begin with alike."""
     pairs = enumerate(zip(prefix, text, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(prefix), len(text)))
-
-
-def load_encoder(
-    recipe: Recipe, where: Path | str, *, spec: str | None = None, device: str, dtype: str = "auto"
-) -> ImageTextModel:
-    """The image encoder that a captioner was trained with; `spec` says where it lies now.
-
-    where: the captioner, for sentences. Raises UserError for another encoder than that one.
-    """
-    with nullcontext() if spec else hub.unasked(str(where)):
-        encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
-    patches = encoder.image.require_patches()
-    found = ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id)
-    check_image_encoder(recipe, found, Path(where))
-    if patches.shape != recipe.grid:
-        raise UserError(
-            f"{where}: its config.json states a grid of {recipe.grid.tokens} tokens of"
-            f" {recipe.grid.channels}, and {encoder.spec} yields {patches.shape.tokens} of"
-            f" {patches.shape.channels}"
-        )
-    return encoder
-
-
-def check_length(decoder: Decoder, max_tokens: int) -> None:
-    """Raises UserError for captions longer than the decoder can read back."""
-    config = decoder.module.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and max_tokens >= limit:
-        raise UserError(
-            f"--max-tokens {max_tokens}: {decoder.spec} reads {limit} tokens at most, the first of"
-            f" which is its start; take {limit - 1} or fewer"
-        )

@@ -11,22 +11,21 @@ from tests.captioning.tiny import GRID, WORDS, tiny_decoder
 from tests.captioning.words_job import LABELS, telling_model
 from tests.colour_model import colour_model
 
-from captune.captioning import known_words
-from captune.captioning.building import build_captioner
+from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import recipe_of
-from captune.captioning.known_words import (
-    Teller,
+from captune.captioning.model import IGNORED, CaptionModel
+from captune.captioning.recipe import TagSettings, build_model
+from captune.captioning.tags import (
+    Tagger,
+    choose_tags_model,
     identity_of,
-    known_words_of,
+    tag_settings,
     texts_of_labels,
-    word_maker,
-    words_model_of,
 )
-from captune.captioning.model import IGNORED, Captioner
-from captune.captioning.recipe import KnownWords
 from captune.errors import UserError
 from captune.features import FeatureCache
 from captune.images import ImageFile, find_images
+from captune.models.encoders import ImageTextModel
 from captune.models.vocabulary import narrowed
 from captune.options import TuneOptions
 from captune.zeroshot.labels import read_labels
@@ -40,34 +39,37 @@ def images(colour_images: Path) -> list[ImageFile]:
     return find_images([str(colour_images)]).images
 
 
-def asked(top: int = 2, labels: Any = LABELS) -> KnownWords:
-    options = TuneOptions(known_words=labels, known_words_top=top)
-    return known_words_of(options, colour_model())
+def asked(top: int = 2, labels: Any = LABELS) -> TagSettings:
+    options = TuneOptions(tags=labels, tags_top=top)
+    return tag_settings(options, colour_model())
 
 
-def teller(known: KnownWords, places: int = 8, cache: Any = None, **more: Any) -> Teller:
+def tagger(known: TagSettings, places: int = 8, cache: Any = None, **more: Any) -> Tagger:
     model, decoder = more.get("model") or colour_model(), more.get("decoder")
-    return Teller(
+    return Tagger(
         known, model, decoder or tiny_decoder("gpt2"), places, cache=cache, batch_size=4, workers=1
     )
 
 
-def captioner_of(known: KnownWords | None) -> Captioner:
-    captioner = build_captioner(
+def model_of(*, reads_tags: bool) -> CaptionModel:
+    return build_model(
         tiny_decoder("gpt2"),
         GRID,
         bridge="bidirectional",
         method="none",
         bridge_settings={"width": 16, "heads": 2, "words": 4},
+        reads_tags=reads_tags,
     )
-    captioner.recipe = recipe_of(
-        captioner, IDENTITY, bridge="bidirectional", method="none", known_words=known
-    )
-    return captioner
+
+
+def captioner_of(tags: TagSettings | None, tags_model: ImageTextModel | None) -> Captioner:
+    model = model_of(reads_tags=tags is not None)
+    recipe = recipe_of(model, IDENTITY, bridge="bidirectional", method="none", tags=tags)
+    return Captioner(model, telling_model(), recipe, tags_model)
 
 
 def test_the_likeliest_labels_are_told_first(images: list[ImageFile]) -> None:
-    rows = teller(asked(top=1)).rows_of(images)
+    rows = tagger(asked(top=1)).rows_of(images)
     assert [rows[image.path] for image in images] == [
         [ID["w60"]], [ID["w60"]], [ID["w61"]], [ID["w61"]], [ID["w62"]], [ID["w62"]],
     ]  # fmt: skip
@@ -80,17 +82,17 @@ def test_the_likeliest_labels_are_told_first(images: list[ImageFile]) -> None:
         return {"input_ids": [[] for _ in texts]}
 
     spy = dataclasses.replace(decoder, tokenizer=remember)
-    teller(asked(top=3, labels="red,blue,green"), decoder=spy).rows_of(images[:1])
+    tagger(asked(top=3, labels="red,blue,green"), decoder=spy).rows_of(images[:1])
     assert told == ["red, green, blue"] or told == ["red, blue, green"]
 
 
 def test_what_is_more_than_the_bridge_has_places_for_is_cut(images: list[ImageFile]) -> None:
-    long = KnownWords(("a b c red", "d"), None, 2, identity_of(colour_model()))
-    two = teller(long, places=3)
+    long = TagSettings(("a b c red", "d"), None, 2, identity_of(colour_model()))
+    two = tagger(long, places=3)
     rows = two.rows_of(images)
     assert {len(row) for row in rows.values()} == {3}
     assert two.cut == len(images)
-    whole = teller(long)
+    whole = tagger(long)
     assert {len(row) for row in whole.rows_of(images).values()} == {5}
     assert whole.cut == 0
 
@@ -101,7 +103,7 @@ def test_images_are_seen_once_and_bad_ones_have_no_words(
     images[1].path.write_bytes(b"no image")
     for model in (colour_model(), colour_model()):
         with FeatureCache(tmp_path / "features") as cache:
-            rows = teller(asked(), cache=cache, model=model).rows_of(images)
+            rows = tagger(asked(), cache=cache, model=model).rows_of(images)
         assert images[1].path not in rows
         assert len(rows) == 5
     assert model.image.module.images == 0  # type: ignore[attr-defined]
@@ -114,32 +116,31 @@ def test_a_narrow_vocabulary_keeps_what_can_be_told(
 ) -> None:
     labels, decoder = read_labels(names), tiny_decoder("gpt2")
     tokens = {id for row in decoder.encode(texts_of_labels(labels)) for id in row}
-    known = KnownWords(labels.names, None, 2, identity_of(colour_model()))
-    whole = teller(known, decoder=decoder).rows_of(images)
+    known = TagSettings(labels.names, None, 2, identity_of(colour_model()))
+    whole = tagger(known, decoder=decoder).rows_of(images)
     few = narrowed(tiny_decoder("gpt2"), tokens)
-    narrow = teller(known, decoder=few).rows_of(images)
+    narrow = tagger(known, decoder=few).rows_of(images)
     assert {path: [few.tokens[id] for id in row] for path, row in narrow.items()} == whole
 
 
-def test_words_for_a_captioner(images: list[ImageFile]) -> None:
-    """What explains captions, or writes them, makes words by this alone."""
-    captioner = captioner_of(asked(top=1))
-    how: dict[str, Any] = {"cache": None, "batch_size": 4, "workers": 1}
+def test_tags_for_a_captioner(images: list[ImageFile]) -> None:
+    """What explains captions, or writes them, makes tags by this alone."""
     with pytest.raises(UserError, match="loaded without that model"):
-        word_maker(captioner, **how)
-    captioner.words_model = colour_model()
-    words_of = word_maker(captioner, **how)
+        captioner_of(asked(top=1), None)
+    captioner = captioner_of(asked(top=1), colour_model())
+    made = captioner.tagger(batch_size=4, workers=1)
+    assert made is not None
     images[1].path.write_bytes(b"no image")
-    found = words_of([images[4], images[1], images[2]])
-    assert found is not None
+    found = made.tags_of([images[4], images[1], images[2]])
     assert found.tolist() == [[ID["w62"]], [IGNORED], [ID["w61"]]]
-    assert word_maker(captioner_of(None), **how)(images) is None
+    assert captioner_of(None, None).tagger() is None
 
 
-def test_a_captioner_is_never_silently_without_its_words() -> None:
-    with pytest.raises(UserError, match="was trained with known words of each image"):
-        captioner_of(asked()).project(torch.zeros(1, GRID.tokens, GRID.channels))
-    captioner_of(None).project(torch.zeros(1, GRID.tokens, GRID.channels))
+def test_a_captioner_is_never_silently_without_its_tags() -> None:
+    grid = torch.zeros(1, GRID.tokens, GRID.channels)
+    with pytest.raises(UserError, match="was trained with tags of each image"):
+        model_of(reads_tags=True).project(grid)
+    model_of(reads_tags=False).project(grid)
 
 
 def test_which_model_tells(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,13 +150,13 @@ def test_which_model_tells(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append(spec)
         return dataclasses.replace(colour_model(), spec=spec)
 
-    monkeypatch.setattr(known_words, "load_image_text_model", load)
+    monkeypatch.setattr("captune.captioning.tags.load_image_text_model", load)
     encoder, clip = telling_model(), dataclasses.replace(colour_model(), spec="lite")
     silent = dataclasses.replace(encoder, text=None, scoring=None)
-    named = TuneOptions(known_words_model="hf:clip")
-    assert words_model_of(TuneOptions(), [encoder, clip]) is encoder
-    assert words_model_of(TuneOptions(), [silent, clip]) is clip
+    named = TuneOptions(tags_model="hf:clip")
+    assert choose_tags_model(TuneOptions(), [encoder, clip]) is encoder
+    assert choose_tags_model(TuneOptions(), [silent, clip]) is clip
     assert loaded == []
-    assert words_model_of(TuneOptions(), [silent, None]).spec == "lite"
-    assert words_model_of(named, [encoder, clip]).spec == "hf:clip"
+    assert choose_tags_model(TuneOptions(), [silent, None]).spec == "lite"
+    assert choose_tags_model(named, [encoder, clip]).spec == "hf:clip"
     assert loaded == ["lite", "hf:clip"]

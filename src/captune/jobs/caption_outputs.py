@@ -1,6 +1,6 @@
-"""What is done of a captioning that takes days: a killed one goes on where it was.
+"""What a captioning writes as it goes: predictions, sidecars, and the journal it resumes from.
 
-RUN/.captions.jsonl     first what was asked for, then a line an image, in their order
+RUN/.captions.jsonl     the journal: first what was asked for, then a line per image, in their order
 
 Lines are written a batch at a time and flushed to the disk; what a kill cut off is written anew.
 """
@@ -11,20 +11,144 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, Self
 
 from captune.errors import UserError
-from captune.files import printable, writing
+from captune.files import check_writable, printable, quoted, whole_file, writing
 from captune.images import ImageFile
+from captune.progress import SILENT, Progress
 
-NAME = ".captions.jsonl"
+
+class Predictions:
+    """`{"stem": "caption"}`, one line an image, in one file that appears when the block ends well.
+
+    A stem is a file's name without its folder and its ending.
+    """
+
+    def __init__(self, path: Path, images: Sequence[ImageFile]) -> None:
+        """Raises UserError where the file cannot be written, or two images have one stem."""
+        check_writable(path)
+        names: dict[str, str] = {}
+        for image in images:
+            first = names.setdefault(_stem(image), image.name)
+            if first != image.name:
+                raise UserError(
+                    f"--predictions: {quoted(first)} and {quoted(image.name)} have the same stem,"
+                    f" {quoted(_stem(image))}, and the file has one place for it; rename one, or"
+                    " caption their folders one by one"
+                )
+        self.path = path
+        self._whole = whole_file(path)
+        self._file: IO[Any]
+        self._before = "{\n"
+
+    def __enter__(self) -> Self:
+        self._file = self._whole.__enter__()
+        return self
+
+    def add(self, image: ImageFile, caption: str) -> None:
+        """Write one line."""
+        self._file.write(f"{self._before}{json.dumps(_stem(image))}: {json.dumps(caption)}")
+        self._before = ",\n"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._file.write("\n}\n" if self._before.startswith(",") else "{}\n")
+        self._whole.__exit__(kind, error, trace)
+
+
+class Sidecars:
+    """`name.txt` beside `name.jpg`, whole files; existing ones are kept.
+
+    written, kept: how many were, and how many stayed although they say something else.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[ImageFile],
+        *,
+        done: int = 0,
+        overwrite: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        """done: how many of the images an earlier, killed run captioned.
+
+        Raises UserError where two images share a sidecar, or a folder cannot be written to."""
+        self.written = self.kept = 0
+        self._overwrite = overwrite
+        owners: dict[Path, str] = {}
+        folders: set[Path] = set()
+        standing = 0
+        for number, image in enumerate(images):
+            path = sidecar_of(image)
+            first = owners.setdefault(path, image.name)
+            if first != image.name:
+                raise UserError(
+                    f"--sidecar: {quoted(first)} and {quoted(image.name)} would share"
+                    f" {quoted(path.name)}; rename one of them"
+                )
+            if path == image.path:
+                raise UserError(
+                    f"--sidecar: {quoted(image.name)} itself has the name of a sidecar; leave it"
+                    " out or rename it"
+                )
+            if path.parent not in folders:
+                folders.add(path.parent)
+                check_writable(path.parent / ".captune-sidecar.txt")
+            standing += number >= done and path.exists()
+        if standing:
+            some = "1 image has" if standing == 1 else f"{standing:,} images have"
+            then = "replaced" if overwrite else "kept as it is (--overwrite replaces it)"
+            progress.message(f"{some} a .txt of that name already, which is {then}")
+
+    def add(self, image: ImageFile, caption: str) -> None:
+        """Write one sidecar."""
+        path = sidecar_of(image)
+        text = f"{caption}\n"
+        if path.exists():
+            if _reads(path, text):
+                self.written += 1
+                return
+            if not self._overwrite:
+                self.kept += 1
+                return
+        with whole_file(path) as file:
+            file.write(text)
+        self.written += 1
+
+
+def sidecar_of(image: ImageFile) -> Path:
+    """Where an image's caption stands beside it."""
+    return image.path.with_suffix(".txt")
+
+
+def _stem(image: ImageFile) -> str:
+    return PurePosixPath(image.name).stem
+
+
+def _reads(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError as error:
+        raise UserError(
+            f"{printable(str(path))}: cannot be read ({error.strerror}); move it away, or leave"
+            " --sidecar out"
+        ) from None
+
+
+JOURNAL = ".captions.jsonl"
 _KEPT = "the captions of finished batches are kept"
 
 
-class Journal:
-    """Of a run folder that this process holds (`runs.place`).
+class CaptionJournal:
+    """What is done of a captioning, in a run folder that this process holds (`runs.place`).
 
     done: how many of `images` it holds, from the first on: whole batches, and each image's file as
     it was then. An image that changed, came or went ends what is taken over.
@@ -34,7 +158,7 @@ class Journal:
         self, folder: Path, asked: Mapping[str, Any], images: Sequence[ImageFile], batch_size: int
     ) -> None:
         """asked: all that the captions depend on, as JSON values."""
-        self.path = folder / NAME
+        self.path = folder / JOURNAL
         self.done = 0
         self._asked = {"asked": dict(asked)}
         self._images = images
@@ -85,7 +209,7 @@ class Journal:
                 yield json.loads(file.readline())
 
     def remove(self) -> None:
-        """What it was for is done."""
+        """Delete the journal."""
         self._file.close()
         with suppress(OSError):  # some systems let nobody remove a lock that is held
             self.path.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captune.captioning.shipped import FOLDER, PACKAGE, lite_captioner
+from captune.captioning.captioner import FOLDER, PACKAGE, lite_captioner
 from captune.errors import MissingExtra, UserError
 
 

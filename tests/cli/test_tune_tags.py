@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import Seen
+from tests.captioning.caption_job import Seen, use_encoder
 from tests.captioning.words_job import LABELS, telling_model, write_words_job
 from tests.cli.test_tune import words
 
-from captune.captioning import generation
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import read_recipe
-from captune.captioning.training import frozen
+from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.errors import UserError
@@ -33,7 +32,7 @@ def job(tmp_path: Path) -> Job:
 
 def command(job: Job, out: Path, *more: str) -> list[str]:
     files, labels, decoder = job
-    known = ("--bridge", "bidirectional", "--known-words", str(labels), "--known-words-top", "1")
+    known = ("--bridge", "bidirectional", "--tags", str(labels), "--tags-top", "1")
     how = ("--decoder", str(decoder), "--score-model", "none", "--method", "none")
     return words(files, out, *known, *how, *more)
 
@@ -43,8 +42,8 @@ def test_words_reach_the_captions(
 ) -> None:
     """The patch grid says nothing, so a caption that fits its image comes of the words."""
     model = telling_model(blind=True)
-    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: model)
+    monkeypatch.setattr(setup, "load_model", lambda spec, **where: model)
+    use_encoder(monkeypatch, model)
     out = tmp_path / "run"
     more = ("--epochs", "25", "--lr", "2e-2", "--select", "loss", "--vocabulary", "captions")
     assert main(command(job, out, *more, "--set", "bridge.every=1", "--json")) == 0
@@ -52,7 +51,7 @@ def test_words_reach_the_captions(
     # a shuffled image brings its own words along
     dependence = next(f for f in method["findings"] if f["about"] == "image dependence")
     assert not dependence["wrong"], dependence["sentence"]
-    known = read_recipe(out / "none").known_words
+    known = read_recipe(out / "none").tags
     assert known is not None
     assert known.labels == tuple(LABELS)
     assert (known.prompts, known.top) == (tuple(map(tuple, LABELS.values())), 1)
@@ -84,11 +83,11 @@ def test_words_reach_the_captions(
 
     # by another classifier it is told nothing
     other = dataclasses.replace(model, weights_id="d1" * 32)
-    monkeypatch.setattr(generation, "load_model", lambda spec, **where: other)
+    use_encoder(monkeypatch, other)
     assert main([*ask, "--device", "cpu"]) == 2
-    assert "was trained with the known words of places (c0c0" in capsys.readouterr().err
+    assert "was trained with the tags of places (c0c0" in capsys.readouterr().err
     with pytest.raises(UserError, match="places has other weights"):
-        Captioner.from_pretrained(out, device="cpu").caption(images)
+        Captioner.from_pretrained(out, device="cpu")
 
 
 def test_a_stopped_tune_with_words_and_mirrored_images_goes_on(
@@ -96,7 +95,7 @@ def test_a_stopped_tune_with_words_and_mirrored_images_goes_on(
 ) -> None:
     seen = Seen()
     model = telling_model(seen=seen)
-    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
+    monkeypatch.setattr(setup, "load_model", lambda spec, **where: model)
     train = job[0][1]
     lines = train.read_text().splitlines()
     train.write_text("\n".join([lines[0].replace('"a ', '"left a '), *lines[1:]]))
@@ -127,7 +126,7 @@ def test_a_stopped_tune_with_words_and_mirrored_images_goes_on(
     assert seen.images == (23 + 8) + 22  # and never again
     # other words, or other views, are another training
     capsys.readouterr()
-    assert main(command(job, out, *more, "--known-words-top", "2")) == 2
+    assert main(command(job, out, *more, "--tags-top", "2")) == 2
     assert "was begun with known words" in capsys.readouterr().err
     assert main(command(job, out, *more, "--augment", "none")) == 2
     assert "was begun with augment mirror" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""A captioning from options to files: the run folder, predictions, sidecars, the summary.
+"""`captune caption`: describe images in words.
 
-With a run folder it is written down as it goes, and the same command goes on where a killed one
-was. Memory does not grow with the number of images, but for their names.
+With a run folder each batch is written down when it is done, and the same command goes on where a
+killed one was. Memory does not grow with the number of images, but for their names.
 """
 
 from __future__ import annotations
@@ -9,65 +9,61 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captune.captioning.caption_files import Predictions, Sidecars
-from captune.captioning.checkpoint import read_recipe
-from captune.captioning.generation import Caption, captions_of
-from captune.captioning.journal import Journal
-from captune.captioning.loading import (
+from captune.captioning.captioner import (
     LITE,
     captioner_folder,
     describe_captioner,
-    describe_decoder,
     load_captioner,
     open_grid_cache,
     writing_precision,
 )
+from captune.captioning.checkpoint import read_recipe
+from captune.captioning.generate import Caption
 from captune.captioning.recipe import Recipe
-from captune.embedding import Bar, none_readable
 from captune.errors import UserError
+from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import ImageFile, ImageSet, Skipped, find_images
+from captune.jobs import Result, leave_page
+from captune.jobs.caption_outputs import CaptionJournal, Predictions, Sidecars
 from captune.models.devices import resolve_device
-from captune.models.encoders import describe_model
 from captune.models.weights import digest_of
 from captune.options import CaptionOptions
+from captune.options.codec import from_python
+from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
-from captune.tables import NotebookDisplay
-from captune.text import duration
+from captune.tables import Column, Table
+from captune.text import counted, duration
 
 KEPT = 1000  # captions that the result holds itself; more are in the files alone
+_FEW = 20  # captions that are printed where they are written, too
 _LONG_S = 60  # what takes longer is said to
-Say = Callable[[str], None]
 
 
-@dataclass
-class CaptionResult(NotebookDisplay):
-    """What one captioning wrote.
+@dataclass(kw_only=True, eq=False)
+class CaptionResult(Result):
+    """What one captioning wrote; its items are captions.
 
     captions: path and caption of the first 1,000 images. ended: how many captions came to an end
-    by themselves. resumed: images that an earlier, killed run had done. written: what was written
-    where.
+    by themselves. resumed: images that an earlier, killed run had done.
     """
 
     captioner: dict[str, Any]
-    images: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
     captions: list[tuple[str, str]] = field(default_factory=list)
     ended: int = 0
     words: int = 0
     log_probability: float = 0.0
     resumed: int = 0
     seconds: float = 0.0
-    written: dict[str, Path] = field(default_factory=dict)
     sidecars: dict[str, int] | None = None
 
-    def count(self, record: Mapping[str, Any]) -> None:
+    def add(self, record: Mapping[str, Any]) -> None:
         """One more record."""
         self.images += 1
         self.ended += record["ended"]
@@ -77,54 +73,96 @@ class CaptionResult(NotebookDisplay):
             self.captions.append((record["path"], record["caption"]))
 
     def metrics(self) -> dict[str, Any]:
-        """The run's metrics.json: means a caption, and the mean log-probability a token."""
+        """The run's metrics.json: means per caption, and the mean log-probability per token."""
         return {
             "images": self.images,
             "ended": self.ended,
             "words_mean": self.words / self.images,
             "log_probability_mean": self.log_probability / self.images,
-            "skipped": _named(self.skipped),
+            "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
         }
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints; captions are null where there are more than a thousand."""
-        run = self.written.get("run")
         shown = [{"path": path, "caption": caption} for path, caption in self.captions]
-        return {
-            "run": None if run is None else str(run),
-            "images": self.images,
-            "skipped": _named(self.skipped),
+        return super().summary() | {
             "model": self.captioner,
             "captions": shown if self.images <= KEPT else None,
             "ended": self.ended,
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
             "sidecars": self.sidecars,
-            "written": {what: str(path) for what, path in self.written.items()},
         }
+
+    def tables(self) -> list[Table]:
+        """A few captions, or those that are written nowhere; none for one image alone."""
+        is_written = bool(self.written or self.sidecars)
+        if self._is_one or (self.images > _FEW and is_written):
+            return []
+        columns = [Column("image", "path"), Column("caption", wide=True)]
+        return [Table("images", "captions", columns, self.captions)]
+
+    def sentences(self) -> list[str]:
+        """The caption of one image alone; of more, what was done."""
+        said = []
+        if self._is_one:
+            said.append(self.captions[0][1])
+        else:
+            said.append(
+                f"{counted(self.images, 'image')} in {duration(self.seconds)}, captioner"
+                f" {self.captioner['spec']}"
+            )
+            if self.ended < self.images:
+                said.append(
+                    f"{self.images - self.ended:,} of them reached --max-tokens before they ended"
+                )
+        if self.sidecars:
+            kept = f", {self.sidecars['kept']:,} kept" if self.sidecars["kept"] else ""
+            said.append(f"sidecars: {self.sidecars['written']:,} written{kept}")
+        return said
+
+    @property
+    def _is_one(self) -> bool:
+        return self.images == 1 and not self.skipped
+
+
+def caption(
+    images: str | Path | Sequence[str | Path], *, model: str | Path = LITE, **options: Any
+) -> CaptionResult:
+    """Describe images in words, as `captune caption`.
+
+    images: folders, files and globs. options: the fields of `options.CaptionOptions`; what they say
+    to write is written too. The result is a sequence of `Caption`, one per image that could be
+    read; it holds all of them. Raises UserError for what cannot be done.
+    """
+    found: list[Caption] = []
+    made = from_python(CaptionOptions, images=images, model=model, **options)
+    result = run(made, each=found.append)
+    result.items = found
+    return result
 
 
 @writes_run("caption")
-def caption_images(
+def run(
     options: CaptionOptions,
+    progress: Progress = SILENT,
     *,
     command: Sequence[str] = (),
-    bar: Bar = lambda what, total: nullcontext(lambda done: None),
-    say: Say = lambda sentence: None,
-    on_caption: Callable[[Caption], None] | None = None,
+    each: Callable[[Caption], None] | None = None,
 ) -> CaptionResult:
-    """Do what `captune caption` was asked for; the result names bad files, the rest goes on.
+    """Caption, write what was asked for, and leave the page of the run.
 
-    command: the words that made this run, kept in it. on_caption: is given each caption, also
-    those of an earlier, killed run. Raises UserError for what cannot be done.
+    command: the words that made this run, kept in it. each: is given every caption as it comes,
+    also those of an earlier, killed run. Raises UserError for what cannot be done; unreadable
+    images are named in the result.
     """
     # everything that can be refused is checked before a model is loaded
     place = captioner_folder(options.model)
     recipe = read_recipe(place)
     if options.model != LITE and place != home_path(options.model):
-        say(f"{options.model}: captions with {place.name}, the best of its methods")
+        progress.message(f"{options.model}: captions with {place.name}, the best of its methods")
     found = find_images(options.images)
-    if on_caption is None:
+    if each is None:
         _check_somewhere(options, found)
     began = time.monotonic()
     with ExitStack() as stack:
@@ -135,34 +173,33 @@ def caption_images(
         if options.out is not None:
             asked = _asked(options, recipe, about)
             journal = stack.enter_context(
-                Journal(options.out, asked, found.images, options.batch_size)
+                CaptionJournal(options.out, asked, found.images, options.batch_size)
             )
             if journal.done:
-                say(f"goes on after {journal.done:,} of {len(found.images):,} images")
+                progress.message(f"goes on after {journal.done:,} of {len(found.images):,} images")
         done = journal.done if journal else 0
         if options.sidecar:
-            sidecars = Sidecars(found.images, done=done, overwrite=options.overwrite, say=say)
-        captioner, encoder = load_captioner(options, place, recipe)
+            sidecars = Sidecars(
+                found.images, done=done, overwrite=options.overwrite, progress=progress
+            )
+        captioner = load_captioner(options, place)
         if options.out is not None:
-            models = [about, describe_model(encoder), describe_decoder(captioner.decoder)]
-            if captioner.words_model not in (None, encoder):
-                models.append(describe_model(captioner.words_model))
             writer = RunWriter(
                 options.out,
                 kind="caption",
                 options=options,
                 root=found.root,
-                models=models,
+                models=[about, *captioner.described()],
                 command=command,
             )
-        cache = open_grid_cache(options, encoder, len(found.images) - done, stack, say)
-        result = CaptionResult(about, skipped=list(found.skipped), resumed=done)
+        cache = open_grid_cache(
+            options, captioner.encoder, len(found.images) - done, stack, progress.message
+        )
+        result = CaptionResult(captioner=about, skipped=list(found.skipped), resumed=done)
         sinks = [sink for sink in (predictions, sidecars) if sink is not None]
         if predictions is not None:
             stack.enter_context(predictions)
-        written = captions_of(
-            captioner,
-            encoder,
+        outcomes = captioner.stream(
             found.images[done:],
             cache=cache,
             beam=options.beam,
@@ -170,12 +207,11 @@ def caption_images(
             batch_size=options.batch_size,
             workers=options.workers,
         )
-        entries = _kept(journal, found.images, written, done)
-        with bar("captioning", len(found.images)) as advance:
-            watch = _Watch(len(found.images) - done, say)
-            for images, batch, is_new in entries:
+        with progress.bar("captioning", len(found.images)) as advance:
+            watch = _Watch(len(found.images) - done, progress)
+            for images, batch, is_new in _kept(journal, found.images, outcomes, done):
                 for image, entry in zip(images, batch, strict=True):
-                    _take(image, entry, result, sinks, on_caption)
+                    _take(image, entry, result, sinks, each)
                 advance(len(images))
                 if is_new:
                     watch.seen(len(images))
@@ -184,30 +220,33 @@ def caption_images(
                 journal.remove()
             raise none_readable(result.skipped)
         if writer is not None and journal is not None:
-            _write_run(writer, journal, result, str(captioner.decoder.device))
+            _write_run(writer, journal, result, str(captioner.model.decoder.device))
     result.seconds = time.monotonic() - began
-    for what, file in (("run", options.out), ("predictions", options.predictions)):
-        if file is not None:
-            result.written[what] = file
+    if options.out is not None:
+        result.written["run"] = options.out
+    if options.predictions is not None:
+        result.written["predictions"] = options.predictions
     if sidecars is not None:
         result.sidecars = {"written": sidecars.written, "kept": sidecars.kept}
+    if options.out is not None:
+        result.written["page"] = leave_page(options.out, progress)
     return result
 
 
 def _kept(
-    journal: Journal | None,
+    journal: CaptionJournal | None,
     images: Sequence[ImageFile],
-    written: Iterable[list[Caption | Skipped]],
+    outcomes: Iterable[list[Caption | Skipped]],
     done: int,
 ) -> Iterator[tuple[Sequence[ImageFile], list[dict[str, Any]], bool]]:
     """(images, what came of them, whether it is new), batch by batch; in the journal first."""
     if journal is not None:
         for image, entry in zip(images, journal.entries(), strict=False):
             yield [image], [entry], False
-    for outcomes in written:
-        some = images[done : done + len(outcomes)]
+    for some_outcomes in outcomes:
+        some = images[done : done + len(some_outcomes)]
         batch: list[dict[str, Any]] = []
-        for outcome in outcomes:
+        for outcome in some_outcomes:
             if isinstance(outcome, Skipped):
                 batch.append({"skipped": outcome.reason})
             else:
@@ -215,7 +254,7 @@ def _kept(
         if journal is not None:
             journal.add(zip(some, batch, strict=True))
         yield some, batch, True
-        done += len(outcomes)
+        done += len(some_outcomes)
 
 
 def _take(
@@ -223,25 +262,28 @@ def _take(
     entry: Mapping[str, Any],
     result: CaptionResult,
     sinks: Sequence[Predictions | Sidecars],
-    on_caption: Callable[[Caption], None] | None,
+    each: Callable[[Caption], None] | None,
 ) -> None:
     if "skipped" in entry:
         result.skipped.append(Skipped(image.name, entry["skipped"]))
         return
     record = entry["record"]
-    result.count(record)
+    result.add(record)
     for sink in sinks:
         sink.add(image, record["caption"])
-    if on_caption is not None:
-        on_caption(Caption.of_record(image, record))
+    found = Caption.of_record(image, record)
+    if len(result.items) < _FEW:
+        result.items.append(found)
+    if each is not None:
+        each(found)
 
 
 class _Watch:
     """Says how long it will take, once two batches are done: the first pays for what is set up."""
 
-    def __init__(self, images: int, say: Say) -> None:
+    def __init__(self, images: int, progress: Progress) -> None:
         self._left = images
-        self._say = say
+        self._progress = progress
         self._batches = 0
         self._since = 0.0
 
@@ -252,7 +294,9 @@ class _Watch:
         if self._batches == 2:
             expected = (time.monotonic() - self._since) / images * self._left
             if expected > _LONG_S:
-                self._say(f"about {duration(expected)} for the other {self._left:,} images")
+                self._progress.message(
+                    f"about {duration(expected)} for the other {self._left:,} images"
+                )
         self._since = time.monotonic()
 
 
@@ -267,7 +311,7 @@ def _check_somewhere(options: CaptionOptions, found: ImageSet) -> None:
 
 def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
     """All that the captions depend on."""
-    known = recipe.known_words
+    tags = recipe.tags
     return {
         "model": about["weights_id"],
         "image encoder": recipe.image_encoder.weights_id,
@@ -275,13 +319,15 @@ def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) ->
         "--beam": options.beam,
         "--max-tokens": options.max_tokens,
         "--batch-size": options.batch_size,
-        "--dtype": writing_precision(options),
+        "--dtype": writing_precision(options.device, options.dtype),
         "--device": resolve_device(options.device).type,
-        **({} if known is None else {"known words": digest_of(dataclasses.asdict(known))}),
+        **({} if tags is None else {"known words": digest_of(dataclasses.asdict(tags))}),
     }
 
 
-def _write_run(writer: RunWriter, journal: Journal, result: CaptionResult, device: str) -> None:
+def _write_run(
+    writer: RunWriter, journal: CaptionJournal, result: CaptionResult, device: str
+) -> None:
     with writer:
         for entry in journal.entries():
             if "record" in entry:
@@ -289,7 +335,3 @@ def _write_run(writer: RunWriter, journal: Journal, result: CaptionResult, devic
         writer.metrics = result.metrics()
         writer.extra = {"device": device, "resumed": result.resumed}
     journal.remove()
-
-
-def _named(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
-    return [{"path": item.path, "reason": item.reason} for item in skipped]

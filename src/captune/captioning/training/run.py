@@ -1,0 +1,211 @@
+"""One method of a tune: trained or resumed, judged, and written as a run of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from captune.captioning.checkpoint import (
+    begin_with,
+    digest_of_checkpoint,
+    recipe_of,
+    save_pretrained,
+)
+from captune.captioning.dataset import CaptionDataset
+from captune.captioning.model import CaptionModel
+from captune.captioning.recipe import build_model
+from captune.captioning.training import state
+from captune.captioning.training.estimate import budget, estimate
+from captune.captioning.training.setup import TrainingSetup
+from captune.captioning.training.state import MethodResult, deciding
+from captune.captioning.training.trainer import train
+from captune.captioning.training.validation import (
+    Captioned,
+    diagnose,
+    score_captions,
+    validation_scores,
+    write_captions,
+)
+from captune.metrics.scores import Scores
+from captune.models.devices import autocast
+from captune.models.weights import digest_of
+from captune.options import TuneOptions
+from captune.runs import RunWriter
+from captune.text import percent
+
+
+def train_method(
+    setup: TrainingSetup,
+    method: str,
+    say: Callable[[str], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> MethodResult:
+    """Train one method, or resume it, or read what was finished before.
+
+    say: is told what holds for this time alone; the run keeps what holds for every time, which
+    `setup.progress` is told. stop: says whether to end before the end, with a checkpoint
+    (errors.Stopped).
+    """
+    options, progress = setup.options, setup.progress
+    assert options.out is not None
+    folder = options.out / method
+    if state.is_finished(folder):
+        say(f"{method}: was finished before; {folder} is taken as it is")
+        finished = state.read_finished(folder)
+        for found in finished.findings:
+            if found["wrong"]:
+                progress.message(f"{method}: {found['sentence']}")
+        return finished
+    model = _built(setup, method)
+    left = 1 - state.fraction_done(folder / "checkpoints", options.epochs)
+    expected = estimate(
+        model,
+        setup.data,
+        setup.sample,
+        options,
+        processes=PartialState().num_processes,
+        share_left=left,
+    )
+    resumes = f"goes on after {percent(1 - left, 0)}, " if left < 1 else ""
+    say(f"{method}: {resumes}{expected.sentence()}")
+    history = train(
+        model,
+        setup.data,
+        options,
+        folder / "checkpoints",
+        score=partial(
+            validation_scores,
+            model,
+            setup.sample,
+            select=options.select,
+            max_tokens=options.max_tokens,
+        ),
+        progress=progress,
+        what=method,
+        stop=stop,
+    )
+    with autocast(options.precision, model.decoder.device):
+        with progress.bar(f"{method}: captions", len(setup.val.data)) as advance:
+            written = write_captions(
+                model, setup.val, max_tokens=options.max_tokens, advance=advance
+            )
+        findings = diagnose(
+            model,
+            setup.val,
+            written,
+            leaked=setup.leaked,
+            max_tokens=options.max_tokens,
+            seed=options.seed,
+        )
+    scores = score_captions(written.captions, setup.val)
+    for finding in findings:
+        if finding.wrong:
+            progress.message(f"{method}: {finding.sentence}")
+    trained = {row.part: row.parameters for row in budget(model)}
+    result = state.method_result(method, trained, scores, history, findings, seed=options.seed)
+    if PartialState().is_main_process:
+        recipe = recipe_of(
+            model,
+            setup.frozen.identity,
+            bridge=options.bridge,
+            method=method,
+            max_tokens=options.max_tokens,
+            tags=setup.tags,
+        )
+        save_pretrained(model, folder, recipe)
+        _write_run(setup, folder, result, written, scores)
+        state.clear(folder / "checkpoints")
+    PartialState().wait_for_everyone()
+    model.detach()
+    return result
+
+
+def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
+    """All that the weights of a method depend on: tuning.json."""
+    frozen, options, tags = setup.frozen, setup.options, setup.tags
+    start = _start_of(options, method)
+    return {
+        **deciding(options),
+        "set": {part: setup.settings.get(part, {}) for part in ("bridge", method)},
+        "training data": setup.train.digest,
+        "validation data": setup.val.data.digest,
+        "image encoder": dataclasses.asdict(frozen.identity),
+        "decoder": frozen.decoder.decoder_id,
+        "augment": None if options.augment == "none" else options.augment,
+        "known words": None if tags is None else digest_of(dataclasses.asdict(tags)),
+        "start": None if start is None else digest_of_checkpoint(start),
+        "score model": options.score_model if options.select == "clipscore" else None,
+    }
+
+
+def run_writer(setup: TrainingSetup, folder: Path) -> RunWriter:
+    """The writer of a run in `folder`, of one method or of all."""
+    return RunWriter(
+        folder,
+        kind="tune",
+        options=setup.options,
+        root=setup.val.data.root,
+        models=setup.frozen.described(),
+        command=setup.command,
+        keeps=True,
+    )
+
+
+def _built(setup: TrainingSetup, method: str) -> CaptionModel:
+    options = setup.options
+    model = build_model(
+        setup.frozen.decoder,
+        setup.frozen.shape,
+        bridge=options.bridge,
+        method=method,
+        bridge_settings=setup.settings.get("bridge"),
+        method_settings=setup.settings.get(method),
+        reads_tags=setup.tags is not None,
+        seed=options.seed,
+    )
+    start = _start_of(options, method)
+    if start is not None:
+        begin_with(model, start)
+    return model
+
+
+def _start_of(options: TuneOptions, method: str) -> Path | None:
+    """The checkpoint that a method begins with: in a run of several methods, its own."""
+    if options.start is None:
+        return None
+    own = options.start / method
+    return own if own.is_dir() else options.start
+
+
+def _write_run(
+    setup: TrainingSetup,
+    folder: Path,
+    result: MethodResult,
+    written: Captioned,
+    scores: dict[str, Scores],
+) -> None:
+    with run_writer(setup, folder) as run:
+        for record in _records(setup.val.data, written, scores):
+            run.record(record)
+        run.metrics = {"images": result.images, "tuned": dataclasses.asdict(result)}
+        run.extra = {"method": result.method}
+
+
+def _records(
+    data: CaptionDataset, written: Captioned, scores: dict[str, Scores]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": image.name,
+            "image_id": id,
+            "caption": written.captions[id],
+            "ended": written.ended[id],
+            "scores": {name: score.per_image[id] for name, score in scores.items()},
+        }
+        for id, image in zip(data.ids, data.images, strict=True)
+    ]

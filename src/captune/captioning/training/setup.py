@@ -1,0 +1,355 @@
+"""What comes before the first training step: options checked, data read, encoded, tokenised."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from captune.captioning.bridge import GridShape, bridge_class
+from captune.captioning.captioner import describe_decoder
+from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset, tokenise
+from captune.captioning.recipe import ImageIdentity, TagSettings, config_of, read_settings
+from captune.captioning.tags import Tagger, choose_tags_model, tag_settings, texts_of_labels
+from captune.captioning.training.batches import (
+    Grids,
+    MirroredViews,
+    TagRows,
+    TrainingData,
+    check_mirroring,
+    mirrorable,
+)
+from captune.captioning.training.estimate import parse_count
+from captune.captioning.training.step import CrossEntropy, Objective, SelfCritical
+from captune.captioning.training.validation import ValidationSet
+from captune.captioning.tuning import method_class
+from captune.errors import UserError
+from captune.features import FeatureCache
+from captune.features.grids import GridStore, open_grids
+from captune.files import holds_files
+from captune.images import ImageFile, ImageSet, Skipped, find_images
+from captune.models.decoders import Decoder, load_decoder
+from captune.models.devices import resolve_device, resolve_precision
+from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model, mirrored
+from captune.models.load import load_image_text_model, load_model
+from captune.models.vocabulary import narrowed
+from captune.options import TuneOptions
+from captune.progress import Progress
+from captune.runs import check_run_folder
+from captune.zeroshot.labels import read_labels
+
+_PER_PASS = 32  # images in a forward pass of a frozen model
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What all methods of a tune share.
+
+    sample: the validation images that are captioned after each epoch. settings: of the bridge and
+    of each method, by part. leaked: ids of validation images that are trained on. tags: which tags
+    the bridge reads, None where it reads none.
+    """
+
+    options: TuneOptions
+    train: CaptionDataset
+    val: ValidationSet
+    sample: ValidationSet
+    data: TrainingData
+    frozen: FrozenParts
+    settings: dict[str, dict[str, Any]]
+    leaked: list[str]
+    command: Sequence[str]
+    progress: Progress
+    tags: TagSettings | None = None
+
+
+def this_process(options: TuneOptions) -> PartialState:
+    """Which of how many processes this is; the first call decides where they all train."""
+    return PartialState(cpu=resolve_device(options.device).type == "cpu")
+
+
+def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
+    """Everything that can be refused before a file is read; the settings by part."""
+    for name, flag in (
+        ("images", "IMAGES, the folder of the training images"),
+        ("captions", "--captions TRAIN, their captions"),
+        ("val", "--val VAL, captions of images to be judged by"),
+        ("out", "--out RUN, the folder to write"),
+    ):
+        if getattr(options, name) is None:
+            raise UserError(f"{flag}: is missing; captune tune --help shows an example")
+    assert options.out is not None
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out}: is a file; --out names a run folder")
+    is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
+    if is_known:
+        check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
+    elif options.out.is_dir() and holds_files(options.out):
+        raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
+    if not options.methods:
+        raise UserError(f'--method "{options.method}": names no method; try adapter,prefix,lora')
+    parse_count(options.max_trainable)
+    if options.select == "clipscore" and options.score_model == "none":
+        raise UserError("--select clipscore: needs a model; leave --score-model none out")
+    settings = read_settings(options.set, bridge=options.bridge)
+    _check_tags(options, _max_tag_tokens(options, settings))
+    for method in options.methods:
+        config_of(method_class(method).Config, settings.get(method, {}), method)
+    unused = sorted(settings.keys() - {"bridge", *options.methods})
+    if unused:
+        raise UserError(
+            f"--set {unused[0]}: is none of the methods that are trained ({options.method})"
+        )
+    return settings
+
+
+def _max_tag_tokens(options: TuneOptions, settings: dict[str, dict[str, Any]]) -> int:
+    bridge = bridge_class(options.bridge)
+    config = config_of(bridge.Config, settings.get("bridge", {}), options.bridge)
+    return bridge.max_tag_tokens(config)
+
+
+def _check_tags(options: TuneOptions, max_tokens: int) -> None:
+    if options.tags is not None:
+        if not max_tokens:
+            raise UserError(
+                f"--tags: --bridge {options.bridge} reads none; take --bridge bidirectional, or"
+                " leave them out"
+            )
+        read_labels(options.tags)
+    elif max_tokens:
+        raise UserError(
+            f"--bridge {options.bridge}: reads tags of each image; say with --tags among which"
+            " labels they are chosen, as captune classify --labels"
+        )
+    elif options.tags_model is not None:
+        raise UserError("--tags-model: is for --tags; give both, or neither")
+
+
+def prepare(
+    options: TuneOptions,
+    settings: dict[str, dict[str, Any]],
+    stack: ExitStack,
+    cache: FeatureCache | None,
+    command: Sequence[str],
+    progress: Progress,
+) -> TrainingSetup:
+    """Read, check, encode and tokenise; `stack` closes what is opened."""
+    assert options.images is not None
+    assert options.captions is not None
+    assert options.val is not None
+    found = find_images([options.images])
+    found_val = found if options.val_images is None else find_images([options.val_images])
+    train_set = _read(options.captions, found, options, progress, limit=options.limit)
+    val_set = _read(options.val, found_val, options, progress)
+    leaked = leaked_ids(train_set, val_set)
+    frozen = load_frozen(options, [train_set, val_set], stack=stack, cache=cache, progress=progress)
+    train_set, val_set = (part.without(frozen.skipped) for part in (train_set, val_set))
+    for part, where in ((train_set, options.captions), (val_set, options.val)):
+        if not len(part):
+            raise UserError(f"{where}: none of its images could be decoded")
+    if len(val_set) < 2:
+        raise UserError(f"{options.val}: has one image; scores need two and more, better hundreds")
+    tokens = tokenise(train_set, frozen.decoder, options.max_tokens)
+    if tokens.cut:
+        progress.message(
+            f"{tokens.cut:,} captions are cut at {options.max_tokens} tokens (--max-tokens)"
+        )
+    if tokens.empty:
+        progress.message(f"{len(tokens.empty):,} images are left out: their captions hold no token")
+    if not any(tokens.rows):
+        raise UserError(f"{options.captions}: none of its captions holds a token")
+    val_tokens = tokenise(val_set, frozen.decoder, options.max_tokens)
+    max_tokens = _max_tag_tokens(options, settings)
+    tags, rows = _tags(options, frozen, max_tokens, [train_set, val_set], cache, progress)
+    val = ValidationSet(val_set, val_tokens.rows, frozen.grids, frozen.clip, cache, rows)
+    sample = val.first(_sampled(options.val_sample, len(val_set), options.seed))
+    second = None
+    if frozen.mirrored is not None:
+        second = MirroredViews(mirrorable(train_set), frozen.mirrored)
+    objective = _objective(options, train_set, tokens.rows)
+    data = TrainingData(train_set.keys, tokens.rows, frozen.grids, objective, rows, second)
+    return TrainingSetup(
+        options, train_set, val, sample, data, frozen, settings, leaked, command, progress, tags
+    )
+
+
+def _tags(
+    options: TuneOptions,
+    frozen: FrozenParts,
+    max_tokens: int,
+    parts: Sequence[CaptionDataset],
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> tuple[TagSettings | None, TagRows | None]:
+    """Which tags are read, and those of every image; made once."""
+    if frozen.tags_model is None:
+        return None, None
+    settings = tag_settings(options, frozen.tags_model)
+    tagger = Tagger(
+        settings,
+        frozen.tags_model,
+        frozen.decoder,
+        max_tokens,
+        cache=cache,
+        batch_size=_PER_PASS,
+        workers=options.workers,
+    )
+    key_of = {
+        image.path: key for part in parts for image, key in zip(part.images, part.keys, strict=True)
+    }
+    images = [image for part in parts for image in part.images]
+    with PartialState().main_process_first(), progress.bar("tags", len(images)) as advance:
+        rows = tagger.rows_of(images, advance)
+    if tagger.cut:
+        progress.message(
+            f"the tags of {tagger.cut:,} images are cut at {max_tokens} tokens; let the bridge read"
+            " more with --set bridge.words=N, or take a smaller --tags-top"
+        )
+    return settings, {key_of[path]: row for path, row in rows.items()}
+
+
+def _objective(
+    options: TuneOptions, train: CaptionDataset, rows: Sequence[Sequence[object]]
+) -> Objective:
+    if options.objective == "cider":
+        return SelfCritical(train, rows, samples=options.samples, max_tokens=options.max_tokens)
+    return CrossEntropy(options.label_smoothing)
+
+
+def _read(
+    captions: Path, found: ImageSet, options: TuneOptions, progress: Progress, limit: int = 0
+) -> CaptionDataset:
+    with progress.bar("reading") as advance:
+        part = read_dataset(captions, found, limit=limit, seed=options.seed, advance=advance)
+    for sentence in part.notes:
+        progress.message(sentence)
+    return part
+
+
+def _sampled(wanted: int, available: int, seed: int) -> list[int]:
+    if not 0 < wanted < available:
+        return list(range(available))
+    return sorted(random.Random(f"val/{seed}").sample(range(available), max(2, wanted)))  # noqa: S311
+
+
+@dataclass(frozen=True)
+class FrozenParts:
+    """grids: of every readable image. skipped: images that could not be decoded.
+
+    clip: the model of CLIPScore, or None. tags_model: of the classifier that chooses the tags of an
+    image, or None. mirrored: grids of the mirrored images, where those were asked for. models: what
+    run.json names.
+    """
+
+    identity: ImageIdentity
+    shape: GridShape
+    grids: Grids
+    decoder: Decoder
+    clip: ImageTextModel | None = None
+    skipped: list[Skipped] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    tags_model: ImageTextModel | None = None
+    mirrored: Grids | None = None
+
+    def described(self) -> list[dict[str, Any]]:
+        """For run.json."""
+        return [*self.models, describe_decoder(self.decoder)]
+
+
+def load_frozen(
+    options: TuneOptions,
+    parts: Sequence[CaptionDataset],
+    *,
+    stack: ExitStack,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> FrozenParts:
+    """Load what is frozen and encode every image once.
+
+    parts: the images to encode, those to train on first. stack: closes the grids. Raises UserError
+    for an encoder without a patch grid, and whatever its loaders raise.
+    """
+    encoder = load_model(options.encoder, device=options.device)
+    patches = encoder.image.require_patches()
+    clip = None
+    if options.score_model == encoder.spec and encoder.text is not None:
+        clip = encoder
+    elif options.score_model != "none":
+        clip = load_image_text_model(options.score_model, device=options.device)
+    tags_model = None
+    if options.tags is not None:
+        tags_model = choose_tags_model(options, [encoder, clip])
+    # frozen weights may be as coarse as the forward pass; what is trained stays float32
+    precision = resolve_precision(options.precision, resolve_device(options.device))
+    decoder = load_decoder(
+        options.decoder, device=options.device, dtype=precision, blocks=options.decoder_blocks
+    )
+    if options.vocabulary == "captions":
+        texts = [caption.strip() for own in parts[0].captions for caption in own]
+        if options.tags is not None:
+            texts += texts_of_labels(read_labels(options.tags))
+        decoder = narrowed(decoder, {id for row in decoder.encode(texts) for id in row})
+    if cache is not None:
+        cache.remember_model(encoder.spec, encoder.ids)
+    images = _unique(parts)
+    skipped: list[Skipped] = []
+
+    def encoded(some: Sequence[ImageFile], reader: ImageEncoder, what: str) -> GridStore:
+        # the other processes find in the cache what the first one has put there
+        with PartialState().main_process_first(), progress.bar(what, len(some)) as advance:
+            return stack.enter_context(
+                open_grids(
+                    some,
+                    reader,
+                    cache=cache,
+                    batch_size=_PER_PASS,
+                    workers=options.workers,
+                    on_skip=skipped.append,
+                    on_progress=advance,
+                )
+            )
+
+    views: list[int] = []
+    if options.augment == "mirror":
+        views = check_mirroring(parts[0], len(images), encoder.image, cache, progress.message)
+    grids = encoded(images, encoder.image, "encoding images")
+    second = None
+    if views:
+        # the first view has told which images cannot be read
+        flipped = {parts[0].images[place].path for place in views}
+        some = [image for image in images if image.path in flipped and image.name in grids.keys]
+        second = encoded(some, mirrored(encoder.image), "encoding mirrored images")
+    models = {id(model): model for model in (encoder, clip, tags_model) if model is not None}
+    return FrozenParts(
+        ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id),
+        patches.shape,
+        grids,
+        decoder,
+        clip,
+        skipped,
+        [describe_model(model) for model in models.values()],
+        tags_model,
+        second,
+    )
+
+
+def _unique(parts: Sequence[CaptionDataset]) -> list[ImageFile]:
+    """The images of all parts, each path once; a name stands for one place on the disk.
+
+    Names of train and validation are relative to roots of their own, and may be the same.
+    """
+    found: dict[Path, ImageFile] = {}
+    for part in parts:
+        for image in part.images:
+            found.setdefault(image.path, image)
+    names = [image.name for image in found.values()]
+    if len(set(names)) == len(names):
+        return list(found.values())
+    return [dataclasses.replace(image, name=str(path)) for path, image in found.items()]

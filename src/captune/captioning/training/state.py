@@ -1,0 +1,409 @@
+"""One method's folder in the run of a tune: begun, resumed, finished; and its options as YAML.
+
+tuning.json         what was asked for; there from the first moment on
+checkpoints/        what a killed training goes on from; removed in the end
+model.safetensors, config.json      the tuned captioner
+records.jsonl, metrics.json, run.json   a run like any other, written last
+
+A checkpoint is complete, or not there: Trainer writes its files one after the other, in place, so
+here they are written into a folder of another name, flushed to the disk, marked as complete, and
+only then renamed. Files are read with `weights_only=True`, by Trainer itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from captune.captioning.training.validation import Finding
+from captune.errors import UserError
+from captune.files import holds_files, printable, read_text, whole_file, writing
+from captune.metrics.scores import Scores
+from captune.models.checkpoint_files import read_object
+from captune.options import TuneOptions
+from captune.runs import read_run
+from captune.runs.reader import METRICS, damaged
+from captune.statistics import Interval, bootstrap_each
+from captune.text import shorten
+from captune.yaml_files import parse_yaml
+
+_ASKED = "tuning.json"
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What came of one method.
+
+    trained: parameters, by part ("bridge.layers", ...). scores, intervals: over all validation
+    images, by metric id. val_loss: of the validation sample in the best epoch; None where it was
+    no number.
+    """
+
+    method: str
+    trained: dict[str, int]
+    scores: dict[str, dict[str, Any]]
+    best_epoch: int
+    val_loss: float | None
+    seconds: float
+    findings: list[dict[str, Any]]
+    history: dict[str, Any]
+    images: int
+
+    @property
+    def parameters(self) -> int:
+        """All that was trained."""
+        return sum(self.trained.values())
+
+    def figure(self, select: str) -> float:
+        """What methods are compared by; higher is better."""
+        if select == "loss":
+            return -math.inf if self.val_loss is None else -self.val_loss
+        return float(self.scores[select]["corpus"])
+
+    def row(self) -> dict[str, Any]:
+        """One line of the table."""
+        cells: dict[str, Any] = {"method": self.method, "trained": self.parameters}
+        for id in ("cider", "clipscore", "bleu_4"):
+            score = self.scores.get(id)
+            low, high = (score["interval"] or (None, None)) if score else (None, None)
+            cells |= {id: score and score["corpus"], f"{id}_low": low, f"{id}_high": high}
+        return cells | {"best_epoch": self.best_epoch, "seconds": round(self.seconds, 1)}
+
+
+def method_result(
+    method: str,
+    trained: Mapping[str, int],
+    scores: Mapping[str, Scores],
+    history: History,
+    findings: list[Finding],
+    *,
+    seed: int,
+) -> MethodResult:
+    """The figures of a training that has come to its end."""
+    best = next(e for e in history.epochs if round(e["epoch"]) == history.best_epoch)
+    intervals = _intervals(scores, seed)
+    return MethodResult(
+        method=method,
+        trained=dict(trained),
+        scores={
+            id: {
+                "name": score.name,
+                "corpus": score.corpus,
+                "interval": intervals[id],
+                "recipe": score.recipe,
+            }
+            for id, score in scores.items()
+        },
+        best_epoch=history.best_epoch,
+        val_loss=best["loss"],
+        seconds=history.seconds,
+        findings=[dataclasses.asdict(finding) for finding in findings],
+        history={
+            "losses": [list(pair) for pair in history.losses],
+            "epochs": history.epochs,
+            "stopped_early": history.stopped_early,
+        },
+        images=len(next(iter(scores.values())).per_image),
+    )
+
+
+def _intervals(scores: Mapping[str, Scores], seed: int) -> dict[str, list[float] | None]:
+    known = {id: score.sums() for id, score in scores.items() if len(score.per_image) > 1}
+    found: list[Interval] = (
+        bootstrap_each(list(known.values()), resamples=_RESAMPLES, seed=seed) if known else []
+    )
+    by_id = {id: [low, high] for id, (low, high) in zip(known, found, strict=True)}
+    return {id: by_id.get(id) for id in scores}
+
+
+def begin(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Note what is asked for, or check that the training in `folder` is of the same.
+
+    Raises UserError where the folder holds something else, or a training of other options or data.
+    """
+    path = folder / _ASKED
+    if not path.is_file():
+        if folder.is_dir() and holds_files(folder):
+            raise UserError(f"{folder}: holds files that are not of a tune; choose a new --out")
+        with whole_file(path) as file:
+            json.dump(asked, file, indent=1, default=str)
+        return
+    before = read_object(path)
+    now = json.loads(json.dumps(asked, default=str))
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            was, is_now = (_shown(side.get(name)) for side in (before, now))
+            raise UserError(
+                f"{folder}: was begun with {name.replace('_', '-')} {was}, and now it is {is_now};"
+                " run the same command to go on, or choose a new --out"
+            )
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether its run was written, which is the last thing that happens."""
+    return (folder / "run.json").is_file() and (folder / "metrics.json").is_file()
+
+
+def read_finished(folder: Path) -> MethodResult:
+    """The figures of a finished folder. Raises UserError for a damaged one."""
+    tuned = read_run(folder).metrics.get("tuned")
+    if tuned is None:
+        raise damaged(folder, METRICS, "it is of no method of a tune")
+    return MethodResult(
+        **{field.name: tuned[field.name] for field in dataclasses.fields(MethodResult)}
+    )
+
+
+def clear(folder: Path) -> None:
+    """Remove what only a training needs."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if " " in text else shorten(text, 16)
+
+
+# where a run is written, and from what options it was read, is not part of what it is
+_NOT_KEPT = ("config", "out", "overwrite")
+# what may change between a kill and going on: it changes no weight
+_NOT_DECIDING = (
+    *(
+        "config",
+        "out",
+        "overwrite",
+        "method",
+        "max_trainable",
+        "device",
+        "workers",
+        "no_cache",
+        "save_steps",
+    ),
+    *("images", "captions", "val", "val_images", "encoder", "decoder", "score_model", "start"),
+    # these are noted by what they come to, and not at all where they are left alone
+    *("augment", "tags", "tags_top", "tags_model"),
+)
+
+
+def write_config(options: TuneOptions, path: Path) -> None:
+    """Every option but where the run was written, in the order of `--help`."""
+    values = {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(options).items()
+        if name not in _NOT_KEPT
+    }
+    with whole_file(path) as file:
+        file.write("# read back with: captune tune --config THIS_FILE --out RUN\n")
+        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Option name -> value. Raises UserError for what is no such file, option or kind of value."""
+    shown = printable(str(path))
+    content = parse_yaml(read_text(str(path)), shown, "give the config.yaml of a tune")
+    if not isinstance(content, Mapping):
+        raise UserError(f"{shown}: holds no options; expected lines such as `epochs: 10`")
+    hints = typing.get_type_hints(TuneOptions)
+    values = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in hints or name in _NOT_KEPT:
+            raise UserError(f'{shown}: captune tune has no option "{printable(str(key))}"')
+        values[name] = _checked(value, hints[name], f"{shown}: {name}")
+    return values
+
+
+def with_config(options: TuneOptions, typed: Sequence[str]) -> TuneOptions:
+    """`options` with what its config file says, but for the options that were typed.
+
+    typed: names of the options on the command line.
+    """
+    if options.config is None:
+        return options
+    values = read_config(options.config)
+    kept = {name: value for name, value in values.items() if name not in typed}
+    return dataclasses.replace(options, **kept)
+
+
+def deciding(options: TuneOptions) -> dict[str, Any]:
+    """The options that a training depends on, beside its data, its frozen parts and its method."""
+    values = dataclasses.asdict(options)
+    return {name: value for name, value in values.items() if name not in _NOT_DECIDING}
+
+
+def _checked(value: Any, hint: Any, place: str) -> Any:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    if Path in kinds and isinstance(value, str):
+        return Path(value)
+    if typing.get_origin(hint) is list:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+        raise UserError(f"{place}: is {_shown_value(value)}, and a list of texts was expected")
+    if hint is float and type(value) is str:  # YAML reads 5e-4 as a text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is str and type(value) is int:
+        return str(value)
+    if type(value) not in kinds:
+        raise UserError(f"{place}: is {_shown_value(value)}, and a {hint.__name__} was expected")
+    return value
+
+
+def _shown_value(value: Any) -> str:
+    text = repr(value)
+    return printable(shorten(text, 80))
+
+
+_LARGEST_STATE = 64 * 2**20
+_MARK = "complete.json"
+_STATE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_STAGING = ".unfinished"
+_CUT_SHORT = re.compile(r"PytorchStreamWriter failed|unexpected pos|write failed")
+
+
+def staging_folder(folder: Path) -> Path:
+    """Where the files of the next checkpoint in `folder` are gathered."""
+    return folder / _STAGING
+
+
+@contextmanager
+def writing_checkpoint(folder: Path) -> Iterator[None]:
+    """Within, a full disk is a UserError, and what is there of the next checkpoint goes.
+
+    folder: of the checkpoints.
+    """
+    found = complete_checkpoints(folder)
+    kept = f"the checkpoint of step {max(found):,} is kept" if found else "no step is kept yet"
+    try:
+        with writing(folder, kept):
+            try:
+                yield
+            except RuntimeError as error:
+                # PyTorch's writer keeps neither the number nor the words of the system
+                if not _CUT_SHORT.search(str(error)):
+                    raise
+                raise OSError(errno.ENOSPC, "the disk takes no more") from error
+    except UserError:
+        shutil.rmtree(staging_folder(folder), ignore_errors=True)
+        raise
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Flush every file of `staged`, mark it as complete and give it its name, all or nothing."""
+    for path in sorted(staged.rglob("*")):
+        _flush(path)
+    mark = staged / _MARK
+    mark.write_text(json.dumps({"files": sorted(p.name for p in staged.iterdir())}) + "\n")
+    _flush(mark)
+    _flush(staged)
+    if target.exists():  # the same step again, after a kill before the next one was complete
+        shutil.rmtree(target)
+    staged.rename(target)
+    _flush(target.parent)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether it carries its mark and every file that the mark lists."""
+    try:
+        listed = read_object(checkpoint / _MARK).get("files")
+    except UserError:
+        return False
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        return False
+    return all((checkpoint / name).exists() for name in listed)
+
+
+def complete_checkpoints(folder: Path) -> dict[int, Path]:
+    """By training step, in ascending order; what is not complete is passed over."""
+    if not folder.is_dir():
+        return {}
+    found = {
+        int(match[1]): path
+        for path in folder.iterdir()
+        if (match := _NAME.fullmatch(path.name)) and is_complete(path)
+    }
+    return dict(sorted(found.items()))
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Trainer's own record of a checkpoint: steps, epoch, best score, log.
+
+    Raises UserError for a file that is no such record.
+    """
+    path = checkpoint / _STATE
+    state = read_object(path, _LARGEST_STATE)
+    numbers = (int, float)
+    if not isinstance(state.get("epoch"), numbers) or not isinstance(state.get("global_step"), int):
+        raise UserError(f"{printable(str(path))}: is no record of a training; remove its folder")
+    if not isinstance(state.get("log_history"), list):
+        raise UserError(f"{printable(str(path))}: has no log_history; remove its folder")
+    return state
+
+
+def fraction_done(folder: Path, epochs: int) -> float:
+    """How much of a training of so many epochs the last complete checkpoint has behind it."""
+    found = complete_checkpoints(folder)
+    return float(read_state(found[max(found)])["epoch"]) / epochs if found else 0.0
+
+
+def prune(folder: Path, keep: Iterable[int]) -> None:
+    """Remove all checkpoints but those of the steps in `keep`, and what a kill left unfinished."""
+    kept = {f"checkpoint-{step}" for step in keep}
+    for path in folder.iterdir():
+        ours = path.name == _STAGING or _NAME.fullmatch(path.name)
+        if ours and path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """To the disk: a rename that survives a power cut must not name bytes that did not."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # a folder, on Windows
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        if path.is_file():
+            raise
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training went through, kills included.
+
+    losses: (epoch, training loss) as it was logged. epochs: one dictionary an epoch: epoch, step,
+    loss, cider, ... of the validation sample. best_epoch: the one that was kept, from 1.
+    seconds: of training and of the scores after each epoch. stopped_early: before all epochs.
+    """
+
+    losses: list[tuple[float, float]]
+    epochs: list[dict[str, float]]
+    best_epoch: int
+    seconds: float
+    stopped_early: bool
+    resumed_from: int | None = field(default=None, compare=False)

@@ -1,0 +1,189 @@
+"""One training step, in the order in which it happens:
+
+1. `Batches` (batches.py) names some images and k captions of each: a list of `BatchItem`.
+2. `collate` looks up their grids, token ids and tags: a dictionary of tensors.
+3. `CaptionModel.forward` (model.py) projects each image once and reads its k captions.
+4. The loss: `CrossEntropy` of people's captions, or `SelfCritical`, the CIDEr-D of sampled ones.
+5. The gradient reaches `bridge.*` and `tuning.*` only; all else is frozen.
+6. AdamW moves them by the rates of `learning_rate_groups`, with warm-up and cosine (trainer.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from captune.captioning.dataset import CaptionDataset
+from captune.captioning.model import CaptionModel, batch
+from captune.captioning.training.batches import BatchItem, TrainingData, drawn_views, padded_tags
+from captune.metrics import ptb
+from captune.metrics.cider import CiderD
+from captune.metrics.corpus import Corpus
+from captune.metrics.frequency import DocumentFrequency
+
+Forward = Callable[..., Tensor]  # CaptionModel.forward, or what accelerate wraps around it
+STREAM_CAPTIONS = 32  # that the stream is measured on
+_END = " <end>"
+
+
+def collate(
+    data: TrainingData, items: Sequence[BatchItem], *, start: int, pad: int
+) -> dict[str, Tensor]:
+    """Grids [images, tokens, channels]; ids, mask, targets [images * k, n]; images: their numbers.
+
+    And tags [images, w] where the model reads them.
+    """
+    rows = [data.rows[item.image][place] for item in items for place in item.captions]
+    ids, mask, targets = batch(rows, start=start, pad=pad)
+    keys = [data.keys[item.image] for item in items]
+    grids = drawn_views(data.grids, data.mirrored, keys, [item.mirrored for item in items])
+    images = torch.tensor([item.image for item in items])
+    found = {"grids": grids, "ids": ids, "mask": mask, "targets": targets, "images": images}
+    return found if data.tags is None else {**found, "tags": padded_tags(data.tags, keys)}
+
+
+class Objective(Protocol):
+    """What is learnt from a batch.
+
+    per_image: captions of an image that a step learns; None leaves it to the options.
+    captions_per_image: how many captions an image of a batch comes to.
+    """
+
+    per_image: int | None
+    captions_per_image: int
+
+    def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
+        """The loss of a batch of `collate`."""
+        ...
+
+
+class CrossEntropy:
+    """Next-token loss of the captions that people wrote."""
+
+    per_image: int | None = None
+    captions_per_image: int = 1
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self._smoothing = label_smoothing
+
+    def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
+        """CaptionModel.forward."""
+        given = {name: tensor for name, tensor in inputs.items() if name != "images"}
+        return forward(**given, label_smoothing=self._smoothing)
+
+
+class SelfCritical:
+    """Self-critical sequence training (Rennie et al. 2017) with CIDEr-D as the reward.
+
+    For each image `samples` captions are drawn; a caption's advantage is its reward above the mean
+    of the others' (Luo 2020, "A better variant of self-critical sequence training").
+    Document frequencies are those of the training references. An end mark is a word of the reward
+    (as in Cornia et al. 2020), else captions learn to break off after "on a".
+    """
+
+    per_image: int | None = 1  # the batches' own captions are not looked at
+
+    def __init__(
+        self, data: CaptionDataset, rows: Sequence[Any], *, samples: int, max_tokens: int
+    ) -> None:
+        """rows: as TrainingData's, which names images by their places."""
+        references = {str(place): own for place, own in enumerate(data.captions) if rows[place]}
+        table = DocumentFrequency.counted(
+            Corpus(dict.fromkeys(references, ""), references, _with_end, "ptb and an end mark")
+        )
+        self._cider = CiderD(table, _with_end)
+        self._indexed = self._cider.index(references)
+        self._max_tokens = max_tokens
+        self.captions_per_image = samples
+
+    def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
+        """The sampled captions' log-probabilities, each weighed by its advantage."""
+        samples, decoder, tags = self.captions_per_image, model.decoder, inputs.get("tags")
+        rows = model.sample(
+            inputs["grids"], samples=samples, max_tokens=self._max_tokens, tags=tags
+        )
+        places = [str(place) for place in inputs["images"].tolist() for _ in range(samples)]
+        rewards = self._cider.score(decoder.decode(rows), [self._indexed[p] for p in places])
+        advantages = advantages_of(torch.from_numpy(rewards).view(-1, samples))
+        ids, mask, targets = batch(
+            rows, start=decoder.start_id, pad=decoder.pad_id, device=decoder.device
+        )
+        return forward(
+            grids=inputs["grids"],
+            ids=ids,
+            mask=mask,
+            targets=targets,
+            tags=tags,
+            weights=advantages.flatten().float().to(decoder.device),
+        )
+
+
+def advantages_of(rewards: Tensor) -> Tensor:
+    """[images, samples] -> the same: each reward less the mean of the image's others."""
+    others = rewards.shape[1] - 1
+    return (rewards - rewards.mean(dim=1, keepdim=True)) * (rewards.shape[1] / others)
+
+
+def _with_end(captions: list[str]) -> list[str]:
+    return [text + _END for text in ptb.tokenize_each(captions)]
+
+
+def learning_rate_groups(optimizer: Optimizer, model: CaptionModel, sizes: Sequence[float]) -> None:
+    """Give the bridge's output projection in each block a learning rate of its own.
+
+    It begins at zero, and its output has to come to the size of the hidden states that it is added
+    to. These grow from block to block (of SmolLM2-135M, median 1 at the third block and 11 at the
+    last), while Adam moves a weight by about the rate per step, whatever the gradient. At one rate
+    for all, the last blocks hear little of the image before the training is over. So the rate is
+    multiplied by the size of the block's hidden states (`stream_sizes`) and the bridge's gain.
+    """
+    for block, parameters in model.bridge.output_projections().items():
+        for parameter in parameters:
+            group = _taken(optimizer, parameter)
+            if group is not None:
+                rate = group["lr"] * model.bridge.gain * sizes[block]
+                optimizer.add_param_group({**group, "params": [parameter], "lr": rate})
+
+
+def _taken(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | None:
+    """Take the parameter out of its group, and return the group; None where it is in none."""
+    for group in optimizer.param_groups:
+        for place, known in enumerate(group["params"]):
+            if known is parameter:
+                del group["params"][place]
+                return group
+    return None
+
+
+@torch.no_grad()
+def stream_sizes(model: CaptionModel, captions: Sequence[Sequence[int]]) -> list[float]:
+    """Median absolute value of the hidden states behind each block's self-attention, no image seen.
+
+    captions: token ids. A median, for a few channels of some decoders are a thousand times larger.
+    """
+    decoder, sizes = model.decoder, []
+    some = captions[:STREAM_CAPTIONS]
+    ids, mask, _ = batch(some, start=decoder.start_id, pad=decoder.pad_id, device=decoder.device)
+    residual: list[Tensor] = []
+
+    def remember(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        residual[:] = [args[0] if args else kwargs["hidden_states"]]
+
+    def measure(attention: nn.Module, args: Any, output: Any) -> None:
+        attended = output[0] if isinstance(output, tuple) else output
+        stream = (residual[0] + attended)[mask.bool()]
+        sizes.append(float(stream.float().abs().median()))
+
+    with ExitStack() as stack:
+        for block, attention in zip(model.parts.blocks, model.parts.self_attentions, strict=True):
+            hook = block.register_forward_pre_hook(remember, with_kwargs=True)
+            stack.callback(hook.remove)
+            stack.callback(attention.register_forward_hook(measure).remove)
+        # without its head: nobody reads the logits
+        decoder.module.base_model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+    return sizes

@@ -1,0 +1,329 @@
+"""Captions for validation images and how good they are, while training and after it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from captune.captioning.attention import CrossAttentionLayer
+from captune.captioning.dataset import CaptionDataset
+from captune.captioning.model import CaptionModel, batch
+from captune.captioning.training.batches import Grids, TagRows, padded_tags
+from captune.files import printable
+from captune.metrics.bleu import bleu_of
+from captune.metrics.cider import cider_of
+from captune.metrics.corpus import Corpus
+from captune.metrics.scores import Scores
+from captune.statistics import Sums, paired_bootstrap
+from captune.text import percent, shorten
+
+if TYPE_CHECKING:
+    from captune.features import FeatureCache
+    from captune.models.decoders import Decoder
+    from captune.models.encoders import ImageTextModel
+
+
+IMAGES = 32  # captioned at once
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """data: images with their references. rows: token ids of each image's captions.
+
+    clip: the model of CLIPScore, or None to do without. cache: of its features. tags: of the
+    images, where the bridge reads them.
+    """
+
+    data: CaptionDataset
+    rows: Sequence[Sequence[Sequence[int]]]
+    grids: Grids
+    clip: ImageTextModel | None = None
+    cache: FeatureCache | None = None
+    tags: TagRows | None = None
+
+    def first(self, places: Sequence[int]) -> ValidationSet:
+        """Some of the images."""
+        rows = [self.rows[i] for i in places]
+        return dataclasses.replace(self, data=self.data.only(places), rows=rows)
+
+    def seen(self, keys: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        """What `CaptionModel` takes of the images with these keys: grids, and tags if there are."""
+        found = {"grids": self.grids.grids_of(keys).to(device)}
+        if self.tags is not None:
+            found["tags"] = padded_tags(self.tags, keys).to(device)
+        return found
+
+    def first_captions(self, places: Sequence[int], decoder: Decoder) -> dict[str, Tensor]:
+        """What `CaptionModel.logits_at_targets` takes of the first captions of these images."""
+        ids, mask, targets = batch(
+            [self.rows[place][0] for place in places],
+            start=decoder.start_id,
+            pad=decoder.pad_id,
+            device=decoder.device,
+        )
+        seen = self.seen([self.data.keys[place] for place in places], decoder.device)
+        return {"ids": ids, "mask": mask, "targets": targets, **seen}
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """captions: image id -> what was written. ended: whether it came to an end by itself."""
+
+    captions: dict[str, str]
+    ended: dict[str, bool]
+
+
+def write_captions(
+    model: CaptionModel,
+    val: ValidationSet,
+    *,
+    max_tokens: int,
+    keys: Sequence[str] | None = None,
+    beams: int = 1,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Captioned:
+    """A caption of each image: greedy, or by beam search.
+
+    keys: of the images to look at instead of the images' own (a test of what they are worth).
+    Several processes share the work, and each of them has all captions in the end.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    keys = val.data.keys if keys is None else keys
+    state = PartialState()
+    written: list[tuple[int, str, bool]] = []
+    places = list(range(len(keys)))[state.process_index :: state.num_processes]
+    model.eval()
+    for start in range(0, len(places), IMAGES):
+        some = places[start : start + IMAGES]
+        seen = val.seen([keys[place] for place in some], model.decoder.device)
+        found = model.generate(**seen, beams=beams, max_tokens=max_tokens, scored=False)
+        texts = model.decoder.decode(found.ids)
+        ended = [len(row) < max_tokens for row in found.ids]
+        # one line a caption, whatever a model that has learnt little writes
+        rows = zip(some, (" ".join(text.split()) for text in texts), ended, strict=True)
+        written.extend(rows)
+        advance(len(some))
+    if state.num_processes > 1:
+        written = gather_object(written)
+    ids = val.data.ids
+    ordered = sorted(written)
+    return Captioned(
+        {ids[place]: text for place, text, _ in ordered},
+        {ids[place]: end for place, _, end in ordered},
+    )
+
+
+@torch.no_grad()
+def validation_loss(model: CaptionModel, val: ValidationSet) -> float:
+    """Mean next-token loss of the first caption of each image."""
+    total, count = 0.0, 0
+    model.eval()
+    for start in range(0, len(val.rows), IMAGES):
+        places = [i for i in range(start, min(start + IMAGES, len(val.rows))) if val.rows[i]]
+        if not places:
+            continue
+        given = val.first_captions(places, model.decoder)
+        logits, wanted = model.logits_at_targets(**given)
+        total += float(F.cross_entropy(logits.float(), wanted, reduction="sum"))
+        count += len(wanted)
+    return total / max(1, count)
+
+
+def score_captions(
+    captions: dict[str, str], val: ValidationSet, *, clipscore: bool = True
+) -> dict[str, Scores]:
+    """CIDEr-D and BLEU-4 against the references, and CLIPScore where there is a model for it."""
+    corpus = Corpus(captions, val.data.references)
+    scores = {"cider": cider_of(corpus), "bleu_4": bleu_of(corpus)["bleu_4"]}
+    if clipscore and val.clip is not None:
+        scores["clipscore"] = _clipscore(captions, val, val.clip)
+    return scores
+
+
+def _clipscore(captions: dict[str, str], val: ValidationSet, model: ImageTextModel) -> Scores:
+    from captune.metrics.clipscore import clipscore
+
+    images = dict(zip(val.data.ids, val.data.images, strict=True))
+    return clipscore(captions, images, model=model, cache=val.cache)
+
+
+def validation_scores(
+    model: CaptionModel, val: ValidationSet, *, select: str, max_tokens: int
+) -> dict[str, float]:
+    """What a training looks at after each epoch; CLIPScore only where it is what decides."""
+    written = write_captions(model, val, max_tokens=max_tokens)
+    scores = score_captions(written.captions, val, clipscore=select == "clipscore")
+    return {
+        "loss": validation_loss(model, val),
+        **{id: score.corpus for id, score in scores.items()},
+    }
+
+
+UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
+SAME = 0.1  # of CIDEr: as good with another image
+REPEATS = 0.05  # share of captions: more than a slip
+_IMAGES = 16  # whose attention is looked at
+_SHUFFLED = 200  # images that are captioned from another's grid
+_GRAM = 3  # words
+
+
+@dataclass(frozen=True)
+class Finding:
+    """figure: the number that the sentence rests on. wrong: whether it is a warning."""
+
+    about: str
+    figure: float
+    sentence: str
+    wrong: bool
+
+
+def diagnose(
+    model: CaptionModel,
+    val: ValidationSet,
+    written: Captioned,
+    *,
+    leaked: Sequence[str],
+    max_tokens: int,
+    seed: int,
+) -> list[Finding]:
+    """All checks of a trained model, over what it wrote for the validation images."""
+    found = [leak(leaked, len(val.data)), repetition(written)]
+    if model.bridge.cross_attention_layers:
+        found.insert(0, attention(model, val))
+    if len(val.data) > 2:
+        found.insert(0, image_dependence(model, val, written, max_tokens, seed))
+    return found
+
+
+def leak(leaked: Sequence[str], images: int) -> Finding:
+    """Validation images that were trained on, byte for byte."""
+    share = len(leaked) / max(1, images)
+    named = ", ".join(printable(id) for id in leaked[:3]) + (" ..." if len(leaked) > 3 else "")
+    said = (
+        f"{len(leaked):,} of {images:,} validation images are among the training images, byte for"
+        f" byte ({named}): the scores flatter the model; take them out of one side"
+        if leaked
+        else f"none of {images:,} validation images is among the training images"
+    )
+    return Finding("leak", share, said, bool(leaked))
+
+
+def repetition(written: Captioned) -> Finding:
+    """Captions that say the same words again at once, or never come to an end."""
+    stuck = [
+        id
+        for id, text in written.captions.items()
+        if not written.ended[id] or repeats(text.split())
+    ]
+    share = len(stuck) / max(1, len(written.captions))
+    said = f"{percent(share)} of the captions repeat themselves or do not end"
+    if share > REPEATS:
+        caption = shorten(written.captions[stuck[0]], 60)
+        said += f' (as of {printable(stuck[0])}: "{caption}"); train longer'
+    return Finding("repetition", share, said, share > REPEATS)
+
+
+def repeats(words: Sequence[str]) -> bool:
+    """Whether one to three words come three times in a row."""
+    return any(
+        words[i : i + n] == words[i + n : i + 2 * n] == words[i + 2 * n : i + 3 * n]
+        for n in range(1, _GRAM + 1)
+        for i in range(len(words) - 3 * n + 1)
+    )
+
+
+def image_dependence(
+    model: CaptionModel, val: ValidationSet, written: Captioned, max_tokens: int, seed: int
+) -> Finding:
+    """CIDEr with the right images against CIDEr with another image each, over the same images."""
+    chance = random.Random(f"shuffle/{seed}")  # noqa: S311
+    size = min(_SHUFFLED, len(val.data))
+    some = val.first(sorted(chance.sample(range(len(val.data)), size)))
+    others = shuffled(len(some.data), chance)
+    wrong = write_captions(
+        model, some, max_tokens=max_tokens, keys=[some.data.keys[i] for i in others]
+    )
+    own = {id: written.captions[id] for id in some.data.ids}
+    right = score_captions(own, some, clipscore=False)["cider"]
+    other = score_captions(wrong.captions, some, clipscore=False)["cider"]
+    a, b = (Sums.mean(list(scores.per_image.values())) for scores in (other, right))
+    (gain,) = paired_bootstrap([(a, b)], resamples=2000, seed=seed)
+    low, high = gain.interval
+    blind = not low > 0
+    said = (
+        f"CIDEr {right.corpus:.3f} with the right images, {other.corpus:.3f} with those of others"
+        f" (gain {gain.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f}, {size:,} images)"
+    )
+    if blind and right.corpus - other.corpus <= SAME * right.corpus:
+        said = f"the captions do not depend on the image: {said}"
+    elif blind:
+        said = f"so few images do not show that the captions depend on them: {said}"
+    return Finding("image dependence", float(gain.difference), said, blind)
+
+
+def shuffled(count: int, chance: random.Random) -> list[int]:
+    """A place for each of `count` that is not its own: a cycle through all of them at random."""
+    order = list(range(count))
+    chance.shuffle(order)
+    following = dict(zip(order, [*order[1:], order[0]], strict=True))
+    return [following[place] for place in range(count)]
+
+
+@torch.no_grad()
+def attention(model: CaptionModel, val: ValidationSet) -> Finding:
+    """Entropy of the cross-attention over image tokens, of the head that is least spread out."""
+    some = val.first(range(min(_IMAGES, len(val.data))))
+    entropies = attention_entropies(model, some)  # [layers, heads]
+    least = float(entropies.min())
+    uniform = least > UNIFORM
+    said = (
+        f"attention over the image has {percent(least)} of the entropy of looking everywhere"
+        f" alike in the most selective of its {entropies.numel()} heads"
+        f" ({percent(float(entropies.mean()))} on average)"
+    )
+    if uniform:
+        said = f"no head looks at any place in particular: {said}; the grid may hold one vector"
+    return Finding("attention", least, said, uniform)
+
+
+def attention_entropies(model: CaptionModel, val: ValidationSet) -> Tensor:
+    """[layers, heads], 0..1: mean entropy over the words of the first captions, of log(tokens)."""
+    layers = model.bridge.cross_attention_layers
+    seen: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
+
+    def keep(place: int) -> Any:
+        def hook(layer: CrossAttentionLayer, args: tuple[Any, ...]) -> None:
+            hidden, keys, _, tokens = args
+            seen[place] = hidden, keys, tokens
+
+        return hook
+
+    places = [i for i, rows in enumerate(val.rows) if rows]
+    given = val.first_captions(places, model.decoder)
+    hooks = [layer.register_forward_pre_hook(keep(place)) for place, layer in enumerate(layers)]
+    model.eval()
+    try:
+        model.logits_at_targets(**given)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = []
+    real = given["mask"].bool()  # [images, n]: words, not padding
+    for place, layer in enumerate(layers):
+        weights = layer.attention_map(*seen[place]).float()  # [images, heads, n, tokens]
+        # of the image alone: its tags stand behind its tokens
+        weights = weights[..., : model.grid.tokens]
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)
+        entropy = torch.special.entr(weights).sum(-1) / math.log(max(2, weights.shape[-1]))
+        found.append(entropy.transpose(1, 2)[real].mean(0))  # [words, heads] -> [heads]
+    return torch.stack(found)

@@ -1,0 +1,272 @@
+"""`captune tune`: teach a frozen language model to describe images.
+
+    RUN/config.yaml     every option, for --config
+    RUN/lora/           a method's tuned captioner and run (captioning.training.state)
+    RUN/table.csv       one row per method
+    RUN/metrics.json, run.json, records.jsonl   of the run; the records are the best method's
+    RUN/plots/curves.png, report.html           drawn from them
+
+The same command goes on where a killed one was: finished methods are not trained again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from captune.captioning.bridge import bridge_class
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.recipe import config_of
+from captune.captioning.training import state
+from captune.captioning.training.estimate import check_budget, planned
+from captune.captioning.training.run import requested, run_writer, train_method
+from captune.captioning.training.setup import (
+    TrainingSetup,
+    check_options,
+    prepare,
+    this_process,
+)
+from captune.captioning.training.state import MethodResult, with_config, write_config
+from captune.captioning.tuning import method_class
+from captune.features import FeatureCache
+from captune.jobs import Result, leave_page
+from captune.metrics.catalogue import title_of
+from captune.metrics.scores import Scores
+from captune.models.hub import silence_transformers
+from captune.options import TuneOptions
+from captune.options.codec import from_python
+from captune.pages.figures import draw_figures
+from captune.progress import SILENT, Noting, Progress
+from captune.runs import Run, read_run
+from captune.runs.place import run_place
+from captune.scoring.compare import compare_scores
+from captune.statistics import holm
+from captune.tables import Column, Table, estimate, of_mappings, write_csv
+from captune.text import counted, duration, millions, score
+
+_SCORES = ("cider", "clipscore", "bleu_4")
+
+
+@dataclass(kw_only=True, eq=False)
+class TuneResult(Result):
+    """What a tune found.
+
+    methods: in the order asked. best: one of them, by `select`. against_best: the other methods
+    less the best one, by the mean score over the same images: difference, interval, p_holm.
+    """
+
+    methods: list[MethodResult]
+    best: str
+    select: str
+    trained_on: int
+    against_best: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return super().summary() | {
+            "trained_on": self.trained_on,
+            "best": self.best,
+            "select": self.select,
+            "methods": [
+                {
+                    **one.row(),
+                    "findings": one.findings,
+                    "parts": one.trained,
+                    "names": {id: one.scores[id]["name"] for id in one.scores},
+                }
+                for one in self.methods
+            ],
+            "notes": self.notes,
+        }
+
+    def tables(self) -> list[Table]:
+        """The methods side by side."""
+        known = [id for id in _SCORES if any(id in one.scores for one in self.methods)]
+        rows = [
+            [
+                one.method,
+                millions(one.parameters),
+                *(_estimate(one, id) for id in known),
+                one.best_epoch,
+                duration(one.seconds),
+            ]
+            for one in self.methods
+        ]
+        columns = [
+            Column("method"),
+            Column("trained", "trained", number=True),
+            *(Column(title_of(id), id, number=True) for id in known),
+            Column("best epoch", "best_epoch", number=True),
+            Column("time", "seconds", number=True),
+        ]
+        best = next(i for i, one in enumerate(self.methods) if one.method == self.best)
+        note = "95 % intervals in brackets; the best method is bold"
+        marked = frozenset({best} if len(rows) > 1 else ())
+        return [Table("tuning", "tuning methods", columns, rows, marked, note)]
+
+    def sentences(self) -> list[str]:
+        """What was trained on what, and what the checks of each method say."""
+        return [
+            f"{counted(self.images, 'validation image')}, trained on"
+            f" {counted(self.trained_on, 'image')}, best by {self.select}: {self.best}",
+            *(
+                f"{one.method}: {'wrong: ' if finding['wrong'] else ''}{finding['sentence']}"
+                for one in self.methods
+                for finding in one.findings
+            ),
+        ]
+
+
+def tune(
+    images: str | Path,
+    *,
+    captions: str | Path,
+    val: str | Path,
+    out: str | Path,
+    **options: Any,
+) -> TuneResult:
+    """Teach a frozen language model to describe images, as `captune tune`.
+
+    options: the fields of `options.TuneOptions`, such as method="lora,prefix". The same call goes
+    on where a killed one was. Raises UserError for what cannot be done.
+    """
+    typed = {"images": images, "captions": captions, "val": val, "out": out, **options}
+    return run(with_config(from_python(TuneOptions, **typed), list(typed)))
+
+
+def run(
+    options: TuneOptions,
+    progress: Progress = SILENT,
+    *,
+    command: Sequence[str] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> TuneResult:
+    """Train, and leave table, curves and page; the same call goes on where a killed one was.
+
+    command: the words that made this run, kept in it. stop: says whether to end before the end,
+    with a checkpoint (errors.Stopped). Of several processes the first one speaks and writes.
+    Raises UserError for what cannot be done.
+    """
+    settings = check_options(options)
+    process = this_process(options)
+    is_first = process.is_main_process
+    notes: list[str] = []
+    say = progress.message if is_first else SILENT.message
+    heard = Noting(progress if is_first else SILENT, notes)
+    out = options.out
+    assert out is not None
+    with ExitStack() as stack:
+        if is_first:
+            stack.enter_context(run_place(options, "tune", progress.message))
+        stack.enter_context(silence_transformers())
+        cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
+        setup = prepare(options, settings, stack, cache, command, heard)
+        _check_budget(setup)
+        if is_first:
+            for method in options.methods:
+                state.begin(out / method, requested(setup, method))
+            write_config(options, out / "config.yaml")
+        process.wait_for_everyone()
+        methods = [train_method(setup, method, say, stop) for method in options.methods]
+        best = max(methods, key=lambda one: one.figure(options.select))
+        result = TuneResult(
+            methods=methods,
+            best=best.method,
+            select=options.select,
+            images=len(setup.val.data),
+            trained_on=len(setup.train),
+            skipped=[*setup.train.skipped, *setup.val.data.skipped],
+            notes=notes,
+            written={"run": out, "table": out / "table.csv"},
+        )
+        if is_first:
+            _write(setup, result)
+            for paths in draw_figures(read_run(out), result.skipped):
+                result.written["curves"] = paths[0]
+            result.written["page"] = leave_page(out, progress)
+    return result
+
+
+def _check_budget(setup: TrainingSetup) -> None:
+    """Count the parameters of all methods by their formulas, before the first is trained."""
+    options, parts = setup.options, find_parts(setup.frozen.decoder.module)
+    bridge = config_of(
+        bridge_class(options.bridge).Config, setup.settings.get("bridge", {}), options.bridge
+    )
+    for method in options.methods:
+        kind = method_class(method).Config
+        config = config_of(kind, setup.settings.get(method, {}), method)
+        rows = planned(options.bridge, bridge, method, config, setup.frozen.shape, parts)
+        total = check_budget(rows, options.max_trainable)
+        counts = ", ".join(f"{row.part} {row.parameters:,}" for row in rows)
+        setup.progress.message(f"{method}: {total:,} trained parameters ({counts})")
+
+
+def _write(setup: TrainingSetup, result: TuneResult) -> None:
+    """Write the table and the run of all methods; its records are those of the best one."""
+    out = setup.options.out
+    assert out is not None
+    write_csv(out / "table.csv", of_mappings(one.row() for one in result.methods))
+    runs = {one.method: read_run(out / one.method) for one in result.methods}
+    result.against_best = _against_best(result, runs)
+    with run_writer(setup, out) as run:
+        for record in runs[result.best].records():
+            run.record(record)
+        run.metrics = {
+            "images": result.images,
+            "trained_on": result.trained_on,
+            "best": result.best,
+            "select": result.select,
+            "methods": [dataclasses.asdict(one) for one in result.methods],
+            "against_best": result.against_best,
+            "leaked": len(setup.leaked),
+            "skipped": [{"path": item.path, "reason": item.reason} for item in result.skipped],
+            "notes": result.notes,
+        }
+
+
+def _against_best(result: TuneResult, runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
+    """The other methods less the best one, by the score that methods are compared by.
+
+    A metric whose corpus figure is the mean of its images' can be told from the records; BLEU's is
+    none, and captune compare tells it.
+    """
+    known = [id for id in _SCORES if id in result.methods[0].scores]
+    metric = result.select if result.select in known else known[0]
+    if metric.startswith("bleu"):
+        return {}
+    scores = {name: _scores(run, metric) for name, run in runs.items()}
+    best = scores.pop(result.best)
+    found = {}
+    for name, theirs in scores.items():
+        if theirs.per_image.keys() != best.per_image.keys() or len(best.per_image) < 2:
+            continue
+        compared = compare_scores({metric: best}, {metric: theirs})[metric]
+        if compared.interval is not None and compared.p is not None:
+            found[name] = compared
+    adjusted = holm([one.p for one in found.values() if one.p is not None])
+    return {
+        name: {
+            "difference": one.difference,
+            "interval": None if one.interval is None else list(one.interval),
+            "p_holm": p_holm,
+        }
+        for (name, one), p_holm in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def _scores(run: Run, metric: str) -> Scores:
+    values = {
+        record.get("image_id") or record["path"]: float(record["scores"][metric])
+        for record in run.records()
+    }
+    return Scores(metric, sum(values.values()) / max(1, len(values)), values, {})
+
+
+def _estimate(one: MethodResult, metric: str) -> Any:
+    figure = one.scores.get(metric)
+    return figure and estimate(figure["corpus"], figure["interval"], score)
