@@ -26,7 +26,7 @@ def animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registr
     package.__path__ = [str(tmp_path)]
     monkeypatch.setitem(sys.modules, PACKAGE, package)
     point = EntryPoint("dog", f"{PACKAGE}.cat:ANIMAL.upper", "animals")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
     registry._plugins.cache_clear()
     yield Registry(PACKAGE, package.__path__, attribute="ANIMAL", group="animals", noun="animal")
     registry._plugins.cache_clear()

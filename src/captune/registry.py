@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from captune.errors import UserError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Thing = TypeVar("Thing")
 
@@ -66,6 +68,8 @@ def source_of(point: EntryPoint) -> str:
 
 @cache
 def _plugins(group: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # takes longer than all of `captune --help`
+
     return {point.name: point for point in entry_points(group=group)}
 
 

@@ -80,7 +80,7 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         }[group]
         return [EntryPoint("theirs", value, group)]
 
-    monkeypatch.setattr(registry, "entry_points", points)
+    monkeypatch.setattr("importlib.metadata.entry_points", points)
     registry._plugins.cache_clear()
     yield
     registry._plugins.cache_clear()

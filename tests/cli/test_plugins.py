@@ -17,7 +17,8 @@ def test_what_can_be_chosen_is_listed_with_its_package(
 ) -> None:
     point = EntryPoint("mine", "my_package:METHOD", "captune.tuning")
     monkeypatch.setattr(
-        registry, "entry_points", lambda group: [point] if group == "captune.tuning" else []
+        "importlib.metadata.entry_points",
+        lambda group: [point] if group == "captune.tuning" else [],
     )
     registry._plugins.cache_clear()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import logging
 import os
@@ -148,7 +149,9 @@ def _run(argv: Sequence[str] | None) -> int:
     only = next((word for word in words if not word.startswith("-")), None)
     parser = build_parser(only if only in command_names() else None)
     try:
-        arguments = parser.parse_args(words)
+        arguments, unknown = parser.parse_known_args(words)
+        if unknown:
+            raise _Misuse(_unknown_sentence(parser, arguments.command, unknown))
     except SystemExit as stop:
         return int(stop.code or 0)
     except _Misuse as misuse:
@@ -174,9 +177,9 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     except KeyboardInterrupt:
         _stop_decoding()
-        say(
-            "", "stopped; run the same command again to go on: what is cached is not computed again"
-        )
+        is_kept = not getattr(arguments, "no_cache", False)
+        reused = "; finished work is reused" if is_kept else ""
+        say("", f"stopped; run the same command again to continue{reused}")
         return 130
     except BrokenPipeError:
         return 0  # `captune ... | head` closed the pipe: not an error
@@ -200,6 +203,20 @@ def _run(argv: Sequence[str] | None) -> int:
             "please report it with the output of --debug and of `captune env`"
         )
         return 1
+
+
+def _unknown_sentence(
+    parser: argparse.ArgumentParser, command: str | None, unknown: Sequence[str]
+) -> str:
+    """What was typed that the command does not take, and what it may have been meant to be."""
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    known = commands.choices[command]._option_string_actions if command else {}
+    name = f"captune {command}" if command else "captune"
+    flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+    near = difflib.get_close_matches(flag, list(known), n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    typed = " ".join(unknown)
+    return f"{name}: unrecognized arguments: {typed}{meant}; {name} --help shows what it takes"
 
 
 class _Said(logging.Handler):
