@@ -24,7 +24,7 @@ class ImagePanel:
     def __init__(self, context: AppContext, name: str) -> None:
         limits = context.options
         self.drop = gr.File(
-            label=f"Images: up to {limits.most_images:,}, of {limits.most_mb:,} MB each",
+            label=f"Images: up to {limits.most_images:,}, each up to {limits.most_mb:,} MB",
             file_count="multiple",
             height=150,
             elem_id=f"drop-{name}",
