@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from captune.jobs import Result
     from captune.jobs.caption import caption
     from captune.jobs.classify import classify
+    from captune.jobs.compare import compare
     from captune.jobs.embed import embed
     from captune.jobs.explain import explain
     from captune.jobs.faithful import faithful
     from captune.jobs.prompts import prompts
+    from captune.jobs.rank import rank
     from captune.jobs.report import report
+    from captune.jobs.score import score
     from captune.jobs.tune import tune
+    from captune.jobs.verify import verify
     from captune.models.load import load_model
     from captune.pages.notebook import as_html
     from captune.runs import Run, read_run
@@ -42,6 +46,7 @@ _HOMES = {
     "as_html": "captune.pages.notebook",
     "caption": "captune.jobs.caption",
     "classify": "captune.jobs.classify",
+    "compare": "captune.jobs.compare",
     "embed": "captune.jobs.embed",
     "explain": "captune.jobs.explain",
     "faithful": "captune.jobs.faithful",
@@ -49,9 +54,12 @@ _HOMES = {
     "load_model": "captune.models.load",
     "open_image": "captune.images",
     "prompts": "captune.jobs.prompts",
+    "rank": "captune.jobs.rank",
     "read_run": "captune.runs",
     "report": "captune.jobs.report",
+    "score": "captune.jobs.score",
     "tune": "captune.jobs.tune",
+    "verify": "captune.jobs.verify",
 }
 
 __all__ = [
@@ -69,6 +77,7 @@ __all__ = [
     "as_html",
     "caption",
     "classify",
+    "compare",
     "embed",
     "explain",
     "faithful",
@@ -76,9 +85,12 @@ __all__ = [
     "load_model",
     "open_image",
     "prompts",
+    "rank",
     "read_run",
     "report",
+    "score",
     "tune",
+    "verify",
 ]
 
 

@@ -9,15 +9,21 @@ This module imports no job.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captune.errors import UserError
 from captune.images import Skipped
+from captune.images.find import ENDINGS
+from captune.printing import printable
 from captune.progress import SILENT, Progress
 from captune.tables import NotebookDisplay, Table
 
+# what captune reads in a folder: runs, image folders, sidecars
+_READ_NAMES = ("run.json", "records.jsonl", "metrics.json", "metadata.csv", "metadata.jsonl")
+_READ_ENDINGS = ("txt", *ENDINGS)
 PAGE = "report.html"
 PAGE_IMAGES = 200  # in a gallery of the page that a job leaves
 
@@ -78,3 +84,59 @@ def leave_page(out: Path, progress: Progress = SILENT) -> Path:
     page = out / PAGE
     write_report([out], page, PageSettings(limit=PAGE_IMAGES), bar=progress.bar)
     return page
+
+
+def check_outputs(
+    inputs: Mapping[str, Path], files: Mapping[str, Path | None], run: Path | None
+) -> None:
+    """Refuse to write what would destroy something, before any work is done.
+
+    inputs: what is read, by its name in a sentence; files: what is written, by its option; run: the
+    run folder of --out. Raises UserError.
+    """
+    outputs = {option: path for option, path in files.items() if path is not None}
+    taken: dict[str, Path] = {}
+    for option, path in outputs.items():
+        for what, read in inputs.items():
+            if _same(path, read) or _is_read_in(path, read):
+                raise _refusal(option, path, f"would replace what is read ({what})")
+        for other, written in taken.items():
+            if _same(path, written):
+                raise _refusal(option, path, f"is the file of {other} too")
+        taken[option] = path
+        if run is not None and _within(path, run):
+            raise _refusal(option, path, "lies in the run folder that --out writes")
+    if run is not None:
+        for what, read in inputs.items():
+            if _within(read, run):
+                raise _refusal("--out", run, f"holds what is read ({what})")
+        for other, written in taken.items():
+            if _within(run, written):
+                raise _refusal("--out", run, f"lies below the file of {other}")
+
+
+def _refusal(option: str, path: Path, why: str) -> UserError:
+    return UserError(f"{option} {printable(str(path))}: {why}; choose another place")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        if one.exists() and not one.is_file() and not one.is_dir():
+            return False  # a terminal or a pipe: nothing in it is lost
+        both = one.exists() and other.exists()
+        return one.resolve() == other.resolve() or (both and one.samefile(other))
+    except (OSError, ValueError):  # no path at all, which is said where it is opened
+        return False
+
+
+def _within(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve()) or _same(path, folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_read_in(path: Path, folder: Path) -> bool:
+    """Whether `path` is one of the files that are read in an input folder."""
+    is_read = path.name in _READ_NAMES or path.suffix[1:].lower() in _READ_ENDINGS
+    return is_read and folder.is_dir() and _within(path, folder)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.statistics import Sums
 from captune.tables import NotebookDisplay
+
+if TYPE_CHECKING:
+    from captune.statistics import Sums
 
 Candidates = Mapping[str, str]  # image id -> the caption to score
 References = Mapping[str, Sequence[str]]  # image id -> the captions it is scored against
@@ -54,6 +56,8 @@ class Scores(NotebookDisplay):
         That is the mean of the images, unless the metric says more. Raises ValueError for fewer
         than two images.
         """
+        from captune.statistics import Sums
+
         if self.statistics is None or self.of_sums is None:
             return Sums.mean(list(self.per_image.values()))
         return Sums(self.statistics, self.of_sums)

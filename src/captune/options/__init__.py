@@ -3,7 +3,7 @@
 from captune.options.attribution import ExplainOptions, FaithfulOptions
 from captune.options.base import ImageOptions, ModelOptions, check_pass, option, require_at_least
 from captune.options.captioning import CaptionerOptions, CaptionOptions, TuneOptions
-from captune.options.pages import AppOptions, ReportOptions, ReproduceOptions
+from captune.options.pages import AppOptions, ReportOptions, ReproduceOptions, VerifyOptions
 from captune.options.recognition import ClassifyOptions, EmbedOptions, PromptsOptions
 from captune.options.scoring import (
     MOST_RESAMPLES,
@@ -32,6 +32,7 @@ __all__ = [
     "ReproduceOptions",
     "ScoreOptions",
     "TuneOptions",
+    "VerifyOptions",
     "check_pass",
     "option",
     "require_at_least",

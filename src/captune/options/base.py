@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from captune.errors import UserError
@@ -21,6 +21,12 @@ def option(help: str, default: Any = ..., **extra: Any) -> Any:
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def same_option(options: type[Any], name: str) -> Any:
+    """The option `name` of another dataclass, for one that takes a few of its options."""
+    (known,) = (one for one in fields(options) if one.name == name)
+    return field(default=known.default, metadata=known.metadata)
 
 
 def overwrite_option() -> Any:

@@ -1,4 +1,4 @@
-"""Options of report, reproduce and app."""
+"""Options of report, verify, reproduce and app."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.options.base import CsvOptions, option, require_at_least
+from captune.options.base import (
+    CsvOptions,
+    ModelOptions,
+    check_pass,
+    option,
+    require_at_least,
+    same_option,
+)
 
 
 @dataclass(kw_only=True)
@@ -46,16 +53,45 @@ class ReportOptions(CsvOptions):
         None,
         metavar="STUDY",
     )
-    check: Path | None = option(
-        "check a page of captune report: derive every number again from its run folders, or from"
-        " the RUN folders given",
-        None,
-        metavar="FILE.html",
-    )
 
     def __post_init__(self) -> None:
         """Raises UserError for a page of nothing."""
         require_at_least(self, limit=1, top=1)
+
+
+@dataclass(kw_only=True)
+class VerifyOptions:
+    """`captune verify`."""
+
+    place: Path = option(
+        "page of captune report, run folder, or metrics.json of a score or a comparison",
+        positional=True,
+        nargs=None,
+        metavar="PLACE",
+    )
+    runs: list[str] = option(
+        "run folders of the page, if they have moved",
+        [],
+        positional=True,
+        nargs="*",
+        metavar="RUN",
+    )
+    candidates: Path | None = option(
+        "captions of a score, if they have moved", None, metavar="FILE"
+    )
+    a: Path | None = option("captions A of a comparison, if they have moved", None, metavar="FILE")
+    b: Path | None = option("captions B of a comparison, if they have moved", None, metavar="FILE")
+    references: Path | None = option("reference captions, if they have moved", None, metavar="FILE")
+    images: Path | None = option("folder of the images, if they have moved", None, metavar="DIR")
+    df: Path | None = option("saved document frequencies, if they have moved", None, metavar="FILE")
+    device: str = same_option(ModelOptions, "device")
+    batch_size: int = same_option(ModelOptions, "batch_size")
+    workers: int = same_option(ModelOptions, "workers")
+    no_cache: bool = same_option(ModelOptions, "no_cache")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that no pass can be made with."""
+        check_pass(self.batch_size, self.workers)
 
 
 @dataclass(kw_only=True)

@@ -90,11 +90,6 @@ class ScoreOptions(MetricOptions, CsvOptions):
         "run folder to write, with a page of the results", None, metavar="RUN"
     )
     overwrite: bool = overwrite_option()
-    verify: Path | None = option(
-        "compute the metrics.json of an earlier score again, and say whether it is reproduced",
-        None,
-        metavar="METRICS.JSON",
-    )
 
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""

@@ -22,11 +22,10 @@ from captune.errors import UserError
 from captune.files import printable, quoted, read_text
 from captune.pages.album import Album
 from captune.pages.page import build, render_page
-from captune.pages.recounting import recount
 from captune.pages.sources import PageSettings, digests_of
 from captune.runs.kinds import convert
 from captune.runs.records import Count, require
-from captune.text import plain, shorten
+from captune.runs.recount import as_shown, check_records, differences
 
 
 class PageRun(Struct, frozen=True):
@@ -52,7 +51,7 @@ class About(Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Read:
+class PageContent:
     """What a page says. figures: (where from, exact value, as shown). data: of the galleries.
 
     words: all else that can be read, in order.
@@ -65,10 +64,9 @@ class Read:
 
 
 @dataclass
-class Checked:
+class PageCheck:
     """What came of a check. figures: that were derived again. differing: a sentence each."""
 
-    page: Path
     figures: int
     runs: int
     differing: list[str] = field(default_factory=list)
@@ -79,22 +77,8 @@ class Checked:
         """Whether all came out again."""
         return not self.differing
 
-    def summary(self) -> dict[str, Any]:
-        """What `--json` prints."""
-        return {
-            "run": None,
-            "images": 0,
-            "skipped": [],
-            "page": str(self.page),
-            "holds": self.holds,
-            "figures": self.figures,
-            "runs": self.runs,
-            "differing": self.differing,
-            "notes": self.notes,
-        }
 
-
-def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
+def check_page(page: Path, folders: Sequence[str] = ()) -> PageCheck:
     """Derive every figure of a page again. folders: of its runs, where they are elsewhere by now.
 
     Raises UserError for what is no page of captune report, and for runs that are gone.
@@ -114,7 +98,7 @@ def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
     again = _Reader()
     again.feed(render_page(report))
     now = again.found(page)
-    checked = Checked(page, len(now.figures), len(report.runs.sources))
+    checked = PageCheck(len(now.figures), len(report.runs.sources))
     checked.differing += _figures(said, now)
     checked.differing += _galleries(said, now)
     if about.captune != captune.__version__:
@@ -122,19 +106,19 @@ def check_page(page: Path, folders: Sequence[str] = ()) -> Checked:
         checked.notes.append(f"made by captune {made}: words are not compared, figures are")
     elif not checked.differing:
         checked.differing += _words(said, now)
-    checked.differing += [sentence for s in report.runs.sources for sentence in recount(s)]
+    checked.differing += [told for s in report.runs.sources for told in check_records(s.run)]
     checked.notes += _changed(about, report.runs.sources)
     return checked
 
 
-def read_page(page: Path) -> Read:
+def read_page(page: Path) -> PageContent:
     """A page as a machine reads it. Raises UserError for what captune report did not write."""
     reader = _Reader()
     reader.feed(read_text(str(page)))
     return reader.found(page)
 
 
-def _figures(said: Read, now: Read) -> Iterator[str]:
+def _figures(said: PageContent, now: PageContent) -> Iterator[str]:
     for page, run in zip_longest(said.figures, now.figures):
         if page == run:
             continue
@@ -143,39 +127,33 @@ def _figures(said: Read, now: Read) -> Iterator[str]:
             yield f"the page has {more} figures than its runs give, from {(page or run)[0]} on"
             return
         if page[1] != run[1]:
-            shown, given = (shorten(plain(value), 80) for value in (page[1], run[1]))
-            yield f"{run[0]}: the page has {shown}, the run gives {given}"
+            shown = as_shown(page[1]), as_shown(run[1])
+            yield f"{run[0]}: the page has {shown[0]}, the run gives {shown[1]}"
         else:
             yield f"{run[0]}: the page shows {quoted(page[2])}, the run gives {quoted(run[2])}"
 
 
-def _galleries(said: Read, now: Read) -> Iterator[str]:
+def _galleries(said: PageContent, now: PageContent) -> Iterator[str]:
     if len(said.data) != len(now.data):
         yield f"the page has {len(said.data)} tables and galleries, its runs give {len(now.data)}"
         return
     for page, run in zip(said.data, now.data, strict=True):
-        yield from _first_difference(page, run, "")
+        for place, has, gives in differences(_with_lines(page), _with_lines(run)):
+            where = place or "a table"
+            shown = as_shown(has), as_shown(gives)
+            yield f"data of the page, {where}: it has {shown[0]}, the runs give {shown[1]}"
 
 
-def _first_difference(page: Any, run: Any, place: str) -> Iterator[str]:
-    if page == run:
-        return
-    if isinstance(page, dict) and isinstance(run, dict) and page.keys() == run.keys():
-        for key in page:
-            yield from _first_difference(page[key], run[key], f"{place}/{key}")
-    elif isinstance(page, list) and isinstance(run, list) and len(page) == len(run):
-        for i, (a, b) in enumerate(zip(page, run, strict=True)):
-            yield from _first_difference(a, b, f"{place}/{i}")
-    elif isinstance(page, str) and isinstance(run, str) and "\n" in page and "\n" in run:
-        lines = zip_longest(page.splitlines(), run.splitlines(), fillvalue="")
-        yield from _first_difference(*next(pair for pair in lines if pair[0] != pair[1]), place)
-    else:
-        where = place or "a table"
-        then, now = (shorten(plain(value), 80) for value in (page, run))
-        yield f"data of the page, {where}: it has {then}, the runs give {now}"
+def _with_lines(data: Any) -> Any:
+    """Data of a page, texts of several lines as lists: a line has a place of its own."""
+    if isinstance(data, dict):
+        return {key: _with_lines(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_with_lines(value) for value in data]
+    return data.splitlines() if isinstance(data, str) and "\n" in data else data
 
 
-def _words(said: Read, now: Read) -> Iterator[str]:
+def _words(said: PageContent, now: PageContent) -> Iterator[str]:
     for page, run in zip_longest(said.words, now.words):
         if page != run:
             yield f"the page says {quoted(page or '')}, its runs give {quoted(run or '')}"
@@ -251,7 +229,7 @@ class _Reader(HTMLParser):
         else:
             self._data.append(content)
 
-    def found(self, page: Path) -> Read:
+    def found(self, page: Path) -> PageContent:
         """What was read. Raises UserError where it is no page of ours."""
         try:
             about = convert(self._about, About)
@@ -261,4 +239,4 @@ class _Reader(HTMLParser):
                 f"{printable(str(page))}: is no page of captune report ({printable(str(error))});"
                 " make one with captune report RUN... --out FILE.html"
             ) from None
-        return Read(about, self._figures, self._data, self._words)
+        return PageContent(about, self._figures, self._data, self._words)

@@ -33,16 +33,12 @@ def register() -> None:
     from captune.attribution.explanation import Explanation
     from captune.captioning.generate import Caption
     from captune.metrics.scores import Scores
-    from captune.scoring.comparison_recording import CompareResult
-    from captune.scoring.recording import ScoreResult
     from captune.zeroshot.classifier import Prediction
 
     for kind, show in (
         (Caption, _caption),
-        (CompareResult, _compared),
         (Explanation, _explanation),
         (Prediction, _prediction),
-        (ScoreResult, _scored),
         (Scores, _scores),
     ):
         _shown.register(kind, show)
@@ -177,30 +173,11 @@ def _result(result: Any) -> dict[str, Any]:
     return _fragment(title, rows, cards, head=head, more=more)
 
 
-def _scored(result: Any) -> dict[str, Any]:
-    return _fragment(f"{result.images:,} images", _metric_rows(result.metrics), head=_SCORED)
-
-
 def _scores(result: Any) -> dict[str, Any]:
     rows = [(image, score(value)) for image, value in islice(result.per_image.items(), _PICTURES)]
     title = f"{result.name}: {score(result.corpus)}"
     more = len(result.per_image) - len(rows)
     return _fragment(title, rows, head=("image", "score"), more=more)
-
-
-_SCORED = ("metric", "score", "95 % interval")
-
-
-def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    return [
-        (str(about["name"]), score(about["corpus"]), _ends(about["interval"], score))
-        for about in metrics.values()
-    ]
-
-
-def _compared(result: Any) -> dict[str, Any]:
-    rows = [(sentence,) for sentence in result.comparison.verdicts()]
-    return _fragment(f"A against B on {result.images:,} images", rows)
 
 
 def _ends(interval: Sequence[float] | None, show: Any) -> str:

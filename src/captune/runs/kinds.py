@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -116,7 +117,7 @@ KINDS = {
 def convert(value: Any, kind: type[T]) -> T:
     """`value`, a JSON value, as this type. Raises ValueError, a phrase with the place in it."""
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, dec_hook=_as_path)
     except msgspec.ValidationError as error:
         what, place = _parted(error)
         while _ELSEWHERE in place:
@@ -125,6 +126,13 @@ def convert(value: Any, kind: type[T]) -> T:
                 break
             place = found
         raise ValueError(_phrase(what, place.removeprefix("."))) from None
+
+
+def _as_path(kind: type[Any], value: Any) -> Any:
+    """Options hold paths, JSON texts."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
 
 
 def _parted(error: msgspec.ValidationError) -> tuple[str, str]:
@@ -141,7 +149,7 @@ def _with_key(value: Any, kind: type[Any], what: str, place: str) -> str | None:
         inner = inner[step]
     for key in inner:
         try:
-            msgspec.convert(_replaced(value, steps, {key: inner[key]}), kind)
+            msgspec.convert(_replaced(value, steps, {key: inner[key]}), kind, dec_hook=_as_path)
         except msgspec.ValidationError as error:
             if _parted(error) == (what, place):
                 shown = shorten(key, 80)

@@ -1,42 +1,23 @@
-"""run.json and metrics.json, by kind of run. See `runs.kinds` for how they are used."""
+"""metrics.json, by kind of run. See `runs.kinds` for how they are used."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from captune import text
-from captune.runs.records import MOST, Count, Number, Share, require
+from captune.runs.records import (
+    MOST,
+    Count,
+    Interval,
+    Number,
+    OpenInterval,
+    Share,
+    known_ends,
+    require,
+)
 
-OpenInterval = tuple[Number | None, Number | None]  # an end that was no number is nothing
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
-
-
-if TYPE_CHECKING:
-    from captune.text import Interval
-else:
-
-    class Interval(text.Interval):
-        """As it is read, with ends in bounds."""
-
-        low: Number
-        high: Number
-
-
-class About(Struct, frozen=True):
-    """run.json, of every kind."""
-
-    schema: int
-    kind: str
-    command: list[str]
-    options: dict[str, Any]
-    models: list[dict[str, Any]]
-    root: Annotated[str, Meta(pattern=r"^[^\0]*$")]
-    started: str
-    versions: dict[str, Any]
-    hardware: dict[str, Any]
-    device: str | None = None
 
 
 class Skipped(Struct, frozen=True):
@@ -194,13 +175,7 @@ class MetricFigure(Struct, frozen=True):
     @property
     def ends(self) -> Interval | None:
         """The interval, where both ends of it are known."""
-        return _ends(self.interval)
-
-
-def _ends(interval: OpenInterval | None) -> Interval | None:
-    if interval is None or interval[0] is None or interval[1] is None:
-        return None
-    return Interval(interval[0], interval[1])
+        return known_ends(self.interval)
 
 
 class TunedFigure(Struct, frozen=True):
@@ -292,7 +267,7 @@ class AgreementPair(Struct, frozen=True):
     @property
     def ends(self) -> Interval | None:
         """The interval, where both ends of it are known."""
-        return _ends(self.interval)
+        return known_ends(self.interval)
 
 
 class Agreement(Struct, frozen=True, kw_only=True):

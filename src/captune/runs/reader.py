@@ -18,8 +18,7 @@ from msgspec import Struct
 from captune.errors import UserError
 from captune.files import json_cost, json_kind, open_regular, printable, read_regular
 from captune.runs.kinds import KINDS, Kind, convert
-from captune.runs.metrics import About
-from captune.runs.records import require
+from captune.runs.records import About, require
 from captune.runs.signature import is_signed
 from captune.tables import NotebookDisplay
 
@@ -173,6 +172,23 @@ def read_run(folder: Path, *, images: Path | None = None) -> Run:
     except ValueError as error:
         raise damaged(folder, METRICS, str(error)) from None
     return Run(folder, about, metrics, images)
+
+
+def read_metrics(folder: Path, name: str = METRICS) -> Run:
+    """The metrics.json of a score or a comparison, kept without its run.json.
+
+    `about` of the run has nothing but its kind. Raises UserError.
+    """
+    metrics = _read_object(folder, name)
+    kind = "compare" if "a" in metrics and "b" in metrics else "score"
+    try:
+        convert(metrics, KINDS[kind].metrics)
+    except ValueError as error:
+        raise UserError(
+            f"{printable(str(folder / name))}: is not the metrics.json of a score or a comparison"
+            f" ({printable(str(error))}); make one with captune score ... --out RUN"
+        ) from None
+    return Run(folder, {"kind": kind, "root": str(folder)}, metrics)
 
 
 def kind_of(folder: Path) -> str | None:

@@ -1,10 +1,12 @@
-"""A line of records.jsonl, by kind of run. See `runs.kinds` for how they are used."""
+"""run.json, and a line of records.jsonl by kind of run. See `runs.kinds` for how they are used."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct
+
+from captune import text
 
 MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
 
@@ -13,6 +15,24 @@ Count = Annotated[int, Meta(ge=0, le=int(MOST))]
 Share = Annotated[float, Meta(ge=0, le=1.001)]  # float32 rounds above 1
 Path = Annotated[str, Meta(min_length=1)]
 Scores = dict[str, Number | None]
+OpenInterval = tuple[Number | None, Number | None]  # an end that was no number is nothing
+
+if TYPE_CHECKING:
+    from captune.text import Interval as Interval
+else:
+
+    class Interval(text.Interval):
+        """As it is read, with ends in bounds."""
+
+        low: Number
+        high: Number
+
+
+def known_ends(interval: OpenInterval | None) -> Interval | None:
+    """The interval, where both ends of it are known."""
+    if interval is None or interval[0] is None or interval[1] is None:
+        return None
+    return Interval(interval[0], interval[1])
 
 
 def require(holds: bool, what: str) -> None:
@@ -30,6 +50,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+class About(Struct, frozen=True):
+    """run.json, of every kind."""
+
+    schema: int
+    kind: str
+    command: list[str]
+    options: dict[str, Any]
+    models: list[dict[str, Any]]
+    root: Annotated[str, Meta(pattern=r"^[^\0]*$")]
+    started: str
+    versions: dict[str, Any]
+    hardware: dict[str, Any]
+    device: str | None = None
 
 
 class Record(Struct, frozen=True):

@@ -26,12 +26,12 @@ from captune.metrics.corpus import Corpus
 from captune.metrics.frequency import DocumentFrequency, is_file, resolve_df
 from captune.metrics.scores import Scores
 from captune.options import MetricOptions
+from captune.progress import SILENT, Progress
 from captune.runs import read_run
 from captune.runs.records import ScoreRecord
 from captune.statistics import Interval, bootstrap_each
 
 if TYPE_CHECKING:
-    from captune.embedding import Bar
     from captune.models.encoders import ImageTextModel
 
 # what tokenizers and models put around a text, and some leave in it
@@ -82,14 +82,14 @@ class ScoredCaptions:
 def score_files(
     files: Sequence[Path | CaptionFile],
     options: MetricOptions,
+    progress: Progress = SILENT,
     *,
-    bar: Bar,
-    say: Callable[[str], None] = lambda sentence: None,
+    quiet: bool = False,
     keep_corpus: bool = False,
 ) -> list[ScoredCaptions]:
     """Score each file of candidates against the same references, by the same recipe.
 
-    bar: opens a progress bar. say: hears what a reader must know besides the numbers.
+    quiet: what a reader must know besides the numbers is not said, but stands in the notes.
     keep_corpus: the tokenised captions stay in memory, in `ScoredCaptions.corpus`.
     Raises UserError for what cannot be read, matched or scored.
     """
@@ -112,12 +112,26 @@ def score_files(
 
         model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
     for result in scored:
-        _score(result, metrics, df, options, bar, model)
+        _score(result, metrics, df, options, progress, model)
         if not keep_corpus:
             result.corpus = None
-        for sentence in result.notes:
-            say(sentence)
+        for sentence in () if quiet else result.notes:
+            progress.message(sentence)
     return scored
+
+
+def read_inputs(options: MetricOptions, captions: Mapping[str, Path]) -> dict[str, Path]:
+    """What a score reads besides `captions`, by what it is called in a sentence."""
+    places = {**captions, "references": options.references, "images": options.images}
+    if is_file(options.df):
+        places["--df"] = Path(options.df)
+    return {what: _file_of(path) for what, path in places.items() if path is not None}
+
+
+def _file_of(path: Path) -> Path:
+    """`dataset.json` of `dataset.json#split=test`."""
+    name, mark, _ = str(path).rpartition("#split=")
+    return Path(name) if mark and not path.exists() else path
 
 
 def read_references(path: Path) -> CaptionFile:
@@ -218,13 +232,13 @@ def _score(
     metrics: Sequence[Metric],
     df: DocumentFrequency | None,
     options: MetricOptions,
-    bar: Bar,
+    progress: Progress,
     model: ImageTextModel | None,
 ) -> None:
     kinds = {metric.kind for metric in metrics}
     found: dict[str, Scores] = {}
     if kinds & {"text", "meteor"}:
-        found |= _text_scores(scored, metrics, df, options, bar)
+        found |= _text_scores(scored, metrics, df, options, progress)
     if "clip" in kinds:
         from captune.metrics.clipscore import clip_scores
 
@@ -234,7 +248,7 @@ def _score(
             scored.references or None,
             scored.images,
             options,
-            bar=bar,
+            bar=progress.bar,
             model=model,
         )
     for metric in metrics:
@@ -263,7 +277,7 @@ def _text_scores(
     metrics: Sequence[Metric],
     df: DocumentFrequency | None,
     options: MetricOptions,
-    bar: Bar,
+    progress: Progress,
 ) -> dict[str, Scores]:
     from captune.metrics.bleu import bleu_of
     from captune.metrics.cider import cider_of, cider_original_of
@@ -285,7 +299,7 @@ def _text_scores(
     }
     wanted = dict.fromkeys(passes[metric.id] for metric in metrics if metric.id in passes)
     found: dict[str, Scores] = {}
-    with bar("scoring", len(wanted)) as advance:
+    with progress.bar("scoring", len(wanted)) as advance:
         for run in wanted:
             found |= run()
             advance(1)

@@ -22,7 +22,7 @@ def section(runs: RunSet, command: Sequence[str], page: str) -> Section:
     typed = [_shell(source.at("command", file=ABOUT)) for source in runs.given]
     typed += [_shell(command)] if command else []
     part.blocks.append(Code("\n".join(dict.fromkeys(line for line in typed if line))))
-    check = _shell(["captune", "report", "--check", page])
+    check = _shell(["captune", "verify", page])
     part.blocks.append(
         Paragraph(
             "Every number of this page carries the place in a run folder that it is from. The next"

@@ -1,0 +1,254 @@
+"""`captune compare`: which of two sets of captions is better, by how much, and is it luck?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from captune.errors import UserError
+from captune.files import check_writable
+from captune.jobs import Result, check_outputs, leave_page
+from captune.options import CompareOptions
+from captune.options.codec import from_python
+from captune.progress import SILENT, Progress
+from captune.runs import RunWriter, versions
+from captune.runs.metrics import CompareMetrics, ImageDifference
+from captune.runs.place import writes_run
+from captune.runs.records import CompareRecord, Side, plain
+from captune.scoring.compare import Comparison, MetricComparison, compare_captions
+from captune.scoring.score import (
+    ScoredCaptions,
+    deciding_options,
+    read_inputs,
+    score_files,
+    small_sample_note,
+)
+from captune.tables import Column, Estimate, Number, Table, estimate, number, write_csv
+from captune.text import counted, p_value
+
+_SHOWN = 3  # images on either side that a person reads on a terminal
+_NOTE = (
+    "[low, high]: 95 % interval, by resampling images; p: how often swapping A and B at random"
+    " gives such a difference, raised for the number of metrics (Holm): below 0.05 luck is unlikely; d_z:"
+    " mean difference in its standard deviations; B/A/equal: images that score higher in B, in A,"
+    " and the same in both"
+)
+
+
+@dataclass(kw_only=True, eq=False)
+class CompareResult(Result):
+    """Two sets of captions on the same images. top: images shown on either side of a difference."""
+
+    comparison: Comparison
+    scored: tuple[ScoredCaptions, ScoredCaptions]
+    top: int
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints; the differences are those of `top` images on either side."""
+        figures = plain(self.figures())
+        shown = (
+            *("a", "b", "changed_captions", "metrics", "verdicts"),
+            *("contradiction", "verdict", "differences", "notes"),
+        )
+        return super().summary() | {name: figures[name] for name in shown}
+
+    def figures(self) -> CompareMetrics:
+        """What metrics.json holds of the result; what it was computed from is added there."""
+        comparison = self.comparison
+        recipes = [{id: score.recipe for id, score in side.scores.items()} for side in self.scored]
+        return CompareMetrics(
+            images=self.images,
+            a=comparison.a,
+            b=comparison.b,
+            changed_captions=comparison.changed,
+            metrics={id: metric.figures() for id, metric in comparison.metrics.items()},
+            verdicts={id: metric.verdict for id, metric in comparison.metrics.items()},
+            contradiction=comparison.contradiction(),
+            verdict=comparison.verdicts(),
+            differences={
+                id: comparison.largest_differences(id, self.top) for id in comparison.metrics
+            },
+            recipes=recipes[0],
+            recipes_b=None if recipes[0] == recipes[1] else recipes[1],
+            notes=self.notes,
+        )
+
+    def tables(self) -> list[Table]:
+        """A row per metric."""
+        titles = ("A", "B", "B - A", "p (Holm)", "d_z", "B/A/equal")
+        keys = ("a", "b", "difference", "p_holm", "effect_size", "images")
+        columns = [Column(title, key, number=True) for title, key in zip(titles, keys, strict=True)]
+        rows = [_row(metric) for metric in self.comparison.metrics.values()]
+        columns = [Column("metric", wide=True), *columns]
+        return [Table("comparison", "A and B", columns, rows, note=_NOTE)]
+
+    def sentences(self) -> list[str]:
+        """What was compared, the images that differ most, the recipes and the verdicts."""
+        comparison = self.comparison
+        images = counted(comparison.images, "image")
+        recipes = "; ".join(metric.name for metric in comparison.metrics.values())
+        return [
+            f"{images}, {comparison.changed:,} with different captions",
+            f"A: {comparison.a}",
+            f"B: {comparison.b}",
+            f"recipes: {recipes}",
+            *([] if comparison.identical else self._largest_differences()),
+            *comparison.verdicts(),
+        ]
+
+    def _largest_differences(self) -> Iterator[str]:
+        """The images where each side is furthest ahead, by the metric that a reader knows best."""
+        metrics = self.comparison.metrics
+        # CIDEr-D where it was asked for; else the first, a BLEU of fewer than four words last
+        short = ("bleu_1", "bleu_2", "bleu_3")
+        leading = "cider" if "cider" in metrics else min(metrics, key=short.__contains__)
+        differing = self.comparison.largest_differences(leading, self.top)
+        sides = (("B", "A", differing.b_better), ("A", "B", differing.a_better))
+        for side, other, items in sides:
+            if items:
+                shown = f", the first {_SHOWN} of {len(items)}" if len(items) > _SHOWN else ""
+                title = metrics[leading].title
+                yield f"{side} is furthest ahead of {other} in {title}{shown}:"
+            for item in items[:_SHOWN]:
+                yield from _image_lines(item)
+        if any(len(items) > _SHOWN for _, _, items in sides):
+            yield "  all of them, and those of the other metrics: --json, or the run of --out"
+
+
+def compare(first: str | Path, second: str | Path, **options: Any) -> CompareResult:
+    """Compare two sets of captions of the same images, as `captune compare`.
+
+    first, second: captions A and B, caption files or run folders. options: the fields of
+    `options.CompareOptions`, such as references="val.json", metrics="cider", out="runs/compare".
+    Raises UserError for what cannot be done.
+    """
+    return run(from_python(CompareOptions, first=first, second=second, **options))
+
+
+@writes_run("compare")
+def run(
+    options: CompareOptions, progress: Progress = SILENT, *, command: Sequence[str] = ()
+) -> CompareResult:
+    """Compare two sets of captions; leave the table that was asked for, and run, figures and page.
+
+    command: the words that made this run, kept in it. Raises UserError for what cannot be done.
+    """
+    if options.top < 0:
+        raise UserError(f"--top {options.top}: must be 0 or more")
+    read = read_inputs(options, {"A": options.first, "B": options.second})
+    check_outputs(read, {"--csv": options.csv}, options.out)
+    if options.csv is not None:
+        check_writable(options.csv)
+    first, second = score_files([options.first, options.second], options, progress, quiet=True)
+    few = small_sample_note(len(first.candidates))
+    notes = list(dict.fromkeys([*first.notes, *second.notes, *few]))
+    for sentence in notes:
+        progress.message(sentence)
+    comparison = compare_captions(first, second, resamples=options.resamples, seed=options.seed)
+    result = CompareResult(
+        images=comparison.images,
+        notes=notes,
+        comparison=comparison,
+        scored=(first, second),
+        top=options.top,
+    )
+    if options.csv is not None:
+        _write_csv(options.csv, comparison, raw=options.raw_csv)
+        result.written["csv"] = options.csv
+    if options.out is not None:
+        _write_run(options, options.out, result, command)
+        result.written["run"] = options.out
+        result.written["plots"] = _draw(comparison, options.out / "plots")
+        result.written["page"] = leave_page(options.out, progress)
+    return result
+
+
+def records_of(result: CompareResult) -> Iterator[CompareRecord]:
+    """The lines of records.jsonl."""
+    comparison = result.comparison
+    metrics = comparison.metrics.items()
+    for i, (image, caption) in enumerate(comparison.captions_a.items()):
+        yield CompareRecord(
+            image=image,
+            path=comparison.paths.get(image),
+            references=comparison.references.get(image, []),
+            a=Side(caption, {id: float(metric.raw_a[i]) for id, metric in metrics}),
+            b=Side(
+                comparison.captions_b[image],
+                {id: float(metric.raw_b[i]) for id, metric in metrics},
+            ),
+        )
+
+
+def metrics_of(result: CompareResult, options: CompareOptions) -> CompareMetrics:
+    """What metrics.json holds."""
+    first, second = result.scored
+    return replace(
+        result.figures(),
+        inputs={"a": first.inputs(), "b": second.inputs()},
+        options=deciding_options(options),
+        versions=versions(),
+    )
+
+
+def _write_run(
+    options: CompareOptions, out: Path, result: CompareResult, command: Sequence[str]
+) -> None:
+    root = result.scored[0].root or out  # without images the records name none
+    with RunWriter(out, kind="compare", options=options, root=root, command=command) as run:
+        for record in records_of(result):
+            run.record(plain(record))
+        run.metrics = plain(metrics_of(result, options))
+
+
+def _draw(comparison: Comparison, folder: Path) -> Path:
+    """Both sides in all, and image by image."""
+    from captune.plots import difference_figure, image_difference_figure, save_figure
+
+    if comparison.images > 1:
+        save_figure(difference_figure(comparison), folder / "differences.png")
+    for metric in comparison.metrics:
+        name = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in metric)
+        save_figure(image_difference_figure(comparison, metric), folder / f"images-{name}.png")
+    return folder
+
+
+def _write_csv(path: Path, comparison: Comparison, *, raw: bool) -> None:
+    """A row per image: both captions, and both scores of every metric with all their digits."""
+    metrics = comparison.metrics.values()
+    scores = [f"{metric.metric}_{side}" for metric in metrics for side in "ab"]
+    rows: list[list[Any]] = [["image", "caption_a", "caption_b", *scores]]
+    for i, (image, caption) in enumerate(comparison.captions_a.items()):
+        values = [float(side[i]) for metric in metrics for side in (metric.raw_a, metric.raw_b)]
+        rows.append([image, caption, comparison.captions_b[image], *values])
+    write_csv(path, rows, raw=raw)
+
+
+def _row(metric: MetricComparison) -> list[Any]:
+    digits = metric.digits
+    ends = [Number(end, f"{end:.{digits}f}") for end in metric.interval or ()]
+    return [
+        metric.title,
+        estimate(metric.a, metric.a_interval, "{:.4f}".format),
+        estimate(metric.b, metric.b_interval, "{:.4f}".format),
+        Estimate(
+            Number(metric.difference, f"{metric.difference:+.{digits}f}"),
+            (ends[0], ends[1]) if ends else None,
+        ),
+        number(metric.p_holm, p_value),
+        number(metric.effect, "{:+.2f}".format),
+        f"{metric.b_better:,}/{metric.a_better:,}/{metric.equal:,}",
+    ]
+
+
+def _image_lines(item: ImageDifference) -> Iterator[str]:
+    yield f"  {item.image}  {item.difference:+.3f}"
+    for side, one in (("A", item.a), ("B", item.b)):
+        yield f"    {side} {one.score:7.3f}  {one.caption.strip() or '(empty)'}"
+    if item.references:
+        more = f"  (and {len(item.references) - 1} more)" if len(item.references) > 1 else ""
+        yield f"    reference  {item.references[0].strip()}{more}"

@@ -1,0 +1,205 @@
+"""`captune score`: how good captions are, by metrics that name their recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captune.errors import UserError
+from captune.files import check_writable
+from captune.jobs import Result, check_outputs, leave_page
+from captune.metrics.catalogue import title_of
+from captune.metrics.frequency import DocumentFrequency, name_of_table
+from captune.metrics.scores import Scores
+from captune.options import ScoreOptions
+from captune.options.codec import from_python
+from captune.progress import SILENT, Progress
+from captune.runs import RunWriter, versions
+from captune.runs.metrics import Agreement, MetricFigure, ScoreMetrics
+from captune.runs.place import writes_run
+from captune.runs.records import ScoreRecord, plain
+from captune.scoring.agreement import agreement
+from captune.scoring.score import (
+    ScoredCaptions,
+    deciding_options,
+    intervals_of,
+    make_corpus,
+    read_inputs,
+    score_files,
+    small_sample_note,
+)
+from captune.tables import Column, Table, estimate, write_csv
+from captune.text import Interval, counted
+
+_SENTENCES = 3  # about metrics that disagree, on a terminal
+
+
+@dataclass(kw_only=True, eq=False)
+class ScoreResult(Result):
+    """The scores of one file of captions.
+
+    intervals: by metric id, None where there is none. agreement: of the metrics with one another,
+    None for a single metric and without intervals.
+    """
+
+    scored: ScoredCaptions
+    intervals: Mapping[str, Interval | None]
+    agreement: Agreement | None
+
+    @property
+    def metrics(self) -> dict[str, MetricFigure]:
+        """Each metric over all images, by its id."""
+        return {
+            id: MetricFigure(score.name, score.corpus, self.intervals[id], score.recipe)
+            for id, score in self.scored.scores.items()
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return super().summary() | {
+            "metrics": plain(self.metrics),
+            "agreement": plain(self.agreement),
+            "notes": self.notes,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row per metric."""
+        columns = [
+            Column("metric", wide=True),
+            Column("score [95 % interval]", "score", number=True),
+            Column("recipe", wide=True),
+        ]
+        rows = [
+            [title_of(id), estimate(one.corpus, one.ends, "{:.4f}".format), one.name]
+            for id, one in self.metrics.items()
+        ]
+        return [Table("scores", "scores", columns, rows)]
+
+    def sentences(self) -> list[str]:
+        """How many images, and the metrics that order them differently."""
+        said = [counted(self.images, "image")]
+        if self.agreement is not None:
+            sentences = self.agreement.sentences
+            said += sentences[:_SENTENCES]
+            if len(sentences) > _SENTENCES:
+                said.append(f"... and {counted(len(sentences) - _SENTENCES, 'pair')} more (--json)")
+        return said
+
+
+def score(candidates: str | Path, **options: Any) -> ScoreResult:
+    """Score captions, as `captune score`.
+
+    candidates: a caption file or a run folder. options: the fields of `options.ScoreOptions`, such
+    as references="val.json", images="val/", metrics="cider,clipscore", out="runs/score".
+    Raises UserError for what cannot be done.
+    """
+    return run(from_python(ScoreOptions, candidates=candidates, **options))
+
+
+@writes_run("score")
+def run(
+    options: ScoreOptions, progress: Progress = SILENT, *, command: Sequence[str] = ()
+) -> ScoreResult:
+    """Score captions; leave the tables that were asked for, and the run with its page.
+
+    command: the words that made this run, kept in it. Raises UserError for what cannot be done.
+    """
+    _refuse(options)
+    assert options.candidates is not None
+    keep = options.save_df is not None
+    (scored,) = score_files([options.candidates], options, progress, keep_corpus=keep)
+    intervals: dict[str, Interval | None] = dict.fromkeys(scored.scores)
+    agreed = None
+    notes = list(scored.notes)
+    if not options.no_interval:
+        intervals = intervals_of(scored.scores, resamples=options.resamples, seed=options.seed)
+        agreed = agreement(scored.scores) if len(scored.scores) > 1 else None
+        few = small_sample_note(len(scored.candidates))
+        notes += few
+        for sentence in few:
+            progress.message(sentence)
+    result = ScoreResult(
+        images=len(scored.candidates),
+        notes=notes,
+        scored=scored,
+        intervals=intervals,
+        agreement=agreed,
+    )
+    if options.per_image is not None:
+        _write_per_image(options.per_image, scored.scores, raw=options.raw_csv)
+        result.written["per image"] = options.per_image
+    if options.save_df is not None:
+        _save_df(options, options.save_df, scored)
+        result.written["document frequencies"] = options.save_df
+    if options.out is not None:
+        _write_run(options, options.out, result, command)
+        result.written["run"] = options.out
+        result.written["page"] = leave_page(options.out, progress)
+    return result
+
+
+def records_of(scored: ScoredCaptions) -> Iterator[ScoreRecord]:
+    """The lines of records.jsonl."""
+    for id, caption in scored.candidates.items():
+        image = scored.images.get(id)
+        yield ScoreRecord(
+            image=id,
+            path=None if image is None else image.name,
+            caption=caption,
+            references=scored.references.get(id, []),
+            scores={name: score.per_image[id] for name, score in scored.scores.items()},
+        )
+
+
+def metrics_of(result: ScoreResult, options: ScoreOptions) -> ScoreMetrics:
+    """What metrics.json holds."""
+    return ScoreMetrics(
+        images=result.images,
+        metrics=result.metrics,
+        agreement=result.agreement,
+        notes=result.notes,
+        inputs=result.scored.inputs(),
+        options=deciding_options(options),
+        versions=versions(),
+    )
+
+
+def _refuse(options: ScoreOptions) -> None:
+    """What cannot be done, before any work."""
+    if options.candidates is None:
+        raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
+    files = {"--per-image": options.per_image, "--save-df": options.save_df}
+    check_outputs(read_inputs(options, {"candidates": options.candidates}), files, options.out)
+    for path in files.values():
+        if path is not None:
+            check_writable(path)
+    if options.save_df is not None:
+        name_of_table(options.save_df)
+        if options.references is None:
+            raise UserError("--save-df: counts the references; give them with --references FILE")
+
+
+def _write_per_image(path: Path, scores: Mapping[str, Scores], *, raw: bool) -> None:
+    """A row per image, a column per metric, every digit of the floats."""
+    columns = [score.per_image for score in scores.values()]
+    rows = ([id, *(column[id] for column in columns)] for id in columns[0])
+    write_csv(path, [["image", *scores], *rows], raw=raw)
+
+
+def _save_df(options: ScoreOptions, path: Path, scored: ScoredCaptions) -> None:
+    corpus = scored.corpus  # of the metrics that count words, if any was asked for
+    if corpus is None:
+        corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
+    DocumentFrequency.counted(corpus, name=name_of_table(path)).save(path)
+
+
+def _write_run(
+    options: ScoreOptions, out: Path, result: ScoreResult, command: Sequence[str]
+) -> None:
+    root = result.scored.root or out  # without images the records name none
+    with RunWriter(out, kind="score", options=options, root=root, command=command) as run:
+        for record in records_of(result.scored):
+            run.record(plain(record))
+        run.metrics = plain(metrics_of(result, options))

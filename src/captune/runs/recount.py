@@ -1,0 +1,201 @@
+"""metrics.json against records.jsonl: the figures that the records determine, computed again."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from captune import text
+from captune.printing import printable
+from captune.runs import metrics as figures
+from captune.runs import records
+from captune.runs.kinds import KINDS
+from captune.runs.reader import DamagedRun, Run
+from captune.statistics import holm, mcnemar_exact, wilson
+
+# their corpus figure is the mean over the images; BLEU's is not
+_MEANS = ("cider", "cider_original", "clipscore", "ref_clipscore", "rouge_l", "clipscore_hw3")
+_TOLERANCE = 1e-6
+ABSENT: Any = object()
+
+
+class Difference(NamedTuple):
+    """Two JSON values differ. place: where, a JSON pointer. A value may be `ABSENT`."""
+
+    place: str
+    then: Any
+    now: Any
+
+
+def differences(
+    then: Any,
+    now: Any,
+    tolerance: Callable[[str], float] = lambda place: 0.0,
+    *,
+    part: bool = False,
+    place: str = "",
+) -> Iterator[Difference]:
+    """Where two JSON values differ.
+
+    tolerance: of the numbers at a place, relative for those above 1. part: `now` may leave out keys
+    of objects and the ends of lists.
+    """
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in now if part else dict.fromkeys([*then, *now]):
+            inner = f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}"
+            values = then.get(key, ABSENT), now.get(key, ABSENT)
+            yield from differences(*values, tolerance, part=part, place=inner)
+    elif _are_lists(then, now) and (len(then) >= len(now) if part else len(then) == len(now)):
+        for i, (one, other) in enumerate(zip(then, now, strict=False)):
+            yield from differences(one, other, tolerance, part=part, place=f"{place}/{i}")
+    elif _is_number(then) and _is_number(now):
+        if not _is_close(then, now, tolerance(place)):
+            yield Difference(place, then, now)
+    elif then is ABSENT or now is ABSENT or then != now:
+        yield Difference(place, then, now)
+
+
+def as_shown(value: Any) -> str:
+    """A value of a difference in a sentence."""
+    return "absent" if value is ABSENT else printable(text.shorten(text.plain(value), 80))
+
+
+def check_records(run: Run) -> list[str]:
+    """A sentence for each figure of metrics.json that the run's own records do not bear out."""
+    shown = printable(str(run.folder))
+    try:
+        found = list(differences(run.metrics, recount(run), lambda place: _TOLERANCE, part=True))
+    except DamagedRun as error:
+        return [str(error)]
+    return [
+        f"{shown}: metrics.json has {as_shown(then)} at {place}, its records give {as_shown(now)}"
+        for place, then, now in found
+    ]
+
+
+def recount(run: Run) -> dict[str, Any]:
+    """The part of metrics.json that the records determine. Raises DamagedRun."""
+    found = list(run.typed_records(records.Record))
+    count = _RECOUNTS.get(run.kind)
+    more = {} if count is None else count(run.typed_metrics(KINDS[run.kind].metrics), found)
+    return {"images": len(found), **more}
+
+
+def _classify(found: Sequence[records.ClassifyRecord]) -> dict[str, Any]:
+    known = [record for record in found if record.truth is not None]
+    correct = sum(record.top[0].id == record.truth for record in known)
+    counts: dict[str, Any] = {"scored": len(known), "correct": correct}
+    if known:
+        interval = list(wilson(correct, len(known)))
+        counts["prompts"] = [{"accuracy": correct / len(known), "interval": interval}]
+    return counts
+
+
+def _prompts(
+    metrics: figures.PromptsMetrics, found: Sequence[records.PromptsRecord]
+) -> dict[str, Any]:
+    known = [record for record in found if record.truth is not None]
+    if not known or metrics.best is None:
+        return {}
+    correct = [
+        [record.answers[i].id == record.truth for record in known]
+        for i in range(len(metrics.prompts))
+    ]
+    rows: list[dict[str, Any]] = []
+    p_values = {}
+    for i, ours in enumerate(correct):
+        low, high = wilson(sum(ours), len(known))
+        accuracy = sum(ours) / len(known)
+        rows.append({"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high})
+        if i != metrics.best:
+            pairs = Counter(zip(ours, correct[metrics.best], strict=True))
+            gained, lost = pairs[True, False], pairs[False, True]
+            rows[i] |= {"gained": gained, "lost": lost}
+            p_values[i] = mcnemar_exact(gained, lost)
+    for i, p in zip(p_values, holm(list(p_values.values())), strict=True):
+        rows[i]["p_holm"] = p
+    return {"prompts": rows}
+
+
+def _tune(metrics: figures.TuneMetrics, found: Sequence[records.TuneRecord]) -> dict[str, Any]:
+    """The records of a tune are those of its best method."""
+    scores = [record.scores for record in found]
+    if metrics.tuned is not None:
+        return {"tuned": {"scores": _means(metrics.tuned.scores, scores)}}
+    return {
+        "methods": [
+            {"scores": _means(one.scores, scores)} if one.method == metrics.best else {}
+            for one in metrics.methods
+        ]
+    }
+
+
+def _caption(found: Sequence[records.CaptionRecord]) -> dict[str, Any]:
+    words = sum(len(record.words) for record in found)
+    ended = sum(record.ended for record in found)
+    return {"ended": ended, "words_mean": words / max(1, len(found))}
+
+
+def _score(metrics: figures.ScoreMetrics, found: Sequence[records.ScoreRecord]) -> dict[str, Any]:
+    return {"metrics": _means(metrics.metrics, [record.scores for record in found])}
+
+
+def _compare(
+    metrics: figures.CompareMetrics, found: Sequence[records.CompareRecord]
+) -> dict[str, Any]:
+    a = _means(metrics.metrics, [record.a.scores for record in found])
+    b = _means(metrics.metrics, [record.b.scores for record in found])
+    counts: dict[str, Any] = {"metrics": {id: {"a": a[id], "b": b[id]} for id in a}}
+    if metrics.changed_captions is not None:
+        counts["changed_captions"] = sum(one.a.caption != one.b.caption for one in found)
+    return counts
+
+
+def _explain(
+    metrics: figures.ExplainMetrics, found: Sequence[records.ExplainRecord]
+) -> dict[str, Any]:
+    words = [word for record in found for word in record.words]
+    marks = Counter(word.faithfulness.mark for word in words if word.faithfulness is not None)
+    return {"words": len(words), "marks": {**dict.fromkeys(metrics.marks, 0), **marks}}
+
+
+def _means(
+    metrics: Mapping[str, Any], rows: Sequence[Mapping[str, float | None]]
+) -> dict[str, dict[str, float]]:
+    """Metric id -> the corpus figure, of metrics that have a score of some image."""
+    columns = {
+        id: [value for row in rows if (value := row.get(id)) is not None]
+        for id in metrics
+        if id in _MEANS
+    }
+    return {
+        id: {"corpus": math.fsum(column) / len(column)} for id, column in columns.items() if column
+    }
+
+
+_RECOUNTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    "classify": lambda metrics, found: _classify(found),
+    "prompts": _prompts,
+    "tune": _tune,
+    "caption": lambda metrics, found: _caption(found),
+    "score": _score,
+    "compare": _compare,
+    "explain": _explain,
+}
+
+
+def _are_lists(then: Any, now: Any) -> bool:
+    return isinstance(then, list | tuple) and isinstance(now, list | tuple)
+
+
+def _is_close(then: float, now: float, tolerance: float) -> bool:
+    try:
+        return math.isclose(then, now, rel_tol=tolerance, abs_tol=tolerance)
+    except OverflowError:  # a whole number beyond all floats
+        return then == now
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
