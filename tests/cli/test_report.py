@@ -25,7 +25,7 @@ def test_the_page_is_written_and_the_answer_printed(
     assert "lite recognises 3 of 4 images" in out
     assert f"page: {page}" in out
     assert "<h1>For &lt;you&gt;</h1>" in page.read_text()
-    assert main(["report", "--check", str(page)]) == 0
+    assert main(["verify", str(page)]) == 0
     assert "figures of 1 run derived again: the page holds" in capsys.readouterr().out
 
 
@@ -42,9 +42,9 @@ def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert found["written"] == {"page": str(page)}
     assert found["bytes"] == page.stat().st_size
     page.write_text(page.read_text().replace(">75.0 %<", ">85.0 %<"))
-    assert main(["report", "--check", str(page), "--json"]) == 2
+    assert main(["verify", str(page), "--json"]) == 2
     checked = json.loads(capsys.readouterr().out)
-    assert checked["command"] == "report"
+    assert (checked["command"], checked["page"]) == ("verify", str(page))
     assert not checked["holds"]
     assert "/prompts/0/accuracy" in checked["differing"][0]
 
@@ -56,7 +56,7 @@ def test_a_page_that_does_not_hold_ends_with_2(
     main(["report", str(run), "--out", str(page)])
     page.write_text(page.read_text().replace(">75.0 %<", ">85.0 %<"))
     capsys.readouterr()
-    assert main(["report", "--check", str(page)]) == 2
+    assert main(["verify", str(page)]) == 2
     captured = capsys.readouterr()
     assert 'the page shows "85.0 %", the run gives "75.0 %"' in captured.out
     assert "does not hold" in captured.err
@@ -70,9 +70,6 @@ def test_a_page_that_does_not_hold_ends_with_2(
         (["nowhere", "--out", "{tmp}/p.html"], "is not a finished run folder"),
         (["{run}", "--out", "{tmp}"], "is a folder"),
         (["{run}", "--out", "{tmp}/p.html", "--limit", "0"], "limit 0: must be 1 or more"),
-        (["--check", "{tmp}/p.html"], "no such file"),
-        (["--check", "{run}/run.json"], "is no page of captune report"),
-        (["--check", "{tmp}/p.html", "--out", "x"], "leave --out and --figures away"),
     ],
 )
 def test_mistakes_are_one_sentence(

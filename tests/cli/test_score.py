@@ -130,7 +130,6 @@ def test_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["score", "CANDIDATES", "--references", "REFS", "--resamples", "9" * 12], "10,000,000"),
         (["score", "CANDIDATES", "--references", "REFS", "--seed", "-1"], "0 or more"),
         (["score", "CANDIDATES", "--save-df", "x.gz", "--images", "."], "--references"),
-        (["score", "--verify", "REFS"], "is not the metrics.json of a score"),
         (["score", "", "--references", "REFS"], "is empty"),
         (["score", "CANDIDATES", "--references", ""], "is empty"),
         (["score", "CANDIDATES", "--references", "REFS", "--save-df", "corpus.gz"], "another name"),
@@ -305,12 +304,11 @@ def test_paths_and_names_are_printed_as_they_are(
     words = ["score", files[0], "--references", files[1], "--metrics", "cider"]
     assert main([*words, "--out", str(folder), "--per-image", f"{folder} scores.csv"]) == 0
     out = capsys.readouterr().out
-    assert out.count("[b] :dog: \\x1b[2J [/b]") == 2
+    assert out.count("[b] :dog: \\x1b[2J [/b]") == 3
     assert "CIDEr-D[ptb, df=corpus of 6]" in out
-    assert main(["score", "--verify", str(folder)]) == 0
+    assert main(["verify", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "[b] :dog: \\x1b[2J [/b]/metrics.json: holds, 6 images" in out
-    assert "CIDEr-D[ptb, df=corpus of 6]" in out
+    assert "[b] :dog: \\x1b[2J [/b]: holds, 6 images" in out
 
 
 def test_captions_are_scored_from_a_folder_that_is_gone(

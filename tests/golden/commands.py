@@ -68,7 +68,7 @@ _JOBS = [
     Command("caption-one", f"caption val/val_01.png --model runs/tune {_TINY}", after=("tune",)),
     Command("score", f"score good.json {_SCORE} --per-image images.csv --out runs/score"),
     Command("score-plain", "score poor.json --references val.json --metrics cider --no-interval"),
-    Command("score-verify", "score --verify runs/score", after=("score",)),
+    Command("verify-score", "verify runs/score", after=("score",)),
     Command(
         "compare",
         f"compare poor.json good.json {_SCORE} --top 2 --csv both.csv --out runs/compare",
@@ -112,7 +112,7 @@ _REST = [
         after=RUNS,
         tolerance=TRAINED,
     ),
-    Command("report-check", "report --check pages/score.html", after=("report-score",)),
+    Command("verify-page", "verify pages/score.html", after=("report-score",)),
     Command("models", "models"),
     Command("cache", "cache", after=tuple(job.name for job in _JOBS)),
     Command(
@@ -155,7 +155,7 @@ MISTAKES = (
     "faithful runs/tune --images val --captions val.json --out runs/f --minutes 0",
     "report runs/classify",
     "report nowhere --out pages/x.html",
-    "report --check good.json",
+    "verify good.json",
     "models fetch",
     "cache --limit many",
     "reproduce dlcv-hw4 --data hw3 --out runs/x",

@@ -264,7 +264,7 @@ def _others() -> Iterator[Case]:
     }.items():  # fmt: skip
         yield _case("frequencies", name, "d.json.gz", _written(content), score)
         yield _case("frequencies", f"{name}, by another name", "d.npz", _written(content), score)
-    page = ["report", "--check", "FILE"]
+    page = ["verify", "FILE"]
     for name, content in {
         "a pipe": FILES["a pipe"], "a link to /dev/zero": FILES["a link to /dev/zero"],
         "empty": b"", "random bytes": FILES["random bytes"], "markup": MARKUP,
@@ -300,12 +300,11 @@ def _typed() -> Iterator[Case]:
         "references": ["score", captions, "--references", "PATH"],
         "images of a score": ["score", captions, "--references", refs, "--images", "PATH"],
         "frequencies": ["score", captions, "--references", refs, "--df", "PATH"],
-        "verify": ["score", "--verify", "PATH"],
+        "verify": ["verify", "PATH"],
         "rank": ["rank", "PATH"],
         "gallery": ["rank", run, "--out", "PATH"],
         "report": ["report", "PATH", "--out", "page.html"],
         "page": ["report", run, "--out", "PATH"],
-        "check": ["report", "--check", "PATH"],
         "figures": ["report", run, "--out", "page.html", "--figures", "PATH"],
         "study": ["report", run, "--out", "page.html", "--published", "PATH"],
         "config": ["tune", "--config", "PATH", "--out", "run"],

@@ -62,7 +62,7 @@ def _readers(kind: str) -> list[Callable[[Path], list[str]]]:
     readers = [lambda run: ["report", str(run), "--out", "page.html"]]
     if kind == "score":
         readers.append(lambda run: ["rank", str(run), "--out", "gallery"])
-        readers.append(lambda run: ["score", "--verify", str(run / "metrics.json")])
+        readers.append(lambda run: ["verify", str(run / "metrics.json")])
     if kind == "caption":
         readers.append(lambda run: ["score", str(run), "--references", references])
         readers.append(

@@ -85,7 +85,9 @@ def test_a_number_changed_in_a_run_is_named(page: Path, runs: list[Path]) -> Non
     change(runs[3], "metrics.json", "metrics", "cider", "corpus", value=9.5)
     found = check_page(page)
     assert any("metrics/cider/corpus: the page has 0.625" in s for s in found.differing)
-    assert any("says cider 9.5, its records give 0.625" in s for s in found.differing)
+    assert any(
+        "has 9.5 at /metrics/cider/corpus, its records give 0.625" in s for s in found.differing
+    )
     assert any("metrics.json is not the file of then" in note for note in found.notes)
 
 
@@ -97,9 +99,9 @@ def test_a_run_that_never_agreed_with_itself_is_named(
     change(runs[4], "metrics.json", "metrics", "cider", "b", "corpus", value=0.1)
     write_report(runs, page, PageSettings())
     told = "\n".join(check_page(page).differing)
-    assert "classify: metrics.json says the accuracy 0.9, its records give 0.833333" in told
-    assert "says words_mean 3, its records give 4" in told
-    assert "says cider b 0.1" in told
+    assert "classify: metrics.json has 0.9 at /prompts/0/accuracy, its records give 0.8333" in told
+    assert "has 3.0 at /words_mean, its records give 4.0" in told
+    assert "has 0.1 at /metrics/cider/b/corpus" in told
 
 
 def test_runs_may_have_moved(page: Path, runs: list[Path], tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_sections_show_what_each_job_found(runs: dict[str, Path], tmp_path: Path
         "B furthest ahead by CIDEr-D",
         "All captions",
         "How to make this again",
-        "captune report --check",
+        "captune verify",
         "not an image: text",
     ):
         assert part in words, part

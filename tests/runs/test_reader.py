@@ -355,18 +355,3 @@ def test_the_types_are_loaded_when_a_run_is_read() -> None:
     told = "import sys, captune.cli; captune.cli.build_parser(); print('msgspec' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize("what", PLACES)
-def test_verifying_a_score_does_not_hang_at_its_records(tmp_path: Path, what: str) -> None:
-    from captune.scoring.recorded import Recorded
-
-    path = tmp_path / "records.jsonl"
-    path.write_text("{}\n")
-    PLACES[what](path)
-    recorded = Recorded(tmp_path / "metrics.json", 1, {}, None, {}, {}, {}, path)
-    start = time.monotonic()
-    told = _refusal_of(lambda: list(recorded.lines()))
-    is_json = what in ("empty", "a list as deep as Python reads")
-    assert told is None if is_json else str(path) in str(told)
-    assert time.monotonic() - start < 20

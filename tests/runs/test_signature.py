@@ -88,7 +88,7 @@ def test_the_user_names_the_folder_of_the_images(
     assert main(["report", str(run), "--out", str(page), "--images", str(here), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == []
     assert pictures(page) >= len(NAMES)
-    assert main(["report", "--check", str(page)]) == 0
+    assert main(["verify", str(page)]) == 0
     assert "<img" in as_html(read_run(run, images=here))
 
 

@@ -12,7 +12,7 @@ from captune.printing import printable
 from captune.runs import metrics as figures
 from captune.runs import records
 from captune.runs.kinds import KINDS
-from captune.runs.reader import DamagedRun, Run
+from captune.runs.reader import Run
 from captune.statistics import holm, mcnemar_exact, wilson
 
 # their corpus figure is the mean over the images; BLEU's is not
@@ -62,17 +62,15 @@ def as_shown(value: Any) -> str:
     return "absent" if value is ABSENT else printable(text.shorten(text.plain(value), 80))
 
 
-def check_records(run: Run) -> list[str]:
-    """A sentence for each figure of metrics.json that the run's own records do not bear out."""
+def check_records(run: Run) -> Iterator[str]:
+    """A sentence for each figure of metrics.json that the run's own records do not bear out.
+
+    Raises DamagedRun.
+    """
     shown = printable(str(run.folder))
-    try:
-        found = list(differences(run.metrics, recount(run), lambda place: _TOLERANCE, part=True))
-    except DamagedRun as error:
-        return [str(error)]
-    return [
-        f"{shown}: metrics.json has {as_shown(then)} at {place}, its records give {as_shown(now)}"
-        for place, then, now in found
-    ]
+    for place, then, now in differences(run.metrics, recount(run), lambda _: _TOLERANCE, part=True):
+        values = as_shown(then), as_shown(now)
+        yield f"{shown}: metrics.json has {values[0]} at {place}, its records give {values[1]}"
 
 
 def recount(run: Run) -> dict[str, Any]:

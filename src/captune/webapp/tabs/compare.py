@@ -80,15 +80,11 @@ class CompareTab:
         return self._context.typed_path(typed, "file") if (typed or "").strip() else None
 
     def _work(self, job: QueuedJob, options: CompareOptions) -> ReportPage:
-        from captune.pages.figures import draw_figures
-        from captune.runs import read_run
-        from captune.scoring import comparison_recording
+        from captune.jobs import compare
 
         assert options.out is not None
         self._context.begin_run(options.out)
-        comparison_recording.run(options, command=job.command, bar=job.bar, say=job.message)
-        for _ in draw_figures(read_run(options.out), []):
-            pass
+        compare.run(options, job, command=job.command)
         return self._context.pages.write(job, [options.out])
 
     def _draw(self, job: QueuedJob) -> str:
