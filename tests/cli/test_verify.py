@@ -175,7 +175,7 @@ def test_a_run_without_intervals_and_with_other_versions_holds(
 ) -> None:
     files.score("--no-interval")
     files.edit(lambda m: m["versions"].update(numpy="0.1"))
-    files.edit(lambda m: _recipe(m).update(tokenizer_version="0"))
+    files.edit(lambda m: m["metrics"]["cider"]["recipe"].update(tokenizer_version="0"))
     capsys.readouterr()
     assert main(["verify", str(files.run)]) == 0
     err = capsys.readouterr().err

@@ -203,6 +203,8 @@ def _write_run(
         for record in records_of(result):
             run.record(plain(record))
         run.metrics = plain(metrics_of(result, options))
+        if run.metrics["recipes_b"] is None:
+            del run.metrics["recipes_b"]
 
 
 def _draw(comparison: Comparison, folder: Path) -> Path:

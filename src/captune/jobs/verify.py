@@ -72,9 +72,13 @@ class _BothInputs(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Check:
-    """One figure that was computed again: of a score, or the difference of a comparison."""
+    """One figure that was computed again: of a score, or the difference of a comparison.
+
+    name: the recipe in one line.
+    """
 
     metric: str
+    name: str
     recorded: float | None
     computed: float | None
     holds: bool
@@ -126,7 +130,7 @@ class Verification(Result):
         columns += [Column(name, number=True) for name in ("recorded", "computed")]
         rows = [
             [
-                check.metric,
+                check.name,
                 number(check.recorded, "{:.6f}".format),
                 number(check.computed, "{:.6f}".format),
                 Number(check.holds, "yes" if check.holds else "NO"),
@@ -370,7 +374,8 @@ class _Again:
         for id, figures in self._run.metrics["metrics"].items():
             computed = self._now["metrics"].get(id, {}).get(shown)
             holds = f"/metrics/{id}/{shown}" not in wrong
-            self._found.checks.append(Check(id, figures[shown], computed, holds))
+            name = figures["name"] or id
+            self._found.checks.append(Check(id, name, figures[shown], computed, holds))
 
     def compare_inputs(self, side: str, then: _Inputs, now: Mapping[str, Any]) -> None:
         """Whether the same bytes were read."""

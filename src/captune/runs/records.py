@@ -129,14 +129,14 @@ class CaptionRecord(Record, frozen=True):
     mean_log_probability: Number | None = None
 
 
-class ScoreRecord(Record, frozen=True):
+class ScoreRecord(Record, frozen=True, kw_only=True):
     """A caption with its scores."""
 
     image: str
-    caption: str
-    scores: Scores
     path: str | None = None
+    caption: str
     references: list[str] = []
+    scores: Scores
 
 
 class Side(Struct, frozen=True):
@@ -146,14 +146,14 @@ class Side(Struct, frozen=True):
     scores: dict[str, Number]
 
 
-class CompareRecord(Record, frozen=True):
+class CompareRecord(Record, frozen=True, kw_only=True):
     """Both captions of an image."""
 
     image: str
+    path: str | None = None
     references: list[str]
     a: Side
     b: Side
-    path: str | None = None
 
 
 class Mark(Struct, frozen=True):
