@@ -15,7 +15,7 @@ from captune.jobs import Result, check_outputs, leave_page
 from captune.options import CompareOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.runs import RunWriter, versions
+from captune.runs import RunWriter, read_run, versions
 from captune.runs.metrics import CompareMetrics, ImageDifference
 from captune.runs.place import writes_run
 from captune.runs.records import CompareRecord, Side, plain
@@ -161,10 +161,18 @@ def run(
         result.written["csv"] = options.csv
     if options.out is not None:
         _write_run(options, options.out, result, command)
-        result.written["run"] = options.out
-        result.written["plots"] = _draw(comparison, options.out / "plots")
-        result.written["page"] = leave_page(options.out, progress)
+        _finish(result, options.out, progress)
     return result
+
+
+def _finish(result: CompareResult, out: Path, progress: Progress) -> None:
+    """Figures and page of the run."""
+    from captune.pages.figures import draw_figures
+
+    result.written["run"] = out
+    for _ in draw_figures(read_run(out), []):
+        result.written["plots"] = out / "plots"
+    result.written["page"] = leave_page(out, progress)
 
 
 def records_of(result: CompareResult) -> Iterator[CompareRecord]:
@@ -205,18 +213,6 @@ def _write_run(
         run.metrics = plain(metrics_of(result, options))
         if run.metrics["recipes_b"] is None:
             del run.metrics["recipes_b"]
-
-
-def _draw(comparison: Comparison, folder: Path) -> Path:
-    """Both sides in all, and image by image."""
-    from captune.plots import difference_figure, image_difference_figure, save_figure
-
-    if comparison.images > 1:
-        save_figure(difference_figure(comparison), folder / "differences.png")
-    for metric in comparison.metrics:
-        name = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in metric)
-        save_figure(image_difference_figure(comparison, metric), folder / f"images-{name}.png")
-    return folder
 
 
 def _write_csv(path: Path, comparison: Comparison, *, raw: bool) -> None:

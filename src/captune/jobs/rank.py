@@ -97,7 +97,7 @@ def run(
 
     Raises UserError for what cannot be done.
     """
-    from captune.pages.pairs import write_gallery
+    from captune.pages.rank import write_gallery
 
     ranking = rank_run(options)
     folder = options.run if options.out is None else options.out

@@ -209,9 +209,9 @@ def _verify_run(options: VerifyOptions, run: Run, progress: Progress) -> Verific
         shown = printable(f"{options.place}: is a run of captune {run.kind}")
         raise UserError(f"{shown}, of which this captune knows nothing")
     if run.kind == "tune":
-        from captune.pages.given import read_given
+        from captune.pages.sources import read_runs
 
-        runs = [source.run for source in read_given([run.folder], tuple(KINDS)).sources]
+        runs = [source.run for source in read_runs([run.folder]).sources]
     found = Verification(place=options.place, images=run.metrics["images"], runs=len(runs))
     # a metrics.json may have been kept alone
     if (run.folder / ABOUT).is_file() or (run.folder / RECORDS).is_file():
