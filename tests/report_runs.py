@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captune.runs import RunWriter
+from captune.runs import RunWriter, read_run
 from captune.statistics import wilson
 from tests.image_factory import jpeg
 
@@ -144,6 +144,8 @@ def score_run(
 
 def tune_run(folder: Path, root: Path, methods: dict[str, dict[str, str]]) -> Path:
     """Method -> image name -> its caption; later methods are better."""
+    from captune.jobs.tune import against_best  # it loads torch
+
     rows, records = [], {}
     for m, (method, captions) in enumerate(methods.items()):
         values = [0.1 * m + 0.2 + 0.01 * (i % 7) for i in range(len(captions))]
@@ -173,6 +175,9 @@ def tune_run(folder: Path, root: Path, methods: dict[str, dict[str, str]]) -> Pa
             "best": best,
             "select": "cider",
             "methods": rows,
+            "against_best": against_best(
+                {method: read_run(folder / method) for method in methods}, best, "cider"
+            ),
             "leaked": 0,
             "skipped": [],
             "notes": [],

@@ -138,7 +138,7 @@ MISTAKES = (
     "embed images --features features.txt",
     "tune train --captions train.json",
     "tune train --captions train.json --val val.json --out runs/new --method laura",
-    "tune train --captions train.json --val val.json --out runs/new --known-words cat,dog",
+    "tune train --captions train.json --val val.json --out runs/new --tags cat,dog",
     "caption val --model runs/classify",
     "caption val --model nowhere",
     "caption val --beam 0",

@@ -12,7 +12,7 @@ The same command goes on where a killed one was: finished methods are not traine
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,7 +212,9 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
     assert out is not None
     write_csv(out / "table.csv", of_mappings(one.row() for one in result.methods))
     runs = {one.method: read_run(out / one.method) for one in result.methods}
-    result.against_best = _against_best(result, runs)
+    known = [id for id in _SCORES if id in result.methods[0].scores]
+    metric = result.select if result.select in known else known[0]
+    result.against_best = against_best(runs, result.best, metric)
     with run_writer(setup, out) as run:
         for record in runs[result.best].records():
             run.record(record)
@@ -229,33 +231,27 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
         }
 
 
-def _against_best(result: TuneResult, runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
-    """The other methods less the best one, by the score that methods are compared by.
+def against_best(runs: Mapping[str, Run], best: str, metric: str) -> dict[str, dict[str, Any]]:
+    """The other methods less the best one: difference, interval, p_holm.
 
-    A metric whose corpus figure is the mean of its images' can be told from the records; BLEU's is
-    none, and captune compare tells it.
+    runs: of each method. A metric whose corpus figure is the mean of its images' can be told from
+    the records; BLEU's is none, and captune compare tells it.
     """
-    known = [id for id in _SCORES if id in result.methods[0].scores]
-    metric = result.select if result.select in known else known[0]
     if metric.startswith("bleu"):
         return {}
     scores = {name: _scores(run, metric) for name, run in runs.items()}
-    best = scores.pop(result.best)
-    found = {}
+    ours = scores.pop(best)
+    found = []
     for name, theirs in scores.items():
-        if theirs.per_image.keys() != best.per_image.keys() or len(best.per_image) < 2:
+        if theirs.per_image.keys() != ours.per_image.keys() or len(ours.per_image) < 2:
             continue
-        compared = compare_scores({metric: best}, {metric: theirs})[metric]
+        compared = compare_scores({metric: ours}, {metric: theirs})[metric]
         if compared.interval is not None and compared.p is not None:
-            found[name] = compared
-    adjusted = holm([one.p for one in found.values() if one.p is not None])
+            found.append((name, compared.difference, list(compared.interval), compared.p))
+    adjusted = holm([p for *_, p in found])
     return {
-        name: {
-            "difference": one.difference,
-            "interval": None if one.interval is None else list(one.interval),
-            "p_holm": p_holm,
-        }
-        for (name, one), p_holm in zip(found.items(), adjusted, strict=True)
+        name: {"difference": difference, "interval": interval, "p_holm": p_holm}
+        for (name, difference, interval, _), p_holm in zip(found, adjusted, strict=True)
     }
 
 

@@ -227,6 +227,14 @@ class Tuned(Struct, frozen=True):
         require(any(id in self.scores for id in QUOTED), f"scores has none of {', '.join(QUOTED)}")
 
 
+class AgainstBest(Struct, frozen=True):
+    """A method less the best one, by the mean score over the same images."""
+
+    difference: Number
+    interval: Interval
+    p_holm: Share
+
+
 class TuneMetrics(Metrics, frozen=True):
     """A tune of several methods, or one of its methods (`tuned`)."""
 
@@ -235,6 +243,7 @@ class TuneMetrics(Metrics, frozen=True):
     best: str | None = None
     select: str | None = None
     trained_on: Count | None = None
+    against_best: dict[str, AgainstBest] = {}
     skipped: list[Skipped] = []
 
     def __post_init__(self) -> None:

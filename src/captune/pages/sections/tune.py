@@ -9,7 +9,6 @@ from typing import Any
 from markupsafe import Markup
 
 from captune.metrics.catalogue import meaning_of, title_of
-from captune.metrics.scores import Scores
 from captune.pages import charts
 from captune.pages.blocks import (
     Beside,
@@ -34,12 +33,11 @@ _SERIES = 7
 
 @dataclass(frozen=True)
 class Method:
-    """One method of a tune: keys lead to what metrics.json says of it; records: its own run."""
+    """One method of a tune: keys lead to what metrics.json says of it."""
 
     name: str
     source: RunSource
     keys: tuple[str | int, ...]
-    records: RunSource | None
 
     def figure(self, show: Any, *keys: str | int) -> Number:
         """A number of this method."""
@@ -52,10 +50,6 @@ class Method:
     def has(self, metric: str) -> bool:
         """Whether it was scored by this metric."""
         return metric in self.at("scores")
-
-    def has_records(self, metric: str) -> bool:
-        """Whether its own run is there and has the scores of each image by this metric."""
-        return self.records is not None and metric in self.records.at("tuned", "scores")
 
     @property
     def trained(self) -> Number:
@@ -85,9 +79,9 @@ class Against:
 def methods_of(source: RunSource) -> list[Method]:
     """The methods of a tune, or the one that a method's own run is about."""
     if source.run.metrics.get("tuned") is not None:
-        return [Method(str(source.at("tuned", "method")), source, ("tuned",), source)]
+        return [Method(str(source.at("tuned", "method")), source, ("tuned",))]
     return [
-        Method(name, source, ("methods", i), source.methods.get(name))
+        Method(name, source, ("methods", i))
         for i, name in enumerate(str(row["method"]) for row in source.at("methods"))
     ]
 
@@ -105,43 +99,10 @@ def leading(methods: Sequence[Method], source: RunSource) -> str:
     return select if select in known else known[0]
 
 
-def against_best(methods: Sequence[Method], best: Method, metric: str) -> dict[str, Against]:
-    """Name of a method -> how it fares against the best; only where both runs are there.
-
-    A metric whose corpus figure is the mean of its images' can be told from the records; BLEU's is
-    none, and captune compare tells it.
-    """
-    from captune.scoring.compare import compare_scores
-    from captune.statistics import holm
-
-    if not best.has_records(metric) or metric.startswith("bleu"):
-        return {}
-    assert best.records is not None
-    ours = _scores(best.records, metric)
-    found = {}
-    for method in methods:
-        if method is best or not method.has_records(metric):
-            continue
-        assert method.records is not None
-        theirs = _scores(method.records, metric)
-        if theirs.per_image.keys() != ours.per_image.keys() or len(ours.per_image) < 2:
-            continue
-        compared = compare_scores({metric: ours}, {metric: theirs})[metric]
-        if compared.interval is not None and compared.p is not None:
-            found[method.name] = (compared.difference, list(compared.interval), compared.p)
-    adjusted = holm([p for _, _, p in found.values()])
-    return {
-        name: Against(difference, interval, p_holm)
-        for (name, (difference, interval, _)), p_holm in zip(found.items(), adjusted, strict=True)
-    }
-
-
-def _scores(source: RunSource, metric: str) -> Scores:
-    values = {
-        record.get("image_id") or record["path"]: float(record["scores"][metric])
-        for record in source.run.records()
-    }
-    return Scores(metric, sum(values.values()) / max(1, len(values)), values, {})
+def _against_best(source: RunSource) -> dict[str, Against]:
+    """Name of a method -> how it fares against the best, where the run says so."""
+    found = source.run.metrics.get("against_best") or {}
+    return {name: Against(**one) for name, one in found.items()}
 
 
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
@@ -161,7 +122,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
             source.counted(count, len(methods), "methods"), best.name, name,
             best.figure(score, "scores", by, "corpus"), images, best.trained,
         )  # fmt: skip
-        said += _settled(source, against_best(methods, best, by))
+        said += _settled(source, _against_best(source))
     tiles = [
         Tile(
             f"{title_of(id)}, {best.name}",
@@ -187,8 +148,8 @@ def _settled(source: RunSource, against: Mapping[str, Against]) -> Markup:
         parts = [
             words(
                 "{} ({}, p {})", name,
-                source.counted(signed, against[name].difference, f"{name} less the best"),
-                source.counted(p_value, against[name].p_holm, f"p of {name}"),
+                source.figure(signed, "against_best", name, "difference"),
+                source.figure(p_value, "against_best", name, "p_holm"),
             )
             for name in worse
         ]  # fmt: skip
@@ -238,7 +199,7 @@ def tables(source: RunSource) -> list[Table]:
 
 def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     best, by = best_of(source, methods), leading(methods, source)
-    against = against_best(methods, best, by)
+    against = _against_best(source)
     known = [id for id in (by, *_SCORES) if all(method.has(id) for method in methods)]
     known = list(dict.fromkeys(known))
     ends = [
@@ -252,7 +213,7 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
         figures = [_with_interval(source, method, id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
         strip = Fraction.between(low, high, corpus, interval, best=method is best)
-        compared = _compared(source, method.name, against.get(method.name))
+        compared = _compared(source, method.name) if method.name in against else None
         rows.append(
             [method.name, method.trained, figures[0], strip]
             + ([compared] if len(methods) > 1 else [])
@@ -285,13 +246,11 @@ def _with_interval(source: RunSource, method: Method, id: str) -> Estimate:
     return Estimate(figure, ends)
 
 
-def _compared(source: RunSource, name: str, against: Against | None) -> Markup | None:
-    if against is None:
-        return None
+def _compared(source: RunSource, name: str) -> Markup:
     return words(
         "{} <small>p {}</small>",
-        source.counted(signed, against.difference, f"{name} less the best"),
-        source.counted(p_value, against.p_holm, f"p of {name}"),
+        source.figure(signed, "against_best", name, "difference"),
+        source.figure(p_value, "against_best", name, "p_holm"),
     )
 
 
