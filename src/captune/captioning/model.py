@@ -28,6 +28,8 @@ from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
+# logits looked at together: of a CPU's cache, and enough to keep a GPU busy
+_AT_ONCE_CPU, _AT_ONCE_GPU = 1 << 19, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -307,10 +309,6 @@ def _positions(mask: Tensor) -> Tensor:
 def _until(row: list[int], end: int) -> list[int]:
     """Up to and with the first end; all of it where none came."""
     return row[: row.index(end) + 1] if end in row else row
-
-
-# logits looked at together: of a CPU's cache, and enough to keep a GPU busy
-_AT_ONCE_CPU, _AT_ONCE_GPU = 1 << 19, 1 << 26
 
 
 def token_losses(logits: Tensor, wanted: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -24,6 +24,7 @@ SCHEMA = 1
 _MOST_BLOCKS = 1024
 _MOST_TAGS = 10_000
 _LARGEST_TOKENS = 8 * 2**20  # characters
+_LARGEST = 10**9
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,6 @@ def _shown(value: Any) -> str:
 
 
 Settings = Mapping[str, Any]
-_LARGEST = 10**9
 
 
 def build_model(

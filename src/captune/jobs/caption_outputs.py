@@ -20,6 +20,9 @@ from captune.files import check_writable, printable, quoted, whole_file, writing
 from captune.images import ImageFile
 from captune.progress import SILENT, Progress
 
+JOURNAL = ".captions.jsonl"
+_KEPT = "the captions of finished batches are kept"
+
 
 class Predictions:
     """`{"stem": "caption"}`, one line an image, in one file that appears when the block ends well.
@@ -141,10 +144,6 @@ def _reads(path: Path, text: str) -> bool:
             f"{printable(str(path))}: cannot be read ({error.strerror}); move it away, or leave"
             " --sidecar out"
         ) from None
-
-
-JOURNAL = ".captions.jsonl"
-_KEPT = "the captions of finished batches are kept"
 
 
 class CaptionJournal:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from captune.captioning.training.step import Objective
 
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order
+_SIDES = re.compile(r"\b(?:left|right)(?:most|wards?)?\b", re.IGNORECASE)
 
 
 class Grids(Protocol):
@@ -158,9 +159,6 @@ class Batches:
             max(map(self._length, batch)) * sum(len(e.captions) for e in batch)
             for batch in self.of_epoch(epoch)
         )
-
-
-_SIDES = re.compile(r"\b(?:left|right)(?:most|wards?)?\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _MEASURED = 2  # batches
 _WARMING = 1  # batches before them, which pay for what is set up once
 _WARMING_GPU = 4  # it also picks its kernels
 _WRITTEN = 8  # images that are captioned to see how long that takes; a GPU takes a whole batch
+_UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,6 @@ def _peak(device: torch.device) -> int:
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(most) if sys.platform == "darwin" else int(most) * 1024
-
-
-_UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,31 @@ from captune.yaml_files import parse_yaml
 
 _ASKED = "tuning.json"
 _RESAMPLES = 10_000
+# where a run is written, and from what options it was read, is not part of what it is
+_NOT_KEPT = ("config", "out", "overwrite")
+# what may change between a kill and going on: it changes no weight
+_NOT_DECIDING = (
+    *(
+        "config",
+        "out",
+        "overwrite",
+        "method",
+        "max_trainable",
+        "device",
+        "workers",
+        "no_cache",
+        "save_steps",
+    ),
+    *("images", "captions", "val", "val_images", "encoder", "decoder", "score_model", "start"),
+    # these are noted by what they come to, and not at all where they are left alone
+    *("augment", "tags", "tags_top", "tags_model"),
+)
+_LARGEST_STATE = 64 * 2**20
+_MARK = "complete.json"
+_STATE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_STAGING = ".unfinished"
+_CUT_SHORT = re.compile(r"PytorchStreamWriter failed|unexpected pos|write failed")
 
 
 @dataclass(frozen=True)
@@ -179,27 +204,6 @@ def _shown(value: Any) -> str:
     return text if " " in text else shorten(text, 16)
 
 
-# where a run is written, and from what options it was read, is not part of what it is
-_NOT_KEPT = ("config", "out", "overwrite")
-# what may change between a kill and going on: it changes no weight
-_NOT_DECIDING = (
-    *(
-        "config",
-        "out",
-        "overwrite",
-        "method",
-        "max_trainable",
-        "device",
-        "workers",
-        "no_cache",
-        "save_steps",
-    ),
-    *("images", "captions", "val", "val_images", "encoder", "decoder", "score_model", "start"),
-    # these are noted by what they come to, and not at all where they are left alone
-    *("augment", "tags", "tags_top", "tags_model"),
-)
-
-
 def write_config(options: TuneOptions, path: Path) -> None:
     """Every option but where the run was written, in the order of `--help`."""
     values = {
@@ -273,14 +277,6 @@ def _checked(value: Any, hint: Any, place: str) -> Any:
 def _shown_value(value: Any) -> str:
     text = repr(value)
     return printable(shorten(text, 80))
-
-
-_LARGEST_STATE = 64 * 2**20
-_MARK = "complete.json"
-_STATE = "trainer_state.json"
-_NAME = re.compile(r"checkpoint-(\d+)")
-_STAGING = ".unfinished"
-_CUT_SHORT = re.compile(r"PytorchStreamWriter failed|unexpected pos|write failed")
 
 
 def staging_folder(folder: Path) -> Path:

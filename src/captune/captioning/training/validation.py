@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 
 IMAGES = 32  # captioned at once
+UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
+SAME = 0.1  # of CIDEr: as good with another image
+REPEATS = 0.05  # share of captions: more than a slip
+_IMAGES = 16  # whose attention is looked at
+_SHUFFLED = 200  # images that are captioned from another's grid
+_GRAM = 3  # words
 
 
 @dataclass(frozen=True)
@@ -167,14 +173,6 @@ def validation_scores(
         "loss": validation_loss(model, val),
         **{id: score.corpus for id, score in scores.items()},
     }
-
-
-UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
-SAME = 0.1  # of CIDEr: as good with another image
-REPEATS = 0.05  # share of captions: more than a slip
-_IMAGES = 16  # whose attention is looked at
-_SHUFFLED = 200  # images that are captioned from another's grid
-_GRAM = 3  # words
 
 
 @dataclass(frozen=True)
