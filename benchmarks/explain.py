@@ -90,7 +90,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         "model": model,
         "words": len(one.words),
         "tokens": len(one.ids),
-        "places": one.shape.rows * one.shape.columns,
+        "patches": one.shape.rows * one.shape.columns,
         "blocks": len(captioner.parts.blocks),
         "threads": torch.get_num_threads(),
         "clock_s": {name: clock[name] for name, _ in ways},
@@ -109,7 +109,7 @@ def show(result: dict[str, Any]) -> None:
     """A table for people, in Markdown."""
     print(f"{about(result['machine'], result['seconds'])}\n")
     print(
-        f"{result['model']}: {result['blocks']} blocks, {result['places']} places, a caption of"
+        f"{result['model']}: {result['blocks']} blocks, {result['patches']} patches, a caption of"
         f" {result['words']} words ({result['tokens']} tokens), {result['threads']} threads\n"
     )
     print("| | s by the clock (lowest to highest) | s of the processor |\n|---|---|---|")

@@ -41,9 +41,9 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
         ("no json", "explain.json: not readable as JSON"),
         ("[]", "explain.json: holds a list"),
         ('{"schema": 2}', "schema 2, this captune reads 1"),
-        ('{"schema": 1, "method": "attention", "layer": "x", "head": 0}', "layer 'x'"),
-        ('{"schema": 1, "method": "attention", "layer": 1, "head": true}', "head 'True'"),
-        ('{"schema": 1, "method": "attention"}', "'layer'"),
+        ('{"schema": 1, "method": "attention", "layer": "x", "head": 0}', "layer: expected"),
+        ('{"schema": 1, "method": "attention", "layer": 1, "head": true}', "head: expected"),
+        ('{"schema": 1, "method": "attention"}', "it has no layer"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str, reason: str) -> None:

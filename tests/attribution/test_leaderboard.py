@@ -10,7 +10,7 @@ import torch
 from tests.attribution.planted import SHAPE, bright_subject, planted_captioner
 
 from captune.attribution.faithful import leaderboard
-from captune.attribution.faithful.dataset import Example, example_of
+from captune.attribution.faithful.dataset import Example, example_of, shuffled
 from captune.attribution.faithful.leaderboard import (
     LEAST,
     candidates_of,
@@ -18,7 +18,6 @@ from captune.attribution.faithful.leaderboard import (
     evaluate_curves,
     reported,
     screen,
-    shuffled,
 )
 from captune.attribution.faithful.measure import (
     CENTRE,

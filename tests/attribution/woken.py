@@ -56,7 +56,7 @@ def captioned(
     seed: int = 1,
     encoder: ImageTextModel | None = None,
 ) -> CaptionedImage:
-    """A photo of noise with a caption of five words and its end."""
+    """An image of noise with a caption of five words and its end."""
     grid = grids(1, seed)
     if captioner.grid != GRID:
         shape = (1, captioner.grid.tokens, captioner.grid.channels)

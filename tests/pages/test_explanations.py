@@ -86,7 +86,7 @@ def test_a_leaderboard_is_a_table_with_intervals(root: Path, tmp_path: Path) -> 
     run = faithful_run(tmp_path / "run", root)
     write_report([run], tmp_path / "page.html", PageSettings())
     words = outline(tmp_path / "page.html").words
-    assert "Are the maps true?" in words
+    assert "Are the maps faithful?" in words
     assert "chefer 0.700 0.600 to 0.800" in words
     assert "nouns 40 better" in words
     assert "the maps change with the weights." in words

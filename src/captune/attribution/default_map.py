@@ -1,4 +1,4 @@
-"""Which map of a captioner is the default: what `captune faithful` found to be the truest.
+"""Which map of a captioner is the default: what `captune faithful` found to be the most faithful.
 
     explain.json    beside the captioner's config.json: schema, method, layer, head, and the
                     figures and the sentence that they were chosen by
@@ -12,13 +12,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from captune.attribution.methods import LayerHead, MapMethod, map_method
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.files import printable, whole_file
 from captune.models.checkpoint_files import read_object
+from captune.runs.kinds import convert
 
 NAME = "explain.json"
 SCHEMA = 1
@@ -27,11 +30,21 @@ METHOD = "attention"  # of a captioner whose maps nobody has measured
 
 @dataclass(frozen=True)
 class DefaultMap:
-    """A method with one of its layer_heads. figures, sentence: what they were chosen by."""
+    """A method with layer and head. figures, sentence: what they were chosen by."""
 
     method: str
     layer_head: LayerHead
     figures: Mapping[str, Any] = field(default_factory=dict)
+    sentence: str = ""
+
+
+class _Stored(msgspec.Struct):
+    """The file."""
+
+    method: str
+    layer: int | None
+    head: int | Literal["mean", "max"] | None
+    figures: dict[str, Any] = {}
     sentence: str = ""
 
 
@@ -49,31 +62,14 @@ def read_default(folder: Path) -> DefaultMap | None:
             f"{shown}: was written with schema {str(about.get('schema'))[:40]}, this captune reads"
             f" {SCHEMA}"
         )
-    wrong = [
-        f"{name} {str(about[name])[:40]!r}" if name in about else f"no {name!r}"
-        for name, is_right in (
-            ("method", isinstance(about.get("method"), str)),
-            ("layer", "layer" in about and type(about["layer"]) in (int, type(None))),
-            ("head", "head" in about and (about["head"] is None or _is_head(about["head"]))),
-            ("figures", isinstance(about.get("figures") or {}, dict)),
-            ("sentence", isinstance(about.get("sentence") or "", str)),
-        )
-        if not is_right
-    ]
-    if wrong:
+    try:
+        stored = convert(about, _Stored)
+    except ValueError as error:
         raise UserError(
-            f"{shown}: is no default map ({wrong[0]}); run captune faithful again, or remove it"
-        )
-    return DefaultMap(
-        about["method"],
-        LayerHead(about["layer"], about["head"]),
-        about.get("figures") or {},
-        about.get("sentence") or "",
-    )
-
-
-def _is_head(value: Any) -> bool:
-    return type(value) is int or (isinstance(value, str) and value in ("mean", "max"))
+            f"{shown}: is no default map ({error}); run captune faithful again, or remove it"
+        ) from None
+    layer_head = LayerHead(stored.layer, stored.head)
+    return DefaultMap(stored.method, layer_head, stored.figures, stored.sentence)
 
 
 def write_default(folder: Path, default: DefaultMap) -> None:

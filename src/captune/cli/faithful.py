@@ -8,7 +8,7 @@ from captune.cli.terminal import job_arguments, print_result
 from captune.options import FaithfulOptions
 from captune.options.codec import add_options, read_options
 
-HELP = "measure whether a captioner's word maps are true, and find the one to believe"
+HELP = "measure whether a captioner's word maps are faithful, and find the best one"
 EXAMPLES = """  captune faithful runs/tuned --images images/ --captions train.json --out runs/maps
   captune faithful lite --images coco/ --captions train.json --boxes instances_train.json \\
     --val-captions val.json --val-boxes instances_val.json --out runs/maps

@@ -15,7 +15,7 @@ from typing import Any
 
 from captune.attribution.default_map import NAME as DEFAULT_MAP
 from captune.attribution.default_map import write_default
-from captune.attribution.faithful.evaluation import Evaluation
+from captune.attribution.faithful.leaderboard import Evaluation
 from captune.attribution.faithful.measure import DELETION, INSERTION, OVERLAP, POINTING, Estimate
 from captune.attribution.faithful.pointing import read_boxes
 from captune.attribution.faithful.results import EvalReport, Leaderboard

@@ -1,4 +1,4 @@
-"""How far to believe the maps: the leaderboard with intervals, and the mean curves."""
+"""How faithful the maps are: the leaderboard with intervals, and the mean curves."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _CONTROLS = ("random", "centre")
 
 @house_style()
 def leaderboard_figure(reports: Sequence[EvalReport], default: str) -> Figure:
-    """One block a report: a row a map, a panel a measure, dots with 95 % intervals.
+    """One block per report: a row per map, a panel per measure, dots with 95 % intervals.
 
     Lines: what random maps and the centre of the image get. The default map is green.
     """
     heights = [len(_maps(report)) * _ROW + 0.85 for report in reports]
     figure = new_figure(_TOP + sum(heights) - 0.2)
-    title = fitted(figure, "Are the maps true?", WIDTH - 0.3, 1, TEXT + 1, weight="bold")[0]
+    title = fitted(figure, "Are the maps faithful?", WIDTH - 0.3, 1, TEXT + 1, weight="bold")[0]
     write(figure, 0.15, 0.12, title, TEXT + 1, weight="bold")
     entries = [("●", GREEN, "the default map"), ("●", BLUE, "other maps")]
     entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the image")]
@@ -122,7 +122,7 @@ def _panel(
 def curves_figure(report: EvalReport, default: str, hidden: str) -> Figure:
     """Left deletion, right insertion: how much of what the images add is left, or there already.
 
-    Means over all words that the images make likelier; the default map is green, the original
+    Means over all words that the images make more probable; the default map is green, the original
     report's blue.
     """
     side, top, left, between = 2.5, 1.05, 0.62, 0.78
@@ -140,8 +140,8 @@ def curves_figure(report: EvalReport, default: str, hidden: str) -> Figure:
             if measure in found:
                 shares, heights = found[measure]
                 axes.plot(shares, heights, color=colours.get(name, BLUE), linewidth=1.4)
-        axes.set_xlabel(f"share of the places that are {verb}, the map's first")
-        axes.set_ylabel(f"{measure}: share of what the images add")
+        axes.set_xlabel(f"fraction of the patches that are {verb}, the map's first")
+        axes.set_ylabel(f"{measure}: fraction of what the images add")
         axes.axhline(0, color=INK, linewidth=0.5)
         axes.set_xlim(0, 1)
         axes.grid(axis="y")

@@ -15,6 +15,7 @@ would know more words and be wrong about some. A noun that names none of the 80 
 from __future__ import annotations
 
 import json
+import random
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -158,6 +159,13 @@ def _is_writable(captioner: CaptionModel, caption: str) -> bool:
     except UserError:
         return False
     return True
+
+
+def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    """In a random order that depends on the seed only: what takes the first few takes a sample."""
+    order = list(examples)
+    random.Random(seed).shuffle(order)  # noqa: S311
+    return order
 
 
 def categories_of(words: Sequence[str], known: Iterable[str] | None = None) -> list[str | None]:

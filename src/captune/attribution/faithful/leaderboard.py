@@ -1,23 +1,30 @@
-"""Which map of a captioner is the most faithful? Methods x layers x heads, in two stages.
+"""Which map of a captioner is the most faithful? Methods x layers x heads, in stages.
 
 Screening: every map of every method, by one mask per word and by what people drew. Then the best of
 them, and the raw attention of the last layer beside, by whole curves; the best by these is the
-default map. Choosing is done on one set of images, reporting on another.
+default map. It is chosen on one set of images and reported on another, with captions by people and
+by the captioner; then once more by pixels, and held against the sanity checks.
 """
 
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.deletion_insertion import MaskScorer
 from captune.attribution.faithful.dataset import (
+    ChosenCaptions,
     Example,
+    chosen_captions,
+    examples_of,
+    shuffled,
 )
 from captune.attribution.faithful.measure import (
     CENTRE,
@@ -27,14 +34,34 @@ from captune.attribution.faithful.measure import (
     MapId,
     Measurements,
 )
+from captune.attribution.faithful.pointing import Boxes
 from captune.attribution.faithful.results import (
+    EvalReport,
+    Leaderboard,
     MapResult,
+    eval_report,
+    map_results,
+    records_of,
 )
+from captune.attribution.faithful.sanity import SanityChecks, check_sanity
+from captune.attribution.masking import BLURRED, mean_token, pixel_masking, token_masking
 from captune.attribution.methods import LayerHead, map_method, method_names
+from captune.captioning.captioner import Captioner
+from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
+from captune.features import FeatureCache
+from captune.images import Skipped
 from captune.models.encoders import ImageTextModel
+from captune.options import FaithfulOptions
+from captune.progress import Advance, Progress
+from captune.text import duration
 
+# fractions of the minutes: screening, curves to choose by, curves to report, curves by pixels;
+# what a stage leaves goes to the next
+SCREENING, CHOOSING, REPORTING, BY_PIXELS = 0.4, 0.2, 0.3, 0.1
+REFERENCE, GENERATED = "reference captions", "generated captions"
+CHECKED = 8  # images of the sanity checks
 FOLLOWED = 6  # maps that get whole curves, besides the baseline
 LEAST = 8  # images that each stage has, whatever the time: fewer say nothing
 SLOW = ("occlusion", "pixel-occlusion")
@@ -48,11 +75,6 @@ class Candidates:
 
     methods: dict[str, list[LayerHead]]
     baseline: MapId | None
-
-    @property
-    def maps(self) -> int:
-        """How many there are."""
-        return sum(map(len, self.methods.values()))
 
 
 def candidates_of(
@@ -183,7 +205,7 @@ def _evaluate(
     if not evaluator.words:
         return 0.0
     began = time.monotonic()
-    maps = maps_by_name(evaluator, captioner, names)
+    maps = evaluator.maps_by_id(captioner, names)
     seconds = time.monotonic() - began
     if is_whole:
         evaluator.measure_control_curves()
@@ -191,19 +213,6 @@ def _evaluate(
     else:
         evaluator.compare_with_people(evaluator.controls | maps)
     return seconds
-
-
-def maps_by_name(
-    evaluator: Evaluator, captioner: CaptionModel, names: Sequence[MapId]
-) -> dict[MapId, Tensor]:
-    """The maps of these names, those of one method at once."""
-    methods: dict[str, list[LayerHead]] = {}
-    for name in names:
-        methods.setdefault(name.method, []).append(name.layer_head)
-    found: dict[MapId, Tensor] = {}
-    for method, layer_heads in methods.items():
-        found |= evaluator.maps_of(captioner, method, layer_heads)
-    return {name: found[name] for name in names}
 
 
 def chosen(rows: Sequence[MapResult], baseline: MapId | None, count: int = FOLLOWED) -> list[MapId]:
@@ -223,8 +232,216 @@ def reported(rows: Sequence[MapResult], baseline: MapId | None) -> list[MapId]:
     return list(dict.fromkeys([*names, *([baseline] if baseline else [])]))
 
 
-def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    """In a random order that depends on the seed only: what takes the first few takes a sample."""
-    order = list(examples)
-    random.Random(seed).shuffle(order)  # noqa: S311
-    return order
+class Evaluation:
+    """The stages of one leaderboard in their order, within `options.minutes`."""
+
+    def __init__(
+        self,
+        options: FaithfulOptions,
+        captioner: Captioner,
+        cache: FeatureCache | None,
+        progress: Progress,
+    ) -> None:
+        """progress: is told how long it takes before anything long begins."""
+        self.skipped: list[Skipped] = []
+        self._options = options
+        self._captioner, self._cache = captioner, cache
+        self._model, self._encoder = captioner.model, captioner.encoder
+        self._progress = progress
+        self._seconds: dict[str, float] = {}
+        self._stages: dict[str, Any] = {}
+
+    def run(
+        self,
+        train: CaptionDataset,
+        boxes: Boxes | None,
+        val: CaptionDataset | None,
+        val_boxes: Boxes | None,
+    ) -> Leaderboard:
+        """The leaderboard of maps chosen on `train` and reported on `val`, or on `train` too.
+
+        Raises UserError where no map can be faithful.
+        """
+        options, message = self._options, self._progress.message
+        examples = self._examples(self._chosen_captions(train, boxes), boxes)
+        fill = None
+        if options.hide == "mean":
+            fill = mean_token([one.captioned.grid for one in examples], self._model.grid)
+
+        def hide_tokens(example: Example) -> MaskScorer:
+            return token_masking(self._model, example.captioned, fill)
+
+        candidates = candidates_of(self._model, self._encoder, quick=options.quick)
+        sets = [] if val is None else self._held_back(val, val_boxes)
+        count = sum(map(len, candidates.methods.values()))
+        with_curves = min(FOLLOWED, count) + (candidates.baseline is not None)
+        message(
+            f"takes at most {duration(60 * options.minutes)} (--minutes), or longer where"
+            f" {LEAST} images per stage need more: {count} maps of {len(candidates.methods)}"
+            f" methods are screened, then {with_curves} have whole curves"
+        )
+        ends = self._ends(holds_back=bool(sets))
+        screened = self._screen(examples, candidates, hide_tokens, ends["screening"])
+        names = chosen(screened, candidates.baseline)
+        what = "curves to choose by"
+        found = self._curves(what, [examples], names, hide_tokens, ends["choosing"])
+        self._stages["choosing"] = found.curves
+        best = map_results(found.measurements[0])
+        default = best[0].name
+        if sets:
+            message(f"the most faithful map is {default}")
+            names, what = reported(best, candidates.baseline), "curves to report"
+            until = ends["reporting"]
+            found = self._curves(what, sets, names, hide_tokens, until, boxes_after=True)
+            titles = [f"{title}, images held back" for title in (REFERENCE, GENERATED)]
+        else:
+            message(
+                "chosen and reported on the same images, which flatters the map that was chosen;"
+                " give --val-captions"
+            )
+            titles = [f"{REFERENCE}, the images chosen on"]
+        told = sets[0] if sets else examples
+        self._stages |= {"reporting": found.curves, "pointing": found.boxes}
+        reports = [
+            eval_report(own, default, candidates.baseline, title)
+            for own, title in zip(found.measurements, titles, strict=True)
+        ]
+        if not options.quick:
+            reports.append(self._by_pixels(told, default, candidates.baseline, ends["by pixels"]))
+        return Leaderboard(
+            hidden=hide_tokens(examples[0]).name,
+            screened=screened,
+            chosen=best,
+            reports=reports,
+            default=default,
+            sanity=self._sanity(told[:CHECKED], default),
+            records=records_of(found.measurements[0], default, told),
+            images=len(examples) + (len(told) if sets else 0),
+            stages=self._stages,
+            seconds=self._seconds,
+        )
+
+    def _ends(self, *, holds_back: bool) -> dict[str, float]:
+        """When each stage has to be over, by `time.monotonic`."""
+        fractions = {
+            "screening": SCREENING,
+            "choosing": CHOOSING,
+            "reporting": REPORTING * holds_back,
+            "by pixels": BY_PIXELS * (not self._options.quick),
+        }
+        spent, now, whole = 0.0, time.monotonic(), sum(fractions.values())
+        ends = {}
+        for stage, fraction in fractions.items():
+            spent += fraction / whole
+            ends[stage] = now + 60 * self._options.minutes * spent
+        return ends
+
+    def _chosen_captions(self, data: CaptionDataset, boxes: Boxes | None) -> ChosenCaptions:
+        found = chosen_captions(data, self._model, boxes)
+        if found.unwritable:
+            self._progress.message(
+                f"{len(found.unwritable):,} images are left out, for the captioner can write none"
+                f" of their captions ({found.unwritable[0]}, ...)"
+            )
+        return found
+
+    def _held_back(self, val: CaptionDataset, boxes: Boxes | None) -> list[list[Example]]:
+        """The images reported on, with a caption by people and with the captioner's own."""
+        captions = self._chosen_captions(val, boxes)
+        return [self._examples(captions, boxes, generated=own) for own in (False, True)]
+
+    def _examples(
+        self, captions: ChosenCaptions, boxes: Boxes | None, *, generated: bool = False
+    ) -> list[Example]:
+        options = self._options
+        what = "captioning" if generated else "encoding"
+        with self._progress.bar(what, len(captions.images)) as advance:
+            found = examples_of(
+                self._captioner,
+                captions,
+                None if boxes is None else boxes.categories,
+                generated=generated,
+                beam=options.beam,
+                max_tokens=options.max_tokens,
+                cache=self._cache,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                on_skip=self.skipped.append,
+            )
+            advance(len(captions.images))
+        return shuffled(found, options.seed)
+
+    def _screen(
+        self,
+        examples: Sequence[Example],
+        candidates: Candidates,
+        scorer_of: ScorerOf,
+        until: float,
+    ) -> list[MapResult]:
+        with self._timed("screening", len(examples) * len(candidates.methods)) as advance:
+            measurements, done = screen(
+                self._model, examples, candidates, scorer_of, until=until, advance=advance
+            )
+            results = map_results(measurements)
+        self._stages["screening"] = done
+        fewer = [f"{name} on {images}" for name, images in done.items() if images < len(examples)]
+        if fewer:
+            self._progress.message(
+                f"within its time, the screening took {', '.join(fewer)} of {len(examples)} images"
+            )
+        return results
+
+    def _curves(
+        self,
+        what: str,
+        sets: Sequence[Sequence[Example]],
+        names: Sequence[MapId],
+        scorer_of: ScorerOf,
+        until: float,
+        *,
+        boxes_after: bool = False,
+    ) -> CurveResults:
+        images = {example.image for examples in sets for example in examples}
+        with self._timed(what, len(images)) as advance:
+            return evaluate_curves(
+                self._model,
+                sets,
+                names,
+                scorer_of,
+                until=until,
+                boxes_after=boxes_after,
+                advance=advance,
+            )
+
+    def _by_pixels(
+        self, examples: Sequence[Example], default: MapId, baseline: MapId | None, until: float
+    ) -> EvalReport:
+        """The default and the baseline once more, by pixels."""
+
+        def hide_pixels(example: Example) -> MaskScorer:
+            return pixel_masking(self._model, example.captioned, self._encoder.image)
+
+        names = list(dict.fromkeys([default, *([baseline] if baseline else [])]))
+        found = self._curves("curves by pixels", [examples], names, hide_pixels, until)
+        self._stages["by pixels"] = found.curves
+        return eval_report(found.measurements[0], default, baseline, f"{REFERENCE}, {BLURRED}")
+
+    def _sanity(self, examples: Sequence[Example], default: MapId) -> SanityChecks:
+        method = map_method(default.method)
+
+        def maps_of(captioned: CaptionedImage) -> Tensor:
+            words = range(len(captioned.words))
+            return method.maps(self._model, captioned, default.layer_head, words)
+
+        images = [example.captioned for example in examples]
+        with self._timed("sanity checks", len(images)):
+            return check_sanity(
+                self._model, self._encoder.image, images, maps_of, seed=self._options.seed
+            )
+
+    @contextmanager
+    def _timed(self, what: str, total: int) -> Iterator[Advance]:
+        began = time.monotonic()
+        with self._progress.bar(what, total) as advance:
+            yield advance
+        self._seconds[what] = round(time.monotonic() - began, 1)

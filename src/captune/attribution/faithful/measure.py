@@ -288,6 +288,16 @@ class Evaluator:
         found = made.maps_of_all(captioner, captioned, self.words)
         return {MapId(method, one): found[one] for one in layer_heads or found}
 
+    def maps_by_id(self, captioner: CaptionModel, ids: Sequence[MapId]) -> dict[MapId, Tensor]:
+        """The maps of `words` by these, those of one method at once."""
+        methods: dict[str, list[LayerHead]] = {}
+        for one in ids:
+            methods.setdefault(one.method, []).append(one.layer_head)
+        found: dict[MapId, Tensor] = {}
+        for method, layer_heads in methods.items():
+            found |= self.maps_of(captioner, method, layer_heads)
+        return {one: found[one] for one in ids}
+
     def screen(self, maps: Mapping[MapId, Tensor]) -> None:
         """Comprehensiveness by one mask, and what people drew; for every map in one batch."""
         if self.gaining and maps:

@@ -1,4 +1,4 @@
-"""What the page says of a leaderboard of maps: which of them are true."""
+"""What the page says of a leaderboard of maps: which of them are faithful."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _sentence(value: Any) -> str:
 
 
 def section(source: RunSource, _context: PageContext) -> Section:
-    """One run of captune faithful: which maps are true."""
-    part = Section(f"faithful-{source.number}", "Are the maps true?", run=source.name)
+    """One run of captune faithful: which maps are faithful."""
+    part = Section(f"faithful-{source.number}", "Are the maps faithful?", run=source.name)
     for i, report in enumerate(source.at("reports")):
         told = [
             source.figure(_sentence, "reports", i, "sentences", j)
@@ -86,8 +86,8 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
         Column("words", number=True),
     ]
     note = (
-        "insertion: higher is truer; deletion: lower is truer; pointing: how often the strongest"
-        " place lies in a box that people drew. random and centre are the controls. Below each"
+        "insertion: higher is better; deletion: lower is better; pointing: how often the strongest"
+        " patch lies in a box that people drew. random and centre are the controls. Below each"
         " figure its 95 % interval over images. The marked row is the default map."
     )
     title = one_line(f"Leaderboard: {content['title']}")
