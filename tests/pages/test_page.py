@@ -97,7 +97,7 @@ def test_the_answer_comes_first_with_numbers_and_intervals(
     words = outline(page_of([*runs.values()], tmp_path / "page.html")).words
     assert "lite recognises 6 of 8 images" in words
     assert "75.0 % 95 % interval 40.9 % to 92.9 %" in words
-    assert "Of 2 ways to tune, lora is best by CIDEr-D: 0.326" in words
+    assert "Of 2 methods, lora has the highest CIDEr-D and is kept: CIDEr-D 0.326" in words
     assert "Behind it by more than luck: adapter (−0.100, p 0.0" in words
     assert words.index("lite recognises") < words.index("Hardest images")
 

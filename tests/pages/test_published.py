@@ -116,7 +116,7 @@ def test_what_was_to_be_reached(bar: str, said: str, runs: list[Path], tmp_path:
     # of the adapter there is no score run on the page
     table = next(b for b in section(study, given).blocks if b.kind == "table")
     assert table.rows[0][2] is None
-    assert sentences(study, given)[0] == "“adapter”: the run that says it is not on this page."
+    assert sentences(study, given)[0] == "“adapter”: no run on this page has this figure."
 
 
 def test_rows_of_which_the_same_is_to_be_said_share_a_sentence(

@@ -19,14 +19,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from captune.runs.records import BETTER, NO_BETTER, UNSEEN
+
 # the fractions of the patches at which the curves are read, besides none and all
 FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)
 ONE_MASK = 0.1  # the fraction of comprehensiveness and sufficiency
 CONTROLS = 19  # random masks that stand beside the one mask of a word
 BEATEN = 0.9  # of the controls: by chance a map beats 18 of 19 in one case of ten
 MIN_GAIN = 0.1  # nats that an image has to add to a word before its map can be true or false
-
-BETTER, NO_BETTER, UNSEEN = "better than chance", "no better than chance", "not from the image"
 
 
 class MaskScorer(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.text import one_line, percent, shorten
+from captune.text import counted, one_line, percent, shorten
 
 _SVG = Markup(
     '<svg class="chart {}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
@@ -49,7 +49,7 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]], says: str) -> Markup:
         low, high = sorted((one["accuracy"], one["confidence"]))
         told = (
             f"confidence {percent(one['confidence'], 0)}: {percent(one['accuracy'], 0)} right, "
-            f"{one['count']} images"
+            f"{counted(one['count'], 'image')}"
         )
         title = _TITLE.format(told)
         gap = "over" if one["confidence"] > one["accuracy"] else "under"

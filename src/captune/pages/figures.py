@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captune.attribution.deletion_insertion import BETTER
 from captune.attribution.geometry import Frame, whole_frame
 from captune.images import Skipped, UnreadableImage, open_image
 from captune.images.match import sample_names
@@ -45,6 +44,7 @@ from captune.plots.maps import MapPanel, maps_figure
 from captune.plots.tuning import Curves, curves_figure
 from captune.runs import Run
 from captune.runs.maps import read_maps
+from captune.runs.records import BETTER
 from captune.tables import Table, write_csv
 from captune.zeroshot.prompts import fill
 

@@ -247,13 +247,13 @@ def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
     leaning = "too sure of itself" if gap.value > 0 else "less sure than it could be"
     if error.value <= 1.5 * floor.value:
         said = words(
-            "The probabilities can be believed: they are off by {} in the mean, and chance alone"
-            " would give {} on this many images.",
+            "The probabilities are off by {} on average. On this many images chance alone would"
+            " give {}, so nothing shows that they are wrong.",
             error, floor,
         )  # fmt: skip
     else:
         said = words(
-            "The probabilities are off by {} in the mean (chance alone would give {}): the model is"
+            "The probabilities are off by {} on average (chance alone would give {}): the model is"
             " {} by {}.",
             error, floor, leaning, gap,
         )  # fmt: skip

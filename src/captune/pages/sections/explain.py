@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.attribution.deletion_insertion import BETTER, UNSEEN
 from captune.pages.album import Album, Picture
 from captune.pages.blocks import Gallery, Paragraph, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
 from captune.plots.maps import scaled_map
 from captune.runs.maps import read_maps
+from captune.runs.records import BETTER, UNSEEN
 from captune.tables import Column, Fraction, Table
 from captune.text import count, one_line, percent
 
 _BUDGET_BYTES = 4_000_000  # of all maps of a page
 _MOST_PLACES = 24  # rows or columns: beyond it a smooth map shows nothing new
+_DOT = " A filled dot marks maps that follow the model better than chance."
 _THIRDS = (("upper", "", "lower"), ("left", "", "right"))
 
 
@@ -32,8 +33,9 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page about the maps of some images."""
     about = source.at("map")
     said = words(
-        "For {} words about {} images a map shows where the model looked ({}).",
+        "A map shows where the model looked for each of {} {} of {} images ({}).",
         source.figure(count, "words"),
+        "labels" if source.option("labels", str, "") else "words",
         source.figure(count, "images"),
         described(about),
     )
@@ -53,15 +55,15 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
 def section(source: RunSource, context: PageContext) -> Section:
     """The maps of one run of captune explain."""
     part = Section(f"explain-{source.number}", "Explanations", run=source.name)
+    marks = source.at("marks")
     part.blocks.append(
         Paragraph(
             "Hover over a word, tab to it or tap it: the image turns grey and the places that the"
             " model looked at for this word take colour, from the map's own lowest to its own"
-            " highest value. A filled dot marks maps that follow the model better than chance.",
+            " highest value." + (_DOT if marks else ""),
             soft=True,
         )
     )
-    marks = source.at("marks")
     if marks:
         part.blocks.append(_marks(source, marks))
     part.blocks.append(_gallery(source, context))

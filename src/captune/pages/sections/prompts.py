@@ -170,7 +170,7 @@ def _agreement(source: RunSource) -> Table:
 def _calibration(source: RunSource, best: int, calibration: dict[str, Any]) -> list[Any]:
     raw = ("calibration", best, "raw")
     said = words(
-        "With the best prompt the probabilities are off by {} in the mean (ECE over 15 bins;"
+        "With the best prompt the probabilities are off by {} on average (ECE over 15 bins;"
         " chance alone would give {}).",
         source.figure(percent, *raw, "ece"), source.figure(percent, *raw, "ece_floor"),
     )  # fmt: skip

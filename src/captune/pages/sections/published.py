@@ -237,7 +237,7 @@ def _sentences(figures: Figures, rows: Sequence[PublishedFigure]) -> list[Markup
 
 def _verdict(row: PublishedFigure) -> Markup:
     if row.here is None:
-        return words("the run that says it is not on this page.")
+        return words("no run on this page has this figure.")
     if row.here.interval is None:
         told = {0: "the same", 1: "higher here", -1: "lower here"}[row.side]
         return words(

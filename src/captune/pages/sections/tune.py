@@ -117,9 +117,12 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
                      best.trained, name, best.figure(score, "scores", by, "corpus"),
                      images)  # fmt: skip
     else:
+        is_by_loss = source.run.metrics.get("select") == "loss"
         said = words(
-            "Of {} ways to tune, {} is best by {}: {} on {} images, with {} trained parameters.",
-            source.counted(count, len(methods), "methods"), best.name, name,
+            "Of {} methods, {} has the {} and is kept: {} {} on {} images, with {} trained"
+            " parameters.",
+            source.counted(count, len(methods), "methods"), best.name,
+            "lowest validation loss" if is_by_loss else f"highest {name}", name,
             best.figure(score, "scores", by, "corpus"), images, best.trained,
         )  # fmt: skip
         said += _settled(source, _against_best(source))

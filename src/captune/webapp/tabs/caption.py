@@ -12,7 +12,6 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.attribution.deletion_insertion import BETTER
 from captune.attribution.explanation import ExplainedWord, Explanation
 from captune.errors import UserError
 from captune.images import ImageFile
@@ -20,6 +19,7 @@ from captune.options import ExplainOptions
 from captune.options.codec import words_of
 from captune.pages.sections.explain import map_in_words
 from captune.plots.maps import scaled_map
+from captune.runs.records import BETTER
 from captune.webapp.queue import QueuedJob
 from captune.webapp.site import LITE, AppContext
 from captune.webapp.tabs import ImagePanel
