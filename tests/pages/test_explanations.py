@@ -51,7 +51,7 @@ def test_the_answer_counts_the_maps_to_be_believed(root: Path, tmp_path: Path) -
     run = explain_run(tmp_path / "run", root, CAPTIONS)
     write_report([run], tmp_path / "page.html", PageSettings())
     words = outline(tmp_path / "page.html").words
-    assert "For 5 words about 2 images a map shows where the model looked" in words
+    assert "A map shows where the model looked for each of 5 words of 2 images" in words
     assert "2 of 5 of them follow the model better than chance would (40.0 %)" in words
     found = check_page(tmp_path / "page.html")
     assert found.differing == []
