@@ -50,7 +50,7 @@ def test_every_kind_of_run_shows_itself(root: Path, tmp_path: Path) -> None:
     captions = read_run(caption_run(tmp_path / "captions", root, CAPTIONS))
     assert "described 12 images" in check(captions._repr_html_())
     tune = read_run(tune_run(tmp_path / "tune", root, {"adapter": CAPTIONS, "lora": CAPTIONS}))
-    assert "lora is best" in check(tune._repr_html_())
+    assert "lora has the highest CIDEr-D" in check(tune._repr_html_())
     maps = read_run(explain_run(tmp_path / "maps", root, CAPTIONS))
     assert "A map shows where the model looked" in check(maps._repr_html_())
     with RunWriter(tmp_path / "odd", kind="odd", options=Options(), root=root) as run:

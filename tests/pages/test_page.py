@@ -189,7 +189,7 @@ def test_the_methods_of_a_tune_that_moved_are_not_needed(
     for method in ("adapter", "lora"):
         (runs["tune"] / method / "run.json").unlink()
     words = outline(page_of([runs["tune"]], tmp_path / "page.html")).words
-    assert "Of 2 ways to tune, lora is best" in words
+    assert "Of 2 methods, lora has the highest" in words
     assert "vs. best" in words
     assert "Behind it by more than luck: adapter (−0.100, p 0.0" in words
 

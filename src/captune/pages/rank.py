@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median as median_of
 from typing import Any
 
 from markupsafe import Markup
@@ -19,11 +20,11 @@ from captune.pages.album import HIDDEN, Album, Picture
 from captune.pages.blocks import Bar, Card, Cards, Chart, Code, Line, Paragraph, Remarks, Section
 from captune.pages.page import Page, write_page
 from captune.pages.sections.caption_sources import caption_text
-from captune.pages.sources import PageSettings, RunSource, flat, read_runs, words
+from captune.pages.sources import PageSettings, RunSource, read_runs, words
 from captune.plots import PairPanel, pairs_figure, save_figure
 from captune.scoring.rank import Pair, Ranking, Standing, Tie, write_table
 from captune.tables import Column, Number, Table
-from captune.text import count, counted, one_line, score, shorten
+from captune.text import count, counted, one_line, plain, score, shorten
 
 _DRAWN = 20  # pairs at either end of the figure; the page shows all that were asked for
 _KEPT_PX = (1056, 640)  # of an image in the figure that is drawn alone, or among others
@@ -145,7 +146,7 @@ def _sections(
 ) -> list[Section]:
     """Where the scores lie, what other metrics say, the pairs."""
     parts = []
-    others = _others(ranking)
+    others = _others(ranking, source)
     spread = [block for block in (_distribution(ranking), others) if block is not None]
     if spread:
         parts.append(Section("scores", "Where the scores lie", blocks=spread))
@@ -221,7 +222,7 @@ def _is_against(end: str, standing: Standing) -> bool:
     return end == "worst" and standing.fraction_below > 0.5
 
 
-def _others(ranking: Ranking) -> Table | None:
+def _others(ranking: Ranking, source: RunSource) -> Table | None:
     """How the ends fare under the run's other metrics."""
     if len(ranking.pairs) == 1 or len(ranking.distributions) < 2:
         return None
@@ -229,14 +230,14 @@ def _others(ranking: Ranking) -> Table | None:
     for metric, distribution in ranking.distributions.items():
         if metric == ranking.by:
             continue
-        median = distribution.median
-        cells: list[Any] = [one_line(ranking.label(metric)), _agreement(ranking, metric)]
-        cells.append(Number(median, score(median)))
+        median = source.counted(score, distribution.median, f"median of {metric}")
+        cells: list[Any] = [one_line(ranking.label(metric)), _agreement(ranking, metric), median]
         for end, pairs in _ends(ranking):
             scored = [pair for pair in pairs if metric in pair.scores]
             against = [_is_against(end, ranking.standing(pair, metric)) for pair in scored]
-            middle = _median(sorted(pair.scores[metric] for pair in scored))
-            cells.append(None if middle is None else Number(middle, score(middle)))
+            how = f"median of {metric} of the {end} pairs"
+            values = [pair.scores[metric] for pair in scored]
+            cells.append(source.counted(score, median_of(values), how) if values else None)
             cells.append(f"{sum(against)} of {len(scored)}")
         rows.append(cells)
     columns = [
@@ -262,13 +263,6 @@ def _others(ranking: Ranking) -> Table | None:
         del columns[1]
         rows = [[row[0], *row[2:]] for row in rows]
     return Table("other-metrics", "What the other metrics say of them", columns, rows, note=note)
-
-
-def _median(values: Sequence[float]) -> float | None:
-    """The middle of sorted values, or the mean of the two in the middle."""
-    if not values:
-        return None
-    return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
 def _agreement(ranking: Ranking, metric: str) -> str | None:
@@ -308,8 +302,8 @@ def _again(ranking: Ranking, command: Sequence[str]) -> Section:
     lines = [shlex.join(line) for line in (about.get("command", []), command) if line]
     versions = (f"{package} {version}" for package, version in about.get("versions", {}).items())
     rows = [
-        [one_line(key), one_line(shorten(value, 300))]
-        for key, value in flat(ranking.metrics[ranking.by].recipe)
+        [one_line(key), one_line(shorten(plain(value), 300))]
+        for key, value in ranking.metrics[ranking.by].recipe.items()
     ]
     rows.append(["run", one_line(str(ranking.run.folder))])
     if ranking.root is not None:
