@@ -292,7 +292,7 @@ def _distribution(ranking: Ranking) -> Chart | None:
         f"lowest {score(low)}, median {score(distribution.median)} (dashed), highest {score(high)};"
         f" tallest bar{' (cut)' if is_cut else ''}: {counted(tallest, 'image')}"
     )
-    key = [("right", "best"), ("wrong", "worst")]
+    key = [("good", "best"), ("wrong", "worst")]
     return Chart(svg, f"{label} of each image", key, note, wide=True)
 
 
