@@ -37,7 +37,7 @@ def section(runs: RunSet, command: Sequence[str], page: str) -> Section:
         columns = [
             Column("model"),
             Column("weights", wide=True),
-            Column("preprocessing"),
+            Column("preprocessing", wide=True),
             Column("licence"),
         ]
         part.blocks.append(Table("models", "Models", columns, models))
