@@ -41,6 +41,10 @@ from captune.zeroshot.classifier import ZeroShotClassifier
 
 KEPT = 1000  # records that the result holds itself; more are in the files alone
 SHOWN = 20  # explanations on a terminal
+MARKS_EXPLAINED = (
+    "better than chance: hiding and showing the strongest tenth of the map changes the word's"
+    " probability more than hiding and showing random tenths"
+)
 OnExplanation = Callable[[Explanation], None]
 
 
@@ -96,12 +100,6 @@ class ExplainResult(Result):
             f" {self.seconds:.1f} s"
         )
         return [done] if self.run else [done, "--out RUN writes the maps and draws them"]
-
-
-MARKS_EXPLAINED = (
-    "better than chance: hiding and showing the strongest tenth of the map changes the word's"
-    " probability more than hiding and showing random tenths"
-)
 
 
 def explain(

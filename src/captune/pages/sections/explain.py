@@ -95,7 +95,7 @@ def _marks(source: RunSource, marks: Mapping[str, int]) -> Table:
     note = (
         "better than chance: hiding and showing the map's strongest tenth changes the word more"
         " than random tenths do. not from the image: the image adds next to nothing to the word, so"
-        " no map of it can be true."
+        " no map of it can be faithful."
     )
     return Table(
         f"marks-{source.number}",
