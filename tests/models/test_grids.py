@@ -15,7 +15,7 @@ from tests.models.test_parity import CLIP_PIXELS, OPEN_CLIP_TINY, SIGLIP_PIXELS,
 from captune.errors import UserError
 from captune.models.encoders import GridShape
 from captune.models.lite import backbones
-from captune.models.lite.networks import EfficientNetLite2
+from captune.models.lite.backbones import EfficientNetLite2
 from captune.models.load import load_model
 
 ASSIGNMENT = "vit_large_patch14_clip_336.openai_ft_in12k_in1k"

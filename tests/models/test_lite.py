@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from captune.models.backends import lite
 from captune.models.lite import assets, backbones
-from captune.models.lite.networks import (
+from captune.models.lite.backbones import (
     EfficientNetLite2,
     MiniLM,
     fold_batch_norms,
