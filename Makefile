@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make demo   set up, do the five jobs on real images, leave one page of it"
 	@echo "make test   set up, lint, run the whole test suite"
-	@echo "make lint   lint, format check, types, and the import rule between rooms"
+	@echo "make lint   lint, format check, types, and the import rule between packages"
 	@echo "make docs   build the documentation site, build/site/index.html"
 	@echo "make hostile, make fuzz, make chaos   hostile input, made-up strings, kills and full disks"
 	@echo "make audit  known vulnerabilities of what is installed (asks the network)"
