@@ -211,7 +211,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("captune.cli.classify.print_result", full)
+    monkeypatch.setattr("captune.cli.commands.print_result", full)
     assert main(["classify", str(colour_images), "--labels", "red,blue"]) == 2
     assert capsys.readouterr().err.count("the disk is full") == 1
 

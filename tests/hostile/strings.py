@@ -104,7 +104,7 @@ def printers(text: str) -> None:
     """What a person sees is text: on a terminal, in a sentence, on a page, in a figure."""
     from rich.table import Table as RichTable
 
-    from captune.cli import terminal
+    from captune.cli import console as terminal
     from captune.pages.blocks import json_for_script
     from captune.plots.canvas import clean
     from captune.printing import console, plain_streams

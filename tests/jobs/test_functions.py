@@ -10,6 +10,7 @@ import pytest
 import captune
 from captune.jobs import PAGE_IMAGES, leave_page
 from captune.runs import RunWriter, read_run
+from captune.runs.kinds import KINDS
 
 LABELS = ["red", "green", "blue"]
 PROMPTS = ["a photo of {}", "red, green or blue, that is {}"]
@@ -56,6 +57,13 @@ def test_report_of_runs(colours: Any, colour_images: Path, tmp_path: Path) -> No
     assert result.summary()["title"] == "Colours"
     assert result.images == 6
     assert "Colours" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_run_leaves_its_page(kind: str) -> None:
+    """As the golden outputs have it, which are made by running every command."""
+    files = (Path(__file__).parents[1] / "golden" / "expected" / kind / "files.txt").read_text()
+    assert f"runs/{kind}/report.html" in files
 
 
 @pytest.mark.parametrize("keywords", [{"labels": "a,b", "label": "c"}, {}])

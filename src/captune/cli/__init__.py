@@ -1,4 +1,4 @@
-"""The command line: `captune COMMAND`. One file a command: parse, call the library, print."""
+"""The command line: `captune COMMAND` parses, calls the job of that name, and prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import difflib
 import errno
 import logging
 import os
-import pkgutil
 import signal
 import sys
 import threading
@@ -15,29 +14,22 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
-from types import ModuleType
 from typing import NoReturn
 
 import captune
-from captune.cli.terminal import give_up, open_streams, print_json, say
+from captune.cli.commands import COMMANDS
+from captune.cli.console import discard_stream, open_streams, print_json, say
 from captune.errors import UserError
 from captune.printing import plain_streams
 
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
-_NOT_COMMANDS = {"running", "terminal"}
 
 
 def command_names() -> list[str]:
-    """The commands are the modules of this package."""
-    names = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if name not in _NOT_COMMANDS)
-
-
-def _command(name: str) -> ModuleType:
-    return import_module(f"captune.cli.{name}")
+    """All commands."""
+    return list(COMMANDS)
 
 
 class _Misuse(Exception):
@@ -62,18 +54,17 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"captune {captune.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name in command_names():
-        module = _command(name)
+    for name, command in COMMANDS.items():
         sub = commands.add_parser(
             name,
-            help=module.HELP,
-            description=module.HELP,
-            epilog=f"examples:\n{module.EXAMPLES}" if module.EXAMPLES else None,
+            help=command.help,
+            description=command.help,
+            epilog=f"examples:\n{command.examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if only is None or only == name:
-            module.add_arguments(sub)
-            _add_common(sub, has_tables=getattr(module, "TABLES", False))
+            command.add_arguments(sub)
+            _add_common(sub, has_tables=command.tables)
     return parser
 
 
@@ -109,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     stream.flush()
                 except OSError:
                     # Python would try again when it ends, and end with status 120
-                    give_up(stream)
+                    discard_stream(stream)
 
 
 @contextmanager
@@ -165,7 +156,7 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments.typed = words
     _prepare(arguments)
     try:
-        status: int = _command(arguments.command).run(arguments)
+        status = COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
         return status
     except UserError as error:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from captune.cli.terminal import print_json
+from captune.cli.console import print_json, print_tables
 from captune.errors import UserError
 from captune.printing import console
 
-HELP = "show, limit, prune or clear the cache of image features and prompts"
-EXAMPLES = """  captune cache
-  captune cache --limit 5GB            at most 5 GB from now on
-  captune cache prune                  drop what was least recently used, down to the limit
-  captune cache clear"""
+if TYPE_CHECKING:
+    from captune.features.cache import SpaceUsage
+    from captune.tables import Table
+
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         metavar="SIZE",
-        help="how much the cache may take from now on, such as 500MB or 20GB (at first: 20GB)",
+        help="new maximum size of the cache, such as 500MB or 20GB (initially 20GB)",
     )
 
 
@@ -77,6 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )
         return 0
+    if arguments.table is not None:
+        print_tables([_table(found.spaces)], arguments.table)
+        return 0
     out = console()
     if freed is not None:
         out.print(f"{format_size(freed)} freed", soft_wrap=True)
@@ -86,19 +90,31 @@ def run(arguments: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     if spaces:
-        from rich.table import Table
-
-        table = Table("model", "what", "entries", "size", "computed in", box=None, pad_edge=False)
-        for usage in found.spaces:
-            table.add_row(
-                usage.spec or f"weights {usage.space.weights_id[:12]}",
-                {"pooled": "images", "texts": "prompts"}.get(usage.space.what, usage.space.what),
-                f"{usage.entries:,}",
-                format_size(usage.size_bytes),
-                f"{usage.space.dtype}, {usage.space.backend.removeprefix('torch-')}",
-            )
-        out.print(table)
+        print_tables([_table(found.spaces)], None)
     return 0
+
+
+def _table(spaces: Sequence[SpaceUsage]) -> Table:
+    from captune.tables import Column, Number, Table
+
+    rows = [
+        [
+            usage.spec or f"weights {usage.space.weights_id[:12]}",
+            {"pooled": "images", "texts": "prompts"}.get(usage.space.what, usage.space.what),
+            Number(usage.entries, f"{usage.entries:,}"),
+            Number(usage.size_bytes, format_size(usage.size_bytes)),
+            f"{usage.space.dtype}, {usage.space.backend.removeprefix('torch-')}",
+        ]
+        for usage in spaces
+    ]
+    columns = [
+        Column("model", wide=True),
+        Column("what"),
+        Column("entries", number=True),
+        Column("size", number=True),
+        Column("computed in"),
+    ]
+    return Table("cache", "", columns, rows)
 
 
 def parse_size(text: str) -> int:

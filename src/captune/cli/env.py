@@ -11,11 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from captune.cli.terminal import print_json
-
-HELP = "print versions, devices, paths and caches for a bug report"
-EXAMPLES = """  captune env
-  captune env --json"""
+from captune.cli.console import print_json
 
 _PACKAGES = (
     *("torch", "torchvision", "timm", "transformers", "open_clip_torch", "peft", "accelerate"),

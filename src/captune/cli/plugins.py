@@ -5,15 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from captune.cli.terminal import print_json, print_tables
+from captune.cli.console import print_json, print_tables
 from captune.registry import BRIDGES, MAP_METHODS, TUNING_METHODS
-
-HELP = "list tuning methods, bridges, metrics, map methods and model backends, with their packages"
-EXAMPLES = """  captune plugins
-  captune plugins --json
-
-A package adds to them with an entry point: docs/add-a-method.md shows how."""
-TABLES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,31 +7,15 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from captune.cli.running import run_words
-from captune.cli.terminal import note, print_json
+from captune.cli.console import note, print_json, run_words
 from captune.errors import UserError
 from captune.options import ReproduceOptions
-from captune.options.codec import add_options, read_options
+from captune.options.codec import read_options
 from captune.printing import console
 from captune.text import counted, duration
 
 if TYPE_CHECKING:
     from captune.studies.plan import Plan
-
-HELP = "do a published study again, with one report: its figures beside the new ones"
-EXAMPLES = """  captune reproduce dlcv-hw3 --data hw3_data --dry-run --out runs/hw3
-  captune reproduce dlcv-hw3 --data hw3_data --out runs/hw3
-  captune reproduce dlcv-hw3 --data hw3_data --lite --epochs 2 --limit 2000 --out runs/hw3-lite
-  captune reproduce dlcv-hw3 --data hw3_data --lite --only prompts --out runs/hw3-lite
-  captune reproduce dlcv-hw3 --data hw3_data --decoder hw3_data/p2_data --out runs/hw3
-
-Each step is a command that is printed first and gives the same when it is typed. A step that is
-done is not done again: when the same command is run again, it goes on where it was."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the options dataclass."""
-    add_options(parser, ReproduceOptions)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -68,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         status, printed = run_words(task.words, arguments)
         if status != 0:
             note(
-                f"captune reproduce: {step.name} was not finished; the same command goes on there",
+                f"captune reproduce: {step.name} was not finished; the same command resumes there",
                 quiet=arguments.json,
             )
             return status

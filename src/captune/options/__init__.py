@@ -3,7 +3,13 @@
 from captune.options.attribution import ExplainOptions, FaithfulOptions
 from captune.options.base import ImageOptions, ModelOptions, check_pass, option, require_at_least
 from captune.options.captioning import CaptionerOptions, CaptionOptions, TuneOptions
-from captune.options.pages import AppOptions, ReportOptions, ReproduceOptions, VerifyOptions
+from captune.options.pages import (
+    AppOptions,
+    DemoOptions,
+    ReportOptions,
+    ReproduceOptions,
+    VerifyOptions,
+)
 from captune.options.recognition import ClassifyOptions, EmbedOptions, PromptsOptions
 from captune.options.scoring import (
     MOST_RESAMPLES,
@@ -20,6 +26,7 @@ __all__ = [
     "CaptionerOptions",
     "ClassifyOptions",
     "CompareOptions",
+    "DemoOptions",
     "EmbedOptions",
     "ExplainOptions",
     "FaithfulOptions",

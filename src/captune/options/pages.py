@@ -140,6 +140,15 @@ class ReproduceOptions:
                 raise UserError(f"{name} {value}: must be {least} or more")
 
 
+@dataclass(kw_only=True)
+class DemoOptions:
+    """`captune demo`."""
+
+    out: Path = option(
+        "folder for the images, the runs and the page", Path("captune-demo"), metavar="FOLDER"
+    )
+
+
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
 
 

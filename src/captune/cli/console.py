@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ def open_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
-def give_up(stream: IO[str]) -> None:
+def discard_stream(stream: IO[str]) -> None:
     """Nobody reads the stream any more: what was and will be written to it goes nowhere."""
     with suppress(OSError):  # what is no file has nothing to be flushed
         number = stream.fileno()
@@ -47,7 +47,7 @@ def say(*lines: str) -> None:
         for line in lines:
             print(printable(line), file=sys.stderr)
     except OSError:
-        give_up(sys.stderr)
+        discard_stream(sys.stderr)
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -148,16 +148,6 @@ def job_arguments(arguments: argparse.Namespace, *, quiet: bool | None = None) -
     return {"command": command_line(arguments), "progress": TerminalProgress(quiet)}
 
 
-def told(arguments: argparse.Namespace, *, quiet: bool | None = None) -> dict[str, Any]:
-    """As `job_arguments`, for the jobs that take bar and say."""
-    quiet = arguments.json if quiet is None else quiet
-    return {
-        "command": command_line(arguments),
-        "bar": partial(progress, quiet=quiet),
-        "say": partial(note, quiet=quiet),
-    }
-
-
 def print_result(result: Result, arguments: argparse.Namespace) -> int:
     """What a job came to: as JSON, as tables alone, or for a person. Returns the exit status."""
     report_skipped(result.skipped, quiet=arguments.json)
@@ -194,3 +184,22 @@ def print_written(out: Console, written: Mapping[str, Path]) -> None:
 def shell(words: Sequence[str]) -> str:
     """Words as one line that a shell reads back."""
     return shlex.join(words)
+
+
+def run_words(words: list[str], arguments: argparse.Namespace) -> tuple[int, str]:
+    """Run a command as if it were typed: (exit status, the JSON that it was asked for or "").
+
+    What it prints for `--json` is held back, as a command prints one object, unless it failed.
+    """
+    from captune.cli import main
+
+    note(f"$ {shell(['captune', *words])}", quiet=arguments.json)
+    flags = [f"--{flag}" for flag in ("json", "offline", "debug") if getattr(arguments, flag)]
+    if not arguments.json:
+        return main([*words, *flags]), ""
+    held = io.StringIO()
+    with redirect_stdout(held):
+        status = main([*words, *flags])
+    if status != 0:
+        print(held.getvalue(), end="")
+    return status, held.getvalue()
