@@ -50,5 +50,8 @@ def started(app: Running) -> None:
 
 
 if __name__ == "__main__":
+    # a program under nohup or in a script may inherit that they are ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     train_process.tell = stuck_training
     serve(AppOptions(runs=Path(sys.argv[1])), started)
