@@ -101,15 +101,10 @@ def _run(run: Run) -> dict[str, Any]:
 
     if run.kind not in KINDS:
         return _fragment(f"a run of captune {run.kind}", [("folder", str(run.folder))])
-    said, tiles = section_of(run.kind).answer(read_runs([run.folder]).sources[0])
-    rows = [
-        (
-            tile.label,
-            str(tile.figure),
-            "{} to {}".format(*tile.interval) if tile.interval else "",
-        )
-        for tile in (tiles.tiles if tiles is not None else ())
-    ]
+    source, shows = read_runs([run.folder]).sources[0], section_of(run.kind)
+    said, _ = shows.answer(source)
+    tables = shows.tables(source)
+    head, rows = tables[0].texts() if tables else ((), [])
     records = list(islice(run.records(), _PICTURES))
     images = int(run.metrics.get("images") or 0)
     hides = any(run.hides(record.get("path")) for record in records)
@@ -117,7 +112,7 @@ def _run(run: Run) -> dict[str, Any]:
         said.striptags() if hasattr(said, "striptags") else str(said),
         rows,
         [_record(run, record) for record in records],
-        head=("", "", "95 % interval") if rows else (),
+        head=head,
         more=max(0, images - len(records)),
         hidden="Images are not shown: this captune did not write the run, and they lie outside its"
         " folder; read_run(FOLDER, images=DIR) shows them."

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 from captune.pages.album import Album
 from captune.pages.blocks import Section, Tiles
-from captune.pages.sources import PageSettings, RunSet, RunSource, read_runs
+from captune.pages.sources import PageSettings, RunSet, RunSource
 from captune.runs.kinds import KINDS
 from captune.tables import Table
 
@@ -49,9 +48,3 @@ class KindSection(Protocol):
 def section_of(kind: str) -> KindSection:
     """The module that says what a page says of runs of this kind."""
     return cast("KindSection", import_module(KINDS[kind].section))
-
-
-def tables_of(folder: Path) -> list[Table]:
-    """The tables of a finished run. Raises UserError for what is no run."""
-    source = read_runs([folder]).sources[0]
-    return section_of(source.run.kind).tables(source)
