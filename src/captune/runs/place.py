@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fnmatch import fnmatchcase
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from captune.errors import UserError
 from captune.files import check_writable
 from captune.printing import printable
+from captune.progress import SILENT, Progress
 from captune.runs.reader import ABOUT, METRICS, RECORDS, kind_of
 
 FILES = (ABOUT, METRICS, RECORDS)
@@ -70,20 +71,13 @@ def writes_run(
     ) -> Callable[Concatenate[Options, P], T]:
         @wraps(job)
         def inside(options: Options, *args: P.args, **named: P.kwargs) -> T:
-            with run_place(options, kind, _messages(args, named)):
+            progress = cast("Progress", named.get("progress", args[0] if args else SILENT))
+            with run_place(options, kind, progress.message):
                 return job(options, *args, **named)
 
         return cast("Callable[Concatenate[Options, P], T]", inside)
 
     return decorated
-
-
-def _messages(args: Sequence[Any], named: Mapping[str, Any]) -> Say:
-    """Where a job's sentences go: its `progress`, else its `say`."""
-    progress = named.get("progress", args[0] if args else None)
-    if progress is not None:
-        return cast("Say", progress.message)
-    return cast("Say", named.get("say", lambda sentence: None))
 
 
 @contextmanager
