@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -20,7 +21,7 @@ from captune.cli.console import (
     print_result,
     run_words,
 )
-from captune.errors import UserError
+from captune.errors import MissingExtra, UserError
 from captune.files import check_writable, printable
 from captune.options.codec import add_options, read_options, typed_options
 from captune.text import counted
@@ -89,9 +90,10 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _app(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from captune.webapp.server import Running, serve
-
     options = read_options(opt.AppOptions, arguments)
+    if importlib.util.find_spec("gradio") is None:
+        raise MissingExtra("captune app", "app")
+    from captune.webapp.server import Running, serve
 
     def started(app: Running) -> None:
         if arguments.json:
