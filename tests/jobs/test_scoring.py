@@ -62,9 +62,10 @@ def test_rank_leaves_a_gallery(files: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["score", "compare"])
-def test_text_metrics_load_no_torch(files: dict[str, str], command: str) -> None:
+def test_text_metrics_load_no_torch(files: dict[str, str], tmp_path: Path, command: str) -> None:
     captions = [files["good"]] if command == "score" else [files["poor"], files["good"]]
     words = [command, *captions, "--references", files["references"], "--json"]
+    words += ["--out", str(tmp_path / "run")]
     code = (
         "import sys; from captune.cli import main; "
         f"status = main({words!r}); sys.exit(status or ('torch' in sys.modules))"

@@ -375,6 +375,8 @@ class _Again:
             computed = self._now["metrics"].get(id, {}).get(shown)
             holds = f"/metrics/{id}/{shown}" not in wrong
             name = figures["name"] or id
+            if shown == "difference":
+                name = f"B - A of {name}"
             self._found.checks.append(Check(id, name, figures[shown], computed, holds))
 
     def compare_inputs(self, side: str, then: _Inputs, now: Mapping[str, Any]) -> None:

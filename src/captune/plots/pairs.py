@@ -1,4 +1,4 @@
-"""The best pairs of picture and caption above, the worst below, each with its score."""
+"""The best pairs of image and caption above, the worst below, each with its score."""
 
 from __future__ import annotations
 

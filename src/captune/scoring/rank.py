@@ -1,4 +1,4 @@
-"""A score run in the order of one metric: which pairs of picture and caption are best and worst.
+"""A score run in the order of one metric: which pairs of image and caption are best and worst.
 
 Every metric counts as "higher is better", as all of captune's are.
 """
