@@ -16,6 +16,8 @@ _CONTEXT.set_forkserver_preload(
     [
         *("pytest", "captune.jobs.caption", "captune.captioning.training.trainer"),
         *("transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama"),
+        *("captune.cli", "captune.attribution.faithful.leaderboard", "captune.pages.page"),
+        *("tests.captioning.little_job", "captune.scoring.score"),
     ]
 )
 
