@@ -39,7 +39,10 @@ from tests.hostile.stages import BEGUN
 JOBS = ("classify", "caption", "tune", "explain", "faithful", "score")
 KILLS = 20
 LIMIT_S = 120.0
-_TIMES = re.compile(r"[\d-]{10}T[\d:]{8}Z(, [\d.,]+ (s|min|h))?")
+_TIMES = re.compile(
+    r"[\d-]{10}T[\d:]{8}Z(, [\d.,]+ (s|min|h))?"
+    r"|(?<=<td class=\"\">run\.json</td><td class=\" wide\">)[0-9a-f]{64}"  # holds times, too
+)
 _TIME_KEYS = ("started", "resumed", "signature")  # which signs the time too
 _FILES: dict[str, list[str]] = {
     "classify": ["--csv", "disk/answers.csv"],

@@ -9,7 +9,6 @@ from tests.hostile import app, files, images, models, runs, strings
 from tests.hostile.runner import Table, as_text, run, some
 
 pytestmark = pytest.mark.needs("linux")
-OF_EACH_KIND = 2
 
 
 def check(*tables: Table) -> None:
@@ -21,8 +20,8 @@ def check(*tables: Table) -> None:
 
 @pytest.mark.parametrize("family", [images, runs, models, files], ids=lambda one: one.__name__)
 def test_cases(family: ModuleType) -> None:
-    cases = some(family.cases(), OF_EACH_KIND)
-    assert len(cases) > 15
+    cases = some(family.cases(), of_each=1)
+    assert len(cases) > 8
     check(run(family.__name__, cases))
 
 

@@ -162,3 +162,9 @@ def test_patterns_that_end(pattern: str, tmp_path: Path) -> None:
         return
     files = vetted_tokenizer(tmp_path)
     assert files["tokenizer_config.json"] == {"model_max_length": 5}
+
+
+def test_weights_of_other_shapes_are_named_and_no_table_that_nobody_sees() -> None:
+    refused = pytest.raises(UserError, match=r"^model: fails \(its weights have other shapes than")
+    with refused, library_errors("model: fails"):
+        raise RuntimeError("You set `ignore_mismatched_sizes` to `False`. See the above report!")

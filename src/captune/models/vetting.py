@@ -149,6 +149,8 @@ def library_errors(what: str, *hidden: Path) -> Iterator[None]:
         reason = printable(" ".join(text.split())[:160]) or type(error).__name__
         if "trust_remote_code" in text:
             reason = "it needs code from its repository, which captune never runs"
+        if "ignore_mismatched_sizes" in text:  # the shapes stand in a table that nobody sees
+            reason = "its weights have other shapes than its config.json asks for"
         raise UserError(f"{what} ({reason})") from error
 
 
