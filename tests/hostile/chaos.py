@@ -41,7 +41,8 @@ KILLS = 20
 LIMIT_S = 120.0
 _TIMES = re.compile(
     r"[\d-]{10}T[\d:]{8}Z(, [\d.,]+ (s|min|h))?"
-    r"|(?<=<td class=\"\">run\.json</td><td class=\" wide\">)[0-9a-f]{64}"  # holds times, too
+    # run.json holds times, too: its digest on a page, in a cell, a table and an object
+    r"|(run\.json[^\w.]{1,5}(td[^\w.]+td class=\W+wide\W+)?)[0-9a-f]{64}"
 )
 _TIME_KEYS = ("started", "resumed", "signature")  # which signs the time too
 _FILES: dict[str, list[str]] = {
