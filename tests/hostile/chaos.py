@@ -42,6 +42,7 @@ LIMIT_S = 120.0
 _TIMES = re.compile(
     r"[\d-]{10}T[\d:]{8}Z(, [\d.,]+ (s|min|h))?"
     # run.json holds times, too: its digest on a page, in a cell, a table and an object
+    r"|<data [^>]*seconds[^>]*>[^<]*</data>"  # a figure of a page
     r"|(run\.json[^\w.]{1,5}(td[^\w.]+td class=\W+wide\W+)?)[0-9a-f]{64}"
 )
 _TIME_KEYS = ("started", "resumed", "signature")  # which signs the time too
