@@ -1,20 +1,18 @@
 """Files appear whole: written beside their place, flushed to the disk, then renamed.
 
-Text and JSON of the user's are read here too, with one sentence for what cannot be read.
+Text of the user's is read here too, with one sentence for what cannot be read.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import secrets
 import shutil
 import stat
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -30,7 +28,6 @@ if sys.platform != "win32":
 
 LARGEST_FILE = 512 * 2**20
 LARGEST_TEXT = 192 * 2**20  # one odd character makes four bytes of each; dataset_coco.json has 138
-MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
 _OF_RUNS = re.compile(r"(run|metrics)\.json|records\.jsonl")
 _MADE: set[str] = set()  # names of partial files that somebody else writes for this process
 _SWEPT: set[Path] = set()  # folders that this process has looked at
@@ -375,96 +372,3 @@ def lines_of(text: str) -> Iterator[str]:
     Not `splitlines`: U+2028 and its like may stand in a caption.
     """
     return (match[0] for match in _LINE.finditer(text))
-
-
-def parse_json(
-    text: str,
-    source: str,
-    key_name: Callable[[Any], str] = lambda value: "key",
-    *,
-    line: int | None = None,
-) -> Any:
-    """The value of a JSON text; of doubled keys Python's own reader keeps the last in silence.
-
-    source: what the sentences begin with, printable. line: where `text` stands in it, if it is only
-        one line of it. key_name: what a key is called in a sentence, given its value.
-    Raises UserError for what is no JSON, NaN and infinity included, and for doubled keys.
-    """
-    place = source if line is None else f"{source}: line {line}"
-    if json_cost(text) > MOST_MEMORY:
-        raise UserError(f"{place}: holds more values than fit into memory here; make it smaller.")
-    try:
-        return _DECODER.decode(text)
-    except _Doubled as doubled:
-        name = key_name(doubled.value)
-        again = _line_of_second(doubled.key, text)
-        raise UserError(
-            f'{place}: {name} "{printable(doubled.key)}" appears twice{again}; keep one of them.'
-        ) from None
-    except _NoConstant as constant:
-        raise UserError(f"{place}: holds {constant}, which is no JSON; write text there.") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{source}: is not valid JSON at line {line or error.lineno}, column {error.colno}"
-            f" ({error.msg})."
-        ) from None
-    except (RecursionError, ValueError):
-        raise UserError(f"{place}: is nested too deeply or holds absurd numbers.") from None
-
-
-def json_cost(text: str | bytes) -> int:
-    """Bytes of memory that the values of a JSON text take, about, before it is read.
-
-    Three characters, `[],`, make a list of 64 bytes: a small file may stand for a large thing.
-    """
-    if isinstance(text, bytes):
-        objects, lists, others = text.count(b"{"), text.count(b"["), text.count(b",")
-    else:
-        objects, lists, others = text.count("{"), text.count("["), text.count(",")
-    return len(text) + 200 * objects + 70 * lists + 60 * others
-
-
-class _Doubled(Exception):
-    def __init__(self, key: str, value: Any) -> None:
-        super().__init__(key)
-        self.key, self.value = key, value
-
-
-class _NoConstant(Exception):
-    pass
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise _Doubled(key, result[key])
-    return result
-
-
-def _line_of_second(key: str, text: str) -> str:
-    """Where a doubled key stands again, if that is clear and below the first line."""
-    spelled = re.escape(json.dumps(key, ensure_ascii=False))
-    places = [match.start() for match in re.finditer(rf"{spelled}\s*:", text)]
-    line = text.count("\n", 0, places[1]) + 1 if len(places) == 2 else 1
-    return f" (again in line {line})" if line > 1 else ""
-
-
-def _no_constant(name: str) -> None:
-    raise _NoConstant(name)
-
-
-# one for all calls: making a decoder takes longer than reading a line with it
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles, parse_constant=_no_constant)
-
-
-def json_kind(value: object) -> str:
-    """What a JSON value is, in a sentence."""
-    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (bool, "true or false"),
-        ((int, float), "a number"),
-        (str, "a text"),
-        (Mapping, "an object"),
-        ((list, tuple), "a list"),
-    )
-    return next((name for kind, name in kinds if isinstance(value, kind)), "nothing (null)")

@@ -25,7 +25,8 @@ from tests.metrics import ptb_strings
 from tests.pages.page_reader import Outline
 
 from captune.errors import UserError
-from captune.files import named, parse_json, quoted
+from captune.files import named, quoted
+from captune.parsing import parse_json
 from captune.printing import printable
 
 ALL, PART = 100_000, 3_000

@@ -16,8 +16,9 @@ from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
-from captune.files import json_kind, printable, quoted
+from captune.files import printable, quoted
 from captune.models.decoders import Decoder
+from captune.parsing import json_kind
 from captune.text import shorten
 
 SCHEMA = 1

@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from captune.captions.file import FORMS, CaptionCollector, filled_lines, is_file_name
-from captune.files import json_kind, named, parse_json, quoted
+from captune.files import named, quoted
+from captune.parsing import json_kind, parse_json
 
 
 def is_coco(content: Mapping[str, Any]) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captune.errors import UserError
-from captune.files import json_kind, open_regular, printable, read_regular
+from captune.files import open_regular, printable, read_regular
+from captune.parsing import json_kind
 
 _LARGEST_JSON = 8 * 2**20
 

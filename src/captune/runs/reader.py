@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from captune.errors import UserError
-from captune.files import json_cost, json_kind, open_regular, printable, read_regular
+from captune.files import open_regular, printable, read_regular
+from captune.parsing import json_cost, json_kind
 from captune.runs.kinds import KINDS, Kind, convert
 from captune.runs.records import About, require
 from captune.runs.signature import is_signed

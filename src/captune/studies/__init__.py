@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from captune.errors import UserError
 from captune.files import home_path, printable, read_text
-from captune.yaml_files import parse_yaml
+from captune.parsing import parse_yaml
 
 _NAME = re.compile(r"[\w-]+")
 # what a command may name besides data, models and settings

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from captune.errors import UserError
-from captune.files import json_kind, parse_json, printable, read_text
+from captune.files import printable, read_text
+from captune.parsing import json_kind, parse_json
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
 _FORMS = 'names ("cat,dog"), a text file with one name a line, or a JSON {"id": "name"}'

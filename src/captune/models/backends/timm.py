@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from captune.errors import UserError
-from captune.files import json_kind, printable
+from captune.files import printable
 from captune.models import hub
 from captune.models.encoders import (
     GridShape,
@@ -44,6 +44,7 @@ from captune.models.weights import (
     weights_files,
     weights_id_of_file,
 )
+from captune.parsing import json_kind
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _LARGEST_SIDE = 2048  # pixels

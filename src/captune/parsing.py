@@ -1,0 +1,177 @@
+"""JSON and YAML of the user's, or of somebody else's: refused where it is wrong or too large."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from captune.errors import UserError
+from captune.printing import printable
+
+MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
+_MOST_CHARACTERS = 2**20  # of YAML, as of the next two
+_MOST_VALUES = 100_000
+_DEEPEST = 32  # mappings and lists in one another
+
+
+def parse_json(
+    text: str,
+    source: str,
+    key_name: Callable[[Any], str] = lambda value: "key",
+    *,
+    line: int | None = None,
+) -> Any:
+    """The value of a JSON text; of doubled keys Python's own reader keeps the last in silence.
+
+    source: what the sentences begin with, printable. line: where `text` stands in it, if it is only
+        one line of it. key_name: what a key is called in a sentence, given its value.
+    Raises UserError for what is no JSON, NaN and infinity included, and for doubled keys.
+    """
+    place = source if line is None else f"{source}: line {line}"
+    if json_cost(text) > MOST_MEMORY:
+        raise UserError(f"{place}: holds more values than fit into memory here; make it smaller.")
+    try:
+        return _DECODER.decode(text)
+    except _Doubled as doubled:
+        name = key_name(doubled.value)
+        again = _line_of_second(doubled.key, text)
+        raise UserError(
+            f'{place}: {name} "{printable(doubled.key)}" appears twice{again}; keep one of them.'
+        ) from None
+    except _NoConstant as constant:
+        raise UserError(f"{place}: holds {constant}, which is no JSON; write text there.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{source}: is not valid JSON at line {line or error.lineno}, column {error.colno}"
+            f" ({error.msg})."
+        ) from None
+    except (RecursionError, ValueError):
+        raise UserError(f"{place}: is nested too deeply or holds absurd numbers.") from None
+
+
+def json_cost(text: str | bytes) -> int:
+    """Bytes of memory that the values of a JSON text take, about, before it is read.
+
+    Three characters, `[],`, make a list of 64 bytes: a small file may stand for a large thing.
+    """
+    if isinstance(text, bytes):
+        objects, lists, others = text.count(b"{"), text.count(b"["), text.count(b",")
+    else:
+        objects, lists, others = text.count("{"), text.count("["), text.count(",")
+    return len(text) + 200 * objects + 70 * lists + 60 * others
+
+
+class _Doubled(Exception):
+    def __init__(self, key: str, value: Any) -> None:
+        super().__init__(key)
+        self.key, self.value = key, value
+
+
+class _NoConstant(Exception):
+    pass
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise _Doubled(key, result[key])
+    return result
+
+
+def _line_of_second(key: str, text: str) -> str:
+    """Where a doubled key stands again, if that is clear and below the first line."""
+    spelled = re.escape(json.dumps(key, ensure_ascii=False))
+    places = [match.start() for match in re.finditer(rf"{spelled}\s*:", text)]
+    line = text.count("\n", 0, places[1]) + 1 if len(places) == 2 else 1
+    return f" (again in line {line})" if line > 1 else ""
+
+
+def _no_constant(name: str) -> None:
+    raise _NoConstant(name)
+
+
+# one for all calls: making a decoder takes longer than reading a line with it
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+
+
+def json_kind(value: object) -> str:
+    """What a JSON value is, in a sentence."""
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "true or false"),
+        ((int, float), "a number"),
+        (str, "a text"),
+        (Mapping, "an object"),
+        ((list, tuple), "a list"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "nothing (null)")
+
+
+def parse_yaml(text: str, shown: str, expected: str) -> Any:
+    """The plain values of a YAML text.
+
+    shown: its file, printable. expected: what a sentence asks for.
+
+    Raises UserError for what is no YAML and for what is too large or too deep.
+    """
+    import yaml
+
+    if len(text) > _MOST_CHARACTERS:
+        raise UserError(f"{shown}: is over {_MOST_CHARACTERS // 2**20} MiB; {expected}")
+    try:
+        return yaml.load(text, Loader=_bounded_loader())  # noqa: S506  # it is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a date with a 13th month, a number of 5,000 digits
+        reason = getattr(error, "problem", None) or "a value that nothing can hold"
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{shown}: is not valid YAML{line} ({printable(str(reason))}); {expected}"
+        ) from None
+
+
+@cache
+def _bounded_loader() -> Any:
+    import yaml
+
+    class BoundedLoader(yaml.SafeLoader):  # type: ignore[misc]
+        """PyYAML's safe loader; a reference counts as often as what it names would, written out."""
+
+        def __init__(self, stream: str) -> None:
+            super().__init__(stream)
+            self._depth = 0
+            self._values = 0
+            self._named: dict[str, int] = {}  # values below a name; none while it is still read
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            """As the base class; raises ComposerError for too much."""
+            event = self.peek_event()
+            if isinstance(event, yaml.AliasEvent):
+                if event.anchor in self.anchors and event.anchor not in self._named:
+                    self._refuse("something that holds itself", event)
+                self._count(self._named.get(event.anchor, 0), event)
+                return super().compose_node(parent, index)
+            if self._depth >= _DEEPEST:
+                self._refuse(f"nested more than {_DEEPEST} deep", event)
+            before = self._values
+            self._count(1, event)
+            self._depth += 1
+            node = super().compose_node(parent, index)
+            self._depth -= 1
+            if event.anchor is not None:
+                self._named[event.anchor] = self._values - before
+            return node
+
+        def _count(self, values: int, event: Any) -> None:
+            self._values += values
+            if self._values > _MOST_VALUES:
+                self._refuse(f"more than {_MOST_VALUES:,} values", event)
+
+        def _refuse(self, what: str, event: Any) -> None:
+            raise yaml.composer.ComposerError(None, None, what, event.start_mark)
+
+    return BoundedLoader
