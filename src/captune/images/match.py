@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
-import numpy as np
 
 from captune.errors import UserError
 from captune.images.find import ENDINGS, ImageFile
@@ -71,6 +70,8 @@ def sample_names(images: Sequence[str], wanted: Sequence[str], seed: int) -> lis
     chosen: list[str] = []
     for word in wanted:
         if word.isdecimal():
+            import numpy as np
+
             generator = np.random.default_rng(seed)
             count = min(int(word), len(names))
             chosen.extend(
