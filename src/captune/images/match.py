@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
-
 from captune.errors import UserError
 from captune.images.find import ENDINGS, ImageFile
 

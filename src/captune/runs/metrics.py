@@ -13,18 +13,12 @@ from captune.runs.records import (
     Number,
     OpenInterval,
     Share,
+    Skipped,
     known_ends,
     require,
 )
 
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
-
-
-class Skipped(Struct, frozen=True):
-    """An image that was left out."""
-
-    path: str
-    reason: str
 
 
 class Metrics(Struct, frozen=True):

@@ -54,6 +54,13 @@ def plain(value: Any) -> Any:
     return value
 
 
+class Skipped(Struct, frozen=True):
+    """An image that was left out."""
+
+    path: str
+    reason: str
+
+
 class About(Struct, frozen=True):
     """run.json, of every kind."""
 

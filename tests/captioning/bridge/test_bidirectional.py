@@ -186,6 +186,6 @@ def test_errors() -> None:
         BidirectionalConfig(depth=0)
     with (
         captioner_of(GPT2) as captioner,
-        pytest.raises(UserError, match=r"text of 5 tokens .* has 4 places"),
+        pytest.raises(UserError, match=r"tags of 5 tokens for an image; the bridge reads 4"),
     ):
         captioner.project(grids(1), pad_tags([[20, 21, 22, 23, 24]]))
