@@ -1,7 +1,7 @@
 """CLIPScore and its variants: the arithmetic by hand, real text sides, and what is encoded when."""
 
 import json
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -31,6 +31,7 @@ from captune.models.encoders import (
 )
 from captune.models.load import load_model
 from captune.options import MetricOptions
+from captune.progress import Silent
 
 ALL = ["clipscore", "ref_clipscore", "clipscore_hw3"]
 
@@ -142,14 +143,15 @@ def options(**given):
 def asked(metrics=ALL, model=None, captions=CANDIDATES, references=REFERENCES, *, images, **given):
     opened = []
 
-    @contextmanager
-    def bar(what, total):
-        counts = []
-        yield counts.append
-        opened.append((what, total, sum(counts)))
+    class Watched(Silent):
+        @contextmanager
+        def bar(self, what, total=0):
+            counts = []
+            yield counts.append
+            opened.append((what, total, sum(counts)))
 
     scores = clip_scores(
-        metrics, captions, references, images, options(**given), bar=bar, model=model
+        metrics, captions, references, images, options(**given), progress=Watched(), model=model
     )
     assert opened == [("encoding", len(captions), len(captions))]
     return scores
@@ -197,9 +199,7 @@ def test_the_model_is_loaded_as_the_options_say(images, monkeypatch):
 
     monkeypatch.setattr("captune.models.load.load_image_text_model", load)
     given = {"model": "hf:some/model", "device": "cpu", "dtype": "float16", "prefix": "see: "}
-    scores = clip_scores(
-        ["clipscore"], CANDIDATES, None, images, options(**given), bar=lambda *_: nullcontext(abs)
-    )
+    scores = clip_scores(["clipscore"], CANDIDATES, None, images, options(**given))
     assert loaded == [("hf:some/model", {"device": "cpu", "dtype": "float16"})]
     assert list(scores) == ["clipscore"]
     assert scores["clipscore"].recipe["prefix"] == "see: "

@@ -73,7 +73,7 @@ def test_compare_does_not_replace_a_tune(
     assert told.count("--overwrite") == 1
     assert read_run(tune).kind == "compare"
     assert {path.name for path in tune.iterdir()} == {
-        *("run.json", "metrics.json", "records.jsonl", "plots")
+        *("run.json", "metrics.json", "records.jsonl", "report.html", "plots")
     }
 
 

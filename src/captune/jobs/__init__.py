@@ -82,7 +82,7 @@ def leave_page(out: Path, progress: Progress = SILENT) -> Path:
     from captune.pages.sources import PageSettings
 
     page = out / PAGE
-    write_report([out], page, PageSettings(limit=PAGE_IMAGES), bar=progress.bar)
+    write_report([out], page, PageSettings(limit=PAGE_IMAGES), progress=progress)
     return page
 
 

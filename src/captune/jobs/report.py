@@ -96,7 +96,7 @@ def run(
         PageSettings(options.title or "", options.limit, options.top, options.published or ""),
         command=command,
         images=options.images,
-        bar=progress.bar,
+        progress=progress,
     )
     missing = page.album.missing.items()
     result = ReportResult(

@@ -7,8 +7,8 @@ kept in the feature cache, and every different text once, whatever number of sco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -21,6 +21,7 @@ from captune.files import named, printable
 from captune.metrics.corpus import check_images
 from captune.metrics.scores import Candidates, References, Scores
 from captune.options import MetricOptions
+from captune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from captune.features import FeatureCache
@@ -32,7 +33,6 @@ PREFIX = "A photo depicts "
 
 # image id -> its file; there may be more than candidates
 Images = Mapping[str, "ImageFile | Path"]
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 Rows = NDArray[np.intp]
 
 _NAMED = 3  # how many images a message names before it counts the rest
@@ -76,7 +76,7 @@ def encode_pairs(
     prefix: str = PREFIX,
     batch_size: int = 32,
     workers: int = 0,
-    bar: Bar | None = None,
+    progress: Progress = SILENT,
 ) -> PairFeatures:
     """What the scores called `metrics` need, every image and every different text encoded once.
 
@@ -121,7 +121,7 @@ def encode_pairs(
     unique = list(dict.fromkeys([*plain, *prefixed, *flat]))
     rows = {caption: row for row, caption in enumerate(unique)}
     texts = _unit(encode_texts(unique, text, cache=cache), "caption", unique)
-    vectors = _encode_images(files, model, cache, batch_size, workers, bar)
+    vectors = _encode_images(files, model, cache, batch_size, workers, progress)
     lengths = np.array([len(captions) for captions in referred], dtype=np.intp)
     return PairFeatures(
         ids=ids,
@@ -194,14 +194,14 @@ def _encode_images(
     cache: FeatureCache | None,
     batch_size: int,
     workers: int,
-    bar: Bar | None,
+    progress: Progress,
 ) -> Floats:
     """[n, d] as the model gives them, in order. Raises UserError for unreadable images."""
     from captune.features import encode_images
 
     skipped: list[Skipped] = []
     parts: list[Floats] = []
-    with nullcontext() if bar is None else bar("encoding", len(images)) as advance:
+    with progress.bar("encoding", len(images)) as advance:
         for _, features in encode_images(
             images,
             model.image,
@@ -310,7 +310,7 @@ def clip_scores(
     images: Images,
     options: MetricOptions,
     *,
-    bar: Bar,
+    progress: Progress = SILENT,
     model: ImageTextModel | None = None,
 ) -> dict[str, Scores]:
     """The scores called `metrics`, by id, from one pass over images and texts.
@@ -334,7 +334,7 @@ def clip_scores(
             prefix=options.prefix,
             batch_size=options.batch_size,
             workers=options.workers,
-            bar=bar,
+            progress=progress,
         )
     of = {
         "clipscore": clipscore_of,

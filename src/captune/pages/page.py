@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -29,11 +28,11 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext, captions, provenance, published, section_of
 from captune.pages.sources import PageSettings, RunSet, RunSource, digests_of, read_runs
+from captune.progress import SILENT, Progress
 from captune.runs.kinds import KINDS
 from captune.studies import read_study
 from captune.text import counted, listed, one_line
 
-Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 _TILES = 8
 
 
@@ -161,7 +160,7 @@ def write_report(
     *,
     command: Sequence[str] = (),
     images: Path | None = None,
-    bar: Bar = lambda what, total: nullcontext(lambda done: None),
+    progress: Progress = SILENT,
 ) -> Page:
     """Write the page of some runs.
 
@@ -169,7 +168,7 @@ def write_report(
     Raises UserError for what is no run and for a file that cannot be written.
     """
     page = build(folders, settings, command=command, page=str(path), images=images)
-    with bar("images", len(page.album.pictures)) as advance:
+    with progress.bar("images", len(page.album.pictures)) as advance:
         page.album.encode(advance)
     write_page(page, path)
     return page

@@ -248,7 +248,7 @@ def _score(
             scored.references or None,
             scored.images,
             options,
-            bar=progress.bar,
+            progress=progress,
             model=model,
         )
     for metric in metrics:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tests.captioning.little_job import ColourGrids, kinds_of, write_job
 from tests.captioning.tiny import GRID, tiny_decoder
-from tests.captioning.training.test_trainer import Bar
 
 from captune.captioning.dataset import read_dataset, tokenise
 from captune.captioning.model import CaptionModel
@@ -57,7 +56,6 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionModel, Validat
         TuneOptions(epochs=25, batch=12, lr=2e-2, select="loss", device="cpu"),
         tmp_path_factory.mktemp("checkpoints"),
         score=lambda: {"loss": next(left)},
-        bar=Bar(),
     )
     return captioner, ValidationSet(val, tokenise(val, decoder, 20).rows, grids)
 

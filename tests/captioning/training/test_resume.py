@@ -22,6 +22,17 @@ from captune.captioning.training import state
 from captune.captioning.training.trainer import CaptionTrainer, train
 from captune.errors import Stopped
 from captune.options import TuneOptions
+from captune.progress import Silent
+
+
+class Slow(Silent):
+    """Each step takes `pause_s` longer."""
+
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+
+    def bar(self, what: str, total: int = 0) -> Any:
+        return nullcontext(lambda done, said="": time.sleep(self._pause_s))
 
 
 class Killed(BaseException):
@@ -63,7 +74,7 @@ def go(
         options,
         folder,
         score=score,
-        bar=lambda what, total: nullcontext(lambda done, said="": time.sleep(pause_s)),
+        progress=Slow(pause_s),
         stop=stop,
     )
     return {name: p.detach().clone() for name, p in captioner.trained().items()}

@@ -17,6 +17,7 @@ from captune.captioning.training.state import History, complete_checkpoints
 from captune.captioning.training.trainer import train
 from captune.errors import UserError
 from captune.options import TuneOptions
+from captune.progress import Silent
 
 
 def options(**changes: Any) -> TuneOptions:
@@ -36,14 +37,14 @@ def captioner_of(method: str = "lora", family: str = "gpt2") -> CaptionModel:
     )
 
 
-class Bar:
+class Watched(Silent):
     def __init__(self) -> None:
         self.done = 0
         self.total = 0
         self.said: set[str] = set()
 
     @contextmanager
-    def __call__(self, what: str, total: int) -> Any:
+    def bar(self, what: str, total: int = 0) -> Any:
         self.total = total
 
         def advance(done: int, said: str = "") -> None:
@@ -59,13 +60,13 @@ def run(
     folder: Path,
     asked: TuneOptions,
     scores: list[float] | None = None,
-) -> tuple[History, Bar]:
+) -> tuple[History, Watched]:
     given = iter(scores or [])
-    bar = Bar()
+    progress = Watched()
     history = train(
-        captioner, data, asked, folder, score=lambda: {"loss": next(given, 1.0)}, bar=bar
+        captioner, data, asked, folder, score=lambda: {"loss": next(given, 1.0)}, progress=progress
     )
-    return history, bar
+    return history, progress
 
 
 @pytest.mark.parametrize(("method", "family"), [("lora", "gpt2"), ("prefix", "llama")])
@@ -101,7 +102,7 @@ def test_the_best_epoch_is_put_back(tmp_path: Path) -> None:
         seen.append({name: p.clone() for name, p in captioner.trained().items()})
         return {"loss": next(scores)}
 
-    history = train(captioner, toy_data(), options(epochs=3), tmp_path, score=score, bar=Bar())
+    history = train(captioner, toy_data(), options(epochs=3), tmp_path, score=score)
     assert history.best_epoch == 2
     assert all(torch.equal(p, seen[1][name]) for name, p in captioner.trained().items())
     steps = [int(epoch["step"]) for epoch in history.epochs]
