@@ -41,9 +41,7 @@ KILLS = 20
 LIMIT_S = 120.0
 _TIMES = re.compile(
     r"[\d-]{10}T[\d:]{8}Z(, [\d.,]+ (s|min|h))?"
-    # run.json holds times, too: its digest on a page, in a cell, a table and an object
-    r"|<data [^>]*seconds[^>]*>[^<]*</data>"  # a figure of a page
-    r"|(run\.json[^\w.]{1,5}(td[^\w.]+td class=\W+wide\W+)?)[0-9a-f]{64}"
+    r"|\b[0-9a-f]{12}([0-9a-f]{52})?\b"  # digests of run.json, which holds times too
 )
 _TIME_KEYS = ("started", "resumed", "signature")  # which signs the time too
 _FILES: dict[str, list[str]] = {
