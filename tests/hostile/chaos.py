@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import filecmp
 import json
+import os
 import random
 import re
 import shutil
@@ -221,7 +222,9 @@ def _difference(one: Path, other: Path) -> str | None:
     if lines[0] == lines[1]:
         return None
     both = zip_longest(*lines, fillvalue="nothing more")
-    return next(f"{a} instead of {b}" for a, b in both if a != b)
+    one_line, other_line = next((a, b) for a, b in both if a != b)
+    same = max(0, len(os.path.commonprefix([one_line, other_line])) - 40)
+    return f"{one_line[same:][:100]} instead of {other_line[same:][:100]}"
 
 
 def _without_times(content: Any) -> Any:
