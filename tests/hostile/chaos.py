@@ -42,6 +42,7 @@ KILLS = 20
 LIMIT_S = 120.0
 _TIMES = re.compile(
     r"[\d-]{10}T[\d:]{8}Z(, [\d.,]+ (s|min|h))?"
+    r"|<data [^>]*seconds[^>]*>[^<]*</data>"  # a figure of a page
     r"|\b[0-9a-f]{12}([0-9a-f]{52})?\b"  # digests of run.json, which holds times too
 )
 _TIME_KEYS = ("started", "resumed", "signature")  # which signs the time too
