@@ -14,6 +14,7 @@ from captune import files
 from captune.errors import UserError
 from captune.files import (
     check_writable,
+    home_path,
     lines_of,
     named,
     open_regular,
@@ -275,3 +276,7 @@ def test_a_folder_goes_again_where_its_file_cannot_be_begun(
     with pytest.raises(UserError, match="No space left"), whole_file(tmp_path / "a" / "b" / "c"):
         pass
     assert not any(tmp_path.iterdir())
+
+
+def test_half_a_character_is_nobodys_home() -> None:
+    assert home_path("~\ud83d") == Path("~\ud83d")

@@ -274,7 +274,10 @@ def named(names: Iterable[str], noun: str = "") -> str:
 
 def home_path(text: str | os.PathLike[str]) -> Path:
     """A path that a person typed: `~` is the home folder, where there is such a user."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's raises for an unknown user
+    try:
+        return Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's raises for an unknown user
+    except UnicodeEncodeError:  # half a character is in no user's name
+        return Path(text)
 
 
 def read_text(path: str, *, keep_bytes: bool = False) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import filecmp
 import json
-import os
 import random
 import re
 import shutil
@@ -223,9 +222,10 @@ def _difference(one: Path, other: Path) -> str | None:
     if lines[0] == lines[1]:
         return None
     both = zip_longest(*lines, fillvalue="nothing more")
-    one_line, other_line = next((a, b) for a, b in both if a != b)
-    same = max(0, len(os.path.commonprefix([one_line, other_line])) - 40)
-    return f"{one_line[same:][:100]} instead of {other_line[same:][:100]}"
+    a, b = next(pair for pair in both if pair[0] != pair[1])
+    place = next((n for n, signs in enumerate(zip(a, b, strict=False)) if len({*signs}) > 1), 40)
+    start = max(0, place - 40)
+    return f"{a[start:][:100]} instead of {b[start:][:100]}"
 
 
 def _without_times(content: Any) -> Any:
