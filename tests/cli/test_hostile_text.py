@@ -208,6 +208,16 @@ def env(here: Path) -> list[str]:
 
 
 @command
+def plugins(here: Path) -> list[str]:
+    return ["plugins"]
+
+
+@command
+def verify(here: Path) -> list[str]:
+    return ["verify", str(here / HOSTILE)]
+
+
+@command
 def app(here: Path) -> list[str]:
     runs = here / f"runs{DOES}"
     runs.touch()
@@ -277,7 +287,7 @@ def test_what_is_printed_does_nothing(
     assert status in (0, 2), found.err
     assert_plain(found.out)
     assert_plain(found.err)
-    assert r"\x1b]52;c;aGk=\x07" in found.out + found.err or name == "env"
+    assert r"\x1b]52;c;aGk=\x07" in found.out + found.err or name in ("env", "plugins")
     # one object, whatever it holds, and nothing else
     main([*words, "--json"])
     found = capsys.readouterr()

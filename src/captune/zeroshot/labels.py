@@ -15,6 +15,7 @@ from captune.files import printable, read_text
 from captune.parsing import json_kind, parse_json
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
+_LONGEST = 10_000  # characters of a label or prompt; no model reads as many
 _FORMS = 'names ("cat,dog"), a text file with one name a line, or a JSON {"id": "name"}'
 
 
@@ -137,6 +138,11 @@ def _text(item: object, source: str, what: str) -> str:
         )
     if not item.strip():
         raise UserError(f"{source}: {what} is empty; give it a name or take it out.")
+    if len(item) > _LONGEST:
+        raise UserError(
+            f"{source}: {what} has {len(item):,} characters, and {_LONGEST:,} are the most; is"
+            " this the right file?"
+        )
     try:
         item.encode()
     except UnicodeEncodeError:
