@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     asked = parser.parse_args()
     if asked.folder.exists():
-        parser.error(f"{asked.folder}: is there already; name a new folder")
+        parser.error(f"{asked.folder} is there already; name a new folder")
     write_recognition(asked.data / "caltech-sample", asked.folder / "p1_data", asked.classes)
     chance = random.Random(asked.seed)
     captions = asked.folder / "p2_data"

@@ -322,7 +322,7 @@ def explain_run(
     """A map a word: the nth word looks at the nth place of the grid."""
     import numpy as np
 
-    marks = ["better than chance", "no better than chance", "not from the image"]
+    marks = ["better than chance", "no better than chance", "independent of the image"]
     counted: dict[str, int] = {}
     total = 0
     with _writer(folder, "explain", root) as run:

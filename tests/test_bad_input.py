@@ -112,13 +112,13 @@ ROWS = [
         labels="labels.json",
         error='labels.json: class id "7" appears twice; keep one of them.'),
     Row("JSON that is none", GOOD, file("l.json", "{'0': 'cat'}"), labels="l.json",
-        error="l.json: is not valid JSON at line 1, column 2"),
+        error="l.json is not valid JSON at line 1, column 2"),
     # prompts
     Row("template without a place", GOOD, prompts=("a photo",),
         error='the prompt "a photo" has no place for the label; write {} or {object}'),
     Row("misspelt set", GOOD, prompts=("openai80",), error="or name a set (openai-80"),
     # truth
-    Row("truth missing", GOOD, truth="t.csv", error="t.csv: does not exist; give a CSV"),
+    Row("truth missing", GOOD, truth="t.csv", error="t.csv does not exist; give a CSV"),
     Row("truth of other images", GOOD, file("t.csv", "filename,label\nx.jpg,red\n"), truth="t.csv",
         error="t.csv: none of its rows names one of these images"),
     Row("truth with an unknown label", GOOD, file("t.csv", "filename,label\ngood.jpg,green\n"),

@@ -27,9 +27,9 @@ def animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registr
     monkeypatch.setitem(sys.modules, PACKAGE, package)
     point = EntryPoint("dog", f"{PACKAGE}.cat:ANIMAL.upper", "animals")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
-    registry._plugins.cache_clear()
+    registry.plugins_of.cache_clear()
     yield Registry(PACKAGE, package.__path__, attribute="ANIMAL", group="animals", noun="animal")
-    registry._plugins.cache_clear()
+    registry.plugins_of.cache_clear()
     for name in ("cat", "guinea_pig"):
         sys.modules.pop(f"{PACKAGE}.{name}", None)
 
@@ -46,6 +46,6 @@ def test_a_file_and_an_entry_point(animals: Registry[str]) -> None:
 
 @pytest.mark.parametrize("name", ["cow", "_fur", "-fur", ""])
 def test_an_unknown_name_is_one_sentence(animals: Registry[str], name: str) -> None:
-    wanted = f'^animal "{name}": is not known; choose among cat, dog, guinea-pig$'
+    wanted = f'^animal "{name}" is not known; choose among cat, dog, guinea-pig$'
     with pytest.raises(UserError, match=wanted):
         animals.get(name)

@@ -94,7 +94,7 @@ def _check_made_of_lite(recipe: Recipe, source: Path) -> None:
     ):
         if spec != "lite":
             raise UserError(
-                f"{source}: was trained with the {what} {spec}; what ships is made of lite"
+                f"{source} was trained with the {what} {spec}; what ships is made of lite"
             )
 
 

@@ -59,7 +59,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except OSError as error:
         raise _refusal(path, error) from None
     if is_folder:
-        raise UserError(f"{printable(str(path))}: is a folder; name a file")
+        raise UserError(f"{printable(str(path))} is a folder; name a file")
     # a rename would put a file in the place of the device, pipe or link itself
     if is_special:
         with writing(path), _opened(path, path, mode, text) as file:
@@ -231,7 +231,7 @@ def check_writable(path: Path) -> None:
     """
     try:
         if path.is_dir():
-            raise UserError(f"{printable(str(path))}: is a folder; name a file")
+            raise UserError(f"{printable(str(path))} is a folder; name a file")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             what = f"{path}: {folder} cannot be written to"
@@ -362,10 +362,10 @@ def decode_text(data: bytes, path: str, *, keep_bytes: bool = False) -> str:
         text = data.decode("utf-8-sig", "surrogateescape" if keep_bytes else "strict")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{shown}: is not UTF-8 text (byte {error.start + 1}); save it as UTF-8."
+            f"{shown} is not UTF-8 text (byte {error.start + 1}); save it as UTF-8."
         ) from error
     if "\0" in text:
-        raise UserError(f"{shown}: is not a text file (it holds zero bytes).")
+        raise UserError(f"{shown} is not a text file (it holds zero bytes).")
     return text
 
 

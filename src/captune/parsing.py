@@ -43,14 +43,14 @@ def parse_json(
             f'{place}: {name} "{printable(doubled.key)}" appears twice{again}; keep one of them.'
         ) from None
     except _NoConstant as constant:
-        raise UserError(f"{place}: holds {constant}, which is no JSON; write text there.") from None
+        raise UserError(f"{place}: holds {constant}, which is not JSON; write text there.") from None
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{source}: is not valid JSON at line {line or error.lineno}, column {error.colno}"
+            f"{source} is not valid JSON at line {line or error.lineno}, column {error.colno}"
             f" ({error.msg})."
         ) from None
     except (RecursionError, ValueError):
-        raise UserError(f"{place}: is nested too deeply or holds absurd numbers.") from None
+        raise UserError(f"{place} is nested too deeply or holds absurd numbers.") from None
 
 
 def json_cost(text: str | bytes) -> int:
@@ -121,7 +121,7 @@ def parse_yaml(text: str, shown: str, expected: str) -> Any:
     import yaml
 
     if len(text) > _MOST_CHARACTERS:
-        raise UserError(f"{shown}: is over {_MOST_CHARACTERS // 2**20} MiB; {expected}")
+        raise UserError(f"{shown} is over {_MOST_CHARACTERS // 2**20} MiB; {expected}")
     try:
         return yaml.load(text, Loader=_bounded_loader())  # noqa: S506  # it is a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -130,7 +130,7 @@ def parse_yaml(text: str, shown: str, expected: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise UserError(
-            f"{shown}: is not valid YAML{line} ({printable(str(reason))}); {expected}"
+            f"{shown} is not valid YAML{line} ({printable(str(reason))}); {expected}"
         ) from None
 
 

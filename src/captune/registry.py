@@ -36,11 +36,11 @@ class Registry(Generic[Thing]):
         """All that there are, without importing any."""
         files = (module.name for module in pkgutil.iter_modules(self.folders))
         own = (name.replace("_", "-") for name in files if not name.startswith("_"))
-        return sorted({*own, *_plugins(self.group)})
+        return sorted({*own, *plugins_of(self.group)})
 
     def sources(self) -> dict[str, str]:
         """Name -> the package that brings it, without importing any."""
-        plugins = _plugins(self.group)
+        plugins = plugins_of(self.group)
         return {
             name: source_of(plugins[name]) if name in plugins else "captune"
             for name in self.names()
@@ -48,14 +48,14 @@ class Registry(Generic[Thing]):
 
     def get(self, name: str) -> Thing:
         """The one called `name`. Raises UserError for an unknown one."""
-        plugin = _plugins(self.group).get(name)
+        plugin = plugins_of(self.group).get(name)
         if plugin is not None:
             loaded: Thing = plugin.load()
             return loaded
         names = self.names()
         if name not in names:
             known = ", ".join(names)
-            raise UserError(f'{self.noun} "{name}": is not known; choose among {known}')
+            raise UserError(f'{self.noun} "{name}" is not known; choose among {known}')
         module: Any = import_module(f"{self.package}.{name.replace('-', '_')}")
         found: Thing = getattr(module, self.attribute)
         return found
@@ -67,7 +67,8 @@ def source_of(point: EntryPoint) -> str:
 
 
 @cache
-def _plugins(group: str) -> dict[str, EntryPoint]:
+def plugins_of(group: str) -> dict[str, EntryPoint]:
+    """Name -> entry point of a group, read once; none is loaded."""
     from importlib.metadata import entry_points  # takes longer than all of `captune --help`
 
     return {point.name: point for point in entry_points(group=group)}
@@ -82,4 +83,6 @@ def _own(package: str, attribute: str, group: str, noun: str) -> Registry[Any]:
 TUNING_METHODS = _own("captune.captioning.tuning", "METHOD", "captune.tuning", "method")
 BRIDGES = _own("captune.captioning.bridge", "BRIDGE", "captune.bridges", "bridge")
 MAP_METHODS = _own("captune.attribution.methods", "METHOD", "captune.explain", "method")
-METRICS = "captune.metrics"  # the group of entry points; captune's own are in metrics.catalogue
+# groups of entry points; captune's own are in metrics.catalogue and in models.backends
+METRICS = "captune.metrics"
+MODELS = "captune.models"

@@ -95,7 +95,7 @@ def test_the_most_probable_label_is_explained(tmp_path: Path) -> None:
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
     classifier = ZeroShotClassifier(["red", "green"], model=cropping_model(), cache=False)
-    with pytest.raises(UserError, match='"blue": is not among the labels'):
+    with pytest.raises(UserError, match='"blue" is not among the labels'):
         explain_classes(classifier, tmp_path / "red.png", ["blue"])
     with pytest.raises(UserError, match="explained by gradient, occlusion, patch-similarity"):
         explain_classes(classifier, tmp_path / "red.png", method="attention")

@@ -36,7 +36,7 @@ def test_names_are_listed_without_importing() -> None:
 
 
 def test_an_unknown_method_is_one_sentence() -> None:
-    with pytest.raises(UserError, match='method "guess": is not known; choose among attention'):
+    with pytest.raises(UserError, match='method "guess" is not known; choose among attention'):
         map_method("guess")
 
 
@@ -56,7 +56,7 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> MapMethod:
             return Middle()
 
-    registry._plugins.cache_clear()
+    registry.plugins_of.cache_clear()
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point()])
     try:
         assert "middle" in method_names()
@@ -65,7 +65,7 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
         found = method.maps_of_all(captioner, captioned(captioner), [0, 1])
         assert found[LayerHead()].shape == (2, 3, 3)
     finally:
-        registry._plugins.cache_clear()
+        registry.plugins_of.cache_clear()
 
 
 @pytest.mark.parametrize("name", ANYWHERE)

@@ -68,7 +68,7 @@ def _changed(patch: str, number: int, **fields: Any) -> dict[str, Any]:
     [
         ("{", "is not valid JSON"),
         ([], "holds a list, and an object was expected"),
-        (_without("annotations"), '"annotations" is no list of objects'),
+        (_without("annotations"), '"annotations" is not a list of objects'),
         (_without("categories"), "captions go to --captions"),
         (_changed("images", 1, width=None), "image 2 has no width"),
         (_changed("images", 0, width=0), "image 1 has no width and height above 0"),

@@ -153,7 +153,7 @@ def test_settings_are_read() -> None:
     for word, match in (
         ("rank=8", "PART.SETTING=VALUE"),
         ("lora.ranks=8", 'no setting "ranks"'),
-        ("lora.rank=eight", "no whole number"),
+        ("lora.rank=eight", "is not a whole number"),
         ("bridge.entry=2", "true or false"),
         ("laura.rank=8", '"laura": is not known'),
     ):

@@ -121,7 +121,7 @@ def test_attention_that_no_prefix_reaches_is_refused() -> None:
     module = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     decoder = dataclasses.replace(tiny_decoder("gpt2"), module=module)
     before = module.config._attn_implementation
-    with pytest.raises(UserError, match="BloomForCausalLM computes its attention in its own way"):
+    with pytest.raises(UserError, match="BloomForCausalLM has its own attention code"):
         build(Combination("cross-attention", "prefix", "bloom"), decoder)
     assert module.config._attn_implementation == before
     captioner = build(Combination("cross-attention", "adapter", "bloom"), decoder)

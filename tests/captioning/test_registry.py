@@ -81,9 +81,9 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return [EntryPoint("theirs", value, group)]
 
     monkeypatch.setattr("importlib.metadata.entry_points", points)
-    registry._plugins.cache_clear()
+    registry.plugins_of.cache_clear()
     yield
-    registry._plugins.cache_clear()
+    registry.plugins_of.cache_clear()
     del sys.modules[method.__name__]
 
 

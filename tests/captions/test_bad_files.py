@@ -28,8 +28,8 @@ BAD = [
     ('{"a": "x", "b": "y", "a": "z"}', 'key "a" appears twice; keep one of them'),
     ('{\n"a": "x",\n"b": "y",\n"a": "z"\n}', 'key "a" appears twice (again in line 4); keep one'),
     ('[{"image_id": 1, "caption": "x", "caption": "y"}]', 'key "caption" appears twice'),
-    ('{"a": NaN}', "holds NaN, which is no JSON"),
-    ('[{"image_id": 1, "caption": -Infinity}]', "holds -Infinity, which is no JSON"),
+    ('{"a": NaN}', "holds NaN, which is not JSON"),
+    ('[{"image_id": 1, "caption": -Infinity}]', "holds -Infinity, which is not JSON"),
     ('[{"image_id": 1e999, "caption": "x"}]', "entry 1: its image_id is a number, and text or a"),
     ("[" * 100_000, "nested too deeply"),
     ('{"a":' * 100_000, "nested too deeply"),
@@ -138,11 +138,11 @@ BAD = [
     ("image,caption\n1.jpg,x\n2.jpg\n", "line 3 has 1 cells, where the header has 2"),
     ("image,caption\n1.jpg,A cat, asleep\n", "line 2 has 3 cells, where the header has 2"),
     ("image,caption\n,x\n", "line 2: its image id is empty"),
-    ('image,caption\n1.jpg,"never closed\n2.jpg,x\n', "is no table row (unexpected end of data)"),
-    ('image,caption\n1.jpg,"a" b\n', "line 2 is no table row"),
-    ("image,caption\n1.jpg," + "x" * 200_000, "line 2 is no table row (field larger"),
+    ('image,caption\n1.jpg,"never closed\n2.jpg,x\n', "is not a table row (unexpected end of"),
+    ('image,caption\n1.jpg,"a" b\n', "line 2 is not a table row"),
+    ("image,caption\n1.jpg," + "x" * 200_000, "line 2 is not a table row (field larger"),
     ("image,caption,caption\n1.jpg,x,y\n", 'column "caption" appears twice'),
-    ("image,captions\n1.jpg,\"['x', 'y']\"\n", "line 2: its captions are no JSON list"),
+    ("image,captions\n1.jpg,\"['x', 'y']\"\n", "line 2: its captions are not a JSON list"),
     ('image,captions\n1.jpg,"[3]"\n', "line 2: its caption is a number"),
     (
         'image,captions\n1.jpg,"[""x""]"\n2.jpg,[]\n',
@@ -169,7 +169,7 @@ def test_bad_files_are_one_sentence(tmp_path, monkeypatch, content, sentence):
     with pytest.raises(UserError) as refusal:
         read_captions("c")
     text = str(refusal.value)
-    assert text.startswith("c: ")
+    assert text.startswith(("c: ", "c is "))
     assert sentence in text
     assert text.endswith(".")
     assert text.isprintable()
@@ -211,7 +211,7 @@ def test_folder_without_captions(tmp_path):
 def test_bad_sidecar_is_named(tmp_path):
     written(tmp_path, "1.jpg", b"pixels")
     written(tmp_path, "1.txt", b"caf\xe9")
-    with pytest.raises(UserError, match=r"1\.txt: is not UTF-8 text"):
+    with pytest.raises(UserError, match=r"1\.txt is not UTF-8 text"):
         read_captions(tmp_path)
 
 

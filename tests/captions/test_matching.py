@@ -176,7 +176,7 @@ def test_a_candidate_is_one_caption():
     with pytest.raises(UserError) as refusal:
         match_captions(several, references)
     assert str(refusal.value) == (
-        'c.json: a candidate is one caption an image, but "b" has 2, "c" has 2, "d" has 2 and 3'
+        'c.json: a candidate is one caption per image, but "b" has 2, "c" has 2, "d" has 2 and 3'
         " more images have several; keep one caption of each (the same form as the references:"
         " are the two files the same, or the other way round?)."
     )

@@ -36,7 +36,7 @@ def test_without_a_folder_of_runs_it_is_runs() -> None:
 def test_a_file_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs.json").write_text("{}")
     assert main(["app", str(tmp_path / "runs.json")]) == 2
-    assert "runs.json: is a file; RUNS names the folder of the runs" in capsys.readouterr().err
+    assert "runs.json is a file; RUNS names the folder of the runs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_an_unknown_model_is_status_2(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(images, "tiny")) == 2
-    assert "--model tiny: is no folder" in capsys.readouterr().err
+    assert "--model tiny is not a folder" in capsys.readouterr().err
     assert main(["caption", str(images), "--beam", "0"]) == 2
     assert "beam 0: must be 1 or more" in capsys.readouterr().err
 

@@ -248,6 +248,6 @@ def test_a_classifier(
     assert (named, maps.shape) == (["red"], (1, 4, 4))
     assert len(found["figures"]) == 12
     assert main([*command, "--words", "purple"]) == 2
-    assert '"purple": is not among the labels' in capsys.readouterr().err
+    assert '"purple" is not among the labels' in capsys.readouterr().err
     assert main([*command, "--layer", "2"]) == 2
     assert "are of captioners' maps" in capsys.readouterr().err

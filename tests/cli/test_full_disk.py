@@ -172,7 +172,7 @@ def test_tune(
     assert [path.name for path in checkpoints.iterdir()] == made
     monkeypatch.setattr(state, "publish", publish)
     assert main(words) == 0
-    assert "goes on after 50 %" in capsys.readouterr().err
+    assert "resumes at 50 %" in capsys.readouterr().err
 
 
 def test_what_a_tune_left_that_could_not_begin_is_no_hindrance(

@@ -198,11 +198,11 @@ def test_other_options_or_data_do_not_go_on(
     out = tmp_path / "run"
     assert main(words(files, out, "--score-model", "none")) == 0
     assert main(words(files, out, "--score-model", "none", "--seed", "3")) == 2
-    assert "was begun with seed 0, and now it is 3" in capsys.readouterr().err
+    assert "was started with seed 0; now it is 3" in capsys.readouterr().err
     _, train, _ = files
     train.write_text(train.read_text().replace("w1 ", "w2 "))
     assert main(words(files, out, "--score-model", "none")) == 2
-    assert "was begun with training data" in capsys.readouterr().err
+    assert "was started with training data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -214,8 +214,8 @@ def test_other_options_or_data_do_not_go_on(
         (["--lr", "5"], "lr 5.0: must be below 1"),
         (["--captions-per-image", "some"], "must be all, or 1 or more"),
         (["--max-trainable", "1k"], "parameters would be trained"),
-        (["--max-trainable", "many"], "is no number of parameters"),
-        (["--set", "adapter.bottleneck=8"], "is none of the methods that are trained"),
+        (["--max-trainable", "many"], "is not a number of parameters"),
+        (["--set", "adapter.bottleneck=8"], "is not one of the methods that are trained"),
         (["--method", " , "], "names no method"),
         (["--select", "clipscore", "--score-model", "none"], "needs a model"),
         (["--bridge", "bidirectional"], "say with --tags among which"),
@@ -246,7 +246,7 @@ def test_what_is_missing_is_said(
     images, train, val = map(str, files)
     whole: list[Any] = ["--captions", train, "--val", val, "--out", str(tmp_path / "r")]
     assert main(["tune", *whole]) == 2
-    assert "IMAGES, the folder of the training images: is missing" in capsys.readouterr().err
+    assert "IMAGES (folder of the training images) is missing" in capsys.readouterr().err
     for place, name in ((0, "--captions TRAIN"), (2, "--val VAL"), (4, "--out RUN")):
         assert main(["tune", images, *whole[:place], *whole[place + 2 :]]) == 2
         assert name in capsys.readouterr().err

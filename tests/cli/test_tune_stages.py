@@ -88,7 +88,7 @@ def test_another_start_is_another_training(
     assert main(words(files, out, *QUICK, "--start", str(first))) == 0
     capsys.readouterr()
     assert main(words(files, out, *QUICK, "--start", str(other))) == 2
-    assert "was begun with start" in capsys.readouterr().err
+    assert "was started with start" in capsys.readouterr().err
 
 
 def test_a_start_of_another_make_is_refused(

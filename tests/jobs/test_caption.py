@@ -156,7 +156,7 @@ def test_a_stopped_run_goes_on(
     result, said = captioned(images, model, out=out, predictions=pred)
     kept = min(COUNT, 4 * (batches - bool(cut)))
     assert result.resumed == max(0, kept)
-    assert any("goes on after" in sentence for sentence in said) == bool(result.resumed)
+    assert any("resuming after" in sentence for sentence in said) == bool(result.resumed)
     for name in ("records.jsonl", "metrics.json"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert pred.read_bytes() == (tmp_path / "whole.json").read_bytes()
@@ -201,14 +201,14 @@ def test_other_options_do_not_go_on(
     out = tmp_path / "out"
     stop(images, model, out, monkeypatch)
     for more, match in (
-        ({"beam": 3}, "was begun there with --beam 2, and this one has 3"),
+        ({"beam": 3}, "was started there with --beam 2, and this one has 3"),
         ({"max_tokens": 9}, "--max-tokens 8"),
         ({"batch_size": 5}, "--batch-size 4"),
     ):
         with pytest.raises(UserError, match=match):
             captioned(images, model, out=out, **more)
     other = write_captioner(tmp_path / "other", seed=1)
-    with pytest.raises(UserError, match="was begun there with model"):
+    with pytest.raises(UserError, match="was started there with model"):
         captioned(images, other, out=out)
     # what changes no caption may change
     result, _ = captioned(images, model, out=out, no_cache=True, predictions=tmp_path / "p.json")

@@ -95,7 +95,7 @@ def test_df_is_corpus_a_shipped_table_or_a_file(tmp_path: Path) -> None:
     mine = resolve_df(str(tmp_path / "mine.gz"))
     assert mine is not None
     assert mine.name == "mine"
-    with pytest.raises(UserError, match="is no file; give corpus, coco-val2017 or a table"):
+    with pytest.raises(UserError, match="is not a file; give corpus, coco-val2017 or a table"):
         resolve_df(str(tmp_path / "other.gz"))
     with pytest.raises(UserError, match="captune comes with coco-val2017"):
         DocumentFrequency.shipped("coco-2030")

@@ -176,7 +176,7 @@ def test_a_changed_file_is_refused_before_it_is_read(
     weights.write_bytes(bytes(len(before)))
     assets.verified([tiny.ASSET])  # once a process
     monkeypatch.setattr(assets, "_verified", set())
-    with pytest.raises(UserError, match=r"model\.safetensors: is not what captune wrote there"):
+    with pytest.raises(UserError, match=r"model\.safetensors is not what captune wrote there"):
         assets.verified([tiny.ASSET])
     weights.write_bytes(before)
     assert assets.verified([tiny.ASSET]) == [folder]

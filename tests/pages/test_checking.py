@@ -138,5 +138,5 @@ def test_of_another_version_figures_are_compared_and_words_are_not(page: Path) -
 def test_what_is_no_page_of_ours_is_refused(tmp_path: Path, content: str) -> None:
     page = tmp_path / "page.html"
     page.write_text(content)
-    with pytest.raises(UserError, match="is no page of captune report"):
+    with pytest.raises(UserError, match="is not a page of captune report"):
         check_page(page)

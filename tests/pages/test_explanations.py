@@ -43,7 +43,7 @@ def test_each_word_has_its_map(root: Path, tmp_path: Path) -> None:
         "100 % of it in the upper left ninth; better than chance; the image adds 1.2 nats"
     )
     assert says[1].startswith("100 % of it in the upper ninth; no better than chance")
-    assert says[2] == "100 % of it in the upper right ninth; not from the image"
+    assert says[2] == "100 % of it in the upper right ninth; independent of the image"
     assert second["name"] == "b.jpg"
 
 

@@ -98,7 +98,7 @@ def test_the_answer_comes_first_with_numbers_and_intervals(
     assert "lite recognises 6 of 8 images" in words
     assert "75.0 % 95 % interval 40.9 % to 92.9 %" in words
     assert "Of 2 methods, lora has the highest CIDEr-D and is kept: CIDEr-D 0.326" in words
-    assert "Behind it by more than luck: adapter (−0.100, p 0.0" in words
+    assert "Significantly worse: adapter (−0.100, p 0.0" in words
     assert words.index("lite recognises") < words.index("Hardest images")
 
 
@@ -191,7 +191,7 @@ def test_the_methods_of_a_tune_that_moved_are_not_needed(
     words = outline(page_of([runs["tune"]], tmp_path / "page.html")).words
     assert "Of 2 methods, lora has the highest" in words
     assert "vs. best" in words
-    assert "Behind it by more than luck: adapter (−0.100, p 0.0" in words
+    assert "Significantly worse: adapter (−0.100, p 0.0" in words
 
 
 def test_a_method_alone_is_a_tune(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_prompts_are_compared(colours: Any, colour_images: Path, tmp_path: Path)
     told = outline(page_of([run], tmp_path / "page.html")).words
     assert "does best: 100.0 % of 6 images" in told
     assert "points vs. best" in told
-    assert "Does it read “not”?" in told
+    assert "Does it understand “not”?" in told
     assert check_page(tmp_path / "page.html").differing == []
     (run / "records.jsonl").write_text("")
     assert "does best" in outline(page_of([run], tmp_path / "page.html")).words

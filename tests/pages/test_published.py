@@ -70,8 +70,8 @@ def sentences(study: Study, given: RunSet) -> list[str]:
 @pytest.mark.parametrize(
     ("published", "side", "said"),
     [
-        ("0.5", 0, "“lora”: not told apart"),
-        ("0.80", 0, "“lora”: not told apart"),
+        ("0.5", 0, "“lora”: no significant difference"),
+        ("0.80", 0, "“lora”: no significant difference"),
         ("0.81", -1, "“lora”: lower here, by more"),
         ("0.9", -1, "“lora”: lower here, by more"),
         ("0.1", 1, "“lora”: higher here, by more"),
@@ -125,7 +125,7 @@ def test_rows_of_which_the_same_is_to_be_said_share_a_sentence(
     study = study_of(tmp_path, {"one": "0.9", "two": "0.8", "three": "0.95"}, run="score-lora")
     assert sentences(study, read_runs(runs)) == [
         "“one” and “three”: lower here, by more than the choice of images explains.",
-        "“two”: not told apart, as the published figure lies within the interval here.",
+        "“two”: no significant difference: the published figure lies within the interval here.",
     ]
 
 
@@ -146,7 +146,7 @@ def test_the_answer_counts_and_says_what_was_done_otherwise(
 ) -> None:
     study = study_of(tmp_path, {"lora": "0.9"})
     said = str(answer(study, read_runs(runs)).striptags())
-    assert said.startswith("Of 1 published figures 0 are not told apart")
+    assert said.startswith("Of 1 published figures 0 agree with those here")
     assert "lower here: 1." in said
     assert "it differs in epochs" in said
     assert "images" not in said.partition("differs in")[2]  # 4 here as there
@@ -172,6 +172,6 @@ def test_a_page_with_them_is_text_and_can_be_checked(runs: list[Path], tmp_path:
 
 
 def test_a_study_that_is_none_is_refused(runs: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no study that comes with captune"):
+    with pytest.raises(UserError, match="neither a built-in study"):
         write_report(runs, tmp_path / "page.html", PageSettings(published="nothing"))
     assert not (tmp_path / "page.html").exists()

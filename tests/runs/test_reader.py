@@ -282,7 +282,7 @@ def test_maps_are_as_large_as_their_file(tmp_path: Path, packing: int) -> None:
     assert (words, maps.shape) == (["a"], (1, 3, 3))
     (run.folder / record["maps"]).write_bytes(npz_of((1, 1, 54 * 2**28), packing=packing))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match=r"maps/0\.npz: is no file of maps"):
+    with pytest.raises(UserError, match=r"maps/0\.npz is not a file of maps"):
         read_maps(run, record)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
@@ -335,7 +335,7 @@ def test_pages_that_nobody_wrote_are_refused(tmp_path: Path) -> None:
     ):
         changed = json.dumps({**json.loads(about), key: value})
         page.write_text(whole.replace(about, changed.replace("<", "\\u003c")))
-        with pytest.raises(UserError, match="is no page of captune report"):
+        with pytest.raises(UserError, match="is not a page of captune report"):
             check_page(page)
 
 

@@ -77,14 +77,14 @@ def test_a_pairing_shows_what_two_separate_intervals_hide() -> None:
     assert found.finding == "B"
 
 
-def test_verdict_of_a_better_one_names_difference_interval_and_what_could_be_seen() -> None:
+def test_verdict_of_a_better_one_names_difference_interval_and_what_can_be_detected() -> None:
     a, b = noisy(400, 0.05)
     found = compared(a, b)
     assert found.interval is not None
     low, high = found.interval
     assert found.verdict == (
-        f"B is better by 0.050 CIDEr-D, 95 % [{low:.3f}, {high:.3f}], p < 0.001; with 400 images "
-        f"you could have seen {found.detectable:.3f}"
+        f"B is better by 0.050 CIDEr-D, 95 % [{low:.3f}, {high:.3f}], p < 0.001; 400 images are "
+        f"enough to detect a difference of {found.detectable:.3f} or more (power 80 %)"
     )
     other = compared(b, a)
     assert other.finding == "A"
@@ -92,11 +92,12 @@ def test_verdict_of_a_better_one_names_difference_interval_and_what_could_be_see
     assert f"A is better by 0.050 CIDEr-D, 95 % [{-other.interval.high:.3f}, " in other.verdict
 
 
-def test_verdict_where_nothing_was_seen_says_what_would_go_unseen() -> None:
+def test_verdict_where_nothing_was_seen_says_what_can_be_detected() -> None:
     found = compared(*noisy(100, 0.001))
     assert found.finding == "unseen"
     assert found.verdict.startswith("CIDEr-D: no difference was seen: B - A is +0.001, 95 % [-0.0")
-    assert f"with 100 images a difference below {found.detectable:.3f} could go" in found.verdict
+    enough = f"100 images are enough to detect a difference of {found.detectable:.3f} or more"
+    assert enough in found.verdict
 
 
 def test_what_one_test_alone_would_call_better_is_not_settled_among_several() -> None:
@@ -120,7 +121,7 @@ def test_what_one_test_alone_would_call_better_is_not_settled_among_several() ->
     assert together.finding == "unsettled"
     assert together.verdict.startswith("CIDEr-D: not settled: B - A is +0.045, 95 % [0.00")
     p_holm = f"{together.p_holm:.3f}" if together.p_holm < 0.1 else f"{together.p_holm:.2f}"
-    assert f"p {alone.p:.3f} ({p_holm} for 3 metrics); more images" in together.verdict
+    assert f"p {alone.p:.3f} ({p_holm} for 3 metrics); 200 images are" in together.verdict
 
 
 def test_small_differences_are_written_with_the_digits_that_mean_something() -> None:
@@ -169,8 +170,8 @@ def test_the_most_different_images_come_furthest_first() -> None:
     [
         (0.2, -0.2, "contradict each other: CIDEr-D prefers B, CLIPScore prefers A"),
         (0.2, 0.2, None),
-        (0.2, -0.001, "CIDEr-D prefers B; CLIPScore points to A, but no further than luck would"),
-        (-0.2, 0.001, "CIDEr-D prefers A; CLIPScore points to B, but no further than luck would"),
+        (0.2, -0.001, "CIDEr-D prefers B; CLIPScore points to A, but not significantly"),
+        (-0.2, 0.001, "CIDEr-D prefers A; CLIPScore points to B, but not significantly"),
         (0.001, -0.001, None),
     ],
 )

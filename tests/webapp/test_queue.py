@@ -36,14 +36,14 @@ def test_a_job_is_found_by_its_id_alone(jobs: JobQueue) -> None:
 
 def test_a_mistake_of_the_user_is_the_sentence_and_ours_says_so(jobs: JobQueue) -> None:
     def mistake(job: QueuedJob) -> None:
-        raise UserError("labels.txt: is empty; write a name in it.")
+        raise UserError("labels.txt is empty; write a name in it.")
 
     def bug(job: QueuedJob) -> None:
         raise KeyError("x")
 
     first, second = jobs.submit(mistake, []), jobs.submit(bug, [])
     wait(second)
-    assert (first.state, first.error) == ("failed", "labels.txt: is empty; write a name in it.")
+    assert (first.state, first.error) == ("failed", "labels.txt is empty; write a name in it.")
     assert second.state == "failed"
     assert second.error.startswith("a bug in captune (KeyError: 'x'); please report")
 

@@ -236,5 +236,5 @@ def _number(classifier: ZeroShotClassifier, name: str) -> int:
         if name in known:
             return list(known).index(name)
     raise UserError(
-        f"{quoted(name)}: is not among the labels ({', '.join(classifier.labels.names[:5])}, ...)"
+        f"{quoted(name)} is not among the labels ({', '.join(classifier.labels.names[:5])}, ...)"
     )

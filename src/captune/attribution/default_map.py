@@ -59,14 +59,14 @@ def read_default(folder: Path) -> DefaultMap | None:
     about, shown = read_object(path), printable(str(path))
     if about.get("schema") != SCHEMA:
         raise UserError(
-            f"{shown}: was written with schema {str(about.get('schema'))[:40]}, this captune reads"
+            f"{shown} was written with schema {str(about.get('schema'))[:40]}, this captune reads"
             f" {SCHEMA}"
         )
     try:
         stored = convert(about, _Stored)
     except ValueError as error:
         raise UserError(
-            f"{shown}: is no default map ({error}); run captune faithful again, or remove it"
+            f"{shown} is not a default map ({error}); run captune faithful again, or remove it"
         ) from None
     layer_head = LayerHead(stored.layer, stored.head)
     return DefaultMap(stored.method, layer_head, stored.figures, stored.sentence)

@@ -227,7 +227,7 @@ def _closed(
 
 
 def mark_of(gain: float, better_than: float) -> str:
-    """`better than chance`, `no better than chance` or `not from the image`.
+    """`better than chance`, `no better than chance` or `independent of the image`.
 
     gain: nats that the image adds. better_than: fraction of the random controls that are beaten.
     """

@@ -210,7 +210,7 @@ def captioner_folder(model: str) -> Path:
     require_possible(folder, model)
     if not folder.is_dir():
         raise UserError(
-            f"--model {printable(model)}: is no folder; name the --out of a captune tune, or lite"
+            f"--model {printable(model)} is not a folder; name the --out of a captune tune, or lite"
         )
     return checkpoint_folder(folder)
 

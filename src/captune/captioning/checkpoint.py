@@ -189,7 +189,7 @@ def check_decoder(recipe: Recipe, decoder: Decoder, where: Path) -> None:
     """Raises UserError unless it is the decoder that the captioner was trained with."""
     if decoder.decoder_id != recipe.decoder_id:
         raise UserError(
-            f"{where}: was trained with the decoder {recipe.decoder_spec}"
+            f"{where} was trained with the decoder {recipe.decoder_spec}"
             f" ({recipe.decoder_id[:12]}), and {decoder.spec} is another one"
             f" ({decoder.decoder_id[:12]}); give the same weights and tokenizer"
         )
@@ -210,7 +210,7 @@ def _check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role:
         mine, theirs = getattr(wanted, what), getattr(found, what)
         if mine != theirs:
             raise UserError(
-                f"{where}: was trained with the {role} {wanted.spec} ({mine[:12]}), and"
+                f"{where} was trained with the {role} {wanted.spec} ({mine[:12]}), and"
                 f" {found.spec} has other {name} ({theirs[:12]}); give the same one"
             )
 

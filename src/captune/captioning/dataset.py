@@ -168,7 +168,7 @@ def _notes(
 ) -> Iterator[str]:
     if missing:
         yield (
-            f"{shown}: {len(missing):,} of {len(file):,} images have no image in {found.root}"
+            f"{shown}: {len(missing):,} of {len(file):,} images have no file in {found.root}"
             f" ({_some(missing)}) and are left out"
         )
     blank = [id for id in image_of if all(not c or c.isspace() for c in file.captions[id])]

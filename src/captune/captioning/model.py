@@ -180,8 +180,8 @@ class CaptionModel(nn.Module):
             chosen = self._log_probabilities(states, ends) if scored else [[] for _ in ends]
         if not all(math.isfinite(value) for row in chosen for value in row):
             raise UserError(
-                "the captioner computes probabilities that are no numbers: its weights are damaged,"
-                " or beyond the precision (--dtype float32)"
+                "the captioner computes probabilities that are not numbers: its weights are"
+                " damaged, or beyond the precision (--dtype float32)"
             )
         end = self.decoder.end_id
         return Generated([[id for id in row if id != end] for row in ends], chosen)

@@ -100,7 +100,7 @@ def recipe_of_json(content: Any, where: str) -> Recipe:
     about = _Fields(content, where)
     if (schema := about.content.get("schema")) != SCHEMA or type(schema) is not int:
         raise UserError(
-            f"{where}: was written with schema {_shown(schema)}, this captune reads {SCHEMA}"
+            f"{where} was written with schema {_shown(schema)}, this captune reads {SCHEMA}"
         )
     decoder, bridge, method = (about.object(name) for name in ("decoder", "bridge", "method"))
     grid = about.object("grid")
@@ -108,7 +108,7 @@ def recipe_of_json(content: Any, where: str) -> Recipe:
     grid.has_only(*sizes)
     shape = GridShape(**sizes)
     if shape.channels < 1 or shape.tokens != shape.leading + shape.rows * shape.columns:
-        raise UserError(f"{where}: grid is none: tokens are leading + rows * columns")
+        raise UserError(f"{where}: grid is inconsistent: tokens must be leading + rows * columns")
     tags = about.content.get("known_words")
     return Recipe(
         _identity_of(about.object("image_encoder")),
@@ -174,7 +174,7 @@ class _Fields:
     def has_only(self, *names: str) -> None:
         """Refuse any other field."""
         for name in self.content.keys() - set(names):
-            raise UserError(f"{self.where}: {quoted(name)} is no field that captune knows")
+            raise UserError(f"{self.where}: {quoted(name)} is not a field that captune knows")
 
     def object(self, name: str) -> _Fields:
         """A field that is an object."""
@@ -325,5 +325,5 @@ def _value(text: str, default: Any, word: str) -> Any:
         return kind(text)
     except ValueError:
         raise UserError(
-            f"--set {word}: {text!r} is no {'whole number' if kind is int else 'number'}"
+            f"--set {word}: {text!r} is not a {'whole number' if kind is int else 'number'}"
         ) from None

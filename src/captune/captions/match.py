@@ -119,7 +119,7 @@ def _check_single(candidates: CaptionFile, references: CaptionFile) -> None:
         else ""
     )
     raise UserError(
-        f"{printable(candidates.source)}: a candidate is one caption an image, but {counts}{more};"
+        f"{printable(candidates.source)}: a candidate is one caption per image, but {counts}{more};"
         f" keep one caption of each{hint}."
     )
 

@@ -49,7 +49,7 @@ def read_captions(path: str | Path) -> CaptionFile:
     except (OSError, ValueError):  # nothing that can be a path
         is_folder = exists = False
     if not exists:
-        raise UserError(f"{shown}: does not exist; give {FORMS}.")
+        raise UserError(f"{shown} does not exist; give {FORMS}.")
     collector = CaptionCollector(source, split)
     if is_folder:
         return read_folder(Path(name), collector)

@@ -145,8 +145,9 @@ def _rows(
                 yield reader.line_num, [as_typed(cell) for cell in cells]
     except csv.Error as error:
         raise collector.refuse(
-            f"line {reader.line_num} is no table row ({printable(str(error))}); put a caption that"
-            ' holds quotes or the separator into double quotes, and write "" for each quote in it.'
+            f"line {reader.line_num} is not a table row ({printable(str(error))}); put a caption"
+            ' that holds quotes or the separator into double quotes, and write "" for each quote in'
+            " it."
         ) from None
 
 
@@ -161,7 +162,7 @@ def _add_cell(
         captions: list[object] = json.loads(cell)
     except (ValueError, RecursionError):
         raise collector.refuse(
-            f'line {number}: its {column} are no JSON list; write ["one", "two"] there.'
+            f'line {number}: its {column} are not a JSON list; write ["one", "two"] there.'
         ) from None
     for caption in captions:
         collector.add(image_id, caption, "line", number)

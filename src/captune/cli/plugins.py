@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
         "bridges": ("tune --bridge", BRIDGES.sources()),
         "map methods": ("explain --method", MAP_METHODS.sources()),
         "metrics": ("score --metrics", catalogue.sources()),
-        "model backends": ("--model, as in NAME:...", dict.fromkeys(backends(), "captune")),
+        "model backends": ("--model, as in NAME:...", backends()),
     }
     if arguments.json:
         named = {kind: sources for kind, (_, sources) in found.items()}

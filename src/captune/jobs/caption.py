@@ -176,7 +176,7 @@ def run(
                 CaptionJournal(options.out, asked, found.images, options.batch_size)
             )
             if journal.done:
-                progress.message(f"goes on after {journal.done:,} of {len(found.images):,} images")
+                progress.message(f"resuming after {journal.done:,} of {len(found.images):,} images")
         done = journal.done if journal else 0
         if options.sidecar:
             sidecars = Sidecars(

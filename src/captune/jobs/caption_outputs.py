@@ -248,8 +248,9 @@ class CaptionJournal:
         before = before if isinstance(before, dict) else {}
         name = next(key for key in sorted(before.keys() | now) if before.get(key) != now.get(key))
         raise UserError(
-            f"{self._shown}: a captioning was begun there with {name} {before.get(name)}, and this"
-            f" one has {now.get(name)}; ask for the same to go on, or choose another --out"
+            f"{self._shown}: a captioning was started there with {name} {before.get(name)}, and"
+            f" this one has {now.get(name)}; use the same options to resume, or another"
+            " --out"
         )
 
 

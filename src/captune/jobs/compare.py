@@ -32,10 +32,10 @@ from captune.text import counted, p_value
 
 _SHOWN = 3  # images on either side that a person reads on a terminal
 _NOTE = (
-    "[low, high]: 95 % interval, by resampling images; p: how often swapping A and B at random"
-    " gives such a difference, raised for the number of metrics (Holm): below 0.05 luck is"
-    " unlikely; d_z: mean difference in its standard deviations; B/A/equal: images that score"
-    " higher in B, in A, and the same in both"
+    "[low, high]: 95 % interval, by resampling images; p: permutation test (A and B swapped at"
+    " random per image), Holm-corrected for the number of metrics: below 0.05 the difference is"
+    " unlikely to be chance; d_z: mean difference divided by its standard deviation; B/A/equal:"
+    " images that score higher in B, in A, and the same in both"
 )
 
 

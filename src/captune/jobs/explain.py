@@ -244,7 +244,9 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
 def _load_classifier(options: ExplainOptions, progress: Progress, _: ExitStack) -> _Source:
     """A map of the most probable label of each image, or of those of `--words`."""
     if options.layer != "auto" or options.head != "auto":
-        raise UserError("--layer, --head: are of captioners' maps; leave them out with --labels")
+        raise UserError(
+            "--layer and --head are for maps of a captioner; leave them out with --labels"
+        )
     found = find_images(options.images)
     classifier = ZeroShotClassifier(
         str(options.labels),

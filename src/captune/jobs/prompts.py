@@ -138,8 +138,9 @@ class PromptsResult(Result):
         same = min(shares)
         most = percent(same) if same == max(shares) else f"at least {percent(same)}"
         note = (
-            "Share of images. A model that understands “not” shows 0 % in the first three columns"
-            f" and 100 % in the last. This one chooses the same label for {most} of the images"
+            "Fraction of images. A model that understands “not” shows 0 % in the first three"
+            f" columns and 100 % in the last. This one chooses the same label for {most} of the"
+            " images"
             f"{', so it ignores “not”' if same > 0.5 else ''}."
         )
         return Table(

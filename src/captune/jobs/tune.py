@@ -114,7 +114,7 @@ class TuneResult(Result):
             f"{counted(self.images, 'validation image')}, trained on"
             f" {counted(self.trained_on, 'image')}, best by {self.select}: {self.best}",
             *(
-                f"{one.method}: {'wrong: ' if finding['wrong'] else ''}{finding['sentence']}"
+                f"{one.method}: {'problem: ' if finding['wrong'] else ''}{finding['sentence']}"
                 for one in self.methods
                 for finding in one.findings
             ),

@@ -206,7 +206,7 @@ def _read_run(place: Path, *, is_folder: bool) -> Run:
 def _verify_run(options: VerifyOptions, run: Run, progress: Progress) -> Verification:
     runs = [run]
     if run.kind not in KINDS:
-        shown = printable(f"{options.place}: is a run of captune {run.kind}")
+        shown = printable(f"{options.place} is a run of captune {run.kind}")
         raise UserError(f"{shown}, of which this captune knows nothing")
     if run.kind == "tune":
         from captune.pages.sources import read_runs

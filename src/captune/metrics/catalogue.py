@@ -97,7 +97,7 @@ def metric_of(id: str) -> Metric:
     if id in plugins():
         return Metric(id, id, "plugin")
     known = ", ".join(["bleu", *_OWN, *plugins()])
-    raise UserError(f'metric "{printable(id)}": is not known; choose among {known}')
+    raise UserError(f'metric "{printable(id)}" is not known; choose among {known}')
 
 
 def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[Metric]:
@@ -116,7 +116,7 @@ def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[M
     words = [metric_id(word) for word in text.split(",") if word.strip()]
     ids = [id for word in words for id in (BLEU if word == "bleu" else (word,))]
     if not ids:
-        raise UserError(f'--metrics "{printable(text)}": names no metric; try bleu,rouge_l,cider')
+        raise UserError(f'--metrics "{printable(text)}" names no metric; try bleu,rouge_l,cider')
     metrics = [metric_of(id) for id in dict.fromkeys(ids)]
     for metric in metrics:
         if metric.needs_references and not references:
@@ -180,7 +180,7 @@ class _Plugin:
 
     def wrong(self, what: str) -> UserError:
         """The package gives something that is no score."""
-        return UserError(f"{self.shown}: {what}; its package has to be mended")
+        return UserError(f"{self.shown}: {what}; please fix that package")
 
     def checked(self, scores: Any, images: list[str]) -> Scores:
         """The scores, if they are what `Scores` says: finite numbers, text, JSON."""
@@ -188,9 +188,9 @@ class _Plugin:
             raise self.wrong(f"returned {type(scores).__name__}, not captune.metrics.Scores")
         per_image = scores.per_image
         if not isinstance(per_image, Mapping) or list(per_image) != images:
-            raise self.wrong("must give one score an image, in the order of the candidates")
+            raise self.wrong("must give one score per image, in the order of the candidates")
         if not all(map(_is_finite, [scores.corpus, *per_image.values()])):
-            raise self.wrong("gave a score that is no finite number")
+            raise self.wrong("gave a score that is not a finite number")
         scores = replace(
             scores,
             metric=self.id,
@@ -209,7 +209,7 @@ class _Plugin:
         except (TypeError, ValueError, RecursionError):
             plain = None
         if not isinstance(plain, dict):
-            raise self.wrong("its recipe is no JSON object")
+            raise self.wrong("its recipe is not a JSON object")
         return {**plain, "package": self.package, "package_version": self.version}
 
     def _texts(self, what: str, texts: Any) -> tuple[str, ...]:
@@ -232,7 +232,7 @@ class _Plugin:
                     " and `of_sums`; without them no interval belongs to it"
                 )
             return scores
-        rows = self.call("its `statistics` are no numbers", np.asarray, scores.statistics, float)
+        rows = self.call("its `statistics` are not numbers", np.asarray, scores.statistics, float)
         if rows.ndim != 2 or len(rows) != n or not np.isfinite(rows).all():
             raise self.wrong(f"its `statistics` must be {n} rows of finite numbers")
         of_sums = self._of_sums(scores.of_sums)
@@ -246,7 +246,7 @@ class _Plugin:
             found = self.call("its `of_sums` failed", of_sums, sums, n)
             values = self.call("its `of_sums` gives no numbers", np.asarray, found, float)
             if values.shape != (len(sums),) or not np.isfinite(values).all():
-                raise self.wrong("its `of_sums` must give one finite figure a row of sums")
+                raise self.wrong("its `of_sums` must give one finite figure per row of sums")
             return np.asarray(values, dtype=np.float64)
 
         return checked
@@ -262,16 +262,16 @@ def _is_finite(value: Any) -> bool:
 # for a reader who has never met the score
 _MEANINGS = {
     "cider": "How far a caption uses the words and phrases that people used for the same image,"
-    " those that tell images apart counting most: 0 nothing in common, 10 word for word.",
+    " those that tell images apart counting most: 0 means nothing in common; higher is better.",
     "cider_original": "As CIDEr-D, without its guard against repeated words.",
-    "clipscore": "How well caption and picture fit in the eyes of a model, without any caption by"
+    "clipscore": "How well caption and image match according to a model, without any caption by"
     " people; comparable only between figures of the same model.",
-    "clipscore_hw3": "How well caption and picture fit in the eyes of a model, as the assignment"
+    "clipscore_hw3": "How well caption and image match according to a model, as the assignment"
     " computes it.",
     "ref_clipscore": "CLIPScore and the likeness to people's captions in one number.",
-    "bleu_4": "How many of its runs of four words stand in people's captions of the image: 0 none,"
-    " 1 all. Hard on short captions.",
-    "bleu_1": "How many of its words stand in people's captions of the image: 0 none, 1 all.",
+    "bleu_4": "Fraction of its four-word sequences that are in people's captions of the image: 0"
+    " none, 1 all. Hard on short captions.",
+    "bleu_1": "Fraction of its words that are in people's captions of the image: 0 none, 1 all.",
     "rouge_l": "How much of people's captions it says in the same order: 0 nothing, 1 all.",
     "meteor": "Words in common with people's captions, word forms and synonyms counted: 0 to 1.",
 }

@@ -218,7 +218,7 @@ def _encode_images(
         raise UserError(
             f"{len(skipped):,} of {len(images):,} images cannot be read ({reasons}"
             f"{f'; and {rest:,} more' if rest > 0 else ''}): a mean over the others would be "
-            "another number; mend the files, or leave their images out of the captions"
+            "another number; repair the files, or leave their images out of the captions"
         )
     return np.concatenate(parts)
 

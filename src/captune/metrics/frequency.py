@@ -232,7 +232,7 @@ def resolve_df(df: str) -> DocumentFrequency | None:
         return DocumentFrequency.shipped(df)
     if not is_file(df):
         raise UserError(
-            f'--df "{printable(df)}": is no file; give corpus, {", ".join(SHIPPED)} or a table '
+            f'--df "{printable(df)}" is not a file; give corpus, {", ".join(SHIPPED)} or a table '
             "saved with --save-df"
         )
     return DocumentFrequency.load(df)

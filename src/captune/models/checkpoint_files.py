@@ -31,7 +31,7 @@ def read_object(path: Path, most_bytes: int = _LARGEST_JSON) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
     except RecursionError:
-        raise UserError(f"{shown}: is nested too deeply") from None
+        raise UserError(f"{shown} is nested too deeply") from None
     except ValueError as error:
         raise UserError(f"{shown}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
@@ -85,7 +85,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         reason = error.strerror or str(error)
     except ValueError as error:
         reason = str(error)
-    raise UserError(f"{printable(str(path))}: is not a complete safetensors file ({reason})")
+    raise UserError(f"{printable(str(path))} is not a complete safetensors file ({reason})")
 
 
 def require_floating(tensors: Mapping[str, TensorInfo], where: object) -> None:

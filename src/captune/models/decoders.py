@@ -155,7 +155,7 @@ def _folder_of(spec: str) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        raise UserError(f"{spec}: a file alone is no decoder; give the folder it came in")
+        raise UserError(f"{spec}: a file alone is not a decoder; give the folder it came in")
     return _from_hub(spec)
 
 
@@ -192,7 +192,7 @@ def _from_folder(
     _choose(sorted(path.name for path in folder.iterdir()), str(folder))
     files = weights_files(folder, TRANSFORMERS_WEIGHTS)
     if not files:
-        raise UserError(f"{printable(spec)}: its weights are no file")
+        raise UserError(f"{printable(spec)}: its weights are not a file")
     config = read_config(folder / "config.json")
     tensors = vetted_weights(files, dtype, spec)
     parts = {"config.json": config, **vetted_tokenizer(folder), **staged_weights(files)}
@@ -240,7 +240,7 @@ def _build(
     # drop the file's: SmolLM's digits, which stand alone, would come out as GPT-2 has them.
     as_stated = (place / "tokenizer.json").is_file()
     reader = PreTrainedTokenizerFast if as_stated else AutoTokenizer
-    kind = f"{printable(spec)}: is no causal language model that transformers builds"
+    kind = f"{printable(spec)} is not a causal language model that transformers builds"
     with library_errors(kind, place):
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     if config.is_encoder_decoder:
@@ -269,7 +269,7 @@ def _build(
 def _require_causal(module: Any, spec: str) -> None:
     """Raise UserError unless no token sees a later one; BERT builds as a causal model, too."""
     ids = torch.tensor([[0, 1, 2, 0], [0, 1, 2, 1]], device=module.device)
-    with library_errors(f"{printable(spec)}: is a decoder that cannot run"):
+    with library_errors(f"{printable(spec)} is a decoder that cannot run"):
         first, second = module(input_ids=ids, use_cache=False).logits[:, :3].float()
     for logits in (first, second):
         require_finite_tensor(logits, "what it computes", spec)

@@ -62,7 +62,7 @@ def gpt2_of_tensors(published: dict[str, Tensor], path: Path) -> Any:
     head = state.pop("lm_head.weight", None)
     blocks = {name.split(".")[1] for name in state if name.startswith("h.")}
     with library_errors(
-        f"{path}: is not the assignment's GPT-2; expected wte.weight, wpe.weight and"
+        f"{path} is not the assignment's GPT-2; expected wte.weight, wpe.weight and"
         " h.0.attn.c_attn.weight and their like"
     ):
         vocabulary, width = state["wte.weight"].shape

@@ -7,6 +7,7 @@ open_clip:NAME/TAG          open_clip:NAME/TAG@FILE     open_clip:FOLDER    open
 timm:NAME                   timm:NAME@FILE              timm:FOLDER         timm:hf-hub:REPO
 hf:REPO                     hf:FOLDER
 FOLDER                      (its layout says which library wrote it)
+NAME:...                    (a backend of another package, an entry point of `captune.models`)
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from captune.errors import UserError
 from captune.files import home_path, quoted
 from captune.models.checkpoint_files import read_object
+from captune.registry import MODELS, plugins_of, source_of
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
@@ -40,7 +42,7 @@ _WRITTEN_AS = {
     "hf": "hf:REPO, as in hf:openai/clip-vit-base-patch32",
     "timm": "timm:NAME, as in timm:vit_base_patch16_clip_224.openai",
 }
-_LOADERS: dict[Kind, str] = {
+_LOADERS: dict[str, str] = {
     "lite": "captune.models.backends.lite",
     "open_clip": "captune.models.backends.open_clip",
     "hf": "captune.models.backends.huggingface",
@@ -55,6 +57,7 @@ class ModelSpec:
     """A parsed spec; which of the fields are set says where the weights come from.
 
     text: as the user wrote it.
+    kind: one of `KINDS`, or the name of another package's backend; `name` is then what follows it.
     name, tag: an entry of the library's own list (open_clip: both; timm: name, with its tag in it).
     repo: a repository of the model hub.
     folder: a local folder that holds weights, preprocessing and tokenizer.
@@ -62,7 +65,7 @@ class ModelSpec:
     """
 
     text: str
-    kind: Kind
+    kind: str
     name: str | None = None
     tag: str | None = None
     repo: str | None = None
@@ -91,6 +94,9 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
     if not colon or len(prefix) == 1:  # one letter is a Windows drive
         return _parse_bare(text)
     if prefix not in ("open_clip", "hf", "timm"):
+        if rest and prefix in plugins_of(MODELS):
+            path = home_path(rest)
+            return ModelSpec(text, prefix, name=rest, folder=path if path.is_dir() else None)
         if home_path(text).exists():
             return _parse_bare(text)
         raise UserError(
@@ -130,7 +136,7 @@ def require_possible(path: Path, text: str) -> None:
     try:
         path.exists()
     except (OSError, ValueError):  # ValueError: a zero byte
-        raise UserError(f"{quoted(text)}: is no possible name of a file or model") from None
+        raise UserError(f"{quoted(text)} cannot be the name of a file or a model") from None
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
@@ -219,9 +225,17 @@ def _read_config(folder: Path) -> dict[str, object]:
     return read_object(path) if path.exists() else {}
 
 
-def backends() -> list[str]:
-    """The kinds of model specs, by what loads them."""
-    return list(_LOADERS)
+def backends() -> dict[str, str]:
+    """The kinds of model specs -> the package that loads them, without importing any."""
+    others = {name: source_of(point) for name, point in plugins_of(MODELS).items()}
+    return others | dict.fromkeys(_LOADERS, "captune")
+
+
+def _loader(kind: str) -> Any:
+    """What has `load` and `fetch` for a kind: a module of ours, or another package's object."""
+    if kind in _LOADERS:
+        return importlib.import_module(_LOADERS[kind])
+    return plugins_of(MODELS)[kind].load()
 
 
 def load_model(
@@ -237,7 +251,7 @@ def load_model(
     parsed = parse_spec(spec)
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
-    loader = importlib.import_module(_LOADERS[parsed.kind])
+    loader = _loader(parsed.kind)
     model: ImageTextModel = loader.load(parsed, where, precision)
     return model
 
@@ -249,7 +263,7 @@ def fetch_model(spec: str | ModelSpec, source: Path | None = None) -> list[Path]
     Returns the folders that now hold it; a local folder, or `lite`, is its own loader's matter.
     """
     parsed = parse_spec(spec)
-    loader = importlib.import_module(_LOADERS[parsed.kind])
+    loader = _loader(parsed.kind)
     fetched: list[Path] = loader.fetch(parsed, source)
     return fetched
 

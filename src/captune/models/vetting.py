@@ -273,7 +273,7 @@ def _walk(content: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
     while left:
         name, value, depth = left.pop()
         if depth > _DEEPEST:
-            raise UserError(f"{printable(str(path))}: is nested too deeply")
+            raise UserError(f"{printable(str(path))} is nested too deeply")
         yield name, value
         if isinstance(value, dict):
             left += [(str(k), v, depth + 1) for k, v in value.items()]

@@ -75,7 +75,7 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
         shown = printable(str(path))
-        raise UserError(f"{shown}: is not a complete safetensors file ({error})") from None
+        raise UserError(f"{shown} is not a complete safetensors file ({error})") from None
 
 
 def refuse_torchscript(path: Path) -> None:
@@ -221,7 +221,7 @@ def _shards_of(index: Path) -> list[str]:
     places = read_object(index, _LARGEST_SMALL_FILE).get("weight_map")
     names = list(places.values()) if isinstance(places, dict) else []
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"{printable(str(index))}: names no files of weights (weight_map)")
+        raise UserError(f"{printable(str(index))} names no files of weights (weight_map)")
     for name in names:
         if name != Path(name).name or "\\" in name or "\0" in name:
             shown = printable(f"{index}: names {name[:80]}")
@@ -261,7 +261,7 @@ def _weights_id_of_safetensors(files: Sequence[Path]) -> str:
                 _add(digest, name, entry.dtype, entry.shape, content)
     except (OSError, ValueError) as error:  # it became another file meanwhile
         shown = printable(str(files[0]))
-        raise UserError(f"{shown}: is not a complete safetensors file ({error})") from None
+        raise UserError(f"{shown} is not a complete safetensors file ({error})") from None
     finally:
         for mapped in maps.values():
             mapped.close()
@@ -286,7 +286,7 @@ def _archive(path: Path) -> list[zipfile.ZipInfo]:
         raise UserError(f"{shown}: not a complete PyTorch checkpoint ({error})") from None
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise UserError(
-            f"{shown}: is a compressed archive, which PyTorch does not write; take the weights as"
+            f"{shown} is a compressed archive, which PyTorch does not write; take the weights as"
             " they were published"
         )
     return entries

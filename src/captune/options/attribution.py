@@ -144,4 +144,4 @@ class FaithfulOptions(CaptionerOptions):
         require_at_least(self, limit=0, seed=0)
         for name in ("val_images", "val_boxes"):
             if getattr(self, name) is not None and self.val_captions is None:
-                raise UserError(f"--{name.replace('_', '-')}: is for --val-captions; give both")
+                raise UserError(f"--{name.replace('_', '-')} is for --val-captions; give both")

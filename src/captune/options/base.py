@@ -37,7 +37,7 @@ def overwrite_option() -> Any:
 def check_overwrite(options: Any) -> None:
     """Raises UserError where there is nothing to overwrite."""
     if options.overwrite and options.out is None:
-        raise UserError("--overwrite: is for --out; give both, or neither")
+        raise UserError("--overwrite is for --out; give both, or neither")
 
 
 def require_at_least(options: Any, **least: int) -> None:

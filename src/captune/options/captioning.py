@@ -72,7 +72,7 @@ class CaptionOptions(ImageOptions, CaptionerOptions):
         """Raises UserError for what does not go together."""
         super().__post_init__()
         if self.overwrite and not self.sidecar and self.out is None:
-            raise UserError("--overwrite: is for --sidecar and --out; give one of them too")
+            raise UserError("--overwrite is for --sidecar and --out; give one of them too")
 
 
 @dataclass(kw_only=True)

@@ -197,9 +197,9 @@ class AppOptions:
             raise UserError(f"port {self.port}: must be a number from 0 to 65535")
         require_at_least(self, most_images=1, most_mb=1)
         if not self.host:
-            raise UserError("host: is empty; give an address, as 127.0.0.1")
+            raise UserError("host is empty; give an address, as 127.0.0.1")
         if os.path.isfile(self.runs):  # noqa: PTH113  # pathlib's raises for a long name
-            raise UserError(f"{self.runs}: is a file; RUNS names the folder of the runs")
+            raise UserError(f"{self.runs} is a file; RUNS names the folder of the runs")
         self.name = [_host_name(typed) for typed in self.name]
         if self.shared and not self.name:
             raise UserError(
@@ -246,6 +246,6 @@ def _host_name(typed: str) -> str:
         if _HOST_NAME.fullmatch(plain):
             return plain
     raise UserError(
-        f"--name {printable(typed)}: is no host name; give it without http:// and without port, as"
-        " captune.example.org"
+        f"--name {printable(typed)} is not a host name; give it without http:// and without port,"
+        " as captune.example.org"
     )

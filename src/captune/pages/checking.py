@@ -236,7 +236,7 @@ class _Reader(HTMLParser):
             require(min(about.settings.limit, about.settings.top) >= 1, "it shows no image")
         except ValueError as error:
             raise UserError(
-                f"{printable(str(page))}: is no page of captune report ({printable(str(error))});"
+                f"{printable(str(page))} is not a page of captune report ({printable(str(error))});"
                 " make one with captune report RUN... --out FILE.html"
             ) from None
         return PageContent(about, self._figures, self._data, self._words)

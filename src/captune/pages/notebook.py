@@ -59,7 +59,7 @@ def _content(value: object) -> dict[str, Any]:
 
 @singledispatch
 def _shown(value: object) -> dict[str, Any]:
-    raise TypeError(f"{type(value).__name__}: is no run and no result of captune")
+    raise TypeError(f"{type(value).__name__} is neither a run nor a result of captune")
 
 
 def _fragment(

@@ -154,7 +154,7 @@ def _sections(
     if others is not None:
         pairs.blocks.append(
             Paragraph(
-                "The bars are the share of the other images that score lower by that metric;"
+                "The bars are the fraction of the other images that score lower by that metric;"
                 " orange: it puts the pair in the other half. Behind the score its place, 1 is the"
                 " best.",
                 soft=True,

@@ -103,8 +103,8 @@ def _foot(figure: Figure, top: float, metrics: list[MetricComparison]) -> None:
         ("●", _COLOURS[side], f"{side} is better") for side in ("B", "A") if side in findings
     ]
     if findings - {"A", "B"}:
-        entries.append(("●", GREY, "not told apart"))
-    entries.append(("■", FAINT, "a true difference in here could go unseen"))
+        entries.append(("●", GREY, "not significantly different"))
+    entries.append(("■", FAINT, "differences inside this band are too small to detect"))
     legend(figure, _MARGIN, top, entries)
 
 

@@ -174,5 +174,5 @@ def _colour_bar(figure: Figure, table: Any, top: float) -> None:
     axes = place(figure, _MARGIN, top + 0.1, 1.2, 0.09)
     axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=table)
     axes.set_axis_off()
-    meaning = "in each panel from its own smallest to its own largest value"
+    meaning = "each panel has its own colour scale"
     write(figure, _MARGIN + 1.3, top + 0.085, meaning, SMALL - 1, color=MUTED)

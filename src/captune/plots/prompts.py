@@ -81,7 +81,7 @@ def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) ->
         entry
         for entry in (
             ("◆", GREEN, "best"),
-            ("●", BLUE, "not told apart from it"),
+            ("●", BLUE, "not significantly different"),
             ("●", ORANGE, "worse"),
         )
         if entry[1] in colours
@@ -118,7 +118,7 @@ def class_change_figure(comparison: TemplateComparison, index: int, top: int = 1
     rows = _Rows([change.label for change in kept] or [""], names=2.0, notes=1.3)
     figure, axes = rows.figure, rows.axes
     other = comparison.results[index].template
-    rows.head(f"“{other}”", "points of accuracy of the class", "best → this")
+    rows.head(f"“{other}”", "change in accuracy (percentage points)", "best → this")
     best = fitted(
         figure, f"against the best: “{comparison.results[comparison.best].template}”", 6.7, 1, SMALL
     )[0]
@@ -154,8 +154,9 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
         raise ValueError("expected at least one probe")
     rows = _Rows([probe.negated for probe in probes], names=2.55, notes=0.15, height=0.62)
     figure, axes = rows.figure, rows.axes
-    rows.head("Does the model read “not”?", "share of images (%), 95 % interval", "")
-    write(figure, _MARGIN, 0.32, "One that does shows 0 %, and 100 % at the open diamond.", SMALL)
+    rows.head("Does the model understand “not”?", "images (%), 95 % interval", "")
+    told = "If it does, the filled marks are at 0 % and the open diamond at 100 %."
+    write(figure, _MARGIN, 0.32, told, SMALL)
     axes.set_xlim(0, 100)
     marks = set()
     for row, probe in enumerate(probes):

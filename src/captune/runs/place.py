@@ -161,7 +161,7 @@ def check_run_folder(
     shown = printable(str(folder))
     try:
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"{shown}: is a file; --out names a run folder")
+            raise UserError(f"{shown} is a file; --out names a run folder")
         other = kind_of(folder) if folder.is_dir() else None
         if folder.is_dir() and other is None and not goes_on:
             others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]

@@ -158,8 +158,7 @@ def read_run(folder: Path, *, images: Path | None = None) -> Run:
     if about.get("schema") != SCHEMA:
         shown = printable(f"{about.get('schema')!r:.40}")
         raise UserError(
-            f"{printable(str(folder))}: was written with schema {shown}, this captune reads"
-            f" {SCHEMA}"
+            f"{printable(str(folder))} was written with schema {shown}, this captune reads {SCHEMA}"
         )
     try:
         convert(about, About)
@@ -186,7 +185,7 @@ def read_metrics(folder: Path, name: str = METRICS) -> Run:
         convert(metrics, KINDS[kind].metrics)
     except ValueError as error:
         raise UserError(
-            f"{printable(str(folder / name))}: is not the metrics.json of a score or a comparison"
+            f"{printable(str(folder / name))} is not the metrics.json of a score or a comparison"
             f" ({printable(str(error))}); make one with captune score ... --out RUN"
         ) from None
     return Run(folder, {"kind": kind, "root": str(folder)}, metrics)
@@ -231,13 +230,13 @@ def _read_object(folder: Path, name: str) -> dict[str, Any]:
         data = read_regular(folder / name, LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{printable(str(folder))}: is not a finished run folder (it has no {name}); make the"
+            f"{printable(str(folder))} is not a finished run folder (it has no {name}); make the"
             " run again"
         ) from None
     except OSError as error:
         raise unreadable(folder, name, error) from None
     except ValueError:  # a zero byte
-        raise UserError(f"{printable(str(folder))}: is no path of a run folder") from None
+        raise UserError(f"{printable(str(folder))} is not the path of a run folder") from None
     try:
         content = _parsed(data)
     except ValueError as error:

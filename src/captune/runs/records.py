@@ -9,7 +9,11 @@ from msgspec import Meta, Struct
 from captune import text
 
 # what a map was found to be, by how it follows the model
-BETTER, NO_BETTER, UNSEEN = "better than chance", "no better than chance", "not from the image"
+BETTER, NO_BETTER, UNSEEN = (
+    "better than chance",
+    "no better than chance",
+    "independent of the image",
+)
 MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
 
 Number = Annotated[float, Meta(ge=-MOST, le=MOST)]

@@ -129,17 +129,18 @@ class MetricComparison:
             by = _number(abs(self.difference), self.digits)
             return (
                 f"{self.finding} is better by {by} {self.title}, {self._range(low, high)}, "
-                f"{self._p()}; with {n:,} images you could have seen {seen}"
+                f"{self._p()}; {n:,} images are enough to detect a difference of"
+                f" {seen} or more (power 80 %)"
             )
         where = f"B - A is {difference}, {self._range(low, high)}, {self._p()}"
         if self.finding == "unsettled":
             return (
-                f"{self.title}: not settled: {where}; more images would tell, since a difference "
-                f"below {seen} could go unseen with {n:,}"
+                f"{self.title}: not settled: {where}; {n:,} images are enough to detect a"
+                f" difference of {seen} or more (power 80 %), so take more"
             )
         return (
-            f"{self.title}: no difference was seen: {where}; with {n:,} images a difference below "
-            f"{seen} could go unseen"
+            f"{self.title}: no difference was seen: {where}; {n:,} images are enough to detect a"
+            f" difference of {seen} or more (power 80 %)"
         )
 
     def _range(self, low: float, high: float) -> str:
@@ -232,7 +233,7 @@ class Comparison:
                 points = "points" if len(against) == 1 else "point"
                 return (
                     f"{listed(settled[better])} {_prefer(settled[better])} {better}; "
-                    f"{listed(against)} {points} to {other}, but no further than luck would"
+                    f"{listed(against)} {points} to {other}, but not significantly"
                 )
         return None
 

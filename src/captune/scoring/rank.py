@@ -218,7 +218,7 @@ def rank_run(options: RankOptions) -> Ranking:
     shown = printable(str(options.run))
     if run.kind != "score":
         raise UserError(
-            f"{shown}: is a run of captune {printable(run.kind)}; rank reads the run that "
+            f"{shown} is a run of captune {printable(run.kind)}; rank reads the run that "
             "captune score ... --out RUN writes"
         )
     figures = run.typed_metrics(ScoreMetrics)

@@ -154,7 +154,7 @@ def read_references(path: Path) -> CaptionFile:
     without = [image for image, references in captions.items() if not references]
     if without:
         raise UserError(
-            f"{printable(str(path))}: is a score run without references for"
+            f"{printable(str(path))} is a score run without references for"
             f" {named(without, 'image')}; give the file that holds the references"
         )
     form = "references of a captune score run"

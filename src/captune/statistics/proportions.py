@@ -80,7 +80,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def checked_level(level: float) -> float:
     """`level`, or ValueError where it is no share between 0 and 1."""
     if not 0 < level < 1:
-        raise ValueError(f"level {level}: expected a share between 0 and 1, such as 0.95")
+        raise ValueError(f"level {level}: expected a fraction between 0 and 1, such as 0.95")
     return level
 
 

@@ -167,8 +167,8 @@ def read_study(name: str) -> Study:
         text = (files("captune.studies") / f"{name}.yaml").read_text(encoding="utf-8")
     elif _NAME.fullmatch(name) and not path.is_file():
         raise UserError(
-            f"{printable(name)}: is no study that comes with captune ({', '.join(study_names())})"
-            " and no YAML file"
+            f"{printable(name)} is neither a built-in study ({', '.join(study_names())})"
+            " nor a YAML file"
         )
     else:
         text = read_text(str(path))

@@ -132,14 +132,16 @@ def _asked(study: Study, options: ReproduceOptions) -> list[Step]:
     known = {step.name: step for step in study.steps}
     for name in options.only:
         if name not in known:
-            raise UserError(f"--only {printable(name)}: is none of the steps ({', '.join(known)})")
+            raise UserError(
+                f"--only {printable(name)} is not one of the steps ({', '.join(known)})"
+            )
     return [step for step in study.steps if not options.only or step.name in options.only]
 
 
 def _found(study: Study, steps: Sequence[Step], options: ReproduceOptions) -> dict[str, Path]:
     """Where each part of the data is. Raises UserError naming those that a step lacks."""
     if not options.data.is_dir():
-        raise UserError(f"--data {printable(str(options.data))}: is no folder")
+        raise UserError(f"--data {printable(str(options.data))} is not a folder")
     found, lacking = {}, []
     for name, part in study.data.items():
         places = [options.data / place for place in part.at]
@@ -150,8 +152,8 @@ def _found(study: Study, steps: Sequence[Step], options: ReproduceOptions) -> di
             lacking.append(" or ".join(part.at))
     if lacking:
         raise UserError(
-            f"--data {printable(str(options.data))}: lacks {', '.join(lacking)}; it is to be laid"
-            " out as the assignment's data is"
+            f"--data {printable(str(options.data))}: lacks {', '.join(lacking)}; it must have"
+            " the assignment's folder layout (see docs/reproduce.md)"
         )
     return found
 
@@ -185,7 +187,8 @@ def _ends(out: Path) -> dict[str, str | None]:
         paths = [path for name in named if (path := run.image_path(name))]
     except csv.Error as error:
         raise UserError(
-            f"{printable(str(table))}: line {reader.line_num} is no table row ({error}); rank again"
+            f"{printable(str(table))}: line {reader.line_num} is not a table row"
+            f" ({error}); rank again"
         ) from None
     if paths:
         ends |= {"first": str(paths[0]), "last": str(paths[-1])}

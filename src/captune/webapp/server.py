@@ -226,7 +226,7 @@ def listen(options: AppOptions) -> socket.socket:
         socket.getaddrinfo(options.host, None, family)
     except (socket.gaierror, UnicodeError):
         raise UserError(
-            f"--host {host}: is no address; give one of this machine, as 127.0.0.1"
+            f"--host {host} is not an address; give one of this machine, as 127.0.0.1"
         ) from None
     ports = [options.port] if options.port else range(FIRST_PORT, LAST_PORT + 1)
     failure: OSError | None = None

@@ -61,15 +61,15 @@ def _listen(job: QueuedJob, connection: Any, stop: Callable[[], None]) -> None:
         if job.is_stopping:
             stop()
         if job.is_overdue:
-            raise Stopped("ended with the app; the same command goes on from the last checkpoint")
+            raise Stopped("ended with the app; the same command resumes from the last checkpoint")
         try:
             if not connection.poll(_LISTEN_S):
                 continue
             what, *told = connection.recv()
         except (EOFError, OSError):
             raise UserError(
-                "the training ended without a word, perhaps for want of memory; start it again to"
-                " go on from its last checkpoint"
+                "the training ended without a message, perhaps for lack of memory; start it again"
+                " to resume from its last checkpoint"
             ) from None
         if what == "done":
             return
@@ -132,7 +132,7 @@ def _tune(
                 connection.send(("advance", done, said))
                 # a training ends by itself, after it has written a checkpoint
                 if is_stopping() and what not in options.methods:
-                    raise Stopped("stopped; start it again to go on from what is done")
+                    raise Stopped("stopped; start it again to resume")
 
             yield advance
 

@@ -72,7 +72,7 @@ class ImageFolder:
             if one.name == name:
                 return one
         raise UserError(
-            f"{printable(name)}: is not among your images" if name else "drop an image first"
+            f"{printable(name)} is not among your images" if name else "drop an image first"
         )
 
 

@@ -222,7 +222,7 @@ class SaveRun:
         for place in (out, copies):
             if place.exists():
                 raise UserError(
-                    f"{printable(str(place))}: is there already; give the run another name"
+                    f"{printable(str(place))} is there already; give the run another name"
                 )
         options = self._make(*values)
         options.images, options.out = [str(copies)], out

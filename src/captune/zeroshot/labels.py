@@ -16,7 +16,7 @@ from captune.parsing import json_kind, parse_json
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
 _LONGEST = 10_000  # characters of a label or prompt; no model reads as many
-_FORMS = 'names ("cat,dog"), a text file with one name a line, or a JSON {"id": "name"}'
+_FORMS = 'names ("cat,dog"), a text file with one name per line, or a JSON {"id": "name"}'
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Labels:
 def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> Labels:
     """Labels from what a person has: names, a file, or the same as Python objects.
 
-    source: "cat,dog"; a text file with one name a line, each taken as it stands (no comments);
+    source: "cat,dog"; a text file with one name per line, each taken as it stands (no comments);
         a JSON list of names, `{"id": "name"}` (also as `id2label` in a model's config.json), or
         `{"name": ["prompt", ...]}`, whose prompts are used as they stand, braces and all.
     White space around names is dropped; ids are kept to the letter.
@@ -66,7 +66,7 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
     if isinstance(source, Path) or _looks_like_path(text):
         is_folder = os.path.isdir(text)  # noqa: PTH112  # pathlib's raises for a long name
         problem = "is a folder" if is_folder else "does not exist"
-        raise UserError(f"{printable(text)}: {problem}; give {_FORMS}.")
+        raise UserError(f"{printable(text)} {problem}; give {_FORMS}.")
     return _from_names([name for name in text.split(",") if name.strip()], "labels")
 
 

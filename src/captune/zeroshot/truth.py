@@ -142,8 +142,7 @@ def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer
     shown = printable(path)
     if not os.path.exists(path):  # noqa: PTH110 - pathlib raises for what cannot be a path
         raise UserError(
-            f"{shown}: does not exist; give a CSV with filename,label, or from-name, or"
-            " from-folder."
+            f"{shown} does not exist; give a CSV with filename,label, or from-name, or from-folder."
         )
     text = read_text(path, keep_bytes=True)
     start = text.lstrip("\r\n").partition("\n")[0]
@@ -167,7 +166,7 @@ def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer
             ]
             _add_row(rows, typed, columns, f"line {reader.line_num}", shown)
     except csv.Error as error:
-        raise UserError(f"{shown}: line {reader.line_num} is no table row ({error}).") from None
+        raise UserError(f"{shown}: line {reader.line_num} is not a table row ({error}).") from None
     if not rows:
         raise UserError(f"{shown}: holds no rows; give one line filename,label for each image.")
     return rows

@@ -96,7 +96,7 @@ def test_uniform_attention_is_found() -> None:
     flat = validation.attention(captioner, ValidationSet(val.data, val.rows, OneVector(val.grids)))
     assert flat.figure == pytest.approx(1, abs=1e-5)
     assert flat.wrong
-    assert "no head looks at any place in particular" in flat.sentence
+    assert "attention is almost uniform" in flat.sentence
 
 
 def _made_up() -> ValidationSet:
@@ -125,7 +125,7 @@ def test_repetition() -> None:
     written = Captioned(texts, {"1": True, "2": True, "3": True, "4": False})
     finding = validation.repetition(written)
     assert (finding.figure, finding.wrong) == (0.5, True)
-    assert 'as of 2: "a a a a"' in finding.sentence
+    assert 'for example 2: "a a a a"' in finding.sentence
     fine = validation.repetition(Captioned({"1": "a dog"}, {"1": True}))
     assert (fine.figure, fine.wrong) == (0.0, False)
 

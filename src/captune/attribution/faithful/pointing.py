@@ -209,13 +209,13 @@ def _listed(
         if patch is None:
             raise _refusal(
                 shown,
-                f'"{key}" is no list of objects; give the instances_*.json of the data set'
+                f'"{key}" is not a list of objects; give the instances_*.json of the data set'
                 " (captions go to --captions)",
             ) from None
         what = f"{key[:-1]} {int(patch[1]) + 1}"
         if patch[2].startswith(".bbox"):
             raise _refusal(shown, f"{what}: {_NO_BOX}") from None
-        raise _refusal(shown, f"{what}: its {patch[2][1:]} is no text and no number") from None
+        raise _refusal(shown, f"{what}: its {patch[2][1:]} is neither text nor a number") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
 

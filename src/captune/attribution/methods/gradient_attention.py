@@ -184,8 +184,8 @@ def capture_attention(
         yield found
         if self_attention and len(found.own) < len(captioner.parts.blocks):
             raise UserError(
-                f"relevance: {type(captioner.decoder.module).__name__} computes its attention in"
-                " its own way, so its weights are not to be had; take --method gradient-attention"
+                f"relevance: {type(captioner.decoder.module).__name__} has its own attention"
+                " code, whose weights cannot be read; take --method gradient-attention"
             )
 
 

@@ -194,5 +194,5 @@ def parse_count(text: str) -> int:
     except (ValueError, OverflowError):
         count = -1
     if count < 0:
-        raise UserError(f'"{text}": is no number of parameters; write it as 35M, 500k or 12000')
+        raise UserError(f'"{text}" is not a number of parameters; write it as 35M, 500k or 12000')
     return count

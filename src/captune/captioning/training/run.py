@@ -55,7 +55,7 @@ def train_method(
     assert options.out is not None
     folder = options.out / method
     if state.is_finished(folder):
-        say(f"{method}: was finished before; {folder} is taken as it is")
+        say(f"{method}: finished before; {folder} is reused")
         finished = state.read_finished(folder)
         for found in finished.findings:
             if found["wrong"]:
@@ -71,7 +71,7 @@ def train_method(
         processes=PartialState().num_processes,
         share_left=left,
     )
-    resumes = f"goes on after {percent(1 - left, 0)}, " if left < 1 else ""
+    resumes = f"resumes at {percent(1 - left, 0)}, " if left < 1 else ""
     say(f"{method}: {resumes}{expected.sentence()}")
     history = train(
         model,

@@ -77,26 +77,26 @@ def this_process(options: TuneOptions) -> PartialState:
 def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     """Everything that can be refused before a file is read; the settings by part."""
     for name, flag in (
-        ("images", "IMAGES, the folder of the training images"),
-        ("captions", "--captions TRAIN, their captions"),
-        ("val", "--val VAL, captions of images to be judged by"),
-        ("out", "--out RUN, the folder to write"),
+        ("images", "IMAGES (folder of the training images)"),
+        ("captions", "--captions TRAIN (their captions)"),
+        ("val", "--val VAL (validation captions)"),
+        ("out", "--out RUN (folder to write)"),
     ):
         if getattr(options, name) is None:
-            raise UserError(f"{flag}: is missing; captune tune --help shows an example")
+            raise UserError(f"{flag} is missing; captune tune --help shows an example")
     assert options.out is not None
     if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"{options.out}: is a file; --out names a run folder")
+        raise UserError(f"{options.out} is a file; --out names a run folder")
     is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
     if is_known:
         check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
     elif options.out.is_dir() and holds_files(options.out):
         raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
     if not options.methods:
-        raise UserError(f'--method "{options.method}": names no method; try adapter,prefix,lora')
+        raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
     parse_count(options.max_trainable)
     if options.select == "clipscore" and options.score_model == "none":
-        raise UserError("--select clipscore: needs a model; leave --score-model none out")
+        raise UserError("--select clipscore needs a model: leave out --score-model none")
     settings = read_settings(options.set, bridge=options.bridge)
     _check_tags(options, _max_tag_tokens(options, settings))
     for method in options.methods:
@@ -104,7 +104,7 @@ def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     unused = sorted(settings.keys() - {"bridge", *options.methods})
     if unused:
         raise UserError(
-            f"--set {unused[0]}: is none of the methods that are trained ({options.method})"
+            f"--set {unused[0]} is not one of the methods that are trained ({options.method})"
         )
     return settings
 
@@ -129,7 +129,7 @@ def _check_tags(options: TuneOptions, max_tokens: int) -> None:
             " labels they are chosen, as captune classify --labels"
         )
     elif options.tags_model is not None:
-        raise UserError("--tags-model: is for --tags; give both, or neither")
+        raise UserError("--tags-model is for --tags; give both, or neither")
 
 
 def prepare(

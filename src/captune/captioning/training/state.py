@@ -174,8 +174,8 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> None:
         if before.get(name) != now.get(name):
             was, is_now = (_shown(side.get(name)) for side in (before, now))
             raise UserError(
-                f"{folder}: was begun with {name.replace('_', '-')} {was}, and now it is {is_now};"
-                " run the same command to go on, or choose a new --out"
+                f"{folder} was started with {name.replace('_', '-')} {was}; now it is {is_now}."
+                " Use the same options to resume, or another --out"
             )
 
 
@@ -352,7 +352,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     state = read_object(path, _LARGEST_STATE)
     numbers = (int, float)
     if not isinstance(state.get("epoch"), numbers) or not isinstance(state.get("global_step"), int):
-        raise UserError(f"{printable(str(path))}: is no record of a training; remove its folder")
+        raise UserError(
+            f"{printable(str(path))} is not the record of a training; remove its folder"
+        )
     if not isinstance(state.get("log_history"), list):
         raise UserError(f"{printable(str(path))}: has no log_history; remove its folder")
     return state

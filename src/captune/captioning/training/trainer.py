@@ -210,7 +210,7 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         if self.stop() and done < total and not self.out_of_patience(self.state.log_history):
             raise Stopped(
                 f"stopped after {done:,} of {total:,} updates; {self.folder.parent} keeps the"
-                " checkpoint, and the same command goes on from there"
+                " checkpoint, and the same command resumes from there"
             )
 
     def out_of_patience(self, log: Sequence[Mapping[str, Any]]) -> bool:

@@ -227,7 +227,7 @@ def repetition(written: Captioned) -> Finding:
     said = f"{percent(share)} of the captions repeat themselves or do not end"
     if share > REPEATS:
         caption = shorten(written.captions[stuck[0]], 60)
-        said += f' (as of {printable(stuck[0])}: "{caption}"); train longer'
+        said += f' (for example {printable(stuck[0])}: "{caption}"); train longer'
     return Finding("repetition", share, said, share > REPEATS)
 
 
@@ -265,7 +265,7 @@ def image_dependence(
     if blind and right.corpus - other.corpus <= SAME * right.corpus:
         said = f"the captions do not depend on the image: {said}"
     elif blind:
-        said = f"so few images do not show that the captions depend on them: {said}"
+        said = f"with {size:,} images we cannot show that the captions depend on the image: {said}"
     return Finding("image dependence", float(gain.difference), said, blind)
 
 
@@ -285,12 +285,11 @@ def attention(model: CaptionModel, val: ValidationSet) -> Finding:
     least = float(entropies.min())
     uniform = least > UNIFORM
     said = (
-        f"attention over the image has {percent(least)} of the entropy of looking everywhere"
-        f" alike in the most selective of its {entropies.numel()} heads"
-        f" ({percent(float(entropies.mean()))} on average)"
+        f"the most selective of {entropies.numel()} attention heads has {percent(least)} of the"
+        f" maximum entropy over the image ({percent(float(entropies.mean()))} on average)"
     )
     if uniform:
-        said = f"no head looks at any place in particular: {said}; the grid may hold one vector"
+        said = f"attention is almost uniform: {said}; the patch tokens may be all alike"
     return Finding("attention", least, said, uniform)
 
 

@@ -84,8 +84,8 @@ class Prefix(TuningMethod):
         if not self._is_reached(model):
             self.detach()
             raise UserError(
-                f"prefix: {type(model).__name__} computes its attention in its own way, which a"
-                " prefix cannot be put into; take adapter or lora for this decoder"
+                f"prefix: {type(model).__name__} has its own attention code, into which no"
+                " prefix can be put; take adapter or lora for this decoder"
             )
 
     def _is_reached(self, model: nn.Module) -> bool:

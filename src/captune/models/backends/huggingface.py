@@ -80,7 +80,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     folder = _folder_of(spec)
     files = weights_files(folder, TRANSFORMERS_WEIGHTS)
     if not files:
-        raise UserError(f"{spec.text}: its weights are no file")
+        raise UserError(f"{spec.text}: its weights are not a file")
     config = read_config(folder / "config.json")
     tensors = vetted_weights(files, torch.float32, spec)
     with hub.closed():
@@ -170,7 +170,9 @@ def _pooled(features: Any) -> Tensor:
     """The projected vector, which transformers 5 returns inside an output object."""
     vector = features if isinstance(features, Tensor) else features.pooler_output
     if not isinstance(vector, Tensor) or vector.ndim != 2:
-        raise UserError("this model's features are not one vector an input; it cannot be compared")
+        raise UserError(
+            "this model's features are not one vector per input; they cannot be compared"
+        )
     return vector
 
 

@@ -64,7 +64,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     else:
         folder = spec.folder or hub.repository(str(spec.repo), _choose_in(spec), spec.text)
         model, weights, licence = _from_folder(folder, spec)
-    with library_errors(f"{spec.text}: is no image encoder of timm"):
+    with library_errors(f"{spec.text} is not an image encoder of timm"):
         model.reset_classifier(0)
         model = model.eval().requires_grad_(False)
     require_finite(model, spec)

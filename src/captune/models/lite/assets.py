@@ -123,7 +123,7 @@ def _check_content(folder: Path) -> None:
     )
     if changed:
         raise UserError(
-            f"{printable(str(folder / changed[0]))}: is not what captune wrote there (its checksum"
+            f"{printable(str(folder / changed[0]))} is not what captune wrote there (its checksum"
             " is wrong); remove its folder, and run the same command again to fetch it"
         )
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 _BARS = 5
 _LISTED = 14  # confusions beside the matrix
 _MOST_CLASSES = 60  # of a matrix that can still be read
-_KEY = (("right", "right"), ("wrong", "wrong, darker where it is a larger share of the class"))
+_COARSE = 0.05  # an ECE by chance above it: too few images to tell anything
+_KEY = (("right", "right"), ("wrong", "wrong, darker where it is a larger fraction of the class"))
 
 
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
@@ -90,8 +91,8 @@ def section(source: RunSource, context: PageContext) -> Section:
     part = Section(f"classify-{source.number}", "Recognition", source.name)
     softmax = source.at("activation") == "softmax"
     what = (
-        "The bars are the shares that the model gives to the labels offered: they say which of"
-        " these fits best, not whether any fits well."
+        "The bars are the probabilities that the model gives to the labels offered: they say which"
+        " of these fits best, not whether any fits well."
         if softmax
         else "The bars are an independent yes or no for each label, so they need not sum to one."
     )
@@ -222,7 +223,7 @@ def _classes(
         rows.append(
             [
                 found.names[id],
-                source.counted(percent, right / totals[id], f"share right of {id}"),
+                source.counted(percent, right / totals[id], f"fraction right of {id}"),
                 Fraction(right / totals[id]),
                 source.counted(count, right, f"images of {id} that are right"),
                 source.counted(count, totals[id], f"images of {id}"),
@@ -247,17 +248,22 @@ def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
     leaning = "too sure of itself" if gap.value > 0 else "less sure than it could be"
     if error.value <= 1.5 * floor.value:
         said = words(
-            "The probabilities are off by {} on average. On this many images chance alone would"
-            " give {}, so nothing shows that they are wrong.",
+            "The probabilities are off by {} on average; on this many images chance alone would"
+            " give {}.",
             error, floor,
         )  # fmt: skip
+        said += words(
+            " So few images cannot settle whether they are right."
+            if floor.value > _COARSE
+            else " There is no sign that they are wrong."
+        )
     else:
         said = words(
             "The probabilities are off by {} on average (chance alone would give {}): the model is"
             " {} by {}.",
             error, floor, leaning, gap,
         )  # fmt: skip
-    says = "Reliability diagram: share of right answers in each of 15 bins of confidence"
+    says = "Reliability diagram: fraction of right answers in each of 15 bins of confidence"
     drawn = reliability_block([asdict(one) for one in told.bins], says)
     return [Heading("How far to believe its probabilities"), Paragraph(said), drawn]
 

@@ -80,7 +80,7 @@ def _table(source: RunSource) -> Table:
     ]
     note = (
         "Below each number its 95 % interval, from resampling images with both captions together."
-        " p: swapping A and B by chance, raised for the number of metrics (Holm). B / A / equal:"
+        " p: permutation test, Holm-corrected for the number of metrics. B / A / equal:"
         " images that score higher in B, in A, and the same in both."
     )
     return Table(f"comparison-{source.number}", "A and B", columns, rows, note=note)

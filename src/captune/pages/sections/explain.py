@@ -47,7 +47,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
             " {} of {} of them follow the model better than chance would ({}).",
             source.counted(count, believed, f"marks: {BETTER}"),
             source.counted(count, judged, "marks"),
-            source.counted(percent, believed / max(1, judged), f"share of marks: {BETTER}"),
+            source.counted(percent, believed / max(1, judged), f"fraction of marks: {BETTER}"),
         )
     return said, None
 
@@ -82,7 +82,7 @@ def _marks(source: RunSource, marks: Mapping[str, int]) -> Table:
         [
             one_line(mark),
             source.figure(count, "marks", mark),
-            source.counted(percent, n / total, f"share of marks: {mark}"),
+            source.counted(percent, n / total, f"fraction of marks: {mark}"),
             Fraction(n / total),
         ]
         for mark, n in sorted(marks.items(), key=lambda item: -item[1])
@@ -90,12 +90,12 @@ def _marks(source: RunSource, marks: Mapping[str, int]) -> Table:
     columns = [
         Column("map of the word"),
         Column("words", number=True),
-        Column("share", number=True),
+        Column("fraction", number=True),
     ]
     note = (
         "better than chance: hiding and showing the map's strongest tenth changes the word more"
-        " than random tenths do. not from the image: the image adds next to nothing to the word, so"
-        " no map of it can be faithful."
+        " than random tenths do. independent of the image: the image adds next to nothing to"
+        " the word, so no map of it can be faithful."
     )
     return Table(
         f"marks-{source.number}",
@@ -211,8 +211,9 @@ def _place(scaled: NDArray[np.float32]) -> str:
         for j, across in enumerate(np.array_split(np.arange(columns), 3))
     ]
     most, i, j = max(parts)
-    name = " ".join(word for word in (_THIRDS[0][i], _THIRDS[1][j]) if word) or "middle"
-    return f"{percent(most, 0)} of it in the {name} ninth"
+    name = " ".join(word for word in (_THIRDS[0][i], _THIRDS[1][j]) if word)
+    where = f"{name} part" if name else "centre"
+    return f"{percent(most, 0)} of this map lies in the {where} of the image"
 
 
 def described(about: Mapping[str, Any]) -> str:

@@ -45,10 +45,10 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
             for i in worse[:3]
         ]  # fmt: skip
         more = [words("{} more", str(len(worse) - 3))] if len(worse) > 3 else []
-        said += words(" Worse than it, by more than luck: {}.", joined([*losers, *more]))
+        said += words(" Significantly worse: {}.", joined([*losers, *more]))
     if others:
         verb = "is" if others == 1 else "are"
-        said += words(" The other {} {} not told apart from it.",
+        said += words(" The other {} {} not significantly different.",
                       source.counted(count, others, "rows with p >= 0.05"), verb)  # fmt: skip
     tile = Tile(
         "accuracy of the best prompt",
@@ -143,9 +143,9 @@ def _table(source: RunSource, best: int) -> Table:
         Column("ECE", number=True),
     ]
     note = (
-        "p: exact McNemar test against the best on the same images, raised for the number of"
-        " prompts (Holm). gained / lost: images that only this prompt, only the best has right. The"
-        " best was chosen on these images: its own figure flatters a little."
+        "p: exact McNemar test against the best on the same images, Holm-corrected for the"
+        " number of prompts. gained / lost: images that only this prompt, only the best has right."
+        " The best was chosen on these images: its own figure flatters a little."
     )
     marked = frozenset({order.index(best)})
     return Table(f"prompts-{source.number}", "Prompts", columns, rows, marked, note)
@@ -160,7 +160,7 @@ def _agreement(source: RunSource) -> Table:
     ]  # fmt: skip
     columns = [
         Column("prompt"),
-        Column("same answer as the first", number=True),
+        Column("same label as the first", number=True),
         Column("", wide=True),
         Column("mean confidence", number=True),
     ]
@@ -200,12 +200,12 @@ def _calibration(source: RunSource, best: int, calibration: dict[str, Any]) -> l
 
 def _negation(source: RunSource) -> list[Any]:
     said = words(
-        "Asked with “{}”, it gives the same answer to {} of the images; a reader of “not” would"
-        " give another every time.",
+        "Asked with “{}”, it gives the same answer to {} of the images; a model that understands"
+        " “not” would give another every time.",
         one_line(source.at("negation", 0, "negated")),
         source.figure(percent, "negation", 0, "same_answer"),
     )  # fmt: skip
-    return [Heading("Does it read “not”?"), Paragraph(said), _denials(source)]
+    return [Heading("Does it understand “not”?"), Paragraph(said), _denials(source)]
 
 
 def _denials(source: RunSource) -> Table:
@@ -232,8 +232,8 @@ def _denials(source: RunSource) -> Table:
         Column("“not” wins, wrong classes", number=True),
     ]
     note = (
-        "A model that reads “not” shows 0 % in the first three columns and 100 % in the last. “not”"
-        " wins: of the two texts “X” and “not X”, the denied one scores higher."
+        "A model that understands “not” shows 0 % in the first three columns and 100 % in the last."
+        " “not” wins: of the two texts “X” and “not X”, the denied one scores higher."
     )
     return Table(f"negation-{source.number}", "What “not” changes", columns, rows, note=note)
 

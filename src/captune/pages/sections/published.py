@@ -87,8 +87,8 @@ def answer(study: Study, runs: RunSet) -> Markup:
     }
     total = first.source.counted(count, len(rows), "published figures that are on the page")
     said = words(
-        "Of {} published figures {} are not told apart from those here, as they lie within their"
-        " 95 % intervals; higher here: {}; lower here: {}.",
+        "Of {} published figures {} agree with those here, as they lie within their 95 %"
+        " intervals; higher here: {}; lower here: {}.",
         total, number[0], number[1], number[-1],
     )  # fmt: skip
     other = [told.name for told in _conditions(study, runs, list(study.conditions))
@@ -246,7 +246,7 @@ def _verdict(row: PublishedFigure) -> Markup:
         )  # fmt: skip
     return words(
         {
-            0: "not told apart, as the published figure lies within the interval here.",
+            0: "no significant difference: the published figure lies within the interval here.",
             1: "higher here, by more than the choice of images explains.",
             -1: "lower here, by more than the choice of images explains.",
         }[row.side]

@@ -156,9 +156,9 @@ def _settled(source: RunSource, against: Mapping[str, Against]) -> Markup:
             )
             for name in worse
         ]  # fmt: skip
-        said += words(" Behind it by more than luck: {}.", joined(parts))
+        said += words(" Significantly worse: {}.", joined(parts))
     if others:
-        said += words(" Not told apart from it on these images: {}.", joined(others))
+        said += words(" Not significantly different on these images: {}.", joined(others))
     return said
 
 
@@ -236,8 +236,8 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     note = "Below each score its 95 % interval, by resampling images."
     if against:
         note += (
-            f" vs. best: difference in {title_of(by)} on the same images, p by swapping captions"
-            " image by image, raised for the number of methods (Holm)."
+            f" vs. best: difference in {title_of(by)} on the same images, p by a permutation"
+            " test, Holm-corrected for the number of methods."
         )
     marked = frozenset({list(methods).index(best)} if len(methods) > 1 else ())
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)

@@ -97,7 +97,7 @@ class TuneTab:
 
     def _place(self, typed: str, what: str) -> Path:
         if not (typed or "").strip():
-            raise UserError(f"{what}: is missing; type where it is")
+            raise UserError(f"{what} is missing; type where it is")
         return self._context.typed_path(typed, "folder")
 
     def _begin_preview(self, images: str, captions: str) -> QueuedJob:
