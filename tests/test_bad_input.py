@@ -101,7 +101,7 @@ ROWS = [
     Row("odd but readable", READABLE, images=tuple(sorted(READABLE))),
     # labels
     Row("no labels", GOOD, labels=",", error="there are no labels"),
-    Row("labels file missing", GOOD, labels="l.txt", error="l.txt: does not exist"),
+    Row("labels file missing", GOOD, labels="l.txt", error="l.txt does not exist"),
     Row("labels file empty", GOOD, file("l.txt", "\n"), labels="l.txt",
         error="l.txt: there are no labels"),
     Row("labels doubled", GOOD, labels="red,blue,red", error='"red" appears more than once'),

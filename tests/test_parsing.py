@@ -34,7 +34,7 @@ def test_what_is_none_is_one_sentence(text: str, told: str) -> None:
     start = time.monotonic()
     with pytest.raises(UserError) as refusal:
         parse_yaml(text, "FILE", "give another")
-    assert str(refusal.value).startswith("FILE: is ")
+    assert str(refusal.value).startswith("FILE is ")
     assert told in str(refusal.value)
     assert str(refusal.value).endswith("; give another")
     assert "\n" not in str(refusal.value)

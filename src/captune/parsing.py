@@ -43,7 +43,9 @@ def parse_json(
             f'{place}: {name} "{printable(doubled.key)}" appears twice{again}; keep one of them.'
         ) from None
     except _NoConstant as constant:
-        raise UserError(f"{place}: holds {constant}, which is not JSON; write text there.") from None
+        raise UserError(
+            f"{place}: holds {constant}, which is not JSON; write text there."
+        ) from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{source} is not valid JSON at line {line or error.lineno}, column {error.colno}"

@@ -155,7 +155,7 @@ def test_settings_are_read() -> None:
         ("lora.ranks=8", 'no setting "ranks"'),
         ("lora.rank=eight", "is not a whole number"),
         ("bridge.entry=2", "true or false"),
-        ("laura.rank=8", '"laura": is not known'),
+        ("laura.rank=8", '"laura" is not known'),
     ):
         with pytest.raises(UserError, match=match):
             read_settings([word], bridge="cross-attention")

@@ -157,7 +157,7 @@ def test_a_bridge_without_cross_attention(
         (["--caption", "a zebra"], '"zebra": the captioner cannot write it'),
         (["--caption", " "], "the caption is empty"),
         (["--against", "w9"], "--against: say with --words"),
-        (["--method", "guess"], 'method "guess": is not known'),
+        (["--method", "guess"], 'method "guess" is not known'),
         (["--layer", "12"], "has no map of layer 12"),
         (["--words", "a", "--caption", "a w6", "--against", "a", "--method", "gradient"], "begin"),
         (["--labels", "red,blue", "--special"], "--labels: explains a classifier"),

@@ -144,7 +144,7 @@ def test_bad_images_are_named_and_skipped(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--val-boxes", "BOXES"], "--val-boxes: is for --val-captions"),
+        (["--val-boxes", "BOXES"], "--val-boxes is for --val-captions"),
         (["--minutes", "0"], "minutes 0.0: must be above 0"),
         (["--limit", "-1"], "limit -1: must be 0 or more"),
         (["--boxes", "CAPTIONS"], "captions go to --captions"),

@@ -208,8 +208,8 @@ def test_other_options_or_data_do_not_go_on(
 @pytest.mark.parametrize(
     ("more", "match"),
     [
-        (["--method", "laura"], 'method "laura": is not known'),
-        (["--bridge", "rope"], 'bridge "rope": is not known'),
+        (["--method", "laura"], 'method "laura" is not known'),
+        (["--bridge", "rope"], 'bridge "rope" is not known'),
         (["--epochs", "0"], "epochs 0: must be 1 or more"),
         (["--lr", "5"], "lr 5.0: must be below 1"),
         (["--captions-per-image", "some"], "must be all, or 1 or more"),
@@ -223,7 +223,7 @@ def test_other_options_or_data_do_not_go_on(
         (["--tags-model", "lite"], "is for --tags"),
         (
             ["--bridge", "bidirectional", "--tags", "gone.json"],
-            "gone.json: does not exist",
+            "gone.json does not exist",
         ),
         (["--tags-top", "0"], "tags-top 0: must be 1 or more"),
     ],

@@ -320,7 +320,7 @@ def test_what_is_refused(
         captioned(images, model, out=tmp_path / "out")
     # what failed before anything was written leaves no trace
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match="--overwrite: is for --sidecar and --out"):
+    with pytest.raises(UserError, match="--overwrite is for --sidecar and --out"):
         options(images, model, overwrite=True)
 
 

@@ -90,5 +90,5 @@ def test_a_result_that_was_written_shows_its_run(root: Path, tmp_path: Path) -> 
 
 
 def test_anything_else_is_refused() -> None:
-    with pytest.raises(TypeError, match="int: is no run and no result"):
+    with pytest.raises(TypeError, match="int is neither a run nor a result"):
         captune.as_html(3)

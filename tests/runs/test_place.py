@@ -130,7 +130,7 @@ def test_overwrite_needs_something_to_overwrite(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "--overwrite"]) == 2
-    assert "--overwrite: is for" in capsys.readouterr().err
+    assert "--overwrite is for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
