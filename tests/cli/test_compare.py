@@ -61,7 +61,7 @@ def test_a_person_reads_table_images_and_verdicts(
     assert "B is furthest ahead of A in CIDEr-D" in out
     assert "a photo of something" in out
     assert "[low, high]: 95 %" in out
-    assert "with 40 images" in out
+    assert "40 images are enough to detect" in out
     # a number and its interval stand in one piece
     assert any("CIDEr-D" in line and line.count("[") == 3 for line in out.splitlines())
 

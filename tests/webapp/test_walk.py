@@ -37,7 +37,7 @@ def describe(driver: Any) -> None:
     driver.execute_script(f"{words}[1].focus()")
     map_of = "#result-caption .card .map[data-map='1']"
     assert driver.execute_script(f'return !document.querySelector("{map_of}").hidden')
-    assert "ninth" in text_of(driver, "#result-caption .card .told")
+    assert "of this map lies in" in text_of(driver, "#result-caption .card .told")
     driver.execute_script(f"{words}[1].blur()")
     assert driver.execute_script(f'return document.querySelector("{map_of}").hidden')
     driver.execute_script(f"{words}[0].click()")
