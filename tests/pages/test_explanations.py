@@ -40,10 +40,16 @@ def test_each_word_has_its_map(root: Path, tmp_path: Path) -> None:
     assert [word["good"] for word in first["words"]] == [True, False, False]
     says = [word["says"] for word in first["words"]]
     assert says[0] == (
-        "100 % of this map lies in the upper left part of the image; better than chance; the image adds 1.2 nats"
+        "100 % of this map lies in the upper left part of the image; better than chance;"
+        " the image adds 1.2 nats"
     )
-    assert says[1].startswith("100 % of this map lies in the upper part of the image; no better than chance")
-    assert says[2] == "100 % of this map lies in the upper right part of the image; independent of the image"
+    assert says[1].startswith(
+        "100 % of this map lies in the upper part of the image; no better than chance"
+    )
+    assert (
+        says[2]
+        == "100 % of this map lies in the upper right part of the image; independent of the image"
+    )
     assert second["name"] == "b.jpg"
 
 
