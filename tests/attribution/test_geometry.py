@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torchvision.transforms import v2
 from captune.attribution.captioned_image import captioned_images
 from captune.attribution.geometry import Frame, as_stored, frame_of, whole_frame
 from captune.attribution.methods import map_method
+from captune.captioning.captioner import Captioner
 from captune.images import ImageFile, open_image
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
 from captune.models.lite.backbones import transform as lite_crop
@@ -62,11 +64,13 @@ def brightness_encoder() -> ImageTextModel:
 def test_a_bright_square_is_found_where_it_is(tmp_path: Path, turn: int, name: str) -> None:
     size, box = (180, 120), (150, 20, 180, 40)  # one place of 6 x 6, near the upper right corner
     path = bright_image(tmp_path / "image.png", size, box, turn)
-    captioner, encoder = planted_captioner(), brightness_encoder()
+    no_tags: Any = SimpleNamespace(tags=None)
+    captioner = Captioner(planted_captioner(), brightness_encoder(), no_tags)
     image = ImageFile(path, "image.png")
-    (one,) = captioned_images(captioner, encoder, [image], [SAID], on_skip=lambda skipped: None)
+    (one,) = captioned_images(captioner, [image], [SAID], on_skip=lambda skipped: None)
     method = map_method(name)
-    maps = method.maps(captioner, one, method.layer_heads(captioner)[0], [0]).numpy()
+    layer_head = method.layer_heads(captioner.model)[0]
+    maps = method.maps(captioner.model, one, layer_head, [0]).numpy()
     upright = open_image(path)
     over = whole_frame(*upright.size).over_image(maps, upright.size)[0]
     assert over.shape == (upright.height, upright.width)
