@@ -101,7 +101,7 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
             return _parse_bare(text)
         raise UserError(
             f"{text}: there is no kind of model called {prefix!r}"
-            f"{did_you_mean(prefix, ('open_clip', 'hf', 'timm'))}; "
+            f"{did_you_mean(prefix, backends())}; "
             "write lite, open_clip:NAME/TAG, hf:REPO, timm:NAME or a local folder"
         )
     if not rest:
