@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE_S = 4.5
+PATIENCE_S = 4.0  # the rest of the 5 s is for a loaded machine to take the process down
 _AT_ONCE_S = 0.3  # for the app to end by itself on a second Ctrl-C
 ENDINGS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)

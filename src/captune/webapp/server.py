@@ -35,7 +35,7 @@ _PATIENCE_S = 20  # for the head of a request, and for the rest of one that is a
 _START_S = 60
 _SESSIONS = 1000  # pages whose state the server remembers
 _MOST_EVENTS = 512  # that wait for their turn
-_JOBS_S, _SERVER_S = 3.0, 1.0  # what they get to end; together within the guardian's patience
+_JOBS_S, _SERVER_S = 2.5, 1.0  # what they get to end; together within the guardian's patience
 
 
 @dataclass(frozen=True)
