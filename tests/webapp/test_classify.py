@@ -79,6 +79,11 @@ def test_mistakes_are_sentences_in_the_page(colours: object, tmp_path: Path) -> 
         typed(driver, "labels", "red")
         typed(driver, "prompts", "no place")
         when(driver, f"({refusal} || '').includes('has no place for the label')")
+        typed(driver, "prompts", "a {}")
+        when(driver, "document.querySelector('#result-classify').innerText.includes('softmax')")
+        said = text_of(driver, "#result-classify")
+        assert "one label gets all of a softmax: “Several labels may fit" in said
+        assert "--multi-label" not in said
         assert wrong(driver) == []
 
 

@@ -127,13 +127,14 @@ def run(
 ) -> ClassifyResult:
     """Classify, write what was asked for, and leave the page of the run.
 
-    command: the words that made this run, kept in it. each: is given every prediction as it comes.
-    found, model: images and a model that are there already, instead of those that the options
-    name. Raises UserError for what cannot be done; unreadable images are named in the result.
+    command: the words that made this run, kept in it. each: is given every prediction as it comes;
+    who takes them says in words of its own what a single label means. found, model: images and a
+    model that are there already, instead of those that the options name. Raises UserError for what
+    cannot be done; unreadable images are named in the result.
     """
     # everything that can be refused is checked before a model is loaded
     labels = _check(options)
-    if len(labels) == 1 and not options.multi_label:
+    if len(labels) == 1 and not options.multi_label and each is None:
         progress.message("one label gets all of a softmax: --multi-label asks whether it fits")
     found = find_images(options.images) if found is None else found
     _check_top5(options.top5, found)

@@ -22,6 +22,7 @@ from captune.webapp.views import JobPanel, SaveRun, render_job
 _LABELS = "astronaut, cat, cup of coffee, rocket, motorcycle, temple, flower, dog"
 _BARS = 5  # of an image and a prompt
 _MOST_LABELS = 2000
+_SEVERAL_FIT = "Several labels may fit: yes or no for each"
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,7 @@ class ClassifyTab:
                     self.ensemble = gr.Checkbox(
                         label="Average all prompts into one classifier", value=False
                     )
-                    self.multi_label = gr.Checkbox(
-                        label="Several labels may fit: yes or no for each", value=False
-                    )
+                    self.multi_label = gr.Checkbox(label=_SEVERAL_FIT, value=False)
                 with gr.Row():
                     self.button = gr.Button("Classify", variant="primary", elem_id="classify")
                     self.panel.place_stop()
@@ -143,6 +142,11 @@ class ClassifyTab:
             found=ImageSet(images.folder, list(images.images), []),
             model=self._context.model(options.model),
         )
+        if len(result.labels) == 1 and not options.multi_label:
+            job.message(
+                f"one label gets all of a softmax: “{_SEVERAL_FIT}”, under More, asks whether it"
+                " fits"
+            )
         for item in result.skipped:
             job.message(f"{item.path}: {item.reason}")
         return shown
