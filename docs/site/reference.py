@@ -141,8 +141,7 @@ def _module_page(module: ModuleType) -> Iterator[str]:
     options_of = commands()
     names = [name for name in module.__all__ if not name.startswith("_")]
     values = {name: getattr(module, name) for name in names}
-    # captune.explain is a package that can be called
-    functions = {n: v for n, v in values.items() if isinstance(v, FunctionType | ModuleType)}
+    functions = {n: v for n, v in values.items() if isinstance(v, FunctionType)}
     classes = {n: v for n, v in values.items() if inspect.isclass(v)}
     for title, members in (("Functions", functions), ("Classes", classes)):
         if members:
