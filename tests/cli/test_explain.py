@@ -250,4 +250,4 @@ def test_a_classifier(
     assert main([*command, "--words", "purple"]) == 2
     assert '"purple" is not among the labels' in capsys.readouterr().err
     assert main([*command, "--layer", "2"]) == 2
-    assert "are of captioners' maps" in capsys.readouterr().err
+    assert "are for maps of a captioner" in capsys.readouterr().err
