@@ -96,7 +96,7 @@ def test_stop_keeps_a_checkpoint_and_start_goes_on(
         while not job.is_over and time.monotonic() < end:
             time.sleep(0.02)
     assert job.state == "stopped"
-    assert "the same command goes on from there" in job.error
+    assert "the same command resumes from there" in job.error
     assert options.out is not None
     assert len(state.complete_checkpoints(options.out / "lora" / "checkpoints")) == 1
     again = ended(jobs, options)
