@@ -47,19 +47,19 @@ def test_a_file_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--host", "192.0.2.1", "--shared", "--name", "a.example"], "cannot be listened at"),
         (
             ["--host", "x..y", "--shared", "--name", "a.example"],
-            "is no address; give one",
+            "is not an address; give one",
         ),
         (
             ["--host", "\udcff", "--shared", "--name", "a.example"],
-            "is no address; give one",
+            "is not an address; give one",
         ),
         (
             ["--host", "a" * 300, "--shared", "--name", "a.example"],
-            "is no address; give one",
+            "is not an address; give one",
         ),
         (["--host", "0.0.0.0"], "add --shared --name HOST"),
         (["--shared"], "--shared needs the name"),
-        (["--shared", "--name", "http://a.example"], "is no host name"),
+        (["--shared", "--name", "http://a.example"], "is not a host name"),
     ],
 )
 def test_what_cannot_be_served_is_a_sentence(

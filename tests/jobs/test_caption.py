@@ -301,7 +301,7 @@ def test_images_that_are_not_readable(images: Path, model: Path, tmp_path: Path)
 def test_what_is_refused(
     images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="is no folder; name the --out of a captune tune"):
+    with pytest.raises(UserError, match="is not a folder; name the --out of a captune tune"):
         captioned(images, tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no tuned captioner"):
         captioned(images, images)

@@ -249,7 +249,7 @@ def test_a_model_that_is_no_decoder(make: Any, tokenizer: Tokenizer, tmp_path: P
     for model, said in (
         (transformers.BertForMaskedLM(bert), "lets a token see those after it"),
         (transformers.BartForConditionalGeneration(bart), "has an encoder of its own"),
-        (transformers.ViTModel(vit), "no causal language model that transformers builds"),
+        (transformers.ViTModel(vit), "not a causal language model that transformers builds"),
     ):
         folder = tmp_path / type(model).__name__
         model.save_pretrained(folder)
@@ -325,7 +325,7 @@ def test_what_names_no_decoder(tmp_path: Path) -> None:
     for spec, said in (
         ("gpt2", "no decoder and no folder"),
         ("open_clip:ViT-B-32/openai", "no decoder and no folder"),
-        (str(tmp_path / "weights.bin"), "a file alone is no decoder"),
+        (str(tmp_path / "weights.bin"), "a file alone is not a decoder"),
         ("hf:../nowhere", "neither a folder here nor a repository"),
     ):
         with pytest.raises(UserError, match=said):

@@ -71,7 +71,7 @@ def test_a_file_that_is_no_study_is_refused(content: str, said: str, tmp_path: P
 
 
 def test_an_unknown_name_is_told_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"no study that comes with captune \(dlcv-hw3"):
+    with pytest.raises(UserError, match=r"neither a built-in study \(dlcv-hw3"):
         read_study("dlcv-hw4")
     with pytest.raises(UserError, match="cannot be read"):
         read_study("nowhere/mine.yaml")

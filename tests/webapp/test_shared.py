@@ -56,7 +56,7 @@ def test_a_name_is_a_host(name: str, known: str) -> None:
     "name", ["", "http://images.example", "images.example:80", "a/b", "*", "a b", "-a", "ü.example"]
 )
 def test_what_is_no_host_is_no_name(name: str) -> None:
-    with pytest.raises(UserError, match="is no host name"):
+    with pytest.raises(UserError, match="is not a host name"):
         AppOptions(shared=True, name=[name])
 
 

@@ -46,7 +46,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     assert len(data) == 22
     assert [item.reason for item in data.skipped] == ["0 bytes"]
     notes = " ".join(data.notes)
-    assert "1 of 25 images have no image" in notes
+    assert "1 of 25 images have no file" in notes
     assert "gone.png" in notes
     assert "1 images have empty captions only" in notes
     assert "3 captions are empty" in notes
