@@ -71,7 +71,7 @@ def test_json_is_read_whole_or_refused(tmp_path: Path) -> None:
         ("{", "not readable as JSON"),
     ):
         path.write_text(text)
-        with pytest.raises(UserError, match=rf"config\.json: {reason}"):
+        with pytest.raises(UserError, match=rf"config\.json:? {reason}"):
             read_object(path)
     path.unlink()
     if not hasattr(os, "mkfifo"):  # Windows
