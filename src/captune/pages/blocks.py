@@ -7,22 +7,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from captune.files import whole_file
 from captune.pages.album import Picture
 from captune.printing import printable, printable_lines
 from captune.tables import Number
 from captune.text import percent
-
-
-def write_template(name: str, page: Path, content: Mapping[str, Any]) -> None:
-    """Fill the template `name` with `content` and write it."""
-    with whole_file(page) as file:
-        file.write(render_template(name, content))
 
 
 def render_template(name: str, content: Mapping[str, Any], package: str = "captune.pages") -> str:
