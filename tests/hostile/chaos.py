@@ -44,6 +44,7 @@ _TIMES = re.compile(
     r"|<data [^>]*seconds[^>]*>[^<]*</data>"  # a figure of a page
     r"|\b[0-9a-f]{12}([0-9a-f]{52})?\b"  # digests of run.json, which holds times too
 )
+_TABLE = re.compile(r'(<script type="application/json" class="csv">)(.*?)(</script>)', re.DOTALL)
 _TIME_KEYS = ("started", "resumed", "signature")  # which signs the time too
 _FILES: dict[str, list[str]] = {
     "classify": ["--csv", "disk/answers.csv"],
@@ -208,10 +209,10 @@ def _difference(one: Path, other: Path) -> str | None:
         return None
     if one.suffix not in (".json", ".html", ".csv", ".yaml", ".svg"):
         return ""
-    lines = [
-        _TIMES.sub("", path.read_text(encoding="utf-8").replace("other/", "disk/")).splitlines()
-        for path in (one, other)
-    ]
+    texts = [path.read_text(encoding="utf-8").replace("other/", "disk/") for path in (one, other)]
+    if one.suffix == ".html":
+        texts = [_TABLE.sub(_table_without_seconds, text) for text in texts]
+    lines = [_TIMES.sub("", text).splitlines() for text in texts]
     if one.suffix == ".json":
         lines = [
             json.dumps(_without_times(json.loads("\n".join(rows))), indent=1).splitlines()
@@ -240,7 +241,16 @@ def _without_times(content: Any) -> Any:
 
 def _without_seconds(lines: list[str]) -> list[str]:
     rows = csv.DictReader(lines)
-    return [json.dumps({k: v for k, v in row.items() if "second" not in (k or "")}) for row in rows]
+    return [
+        json.dumps({k: v for k, v in row.items() if k != "time" and "second" not in (k or "")})
+        for row in rows
+    ]
+
+
+def _table_without_seconds(table: re.Match[str]) -> str:
+    """The CSV of a page's table."""
+    rows = _without_seconds(json.loads(table[2]).splitlines())
+    return table[1] + "\n".join(rows) + table[3]
 
 
 def _full_disks(place: Path, job: str, whole: Whole) -> Iterator[Outcome]:

@@ -300,7 +300,7 @@ def writing_checkpoint(folder: Path) -> Iterator[None]:
                 # PyTorch's writer keeps neither the number nor the words of the system
                 if not _CUT_SHORT.search(str(error)):
                     raise
-                raise OSError(errno.ENOSPC, "the disk takes no more") from error
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     except UserError:
         shutil.rmtree(staging_folder(folder), ignore_errors=True)
         raise
