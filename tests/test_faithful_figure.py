@@ -8,7 +8,7 @@ from captune.attribution.faithful.measure import DELETION, INSERTION, POINTING, 
 from captune.attribution.faithful.results import EvalReport, eval_report
 from captune.attribution.methods import LayerHead
 from captune.plots import save_figure
-from captune.plots.faithful import curves_figure, leaderboard_figure
+from captune.plots.maps import effect_curves_figure, leaderboard_figure
 from tests.attribution.test_measure import MAP, measurements_of
 
 LAST = MapId("attention", LayerHead(5, "mean"))
@@ -51,7 +51,7 @@ def test_without_boxes_there_is_no_panel_of_pointing(report: EvalReport) -> None
 
 
 def test_curves_go_from_one_to_the_other_end(report: EvalReport, tmp_path: Path) -> None:
-    figure = curves_figure(report, str(MAP), "patch tokens -> zeros")
+    figure = effect_curves_figure(report, str(MAP), "patch tokens -> zeros")
     deletion, insertion = figure.axes
     assert [line.get_ydata()[0] for line in deletion.lines[:3]] == [1, 1, 1]
     assert [line.get_ydata()[-1] for line in insertion.lines[:3]] == [1, 1, 1]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captune.options.attribution import COLOURS
 from captune.plots import save_figure
-from captune.plots.maps import COLOURS, MapPanel, maps_figure, scaled_map
+from captune.plots.maps import MapPanel, maps_figure, scaled_map
 from tests.test_pairs_figure import HOSTILE, assert_tidy, image, words_of
 
 

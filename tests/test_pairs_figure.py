@@ -11,8 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from captune.plots import PairPanel, pairs_figure
-from captune.plots.canvas import GREEN, ORANGE, house_style
-from captune.plots.pairs import _columns
+from captune.plots.canvas import GREEN, ORANGE, full_rows, house_style
 
 HOSTILE = [
     "猫 🐱",
@@ -137,7 +136,7 @@ def test_a_missing_image_says_why() -> None:
     ("pairs", "columns"), [(1, 1), (4, 4), (5, 5), (6, 3), (7, 4), (8, 4), (9, 3), (10, 5), (20, 5)]
 )
 def test_rows_are_as_even_as_can_be(pairs: int, columns: int) -> None:
-    assert _columns(pairs) == columns
+    assert full_rows(pairs, 5, 3) == columns
 
 
 def test_nothing_to_draw_is_refused() -> None:

@@ -189,13 +189,13 @@ def _read(
 
 def _draw(out: Path, result: FaithfulResult) -> None:
     from captune.plots import save_figure
-    from captune.plots.faithful import curves_figure, leaderboard_figure
+    from captune.plots.maps import effect_curves_figure, leaderboard_figure
 
     board = result.leaderboard
     default = str(board.default)
     for name, figure in (
         ("leaderboard", leaderboard_figure(board.reports, default)),
-        ("curves", curves_figure(board.reports[0], default, board.hidden)),
+        ("curves", effect_curves_figure(board.reports[0], default, board.hidden)),
     ):
         for ending in ("png", "svg"):
             save_figure(figure, out / "plots" / f"{name}.{ending}")

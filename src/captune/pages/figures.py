@@ -40,8 +40,8 @@ from captune.plots import (
     save_figure,
     top5_grid_figure,
 )
+from captune.plots.captions import Curves, curves_figure
 from captune.plots.maps import MapPanel, maps_figure
-from captune.plots.tuning import Curves, curves_figure
 from captune.runs import Run
 from captune.runs.maps import read_maps
 from captune.runs.records import BETTER

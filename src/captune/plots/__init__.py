@@ -1,8 +1,14 @@
 """Every figure. Each function returns a matplotlib Figure; `save_figure` writes it."""
 
 from captune.plots.canvas import save_figure
-from captune.plots.classification import confusion_figure, reliability_figure
-from captune.plots.compare import difference_figure, image_difference_figure
+from captune.plots.captions import difference_figure, image_difference_figure
+from captune.plots.classification import (
+    Top5,
+    confusion_figure,
+    reliability_figure,
+    top5_figure,
+    top5_grid_figure,
+)
 from captune.plots.pairs import PairPanel, pairs_figure
 from captune.plots.prompts import (
     agreement_figure,
@@ -10,7 +16,6 @@ from captune.plots.prompts import (
     negation_figure,
     prompt_comparison_figure,
 )
-from captune.plots.top5 import Top5, top5_figure, top5_grid_figure
 
 __all__ = [
     "PairPanel",

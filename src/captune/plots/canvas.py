@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from captune.printing import printable
 WIDTH = 7.0  # inches: the text width of a page, where 9 points are as large as the words around
 DPI = 160
 TEXT, SMALL = 9.0, 8.0  # points
+MARGIN = 0.15  # inches
 
 # Okabe and Ito's palette, which colour-blind readers tell apart
 GREEN, ORANGE, BLUE, GREY = "#009E73", "#E69F00", "#0072B2", "#8A8F94"
@@ -183,6 +184,28 @@ def write(
     return figure.text(left / width, 1 - top / height, text, fontsize=size, **style)
 
 
+def head(figure: Figure, text: str, room: float = WIDTH - 2 * MARGIN) -> None:
+    """What the figure shows, in bold above it: one line of `room` inches."""
+    line = fitted(figure, text, room, 1, TEXT + 1, weight="bold")[0]
+    write(figure, MARGIN, 0.12, line, TEXT + 1, weight="bold")
+
+
+def write_lines(
+    figure: Figure,
+    left: float,
+    top: float,
+    lines: Sequence[str],
+    step: float,
+    *size: float,
+    **style: Any,
+) -> float:
+    """Lines below each other, `step` inches apart; returns where the next one would stand."""
+    for line in lines:
+        write(figure, left, top, line, *size, **style)
+        top += step
+    return top
+
+
 def legend(figure: Figure, left: float, top: float, entries: list[tuple[str, str, str]]) -> None:
     """One line of (marker, colour, meaning), in inches from the upper left corner."""
     measure = measured(figure, SMALL)
@@ -229,6 +252,13 @@ def fitted(
         broken.append(rest[:end].rstrip())
         rest = rest[end:].lstrip()
     return broken or [""]
+
+
+def full_rows(panels: int, most: int, least: int) -> int:
+    """How many of them stand in a row, so that the last row is as full as can be."""
+    if panels <= most:
+        return panels
+    return min(range(most, least - 1, -1), key=lambda columns: -panels % columns)
 
 
 def _longest_prefix(text: str, fits: Callable[[str], bool]) -> int:

@@ -1,26 +1,39 @@
-"""Confidence against accuracy, and which labels are taken for which."""
+"""An image with its five most probable labels; confidence against accuracy; confusions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from PIL import Image
 
 from captune.plots.canvas import (
     BLUE,
     FAINT,
+    GREEN,
     GREY,
     INK,
+    MARGIN,
     MUTED,
     ORANGE,
+    PAPER,
     SMALL,
     TEXT,
     WIDTH,
+    clean,
     fitted,
+    head,
     house_style,
     legend,
+    measured,
     new_figure,
     place,
+    shrunk,
     write,
 )
 from captune.statistics import wilson
@@ -29,20 +42,188 @@ from captune.text import percent
 if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune.statistics.calibration import Calibration, Reliability
 
-
-from collections.abc import Sequence
-
-import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
-from numpy.typing import ArrayLike
-
-from captune.plots.canvas import (
-    PAPER,
-    measured,
-)
-
+BARS = 5
+_GAP, _PERCENT, _AXIS, _TITLE, _LEGEND = 0.2, 0.64, 0.28, 0.26, 0.25
+_BAR, _LINE = 0.13, 0.155  # inches
 UNSURE = "#9CCBEB"
-_LEFT, _TOP, _SIDE, _COUNTS, _BETWEEN = 0.62, 1.0, 2.7, 0.55, 0.75
+_WRITTEN = 14  # labels up to which the counts of a confusion stand in its cells
+_LEFT, _TOP, _SIDE, _COUNTS, _BETWEEN = 0.62, 1.0, 2.7, 0.55, 0.75  # inches
+
+
+@dataclass(frozen=True)
+class Top5:
+    """One panel.
+
+    image: RGB, any size. labels and probabilities [k]: prompt texts or class names, in any order;
+        the five most probable are shown. truth: index into labels; or the text of the right label
+        where it is not among them; None where it is unknown. title: the name of the image.
+    """
+
+    image: Image.Image
+    labels: Sequence[str]
+    probabilities: Sequence[float]
+    truth: int | str | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class _Row:
+    lines: list[str]
+    probability: float
+    colour: str
+    right: bool
+
+
+def top5_figure(
+    image: Image.Image,
+    labels: Sequence[str],
+    probabilities: Sequence[float],
+    truth: int | str | None = None,
+    title: str = "",
+) -> Figure:
+    """Image on the left, the five most probable labels as bars (0 to 100 %) on the right.
+
+    Green is the right label, orange the first answer where it is wrong, blue all others (and all of
+    them where the truth is unknown). Arguments as in `Top5`.
+    """
+    return top5_grid_figure([Top5(image, labels, probabilities, truth, title)])
+
+
+@house_style()
+def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
+    """Several images, two beside each other and as many rows as needed; one fills the width.
+
+    Raises ValueError without a panel, or where labels and probabilities differ in length.
+    """
+    if not panels:
+        raise ValueError("expected at least one image to draw")
+    columns = 1 if len(panels) == 1 else 2
+    width = (WIDTH - MARGIN * (columns + 1)) / columns
+    image, lowest = (2.9, 1.9) if columns == 1 else (1.15, 1.1)
+    bars = width - image - _GAP - _PERCENT
+    size = TEXT if columns == 1 else SMALL
+    scratch = new_figure(1)
+    rows = [_rows(scratch, panel, bars + _PERCENT, size) for panel in panels]
+    heights = [_height(panel, row, lowest) for panel, row in zip(panels, rows, strict=True)]
+    grouped = [max(heights[i : i + columns]) for i in range(0, len(panels), columns)]
+    tops = MARGIN + np.concatenate([[0], np.cumsum(grouped)])
+    figure = new_figure(float(tops[-1]) + _LEGEND)
+    for index, (panel, row) in enumerate(zip(panels, rows, strict=True)):
+        left = MARGIN + (index % columns) * (width + MARGIN)
+        top = float(tops[index // columns])
+        _draw_top5(figure, panel, row, left, top, width, (image, lowest), size)
+    colours = {row.colour for rows_ in rows for row in rows_}
+    meanings = ((GREEN, "truth"), (ORANGE, "first answer, wrong"), (BLUE, "other answers"))
+    if colours != {BLUE}:
+        shown = [("■", colour, text) for colour, text in meanings if colour in colours]
+        legend(figure, MARGIN, float(tops[-1]) + 0.02, shown)
+    return figure
+
+
+def _rows(figure: Figure, panel: Top5, width: float, size: float) -> list[_Row]:
+    if len(panel.labels) != len(panel.probabilities) or not len(panel.labels):
+        raise ValueError(
+            f"{len(panel.labels)} labels and {len(panel.probabilities)} probabilities: "
+            "expected one probability a label, and at least one"
+        )
+    order = np.argsort(-np.asarray(panel.probabilities, dtype=float), kind="stable")[:BARS]
+    rows = []
+    for place_, index in enumerate(order):
+        right = panel.truth is not None and (
+            panel.labels[index] == panel.truth
+            if isinstance(panel.truth, str)
+            else index == panel.truth
+        )
+        wrong_first = place_ == 0 and panel.truth is not None
+        colour = GREEN if right else ORANGE if wrong_first else BLUE
+        weight = "bold" if right else "normal"
+        lines = fitted(figure, panel.labels[index], width - 0.05, 2, size, weight=weight)
+        rows.append(_Row(lines, float(panel.probabilities[index]), colour, right))
+    return rows
+
+
+def _row_heights(rows: Sequence[_Row]) -> list[float]:
+    return [_BAR + _LINE * len(row.lines) + 0.12 for row in rows]
+
+
+def _height(panel: Top5, rows: Sequence[_Row], lowest: float) -> float:
+    bars = sum(_row_heights(rows)) + _AXIS + (2 * _LINE if _missed(panel, rows) else 0)
+    return _TITLE + max(bars, lowest) + 0.15
+
+
+def _missed(panel: Top5, rows: Sequence[_Row]) -> bool:
+    return panel.truth is not None and not any(row.right for row in rows)
+
+
+def _draw_top5(
+    figure: Figure,
+    panel: Top5,
+    rows: Sequence[_Row],
+    left: float,
+    top: float,
+    width: float,
+    image: tuple[float, float],
+    size: float,
+) -> None:
+    # fitted backwards, because the end of a path tells more than its beginning
+    heading = fitted(figure, clean(panel.title)[::-1], width, 1, size, weight="bold")[0][::-1]
+    write(figure, left, top, heading, size, weight="bold")
+    image_width, lowest = image
+    top += _TITLE
+    heights = _row_heights(rows)
+    height = sum(heights)
+    room = max(height, lowest)
+    picture = place(figure, left, top, image_width, room)
+    picture.imshow(shrunk(panel.image, image_width, room), aspect="equal")
+    picture.set_anchor("C" if image_width > 2 and height >= lowest else "N")
+    picture.set_axis_off()
+    bars_left = left + image_width + _GAP
+    bars_width = width - image_width - _GAP - _PERCENT
+    axes = place(figure, bars_left, top, bars_width, height)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(height, 0)  # inches downwards
+    axes.set_yticks([])
+    axes.set_xticks([0, 25, 50, 75, 100] if bars_width < 2 else range(0, 101, 20))
+    axes.grid(axis="x")
+    axes.tick_params(length=0, labelsize=SMALL)
+    axes.spines[["bottom", "left"]].set_visible(False)
+    axes.axvline(0, color=GREY, linewidth=1, clip_on=False)
+    edge = 0.0
+    for row, row_height in zip(rows, heights, strict=True):
+        weight = "bold" if row.right else "normal"
+        for number, line in enumerate(row.lines):
+            # on the paper's colour, so that no grid line runs through the words
+            ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            y = edge + _LINE * (number + 0.5)
+            axes.text(0.8, y, line, fontsize=size, va="center", bbox=ground, weight=weight)
+        bar = edge + _LINE * len(row.lines) + _BAR / 2 + 0.03
+        axes.barh(bar, 100, height=_BAR, color=FAINT, alpha=0.5)
+        axes.barh(bar, 100 * row.probability, height=_BAR, color=row.colour)
+        axes.annotate(
+            percent(row.probability),
+            (1, bar),
+            xycoords=("axes fraction", "data"),
+            xytext=(_PERCENT * 72, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=size,
+            weight=weight,
+            color=INK,
+        )
+        edge += row_height
+    if _missed(panel, rows):
+        name = panel.truth if isinstance(panel.truth, str) else panel.labels[panel.truth or 0]
+        told = fitted(
+            figure,
+            f"truth, not among these: {name}",
+            bars_width + _PERCENT,
+            2,
+            SMALL,
+            weight="bold",
+        )
+        below = top + height + _AXIS
+        write(figure, bars_left, below, "\n".join(told), SMALL, color=GREEN, weight="bold")
 
 
 @house_style()
@@ -55,13 +236,12 @@ def reliability_figure(calibration: Calibration, title: str = "") -> Figure:
     the bars below count the images.
     """
     figure = new_figure(_TOP + _SIDE + _COUNTS + 0.86)
-    heading = fitted(figure, title or "Reliability", WIDTH - 0.3, 1, TEXT + 1, weight="bold")[0]
-    write(figure, 0.15, 0.12, heading, TEXT + 1, weight="bold")
-    _draw(figure, calibration.raw, _LEFT, "probabilities as they are")
+    head(figure, title or "Reliability")
+    _draw_reliability(figure, calibration.raw, _LEFT, "probabilities as they are")
     if calibration.scaled is not None and calibration.temperature is not None:
         left = _LEFT + _SIDE + _BETWEEN
         name = f"after temperature {calibration.temperature:.3g} (cross-fitted)"
-        _draw(figure, calibration.scaled, left, name)
+        _draw_reliability(figure, calibration.scaled, left, name)
     else:
         left = _LEFT + _SIDE + _BETWEEN
         write(figure, left, 0.44, "too few images to fit a temperature", TEXT, color=MUTED)
@@ -74,7 +254,7 @@ def reliability_figure(calibration: Calibration, title: str = "") -> Figure:
     return figure
 
 
-def _draw(figure: Figure, found: Reliability, left: float, name: str) -> None:
+def _draw_reliability(figure: Figure, found: Reliability, left: float, name: str) -> None:
     write(figure, left, 0.44, name, TEXT, weight="bold")
     said = f"ECE {percent(found.ece)}  (by chance alone {percent(found.ece_floor)})"
     write(figure, left, 0.62, said, SMALL)
@@ -114,10 +294,6 @@ def _percent_axes(axes: Any) -> None:
     axes.tick_params(length=2, color=FAINT)
 
 
-_MARGIN, _HEAD, _FOOT = 0.15, 0.5, 0.3  # inches
-_WRITTEN = 14  # labels up to which the counts stand in the cells
-
-
 @house_style()
 def confusion_figure(counts: ArrayLike, labels: Sequence[str], title: str = "") -> Figure:
     """counts [m, m]: images of the label of the row that were called the label of the column.
@@ -133,12 +309,11 @@ def confusion_figure(counts: ArrayLike, labels: Sequence[str], title: str = "") 
     scratch = new_figure(1)
     names = [fitted(scratch, name, 1.4, 1, size)[0] for name in labels]
     longest = max(map(measured(scratch, size), names)) + 0.12
-    side = min(WIDTH - 2 * _MARGIN - longest - 0.1, 0.42 * m)
-    top = _HEAD + 0.9 * longest
-    figure = new_figure(top + side + _FOOT + 0.1)
-    heading = fitted(figure, title or "Confusions", WIDTH - 0.3, 1, TEXT + 1, weight="bold")[0]
-    write(figure, _MARGIN, 0.12, heading, TEXT + 1, weight="bold")
-    axes = place(figure, _MARGIN + longest, top, side, side)
+    side = min(WIDTH - 2 * MARGIN - longest - 0.1, 0.42 * m)
+    top = 0.5 + 0.9 * longest
+    figure = new_figure(top + side + 0.4)
+    head(figure, title or "Confusions")
+    axes = place(figure, MARGIN + longest, top, side, side)
     totals = table.sum(axis=1, keepdims=True)
     shares = table / np.maximum(totals, 1)
     axes.imshow(_coloured(shares), aspect="equal", interpolation="nearest")
@@ -153,8 +328,8 @@ def confusion_figure(counts: ArrayLike, labels: Sequence[str], title: str = "") 
                 column, row, str(table[row, column]), ha="center", va="center", color=ink,
                 fontsize=SMALL,
             )  # fmt: skip
-    write(figure, _MARGIN, _HEAD - 0.12, "truth down, answer across", SMALL, color=MUTED)
-    legend(figure, _MARGIN, top + side + 0.2, [("■", BLUE, "right"), ("■", ORANGE, "wrong")])
+    write(figure, MARGIN, 0.38, "truth down, answer across", SMALL, color=MUTED)
+    legend(figure, MARGIN, top + side + 0.2, [("■", BLUE, "right"), ("■", ORANGE, "wrong")])
     return figure
 
 

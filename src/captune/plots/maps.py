@@ -1,45 +1,59 @@
-"""An image, and beside it where each word of a caption was seen: the assignment's figure."""
+"""Where each word of a caption was seen (the assignment's figure), and how faithful maps are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 from captune.plots.canvas import (
+    BLUE,
     DPI,
     FAINT,
     GREEN,
     GREY,
     INK,
+    MARGIN,
     MUTED,
+    ORANGE,
     SMALL,
     TEXT,
     WIDTH,
     fitted,
+    full_rows,
+    head,
     house_style,
+    legend,
     new_figure,
     place,
     write,
+    write_lines,
 )
 
-_MARGIN, _GAP, _LINE, _WORD, _MARK, _BAR = 0.15, 0.12, 0.155, 0.19, 0.2, 0.42  # inches
+if TYPE_CHECKING:  # figures are drawn without loading torch
+    from captune.attribution.faithful.results import EvalReport, MapResult
+
+_GAP, _LINE, _WORD, _MARK, _BAR = 0.12, 0.155, 0.19, 0.2, 0.42  # inches
 _MOST_COLUMNS = 5
 _TALLEST = 1.5  # times the width of a panel; what is taller is shown smaller
 # share of the colour over the image, which is grey below it, where a map is lowest and highest:
 # black over all of an image would hide what is on it
 _COOL, _HOT = 0.25, 0.65
-COLOURS = ("magma", "viridis", "jet")
 
 # what a mark means, as its sign and colour: filled where the map is better than chance
 _SIGNS = {True: ("●", GREEN), False: ("○", GREY)}
+_PANELS = (("insertion", "insertion (more is better)"), ("deletion", "deletion (less is better)"))
+_PEOPLE = ("pointing", "pointing (more is better)")
+_LEFT, _ROW, _TOP, _BETWEEN = 2.15, 0.21, 0.95, 0.26  # inches
+_CONTROLS = ("random", "centre")
 
 
 @dataclass(frozen=True)
@@ -74,32 +88,27 @@ def maps_figure(
     """
     if not panels:
         raise ValueError("expected a map of at least one word to draw")
-    columns = _columns(len(panels) + 1)
+    columns = full_rows(len(panels) + 1, _MOST_COLUMNS, _MOST_COLUMNS - 1)
     beside = max(columns, 3)  # one word does not need the whole page
-    width = (WIDTH - 2 * _MARGIN - _GAP * (beside - 1)) / beside
+    width = (WIDTH - 2 * MARGIN - _GAP * (beside - 1)) / beside
     height = min(width * image.height / image.width, width * _TALLEST)
     marks = _MARK if any(panel.mark for panel in panels) else 0.06
     scratch = new_figure(1)
-    room = WIDTH - 2 * _MARGIN
+    room = WIDTH - 2 * MARGIN
     heading = fitted(scratch, caption, room, 2, TEXT + 1, weight="bold")
     below = fitted(scratch, subtitle, room, 2, SMALL) if subtitle else []
-    head = _MARGIN + 0.19 * len(heading) + _LINE * len(below) + 0.1
+    above = MARGIN + 0.19 * len(heading) + _LINE * len(below) + 0.1
     row = _WORD + height + marks + 0.05
     rows = -(-(len(panels) + 1) // columns)
-    figure = new_figure(head + rows * row + _BAR)
-    top = _MARGIN
-    for line in heading:
-        write(figure, _MARGIN, top, line, TEXT + 1, weight="bold")
-        top += 0.19
-    for line in below:
-        write(figure, _MARGIN, top, line, SMALL, color=MUTED)
-        top += _LINE
+    figure = new_figure(above + rows * row + _BAR)
+    top = write_lines(figure, MARGIN, MARGIN, heading, 0.19, TEXT + 1, weight="bold")
+    write_lines(figure, MARGIN, top, below, _LINE, SMALL, color=MUTED)
     small = _sized(image, width, height)
     grey = np.asarray(small.convert("L").convert("RGB"), dtype=np.float32) / np.float32(255)
     table = matplotlib.colormaps[colours]
     for number in range(len(panels) + 1):
-        left = _MARGIN + (number % columns) * (width + _GAP)
-        top = head + (number // columns) * row
+        left = MARGIN + (number % columns) * (width + _GAP)
+        top = above + (number // columns) * row
         panel = panels[number - 1] if number else None
         word = fitted(figure, panel.word if panel else first, width, 1, TEXT, weight="bold")[0]
         if panel is None:
@@ -114,15 +123,8 @@ def maps_figure(
         axes.set_axis_off()
         if panel is not None and panel.mark:
             _write_mark(figure, panel, left, top + _WORD + height + 0.035, width)
-    _colour_bar(figure, table, head + rows * row + 0.03)
+    _colour_bar(figure, table, above + rows * row + 0.03)
     return figure
-
-
-def _columns(panels: int) -> int:
-    """Rows as full as can be: 11 panels are three rows of 4, and 13 three of 5."""
-    if panels <= _MOST_COLUMNS:
-        return panels
-    return min((_MOST_COLUMNS, _MOST_COLUMNS - 1), key=lambda columns: -panels % columns)
 
 
 def _sized(image: Image.Image, width: float, height: float) -> Image.Image:
@@ -165,14 +167,134 @@ def _write_mark(figure: Figure, panel: MapPanel, left: float, top: float, width:
 def _colour_bar(figure: Figure, table: Any, top: float) -> None:
     whole_width, whole_height = figure.get_size_inches()
     line = Line2D(
-        (_MARGIN / whole_width, 1 - _MARGIN / whole_width),
+        (MARGIN / whole_width, 1 - MARGIN / whole_width),
         (1 - top / whole_height,) * 2,
         color=FAINT,
         linewidth=0.8,
     )
     figure.add_artist(line)
-    axes = place(figure, _MARGIN, top + 0.1, 1.2, 0.09)
+    axes = place(figure, MARGIN, top + 0.1, 1.2, 0.09)
     axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=table)
     axes.set_axis_off()
     meaning = "each panel has its own colour scale"
-    write(figure, _MARGIN + 1.3, top + 0.085, meaning, SMALL - 1, color=MUTED)
+    write(figure, MARGIN + 1.3, top + 0.085, meaning, SMALL - 1, color=MUTED)
+
+
+@house_style()
+def leaderboard_figure(reports: Sequence[EvalReport], default: str) -> Figure:
+    """One block per report: a row per map, a panel per measure, dots with 95 % intervals.
+
+    Lines: what random maps and the centre of the image get. The default map is green.
+    """
+    heights = [len(_maps(report)) * _ROW + 0.85 for report in reports]
+    figure = new_figure(_TOP + sum(heights) - 0.2)
+    head(figure, "Are the maps faithful?")
+    entries = [("●", GREEN, "the default map"), ("●", BLUE, "other maps")]
+    entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the image")]
+    legend(figure, 0.15, 0.45, entries)
+    panels = [*_PANELS, *([_PEOPLE] if any(map(_has_people, reports)) else [])]
+    limits = {measure: _limits(reports, measure) for measure, _ in panels}
+    top = _TOP - 0.2
+    for report, height in zip(reports, heights, strict=True):
+        _block(figure, report, default, panels, limits, top)
+        top += height
+    return figure
+
+
+def _limits(reports: Sequence[EvalReport], measure: str) -> tuple[float, float]:
+    """One scale for all blocks, so that they can be compared."""
+    found = [
+        row.estimates[measure] for one in reports for row in one.rows if measure in row.estimates
+    ]
+    low = min((figure.interval.low for figure in found), default=0.0)
+    high = max((figure.interval.high for figure in found), default=1.0)
+    room = 0.04 * (high - low) or 0.1
+    return low - room, high + room
+
+
+def _block(
+    figure: Figure,
+    report: EvalReport,
+    default: str,
+    panels: Sequence[tuple[str, str]],
+    limits: Mapping[str, tuple[float, float]],
+    top: float,
+) -> None:
+    rows = _maps(report)
+    heading = fitted(figure, f"{report.title} ({report.images})", WIDTH - 0.3, 1, TEXT)[0]
+    write(figure, 0.15, top, heading, TEXT, weight="bold")
+    height = len(rows) * _ROW
+    width = (WIDTH - _LEFT - 0.15 - _BETWEEN * (len(panels) - 1)) / len(panels)
+    for number, (measure, said) in enumerate(panels):
+        left = _LEFT + number * (width + _BETWEEN)
+        axes = place(figure, left, top + 0.22, width, height)
+        _panel(axes, report, rows, measure, default)
+        axes.set_xlim(*limits[measure])
+        axes.set_xlabel(said, fontsize=SMALL)
+    for number, row in enumerate(rows):
+        name = fitted(figure, str(row.name), _LEFT - 0.3, 1, SMALL)[0]
+        weight = "bold" if str(row.name) == default else "normal"
+        middle = top + 0.22 + (number + 0.5) * _ROW
+        write(figure, 0.15, middle, name, SMALL, va="center", weight=weight)
+
+
+def _panel(
+    axes: Any, report: EvalReport, rows: Sequence[MapResult], measure: str, default: str
+) -> None:
+    for control, colour in zip(_CONTROLS, (ORANGE, GREY), strict=True):
+        for row in report.rows:
+            if row.name.method == control and measure in row.estimates:
+                axes.axvline(row.estimates[measure].value, color=colour, linewidth=1.2)
+    for number, row in enumerate(rows):
+        found = row.estimates.get(measure)
+        if found is None:
+            continue
+        colour = GREEN if str(row.name) == default else BLUE
+        axes.plot(list(found.interval), [number, number], color=colour, linewidth=1.3)
+        axes.plot(found.value, number, "o", color=colour, markersize=4.5)
+    axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    if measure == "pointing":
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.tick_params(length=2, color=MUTED)
+
+
+@house_style()
+def effect_curves_figure(report: EvalReport, default: str, hidden: str) -> Figure:
+    """Left deletion, right insertion: how much of what the images add is left, or there already.
+
+    Means over all words that the images make more probable; the default map is green, the original
+    report's blue.
+    """
+    side, top, left, between = 2.5, 1.05, 0.62, 0.78
+    figure = new_figure(top + side + 0.62)
+    head(figure, f"What the words lose and gain: {report.title}", WIDTH - 2.1)
+    colours = {default: GREEN, "random": ORANGE, "centre": GREY}
+    entries = [("—", colours.get(name, BLUE), name) for name in report.curves]
+    legend(figure, 0.15, 0.45, entries[:2])
+    legend(figure, 0.15, 0.67, entries[2:])
+    for number, (measure, verb) in enumerate((("deletion", "hidden"), ("insertion", "shown"))):
+        axes = place(figure, left + number * (side + between), top, side, side)
+        for name, found in report.curves.items():
+            if measure in found:
+                shares, heights = found[measure]
+                axes.plot(shares, heights, color=colours.get(name, BLUE), linewidth=1.4)
+        axes.set_xlabel(f"fraction of the patches that are {verb}, the map's first")
+        axes.set_ylabel(f"{measure}: fraction of what the images add")
+        axes.axhline(0, color=INK, linewidth=0.5)
+        axes.set_xlim(0, 1)
+        axes.grid(axis="y")
+        axes.tick_params(length=2, color=MUTED)
+    write(figure, WIDTH - 0.15, 0.14, hidden, SMALL, ha="right", color=MUTED)
+    return figure
+
+
+def _maps(report: EvalReport) -> list[MapResult]:
+    return [row for row in report.rows if row.name.method not in _CONTROLS]
+
+
+def _has_people(report: EvalReport) -> bool:
+    return any("pointing" in row.estimates for row in report.rows)

@@ -13,21 +13,24 @@ from captune.plots.canvas import (
     FAINT,
     GREEN,
     INK,
+    MARGIN,
     MUTED,
     ORANGE,
     SMALL,
     TEXT,
     WIDTH,
     fitted,
+    full_rows,
     house_style,
     measured,
     new_figure,
     place,
     shrunk,
     write,
+    write_lines,
 )
 
-_MARGIN, _GAP, _LINE, _SECTION = 0.15, 0.15, 0.155, 0.27  # inches
+_GAP, _LINE, _SECTION = 0.15, 0.155, 0.27  # inches
 _CAPTION_LINES, _MOST_COLUMNS = 5, 5
 
 
@@ -69,26 +72,21 @@ def pairs_figure(
     sections = [section for section in both if section[2]]
     if not sections:
         raise ValueError("expected at least one pair to draw")
-    columns = _columns(max(len(section[2]) for section in sections))
-    width = (WIDTH - 2 * _MARGIN - _GAP * (columns - 1)) / columns
+    columns = full_rows(max(len(section[2]) for section in sections), _MOST_COLUMNS, 3)
+    width = (WIDTH - 2 * MARGIN - _GAP * (columns - 1)) / columns
     image = (2.9 if columns == 1 else width) if pictures else 0.0
     scratch = new_figure(1)
     cards = [[_Card(scratch, panel, width, image) for panel in section[2]] for section in sections]
-    heads = fitted(scratch, title, WIDTH - 2 * _MARGIN, 2, TEXT + 2, weight="bold") if title else []
-    below = fitted(scratch, subtitle, WIDTH - 2 * _MARGIN, 2, SMALL) if subtitle else []
+    heads = fitted(scratch, title, WIDTH - 2 * MARGIN, 2, TEXT + 2, weight="bold") if title else []
+    below = fitted(scratch, subtitle, WIDTH - 2 * MARGIN, 2, SMALL) if subtitle else []
     head = 0.2 * len(heads) + _LINE * len(below) + (0.1 if heads or below else 0)
     rows = [[row[i : i + columns] for i in range(0, len(row), columns)] for row in cards]
     heights = [[max(card.height for card in row) + 0.12 for row in section] for section in rows]
-    total = _MARGIN + head + sum(_SECTION + sum(section) for section in heights) + 0.05
+    total = MARGIN + head + sum(_SECTION + sum(section) for section in heights) + 0.05
     figure = new_figure(total)
-    top = _MARGIN
-    for line in heads:
-        write(figure, _MARGIN, top, line, TEXT + 2, weight="bold")
-        top += 0.2
-    for line in below:
-        write(figure, _MARGIN, top, line, SMALL, color=MUTED)
-        top += _LINE
-    top = _MARGIN + head
+    top = write_lines(figure, MARGIN, MARGIN, heads, 0.2, TEXT + 2, weight="bold")
+    write_lines(figure, MARGIN, top, below, _LINE, SMALL, color=MUTED)
+    top = MARGIN + head
     for (colour, end, panels, remark), section, section_heights in zip(
         sections, rows, heights, strict=True
     ):
@@ -97,24 +95,17 @@ def pairs_figure(
         top += _SECTION
         for row, height in zip(section, section_heights, strict=True):
             for column, card in enumerate(row):
-                card.draw(figure, _MARGIN + column * (width + _GAP), top, colour)
+                card.draw(figure, MARGIN + column * (width + _GAP), top, colour)
             top += height
     return figure
 
 
-def _columns(pairs: int) -> int:
-    """Rows of equal length where that is possible: 6 pairs are two rows of 3, 8 two of 4."""
-    if pairs <= _MOST_COLUMNS:
-        return pairs
-    return min(range(_MOST_COLUMNS, 2, -1), key=lambda columns: -pairs % columns)
-
-
 def _heading(figure: Figure, top: float, colour: str, name: str, remark: str) -> None:
-    write(figure, _MARGIN, top, "■", TEXT + 1, color=colour)
-    write(figure, _MARGIN + 0.17, top, name, TEXT, weight="bold")
+    write(figure, MARGIN, top, "■", TEXT + 1, color=colour)
+    write(figure, MARGIN + 0.17, top, name, TEXT, weight="bold")
     if remark:
-        left = _MARGIN + 0.17 + measured(figure, TEXT, weight="bold")(name) + 0.15
-        words = fitted(figure, remark, WIDTH - _MARGIN - left, 1, SMALL)[0]
+        left = MARGIN + 0.17 + measured(figure, TEXT, weight="bold")(name) + 0.15
+        words = fitted(figure, remark, WIDTH - MARGIN - left, 1, SMALL)[0]
         write(figure, left, top + 0.01, words, SMALL, color=MUTED)
 
 
@@ -183,14 +174,9 @@ class _Card:
         )
         figure.add_artist(line)
         top += 0.22
-        for number, words in enumerate(self.caption):
-            write(figure, left, top + self.line * number, words, self.size)
-        top += self.line * len(self.caption) + 0.04
-        for number, words in enumerate(self.others):
-            write(figure, left, top + 0.14 * number, words, SMALL - 1, color=MUTED)
-        top += 0.14 * len(self.others) + 0.1
-        for number, words in enumerate(self.references):
-            write(figure, left, top + _LINE * number, words, SMALL, color=MUTED)
+        top = write_lines(figure, left, top, self.caption, self.line, self.size) + 0.04
+        top = write_lines(figure, left, top, self.others, 0.14, SMALL - 1, color=MUTED) + 0.1
+        write_lines(figure, left, top, self.references, _LINE, SMALL, color=MUTED)
 
     def _draw_image(self, figure: Figure, left: float, top: float) -> None:
         axes = place(figure, left, top, self.image, self.picture)

@@ -12,13 +12,14 @@ from captune.plots.canvas import (
     GREEN,
     GREY,
     INK,
+    MARGIN,
     MUTED,
     ORANGE,
     PAPER,
     SMALL,
-    TEXT,
     WIDTH,
     fitted,
+    head,
     house_style,
     legend,
     new_figure,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune.zeroshot.template_comparison import TemplateComparison
 
 SIGNIFICANT = 0.05
-_MARGIN, _HEAD, _ROW, _LINE, _BAR = 0.15, 0.62, 0.24, 0.14, 0.15  # inches
+_HEAD, _ROW, _LINE, _BAR = 0.62, 0.24, 0.14, 0.15  # inches
 
 
 def prompt_comparison_figure(comparison: TemplateComparison, limit: int = 30) -> Figure:
@@ -122,7 +123,7 @@ def class_change_figure(comparison: TemplateComparison, index: int, top: int = 1
     best = fitted(
         figure, f"against the best: “{comparison.results[comparison.best].template}”", 6.7, 1, SMALL
     )[0]
-    write(figure, _MARGIN, 0.3, best, SMALL, color=INK)
+    write(figure, MARGIN, 0.3, best, SMALL, color=INK)
     shares = [100 * change.share for change in kept] or [-10, 10]
     room = 0.08 * max(abs(share) for share in shares)
     axes.set_xlim(min(0, *shares) - room, max(0, *shares) + room)
@@ -156,7 +157,7 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
     figure, axes = rows.figure, rows.axes
     rows.head("Does the model understand “not”?", "images (%), 95 % interval", "")
     told = "If it does, the filled marks are at 0 % and the open diamond at 100 %."
-    write(figure, _MARGIN, 0.32, told, SMALL)
+    write(figure, MARGIN, 0.32, told, SMALL)
     axes.set_xlim(0, 100)
     marks = set()
     for row, probe in enumerate(probes):
@@ -179,7 +180,7 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
     ]
     known = [entry for entry in entries if entry[1] != ORANGE or "s" in marks]
     rows.foot(known[:2], "")
-    legend(figure, _MARGIN, rows.bottom + 0.70, known[2:])
+    legend(figure, MARGIN, rows.bottom + 0.70, known[2:])
     return figure
 
 
@@ -188,10 +189,9 @@ def agreement_figure(comparison: TemplateComparison, limit: int = 12) -> Figure:
     """Share of images to which two templates answer the same; needs no truth."""
     names = [result.template for result in comparison.results][:limit]
     count, left, top = len(names), 2.6, 0.75
-    cell = min(0.5, (WIDTH - left - _MARGIN) / count)
+    cell = min(0.5, (WIDTH - left - MARGIN) / count)
     figure = new_figure(top + count * cell + 0.55)
-    title = f"Same answer to {comparison.images} images (%)"
-    write(figure, _MARGIN, 0.12, title, TEXT + 1, weight="bold")
+    head(figure, f"Same answer to {comparison.images} images (%)")
     axes = place(figure, left, top, count * cell, count * cell)
     shares = 100 * comparison.agreement[:count, :count]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=125, aspect="auto")
@@ -202,7 +202,7 @@ def agreement_figure(comparison: TemplateComparison, limit: int = 12) -> Figure:
             axes.text(
                 column, row, f"{share:.0f}", ha="center", va="center", fontsize=SMALL, color=colour
             )
-        _names(axes, figure, row, f"{row + 1}  {names[row]}", left - _MARGIN - 0.1, 2)
+        _names(axes, figure, row, f"{row + 1}  {names[row]}", left - MARGIN - 0.1, 2)
     axes.set_xticks(range(count), [str(i + 1) for i in range(count)])
     axes.xaxis.tick_top()
     axes.set_yticks([])
@@ -211,7 +211,7 @@ def agreement_figure(comparison: TemplateComparison, limit: int = 12) -> Figure:
     hidden = len(comparison.results) - count
     if hidden:
         told = f"{hidden} more prompts are in the table."
-        write(figure, _MARGIN, top + count * cell + 0.2, told, SMALL, color=MUTED)
+        write(figure, MARGIN, top + count * cell + 0.2, told, SMALL, color=MUTED)
     return figure
 
 
@@ -229,8 +229,8 @@ class _Rows:
         self.notes = notes
         self.bottom = _HEAD + height * len(names_)
         self.figure = new_figure(self.bottom + 0.95)
-        width = WIDTH - 2 * _MARGIN - names - notes
-        self.left = _MARGIN + names
+        width = WIDTH - 2 * MARGIN - names - notes
+        self.left = MARGIN + names
         self.axes = place(self.figure, self.left, _HEAD, width, height * len(names_))
         self.right = self.left + width
         self.axes.set_ylim(len(names_) - 0.5, -0.5)
@@ -243,8 +243,7 @@ class _Rows:
 
     def head(self, title: str, axis: str, notes: str, notes_left: float = 0.15) -> None:
         """Title above, what the axis and the notes (so many inches to the right of it) mean."""
-        text = fitted(self.figure, title, WIDTH - 2 * _MARGIN, 1, TEXT + 1, weight="bold")[0]
-        write(self.figure, _MARGIN, 0.12, text, TEXT + 1, weight="bold")
+        head(self.figure, title)
         write(
             self.figure,
             self.right + notes_left,
@@ -288,9 +287,9 @@ class _Rows:
 
     def foot(self, entries: list[tuple[str, str, str]], text: str) -> None:
         """Legend and a sentence below."""
-        legend(self.figure, _MARGIN, self.bottom + 0.52, entries)
-        lines = fitted(self.figure, text, WIDTH - 2 * _MARGIN, 2, SMALL)
-        write(self.figure, _MARGIN, self.bottom + 0.66, "\n".join(lines), SMALL, color=MUTED)
+        legend(self.figure, MARGIN, self.bottom + 0.52, entries)
+        lines = fitted(self.figure, text, WIDTH - 2 * MARGIN, 2, SMALL)
+        write(self.figure, MARGIN, self.bottom + 0.66, "\n".join(lines), SMALL, color=MUTED)
 
 
 def _names(axes: Any, figure: Figure, row: int, text: str, width: float, lines: int) -> None:

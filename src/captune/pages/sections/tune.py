@@ -259,7 +259,7 @@ def _compared(source: RunSource, name: str) -> Markup:
 
 def _curves(methods: Sequence[Method], source: RunSource) -> list[Any]:
     """Training loss with validation loss, and the score that picks the epoch."""
-    from captune.plots.tuning import smoothed
+    from captune.plots.captions import smoothed
 
     by = leading(methods, source)
     lines, losses, scores, kept = [], [], [], []

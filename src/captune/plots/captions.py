@@ -1,7 +1,9 @@
-"""Two sets of captions side by side: the difference of each metric, and of each image."""
+"""How a training went; two sets of captions side by side, by each metric and each image."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +14,16 @@ from numpy.typing import NDArray
 from captune.plots.canvas import (
     BLUE,
     FAINT,
+    GREEN,
     GREY,
     INK,
+    MARGIN,
     MUTED,
     ORANGE,
     SMALL,
-    TEXT,
     WIDTH,
     fitted,
+    head,
     house_style,
     legend,
     new_figure,
@@ -31,11 +35,91 @@ from captune.text import p_value, shorten
 if TYPE_CHECKING:
     from captune.scoring.compare import Comparison, MetricComparison
 
+# after the house's three, Okabe and Ito's others
+_SERIES = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#D55E00", GREY)
+_METRICS = {"cider": "CIDEr-D", "clipscore": "CLIPScore", "bleu_4": "BLEU-4", "loss": "loss"}
+_TOP, _SIDE, _LEFT, _BETWEEN = 0.8, 2.5, 0.62, 0.78  # inches
+_SMOOTH = 0.1  # of an epoch: the window of the thick line
 # blue is B, orange is A, grey is neither: in every figure of a comparison
-_COLOURS = {"A": ORANGE, "B": BLUE}
-_MARGIN, _HEAD, _ROW = 0.15, 0.86, 0.56  # inches
-_NAMES, _NOTES = 1.15, 2.25
+_SIDES = {"A": ORANGE, "B": BLUE}
+_HEAD, _ROW, _NAMES, _NOTES = 0.86, 0.56, 1.15, 2.25  # inches
 _MANY = 400  # images beyond which points cover each other
+
+
+@dataclass(frozen=True)
+class Curves:
+    """losses: (epoch, loss) of the training. epochs: the validation scores after each of them."""
+
+    method: str
+    losses: Sequence[tuple[float, float]]
+    epochs: Sequence[Mapping[str, float]]
+    best_epoch: int
+
+
+@house_style()
+def curves_figure(curves: Sequence[Curves], select: str) -> Figure:
+    """Left the training loss (thin as logged, thick smoothed) and the validation loss (dots).
+
+    Right the validation score that picks the epoch, where it is not the loss; else CIDEr-D. The
+    epoch that was kept is ringed.
+    """
+    figure = new_figure(_TOP + _SIDE + 0.62)
+    head(figure, "How the training went")
+    entries = [("—", _colour(i), one.method) for i, one in enumerate(curves)]
+    legend(figure, 0.15, 0.42, [*entries, ("○", INK, "the epoch that was kept")])
+    score = "cider" if select == "loss" else select
+    losses = place(figure, _LEFT, _TOP, _SIDE, _SIDE)
+    scores = place(figure, _LEFT + _SIDE + _BETWEEN, _TOP, _SIDE, _SIDE)
+    for i, one in enumerate(curves):
+        _draw_losses(losses, one, _colour(i), ringed=select == "loss")
+        _draw_scores(scores, one, score, _colour(i), ringed=select != "loss")
+    losses.set_ylabel("loss (line: training, dots: validation)")
+    scores.set_ylabel(f"{_METRICS.get(score, score)} on the validation sample")
+    for axes in (losses, scores):
+        axes.set_xlabel("epoch")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid(axis="y")
+        axes.tick_params(length=2, color=MUTED)
+    scores.set_ylim(bottom=0)
+    return figure
+
+
+def _draw_losses(axes: Any, one: Curves, colour: str, *, ringed: bool) -> None:
+    if one.losses:
+        epochs, losses = np.array(one.losses).T
+        axes.plot(epochs, losses, color=colour, linewidth=0.5, alpha=0.35)
+        axes.plot(epochs, smoothed(epochs, losses), color=colour, linewidth=1.4)
+    _dots(axes, one, "loss", colour, ringed=ringed)
+
+
+def _draw_scores(axes: Any, one: Curves, score: str, colour: str, *, ringed: bool) -> None:
+    known = [entry for entry in one.epochs if score in entry]
+    axes.plot([e["epoch"] for e in known], [e[score] for e in known], color=colour, linewidth=1.4)
+    _dots(axes, one, score, colour, ringed=ringed)
+
+
+def _dots(axes: Any, one: Curves, score: str, colour: str, *, ringed: bool) -> None:
+    for entry in one.epochs:
+        if score not in entry:
+            continue
+        axes.plot(entry["epoch"], entry[score], "o", color=colour, markersize=3.5)
+        if ringed and round(entry["epoch"]) == one.best_epoch:
+            ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 8}
+            axes.plot(entry["epoch"], entry[score], "o", **ring)
+
+
+def smoothed(epochs: Any, losses: Any) -> Any:
+    """The mean of what was logged in the tenth of an epoch up to each point."""
+    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    first = np.searchsorted(epochs, epochs - _SMOOTH, side="right")
+    last = np.arange(1, len(epochs) + 1)
+    first = np.minimum(first, last - 1)
+    return (sums[last] - sums[first]) / (last - first)
+
+
+def _colour(place: int) -> str:
+    return _SERIES[place % len(_SERIES)]
 
 
 @house_style()
@@ -52,8 +136,8 @@ def difference_figure(comparison: Comparison) -> Figure:
     bottom = _HEAD + _ROW * len(metrics)
     figure = new_figure(bottom + 0.62)
     _title(figure, f"B \N{MINUS SIGN} A on {comparison.images:,} images", comparison)
-    left = _MARGIN + _NAMES
-    width = WIDTH - 2 * _MARGIN - _NAMES - _NOTES
+    left = MARGIN + _NAMES
+    width = WIDTH - 2 * MARGIN - _NAMES - _NOTES
     right = left + width + 0.2
     heads = ((0.62, "A"), (1.22, "B"), (2.15, "p (Holm)"))
     label = {"color": MUTED, "va": "bottom"}
@@ -83,7 +167,7 @@ def _strip(axes: Any, metric: MetricComparison) -> None:
     assert metric.interval is not None
     assert metric.detectable is not None
     low, high = metric.interval
-    colour = _COLOURS.get(metric.finding, GREY)
+    colour = _SIDES.get(metric.finding, GREY)
     reach = 1.12 * max(abs(low), abs(high), metric.detectable) or 1.0
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-1, 1)
@@ -99,25 +183,23 @@ def _strip(axes: Any, metric: MetricComparison) -> None:
 
 def _foot(figure: Figure, top: float, metrics: list[MetricComparison]) -> None:
     findings = {metric.finding for metric in metrics}
-    entries = [
-        ("●", _COLOURS[side], f"{side} is better") for side in ("B", "A") if side in findings
-    ]
+    entries = [("●", _SIDES[side], f"{side} is better") for side in ("B", "A") if side in findings]
     if findings - {"A", "B"}:
         entries.append(("●", GREY, "not significantly different"))
     entries.append(("■", FAINT, "differences inside this band are too small to detect"))
-    legend(figure, _MARGIN, top, entries)
+    legend(figure, MARGIN, top, entries)
 
 
 @house_style()
 def image_difference_figure(comparison: Comparison, metric: str) -> Figure:
     """Each image's two scores by one metric (left) and how its differences are spread (right)."""
     found = comparison.metrics[metric]
-    size, gap, edge = 2.6, 0.75, _MARGIN + 0.8
+    size, gap, edge = 2.6, 0.75, MARGIN + 0.8
     figure = new_figure(_HEAD + size + 0.75)
     _title(figure, f"{found.title} of each of {len(found.images):,} images", comparison)
     left = place(figure, edge, _HEAD, size, size)
     start = edge + size + gap
-    right = place(figure, start, _HEAD, WIDTH - _MARGIN - start, size)
+    right = place(figure, start, _HEAD, WIDTH - MARGIN - start, size)
     _scatter(left, found)
     _histogram(right, found)
     entries = [
@@ -192,12 +274,11 @@ def _ticks(axis: Any, low: float, high: float, *, integer: bool = False) -> None
 
 def _title(figure: Figure, text: str, comparison: Comparison) -> None:
     """What is drawn, and which files A and B are."""
-    whole = WIDTH - 2 * _MARGIN
-    title = fitted(figure, text, whole, 1, TEXT + 1, weight="bold")[0]
-    write(figure, _MARGIN, 0.12, title, TEXT + 1, weight="bold")
+    whole = WIDTH - 2 * MARGIN
+    head(figure, text)
     for line, (side, source) in enumerate((("A", comparison.a), ("B", comparison.b))):
         name = fitted(figure, f"{side}: {_end(source)}", whole, 1, SMALL)[0]
-        write(figure, _MARGIN, 0.34 + 0.15 * line, name, SMALL, color=MUTED)
+        write(figure, MARGIN, 0.34 + 0.15 * line, name, SMALL, color=MUTED)
 
 
 def _end(source: str, most: int = 90) -> str:
