@@ -180,6 +180,11 @@ class Column:
         return [f"{self.title}, 95 % from", f"{self.title}, 95 % to"]
 
 
+def numbers(*titles: str) -> list[Column]:
+    """Columns of numbers."""
+    return [Column(title, number=True) for title in titles]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table in all its forms: CSV, Markdown, LaTeX, a terminal, a page.

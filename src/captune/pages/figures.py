@@ -24,7 +24,7 @@ from captune.pages.album import not_opened
 from captune.pages.blocks import blocks_of
 from captune.pages.page import Page
 from captune.pages.sections import captions, classify, tune
-from captune.pages.sections.caption_sources import read_caption_sources
+from captune.pages.sections.caption_sources import CaptionSources
 from captune.pages.sections.explain import described
 from captune.pages.sources import PageSettings, RunSource
 from captune.plots import (
@@ -294,10 +294,10 @@ def _pairs(page: Page, say: Callable[[str], None]) -> Figures:
     """Best and worst of each caption source by each score that the page quotes."""
     from captune.pages.rank import pairs_of
 
-    found = read_caption_sources(page.runs)
-    for one in found.writers:
+    found = CaptionSources(page.runs)
+    for one in found.sets:
         for metric in catalogue.leading(one.metrics):
-            ranking = captions.ranking_of(one, found, metric, page.settings, images=True)
+            ranking = captions.ranking_of(one, found.images, metric, page.settings, find_files=True)
             if ranking.root is None:
                 say(f"{one.tag}: no images are known, so its pairs are captions alone")
             yield f"pairs-{_file_name(one.tag)}-{_file_name(metric)}", pairs_of(ranking)

@@ -23,7 +23,7 @@ from captune.pages.sections.caption_sources import caption_text
 from captune.pages.sources import PageSettings, RunSource, read_runs, words
 from captune.plots import PairPanel, pairs_figure, save_figure
 from captune.scoring.rank import Pair, Ranking, Standing, Tie, write_table
-from captune.tables import Column, Number, Table
+from captune.tables import Column, Number, Table, numbers
 from captune.text import count, counted, one_line, plain, score, shorten
 
 _DRAWN = 20  # pairs at either end of the figure; the page shows all that were asked for
@@ -240,15 +240,9 @@ def _others(ranking: Ranking, source: RunSource) -> Table | None:
             cells.append(source.counted(score, median_of(values), how) if values else None)
             cells.append(f"{sum(against)} of {len(scored)}")
         rows.append(cells)
-    columns = [
-        Column("metric", wide=True),
-        Column("Kendall's tau (95 %)", number=True),
-        Column("median of all", number=True),
-        Column("of the best", number=True),
-        Column("best in its lower half", number=True),
-        Column("of the worst", number=True),
-        Column("worst in its upper half", number=True),
-    ]
+    columns = [Column("metric", wide=True), *numbers("Kendall's tau (95 %)", "median of all")]
+    columns += numbers("of the best", "best in its lower half")
+    columns += numbers("of the worst", "worst in its upper half")
     note = (
         f"Best and worst are those of {one_line(ranking.label(ranking.by))}, shown below. Where a"
         " metric puts many of them in the other half, the two measure different things, and"

@@ -14,8 +14,8 @@ from captune.files import named, printable
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
-from captune.tables import Number
-from captune.text import one_line, plain
+from captune.tables import Estimate, Number
+from captune.text import one_line
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,17 @@ class RunSource:
         pointer = "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
         text = "–" if value is None else show(value)
         return Number(value, text, f"{self.number}:{file}#{pointer}")
+
+    def interval(self, show: Show, *keys: str | int) -> tuple[Number, Number] | None:
+        """Both ends of the interval at a place of metrics.json; None where there is none."""
+        if None in (self.at(*keys) or [None]):
+            return None
+        return self.figure(show, *keys, 0), self.figure(show, *keys, 1)
+
+    def estimate(self, show: Show, *keys: str | int) -> Estimate:
+        """`corpus` and `interval` of the object at a place of metrics.json, as one cell."""
+        ends = self.interval(show, *keys, "interval")
+        return Estimate(self.figure(show, *keys, "corpus"), ends)
 
     def counted(self, show: Show, value: Any, how: str) -> Number:
         """A number that was made of the records. how: in words, for a person."""
@@ -98,24 +109,6 @@ def _part(part: Any) -> Any:
     text = one_line(part)
     # of another direction, it would take the figures beside it along
     return text if text.isascii() else Markup("<bdi>{}</bdi>").format(text)
-
-
-def interval_of(source: RunSource, show: Show, *keys: str | int) -> tuple[Number, Number] | None:
-    """Both ends of an interval, None where the run has none."""
-    if None in (source.at(*keys) or [None]):
-        return None
-    return source.figure(show, *keys, 0), source.figure(show, *keys, 1)
-
-
-def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A recipe as rows of key and text; what is inside another is named by its path."""
-    rows: list[tuple[str, str]] = []
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            rows += flat(item, f"{prefix}{key}.")
-        elif item is not None:
-            rows.append((f"{prefix}{key}", plain(item)))
-    return rows
 
 
 @dataclass(frozen=True)

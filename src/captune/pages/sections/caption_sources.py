@@ -1,13 +1,12 @@
 """Whose captions a page shows, image by image: captioners, tuned methods, scored files.
 
 A score run of captions that another run of the page wrote adds its scores to that run's captions
-and is no writer of its own.
+and has no captions of its own.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -35,8 +34,8 @@ class SourcedCaption:
 
 
 @dataclass
-class Image:
-    """An image, by the name that all writers know it by. run: that says where it is."""
+class CaptionedImage:
+    """An image, by the name that all captioners know it by. run: that says where it is."""
 
     name: str
     run: Run
@@ -45,150 +44,129 @@ class Image:
 
 
 @dataclass
-class CaptionSource:
-    """tag: what the page calls it. source: the run. captions: image key -> caption.
-
-    scored_by: the score runs whose figures are of these captions.
-    """
+class CaptionSet:
+    """The captions of one captioner or file. tag: its name on the page. captions: by image key."""
 
     tag: str
     source: RunSource
     captions: dict[str, SourcedCaption] = field(default_factory=dict)
-    scored_by: list[RunSource] = field(default_factory=list)
 
     @property
     def metrics(self) -> list[str]:
         """The scores that its captions have."""
         return list(dict.fromkeys(id for one in self.captions.values() for id in one.scores))
 
-
-@dataclass
-class Captions:
-    """All writers, and the images that any of them describes."""
-
-    writers: list[CaptionSource] = field(default_factory=list)
-    images: dict[str, Image] = field(default_factory=dict)
+    def score(self, key: str, metric: str) -> float | None:
+        """The score of the caption of an image, where it has one."""
+        caption = self.captions.get(key)
+        return caption.scores[metric][0] if caption and metric in caption.scores else None
 
 
-def read_caption_sources(runs: RunSet) -> Captions:
-    """Whose captions the runs hold. Raises UserError for damaged records."""
-    found = Captions()
-    owners: dict[str, CaptionSource] = {}
-    full = _doubled_stems(runs)
-    tunes = runs.of_kind("tune")
-    for source in tunes:
-        methods = source.methods or {source.name: source}
-        for name, run in methods.items():
-            tag = f"{source.name}/{name}" if len(tunes) > 1 and run is not source else name
-            _add(found, owners, CaptionSource(tag, run), full)
-    for source in runs.of_kind("caption"):
-        _add(found, owners, CaptionSource(source.name, source), full)
-    for source in runs.of_kind("score"):
-        told = source.run.metrics.get("inputs")
-        scored = told.get("candidates") if isinstance(told, Mapping) else None
-        owner = _owner(owners, scored)
-        if owner is None:
-            owner = CaptionSource(source.name, source)
-            _add(found, owners, owner, full)
-            _own(owners, owner, scored)
-        else:
-            _score(found, owner, source, full)
-        owner.scored_by.append(source)
-    for source in runs.of_kind("compare"):
-        inputs = source.run.metrics.get("inputs")
-        for side in ("a", "b"):
-            told = inputs.get(side) if isinstance(inputs, Mapping) else None
-            compared = told.get("candidates") if isinstance(told, Mapping) else None
-            if _owner(owners, compared) is None:
-                writer = CaptionSource(f"{source.name} {side.upper()}", source)
-                _add(found, owners, writer, full, side=side)
-                _own(owners, writer, compared)
-    found.writers = [writer for writer in found.writers if writer.captions]
-    return found
+class CaptionSources:
+    """All captions of some runs. sets: in the order of the page. images: by key.
+
+    Raises UserError for damaged records.
+    """
+
+    def __init__(self, runs: RunSet) -> None:
+        self.images: dict[str, CaptionedImage] = {}
+        self._by_place: dict[str, CaptionSet] = {}  # folders, files and hashes of captions
+        sets: list[CaptionSet] = []
+        self._keeps_folders = _has_doubled_names(runs)
+        tunes = runs.of_kind("tune")
+        for source in tunes:
+            for name, run in (source.methods or {source.name: source}).items():
+                tag = f"{source.name}/{name}" if len(tunes) > 1 and run is not source else name
+                sets.append(self._added(tag, run))
+        sets += [self._added(source.name, source) for source in runs.of_kind("caption")]
+        for source in runs.of_kind("score"):
+            read = _places(source.run.metrics.get("inputs"))
+            scored = self._known(read)
+            if scored is None:
+                sets.append(self._added(source.name, source, read))
+            else:
+                self._add_scores(scored, source)
+        for source in runs.of_kind("compare"):
+            inputs = source.run.metrics.get("inputs")
+            for side in ("a", "b"):
+                read = _places(inputs.get(side) if isinstance(inputs, Mapping) else None)
+                if self._known(read) is None:
+                    tag = f"{source.name} {side.upper()}"
+                    sets.append(self._added(tag, source, read, side=side))
+        self.sets = [one for one in sets if one.captions]
+
+    def _known(self, places: Sequence[str]) -> CaptionSet | None:
+        return next((self._by_place[one] for one in places if one in self._by_place), None)
+
+    def _added(
+        self, tag: str, source: RunSource, read: Sequence[str] = (), side: str = ""
+    ) -> CaptionSet:
+        """The captions of a run, or of one side of a comparison. read: where it has them from."""
+        found = CaptionSet(tag, source)
+        for line, record in enumerate(source.run.records(), 1):
+            written = record[side] if side else record
+            key = self._image(record, source)
+            caption = SourcedCaption(written["caption"], line, ended=record.get("ended"))
+            caption.scores.update(_scores(written, source, line))
+            found.captions[key] = caption
+        for place in (str(source.run.folder.resolve()), *read):
+            self._by_place.setdefault(place, found)
+        return found
+
+    def _add_scores(self, captions: CaptionSet, source: RunSource) -> None:
+        """Scores of captions that are there already; of others, nothing."""
+        for line, record in enumerate(source.run.records(), 1):
+            caption = captions.captions.get(self._key(record))
+            if caption is not None and caption.text == record["caption"]:
+                caption.scores.update(_scores(record, source, line))
+                self._image(record, source)
+
+    def _image(self, record: Mapping[str, Any], source: RunSource) -> str:
+        """Take in the image of a record; returns its key."""
+        key, path = self._key(record), record.get("path") or None
+        is_scored = source.run.kind in ("score", "compare")
+        references = record.get("references", []) if is_scored else []
+        image = self.images.get(key)
+        if image is None:
+            name = one_line(str(path or record["image"]))
+            self.images[key] = CaptionedImage(name, source.run, path, references)
+            return key
+        image.references = image.references or references
+        if image.path is None and path is not None:
+            image.run, image.path = source.run, path
+        return key
+
+    def _key(self, record: Mapping[str, Any]) -> str:
+        name = _name_of(record)
+        return name if self._keeps_folders else PurePosixPath(name).name
 
 
-def _owner(owners: Mapping[str, CaptionSource], about: Any) -> CaptionSource | None:
-    """Whose captions a run was runs, by their file or its content."""
-    if not isinstance(about, Mapping):
-        return None
-    named = (owners.get(str(about.get(key))) for key in ("path", "sha256"))
-    return next((writer for writer in named if writer is not None), None)
+def _places(inputs: Any) -> list[str]:
+    """The path and the hash of the captions that a run read, as its metrics.json has them."""
+    file = inputs.get("candidates") if isinstance(inputs, Mapping) else None
+    named = file if isinstance(file, Mapping) else {}
+    return [str(named[key]) for key in ("path", "sha256") if named.get(key)]
 
 
-def _own(owners: dict[str, CaptionSource], writer: CaptionSource, about: Any) -> None:
-    if isinstance(about, Mapping):
-        for key in ("path", "sha256"):
-            owners.setdefault(str(about.get(key)), writer)
+def _scores(
+    record: Mapping[str, Any], source: RunSource, line: int
+) -> dict[str, tuple[float, RunSource, int]]:
+    if source.run.kind == "caption":
+        scores = {LOG_PROBABILITY: record.get("mean_log_probability")}
+    else:
+        scores = record["scores"]
+    return {id: (float(n), source, line) for id, n in scores.items() if n is not None}
 
 
-def _add(
-    found: Captions,
-    owners: dict[str, CaptionSource],
-    writer: CaptionSource,
-    full: bool,
-    side: str = "",
-) -> None:
-    for line, record in enumerate(writer.source.run.records(), 1):
-        written = record[side] if side else record
-        key = _key(record, full)
-        caption = SourcedCaption(written["caption"], line, ended=record.get("ended"))
-        _take_scores(caption, written, writer.source, line)
-        writer.captions[key] = caption
-        _image(found, key, record, writer.source)
-    found.writers.append(writer)
-    owners.setdefault(str(writer.source.run.folder.resolve()), writer)
+def _name_of(record: Mapping[str, Any]) -> str:
+    return without_ending(plain_path(str(record.get("path") or record["image"])))
 
 
-def _score(found: Captions, owner: CaptionSource, source: RunSource, full: bool) -> None:
-    """Scores of captions that are there already; of others, nothing."""
-    for line, record in enumerate(source.run.records(), 1):
-        key = _key(record, full)
-        caption = owner.captions.get(key)
-        if caption is not None and caption.text == record["caption"]:
-            _take_scores(caption, record, source, line)
-            _image(found, key, record, source)
-
-
-def _take_scores(
-    caption: SourcedCaption, record: Mapping[str, Any], source: RunSource, line: int
-) -> None:
-    scores = {} if source.run.kind == "caption" else record["scores"]
-    for id, value in scores.items():
-        if value is not None:
-            caption.scores[id] = (float(value), source, line)
-    value = record.get("mean_log_probability") if source.run.kind == "caption" else None
-    if value is not None:
-        caption.scores[LOG_PROBABILITY] = (float(value), source, line)
-
-
-def _image(found: Captions, key: str, record: Mapping[str, Any], source: RunSource) -> None:
-    references = record["references"] if _has_references(source, record) else []
-    path = record.get("path") or None
-    image = found.images.get(key)
-    if image is None:
-        name = one_line(str(path or record["image"]))
-        found.images[key] = Image(name, source.run, path, references)
-        return
-    image.references = image.references or references
-    if image.path is None and path is not None:
-        image.run, image.path = source.run, path
-
-
-def _has_references(source: RunSource, record: Mapping[str, Any]) -> bool:
-    return source.run.kind in ("score", "compare") and "references" in record
-
-
-def _key(record: Mapping[str, Any], full: bool) -> str:
-    """The name of an image without folder and ending, where that is enough to tell them apart."""
-    name = without_ending(plain_path(str(record.get("path") or record["image"])))
-    return name if full else PurePosixPath(name).name
-
-
-def _doubled_stems(runs: RunSet) -> bool:
+def _has_doubled_names(runs: RunSet) -> bool:
     """Whether two images of a run have the same name in different folders."""
     for source in runs.of_kind("tune", "caption", "score", "compare"):
-        stems = Counter(_key(record, False) for record in source.run.records())
-        if any(n > 1 for n in stems.values()):
+        names = [PurePosixPath(_name_of(record)).name for record in source.run.records()]
+        if len(set(names)) < len(names):
             return True
     return False
 

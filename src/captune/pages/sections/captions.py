@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path, PurePath
 from typing import Any
 
 from captune.metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
-from captune.pages.album import Album
 from captune.pages.blocks import (
     Card,
     Cards,
@@ -24,19 +24,20 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext
 from captune.pages.sections.caption_sources import (
-    Captions,
-    CaptionSource,
+    CaptionedImage,
+    CaptionSet,
+    CaptionSources,
     SourcedCaption,
     caption_text,
-    read_caption_sources,
 )
-from captune.pages.sources import PageSettings, RunSet, RunSource, interval_of, words
+from captune.pages.sources import PageSettings, RunSource, words
 from captune.runs.metrics import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
-from captune.tables import Column, Estimate, Number, Table
+from captune.tables import Column, Number, Table, numbers
 from captune.text import count, one_line, score, signed
 
 _REFERENCES = 5
+_SORTED = 4  # scores of a set of captions that a gallery can be sorted by
 LAST_KIND = "compare"  # of those whose runs hold captions, in the order of a page
 
 
@@ -79,19 +80,16 @@ def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
     candidates = source.option("candidates", str, source.name) or source.name
     # of "/home/ann/hw3/tune/lora" a reader needs "tune/lora"
     scored = "/".join(PurePath(candidates).parts[-2:])
-    first = quoted[0]
-    figure, ends = (
-        source.figure(score, "metrics", first, "corpus"),
-        interval_of(source, score, "metrics", first, "interval"),
-    )
+    first = source.estimate(score, "metrics", quoted[0])
+    ends = words(" ({} to {})", *first.interval) if first.interval else ""
     said = words("The captions of {} come to a {} of {}{} on {} images.", scored,
-                 title_of(first), figure, words(" ({} to {})", *ends) if ends else "",
+                 title_of(quoted[0]), first.number, ends,
                  source.figure(count, "images"))  # fmt: skip
     tiles = [
         Tile(
             f"{title_of(id)}, {source.name}",
             source.figure(score, "metrics", id, "corpus"),
-            interval_of(source, score, "metrics", id, "interval"),
+            source.interval(score, "metrics", id, "interval"),
             meaning_of(id),
             one_line(metrics[id].name or id),
         )
@@ -102,18 +100,16 @@ def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
 
 def all_captions(context: PageContext) -> Section | None:
     """Everything about the captions of all runs; None where there are none."""
-    runs, album, settings = context.runs, context.album, context.settings
-    captions = read_caption_sources(runs)
-    if not captions.writers:
+    runs = context.runs
+    found = CaptionSources(runs)
+    if not found.sets:
         return None
     part = Section("captions", "Captions")
     scored = runs.of_kind("score")
     if scored:
-        part.blocks.append(_scores(scored))
-        part.blocks += _agreement(scored)
-    part.blocks += _all_ends(captions, runs, album, settings)
-    part.blocks += _differences(captions, runs, album, settings)
-    part.blocks.append(gallery(captions, album, settings))
+        part.blocks += [_scores(scored), *_agreement(scored)]
+    blocks = _Blocks(found, context)
+    part.blocks += [*blocks.best_and_worst(), *blocks.differences(), blocks.gallery()]
     return part
 
 
@@ -121,12 +117,10 @@ def _scores(scored: Sequence[RunSource]) -> Table:
     ids = list(dict.fromkeys(id for source in scored for id in source.at("metrics")))
     rows = []
     for source in scored:
-        cells: list[Any] = [source.name, source.figure(count, "images")]
-        for id in ids:
-            cells.append(_score_cell(source, id) if id in source.at("metrics") else None)
-        rows.append(cells)
-    columns = [Column("captions"), Column("images", number=True)]
-    columns += [Column(title_of(id), number=True) for id in ids]
+        known = source.at("metrics")
+        scores = (source.estimate(score, "metrics", id) if id in known else None for id in ids)
+        rows.append([source.name, source.figure(count, "images"), *scores])
+    columns = [Column("captions"), *numbers("images", *map(title_of, ids))]
     names = dict.fromkeys(
         str(source.at("metrics", id).get("name") or id)
         for source in scored
@@ -134,12 +128,6 @@ def _scores(scored: Sequence[RunSource]) -> Table:
     )
     note = "Below each score its 95 % interval, by resampling images. Recipes: " + "; ".join(names)
     return Table("scores", "Scores", columns, rows, note=one_line(note))
-
-
-def _score_cell(source: RunSource, id: str) -> Any:
-    figure = source.figure(score, "metrics", id, "corpus")
-    ends = interval_of(source, score, "metrics", id, "interval")
-    return Estimate(figure, ends)
 
 
 def _agreement(scored: Sequence[RunSource]) -> list[Any]:
@@ -160,93 +148,178 @@ def _is_short_bleu(text: str) -> bool:
     return any(name in text for name in ("BLEU-1", "BLEU-2", "BLEU-3"))
 
 
-def _all_ends(captions: Captions, runs: RunSet, album: Album, settings: PageSettings) -> list[Any]:
-    """Best and worst of each writer; of several the one to look at first is open."""
-    shown = {id(w): _ends(w, captions, album, settings) for w in captions.writers}
-    known = [writer for writer in captions.writers if shown[id(writer)]]
-    best = {source.run.metrics.get("best") for source in runs.of_kind("tune")}
-    known.sort(key=lambda writer: writer.tag not in best)
-    blocks: list[Any] = []
-    for i, writer in enumerate(known):
-        title = f"Best and worst: {writer.tag}"
-        if i == 0:
-            blocks += [Heading(title), *shown[id(writer)]]
-        else:
-            blocks.append(Fold(title, shown[id(writer)]))
-    return blocks
+class _Blocks:
+    """What is drawn of the captions of all runs."""
+
+    def __init__(self, found: CaptionSources, context: PageContext) -> None:
+        self.sets, self.images, self.context = found.sets, found.images, context
+
+    def best_and_worst(self) -> list[Any]:
+        """Of each set of captions; of several the one to look at first is open."""
+        known = [(one, blocks) for one in self.sets if (blocks := self._ends(one))]
+        best = {source.run.metrics.get("best") for source in self.context.runs.of_kind("tune")}
+        known.sort(key=lambda item: item[0].tag not in best)
+        titled = [(f"Best and worst: {one.tag}", blocks) for one, blocks in known]
+        return _first_open(titled)
+
+    def _ends(self, captions: CaptionSet) -> list[Any]:
+        """Best and worst by each score; the first is open, the others unfold."""
+        by = leading(captions.metrics)
+        if not by and LOG_PROBABILITY in captions.metrics:
+            by = [LOG_PROBABILITY]
+        blocks: list[Any] = []
+        for i, metric in enumerate(by):
+            ranking = ranking_of(captions, self.images, metric, self.context.settings)
+            label = label_of(metric)
+            ends = [("Best", ranking.best, "good")]
+            if len(ranking.pairs) > 1:
+                ends.append(("Worst", ranking.worst, "bad"))
+            cards: list[Any] = [
+                Cards(f"{end} by {label}", [self._pair(ranking, p, captions, tone) for p in pairs])
+                for end, pairs, tone in ends
+            ]
+            cards += [Paragraph(one_line(text) + ".", soft=True) for text in ranking.remarks()]
+            blocks += cards if i == 0 else [Fold(f"Best and worst by {label}", cards)]
+        return blocks
+
+    def _pair(self, ranking: Ranking, pair: Pair, captions: CaptionSet, tone: str) -> Card:
+        caption = captions.captions[pair.image]
+        others = [id for id in leading(list(pair.scores)) if id != ranking.by]
+        scores = [(title_of(id), _quoted(caption, id)) for id in others]
+        return self._card(
+            pair.image,
+            above=_quoted(caption, ranking.by),
+            below=words("{} of {}", f"{pair.rank:,}", f"{len(ranking.pairs):,}"),
+            lines=[Line("", caption_text(pair.caption), scores)],
+            tone=tone,
+        )
+
+    def _card(self, key: str, **content: Any) -> Card:
+        image = self.images[key]
+        picture = self.context.album.picture(image.run, image.path)
+        return Card(image.name, picture, references=_references(image), **content)
+
+    def differences(self) -> list[Any]:
+        """Where two sets are furthest apart by a score that both have; of many, the first pairs.
+
+        Where a comparison of captune compare is on the page, it says more and stands in its own
+        place.
+        """
+        if self.context.runs.of_kind("compare"):
+            return []
+        pairs = [
+            (first, second, shared[0])
+            for first, second in combinations(self.sets, 2)
+            if (shared := _shared(first, second))
+        ]
+        titled = []
+        for first, second, by in pairs[:3]:
+            said = f"By {title_of(by)} of each image, the difference in bold."
+            if cards := self._apart(first, second, by):
+                title = f"Where {first.tag} and {second.tag} differ most"
+                titled.append((title, [Paragraph(said, soft=True), *cards]))
+        return _first_open(titled)
+
+    def _apart(self, first: CaptionSet, second: CaptionSet, by: str) -> list[Cards]:
+        from captune.scoring.agreement import comparable
+
+        both = [
+            key
+            for key in first.captions
+            if first.score(key, by) is not None and second.score(key, by) is not None
+        ]
+        if not both:
+            return []
+        import numpy as np
+
+        a, b = (comparable(by, np.array([one.score(key, by) for key in both]))
+                for one in (first, second))  # fmt: skip
+        gaps = dict(zip(both, (b - a).tolist(), strict=True))
+        found = []
+        for ahead, sign in ((second, 1), (first, -1)):
+            keys = [key for key in both if sign * gaps[key] > 0]
+            keys.sort(key=lambda key: -sign * gaps[key])
+            cards = [
+                self._card(
+                    key,
+                    # by how much the second is ahead
+                    above=first.source.counted(
+                        signed, gaps[key], f"{by} of {key}, second less first"
+                    ),
+                    below=words("{} − {}", second.tag, first.tag),
+                    lines=[_line(one, key, by) for one in (first, second)],
+                )
+                for key in keys[: self.context.settings.top]
+            ]
+            if cards:
+                found.append(Cards(f"{ahead.tag} ahead", cards, f"{len(keys):,} images in all"))
+        return found
+
+    def gallery(self) -> Gallery:
+        """All captions of all sets, a card an image."""
+        keys = list(self.images)[: self.context.settings.limit]
+        hidden = len(self.images) - len(keys)
+        note = words("The first {} of {} images; the run folders have all of them.",
+                     f"{len(keys):,}", f"{len(self.images):,}") if hidden else ""  # fmt: skip
+        items, tags = [self._item(key) for key in keys], [one.tag for one in self.sets]
+        sorts, filters = _sorts(keys, self.sets), _filters(keys, self.sets)
+        return Gallery("captions", "All captions", "image", items, sorts, filters, tags, note)
+
+    def _item(self, key: str) -> dict[str, Any]:
+        card = self._card(key)
+        lines = [
+            [tag, caption_text(one.text), {label_of(id): one.scores[id][0] for id in _shown(one)}]
+            for tag, captions in enumerate(self.sets)
+            if (one := captions.captions.get(key)) is not None
+        ]
+        return {
+            "image": None if card.picture is None else card.picture.number,
+            "name": card.name,
+            "lines": lines,
+            "references": card.references,
+        }
 
 
-def _ends(
-    writer: CaptionSource, captions: Captions, album: Album, settings: PageSettings
-) -> list[Any]:
-    """Best and worst by each score; the first is open, the others unfold."""
-    by = leading(writer.metrics)
-    if not by and LOG_PROBABILITY in writer.metrics:
-        by = [LOG_PROBABILITY]
+def _first_open(titled: Sequence[tuple[str, list[Any]]]) -> list[Any]:
+    """Blocks below their titles: the first are open, the others unfold."""
     blocks: list[Any] = []
-    for i, metric in enumerate(by):
-        ranking = ranking_of(writer, captions, metric, settings)
-        label = label_of(metric)
-        cards: list[Any] = []
-        ends = [("best", ranking.best, "good")]
-        if len(ranking.pairs) > 1:
-            ends.append(("worst", ranking.worst, "bad"))
-        for end, pairs, tone in ends:
-            title = f"{end.capitalize()} by {label}"
-            shown = [_pair_card(ranking, pair, writer, captions, album, tone) for pair in pairs]
-            cards.append(Cards(title, shown))
-        cards += [Paragraph(one_line(text) + ".", soft=True) for text in ranking.remarks()]
-        blocks += cards if i == 0 else [Fold(f"Best and worst by {label}", cards)]
+    for i, (title, inside) in enumerate(titled):
+        blocks += [Heading(title), *inside] if i == 0 else [Fold(title, inside)]
     return blocks
 
 
 def ranking_of(
-    writer: CaptionSource,
-    captions: Captions,
+    captions: CaptionSet,
+    images: Mapping[str, CaptionedImage],
     by: str,
     settings: PageSettings,
     *,
-    images: bool = False,
+    find_files: bool = False,
 ) -> Ranking:
-    """The writer's captions in the order of a score, as `captune rank` has it.
+    """The captions of a set in the order of a score, as `captune rank` has it.
 
-    images: whether it has to know where they are.
+    find_files: whether it has to know where the images are.
     """
     pairs = []
     places: dict[str, Path] = {}
-    for key, caption in writer.captions.items():
+    for key, caption in captions.captions.items():
         if by not in caption.scores:
             continue
         values = {id: value for id, (value, _, _) in caption.scores.items()}
-        image = captions.images[key]
-        if images and (place := image.run.image_path(image.path)) is not None:
+        image = images[key]
+        if find_files and (place := image.run.image_path(image.path)) is not None:
             places[key] = place
         pairs.append(Pair(0, key, image.path, caption.text, tuple(image.references), values))
     pairs.sort(key=lambda pair: (-pair.scores[by], pair.image))
-    ranked = [
-        Pair(rank, one.image, one.path, one.caption, one.references, one.scores)
-        for rank, one in enumerate(pairs, 1)
-    ]
-    metrics = {id: MetricFigure(label_of(id), None, None, {}) for id in writer.metrics}
-    root = writer.source.run.root if places else None
-    return Ranking(writer.source.run, by, metrics, ranked, settings.top, root, places=places)
+    ranked = [replace(pair, rank=rank) for rank, pair in enumerate(pairs, 1)]
+    metrics = {id: MetricFigure(label_of(id), None, None, {}) for id in captions.metrics}
+    run = captions.source.run
+    root = run.root if places else None
+    return Ranking(run, by, metrics, ranked, settings.top, root, places=places)
 
 
-def _pair_card(
-    ranking: Ranking, pair: Pair, writer: CaptionSource, captions: Captions, album: Album, tone: str
-) -> Card:
-    image, caption = captions.images[pair.image], writer.captions[pair.image]
-    others = [id for id in leading(list(pair.scores)) if id != ranking.by]
-    scores = [(title_of(id), _quoted(caption, id)) for id in others]
-    return Card(
-        name=image.name,
-        picture=album.picture(image.run, image.path),
-        above=_quoted(caption, ranking.by),
-        below=words("{} of {}", f"{pair.rank:,}", f"{len(ranking.pairs):,}"),
-        lines=[Line("", caption_text(pair.caption), scores)],
-        references=[caption_text(text) for text in pair.references[:_REFERENCES]],
-        tone=tone,
-    )
+def _references(image: CaptionedImage) -> list[str]:
+    return [caption_text(text) for text in image.references[:_REFERENCES]]
 
 
 def _quoted(caption: SourcedCaption, id: str) -> Number:
@@ -254,126 +327,13 @@ def _quoted(caption: SourcedCaption, id: str) -> Number:
     return source.counted(score, value, f"line {line}: {id}")
 
 
-def _differences(
-    captions: Captions, runs: RunSet, album: Album, settings: PageSettings
-) -> list[Any]:
-    """Where two writers are furthest apart by a score that both have; of many, the first pairs.
-
-    Where a comparison of captune compare is on the page, it says more and stands in its own place.
-    """
-    if runs.of_kind("compare"):
-        return []
-    blocks: list[Any] = []
-    pairs = [
-        (first, second, shared)
-        for first, second in combinations(captions.writers, 2)
-        if (shared := [id for id in leading(first.metrics) if id in second.metrics])
-    ]
-    for n, (first, second, shared) in enumerate(pairs[:3]):
-        cards = _apart(first, second, shared[0], captions, album, settings)
-        if not cards:
-            continue
-        title = f"Where {first.tag} and {second.tag} differ most"
-        told = Paragraph(f"By {title_of(shared[0])} of each image, the difference in bold.", True)
-        inside = [told, *cards]
-        blocks += [Heading(title), *inside] if n == 0 else [Fold(title, inside)]
-    return blocks
+def _line(captions: CaptionSet, key: str, by: str) -> Line:
+    caption = captions.captions[key]
+    return Line(captions.tag, caption_text(caption.text), [(title_of(by), _quoted(caption, by))])
 
 
-def _apart(
-    first: CaptionSource,
-    second: CaptionSource,
-    by: str,
-    captions: Captions,
-    album: Album,
-    settings: PageSettings,
-) -> list[Cards]:
-    from captune.scoring.agreement import comparable
-
-    both = [
-        key
-        for key, one in first.captions.items()
-        if key in second.captions and by in one.scores and by in second.captions[key].scores
-    ]
-    if not both:
-        return []
-    import numpy as np
-
-    a, b = (
-        comparable(by, np.array([writer.captions[key].scores[by][0] for key in both]))
-        for writer in (first, second)
-    )
-    gaps = dict(zip(both, (b - a).tolist(), strict=True))
-    found = []
-    for ahead, sign in ((second, 1), (first, -1)):
-        keys = sorted((key for key in both if sign * gaps[key] > 0), key=lambda k: -sign * gaps[k])
-        cards = [
-            two_cards(key, (first, second), by, gaps[key], captions, album)
-            for key in keys[: settings.top]
-        ]
-        if cards:
-            found.append(Cards(f"{ahead.tag} ahead", cards, f"{len(keys):,} images in all"))
-    return found
-
-
-def two_cards(
-    key: str,
-    writers: tuple[CaptionSource, CaptionSource],
-    by: str,
-    gap: float,
-    captions: Captions,
-    album: Album,
-) -> Card:
-    """An image with both captions; above, by how much the second is ahead."""
-    image = captions.images[key]
-    lines = [
-        Line(writer.tag, caption_text(one.text), [(title_of(by), _quoted(one, by))])
-        for writer in writers
-        if (one := writer.captions[key])
-    ]
-    return Card(
-        name=image.name,
-        picture=album.picture(image.run, image.path),
-        above=writers[0].source.counted(signed, gap, f"{by} of {key}, second less first"),
-        below=words("{} − {}", writers[1].tag, writers[0].tag),
-        lines=lines,
-        references=[caption_text(text) for text in image.references[:_REFERENCES]],
-    )
-
-
-_REFERENCES = 5
-_SORTED = 4  # scores of a writer that a gallery can be sorted by
-
-
-def gallery(captions: Captions, album: Album, settings: PageSettings) -> Gallery:
-    """All captions of all writers, a card an image."""
-    keys = list(captions.images)[: settings.limit]
-    writers = captions.writers
-    items = []
-    for key in keys:
-        image = captions.images[key]
-        picture = album.picture(image.run, image.path)
-        lines = []
-        for tag, writer in enumerate(writers):
-            one = writer.captions.get(key)
-            if one is not None:
-                shown = {label_of(id): one.scores[id][0] for id in _shown(one)}
-                lines.append([tag, caption_text(one.text), shown])
-        items.append(
-            {
-                "image": None if picture is None else picture.number,
-                "name": image.name,
-                "lines": lines,
-                "references": [caption_text(text) for text in image.references[:_REFERENCES]],
-            }
-        )
-    hidden = len(captions.images) - len(keys)
-    note = words("The first {} of {} images; the run folders have all of them.",
-                 f"{len(keys):,}", f"{len(captions.images):,}") if hidden else ""  # fmt: skip
-    return Gallery(
-        "captions", "All captions", "image", items, _sorts(keys, writers),
-        _filters(keys, writers), [writer.tag for writer in writers], note,
-    )  # fmt: skip
+def _shared(first: CaptionSet, second: CaptionSet) -> list[str]:
+    return [id for id in leading(first.metrics) if id in second.metrics]
 
 
 def _shown(caption: SourcedCaption) -> list[str]:
@@ -381,50 +341,32 @@ def _shown(caption: SourcedCaption) -> list[str]:
     return leading(list(caption.scores))[:_SORTED] or list(caption.scores)[:1]
 
 
-def _sorts(
-    keys: Sequence[str], writers: Sequence[CaptionSource]
-) -> list[tuple[str, list[Any], bool]]:
+def _sorts(keys: Sequence[str], sets: Sequence[CaptionSet]) -> list[tuple[str, list[Any], bool]]:
     sorts: list[tuple[str, list[Any], bool]] = [("order of the run", list(range(len(keys))), False)]
-    for writer in writers[:4]:
-        metrics = [*leading(writer.metrics)[:_SORTED]]
-        if LOG_PROBABILITY in writer.metrics:
-            metrics.append(LOG_PROBABILITY)
-        whose = f", {writer.tag}" if len(writers) > 1 else ""
+    for captions in sets[:4]:
+        metrics = leading(captions.metrics)[:_SORTED]
+        if LOG_PROBABILITY in captions.metrics:
+            metrics = [*metrics, LOG_PROBABILITY]
+        whose = f", {captions.tag}" if len(sets) > 1 else ""
         for id in metrics:
-            values = [_value(writer, key, id) for key in keys]
+            values = [captions.score(key, id) for key in keys]
             sorts.append((f"{label_of(id)}{whose}: best first", values, True))
             sorts.append((f"{label_of(id)}{whose}: worst first", values, False))
-    for first, second in list(combinations(writers, 2))[:3]:
-        for id in [id for id in leading(first.metrics) if id in second.metrics][:2]:
-            gaps = [
-                None if a is None or b is None else b - a
-                for a, b in ((_value(first, k, id), _value(second, k, id)) for k in keys)
-            ]
-            label = f"{label_of(id)}: {second.tag} ahead of {first.tag}"
-            sorts.append((label, gaps, True))
-            sorts.append((f"{label_of(id)}: {first.tag} ahead of {second.tag}", gaps, False))
+    for first, second in list(combinations(sets, 2))[:3]:
+        for id in _shared(first, second)[:2]:
+            scores = [(first.score(key, id), second.score(key, id)) for key in keys]
+            gaps = [None if a is None or b is None else b - a for a, b in scores]
+            label = label_of(id)
+            sorts.append((f"{label}: {second.tag} ahead of {first.tag}", gaps, True))
+            sorts.append((f"{label}: {first.tag} ahead of {second.tag}", gaps, False))
     return sorts
 
 
-def _value(writer: CaptionSource, key: str, id: str) -> float | None:
-    caption = writer.captions.get(key)
-    return caption.scores[id][0] if caption is not None and id in caption.scores else None
-
-
-def _filters(keys: Sequence[str], writers: Sequence[CaptionSource]) -> list[tuple[str, list[int]]]:
-    filters = []
-    if len(writers) > 1:
-        differ = [
-            i
-            for i, key in enumerate(keys)
-            if len({w.captions[key].text for w in writers if key in w.captions}) > 1
-        ]
-        filters.append(("captions differ", differ))
-    unended = [
-        i
-        for i, key in enumerate(keys)
-        if any(key in w.captions and w.captions[key].ended is False for w in writers)
-    ]
-    if unended and len(unended) < len(keys):
+def _filters(keys: Sequence[str], sets: Sequence[CaptionSet]) -> list[tuple[str, list[int]]]:
+    written = [[one.captions[key] for one in sets if key in one.captions] for key in keys]
+    differ = [i for i, some in enumerate(written) if len({one.text for one in some}) > 1]
+    unended = [i for i, some in enumerate(written) if any(one.ended is False for one in some)]
+    filters = [("captions differ", differ)]
+    if len(unended) < len(keys):
         filters.append(("did not come to an end", unended))
     return [one for one in filters if one[1]]

@@ -29,8 +29,8 @@ from captune.pages.blocks import (
     Tiles,
 )
 from captune.pages.sections import PageContext
-from captune.pages.sources import PageSettings, RunSource, interval_of, words
-from captune.tables import Column, Fraction, Table
+from captune.pages.sources import PageSettings, RunSource, words
+from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent, signed
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     tile = Tile(
         "accuracy",
         accuracy,
-        interval_of(source, percent, "prompts", 0, "interval"),
+        source.interval(percent, "prompts", 0, "interval"),
         words(
             "Of ten images like these, about {} get the right one of {} labels first.",
             source.counted(lambda n: f"{n:.0f}", 10 * accuracy.value, "ten times the accuracy"),
@@ -121,13 +121,12 @@ def _prompts(source: RunSource) -> Table:
     rows = []
     for i, prompt in enumerate(source.at("prompts")):
         known = prompt["accuracy"] is not None
-        ends = interval_of(source, percent, "prompts", i, "interval") if known else None
+        ends = source.interval(percent, "prompts", i, "interval") if known else None
         figure = source.figure(percent, "prompts", i, "accuracy") if known else None
         rows.append([prompt["template"] or "ensemble", figure, *(ends or (None, None))])
-    columns = [Column("prompt", wide=True), Column("accuracy", number=True)]
-    ends_ = [Column("95 % from", number=True), Column("to", number=True)]
+    columns = [Column("prompt", wide=True), *numbers("accuracy", "95 % from", "to")]
     note = "The pictures show the first prompt's answers; captune prompts tests the differences."
-    return Table(f"prompts-{source.number}", "Prompts", [*columns, *ends_], rows, note=note)
+    return Table(f"prompts-{source.number}", "Prompts", columns, rows, note=note)
 
 
 def card(record: Mapping[str, Any], place: int, source: RunSource, album: Album) -> Card:
@@ -185,12 +184,7 @@ def _confusion(source: RunSource, found: ClassifyCounts) -> list[Any]:
         ]
         for (truth, said), n in mistakes
     ]
-    columns = [
-        Column("truth"),
-        Column("called"),
-        Column("images", number=True),
-        Column("of", number=True),
-    ]
+    columns = [Column("truth"), Column("called"), *numbers("images", "of")]
     rarer = len(rows) - _LISTED
     shown = Table(
         f"confusions-{source.number}", "Most frequent confusions", columns, rows[:_LISTED],
@@ -229,11 +223,9 @@ def _classes(
                 source.counted(count, totals[id], f"images of {id}"),
             ]
         )
-    columns = [Column("class"), Column("accuracy", number=True), Column("", wide=True)]
-    return Table(
-        f"classes-{source.number}", "Classes, the hardest first",
-        [*columns, Column("right", number=True), Column("images", number=True)], rows,
-    )  # fmt: skip
+    columns = [Column("class"), *numbers("accuracy"), Column("", wide=True)]
+    columns += numbers("right", "images")
+    return Table(f"classes-{source.number}", "Classes, the hardest first", columns, rows)
 
 
 def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:

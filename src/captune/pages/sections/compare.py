@@ -9,8 +9,8 @@ from markupsafe import Markup
 from captune.metrics.catalogue import leading, title_of
 from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
 from captune.pages.sections import PageContext
-from captune.pages.sources import RunSource, interval_of, words
-from captune.tables import Column, Estimate, Table
+from captune.pages.sources import RunSource, words
+from captune.tables import Column, Estimate, Table, numbers
 from captune.text import count, one_line, p_value, plain, score, signed
 
 _REFERENCES = 5
@@ -59,25 +59,21 @@ def _table(source: RunSource) -> Table:
     rows = []
     for id, found in source.at("metrics").items():
         place = ("metrics", id)
-        cells: list[Any] = [title_of(id)]
-        for side in ("a", "b"):
-            figure = source.figure(score, *place, side, "corpus")
-            ends = interval_of(source, score, *place, side, "interval")
-            cells.append(Estimate(figure, ends))
-        ends = interval_of(source, signed, *place, "interval")
-        figure = source.figure(signed, *place, "difference")
-        cells.append(Estimate(figure, ends))
-        known = found["p_holm"] is not None
-        cells += [
-            source.figure(p_value, *place, "p_holm") if known else None,
-            words("{} / {} / {}", *(source.figure(count, *place, "images", side)
-                                    for side in ("b_better", "a_better", "equal"))),
-        ]  # fmt: skip
-        rows.append(cells)
-    columns = [
-        Column("metric", wide=True),
-        *(Column(name, number=True) for name in ("A", "B", "B − A", "p (Holm)", "B / A / equal")),
-    ]
+        difference = source.figure(signed, *place, "difference")
+        images = (source.figure(count, *place, "images", side)
+                  for side in ("b_better", "a_better", "equal"))  # fmt: skip
+        rows.append(
+            [
+                title_of(id),
+                source.estimate(score, *place, "a"),
+                source.estimate(score, *place, "b"),
+                Estimate(difference, source.interval(signed, *place, "interval")),
+                None if found["p_holm"] is None else source.figure(p_value, *place, "p_holm"),
+                words("{} / {} / {}", *images),
+            ]
+        )
+    titles = ("A", "B", "B − A", "p (Holm)", "B / A / equal")
+    columns = [Column("metric", wide=True), *numbers(*titles)]
     note = (
         "Below each number its 95 % interval, from resampling images with both captions together."
         " p: permutation test, Holm-corrected for the number of metrics. B / A / equal:"

@@ -20,7 +20,7 @@ from captune.pages.sources import RunSource, words
 from captune.plots.maps import scaled_map
 from captune.runs.maps import read_maps
 from captune.runs.records import BETTER, UNSEEN
-from captune.tables import Column, Fraction, Table
+from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent
 
 _BUDGET_BYTES = 4_000_000  # of all maps of a page
@@ -87,23 +87,14 @@ def _marks(source: RunSource, marks: Mapping[str, int]) -> Table:
         ]
         for mark, n in sorted(marks.items(), key=lambda item: -item[1])
     ]
-    columns = [
-        Column("map of the word"),
-        Column("words", number=True),
-        Column("fraction", number=True),
-    ]
+    columns = [Column("map of the word"), *numbers("words", "fraction of all words")]
+    columns.append(Column("", wide=True))
     note = (
         "better than chance: hiding and showing the map's strongest tenth changes the word more"
         " than random tenths do. independent of the image: the image adds next to nothing to"
         " the word, so no map of it can be faithful."
     )
-    return Table(
-        f"marks-{source.number}",
-        "How far to believe the maps",
-        [*columns, Column("", wide=True)],
-        rows,
-        note=note,
-    )
+    return Table(f"marks-{source.number}", "How far to believe the maps", columns, rows, note=note)
 
 
 def _gallery(source: RunSource, context: PageContext) -> Gallery:

@@ -8,8 +8,8 @@ from typing import Any
 from captune.pages.blocks import Points, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sections.explain import described
-from captune.pages.sources import RunSource, interval_of, words
-from captune.tables import Column, Estimate, Table
+from captune.pages.sources import RunSource, words
+from captune.tables import Column, Estimate, Table, numbers
 from captune.text import count, one_line, percent, plain, score
 
 _MEASURES = (
@@ -80,11 +80,7 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
             cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
         cells.append(source.figure(count, "reports", report, "rows", i, "words"))
         rows.append(cells)
-    columns = [
-        Column("map"),
-        *(Column(name, number=True) for name, _ in known),
-        Column("words", number=True),
-    ]
+    columns = [Column("map"), *numbers(*(name for name, _ in known), "words")]
     note = (
         "insertion: higher is better; deletion: lower is better; pointing: how often the strongest"
         " patch lies in a box that people drew. random and centre are the controls. Below each"
@@ -100,7 +96,7 @@ def _estimate(
 ) -> Estimate:
     """A figure whose interval stands beside it as NAME_interval."""
     name = f"{place[-1]}_interval"
-    ends = None if row.get(name) is None else interval_of(source, show, *place[:-1], name)
+    ends = None if row.get(name) is None else source.interval(show, *place[:-1], name)
     return Estimate(source.figure(show, *place), ends)
 
 
@@ -119,6 +115,6 @@ def _verdicts(source: RunSource, report: int, content: Mapping[str, Any]) -> Tab
                 source.figure(plain, *place, "answer"),
             ]
         )
-    columns = [Column("part of speech"), Column("words", number=True), Column("than random maps")]
+    columns = [Column("part of speech"), *numbers("words"), Column("than random maps")]
     name = f"verdicts-{source.number}-{report + 1}"
     return Table(name, "Faithfulness by part of speech", columns, rows)

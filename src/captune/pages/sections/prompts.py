@@ -8,7 +8,7 @@ from captune.pages.blocks import Beside, Fold, Heading, Paragraph, Section, Tile
 from captune.pages.sections import PageContext
 from captune.pages.sections.classify import reliability_block
 from captune.pages.sources import RunSource, joined, words
-from captune.tables import Column, Fraction, Table
+from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, p_value, percent, points, score
 
 SIGNIFICANT = 0.05
@@ -132,16 +132,8 @@ def _table(source: RunSource, best: int) -> Table:
                 None if row["ece"] is None else source.figure(percent, "prompts", i, "ece"),
             ]
         )
-    columns = [
-        Column("prompt"),
-        Column("accuracy", number=True),
-        Column("95 % interval", number=True),
-        Column("", wide=True),
-        Column("points vs. best", number=True),
-        Column("p (Holm)", number=True),
-        Column("gained / lost", number=True),
-        Column("ECE", number=True),
-    ]
+    columns = [Column("prompt"), *numbers("accuracy", "95 % interval"), Column("", wide=True)]
+    columns += numbers("points vs. best", "p (Holm)", "gained / lost", "ECE")
     note = (
         "p: exact McNemar test against the best on the same images, Holm-corrected for the"
         " number of prompts. gained / lost: images that only this prompt, only the best has right."
@@ -158,12 +150,8 @@ def _agreement(source: RunSource) -> Table:
          source.figure(percent, "prompts", i, "mean_confidence")]
         for i, row in enumerate(source.at("prompts"))
     ]  # fmt: skip
-    columns = [
-        Column("prompt"),
-        Column("same label as the first", number=True),
-        Column("", wide=True),
-        Column("mean confidence", number=True),
-    ]
+    columns = [Column("prompt"), *numbers("same label as the first"), Column("", wide=True)]
+    columns += numbers("mean confidence")
     return Table(f"prompts-{source.number}", "Prompts", columns, rows)
 
 
@@ -210,27 +198,13 @@ def _negation(source: RunSource) -> list[Any]:
 
 def _denials(source: RunSource) -> Table:
     rows = []
+    measures = ("same_answer", "right_answer", "denial_wins", "denial_wins_elsewhere")
     for i, row in enumerate(source.at("negation")):
-        right = row["right_answer"] is not None
-        elsewhere = row["denial_wins_elsewhere"] is not None
-        rows.append(
-            [
-                one_line(row["negated"]),
-                source.figure(percent, "negation", i, "same_answer"),
-                source.figure(percent, "negation", i, "right_answer") if right else None,
-                source.figure(percent, "negation", i, "denial_wins"),
-                source.figure(percent, "negation", i, "denial_wins_elsewhere")
-                if elsewhere
-                else None,
-            ]
-        )
-    columns = [
-        Column("denied prompt", wide=True),
-        Column("same answer", number=True),
-        Column("right class first", number=True),
-        Column("“not” wins, right class", number=True),
-        Column("“not” wins, wrong classes", number=True),
-    ]
+        known = (None if row[name] is None else source.figure(percent, "negation", i, name)
+                 for name in measures)  # fmt: skip
+        rows.append([one_line(row["negated"]), *known])
+    columns = [Column("denied prompt", wide=True), *numbers("same answer", "right class first")]
+    columns += numbers("“not” wins, right class", "“not” wins, wrong classes")
     note = (
         "A model that understands “not” shows 0 % in the first three columns and 100 % in the last."
         " “not” wins: of the two texts “X” and “not X”, the denied one scores higher."
@@ -254,10 +228,6 @@ def _changes(source: RunSource, best: int) -> Table:
                     source.figure(count, *place, "images"),
                 ]
             )
-    columns = [
-        Column("prompt", wide=True),
-        Column("class"),
-        Column("more right than the best", number=True),
-        Column("of images", number=True),
-    ]
+    columns = [Column("prompt", wide=True), Column("class")]
+    columns += numbers("more right than the best", "of images")
     return Table(f"class-changes-{source.number}", "Classes that change", columns, rows)

@@ -18,7 +18,7 @@ from captune.pages.blocks import Fold, Paragraph, Points, Section
 from captune.pages.sources import RunSet, RunSource, Show, joined, words
 from captune.runs.reader import METRICS
 from captune.studies import Condition, Figures, Study
-from captune.tables import Column, Estimate, Number, Table
+from captune.tables import Column, Estimate, Number, Table, numbers
 from captune.text import count, one_line, percent, plain, points, score, signed
 
 _SHOWN: dict[str, tuple[Show, Show]] = {"share": (percent, points), "score": (score, signed)}
@@ -216,12 +216,8 @@ def _table(number: int, figures: Figures, rows: Sequence[PublishedFigure]) -> Ta
         estimate = None if here is None else Estimate(here.figure, here.interval)
         difference = None if here is None else _less(here, published, less)
         cells.append([name, _published(published, figures), estimate, difference])
-    columns = [
-        Column(figures.of, wide=True),
-        Column("published", number=True),
-        Column("here", number=True),
-        Column("points" if show is percent else "difference", number=True),
-    ]
+    title = "points" if show is percent else "difference"
+    columns = [Column(figures.of, wide=True), *numbers("published", "here", title)]
     return Table(f"published-{number + 1}", figures.title, columns, cells)
 
 
@@ -331,12 +327,8 @@ def _side_by_side(told: Sequence[Told]) -> Table:
         else [one.name, _value(one.published), None, None]
         for one in told
     ]
-    columns = [
-        Column("of the experiment"),
-        Column("published"),
-        Column("here"),
-        Column("the same", wide=True),
-    ]
+    columns = [*map(Column, ("of the experiment", "published", "here"))]
+    columns.append(Column("the same", wide=True))
     return Table("published-conditions", "Both experiments", columns, rows)
 
 

@@ -22,8 +22,8 @@ from captune.pages.blocks import (
     Tiles,
 )
 from captune.pages.sections import PageContext
-from captune.pages.sources import RunSource, interval_of, joined, words
-from captune.tables import Column, Estimate, Fraction, Number, Table
+from captune.pages.sources import RunSource, joined, words
+from captune.tables import Column, Fraction, Number, Table, numbers
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
 
 _SIGNIFICANT = 0.05
@@ -130,7 +130,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
         Tile(
             f"{title_of(id)}, {best.name}",
             best.figure(score, "scores", id, "corpus"),
-            interval_of(source, score, *best.keys, "scores", id, "interval"),
+            source.interval(score, *best.keys, "scores", id, "interval"),
             meaning_of(id),
             one_line(str(best.at("scores", id, "name"))),
         )
@@ -213,7 +213,7 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     low, high = min(0.0, *ends), max(ends)
     rows = []
     for method in methods:
-        figures = [_with_interval(source, method, id) for id in known]
+        figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
         strip = Fraction.between(low, high, corpus, interval, best=method is best)
         compared = _compared(source, method.name) if method.name in against else None
@@ -223,16 +223,9 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
             + [*figures[1:], method.figure(count, "best_epoch"),
                method.figure(duration, "seconds")]
         )  # fmt: skip
-    columns = [
-        Column("method"),
-        Column("trained", number=True),
-        Column(title_of(by), number=True),
-        Column("", wide=True),
-    ]
-    if len(methods) > 1:
-        columns.append(Column("vs. best", number=True))
-    columns += [Column(title_of(id), number=True) for id in known[1:]]
-    columns += [Column("best epoch", number=True), Column("time", number=True)]
+    columns = [Column("method"), *numbers("trained", title_of(by)), Column("", wide=True)]
+    columns += numbers("vs. best") if len(methods) > 1 else []
+    columns += numbers(*map(title_of, known[1:]), "best epoch", "time")
     note = "Below each score its 95 % interval, by resampling images."
     if against:
         note += (
@@ -241,12 +234,6 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
         )
     marked = frozenset({list(methods).index(best)} if len(methods) > 1 else ())
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
-
-
-def _with_interval(source: RunSource, method: Method, id: str) -> Estimate:
-    figure = method.figure(score, "scores", id, "corpus")
-    ends = interval_of(source, score, *method.keys, "scores", id, "interval")
-    return Estimate(figure, ends)
 
 
 def _compared(source: RunSource, name: str) -> Markup:
@@ -313,10 +300,6 @@ def _budget(source: RunSource, methods: Sequence[Method]) -> Table:
             [True] + [False] * len(method.at("trained")), method.at("trained").items(), strict=False
         )
     ]  # fmt: skip
-    columns = [
-        Column("method"),
-        Column("part"),
-        Column("trained parameters", number=True),
-        Column("", wide=True),
-    ]
+    columns = [Column("method"), Column("part")]
+    columns += [*numbers("trained parameters"), Column("", wide=True)]
     return Table(f"budget-{source.number}", "Trained parameters by part", columns, rows)
