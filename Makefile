@@ -16,11 +16,12 @@ help:
 	@echo "make audit  known vulnerabilities of what is installed (asks the network)"
 	@echo "make bench  captune and its peers side by side (about 50 minutes)"
 
-# Every file that is installed has its hash in requirements/*.txt, which `make lock` makes; the two
+# Every file that is installed has its hash in requirements/*.txt, which `make lock` makes; the three
 # packages of the checkout are built with what stands there, too.
 install = $(PIP) install --quiet --require-hashes --no-deps --requirement requirements/$(1).txt \
-	&& $(PIP) install --quiet --no-deps --no-build-isolation --editable . --editable ./packages/captune-lite
-PROJECTS := pyproject.toml packages/captune-lite/pyproject.toml
+	&& $(PIP) install --quiet --no-deps --no-build-isolation --editable . --editable ./packages/captune-metrics \
+	--editable ./packages/captune-lite
+PROJECTS := pyproject.toml packages/captune-metrics/pyproject.toml packages/captune-lite/pyproject.toml
 
 # A stamp is newer than what the environment was made from: a second run installs nothing.
 $(VENV)/.demo: $(PROJECTS) requirements/demo.txt
@@ -85,10 +86,12 @@ audit:
 		|| echo "npm audit found something, or this network reaches no list of vulnerabilities"
 
 # The lock files from pyproject.toml, for all systems and Python versions (needs uv); with
-# UPGRADE=--upgrade to the newest versions.
+# UPGRADE=--upgrade to the newest versions. captune-metrics comes from the checkout, so it has no
+# hash; what it needs has.
 lock:
 	for set in demo dev; do uv pip compile pyproject.toml requirements/build.in --extra $$set \
 		--universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet \
+		--no-emit-package captune-metrics \
 		$(UPGRADE) --output-file requirements/$$set.txt; done
 
 clean:

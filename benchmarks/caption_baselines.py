@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.training.batches import Grids
-from captune.metrics import CiderD, Corpus, DocumentFrequency, bleu_of, cider_of, ptb, rouge_l_of
-from captune.metrics.scores import Scores
 from captune.models.encoders import GridShape
+from captune_metrics import CiderD, Corpus, DocumentFrequency, bleu_of, cider_of, ptb, rouge_l_of
+from captune_metrics.scores import Scores
 
 NEIGHBOURS = 10
 _IMAGES = 64  # whose grids are in memory, or whose candidates are compared, at once

@@ -57,13 +57,13 @@ from captune.errors import UserError
 from captune.features import FeatureCache, open_grids
 from captune.files import whole_file
 from captune.images import ImageSet, UnreadableImage, find_images, open_image
-from captune.metrics.scores import Scores
 from captune.models.encoders import ImageEncoder
 from captune.models.load import load_model
 from captune.plots import save_figure
 from captune.scoring.compare import compare_scores
 from captune.scoring.score import intervals_of
-from captune.statistics import RESAMPLES
+from captune_metrics.resampling import RESAMPLES
+from captune_metrics.scores import Scores
 
 SHOWN = 12
 TITLES = {"cider": "CIDEr-D", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L"}

@@ -22,10 +22,10 @@ Captions = dict[str, Any]
 
 def captune_all(captions: Captions, _: int) -> dict[str, Any]:
     """PTB, CIDEr-D, BLEU and ROUGE-L from captions as they were written."""
-    from captune.metrics.bleu import bleu_of
-    from captune.metrics.cider import cider_of
-    from captune.metrics.corpus import Corpus
-    from captune.metrics.rouge import rouge_l_of
+    from captune_metrics.bleu_n import bleu_of
+    from captune_metrics.cider_d import cider_of
+    from captune_metrics.corpus import Corpus
+    from captune_metrics.rouge import rouge_l_of
 
     parts: dict[str, float] = {}
     corpus = timed(
@@ -44,10 +44,10 @@ def captune_one(metric: str) -> Callable[[Captions, int], dict[str, Any]]:
     """One metric from captions that are tokenised already."""
 
     def work(captions: Captions, _: int) -> dict[str, Any]:
-        from captune.metrics.bleu import bleu_of
-        from captune.metrics.cider import cider_of
-        from captune.metrics.corpus import Corpus
-        from captune.metrics.rouge import rouge_l_of
+        from captune_metrics.bleu_n import bleu_of
+        from captune_metrics.cider_d import cider_of
+        from captune_metrics.corpus import Corpus
+        from captune_metrics.rouge import rouge_l_of
 
         score: dict[str, Callable[[Corpus], Any]] = {
             "cider": cider_of,
@@ -168,8 +168,8 @@ def captune_growth(_: Captions, images: int) -> dict[str, Any]:
 
 def captune_reward(captions: Captions, batches: int) -> dict[str, Any]:
     """Batches of candidates against indexed references, tokenising included."""
-    from captune.metrics.cider import CiderD
-    from captune.metrics.frequency import DocumentFrequency
+    from captune_metrics.cider_d import CiderD
+    from captune_metrics.frequency import DocumentFrequency
 
     parts: dict[str, float] = {}
     images = list(captions["candidates"])[: 2000 + REWARD_BATCH]

@@ -140,7 +140,7 @@ class Runner:
 
     def write(self, captions: Captions) -> None:
         """The captions as every process reads them; tokenised too, for those that only score."""
-        from captune.metrics.corpus import Corpus
+        from captune_metrics.corpus import Corpus
 
         corpus = Corpus(captions["candidates"], captions["references"])
         stops = [*corpus.starts.tolist()[1:], len(corpus.texts)]
@@ -212,7 +212,7 @@ def starts(times: int) -> dict[str, list[float]]:
     commands = {
         "python -c pass": ["-c", "pass"],
         "import numpy": ["-c", "import numpy"],
-        "import captune.metrics.cider": ["-c", "import captune.metrics.cider"],
+        "import captune_metrics.cider_d": ["-c", "import captune_metrics.cider_d"],
         "captune score --help": ["-m", "captune", "score", "--help"],
     }
     seconds: dict[str, list[float]] = {}

@@ -19,8 +19,8 @@ from benchmarks.caption_baselines import (
 
 from captune.captioning.dataset import CaptionDataset
 from captune.images import ImageFile
-from captune.metrics import CiderD, Corpus, DocumentFrequency
 from captune.models.encoders import GridShape
+from captune_metrics import CiderD, Corpus, DocumentFrequency
 
 
 def images(captions: dict[str, list[str]]) -> CaptionDataset:

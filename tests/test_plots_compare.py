@@ -8,10 +8,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from captune.metrics.scores import Scores
 from captune.plots import difference_figure, image_difference_figure, save_figure
 from captune.plots.canvas import BLUE, GREY, ORANGE
 from captune.scoring.compare import Comparison, compare_scores
+from captune_metrics.scores import Scores
 from tests.test_plots import ODD, assert_tidy, texts_of
 
 SHIFTS = {"better": 0.3, "worse": -0.3, "alike": 0.0}

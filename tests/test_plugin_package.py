@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from captune import registry
 from captune.cli import main
-from captune.metrics import catalogue
+from captune_metrics import plugins
 from tests.captioning.checks import CHECKS_BY_NAME
 from tests.captioning.tester import Combination
 
@@ -51,8 +50,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _forget() -> None:
-    registry.plugins_of.cache_clear()
-    catalogue.plugins.cache_clear()
+    plugins.plugins_of.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
         del sys.modules[name]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from captune import registry
 from captune.errors import UserError
 from captune.registry import Registry
+from captune_metrics import plugins
 
 PACKAGE = "captune_animals"
 
@@ -27,9 +27,9 @@ def animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registr
     monkeypatch.setitem(sys.modules, PACKAGE, package)
     point = EntryPoint("dog", f"{PACKAGE}.cat:ANIMAL.upper", "animals")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
-    registry.plugins_of.cache_clear()
+    plugins.plugins_of.cache_clear()
     yield Registry(PACKAGE, package.__path__, attribute="ANIMAL", group="animals", noun="animal")
-    registry.plugins_of.cache_clear()
+    plugins.plugins_of.cache_clear()
     for name in ("cat", "guinea_pig"):
         sys.modules.pop(f"{PACKAGE}.{name}", None)
 

@@ -11,9 +11,9 @@ from captune.text import (
     percent,
     points,
     score,
-    shorten,
     signed,
 )
+from captune_metrics.text import shorten
 
 
 def test_counted() -> None:

@@ -1,15 +1,7 @@
 """The two ways captune stops: the user's mistake (exit status 2) or ours (exit status 1)."""
 
-
-class UserError(Exception):
-    """One sentence for the user: what was given, what was expected, what to do.
-
-    The command line prints it without a traceback and leaves with status 2.
-    """
-
-
-class MismatchedImages(UserError):
-    """Candidates and references are not about the same images."""
+from captune_metrics.errors import MismatchedImages as MismatchedImages
+from captune_metrics.errors import UserError as UserError
 
 
 class Stopped(UserError):

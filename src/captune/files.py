@@ -12,7 +12,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -20,8 +20,9 @@ from typing import IO, Any
 
 from captune.errors import UserError
 from captune.printing import PlainStream
-from captune.printing import printable as printable
-from captune.text import shorten
+from captune_metrics.text import named as named
+from captune_metrics.text import printable as printable
+from captune_metrics.text import quoted as quoted
 
 if sys.platform != "win32":
     import fcntl
@@ -37,8 +38,6 @@ _STREAM = re.compile(r"/dev/(stdin|fd/\d+)")  # what the shell puts for < and <(
 _REFUSALS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS")
 _NO_ROOM = {getattr(errno, name) for name in _REFUSALS if hasattr(errno, name)}
 _CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # NumPy's word for it
-_NAMED = 3  # how many a sentence names before it counts the rest
-_LONGEST_QUOTE = 80
 _LINE = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
 
 
@@ -253,23 +252,6 @@ def _opened(place: Path, asked: Path, mode: str, text: dict[str, str]) -> IO[Any
 def _refusal(path: Path, error: OSError) -> UserError:
     shown = printable(str(path))
     return UserError(f"{shown}: cannot be written ({error.strerror}); choose another place")
-
-
-def quoted(text: str) -> str:
-    """An id, a name or the start of a caption in a sentence."""
-    return f'"{printable(shorten(text, _LONGEST_QUOTE))}"'
-
-
-def named(names: Iterable[str], noun: str = "") -> str:
-    """The first three, and how many more: `images "a", "b", "c" and 9 more`.
-
-    noun: of one of them, or none; what it is called for several has an s at its end.
-    """
-    every = [str(name) for name in names]
-    shown = ", ".join(map(quoted, every[:_NAMED]))
-    more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
-    begins = f"{noun}{'' if len(every) == 1 else 's'} " if noun else ""
-    return f"{begins}{shown}{more}"
 
 
 def home_path(text: str | os.PathLike[str]) -> Path:

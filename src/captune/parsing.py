@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from captune.errors import UserError
-from captune.printing import printable
+from captune_metrics.text import printable
 
 MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
 _MOST_CHARACTERS = 2**20  # of YAML, as of the next two

@@ -10,54 +10,19 @@ from __future__ import annotations
 
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+from captune_metrics.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-_JOINERS = "\u200c\u200d"
-# letters to Unicode, and nothing to see
-_BLANK_LETTERS = frozenset("\u115f\u1160\u17b4\u17b5\u3164\uffa0")
-
-
-def printable(text: str) -> str:
-    """Text of others as one line for a terminal or a sentence.
-
-    Controls, line ends, direction marks, zero-width and other invisible characters, and bytes of
-    file names that are not UTF-8 become escapes such as `\\x1b` and `\\u202e`. Letters, marks,
-    spaces and emoji of any script stay, and so do the joiners that Persian, Hindi and emoji are
-    written with, where they stand behind such a character.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    before = ""
-    shown = []
-    for sign in text:
-        plain = _is_seen(sign) or (sign in _JOINERS and _is_joined(before))
-        shown.append(sign if plain else sign.encode("unicode_escape").decode())
-        before = sign
-    return "".join(shown)
 
 
 def printable_lines(text: str) -> str:
     """Several lines as `printable`: line ends stay."""
     return "\n".join(map(printable, text.split("\n")))
-
-
-def _is_seen(sign: str) -> bool:
-    if sign.isprintable():
-        return sign not in _BLANK_LETTERS
-    kind = unicodedata.category(sign)
-    # this Python may be older than an emoji
-    return kind == "Zs" or (kind == "Cn" and "\U0001f000" <= sign < "\U0001fb00")
-
-
-def _is_joined(before: str) -> bool:
-    """Whether a joiner behind this character is of use: in Latin text it only hides."""
-    return before > "\u02ff" and before not in _JOINERS and _is_seen(before)
 
 
 class PlainStream:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from captune.errors import UserError
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+from captune_metrics.plugins import plugins_of, source_of
 
 Thing = TypeVar("Thing")
 
@@ -61,19 +58,6 @@ class Registry(Generic[Thing]):
         return found
 
 
-def source_of(point: EntryPoint) -> str:
-    """The package of an entry point, with its version."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
-
-
-@cache
-def plugins_of(group: str) -> dict[str, EntryPoint]:
-    """Name -> entry point of a group, read once; none is loaded."""
-    from importlib.metadata import entry_points  # takes longer than all of `captune --help`
-
-    return {point.name: point for point in entry_points(group=group)}
-
-
 def _own(package: str, attribute: str, group: str, noun: str) -> Registry[Any]:
     """The registry of a package of captune, which is not imported for its names."""
     folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
@@ -83,6 +67,5 @@ def _own(package: str, attribute: str, group: str, noun: str) -> Registry[Any]:
 TUNING_METHODS = _own("captune.captioning.tuning", "METHOD", "captune.tuning", "method")
 BRIDGES = _own("captune.captioning.bridge", "BRIDGE", "captune.bridges", "bridge")
 MAP_METHODS = _own("captune.attribution.methods", "METHOD", "captune.explain", "method")
-# groups of entry points; captune's own are in metrics.catalogue and in models.backends
-METRICS = "captune.metrics"
+# a group of entry points; captune's own are in models.backends
 MODELS = "captune.models"

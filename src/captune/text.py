@@ -5,17 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from captune.printing import printable
-
-
-class Interval(NamedTuple):
-    """Where the true value lies, at 95 % unless another level was asked for."""
-
-    low: float
-    high: float
-
+from captune_metrics.text import printable
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -86,18 +78,6 @@ def listed(texts: Sequence[str], last: str = "and") -> str:
     if len(texts) < 2:
         return texts[0] if texts else ""
     return f"{', '.join(texts[:-1])} {last} {texts[-1]}"
-
-
-def shorten(text: str, longest: int, *, keep: str = "start") -> str:
-    """At most `longest` characters, an ellipsis in place of what is left out.
-
-    keep: "start", or "end", which tells long paths apart.
-    """
-    if len(text) <= longest:
-        return text
-    if keep == "end":
-        return "…" + text[len(text) - longest + 1 :].lstrip()
-    return text[: longest - 1].rstrip() + "…"
 
 
 def one_line(text: str) -> str:

@@ -14,7 +14,7 @@ from captune.attribution.faithful.measure import (
     Measurements,
 )
 from captune.attribution.methods import LayerHead
-from captune.statistics import bootstrap_mean
+from captune_metrics.resampling import bootstrap_mean
 
 MAP = MapId("attention", LayerHead(3, 1))
 

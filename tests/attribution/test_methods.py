@@ -12,10 +12,10 @@ import torch
 from tests.attribution.woken import captioned, woken
 from tests.captioning.caption_job import image_model, write_images
 
-from captune import registry
 from captune.attribution.methods import LayerHead, MapMethod, map_method, method_names
 from captune.errors import UserError
 from captune.images import ImageFile
+from captune_metrics import plugins
 
 NAMES = [
     *("attention", "gradient", "gradient-attention", "integrated-gradients", "occlusion"),
@@ -56,7 +56,7 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> MapMethod:
             return Middle()
 
-    registry.plugins_of.cache_clear()
+    plugins.plugins_of.cache_clear()
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point()])
     try:
         assert "middle" in method_names()
@@ -65,7 +65,7 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
         found = method.maps_of_all(captioner, captioned(captioner), [0, 1])
         assert found[LayerHead()].shape == (2, 3, 3)
     finally:
-        registry.plugins_of.cache_clear()
+        plugins.plugins_of.cache_clear()
 
 
 @pytest.mark.parametrize("name", ANYWHERE)

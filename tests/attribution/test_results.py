@@ -14,7 +14,7 @@ from captune.attribution.faithful.results import (
     verdict_sentence,
 )
 from captune.attribution.methods import LayerHead
-from captune.statistics import Interval
+from captune_metrics.text import Interval
 
 
 def test_the_best_map_comes_first_and_the_controls_last() -> None:

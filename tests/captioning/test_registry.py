@@ -14,11 +14,11 @@ import pytest
 from tests.captioning.checks import CHECKS_BY_NAME
 from tests.captioning.tester import Combination, combinations
 
-from captune import registry
 from captune.captioning.bridge import Bridge, bridge_class, bridge_names
 from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.tuning import TuningMethod, method_class, method_names
 from captune.errors import UserError
+from captune_metrics import plugins
 
 
 def test_names() -> None:
@@ -81,9 +81,9 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return [EntryPoint("theirs", value, group)]
 
     monkeypatch.setattr("importlib.metadata.entry_points", points)
-    registry.plugins_of.cache_clear()
+    plugins.plugins_of.cache_clear()
     yield
-    registry.plugins_of.cache_clear()
+    plugins.plugins_of.cache_clear()
     del sys.modules[method.__name__]
 
 

@@ -8,8 +8,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from captune import registry
 from captune.cli import main
+from captune_metrics import plugins
 
 
 def test_what_can_be_chosen_is_listed_with_its_package(
@@ -20,14 +20,14 @@ def test_what_can_be_chosen_is_listed_with_its_package(
         "importlib.metadata.entry_points",
         lambda group: [point] if group == "captune.tuning" else [],
     )
-    registry.plugins_of.cache_clear()
+    plugins.plugins_of.cache_clear()
     try:
         assert main(["plugins", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)["plugins"]
         assert main(["tune", "--help"]) == 0
         told = capsys.readouterr().out
     finally:
-        registry.plugins_of.cache_clear()
+        plugins.plugins_of.cache_clear()
     assert found["tuning methods"]["mine"] == "my_package"
     assert found["tuning methods"]["lora"] == "captune"
     assert found["bridges"].keys() == {"bidirectional", "cross-attention", "prefix"}

@@ -64,7 +64,7 @@ def test_figures_are_those_of_pycocoevalcap(
     files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     scorer = pytest.importorskip("pycocoevalcap.cider.cider").Cider()
-    from captune.metrics.ptb import tokenize
+    from captune_metrics.ptb import tokenize
 
     found = _json(capsys, "score", files[0], "--references", files[1], "--metrics", "cider")
     expected, _ = scorer.compute_score(

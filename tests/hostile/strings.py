@@ -27,7 +27,7 @@ from tests.pages.page_reader import Outline
 from captune.errors import UserError
 from captune.files import named, quoted
 from captune.parsing import parse_json
-from captune.printing import printable
+from captune_metrics.text import printable
 
 ALL, PART = 100_000, 3_000
 _LONGEST_S = 1.0  # a string: what takes longer would take minutes in a file of them
@@ -55,8 +55,8 @@ def texts() -> st.SearchStrategy[str]:
 
 def tokenizer(text: str) -> None:
     """A line of tokens for a caption, whatever stands beside it; every score is a number."""
-    from captune.metrics import ptb
-    from captune.metrics.rouge import rouge_l
+    from captune_metrics import ptb
+    from captune_metrics.rouge import rouge_l
 
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     for lines in (ptb.tokenize([whole, "x"]), ptb.tokenize_each([whole, "x"])):

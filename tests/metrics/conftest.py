@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.conftest import SHARED
 
-from captune.metrics.corpus import Corpus
+from captune_metrics.corpus import Corpus
 
 
 @dataclass

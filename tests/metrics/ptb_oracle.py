@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from captune.metrics.ptb import PUNCTUATION
+from captune_metrics.ptb import PUNCTUATION
 
 # what Java takes for a line end, so that it gives back another number of lines
 LINE_ENDS = "\r\v\f\u2028\u2029"

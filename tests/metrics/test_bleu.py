@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from tests.metrics.conftest import Coco
 from tests.metrics.tiny import IMAGES, Pairs, closest, corpus_of, their_scores
 
-from captune.metrics.bleu import bleu_of
+from captune_metrics.bleu_n import bleu_of
 
 
 @pytest.mark.needs("shared")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from captune.errors import UserError
-from captune.metrics.catalogue import metric_id, metric_of, parse_metrics
+from captune.scoring.score import parse_metrics
+from captune_metrics.catalogue import metric_id, metric_of
+from captune_metrics.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from tests.metrics.conftest import Coco
 from tests.metrics.tiny import IMAGES, Pairs, closest, corpus_of, their_scores
 
-from captune.metrics.cider import cider, cider_of, cider_original_of
-from captune.metrics.corpus import Corpus
-from captune.metrics.frequency import DocumentFrequency
+from captune_metrics.cider_d import cider, cider_of, cider_original_of
+from captune_metrics.corpus import Corpus
+from captune_metrics.frequency import DocumentFrequency
 
 Gram = tuple[str, ...]
 TABLE = DocumentFrequency(

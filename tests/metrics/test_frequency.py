@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from tests.metrics.conftest import Coco
 from tests.metrics.tiny import IMAGES, Pairs, corpus_of
 
-from captune.errors import UserError
-from captune.metrics import frequency
-from captune.metrics.cider import cider_of, cider_original_of
-from captune.metrics.corpus import Corpus
-from captune.metrics.frequency import (
+from captune_metrics import frequency
+from captune_metrics.cider_d import cider_of, cider_original_of
+from captune_metrics.corpus import Corpus
+from captune_metrics.errors import UserError
+from captune_metrics.frequency import (
     SHIPPED,
     DocumentFrequency,
     is_file,

@@ -9,12 +9,12 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from captune.errors import MissingExtra, UserError
-from captune.metrics.corpus import Corpus
-from captune.metrics.meteor import meteor, meteor_of
+from captune_metrics.corpus import Corpus
+from captune_metrics.errors import UserError
+from captune_metrics.meteor_java import meteor, meteor_of
 
 # the package's name `meteor` is the function
-module = import_module("captune.metrics.meteor")
+module = import_module("captune_metrics.meteor_java")
 
 CAPTIONS = {
     "whole": ("a dog runs on the beach", ["a dog runs on the beach", "the dog is running"]),
@@ -171,7 +171,9 @@ def test_an_interrupted_score_leaves_no_process(fake_java, monkeypatch):
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"meteor needs an extra: pip install 'captune\[java\]'"):
+    with pytest.raises(
+        UserError, match=r"meteor needs an extra: pip install 'captune-metrics\[java\]'"
+    ):
         against_itself()
     monkeypatch.undo()
     if module.find_spec("pycocoevalcap") is not None:

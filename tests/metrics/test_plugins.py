@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captune.errors import UserError
-from captune.metrics import catalogue
-from captune.metrics.catalogue import metric_of, parse_metrics, score_with_plugin
-from captune.metrics.scores import Scores
+from captune.scoring.score import parse_metrics
+from captune_metrics.catalogue import metric_of, score_with_plugin
+from captune_metrics.errors import UserError
+from captune_metrics.plugins import plugins_of
+from captune_metrics.scores import Scores
 
 C, R = {"x": "a dog", "y": "a cat"}, {"x": ["a dog"], "y": ["one cat"]}
 
@@ -47,10 +48,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
             length_pack.score = content
 
-    catalogue.plugins.cache_clear()
+    plugins_of.cache_clear()
     yield put
     sys.modules.pop("length_pack", None)
-    catalogue.plugins.cache_clear()
+    plugins_of.cache_clear()
 
 
 @pytest.mark.parametrize("spelled", ["My-Length", "my_length", "my-length", " MY_LENGTH "])
@@ -165,10 +166,10 @@ def test_what_is_no_score_is_refused(install: Install, changes: dict[str, Any], 
 
 def test_our_own_names_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("CIDEr-D", "other:score", "captune.metrics")]
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: points)
-    catalogue.plugins.cache_clear()
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    plugins_of.cache_clear()
     try:
         (metric,) = parse_metrics("CIDEr-D", references=True, images=False)
         assert (metric.id, metric.kind) == ("cider", "text")
     finally:
-        catalogue.plugins.cache_clear()
+        plugins_of.cache_clear()

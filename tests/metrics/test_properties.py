@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.metrics.tiny import IMAGES, TOKENISED, Pairs, closest, corpus_of
 
-from captune.metrics.bleu import bleu_of
-from captune.metrics.cider import cider_of, cider_original_of
-from captune.metrics.corpus import Corpus
-from captune.metrics.frequency import DocumentFrequency
-from captune.metrics.rouge import rouge_l_of
-from captune.metrics.scores import Scores
+from captune_metrics.bleu_n import bleu_of
+from captune_metrics.cider_d import cider_of, cider_original_of
+from captune_metrics.corpus import Corpus
+from captune_metrics.frequency import DocumentFrequency
+from captune_metrics.rouge import rouge_l_of
+from captune_metrics.scores import Scores
 
 Metric = Callable[[Corpus], Scores]
 # 50 images, so no word is in all of them and each weighs something

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests.metrics.ptb_oracle import LINE_ENDS, filtered, java_lines, java_text
 from tests.metrics.ptb_strings import hostile, natural
 
-from captune.metrics import ptb
-from captune.metrics.ptb.rules import SPECIAL_WORDS
+from captune_metrics import ptb
+from captune_metrics.ptb.rules import SPECIAL_WORDS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ptb.tsv"
 
@@ -306,7 +306,7 @@ def test_the_memory_of_chunks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_import_makes_no_automaton() -> None:
     code = (
-        "import sys, captune.metrics.ptb as ptb;"
+        "import sys, captune_metrics.ptb as ptb;"
         "assert ptb._scanner.cache_info().currsize == 0;"
         "assert 'torch' not in sys.modules"
     )

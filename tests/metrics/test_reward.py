@@ -9,8 +9,8 @@ from tests.metrics.conftest import Coco
 from tests.metrics.test_cider import TABLE
 from tests.metrics.tiny import IMAGES, Pairs, closest, corpus_of, split
 
-from captune.metrics.cider import CiderD, cider, cider_of
-from captune.metrics.frequency import DocumentFrequency
+from captune_metrics.cider_d import CiderD, cider, cider_of
+from captune_metrics.frequency import DocumentFrequency
 
 
 @settings(deadline=None, max_examples=80)

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from tests.metrics.conftest import Coco
 from tests.metrics.tiny import IMAGES, Pairs, closest, corpus_of, their_scores
 
-from captune.metrics import rouge
-from captune.metrics.rouge import rouge_l_of
+from captune_metrics import rouge
+from captune_metrics.rouge import rouge_l_of
 
 
 @pytest.mark.needs("shared")

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from captune.metrics.corpus import Corpus
+from captune_metrics.corpus import Corpus
 
 # few words, so that n-grams meet; some that look alike or are split by some and not by others
 WORDS = ["a", "a", "a", "dog", "runs", "on", "b", "猫", "كلب", "🐕", "e\u0301", "x\u00a0y", "-lrb-"]

@@ -16,8 +16,8 @@ from tests.report_runs import (
 )
 
 import captune
-from captune.metrics.scores import Scores
 from captune.runs import RunWriter, read_run
+from captune_metrics.scores import Scores
 
 NAMES = [HOSTILE_NAME, *(f"{n}.jpg" for n in range(11))]
 CAPTIONS = {name: f"{HOSTILE} {i}" for i, name in enumerate(NAMES)}

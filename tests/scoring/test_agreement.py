@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captune.metrics.scores import Scores
 from captune.runs.records import plain
 from captune.scoring.agreement import agreement, comparable
 from captune.statistics import kendall_tau
+from captune_metrics.scores import Scores
 
 
 def scores(metric: str, values: Any, title: str = "") -> Scores:

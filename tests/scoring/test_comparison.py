@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from captune.captions import CaptionFile
 from captune.errors import MismatchedImages
-from captune.metrics.bleu import bleu
-from captune.metrics.scores import Scores
 from captune.runs.records import plain
 from captune.scoring.compare import (
     Comparison,
@@ -20,7 +18,9 @@ from captune.scoring.compare import (
     compare_scores,
 )
 from captune.scoring.score import ScoredCaptions
-from captune.statistics import Sums, bootstrap_mean, paired_bootstrap, paired_permutation
+from captune_metrics.bleu_n import bleu
+from captune_metrics.resampling import Sums, bootstrap_mean, paired_bootstrap, paired_permutation
+from captune_metrics.scores import Scores
 
 Floats = NDArray[np.float64]
 

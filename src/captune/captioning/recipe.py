@@ -19,7 +19,7 @@ from captune.errors import UserError
 from captune.files import printable, quoted
 from captune.models.decoders import Decoder
 from captune.parsing import json_kind
-from captune.text import shorten
+from captune_metrics.text import shorten
 
 SCHEMA = 1
 _MOST_BLOCKS = 1024

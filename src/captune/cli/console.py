@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from captune.printing import bar, console, printable
+from captune.printing import bar, console
 from captune.progress import Advance
+from captune_metrics.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List them; nothing of another package is imported."""
-    from captune.metrics import catalogue
     from captune.models.load import backends
     from captune.tables import Column, Table
+    from captune_metrics import catalogue
 
     found = {
         "tuning methods": ("tune --method", TUNING_METHODS.sources()),

@@ -17,9 +17,9 @@ from typing import Any
 from captune.errors import UserError
 from captune.images import Skipped
 from captune.images.find import ENDINGS
-from captune.printing import printable
 from captune.progress import SILENT, Progress
 from captune.tables import NotebookDisplay, Table
+from captune_metrics.text import printable
 
 # what captune reads in a folder: runs, image folders, sidecars
 _READ_NAMES = ("run.json", "records.jsonl", "metrics.json", "metadata.csv", "metadata.jsonl")

@@ -14,7 +14,8 @@ from captune.progress import SILENT, Progress
 from captune.runs.place import locked
 from captune.scoring.rank import Pair, Ranking, rank_run
 from captune.tables import Column, Table, number
-from captune.text import counted, score, shorten
+from captune.text import counted, score
+from captune_metrics.text import shorten
 
 _SHOWN = 10  # pairs at either end on a terminal
 

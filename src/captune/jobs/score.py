@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from captune.errors import UserError
-from captune.files import check_writable
+from captune.files import check_writable, whole_file
 from captune.jobs import Result, check_outputs, leave_page
-from captune.metrics.catalogue import title_of
-from captune.metrics.frequency import DocumentFrequency, name_of_table
-from captune.metrics.scores import Scores
 from captune.options import ScoreOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -31,7 +28,11 @@ from captune.scoring.score import (
     small_sample_note,
 )
 from captune.tables import Column, Table, estimate, write_csv
-from captune.text import Interval, counted
+from captune.text import counted
+from captune_metrics.catalogue import title_of
+from captune_metrics.frequency import DocumentFrequency, name_of_table
+from captune_metrics.scores import Scores
+from captune_metrics.text import Interval
 
 _SENTENCES = 3  # about metrics that disagree, on a terminal
 
@@ -192,7 +193,8 @@ def _save_df(options: ScoreOptions, path: Path, scored: ScoredCaptions) -> None:
     corpus = scored.corpus  # of the metrics that count words, if any was asked for
     if corpus is None:
         corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
-    DocumentFrequency.counted(corpus, name=name_of_table(path)).save(path)
+    with whole_file(path, "wb") as file:
+        DocumentFrequency.counted(corpus, name=name_of_table(path)).write(file)
 
 
 def _write_run(

@@ -34,8 +34,6 @@ from captune.captioning.training.state import MethodResult, with_config, write_c
 from captune.captioning.tuning import method_class
 from captune.features import FeatureCache
 from captune.jobs import Result, leave_page
-from captune.metrics.catalogue import title_of
-from captune.metrics.scores import Scores
 from captune.models.hub import silence_transformers
 from captune.options import TuneOptions
 from captune.options.codec import from_python
@@ -47,6 +45,8 @@ from captune.scoring.compare import compare_scores
 from captune.statistics import holm
 from captune.tables import Column, Table, estimate, of_mappings, write_csv
 from captune.text import counted, duration, millions, score
+from captune_metrics.catalogue import title_of
+from captune_metrics.scores import Scores
 
 _SCORES = ("cider", "clipscore", "bleu_4")
 

@@ -20,8 +20,6 @@ from msgspec import Meta, Struct
 from captune.errors import UserError
 from captune.files import printable
 from captune.jobs import Result
-from captune.metrics.catalogue import metric_of
-from captune.metrics.frequency import CORPUS, SHIPPED
 from captune.options import CompareOptions, MetricOptions, ScoreOptions, VerifyOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -35,6 +33,8 @@ from captune.runs.writer import as_json
 from captune.scoring.score import HOW_COMPUTED
 from captune.tables import Column, Number, Table, number
 from captune.text import counted
+from captune_metrics.catalogue import metric_of
+from captune_metrics.frequency import CORPUS, SHIPPED
 
 # Text metrics are arithmetic and come out the same on any machine; a model's features move with
 # the processor and the libraries below it.

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from captune.errors import UserError
 from captune.files import home_path, quoted
 from captune.models.checkpoint_files import read_object
-from captune.registry import MODELS, plugins_of, source_of
+from captune.registry import MODELS
+from captune_metrics.plugins import plugins_of, source_of
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel

@@ -31,7 +31,7 @@ from captune.models.checkpoint_files import (
     total_elements,
 )
 from captune.models.weights import describe_tensors, refuse_torchscript, warn_pickle
-from captune.text import shorten
+from captune_metrics.text import shorten
 
 _DEEPEST = 32
 # what is built, or run, so many times

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 from markupsafe import Markup
 
 from captune.pages.album import Picture
-from captune.printing import printable, printable_lines
+from captune.printing import printable_lines
 from captune.tables import Number
 from captune.text import percent
+from captune_metrics.text import printable
 
 
 def render_template(name: str, content: Mapping[str, Any], package: str = "captune.pages") -> str:

@@ -18,7 +18,6 @@ import numpy as np
 from captune.attribution.geometry import Frame, whole_frame
 from captune.images import Skipped, UnreadableImage, open_image
 from captune.images.match import sample_names
-from captune.metrics import catalogue
 from captune.options.attribution import COLOURS
 from captune.pages.album import not_opened
 from captune.pages.blocks import blocks_of
@@ -47,6 +46,7 @@ from captune.runs.maps import read_maps
 from captune.runs.records import BETTER
 from captune.tables import Table, write_csv
 from captune.zeroshot.prompts import fill
+from captune_metrics import catalogue
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

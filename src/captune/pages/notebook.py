@@ -16,6 +16,7 @@ from captune.pages.album import thumbnail_of
 from captune.pages.blocks import render_template
 from captune.runs import Run, read_run
 from captune.text import one_line, score
+from captune_metrics.scores import Scores
 
 if TYPE_CHECKING:
     from captune.images import ImageFile
@@ -25,6 +26,8 @@ _PICTURES, _BARS = 8, 3
 
 def as_html(value: object) -> str:
     """A run, or a result of captune's, as an HTML fragment. Raises TypeError for anything else."""
+    if isinstance(value, Scores):
+        return value._repr_html_()
     return render_template("report/notebook.html.jinja", _content(value))
 
 
@@ -32,14 +35,12 @@ def register() -> None:
     """Say how each result is shown; their rooms are loaded here, so only when a notebook asks."""
     from captune.attribution.explanation import Explanation
     from captune.captioning.generate import Caption
-    from captune.metrics.scores import Scores
     from captune.zeroshot.classifier import Prediction
 
     for kind, show in (
         (Caption, _caption),
         (Explanation, _explanation),
         (Prediction, _prediction),
-        (Scores, _scores),
     ):
         _shown.register(kind, show)
 
@@ -166,13 +167,6 @@ def _result(result: Any) -> dict[str, Any]:
     title = next(iter(result.sentences()), "")
     more = result.images - len(cards) if cards else 0
     return _fragment(title, rows, cards, head=head, more=more)
-
-
-def _scores(result: Any) -> dict[str, Any]:
-    rows = [(image, score(value)) for image, value in islice(result.per_image.items(), _PICTURES)]
-    title = f"{result.name}: {score(result.corpus)}"
-    more = len(result.per_image) - len(rows)
-    return _fragment(title, rows, head=("image", "score"), more=more)
 
 
 def _ends(interval: Sequence[float] | None, show: Any) -> str:

@@ -30,7 +30,8 @@ from captune.plots.canvas import (
     place,
     write,
 )
-from captune.text import p_value, shorten
+from captune.text import p_value
+from captune_metrics.text import shorten
 
 if TYPE_CHECKING:
     from captune.scoring.compare import Comparison, MetricComparison

@@ -18,7 +18,7 @@ from captune.runs import metrics as figures
 from captune.runs import records
 from captune.runs.metrics import QUOTED
 from captune.runs.records import require
-from captune.text import shorten
+from captune_metrics.text import shorten
 
 T = TypeVar("T")
 _ELSEWHERE = "[...]"  # msgspec's place for a key of a mapping

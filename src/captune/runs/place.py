@@ -17,9 +17,9 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from captune.errors import UserError
 from captune.files import check_writable
-from captune.printing import printable
 from captune.progress import SILENT, Progress
 from captune.runs.reader import ABOUT, METRICS, RECORDS, kind_of
+from captune_metrics.text import printable
 
 FILES = (ABOUT, METRICS, RECORDS)
 # what commands write beside the records, as patterns of names; FOLDERS besides

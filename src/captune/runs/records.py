@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct
 
-from captune import text
+import captune_metrics.text
 
 # what a map was found to be, by how it follows the model
 BETTER, NO_BETTER, UNSEEN = (
@@ -24,10 +24,10 @@ Scores = dict[str, Number | None]
 OpenInterval = tuple[Number | None, Number | None]  # an end that was no number is nothing
 
 if TYPE_CHECKING:
-    from captune.text import Interval as Interval
+    from captune_metrics.text import Interval as Interval
 else:
 
-    class Interval(text.Interval):
+    class Interval(captune_metrics.text.Interval):
         """As it is read, with ends in bounds."""
 
         low: Number

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from captune import text
-from captune.printing import printable
 from captune.runs import metrics as figures
 from captune.runs import records
 from captune.runs.kinds import KINDS
 from captune.runs.reader import Run
 from captune.statistics import holm, mcnemar_exact, wilson
+from captune_metrics.text import printable, shorten
 
 # their corpus figure is the mean over the images; BLEU's is not
 _MEANS = ("cider", "cider_original", "clipscore", "ref_clipscore", "rouge_l", "clipscore_hw3")
@@ -59,7 +59,7 @@ def differences(
 
 def as_shown(value: Any) -> str:
     """A value of a difference in a sentence."""
-    return "absent" if value is ABSENT else printable(text.shorten(text.plain(value), 80))
+    return "absent" if value is ABSENT else printable(shorten(text.plain(value), 80))
 
 
 def check_records(run: Run) -> Iterator[str]:

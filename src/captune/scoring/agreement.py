@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.metrics.scores import Scores
 from captune.runs.metrics import Agreement, AgreementPair
 from captune.statistics import kendall_tau
+from captune_metrics.scores import Scores
 
 MEASURE = "Kendall's tau-b of per-image scores, 95 % by jackknife on Fisher's scale"
 

@@ -14,7 +14,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.metrics.scores import Scores
 from captune.runs import Run
 from captune.runs.metrics import (
     Better,
@@ -29,18 +28,19 @@ from captune.runs.metrics import (
 from captune.runs.records import CompareRecord
 from captune.scoring.agreement import comparable, title_of
 from captune.scoring.score import ScoredCaptions, same_images
-from captune.statistics import (
+from captune.statistics import holm
+from captune.text import listed, p_value
+from captune_metrics.resampling import (
     RESAMPLES,
-    Interval,
     PairedInterval,
     Sums,
     cohen_dz,
     detectable_difference,
-    holm,
     paired_bootstrap,
     paired_permutation_each,
 )
-from captune.text import listed, p_value
+from captune_metrics.scores import Scores
+from captune_metrics.text import Interval
 
 SIGNIFICANT = 0.05
 

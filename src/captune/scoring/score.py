@@ -21,15 +21,16 @@ from captune.captions import (
 from captune.errors import MismatchedImages, UserError
 from captune.files import named, printable, quoted
 from captune.images import ImageFile, find_images, hash_image
-from captune.metrics.catalogue import BLEU, Metric, parse_metrics, score_with_plugin
-from captune.metrics.corpus import Corpus
-from captune.metrics.frequency import DocumentFrequency, is_file, resolve_df
-from captune.metrics.scores import Scores
 from captune.options import MetricOptions
 from captune.progress import SILENT, Progress
 from captune.runs import read_run
 from captune.runs.records import ScoreRecord
-from captune.statistics import Interval, bootstrap_each
+from captune_metrics.catalogue import BLEU, Metric, metric_id, metric_of, score_with_plugin
+from captune_metrics.corpus import Corpus
+from captune_metrics.frequency import DocumentFrequency, is_file, resolve_df
+from captune_metrics.resampling import bootstrap_each
+from captune_metrics.scores import Scores
+from captune_metrics.text import Interval
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
@@ -99,7 +100,7 @@ def score_files(
         images=options.images is not None,
     )
     if any(metric.kind == "meteor" for metric in metrics):
-        from captune.metrics.meteor import check_installed
+        from captune_metrics.meteor_java import check_installed
 
         check_installed()
     df = resolve_df(options.df)
@@ -118,6 +119,32 @@ def score_files(
         for sentence in () if quiet else result.notes:
             progress.message(sentence)
     return scored
+
+
+def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[Metric]:
+    """The metrics named in `text`, each once, in the order asked; `bleu` is all four of them.
+
+    None asks for what the inputs allow: the text metrics with references, CLIPScore with images.
+    Raises UserError for an unknown name and for a metric whose inputs are not there.
+    """
+    if text is None:
+        if not references and not images:
+            raise UserError(
+                "nothing to score against: give --references FILE (bleu, rouge_l, cider)"
+                " or --images DIR (clipscore)"
+            )
+        text = ",".join(["bleu,rouge_l,cider"] * references + ["clipscore"] * images)
+    words = [metric_id(word) for word in text.split(",") if word.strip()]
+    ids = [id for word in words for id in (BLEU if word == "bleu" else (word,))]
+    if not ids:
+        raise UserError(f'--metrics "{printable(text)}" names no metric; try bleu,rouge_l,cider')
+    metrics = [metric_of(id) for id in dict.fromkeys(ids)]
+    for metric in metrics:
+        if metric.needs_references and not references:
+            raise UserError(f"{metric.id}: needs the references; give them with --references FILE")
+        if metric.needs_images and not images:
+            raise UserError(f"{metric.id}: needs the images; name their folder with --images DIR")
+    return metrics
 
 
 def read_inputs(options: MetricOptions, captions: Mapping[str, Path]) -> dict[str, Path]:
@@ -240,7 +267,7 @@ def _score(
     if kinds & {"text", "meteor"}:
         found |= _text_scores(scored, metrics, df, options, progress)
     if "clip" in kinds:
-        from captune.metrics.clipscore import clip_scores
+        from captune.clipscore import clip_scores
 
         found |= clip_scores(
             [metric.id for metric in metrics if metric.kind == "clip"],
@@ -279,10 +306,10 @@ def _text_scores(
     options: MetricOptions,
     progress: Progress,
 ) -> dict[str, Scores]:
-    from captune.metrics.bleu import bleu_of
-    from captune.metrics.cider import cider_of, cider_original_of
-    from captune.metrics.meteor import meteor_of
-    from captune.metrics.rouge import rouge_l_of
+    from captune_metrics.bleu_n import bleu_of
+    from captune_metrics.cider_d import cider_of, cider_original_of
+    from captune_metrics.meteor_java import meteor_of
+    from captune_metrics.rouge import rouge_l_of
 
     corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
     scored.corpus = corpus

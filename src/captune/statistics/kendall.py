@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from captune.statistics.proportions import normal_quantile
-from captune.text import Interval
+from captune_metrics.resampling import normal_quantile
+from captune_metrics.text import Interval
 
 Counts = NDArray[np.int64]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import betainc, ndtri
+from scipy.special import betainc
 
-from captune.text import Interval
+from captune_metrics.resampling import normal_quantile
+from captune_metrics.text import Interval
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -75,15 +76,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - done) * p_values[index]))
         adjusted[index] = highest
     return adjusted
-
-
-def checked_level(level: float) -> float:
-    """`level`, or ValueError where it is no share between 0 and 1."""
-    if not 0 < level < 1:
-        raise ValueError(f"level {level}: expected a fraction between 0 and 1, such as 0.95")
-    return level
-
-
-def normal_quantile(level: float) -> float:
-    """The z that `level` of a normal distribution lies within: 1.96 for 0.95."""
-    return float(ndtri(1 - (1 - checked_level(level)) / 2))

@@ -25,9 +25,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from captune.errors import UserError
 from captune.files import private_folder
 from captune.options import AppOptions
-from captune.printing import printable
 from captune.webapp.guard import Entry, Guard
 from captune.webapp.guardian import ENDINGS, guarded
+from captune_metrics.text import printable
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 MOST_CONNECTIONS = 512

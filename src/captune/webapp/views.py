@@ -20,9 +20,9 @@ import gradio as gr
 from captune.errors import UserError
 from captune.options.codec import words_of
 from captune.pages.blocks import render_template
-from captune.printing import printable
 from captune.webapp.queue import BROWSER, QueuedJob
 from captune.webapp.site import AppContext, images_beside
+from captune_metrics.text import printable
 
 # no bars of the framework's over our own, no entry among its endpoints, as many at once as ask
 QUIET: dict[str, Any] = {

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from captune.models.encoders import Floats, normalise
-from captune.statistics import Interval, wilson
+from captune.statistics import wilson
 from captune.statistics.calibration import Integers
+from captune_metrics.text import Interval
 
 PROBED_LOGITS = 2_000_000  # of each of the two templates at once: 8 MB
 _DENIES = re.compile(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from captune.models.encoders import Floats, normalise
 from captune.runs import Run
-from captune.statistics import Interval, holm, mcnemar_exact, paired_difference, wilson
+from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
 from captune.statistics.calibration import (
     Activation,
     Booleans,
@@ -27,6 +27,7 @@ from captune.statistics.calibration import (
     calibrate,
     top_confidence,
 )
+from captune_metrics.text import Interval
 
 LOGITS_AT_ONCE = 2_000_000  # 8 MB
 TOP = 5

@@ -36,7 +36,8 @@ from captune.attribution.faithful.pointing import hit, overlap
 from captune.attribution.faithful.sanity import entropies
 from captune.attribution.methods import LayerHead, map_method
 from captune.captioning.model import CaptionModel
-from captune.statistics import Interval, Sums, bootstrap_each, paired_bootstrap
+from captune_metrics.resampling import Sums, bootstrap_each, paired_bootstrap
+from captune_metrics.text import Interval
 
 Floats = NDArray[np.float64]
 

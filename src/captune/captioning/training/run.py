@@ -31,12 +31,12 @@ from captune.captioning.training.validation import (
     validation_scores,
     write_captions,
 )
-from captune.metrics.scores import Scores
 from captune.models.devices import autocast
 from captune.models.weights import digest_of
 from captune.options import TuneOptions
 from captune.runs import RunWriter
 from captune.text import percent
+from captune_metrics.scores import Scores
 
 
 def train_method(

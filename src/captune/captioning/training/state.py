@@ -32,14 +32,14 @@ import yaml
 from captune.captioning.training.validation import Finding
 from captune.errors import UserError
 from captune.files import holds_files, printable, read_text, whole_file, writing
-from captune.metrics.scores import Scores
 from captune.models.checkpoint_files import read_object
 from captune.options import TuneOptions
 from captune.parsing import parse_yaml
 from captune.runs import read_run
 from captune.runs.reader import METRICS, damaged
-from captune.statistics import Interval, bootstrap_each
-from captune.text import shorten
+from captune_metrics.resampling import bootstrap_each
+from captune_metrics.scores import Scores
+from captune_metrics.text import Interval, shorten
 
 _ASKED = "tuning.json"
 _RESAMPLES = 10_000

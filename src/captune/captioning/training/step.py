@@ -21,10 +21,10 @@ from torch.optim import Optimizer
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel, batch
 from captune.captioning.training.batches import BatchItem, TrainingData, drawn_views, padded_tags
-from captune.metrics import ptb
-from captune.metrics.cider import CiderD
-from captune.metrics.corpus import Corpus
-from captune.metrics.frequency import DocumentFrequency
+from captune_metrics import ptb
+from captune_metrics.cider_d import CiderD
+from captune_metrics.corpus import Corpus
+from captune_metrics.frequency import DocumentFrequency
 
 Forward = Callable[..., Tensor]  # CaptionModel.forward, or what accelerate wraps around it
 STREAM_CAPTIONS = 32  # that the stream is measured on

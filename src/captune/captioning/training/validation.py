@@ -18,12 +18,13 @@ from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel, batch
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
 from captune.files import printable
-from captune.metrics.bleu import bleu_of
-from captune.metrics.cider import cider_of
-from captune.metrics.corpus import Corpus
-from captune.metrics.scores import Scores
-from captune.statistics import Sums, paired_bootstrap
-from captune.text import percent, shorten
+from captune.text import percent
+from captune_metrics.bleu_n import bleu_of
+from captune_metrics.cider_d import cider_of
+from captune_metrics.corpus import Corpus
+from captune_metrics.resampling import Sums, paired_bootstrap
+from captune_metrics.scores import Scores
+from captune_metrics.text import shorten
 
 if TYPE_CHECKING:
     from captune.features import FeatureCache
@@ -157,7 +158,7 @@ def score_captions(
 
 
 def _clipscore(captions: dict[str, str], val: ValidationSet, model: ImageTextModel) -> Scores:
-    from captune.metrics.clipscore import clipscore
+    from captune.clipscore import clipscore
 
     images = dict(zip(val.data.ids, val.data.images, strict=True))
     return clipscore(captions, images, model=model, cache=val.cache)

@@ -12,10 +12,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from captune.images.match import plain_path, without_ending
-from captune.metrics.catalogue import LOG_PROBABILITY
 from captune.pages.sources import RunSet, RunSource
 from captune.runs import Run
-from captune.text import one_line, shorten
+from captune.text import one_line
+from captune_metrics.catalogue import LOG_PROBABILITY
+from captune_metrics.text import shorten
 
 _LONGEST = 400
 

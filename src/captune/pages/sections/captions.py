@@ -8,7 +8,6 @@ from itertools import combinations
 from pathlib import Path, PurePath
 from typing import Any
 
-from captune.metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
 from captune.pages.blocks import (
     Card,
     Cards,
@@ -35,6 +34,7 @@ from captune.runs.metrics import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Number, Table, numbers
 from captune.text import count, one_line, score, signed
+from captune_metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
 
 _REFERENCES = 5
 _SORTED = 4  # scores of a set of captions that a gallery can be sorted by

@@ -6,12 +6,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.metrics.catalogue import leading, title_of
 from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
 from captune.tables import Column, Estimate, Table, numbers
 from captune.text import count, one_line, p_value, plain, score, signed
+from captune_metrics.catalogue import leading, title_of
 
 _REFERENCES = 5
 

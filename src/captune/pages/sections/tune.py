@@ -8,7 +8,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.metrics.catalogue import meaning_of, title_of
 from captune.pages import charts
 from captune.pages.blocks import (
     Beside,
@@ -25,6 +24,7 @@ from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, joined, words
 from captune.tables import Column, Fraction, Number, Table, numbers
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
+from captune_metrics.catalogue import meaning_of, title_of
 
 _SIGNIFICANT = 0.05
 _SCORES = ("cider", "clipscore", "bleu_4")

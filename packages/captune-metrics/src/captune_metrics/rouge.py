@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.metrics.corpus import Corpus
-from captune.metrics.scores import Candidates, References, Scores
+from captune_metrics.corpus import Corpus
+from captune_metrics.scores import Candidates, References, Scores
 
 _BETA = 1.2  # recall counts beta^2 times as much as precision
 _SURROGATES = range(0xD800, 0xE000)  # no characters: a string cannot be made of them

@@ -12,19 +12,19 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.errors import UserError
-from captune.files import printable
-from captune.metrics.scores import Candidates, OfSums, References, Scores
-from captune.registry import METRICS, source_of
+from captune_metrics.errors import UserError
+from captune_metrics.plugins import plugins_of, source_of
+from captune_metrics.scores import Candidates, OfSums, References, Scores
+from captune_metrics.text import printable
 
+METRICS = "captune.metrics"  # the group of entry points
 LOG_PROBABILITY = "log-probability"  # mean per token, by the captioner itself
 _LEADING = ("cider", "clipscore", "ref_clipscore", "meteor", "bleu_4", "rouge_l")
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -100,42 +100,15 @@ def metric_of(id: str) -> Metric:
     raise UserError(f'metric "{printable(id)}" is not known; choose among {known}')
 
 
-def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[Metric]:
-    """The metrics named in `text`, each once, in the order asked; `bleu` is all four of them.
-
-    None asks for what the inputs allow: the text metrics with references, CLIPScore with images.
-    Raises UserError for an unknown name and for a metric whose inputs are not there.
-    """
-    if text is None:
-        if not references and not images:
-            raise UserError(
-                "nothing to score against: give --references FILE (bleu, rouge_l, cider)"
-                " or --images DIR (clipscore)"
-            )
-        text = ",".join(["bleu,rouge_l,cider"] * references + ["clipscore"] * images)
-    words = [metric_id(word) for word in text.split(",") if word.strip()]
-    ids = [id for word in words for id in (BLEU if word == "bleu" else (word,))]
-    if not ids:
-        raise UserError(f'--metrics "{printable(text)}" names no metric; try bleu,rouge_l,cider')
-    metrics = [metric_of(id) for id in dict.fromkeys(ids)]
-    for metric in metrics:
-        if metric.needs_references and not references:
-            raise UserError(f"{metric.id}: needs the references; give them with --references FILE")
-        if metric.needs_images and not images:
-            raise UserError(f"{metric.id}: needs the images; name their folder with --images DIR")
-    return metrics
-
-
 def plugin_id(name: str) -> str:
     """The id of an entry point: `My-Metric` is asked for as my_metric, however it is spelled."""
     return name.strip().lower().replace("-", "_")
 
 
-@cache
 def plugins() -> dict[str, EntryPoint]:
     """Id -> entry point. Of two with one id the first counts; captune's own names come before."""
     found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=METRICS):
+    for point in plugins_of(METRICS).values():
         found.setdefault(plugin_id(point.name), point)
     return found
 
@@ -185,7 +158,7 @@ class _Plugin:
     def checked(self, scores: Any, images: list[str]) -> Scores:
         """The scores, if they are what `Scores` says: finite numbers, text, JSON."""
         if not isinstance(scores, Scores):
-            raise self.wrong(f"returned {type(scores).__name__}, not captune.metrics.Scores")
+            raise self.wrong(f"returned {type(scores).__name__}, not captune_metrics.Scores")
         per_image = scores.per_image
         if not isinstance(per_image, Mapping) or list(per_image) != images:
             raise self.wrong("must give one score per image, in the order of the candidates")
@@ -284,8 +257,6 @@ def meaning_of(metric: str) -> str:
 
 def title_of(metric: str) -> str:
     """The metric as papers write it; a third party's by its id."""
-    from captune.errors import UserError
-
     try:
         return metric_of(metric).label
     except UserError:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.tables import NotebookDisplay
+from captune_metrics.text import printable
 
 if TYPE_CHECKING:
-    from captune.statistics import Sums
+    from captune_metrics.resampling import Sums
 
 Candidates = Mapping[str, str]  # image id -> the caption to score
 References = Mapping[str, Sequence[str]]  # image id -> the captions it is scored against
 OfSums = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
 
+_SHOWN = 8  # images in a notebook
+
 
 @dataclass(frozen=True)
-class Scores(NotebookDisplay):
+class Scores:
     """One metric over a set of images.
 
     metric: its id, such as "cider".
@@ -56,8 +60,25 @@ class Scores(NotebookDisplay):
         That is the mean of the images, unless the metric says more. Raises ValueError for fewer
         than two images.
         """
-        from captune.statistics import Sums
+        from captune_metrics.resampling import Sums
 
         if self.statistics is None or self.of_sums is None:
             return Sums.mean(list(self.per_image.values()))
         return Sums(self.statistics, self.of_sums)
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the figure, and the first images. No script, and every text is text."""
+        rows = "".join(
+            f"<tr><td>{_as_html(image)}</td><td>{value:.3f}</td></tr>"
+            for image, value in islice(self.per_image.items(), _SHOWN)
+        )
+        more = len(self.per_image) - _SHOWN
+        return (
+            f'<div class="captune"><p><b>{_as_html(self.name)}: {self.corpus:.3f}</b></p>'
+            f"<table><tr><th>image</th><th>score</th></tr>{rows}</table>"
+            f"{f'<p>and {more:,} more</p>' if more > 0 else ''}</div>"
+        )
+
+
+def _as_html(text: str) -> str:
+    return escape(printable(text))

@@ -15,8 +15,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
-from captune.statistics.proportions import checked_level, normal_quantile
-from captune.text import Interval
+from captune_metrics.text import Interval
+
+__all__ = [
+    "RESAMPLES",
+    "PairedInterval",
+    "Sums",
+    "bootstrap",
+    "bootstrap_each",
+    "bootstrap_mean",
+    "cohen_dz",
+    "detectable_difference",
+    "mean_of_sums",
+    "paired_bootstrap",
+    "paired_permutation",
+    "paired_permutation_each",
+]
 
 Floats = NDArray[np.float64]
 # sums over n images [m, k], n -> corpus values [m]
@@ -27,6 +41,18 @@ RESAMPLES = 10_000
 AT_ONCE = 250_000  # images drawn at once: 2 MB of indices and as much of counts stay in the cache
 # figures that differ by no more than this, relative to their size, differ by rounding only
 ROUNDING = 1e-12
+
+
+def checked_level(level: float) -> float:
+    """`level`, or ValueError where it is no share between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level {level}: expected a fraction between 0 and 1, such as 0.95")
+    return level
+
+
+def normal_quantile(level: float) -> float:
+    """The z that `level` of a normal distribution lies within: 1.96 for 0.95."""
+    return float(ndtri(1 - (1 - checked_level(level)) / 2))
 
 
 def mean_of_sums(sums: Floats, n: int) -> Floats:

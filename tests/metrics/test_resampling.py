@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from captune.statistics import (
-    Interval,
+from captune_metrics.resampling import (
     Sums,
     bootstrap,
     bootstrap_each,
     bootstrap_mean,
     paired_bootstrap,
 )
+from captune_metrics.text import Interval
 
 Floats = NDArray[np.float64]
 

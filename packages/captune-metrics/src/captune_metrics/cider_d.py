@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.metrics import ptb
-from captune.metrics.corpus import ORDERS, Corpus, NgramCounts, Tokenize, TokenizedCaptions
-from captune.metrics.frequency import DocumentFrequency
-from captune.metrics.scores import Candidates, References, Scores
+from captune_metrics import ptb
+from captune_metrics.corpus import ORDERS, Corpus, NgramCounts, Tokenize, TokenizedCaptions
+from captune_metrics.frequency import DocumentFrequency
+from captune_metrics.scores import Candidates, References, Scores
 
 SIGMA = 6.0  # width of CIDEr-D's length penalty, in words
 SCALE = 10.0

@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 
 from captune.errors import UserError
 from captune.files import named, printable
-from captune.metrics.corpus import check_images
-from captune.metrics.scores import Candidates, References, Scores
 from captune.options import MetricOptions
 from captune.progress import SILENT, Progress
+from captune_metrics.corpus import check_images
+from captune_metrics.scores import Candidates, References, Scores
 
 if TYPE_CHECKING:
     from captune.features import FeatureCache
     from captune.images import ImageFile, Skipped
     from captune.models.encoders import ContextLength, Floats, ImageTextModel, TextEncoder
 
+
+__all__ = ["clipscore", "clipscore_hw3", "ref_clipscore"]
 
 PREFIX = "A photo depicts "
 

@@ -19,7 +19,7 @@ import re
 from bisect import bisect_right
 from pathlib import Path
 
-from captune.metrics.ptb.automaton import Rule
+from captune_metrics.ptb.automaton import Rule
 
 _WORDS: dict[str, str] = json.loads(Path(__file__).with_name("words.json").read_bytes())
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.metrics.corpus import ORDERS, Corpus
-from captune.metrics.scores import Candidates, References, Scores
+from captune_metrics.corpus import ORDERS, Corpus
+from captune_metrics.scores import Candidates, References, Scores
 
 # coco-caption's stand-ins for smoothing: no division by 0, and a product that is never quite 0
 _TINY = 1e-15

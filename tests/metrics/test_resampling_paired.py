@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from captune.statistics import (
+from captune_metrics.resampling import (
     Sums,
     cohen_dz,
     detectable_difference,
@@ -99,7 +99,7 @@ def test_several_pairs_get_what_each_gets_alone_and_sides_are_alike() -> None:
 def test_the_parts_that_swaps_are_drawn_in_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 130, 1))
     whole = paired_permutation(a, b, permutations=3_000)
-    monkeypatch.setattr("captune.statistics.resampling.AT_ONCE", 1_000)
+    monkeypatch.setattr("captune_metrics.resampling.AT_ONCE", 1_000)
     assert paired_permutation(a, b, permutations=3_000) == whole
 
 

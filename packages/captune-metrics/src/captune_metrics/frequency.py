@@ -20,10 +20,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.errors import UserError
-from captune.files import open_regular, printable, whole_file
-from captune.metrics.corpus import ORDERS, Corpus, NgramCounts
-from captune.metrics.scores import References
+from captune_metrics.corpus import ORDERS, Corpus, NgramCounts
+from captune_metrics.errors import UserError
+from captune_metrics.scores import References
+from captune_metrics.text import printable
 
 # name -> digest of the tables that come with captune
 SHIPPED = {"coco-val2017": "7dd2965af2895866fc698abeb428bb7533bf0d8ec78806e5539e9f54b4f1b586"}
@@ -78,7 +78,10 @@ class DocumentFrequency:
     def load(cls, path: Path | str) -> DocumentFrequency:
         """Read a saved table. Raises UserError for a file that is none."""
         try:
-            with open_regular(path) as file:
+            # a pipe would wait for ever, and a device gives bytes without end
+            if Path(path).exists() and not Path(path).is_file():
+                raise _broken(str(path), "cannot be read (it is not a file)")
+            with Path(path).open("rb") as file:
                 return _read(file, str(path))
         except OSError as error:
             raise _broken(str(path), f"cannot be read ({error.strerror or error})") from None
@@ -88,17 +91,19 @@ class DocumentFrequency:
         """A table that comes with captune. Raises UserError for an unknown name."""
         if name not in SHIPPED:
             raise UserError(f'table "{printable(name)}": captune comes with {", ".join(SHIPPED)}')
-        with files("captune.metrics").joinpath(f"{name}.tsv.gz").open("rb") as file:
+        with files("captune_metrics").joinpath(f"{name}.tsv.gz").open("rb") as file:
             return _read(file, name)
 
-    def save(self, path: Path | str) -> None:
-        """Write the table; the same counts give the same bytes."""
-        with (
-            whole_file(Path(path), "wb") as file,
-            gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as zipped,
-        ):
+    def write(self, file: IO[bytes]) -> None:
+        """Write the table to an open file; the same counts give the same bytes."""
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as zipped:
             zipped.write(json.dumps(self._header()).encode() + b"\n")
             zipped.write(self._body())
+
+    def save(self, path: Path | str) -> None:
+        """Write the table as the file `path`."""
+        with Path(path).open("wb") as file:
+            self.write(file)
 
     @cached_property
     def digest(self) -> str:

@@ -9,10 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from captune.errors import MismatchedImages, UserError
-from captune.features import FeatureCache
-from captune.images import ImageFile
-from captune.metrics.clipscore import (
+from captune.clipscore import (
     PREFIX,
     PairFeatures,
     clip_scores,
@@ -22,6 +19,9 @@ from captune.metrics.clipscore import (
     ref_clipscore,
     ref_clipscore_of,
 )
+from captune.errors import MismatchedImages, UserError
+from captune.features import FeatureCache
+from captune.images import ImageFile
 from captune.models.encoders import (
     ContextLength,
     ImageEncoder,

@@ -22,10 +22,10 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.errors import MissingExtra, UserError
-from captune.files import printable
-from captune.metrics.corpus import Corpus
-from captune.metrics.scores import Candidates, References, Scores
+from captune_metrics.corpus import Corpus
+from captune_metrics.errors import UserError
+from captune_metrics.scores import Candidates, References, Scores
+from captune_metrics.text import printable
 
 _HEAP = "-Xmx2G"  # as pycocoevalcap gives it: the English paraphrases fill a good part
 _TASK = ("-", "-", "-stdio", "-l", "en", "-norm")
@@ -42,8 +42,7 @@ def meteor(candidates: Candidates, references: References) -> Scores:
 
     candidates: {image id: caption}; references: {image id: [caption, ...]}.
     The corpus figure is METEOR's own: of the summed counts, and so not the mean of the images.
-    Raises MissingExtra without pycocoevalcap, UserError without Java or if it fails, and what
-    Corpus raises.
+    Raises UserError without pycocoevalcap, without Java or if it fails, and what Corpus raises.
     """
     check_installed()  # before anything is tokenised
     return meteor_of(Corpus(candidates, references))
@@ -76,12 +75,12 @@ def meteor_of(corpus: Corpus) -> Scores:
 
 
 def check_installed() -> Path:
-    """Where METEOR's jar is. Raises MissingExtra without pycocoevalcap, UserError without Java."""
+    """Where METEOR's jar is. Raises UserError without pycocoevalcap or without Java."""
     spec = find_spec("pycocoevalcap")
     folders = (spec.submodule_search_locations or []) if spec else []
     jars = sorted(path for folder in folders for path in Path(folder).glob("meteor/meteor-*.jar"))
     if not jars:
-        raise MissingExtra("meteor", "java")
+        raise UserError("meteor needs an extra: pip install 'captune-metrics[java]'")
     if shutil.which("java") is None:
         raise UserError(
             "meteor: runs in Java, and there is no java on the PATH; install a Java runtime "
@@ -218,7 +217,7 @@ def _check_formula(statistics: NDArray[np.float64], values: list[float], total: 
 def _unknown_program(answer: str) -> UserError:
     return UserError(
         f'meteor: answered "{printable(answer)[:80]}", not as METEOR 1.5 does; install the '
-        "pycocoevalcap it comes with: pip install 'captune[java]'"
+        "pycocoevalcap it comes with: pip install 'captune-metrics[java]'"
     )
 
 

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from captune.metrics.ptb.automaton import Failures, Scanner
-from captune.metrics.ptb.rules import ALPHABET, KINDS, MACROS, RULES, SPECIAL_WORDS
+from captune_metrics.ptb.automaton import Failures, Scanner
+from captune_metrics.ptb.rules import ALPHABET, KINDS, MACROS, RULES, SPECIAL_WORDS
 
 VERSION = "1"
 

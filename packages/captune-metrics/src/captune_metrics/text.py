@@ -1,0 +1,81 @@
+"""What sentences are made of: text of others, seen as it is and of one line; and an interval."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_JOINERS = "\u200c\u200d"
+# letters to Unicode, and nothing to see
+_BLANK_LETTERS = frozenset("\u115f\u1160\u17b4\u17b5\u3164\uffa0")
+_NAMED = 3  # how many a sentence names before it counts the rest
+_LONGEST_QUOTE = 80
+
+
+class Interval(NamedTuple):
+    """Where the true value lies, at 95 % unless another level was asked for."""
+
+    low: float
+    high: float
+
+
+def printable(text: str) -> str:
+    """Text of others as one line for a terminal or a sentence.
+
+    Controls, line ends, direction marks, zero-width and other invisible characters, and bytes of
+    file names that are not UTF-8 become escapes such as `\\x1b` and `\\u202e`. Letters, marks,
+    spaces and emoji of any script stay, and so do the joiners that Persian, Hindi and emoji are
+    written with, where they stand behind such a character.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    before = ""
+    shown = []
+    for sign in text:
+        plain = _is_seen(sign) or (sign in _JOINERS and _is_joined(before))
+        shown.append(sign if plain else sign.encode("unicode_escape").decode())
+        before = sign
+    return "".join(shown)
+
+
+def _is_seen(sign: str) -> bool:
+    if sign.isprintable():
+        return sign not in _BLANK_LETTERS
+    kind = unicodedata.category(sign)
+    # this Python may be older than an emoji
+    return kind == "Zs" or (kind == "Cn" and "\U0001f000" <= sign < "\U0001fb00")
+
+
+def _is_joined(before: str) -> bool:
+    """Whether a joiner behind this character is of use: in Latin text it only hides."""
+    return before > "\u02ff" and before not in _JOINERS and _is_seen(before)
+
+
+def shorten(text: str, longest: int, *, keep: str = "start") -> str:
+    """At most `longest` characters, an ellipsis in place of what is left out.
+
+    keep: "start", or "end", which tells long paths apart.
+    """
+    if len(text) <= longest:
+        return text
+    if keep == "end":
+        return "…" + text[len(text) - longest + 1 :].lstrip()
+    return text[: longest - 1].rstrip() + "…"
+
+
+def quoted(text: str) -> str:
+    """An id, a name or the start of a caption in a sentence."""
+    return f'"{printable(shorten(text, _LONGEST_QUOTE))}"'
+
+
+def named(names: Iterable[str], noun: str = "") -> str:
+    """The first three, and how many more: `images "a", "b", "c" and 9 more`.
+
+    noun: of one of them, or none; what it is called for several has an s at its end.
+    """
+    every = [str(name) for name in names]
+    shown = ", ".join(map(quoted, every[:_NAMED]))
+    more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
+    begins = f"{noun}{'' if len(every) == 1 else 's'} " if noun else ""
+    return f"{begins}{shown}{more}"
