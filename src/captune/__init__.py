@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from captune.images import ImageFile, Skipped, find_images, open_image
     from captune.jobs import Result
     from captune.jobs.caption import caption
+    from captune.jobs.cite import cite
     from captune.jobs.classify import classify
     from captune.jobs.compare import compare
     from captune.jobs.embed import embed
@@ -45,6 +46,7 @@ _HOMES = {
     "ZeroShotClassifier": "captune.zeroshot.classifier",
     "as_html": "captune.pages.notebook",
     "caption": "captune.jobs.caption",
+    "cite": "captune.jobs.cite",
     "classify": "captune.jobs.classify",
     "compare": "captune.jobs.compare",
     "embed": "captune.jobs.embed",
@@ -76,6 +78,7 @@ __all__ = [
     "__version__",
     "as_html",
     "caption",
+    "cite",
     "classify",
     "compare",
     "embed",

@@ -239,17 +239,17 @@ class Table:
 
     def latex(self) -> str:
         r"""A LaTeX table in the style of booktabs (`\usepackage{booktabs}`)."""
-        columns, rows = self.texts(_in_latex)
+        columns, rows = self.texts(in_latex)
         bold = [
             [rf"\textbf{{{text}}}" if i in self.marked and text else text for text in row]
             for i, row in enumerate(rows)
         ]
         layout = "".join("r" if self.columns[i].number else "l" for i in self._shown())
-        note = _in_latex(_text(self.note))
+        note = in_latex(_text(self.note))
         lines = [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_in_latex(self.caption)}}}",
+            rf"\caption{{{in_latex(self.caption)}}}",
             rf"\label{{tab:{re.sub('[^A-Za-z0-9-]+', '-', self.name)}}}",
             rf"\begin{{tabular}}{{{layout}}}",
             r"\toprule",
@@ -348,5 +348,6 @@ _LATEX = {
 }
 
 
-def _in_latex(text: str) -> str:
+def in_latex(text: str) -> str:
+    """Text as one line of LaTeX, with no sign that means something there."""
     return "".join(_LATEX.get(sign, sign) for sign in one_line(text))

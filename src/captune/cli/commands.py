@@ -180,6 +180,16 @@ that it prints gets in: the token in it is new with every start. Other machines 
 With --out, a killed captioning resumes when the same command is run again.""",
         opt.CaptionOptions,
     ),
+    "cite": Command(
+        "what a paper cites for runs: BibTeX of all that they used, and a methods paragraph",
+        """  captune cite runs/score
+  captune cite runs/tuned runs/score runs/lora-prefix > captune.bib
+  captune cite runs/tuned --json
+
+The paragraph is LaTeX, in comments above the entries, so the output is a .bib file as it is.""",
+        opt.CiteOptions,
+        tables=False,
+    ),
     "classify": Command(
         "recognise any labels in images, without training",
         """  captune classify images/ --labels cat,dog

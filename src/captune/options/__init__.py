@@ -5,6 +5,7 @@ from captune.options.base import ImageOptions, ModelOptions, check_pass, option,
 from captune.options.captioning import CaptionerOptions, CaptionOptions, TuneOptions
 from captune.options.pages import (
     AppOptions,
+    CiteOptions,
     DemoOptions,
     ReportOptions,
     ReproduceOptions,
@@ -24,6 +25,7 @@ __all__ = [
     "AppOptions",
     "CaptionOptions",
     "CaptionerOptions",
+    "CiteOptions",
     "ClassifyOptions",
     "CompareOptions",
     "DemoOptions",

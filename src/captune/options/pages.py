@@ -1,4 +1,4 @@
-"""Options of report, verify, reproduce and app."""
+"""Options of what is done with runs: report, verify, cite; and of reproduce, demo and app."""
 
 from __future__ import annotations
 
@@ -92,6 +92,13 @@ class VerifyOptions:
     def __post_init__(self) -> None:
         """Raises UserError for numbers that no pass can be made with."""
         check_pass(self.batch_size, self.workers)
+
+
+@dataclass(kw_only=True)
+class CiteOptions:
+    """`captune cite`."""
+
+    runs: list[str] = option("run folders of any command", positional=True, metavar="RUN")
 
 
 @dataclass(kw_only=True)
