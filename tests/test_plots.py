@@ -32,7 +32,8 @@ from captune.plots.canvas import (
     measured,
     new_figure,
 )
-from captune.zeroshot.negation import NegationProbe, probe_negation
+from captune.runs.metrics import NegationProbe
+from captune.zeroshot.negation import probe_negation
 from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
 
 LONG = "a photo of an extraordinarily long class name, of the kind that curated lists contain, "

@@ -89,7 +89,7 @@ def test_the_histogram_counts_every_image_that_differs() -> None:
     heights = {BLUE: 0.0, ORANGE: 0.0}
     for bar in histogram.patches:
         heights[to_hex(bar.get_facecolor()).upper()] += bar.get_height()
-    assert heights == {BLUE: metric.b_better, ORANGE: metric.a_better}
+    assert heights == {BLUE: metric.images.b_better, ORANGE: metric.images.a_better}
 
 
 def test_of_one_image_only_its_scores_are_drawn(tmp_path: Path) -> None:

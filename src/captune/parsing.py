@@ -7,15 +7,28 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from captune.errors import UserError
 from captune_metrics.text import printable
+
+MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
+Number = Annotated[float, Meta(ge=-MOST, le=MOST)]
+Count = Annotated[int, Meta(ge=0, le=int(MOST))]
+Share = Annotated[float, Meta(ge=0, le=1.001)]  # float32 rounds above 1
 
 MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
 _MOST_CHARACTERS = 2**20  # of YAML, as of the next two
 _MOST_VALUES = 100_000
 _DEEPEST = 32  # mappings and lists in one another
+
+
+def require(holds: bool, what: str) -> None:
+    """Raises ValueError with `what` unless it holds."""
+    if not holds:
+        raise ValueError(what)
 
 
 def parse_json(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import captune
-from captune.jobs import PAGE_IMAGES, leave_page
+from captune.jobs import PAGE_IMAGES, Result
 from captune.runs import RunWriter, read_run
 from captune.runs.kinds import KINDS
 
@@ -85,5 +85,5 @@ def test_the_page_that_a_job_leaves_shows_some_images_of_many(tmp_path: Path) ->
             "prompts": [{"template": "{}", "accuracy": None, "interval": None}],
             "activation": "softmax",
         }  # fmt: skip
-    page = leave_page(read_run(tmp_path / "run").folder).read_text()
+    page = Result().finish(read_run(tmp_path / "run").folder).read_text()
     assert page.count(".jpg") < 2 * PAGE_IMAGES + 50

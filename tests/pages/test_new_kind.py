@@ -25,7 +25,8 @@ PACKAGE = {
     "types.py": """
         from captune.runs.kinds import Kind
         from captune.runs.metrics import Metrics
-        from captune.runs.records import Record, Share
+        from captune.parsing import Share
+        from captune.runs.records import Record
 
         class BrightnessRecord(Record, frozen=True):
             path: str

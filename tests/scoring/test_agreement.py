@@ -32,8 +32,8 @@ def test_every_two_metrics_are_compared() -> None:
     assert found.sentences == []
     summary = plain(found)
     assert summary["images"] == 60
-    assert summary["pairs"][0]["metrics"] == ["cider", "rouge_l"]
-    assert summary["pairs"][0]["interval"] == list(close.interval or ())
+    assert summary["pairs"][0]["metrics"] == ("cider", "rouge_l")
+    assert summary["pairs"][0]["interval"] == (close.interval or ())
 
 
 def test_images_are_matched_by_id_and_not_by_place() -> None:

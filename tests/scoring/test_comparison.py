@@ -38,7 +38,7 @@ def compared(a: object, b: object, metric: str = "cider", **other: int) -> Metri
 
 
 def whole(metrics: dict[str, MetricComparison], same: bool = False) -> Comparison:
-    images = next(iter(metrics.values())).images
+    images = next(iter(metrics.values())).ids
     captions = dict.fromkeys(images, "a cat")
     other = captions if same else dict.fromkeys(images, "a dog")
     return Comparison("a.json", "b.json", captions, other, {}, metrics)
@@ -54,26 +54,26 @@ def noisy(n: int, difference: float, seed: int = 0) -> tuple[Floats, Floats]:
 def test_figures_are_those_of_the_statistics() -> None:
     a, b = noisy(80, 0.05)
     found = compared(a, b, resamples=2_000, seed=7)
-    assert (found.a, found.b) == (pytest.approx(a.mean()), pytest.approx(b.mean()))
+    assert (found.a.corpus, found.b.corpus) == (pytest.approx(a.mean()), pytest.approx(b.mean()))
     assert found.difference == pytest.approx(0.05)
-    assert found.a_interval == pytest.approx(bootstrap_mean(a, resamples=2_000, seed=7))
+    assert found.a.interval == pytest.approx(bootstrap_mean(a, resamples=2_000, seed=7))
     [paired] = paired_bootstrap([(Sums.mean(a), Sums.mean(b))], resamples=2_000, seed=7)
     assert found.interval == pytest.approx(paired.interval)
     p = paired_permutation(a[:, None], b[:, None], permutations=2_000, seed=7)
     assert found.p == found.p_holm == pytest.approx(p)
-    assert found.effect == pytest.approx((b - a).mean() / (b - a).std(ddof=1), abs=1e-6)
-    assert found.detectable == pytest.approx(2.8016 * paired.standard_error, rel=1e-4)
-    assert found.b_better == (b > a).sum()
-    assert found.a_better == (b < a).sum()
-    assert found.equal == 0
+    assert found.effect_size == pytest.approx((b - a).mean() / (b - a).std(ddof=1), abs=1e-6)
+    assert found.detectable_difference == pytest.approx(2.8016 * paired.standard_error, rel=1e-4)
+    assert found.images.b_better == (b > a).sum()
+    assert found.images.a_better == (b < a).sum()
+    assert found.images.equal == 0
 
 
 def test_a_pairing_shows_what_two_separate_intervals_hide() -> None:
     a, b = noisy(400, 0.05)
     found = compared(a, b)
-    assert found.a_interval is not None
-    assert found.b_interval is not None
-    assert found.a_interval.high > found.b_interval.low  # they overlap
+    assert found.a.interval is not None
+    assert found.b.interval is not None
+    assert found.a.interval.high > found.b.interval.low  # they overlap
     assert found.finding == "B"
 
 
@@ -84,7 +84,7 @@ def test_verdict_of_a_better_one_names_difference_interval_and_what_can_be_detec
     low, high = found.interval
     assert found.verdict == (
         f"B is better by 0.050 CIDEr-D, 95 % [{low:.3f}, {high:.3f}], p < 0.001; 400 images are "
-        f"enough to detect a difference of {found.detectable:.3f} or more (power 80 %)"
+        f"enough to detect a difference of {found.detectable_difference:.3f} or more (power 80 %)"
     )
     other = compared(b, a)
     assert other.finding == "A"
@@ -96,7 +96,9 @@ def test_verdict_where_nothing_was_seen_says_what_can_be_detected() -> None:
     found = compared(*noisy(100, 0.001))
     assert found.finding == "unseen"
     assert found.verdict.startswith("CIDEr-D: no difference was seen: B - A is +0.001, 95 % [-0.0")
-    enough = f"100 images are enough to detect a difference of {found.detectable:.3f} or more"
+    enough = (
+        f"100 images are enough to detect a difference of {found.detectable_difference:.3f} or more"
+    )
     assert enough in found.verdict
 
 
@@ -135,7 +137,7 @@ def test_the_same_scores_are_called_the_same() -> None:
     found = compared([0.1, 0.4, 0.9], [0.1, 0.4, 0.9 + 1e-12])
     assert found.finding == "same"
     assert found.verdict == "CIDEr-D: the same on every image"
-    assert (found.equal, found.effect, found.p) == (3, None, 1.0)
+    assert (found.images.equal, found.effect_size, found.p) == (3, None, 1.0)
     comparison = whole({"cider": found}, same=True)
     assert comparison.verdicts() == [
         "A and B hold the same captions (3 images): there is no difference to test"
@@ -146,7 +148,7 @@ def test_the_same_scores_are_called_the_same() -> None:
 
 def test_one_image_has_no_interval_and_no_verdict() -> None:
     found = compared([0.5], [0.7])
-    assert found.interval is found.p is found.detectable is found.effect is None
+    assert found.interval is found.p is found.detectable_difference is found.effect_size is None
     assert found.finding == "unknown"
     assert found.verdict.startswith("CIDEr-D: B - A is +0.200 on one image")
     assert plain(found.figures())["interval"] is None
@@ -162,7 +164,7 @@ def test_the_most_different_images_come_furthest_first() -> None:
     assert [item["image"] for item in behind] == ["3"]
     assert behind[0]["difference"] == pytest.approx(-0.4)
     assert plain(comparison.largest_differences("cider", 0)) == {"b_better": [], "a_better": []}
-    assert (found.b_better, found.a_better, found.equal) == (3, 1, 1)
+    assert (found.images.b_better, found.images.a_better, found.images.equal) == (3, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_bleu_is_compared_by_its_counts_whatever_the_order_of_the_images() -> No
         assert metric.interval == pytest.approx(straight[id].interval, abs=1e-12)
         assert metric.p == straight[id].p
         assert metric.differences.tolist() == straight[id].differences.tolist()
-        assert metric.effect is None  # a corpus BLEU is no mean over images
+        assert metric.effect_size is None  # a corpus BLEU is no mean over images
         assert metric.finding == "A"
         assert metric.difference == pytest.approx(
             bleu(worse, REFERENCES)[id].corpus - bleu(good, REFERENCES)[id].corpus

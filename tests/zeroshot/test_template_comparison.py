@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import softmax
 
 from captune.models.encoders import Floats, normalise
+from captune.statistics import wilson
 from captune.zeroshot import template_comparison as module
 from captune.zeroshot.negation import negate, probe_negation
 from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
@@ -244,10 +246,11 @@ def test_negate(template: str, negated: str | None) -> None:
 def test_a_model_that_is_deaf_to_not() -> None:
     plain = pictures(GOOD)
     probe = probe_negation("{}", "not {}", unit_images(10), plain, plain, logits, TRUTH)
-    assert probe.same_answer.share == 1.0
+    assert probe.same_answer == 1.0
     assert probe.right_answer is not None
-    assert (probe.right_answer.count, probe.right_answer.share) == (8, 0.8)
-    assert probe.denial_wins.share == 0.0  # a tie is no win
+    assert probe.right_answer == 0.8
+    assert probe.interval("right_answer") == pytest.approx(wilson(8, 10))
+    assert probe.denial_wins == 0.0  # a tie is no win
     assert probe.text_cosine == pytest.approx(1.0)
 
 
@@ -255,7 +258,7 @@ def test_a_model_that_reads_not() -> None:
     plain = pictures(TRUTH.tolist())
     probe = probe_negation("{}", "not {}", unit_images(10), plain, -plain, logits, TRUTH)
     assert probe.right_answer is not None
-    assert (probe.same_answer.count, probe.right_answer.count, probe.denial_wins.count) == (0, 0, 0)
+    assert (probe.same_answer, probe.right_answer, probe.denial_wins) == (0, 0, 0)
     assert probe.text_cosine == pytest.approx(-1.0)
 
 
@@ -268,10 +271,10 @@ def test_probe_agrees_with_the_whole_matrices(monkeypatch: pytest.MonkeyPatch) -
     plain, denied = logits(images[keep], texts[0]), logits(images[keep], texts[1])
     rows, right = np.arange(keep.sum()), truth[keep]
     assert probe.images == 82
-    assert probe.same_answer.share == pytest.approx(np.mean(plain.argmax(1) == denied.argmax(1)))
+    assert probe.same_answer == pytest.approx(np.mean(plain.argmax(1) == denied.argmax(1)))
     assert probe.right_answer is not None
-    assert probe.right_answer.share == pytest.approx(np.mean(denied.argmax(1) == right))
-    assert probe.denial_wins.share == pytest.approx(np.mean((denied > plain)[rows, right]))
+    assert probe.right_answer == pytest.approx(np.mean(denied.argmax(1) == right))
+    assert probe.denial_wins == pytest.approx(np.mean((denied > plain)[rows, right]))
     wrong = np.ones_like(plain, dtype=bool)
     wrong[rows, right] = False
     assert probe.denial_wins_elsewhere == pytest.approx(np.mean((denied > plain)[wrong]))
@@ -279,7 +282,7 @@ def test_probe_agrees_with_the_whole_matrices(monkeypatch: pytest.MonkeyPatch) -
     assert probe.text_cosine == pytest.approx(float(np.mean((unit[0] * unit[1]).sum(1))), abs=1e-6)
     pairs = (unit[0] @ unit[0].T)[~np.eye(7, dtype=bool)]
     assert probe.class_cosine == pytest.approx(float(pairs.mean()), abs=1e-6)
-    assert set(map(type, probe.row().values())) <= {str, int, float}
+    assert set(map(type, msgspec.structs.asdict(probe).values())) <= {str, int, float}
 
 
 def test_probe_without_truth_asks_about_the_first_answer() -> None:
@@ -288,8 +291,8 @@ def test_probe_without_truth_asks_about_the_first_answer() -> None:
     assert probe.right_answer is None
     plain, denied = logits(images, texts[0]), logits(images, texts[1])
     rows, first = np.arange(30), plain.argmax(1)
-    assert probe.denial_wins.share == pytest.approx(np.mean((denied > plain)[rows, first]))
-    assert probe.row()["right_answer"] is None
+    assert probe.denial_wins == pytest.approx(np.mean((denied > plain)[rows, first]))
+    assert probe.right_answer_low is None
 
 
 def test_probe_of_one_label() -> None:

@@ -18,6 +18,7 @@ from captune.errors import UserError
 from captune.images import Skipped
 from captune.images.find import ENDINGS
 from captune.progress import SILENT, Progress
+from captune.runs import read_run
 from captune.tables import NotebookDisplay, Table
 from captune_metrics.text import printable
 
@@ -55,6 +56,23 @@ class Result(NotebookDisplay, Sequence[Any]):
         """The run folder, or None where none was asked for."""
         return self.written.get("run")
 
+    def finish(self, out: Path, progress: Progress = SILENT, figures: str = "") -> Path:
+        """Draw the figures of the finished run `out`, and leave and return its page.
+
+        figures: what they are called in `written`; "" for none.
+        """
+        from captune.pages.figures import draw_figures
+        from captune.pages.page import write_report
+        from captune.pages.sources import PageSettings
+
+        self.written["run"] = out
+        if figures:
+            for _ in draw_figures(read_run(out), self.skipped):
+                self.written[figures] = out / "plots"
+        page = self.written["page"] = out / PAGE
+        write_report([out], page, PageSettings(limit=PAGE_IMAGES), progress=progress)
+        return page
+
     def summary(self) -> dict[str, Any]:
         """What `--json` prints: these keys, and those of the job."""
         return {
@@ -74,16 +92,6 @@ class Result(NotebookDisplay, Sequence[Any]):
     def sentences(self) -> list[str]:
         """What a person reads below the tables; the first one stands above them in a notebook."""
         return []
-
-
-def leave_page(out: Path, progress: Progress = SILENT) -> Path:
-    """Write OUT/report.html, the page of the finished run in `out`, and return its path."""
-    from captune.pages.page import write_report
-    from captune.pages.sources import PageSettings
-
-    page = out / PAGE
-    write_report([out], page, PageSettings(limit=PAGE_IMAGES), progress=progress)
-    return page
 
 
 def check_outputs(

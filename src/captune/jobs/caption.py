@@ -29,7 +29,7 @@ from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import ImageFile, ImageSet, Skipped, find_images
-from captune.jobs import Result, leave_page
+from captune.jobs import Result
 from captune.jobs.caption_outputs import CaptionJournal, Predictions, Sidecars
 from captune.models.devices import resolve_device
 from captune.models.weights import digest_of
@@ -79,7 +79,7 @@ class CaptionResult(Result):
             "ended": self.ended,
             "words_mean": self.words / self.images,
             "log_probability_mean": self.log_probability / self.images,
-            "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
+            "skipped": self.skipped,
         }
 
     def summary(self) -> dict[str, Any]:
@@ -184,14 +184,8 @@ def run(
             )
         captioner = load_captioner(options, place)
         if options.out is not None:
-            writer = RunWriter(
-                options.out,
-                kind="caption",
-                options=options,
-                root=found.root,
-                models=[about, *captioner.described()],
-                command=command,
-            )
+            models = [about, *captioner.described()]
+            writer = RunWriter(options.out, "caption", options, found.root, models, command)
         cache = open_grid_cache(
             options, captioner.encoder, len(found.images) - done, stack, progress.message
         )
@@ -229,7 +223,7 @@ def run(
     if sidecars is not None:
         result.sidecars = {"written": sidecars.written, "kept": sidecars.kept}
     if options.out is not None:
-        result.written["page"] = leave_page(options.out, progress)
+        result.finish(options.out, progress)
     return result
 
 

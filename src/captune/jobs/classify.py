@@ -19,7 +19,7 @@ from captune.features.encode import none_readable
 from captune.files import check_writable, whole_file
 from captune.images import ImageSet, find_images
 from captune.images.match import named_image
-from captune.jobs import Result, leave_page
+from captune.jobs import Result
 from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options import ClassifyOptions
 from captune.options.codec import from_python
@@ -203,14 +203,7 @@ def _sinks(
     writer = None
     if options.out is not None:
         writer = stack.enter_context(
-            RunWriter(
-                options.out,
-                kind="classify",
-                options=options,
-                root=found.root,
-                models=[result.model],
-                command=command,
-            )
+            RunWriter(options.out, "classify", options, found.root, [result.model], command)
         )
         sinks.append(partial(_write_record, writer))
         if options.all_probabilities:
@@ -270,8 +263,7 @@ def _finish(options: ClassifyOptions, result: ClassifyResult, progress: Progress
             )
     if options.out is None:
         return
-    result.written["run"] = options.out
-    result.written["page"] = leave_page(options.out, progress)
+    result.finish(options.out, progress)
     if options.top5:
         from captune.pages.figures import draw_figures
 
@@ -291,7 +283,7 @@ def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str
         "ensemble": classifier.ensemble,
         "activation": "sigmoid" if independent else "softmax",
         "logit_scale": classifier.scoring.logit_scale,
-        "skipped": [{"path": item.path, "reason": item.reason} for item in result.skipped],
+        "skipped": result.skipped,
     }
 
 

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from captune.errors import UserError
 from captune.files import check_writable
-from captune.jobs import Result, check_outputs, leave_page
+from captune.jobs import Result, check_outputs
 from captune.options import CompareOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.runs import RunWriter, read_run, versions
+from captune.runs import RunWriter, versions
 from captune.runs.metrics import CompareMetrics, ImageDifference
 from captune.runs.place import writes_run
 from captune.runs.records import CompareRecord, Side, plain
@@ -161,18 +161,8 @@ def run(
         result.written["csv"] = options.csv
     if options.out is not None:
         _write_run(options, options.out, result, command)
-        _finish(result, options.out, progress)
+        result.finish(options.out, progress, "plots")
     return result
-
-
-def _finish(result: CompareResult, out: Path, progress: Progress) -> None:
-    """Figures and page of the run."""
-    from captune.pages.figures import draw_figures
-
-    result.written["run"] = out
-    for _ in draw_figures(read_run(out), []):
-        result.written["plots"] = out / "plots"
-    result.written["page"] = leave_page(out, progress)
 
 
 def records_of(result: CompareResult) -> Iterator[CompareRecord]:
@@ -207,12 +197,13 @@ def _write_run(
     options: CompareOptions, out: Path, result: CompareResult, command: Sequence[str]
 ) -> None:
     root = result.scored[0].root or out  # without images the records name none
-    with RunWriter(out, kind="compare", options=options, root=root, command=command) as run:
+    with RunWriter(out, "compare", options, root, command=command) as run:
         for record in records_of(result):
-            run.record(plain(record))
-        run.metrics = plain(metrics_of(result, options))
-        if run.metrics["recipes_b"] is None:
-            del run.metrics["recipes_b"]
+            run.record(record)
+        metrics = plain(metrics_of(result, options))
+        if metrics["recipes_b"] is None:
+            del metrics["recipes_b"]
+        run.metrics = metrics
 
 
 def _write_csv(path: Path, comparison: Comparison, *, raw: bool) -> None:
@@ -231,15 +222,15 @@ def _row(metric: MetricComparison) -> list[Any]:
     ends = [Number(end, f"{end:.{digits}f}") for end in metric.interval or ()]
     return [
         metric.title,
-        estimate(metric.a, metric.a_interval, "{:.4f}".format),
-        estimate(metric.b, metric.b_interval, "{:.4f}".format),
+        estimate(metric.a.corpus, metric.a.interval, "{:.4f}".format),
+        estimate(metric.b.corpus, metric.b.interval, "{:.4f}".format),
         Estimate(
             Number(metric.difference, f"{metric.difference:+.{digits}f}"),
             (ends[0], ends[1]) if ends else None,
         ),
         number(metric.p_holm, p_value),
-        number(metric.effect, "{:+.2f}".format),
-        f"{metric.b_better:,}/{metric.a_better:,}/{metric.equal:,}",
+        number(metric.effect_size, "{:+.2f}".format),
+        f"{metric.images.b_better:,}/{metric.images.a_better:,}/{metric.images.equal:,}",
     ]
 
 

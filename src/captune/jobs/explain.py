@@ -27,7 +27,7 @@ from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path, printable, quoted
 from captune.images import Skipped, UnreadableImage, find_images
-from captune.jobs import Result, leave_page
+from captune.jobs import Result
 from captune.models.encoders import describe_model
 from captune.options import ExplainOptions
 from captune.options.codec import from_python
@@ -143,14 +143,7 @@ def run(
         writer = None
         if options.out is not None:
             writer = stack.enter_context(
-                RunWriter(
-                    options.out,
-                    kind="explain",
-                    options=options,
-                    root=source.root,
-                    models=source.models,
-                    command=command,
-                )
+                RunWriter(options.out, "explain", options, source.root, source.models, command)
             )
         _explain(source, result, writer, each)
         # where that raises, nothing is written
@@ -160,7 +153,8 @@ def run(
             writer.extra["device"] = source.device
     result.seconds = time.monotonic() - began
     if options.out is not None:
-        _finish(options.out, result, progress)
+        _draw(options.out, result, progress)
+        result.finish(options.out, progress)
     return result
 
 
@@ -328,8 +322,8 @@ def _check_found(
         progress.message(f"{some} left out: {theirs} none of {printable(asked)}")
 
 
-def _finish(out: Path, result: ExplainResult, progress: Progress) -> None:
-    """The figure of each image, and the page."""
+def _draw(out: Path, result: ExplainResult, progress: Progress) -> None:
+    """The figure of each image."""
     from captune.pages.figures import draw_figures
 
     result.written["run"] = out
@@ -339,7 +333,6 @@ def _finish(out: Path, result: ExplainResult, progress: Progress) -> None:
             advance(1)
     if result.figures:
         result.written["figures"] = result.figures[0].parent
-    result.written["page"] = leave_page(out, progress)
 
 
 def _metrics(result: ExplainResult) -> dict[str, Any]:
@@ -348,7 +341,7 @@ def _metrics(result: ExplainResult) -> dict[str, Any]:
         "words": result.words,
         "map": result.map,
         "marks": result.marks,
-        "skipped": [{"path": one.path, "reason": one.reason} for one in result.skipped],
+        "skipped": result.skipped,
     }
 
 

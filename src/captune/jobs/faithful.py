@@ -31,7 +31,7 @@ from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.errors import UserError
 from captune.files import home_path, printable
 from captune.images import find_images
-from captune.jobs import Result, leave_page
+from captune.jobs import Result
 from captune.models.hub import silence_transformers
 from captune.options import FaithfulOptions
 from captune.options.codec import from_python
@@ -141,14 +141,8 @@ def _run(
         captioner=about,
         leaderboard=leaderboard,
     )
-    with RunWriter(
-        options.out,
-        kind="faithful",
-        options=options,
-        root=train.root if val is None else val.root,
-        models=[about, *captioner.described()],
-        command=command,
-    ) as run:
+    root, models = (train if val is None else val).root, [about, *captioner.described()]
+    with RunWriter(options.out, "faithful", options, root, models, command) as run:
         for record in leaderboard.records:
             run.record(record)
         summary = result.summary()
@@ -162,7 +156,7 @@ def _run(
         write_default(folder, leaderboard.default_map())
         result.written["default"] = folder / DEFAULT_MAP
     _draw(options.out, result)
-    result.written["page"] = leave_page(options.out, progress)
+    result.finish(options.out, progress)
     return result
 
 

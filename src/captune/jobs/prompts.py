@@ -16,18 +16,20 @@ from captune.features import FeatureCache, encode_texts
 from captune.features.encode import encode_all
 from captune.files import check_writable
 from captune.images import ImageFile, find_images
-from captune.jobs import Result, leave_page
+from captune.jobs import Result
 from captune.models.encoders import Floats, describe_model
 from captune.models.load import load_image_text_model
 from captune.options import PromptsOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.runs import RunWriter, read_run
+from captune.runs import RunWriter
+from captune.runs.metrics import NegationProbe
 from captune.runs.place import writes_run
+from captune.runs.records import plain
 from captune.tables import Column, Table, estimate, number, of_mappings, write_csv
 from captune.text import counted, p_value, percent, points
 from captune.zeroshot.labels import Labels, read_labels
-from captune.zeroshot.negation import NegationProbe, negate, probe_negation
+from captune.zeroshot.negation import negate, probe_negation
 from captune.zeroshot.prompts import expand, fill
 from captune.zeroshot.template_comparison import (
     TemplateComparison,
@@ -60,7 +62,7 @@ class PromptsResult(Result):
             "model": self.model,
             "prompts": prompts,
             "best": None if best is None else self.comparison.results[best].template,
-            "negation": [probe.row() for probe in self.probes],
+            "negation": plain(self.probes),
         }
 
     def tables(self) -> list[Table]:
@@ -127,14 +129,14 @@ class PromptsResult(Result):
         rows = [
             [
                 probe.negated,
-                number(probe.same_answer.share, percent),
-                probe.right_answer and number(probe.right_answer.share, percent),
-                number(probe.denial_wins.share, percent),
+                number(probe.same_answer, percent),
+                number(probe.right_answer, percent),
+                number(probe.denial_wins, percent),
                 number(probe.denial_wins_elsewhere, percent),
             ]
             for probe in self.probes
         ]
-        shares = [probe.same_answer.share for probe in self.probes]
+        shares = [probe.same_answer for probe in self.probes]
         same = min(shares)
         most = percent(same) if same == max(shares) else f"at least {percent(same)}"
         note = (
@@ -254,21 +256,11 @@ def run(
     )
     if options.out is not None:
         _write_run(result, images, options, found.root, indices, command)
-        _finish(result, options.out, progress)
+        result.finish(options.out, progress, "plots")
     if options.csv is not None:
         write_csv(options.csv, of_mappings(comparison.rows()), raw=options.raw_csv)
         result.written["csv"] = options.csv
     return result
-
-
-def _finish(result: PromptsResult, out: Path, progress: Progress) -> None:
-    """Figures and page of the run."""
-    from captune.pages.figures import draw_figures
-
-    result.written["run"] = out
-    for _ in draw_figures(read_run(out), result.skipped):
-        result.written["plots"] = out / "plots"
-    result.written["page"] = leave_page(out, progress)
 
 
 def _write_run(
@@ -282,14 +274,7 @@ def _write_run(
     assert options.out is not None
     ids = result.labels.ids
     comparison = result.comparison
-    with RunWriter(
-        options.out,
-        kind="prompts",
-        options=options,
-        root=root,
-        models=[result.model],
-        command=command,
-    ) as run:
+    with RunWriter(options.out, "prompts", options, root, [result.model], command) as run:
         for i, image in enumerate(images):
             answers = [_answer(one, i, ids) for one in comparison.results]
             record: dict[str, Any] = {"path": image.name, "answers": answers}
@@ -303,7 +288,7 @@ def _write_run(
             "label_names": dict(zip(ids, result.labels.names, strict=True)),
             "best": comparison.best,
             "prompts": comparison.rows(),
-            "negation": [probe.row() for probe in result.probes],
+            "negation": plain(result.probes),
             "agreement": comparison.agreement,
             "calibration": [one.calibration for one in comparison.results],
             "class_changes": [
@@ -313,9 +298,9 @@ def _write_run(
                 ]
                 for index in range(len(comparison.results))
             ],
-            "skipped": [{"path": item.path, "reason": item.reason} for item in result.skipped],
+            "skipped": result.skipped,
         }
-    tables = {"prompts.csv": comparison.rows(), "negation.csv": [p.row() for p in result.probes]}
+    tables = {"prompts.csv": comparison.rows(), "negation.csv": plain(result.probes)}
     for name, rows in tables.items():
         if rows:
             write_csv(options.out / name, of_mappings(rows), raw=options.raw_csv)

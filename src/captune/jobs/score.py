@@ -9,7 +9,7 @@ from typing import Any
 
 from captune.errors import UserError
 from captune.files import check_writable, whole_file
-from captune.jobs import Result, check_outputs, leave_page
+from captune.jobs import Result, check_outputs
 from captune.options import ScoreOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -136,8 +136,7 @@ def run(
         result.written["document frequencies"] = options.save_df
     if options.out is not None:
         _write_run(options, options.out, result, command)
-        result.written["run"] = options.out
-        result.written["page"] = leave_page(options.out, progress)
+        result.finish(options.out, progress)
     return result
 
 
@@ -201,7 +200,7 @@ def _write_run(
     options: ScoreOptions, out: Path, result: ScoreResult, command: Sequence[str]
 ) -> None:
     root = result.scored.root or out  # without images the records name none
-    with RunWriter(out, kind="score", options=options, root=root, command=command) as run:
+    with RunWriter(out, "score", options, root, command=command) as run:
         for record in records_of(result.scored):
-            run.record(plain(record))
-        run.metrics = plain(metrics_of(result, options))
+            run.record(record)
+        run.metrics = metrics_of(result, options)

@@ -11,7 +11,6 @@ The same command goes on where a killed one was: finished methods are not traine
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from captune.captioning.training.setup import (
 from captune.captioning.training.state import MethodResult, with_config, write_config
 from captune.captioning.tuning import method_class
 from captune.features import FeatureCache
-from captune.jobs import Result, leave_page
+from captune.jobs import Result
 from captune.models.hub import silence_transformers
 from captune.options import TuneOptions
 from captune.options.codec import from_python
@@ -187,7 +186,7 @@ def run(
             _write(setup, result)
             for paths in draw_figures(read_run(out), result.skipped):
                 result.written["curves"] = paths[0]
-            result.written["page"] = leave_page(out, progress)
+            result.finish(out, progress)
     return result
 
 
@@ -223,10 +222,10 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
             "trained_on": result.trained_on,
             "best": result.best,
             "select": result.select,
-            "methods": [dataclasses.asdict(one) for one in result.methods],
+            "methods": result.methods,
             "against_best": result.against_best,
             "leaked": len(setup.leaked),
-            "skipped": [{"path": item.path, "reason": item.reason} for item in result.skipped],
+            "skipped": result.skipped,
             "notes": result.notes,
         }
 

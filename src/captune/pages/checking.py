@@ -23,8 +23,8 @@ from captune.files import printable, quoted, read_text
 from captune.pages.album import Album
 from captune.pages.page import build, render_page
 from captune.pages.sources import PageSettings, digests_of
+from captune.parsing import Count, require
 from captune.runs.kinds import convert
-from captune.runs.records import Count, require
 from captune.runs.recount import as_shown, check_records, differences
 
 

@@ -43,6 +43,7 @@ from captune.plots.captions import Curves, curves_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
 from captune.runs.maps import read_maps
+from captune.runs.metrics import PromptsMetrics
 from captune.runs.records import BETTER
 from captune.tables import Table, write_csv
 from captune.zeroshot.prompts import fill
@@ -202,11 +203,10 @@ def _top5_panel(run: Run, record: Mapping[str, Any], image: Image) -> Top5:
 
 def _prompts(source: RunSource, _: list[Skipped]) -> Figures:
     """Accuracy, reliability and changes by class need the truth; agreement and negation do not."""
-    from captune.zeroshot.negation import read_probe
     from captune.zeroshot.template_comparison import read_comparison
 
     comparison = read_comparison(source.run)
-    probes = [read_probe(row) for row in source.at("negation")]
+    probes = source.run.typed_metrics(PromptsMetrics).negation
     yield "agreement", agreement_figure(comparison)
     if probes:
         yield "negation", negation_figure(probes)

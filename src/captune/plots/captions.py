@@ -156,7 +156,11 @@ def difference_figure(comparison: Comparison) -> Figure:
             linespacing=1.05,
         )  # fmt: skip
         assert metric.p_holm is not None
-        notes = (f"{metric.a:#.4g}", f"{metric.b:#.4g}", f"p {p_value(metric.p_holm)}")
+        notes = (
+            f"{metric.a.corpus:#.4g}",
+            f"{metric.b.corpus:#.4g}",
+            f"p {p_value(metric.p_holm)}",
+        )
         for (place_, _), text in zip(heads, notes, strict=True):
             write(figure, right + place_, middle, text, SMALL, ha="right", va="center")
     _foot(figure, bottom + 0.2, metrics)
@@ -166,17 +170,23 @@ def difference_figure(comparison: Comparison) -> Figure:
 def _strip(axes: Any, metric: MetricComparison) -> None:
     """One metric's interval on its own scale, 0 always in sight."""
     assert metric.interval is not None
-    assert metric.detectable is not None
+    assert metric.detectable_difference is not None
     low, high = metric.interval
     colour = _SIDES.get(metric.finding, GREY)
-    reach = 1.12 * max(abs(low), abs(high), metric.detectable) or 1.0
+    reach = 1.12 * max(abs(low), abs(high), metric.detectable_difference) or 1.0
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-1, 1)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=2, pad=1.5, labelsize=SMALL - 1.5)
     _ticks(axes.xaxis, -reach, reach)
-    axes.axvspan(-metric.detectable, metric.detectable, color=FAINT, alpha=0.55, linewidth=0)
+    axes.axvspan(
+        -metric.detectable_difference,
+        metric.detectable_difference,
+        color=FAINT,
+        alpha=0.55,
+        linewidth=0,
+    )
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.hlines(0, low, high, color=colour, linewidth=2)
     axes.plot(metric.difference, 0, marker="o", color=colour, markersize=5.5, zorder=3)
@@ -197,16 +207,16 @@ def image_difference_figure(comparison: Comparison, metric: str) -> Figure:
     found = comparison.metrics[metric]
     size, gap, edge = 2.6, 0.75, MARGIN + 0.8
     figure = new_figure(_HEAD + size + 0.75)
-    _title(figure, f"{found.title} of each of {len(found.images):,} images", comparison)
+    _title(figure, f"{found.title} of each of {len(found.ids):,} images", comparison)
     left = place(figure, edge, _HEAD, size, size)
     start = edge + size + gap
     right = place(figure, start, _HEAD, WIDTH - MARGIN - start, size)
     _scatter(left, found)
     _histogram(right, found)
     entries = [
-        ("●", BLUE, f"B higher: {found.b_better:,}"),
-        ("●", ORANGE, f"A higher: {found.a_better:,}"),
-        ("●", GREY, f"equal: {found.equal:,}"),
+        ("●", BLUE, f"B higher: {found.images.b_better:,}"),
+        ("●", ORANGE, f"A higher: {found.images.a_better:,}"),
+        ("●", GREY, f"equal: {found.images.equal:,}"),
     ]
     legend(figure, edge, _HEAD + size + 0.6, entries)
     return figure
@@ -258,7 +268,7 @@ def _histogram(axes: Any, metric: MetricComparison) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("B \N{MINUS SIGN} A of one image")
     axes.set_title(
-        f"images ({metric.equal:,} equal, not drawn)" if metric.equal else "images",
+        f"images ({metric.images.equal:,} equal, not drawn)" if metric.images.equal else "images",
         color=MUTED,
         fontsize=SMALL,
     )

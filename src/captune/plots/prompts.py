@@ -29,7 +29,7 @@ from captune.plots.canvas import (
 from captune.text import p_value, percent, points
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
-    from captune.zeroshot.negation import NegationProbe, Share
+    from captune.runs.metrics import NegationProbe
     from captune.zeroshot.template_comparison import TemplateComparison
     from captune_metrics.text import Interval
 
@@ -161,14 +161,16 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
     axes.set_xlim(0, 100)
     marks = set()
     for row, probe in enumerate(probes):
-        kinds: list[tuple[Share | None, str, str]] = [
-            (probe.same_answer, BLUE, "o"),
-            (probe.right_answer, ORANGE, "s"),
-            (probe.denial_wins, INK, "D"),
-        ]
-        for step, (share, colour, marker) in enumerate(kinds):
+        kinds = (
+            ("same_answer", BLUE, "o"),
+            ("right_answer", ORANGE, "s"),
+            ("denial_wins", INK, "D"),
+        )
+        for step, (name, colour, marker) in enumerate(kinds):
+            share = getattr(probe, name)
             if share is not None:
-                rows.dot(row + step * 0.21 - 0.32, share.share, share.interval, colour, marker)
+                height = row + step * 0.21 - 0.32
+                rows.dot(height, share, probe.interval(name), colour, marker)
                 marks.add(marker)
         if probe.denial_wins_elsewhere is not None:
             rows.hollow(row + 0.31, probe.denial_wins_elsewhere)

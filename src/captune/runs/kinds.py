@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from captune.parsing import require
 from captune.runs import metrics as figures
 from captune.runs import records
 from captune.runs.metrics import QUOTED
-from captune.runs.records import require
 from captune_metrics.text import shorten
 
 T = TypeVar("T")

@@ -6,17 +6,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from captune.runs.records import (
-    MOST,
-    Count,
-    Interval,
-    Number,
-    OpenInterval,
-    Share,
-    Skipped,
-    known_ends,
-    require,
-)
+from captune.parsing import MOST, Count, Number, Share, require
+from captune.runs.records import Interval, OpenInterval, Skipped, known_ends
+from captune.statistics.calibration import Calibration
 
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
 
@@ -66,8 +58,23 @@ class PromptRow(Struct, frozen=True):
     ece: Number | None
 
 
-class ProbeRow(Struct, frozen=True):
-    """What a prompt with "not" in it changes."""
+class NegationProbe(Struct, frozen=True):
+    """What happens when every prompt of a template is denied; shares are of the images.
+
+    same_answer: images for which the denied prompts put the same class first as the plain ones.
+        A model that reads "not" answers otherwise every time (with two classes or more): 0 %.
+    right_answer: images whose denied prompts put the right class first: the accuracy of the denied
+        template. A reader of "not" scores 0 %, a guesser 1 / classes.
+    denial_wins: images for which, of the two texts "X" and "not X" for the right class X alone, the
+        denied one scores higher. A reader of "not" shows 0 %, a coin 50 %.
+    denial_wins_elsewhere: the same for the wrong classes, mean over images and classes, where "not
+        X" is the true sentence. A reader of "not" shows 100 %; as much as in `denial_wins` means
+        that the model likes or dislikes the word whatever the image shows.
+    text_cosine: mean cosine between a class's plain and denied text, the distance that "not" makes;
+    class_cosine: mean cosine between the plain texts of different classes, for comparison. None
+        with a single class.
+    Without truth, right_answer is None, and X is the class that the plain prompts put first.
+    """
 
     template: str
     negated: str
@@ -83,43 +90,11 @@ class ProbeRow(Struct, frozen=True):
     denial_wins_high: Number
     denial_wins_elsewhere: Share | None
     text_cosine: Number
-    class_cosine: Number
+    class_cosine: Number | None
 
-
-class Bin(Struct, frozen=True):
-    """Images of like confidence."""
-
-    low: Share
-    high: Share
-    count: Count
-    confidence: Share
-    accuracy: Share
-    correct: Count
-
-
-class Reliability(Struct, frozen=True):
-    """How far confidence and accuracy lie apart."""
-
-    images: Count
-    ece: Number
-    adaptive_ece: Number
-    ece_floor: Number
-    nll: Number | None
-    mean_confidence: Number
-    accuracy: Number
-    bins: list[Bin]
-
-
-class Calibration(Struct, frozen=True):
-    """As they are, and after a temperature."""
-
-    raw: Reliability
-    temperature: Number | None = None
-    scaled: Reliability | None = None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for what does not fit together."""
-        require((self.scaled is None) or (self.temperature is not None), "it has no temperature")
+    def interval(self, name: str) -> Interval:
+        """The 95 % interval of a share that is known."""
+        return Interval(getattr(self, f"{name}_low"), getattr(self, f"{name}_high"))
 
 
 class ClassChange(Struct, frozen=True):
@@ -135,7 +110,7 @@ class PromptsMetrics(Metrics, frozen=True):
 
     prompts: Annotated[list[PromptRow], Meta(min_length=2)]
     best: Count | None
-    negation: list[ProbeRow]
+    negation: list[NegationProbe]
     agreement: list[list[Number]]
     calibration: list[Calibration | None]
     class_changes: list[list[ClassChange]]
@@ -312,7 +287,18 @@ ComparisonFinding = Literal["same", "A", "B", "unsettled", "unseen", "unknown"]
 
 
 class ComparedMetric(Struct, frozen=True, kw_only=True):
-    """A metric over both sides; differences are B - A. See `scoring.compare.MetricComparison`."""
+    """A metric over both sides.
+
+    name: the recipe in one line, or both where A's and B's differ.
+    difference: of the corpus figures, B - A, with its 95 % interval; None for one image.
+    p: two-sided, of swapping A and B by a coin an image; p_holm: raised for all metrics compared.
+    effect_size: Cohen's d_z, only of metrics whose corpus figure is a mean over images.
+    images: by their own scores.
+    detectable_difference: the smallest true difference that four of five such samples would show
+    (two-sided, 5 %).
+    finding: "A" or "B" is better; "unsettled": luck alone is unlikely, but not by the rule;
+    "unseen": no difference; "same": every image scores the same; "unknown": one image.
+    """
 
     name: str
     a: SideFigure

@@ -17,9 +17,9 @@ from msgspec import Struct
 
 from captune.errors import UserError
 from captune.files import open_regular, printable, read_regular
-from captune.parsing import json_cost, json_kind
+from captune.parsing import json_cost, json_kind, require
 from captune.runs.kinds import KINDS, Kind, convert
-from captune.runs.records import About, require
+from captune.runs.records import About
 from captune.runs.signature import is_signed
 from captune.tables import NotebookDisplay
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 
 import captune_metrics.text
+from captune.parsing import Number, Share, require
 
 # what a map was found to be, by how it follows the model
 BETTER, NO_BETTER, UNSEEN = (
@@ -14,11 +17,6 @@ BETTER, NO_BETTER, UNSEEN = (
     "no better than chance",
     "independent of the image",
 )
-MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
-
-Number = Annotated[float, Meta(ge=-MOST, le=MOST)]
-Count = Annotated[int, Meta(ge=0, le=int(MOST))]
-Share = Annotated[float, Meta(ge=0, le=1.001)]  # float32 rounds above 1
 Path = Annotated[str, Meta(min_length=1)]
 Scores = dict[str, Number | None]
 OpenInterval = tuple[Number | None, Number | None]  # an end that was no number is nothing
@@ -41,21 +39,17 @@ def known_ends(interval: OpenInterval | None) -> Interval | None:
     return Interval(interval[0], interval[1])
 
 
-def require(holds: bool, what: str) -> None:
-    """Raises ValueError with `what` unless it holds."""
-    if not holds:
-        raise ValueError(what)
-
-
 def plain(value: Any) -> Any:
-    """A struct, and all that is in it, as dictionaries and lists: what its file holds."""
-    if isinstance(value, Struct):
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
+    """A value as JSON has it: structs and dataclasses as dictionaries, arrays as lists."""
+    return msgspec.to_builtins(value, enc_hook=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, pathlib.Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 class Skipped(Struct, frozen=True):

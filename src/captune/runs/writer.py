@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -16,14 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from msgspec import Struct
+
 import captune
-from captune.files import (
-    partial_path,
-    remove_partial_files,
-    whole_file,
-)
+from captune.files import partial_path, remove_partial_files, whole_file
 from captune.runs.place import FILES, FOLDERS, check_run_folder, claim, remove_earlier
 from captune.runs.reader import METRICS, RECORDS, SCHEMA, kind_of
+from captune.runs.records import plain
 from captune.runs.signature import FIELD, signature_of
 
 _PACKAGES = (
@@ -43,12 +41,12 @@ class RunWriter:
     def __init__(
         self,
         folder: Path,
-        *,
         kind: str,
         options: Any,
         root: Path,
         models: Sequence[Mapping[str, Any]] = (),
         command: Sequence[str] = (),
+        *,
         keeps: bool = False,
     ) -> None:
         """options: a dataclass; with `overwrite`, a run of another kind is replaced. keeps: what
@@ -57,10 +55,10 @@ class RunWriter:
         Raises UserError where `folder` holds something that is no run, or one of another kind.
         """
         self.folder = folder
-        self.metrics: dict[str, Any] = {}
+        self.metrics: dict[str, Any] | Struct = {}
         self.extra: dict[str, Any] = {}
         self._kind = kind
-        self._options = _plain(dataclasses.asdict(options))
+        self._options = plain(options)
         self._root = root
         self._models = [dict(model) for model in models]
         self._command = list(command)
@@ -89,7 +87,7 @@ class RunWriter:
             self._stack = stack.pop_all()
         return self
 
-    def record(self, record: Mapping[str, Any]) -> None:
+    def record(self, record: Mapping[str, Any] | Struct) -> None:
         """Add one image's line."""
         line = as_json(record) + "\n"
         self._digest.update(line.encode())
@@ -191,27 +189,9 @@ def _renamed(path: Path, target: Path) -> Iterator[Path]:
 
 def as_json(value: Any, indent: int | None = None) -> str:
     """JSON, in ASCII; numbers that are not finite, for which it has no form, are null."""
+    value = plain(value)
     try:
-        return json.dumps(value, default=_default, indent=indent, allow_nan=False)
+        return json.dumps(value, indent=indent, allow_nan=False)
     except ValueError:
-        text = json.dumps(value, default=_default)
+        text = json.dumps(value)
         return json.dumps(json.loads(text, parse_constant=lambda name: None), indent=indent)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _default(value: Any) -> Any:
-    """NumPy numbers and arrays, paths and dataclasses as JSON."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from captune.runs import Run
@@ -40,65 +41,28 @@ from captune_metrics.resampling import (
     paired_permutation_each,
 )
 from captune_metrics.scores import Scores
-from captune_metrics.text import Interval
 
 SIGNIFICANT = 0.05
 
 
-@dataclass(frozen=True, eq=False)
-class MetricComparison:
-    """One metric on A and on B.
+class MetricComparison(ComparedMetric, frozen=True, kw_only=True, eq=False, dict=True):
+    """One metric on A and on B, with the scores of the images.
 
-    name: the recipe in one line, or both where A's and B's differ. title: the metric as papers
-    write it.
-    difference: of the corpus figures, B - A, with its 95 % interval; None for one image.
-    p: two-sided, of swapping A and B by a coin an image; p_holm: raised for all metrics compared.
-    effect: Cohen's d_z, only of metrics whose corpus figure is a mean over images.
-    b_better, a_better, equal: images, by their own scores.
-    detectable: the smallest true difference that four of five such samples would show (two-sided,
-    5 %). finding: "A" or "B" is better; "unsettled": luck alone is unlikely, but not by the rule;
-    "unseen": no difference; "same": every image scores the same; "unknown": one image.
-    images, raw_a, raw_b: ids and scores of the images, [n].
+    metric: its id. title: the metric as papers write it. metrics_compared: how many p_holm is
+    raised for. ids, raw_a, raw_b: of the images, and their scores, [n].
     """
 
     metric: str
     title: str
-    name: str
-    a: float
-    b: float
-    a_interval: Interval | None
-    b_interval: Interval | None
-    difference: float
-    interval: Interval | None
-    p: float | None
-    p_holm: float | None
-    effect: float | None
-    detectable: float | None
-    finding: ComparisonFinding
     metrics_compared: int
-    images: Sequence[str] = field(repr=False)
-    raw_a: NDArray[np.float64] = field(repr=False)
-    raw_b: NDArray[np.float64] = field(repr=False)
+    ids: list[str]
+    raw_a: NDArray[np.float64]
+    raw_b: NDArray[np.float64]
 
     @cached_property
     def differences(self) -> NDArray[np.float64]:
         """[n] B - A an image; 0 where only rounding or smoothing tells them apart."""
         return comparable(self.metric, self.raw_b) - comparable(self.metric, self.raw_a)
-
-    @property
-    def b_better(self) -> int:
-        """Images that B's caption scores higher on."""
-        return int((self.differences > 0).sum())
-
-    @property
-    def a_better(self) -> int:
-        """Images that A's caption scores higher on."""
-        return int((self.differences < 0).sum())
-
-    @property
-    def equal(self) -> int:
-        """Images on which both score the same."""
-        return int((self.differences == 0).sum())
 
     @cached_property
     def digits(self) -> int:
@@ -109,7 +73,7 @@ class MetricComparison:
     @cached_property
     def verdict(self) -> str:
         """What a person may say after this comparison, in one sentence."""
-        n = len(self.images)
+        n = len(self.ids)
         if self.finding == "same":
             return f"{self.title}: the same on every image"
         difference = _number(self.difference, self.digits, signed=True)
@@ -120,9 +84,9 @@ class MetricComparison:
         assert self.p is not None
         assert self.p_holm is not None
         assert self.interval is not None
-        assert self.detectable is not None
+        assert self.detectable_difference is not None
         low, high = self.interval
-        seen = _number(self.detectable, self.digits)
+        seen = _number(self.detectable_difference, self.digits)
         if self.finding in ("A", "B"):
             if self.finding == "A":
                 low, high = -high, -low
@@ -155,20 +119,8 @@ class MetricComparison:
 
     def figures(self) -> ComparedMetric:
         """What metrics.json holds of it."""
-        return ComparedMetric(
-            name=self.name,
-            a=SideFigure(self.a, self.a_interval),
-            b=SideFigure(self.b, self.b_interval),
-            difference=self.difference,
-            interval=self.interval,
-            p=self.p,
-            p_holm=self.p_holm,
-            effect_size=self.effect,
-            images=Better(self.b_better, self.a_better, self.equal),
-            share_b_better=self.b_better / len(self.images),
-            detectable_difference=self.detectable,
-            finding=self.finding,
-        )
+        names = ComparedMetric.__struct_fields__
+        return ComparedMetric(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -249,7 +201,7 @@ class Comparison:
 
     def _difference(self, metric: str, index: int) -> ImageDifference:
         found = self.metrics[metric]
-        image = found.images[index]
+        image = found.ids[index]
         return ImageDifference(
             image,
             self.paths.get(image),
@@ -298,25 +250,26 @@ def _compared(
     differences = comparable(a.metric, raw_b) - comparable(a.metric, raw_a)
     boot, p, p_holm = test if test is not None else (None, None, None)
     is_mean = a.statistics is None
+    same = not differences.any() and abs(b.corpus - a.corpus) < 1e-9
+    signs = np.sign(differences)
+    better = Better(*(int((signs == sign).sum()) for sign in (1, -1, 0)))
     return MetricComparison(
         metric=a.metric,
         title=title_of(a),
         name=a.name if a.name == b.name else f"A {a.name}, B {b.name}",
-        a=a.corpus,
-        b=b.corpus,
-        a_interval=boot and boot.first,
-        b_interval=boot and boot.second,
+        a=SideFigure(a.corpus, boot and boot.first),
+        b=SideFigure(b.corpus, boot and boot.second),
         difference=b.corpus - a.corpus,
         interval=boot and boot.interval,
         p=p,
         p_holm=p_holm,
-        effect=cohen_dz(differences) if is_mean and boot is not None else None,
-        detectable=None if boot is None else detectable_difference(boot.standard_error),
-        finding=_finding(
-            boot, p, p_holm, same=not differences.any() and abs(b.corpus - a.corpus) < 1e-9
-        ),
+        effect_size=cohen_dz(differences) if is_mean and boot is not None else None,
+        images=better,
+        share_b_better=better.b_better / len(images),
+        detectable_difference=boot and detectable_difference(boot.standard_error),
+        finding=_finding(boot, p, p_holm, same=same),
         metrics_compared=metrics,
-        images=images,
+        ids=images,
         raw_a=raw_a,
         raw_b=raw_b,
     )
@@ -402,26 +355,15 @@ def read_comparison(run: Run) -> Comparison:
     """A comparison from the run folder of `captune compare`. Raises DamagedRun."""
     records = list(run.typed_records(CompareRecord))
     figures = run.typed_metrics(CompareMetrics)
-    images = [record.image for record in records]
+    ids = [record.image for record in records]
 
     def read(id: str, found: ComparedMetric) -> MetricComparison:
         return MetricComparison(
+            **asdict(found),
             metric=id,
             title=found.name.removeprefix("A ").partition("[")[0].strip() or id,
-            name=found.name,
-            a=found.a.corpus,
-            b=found.b.corpus,
-            a_interval=found.a.interval,
-            b_interval=found.b.interval,
-            difference=found.difference,
-            interval=found.interval,
-            p=found.p,
-            p_holm=found.p_holm,
-            effect=found.effect_size,
-            detectable=found.detectable_difference,
-            finding=found.finding,
             metrics_compared=len(figures.metrics),
-            images=images,
+            ids=ids,
             raw_a=np.array([record.a.scores[id] for record in records]),
             raw_b=np.array([record.b.scores[id] for record in records]),
         )

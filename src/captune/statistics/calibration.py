@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit
+
+from captune.parsing import Count, Number, Share, require
 
 Activation = Literal["softmax", "sigmoid"]
 Floats = NDArray[np.float32]
@@ -33,12 +34,12 @@ FLOOR_ROUNDS = 200
 class ReliabilityBin:
     """Images whose confidence lies in (low, high]; confidence and accuracy are their means."""
 
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
-    correct: int
+    low: Share
+    high: Share
+    count: Count
+    confidence: Share
+    accuracy: Share
+    correct: Count
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,16 @@ class Reliability:
     ece_floor: the `ece` that a perfectly calibrated model with these very confidences shows by
         chance on this many images. Few images make it large; an ECE near it is no evidence.
     nll: mean negative log likelihood of the truth, in nats (see `negative_log_likelihood`).
+        None where a run holds none.
     """
 
-    images: int
-    ece: float
-    adaptive_ece: float
-    ece_floor: float
-    nll: float
-    mean_confidence: float
-    accuracy: float
+    images: Count
+    ece: Number
+    adaptive_ece: Number
+    ece_floor: Number
+    nll: Number | None
+    mean_confidence: Number
+    accuracy: Number
     bins: tuple[ReliabilityBin, ...]
 
 
@@ -75,8 +77,12 @@ class Calibration:
     """
 
     raw: Reliability
-    temperature: float | None
-    scaled: Reliability | None
+    temperature: Number | None = None
+    scaled: Reliability | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what does not fit together."""
+        require((self.scaled is None) or (self.temperature is not None), "it has no temperature")
 
 
 def calibrate(
@@ -103,7 +109,7 @@ def calibrate(
     fold[order] = np.arange(n) % FOLDS
     raw = _measure(score, truth, np.ones(n), activation, rows_at_once)
     if n < 2 * FOLDS:
-        return Calibration(raw, None, None)
+        return Calibration(raw)
     labels = score(order[:1]).shape[1]
     sample = np.sort(order[: max(1000, FIT_LOGITS // labels)])
     logits = score(sample)
@@ -255,6 +261,8 @@ def _fit(
     logits: Floats, truth: Integers, activation: Activation, near: float | None = None
 ) -> float:
     """near: a temperature beside which the minimum is looked for first."""
+    from scipy.optimize import minimize_scalar  # takes longer than all that reads a run
+
     widest = (float(np.log(TEMPERATURES[0])), float(np.log(TEMPERATURES[1])))
     low, high = widest if near is None else (np.log(near) - 0.5, np.log(near) + 0.5)
     low, high = max(low, widest[0]), min(high, widest[1])

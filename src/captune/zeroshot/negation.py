@@ -10,109 +10,21 @@ probe shows why: it asks the same images with both, and measures how little the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from captune.models.encoders import Floats, normalise
+from captune.runs.metrics import NegationProbe
 from captune.statistics import wilson
 from captune.statistics.calibration import Integers
-from captune_metrics.text import Interval
 
 PROBED_LOGITS = 2_000_000  # of each of the two templates at once: 8 MB
 _DENIES = re.compile(
     r"\b(?:no|not|never|without|none|neither|nor|cannot)\b|n['’]t\b", re.IGNORECASE
 )
 _TO_BE = re.compile(r"\b(?:is|are|was|were)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Share:
-    """So many images of so many, with the 95 % interval of the share."""
-
-    count: int
-    images: int
-    share: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class NegationProbe:
-    """What happens when every prompt of a template is denied.
-
-    same_answer: images for which the denied prompts put the same class first as the plain ones.
-        A model that reads "not" answers otherwise every time (with two classes or more): 0 %.
-    right_answer: images whose denied prompts put the right class first: the accuracy of the denied
-        template. A reader of "not" scores 0 %, a guesser 1 / classes.
-    denial_wins: images for which, of the two texts "X" and "not X" for the right class X alone, the
-        denied one scores higher. A reader of "not" shows 0 %, a coin 50 %.
-    denial_wins_elsewhere: the same for the wrong classes, mean over images and classes, where "not
-        X" is the true sentence. A reader of "not" shows 100 %; as much as in `denial_wins` means
-        that the model likes or dislikes the word whatever the image shows.
-    text_cosine: mean cosine between a class's plain and denied text, the distance that "not" makes;
-    class_cosine: mean cosine between the plain texts of different classes, for comparison. None
-        with a single class.
-    Without truth, right_answer is None, and X is the class that the plain prompts put first.
-    """
-
-    template: str
-    negated: str
-    images: int
-    same_answer: Share
-    right_answer: Share | None
-    denial_wins: Share
-    denial_wins_elsewhere: float | None
-    text_cosine: float
-    class_cosine: float | None
-
-    def row(self) -> dict[str, str | int | float | None]:
-        """One flat row for a CSV or JSON table: shares as 0..1, with their intervals."""
-        right = self.right_answer
-        return {
-            "template": self.template,
-            "negated": self.negated,
-            "images": self.images,
-            "same_answer": self.same_answer.share,
-            "same_answer_low": self.same_answer.interval.low,
-            "same_answer_high": self.same_answer.interval.high,
-            "right_answer": right.share if right else None,
-            "right_answer_low": right.interval.low if right else None,
-            "right_answer_high": right.interval.high if right else None,
-            "denial_wins": self.denial_wins.share,
-            "denial_wins_low": self.denial_wins.interval.low,
-            "denial_wins_high": self.denial_wins.interval.high,
-            "denial_wins_elsewhere": self.denial_wins_elsewhere,
-            "text_cosine": self.text_cosine,
-            "class_cosine": self.class_cosine,
-        }
-
-
-def read_probe(row: Mapping[str, Any]) -> NegationProbe:
-    """The probe whose `row` stands in a run."""
-
-    def share(name: str) -> Share | None:
-        value, images = row[name], row["images"]
-        if value is None:
-            return None
-        ends = Interval(row[f"{name}_low"], row[f"{name}_high"])
-        return Share(round(value * images), images, value, ends)
-
-    same_answer, denial_wins = share("same_answer"), share("denial_wins")
-    assert same_answer is not None
-    assert denial_wins is not None
-    return NegationProbe(
-        template=row["template"],
-        negated=row["negated"],
-        images=row["images"],
-        same_answer=same_answer,
-        right_answer=share("right_answer"),
-        denial_wins=denial_wins,
-        denial_wins_elsewhere=row["denial_wins_elsewhere"],
-        text_cosine=row["text_cosine"],
-        class_cosine=row["class_cosine"],
-    )
 
 
 def negate(template: str) -> str | None:
@@ -174,14 +86,17 @@ def probe_negation(
         template=template,
         negated=negated,
         images=images,
-        same_answer=_share(same, images),
-        right_answer=_share(right, images) if truth is not None else None,
-        denial_wins=_share(wins, images),
+        **_share("same_answer", same, images),
+        **_share("right_answer", None if truth is None else right, images),
+        **_share("denial_wins", wins, images),
         denial_wins_elsewhere=elsewhere / (images * others) if images * others else None,
         text_cosine=float((plain_texts * denied_texts).sum(axis=1).mean()),
         class_cosine=pairs / (classes * others) if others else None,
     )
 
 
-def _share(count: int, images: int) -> Share:
-    return Share(count, images, count / max(images, 1), wilson(count, images))
+def _share(name: str, count: int | None, images: int) -> dict[str, Any]:
+    """The fields of a share: itself and both ends of its interval."""
+    none = (None, None, None)
+    values = none if count is None else (count / max(images, 1), *wilson(count, images))
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

@@ -7,17 +7,16 @@ intervals side by side. Logits are worked through in parts and never kept.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from captune.models.encoders import Floats, normalise
 from captune.runs import Run
+from captune.runs.metrics import PromptsMetrics
+from captune.runs.records import PromptsRecord
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
 from captune.statistics.calibration import (
     Activation,
@@ -180,67 +179,39 @@ def read_comparison(run: Run) -> TemplateComparison:
 
     Raises DamagedRun.
     """
-    metrics, records = run.metrics, list(run.records())
-    names: Mapping[str, str] = metrics.get("label_names") or {}
+    metrics, records = run.typed_metrics(PromptsMetrics), list(run.typed_records(PromptsRecord))
+    names = metrics.label_names or {}
     # without names, a label that no image has and no prompt answers is not known
-    answered = {answer["id"] for record in records for answer in record["answers"]}
-    true_ids = [record.get("truth") for record in records]
-    ids = list(names) or sorted(answered | {id for id in true_ids if id is not None})
+    answered = {answer.id for record in records for answer in record.answers}
+    ids = list(names) or sorted(answered | {record.truth for record in records if record.truth})
     place = {id: i for i, id in enumerate(ids)}
-    truth = np.array([-1 if id is None else place[id] for id in true_ids], dtype=np.intp)
-    known = truth >= 0
+    truth = np.array([-1 if r.truth is None else place[r.truth] for r in records], dtype=np.intp)
+    known = np.flatnonzero(truth >= 0)
     results = []
-    for i, row in enumerate(metrics["prompts"]):
-        answers = [record["answers"][i] for record in records]
-        predicted = np.array([place[answer["id"]] for answer in answers], dtype=np.intp)
-        confidence = np.array([answer["probability"] for answer in answers], dtype=np.float32)
-        result = TemplateResult(row["template"], predicted, confidence)
-        if row["accuracy"] is not None:
-            correct = (predicted == truth) & known
+    for i, row in enumerate(metrics.prompts):
+        answers = [record.answers[i] for record in records]
+        predicted = np.array([place[answer.id] for answer in answers], dtype=np.intp)
+        confidence = np.array([answer.probability for answer in answers], dtype=np.float32)
+        result = TemplateResult(row.template, predicted, confidence)
+        if row.accuracy is not None:
+            result = _judged(result, truth, known, len(ids))
             result = replace(
-                result,
-                correct=correct,
-                accuracy=row["accuracy"],
-                interval=Interval(row["accuracy_low"], row["accuracy_high"]),
-                top5_accuracy=row["top5_accuracy"],
-                class_correct=np.bincount(truth[correct], minlength=len(ids)),
-                calibration=_read_calibration(metrics["calibration"][i]),
-                against_best=None if row["difference"] is None else _read_against(row),
+                result, top5_accuracy=row.top5_accuracy, calibration=metrics.calibration[i]
             )
         results.append(result)
+    if metrics.best is not None:
+        results = list(_against(results, metrics.best, known))
     ends_with_ensemble = results[-1].template.startswith(_ENSEMBLE)
     return TemplateComparison(
         labels=tuple(names.get(id, id) for id in ids),
         results=tuple(results),
         images=len(records),
-        known=int(known.sum()),
-        best=metrics["best"],
+        known=known.size,
+        best=metrics.best,
         ensemble=len(results) - 1 if ends_with_ensemble else None,
-        class_images=np.bincount(truth[known], minlength=len(ids)) if known.any() else None,
-        agreement=np.array(metrics["agreement"], dtype=np.float64),
+        class_images=np.bincount(truth[known], minlength=len(ids)) if known.size else None,
+        agreement=np.array(metrics.agreement, dtype=np.float64),
     )
-
-
-def _read_against(row: Mapping[str, Any]) -> AgainstBest:
-    return AgainstBest(
-        gained=row["gained"],
-        lost=row["lost"],
-        difference=row["difference"],
-        interval=Interval(row["difference_low"], row["difference_high"]),
-        p_value=row["p_value"],
-        p_holm=row["p_holm"],
-    )
-
-
-def _read_calibration(content: Mapping[str, Any] | None) -> Calibration | None:
-    if content is None:
-        return None
-    parts = {name: content.get(name) for name in ("raw", "scaled")}
-    finite = {
-        name: part and {**part, "nll": math.nan if part["nll"] is None else part["nll"]}
-        for name, part in parts.items()
-    }
-    return msgspec.convert({"temperature": content.get("temperature"), **finite}, Calibration)
 
 
 def compare_templates(
@@ -349,15 +320,9 @@ def _evaluate(
     result = TemplateResult(template, predicted, confidence)
     if truth is None or not known.size:
         return result
-    correct = predicted == truth
-    right = int(correct.sum())
     return replace(
-        result,
-        correct=correct,
-        accuracy=right / known.size,
-        interval=wilson(right, known.size),
+        _judged(result, truth, known, labels),
         top5_accuracy=among_top / known.size if labels > TOP else None,
-        class_correct=np.bincount(truth[correct], minlength=labels),
         calibration=calibrate(
             lambda rows: logits(image_features[known[rows]], text_features),
             truth[known],
@@ -366,6 +331,21 @@ def _evaluate(
         )
         if with_calibration
         else None,
+    )
+
+
+def _judged(
+    result: TemplateResult, truth: Integers, known: Integers, labels: int
+) -> TemplateResult:
+    """With what the answers and the truth determine."""
+    correct = (result.predicted == truth) & (truth >= 0)
+    right = int(correct.sum())
+    return replace(
+        result,
+        correct=correct,
+        accuracy=right / known.size,
+        interval=wilson(right, known.size),
+        class_correct=np.bincount(truth[correct], minlength=labels),
     )
 
 

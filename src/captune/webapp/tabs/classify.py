@@ -142,11 +142,7 @@ class ClassifyTab:
             found=ImageSet(images.folder, list(images.images), []),
             model=self._context.model(options.model),
         )
-        if len(result.labels) == 1 and not options.multi_label:
-            job.message(
-                f"one label gets all of a softmax: “{_SEVERAL_FIT}”, under More, asks whether it"
-                " fits"
-            )
+        _say_one_label(options, len(result.labels), job)
         for item in result.skipped:
             job.message(f"{item.path}: {item.reason}")
         return shown
@@ -158,7 +154,16 @@ class ClassifyTab:
 def _keep(options: ClassifyOptions, job: QueuedJob) -> None:
     from captune.jobs import classify
 
-    classify.run(options, job, command=job.command)
+    # who takes the predictions says in words of its own what a single label means
+    result = classify.run(options, job, command=job.command, each=lambda prediction: None)
+    _say_one_label(options, len(result.labels), job)
+
+
+def _say_one_label(options: ClassifyOptions, labels: int, job: QueuedJob) -> None:
+    if labels == 1 and not options.multi_label:
+        job.message(
+            f"one label gets all of a softmax: “{_SEVERAL_FIT}”, under More, asks whether it fits"
+        )
 
 
 def _never_a_file(names: Sequence[str]) -> str:
