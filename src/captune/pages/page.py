@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +19,10 @@ from captune.files import whole_file
 from captune.pages.album import Album, hidden_sentence
 from captune.pages.blocks import (
     Cards,
+    Code,
+    Fold,
     Gallery,
+    Paragraph,
     Section,
     Tile,
     Tiles,
@@ -26,14 +31,17 @@ from captune.pages.blocks import (
     render_template,
     shown,
 )
-from captune.pages.sections import PageContext, captions, provenance, published, section_of
+from captune.pages.sections import PageContext, captions, published, section_of
 from captune.pages.sources import PageSettings, RunSet, RunSource, digests_of, read_runs
 from captune.progress import SILENT, Progress
 from captune.runs.kinds import KINDS
+from captune.runs.reader import ABOUT
 from captune.studies import read_study
-from captune.text import counted, listed, one_line
+from captune.tables import Column, Table, numbers
+from captune.text import counted, listed, one_line, plain
 
 _TILES = 8
+_MOST_SKIPPED = 200
 
 
 @dataclass
@@ -132,7 +140,7 @@ def build(
         if kind == captions.LAST_KIND:
             parts.append(captions.all_captions(context))
         sections += [part for part in parts if part is not None]
-    sections.append(provenance.section(runs, command, page))
+    sections.append(_again(runs, command, page))
     _tell_apart(sections)
     answers += [section_of(source.run.kind).answer(source) for source in ordered]
     title = settings.title or _title(ordered)
@@ -204,10 +212,154 @@ def render_page(page: Page) -> str:
             "galleries": {g.name: json_for_script(shown(g.data())) for g in page.galleries},
             # galleries take the pictures of cards too
             "loose": [p for p in page.album.pictures if p.uri and p.number not in on_cards],
-            "stamp": provenance.stamp(page.runs),
+            "stamp": _stamp(page.runs),
         },
     )
 
 
 def _asset(name: str) -> str:
     return (files("captune.pages") / "templates" / "report" / name).read_text(encoding="utf-8")
+
+
+def _again(runs: RunSet, command: Sequence[str], page: str) -> Section:
+    """How to make the page again: commands first, then what they ran on. page: its name."""
+    part = Section("again", "How to make this again")
+    typed = [_shell(source.at("command", file=ABOUT)) for source in runs.given]
+    typed += [_shell(command)] if command else []
+    part.blocks.append(Code("\n".join(dict.fromkeys(line for line in typed if line))))
+    check = _shell(["captune", "verify", page])
+    part.blocks.append(
+        Paragraph(
+            "Every number of this page carries the place in a run folder that it is from. The next"
+            " line derives all of them again and names what differs.",
+            soft=True,
+        )
+    )
+    part.blocks.append(Code(check))
+    part.blocks += [_runs(runs), *_models(runs), *_inputs(runs), _machine(runs)]
+    options = [
+        [source.name, name, one_line(plain(value))]
+        for source in runs.given
+        for name, value in source.run.about["options"].items()
+        if value not in (None, [], False)
+    ]
+    files = [
+        [source.name, file, sha256]
+        for source in runs.sources
+        for file, sha256 in digests_of(source.run).items()
+    ]
+    skipped = [[source.name, *row] for source in runs.sources for row in _skipped(source)]
+    part.blocks += [
+        Fold("Options of each run", [_texts("options", "Options", "run, option, value*", options)]),
+        Fold(
+            "Hashes of the run folders",
+            [_texts("files", "Files of the runs", "run, file, sha256*", files)],
+        ),
+    ]
+    if skipped:
+        shown = skipped[:_MOST_SKIPPED]
+        table = _texts("skipped", "Skipped files", "run, file*, reason", shown)
+        part.blocks.append(Fold(f"Skipped files ({len(skipped):,})", [table]))
+    return part
+
+
+def _texts(name: str, caption: str, titles: str, rows: Sequence[Sequence[Any]]) -> Table:
+    """A table of texts; behind the title of a column that takes what is left stands a star."""
+    columns = [Column(title.rstrip("*"), wide=title[-1] == "*") for title in titles.split(", ")]
+    return Table(name, caption, columns, rows)
+
+
+def _shell(words: Any) -> str:
+    return shlex.join(one_line(str(word)) for word in words) if isinstance(words, list) else ""
+
+
+def _runs(runs: RunSet) -> Table:
+    rows = []
+    for source in runs.given:
+        about = source.run.about
+        rows.append(
+            [
+                source.name,
+                about["kind"],
+                one_line(about["started"]),
+                source.figure(plain, "seed", file=ABOUT) if about.get("seed") is not None else None,
+                one_line(str(about.get("device", ""))),
+                one_line(about["root"]),
+            ]
+        )
+    columns = [*map(Column, ("run", "command", "made")), *numbers("seed")]
+    columns += [Column("device"), Column("images below", wide=True)]
+    return Table("runs", "Runs", columns, rows)
+
+
+def _models(runs: RunSet) -> list[Table]:
+    found: dict[tuple[str, str], list[Any]] = {}
+    for source in runs.sources:
+        for model in source.run.about["models"]:
+            if isinstance(model, Mapping):
+                spec, weights = str(model.get("spec")), str(model.get("weights_id"))
+                others = (model.get(key) or "" for key in ("preprocessing_id", "licence"))
+                row = [one_line(str(text)) for text in (spec, weights, *others)]
+                found.setdefault((spec, weights), row)
+    titles = "model, weights*, preprocessing*, licence"
+    return [_texts("models", "Models", titles, list(found.values()))] if found else []
+
+
+def _inputs(runs: RunSet) -> list[Table]:
+    """A row a file, whatever read it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for source in runs.sources:
+        for name, path, sha256 in _each_input(source.run.metrics.get("inputs")):
+            found.setdefault((path, sha256), []).append(f"{name} of {source.name}")
+    rows = [
+        [one_line(path), one_line(", ".join(read)), one_line(sha256)]
+        for (path, sha256), read in found.items()
+    ]
+    return [_texts("inputs", "Inputs", "file*, read as*, sha256", rows)] if rows else []
+
+
+def _each_input(inputs: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    if not isinstance(inputs, Mapping):
+        return
+    for name, about in inputs.items():
+        if isinstance(about, Mapping) and "sha256" in about:
+            yield f"{prefix}{name}", str(about.get("path")), str(about["sha256"])
+        else:
+            yield from _each_input(about, f"{name} ")
+
+
+def _machine(runs: RunSet) -> Table:
+    """A row where all runs agree, else a row a run."""
+    told = {
+        source.name: (_hardware(source.run.about["hardware"]), _versions(source.run.about))
+        for source in runs.sources
+    }
+    if len(set(told.values())) == 1:
+        rows = [["all runs", *next(iter(told.values()))]]
+    else:
+        rows = [[name, *texts] for name, texts in told.items()]
+    return _texts("machine", "Machine and packages", "run, hardware, packages*", rows)
+
+
+def _hardware(hardware: Mapping[str, Any]) -> str:
+    parts = [hardware.get("system"), f"{hardware.get('cores')} cores", hardware.get("gpu")]
+    return one_line(", ".join(str(part) for part in parts if part))
+
+
+def _versions(about: Mapping[str, Any]) -> str:
+    return one_line(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
+
+
+def _skipped(source: RunSource) -> list[list[str]]:
+    skipped = source.run.metrics.get("skipped")
+    return [
+        [one_line(str(item.get("path"))), one_line(str(item.get("reason")))]
+        for item in (skipped if isinstance(skipped, list) else [])
+        if isinstance(item, Mapping)
+    ]
+
+
+def _stamp(runs: RunSet) -> str:
+    """A hash of all run folders, for the foot of the page."""
+    told = json.dumps([digests_of(source.run) for source in runs.sources], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
