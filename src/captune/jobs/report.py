@@ -29,8 +29,7 @@ class ReportResult(Result):
     @property
     def answers(self) -> list[str]:
         """What the page says of each run first, without its markup."""
-        said = (answer for answer, _ in self.page.answers)
-        return [str(one.striptags()) if hasattr(one, "striptags") else str(one) for one in said]
+        return self.page.said
 
     @property
     def bytes(self) -> int:

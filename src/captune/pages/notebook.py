@@ -14,7 +14,7 @@ from typing import Any
 from captune.pages.album import thumbnail_of
 from captune.pages.blocks import render_template
 from captune.pages.sections import section_of
-from captune.pages.sources import read_runs
+from captune.pages.sources import plain_text, read_runs
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
 from captune.tables import Column, Table
@@ -86,7 +86,7 @@ def _run(run: Run) -> dict[str, Any]:
     records = list(islice(run.records(), _PICTURES))
     hides = any(run.hides(record.get("path")) for record in records)
     return _fragment(
-        said.striptags() if hasattr(said, "striptags") else str(said),
+        plain_text(said),
         shows.tables(source),
         [_record(run, record) for record in records],
         max(0, int(run.metrics.get("images") or 0) - len(records)),

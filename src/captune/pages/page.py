@@ -32,7 +32,14 @@ from captune.pages.blocks import (
     shown,
 )
 from captune.pages.sections import PageContext, captions, published, section_of
-from captune.pages.sources import PageSettings, RunSet, RunSource, digests_of, read_runs
+from captune.pages.sources import (
+    PageSettings,
+    RunSet,
+    RunSource,
+    digests_of,
+    plain_text,
+    read_runs,
+)
 from captune.progress import SILENT, Progress
 from captune.runs.kinds import KINDS
 from captune.runs.reader import ABOUT
@@ -66,6 +73,11 @@ class Page:
     def hidden(self) -> str:
         """That images are not shown, and how they can be; nothing where all are."""
         return hidden_sentence(self.album.hidden)
+
+    @property
+    def said(self) -> list[str]:
+        """What it says of each run first, without markup."""
+        return [plain_text(said) for said, _ in self.answers]
 
     @property
     def galleries(self) -> list[Gallery]:
@@ -149,7 +161,7 @@ def build(
 
 def _title(ordered: Sequence[RunSource]) -> str:
     jobs = list(dict.fromkeys(KINDS[source.run.kind].title for source in ordered))
-    images = max(int(source.run.metrics.get("images") or 0) for source in ordered)
+    images = max(source.images for source in ordered)
     return f"{listed(jobs).capitalize()} on {counted(images, 'image')}"
 
 

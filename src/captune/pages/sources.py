@@ -13,6 +13,7 @@ from captune.errors import UserError
 from captune.files import named, printable
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
+from captune.runs.metrics import FaithfulMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number
 from captune.text import one_line
@@ -84,6 +85,15 @@ class RunSource:
         return value if type(value) is kind else default
 
     @property
+    def images(self) -> int:
+        """How many images the run tells of: of a leaderboard, those that it reports on."""
+        if self.run.kind == "faithful":
+            reported = self.run.typed_metrics(FaithfulMetrics).stages.reporting
+            if reported is not None:
+                return reported
+        return int(self.run.metrics.get("images") or 0)
+
+    @property
     def model(self) -> Mapping[str, Any]:
         """The first model that the run names, of kinds that have one."""
         model: Mapping[str, Any] = self.run.about["models"][0]
@@ -93,6 +103,11 @@ class RunSource:
 def words(template: str, *parts: Any) -> Markup:
     """A sentence with figures and texts in the places of {}; what is no figure is text."""
     return Markup(template).format(*(_part(part) for part in parts))  # noqa: S704  # ours
+
+
+def plain_text(said: Any) -> str:
+    """A sentence of a page without its markup."""
+    return str(said.striptags() if hasattr(said, "striptags") else said)
 
 
 def joined(parts: Sequence[Any], last: str = "and") -> Markup:

@@ -426,11 +426,19 @@ class Sanity(Struct, frozen=True):
     sentences: list[str]
 
 
+class Stages(Struct, frozen=True):
+    """How many images a map was chosen on, and how many the leaderboards report on."""
+
+    choosing: Count | None = None
+    reporting: Count | None = None
+
+
 class FaithfulMetrics(Metrics, frozen=True):
-    """Leaderboards of maps."""
+    """Leaderboards of maps. images: of all stages together."""
 
     default: MapChoice
     sentences: list[str]
     reports: list[Leaderboard]
     sanity: Sanity
+    stages: Stages = Stages()
     skipped: list[Skipped] = []

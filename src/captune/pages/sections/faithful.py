@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from captune.pages.blocks import Points, Section, Tiles
+from captune.pages.blocks import Paragraph, Points, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sections.explain import described
 from captune.pages.sources import RunSource, words
+from captune.runs.metrics import FaithfulMetrics
 from captune.tables import Column, Estimate, Table, numbers
 from captune.text import count, one_line, percent, plain, score
 
@@ -39,21 +40,28 @@ def _sentence(value: Any) -> str:
 def section(source: RunSource, _context: PageContext) -> Section:
     """One run of captune faithful: which maps are faithful."""
     part = Section(f"faithful-{source.number}", "Are the maps faithful?", run=source.name)
+    stages = source.run.typed_metrics(FaithfulMetrics).stages
+    if stages.choosing is not None and source.at("images") > source.images:
+        counts = (source.figure(count, "stages", name) for name in ("choosing", "reporting"))
+        said = words(
+            "The default map was chosen on {} images; the figures are of {} others.", *counts
+        )
+        part.blocks.append(Paragraph(said, soft=True))
     for i, report in enumerate(source.at("reports")):
-        told = [
-            source.figure(_sentence, "reports", i, "sentences", j)
-            for j in range(len(report["sentences"]))
-        ]
-        part.blocks.append(Points([words("{}", one) for one in told]))
-        part.blocks.append(_board(source, i, report))
+        part.blocks += [_sentences(source, "reports", i), _board(source, i, report)]
         verdicts = _verdicts(source, i, report)
         if verdicts.rows:
             part.blocks.append(verdicts)
-    sanity = source.at("sanity", "sentences")
-    if sanity:
-        told = [source.figure(_sentence, "sanity", "sentences", i) for i in range(len(sanity))]
-        part.blocks.append(Points([words("{}", one) for one in told]))
+    if source.at("sanity", "sentences"):
+        part.blocks.append(_sentences(source, "sanity"))
     return part
+
+
+def _sentences(source: RunSource, *keys: str | int) -> Points:
+    """The sentences at a place of metrics.json."""
+    places = range(len(source.at(*keys, "sentences")))
+    told = [source.figure(_sentence, *keys, "sentences", i) for i in places]
+    return Points([words("{}", one) for one in told])
 
 
 def tables(source: RunSource) -> list[Table]:
@@ -74,7 +82,7 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
     for i, row in enumerate(content["rows"]):
         if all(row[key] == default[key] for key in ("method", "layer", "head")):
             marked.add(i)
-        cells: list[Any] = [_map_name(row)]
+        cells: list[Any] = [one_line(described(row))]
         for name, show in known:
             place = ("reports", report, "rows", i, name)
             cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
@@ -98,10 +106,6 @@ def _estimate(
     name = f"{place[-1]}_interval"
     ends = None if row.get(name) is None else source.interval(show, *place[:-1], name)
     return Estimate(source.figure(show, *place), ends)
-
-
-def _map_name(row: Mapping[str, Any]) -> str:
-    return one_line(described(row))
 
 
 def _verdicts(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
