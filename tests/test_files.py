@@ -280,3 +280,4 @@ def test_a_folder_goes_again_where_its_file_cannot_be_begun(
 
 def test_half_a_character_is_nobodys_home() -> None:
     assert home_path("~\ud83d") == Path("~\ud83d")
+    assert home_path("~\0") == Path("~\0")

@@ -258,7 +258,7 @@ def home_path(text: str | os.PathLike[str]) -> Path:
     """A path that a person typed: `~` is the home folder, where there is such a user."""
     try:
         return Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's raises for an unknown user
-    except UnicodeEncodeError:  # half a character is in no user's name
+    except ValueError:  # half a character, or a zero one, is in no user's name
         return Path(text)
 
 

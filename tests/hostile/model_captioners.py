@@ -119,7 +119,9 @@ def captioner_cases() -> list[Hostile]:
         Hostile("captioner: labels are a text", known_words(labels="abc"), "labels"),
         Hostile("captioner: a billion of the top labels", known_words(top=BIG), "top"),
         Hostile("captioner: prompts of other labels", known_words(prompts=[["a"]]), "prompts"),
-        Hostile("captioner: known words nobody reads", known_words(), "known words|known_words"),
+        Hostile(
+            "captioner: known words nobody reads", known_words(), "known words|known_words|tags of"
+        ),
         Hostile("run: the best is elsewhere", run_of("../../../etc"), "metrics.json"),
         Hostile("run: the best is absolute", run_of("/etc"), "metrics.json"),
         Hostile("run: the best is a list", run_of(["lora"]), "metrics.json"),

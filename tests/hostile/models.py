@@ -163,7 +163,7 @@ def _weights() -> Iterator[Hostile]:
             ("other names", renamed, "weights"),
             ("larger", every(lambda t: torch.cat([t, t]) if t.ndim else t), "shape"),
             ("flat", every(lambda t: t.reshape(-1)), "shape"),
-            ("empty", every(lambda t: t[:0] if t.ndim else t), "shape"),
+            ("empty", every(lambda t: t[:0] if t.ndim else t), "shape|weights hold 0"),
             ("true or false", every(lambda t: t > 0), None),
             ("complex", every(lambda t: t.to(torch.complex64)), None),
             ("a tensor more", lambda found: found.update(x=torch.zeros(3)), None),

@@ -233,3 +233,16 @@ def test_libtiff_says_nothing_beside_the_reasons(tmp_path):
     lines = err.splitlines()
     assert len(lines) >= 5
     assert all(line.startswith("skipped ") and line.endswith("damaged TIFF") for line in lines), err
+
+
+@pytest.mark.needs("linux")
+def test_memory_is_given_back_after_each_image():
+    """OpenJPEG takes 180 MB in small pieces for a file that claims a tile for every pixel."""
+    tiles = bytearray(hostile.jpeg_2000(200, 150))
+    start = tiles.index(b"\xff\x51") + 22
+    tiles[start : start + 8] = (1).to_bytes(4) * 2
+    with decode._decoders.taken() as decoder:
+        decoder.decode(bytes(tiles), "JPEG 2000", most_pixels=10**6, memory=10**9, seconds=60)
+        status = Path(f"/proc/{decoder._process.pid}/status").read_text()
+    assert int(status.split("VmHWM:")[1].split()[0]) > 150_000  # kB
+    assert int(status.split("VmRSS:")[1].split()[0]) < 60_000

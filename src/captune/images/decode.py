@@ -12,12 +12,11 @@ their time are decoded in the caller's thread, others in a process that can be e
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -32,7 +31,7 @@ from captune.files import open_regular, printable
 from captune.images.find import why
 from captune.images.formats import UnreadableImage, check_size, decode_here, find_format
 from captune.images.headers import Header, read_header
-from captune.images.processes import Decoders
+from captune.images.processes import Decoders, give_back_memory
 
 _LARGE_BYTES = 2**24
 MAX_MEGABYTES = 1_250.0
@@ -82,15 +81,6 @@ def machine_memory() -> int:
     return min(limits)
 
 
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    try:
-        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library
-        return None
-    return found
-
-
 class Heap:
     """Gives freed memory back to the system now and then.
 
@@ -110,9 +100,7 @@ class Heap:
         self._freed += amount
         if self._freed > limit // 2:
             self._freed = 0
-            trim = _malloc_trim()
-            if trim is not None:
-                trim(0)
+            give_back_memory()
 
 
 class Budget:
@@ -174,7 +162,7 @@ MAX_MEGAPIXELS = 100.0
 MAX_SECONDS = 20.0
 _BYTES_PER_PIXEL = 8  # RGBA with 16 bits each: no image within the pixel limit needs more on disk
 _SIZE_UNKNOWN_BYTES = 2**28  # what a file may take whose header does not say its size
-_FILES_SHARE = 8  # files that wait to be decoded may take this fraction of what decoding may
+_FILES_SHARE = 16  # files that wait to be decoded may take this fraction of what decoding may
 
 # A thread that holds a part of the second never waits for the first.
 _files = Budget()

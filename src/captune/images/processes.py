@@ -3,13 +3,15 @@
 They are started when first needed and used again; each decodes one image at a time. What their
 libraries print goes nowhere: the reason for a refusal is the one message.
 
-A request is a line of JSON, then the file; the answer a letter and a length, then pixels or text.
+A request is a line of JSON, then the file; the answer a letter and a length, then pixels or text,
+then R once it is ready for the next one and has given back what it took.
 A process ends with the one that started it, while it waits and, by signals, while it decodes.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
 import os
 import signal
@@ -18,8 +20,9 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -97,6 +100,7 @@ class Decoder:
                 self._requests.write(data)
                 self._requests.flush()
                 answer = self._answer()
+                is_ready = self._read(1) == b"R"
         except (EOFError, OSError):
             status = -self.end()
             if self._is_late or status == getattr(signal, "SIGALRM", 0):
@@ -106,7 +110,7 @@ class Decoder:
             if status == getattr(signal, "SIGKILL", 0):
                 raise UnreadableImage("not enough memory to decode it") from None
             raise UnreadableImage(f"damaged {kind}, which ends its decoder") from None
-        self.is_waiting = not self._is_late
+        self.is_waiting = is_ready and not self._is_late
         if isinstance(answer, str):
             raise UnreadableImage(answer)
         return answer
@@ -269,6 +273,9 @@ def answer_requests() -> None:
         data = requests.read(request["bytes"])
         if len(data) == request["bytes"]:
             _answer(data, request, requests, answers)
+            del data
+            give_back_memory()
+            answers.write(b"R")
             answers.flush()
 
 
@@ -287,6 +294,22 @@ def _answer(data: bytes, request: dict[str, Any], requests: IO[bytes], answers: 
         answers.write(b"P" + struct.pack("<II", *picture.size))
         for box in strips(picture.size):
             answers.write(picture.crop(box).tobytes())
+
+
+def give_back_memory() -> None:
+    """What the C library keeps of freed memory goes back to the system (glibc)."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return None
+    return found
 
 
 def _write(answers: IO[bytes], letter: bytes, text: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ S = TypeVar("S", bound=Struct)
 SCHEMA = 1
 ABOUT, METRICS, RECORDS = "run.json", "metrics.json", "records.jsonl"
 LARGEST = 128 * 2**20  # bytes of run.json and metrics.json
+LARGEST_RECORDS = 8 * 2**30  # bytes of records.jsonl
 LONGEST_LINE = 8 * 2**20  # bytes of a record
 MOST_RECORDS = 5_000_000
 MOST_MEMORY = 2**29  # bytes that the values of one file, or of one line, may take
@@ -125,6 +127,8 @@ class Run(NotebookDisplay):
         """sha256 of a file of the run. Raises DamagedRun."""
         try:
             with open_regular(self.folder / name) as file:
+                if os.fstat(file.fileno()).st_size > LARGEST_RECORDS:
+                    raise damaged(self.folder, name, f"it is over {LARGEST_RECORDS // 2**30} GiB")
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise unreadable(self.folder, name, error) from None
