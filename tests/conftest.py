@@ -50,6 +50,10 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
     "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real images is not here"),
     "docs": (_has_docs, "the extra docs is not installed (pip install 'captune[docs]')"),
     "gpu": (_has_gpu, "no GPU"),
+    "hatchling": (
+        lambda: find_spec("hatchling") is not None,
+        "hatchling, which builds the packages, is not installed (make setup does it)",
+    ),
     "lite": (_has_lite, "the embedded weights are not fetched (captune models fetch lite)"),
     "decoder": (
         _has_decoder,

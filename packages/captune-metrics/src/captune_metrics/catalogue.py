@@ -12,9 +12,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,9 @@ from captune_metrics.errors import UserError
 from captune_metrics.plugins import plugins_of, source_of
 from captune_metrics.scores import Candidates, OfSums, References, Scores
 from captune_metrics.text import printable
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 METRICS = "captune.metrics"  # the group of entry points
 LOG_PROBABILITY = "log-probability"  # mean per token, by the captioner itself

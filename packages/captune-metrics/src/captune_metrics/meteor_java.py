@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -222,6 +221,8 @@ def _unknown_program(answer: str) -> UserError:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("pycocoevalcap")
     except PackageNotFoundError:
