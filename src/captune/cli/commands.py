@@ -328,6 +328,7 @@ resumes when it is run again: steps that are done are kept.""",
     --tags objects.txt --augment mirror --out runs/tags
   captune tune train/ --captions train.json --val-images val/ --val val.json \\
     --encoder timm:vit_large_patch14_clip_336.openai_ft_in12k_in1k --decoder hf:gpt2 --out runs/big
+  captune tune images/ --captions train.json --val val.json --report-to trackio --out runs/seen
   captune tune --config runs/three/config.yaml --seed 1 --out runs/three-again
   accelerate launch -m captune tune images/ --captions train.json --val val.json --out runs/gpus
 

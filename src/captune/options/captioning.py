@@ -16,6 +16,8 @@ from captune.options.base import (
 )
 from captune.registry import BRIDGES, TUNING_METHODS
 
+TRACKERS = ("trackio", "tensorboard", "wandb")
+
 
 @dataclass(kw_only=True)
 class CaptionerOptions(ModelOptions):
@@ -222,6 +224,12 @@ class TuneOptions:
     )
     no_cache: bool = option("do not use the feature cache", False)
     seed: int = option("random seed", 0, metavar="N")
+    report_to: str = option(
+        "also send losses and scores of the training to trackio, tensorboard or wandb, as they"
+        " come; comma-separated; each is a library to install (pip install trackio)",
+        "none",
+        metavar="NAME,NAME",
+    )
     config: Path | None = option(
         "read options from the config.yaml of an earlier tune; options on the command line override"
         " them",
@@ -254,11 +262,20 @@ class TuneOptions:
             raise UserError(
                 f"captions-per-image {self.captions_per_image}: must be all, or 1 or more"
             )
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise UserError(f"report-to {name}: must be none, or some of {', '.join(TRACKERS)}")
 
     @property
     def methods(self) -> list[str]:
         """The methods asked for, each once."""
         return list(dict.fromkeys(word.strip() for word in self.method.split(",") if word.strip()))
+
+    @property
+    def trackers(self) -> list[str]:
+        """Where the training is reported to, each once; none for "none"."""
+        named = (word.strip() for word in self.report_to.split(","))
+        return list(dict.fromkeys(word for word in named if word not in ("", "none")))
 
     @property
     def per_image(self) -> int:

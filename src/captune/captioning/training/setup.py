@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
         raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
     if not options.methods:
         raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
+    for tracker in options.trackers:
+        if find_spec(tracker) is None:
+            raise UserError(
+                f"--report-to {tracker}: {tracker} is not installed; pip install {tracker}"
+            )
     parse_count(options.max_trainable)
     if options.select == "clipscore" and options.score_model == "none":
         raise UserError("--select clipscore needs a model: leave out --score-model none")

@@ -57,6 +57,7 @@ _NOT_DECIDING = (
         "workers",
         "no_cache",
         "save_steps",
+        "report_to",
     ),
     *("images", "captions", "val", "val_images", "encoder", "decoder", "score_model", "start"),
     # these are noted by what they come to, and not at all where they are left alone

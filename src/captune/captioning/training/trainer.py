@@ -9,9 +9,12 @@ gradient clipping, several processes by `accelerate launch`.
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,9 @@ from captune.errors import Stopped, UserError
 from captune.models.devices import attention_kernel, resolve_precision
 from captune.options import TuneOptions
 from captune.progress import SILENT, Advance, Progress
+from captune.storage import is_offline
 
+_PROJECT = "captune"  # of trackers
 _LOGS_AN_EPOCH = 50
 _SAVES_AN_EPOCH = 10
 _FEWEST_STEPS = 20  # between two resume points that nobody asked for
@@ -53,19 +58,48 @@ def train(
     stop: asked after each update; once it says so, a checkpoint is written and the training ends.
     Raises UserError where the loss is no number any more, and Stopped.
     """
-    trainer = CaptionTrainer(model, data, options, folder, score, stop)
-    found = state.complete_checkpoints(folder)
-    last = max(found, default=None)
-    if last is None or not trainer.is_over(state.read_state(found[last])):
-        total = trainer.captions_in_all
-        with progress.bar(what, total) as advance:
-            trainer.advance = advance
-            if last is not None:
-                advance(round(total * last / max(1, trainer.total_steps)))
-            with attention_kernel(model.decoder.device):
-                trainer.train(resume_from_checkpoint=None if last is None else str(found[last]))
-        trainer.check_ended()
+    with _reporting(options, folder.parent):
+        trainer = CaptionTrainer(model, data, options, folder, score, stop)
+        found = state.complete_checkpoints(folder)
+        last = max(found, default=None)
+        if last is None or not trainer.is_over(state.read_state(found[last])):
+            total = trainer.captions_in_all
+            with progress.bar(what, total) as advance:
+                trainer.advance = advance
+                if last is not None:
+                    advance(round(total * last / max(1, trainer.total_steps)))
+                with attention_kernel(model.decoder.device):
+                    trainer.train(resume_from_checkpoint=None if last is None else str(found[last]))
+            trainer.check_ended()
     return _finished(model, trainer, folder, last)
+
+
+@contextmanager
+def _reporting(options: TuneOptions, folder: Path) -> Iterator[None]:
+    """Within: trackers keep to the method's `folder`, to standard error, and off the network.
+
+    The last where captune is offline. What the user's own variables say of them counts otherwise.
+    """
+    if not options.trackers:
+        yield
+        return
+    before = dict(os.environ)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    os.environ.setdefault("WANDB_PROJECT", _PROJECT)
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    if is_offline():
+        os.environ["WANDB_MODE"] = "offline"
+        for name in [name for name in os.environ if name.startswith("TRACKIO_S")]:
+            del os.environ[name]  # a Space or a server; without one it writes files here
+    try:
+        with redirect_stdout(sys.stderr):  # which --json keeps for its one object
+            yield
+    finally:
+        wandb: Any = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish()  # Trainer would log the next method into the same run
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _finished(
@@ -334,7 +368,9 @@ def _arguments(options: TuneOptions, folder: Path, model: CaptionModel) -> Train
         greater_is_better=options.select != "loss",
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        report_to="none",
+        report_to=options.trackers or "none",
+        run_name="-".join((options.out.name if options.out else "tune", folder.parent.name)),
+        project=_PROJECT,
         disable_tqdm=True,
         log_level="error",
         log_level_replica="error",
