@@ -39,6 +39,7 @@ from metric_contenders import (
     WORK,
     Captions,
     coco_or_made_up,
+    made_up,
 )
 
 MB = 1e6
@@ -126,7 +127,7 @@ def measure(runner: Runner, plan: Plan) -> dict[str, Any]:
         "growth": growth,
         "reward": runner.run("reward: captune", plan.reward_batches),
         "floor": runner.run("floor: numpy"),
-        "starts_s": starts(plan.starts),
+        "starts_s": starts(runner.folder, plan.starts),
     }
 
 
@@ -207,12 +208,19 @@ def differences(figures: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str
     return found
 
 
-def starts(times: int) -> dict[str, list[float]]:
-    """Seconds of a bare start of Python, of numpy, of our metrics and of the command."""
+def starts(folder: Path, times: int) -> dict[str, list[float]]:
+    """Seconds of a bare start of Python, of numpy, of our metrics and of the commands."""
+    some = made_up(300, 5)
+    files = [folder / "pred.json", folder / "refs.json"]
+    for file, captions in zip(files, some.values(), strict=True):
+        file.write_text(json.dumps(captions), encoding="utf-8")
+    score = ["-m", "captune_metrics", *map(str, files)]
     commands = {
         "python -c pass": ["-c", "pass"],
         "import numpy": ["-c", "import numpy"],
         "import captune_metrics.cider_d": ["-c", "import captune_metrics.cider_d"],
+        "python -m captune_metrics, 300 images": score,
+        "without intervals": [*score, "--no-interval"],
         "captune score --help": ["-m", "captune", "score", "--help"],
     }
     seconds: dict[str, list[float]] = {}

@@ -171,6 +171,15 @@ def test_what_is_no_result_is_refused(content: Any, says: str, tmp_path: Path) -
         coco.loadRes(path)
 
 
+def test_a_file_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captune_metrics.coco._MOST_BYTES", 2**20)
+    path = tmp_path / "refs.json"
+    with path.open("wb") as file:
+        file.truncate(20 * 2**30)
+    with pytest.raises(UserError, match=r"refs.json: is larger than 1 MiB"):
+        COCO(path)
+
+
 def test_several_captions_of_one_image_are_refused() -> None:
     with pytest.raises(UserError, match='image "1": expected one caption to score'):
         Cider().compute_score({1: ["a"]}, {1: ["a", "b"]})

@@ -16,6 +16,7 @@ from captune_metrics.errors import MismatchedImages, UserError
 from captune_metrics.text import named, printable
 
 Annotation = dict[str, Any]
+_MOST_BYTES = 512 * 2**20  # five times COCO's training captions
 
 
 class COCO:
@@ -107,7 +108,11 @@ def read_json(path: str | Path) -> Any:
     """A JSON file. Raises UserError where it cannot be read or is no JSON."""
     shown = printable(str(path))
     try:
-        return json.loads(Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise UserError(f"{shown}: is larger than {_MOST_BYTES / 2**20:.0f} MiB")
+        return json.loads(data)
     except OSError as error:
         raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError as error:
