@@ -211,7 +211,7 @@ def test_a_bug_of_ours_is_not_blamed_on_a_run(
     from captune.pages.sections import classify
 
     run = good_runs(tmp_path)["classify"]
-    monkeypatch.setattr(classify, "find", lambda source, settings: len(None))  # type: ignore[arg-type]
+    monkeypatch.setattr(classify, "ClassifyCounts", lambda *_: len(None))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="NoneType"):
         write_report([run], tmp_path / "page.html", PageSettings())
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 1

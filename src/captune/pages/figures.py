@@ -132,15 +132,15 @@ def _file_name(name: str) -> str:
 def _classify(source: RunSource, skipped: list[Skipped]) -> Figures:
     from captune.statistics.calibration import Calibration
 
-    found = classify.find(source, PageSettings())
+    found = classify.ClassifyCounts(source, PageSettings())
     if found.confusion:
-        ids = classify.ids_of(found)
+        ids = found.ids
         place = {id: i for i, id in enumerate(ids)}
         counts = np.zeros((len(ids), len(ids)), dtype=np.int64)
         for (truth, said), n in found.confusion.items():
             counts[place[truth], place[said]] = n
         yield "confusions", confusion_figure(counts, [found.names[id] for id in ids])
-        calibration = Calibration(classify.reliability_of(found), None, None)
+        calibration = Calibration(found.reliability(), None, None)
         yield "reliability", reliability_figure(calibration)
     yield from _top5(source, skipped)
 

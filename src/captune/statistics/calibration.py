@@ -201,6 +201,25 @@ def expected_calibration_error(bins: tuple[ReliabilityBin, ...]) -> float:
     return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / max(images, 1)
 
 
+def reliability(confidence: Doubles, correct: Booleans, nll: float = float("nan")) -> Reliability:
+    """Of images with these confidences [n] in 0..1 and these answers [n].
+
+    nll: no number where the probability of the truth is not known.
+    """
+    bins = reliability_bins(confidence, correct)
+    of_equal_mass = reliability_bins(confidence, correct, equal="mass")
+    return Reliability(
+        images=len(confidence),
+        ece=expected_calibration_error(bins),
+        adaptive_ece=expected_calibration_error(of_equal_mass),
+        ece_floor=ece_floor(confidence),
+        nll=nll,
+        mean_confidence=float(confidence.mean()),
+        accuracy=float(correct.mean()),
+        bins=bins,
+    )
+
+
 def ece_floor(confidence: Doubles, bins: int = BINS, rounds: int = FLOOR_ROUNDS) -> float:
     """Mean ECE of a model that is right exactly as often as its confidence [n] says.
 
@@ -233,19 +252,7 @@ def _measure(
         scaled = (logits / temperatures[rows, None]).astype(np.float32)
         confidence[rows] = top_confidence(scaled, activation)
         nll[rows] = negative_log_likelihood(scaled, truth[rows], activation)
-    bins = reliability_bins(confidence, correct)
-    return Reliability(
-        images=n,
-        ece=expected_calibration_error(bins),
-        adaptive_ece=expected_calibration_error(
-            reliability_bins(confidence, correct, equal="mass")
-        ),
-        ece_floor=ece_floor(confidence),
-        nll=float(nll.mean()),
-        mean_confidence=float(confidence.mean()),
-        accuracy=float(correct.mean()),
-        bins=bins,
-    )
+    return reliability(confidence, correct, float(nll.mean()))
 
 
 def _log_total(logits: Floats) -> Doubles:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from captune.statistics.calibration import Reliability
 
 _BARS = 5
+_SAMPLED = 8
 _LISTED = 14  # confusions beside the matrix
 _MOST_CLASSES = 60  # of a matrix that can still be read
 _COARSE = 0.05  # an ECE by chance above it: too few images to tell anything
@@ -87,7 +88,7 @@ def _recipe(source: RunSource) -> str:
 def section(source: RunSource, context: PageContext) -> Section:
     """All that the page says of one classification."""
     album = context.album
-    found = find(source, context.settings)
+    found = ClassifyCounts(source, context.settings)
     part = Section(f"classify-{source.number}", "Recognition", source.name)
     softmax = source.at("activation") == "softmax"
     what = (
@@ -105,9 +106,8 @@ def section(source: RunSource, context: PageContext) -> Section:
         note = "Wrong answers, the surest first."
     else:
         note = "Images whose first two answers are closest together."
-    hardest = [record for _, _, record in found.hardest]
-    if hardest:
-        part.blocks.append(_cards("Hardest images", hardest, source, album, note))
+    if found.hardest:
+        part.blocks.append(_cards("Hardest images", found.hardest, source, album, note))
     part.blocks.append(_gallery(source, found, album))
     return part
 
@@ -134,12 +134,8 @@ def card(record: Mapping[str, Any], place: int, source: RunSource, album: Album)
     truth = record.get("truth")
     right = truth is not None and record["top"][0]["id"] == truth
     bars = [
-        Bar(
-            one_line(str(item["name"])),
-            source.counted(percent, item["probability"], f"line {place}: probability"),
-            tone_of(rank, item["id"], truth),
-        )
-        for rank, item in enumerate(record["top"][:_BARS])
+        Bar(name, source.counted(percent, value, f"line {place}: probability"), tone)
+        for name, value, tone in _top(record)
     ]
     missed = truth is not None and all(item["id"] != truth for item in record["top"][:_BARS])
     told = words("truth: {}", str(record.get("truth_name") or truth)) if missed else ""
@@ -153,13 +149,17 @@ def card(record: Mapping[str, Any], place: int, source: RunSource, album: Album)
     )
 
 
-def tone_of(rank: int, class_id: object, truth: object) -> str:
-    """As in the assignment's figure: the truth green, a wrong first answer orange, others blue."""
-    if truth is not None and class_id == truth:
-        return "truth"
-    if truth is not None and rank == 0:
-        return "wrong"
-    return "other"
+def _top(record: Mapping[str, Any]) -> Iterator[tuple[str, float, str]]:
+    """Name, probability and tone of the first five answers.
+
+    As in the assignment's figure: the truth green, a wrong first answer orange, others blue.
+    """
+    truth = record.get("truth")
+    for rank, item in enumerate(record["top"][:_BARS]):
+        tone = "other"
+        if truth is not None:
+            tone = "truth" if item["id"] == truth else "other" if rank else "wrong"
+        yield one_line(str(item["name"])), item["probability"], tone
 
 
 def _cards(
@@ -169,7 +169,7 @@ def _cards(
 
 
 def _confusion(source: RunSource, found: ClassifyCounts) -> list[Any]:
-    ids = ids_of(found)
+    ids = found.ids
     totals: Counter[str] = Counter()
     for (truth, _), n in found.confusion.items():
         totals[truth] += n
@@ -229,7 +229,7 @@ def _classes(
 
 
 def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
-    told = reliability_of(found)
+    told = found.reliability()
     error = source.counted(percent, told.ece, "ECE over 15 bins")
     floor = source.counted(percent, told.ece_floor, "ECE by chance")
     gap = source.counted(
@@ -274,23 +274,15 @@ def _gallery(source: RunSource, found: ClassifyCounts, album: Album) -> Gallery:
     items: list[dict[str, Any]] = []
     for record in found.records:
         picture = album.picture(source.run, record["path"])
-        truth = record.get("truth")
+        truth, name = record.get("truth"), record.get("truth_name") or record.get("truth")
+        bars = [[label, value, tone] for label, value, tone in _top(record)]
         items.append(
             {
                 "image": None if picture is None else picture.number,
                 "name": one_line(record["path"]),
-                "bars": [
-                    [
-                        one_line(str(item["name"])),
-                        item["probability"],
-                        tone_of(rank, item["id"], truth),
-                    ]
-                    for rank, item in enumerate(record["top"][:_BARS])
-                ],
+                "bars": bars,
                 "right": None if truth is None else record["top"][0]["id"] == truth,
-                "truth": None
-                if truth is None
-                else one_line(str(record.get("truth_name") or truth)),
+                "truth": None if truth is None else one_line(str(name)),
             }
         )
     sorts = [
@@ -315,121 +307,77 @@ def _gallery(source: RunSource, found: ClassifyCounts, album: Album) -> Gallery:
     )  # fmt: skip
 
 
-SAMPLED = 8
-
-
-@dataclass
 class ClassifyCounts:
-    """A classification's records, counted once.
+    """A classification's records, counted once. Raises DamagedRun.
 
-    records: the first of them, for the gallery. confusion: (truth id, answer id) -> images.
-    hardest: (how wrong, -place, record), the worst first. confidence, correct: of images with a
-    truth.
+    records: the first `limit`, for the gallery. sampled: those of the run's own top-5 figures, else
+    a few. confusion: (truth id, answer id) -> images. names: of labels by id. hardest: the worst
+    first, 2 x `top`. confidence, correct: of images with a truth.
     """
 
-    records: list[dict[str, Any]] = field(default_factory=list)
-    images: int = 0
-    names: dict[str, str] = field(default_factory=dict)
-    answers: Counter[str] = field(default_factory=Counter)
-    confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
-    hardest: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
-    sampled: list[dict[str, Any]] = field(default_factory=list)
-    confidence: list[float] = field(default_factory=list)
-    correct: list[bool] = field(default_factory=list)
+    def __init__(self, source: RunSource, settings: PageSettings) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.sampled: list[dict[str, Any]] = []
+        self.images = 0
+        self.names: dict[str, str] = {}
+        self.confusion: Counter[tuple[str, str]] = Counter()
+        self.confidence: list[float] = []
+        self.correct: list[bool] = []
+        # how wrong; the earlier of two equals is the worse
+        self._hardest: list[tuple[float, int, dict[str, Any]]] = []
+        paths = [record["path"] for record in source.run.records()]
+        sampled = set(sample_names(paths, *asked_top5(source, paths))[: 2 * _SAMPLED])
+        for record in source.run.records():
+            self._count(record, 2 * settings.top)
+            if record["path"] in sampled:
+                self.sampled.append(record)
+            if len(self.records) < settings.limit:
+                self.records.append(record)
+            self.images += 1
 
-
-def find(source: RunSource, settings: PageSettings) -> ClassifyCounts:
-    """Read a classification's records. Raises DamagedRun."""
-    found = ClassifyCounts()
-    wanted = _sampled(source)
-    for place, record in enumerate(source.run.records()):
-        _count(found, place, record, wanted, settings)
-    found.hardest.sort(reverse=True)
-    return found
-
-
-def _count(
-    found: ClassifyCounts,
-    place: int,
-    record: dict[str, Any],
-    wanted: set[str],
-    settings: PageSettings,
-) -> None:
-    top, truth = record["top"], record.get("truth")
-    first = top[0]
-    for item in top:
-        found.names.setdefault(str(item["id"]), str(item["name"]))
-    sure = min(1.0, float(first["probability"]))  # float32 rounds above 1
-    if truth is None:
-        second = float(top[1]["probability"]) if len(top) > 1 else 0.0
-        difficulty = second - sure  # the smaller the lead, the harder
-    else:
-        found.names.setdefault(str(truth), str(record.get("truth_name") or truth))
-        found.confusion[str(truth), str(first["id"])] += 1
-        found.confidence.append(sure)
-        found.correct.append(first["id"] == truth)
-        difficulty = sure if first["id"] != truth else -1.0
-    found.answers[str(first["id"])] += 1
-    if truth is None or difficulty >= 0:
-        item = (difficulty, -place, record)
-        if len(found.hardest) < 2 * settings.top:
-            heapq.heappush(found.hardest, item)
+    def _count(self, record: dict[str, Any], hardest: int) -> None:
+        top, truth = record["top"], record.get("truth")
+        first = top[0]
+        for item in top:
+            self.names.setdefault(str(item["id"]), str(item["name"]))
+        sure = min(1.0, float(first["probability"]))  # float32 rounds above 1
+        if truth is None:
+            second = float(top[1]["probability"]) if len(top) > 1 else 0.0
+            difficulty = second - sure  # the smaller the lead, the harder
         else:
-            heapq.heappushpop(found.hardest, item)
-    if record["path"] in wanted:
-        found.sampled.append(record)
-    if len(found.records) < settings.limit:
-        found.records.append(record)
-    found.images += 1
+            self.names.setdefault(str(truth), str(record.get("truth_name") or truth))
+            self.confusion[str(truth), str(first["id"])] += 1
+            self.confidence.append(sure)
+            self.correct.append(first["id"] == truth)
+            if first["id"] == truth:
+                return
+            difficulty = sure
+        heapq.heappush(self._hardest, (difficulty, -self.images, record))
+        if len(self._hardest) > hardest:
+            heapq.heappop(self._hardest)
+
+    @property
+    def hardest(self) -> list[dict[str, Any]]:
+        """The surest of the wrong answers; without a truth those with the smallest lead."""
+        return [record for _, _, record in sorted(self._hardest, reverse=True)]
+
+    @property
+    def ids(self) -> list[str]:
+        """The classes that are in the confusions, numbers by their size."""
+        found = {id for pair in self.confusion for id in pair}
+        numbered = sorted((id for id in found if id.isdecimal()), key=lambda id: (int(id), id))
+        return numbered + sorted(id for id in found if not id.isdecimal())
+
+    def reliability(self) -> Reliability:
+        """How far confidence and accuracy of the label put first lie apart."""
+        from captune.statistics.calibration import reliability
+
+        return reliability(np.array(self.confidence), np.array(self.correct))
 
 
-def _sampled(source: RunSource) -> set[str]:
-    """The images of the run's own top-5 figures, where it drew any; else a few."""
-    names = [record["path"] for record in source.run.records()]
-    wanted, seed = asked_top5(source, names)
-    return set(sample_names(names, wanted, seed)[: 2 * SAMPLED])
-
-
-def asked_top5(source: RunSource, names: Sequence[str]) -> tuple[list[str], int]:
+def asked_top5(source: RunSource, paths: Sequence[str]) -> tuple[list[str], int]:
     """Which top-5 figures the run was asked for, as `--top5` takes it, and the seed; else a few."""
     asked = source.option("top5", list, [])
     words = [word for word in asked if isinstance(word, str)]
-    known = [word for word in words if word in names or re.fullmatch("[0-9]{1,9}", word)]
-    return known or [str(SAMPLED)], max(0, source.option("seed", int, 0))
-
-
-def ids_of(found: ClassifyCounts) -> list[str]:
-    """The classes that are in the confusions, numbers by their size."""
-    return sorted({id for pair in found.confusion for id in pair}, key=_numeric)
-
-
-def reliability_of(found: ClassifyCounts) -> Reliability:
-    """How far confidence and accuracy lie apart.
-
-    Of the label put first: the probability of the truth, which a likelihood would need, need not be
-    in the records, so `nll` is no number.
-    """
-    from captune.statistics.calibration import (
-        Reliability,
-        ece_floor,
-        expected_calibration_error,
-        reliability_bins,
-    )
-
-    confidence, correct = np.array(found.confidence), np.array(found.correct)
-    bins = reliability_bins(confidence, correct)
-    of_equal_mass = reliability_bins(confidence, correct, equal="mass")
-    return Reliability(
-        images=len(confidence),
-        ece=expected_calibration_error(bins),
-        adaptive_ece=expected_calibration_error(of_equal_mass),
-        ece_floor=ece_floor(confidence),
-        nll=float("nan"),
-        mean_confidence=float(confidence.mean()),
-        accuracy=float(correct.mean()),
-        bins=bins,
-    )
-
-
-def _numeric(id: str) -> tuple[int, int, str]:
-    return (0, int(id), id) if id.isdecimal() else (1, 0, id)
+    known = [word for word in words if word in paths or re.fullmatch("[0-9]{1,9}", word)]
+    return known or [str(_SAMPLED)], max(0, source.option("seed", int, 0))

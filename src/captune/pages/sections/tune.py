@@ -61,21 +61,6 @@ class Method:
         )
 
 
-@dataclass(frozen=True)
-class Against:
-    """A method less the best one, by the mean over the same images."""
-
-    difference: float
-    interval: Sequence[float]
-    p_holm: float
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether luck is no explanation."""
-        low, high = self.interval
-        return self.p_holm < _SIGNIFICANT and (low > 0 or high < 0)
-
-
 def methods_of(source: RunSource) -> list[Method]:
     """The methods of a tune, or the one that a method's own run is about."""
     if source.run.metrics.get("tuned") is not None:
@@ -99,10 +84,10 @@ def leading(methods: Sequence[Method], source: RunSource) -> str:
     return select if select in known else known[0]
 
 
-def _against_best(source: RunSource) -> dict[str, Against]:
-    """Name of a method -> how it fares against the best, where the run says so."""
-    found = source.run.metrics.get("against_best") or {}
-    return {name: Against(**one) for name, one in found.items()}
+def _is_settled(against: Mapping[str, Any]) -> bool:
+    """Whether luck is no explanation of the difference from the best method."""
+    low, high = against["interval"]
+    return bool(against["p_holm"] < _SIGNIFICANT and (low > 0 or high < 0))
 
 
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
@@ -125,7 +110,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
             "lowest validation loss" if is_by_loss else f"highest {name}", name,
             best.figure(score, "scores", by, "corpus"), images, best.trained,
         )  # fmt: skip
-        said += _settled(source, _against_best(source))
+        said += _settled(source)
     tiles = [
         Tile(
             f"{title_of(id)}, {best.name}",
@@ -140,26 +125,24 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     return said, Tiles(tiles)
 
 
-def _settled(source: RunSource, against: Mapping[str, Against]) -> Markup:
+def _settled(source: RunSource) -> Markup:
     """Which methods are told apart from the best."""
-    if not against:
-        return Markup()
-    worse = [name for name, one in against.items() if one.is_settled]
+    against = source.run.metrics.get("against_best") or {}
+    worse = [name for name, one in against.items() if _is_settled(one)]
     others = [name for name in against if name not in worse]
     said = Markup()
     if worse:
-        parts = [
-            words(
-                "{} ({}, p {})", name,
-                source.figure(signed, "against_best", name, "difference"),
-                source.figure(p_value, "against_best", name, "p_holm"),
-            )
-            for name in worse
-        ]  # fmt: skip
+        parts = [words("{} ({}, p {})", name, *_compared(source, name)) for name in worse]
         said += words(" Significantly worse: {}.", joined(parts))
     if others:
         said += words(" Not significantly different on these images: {}.", joined(others))
     return said
+
+
+def _compared(source: RunSource, name: str) -> tuple[Number, Number]:
+    """The difference of a method from the best, and its p."""
+    place = ("against_best", name)
+    return source.figure(signed, *place, "difference"), source.figure(p_value, *place, "p_holm")
 
 
 def section(source: RunSource, _context: PageContext) -> Section:
@@ -173,26 +156,24 @@ def section(source: RunSource, _context: PageContext) -> Section:
             trained_on,
         )
         part.blocks.append(Paragraph(text, soft=True))
-    wrong = [
-        words("{}: {}", method.name, method.figure(plain, "findings", i, "sentence"))
-        for method in methods
-        for i, finding in enumerate(method.at("findings"))
-        if finding["wrong"]
-    ]
-    if wrong:
+    if wrong := _findings(methods, are_wrong=True):
         part.blocks.append(Remarks(wrong))
     part.blocks.append(_table(source, methods))
     part.blocks += [Heading("How the training went"), *_curves(methods, source)]
     part.blocks += [Heading("Where the trained parameters are"), _budget(source, methods)]
-    fine = [
+    if fine := _findings(methods, are_wrong=False):
+        part.blocks.append(Fold("Checks that found nothing wrong", [Remarks(fine)]))
+    return part
+
+
+def _findings(methods: Sequence[Method], *, are_wrong: bool) -> list[Markup]:
+    """What the checks of each method say."""
+    return [
         words("{}: {}", method.name, method.figure(plain, "findings", i, "sentence"))
         for method in methods
         for i, finding in enumerate(method.at("findings"))
-        if not finding["wrong"]
+        if finding["wrong"] == are_wrong
     ]
-    if fine:
-        part.blocks.append(Fold("Checks that found nothing wrong", [Remarks(fine)]))
-    return part
 
 
 def tables(source: RunSource) -> list[Table]:
@@ -202,7 +183,7 @@ def tables(source: RunSource) -> list[Table]:
 
 def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     best, by = best_of(source, methods), leading(methods, source)
-    against = _against_best(source)
+    against = source.run.metrics.get("against_best") or {}
     known = [id for id in (by, *_SCORES) if all(method.has(id) for method in methods)]
     known = list(dict.fromkeys(known))
     ends = [
@@ -216,13 +197,18 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
         figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
         strip = Fraction.between(low, high, corpus, interval, best=method is best)
-        compared = _compared(source, method.name) if method.name in against else None
+        compared: list[Any] = [None]
+        if method.name in against:
+            compared = [words("{} <small>p {}</small>", *_compared(source, method.name))]
         rows.append(
-            [method.name, method.trained, figures[0], strip]
-            + ([compared] if len(methods) > 1 else [])
-            + [*figures[1:], method.figure(count, "best_epoch"),
-               method.figure(duration, "seconds")]
-        )  # fmt: skip
+            [
+                *(method.name, method.trained, figures[0], strip),
+                *(compared if len(methods) > 1 else ()),
+                *figures[1:],
+                method.figure(count, "best_epoch"),
+                method.figure(duration, "seconds"),
+            ]
+        )
     columns = [Column("method"), *numbers("trained", title_of(by)), Column("", wide=True)]
     columns += numbers("vs. best") if len(methods) > 1 else []
     columns += numbers(*map(title_of, known[1:]), "best epoch", "time")
@@ -234,14 +220,6 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
         )
     marked = frozenset({list(methods).index(best)} if len(methods) > 1 else ())
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
-
-
-def _compared(source: RunSource, name: str) -> Markup:
-    return words(
-        "{} <small>p {}</small>",
-        source.figure(signed, "against_best", name, "difference"),
-        source.figure(p_value, "against_best", name, "p_holm"),
-    )
 
 
 def _curves(methods: Sequence[Method], source: RunSource) -> list[Any]:
@@ -293,13 +271,15 @@ def _points(epochs: Sequence[Mapping[str, float]], name: str) -> list[tuple[floa
 def _budget(source: RunSource, methods: Sequence[Method]) -> Table:
     most = max(1, *(n for method in methods for n in method.at("trained").values()))
     rows = [
-        [method.name if first else "", one_line(part), method.figure(count, "trained", part),
-         Fraction(n / most)]
+        [
+            "" if i else method.name,
+            one_line(part),
+            method.figure(count, "trained", part),
+            Fraction(n / most),
+        ]
         for method in methods
-        for first, (part, n) in zip(
-            [True] + [False] * len(method.at("trained")), method.at("trained").items(), strict=False
-        )
-    ]  # fmt: skip
+        for i, (part, n) in enumerate(method.at("trained").items())
+    ]
     columns = [Column("method"), Column("part")]
     columns += [*numbers("trained parameters"), Column("", wide=True)]
     return Table(f"budget-{source.number}", "Trained parameters by part", columns, rows)
