@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -68,3 +69,21 @@ def colour_model(activation: str = "softmax") -> ImageTextModel:
         text=TextEncoder(_ColourWords(), _read, "c0" * 32 + "+words", 3, cpu, dtype),
         scoring=SimilarityScale(10.0, bias, activation),  # type: ignore[arg-type]
     )
+
+
+def use_colour_model(monkeypatch: pytest.MonkeyPatch) -> ImageTextModel:
+    """Let every command load it."""
+    import captune.jobs.embed
+    import captune.jobs.prompts
+    import captune.models.load
+    import captune.zeroshot.classifier
+
+    model = colour_model()
+    for module, name in (
+        (captune.zeroshot.classifier, "load_image_text_model"),
+        (captune.jobs.prompts, "load_image_text_model"),
+        (captune.jobs.embed, "load_model"),
+        (captune.models.load, "load_image_text_model"),
+    ):
+        monkeypatch.setattr(module, name, lambda spec, **where: model)
+    return model

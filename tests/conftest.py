@@ -113,21 +113,9 @@ def shared() -> Path:
 @pytest.fixture
 def colours(monkeypatch: pytest.MonkeyPatch) -> object:
     """Every command loads the scripted colour model, which is returned."""
-    import captune.jobs.embed
-    import captune.jobs.prompts
-    import captune.models.load
-    import captune.zeroshot.classifier
-    from tests.colour_model import colour_model
+    from tests.colour_model import use_colour_model
 
-    model = colour_model()
-    for module, name in (
-        (captune.zeroshot.classifier, "load_image_text_model"),
-        (captune.jobs.prompts, "load_image_text_model"),
-        (captune.jobs.embed, "load_model"),
-        (captune.models.load, "load_image_text_model"),
-    ):
-        monkeypatch.setattr(module, name, lambda spec, **where: model)
-    return model
+    return use_colour_model(monkeypatch)
 
 
 @pytest.fixture

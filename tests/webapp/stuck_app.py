@@ -1,14 +1,11 @@
-"""An app in a process of its own, with a job that cannot be broken off.
-
-python -m tests.webapp.stuck_app RUNS (idle | sleeps | holds | tunes)
-"""
+"""An app in a process of its own, with a job that cannot be broken off."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,28 +27,30 @@ def stuck_training(connection: Any, stop: Any, options: Any, command: Any) -> No
     time.sleep(600)
 
 
-def work(job: QueuedJob) -> None:
-    kind = sys.argv[2]
-    print("at work", flush=True)
-    if kind == "sleeps":
-        time.sleep(600)
-    if kind == "holds":
-        # one step of C: no other thread of Python runs before it is over
-        sum(range(10**14))
-    if kind == "tunes":
-        train_process.tune_apart(job, TuneOptions(images="p", captions="c", val="v", out="o"))
-
-
-def started(app: Running) -> None:
-    print(json.dumps({"folder": str(app.folder), "address": app.address}), flush=True)
-    (app.folder / "images" / "x.jpg").write_bytes(b"x")
-    if sys.argv[2] != "idle":
-        app.context.queue.submit(work, [])
-
-
-if __name__ == "__main__":
+def main(place: Path, kind: str, connection: Any) -> None:
+    """kind: idle, sleeps, holds or tunes. Sends what the tests ask it by, then that it works."""
+    os.environ |= {"TMPDIR": str(place), "STUCK": str(place)}
+    tempfile.tempdir = None
+    sys.stderr = (place / "stderr").open("w", buffering=1)
     # a program under nohup or in a script may inherit that they are ignored
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     train_process.tell = stuck_training
-    serve(AppOptions(runs=Path(sys.argv[1])), started)
+
+    def work(job: QueuedJob) -> None:
+        connection.send("at work")
+        if kind == "sleeps":
+            time.sleep(600)
+        if kind == "holds":
+            # one step of C: no other thread of Python runs before it is over
+            sum(range(10**14))
+        if kind == "tunes":
+            train_process.tune_apart(job, TuneOptions(images="p", captions="c", val="v", out="o"))
+
+    def started(app: Running) -> None:
+        connection.send({"folder": str(app.folder), "address": app.address})
+        (app.folder / "images" / "x.jpg").write_bytes(b"x")
+        if kind != "idle":
+            app.context.queue.submit(work, [])
+
+    serve(AppOptions(runs=place / "runs"), started)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.browser import requests
+from tests.colour_model import use_colour_model
 from tests.webapp.app_page import (
     HOSTILE,
     HOSTILE_NAME,
@@ -18,9 +20,30 @@ from tests.webapp.app_page import (
     wrong,
 )
 
+from captune.webapp.server import Running
+
 pytestmark = pytest.mark.needs("chromium")
 RESULT = "#result-classify"
 CARDS = f"document.querySelectorAll('{RESULT} .card').length"
+
+
+@pytest.fixture(scope="module")
+def opened_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        use_colour_model(patch)
+        with opened(tmp_path_factory.mktemp("app")) as found:
+            yield found
+
+
+@pytest.fixture
+def page(opened_once: tuple[Running, Any]) -> tuple[Running, Any]:
+    """An app, and a browser that has kept nothing of it."""
+    app, driver = opened_once
+    driver.execute_script("localStorage.clear()")
+    load(driver, app)
+    wrong(driver)
+    requests(driver)
+    return app, driver
 
 
 def bars(driver: Any) -> list[str]:
@@ -33,67 +56,68 @@ def bars(driver: Any) -> list[str]:
 
 
 def test_bars_move_while_labels_are_typed_and_names_are_text(
-    colours: object, tmp_path: Path
+    page: tuple[Running, Any], tmp_path: Path
 ) -> None:
+    app, driver = page
     red = colour_image(tmp_path / HOSTILE_NAME, (220, 20, 30))
     blue = colour_image(tmp_path / "blue.png", (20, 10, 210))
     text = tmp_path / "notes.txt"
     text.write_text("no image")
-    with opened(tmp_path) as (app, driver):
-        typed(driver, "labels", "red, green")
-        drop(driver, "classify", red, blue, text)
-        when(driver, f"{CARDS} === 2 && !document.querySelector('{RESULT} progress')")
-        assert bars(driver)[0] == "red"
-        assert "notes.txt: not an image: text" in text_of(driver, "#strip-classify")
-        driver.find_element("css selector", "#labels textarea").send_keys(f", blue, {HOSTILE}")
-        when(driver, f"document.querySelector('{RESULT} .same').innerText.includes('alert(2)')")
-        when(driver, f"{CARDS} === 2 && !document.querySelector('{RESULT} progress')")
-        assert bars(driver) == ["red", "blue"]
-        shown = text_of(driver, RESULT)
-        assert HOSTILE_NAME in shown
-        assert HOSTILE in shown
-        line = driver.execute_script(f"return document.querySelector('{RESULT} code').textContent")
-        assert line.startswith("captune classify '\"><img src=x onerror=alert(1)>.jpg' blue.png")
-        # a reload finds the fields, the images and the result again
-        before = bars(driver)
-        load(driver, app)
-        when(driver, f"{CARDS} === 2")
-        assert bars(driver) == before
-        value = driver.find_element("css selector", "#labels textarea").get_attribute("value")
-        assert value == f"red, green, blue, {HOSTILE}"
-        assert driver.execute_script("return alerts") == 0
-        assert driver.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
-        assert wrong(driver) == []
-        assert {url for url in requests(driver) if not url.startswith((app.url, "ws"))} == set()
+    typed(driver, "labels", "red, green")
+    drop(driver, "classify", red, blue, text)
+    when(driver, f"{CARDS} === 2 && !document.querySelector('{RESULT} progress')")
+    assert bars(driver)[0] == "red"
+    assert "notes.txt: not an image: text" in text_of(driver, "#strip-classify")
+    driver.find_element("css selector", "#labels textarea").send_keys(f", blue, {HOSTILE}")
+    when(driver, f"document.querySelector('{RESULT} .same').innerText.includes('alert(2)')")
+    when(driver, f"{CARDS} === 2 && !document.querySelector('{RESULT} progress')")
+    assert bars(driver) == ["red", "blue"]
+    shown = text_of(driver, RESULT)
+    assert HOSTILE_NAME in shown
+    assert HOSTILE in shown
+    line = driver.execute_script(f"return document.querySelector('{RESULT} code').textContent")
+    assert line.startswith("captune classify '\"><img src=x onerror=alert(1)>.jpg' blue.png")
+    # a reload finds the fields, the images and the result again
+    before = bars(driver)
+    load(driver, app)
+    when(driver, f"{CARDS} === 2")
+    assert bars(driver) == before
+    value = driver.find_element("css selector", "#labels textarea").get_attribute("value")
+    assert value == f"red, green, blue, {HOSTILE}"
+    assert driver.execute_script("return alerts") == 0
+    assert driver.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+    assert wrong(driver) == []
+    assert {url for url in requests(driver) if not url.startswith((app.url, "ws"))} == set()
 
 
-def test_mistakes_are_sentences_in_the_page(colours: object, tmp_path: Path) -> None:
+def test_mistakes_are_sentences_in_the_page(page: tuple[Running, Any], tmp_path: Path) -> None:
+    _, driver = page
     blue = colour_image(tmp_path / "blue.png", (20, 10, 210))
     refusal = f"(document.querySelector('{RESULT} .refusal') || {{}}).innerText"
-    with opened(tmp_path) as (_, driver):
-        driver.find_element("css selector", "#classify").click()
-        assert when(driver, refusal) == "there are no images yet; drop some, or take the examples"
-        typed(driver, "labels", "red, red")
-        drop(driver, "classify", blue)
-        when(driver, f"({refusal} || '').includes('more than once')")
-        typed(driver, "labels", "red")
-        typed(driver, "prompts", "no place")
-        when(driver, f"({refusal} || '').includes('has no place for the label')")
-        typed(driver, "prompts", "a {}")
-        when(driver, "document.querySelector('#result-classify').innerText.includes('softmax')")
-        said = text_of(driver, "#result-classify")
-        assert "one label gets all of a softmax: “Several labels may fit" in said
-        assert "--multi-label" not in said
-        assert wrong(driver) == []
+    driver.find_element("css selector", "#classify").click()
+    assert when(driver, refusal) == "there are no images yet; drop some, or take the examples"
+    typed(driver, "labels", "red, red")
+    drop(driver, "classify", blue)
+    when(driver, f"({refusal} || '').includes('more than once')")
+    typed(driver, "labels", "red")
+    typed(driver, "prompts", "no place")
+    when(driver, f"({refusal} || '').includes('has no place for the label')")
+    typed(driver, "prompts", "a {}")
+    when(driver, "document.querySelector('#result-classify').innerText.includes('softmax')")
+    said = text_of(driver, "#result-classify")
+    assert "one label gets all of a softmax: “Several labels may fit" in said
+    assert "--multi-label" not in said
+    assert wrong(driver) == []
 
 
-def test_forgotten_images_are_gone_from_the_disk(colours: object, tmp_path: Path) -> None:
+def test_forgotten_images_are_gone_from_the_disk(page: tuple[Running, Any], tmp_path: Path) -> None:
+    app, driver = page
     blue = colour_image(tmp_path / "blue.png", (20, 10, 210))
-    with opened(tmp_path) as (app, driver):
-        drop(driver, "classify", blue)
-        when(driver, f"{CARDS} === 1")
-        assert len(list((app.folder / "images").rglob("*.png"))) == 1
-        assert list((app.folder / "gradio").rglob("*.png")) == []
-        driver.find_element("xpath", "//button[contains(., 'Forget my images')]").click()
-        when(driver, "!document.querySelector('#strip-classify img')")
-        assert list((app.folder / "images").rglob("*.png")) == []
+    before = set((app.folder / "images").rglob("*.png"))
+    drop(driver, "classify", blue)
+    when(driver, f"{CARDS} === 1")
+    assert len(set((app.folder / "images").rglob("*.png")) - before) == 1
+    assert list((app.folder / "gradio").rglob("*.png")) == []
+    driver.find_element("xpath", "//button[contains(., 'Forget my images')]").click()
+    when(driver, "!document.querySelector('#strip-classify img')")
+    assert set((app.folder / "images").rglob("*.png")) == before

@@ -2,56 +2,59 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.webapp import stuck_app
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are others here")
-Start = Callable[[str], tuple[subprocess.Popen[str], dict[str, str]]]
+Start = Callable[[str], tuple[Any, dict[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def apps() -> Any:
+    """Processes that have imported all of the app."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["captune.webapp.server", "captune.webapp.tabs", "tests.webapp.stuck_app"]
+    )
+    return context
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with ExitStack() as stack:
+def start(apps: Any, tmp_path: Path) -> Iterator[Start]:
+    begun = []
 
-        def started(kind: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
-            environment = os.environ | {"TMPDIR": str(tmp_path), "STUCK": str(tmp_path)}
-            words = [sys.executable, "-m", "tests.webapp.stuck_app", str(tmp_path / "runs"), kind]
-            app = stack.enter_context(
-                subprocess.Popen(
-                    words,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    env=environment,
-                    text=True,
-                    cwd=Path(__file__).parents[2],
-                )
-            )
-            stack.callback(app.kill)
-            assert app.stdout is not None
-            found = json.loads(app.stdout.readline())
-            if kind != "idle":
-                assert app.stdout.readline() == "at work\n"
-            return app, found
+    def started(kind: str) -> tuple[Any, dict[str, str]]:
+        ours, theirs = apps.Pipe()
+        app = apps.Process(target=stuck_app.main, args=(tmp_path, kind, theirs))
+        app.start()
+        begun.append(app)
+        theirs.close()
+        found = ours.recv()
+        if kind != "idle":
+            assert ours.recv() == "at work"
+        return app, found
 
-        yield started
+    yield started
+    for app in begun:
+        app.kill()
+        app.join()
 
 
-def ended_in(app: subprocess.Popen[Any], limit_s: float) -> float:
+def ended_in(app: Any, limit_s: float) -> float:
     """How long it takes; it fails where that is too long."""
     began = time.monotonic()
-    app.wait(limit_s)
+    app.join(limit_s)
+    assert app.exitcode is not None
     return time.monotonic() - began
 
 
@@ -70,9 +73,9 @@ def test_whatever_it_does_it_ends_when_it_is_told_to(start: Start, kind: str, en
     app, found = start(kind)
     if kind == "holds":
         time.sleep(0.5)
-    app.send_signal(getattr(signal, ending))
+    os.kill(app.pid, getattr(signal, ending))
     assert ended_in(app, 60) < 5
-    assert app.returncode == (-signal.SIGKILL if kind == "holds" else 0)
+    assert app.exitcode == (-signal.SIGKILL if kind == "holds" else 0)
     assert is_gone(Path(found["folder"]))
 
 
@@ -80,15 +83,15 @@ def test_whatever_it_does_it_ends_when_it_is_told_to(start: Start, kind: str, en
 def test_a_second_ctrl_c_ends_it_at_once(start: Start, kind: str) -> None:
     app, found = start(kind)
     time.sleep(0.5)
-    app.send_signal(signal.SIGINT)
+    os.kill(app.pid, signal.SIGINT)
     time.sleep(0.2)
-    app.send_signal(signal.SIGINT)
+    os.kill(app.pid, signal.SIGINT)
     assert ended_in(app, 60) < 1.5
-    assert app.returncode in (130, -signal.SIGKILL)
+    assert app.exitcode in (130, -signal.SIGKILL)
     assert is_gone(Path(found["folder"]))
 
 
-def test_streams_that_are_open_hold_nothing_up(start: Start) -> None:
+def test_streams_that_are_open_hold_nothing_up(start: Start, tmp_path: Path) -> None:
     app, found = start("idle")
     address = found["address"]
     with httpx.Client(base_url=address.partition("?")[0], trust_env=False, timeout=20) as http:
@@ -111,12 +114,11 @@ def test_streams_that_are_open_hold_nothing_up(start: Start) -> None:
         threading.Thread(target=upload, daemon=True).start()
         with http.stream("GET", "gradio_api/upload_progress", params=where) as stream:
             assert "update" in next(stream.iter_lines())
-            app.send_signal(signal.SIGTERM)
+            os.kill(app.pid, signal.SIGTERM)
             assert ended_in(app, 60) < 5
-    assert app.returncode == 0
+    assert app.exitcode == 0
     assert is_gone(Path(found["folder"]))
-    assert app.stderr is not None
-    assert app.stderr.read().strip() == ""
+    assert (tmp_path / "stderr").read_text().strip() == ""
 
 
 def test_a_tune_is_asked_for_its_checkpoint_and_ended_in_time(start: Start, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_a_tune_is_asked_for_its_checkpoint_and_ended_in_time(start: Start, tmp_
     while not (tmp_path / "pid").exists() and time.monotonic() < end:
         time.sleep(0.05)
     child = int((tmp_path / "pid").read_text())
-    app.send_signal(signal.SIGTERM)
+    os.kill(app.pid, signal.SIGTERM)
     assert ended_in(app, 60) < 5
     assert (tmp_path / "checkpoint").exists()
     with pytest.raises(ProcessLookupError):
@@ -135,5 +137,5 @@ def test_a_tune_is_asked_for_its_checkpoint_and_ended_in_time(start: Start, tmp_
 def test_one_that_is_killed_leaves_nothing(start: Start) -> None:
     app, found = start("sleeps")
     app.kill()
-    app.wait()
+    app.join()
     assert is_gone(Path(found["folder"]))

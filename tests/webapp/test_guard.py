@@ -18,7 +18,7 @@ from tests.webapp.app_page import colour_image
 from tests.webapp.asking import ask, cookie_of, plug
 
 from captune.options import AppOptions
-from captune.webapp.rules import POLICY, rule_of
+from captune.webapp.guard import POLICY, rule_of
 from captune.webapp.server import Running, running
 
 JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"

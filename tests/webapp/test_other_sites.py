@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.browser import complaints
-from tests.webapp.app_page import opened, text_of, when, wrong
+from tests.webapp.app_page import load, opened, text_of, when, wrong
 
 from captune.webapp import guard
+from captune.webapp.server import Running
 
 pytestmark = pytest.mark.needs("chromium")
 
@@ -84,6 +84,21 @@ class Site:
         return f"http://{host}:{self.server.server_port}/"
 
 
+@pytest.fixture(scope="module")
+def opened_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Any]]:
+    with opened(tmp_path_factory.mktemp("app")) as found:
+        yield found
+
+
+@pytest.fixture
+def page(opened_once: tuple[Running, Any]) -> tuple[Running, Any]:
+    """An app, and a browser that has loaded it."""
+    app, driver = opened_once
+    load(driver, app)
+    wrong(driver)
+    return app, driver
+
+
 @contextmanager
 def site(page: str) -> Iterator[Site]:
     made = Site(page)
@@ -116,7 +131,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_page_of_another_site_gets_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[str, str, int]], host: str
+    page: tuple[Running, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    seen: list[tuple[str, str, int]],
+    host: str,
 ) -> None:
     """host: the same one at another port, which is the same site to cookies, and another one."""
     import safehttpx
@@ -126,7 +144,8 @@ def test_a_page_of_another_site_gets_nothing(
 
     # the framework fetches what has a public address, as an attacker's own host has
     monkeypatch.setattr(safehttpx, "async_validate_url", public)
-    with opened(tmp_path) as (app, driver), site(ATTACK.format(app=app.url)) as evil:
+    app, driver = page
+    with site(ATTACK.format(app=app.url)) as evil:
         seen.clear()
         driver.get(evil.address(host))
         when(driver, "window.over", 60)
@@ -151,39 +170,41 @@ def test_a_page_of_another_site_gets_nothing(
 
 
 def test_a_link_with_the_token_in_another_page_is_refused_and_pasted_it_works(
-    tmp_path: Path, seen: list[tuple[str, str, int]]
+    page: tuple[Running, Any], seen: list[tuple[str, str, int]]
 ) -> None:
-    with opened(tmp_path) as (app, driver):
+    app, driver = page
+    driver.delete_all_cookies()
+    link = f'<!doctype html><a id="link" href="{app.address}">captune</a>'
+    with site(link) as other:
+        driver.get(other.address("localhost"))
+        driver.find_element("css selector", "#link").click()
+        when(driver, "document.body.innerText.includes('paste the app')")
+        assert driver.get_cookies() == []
+    driver.get(app.url)
+    assert "open the address that captune app printed" in text_of(driver, "body")
+    driver.get(app.address)
+    when(driver, "document.querySelector('#classify')")
+    assert driver.current_url == app.url
+    (cookie,) = driver.get_cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
+    driver.refresh()
+    when(driver, "document.querySelector('#classify')")
+
+
+def test_the_file_that_open_hands_to_the_browser_opens_the_page_once(
+    page: tuple[Running, Any],
+) -> None:
+    app, driver = page
+    for _ in range(2):
         driver.delete_all_cookies()
-        page = f'<!doctype html><a id="link" href="{app.address}">captune</a>'
-        with site(page) as other:
-            driver.get(other.address("localhost"))
-            driver.find_element("css selector", "#link").click()
-            when(driver, "document.body.innerText.includes('paste the app')")
-            assert driver.get_cookies() == []
-        driver.get(app.url)
-        assert "open the address that captune app printed" in text_of(driver, "body")
-        driver.get(app.address)
+        file = app.opening()
+        driver.get(file)
         when(driver, "document.querySelector('#classify')")
         assert driver.current_url == app.url
-        (cookie,) = driver.get_cookies()
-        assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
-        driver.refresh()
-        when(driver, "document.querySelector('#classify')")
-
-
-def test_the_file_that_open_hands_to_the_browser_opens_the_page_once(tmp_path: Path) -> None:
-    with opened(tmp_path) as (app, driver):
-        for _ in range(2):
-            driver.delete_all_cookies()
-            file = app.opening()
-            driver.get(file)
-            when(driver, "document.querySelector('#classify')")
-            assert driver.current_url == app.url
-            time.sleep(1)
-        assert wrong(driver) == []
-        driver.delete_all_cookies()
-        driver.get(file)
-        when(driver, "document.body.innerText.includes('captune app')")
-        assert driver.get_cookies() == []
-        complaints(driver)
+        time.sleep(1)
+    assert wrong(driver) == []
+    driver.delete_all_cookies()
+    driver.get(file)
+    when(driver, "document.body.innerText.includes('captune app')")
+    assert driver.get_cookies() == []
+    complaints(driver)

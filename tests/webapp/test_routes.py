@@ -11,7 +11,7 @@ from gradio.routes import App
 from tests.webapp.asking import ask
 
 from captune.options import AppOptions
-from captune.webapp.rules import rule_of
+from captune.webapp.guard import rule_of
 from captune.webapp.server import Running, running
 
 NEEDED = {

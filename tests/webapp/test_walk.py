@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser import requests, serious_findings
+from tests.browser import AXE, requests, serious_findings
+from tests.colour_model import use_colour_model
 from tests.webapp.app_page import (
     HOSTILE,
     HOSTILE_NAME,
@@ -23,6 +26,8 @@ from tests.webapp.app_page import (
     wrong,
 )
 from tests.webapp.made_up import little_captioner, write_runs
+
+from captune.webapp.server import Running
 
 pytestmark = pytest.mark.needs("chromium")
 
@@ -97,79 +102,100 @@ def alone(driver: Any) -> str:
         driver.switch_to.window(before)
 
 
-@pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_every_tab_works_and_nothing_is_fetched_from_elsewhere(
-    colours: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
-) -> None:
-    little_captioner(tmp_path, monkeypatch)
-    write_runs(tmp_path)
-    red = colour_image(tmp_path / HOSTILE_NAME, (220, 20, 30))
-    with opened(tmp_path, size) as (app, driver):
-        drop(driver, "classify", red, colour_image(tmp_path / "blue.png", (20, 10, 210)))
-        over(driver, "classify")
-        describe(driver)
-        line = driver.execute_script(
-            "return document.querySelector('#result-ask code').textContent"
-        )
-        assert line.endswith("--words w3 --against w7") or "--caption 'a w3'" in line
-        compare(driver, tmp_path)
-        assert HOSTILE in inside(driver, "compare")
-        assert (tmp_path / "runs" / "compared" / "plots" / "differences.png").is_file()
-        report(driver)
-        shown = inside(driver, "report")
-        assert HOSTILE_NAME in shown
-        assert HOSTILE_NAME in alone(driver)
-        tab(driver, "Tune")
-        typed(driver, "tune-images", str(tmp_path / "images"))
-        typed(driver, "tune-captions", str(tmp_path / "references.json"))
-        driver.find_element("css selector", "#look").click()
-        over(driver, "preview")
-        assert "3 captions of 3 images; 3 of them are in the folder" in text_of(
-            driver, "#result-preview"
-        )
-        driver.find_element("css selector", "#tune").click()
-        when(driver, "document.querySelector('#result-tune .refusal')")
-        assert "validation captions is missing" in text_of(driver, "#result-tune")
-        for name in ("Classify", "Caption", "Tune", "Compare", "Report"):
-            tab(driver, name)
-            wide = driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
-            assert wide <= 0, name
-        assert driver.execute_script("return alerts") == 0
-        assert wrong(driver) == []
-        # what the tabs showed is there again after a reload
-        load(driver, app)
-        for name, job in (("Caption", "ask"), ("Compare", "compare"), ("Report", "report")):
-            tab(driver, name)
-            over(driver, job)
-        tab(driver, "Caption")
-        over(driver, "caption")
-        assert (
-            driver.execute_script(
-                "return document.querySelector('#ask-word textarea, #ask-word input').value"
-            )
-            == "w3"
-        )
-        assert wrong(driver) == []
-        assert {url for url in requests(driver) if not url.startswith(app.url)} == set()
+@dataclass
+class Walk:
+    """What was seen on the way.
+
+    findings: serious ones of axe, where it is there. elsewhere: addresses that are not the app's.
+    """
+
+    findings: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
+    alerts: int = 0
+
+    def look(self, driver: Any) -> None:
+        """Let axe look at our own parts of the page."""
+        if AXE.is_file():
+            self.findings += serious_findings(driver, "'.cap'")
+
+
+@pytest.fixture(
+    scope="module", params=[("desktop", False), ("phone", True)], ids=["desktop", "phone"]
+)
+def walk(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Walk]:
+    """All tabs, one after the other, and again after a reload; a phone in the dark scheme."""
+    size, dark = request.param
+    folder = tmp_path_factory.mktemp("walk")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTUNE_CACHE", str(folder / "cache"))
+        patch.setenv("CAPTUNE_OFFLINE", "1")
+        use_colour_model(patch)
+        little_captioner(folder, patch)
+        write_runs(folder)
+        with opened(folder, size, dark=dark) as (app, driver):
+            driver.set_script_timeout(300)
+            yield walked(folder, app, driver)
+
+
+def walked(folder: Path, app: Running, driver: Any) -> Walk:
+    walk = Walk()
+    red = colour_image(folder / HOSTILE_NAME, (220, 20, 30))
+    typed(driver, "labels", "red, red")  # a refusal is a part too
+    drop(driver, "classify", red, colour_image(folder / "blue.png", (20, 10, 210)))
+    when(driver, "document.querySelector('#result-classify .refusal')")
+    walk.look(driver)
+    typed(driver, "labels", "red, blue")
+    over(driver, "classify")
+    walk.look(driver)
+    describe(driver)
+    walk.look(driver)
+    line = driver.execute_script("return document.querySelector('#result-ask code').textContent")
+    assert line.endswith("--words w3 --against w7") or "--caption 'a w3'" in line
+    compare(driver, folder)
+    walk.look(driver)
+    assert HOSTILE in inside(driver, "compare")
+    assert (folder / "runs" / "compared" / "plots" / "differences.png").is_file()
+    report(driver)
+    assert HOSTILE_NAME in inside(driver, "report")
+    assert HOSTILE_NAME in alone(driver)
+    tab(driver, "Tune")
+    typed(driver, "tune-images", str(folder / "images"))
+    typed(driver, "tune-captions", str(folder / "references.json"))
+    driver.find_element("css selector", "#look").click()
+    over(driver, "look")
+    assert "3 captions of 3 images; 3 of them are in the folder" in text_of(driver, "#result-look")
+    driver.find_element("css selector", "#tune").click()
+    when(driver, "document.querySelector('#result-tune .refusal')")
+    assert "validation captions is missing" in text_of(driver, "#result-tune")
+    for name in ("Classify", "Caption", "Tune", "Compare", "Report"):
+        tab(driver, name)
+        wide = driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, name
+    walk.alerts = driver.execute_script("return alerts")
+    walk.wrong = wrong(driver)
+    # what the tabs showed is there again after a reload
+    load(driver, app)
+    for name, job in (("Caption", "ask"), ("Compare", "compare"), ("Report", "report")):
+        tab(driver, name)
+        over(driver, job)
+    tab(driver, "Caption")
+    over(driver, "caption")
+    word = "document.querySelector('#ask-word textarea, #ask-word input').value"
+    assert driver.execute_script(f"return {word}") == "w3"
+    walk.wrong += wrong(driver)
+    walk.elsewhere = {url for url in requests(driver) if not url.startswith(app.url)}
+    return walk
+
+
+def test_every_tab_works_and_nothing_is_fetched_from_elsewhere(walk: Walk) -> None:
+    assert walk.alerts == 0
+    assert walk.wrong == []
+    assert walk.elsewhere == set()
 
 
 @pytest.mark.needs("axe")
-@pytest.mark.parametrize(("size", "dark"), [("desktop", False), ("phone", True)])
-def test_axe_finds_nothing_serious_in_our_own_parts(
-    colours: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str, dark: bool
-) -> None:
-    little_captioner(tmp_path, monkeypatch)
-    write_runs(tmp_path)
-    with opened(tmp_path, size, dark=dark) as (_, driver):
-        driver.set_script_timeout(300)
-        typed(driver, "labels", "red, red")  # a refusal is a part too
-        drop(driver, "classify", colour_image(tmp_path / "blue.png", (20, 10, 210)))
-        when(driver, "document.querySelector('#result-classify .refusal')")
-        assert serious_findings(driver, "'.cap'") == []
-        typed(driver, "labels", "red, blue")
-        over(driver, "classify")
-        assert serious_findings(driver, "'.cap'") == []
-        describe(driver)
-        assert serious_findings(driver, "'.cap'") == []
-        compare(driver, tmp_path)
-        assert serious_findings(driver, "'.cap'") == []
+def test_axe_finds_nothing_serious_in_our_own_parts(walk: Walk) -> None:
+    assert walk.findings == []

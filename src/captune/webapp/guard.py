@@ -2,8 +2,14 @@
 
 A web page of somebody else, open in the same browser, can reach 127.0.0.1, and so can every user of
 the machine. So a request must be for a name of this app, come from a page of its own or from a
-person, carry the cookie that the token became, and be one that the page makes (`rules`). Headers
+person, carry the cookie that the token became, and be one that the page makes (`RULES`). Headers
 let the browser itself refuse what would be loaded from another host.
+
+The framework has five times as many routes. One of them fetches any address that is asked for and
+hands it out as the app's own; others run programs, describe every function, or keep states. A test
+lists them all, so that a newer framework is looked at before it is used. An event of the page is
+checked and rebuilt before the framework sees it, which would fetch a file that an event names by an
+address, whichever field it stands in.
 """
 
 from __future__ import annotations
@@ -13,49 +19,155 @@ import hashlib
 import hmac
 import re
 import secrets
-import threading
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from captune.webapp.rules import (
-    DATA_POLICY,
-    JOIN,
-    SLOWEST_S,
-    Refusal,
-    Rule,
-    checked_event,
-    rule_of,
-)
+import msgspec
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.ASCII)
-_PORT = re.compile(r":[0-9]{1,5}$", re.ASCII)
-_REFUSALS = ("application/json", "text/plain")
-# ours replace them; no other site may read an answer
-_REPLACED = (
-    *("content-security-policy", "x-content-type-options", "referrer-policy"),
-    *("cross-origin-resource-policy", "set-cookie"),
+# the page's: Gradio's has scripts in itself and makes functions of its templates
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
+    " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:;"
+    " connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self';"
+    " frame-ancestors 'self'"
 )
-_ID_BYTES = 9
+# a report is made of runs that may come from anybody: no origin, no network
+REPORT_POLICY = (
+    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline';"
+    " style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'self'"
+)
+# all that is no page
+DATA_POLICY = "sandbox; default-src 'none'; frame-ancestors 'none'"
+REPORTS = "captune-page"
+JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
+MOST_EVENT_BYTES = 1_000_000
+SLOWEST_S = 15  # for the body of an event, and between two pieces of an upload
+
+_DEEPEST = 24
+_FILE = r"[\w-][\w.-]{0,127}"
+_JSON = ("application/json",)
+_STREAM = ("text/event-stream",)
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_REFUSALS = (*_JSON, "text/plain")
 _REST_S = 5  # for the rest of a request that is answered already
 _FORWARDED = (b"x-forwarded-", b"x-gradio-", b"forwarded")
 # not in a sandbox: the page that it goes on to is of the same site
 _ENTERED_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _ENTERED = (
-    b"<!doctype html><title>captune</title>"
-    b'<meta http-equiv="refresh" content="0;url=/"><a href="/">captune</a>'
+    "<!doctype html><title>captune</title>"
+    '<meta http-equiv="refresh" content="0;url=/"><a href="/">captune</a>'
 )
 _NOT_ENTERED = (
     "open the address that captune app printed when it started, with all that stands behind"
     " token= (a new start has a new one)"
 )
+# browsers ask for it without a cookie, and there is nothing to install
+_MANIFEST = b'<link rel="manifest" href="/manifest.json" />'
+
+
+class Refusal(Exception):
+    """A request that is not taken. status: of the answer, whose body is the sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A route that the page needs. path: a regular expression. types: of its answers."""
+
+    method: str
+    path: str
+    types: tuple[str, ...]
+    policy: str = DATA_POLICY
+
+
+_SCRIPTS = (
+    *("text/javascript", "application/javascript", "text/css", "image/svg+xml", "image/png"),
+    *("font/woff2", "font/woff", "font/ttf", "application/wasm"),
+)
+RULES = (
+    Rule("GET", "/", ("text/html",), POLICY),
+    Rule("GET", rf"/{REPORTS}/[\w-]{{1,64}}", ("text/html",), REPORT_POLICY),
+    Rule("GET", rf"/(assets|static)(/{_FILE}){{1,4}}", _SCRIPTS),
+    Rule("GET", "/theme.css", ("text/css",)),
+    Rule("GET", "/favicon.ico", ("image/svg+xml",)),
+    # is it still the app that the page came from? asked when a stream broke
+    Rule("GET", "/gradio_api/app_id", _JSON),
+    Rule("GET", "/gradio_api/queue/data", _STREAM),
+    Rule("GET", "/gradio_api/upload_progress", _STREAM),
+    Rule("POST", JOIN, _JSON),
+    Rule("POST", UPLOAD, _JSON),
+)
+
+
+def rule_of(method: str, path: str) -> Rule | None:
+    """The rule for a request, or None where the page makes none of that kind.
+
+    path: as it was sent. One with %, \\, // or .. in it fits none.
+    """
+    for rule in RULES:
+        if rule.method == method and re.fullmatch(rule.path, path, re.ASCII):
+            return rule
+    return None
+
+
+class _Event(msgspec.Struct):
+    """What the framework is given of an event."""
+
+    data: list[Any]
+    fn_index: int
+    session_hash: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+    event_data: Any = None
+    trigger_id: int | None = None
+
+
+def checked_event(body: bytes, numbers: Collection[int], uploads: Path) -> bytes:
+    """The event in it, with the page's own keys alone.
+
+    numbers: of the events that the page has. uploads: where files have to lie that it names.
+    Raises ValueError with a phrase for what the page does not send.
+    """
+    try:
+        event = msgspec.json.decode(body, type=_Event)
+    except RecursionError:
+        raise ValueError("the data are nested too deep") from None
+    if event.fn_index not in numbers:
+        raise ValueError("the page has no such event")
+    _check_files([event.data, event.event_data], uploads)
+    return msgspec.json.encode(event)
+
+
+def _check_files(value: Any, uploads: Path) -> None:
+    """Raises ValueError for a file elsewhere, and for what lies too deep to look at."""
+    left = [(value, 0)]
+    while left:
+        one, depth = left.pop()
+        if depth > _DEEPEST:
+            raise ValueError("the data are nested too deep")
+        if isinstance(one, dict):
+            if "path" in one and not _lies_below(one["path"], uploads):
+                raise ValueError("it names a file that was not uploaded")
+            left += [(item, depth + 1) for item in one.values()]
+        elif isinstance(one, list):
+            left += [(item, depth + 1) for item in one]
+
+
+def _lies_below(path: Any, folder: Path) -> bool:
+    return isinstance(path, str) and ".." not in Path(path).parts and folder in Path(path).parents
 
 
 class Entry:
@@ -65,7 +177,6 @@ class Entry:
         self.token = secrets.token_urlsafe(32)
         self.cookie = f"captune-{port}"
         self._code: str | None = None
-        self._lock = threading.Lock()
 
     def is_token(self, typed: str) -> bool:
         """Whether somebody knows the token."""
@@ -73,44 +184,40 @@ class Entry:
 
     def new_code(self) -> str:
         """A code that lets one browser in, once."""
-        with self._lock:
-            self._code = secrets.token_urlsafe(32)
-            return self._code
+        self._code = secrets.token_urlsafe(32)
+        return self._code
 
     def take_code(self, typed: str) -> bool:
-        """Whether that is the code; it is none any more then."""
-        with self._lock:
-            code = self._code
-            if code is None or not secrets.compare_digest(typed.encode(), code.encode()):
-                return False
-            self._code = None
-            return True
+        """Whether that is the code; it is none any more then. Of the server's one thread."""
+        code = self._code
+        if code is None or not secrets.compare_digest(typed.encode(), code.encode()):
+            return False
+        self._code = None
+        return True
 
     def new_cookie(self, *, is_secure: bool) -> str:
         """A Set-Cookie header for a browser that came with the token."""
-        browser = secrets.token_urlsafe(_ID_BYTES)
+        browser = secrets.token_urlsafe(9)
         secure = "; Secure" if is_secure else ""
         value = f"{browser}.{self._seal(browser)}"
         return f"{self.cookie}={value}; Path=/; HttpOnly; SameSite=Strict{secure}"
 
-    def browser_of(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    def browser_of(self, headers: Headers) -> str | None:
         """The id of the browser whose cookie a request carries, or None without a true one."""
-        for name, value in headers:
-            if name != b"cookie":
-                continue
-            for pair in value.decode("latin-1").split(";"):
-                key, _, content = pair.strip().partition("=")
-                browser, _, seal = content.partition(".")
-                if key == self.cookie and secrets.compare_digest(
-                    seal.encode(), self._seal(browser).encode()
-                ):
-                    return browser
+        for pair in ";".join(headers.getlist("cookie")).split(";"):
+            key, _, content = pair.strip().partition("=")
+            browser, _, seal = content.partition(".")
+            if key == self.cookie and secrets.compare_digest(
+                seal.encode(), self._seal(browser).encode()
+            ):
+                return browser
         return None
 
     def _seal(self, browser: str) -> str:
         return hmac.new(self.token.encode(), browser.encode(), hashlib.sha256).hexdigest()
 
 
+@dataclass(frozen=True)
 class Guard:
     """ASGI application around another. To be the outermost: the framework adds headers of its own.
 
@@ -118,129 +225,135 @@ class Guard:
     nobody here knows. events: numbers of those that the page has. uploads: where their files lie.
     """
 
-    def __init__(
-        self,
-        app: Any,
-        entry: Entry,
-        *,
-        names: Collection[str],
-        port: int | None,
-        events: Collection[int],
-        uploads: Path,
-    ) -> None:
-        self._app, self._entry = app, entry
-        self._names, self._port = names, port
-        self._events, self._uploads = events, uploads
+    app: Any
+    entry: Entry
+    names: Collection[str]
+    port: int | None
+    events: Collection[int]
+    uploads: Path
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer, or refuse with a status of 4xx and a sentence."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            exchange = _Exchange(scope["headers"], receive, send)
+            exchange = _Exchange(Headers(scope=scope), receive, send)
             try:
                 await self._answer(scope, exchange.receive, exchange.send)
             except Refusal as refusal:
-                sentence = f"captune app: {refusal}\n".encode()
-                await _say(exchange.send, refusal.status, sentence)
+                sentence = f"captune app: {refusal}\n"
+                response = PlainTextResponse(sentence, refusal.status, _ours())
+                await response(scope, exchange.receive, exchange.send)
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        headers: Headers = scope["headers"]
+        headers = Headers(scope=scope)
         self._check_name(headers)
         path = scope.get("raw_path", b"").decode("latin-1")
         if scope["method"] == "GET" and path == "/" and scope["query_string"]:
-            await self._admit(scope, send)
+            await self._admit(scope["query_string"], headers)(scope, receive, send)
             return
         self._check_site(headers)
-        browser = self._entry.browser_of(headers)
+        browser = self.entry.browser_of(headers)
         if browser is None:
             raise Refusal(403, _NOT_ENTERED)
         rule = rule_of(scope["method"], path)
         if rule is None:
             raise Refusal(403, "the page asks for nothing of that kind")
         if path == JOIN:
-            receive = await self._checked(rule, headers, receive)
+            receive = await self._checked(Request(scope, receive))
         own = dict(scope) | {"headers": self._own(headers), "captune.browser": browser}
-        await self._app(own, receive, _guarded(rule, send))
-
-    async def _admit(self, scope: Message, send: Send) -> None:
-        """A browser comes with the token, or with the code of `--open`."""
-        headers = scope["headers"]
-        typed = parse_qs(scope["query_string"].decode("latin-1"))
-        code, token = typed.get("code", [""])[0], typed.get("token", [""])[0]
-        if code and self._entry.take_code(code):
-            # the file that opened the browser is another site; the page itself goes on from here
-            entered = [(b"content-type", b"text/html"), self._cookie(headers)]
-            await _say(send, 200, _ENTERED, entered, _ENTERED_POLICY)
-            return
-        self._check_site(headers)
-        if self._entry.is_token(token):
-            known = self._entry.browser_of(headers) is not None
-            cookie = [] if known else [self._cookie(headers)]
-            await _say(send, 303, b"", [(b"location", b"/"), *cookie])
-        elif self._entry.browser_of(headers) is not None and not (code or token):
-            # as the framework's ?deep_link=, which the page has no use for
-            await _say(send, 303, b"", [(b"location", b"/")])
+        if path == "/":
+            await self._page(own, receive, _guarded(rule, send))
         else:
-            raise Refusal(403, _NOT_ENTERED)
+            await self.app(own, receive, _guarded(rule, send))
+
+    def _admit(self, query: bytes, headers: Headers) -> Response:
+        """A browser comes with the token, or with the code of `--open`."""
+        typed = parse_qs(query.decode("latin-1"))
+        code, token = typed.get("code", [""])[0], typed.get("token", [""])[0]
+        if code and self.entry.take_code(code):
+            # the file that opened the browser is another site; the page itself goes on from here
+            entered = _ours(_ENTERED_POLICY) | self._cookie(headers)
+            return Response(_ENTERED, 200, entered, "text/html")
+        self._check_site(headers)
+        known = self.entry.browser_of(headers) is not None
+        # without either: as the framework's ?deep_link=, which the page has no use for
+        if self.entry.is_token(token) or (known and not (code or token)):
+            return RedirectResponse("/", 303, _ours() | ({} if known else self._cookie(headers)))
+        raise Refusal(403, _NOT_ENTERED)
 
     def _check_name(self, headers: Headers) -> None:
         """Raises Refusal for another name: somebody's DNS may point one to this machine."""
-        host = _values(headers, b"host")
-        name = _name_of(host[0]) if len(host) == 1 else ""
-        port = int(host[0].rpartition(":")[2]) if name and _PORT.search(host[0]) else 80
-        if name not in self._names or self._port not in (None, port):
-            shown = " and ".join(sorted(self._names))
+        host = headers.getlist("host")
+        name, port = _parsed(host[0]) if len(host) == 1 else ("", None)
+        if name not in self.names or self.port not in (None, int(port or 80)):
+            shown = " and ".join(sorted(self.names))
             raise Refusal(403, f"this app answers to {shown} only, at the address that it printed")
 
     def _check_site(self, headers: Headers) -> None:
         """Raises Refusal for what a page of another site asks; another port is another site too."""
-        host = _values(headers, b"host")[0].lower()
-        sites = _values(headers, b"sec-fetch-site")
-        origins = _values(headers, b"origin")
+        sites = headers.getlist("sec-fetch-site")
+        origins = headers.getlist("origin")
         if any(site not in ("same-origin", "none") for site in sites) or not all(
-            self._is_own(origin, host) for origin in origins
+            self._is_own(origin.lower(), headers["host"].lower()) for origin in origins
         ):
             raise Refusal(
                 403, "a page of another site asked; type or paste the app's address in a new tab"
             )
 
     def _is_own(self, origin: str, host: str) -> bool:
-        if self._port is not None:
-            return origin.lower() == f"http://{host}"
-        scheme, _, asked = origin.lower().partition("://")
+        if self.port is not None:
+            return origin == f"http://{host}"
+        scheme, _, asked = origin.partition("://")
         # the port that a proxy is reached by need not stand in what it passes on
-        return scheme in ("http", "https") and _name_of(asked) == _name_of(host) != ""
+        return scheme in ("http", "https") and _parsed(asked)[0] == _parsed(host)[0] != ""
 
-    def _cookie(self, headers: Headers) -> tuple[bytes, bytes]:
-        is_secure = self._port is None and _values(headers, b"x-forwarded-proto") == ["https"]
-        return b"set-cookie", self._entry.new_cookie(is_secure=is_secure).encode()
+    def _cookie(self, headers: Headers) -> dict[str, str]:
+        is_secure = self.port is None and headers.getlist("x-forwarded-proto") == ["https"]
+        return {"set-cookie": self.entry.new_cookie(is_secure=is_secure)}
 
-    def _own(self, headers: Headers) -> Headers:
+    def _own(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """What the framework sees: of what a proxy says, only that it speaks https."""
         return [
             (name, value)
-            for name, value in headers
+            for name, value in headers.raw
             if not name.startswith(_FORWARDED)
-            or (self._port is None and name == b"x-forwarded-proto" and value == b"https")
+            or (self.port is None and name == b"x-forwarded-proto" and value == b"https")
         ]
 
-    async def _checked(self, rule: Rule, headers: Headers, receive: Receive) -> Receive:
+    async def _checked(self, request: Request) -> Receive:
         """An event, read, checked, and handed on as one message."""
-        body = await _body(headers, receive, rule.most_bytes)
         try:
-            event = checked_event(body, self._events, self._uploads)
+            event = checked_event(await _body(request), self.events, self.uploads)
         except ValueError as error:
             raise Refusal(400, f"this is no request of the page: {error}") from None
         # the length that was announced is no longer true, and the framework asks for none
-        messages = [{"type": "http.request", "body": event, "more_body": False}]
+        messages: list[Message] = [{"type": "http.request", "body": event, "more_body": False}]
 
         async def once() -> Message:
-            return messages.pop() if messages else await receive()
+            return messages.pop() if messages else await request.receive()
 
         return once
+
+    async def _page(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The framework's page, without the manifest that it names."""
+        plain = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
+        start: dict[str, Any] = {}
+        body = bytearray()
+
+        async def hold(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            else:
+                body.extend(message.get("body", b""))
+
+        await self.app({**scope, "headers": plain}, receive, hold)
+        page = bytes(body).replace(_MANIFEST, b"")
+        MutableHeaders(raw=start["headers"])["content-length"] = str(len(page))
+        await send(start)
+        await send({"type": "http.response.body", "body": page})
 
 
 class _Exchange:
@@ -251,8 +364,8 @@ class _Exchange:
 
     def __init__(self, headers: Headers, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        sizes = _values(headers, b"content-length")
-        self._is_read = sizes in ([], ["0"]) and not _values(headers, b"transfer-encoding")
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._is_read = not has_body
 
     async def receive(self) -> Message:
         """Of the request."""
@@ -279,76 +392,58 @@ def _guarded(rule: Rule, send: Send) -> Send:
 
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
-            kept = [
-                (name, value)
-                for name, value in message.get("headers", ())
-                if name.decode("latin-1").lower() not in _REPLACED
-                and not name.lower().startswith(b"access-control-")
-            ]
+            given = message.get("headers", ())
+            headers = MutableHeaders(raw=[(name.lower(), value) for name, value in given])
+            for name in set(headers):
+                # no other site may read an answer
+                if name == "set-cookie" or name.startswith("access-control-"):
+                    del headers[name]
             types = rule.types if message["status"] < 400 else _REFUSALS
-            found = _values(kept, b"content-type")
-            if found and found[0].partition(";")[0].strip().lower() not in types:
-                replaced = (b"content-type", b"content-disposition")
-                kept = [pair for pair in kept if pair[0].lower() not in replaced]
-                kept.append((b"content-type", b"application/octet-stream"))
-                kept.append((b"content-disposition", b"attachment"))
-            message["headers"] = [*kept, *_ours(rule.policy)]
+            kind = headers.get("content-type")
+            if kind is not None and kind.partition(";")[0].strip().lower() not in types:
+                headers["content-type"] = "application/octet-stream"
+                headers["content-disposition"] = "attachment"
+            headers.update(_policy_headers(rule.policy))
+            message["headers"] = headers.raw
         await send(message)
 
     return answer
 
 
-async def _body(headers: Headers, receive: Receive, most_bytes: int) -> bytes:
-    """Raises Refusal for one that is longer, announced or not, and for one that does not come."""
-    announced = _values(headers, b"content-length")
-    too_long = Refusal(413, f"a request of more than {most_bytes / 1e6:.0f} MB")
-    if announced and int(announced[0]) > most_bytes:
+async def _body(request: Request) -> bytes:
+    """Raises Refusal for one that is too long, announced or not, and for one that does not come."""
+    too_long = Refusal(413, f"a request of more than {MOST_EVENT_BYTES / 1e6:.0f} MB")
+    if int(request.headers.get("content-length", 0)) > MOST_EVENT_BYTES:
         raise too_long
     body = bytearray()
     try:
         async with asyncio.timeout(SLOWEST_S):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise Refusal(400, "the browser went away")
-                body += message.get("body", b"")
-                if len(body) > most_bytes:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MOST_EVENT_BYTES:
                     raise too_long
-                if not message.get("more_body", False):
-                    return bytes(body)
     except TimeoutError:
         raise Refusal(408, f"the request did not come within {SLOWEST_S} s") from None
+    except ClientDisconnect:
+        raise Refusal(400, "the browser went away") from None
+    return bytes(body)
 
 
-def _name_of(host: str) -> str:
-    """Without the port, as `AppOptions.names` has it; empty for what is no host."""
+def _parsed(host: str) -> tuple[str, str | None]:
+    """(name as `AppOptions.names` has it, port); no name for what is no host."""
     found = _HOST.fullmatch(host.lower())
-    return found[1].strip("[]").removesuffix(".") if found else ""
+    return (found[1].strip("[]").removesuffix("."), found[2]) if found else ("", None)
 
 
-def _values(headers: Headers, wanted: bytes) -> list[str]:
-    return [value.decode("latin-1") for name, value in headers if name.lower() == wanted]
+def _policy_headers(policy: str) -> dict[str, str]:
+    return {
+        "content-security-policy": policy,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+    }
 
 
-def _ours(policy: str) -> Headers:
-    return [
-        (b"content-security-policy", policy.encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"no-referrer"),
-        (b"cross-origin-resource-policy", b"same-origin"),
-    ]
-
-
-async def _say(
-    send: Send,
-    status: int,
-    body: bytes,
-    headers: Headers | None = None,
-    policy: str = DATA_POLICY,
-) -> None:
-    """An answer of the guard itself, which nothing keeps."""
-    given = headers or [(b"content-type", b"text/plain; charset=utf-8")]
-    fixed = [(b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
-    every = [*given, *fixed, *_ours(policy)]
-    await send({"type": "http.response.start", "status": status, "headers": every})
-    await send({"type": "http.response.body", "body": body})
+def _ours(policy: str = DATA_POLICY) -> dict[str, str]:
+    """Headers of an answer of the guard itself, which nothing keeps."""
+    return {"cache-control": "no-store"} | _policy_headers(policy)

@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from captune.errors import UserError
-from captune.files import private_folder
+from captune.files import printable, private_folder
 from captune.options import AppOptions
-from captune.webapp.guard import Entry, Guard
+from captune.webapp.guard import REPORTS, UPLOAD, Entry, Guard
 from captune.webapp.guardian import ENDINGS, guarded
-from captune_metrics.text import printable
+from captune.webapp.site import AppContext
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 MOST_CONNECTIONS = 512
@@ -45,7 +47,7 @@ class Running:
     url: str
     folder: Path
     page: Any
-    context: Any
+    context: AppContext
     entry: Entry
 
     @property
@@ -84,28 +86,23 @@ def running(
         guard(folder),
         _prepared(folder / "gradio"),
     ):
-        yield from _served(options, folder, place)
-
-
-def _served(options: AppOptions, folder: Path, place: socket.socket) -> Iterator[Running]:
-    from captune.webapp.site import AppContext
-
-    context = AppContext(options, folder)
-    port = place.getsockname()[1]
-    entry = Entry(port)
-    page, app = _application(context, entry, port)
-    server = Server(app, place)
-    try:
-        server.start()
-        yield Running(_url(options, port), folder, page, context, entry)
-    finally:
-        context.queue.stop(0.8 * _JOBS_S)
-        # streams end when they see it
-        page._queue.close()
-        page.is_running = False
-        server.stop()
-        context.queue.close(_JOBS_S)
-        server.join(_SERVER_S)
+        context = AppContext(options, folder)
+        port = place.getsockname()[1]
+        entry = Entry(port)
+        page, app = _application(context, entry, port)
+        server, thread = _started(app, place)
+        try:
+            yield Running(_url(options, port), folder, page, context, entry)
+        finally:
+            context.queue.stop(0.8 * _JOBS_S)
+            # streams end when they see it
+            page._queue.close()
+            page.is_running = False
+            # it would say of every open page that it is left
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            server.should_exit = True
+            context.queue.close(_JOBS_S)
+            thread.join(_SERVER_S)
 
 
 def _url(options: AppOptions, port: int) -> str:
@@ -128,12 +125,11 @@ def _prepared(uploads: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _application(context: Any, entry: Entry, port: int) -> tuple[Any, Any]:
+def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any]:
     """The page, and the guard around all that answers."""
     import gradio as gr
-    from starlette.applications import Starlette
 
-    from captune.webapp.page import build, theme, without_manifest
+    from captune.webapp.tabs import build, theme
     from captune.webapp.views import asset
 
     options = context.options
@@ -143,7 +139,13 @@ def _application(context: Any, entry: Entry, port: int) -> tuple[Any, Any]:
     # before that, the framework takes any file that an event names
     page.has_launched = True
     app = gr.mount_gradio_app(
-        Starlette(routes=[*context.pages.routes(), *context.arrivals.routes()]),
+        Starlette(
+            routes=[
+                Route(f"/{REPORTS}/{{id}}", context.pages.answer),
+                # in the place of the framework's own
+                Route(UPLOAD, context.arrivals.answer, methods=["POST"]),
+            ]
+        ),
         page,
         path="",
         server_name=options.host,
@@ -161,7 +163,7 @@ def _application(context: Any, entry: Entry, port: int) -> tuple[Any, Any]:
         head=f"<script>{asset('app.js')}</script>",
     )
     return page, Guard(
-        without_manifest(app),
+        app,
         entry,
         names=options.names,
         port=port if options.is_private else None,
@@ -241,46 +243,29 @@ def listen(options: AppOptions) -> socket.socket:
     )
 
 
-class Server:
-    """Answers at a socket from `start` to `stop`."""
-
-    def __init__(self, app: Any, place: socket.socket) -> None:
-        config = uvicorn.Config(
-            app,
-            http=_Protocol,
-            ws="none",
-            lifespan="on",
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
-        listens = {"sockets": [place]}
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs=listens, name="server", daemon=True
-        )
-
-    def start(self) -> None:
-        """Returns when it answers. A failure while it starts is a bug, and a RuntimeError."""
-        self._thread.start()
-        end = time.monotonic() + _START_S
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > end:
-                raise RuntimeError("the web server did not start")
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        """Take no more requests, and break off after a second those that are being answered."""
-        # it would say of every open page that it is left
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._server.should_exit = True
-
-    def join(self, seconds: float) -> bool:
-        """Whether it has ended within that time."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+def _started(app: Any, place: socket.socket) -> tuple[uvicorn.Server, threading.Thread]:
+    """A server that answers, and its thread. A failure while it starts is a RuntimeError: a bug."""
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        # requests that are being answered when it ends are broken off after a second
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([place],), name="server", daemon=True)
+    thread.start()
+    end = time.monotonic() + _START_S
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > end:
+            raise RuntimeError("the web server did not start")
+        time.sleep(0.01)
+    return server, thread
 
 
 class _Protocol(H11Protocol):  # type: ignore[misc]

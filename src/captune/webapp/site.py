@@ -7,22 +7,26 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+
 from captune.errors import UserError
 from captune.files import home_path, printable
+from captune.jobs import PAGE
 from captune.options import AppOptions, ReportOptions
+from captune.options.codec import words_of
 from captune.runs import Run, read_run
+from captune.webapp.guard import REPORTS
 from captune.webapp.queue import JobQueue, QueuedJob
-from captune.webapp.rules import REPORTS
 from captune.webapp.uploads import Arrivals, Uploads
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from captune.models.encoders import ImageTextModel
 
 LITE = "lite"
@@ -53,9 +57,8 @@ class AppContext:
             room=self.uploads.room,
         )
         self.pages = ReportPages(folder / "pages")
-        self._models: OrderedDict[str, ImageTextModel] = OrderedDict()
+        self._load = lru_cache(maxsize=_MODELS)(_load_model)
         self._written: list[Path] = []
-        self._lock = threading.Lock()
 
     @property
     def is_private(self) -> bool:
@@ -65,19 +68,11 @@ class AppContext:
     def model(self, spec: str) -> ImageTextModel:
         """A model that compares images with words; the last two stay in memory.
 
-        Raises UserError for what is no model, and for another one than lite on a shared app.
+        To be called within a job. Raises UserError for what is no model, and for another one than
+        lite on a shared app.
         """
-        from captune.models.load import load_image_text_model
-
-        spec = spec.strip() or LITE
         self.check_typed(spec, {LITE}, "model")
-        with self._lock:
-            if spec not in self._models:
-                self._models[spec] = load_image_text_model(spec)
-                if len(self._models) > _MODELS:
-                    self._models.popitem(last=False)
-            self._models.move_to_end(spec)
-            return self._models[spec]
+        return self._load(spec)
 
     def check_typed(self, typed: str, offered: set[str], what: str) -> None:
         """Raise UserError where somebody names what is not offered to a shared app."""
@@ -119,6 +114,17 @@ class AppContext:
             )
         return self.options.runs / name
 
+    def submit(
+        self, command: str, options: Any, work: Callable[..., Any], *more: Any, lane: str = "short"
+    ) -> QueuedJob:
+        """Put the job of a command in the queue. work: takes this, the job, the options and `more`.
+
+        Raises UserError where too much waits already.
+        """
+        return self.queue.submit(
+            lambda job: work(self, job, options, *more), words_of(command, options), lane=lane
+        )
+
     def begin_run(self, out: Path, more_bytes: int = 0) -> None:
         """Count a run that is written now, with so many bytes of images beside it.
 
@@ -149,6 +155,12 @@ class AppContext:
                 continue  # a run that is being written, or none of ours
 
 
+def _load_model(spec: str) -> ImageTextModel:
+    from captune.models.load import load_image_text_model
+
+    return load_image_text_model(spec)
+
+
 def images_beside(out: Path) -> Path:
     """Where the images of a kept run lie."""
     return out.with_name(f"{out.name}-images")
@@ -160,22 +172,18 @@ def _size_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class ReportPage:
-    """answers: its first sentences. size_bytes: of the file."""
+    """address: relative to the app's own. answers: its first sentences. size_bytes: of the file."""
 
-    id: str
+    address: str
     answers: list[str]
     size_bytes: int
 
-    @property
-    def address(self) -> str:
-        """Relative to the app's own."""
-        return f"{REPORTS}/{self.id}"
-
 
 class ReportPages:
-    """The last pages of `captune report` that were made, in a private folder.
+    """The last pages that people looked at: those of run folders, and those made for them alone.
 
-    A page belongs to whoever knows its id, which nobody can guess.
+    A page belongs to whoever knows its address, which nobody can guess. folder: private; pages made
+    here lie in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -183,31 +191,37 @@ class ReportPages:
         self._paths: OrderedDict[str, Path] = OrderedDict()
         self._lock = threading.Lock()
 
-    def write(self, job: QueuedJob, runs: Sequence[Path], title: str = "") -> ReportPage:
-        """The page of some runs, as `captune report`. Raises UserError for what is no run."""
-        from captune.jobs import report
+    def of_run(self, out: Path) -> ReportPage:
+        """The page that a job left in its run folder."""
+        from captune.pages.page import build
+        from captune.pages.sources import PageSettings
 
+        return self._show(out / PAGE, build([out], PageSettings()).said)
+
+    def make(self, options: ReportOptions, job: QueuedJob) -> ReportPage:
+        """A page of some runs, as `captune report`. Raises UserError for what is no run."""
+        from captune.jobs.report import run
+
+        made = run(
+            replace(options, out=self._folder / f"{secrets.token_hex(8)}.html"),
+            job,
+            command=job.command,
+        )
+        return self._show(made.written["page"], made.answers)
+
+    def _show(self, path: Path, answers: list[str]) -> ReportPage:
         id = secrets.token_urlsafe(18)
-        path = self._folder / f"{id}.html"
-        options = ReportOptions(runs=list(map(str, runs)), out=path, title=title or None)
-        result = report.run(options, job, command=job.command)
         with self._lock:
             self._paths[id] = path
-            old = [self._paths.popitem(last=False)[1] for _ in range(len(self._paths) - KEPT_PAGES)]
-        for one in old:
-            one.unlink(missing_ok=True)
-        return ReportPage(id, result.answers, result.bytes)
+            old = self._paths.popitem(last=False)[1] if len(self._paths) > KEPT_PAGES else None
+        if old is not None and old.parent == self._folder:
+            old.unlink(missing_ok=True)
+        return ReportPage(f"{REPORTS}/{id}", answers, path.stat().st_size)
 
-    def routes(self) -> list[Any]:
-        """For the server."""
-        from starlette.responses import FileResponse, PlainTextResponse
-        from starlette.routing import Route
-
-        async def answer(request: Request) -> Any:
-            with self._lock:
-                path = self._paths.get(request.path_params["id"])
-            if path is None:
-                return PlainTextResponse("this page is no longer there; make it again", 404)
-            return FileResponse(path, media_type="text/html", headers={"cache-control": "no-store"})
-
-        return [Route(f"/{REPORTS}/{{id}}", answer)]
+    async def answer(self, request: Request) -> Response:
+        """The page at an address."""
+        with self._lock:
+            path = self._paths.get(request.path_params["id"])
+        if path is None or not path.is_file():
+            return PlainTextResponse("this page is no longer there; make it again", 404)
+        return FileResponse(path, media_type="text/html", headers={"cache-control": "no-store"})

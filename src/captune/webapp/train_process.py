@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from captune.errors import Stopped, UserError
@@ -52,11 +53,6 @@ def _listen(job: QueuedJob, connection: Any, stop: Callable[[], None]) -> None:
         "advance": job.advance,
         "message": job.message,
     }
-    ends: dict[str, type[Exception]] = {
-        "mistake": UserError,
-        "stopped": Stopped,
-        "bug": RuntimeError,
-    }
     while True:
         if job.is_stopping:
             stop()
@@ -73,8 +69,8 @@ def _listen(job: QueuedJob, connection: Any, stop: Callable[[], None]) -> None:
             ) from None
         if what == "done":
             return
-        if what in ends:
-            raise ends[what](*told)
+        if what == "failed":
+            raise told[0]
         shown[what](*told)
 
 
@@ -88,19 +84,50 @@ def tell(connection: Any, stop: Any, options: TuneOptions, command: Sequence[str
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda number, _: killed.append(number))
     _end_with_parent()
+
+    def is_stopping() -> bool:
+        return bool(killed) or bool(stop.is_set())
+
     try:
+        from captune.jobs.tune import run
+
         with plain_streams():
-            _tune(connection, lambda: bool(killed) or stop.is_set(), options, command)
+            told = _Told(connection, is_stopping, options.methods)
+            run(options, told, command=command, stop=is_stopping)
         connection.send(("done",))
     except Stopped as stopped:
-        connection.send(("stopped", str(stopped)))
+        connection.send(("failed", Stopped(str(stopped))))
     except UserError as error:
-        connection.send(("mistake", str(error)))
+        connection.send(("failed", UserError(str(error))))
     except Exception as error:
         logging.getLogger("captune").exception("captune app: the training failed")
-        connection.send(("bug", f"{type(error).__name__}: {error}"))
+        connection.send(("failed", RuntimeError(f"{type(error).__name__}: {error}")))
     finally:
         connection.close()
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The `Progress` of the training, which is sent to the app."""
+
+    connection: Any
+    is_stopping: Callable[[], bool]
+    methods: Sequence[str]
+
+    @contextmanager
+    def bar(self, what: str, total: int = 0) -> Iterator[Advance]:
+        self.connection.send(("bar", what, total))
+
+        def advance(done: int, said: str = "") -> None:
+            self.connection.send(("advance", done, said))
+            # a training ends by itself, after it has written a checkpoint
+            if self.is_stopping() and what not in self.methods:
+                raise Stopped("stopped; start it again to resume")
+
+        yield advance
+
+    def message(self, sentence: str) -> None:
+        self.connection.send(("message", sentence))
 
 
 def _end_with_parent() -> None:
@@ -114,29 +141,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
-
-
-def _tune(
-    connection: Any, is_stopping: Callable[[], bool], options: TuneOptions, command: Sequence[str]
-) -> None:
-    from captune.jobs.tune import run
-
-    class Sent:
-        """A progress that the app shows."""
-
-        @contextmanager
-        def bar(self, what: str, total: int = 0) -> Iterator[Advance]:
-            connection.send(("bar", what, total))
-
-            def advance(done: int, said: str = "") -> None:
-                connection.send(("advance", done, said))
-                # a training ends by itself, after it has written a checkpoint
-                if is_stopping() and what not in options.methods:
-                    raise Stopped("stopped; start it again to resume")
-
-            yield advance
-
-        def message(self, sentence: str) -> None:
-            connection.send(("message", sentence))
-
-    run(options, Sent(), command=command, stop=is_stopping)

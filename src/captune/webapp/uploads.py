@@ -17,19 +17,22 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from captune.errors import UserError
 from captune.files import printable
 from captune.images import ImageFile, Skipped, UnreadableImage, opened_image
 from captune.pages.album import THUMBNAIL_PX, thumbnail
-from captune.webapp.rules import SLOWEST_S, UPLOAD, Refusal
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
+from captune.webapp.guard import SLOWEST_S, Refusal
 
 KEPT = 128  # sets: the one that was longest not used goes first
 MOST_BYTES = 4 * 2**30  # of all sets together, and of what is on its way into them
@@ -84,7 +87,7 @@ class Uploads:
         self.most_images, self.most_bytes = most_images, most_bytes
         self._folder = folder
         self._sets: OrderedDict[str, ImageFolder] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def find(self, id: str | None) -> ImageFolder | None:
         """The set of that id, or None where there is none any more."""
@@ -99,14 +102,11 @@ class Uploads:
         """Bytes that there may be beside the sets and so many on their way; stale sets go first."""
         with self._lock:
             held = arriving + sum(one.size_bytes for one in self._sets.values())
-            stale = []
             for one in list(self._sets.values()):
                 if held < MOST_BYTES or time.monotonic() - one.used < STALE_S:
                     break
-                stale.append(self._sets.pop(one.id))
+                self.clear(one.id)
                 held -= one.size_bytes
-        for one in stale:
-            shutil.rmtree(one.folder, ignore_errors=True)
         return MOST_BYTES - held
 
     def images_of(self, id: str | None) -> ImageFolder:
@@ -133,7 +133,10 @@ class Uploads:
             finally:
                 if file.path is not None:
                     file.path.unlink(missing_ok=True)
-        self._drop_oldest(found)
+        with self._lock:
+            self.find(found.id)  # so that it is not the oldest
+            while len(self._sets) > KEPT:
+                self.clear(next(iter(self._sets)))
         return found
 
     def clear(self, id: str | None) -> None:
@@ -167,17 +170,6 @@ class Uploads:
             self._sets[id] = ImageFolder(id, folder)
             return self._sets[id]
 
-    def _drop_oldest(self, keep: ImageFolder) -> None:
-        with self._lock:
-            dropped = []
-            while len(self._sets) > max(1, KEPT):
-                oldest = next(iter(self._sets.values()))
-                if oldest is keep:
-                    break
-                dropped.append(self._sets.pop(oldest.id))
-        for one in dropped:
-            shutil.rmtree(one.folder, ignore_errors=True)
-
 
 def _plain_name(name: str) -> str:
     """The last part of a name, as no system refuses it; what else stands in it stays."""
@@ -192,26 +184,13 @@ def _plain_name(name: str) -> str:
     return plain[:_LONGEST_NAME] or "image"
 
 
-def _free_name(name: str, taken: Iterable[str]) -> str:
+def _free_name(name: str, taken: Collection[str]) -> str:
     """`name`, or with a number where that is taken."""
-    used = set(taken)
     stem, dot, ending = name.rpartition(".")
     if not dot:
         stem, ending = ending, ""
-    number, free = 1, name
-    while free in used:
-        number += 1
-        free = f"{stem} ({number}){dot}{ending}"
-    return free
-
-
-@dataclass
-class _Batch:
-    """The files of one request. size_bytes: of those that are still there."""
-
-    folder: Path
-    paths: list[Path] = field(default_factory=list)
-    size_bytes: int = 0
+    numbered = (f"{stem} ({number}){dot}{ending}" for number in count(2))
+    return next(free for free in chain([name], numbered) if free not in taken)
 
 
 class Arrivals:
@@ -240,12 +219,11 @@ class Arrivals:
         """The file that the route gave out under that name, once; it is the caller's then."""
         with self._lock:
             batch = self._batches.get(Path(path).parent.name)
-            found = next((one for one in batch.paths if str(one) == path), None) if batch else None
-            if batch is None or found is None:
+            if batch is None or Path(path) not in batch.paths:
                 return None
-            batch.paths.remove(found)
-            batch.size_bytes -= found.stat().st_size
-            return found
+            batch.paths.remove(Path(path))
+            batch.size_bytes -= Path(path).stat().st_size
+            return Path(path)
 
     def drop(self, name: str) -> None:
         """Remove what is left of a request's files. name: of their folder."""
@@ -254,38 +232,29 @@ class Arrivals:
         if batch is not None:
             shutil.rmtree(batch.folder, ignore_errors=True)
 
-    def routes(self) -> list[Any]:
-        """For the server, in the place of the framework's own."""
-        from starlette.responses import JSONResponse, PlainTextResponse
-        from starlette.routing import Route
+    async def answer(self, request: Request) -> Response:
+        """In the place of the framework's own route."""
+        try:
+            return JSONResponse(await self._receive(request))
+        except Refusal as refusal:
+            return PlainTextResponse(str(refusal), refusal.status)
 
-        async def answer(request: Request) -> Any:
-            try:
-                return JSONResponse(await self.receive(request))
-            except Refusal as refusal:
-                return PlainTextResponse(str(refusal), refusal.status)
-
-        return [Route(UPLOAD, answer, methods=["POST"])]
-
-    async def receive(self, request: Request) -> list[str]:
+    async def _receive(self, request: Request) -> list[str]:
         """Write the files of a request; their paths, in their order.
 
         Raises Refusal for what is no upload of the page, and for what is too large.
         """
-        from python_multipart.exceptions import FormParserError
-        from python_multipart.multipart import MultipartParser, parse_options_header
-
         kind, more = parse_options_header(request.headers.get("content-type"))
         if kind != b"multipart/form-data" or not more.get(b"boundary"):
             raise Refusal(400, "an upload is multipart/form-data")
         name = secrets.token_hex(8)
-        batch = _Batch(self.folder / name)
-        batch.folder.mkdir(mode=0o700)
+        batch = _Batch(
+            self.folder / name, self._most_file, request.query_params.get("upload_id", "")
+        )
         with self._lock:
             self._batches[name] = batch
-        parts = _Parts(batch, self._most_file, request.query_params.get("upload_id", ""))
         try:
-            parser = MultipartParser(more[b"boundary"], parts.callbacks())
+            parser = MultipartParser(more[b"boundary"], batch.callbacks())
             received = 0
             async for chunk in _chunks(request):
                 received += len(chunk)
@@ -297,24 +266,24 @@ class Arrivals:
                         "the app holds as many images as it may; press Forget my images, or try"
                         " again in an hour",
                     )
-                await asyncio.to_thread(_parse, parser, chunk)
-            if not parts.is_over:
+                await asyncio.to_thread(parser.write, chunk)
+            if not batch.is_over:
                 raise Refusal(400, "the upload ended in the middle")
         except BaseException as error:
             self.drop(name)
             if isinstance(error, FormParserError):
                 raise Refusal(400, "the upload cannot be read") from None
+            if isinstance(error, OSError):
+                raise Refusal(507, f"it cannot be written ({error.strerror})") from None
             raise
         finally:
-            parts.close()
+            batch.close()
         asyncio.get_running_loop().call_later(UNCLAIMED_S, self.drop, name)
         return [str(path) for path in batch.paths]
 
 
-async def _chunks(request: Request) -> Any:
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
     """The body. Raises Refusal where nothing comes for long, or the browser goes away."""
-    from starlette.requests import ClientDisconnect
-
     stream = request.stream()
     while True:
         try:
@@ -330,36 +299,32 @@ async def _chunks(request: Request) -> Any:
             yield chunk
 
 
-def _parse(parser: Any, chunk: bytes) -> None:
-    try:
-        parser.write(chunk)
-    except OSError as error:
-        raise Refusal(507, f"it cannot be written ({error.strerror})") from None
+class _Batch:
+    """The files of one request, as the parser finds them, and nothing else.
 
-
-class _Parts:
-    """What the parser finds: files, each with its name, and nothing else.
-
-    upload_id: where the page's bar looks for progress; empty where it asked for none.
+    paths, size_bytes: of those that are still there. most_bytes: of one file. upload_id: where the
+    page's bar looks for progress; empty where it asked for none.
     """
 
-    def __init__(self, batch: _Batch, most_bytes: int, upload_id: str) -> None:
+    def __init__(self, folder: Path, most_bytes: int, upload_id: str) -> None:
         from gradio.routes import file_upload_statuses
 
-        self._batch, self._most = batch, most_bytes
+        folder.mkdir(mode=0o700)
+        self.folder = folder
+        self.paths: list[Path] = []
+        self.size_bytes = 0
+        self.is_over = False
+        self._most = most_bytes
         self._statuses = file_upload_statuses
         self._upload_id = upload_id if len(upload_id) <= 64 else ""
         if self._upload_id:
             self._statuses.track(self._upload_id)
-        self._header, self._value = b"", b""
-        self._disposition = b""
+        self._header, self._value, self._disposition = b"", b"", b""
         self._name, self._size = "", 0
         self._file: IO[bytes] | None = None
-        self.is_over = False
 
     def callbacks(self) -> Any:
         return {
-            "on_part_begin": self._begin,
             "on_header_field": self._take_header,
             "on_header_value": self._take_value,
             "on_header_end": self._end_header,
@@ -375,9 +340,6 @@ class _Parts:
         if self._upload_id:
             self._statuses.set_done(self._upload_id)
 
-    def _begin(self) -> None:
-        self._disposition = b""
-
     def _take_header(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
 
@@ -390,16 +352,15 @@ class _Parts:
         self._header, self._value = b"", b""
 
     def _open(self) -> None:
-        from python_multipart.multipart import parse_options_header
-
         _, named = parse_options_header(self._disposition)
+        self._disposition = b""
         if named.get(b"name") != b"files" or b"filename" not in named:
             raise Refusal(400, "an upload holds files and nothing else")
-        if len(self._batch.paths) >= MOST_FILES:
+        if len(self.paths) >= MOST_FILES:
             raise Refusal(413, f"more than {MOST_FILES:,} files at a time")
         self._name = named[b"filename"].decode("utf-8", "replace")
-        path = self._batch.folder / str(len(self._batch.paths) + 1)
-        self._batch.paths.append(path)
+        path = self.folder / str(len(self.paths) + 1)
+        self.paths.append(path)
         self._file, self._size = path.open("wb"), 0
 
     def _write(self, data: bytes, start: int, end: int) -> None:
@@ -409,7 +370,7 @@ class _Parts:
         if self._size > self._most:
             raise Refusal(413, f"a file is over the limit of {self._most / 1e6:,.0f} MB")
         self._file.write(piece)
-        self._batch.size_bytes += len(piece)
+        self.size_bytes += len(piece)
         if self._upload_id:
             self._statuses.append(self._upload_id, self._name, piece)
 

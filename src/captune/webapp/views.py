@@ -1,4 +1,4 @@
-"""Where a tab shows its job, and where what it found is kept as a run.
+"""What tabs are made of: where a job is shown, where images are dropped, where a run is kept.
 
 An event of the page begins a job and follows it. The page may be closed or loaded again meanwhile:
 the job goes on, and the page that knows its id picks it up. What jobs found is drawn with templates
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any
 import gradio as gr
 
 from captune.errors import UserError
+from captune.files import printable
+from captune.options import AppOptions
 from captune.options.codec import words_of
 from captune.pages.blocks import render_template
 from captune.webapp.queue import BROWSER, QueuedJob
 from captune.webapp.site import AppContext, images_beside
-from captune_metrics.text import printable
+from captune.webapp.uploads import Dropped, ImageFolder
 
 # no bars of the framework's over our own, no entry among its endpoints, as many at once as ask
 QUIET: dict[str, Any] = {
@@ -32,25 +35,11 @@ QUIET: dict[str, Any] = {
 }
 _FIRST_S, _LONGEST_S = 0.03, 0.4
 _PATIENCE_S = 0.5
-Draw = Callable[[QueuedJob], str]
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
     """A template of this package as HTML."""
     return render_template(f"{template}.html.jinja", content, package="captune.webapp")
-
-
-def render_job(
-    context: AppContext, job: QueuedJob, template: str, content: Mapping[str, Any]
-) -> str:
-    """A job's frame (bar, error, notes, command line) around its result."""
-    frame = {
-        "job": job,
-        "before": context.queue.waiting_before(job) if job.state == "waiting" else 0,
-        "command": shlex.join(job.command),
-        "fraction": min(1.0, job.done / job.total) if job.total else None,
-    }
-    return render(template, {**frame, **content})
 
 
 def refusal(sentence: str) -> str:
@@ -87,63 +76,45 @@ def kept_by_browser(name: str, *, render: bool = True) -> Any:
     return gr.BrowserState("", storage_key=key, secret="captune", render=render)  # noqa: S106
 
 
-async def job_updates(job: QueuedJob, draw: Draw) -> AsyncIterator[str]:
-    """What a job shows, again with every change, until it is over.
-
-    One that is over soon shows only what came of it: what stood there before does not flicker.
-    """
-    version, wait_s, waited_s = -1, _FIRST_S, 0.0
-    while True:
-        is_over = job.is_over
-        if job.version != version and (is_over or waited_s > _PATIENCE_S):
-            version = job.version
-            yield draw(job)
-        if is_over:
-            return
-        await asyncio.sleep(wait_s)
-        waited_s += wait_s
-        wait_s = min(_LONGEST_S, 1.3 * wait_s)
-
-
 class JobPanel:
-    """One job at a time, the last that was asked for: its result and Stop.
+    """One job at a time, the last that was asked for: its button, Stop and result.
 
-    Its id is kept by the browser. draw: the job -> HTML.
+    The tab places them: `place_button`, `result.render()`. id: kept by the browser, and rendered
+    beside the tabs: what stands in a tab is only there once the tab was opened. template: draws the
+    job's result, with `more`. waiting: stands there before.
     """
 
-    def __init__(self, context: AppContext, name: str, draw: Draw) -> None:
-        self._context, self._name, self._draw = context, name, draw
-        # what stands in a tab is only there once the tab was opened: it is rendered beside them
+    def __init__(
+        self, context: AppContext, name: str, template: str, waiting: str = "", **more: Any
+    ) -> None:
+        self._name, self._template, self._more = name, template, more
+        self._queue = context.queue
         self.id = kept_by_browser(f"job-{name}", render=False)
-        self.stop: Any = None
-        self.result: Any = None
+        empty = f'<div class="cap"><p class="empty">{waiting}</p></div>' if waiting else ""
+        self.result = gr.HTML(empty, elem_id=f"result-{name}", js_on_load=None, render=False)
 
-    def place_stop(self) -> None:
-        """The button, where it stands in the layout."""
-        self.stop = gr.Button("Stop", visible=False, variant="stop", elem_id=f"stop-{self._name}")
-
-    def place_result(self, waiting: str) -> None:
-        """The result, and what stands there before there is one."""
-        self.result = gr.HTML(
-            f'<div class="cap"><p class="empty">{waiting}</p></div>' if waiting else "",
-            elem_id=f"result-{self._name}",
-            js_on_load=None,
-        )
+    def place_button(self, label: str, **more: Any) -> None:
+        """What begins a job, and beside it what stops it."""
+        with gr.Row():
+            self.button = gr.Button(label, elem_id=self._name, **more)
+            self.stop = gr.Button(
+                "Stop", visible=False, variant="stop", elem_id=f"stop-{self._name}"
+            )
 
     def connect(
         self,
         page: Any,
-        triggers: Sequence[Any],
         begin: Callable[..., QueuedJob],
         fields: Sequence[Any],
         also: Sequence[Any] = (),
+        triggers: Sequence[Any] = (),
         mode: str = "once",
     ) -> None:
-        """Its events, to be set up when all is placed, and outside of the tabs.
+        """Its events.
 
-        triggers: events that begin a job. begin: the values of `fields` and `also` -> a job; its
-        UserErrors are shown. fields: filled again when the page is loaded and the job is there.
-        mode: "always_last" for what is typed, of which only the last counts.
+        begin: the values of `fields` and `also` -> a job; its UserErrors are shown. fields: filled
+        again when the page is loaded and the job is there. triggers: what begins a job beside the
+        button. mode: "always_last" for what is typed, of which only the last counts.
         """
 
         async def run(request: gr.Request, *values: Any) -> AsyncIterator[tuple[Any, ...]]:
@@ -154,92 +125,198 @@ class JobPanel:
                 yield refusal(str(error)), gr.update(visible=False), gr.skip()
                 return
             job.asked = job.asked or list(values[: len(fields)])
-            async for html in job_updates(job, self._draw):
+            async for html in self._updates(job):
                 yield html, gr.update(visible=not job.is_over), job.id
 
         async def pick_up(id: str) -> AsyncIterator[tuple[Any, ...]]:
-            job = self._context.queue.find(id)
+            job = self._queue.find(id)
             # a generator that yields nothing would empty the fields
             filled: list[Any] = [gr.skip() for _ in fields]
             if job is None:
                 yield gr.skip(), gr.skip(), *filled
                 return
             first = job.asked or filled
-            async for html in job_updates(job, self._draw):
+            async for html in self._updates(job):
                 yield html, gr.update(visible=not job.is_over), *first
                 first = filled
 
         def press(id: str) -> None:
-            if (job := self._context.queue.find(id)) is not None:
+            if (job := self._queue.find(id)) is not None:
                 job.stop()
 
-        self.id.render()
         shown = [self.result, self.stop]
-        for trigger in triggers:
+        for trigger in (self.button.click, *triggers):
             trigger(run, [*fields, *also], [*shown, self.id], trigger_mode=mode, **QUIET)
         self.stop.click(press, [self.id], None, **QUIET)
         page.load(pick_up, [self.id], [*shown, *fields], **QUIET)
 
+    async def _updates(self, job: QueuedJob) -> AsyncIterator[str]:
+        """What a job shows, again with every change, until it is over.
 
-class SaveRun:
-    """Keep: what a tab found becomes a run folder, with its images beside it.
+        One that is over soon shows only what came of it: what stood there before does not flicker.
+        """
+        version, wait_s, waited_s = -1, _FIRST_S, 0.0
+        while True:
+            is_over = job.is_over
+            if job.version != version and (is_over or waited_s > _PATIENCE_S):
+                version = job.version
+                yield self._draw(job)
+            if is_over:
+                return
+            await asyncio.sleep(wait_s)
+            waited_s += wait_s
+            wait_s = min(_LONGEST_S, 1.3 * wait_s)
 
-    make: what the tab's fields hold -> the options of its command, without images and out.
-    work: does the command's job with those options.
+    def _draw(self, job: QueuedJob) -> str:
+        """The job's frame (bar, error, notes, command line) around its result."""
+        frame = {
+            "job": job,
+            "before": self._queue.waiting_before(job) if job.state == "waiting" else 0,
+            "command": shlex.join(job.command),
+            "fraction": min(1.0, job.done / job.total) if job.total else None,
+        }
+        return render(self._template, frame | self._more)
+
+
+class ImagePanel:
+    """A place to drop images and the strip of those that are there, rendered by its tab."""
+
+    def __init__(self, limits: AppOptions, name: str) -> None:
+        self.drop = gr.File(
+            label=f"Images: up to {limits.most_images:,}, each up to {limits.most_mb:,} MB",
+            file_count="multiple",
+            height=150,
+            elem_id=f"drop-{name}",
+            render=False,
+        )
+        small: dict[str, Any] = {"size": "sm", "min_width": 120, "render": False}
+        self.example = gr.Button("Example images", elem_id=f"examples-{name}", **small)
+        self.clear = gr.Button("Forget my images", **small)
+        self.strip = gr.HTML(_strip(None), elem_id=f"strip-{name}", js_on_load=None, render=False)
+
+    def render(self) -> None:
+        """Place it."""
+        self.drop.render()
+        with gr.Row():
+            self.example.render()
+            self.clear.render()
+        self.strip.render()
+
+
+class SharedImages:
+    """The set of images that all tabs of a page share.
+
+    id: of the set, kept by the browser. panels: by tab. choice: a list that offers the images.
+    changed: the events after which there are others.
     """
 
-    def __init__(
-        self,
-        context: AppContext,
-        command: str,
-        make: Callable[..., Any],
-        work: Callable[[Any, QueuedJob], None],
-        name: str,
-    ) -> None:
-        self._context, self._command, self._make, self._work = context, command, make, work
-        self.panel = JobPanel(context, f"keep-{command}", self._draw)
-        with gr.Accordion("Keep as a run", open=False):
-            self.name = gr.Textbox(
-                name,
-                label="Name of the run",
-                info=f"Written to {context.options.runs}, with a copy of the images beside it.",
-                elem_id=f"keep-name-{command}",
-            )
-            with gr.Row():
-                self.button = gr.Button("Keep", elem_id=f"keep-{command}")
-                self.panel.place_stop()
-            self.panel.place_result("")
+    def __init__(self, context: AppContext, page: Any, tabs: Sequence[str]) -> None:
+        self._context = context
+        self.id = kept_by_browser("images")
+        self.choice = gr.Dropdown([], label="Ask about an image", elem_id="ask-image", render=False)
+        self.panels = {name: ImagePanel(context.options, name) for name in tabs}
+        panels = self.panels.values()
+        shown = [self.id, self.choice]
+        shown += [*(panel.strip for panel in panels), *(panel.drop for panel in panels)]
+        self.changed = []
+        for panel in panels:
+            self.changed += [
+                # raw, for the names that people gave their files
+                panel.drop.upload(
+                    self._take, [panel.drop, self.id], shown, preprocess=False, **QUIET
+                ),
+                panel.example.click(self._example, [self.id], shown, **QUIET),
+            ]
+            panel.clear.click(self._clear, [self.id], shown, **QUIET)
+        page.load(lambda now: self._shown(context.uploads.find(now)), [self.id], shown, **QUIET)
 
-    def connect(self, page: Any, inputs: Sequence[Any], images_id: Any) -> None:
-        """Its events; inputs: the fields that `make` takes."""
-        also = [images_id, *inputs]
-        self.panel.connect(page, [self.button.click], self._begin, [self.name], also)
+    def _shown(self, found: ImageFolder | None, sentence: str = "") -> list[Any]:
+        names = found.names if found is not None else []
+        strip = refusal(sentence) if sentence else _strip(found)
+        chosen = gr.update(choices=choices(names), value=names[0] if names else None)
+        tabs = len(self.panels)
+        return [found.id if found is not None else "", chosen, *[strip] * tabs, *[None] * tabs]
 
-    def _begin(self, name: str, id: str, *values: Any) -> QueuedJob:
-        found = self._context.uploads.images_of(id)
-        out = self._context.new_run(name)
+    def _take(self, files: list[dict[str, Any]] | None, now: str) -> list[Any]:
+        dropped = [
+            Dropped(self._context.arrivals.claim(file["path"]), file.get("orig_name") or "image")
+            for file in files or ()
+        ]
+        return self._shown(self._context.uploads.add(now, dropped))
+
+    def _example(self, now: str) -> list[Any]:
+        from captune.demo import gather_images
+
+        uploads = self._context.uploads
+        # a directory of its own: the files are moved from it
+        with tempfile.TemporaryDirectory(dir=self._context.folder) as folder:
+            try:
+                images = gather_images(Path(folder)).images
+            except UserError as error:
+                return self._shown(uploads.find(now), str(error))
+            files = [Dropped(path, path.name) for path in sorted(images.iterdir())]
+            return self._shown(uploads.add(None, files))
+
+    def _clear(self, now: str) -> list[Any]:
+        self._context.uploads.clear(now)
+        return self._shown(None)
+
+
+def _strip(found: ImageFolder | None) -> str:
+    return render("strip", {"found": found})
+
+
+def keep_panel(
+    context: AppContext,
+    page: Any,
+    command: str,
+    name: str,
+    make: Callable[..., Any],
+    inputs: Sequence[Any],
+    images_id: Any,
+    work: Callable[[Any, QueuedJob], Any],
+) -> JobPanel:
+    """Place Keep: what a tab found becomes a run folder, with its images beside it.
+
+    name: of the run, to begin with. make: what `inputs` hold -> the options of the command, without
+    images and out. work: does the command's job with those options.
+    """
+    panel = JobPanel(context, f"keep-{command}", "kept")
+    with gr.Accordion("Keep as a run", open=False):
+        field = gr.Textbox(
+            name,
+            label="Name of the run",
+            info=f"Written to {context.options.runs}, with a copy of the images beside it.",
+            elem_id=f"keep-name-{command}",
+        )
+        panel.place_button("Keep")
+        panel.result.render()
+
+    def begin(name: str, id: str, *values: Any) -> QueuedJob:
+        found = context.uploads.images_of(id)
+        out = context.new_run(name)
         copies = images_beside(out)
         for place in (out, copies):
             if place.exists():
                 raise UserError(
                     f"{printable(str(place))} is there already; give the run another name"
                 )
-        options = self._make(*values)
+        options = make(*values)
         options.images, options.out = [str(copies)], out
 
-        def work(job: QueuedJob) -> Path:
-            self._context.begin_run(out, found.size_bytes)
+        def keep(job: QueuedJob) -> Path:
+            context.begin_run(out, found.size_bytes)
             copies.mkdir(parents=True)
             try:
                 for image in found.images:
                     shutil.copyfile(image.path, copies / image.name)
-                self._work(options, job)
+                work(options, job)
             except BaseException:
                 shutil.rmtree(copies, ignore_errors=True)
                 raise
             return out
 
-        return self._context.queue.submit(work, words_of(self._command, options))
+        return context.queue.submit(keep, words_of(command, options))
 
-    def _draw(self, job: QueuedJob) -> str:
-        return render_job(self._context, job, "kept", {"run": job.result})
+    panel.connect(page, begin, [field], [images_id, *inputs])
+    return panel

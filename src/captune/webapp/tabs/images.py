@@ -1,0 +1,358 @@
+"""The tabs Classify and Caption, which share the images that people drop.
+
+Classify: labels and prompts are typed, and the bars move. Caption: images in words, and where on
+the image each word was found.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+
+from captune.errors import UserError
+from captune.images import ImageFile, ImageSet
+from captune.options import ClassifyOptions, ExplainOptions
+from captune.options.codec import words_of
+from captune.pages.sections.explain import map_in_words
+from captune.plots.maps import scaled_map
+from captune.runs.records import BETTER
+from captune.webapp.queue import QueuedJob
+from captune.webapp.site import LITE, AppContext
+from captune.webapp.views import JobPanel, SharedImages, choices, keep_panel, offer_on
+
+if TYPE_CHECKING:
+    from captune.attribution.explanation import ExplainedWord, Explanation
+    from captune.zeroshot.classifier import Prediction
+
+_LABELS = "astronaut, cat, cup of coffee, rocket, motorcycle, temple, flower, dog"
+_BARS = 5  # of an image and a prompt
+_MOST_LABELS = 2000
+_SEVERAL_FIT = "Several labels may fit: yes or no for each"
+_AT_ONCE = 4  # images: the page shows them as they come
+_OPAQUE = 163  # of 255, as in the report
+
+
+def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[JobPanel]:
+    """Images, labels and prompts; beside them a card with bars for each image."""
+    panel = JobPanel(
+        context,
+        "classify",
+        "classify",
+        "Drop images, or take the examples; then type labels and see the bars move.",
+    )
+
+    def make(
+        labels: str, prompts: str, model: str, ensemble: bool, multi_label: bool
+    ) -> ClassifyOptions:
+        names = [name.strip() for name in re.split(r"[,\n]", labels) if name.strip()]
+        if not names:
+            raise UserError("there are no labels; type some, with commas between them")
+        if len(names) > _MOST_LABELS:
+            raise UserError(f"{len(names):,} labels: the page takes at most {_MOST_LABELS:,}")
+        model = model.strip() or LITE
+        context.check_typed(model, {LITE}, "model")
+        return ClassifyOptions(
+            images=[],
+            labels=_never_a_file(names),
+            prompt=[line.strip() for line in prompts.splitlines() if line.strip()],
+            ensemble="mean" if ensemble else None,
+            multi_label=multi_label,
+            model=model,
+        )
+
+    def begin(*fields_and_id: Any) -> QueuedJob:
+        *fields, id = fields_and_id
+        found = context.uploads.images_of(id)
+        options = make(*fields)
+        options.images = found.names
+        return context.submit("classify", options, _classify, id)
+
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=320):
+            images.panels["classify"].render()
+            labels = gr.Textbox(
+                _LABELS,
+                label="Labels",
+                info="Any words, with commas or line breaks between them.",
+                lines=2,
+                max_lines=8,
+                elem_id="labels",
+            )
+            prompts = gr.Textbox(
+                "",
+                label="Prompts",
+                info="One per line, with {} where the label goes; empty for the usual one.",
+                placeholder="a photo of a {}",
+                lines=2,
+                max_lines=6,
+                elem_id="prompts",
+            )
+            with gr.Accordion("More", open=False):
+                model = gr.Textbox(
+                    LITE,
+                    label="Model",
+                    info="lite, open_clip:NAME/TAG, hf:REPO or a local folder.",
+                    interactive=context.is_private,
+                )
+                ensemble = gr.Checkbox(label="Average all prompts into one classifier", value=False)
+                multi_label = gr.Checkbox(label=_SEVERAL_FIT, value=False)
+            panel.place_button("Classify", variant="primary")
+            fields = [labels, prompts, model, ensemble, multi_label]
+            keeping = keep_panel(
+                context, page, "classify", "classified", make, fields, images.id, _keep_classified
+            )
+        with gr.Column(scale=3, min_width=320):
+            panel.result.render()
+
+    typed = (labels, prompts, ensemble, multi_label)
+    changed = [*(one.input for one in typed), *(one.success for one in images.changed)]
+    panel.connect(page, begin, fields, [images.id], [model.submit, *changed], "always_last")
+    return [panel, keeping]
+
+
+def _classify(
+    context: AppContext, job: QueuedJob, options: ClassifyOptions, id: str
+) -> list[dict[str, Any]]:
+    """A card per image, as the template takes it; they are shown as they come."""
+    from captune.jobs import classify
+    from captune.zeroshot.classifier import check_prompts
+
+    images = context.uploads.images_of(id)
+    job.result = shown = []
+
+    def take(one: Prediction) -> None:
+        several = len(one.probabilities) > 1
+        prompts = check_prompts(one.labels, options.prompt) if several else [""]
+        rows = [(prompt, one.top(_BARS, number)) for number, prompt in enumerate(prompts)]
+        picture = images.thumbnails.get(one.image.name, "")
+        shown.append({"name": one.image.name, "picture": picture, "rows": rows})
+
+    result = classify.run(
+        options,
+        job,
+        each=take,
+        found=ImageSet(images.folder, list(images.images), []),
+        model=context.model(options.model),
+    )
+    _say_one_label(options, len(result.labels), job)
+    for item in result.skipped:
+        job.message(f"{item.path}: {item.reason}")
+    return shown
+
+
+def _keep_classified(options: ClassifyOptions, job: QueuedJob) -> None:
+    from captune.jobs import classify
+
+    # who takes the predictions says in words of its own what a single label means
+    result = classify.run(options, job, command=job.command, each=lambda prediction: None)
+    _say_one_label(options, len(result.labels), job)
+
+
+def _say_one_label(options: ClassifyOptions, labels: int, job: QueuedJob) -> None:
+    if labels == 1 and not options.multi_label:
+        job.message(
+            f"one label gets all of a softmax: “{_SEVERAL_FIT}”, under More, asks whether it fits"
+        )
+
+
+def _never_a_file(names: Sequence[str]) -> str:
+    """Labels as one option, whatever they look like: a command opens a file of that name."""
+    labels = ",".join(names)
+    if len(names) == 1 or "." in labels or "/" in labels:
+        labels += ","
+    while os.path.exists(labels):  # noqa: PTH110  # pathlib's raises for a long name
+        labels += ","
+    return labels
+
+
+def caption_tab(
+    context: AppContext, page: Any, opened: Any, images: SharedImages
+) -> list[JobPanel]:
+    """Images and a captioner, a question about one image; beside them the captions."""
+    panel = JobPanel(
+        context,
+        "caption",
+        "caption",
+        "Drop images and press Caption; then hover over a word, tab to it or tap it to see where on"
+        " the image it was found.",
+    )
+    question = JobPanel(context, "ask", "answer")
+
+    def offered() -> list[str]:
+        return [LITE, *context.runs("tune")]
+
+    def captioner(typed: str | None) -> str:
+        name = (typed or LITE).strip()
+        return name if name == LITE else str(context.run_folder(name))
+
+    def make(model: str, beam: float, judge: bool) -> ExplainOptions:
+        return ExplainOptions(
+            images=[],
+            model=captioner(model),
+            beam=int(beam),
+            faithfulness="quick" if judge else "none",
+            batch_size=_AT_ONCE,
+        )
+
+    def begin(model: str, beam: float, judge: bool, id: str) -> QueuedJob:
+        options = make(model, beam, judge)
+        options.images = context.uploads.images_of(id).names
+        return context.submit("explain", options, _caption, id)
+
+    def begin_answer(
+        word: str, against: str, model: str, beam: float, image: str, id: str
+    ) -> QueuedJob:
+        chosen = context.uploads.images_of(id).image(image)
+        word, against = (word or "").strip(), (against or "").strip()
+        if not word:
+            raise UserError("type the word to look for, such as dog")
+        options = ExplainOptions(
+            images=[chosen.name],
+            model=captioner(model),
+            beam=int(beam),
+            words=word,
+            against=against or None,
+            # attention belongs to a step, not to a word, so it cannot contrast two words
+            method="gradient" if against else "auto",
+        )
+        return context.submit("explain", options, _answer, chosen, id)
+
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=320):
+            images.panels["caption"].render()
+            model = gr.Dropdown(
+                choices(offered()),
+                value=LITE,
+                label="Captioner",
+                info="lite is built in; the others are your runs of captune tune.",
+                allow_custom_value=context.is_private,
+                elem_id="captioner",
+            )
+            with gr.Accordion("More", open=False):
+                beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
+                judge = gr.Checkbox(
+                    label="Test every map: better than chance? (some seconds per image)"
+                )
+            panel.place_button("Caption", variant="primary")
+            fields = [model, beam, judge]
+            keeping = keep_panel(
+                context, page, "explain", "captioned", make, fields, images.id, _keep_explained
+            )
+            with gr.Group():
+                images.choice.render()
+                word = gr.Textbox(
+                    label="Where is …?", placeholder="dog", elem_id="ask-word", max_length=60
+                )
+                against = gr.Textbox(
+                    label="… and why not …? (optional)",
+                    placeholder="cat",
+                    elem_id="ask-against",
+                    max_length=60,
+                )
+            question.place_button("Ask")
+        with gr.Column(scale=3, min_width=320):
+            question.result.render()
+            panel.result.render()
+
+    panel.connect(page, begin, fields, [images.id])
+    also = [model, beam, images.choice, images.id]
+    asked = [word.submit, against.submit]
+    question.connect(page, begin_answer, [word, against], also, asked)
+    offer_on([page.load, opened.select], [model], offered)
+    return [panel, question, keeping]
+
+
+def _caption(
+    context: AppContext, job: QueuedJob, options: ExplainOptions, id: str
+) -> list[dict[str, Any]]:
+    """A card per image; they are shown as they come."""
+    from captune.jobs import explain
+
+    images = context.uploads.images_of(id)
+    options.images = [str(image.path) for image in images.images]
+    job.result = found = []
+
+    def take(explanation: Explanation) -> None:
+        found.append(_card(explanation, images.thumbnails))
+        job.changed()
+
+    explain.run(options, job, each=take)
+    return found
+
+
+def _keep_explained(options: ExplainOptions, job: QueuedJob) -> None:
+    from captune.jobs import explain
+
+    explain.run(options, job, command=job.command)
+
+
+def _answer(
+    context: AppContext, job: QueuedJob, options: ExplainOptions, image: ImageFile, id: str
+) -> dict[str, Any]:
+    """The card of one image, for the word that was asked for."""
+    from captune.jobs import explain
+
+    found: list[Explanation] = []
+    options.images = [str(image.path)]
+    try:
+        explain.run(options, job, each=found.append)
+    except explain.NoSuchWord:
+        asked = " and ".join(f"a {word}" for word in options.chosen_words)
+        options.caption = asked
+        job.command = words_of("explain", options, {"images": [image.name]})
+        job.message(f"its own caption does not say that; this is about the caption “{asked}”")
+        explain.run(options, job, each=found.append)
+    thumbnails = context.uploads.images_of(id).thumbnails
+    return _card(found[0], thumbnails) | {"against": options.against}
+
+
+def _card(explanation: Explanation, thumbnails: Mapping[str, str]) -> dict[str, Any]:
+    """A caption and its image, as the template takes it. thumbnails: of the images, by name."""
+    left, top, width, height = 0.0, 0.0, 1.0, 1.0
+    if (seen := explanation.frame) is not None:
+        left, top = seen.left / seen.width, seen.top / seen.height
+        width = (seen.right - seen.left) / seen.width
+        height = (seen.bottom - seen.top) / seen.height
+    sides = {"left": left, "top": top, "width": width, "height": height}
+    name = explanation.image.path.name
+    return {
+        "name": name,
+        "picture": thumbnails.get(name, ""),
+        "words": [_word(word) for word in explanation.words],
+        # where the maps lie over the image
+        "place": ";".join(f"{side}:{100 * share:.3f}%" for side, share in sides.items()),
+        "against": None,
+    }
+
+
+def _word(word: ExplainedWord) -> dict[str, Any]:
+    """A word, its map as a picture of a pixel per patch, and in words where it was found."""
+    scaled = scaled_map(word.map.numpy())
+    found = word.record()["faithfulness"] or {}
+    mark = str(found.get("mark", ""))
+    return {
+        "word": word.word,
+        "says": f"{word.word}: {map_in_words(scaled, mark, found)}",
+        "mark": mark,
+        "is_true": mark == BETTER,
+        "picture": _picture(scaled),
+    }
+
+
+def _picture(scaled: Any) -> str:
+    """A map [rows, columns] from 0 to 1 in the colours of the figures: a PNG in a data URI."""
+    import matplotlib
+    from PIL import Image
+
+    colours = np.round(255 * matplotlib.colormaps["magma"](scaled)).astype(np.uint8)
+    colours[..., 3] = _OPAQUE
+    buffer = io.BytesIO()
+    Image.fromarray(colours, "RGBA").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
