@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import pytest
 from benchmarks.app import Client, memory_mb
 from tests.webapp.app_page import colour_image
 from tests.webapp.asking import Answer, ask, cookie_of, plug
+from tests.webapp.conftest import Start
 
 from captune.options import AppOptions
 from captune.webapp import server as server_module
@@ -361,28 +360,20 @@ def test_there_are_not_more_connections_than_can_be_kept(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="memory is read as on Linux")
-def test_200_mb_of_json_take_no_memory(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "captune", "app", str(tmp_path / "runs"), "--json"]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, text=True) as server:
-        try:
-            assert server.stdout is not None
-            address = json.loads(server.stdout.readline())["url"]
-            client = Client(address, 1)
-            before = memory_mb(server.pid)
-            seen = [before]
-            for is_announced in (True, False):
-                body = b'{"data": ["' + b"x" * 200_000_000 + b'"]}'
+def test_200_mb_of_json_take_no_memory(start: Start) -> None:
+    server, found = start("idle")
+    client = Client(found["address"], 1)
+    before = memory_mb(server.pid)
+    seen = [before]
+    for is_announced in (True, False):
+        body = b'{"data": ["' + b"x" * 200_000_000 + b'"]}'
 
-                def pieces(body: bytes = body) -> Iterator[bytes]:
-                    for start in range(0, len(body), 1_000_000):
-                        yield body[start : start + 1_000_000]
-                        seen.append(memory_mb(server.pid))
-
-                sent = body if is_announced else pieces()
-                found = client.http.post(JOIN, content=sent)
-                assert found.status_code == 413
+        def pieces(body: bytes = body) -> Iterator[bytes]:
+            for start in range(0, len(body), 1_000_000):
+                yield body[start : start + 1_000_000]
                 seen.append(memory_mb(server.pid))
-            assert max(seen) - before < 50
-        finally:
-            server.terminate()
+
+        sent = body if is_announced else pieces()
+        assert client.http.post(JOIN, content=sent).status_code == 413
+        seen.append(memory_mb(server.pid))
+    assert max(seen) - before < 50

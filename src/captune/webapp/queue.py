@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import takewhile
 from queue import SimpleQueue
 from typing import Any
 
@@ -172,9 +173,8 @@ class JobQueue:
     def waiting_before(self, job: QueuedJob) -> int:
         """How many unfinished jobs of its lane came before it."""
         with self._lock:
-            own = [one for one in self._all() if one.lane == job.lane]
-        before = own[: own.index(job)] if job in own else []
-        return sum(not one.is_over for one in before)
+            before = takewhile(lambda one: one is not job, self._all())
+        return sum(one.lane == job.lane and not one.is_over for one in before)
 
     def stop(self, within_s: float) -> None:
         """Ask all of them to end; what runs in a process of its own is ended after so long."""
