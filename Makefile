@@ -53,7 +53,7 @@ test: setup lint
 	-$(BIN)/captune models fetch lite --decoder
 	-mkdir -p $(VENV)/axe-core && cp requirements/package*.json $(VENV)/axe-core \
 		&& npm ci --silent --no-audit --no-fund --prefix $(VENV)/axe-core
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 docs: setup
 	$(BIN)/python docs/site/build.py build/site

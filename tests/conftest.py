@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # as many processes as cores: one thread each, before anything imports torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from tests import browser
 
 SHARED = Path(os.environ.get("CAPTUNE_SHARED", Path(__file__).parents[2] / "shared"))
