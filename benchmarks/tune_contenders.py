@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from captune.captioning.model import IGNORED, CaptionModel, batch
 from captune.captioning.training.batches import Batches, BatchItem
-from captune.captioning.tuning._low_rank import FastLoRALinear
+from captune.captioning.tuning.lora import FastLoRALinear
 from captune.models.devices import attention_kernel, autocast
 
 CAPTIONS = Path(__file__).resolve().parents[2] / "shared/data/flickr8k/captions_train.json"

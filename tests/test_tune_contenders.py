@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from captune.captioning.bridge import GridShape
 from captune.captioning.recipe import build_model
-from captune.captioning.tuning._low_rank import FastLoRALinear
+from captune.captioning.tuning.lora import FastLoRALinear
 from tests.captioning.tiny import END, grids, tiny_decoder
 
 IMAGES = 6

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from captune.models.lite.alignment import ALIGNMENT, Alignment, load_alignment
+from captune.models.backends.lite import ALIGNMENT, Alignment, load_alignment
 from captune.models.lite.backbones import load_backbones
 from captune.statistics import wilson
 from recipes.lite.frozen import Frozen, read_json

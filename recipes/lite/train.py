@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from captune.files import whole_file
 from captune.images import open_image
-from captune.models.lite.alignment import (
+from captune.models.backends.lite import (
     FORMAT,
     Alignment,
     TextAlignment,

@@ -221,7 +221,7 @@ def test_the_same_clip_weights_give_the_same_grid_by_open_clip(
     from open_clip.transformer import QuickGELU, VisionTransformer
     from transformers import CLIPModel
 
-    from captune.models.backends.open_clip_patches import patches_of
+    from captune.models.backends.open_clip import patches_of
 
     own = CLIPModel.from_pretrained(clip_folder).vision_model.state_dict()
     tower = VisionTransformer(

@@ -36,11 +36,11 @@ class CatalogueEntry:
 
     spec: str
     note: str
-    sides: str
-    licence: str | None
-    extra: str | None
-    download_bytes: int | None
-    cached: Path | None
+    sides: str = "image + text"
+    licence: str | None = None
+    extra: str | None = None
+    download_bytes: int | None = None
+    cached: Path | None = None
 
 
 class _Example(Struct, frozen=True):
@@ -79,7 +79,6 @@ def decoders() -> list[CatalogueEntry]:
         note="the default: SmolLM2-135M, from the package index, no hub",
         sides="decoder",
         licence=lite.licence,
-        extra=None,
         download_bytes=lite.download_bytes,
         cached=lite.folder if lite.is_cached() else None,
     )
@@ -133,9 +132,7 @@ def _lite() -> CatalogueEntry:
     return CatalogueEntry(
         spec="lite",
         note="the default: small, from the package index, no hub",
-        sides="image + text",
         licence="Apache-2.0",
-        extra=None,
         download_bytes=sum(part.download_bytes for part in parts),
         cached=parts[0].folder.parent if cached else None,
     )
@@ -164,10 +161,7 @@ def _open_clip_list() -> Iterator[CatalogueEntry]:
         yield CatalogueEntry(
             spec=f"open_clip:{name}/{tag}",
             note="in open_clip's list",
-            sides="image + text",
-            licence=None,
             extra="openclip",
-            download_bytes=None,
             cached=_place_of(repo) if repo else None,
         )
 
@@ -182,8 +176,6 @@ def _timm_list() -> Iterator[CatalogueEntry]:
             note="in timm's list",
             sides="image",
             licence=config.license if config else None,
-            extra=None,
-            download_bytes=None,
             cached=_place_of(f"timm/{name}"),
         )
 
@@ -241,9 +233,7 @@ def _cached_repositories() -> Iterator[tuple[str, CatalogueEntry]]:
                 spec=f"hf:{repo}" if kind == "hf" else f"{kind}:hf-hub:{repo}",
                 note="in a cache of this machine",
                 sides="image" if kind == "timm" else "image + text",
-                licence=None,
                 extra="openclip" if kind == "open_clip" else None,
-                download_bytes=None,
                 cached=place,
             ),
         )

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,30 +38,14 @@ def read_object(path: Path, most_bytes: int = _LARGEST_JSON) -> dict[str, Any]:
     return content
 
 
-# bits of an element
-_BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
-    **dict.fromkeys(("U32", "I32", "F32"), 32),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
-}
 FLOATING = {"F16", "BF16", "F32", "F64"}  # F8 is of no use without the scales beside it
-_LONGEST_HEADER = 16 * 2**20
-_MOST_AXES = 8
 
 
 class TensorInfo(NamedTuple):
-    """dtype: as safetensors names it. start, end: of its bytes in the file; 0 where not known."""
+    """dtype: as safetensors names it."""
 
     dtype: str
     shape: tuple[int, ...]
-    start: int = 0
-    end: int = 0
-
-    @property
-    def elements(self) -> int:
-        """How many numbers."""
-        return math.prod(self.shape)
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -70,22 +53,27 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
     Raises UserError unless the header accounts for every byte of the file exactly once.
     """
+    with opened_safetensors(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: TensorInfo(part.get_dtype(), tuple(part.get_shape()))
+            for name, part in slices.items()
+        }
+
+
+@contextmanager
+def opened_safetensors(path: Path) -> Iterator[Any]:
+    """The file as safetensors' `safe_open` maps it for torch; UserError for a damaged one."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size - 8, _LONGEST_HEADER):
-                raise ValueError(f"its header would be {length:,} bytes long")
-            return _tensors(json.loads(file.read(length)), 8 + length, size)
-    except RecursionError:
-        reason = "its header is nested too deeply"
-    except struct.error:
-        reason = "it is too short"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except ValueError as error:
-        reason = str(error)
-    raise UserError(f"{printable(str(path))} is not a complete safetensors file ({reason})")
+        open_regular(path).close()  # the library would wait for a pipe
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        what = f"{path} is not a complete safetensors file ({reason})"
+        raise UserError(printable(what)) from None
 
 
 def require_floating(tensors: Mapping[str, TensorInfo], where: object) -> None:
@@ -103,42 +91,4 @@ def require_floating(tensors: Mapping[str, TensorInfo], where: object) -> None:
 
 def total_elements(tensors: Iterable[TensorInfo]) -> int:
     """Numbers in all of them."""
-    return sum(tensor.elements for tensor in tensors)
-
-
-def _tensors(header: Any, start: int, size: int) -> dict[str, TensorInfo]:
-    """Raises ValueError for a header that does not describe the bytes from `start` to `size`."""
-    if not isinstance(header, dict):
-        raise ValueError("its header is no object")
-    header.pop("__metadata__", None)
-    found = {name: _tensor(name, about, start) for name, about in header.items()}
-    reached = start
-    for name, tensor in sorted(found.items(), key=lambda item: item[1][2:]):
-        if tensor.start != reached:
-            raise ValueError(f"the bytes of {printable(name)} overlap others, or leave a gap")
-        reached = tensor.end
-    if reached != size:
-        raise ValueError(f"its tensors end at byte {reached:,}, the file at {size:,}")
-    return found
-
-
-def _tensor(name: str, about: Any, offset: int) -> TensorInfo:
-    shown = printable(name)
-    if not isinstance(about, dict):
-        raise ValueError(f"{shown} is not described by an object")
-    dtype: Any = about.get("dtype")
-    shape: Any = about.get("shape")
-    place: Any = about.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in _BITS:
-        raise ValueError(f"{shown} is of a dtype that captune does not know")
-    if not _are_counts(shape) or len(shape) > _MOST_AXES:
-        raise ValueError(f"the shape of {shown} is none")
-    if not _are_counts(place) or len(place) != 2:
-        raise ValueError(f"{shown} does not say where its bytes are")
-    if math.prod(shape) * _BITS[dtype] != 8 * (place[1] - place[0]):
-        raise ValueError(f"the bytes of {shown} are not as many as its shape says")
-    return TensorInfo(dtype, tuple(shape), offset + place[0], offset + place[1])
-
-
-def _are_counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**48 for n in value)
+    return sum(math.prod(tensor.shape) for tensor in tensors)

@@ -9,49 +9,34 @@ FILE          decoder_model.bin itself; the other two beside it or in the workin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captune.errors import UserError
-from captune.files import home_path, printable
-from captune.models import hub
-from captune.models.checkpoint_files import TensorInfo
+from captune.files import home_path, printable, read_text
+from captune.models import hub, vetting
+from captune.models.checkpoint_files import read_object
 from captune.models.devices import resolve_device, resolve_dtype
-from captune.models.gpt2_files import (
-    ASSIGNMENT_FILES,
-    END_OF_TEXT,
-    find_assignment,
-    gpt2_of_tensors,
-    gpt2_tokenizer,
-)
 from captune.models.lite import assets
 from captune.models.load import parse_spec, require_possible
 from captune.models.tokenizers import choose_tokenizer, tokenizer_files, vetted_tokenizer
-from captune.models.vetting import (
-    library_errors,
-    no_larger_than,
-    read_config,
-    require_finite,
-    require_finite_tensor,
-    require_trained,
-    staged,
-    staged_weights,
-    vetted_weights,
-)
 from captune.models.weights import (
-    TRANSFORMERS_WEIGHTS,
+    NoRandomValues,
     choose_weights,
     digest_of,
     digest_of_files,
     load_state,
-    weights_files,
     weights_id_of_file,
 )
+
+_ASSIGNMENT_FILES = ("decoder_model.bin", "encoder.json", "vocab.bpe")
+_END_OF_TEXT = "<|endoftext|>"
+_LARGEST_VOCABULARY = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -92,7 +77,7 @@ class Decoder:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, neither start nor end added, nothing cut off."""
-        with library_errors(f"{printable(self.spec)}: its tokenizer fails on a text"):
+        with vetting.library_errors(f"{printable(self.spec)}: its tokenizer fails on a text"):
             made = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)
             ids: list[list[int]] = made["input_ids"]
         return ids
@@ -101,7 +86,7 @@ class Decoder:
         """Texts of token ids; start, end and padding leave no trace."""
         special = {self.start_id, self.end_id, self.pad_id}
         kept = [[id for id in row if id not in special] for row in ids]
-        with library_errors(f"{printable(self.spec)}: its tokenizer fails on token ids"):
+        with vetting.library_errors(f"{printable(self.spec)}: its tokenizer fails on token ids"):
             texts: list[str] = self.tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)
         return texts
 
@@ -115,12 +100,35 @@ def load_decoder(
     nonsense until it is tuned, and then as many times faster as blocks were left out.
     Raises UserError for whatever the user can mend, and Offline where a hub would have to be asked.
     """
+    from transformers import GenerationConfig
+
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
-    files = None if spec == "lite" else find_assignment(_path_of(spec))
-    if files is not None:
-        return _from_assignment(spec, files, where, precision, blocks)
-    return _from_folder(spec, _folder_of(spec), where, precision, blocks)
+    files = None if spec == "lite" else _find_assignment(_path_of(spec))
+    found = _from_folder(spec, precision) if files is None else _from_assignment(files, precision)
+    module, tokenizer = found.module, found.tokenizer
+    _keep_first(module, blocks, spec)
+    start, end, pad = _ends(module, tokenizer, spec)
+    # an instruct model's own asks for penalties and sampling, which are of chats
+    module.generation_config = GenerationConfig(
+        bos_token_id=start, eos_token_id=end, pad_token_id=pad
+    )
+    weights_id = weights_id_of_file(found.weights)
+    vocabulary_id = digest_of_files(found.vocabulary)
+    return Decoder(
+        spec=spec,
+        module=module.to(where).eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        weights_id=weights_id,
+        decoder_id=digest_of(weights_id, _architecture(module.config), vocabulary_id),
+        start_id=start,
+        end_id=end,
+        pad_id=pad,
+        licence=found.licence,
+        device=where,
+        dtype=precision,
+        blocks=blocks,
+    )
 
 
 def fetch_decoder(spec: str = "lite", source: Path | None = None) -> list[Path]:
@@ -178,57 +186,25 @@ def _repository_of(spec: str) -> str:
 
 
 def _choose(names: Sequence[str], where: str) -> list[str]:
-    """What a decoder needs among `names`, or UserError naming the missing part."""
     if "config.json" not in names:
-        also = f", or for the assignment's decoder {', '.join(ASSIGNMENT_FILES)}"
+        also = f", or for the assignment's decoder {', '.join(_ASSIGNMENT_FILES)}"
         raise UserError(f"{where}: has no config.json, so its architecture is unknown{also}")
     extras = [name for name in ("generation_config.json", "README.md") if name in names]
     return [*choose_weights(names, where), *extras, *choose_tokenizer(names, where)]
 
 
-def _from_folder(
-    spec: str, folder: Path, device: torch.device, dtype: torch.dtype, blocks: int
-) -> Decoder:
-    _choose(sorted(path.name for path in folder.iterdir()), str(folder))
-    files = weights_files(folder, TRANSFORMERS_WEIGHTS)
-    if not files:
-        raise UserError(f"{printable(spec)}: its weights are not a file")
-    config = read_config(folder / "config.json")
-    tensors = vetted_weights(files, dtype, spec)
-    parts = {"config.json": config, **vetted_tokenizer(folder), **staged_weights(files)}
-    with staged(parts) as place, hub.closed():
-        module, tokenizer = _build(place, spec, dtype, tensors)
-    require_finite(module, spec)
-    _require_causal(module, spec)
-    _keep_first(module, blocks, spec)
-    start, end, pad = _ends(module, tokenizer, spec)
-    weights_id = weights_id_of_file(files)
-    tokenizer_id = digest_of_files(tokenizer_files(folder))
-    return _frozen(
-        Decoder(
-            spec=spec,
-            module=module,
-            tokenizer=tokenizer,
-            weights_id=weights_id,
-            decoder_id=digest_of(weights_id, _architecture(module.config), tokenizer_id),
-            start_id=start,
-            end_id=end,
-            pad_id=pad,
-            licence=assets.DECODER.licence if spec == "lite" else hub.licence_of(folder),
-            device=device,
-            dtype=dtype,
-            blocks=blocks,
-        )
-    )
+@dataclass(frozen=True)
+class _Found:
+    """A decoder on the CPU, and the files of its weights and of its tokenizer."""
+
+    module: Any
+    tokenizer: Any
+    weights: Sequence[Path]
+    vocabulary: Sequence[Path]
+    licence: str | None = None
 
 
-def _build(
-    place: Path, spec: str, dtype: torch.dtype, tensors: Mapping[str, TensorInfo]
-) -> tuple[Any, Any]:
-    """The model with every parameter from the checkpoint, on the CPU, and its tokenizer.
-
-    place: a staged folder. tensors: what its weights hold.
-    """
+def _from_folder(spec: str, dtype: torch.dtype) -> _Found:
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -236,43 +212,41 @@ def _build(
         PreTrainedTokenizerFast,
     )
 
+    folder = _folder_of(spec)
+    _choose(sorted(path.name for path in folder.iterdir()), str(folder))
+    checkpoint = vetting.read_checkpoint(folder, dtype, spec)
+    shown = printable(spec)
+    kind = f"{shown} is not a causal language model that transformers builds"
     # Classes that transformers 5 chooses by name or model type split words by their own rule and
     # drop the file's: SmolLM's digits, which stand alone, would come out as GPT-2 has them.
-    as_stated = (place / "tokenizer.json").is_file()
+    as_stated = (folder / "tokenizer.json").is_file()
     reader = PreTrainedTokenizerFast if as_stated else AutoTokenizer
-    kind = f"{printable(spec)} is not a causal language model that transformers builds"
-    with library_errors(kind, place):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-    if config.is_encoder_decoder:
-        raise UserError(
-            f"{spec}: a {config.model_type} has an encoder of its own before its decoder; expected"
-            " a decoder alone, such as GPT-2, OPT, Llama or Qwen"
-        )
-    with library_errors(
-        f"{printable(spec)}: has no tokenizer.json, or the like, to be read", place
-    ):
-        tokenizer = reader.from_pretrained(place, trust_remote_code=False)
-    with library_errors(kind, place), no_larger_than(tensors, spec):
-        module, report = AutoModelForCausalLM.from_pretrained(
-            place,
-            config=config,
-            dtype=dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    require_trained(module, report, spec)
-    return module.eval(), tokenizer
+    no_tokenizer = f"{shown}: has no tokenizer.json, or the like, to be read"
+    with vetting.staged({**checkpoint.parts, **vetted_tokenizer(folder)}) as place, hub.closed():
+        with vetting.library_errors(kind, place):
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        if config.is_encoder_decoder:
+            raise UserError(
+                f"{spec}: a {config.model_type} has an encoder of its own before its decoder;"
+                " expected a decoder alone, such as GPT-2, OPT, Llama or Qwen"
+            )
+        with vetting.library_errors(no_tokenizer, place):
+            tokenizer = reader.from_pretrained(place, trust_remote_code=False)
+        module = checkpoint.build(AutoModelForCausalLM, place, config, kind)
+    vetting.require_finite(module, spec)
+    _require_causal(module, spec)
+    licence = assets.DECODER.licence if spec == "lite" else hub.licence_of(folder)
+    return _Found(module, tokenizer, checkpoint.files, tokenizer_files(folder), licence)
 
 
 @torch.inference_mode()
 def _require_causal(module: Any, spec: str) -> None:
     """Raise UserError unless no token sees a later one; BERT builds as a causal model, too."""
     ids = torch.tensor([[0, 1, 2, 0], [0, 1, 2, 1]], device=module.device)
-    with library_errors(f"{printable(spec)} is a decoder that cannot run"):
+    with vetting.library_errors(f"{printable(spec)} is a decoder that cannot run"):
         first, second = module(input_ids=ids, use_cache=False).logits[:, :3].float()
     for logits in (first, second):
-        require_finite_tensor(logits, "what it computes", spec)
+        vetting.require_finite_tensor(logits, "what it computes", spec)
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-3):
         raise UserError(
             f"{spec}: a {module.config.model_type} lets a token see those after it, so it cannot"
@@ -314,37 +288,102 @@ def _ends(module: Any, tokenizer: Any, spec: str) -> tuple[int, int, int]:
     )
 
 
-def _from_assignment(
-    spec: str, files: Sequence[Path], device: torch.device, dtype: torch.dtype, blocks: int
-) -> Decoder:
-    """The assignment's GPT-2: a bare state dictionary beside OpenAI's two BPE files."""
-    weights, *vocabulary = files
-    tokenizer = gpt2_tokenizer(*vocabulary)
-    end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
-    module = gpt2_of_tensors(load_state(weights), weights)
-    require_finite(module, weights)
-    _keep_first(module, blocks, spec)
-    module.config.bos_token_id = module.config.eos_token_id = end
-    module.generation_config.bos_token_id = module.generation_config.eos_token_id = end
-    start, end, pad = _ends(module, tokenizer, spec)
-    tokenizer_id = digest_of_files(vocabulary)
-    weights_id = weights_id_of_file([weights])
-    return _frozen(
-        Decoder(
-            spec=spec,
-            module=module.to(dtype),
-            tokenizer=tokenizer,
-            weights_id=weights_id,
-            decoder_id=digest_of(weights_id, _architecture(module.config), tokenizer_id),
-            start_id=start,
-            end_id=end,
-            pad_id=pad,
-            licence=None,
-            device=device,
-            dtype=dtype,
-            blocks=blocks,
-        )
+def _find_assignment(place: Path) -> list[Path] | None:
+    """The three files of the assignment's decoder, None where `place` is none.
+
+    place: their folder, or the weights themselves. The vocabulary lies beside the weights or, as
+    the assignment's scripts had it, in the working folder. Raises UserError where it does not.
+    """
+    name, *vocabulary = _ASSIGNMENT_FILES
+    weights = place if place.is_file() else place / name
+    if not weights.is_file() or (place.is_dir() and (place / "config.json").is_file()):
+        return None
+    found = [_beside(weights, file) for file in vocabulary]
+    missing = [file for file, path in zip(vocabulary, found, strict=True) if path is None]
+    if not missing:
+        return [weights, *(path for path in found if path is not None)]
+    if weights.name != name:
+        return None
+    raise UserError(
+        f"{weights.parent}: lacks {' and '.join(missing)} beside {name}, and so does the working"
+        " folder"
     )
+
+
+def _beside(weights: Path, file: str) -> Path | None:
+    places = (weights.parent / file, Path.cwd() / file)
+    return next((path for path in places if path.is_file()), None)
+
+
+def _from_assignment(files: Sequence[Path], dtype: torch.dtype) -> _Found:
+    """The assignment's GPT-2: a bare state dictionary beside OpenAI's two BPE files."""
+    weights, encoder, merges = files
+    tokenizer = _gpt2_tokenizer(encoder, merges)
+    module = _gpt2_of_tensors(load_state(weights), weights)
+    vetting.require_finite(module, weights)
+    end = tokenizer.convert_tokens_to_ids(_END_OF_TEXT)
+    module.config.bos_token_id = module.config.eos_token_id = end
+    return _Found(module.to(dtype), tokenizer, [weights], [encoder, merges])
+
+
+def _gpt2_of_tensors(published: dict[str, Tensor], path: Path) -> Any:
+    """A GPT-2 whose sizes are those of its tensors, named with or without `transformer.`.
+
+    Heads are 64 wide, as in every GPT-2 that OpenAI published: the tensors do not say.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    state = {
+        name.removeprefix("transformer."): value
+        for name, value in published.items()
+        if not name.endswith((".attn.bias", ".attn.masked_bias"))  # the causal mask, not trained
+    }
+    head = state.pop("lm_head.weight", None)
+    blocks = {name.split(".")[1] for name in state if name.startswith("h.")}
+    with vetting.library_errors(
+        f"{path} is not the assignment's GPT-2; expected wte.weight, wpe.weight and"
+        " h.0.attn.c_attn.weight and their like"
+    ):
+        vocabulary, width = state["wte.weight"].shape
+        with hub.closed(), NoRandomValues():
+            config = GPT2Config(
+                vocab_size=vocabulary,
+                n_embd=width,
+                n_layer=len(blocks),
+                n_head=max(1, width // 64),
+                n_positions=state["wpe.weight"].shape[0],
+                tie_word_embeddings=head is None or torch.equal(head, state["wte.weight"]),
+            )
+            module = GPT2LMHeadModel(config)
+        module.transformer.load_state_dict(state)
+        if not config.tie_word_embeddings:
+            module.lm_head.load_state_dict({"weight": head})
+        module.tie_weights()
+    return module
+
+
+def _gpt2_tokenizer(encoder: Path, merge_list: Path) -> Any:
+    """OpenAI's byte-level BPE with the pre-tokeniser of GPT-2.
+
+    The assignment's own splits ` ?\\w+` instead, so "route66" and "foo_bar" come out otherwise;
+    ordinary words are the same.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = read_object(encoder, _LARGEST_VOCABULARY)
+    lines = read_text(str(merge_list)).splitlines()
+    shown = printable(str(encoder))
+    with vetting.library_errors(f"{shown} and {merge_list.name} are not GPT-2's byte-level BPE"):
+        pairs = (line.split() for line in lines if line and not line.startswith("#version"))
+        merges = [(first, second) for first, second in pairs]
+        bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    if _END_OF_TEXT not in vocabulary:
+        raise UserError(f"{encoder}: has no {_END_OF_TEXT}, so captions would have no end")
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    ends = dict.fromkeys(("bos_token", "eos_token"), _END_OF_TEXT)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **ends)
 
 
 def _keep_first(module: Any, blocks: int, spec: str) -> None:
@@ -378,15 +417,3 @@ def _architecture(config: Any) -> str:
     for name in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
         about.pop(name, None)
     return digest_of(json.dumps(about, sort_keys=True, default=str))
-
-
-def _frozen(decoder: Decoder) -> Decoder:
-    from transformers import GenerationConfig
-
-    module: Any = decoder.module
-    # an instruct model's own asks for penalties and sampling, which are of chats
-    module.generation_config = GenerationConfig(
-        bos_token_id=decoder.start_id, eos_token_id=decoder.end_id, pad_token_id=decoder.pad_id
-    )
-    module.to(decoder.device).eval().requires_grad_(False)
-    return decoder

@@ -13,7 +13,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,11 @@ def repository(repo: str, choose: Choose, spec: str, *, fetch_option: str = "") 
 
 def cached(repo: str, choose: Choose) -> Path | None:
     """The folder of a cache that holds all chosen files of `repo`, if there is one."""
-    for place in (_adopted(repo), _cached(repo)):
-        if place is not None and _complete(place, choose):
-            return place
+    for place in (own_place_of(repo), _snapshot(repo)):
+        if place is not None:
+            with suppress(UserError):  # something is missing there
+                choose(_names_in(place))
+                return place
     return None
 
 
@@ -162,12 +164,7 @@ def own_place_of(repo: str) -> Path:
     return storage.cache_folder() / "models" / repo.replace("/", "--")
 
 
-def _adopted(repo: str) -> Path | None:
-    place = own_place_of(repo)
-    return place if place.is_dir() else None
-
-
-def _cached(repo: str) -> Path | None:
+def _snapshot(repo: str) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -175,14 +172,6 @@ def _cached(repo: str) -> Path | None:
         return Path(snapshot_download(repo, local_files_only=True))
     except (LocalEntryNotFoundError, OSError, ValueError):  # ValueError: no possible name
         return None
-
-
-def _complete(folder: Path, choose: Choose) -> bool:
-    try:
-        choose(_names_in(folder))
-    except UserError:
-        return False
-    return True
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["lite", "open_clip", "hf", "timm"]
 
-KINDS: tuple[Kind, ...] = ("lite", "open_clip", "hf", "timm")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = (
     "open_clip_model.safetensors",
@@ -50,6 +49,7 @@ _LOADERS: dict[str, str] = {
     "timm": "captune.models.backends.timm",
 }
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_OPEN_CLIP_NAME = re.compile(r"(?i)(ViT|RN\d|convnext|coca|EVA|MobileCLIP|PE-)[\w.-]*$")
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".gguf"}
 
 
@@ -58,7 +58,7 @@ class ModelSpec:
     """A parsed spec; which of the fields are set says where the weights come from.
 
     text: as the user wrote it.
-    kind: one of `KINDS`, or the name of another package's backend; `name` is then what follows it.
+    kind: a `Kind`, or the name of another package's backend; `name` is then what follows it.
     name, tag: an entry of the library's own list (open_clip: both; timm: name, with its tag in it).
     repo: a repository of the model hub.
     folder: a local folder that holds weights, preprocessing and tokenizer.
@@ -116,7 +116,8 @@ def detect_layout(folder: Path) -> Kind:
     open_clip comes first where its weights are there: repositories of timm and LAION carry it
     beside a second model, and it has both sides.
     """
-    config = _read_config(folder)
+    path = folder / "config.json"
+    config = read_object(path) if path.exists() else {}
     has_open_clip = (folder / OPEN_CLIP_CONFIG).is_file()
     if has_open_clip and any((folder / name).is_file() for name in OPEN_CLIP_WEIGHTS):
         return "open_clip"
@@ -185,7 +186,7 @@ def _parse_bare(text: str) -> ModelSpec:
         raise UserError(f"{text}: there is no such file or folder; check the path")
     if "/" in text:
         owner, _, rest = text.partition("/")
-        likely = f"open_clip:{text}" if _is_open_clip_name(owner) else f"hf:{text}"
+        likely = f"open_clip:{text}" if _OPEN_CLIP_NAME.match(owner) else f"hf:{text}"
         if _REPO.fullmatch(text) or likely.startswith("open_clip:"):
             kind = "a model of a hub" if rest else "a model"
             raise UserError(f"{text}: no such folder, and {kind} needs its prefix; write {likely}")
@@ -215,15 +216,6 @@ def _looks_like_path(name: str) -> bool:
     return (
         name.startswith((".", "/", "~")) or "\\" in name or bool(re.match(r"[A-Za-z]:[/\\]", name))
     )
-
-
-def _is_open_clip_name(name: str) -> bool:
-    return bool(re.match(r"(?i)(ViT|RN\d|convnext|coca|EVA|MobileCLIP|PE-)[\w.-]*$", name))
-
-
-def _read_config(folder: Path) -> dict[str, object]:
-    path = folder / "config.json"
-    return read_object(path) if path.exists() else {}
 
 
 def backends() -> dict[str, str]:

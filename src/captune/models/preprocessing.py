@@ -116,7 +116,6 @@ def load_image_processor(folder: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _check_pixels(stated: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for sizes, means and deviations that no image should be brought to."""
     for key, above in (("image_mean", -math.inf), ("image_std", 0.0)):
         if key in stated:
             require_numbers(stated[key], 3, f"{where}: {key}", above=above)
@@ -193,8 +192,7 @@ class _Patches:
 class _Steps:
     """Resize and crop on uint8 by the processor's own methods, then NumPy's subtract and divide."""
 
-    resize: Callable[[Tensor], Tensor]
-    crop: Callable[[Tensor], Tensor]
+    processor: Any
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
@@ -217,27 +215,16 @@ class _Steps:
         fold = 1.0 / processor.rescale_factor
         mean = torch.tensor(processor.image_mean) * fold
         std = torch.tensor(processor.image_std) * fold
-
-        def resize(pixels: Tensor) -> Tensor:
-            if not processor.do_resize:
-                return pixels
-            resized: Tensor = processor.resize(
-                image=pixels, size=processor.size, resample=processor.resample
-            )
-            return resized
-
-        def crop(pixels: Tensor) -> Tensor:
-            if not processor.do_center_crop:
-                return pixels
-            cropped: Tensor = processor.center_crop(pixels, processor.crop_size)
-            return cropped
-
-        return cls(resize, crop, mean.numpy().reshape(-1, 1, 1), std.numpy().reshape(-1, 1, 1))
+        return cls(processor, mean.numpy().reshape(-1, 1, 1), std.numpy().reshape(-1, 1, 1))
 
     def __call__(self, image: Image.Image) -> Tensor:
-        channels_first = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-        cropped = self.crop(self.resize(torch.from_numpy(channels_first)[None]))[0]
-        pixels = cropped.numpy().astype(np.float32, order="C")
+        own = self.processor
+        stack = torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))[None]
+        if own.do_resize:
+            stack = own.resize(image=stack, size=own.size, resample=own.resample)
+        if own.do_center_crop:
+            stack = own.center_crop(stack, own.crop_size)
+        pixels = stack[0].numpy().astype(np.float32, order="C")
         pixels -= self.mean
         pixels /= self.std
         return torch.from_numpy(pixels)

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from threading import get_ident
@@ -30,7 +31,13 @@ from captune.models.checkpoint_files import (
     require_floating,
     total_elements,
 )
-from captune.models.weights import describe_tensors, refuse_torchscript, warn_pickle
+from captune.models.weights import (
+    TRANSFORMERS_WEIGHTS,
+    describe_tensors,
+    refuse_torchscript,
+    warn_pickle,
+    weights_files,
+)
 from captune_metrics.text import shorten
 
 _DEEPEST = 32
@@ -223,14 +230,56 @@ def vetted_weights(
     return tensors
 
 
-def require_trained(model: nn.Module, report: Mapping[str, Any], spec: object) -> None:
-    """Raise UserError where transformers' loading report names a parameter that was not loaded."""
-    untrained = sorted(report["missing_keys"]) + [str(m) for m in report["mismatched_keys"]]
-    if untrained:
-        raise UserError(
-            f"{spec}: the weights leave {len(untrained)} parameters of {type(model).__name__} at"
-            f" random ({untrained[0]}, ...); this checkpoint is of another model"
-        )
+@dataclass(frozen=True)
+class Checkpoint:
+    """The config and the weights of a folder in the layout of save_pretrained, looked through.
+
+    tensors: what the weights hold. dtype: what the model is built in.
+    """
+
+    files: list[Path]
+    config: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    dtype: torch.dtype
+    spec: object
+
+    @property
+    def parts(self) -> dict[str, Path | Mapping[str, Any]]:
+        """For `staged`."""
+        return {"config.json": self.config, **staged_weights(self.files)}
+
+    def build(self, auto_class: Any, place: Path, config: Any, broken: str) -> Any:
+        """The model on the CPU, in eval mode, every parameter from the checkpoint.
+
+        auto_class: of transformers. place: where `parts` are staged. broken: begins the sentence
+        about what transformers cannot build.
+        """
+        with library_errors(broken, place), no_larger_than(self.tensors, self.spec):
+            model, report = auto_class.from_pretrained(
+                place,
+                config=config,
+                dtype=self.dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        untrained = sorted(report["missing_keys"]) + [str(m) for m in report["mismatched_keys"]]
+        if untrained:
+            raise UserError(
+                f"{self.spec}: the weights leave {len(untrained)} parameters of"
+                f" {type(model).__name__} at random ({untrained[0]}, ...); this checkpoint is of"
+                " another model"
+            )
+        return model.eval()
+
+
+def read_checkpoint(folder: Path, dtype: torch.dtype, spec: object) -> Checkpoint:
+    """Look through a folder in the layout of save_pretrained; no tensor is read."""
+    files = weights_files(folder, TRANSFORMERS_WEIGHTS)
+    if not files:
+        raise UserError(f"{printable(str(spec))}: its weights are not a file")
+    config = read_config(folder / "config.json")
+    return Checkpoint(files, config, vetted_weights(files, dtype, spec), dtype, spec)
 
 
 def require_memory(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, where: object) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,23 +19,20 @@ from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 
-@dataclass(frozen=True)
 class NarrowTokenizer:
     """The whole tokenizer, with the kept tokens numbered anew; others leave no trace.
 
     kept: the whole vocabulary's id of each kept token.
     """
 
-    whole: Any
-    kept: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        places = {id: place for place, id in enumerate(self.kept)}
-        object.__setattr__(self, "_places", places)
+    def __init__(self, whole: Any, kept: tuple[int, ...]) -> None:
+        self.whole = whole
+        self.kept = kept
+        self._places = {id: place for place, id in enumerate(kept)}
 
     def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
         """As the whole one: {"input_ids": [[place, ...], ...]}."""
-        places: dict[int, int] = self._places  # type: ignore[attr-defined]
+        places = self._places
         rows = self.whole(texts, **options)["input_ids"]
         return {"input_ids": [[places[id] for id in row if id in places] for row in rows]}
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import mmap
 import pickle
-import sqlite3
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,13 @@ from torch.overrides import TorchFunctionMode
 
 from captune import storage
 from captune.errors import UserError
-from captune.files import open_regular, printable, read_regular
-from captune.models.checkpoint_files import TensorInfo, read_header, read_object
+from captune.files import open_regular, printable, read_regular, whole_file
+from captune.models.checkpoint_files import (
+    TensorInfo,
+    opened_safetensors,
+    read_header,
+    read_object,
+)
 
 logger = logging.getLogger("captune")
 
@@ -47,6 +51,7 @@ TRANSFORMERS_WEIGHTS = (
 )
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order
 _LARGEST_SMALL_FILE = 64 * 2**20
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -67,15 +72,8 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 def load_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, on the CPU; UserError for a damaged one."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    read_header(path)
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        shown = printable(str(path))
-        raise UserError(f"{shown} is not a complete safetensors file ({error})") from None
+    with opened_safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def refuse_torchscript(path: Path) -> None:
@@ -116,11 +114,15 @@ def describe_tensors(files: Path | Sequence[Path]) -> dict[str, TensorInfo]:
 
 def weights_id_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over the sorted (name, dtype, shape, bytes) of `tensors`, as 64 hex digits."""
+    return _id_of((name, _dtype_of(t), t) for name, t in sorted(tensors.items()))
+
+
+def _id_of(entries: Iterable[tuple[str, str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        content = tensor.reshape(-1).view(torch.uint8).numpy()
-        _add(digest, name, _dtype_of(tensor), tensor.shape, content)
+    for name, dtype, tensor in entries:
+        digest.update(f"{name}\0{dtype}\0{'x'.join(map(str, tensor.shape))}\0".encode())
+        content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -135,19 +137,22 @@ def weights_id_of_file(path: Path | Sequence[Path]) -> str:
     so a known file costs a look-up.
     """
     files = sorted((path,) if isinstance(path, Path) else path)
-    key = json.dumps([[str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns] for f in files])
-    with closing(_Memory()) as memory:
-        known = memory.get(key)
-        if known is None:
-            if all(file.suffix == ".safetensors" for file in files):
-                known = _weights_id_of_safetensors(files)
-            else:
-                merged: dict[str, Tensor] = {}
-                for file in files:
-                    merged.update(_pickled(file))
-                known = weights_id_of_tensors(merged)
-            memory.put(key, known)
-        return known
+    key = digest_of([[str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns] for f in files])
+    place = storage.cache_folder() / "weights-ids" / key
+    with suppress(OSError):
+        known = place.read_bytes().decode(errors="replace")
+        if _ID.fullmatch(known):
+            return known
+    if all(file.suffix == ".safetensors" for file in files):
+        found = _weights_id_of_safetensors(files)
+    else:
+        merged: dict[str, Tensor] = {}
+        for file in files:
+            merged.update(_pickled(file))
+        found = weights_id_of_tensors(merged)
+    with suppress(UserError), whole_file(place) as remembered:  # else it is no harm
+        remembered.write(found)
+    return found
 
 
 class NoRandomValues(TorchFunctionMode):
@@ -247,30 +252,14 @@ def digest_of_files(files: Iterable[Path]) -> str:
 
 
 def _weights_id_of_safetensors(files: Sequence[Path]) -> str:
-    """As weights_id_of_tensors, straight from the mapped files: no copy, no torch dtype needed."""
-    digest = hashlib.sha256()
-    maps: dict[Path, mmap.mmap] = {}
-    entries = {name: (file, entry) for file in files for name, entry in read_header(file).items()}
-    try:
-        for file in files:
-            with open_regular(file) as opened:
-                maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        for name in sorted(entries):
-            file, entry = entries[name]
-            with memoryview(maps[file]) as view, view[entry.start : entry.end] as content:
-                _add(digest, name, entry.dtype, entry.shape, content)
-    except (OSError, ValueError) as error:  # it became another file meanwhile
-        shown = printable(str(files[0]))
-        raise UserError(f"{shown} is not a complete safetensors file ({error})") from None
-    finally:
-        for mapped in maps.values():
-            mapped.close()
-    return digest.hexdigest()
-
-
-def _add(digest: Any, name: str, dtype: str, shape: Iterable[int], content: Any) -> None:
-    digest.update(f"{name}\0{dtype}\0{'x'.join(map(str, shape))}\0".encode())
-    digest.update(content)
+    """As weights_id_of_tensors, straight from the mapped files."""
+    with ExitStack() as stack:
+        maps = [stack.enter_context(opened_safetensors(file)) for file in files]
+        places = {name: file for file in maps for name in file.keys()}  # noqa: SIM118
+        return _id_of(
+            (name, file.get_slice(name).get_dtype(), file.get_tensor(name))
+            for name, file in sorted(places.items())
+        )
 
 
 def _archive(path: Path) -> list[zipfile.ZipInfo]:
@@ -351,42 +340,3 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class _Memory:
-    """Ids already computed, in a small SQLite file; a cache that cannot be written is no harm."""
-
-    def __init__(self) -> None:
-        self._connection: sqlite3.Connection | None = None
-        try:
-            path = storage.cache_folder() / "weights-ids.sqlite"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=10)
-            with self._connection as connection:
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS ids (file TEXT PRIMARY KEY, id TEXT)"
-                )
-        except (OSError, sqlite3.Error):
-            self.close()
-
-    def get(self, key: str) -> str | None:
-        if self._connection is None:
-            return None
-        try:
-            row = self._connection.execute("SELECT id FROM ids WHERE file = ?", (key,)).fetchone()
-        except sqlite3.Error:
-            return None
-        return None if row is None else str(row[0])
-
-    def put(self, key: str, value: str) -> None:
-        if self._connection is not None:
-            try:
-                with self._connection as connection:
-                    connection.execute("INSERT OR REPLACE INTO ids VALUES (?, ?)", (key, value))
-            except sqlite3.Error:
-                logger.debug("weights id not remembered", exc_info=True)
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None

@@ -7,7 +7,7 @@ A folder (or repository) in the layout of save_pretrained: config.json, weights,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.models import hub
-from captune.models.checkpoint_files import TensorInfo
+from captune.models import hub, vetting
 from captune.models.encoders import (
     ContextLength,
     ImageEncoder,
@@ -46,23 +45,10 @@ from captune.models.tokenizers import (
     tokenizer_files,
     vetted_tokenizer,
 )
-from captune.models.vetting import (
-    library_errors,
-    no_larger_than,
-    read_config,
-    require_finite,
-    require_finite_tensor,
-    require_trained,
-    staged,
-    staged_weights,
-    vetted_weights,
-)
 from captune.models.weights import (
-    TRANSFORMERS_WEIGHTS,
     choose_weights,
     digest_of,
     digest_of_files,
-    weights_files,
     weights_id_of_file,
 )
 
@@ -78,18 +64,14 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     and for a model whose logits are no scaled cosine; Offline where a hub would have to be asked.
     """
     folder = _folder_of(spec)
-    files = weights_files(folder, TRANSFORMERS_WEIGHTS)
-    if not files:
-        raise UserError(f"{spec.text}: its weights are not a file")
-    config = read_config(folder / "config.json")
-    tensors = vetted_weights(files, torch.float32, spec)
+    checkpoint = vetting.read_checkpoint(folder, torch.float32, spec)
+    config = checkpoint.config
     with hub.closed():
-        with staged({"config.json": config, **staged_weights(files)}) as place:
-            model = _build(place, spec, tensors)
-        require_finite(model, spec)
-        weights_id = weights_id_of_file(files)
+        model = _build(checkpoint, spec)
+        vetting.require_finite(model, spec)
+        weights_id = weights_id_of_file(checkpoint.files)
         processor = load_image_processor(folder, config)
-        with library_errors(f"{spec.text}: makes no pixels of a picture"):
+        with vetting.library_errors(f"{spec.text}: makes no pixels of a picture"):
             transform, pixels_id = image_transform(processor)
         has_text = hasattr(model, "get_text_features")
         tokenize, tokenizer_id, context = (
@@ -101,8 +83,12 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     if tokenize and scoring and model.config.model_type not in _KNOWN_FAMILIES:
         _compare_with_own_logits(spec, model, image_side, transform, tokenize, scoring)
     dimension = _dimension(image_side, transform, spec)
-    image_id = digest_of(weights_id, digest_of("hf", _without_paths(model.config.to_dict())))
-    with hub.closed(), library_errors(f"{spec.text}: cannot look at a whole picture"):
+    about = model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version"):
+        about.pop(name, None)
+    config_text = json.dumps(about, sort_keys=True, default=str)
+    image_id = digest_of(weights_id, digest_of("hf", config_text))
+    with hub.closed(), vetting.library_errors(f"{spec.text}: cannot look at a whole picture"):
         patches = patches_of(model, processor, _noise(), image_id)
     model.to(device=device, dtype=dtype)
 
@@ -185,7 +171,6 @@ def _folder_of(spec: ModelSpec) -> Path:
 
 
 def _choose(names: Sequence[str], where: str) -> list[str]:
-    """What a model needs among `names`, or UserError naming the missing part."""
     weights = choose_weights(names, where)
     if not any(name in names for name in PROCESSOR_FILES):
         raise UserError(
@@ -196,32 +181,21 @@ def _choose(names: Sequence[str], where: str) -> list[str]:
     return [*weights, *more, *choose_tokenizer(names, where)]
 
 
-def _build(place: Path, spec: ModelSpec, tensors: Mapping[str, TensorInfo]) -> Any:
-    """The whole model, in float32 on the CPU, every parameter from the checkpoint.
-
-    place: a staged folder. tensors: what its weights hold.
-    """
+def _build(checkpoint: vetting.Checkpoint, spec: ModelSpec) -> Any:
     from transformers import AutoConfig, AutoModel
 
     kind = f"{spec.text}: transformers cannot build it"
-    with library_errors(kind, place), no_larger_than(tensors, spec):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    with vetting.staged(checkpoint.parts) as place:
+        with vetting.library_errors(kind, place):
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         config.return_dict = True
-        model, report = AutoModel.from_pretrained(
-            place,
-            config=config,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        model = checkpoint.build(AutoModel, place, config, kind)
     if not hasattr(model, "get_image_features"):
         raise UserError(
             f"{spec.text}: a model of type {config.model_type} has no get_image_features; expected "
             "CLIP, SigLIP or a relative"
         )
-    require_trained(model, report, spec)
-    return model.eval().requires_grad_(False)
+    return model.requires_grad_(False)
 
 
 def _scoring(model: Any, spec: ModelSpec) -> SimilarityScale:
@@ -251,7 +225,7 @@ def _tokenizer(
     where = printable(str(folder))
     parts = {"config.json": stated, **vetted_tokenizer(folder)}
     broken = f"{where}: has no tokenizer.json, or the like, to be read"
-    with staged(parts) as place, library_errors(broken, place):
+    with vetting.staged(parts) as place, vetting.library_errors(broken, place):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     text_config = getattr(config, "text_config", None) or config
     vocabulary = getattr(text_config, "vocab_size", None)
@@ -269,7 +243,7 @@ def _tokenizer(
     options |= {"truncation": True, "max_length": min(known)}
 
     def tokenize(texts: Sequence[str]) -> Mapping[str, Tensor]:
-        with library_errors(f"{where}: its tokenizer fails"):
+        with vetting.library_errors(f"{where}: its tokenizer fails"):
             tokens = dict(tokenizer(list(texts), return_tensors="pt", **options))
         require_known_tokens(tokens["input_ids"], vocabulary, str(folder))
         return tokens
@@ -306,7 +280,7 @@ def _compare_with_own_logits(
     tokens = tokenize(["a photo of a cat", "two dogs"])
     kind = f"a model of type {model.config.model_type}"
     with (
-        library_errors(f"{spec.text}: {kind} does not compare one picture with one text"),
+        vetting.library_errors(f"{spec.text}: {kind} does not compare one picture with one text"),
         torch.inference_mode(),
     ):
         own = model(pixel_values=pixels, **tokens).logits_per_image.numpy()
@@ -321,20 +295,15 @@ def _compare_with_own_logits(
 
 @torch.inference_mode()
 def _dimension(image_side: nn.Module, transform: Any, spec: ModelSpec) -> int:
-    with library_errors(f"{spec.text}: cannot look at a picture as its processor makes it"):
+    with vetting.library_errors(f"{spec.text}: cannot look at a picture as its processor makes it"):
         vectors = image_side(transform(_noise())[None])
-    require_finite_tensor(vectors, "what it computes of a picture", spec)
+    vetting.require_finite_tensor(vectors, "what it computes of a picture", spec)
     return int(vectors.shape[-1])
 
 
 def _noise() -> Image.Image:
     values = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     return Image.fromarray(values).resize((500, 400))
-
-
-def _without_paths(config: dict[str, Any]) -> str:
-    kept = {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
-    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def patches_of(model: Any, processor: Any, image: Image.Image, weights_id: str) -> PatchGrid | None:
@@ -362,35 +331,24 @@ def patches_of(model: Any, processor: Any, image: Image.Image, weights_id: str) 
             handle.remove()
     if not isinstance(features, Tensor):
         return None
-    places = _places(tower, whole(image))
+    patch = getattr(tower.config, "patch_size", None)
+    height, width = whole(image).shape[1:]
+    places = (height // patch, width // patch) if isinstance(patch, int) else None
     leading = features.shape[1] - places[0] * places[1] if places and features.ndim == 3 else 0
     if leading not in (0, 1):
         return None
     shape = grid_of_features(features, leading=leading, places=places)
     if shape is None:
         return None
-    last = norm if norm is not None and seen and 3 not in seen else None
-    cached_shape = (shape.tokens, shape.channels)
-    return PatchGrid(shape, cached_shape, _encode(tower, last), whole, whole_id, weights_id)
+    last = norm if norm is not None and seen and 3 not in seen else nn.Identity()
 
-
-def _encode(tower: Any, norm: Any) -> Callable[[Tensor], Tensor]:
     def encode(pixels: Tensor) -> Tensor:
-        tokens: Tensor = tower(pixel_values=pixels).last_hidden_state
-        return tokens if norm is None else norm(tokens)
+        tokens: Tensor = last(tower(pixel_values=pixels).last_hidden_state)
+        return tokens
 
-    return encode
+    return PatchGrid(shape, (shape.tokens, shape.channels), encode, whole, whole_id, weights_id)
 
 
 def _size_of(processor: Any, image: Image.Image) -> tuple[int, int] | None:
-    """(height, width) of what the processor makes of an image; None where it is no picture."""
     pixels = torch.as_tensor(processor(images=image, return_tensors="pt")["pixel_values"])
     return (int(pixels.shape[2]), int(pixels.shape[3])) if pixels.ndim == 4 else None
-
-
-def _places(tower: Any, pixels: Tensor) -> tuple[int, int] | None:
-    """Rows and columns of patches, by the tower's own patch size."""
-    patch = getattr(tower.config, "patch_size", None)
-    if not isinstance(patch, int):
-        return None
-    return int(pixels.shape[1]) // patch, int(pixels.shape[2]) // patch

@@ -7,9 +7,10 @@ open_clip itself only warns when the two disagree about QuickGELU, and then comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,21 @@ from torch import Tensor
 
 from captune.errors import MissingExtra, UserError
 from captune.files import printable
-from captune.models import hub
-from captune.models.backends.open_clip_patches import patches_of
+from captune.models import hub, vetting
+from captune.models.backends.timm import grid_of_trunk, last_features
 from captune.models.encoders import (
     ContextLength,
+    GridShape,
     ImageEncoder,
     ImageTextModel,
+    PatchGrid,
     Side,
-    SimilarityScale,
     TextEncoder,
+    as_tokens,
     similarity_scale,
 )
 from captune.models.load import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, ModelSpec, did_you_mean
-from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
+from captune.models.preprocessing import Transform, preprocessing_id, without_torch_arithmetic
 from captune.models.tokenizers import (
     VOCABULARIES,
     choose_tokenizer,
@@ -38,15 +41,6 @@ from captune.models.tokenizers import (
     require_known_tokens,
     tokenizer_files,
     vetted_tokenizer,
-)
-from captune.models.vetting import (
-    library_errors,
-    no_larger_than,
-    read_config,
-    require_finite,
-    require_numbers,
-    staged,
-    vetted_weights,
 )
 from captune.models.weights import (
     NoRandomValues,
@@ -80,9 +74,14 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     """
     source = _resolve(spec)
     model = _build(source)
-    require_finite(model, spec)
+    vetting.require_finite(model, spec)
     weights_id = weights_id_of_file(source.weights)
-    scoring = _scoring(model, spec)
+    bias = model.logit_bias
+    scoring = similarity_scale(
+        float(model.logit_scale.detach().exp()),
+        None if bias is None else float(bias.detach()),
+        spec.text,
+    )
     model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
     image_id = digest_of(weights_id, digest_of("open_clip", source.config, source.quick_gelu))
     transform, pixels_id = _preprocessing(source, model.visual.image_size)
@@ -121,17 +120,13 @@ def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
     if source is not None:
         repo, choose = _repository_of(spec)
         hub.adopt(repo, source, choose)
-        _adopt_tokenizer(spec, source)
+        # a tag may name its tokenizer by another repository
+        other = _entry(spec)[0]["text_cfg"].get("hf_tokenizer_name") if spec.name else None
+        if other:
+            with suppress(UserError):  # else the sentence about the missing repository follows
+                hub.adopt(other, source, lambda names: choose_tokenizer(names, str(source)))
     resolved = _resolve(spec, fetches=True)
     return sorted({resolved.weights.parent, *filter(None, [resolved.tokenizer])})
-
-
-def _adopt_tokenizer(spec: ModelSpec, source: Path) -> None:
-    """A tag may name its tokenizer by another repository; take it from `source` if it is there."""
-    name = _entry(spec)[0]["text_cfg"].get("hf_tokenizer_name") if spec.name else None
-    if name:
-        with suppress(UserError):  # else the sentence about the missing repository follows
-            hub.adopt(name, source, lambda names: choose_tokenizer(names, str(source)))
 
 
 def _library() -> Any:
@@ -164,12 +159,9 @@ def _from_tag(spec: ModelSpec) -> _Source:
         repo, choose = _repository_of(spec)
         folder = hub.repository(repo, choose, spec.text)
         weights, licence = _weights_in(folder, tag), hub.licence_of(folder)
-    tokenizer_repo = config["text_cfg"].get("hf_tokenizer_name")
-    tokenizer = None
-    if tokenizer_repo:
-        tokenizer = hub.repository(
-            tokenizer_repo, lambda names: choose_tokenizer(names, tokenizer_repo), spec.text
-        )
+    tokenizer, named = None, config["text_cfg"].get("hf_tokenizer_name")
+    if named:
+        tokenizer = hub.repository(named, lambda names: choose_tokenizer(names, named), spec.text)
     # A tag states quick_gelu or leaves it to the architecture; it never takes it back.
     quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
     return _Source(spec.name or "", config, tag, quick_gelu, weights, tokenizer, licence)
@@ -182,12 +174,11 @@ def _from_folder(folder: Path, shown: Path) -> _Source:
             f"{shown}: has no {OPEN_CLIP_CONFIG}, which says architecture and preprocessing; "
             "copy it there from where the weights came"
         )
-    stated = read_config(folder / OPEN_CLIP_CONFIG)
+    stated = vetting.read_config(folder / OPEN_CLIP_CONFIG)
     preprocess, config = (stated.get(name) or {} for name in ("preprocess_cfg", "model_cfg"))
-    parts = [preprocess, config]
-    if isinstance(config, dict):
-        parts += [config.get("vision_cfg", {}), config.get("text_cfg", {})]
-    if not all(isinstance(part, dict) for part in parts):
+    names = ("vision_cfg", "text_cfg")
+    towers = [config.get(name, {}) for name in names] if isinstance(config, dict) else []
+    if not all(isinstance(part, dict) for part in (preprocess, config, *towers)):
         raise UserError(f"{path}: model_cfg, its towers and preprocess_cfg must be objects")
     has_architecture = {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys()
     if not has_architecture or not {"mean", "std"} <= preprocess.keys():
@@ -195,8 +186,8 @@ def _from_folder(folder: Path, shown: Path) -> _Source:
             f"{path}: expected model_cfg, and preprocess_cfg with mean and "
             "std; take the file that came with the weights"
         )
-    require_numbers(preprocess["mean"], 3, f"{path}: mean")
-    require_numbers(preprocess["std"], 3, f"{path}: std", above=0)
+    vetting.require_numbers(preprocess["mean"], 3, f"{path}: mean")
+    vetting.require_numbers(preprocess["std"], 3, f"{path}: std", above=0)
     for name in ("hf_model_name", "hf_tokenizer_name"):
         if not isinstance(config["text_cfg"].get(name) or "", str):
             raise UserError(f"{path}: {name} is no text")
@@ -254,7 +245,6 @@ def _entry(spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _repository_of(spec: ModelSpec) -> tuple[str, hub.Choose]:
-    """Where the hub keeps the weights, and which files of it are needed."""
     if spec.repo is not None:
         return spec.repo, lambda names: _choose_folder(names, str(spec.repo))
     if spec.file is not None or spec.folder is not None:
@@ -266,13 +256,13 @@ def _repository_of(spec: ModelSpec) -> tuple[str, hub.Choose]:
             f"{spec.text}: in no hub repository; fetch {tag.get('url')} and write {spec.text}@FILE"
         )
 
+    wanted = _weight_names(tag)
+
     def choose(names: Sequence[str]) -> list[str]:
-        for name in _weight_names(tag):
-            if name in names:
-                return [name, *(other for other in ("README.md",) if other in names)]
-        raise UserError(
-            f"{repo}: holds no weights of {spec.text} (expected {_weight_names(tag)[0]})"
-        )
+        weights = next((name for name in wanted if name in names), None)
+        if weights is None:
+            raise UserError(f"{repo}: holds no weights of {spec.text} (expected {wanted[0]})")
+        return [weights, *({"README.md"} & {*names})]
 
     return repo, choose
 
@@ -283,29 +273,26 @@ def _choose_folder(names: Sequence[str], repo: str) -> list[str]:
         raise UserError(f"{repo}: not an open_clip repository ({OPEN_CLIP_CONFIG} and weights)")
     vocabularies = any(all(name in names for name in form) for form in VOCABULARIES)
     tokenizer = choose_tokenizer(names, repo) if vocabularies else []
-    card = ["README.md"] if "README.md" in names else []
-    return [OPEN_CLIP_CONFIG, weights, *tokenizer, *card]
+    return [OPEN_CLIP_CONFIG, weights, *tokenizer, *({"README.md"} & {*names})]
 
 
 def _weight_names(tag: Mapping[str, Any]) -> list[str]:
     """Names to look for, safetensors first; a tag may name its own file."""
     named = tag.get("hf_hub", "").rpartition("/")[2]
-    if not named:
-        return list(OPEN_CLIP_WEIGHTS)
-    return [str(Path(named).with_suffix(".safetensors")), named]
+    return [str(Path(named).with_suffix(".safetensors")), named] if named else [*OPEN_CLIP_WEIGHTS]
 
 
 def _weights_in(folder: Path, tag: Mapping[str, Any]) -> Path:
-    found = weights_files(folder, _weight_names(tag))
+    names = _weight_names(tag)
+    found = weights_files(folder, names)
     if not found:
-        raise UserError(f"{folder}: has no weights (expected {' or '.join(_weight_names(tag))})")
+        raise UserError(f"{folder}: has no weights (expected {' or '.join(names)})")
     return found[0]
 
 
 def _build(source: _Source) -> Any:
-    """The model with its weights, in float32 on the CPU."""
     open_clip = _library()
-    tensors = vetted_weights([source.weights], torch.float32, source.weights)
+    tensors = vetting.vetted_weights([source.weights], torch.float32, source.weights)
 
     def create(device: str = "cpu") -> Any:
         return open_clip.create_model(
@@ -317,12 +304,11 @@ def _build(source: _Source) -> Any:
             text_cfg={**source.config["text_cfg"], "hf_model_pretrained": False},
         )
 
-    shown = printable(str(source.weights))
-    broken = f"{shown}: not the weights of {source.identifier}, check name and tag"
-    with hub.closed(), library_errors(broken):
+    what = f"{source.weights}: not the weights of {source.identifier}, check name and tag"
+    with hub.closed(), vetting.library_errors(printable(what)):
         with NoRandomValues():
             # without memory first: a config may ask for more than any machine has
-            with torch.device("meta"), no_larger_than(tensors, source.weights):
+            with torch.device("meta"), vetting.no_larger_than(tensors, source.weights):
                 create("meta")
             model = create()
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -331,7 +317,7 @@ def _build(source: _Source) -> Any:
         raise UserError(
             f"{source.weights}: has no logit_bias, without which its sigmoid is a guess"
         )
-    for name, (_, shape, *_) in tensors.items():
+    for name, (_, shape) in tensors.items():
         # open_clip resizes position embeddings in silence; such a model was trained by nobody.
         if name.endswith("positional_embedding") and expected.get(name, shape) != shape:
             raise UserError(
@@ -341,12 +327,6 @@ def _build(source: _Source) -> Any:
     return model
 
 
-def _scoring(model: Any, spec: ModelSpec) -> SimilarityScale:
-    scale = float(model.logit_scale.detach().float().exp())
-    bias = None if model.logit_bias is None else float(model.logit_bias.detach().float())
-    return similarity_scale(scale, bias, spec.text)
-
-
 def _preprocessing(source: _Source, image_size: Any, **changed: Any) -> tuple[Any, str]:
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
@@ -354,7 +334,9 @@ def _preprocessing(source: _Source, image_size: Any, **changed: Any) -> tuple[An
     # for what was the only way when they were written.
     settings = merge_preprocess_dict(PreprocessCfg(), source.preprocess)
     settings |= {"size": image_size, **changed}
-    with library_errors(f"{source.identifier}: its preprocess_cfg makes no pixels of an image"):
+    with vetting.library_errors(
+        f"{source.identifier}: its preprocess_cfg makes no pixels of an image"
+    ):
         compose = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     return without_torch_arithmetic(compose), preprocessing_id("open_clip", **settings)
 
@@ -370,9 +352,9 @@ def _tokenizer(source: _Source) -> tuple[Any, str, ContextLength]:
         files = tokenizer_files(source.tokenizer)
         broken = f"{source.identifier}: its tokenizer cannot be read"
         with (
-            staged(vetted_tokenizer(source.tokenizer)) as place,
+            vetting.staged(vetted_tokenizer(source.tokenizer)) as place,
             hub.closed(),
-            library_errors(broken, place),
+            vetting.library_errors(broken, place),
         ):
             tokenizer = tokenizers.HFTokenizer(
                 str(place), context_length=length, tokenizer_mode=mode, **options
@@ -407,3 +389,58 @@ def _count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     if tokenizer.tokenizer_mode == "clips":  # start, end and class token
         return [n + 3 for n in count_tokens(tokenizer.tokenizer, cleaned, special=False)]
     return count_tokens(tokenizer.tokenizer, cleaned)
+
+
+def patches_of(visual: Any, whole: Transform, whole_id: str, weights_id: str) -> PatchGrid | None:
+    """The grid of an image tower at its own width, before pooling; None where it has none.
+
+    VisionTransformer: CLS and patches after the last block and, where the tower normalises tokens
+    or the CLS token itself (CLIP), after `ln_post`; `proj` is not applied. ModifiedResNet: the map
+    that its attention pool reads. A trunk of timm: its forward_features.
+    """
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.timm_model import TimmModel
+    from open_clip.transformer import VisionTransformer
+
+    encode: Callable[[Tensor], Tensor]
+    if isinstance(visual, VisionTransformer):
+        rows, columns = (int(side) for side in visual.grid_size)
+        width = int(visual.conv1.out_channels)
+        shape: GridShape | None = GridShape(rows * columns + 1, width, rows, columns, leading=1)
+        encode = partial(_tokens, visual)
+    elif isinstance(visual, ModifiedResNet):
+        size = visual.image_size
+        rows, columns = (side // 32 for side in ((size, size) if isinstance(size, int) else size))
+        shape = GridShape(rows * columns, int(visual.attnpool.q_proj.in_features), rows, columns)
+        encode = partial(_map, visual)
+    elif isinstance(visual, TimmModel):
+        shape = grid_of_trunk(visual.trunk, visual.image_size)
+        encode = partial(last_features, visual.trunk)
+    else:
+        return None
+    if shape is None:
+        return None
+    return PatchGrid(shape, (shape.tokens, shape.channels), encode, whole, whole_id, weights_id)
+
+
+def _tokens(visual: Any, pixels: Tensor) -> Tensor:
+    # not where `ln_post` comes after pooling several tokens into one
+    if visual.attn_pool is not None:
+        normalises = visual.attn_pool_contrastive is not None
+    else:
+        normalises = not visual.final_ln_after_pool or visual.pool_type == "tok"
+    found = visual.forward_intermediates(
+        pixels,
+        indices=1,
+        normalize_intermediates=normalises,
+        intermediates_only=True,
+        output_fmt="NLC",
+        output_extra_tokens=True,
+    )
+    leading, patches = found["image_intermediates_prefix"][-1], found["image_intermediates"][-1]
+    return torch.cat([leading, patches], dim=1)
+
+
+def _map(visual: Any, pixels: Tensor) -> Tensor:
+    found = visual.forward_intermediates(pixels, indices=1, intermediates_only=True)
+    return as_tokens(found["image_intermediates"][-1])

@@ -15,7 +15,7 @@ import torch
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.models import hub
+from captune.models import hub, vetting
 from captune.models.encoders import (
     GridShape,
     ImageEncoder,
@@ -26,17 +26,6 @@ from captune.models.encoders import (
 )
 from captune.models.load import ModelSpec, did_you_mean
 from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
-from captune.models.vetting import (
-    library_errors,
-    no_larger_than,
-    read_config,
-    require_finite,
-    require_finite_tensor,
-    require_numbers,
-    staged,
-    staged_weights,
-    vetted_weights,
-)
 from captune.models.weights import (
     NoRandomValues,
     digest_of,
@@ -64,10 +53,10 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     else:
         folder = spec.folder or hub.repository(str(spec.repo), _choose_in(spec), spec.text)
         model, weights, licence = _from_folder(folder, spec)
-    with library_errors(f"{spec.text} is not an image encoder of timm"):
+    with vetting.library_errors(f"{spec.text} is not an image encoder of timm"):
         model.reset_classifier(0)
         model = model.eval().requires_grad_(False)
-    require_finite(model, spec)
+    vetting.require_finite(model, spec)
     settings, transform = _preprocessing(model, spec)
     features, dimension = _yields(model, settings["input_size"], spec)
     weights_id = weights_id_of_file(weights)
@@ -98,13 +87,13 @@ def _yields(model: Any, input_size: Sequence[int], spec: ModelSpec) -> tuple[Any
     Raises UserError for a config whose images are of another size than its architecture takes.
     """
     size = f"{input_size[2]} x {input_size[1]} pixels"
-    with library_errors(
+    with vetting.library_errors(
         f"{spec.text}: its architecture does not take images of {size}, as its config prepares"
         " them; is fixed_input_size missing from the config?"
     ):
         features = model.forward_features(torch.zeros(1, *input_size))
         vectors = model.forward_head(features)
-    require_finite_tensor(vectors, "what it computes of a picture", spec)
+    vetting.require_finite_tensor(vectors, "what it computes of a picture", spec)
     return features, int(vectors.shape[-1])
 
 
@@ -139,17 +128,15 @@ def _entry(spec: ModelSpec) -> Any:
     entry = timm.get_pretrained_cfg(name)
     if entry is None or not (tags or spec.file):
         raise UserError(f"{spec.text}: timm has no pretrained weights for {bare}")
-    if spec.file is not None and not tag and not _agree([timm.get_pretrained_cfg(t) for t in tags]):
+    keys = (*_DECIDES_PIXELS, "crop_mode")
+    entries = map(timm.get_pretrained_cfg, tags)
+    prepared = {tuple(str(getattr(one, key)) for key in keys) for one in entries}
+    if spec.file is not None and not tag and len(prepared) > 1:
         raise UserError(
             f"{spec.text}: the weights of {bare} are not all prepared alike; write the tag whose "
             f"preprocessing the file was trained with (timm:{tags[0]}@FILE, ...)"
         )
     return entry
-
-
-def _agree(entries: Sequence[Any]) -> bool:
-    prepared = {tuple(str(getattr(e, k)) for k in (*_DECIDES_PIXELS, "crop_mode")) for e in entries}
-    return len(prepared) <= 1
 
 
 def _hub_repository(entry: Any, spec: ModelSpec) -> tuple[str, str | None]:
@@ -194,7 +181,9 @@ def _from_list(spec: ModelSpec) -> tuple[Any, Path, str | None]:
     state = load_state(weights)
     overlay: dict[str, Any] = {"state_dict": state, "file": "", "label_offset": 0}
     # The classifier is dropped afterwards; naming its size keeps timm's loading strict.
-    overlay["num_classes"] = _classes_in(state, entry.classifier)
+    classifier = entry.classifier
+    first = classifier[0] if isinstance(classifier, tuple | list) else classifier
+    overlay["num_classes"] = len(state.get(f"{first}.weight", ()))
     with hub.closed():
         model = _strictly(
             lambda: timm.create_model(
@@ -220,21 +209,21 @@ def _from_folder(folder: Path, spec: ModelSpec) -> tuple[Any, Path, str | None]:
     path = folder / "config.json"
     if not path.exists():
         raise UserError(f"{folder}: has no config.json, so its architecture is unknown")
-    config = read_config(path)
+    config = vetting.read_config(path)
     stated = _stated(config, path)
     if not timm.is_model(config["architecture"]):
         near = did_you_mean(config["architecture"], timm.list_models())
         raise UserError(f"{spec.text}: timm has no model {config['architecture']!r}{near}")
-    tensors = vetted_weights(found, torch.float32, spec)
+    tensors = vetting.vetted_weights(found, torch.float32, spec)
     arguments = config.get("model_args") or {}
     classes = config.get("num_classes", stated.get("num_classes"))
     sizes = arguments if classes is None else {"num_classes": classes, **arguments}
 
     def create() -> Any:
         # without memory first: a config may ask for more than any machine has
-        with torch.device("meta"), no_larger_than(tensors, spec):
+        with torch.device("meta"), vetting.no_larger_than(tensors, spec):
             timm.create_model(config["architecture"], pretrained=False, **sizes)
-        with staged({"config.json": config, **staged_weights(found)}) as place:
+        with vetting.staged({"config.json": config, **vetting.staged_weights(found)}) as place:
             return timm.create_model(f"local-dir:{place}", pretrained=True)
 
     with hub.closed():
@@ -260,12 +249,12 @@ def _stated(config: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{shown}: does not say {missing[0]}, and a default would be a guess; take the file"
             " that came with the weights"
         )
-    require_numbers(stated["input_size"], 3, f"{shown}: input_size", above=0)
+    vetting.require_numbers(stated["input_size"], 3, f"{shown}: input_size", above=0)
     if any(type(n) is not int or n > _LARGEST_SIDE for n in stated["input_size"]):
         raise UserError(f"{shown}: input_size is no size of up to {_LARGEST_SIDE} pixels")
-    require_numbers(stated["mean"], 3, f"{shown}: mean")
-    require_numbers(stated["std"], 3, f"{shown}: std", above=0)
-    require_numbers([stated["crop_pct"]], 1, f"{shown}: crop_pct", above=0.1)
+    vetting.require_numbers(stated["mean"], 3, f"{shown}: mean")
+    vetting.require_numbers(stated["std"], 3, f"{shown}: std", above=0)
+    vetting.require_numbers([stated["crop_pct"]], 1, f"{shown}: crop_pct", above=0.1)
     for name in config.get("model_args") or {}:
         if name.startswith(("pretrained", "checkpoint")):
             raise UserError(f"{shown}: model_args names {printable(name)}, which captune decides")
@@ -275,21 +264,17 @@ def _stated(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _strictly(create: Any, weights: Path, name: str) -> Any:
-    with library_errors(f"{printable(str(weights))}: not the weights of {name}"), NoRandomValues():
+    with (
+        vetting.library_errors(f"{printable(str(weights))}: not the weights of {name}"),
+        NoRandomValues(),
+    ):
         return create()
-
-
-def _classes_in(state: dict[str, torch.Tensor], classifier: Any) -> int:
-    """Rows of the checkpoint's classifier, 0 where it has none."""
-    name = classifier[0] if isinstance(classifier, (tuple, list)) else classifier
-    weight = state.get(f"{name}.weight")
-    return 0 if weight is None else int(weight.shape[0])
 
 
 def _preprocessing(model: Any, spec: ModelSpec) -> tuple[dict[str, Any], Any]:
     from timm.data import create_transform, resolve_model_data_config
 
-    with library_errors(f"{spec.text}: its config makes no pixels of an image"):
+    with vetting.library_errors(f"{spec.text}: its config makes no pixels of an image"):
         settings = resolve_model_data_config(model)
         transform = create_transform(**settings, is_training=False)
     if settings["input_size"][0] != 3:
@@ -331,6 +316,23 @@ def grid_of(model: Any, features: Any) -> GridShape | None:
         places=getattr(getattr(model, "patch_embed", None), "grid_size", None),
         channels_last=_is_channels_last(model),
     )
+
+
+def grid_of_trunk(trunk: Any, size: tuple[int, int]) -> GridShape | None:
+    """`grid_of` of the trunk of another tower: a ViT states its shape, anything else is run once.
+
+    size: height and width of its images.
+    """
+    places = getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
+    leading = getattr(trunk, "num_prefix_tokens", None)
+    if places is not None and leading is not None:
+        rows, columns = map(int, places)
+        tokens = int(leading + rows * columns)
+        return GridShape(tokens, int(trunk.num_features), rows, columns, int(leading))
+    parameter = next(trunk.parameters())
+    with torch.inference_mode():
+        blank = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
+        return grid_of(trunk, trunk.forward_features(blank))
 
 
 def _is_channels_last(model: Any) -> bool:

@@ -10,12 +10,11 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -114,10 +113,6 @@ def _check_content(folder: Path) -> None:
     manifest = read_object(folder / _MANIFEST)
     found = {name: _digest(folder / name) for name in manifest.get("bytes", {})}
     known = manifest.get("sha256")
-    if known is None:  # converted by a captune that did not note it
-        with suppress(UserError):  # a cache that cannot be written is no harm
-            _write_json({**manifest, "sha256": found}, folder / _MANIFEST)
-        return
     changed = sorted(
         name for name in found if not isinstance(known, dict) or known.get(name) != found[name]
     )
@@ -189,12 +184,8 @@ def _write_manifest(asset: Asset, folder: Path) -> None:
         "bytes": {path.name: path.stat().st_size for path in files},
         "sha256": {path.name: _digest(path) for path in files},
     }
-    _write_json(manifest, folder / _MANIFEST)
-
-
-def _write_json(content: Mapping[str, Any], path: Path) -> None:
-    with whole_file(path) as file:
-        file.write(json.dumps(content, indent=1))
+    with whole_file(folder / _MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=1))
 
 
 def _is_complete(folder: Path) -> bool:
