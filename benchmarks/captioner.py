@@ -134,7 +134,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
     patches = model.image.require_patches()
     identity = ImageIdentity(spec, patches.weights_id, patches.preprocessing_id)
     for name, recipe in recipes.items():
-        checkpoint.check_image_encoder(recipe, identity, folders[name])
+        checkpoint.check_model(recipe.image_encoder, identity, folders[name], "image encoder")
     cache = stack.enter_context(FeatureCache())
     train, val, grids = encode(train, val, model.image, cache, stack)
     known = tokenised(train)

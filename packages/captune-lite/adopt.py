@@ -74,10 +74,10 @@ def adopt(run: Path, to: Path) -> dict[str, Any]:
     return {
         "from": str(source),
         "to": str(to),
-        "method": recipe.method,
-        "bridge": recipe.bridge,
-        "decoder_blocks": recipe.decoder_blocks or "all",
-        "vocabulary": len(recipe.tokens) or "all",
+        "method": recipe.method.name,
+        "bridge": recipe.bridge.name,
+        "decoder_blocks": recipe.decoder.blocks or "all",
+        "vocabulary": len(recipe.decoder.kept) or "all",
         "parameters": sum(half.numel() for half in halves.values()),
         "bytes": size,
         "largest_rounding": max(
@@ -90,7 +90,7 @@ def adopt(run: Path, to: Path) -> dict[str, Any]:
 def _check_made_of_lite(recipe: Recipe, source: Path) -> None:
     for what, spec in (
         ("image encoder", recipe.image_encoder.spec),
-        ("decoder", recipe.decoder_spec),
+        ("decoder", recipe.decoder.spec),
     ):
         if spec != "lite":
             raise UserError(

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import colour_model
 
+from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.training.batches import TrainingData
@@ -84,9 +85,9 @@ def fake_frozen(family: str = "gpt2") -> Callable[..., FrozenParts]:
     def load(options: TuneOptions, parts: Sequence[CaptionDataset], **unused: Any) -> FrozenParts:
         images = parts[0].images[0].path.parent
         clip = None if options.score_model == "none" else colour_model()
-        return FrozenParts(
-            IDENTITY, GRID, ColourGrids(kinds_of(images)), tiny_decoder(family), clip
-        )
+        decoder = tiny_decoder(family)
+        grids = ColourGrids(kinds_of(images))
+        return FrozenParts(IDENTITY, GRID, grids, decoder, clip, models=[describe_decoder(decoder)])
 
     return load
 

@@ -113,9 +113,9 @@ def test_fewer_blocks_and_words_come_back_with_the_checkpoint(
     assert main(words(job, out, *QUICK, *short, "--json")) == 0
     printed = json.loads(capsys.readouterr().out)
     captioner, recipe = from_pretrained(out, device="cpu")
-    assert len(captioner.parts.blocks) == recipe.decoder_blocks == 2
+    assert len(captioner.parts.blocks) == recipe.decoder.blocks == 2
     known = {f"w{10 * kind + n}" for kind in range(4) for n in range(6)} | {"a", "<end>", "<pad>"}
-    tokens = decoder.tokenizer.convert_ids_to_tokens(list(recipe.tokens))
+    tokens = decoder.tokenizer.convert_ids_to_tokens(list(recipe.decoder.kept))
     assert set(tokens) <= known
-    assert captioner.decoder.vocabulary == len(recipe.tokens) < len(known) + 1
+    assert captioner.decoder.vocabulary == len(recipe.decoder.kept) < len(known) + 1
     assert printed["methods"][0]["cider"] is not None

@@ -64,7 +64,7 @@ def _known_parts() -> None:
     from captune.captioning import captioner, checkpoint
 
     checkpoint.check_decoder = lambda *_: None
-    captioner.check_image_encoder = lambda *_: None
+    captioner.check_model = lambda *_: None
 
 
 STAGES: dict[str, Callable[[], None]] = {

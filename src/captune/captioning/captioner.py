@@ -17,8 +17,7 @@ from typing import Any
 from captune.captioning.checkpoint import (
     CONFIG,
     WEIGHTS,
-    check_image_encoder,
-    check_tags_model,
+    check_model,
     checkpoint_folder,
     digest_of_checkpoint,
     from_pretrained,
@@ -249,7 +248,7 @@ def load_encoder(
         encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
     patches = encoder.image.require_patches()
     found = ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id)
-    check_image_encoder(recipe, found, Path(where))
+    check_model(recipe.image_encoder, found, Path(where), "image encoder")
     if patches.shape != recipe.grid:
         raise UserError(
             f"{where}: its config.json states a grid of {recipe.grid.tokens} tokens of"
@@ -268,7 +267,6 @@ def _load_tags_model(
     device: str,
     dtype: str,
 ) -> ImageTextModel | None:
-    """The model that chose the captioner's tags in training; None where it reads none."""
     tags = recipe.tags
     if tags is None:
         return None
@@ -276,7 +274,7 @@ def _load_tags_model(
     if spec is not None or tags.model.spec != recipe.image_encoder.spec:
         with nullcontext() if spec else hub.unasked(str(where)):
             model = load_image_text_model(spec or tags.model.spec, device=device, dtype=dtype)
-    check_tags_model(tags, identity_of(model), where)
+    check_model(tags.model, identity_of(model), Path(where), "tags of")
     return model
 
 
@@ -308,9 +306,9 @@ def describe_captioner(options: CaptionerOptions, place: Path, recipe: Recipe) -
         "spec": LITE if options.model == LITE else str(place),
         "weights_id": digest_of_checkpoint(place),
         "image_encoder": recipe.image_encoder.spec,
-        "decoder": recipe.decoder_spec,
-        "bridge": recipe.bridge,
-        "method": recipe.method,
+        "decoder": recipe.decoder.spec,
+        "bridge": recipe.bridge.name,
+        "method": recipe.method.name,
     }
 
 

@@ -22,7 +22,9 @@ from safetensors.torch import save
 
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import (
+    DecoderIdentity,
     ImageIdentity,
+    Part,
     Recipe,
     TagSettings,
     build_model,
@@ -58,18 +60,15 @@ def recipe_of(
     tags: TagSettings | None = None,
 ) -> Recipe:
     """What has to be known to build `model` again; bridge and method by their names."""
+    decoder = model.decoder
+    tokens = " ".join(map(str, decoder.tokens)) or "all"
     return Recipe(
         image_encoder,
-        model.decoder.spec,
-        model.decoder.decoder_id,
+        DecoderIdentity(decoder.spec, decoder.blocks, decoder.decoder_id, tokens),
         model.grid,
-        bridge,
-        dataclasses.asdict(model.bridge.config),
-        method,
-        dataclasses.asdict(model.tuning.config),
+        Part(bridge, dataclasses.asdict(model.bridge.config)),
+        Part(method, dataclasses.asdict(model.tuning.config)),
         max_tokens,
-        model.decoder.blocks,
-        model.decoder.tokens,
         tags,
     )
 
@@ -104,22 +103,20 @@ def from_pretrained(
     recipe = read_recipe(place)
     weights = read_trained_header(place)
     if not isinstance(decoder, Decoder):
-        blocks = recipe.decoder_blocks
+        spec, blocks = decoder or recipe.decoder.spec, recipe.decoder.blocks
         with nullcontext() if decoder else hub.unasked(str(place)):
-            decoder = load_decoder(
-                decoder or recipe.decoder_spec, device=device, dtype=dtype, blocks=blocks
-            )
+            decoder = load_decoder(spec, device=device, dtype=dtype, blocks=blocks)
     check_decoder(recipe, decoder, place)
-    if recipe.tokens and not decoder.tokens:
-        decoder = narrowed(decoder, recipe.tokens)
+    if recipe.decoder.kept and not decoder.tokens:
+        decoder = narrowed(decoder, recipe.decoder.kept)
     try:
         model = build_model(
             decoder,
             recipe.grid,
-            bridge=recipe.bridge,
-            method=recipe.method,
-            bridge_settings=recipe.bridge_config,
-            method_settings=recipe.method_config,
+            bridge=recipe.bridge.name,
+            method=recipe.method.name,
+            bridge_settings=recipe.bridge.config,
+            method_settings=recipe.method.config,
             reads_tags=recipe.tags is not None,
             room={part: _elements(weights, part) for part in ("bridge", "tuning")},
         )
@@ -127,7 +124,7 @@ def from_pretrained(
         raise UserError(f"{place / CONFIG}: {error}") from error
     if model.reads_tags and not model.max_tag_tokens:
         raise UserError(
-            f"{place / CONFIG}: states known_words, and a {recipe.bridge} bridge reads none"
+            f"{place / CONFIG}: states known_words, and a {recipe.bridge.name} bridge reads none"
         )
     read_trained(model, place / WEIGHTS)
     model.eval()
@@ -187,25 +184,19 @@ def _elements(tensors: Mapping[str, TensorInfo], part: str) -> int:
 
 def check_decoder(recipe: Recipe, decoder: Decoder, where: Path) -> None:
     """Raises UserError unless it is the decoder that the captioner was trained with."""
-    if decoder.decoder_id != recipe.decoder_id:
+    if decoder.decoder_id != recipe.decoder.decoder_id:
         raise UserError(
-            f"{where} was trained with the decoder {recipe.decoder_spec}"
-            f" ({recipe.decoder_id[:12]}), and {decoder.spec} is another one"
+            f"{where} was trained with the decoder {recipe.decoder.spec}"
+            f" ({recipe.decoder.decoder_id[:12]}), and {decoder.spec} is another one"
             f" ({decoder.decoder_id[:12]}); give the same weights and tokenizer"
         )
 
 
-def check_image_encoder(recipe: Recipe, found: ImageIdentity, where: Path) -> None:
-    """Raises UserError unless it is the image encoder that the captioner was trained with."""
-    _check_model(recipe.image_encoder, found, where, "image encoder")
+def check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role: str) -> None:
+    """Raises UserError unless it is the model that the captioner was trained with.
 
-
-def check_tags_model(tags: TagSettings, found: ImageIdentity, where: Path) -> None:
-    """Raises UserError unless it is the model whose tags the captioner was trained with."""
-    _check_model(tags.model, found, where, "tags of")
-
-
-def _check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role: str) -> None:
+    role: what the model is to the captioner, as "image encoder".
+    """
     for what, name in (("weights_id", "weights"), ("preprocessing_id", "preprocessing")):
         mine, theirs = getattr(wanted, what), getattr(found, what)
         if mine != theirs:

@@ -197,6 +197,5 @@ def word_pieces(decoder: Decoder, ids: Sequence[int]) -> list[tuple[str, tuple[i
 
 
 def _agreeing(prefix: str, text: str) -> int:
-    """How many characters they begin with alike."""
     pairs = enumerate(zip(prefix, text, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(prefix), len(text)))

@@ -166,17 +166,7 @@ class CaptionModel(nn.Module):
         """
         states = self.project(grids, tags)
         with self._looking_at(states), self._without_dropout():
-            prompt = self._prompt(states, self.decoder.start_id)
-            sequences = self.decoder.module.generate(
-                **prompt,
-                num_beams=beams,
-                do_sample=False,
-                max_new_tokens=max_tokens,
-                eos_token_id=self.decoder.end_id,
-                pad_token_id=self.decoder.pad_id,
-            )
-            begun = 0 if "inputs_embeds" in prompt else 1
-            ends = [_until(row[begun:], self.decoder.end_id) for row in sequences.tolist()]
+            ends = self._written(states, max_tokens, num_beams=beams, do_sample=False)
             chosen = self._log_probabilities(states, ends) if scored else [[] for _ in ends]
         if not all(math.isfinite(value) for row in chosen for value in row):
             raise UserError(
@@ -196,18 +186,31 @@ class CaptionModel(nn.Module):
         """
         states = self.project(grids, tags)
         with self._looking_at(states), self._without_dropout():
-            prompt = self._prompt(states, self.decoder.start_id)
-            sequences = self.decoder.module.generate(
-                **prompt,
+            return self._written(
+                states,
+                max_tokens,
                 do_sample=True,
                 top_k=0,  # transformers' default is 50
                 num_return_sequences=samples,
-                max_new_tokens=max_tokens,
-                eos_token_id=self.decoder.end_id,
-                pad_token_id=self.decoder.pad_id,
             )
+
+    def _written(self, states: ImageStates, max_tokens: int, **how: Any) -> list[list[int]]:
+        """Token ids of each caption by transformers' generate, up to and with its end."""
+        decoder = self.decoder
+        start = torch.full((states.images, 1), decoder.start_id, device=decoder.device)
+        prompt = self._inputs(start, torch.ones_like(start), states)
+        sequences = decoder.module.generate(
+            **prompt,
+            **how,
+            max_new_tokens=max_tokens,
+            eos_token_id=decoder.end_id,
+            pad_token_id=decoder.pad_id,
+        )
         begun = 0 if "inputs_embeds" in prompt else 1
-        return [_until(row[begun:], self.decoder.end_id) for row in sequences.tolist()]
+        rows = (row[begun:] for row in sequences.tolist())
+        return [
+            row[: row.index(decoder.end_id) + 1] if decoder.end_id in row else row for row in rows
+        ]
 
     def _log_probabilities(self, states: ImageStates, rows: list[list[int]]) -> list[list[float]]:
         """Of each token of each row [images], given the image and what stands before it."""
@@ -219,11 +222,6 @@ class CaptionModel(nn.Module):
         flat: list[float] = (-F.cross_entropy(logits, targets[kept], reduction="none")).tolist()
         ends = list(accumulate(map(len, rows)))
         return [flat[end - len(row) : end] for row, end in zip(rows, ends, strict=True)]
-
-    def _prompt(self, states: ImageStates, start: int) -> dict[str, Tensor]:
-        """What generation begins with: the start token, after soft tokens where there are any."""
-        ids = torch.full((states.images, 1), start, device=self.decoder.device)
-        return self._inputs(ids, torch.ones_like(ids), states)
 
     def _inputs(self, ids: Tensor, mask: Tensor, states: ImageStates) -> dict[str, Tensor]:
         """What the decoder is called with: [rows, n], or [rows, m + n] with m soft tokens."""
@@ -244,7 +242,8 @@ class CaptionModel(nn.Module):
         inputs = self._inputs(ids, mask, states)
         mask = inputs["attention_mask"]
         if self._takes_positions:
-            inputs["position_ids"] = _positions(mask)
+            # padding, also behind soft tokens, is not counted
+            inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)
         kept = F.pad(kept, (mask.shape[1] - ids.shape[1], 0))
         head: nn.Module = self.decoder.module.get_output_embeddings()
         narrowing = head.register_forward_pre_hook(lambda _, args: (args[0][kept][None],))
@@ -299,16 +298,6 @@ def pad_tags(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") 
     width = max([1, *map(len, rows)])
     padded = [[*row, *[IGNORED] * (width - len(row))] for row in rows]
     return torch.tensor(padded, dtype=torch.long, device=device)
-
-
-def _positions(mask: Tensor) -> Tensor:
-    """[rows, n] -> places of the tokens; padding, also behind soft tokens, is not counted."""
-    return (mask.cumsum(dim=1) - 1).clamp_min(0)
-
-
-def _until(row: list[int], end: int) -> list[int]:
-    """Up to and with the first end; all of it where none came."""
-    return row[: row.index(end) + 1] if end in row else row
 
 
 def token_losses(logits: Tensor, wanted: Tensor, label_smoothing: float = 0.0) -> Tensor:

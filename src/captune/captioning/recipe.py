@@ -6,9 +6,10 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta, Struct, field, to_builtins
 
 import captune
 from captune.captioning.bridge import GridShape, bridge_class
@@ -19,13 +20,15 @@ from captune.errors import UserError
 from captune.files import printable, quoted
 from captune.models.decoders import Decoder
 from captune.parsing import json_kind
+from captune.runs.kinds import convert
 from captune_metrics.text import shorten
 
 SCHEMA = 1
-_MOST_BLOCKS = 1024
-_MOST_TAGS = 10_000
-_LARGEST_TOKENS = 8 * 2**20  # characters
 _LARGEST = 10**9
+_MOST_PLACES = 2**20
+
+Text = Annotated[str, Meta(min_length=1, max_length=1024)]
+Name = Annotated[str, Meta(pattern=r"\S")]
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ class ImageIdentity:
     spec: how it was named. preprocessing_id: of the transform from image to pixels.
     """
 
-    spec: str
-    weights_id: str
-    preprocessing_id: str
+    spec: Text
+    weights_id: Text
+    preprocessing_id: Text
 
 
 @dataclass(frozen=True)
@@ -48,174 +51,83 @@ class TagSettings:
     chose. model: the classifier's.
     """
 
-    labels: tuple[str, ...]
-    prompts: tuple[tuple[str, ...], ...] | None
-    top: int
+    labels: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    prompts: tuple[Annotated[tuple[Name, ...], Meta(min_length=1)], ...] | None
+    top: Annotated[int, Meta(ge=1, le=10_000)]
     model: ImageIdentity
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DecoderIdentity:
+    """Which frozen decoder a captioner writes with.
+
+    spec: how it was named. blocks: how many of its first ones were kept; 0: all. tokens: ids of
+    those that were kept, with spaces between them, or "all".
+    """
+
+    spec: Text
+    blocks: Annotated[int, Meta(ge=0, le=1024)]
+    decoder_id: Text
+    tokens: Annotated[str, Meta(max_length=8 * 2**20, pattern=r"^(all|\d{1,8}( \d{1,8})*)$")]
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The ids of the kept tokens; none where all were."""
+        return () if self.tokens == "all" else tuple(map(int, self.tokens.split()))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A bridge or a tuning method by its name, with the fields of its Config."""
+
+    name: Text
+    config: dict[str, Any]
+
+
+class Recipe(Struct, frozen=True, omit_defaults=True):
     """config.json: what a captioner is made of."""
 
     image_encoder: ImageIdentity
-    decoder_spec: str
-    decoder_id: str
+    decoder: DecoderIdentity
     grid: GridShape
-    bridge: str
-    bridge_config: dict[str, Any]
-    method: str
-    method_config: dict[str, Any]
-    max_tokens: int = 60
-    decoder_blocks: int = 0
-    tokens: tuple[int, ...] = ()
-    tags: TagSettings | None = None
+    bridge: Part
+    method: Part
+    max_tokens: Annotated[int, Meta(ge=1, le=_MOST_PLACES)]
+    tags: TagSettings | None = field(name="known_words", default=None)
 
     def as_json(self) -> dict[str, Any]:
         """In the order in which a person reads it."""
-        return {
-            "schema": SCHEMA,
-            "captune": captune.__version__,
-            "image_encoder": dataclasses.asdict(self.image_encoder),
-            "decoder": {
-                "spec": self.decoder_spec,
-                "blocks": self.decoder_blocks,
-                "decoder_id": self.decoder_id,
-                "tokens": " ".join(map(str, self.tokens)) or "all",
-            },
-            "grid": dataclasses.asdict(self.grid),
-            "bridge": {"name": self.bridge, "config": self.bridge_config},
-            "method": {"name": self.method, "config": self.method_config},
-            "max_tokens": self.max_tokens,
-            **({} if self.tags is None else {"known_words": dataclasses.asdict(self.tags)}),
-        }
+        return {"schema": SCHEMA, "captune": captune.__version__, **to_builtins(self)}
 
 
-def recipe_of_json(content: Any, where: str) -> Recipe:
+def recipe_of_json(content: Mapping[str, Any], where: str) -> Recipe:
     """What `as_json` made of a recipe. where: the file, for sentences.
 
     Raises UserError for a field that is missing, of another kind or beyond what a captioner can be;
     the settings of bridge and method are looked at where these are known.
     """
-    about = _Fields(content, where)
-    if (schema := about.content.get("schema")) != SCHEMA or type(schema) is not int:
-        raise UserError(
-            f"{where} was written with schema {_shown(schema)}, this captune reads {SCHEMA}"
-        )
-    decoder, bridge, method = (about.object(name) for name in ("decoder", "bridge", "method"))
-    grid = about.object("grid")
-    sizes = {field.name: grid.count(field.name, 0) for field in dataclasses.fields(GridShape)}
-    grid.has_only(*sizes)
-    shape = GridShape(**sizes)
-    if shape.channels < 1 or shape.tokens != shape.leading + shape.rows * shape.columns:
-        raise UserError(f"{where}: grid is inconsistent: tokens must be leading + rows * columns")
-    tags = about.content.get("known_words")
-    return Recipe(
-        _identity_of(about.object("image_encoder")),
-        decoder.text("spec"),
-        decoder.text("decoder_id"),
-        shape,
-        bridge.text("name"),
-        bridge.object("config").content,
-        method.text("name"),
-        method.object("config").content,
-        about.count("max_tokens", 1),
-        decoder.count("blocks", 0, _MOST_BLOCKS),
-        _tokens_of(decoder),
-        None if tags is None else _tags_of(about.object("known_words")),
-    )
-
-
-def _identity_of(about: _Fields) -> ImageIdentity:
-    names = [field.name for field in dataclasses.fields(ImageIdentity)]
-    about.has_only(*names)
-    return ImageIdentity(*map(about.text, names))
-
-
-def _tokens_of(decoder: _Fields) -> tuple[int, ...]:
-    text = decoder.text("tokens", _LARGEST_TOKENS)
-    if text == "all":
-        return ()
-    words = text.split()
-    if not words or not all(
-        word.isascii() and word.isdecimal() and len(word) < 9 for word in words
+    schema = content.get("schema")
+    if schema != SCHEMA or type(schema) is not int:
+        shown = printable(shorten(repr(schema), 84))
+        raise UserError(f"{where} was written with schema {shown}, this captune reads {SCHEMA}")
+    try:
+        recipe = convert(content, Recipe)
+    except ValueError as error:
+        raise UserError(f"{where}: {printable(str(error))}") from None
+    known = recipe.as_json()
+    for part in ("image_encoder", "grid"):
+        for name in content[part].keys() - known[part].keys():
+            raise UserError(f"{where}: {part}: {quoted(name)} is not a field that captune knows")
+    grid = recipe.grid
+    if (
+        not all(0 <= size <= _MOST_PLACES for size in dataclasses.astuple(grid))
+        or grid.channels < 1
+        or grid.tokens != grid.leading + grid.rows * grid.columns
     ):
-        raise decoder.refusal("tokens", '"all", or ids of tokens with spaces between them')
-    return tuple(map(int, words))
-
-
-def _tags_of(about: _Fields) -> TagSettings:
-    labels = about.texts("labels")
-    prompts = about.content.get("prompts")
-    if prompts is not None:
-        about.list("prompts", len(labels))
-        prompts = tuple(_Fields({"prompts": own}, about.where).texts("prompts") for own in prompts)
-    return TagSettings(
-        labels, prompts, about.count("top", 1, _MOST_TAGS), _identity_of(about.object("model"))
-    )
-
-
-class _Fields:
-    """An object of a JSON file, whose fields are asked for by the kind that they must have."""
-
-    def __init__(self, content: Any, where: str) -> None:
-        if not isinstance(content, dict):
-            raise UserError(f"{where} is {json_kind(content)}, and an object was expected")
-        self.content: dict[str, Any] = content
-        self.where = where
-
-    def refusal(self, name: str, expected: str) -> UserError:
-        """The sentence about a field."""
-        if name not in self.content:
-            return UserError(f"{self.where}: {name} is missing; expected {expected}")
-        value = _shown(self.content[name])
-        return UserError(f"{self.where}: {name} is {value}; expected {expected}")
-
-    def has_only(self, *names: str) -> None:
-        """Refuse any other field."""
-        for name in self.content.keys() - set(names):
-            raise UserError(f"{self.where}: {quoted(name)} is not a field that captune knows")
-
-    def object(self, name: str) -> _Fields:
-        """A field that is an object."""
-        if not isinstance(self.content.get(name), dict):
-            raise self.refusal(name, "an object")
-        return _Fields(self.content[name], f"{self.where}: {name}")
-
-    def text(self, name: str, longest: int = 1024) -> str:
-        """A text that is not empty."""
-        value = self.content.get(name)
-        if not isinstance(value, str) or not 0 < len(value) <= longest or "\0" in value:
-            raise self.refusal(name, f"a text of up to {longest:,} characters")
-        return value
-
-    def count(self, name: str, least: int, most: int = 2**20) -> int:
-        """A whole number."""
-        value = self.content.get(name)
-        if type(value) is not int or not least <= value <= most:
-            raise self.refusal(name, f"a whole number from {least} to {most:,}")
-        return value
-
-    def list(self, name: str, length: int | None = None) -> list[Any]:
-        """A list that is not empty."""
-        value = self.content.get(name)
-        if not isinstance(value, list) or not value or length not in (None, len(value)):
-            raise self.refusal(name, "a list" if length is None else f"a list of {length:,}")
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """A list of texts."""
-        found = self.list(name)
-        if not all(isinstance(text, str) and text.strip() for text in found):
-            raise self.refusal(name, "a list of texts")
-        return tuple(found)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return json_kind(value)
-    text = repr(value) if not isinstance(value, str) else quoted(value)
-    return printable(shorten(text, 84))
+        raise UserError(f"{where}: grid is inconsistent: tokens must be leading + rows * columns")
+    if recipe.tags and len(recipe.tags.prompts or recipe.tags.labels) != len(recipe.tags.labels):
+        raise UserError(f"{where}: known_words: prompts must be as many lists as there are labels")
+    return recipe
 
 
 Settings = Mapping[str, Any]
@@ -264,11 +176,11 @@ def config_of(kind: type[Any], settings: Settings, name: str) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = [key for key in settings if key not in hints]
     if unknown:
-        known = ", ".join(hints) or "nothing to set"
-        raise UserError(f"{name}: has no setting {quoted(unknown[0])}; it has {known}")
-    for field in dataclasses.fields(kind):
-        if field.name in settings:
-            _check_kind(settings[field.name], field.default, f"{name}: {field.name}")
+        has = ", ".join(hints) or "nothing to set"
+        raise UserError(f"{name}: has no setting {quoted(unknown[0])}; it has {has}")
+    for known in dataclasses.fields(kind):
+        if known.name in settings:
+            _check_kind(settings[known.name], known.default, f"{name}: {known.name}")
     return kind(**settings)
 
 

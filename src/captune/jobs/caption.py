@@ -309,7 +309,7 @@ def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) ->
     return {
         "model": about["weights_id"],
         "image encoder": recipe.image_encoder.weights_id,
-        "decoder": recipe.decoder_id,
+        "decoder": recipe.decoder.decoder_id,
         "--beam": options.beam,
         "--max-tokens": options.max_tokens,
         "--batch-size": options.batch_size,

@@ -11,11 +11,14 @@ The same command goes on where a killed one was: finished methods are not traine
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import to_builtins
 
 from captune.captioning.bridge import bridge_class
 from captune.captioning.decoder_parts import find_parts
@@ -29,7 +32,7 @@ from captune.captioning.training.setup import (
     prepare,
     this_process,
 )
-from captune.captioning.training.state import MethodResult, with_config, write_config
+from captune.captioning.training.state import with_config, write_config
 from captune.captioning.tuning import method_class
 from captune.features import FeatureCache
 from captune.jobs import Result
@@ -39,6 +42,7 @@ from captune.options.codec import from_python
 from captune.pages.figures import draw_figures
 from captune.progress import SILENT, Noting, Progress
 from captune.runs import Run, read_run
+from captune.runs.metrics import Tuned
 from captune.runs.place import run_place
 from captune.scoring.compare import compare_scores
 from captune.statistics import holm
@@ -58,7 +62,7 @@ class TuneResult(Result):
     less the best one, by the mean score over the same images: difference, interval, p_holm.
     """
 
-    methods: list[MethodResult]
+    methods: list[Tuned]
     best: str
     select: str
     trained_on: int
@@ -72,10 +76,10 @@ class TuneResult(Result):
             "select": self.select,
             "methods": [
                 {
-                    **one.row(),
-                    "findings": one.findings,
+                    **_row(one),
+                    "findings": to_builtins(one.findings),
                     "parts": one.trained,
-                    "names": {id: one.scores[id]["name"] for id in one.scores},
+                    "names": {id: score.name for id, score in one.scores.items()},
                 }
                 for one in self.methods
             ],
@@ -113,7 +117,7 @@ class TuneResult(Result):
             f"{counted(self.images, 'validation image')}, trained on"
             f" {counted(self.trained_on, 'image')}, best by {self.select}: {self.best}",
             *(
-                f"{one.method}: {'problem: ' if finding['wrong'] else ''}{finding['sentence']}"
+                f"{one.method}: {'problem: ' if finding.wrong else ''}{finding.sentence}"
                 for one in self.methods
                 for finding in one.findings
             ),
@@ -171,7 +175,7 @@ def run(
             write_config(options, out / "config.yaml")
         process.wait_for_everyone()
         methods = [train_method(setup, method, say, stop) for method in options.methods]
-        best = max(methods, key=lambda one: one.figure(options.select))
+        best = max(methods, key=lambda one: _figure(one, options.select))
         result = TuneResult(
             methods=methods,
             best=best.method,
@@ -209,7 +213,7 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
     """Write the table and the run of all methods; its records are those of the best one."""
     out = setup.options.out
     assert out is not None
-    write_csv(out / "table.csv", of_mappings(one.row() for one in result.methods))
+    write_csv(out / "table.csv", of_mappings(_row(one) for one in result.methods))
     runs = {one.method: read_run(out / one.method) for one in result.methods}
     known = [id for id in _SCORES if id in result.methods[0].scores]
     metric = result.select if result.select in known else known[0]
@@ -262,6 +266,23 @@ def _scores(run: Run, metric: str) -> Scores:
     return Scores(metric, sum(values.values()) / max(1, len(values)), values, {})
 
 
-def _estimate(one: MethodResult, metric: str) -> Any:
+def _estimate(one: Tuned, metric: str) -> Any:
     figure = one.scores.get(metric)
-    return figure and estimate(figure["corpus"], figure["interval"], score)
+    return figure and estimate(figure.corpus, figure.interval, score)
+
+
+def _figure(one: Tuned, select: str) -> float:
+    """What methods are compared by; higher is better."""
+    if select == "loss":
+        return -math.inf if one.val_loss is None else -one.val_loss
+    return one.scores[select].corpus
+
+
+def _row(one: Tuned) -> dict[str, Any]:
+    """One line of the table."""
+    cells: dict[str, Any] = {"method": one.method, "trained": one.parameters}
+    for id in _SCORES:
+        figure = one.scores.get(id)
+        low, high = (figure and figure.interval) or (None, None)
+        cells |= {id: figure and figure.corpus, f"{id}_low": low, f"{id}_high": high}
+    return cells | {"best_epoch": one.best_epoch, "seconds": round(one.seconds, 1)}

@@ -148,16 +148,22 @@ class MetricFigure(Struct, frozen=True):
 
 
 class TunedFigure(Struct, frozen=True):
-    """A metric over all validation images."""
+    """A metric over all validation images. recipe: all that decides the figure."""
 
     name: str
     corpus: Number
     interval: Interval | None
+    recipe: dict[str, Any]
 
 
 class Finding(Struct, frozen=True):
-    """A check of a training."""
+    """A check of a training.
 
+    figure: the number that the sentence rests on. wrong: whether it is a warning.
+    """
+
+    about: str
+    figure: Number
     sentence: str
     wrong: bool
 
@@ -167,6 +173,7 @@ class History(Struct, frozen=True):
 
     losses: list[tuple[Epoch, Number | None]]
     epochs: list[dict[str, Number | None]]
+    stopped_early: bool
 
     def __post_init__(self) -> None:
         """Raises ValueError for an epoch that has no number."""
@@ -179,7 +186,11 @@ QUOTED = ("cider", "clipscore", "bleu_4")  # a tune is compared by one of them
 
 
 class Tuned(Struct, frozen=True):
-    """What came of one method."""
+    """What came of one method.
+
+    trained: parameters, by part ("bridge.layers", ...). val_loss: of the validation sample in the
+    best epoch; None where it was no number.
+    """
 
     method: str
     trained: Annotated[dict[str, Count], Meta(min_length=1)]
@@ -194,6 +205,11 @@ class Tuned(Struct, frozen=True):
     def __post_init__(self) -> None:
         """Raises ValueError for a method without a score that is quoted."""
         require(any(id in self.scores for id in QUOTED), f"scores has none of {', '.join(QUOTED)}")
+
+    @property
+    def parameters(self) -> int:
+        """All that was trained."""
+        return sum(self.trained.values())
 
 
 class AgainstBest(Struct, frozen=True):

@@ -13,8 +13,8 @@ from tests.captioning.tiny import GRID, tiny_decoder
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
 from captune.captioning.training.batches import TrainingData
-from captune.captioning.training.state import History, complete_checkpoints
-from captune.captioning.training.trainer import train
+from captune.captioning.training.state import complete_checkpoints
+from captune.captioning.training.trainer import History, train
 from captune.errors import UserError
 from captune.options import TuneOptions
 from captune.progress import Silent

@@ -29,7 +29,7 @@ def _captioner(decoder: Decoder, method: type[LoRA], **settings: Any) -> Caption
 def test_it_is_peft(family: str, method: type[LoRA]) -> None:
     """A plain peft model with the same weights gives the same logits.
 
-    DoRA to the last bit; LoRA adds its update in another order (`_low_rank`). The bridge
+    DoRA to the last bit; LoRA adds its update in another order (`FastLoRALinear`). The bridge
     says nothing at step 0, and what a plain peft model would say is left.
     """
     captioner = _captioner(tiny_decoder(family), method, rank=3, alpha=5)

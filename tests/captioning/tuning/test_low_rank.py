@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
-from captune.captioning.tuning._low_rank import FastLoRALinear, use_fast_layers
+from captune.captioning.tuning.lora import FastLoRALinear, use_fast_layers
 
 
 class _Model(nn.Module):

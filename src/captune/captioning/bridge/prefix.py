@@ -99,8 +99,6 @@ class SoftPrefix(Bridge):
 
 
 class _ByAttention(nn.Module):
-    """Learned queries over the grid."""
-
     def __init__(self, config: PrefixConfig, grid: GridShape, embedding_size: int) -> None:
         super().__init__()
         self.heads = config.n_heads
@@ -127,8 +125,6 @@ class _ByAttention(nn.Module):
 
 
 class _ByMLP(nn.Module):
-    """The mean of the grid through one hidden layer."""
-
     def __init__(self, config: PrefixConfig, grid: GridShape, embedding_size: int) -> None:
         super().__init__()
         self.length = config.length

@@ -125,7 +125,6 @@ class Batches:
         return batches
 
     def _flipped(self, epoch: int) -> set[int]:
-        """The images that are seen mirrored in an epoch."""
         # a stream of its own: what else is drawn is the same with and without mirroring
         chance = random.Random(f"mirror/{self._seed}/{epoch}")  # noqa: S311
         return {image for image in self._mirrored if chance.random() < 0.5}

@@ -108,7 +108,6 @@ def _step(
 
 
 def _write(model: CaptionModel, val: ValidationSet, options: TuneOptions) -> float:
-    """Seconds a caption of the length that captions have."""
     device = model.decoder.device
     written = _WRITTEN if device.type == "cpu" else IMAGES
     some = val.first(range(min(written, len(val.data))))

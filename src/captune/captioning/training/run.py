@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,14 @@ from captune.captioning.checkpoint import (
     recipe_of,
     save_pretrained,
 )
-from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
 from captune.captioning.training import state
 from captune.captioning.training.estimate import budget, estimate
 from captune.captioning.training.setup import TrainingSetup
-from captune.captioning.training.state import MethodResult, deciding
+from captune.captioning.training.state import deciding
 from captune.captioning.training.trainer import train
 from captune.captioning.training.validation import (
-    Captioned,
     diagnose,
     score_captions,
     validation_scores,
@@ -35,8 +34,13 @@ from captune.models.devices import autocast
 from captune.models.weights import digest_of
 from captune.options import TuneOptions
 from captune.runs import RunWriter
+from captune.runs import metrics as figures
+from captune.runs.metrics import Tuned, TunedFigure
 from captune.text import percent
+from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
+
+_RESAMPLES = 10_000
 
 
 def train_method(
@@ -44,7 +48,7 @@ def train_method(
     method: str,
     say: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
-) -> MethodResult:
+) -> Tuned:
     """Train one method, or resume it, or read what was finished before.
 
     say: is told what holds for this time alone; the run keeps what holds for every time, which
@@ -58,8 +62,8 @@ def train_method(
         say(f"{method}: finished before; {folder} is reused")
         finished = state.read_finished(folder)
         for found in finished.findings:
-            if found["wrong"]:
-                progress.message(f"{method}: {found['sentence']}")
+            if found.wrong:
+                progress.message(f"{method}: {found.sentence}")
         return finished
     model = _built(setup, method)
     left = 1 - state.fraction_done(folder / "checkpoints", options.epochs)
@@ -106,8 +110,17 @@ def train_method(
     for finding in findings:
         if finding.wrong:
             progress.message(f"{method}: {finding.sentence}")
-    trained = {row.part: row.parameters for row in budget(model)}
-    result = state.method_result(method, trained, scores, history, findings, seed=options.seed)
+    result = Tuned(
+        method,
+        trained={row.part: row.parameters for row in budget(model)},
+        scores=_figures(scores, options.seed),
+        best_epoch=history.best_epoch,
+        val_loss=history.val_loss,
+        seconds=history.seconds,
+        findings=findings,
+        history=figures.History(history.losses, history.epochs, history.stopped_early),
+        images=len(setup.val.data),
+    )
     if PartialState().is_main_process:
         recipe = recipe_of(
             model,
@@ -118,11 +131,35 @@ def train_method(
             tags=setup.tags,
         )
         save_pretrained(model, folder, recipe)
-        _write_run(setup, folder, result, written, scores)
-        state.clear(folder / "checkpoints")
+        data = setup.val.data
+        with run_writer(setup, folder) as run:
+            for id, image in zip(data.ids, data.images, strict=True):
+                run.record(
+                    {
+                        "path": image.name,
+                        "image_id": id,
+                        "caption": written.captions[id],
+                        "ended": written.ended[id],
+                        "scores": {name: score.per_image[id] for name, score in scores.items()},
+                    }
+                )
+            run.metrics = {"images": result.images, "tuned": result}
+            run.extra = {"method": method}
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     PartialState().wait_for_everyone()
     model.detach()
     return result
+
+
+def _figures(scores: Mapping[str, Scores], seed: int) -> dict[str, TunedFigure]:
+    """Each metric over all images, with its interval where there are several."""
+    known = {id: score.sums() for id, score in scores.items() if len(score.per_image) > 1}
+    found = bootstrap_each(list(known.values()), resamples=_RESAMPLES, seed=seed) if known else []
+    intervals = dict(zip(known, found, strict=True))
+    return {
+        id: TunedFigure(score.name, score.corpus, intervals.get(id), score.recipe)
+        for id, score in scores.items()
+    }
 
 
 def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
@@ -150,7 +187,7 @@ def run_writer(setup: TrainingSetup, folder: Path) -> RunWriter:
         kind="tune",
         options=setup.options,
         root=setup.val.data.root,
-        models=setup.frozen.described(),
+        models=setup.frozen.models,
         command=setup.command,
         keeps=True,
     )
@@ -180,32 +217,3 @@ def _start_of(options: TuneOptions, method: str) -> Path | None:
         return None
     own = options.start / method
     return own if own.is_dir() else options.start
-
-
-def _write_run(
-    setup: TrainingSetup,
-    folder: Path,
-    result: MethodResult,
-    written: Captioned,
-    scores: dict[str, Scores],
-) -> None:
-    with run_writer(setup, folder) as run:
-        for record in _records(setup.val.data, written, scores):
-            run.record(record)
-        run.metrics = {"images": result.images, "tuned": dataclasses.asdict(result)}
-        run.extra = {"method": result.method}
-
-
-def _records(
-    data: CaptionDataset, written: Captioned, scores: dict[str, Scores]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": image.name,
-            "image_id": id,
-            "caption": written.captions[id],
-            "ended": written.ended[id],
-            "scores": {name: score.per_image[id] for name, score in scores.items()},
-        }
-        for id, image in zip(data.ids, data.images, strict=True)
-    ]

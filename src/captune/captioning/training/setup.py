@@ -179,7 +179,11 @@ def prepare(
     second = None
     if frozen.mirrored is not None:
         second = MirroredViews(mirrorable(train_set), frozen.mirrored)
-    objective = _objective(options, train_set, tokens.rows)
+    objective: Objective = CrossEntropy(options.label_smoothing)
+    if options.objective == "cider":
+        objective = SelfCritical(
+            train_set, tokens.rows, samples=options.samples, max_tokens=options.max_tokens
+        )
     data = TrainingData(train_set.keys, tokens.rows, frozen.grids, objective, rows, second)
     return TrainingSetup(
         options, train_set, val, sample, data, frozen, settings, leaked, command, progress, tags
@@ -221,14 +225,6 @@ def _tags(
     return settings, {key_of[path]: row for path, row in rows.items()}
 
 
-def _objective(
-    options: TuneOptions, train: CaptionDataset, rows: Sequence[Sequence[object]]
-) -> Objective:
-    if options.objective == "cider":
-        return SelfCritical(train, rows, samples=options.samples, max_tokens=options.max_tokens)
-    return CrossEntropy(options.label_smoothing)
-
-
 def _read(
     captions: Path, found: ImageSet, options: TuneOptions, progress: Progress, limit: int = 0
 ) -> CaptionDataset:
@@ -263,10 +259,6 @@ class FrozenParts:
     models: list[dict[str, Any]] = field(default_factory=list)
     tags_model: ImageTextModel | None = None
     mirrored: Grids | None = None
-
-    def described(self) -> list[dict[str, Any]]:
-        """For run.json."""
-        return [*self.models, describe_decoder(self.decoder)]
 
 
 def load_frozen(
@@ -340,7 +332,7 @@ def load_frozen(
         decoder,
         clip,
         skipped,
-        [describe_model(model) for model in models.values()],
+        [*map(describe_model, models.values()), describe_decoder(decoder)],
         tags_model,
         second,
     )

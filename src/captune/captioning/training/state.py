@@ -15,146 +15,45 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import math
 import os
 import re
 import shutil
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from captune.captioning.training.validation import Finding
 from captune.errors import UserError
 from captune.files import holds_files, printable, read_text, whole_file, writing
 from captune.models.checkpoint_files import read_object
 from captune.options import TuneOptions
 from captune.parsing import parse_yaml
 from captune.runs import read_run
+from captune.runs.kinds import convert
+from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
-from captune_metrics.resampling import bootstrap_each
-from captune_metrics.scores import Scores
-from captune_metrics.text import Interval, shorten
+from captune_metrics.text import shorten
 
 _ASKED = "tuning.json"
-_RESAMPLES = 10_000
 # where a run is written, and from what options it was read, is not part of what it is
 _NOT_KEPT = ("config", "out", "overwrite")
 # what may change between a kill and going on: it changes no weight
-_NOT_DECIDING = (
-    *(
-        "config",
-        "out",
-        "overwrite",
-        "method",
-        "max_trainable",
-        "device",
-        "workers",
-        "no_cache",
-        "save_steps",
-        "report_to",
-    ),
+_NOT_DECIDING = {
+    *_NOT_KEPT,
+    *("method", "max_trainable", "device", "workers", "no_cache", "save_steps", "report_to"),
     *("images", "captions", "val", "val_images", "encoder", "decoder", "score_model", "start"),
     # these are noted by what they come to, and not at all where they are left alone
     *("augment", "tags", "tags_top", "tags_model"),
-)
+}
 _LARGEST_STATE = 64 * 2**20
 _MARK = "complete.json"
 _STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STAGING = ".unfinished"
 _CUT_SHORT = re.compile(r"PytorchStreamWriter failed|unexpected pos|write failed")
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """What came of one method.
-
-    trained: parameters, by part ("bridge.layers", ...). scores, intervals: over all validation
-    images, by metric id. val_loss: of the validation sample in the best epoch; None where it was
-    no number.
-    """
-
-    method: str
-    trained: dict[str, int]
-    scores: dict[str, dict[str, Any]]
-    best_epoch: int
-    val_loss: float | None
-    seconds: float
-    findings: list[dict[str, Any]]
-    history: dict[str, Any]
-    images: int
-
-    @property
-    def parameters(self) -> int:
-        """All that was trained."""
-        return sum(self.trained.values())
-
-    def figure(self, select: str) -> float:
-        """What methods are compared by; higher is better."""
-        if select == "loss":
-            return -math.inf if self.val_loss is None else -self.val_loss
-        return float(self.scores[select]["corpus"])
-
-    def row(self) -> dict[str, Any]:
-        """One line of the table."""
-        cells: dict[str, Any] = {"method": self.method, "trained": self.parameters}
-        for id in ("cider", "clipscore", "bleu_4"):
-            score = self.scores.get(id)
-            low, high = (score["interval"] or (None, None)) if score else (None, None)
-            cells |= {id: score and score["corpus"], f"{id}_low": low, f"{id}_high": high}
-        return cells | {"best_epoch": self.best_epoch, "seconds": round(self.seconds, 1)}
-
-
-def method_result(
-    method: str,
-    trained: Mapping[str, int],
-    scores: Mapping[str, Scores],
-    history: History,
-    findings: list[Finding],
-    *,
-    seed: int,
-) -> MethodResult:
-    """The figures of a training that has come to its end."""
-    best = next(e for e in history.epochs if round(e["epoch"]) == history.best_epoch)
-    intervals = _intervals(scores, seed)
-    return MethodResult(
-        method=method,
-        trained=dict(trained),
-        scores={
-            id: {
-                "name": score.name,
-                "corpus": score.corpus,
-                "interval": intervals[id],
-                "recipe": score.recipe,
-            }
-            for id, score in scores.items()
-        },
-        best_epoch=history.best_epoch,
-        val_loss=best["loss"],
-        seconds=history.seconds,
-        findings=[dataclasses.asdict(finding) for finding in findings],
-        history={
-            "losses": [list(pair) for pair in history.losses],
-            "epochs": history.epochs,
-            "stopped_early": history.stopped_early,
-        },
-        images=len(next(iter(scores.values())).per_image),
-    )
-
-
-def _intervals(scores: Mapping[str, Scores], seed: int) -> dict[str, list[float] | None]:
-    known = {id: score.sums() for id, score in scores.items() if len(score.per_image) > 1}
-    found: list[Interval] = (
-        bootstrap_each(list(known.values()), resamples=_RESAMPLES, seed=seed) if known else []
-    )
-    by_id = {id: [low, high] for id, (low, high) in zip(known, found, strict=True)}
-    return {id: by_id.get(id) for id in scores}
 
 
 def begin(folder: Path, asked: Mapping[str, Any]) -> None:
@@ -185,19 +84,12 @@ def is_finished(folder: Path) -> bool:
     return (folder / "run.json").is_file() and (folder / "metrics.json").is_file()
 
 
-def read_finished(folder: Path) -> MethodResult:
+def read_finished(folder: Path) -> Tuned:
     """The figures of a finished folder. Raises UserError for a damaged one."""
-    tuned = read_run(folder).metrics.get("tuned")
+    tuned = read_run(folder).typed_metrics(TuneMetrics).tuned
     if tuned is None:
         raise damaged(folder, METRICS, "it is of no method of a tune")
-    return MethodResult(
-        **{field.name: tuned[field.name] for field in dataclasses.fields(MethodResult)}
-    )
-
-
-def clear(folder: Path) -> None:
-    """Remove what only a training needs."""
-    shutil.rmtree(folder, ignore_errors=True)
+    return tuned
 
 
 def _shown(value: Any) -> str:
@@ -229,7 +121,13 @@ def read_config(path: Path) -> dict[str, Any]:
         name = str(key).replace("-", "_")
         if name not in hints or name in _NOT_KEPT:
             raise UserError(f'{shown}: captune tune has no option "{printable(str(key))}"')
-        values[name] = _checked(value, hints[name], f"{shown}: {name}")
+        hint = hints[name]
+        try:
+            # YAML reads 5e-4 as a text, and 12000 as a number
+            plain = hint(value) if hint in (float, str) and type(value) in (int, str) else value
+            values[name] = convert(plain, hint)
+        except ValueError as error:
+            raise UserError(f"{shown}: {name}: {printable(str(error))}") from None
     return values
 
 
@@ -249,35 +147,6 @@ def deciding(options: TuneOptions) -> dict[str, Any]:
     """The options that a training depends on, beside its data, its frozen parts and its method."""
     values = dataclasses.asdict(options)
     return {name: value for name, value in values.items() if name not in _NOT_DECIDING}
-
-
-def _checked(value: Any, hint: Any, place: str) -> Any:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    if Path in kinds and isinstance(value, str):
-        return Path(value)
-    if typing.get_origin(hint) is list:
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return value
-        raise UserError(f"{place}: is {_shown_value(value)}, and a list of texts was expected")
-    if hint is float and type(value) is str:  # YAML reads 5e-4 as a text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint is float and type(value) is int:
-        return float(value)
-    if hint is str and type(value) is int:
-        return str(value)
-    if type(value) not in kinds:
-        raise UserError(f"{place}: is {_shown_value(value)}, and a {hint.__name__} was expected")
-    return value
-
-
-def _shown_value(value: Any) -> str:
-    text = repr(value)
-    return printable(shorten(text, 80))
 
 
 def staging_folder(folder: Path) -> Path:
@@ -389,20 +258,3 @@ def _flush(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-@dataclass(frozen=True)
-class History:
-    """What a training went through, kills included.
-
-    losses: (epoch, training loss) as it was logged. epochs: one dictionary an epoch: epoch, step,
-    loss, cider, ... of the validation sample. best_epoch: the one that was kept, from 1.
-    seconds: of training and of the scores after each epoch. stopped_early: before all epochs.
-    """
-
-    losses: list[tuple[float, float]]
-    epochs: list[dict[str, float]]
-    best_epoch: int
-    seconds: float
-    stopped_early: bool
-    resumed_from: int | None = field(default=None, compare=False)

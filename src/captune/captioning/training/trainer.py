@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from captune.captioning.checkpoint import WEIGHTS, read_trained, write_trained
 from captune.captioning.model import CaptionModel
 from captune.captioning.training import state
 from captune.captioning.training.batches import BatchItem, TrainingData
-from captune.captioning.training.state import History
 from captune.captioning.training.step import collate, learning_rate_groups, stream_sizes
 from captune.errors import Stopped, UserError
 from captune.models.devices import attention_kernel, resolve_precision
@@ -39,6 +39,23 @@ _PROJECT = "captune"  # of trackers
 _LOGS_AN_EPOCH = 50
 _SAVES_AN_EPOCH = 10
 _FEWEST_STEPS = 20  # between two resume points that nobody asked for
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training went through, kills included.
+
+    losses: (epoch, training loss) as it was logged. epochs: one dictionary an epoch: epoch, step,
+    loss, cider, ... of the validation sample. best_epoch: the one that was kept, from 1.
+    seconds: of training and of the scores after each epoch. stopped_early: before all epochs.
+    """
+
+    losses: list[tuple[float, float | None]]
+    epochs: list[dict[str, float | None]]
+    best_epoch: int
+    val_loss: float
+    seconds: float
+    stopped_early: bool
 
 
 def train(
@@ -71,7 +88,7 @@ def train(
                 with attention_kernel(model.decoder.device):
                     trainer.train(resume_from_checkpoint=None if last is None else str(found[last]))
             trainer.check_ended()
-    return _finished(model, trainer, folder, last)
+    return _finished(model, trainer, folder)
 
 
 @contextmanager
@@ -102,9 +119,7 @@ def _reporting(options: TuneOptions, folder: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _finished(
-    model: CaptionModel, trainer: CaptionTrainer, folder: Path, last: int | None
-) -> History:
+def _finished(model: CaptionModel, trainer: CaptionTrainer, folder: Path) -> History:
     """The history out of the last checkpoint, and the best epoch's weights into the model."""
     found = state.complete_checkpoints(folder)
     last_state = state.read_state(found[max(found)])
@@ -112,7 +127,7 @@ def _finished(
     epochs = {entry["step"]: entry for entry in log if trainer.selected in entry}
     best = int(last_state["best_global_step"])
     read_trained(model, found[best] / WEIGHTS)
-    scores = [
+    scores: list[dict[str, float | None]] = [
         {name.removeprefix("eval_"): float(value) for name, value in entry.items()}
         for entry in epochs.values()
     ]
@@ -120,14 +135,14 @@ def _finished(
         losses=[(float(e["epoch"]), float(e["loss"])) for e in log if "loss" in e],
         epochs=scores,
         best_epoch=round(epochs[best]["epoch"]),
+        val_loss=float(epochs[best]["eval_loss"]),
         seconds=max((float(entry.get("seconds", 0)) for entry in log), default=0.0),
         stopped_early=len(scores) < trainer.options.epochs,
-        resumed_from=last,
     )
 
 
-class CaptionTrainer(Trainer):  # type: ignore[misc]
-    """Trainer with captune's batches, loss, scores and checkpoints.
+class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
+    """Trainer with captune's batches, loss, scores and checkpoints; its own callback.
 
     folder: of the checkpoints. The model is moved to where accelerate trains.
     """
@@ -150,9 +165,11 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         self.selected = f"eval_{options.select}"
         self.advance: Advance = lambda done, said="": None
         self._score = score
-        self._frozen = _frozen_modules(model)
+        # the decoder's modules, without the layers that peft put beside them
+        named = model.language_model.named_modules()
+        self._frozen = [module for name, module in named if "lora_" not in name]
         self._last_loss = ""
-        self._seconds_before = 0.0
+        self._seconds_before: float | None = None
         self._started = time.monotonic()
         arguments = _arguments(options, folder, model)
         processes = arguments.world_size
@@ -170,13 +187,13 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
         )
         super().__init__(model=model, args=arguments)
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Watch(self))
+        self.add_callback(self)
 
     def get_train_dataloader(self) -> Any:
         """Not prepared by accelerate: the batches know their process, Trainer moves the tensors."""
         decoder = self.model.decoder
         return DataLoader(
-            _Items(self.data),
+            _Items(),
             batch_sampler=self.batches,
             collate_fn=lambda items: collate(
                 self.data, items, start=decoder.start_id, pad=decoder.pad_id
@@ -223,11 +240,9 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's, with the seconds that were spent so far, earlier sessions included."""
-        if self.state.log_history and not self._seconds_before:
+        if self._seconds_before is None:
             known = (entry.get("seconds", 0.0) for entry in self.state.log_history)
-            self._seconds_before = max(known) or 1e-9
-        elif not self._seconds_before:
-            self._seconds_before = 1e-9
+            self._seconds_before = max(known, default=0.0)
         logs["seconds"] = round(self._seconds_before + time.monotonic() - self._started, 3)
         super().log(logs, start_time)
 
@@ -286,58 +301,46 @@ class CaptionTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         read_trained(self.model, Path(resume_from_checkpoint) / WEIGHTS)
 
-    def save_now(self, step: int) -> bool:
-        """Whether a resume point is due; the end of an epoch has its own, after the scores."""
-        return step % self._save_steps == 0 and step % self.steps_an_epoch != 0
+    # what Trainer calls between its steps
 
-    def heard(self, loss: float) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        """Draw the epoch's batches."""
+        self.batches.set_epoch(state.global_step // self.steps_an_epoch)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        """Save where a resume point is due; the end of an epoch has its own, after the scores."""
+        step = state.global_step
+        if step % self._save_steps == 0 and step % self.steps_an_epoch != 0:
+            control.should_log = control.should_save = True
+        if self.stop():
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        """Score; also comes after a stop within an epoch, which is saved but not scored."""
+        is_whole = state.global_step % self.steps_an_epoch == 0
+        control.should_log, control.should_evaluate = True, is_whole
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **unused: Any) -> None:
         """Take note of a logged loss. Raises UserError where it is no number."""
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise UserError(
-                f"the loss is {loss} after {self.state.global_step:,} of {self.total_steps:,}"
-                f" updates; train with a lower --lr (now {self.args.learning_rate:g}), or"
+                f"the loss is {loss} after {state.global_step:,} of {self.total_steps:,}"
+                f" updates; train with a lower --lr (now {args.learning_rate:g}), or"
                 " --precision float32"
             )
         self._last_loss = f"loss {loss:.3f}"
 
-
-class _Watch(TrainerCallback):  # type: ignore[misc]
-    """What happens between Trainer's steps."""
-
-    def __init__(self, trainer: CaptionTrainer) -> None:
-        self._trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        self._trainer.batches.set_epoch(state.global_step // self._trainer.steps_an_epoch)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        if self._trainer.save_now(state.global_step):
-            control.should_log = control.should_save = True
-        if self._trainer.stop():
-            control.should_training_stop = True
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        # also comes after a stop in the middle of an epoch, which is saved but not scored
-        is_whole = state.global_step % self._trainer.steps_an_epoch == 0
-        control.should_log, control.should_evaluate = True, is_whole
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **unused: Any) -> None:
-        if logs and "loss" in logs:
-            self._trainer.heard(float(logs["loss"]))
-
     def on_evaluate(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        if self._trainer.out_of_patience(state.log_history):
+        """Stop where nothing better came for as many epochs as were granted."""
+        if self.out_of_patience(state.log_history):
             control.should_training_stop = True
 
 
 class _Items(Dataset):  # type: ignore[type-arg]
     """What the sampler yields is already the item."""
-
-    def __init__(self, data: TrainingData) -> None:
-        self._data = data
-
-    def __len__(self) -> int:
-        return len(self._data.keys)
 
     def __getitem__(self, item: BatchItem) -> BatchItem:
         return item
@@ -360,7 +363,7 @@ def _arguments(options: TuneOptions, folder: Path, model: CaptionModel) -> Train
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=device.type == "cpu",
-        eval_strategy="no",  # by _Watch: Trainer would want a data set of its own for it
+        eval_strategy="no",  # by on_epoch_end: Trainer would want a data set of its own for it
         save_strategy="epoch",
         logging_strategy="steps",
         logging_nan_inf_filter=False,  # a loss that is no number is said, not averaged away
@@ -378,9 +381,3 @@ def _arguments(options: TuneOptions, folder: Path, model: CaptionModel) -> Train
     # several GPUs in one process would be DataParallel, which copies hooks without their context
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
-
-
-def _frozen_modules(model: CaptionModel) -> list[nn.Module]:
-    """The decoder's modules, without the layers that peft put beside them."""
-    named = model.language_model.named_modules()
-    return [module for name, module in named if "lora_" not in name]

@@ -18,6 +18,7 @@ from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel, batch
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
 from captune.files import printable
+from captune.runs.metrics import Finding
 from captune.text import percent
 from captune_metrics.bleu_n import bleu_of
 from captune_metrics.cider_d import cider_of
@@ -153,15 +154,11 @@ def score_captions(
     corpus = Corpus(captions, val.data.references)
     scores = {"cider": cider_of(corpus), "bleu_4": bleu_of(corpus)["bleu_4"]}
     if clipscore and val.clip is not None:
-        scores["clipscore"] = _clipscore(captions, val, val.clip)
+        from captune.clipscore import clipscore as clipscore_of
+
+        images = dict(zip(val.data.ids, val.data.images, strict=True))
+        scores["clipscore"] = clipscore_of(captions, images, model=val.clip, cache=val.cache)
     return scores
-
-
-def _clipscore(captions: dict[str, str], val: ValidationSet, model: ImageTextModel) -> Scores:
-    from captune.clipscore import clipscore
-
-    images = dict(zip(val.data.ids, val.data.images, strict=True))
-    return clipscore(captions, images, model=model, cache=val.cache)
 
 
 def validation_scores(
@@ -174,16 +171,6 @@ def validation_scores(
         "loss": validation_loss(model, val),
         **{id: score.corpus for id, score in scores.items()},
     }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """figure: the number that the sentence rests on. wrong: whether it is a warning."""
-
-    about: str
-    figure: float
-    sentence: str
-    wrong: bool
 
 
 def diagnose(
