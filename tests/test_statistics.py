@@ -1,13 +1,10 @@
 """Each figure against another implementation (scipy.stats) or a published example."""
 
-from typing import Literal
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
-from captune_metrics.resampling import bootstrap_mean
 from captune_metrics.text import Interval
 
 
@@ -69,34 +66,6 @@ def test_paired_difference_covers_the_truth_as_often_as_it_says() -> None:
     assert covered == pytest.approx(0.95, abs=0.02)
 
 
-@pytest.mark.parametrize("method", ["bca", "percentile"])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_bootstrap_agrees_with_scipy(method: Literal["bca", "percentile"], seed: int) -> None:
-    values = np.random.default_rng(seed).lognormal(sigma=1.0, size=80)
-    theirs = stats.bootstrap(  # scipy draws the same resamples from the same generator
-        (values,), np.mean, n_resamples=5_000, method=method, rng=np.random.default_rng(seed)
-    ).confidence_interval
-    ours = bootstrap_mean(values, method=method, resamples=5_000, seed=seed)
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
-def test_bootstrap_of_many_values_is_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).normal(size=200)
-    whole = bootstrap_mean(values, resamples=4_000)
-    monkeypatch.setattr("captune_metrics.resampling.AT_ONCE", 1_000)
-    assert bootstrap_mean(values, resamples=4_000) == pytest.approx(whole, abs=1e-12)
-
-
-def test_bootstrap_is_the_same_for_the_same_seed_and_other_for_another() -> None:
-    values = np.random.default_rng(0).normal(size=50)
-    assert bootstrap_mean(values) == bootstrap_mean(list(values))
-    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
-
-
-def test_bootstrap_of_equal_values_is_a_point() -> None:
-    assert bootstrap_mean([0.1] * 5) == Interval(pytest.approx(0.1), pytest.approx(0.1))
-
-
 def test_nonsense_is_refused() -> None:
     for nonsense in (
         lambda: wilson(3, 2),
@@ -104,8 +73,6 @@ def test_nonsense_is_refused() -> None:
         lambda: mcnemar_exact(-1, 2),
         lambda: paired_difference(3, 3, 5),
         lambda: holm([0.1, float("nan")]),
-        lambda: bootstrap_mean([1.0]),
-        lambda: bootstrap_mean([1.0, float("nan")]),
     ):
         with pytest.raises(ValueError, match="expected"):
             nonsense()

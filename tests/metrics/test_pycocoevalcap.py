@@ -99,6 +99,24 @@ def test_figures_are_those_of_pycocoevalcap_with_java(
 
 
 @pytest.mark.needs("java")
+def test_meteor_is_there_on_request() -> None:
+    theirs = pytest.importorskip("pycocoevalcap.meteor.meteor").Meteor()
+    coco = COCO()
+    coco.dataset = annotations()
+    coco.createIndex()
+    evaluation = COCOEvalCap(coco, coco.loadRes(results([139, 285])), meteor=True, show=str)
+    evaluation.params["image_id"] = [139, 285]
+    evaluation.evaluate()
+    gts, res = (
+        PTBTokenizer().tokenize({image: index.imgToAnns[image] for image in (139, 285)})
+        for index in (coco, evaluation.cocoRes)
+    )
+    figure, each = theirs.compute_score(gts, res)
+    assert evaluation.eval["METEOR"] == pytest.approx(figure, abs=1e-9)
+    assert [one["METEOR"] for one in evaluation.evalImgs] == pytest.approx(each, abs=1e-9)
+
+
+@pytest.mark.needs("java")
 def test_tokens_are_those_of_javas_tokenizer() -> None:
     theirs = pytest.importorskip("pycocoevalcap.tokenizer.ptbtokenizer").PTBTokenizer()
     captions = {image: [{"caption": t} for t in texts] for image, texts in REFERENCES.items()}

@@ -14,6 +14,7 @@ from typing import Any
 from captune.cli.console import print_json
 
 _PACKAGES = (
+    "captune-metrics",
     *("torch", "torchvision", "timm", "transformers", "open_clip_torch", "peft", "accelerate"),
     *("safetensors", "tokenizers", "huggingface_hub", "numpy", "scipy", "pillow", "pillow_heif"),
     *("matplotlib", "filelock", "platformdirs", "pip"),

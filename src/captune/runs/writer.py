@@ -25,6 +25,7 @@ from captune.runs.records import plain
 from captune.runs.signature import FIELD, signature_of
 
 _PACKAGES = (
+    "captune-metrics",
     *("torch", "torchvision", "timm", "transformers", "tokenizers", "peft", "accelerate"),
     *("safetensors", "open_clip_torch", "numpy", "scipy", "rapidfuzz", "pillow"),
 )

@@ -1,8 +1,8 @@
 """The metrics by name: what each needs and means, and those of other packages.
 
 A plugin is a function (candidates, references) -> Scores under the entry point group
-`captune.metrics`; what it gives is held to what captune relies on. What it does wrong is its
-package's fault, and the user reads which package that is.
+`captune.metrics`; what it gives is held to what intervals and recipes rely on. What it does
+wrong is its package's fault, and the user reads which package that is.
 """
 
 from __future__ import annotations
