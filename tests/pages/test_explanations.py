@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.pages.page_reader import outline
-from tests.report_runs import HOSTILE_NAME, explain_run, faithful_run, images
+from tests.report_runs import HOSTILE_NAME, change, explain_run, faithful_run, images
 
 from captune.errors import UserError
 from captune.pages.checking import check_page
@@ -97,3 +97,14 @@ def test_a_leaderboard_is_a_table_with_intervals(root: Path, tmp_path: Path) -> 
     assert "nouns 40 better" in words
     assert "the maps change with the weights." in words
     assert check_page(tmp_path / "page.html").differing == []
+
+
+def test_images_that_a_map_is_chosen_on_are_counted_apart(root: Path, tmp_path: Path) -> None:
+    run = faithful_run(tmp_path / "run", root)
+    change(run, "metrics.json", "images", value=4)
+    change(run, "metrics.json", "stages", value={"choosing": 3, "reporting": 1})
+    page = tmp_path / "page.html"
+    made = write_report([run], page, PageSettings())
+    assert made.title == "Explanations on 1 image"
+    assert "chosen on 3 images; the figures are of 1 others" in outline(page).words
+    assert check_page(page).holds

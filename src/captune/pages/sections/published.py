@@ -38,6 +38,13 @@ class Here:
         """With all its digits."""
         return float(self.figure.value)
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the interval; the figure itself where it has none."""
+        if self.interval is None:
+            return self.value, self.value
+        return float(self.interval[0].value), float(self.interval[1].value)
+
 
 @dataclass(frozen=True)
 class PublishedFigure:
@@ -57,8 +64,7 @@ class PublishedFigure:
         assert self.here is not None
         half = 0.5 * 10.0 ** -len(self.published.partition(".")[2])
         low, high = float(self.published) - half, float(self.published) + half
-        ends = self.here.interval
-        below, above = (float(end.value) for end in ends) if ends else (self.here.value,) * 2
+        below, above = self.here.ends
         if below <= high and low <= above:
             return 0
         return 1 if self.here.value > float(self.published) else -1
@@ -263,7 +269,7 @@ def _bars(
 def _reached(bar: str, best: PublishedFigure) -> Markup:
     here = best.here
     assert here is not None
-    low, high = [float(end.value) for end in here.interval] if here.interval else [here.value] * 2
+    low, high = here.ends
     wanted = float(bar)
     unsure = "; other images might have told otherwise."
     if here.value >= wanted:
@@ -322,11 +328,10 @@ def _told(name: str, condition: Condition, runs: RunSet) -> Told:
 
 def _side_by_side(told: Sequence[Told]) -> Table:
     rows = [
-        [one.name, _value(one.published), one.here, "yes" if one.is_same else "no"]
-        if one.here is not None
-        else [one.name, _value(one.published), None, None]
+        [one.name, _value(one.published), one.here,
+         None if one.here is None else "yes" if one.is_same else "no"]
         for one in told
-    ]
+    ]  # fmt: skip
     columns = [*map(Column, ("of the experiment", "published", "here"))]
     columns.append(Column("the same", wide=True))
     return Table("published-conditions", "Both experiments", columns, rows)
