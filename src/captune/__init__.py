@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from captune.jobs.explain import explain
     from captune.jobs.faithful import faithful
     from captune.jobs.prompts import prompts
+    from captune.jobs.push import push
     from captune.jobs.rank import rank
     from captune.jobs.report import report
     from captune.jobs.score import score
@@ -56,6 +57,7 @@ _HOMES = {
     "load_model": "captune.models.load",
     "open_image": "captune.images",
     "prompts": "captune.jobs.prompts",
+    "push": "captune.jobs.push",
     "rank": "captune.jobs.rank",
     "read_run": "captune.runs",
     "report": "captune.jobs.report",
@@ -88,6 +90,7 @@ __all__ = [
     "load_model",
     "open_image",
     "prompts",
+    "push",
     "rank",
     "read_run",
     "report",

@@ -182,6 +182,11 @@ def cite(here: Path) -> list[str]:
 
 
 @command
+def push(here: Path) -> list[str]:
+    return ["push", str(here), f"me/{HOSTILE}"]
+
+
+@command
 def report_2(here: Path) -> list[str]:
     words = report(here)
     main(words)

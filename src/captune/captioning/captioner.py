@@ -36,12 +36,14 @@ from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageTextModel, describe_model
-from captune.models.load import load_image_text_model, load_model, require_possible
+from captune.models.load import load_image_text_model, load_model, parse_spec, require_possible
 from captune.options import CaptionerOptions
 
 LITE = "lite"
 PACKAGE = "captune_lite"
 FOLDER = "captioner"
+# beside config and weights, on the hub: the map to believe, and the model card
+EXPLAIN, CARD = "explain.json", "README.md"
 
 logger = logging.getLogger("captune")
 
@@ -82,11 +84,15 @@ class Captioner:
     ) -> Captioner:
         """What a tune left in `folder`, or in its best method's; "lite": the one that ships.
 
+        "hf:USER/NAME" is one that `captune push` sent to the hub.
+
         encoder, decoder, tags_model: where the frozen models lie now, if not where they were in
         training. Raises UserError for a folder that holds no captioner, and for models other than
         those that it was trained with.
         """
-        place = lite_captioner() if folder == LITE else checkpoint_folder(Path(folder))
+        named = str(folder)
+        is_folder = named != LITE and not is_on_hub(named)
+        place = checkpoint_folder(Path(folder)) if is_folder else captioner_folder(named)
         recipe = read_recipe(place)
         seen = load_encoder(recipe, place, spec=encoder, device=device, dtype=dtype)
         chooses = _load_tags_model(recipe, seen, place, tags_model, device=device, dtype=dtype)
@@ -199,12 +205,16 @@ def load_captioner(options: CaptionerOptions, place: Path) -> Captioner:
 
 
 def captioner_folder(model: str) -> Path:
-    """`lite`, or a folder -> where the captioner's files are; of several methods the best one's.
+    """`lite`, `hf:USER/NAME` or a folder -> where its files are; of several methods the best one's.
 
-    Raises UserError where there is none.
+    Naming one of the hub fetches it when it is in no cache. Raises UserError where there is none.
     """
     if model == LITE:
         return lite_captioner()
+    if is_on_hub(model):
+        return hub.repository(
+            hub_repository(model), captioner_files, model, fetch_option=" --captioner"
+        )
     folder = home_path(model)
     require_possible(folder, model)
     if not folder.is_dir():
@@ -212,6 +222,29 @@ def captioner_folder(model: str) -> Path:
             f"--model {printable(model)} is not a folder; name the --out of a captune tune, or lite"
         )
     return checkpoint_folder(folder)
+
+
+def is_on_hub(model: str) -> bool:
+    """Whether it is the name of a captioner of the hub, and not of a folder."""
+    return model.startswith("hf:") and not home_path(model).is_dir()
+
+
+def hub_repository(model: str) -> str:
+    """`hf:USER/NAME` -> USER/NAME. Raises UserError for what is no such name."""
+    repo = parse_spec(model).repo
+    if repo is None:
+        raise UserError(f"{printable(model)} is a folder here; name it without hf:")
+    return repo
+
+
+def captioner_files(names: Sequence[str]) -> list[str]:
+    """Those files of a repository that a captioner is made of.
+
+    Raises UserError where it has none: the weights have to be safetensors.
+    """
+    if not {CONFIG, WEIGHTS} <= set(names):
+        raise UserError(f"there is no captioner of captune push in it ({CONFIG} and {WEIGHTS})")
+    return [name for name in (CONFIG, WEIGHTS, EXPLAIN, CARD) if name in names]
 
 
 def lite_captioner() -> Path:
@@ -303,7 +336,7 @@ def check_length(decoder: Decoder, max_tokens: int) -> None:
 def describe_captioner(options: CaptionerOptions, place: Path, recipe: Recipe) -> dict[str, Any]:
     """The captioner, as the run folder and `--json` name it."""
     return {
-        "spec": LITE if options.model == LITE else str(place),
+        "spec": options.model if options.model == LITE or is_on_hub(options.model) else str(place),
         "weights_id": digest_of_checkpoint(place),
         "image_encoder": recipe.image_encoder.spec,
         "decoder": recipe.decoder.spec,

@@ -88,6 +88,25 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if found.holds else 2
 
 
+def _push(arguments: argparse.Namespace) -> int:
+    """Show what would be sent, and send it once somebody says yes."""
+    from captune.jobs.push import plan, run
+
+    options = read_options(opt.PushOptions, arguments)
+    planned = plan(options)
+    if not options.yes:
+        note(*planned.described(), "", *planned.card.splitlines(), quiet=arguments.json)
+        if arguments.json or not sys.stdin.isatty():
+            raise UserError("nothing was sent; add --yes to send it without being asked")
+        note(f"send these files to {options.repo}? [y/N]")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UserError("nothing was sent")
+        options.yes = True
+    else:
+        note(*planned.described(), quiet=arguments.json)
+    return print_result(run(options, **job_arguments(arguments)), arguments)
+
+
 def _app(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
     options = read_options(opt.AppOptions, arguments)
@@ -276,6 +295,18 @@ A package adds to them with an entry point: docs/add-a-method.md shows how.""",
       --prompt "not a photo of a {}" --out runs/prompts
   captune prompts images/ --labels names.txt --truth from-folder --prompt openai-7 --csv t.csv""",
         opt.PromptsOptions,
+    ),
+    "push": Command(
+        "send a tuned captioner to the model hub, with a model card made of its run",
+        """  captune push runs/tuned me/harbour-captions
+  captune push runs/three/lora me/harbour-captions --licence apache-2.0 --dataset "harbour photos"
+  captune push runs/tuned me/harbour-captions --public --yes --json
+  captune caption images/ --model hf:me/harbour-captions
+
+It shows which files will leave this machine, and asks first; --yes is for scripts. Images and
+captions stay here.""",
+        opt.PushOptions,
+        run=_push,
     ),
     "rank": Command(
         "show the best and the worst captions of a scored run, on a page with the images",

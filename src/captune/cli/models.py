@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fetch the language model of this name, for tune and caption",
     )
     parser.add_argument(
+        "--captioner",
+        action="store_true",
+        help="fetch the captioner of this name, which captune push sent to the hub",
+    )
+    parser.add_argument(
         "--from",
         dest="source",
         type=Path,
@@ -112,6 +117,18 @@ def _fetch(arguments: argparse.Namespace) -> int:
         parts = assets.ASSETS["lite-decoder" if arguments.decoder else "lite"]
         already = all(part.is_cached() for part in parts)
         folders = assets.ensure(parts, arguments.source)
+    elif arguments.captioner:
+        from captune.captioning.captioner import captioner_files, hub_repository
+        from captune.models import hub
+
+        repo = hub_repository(spec)
+        already = hub.cached(repo, captioner_files) is not None
+        source = arguments.source
+        folders = [
+            hub.adopt(repo, source, captioner_files)
+            if source
+            else hub.repository(repo, captioner_files, spec, fetch_option=" --captioner")
+        ]
     elif arguments.decoder:
         from captune.models.decoders import fetch_decoder, is_cached
 
@@ -128,7 +145,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
         print_json(_content(model=spec, fetched=not already, folders=paths))
     else:
         where = ", ".join(str(folder) for folder in folders)
-        what = f"the decoder of {spec}" if arguments.decoder else spec
+        part = next((one for one in ("decoder", "captioner") if getattr(arguments, one)), None)
+        what = f"the {part} of {spec}" if part else spec
         print(f"{what} {'was already' if already else 'is now'} in {where}")
     return 0
 

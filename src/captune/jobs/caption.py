@@ -159,7 +159,7 @@ def run(
     # everything that can be refused is checked before a model is loaded
     place = captioner_folder(options.model)
     recipe = read_recipe(place)
-    if options.model != LITE and place != home_path(options.model):
+    if place.parent == home_path(options.model):
         progress.message(f"{options.model}: captions with {place.name}, the best of its methods")
     found = find_images(options.images)
     if each is None:

@@ -246,7 +246,7 @@ def _tune(found: Run, library: _Library) -> list[str]:
     trained = listed(
         [
             f"{library.thing('methods', one.method)}"
-            f" ({millions(sum(one.trained.values()))} trained parameters)"
+            f" ({millions(one.parameters)} trained parameters)"
             for one in methods
         ]
     )

@@ -178,7 +178,7 @@ class _Source:
 def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStack) -> _Source:
     # everything that can be refused is checked before a model is loaded
     folder = captioner_folder(options.model)
-    if options.model != LITE and folder != home_path(options.model):
+    if folder.parent == home_path(options.model):
         progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
     found = find_images(options.images)
     recipe, stored = read_recipe(folder), read_default(folder)

@@ -12,12 +12,13 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import captune
 from captune import storage
 from captune.errors import Offline, UserError
 from captune.files import printable, read_regular
@@ -89,6 +90,40 @@ def adopt(repo: str, folder: Path, choose: Choose) -> Path:
 
     storage.install_folder(target, build, is_complete)
     return target
+
+
+def publish(
+    repo: str, files: Mapping[str, bytes | Path], *, private: bool, message: str
+) -> tuple[str, bool]:
+    """Send files to the model repository `repo` of the hub, all in one commit.
+
+    It is made if it is not there. files: name in it -> what is sent. private: whether nobody else
+    may see it; where it is there already and open to all, nothing is sent.
+    Returns the address of the commit and whether the repository is private. Raises UserError for
+    whatever the hub or the way to it refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if get_token() is None:
+        raise UserError("the hub does not know who you are; run `hf auth login`, or set HF_TOKEN")
+    api = HfApi(library_name="captune", library_version=captune.__version__)
+    disable_progress_bars()
+    try:
+        api.whoami()
+        api.create_repo(repo, private=private, exist_ok=True)
+        is_private = bool(api.model_info(repo).private)
+        if private and not is_private:
+            raise UserError(
+                f"{repo} is on the hub already, and everybody can see it; add --public if they"
+                " may see this, or choose another name"
+            )
+        sent = [CommitOperationAdd(name, content) for name, content in files.items()]
+        return str(api.create_commit(repo, sent, commit_message=message).commit_url), is_private
+    except UserError:
+        raise
+    except Exception as error:  # as in _download
+        raise UserError(f"{repo}: the hub did not take it ({_reason(error)})") from None
 
 
 @contextmanager
@@ -218,7 +253,11 @@ def _download(repo: str, choose: Choose, spec: str) -> Path:
     except (
         Exception
     ) as error:  # every release of the hub library has errors of another HTTP library
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{spec}: {repo} could not be fetched ({reason}); try again, or give its folder"
+            f"{spec}: {repo} could not be fetched ({_reason(error)}); try again, or give its folder"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library says."""
+    return printable((str(error).splitlines() or [type(error).__name__])[0])

@@ -24,9 +24,10 @@ class CaptionerOptions(ModelOptions):
     """What every command that runs a captioner takes."""
 
     model: str = option(
-        "captioner: a run folder of captune tune, or of one of its methods; lite is built in",
+        "captioner: a run folder of captune tune, or of one of its methods; hf:USER/NAME from the"
+        " hub; lite is built in",
         "lite",
-        metavar="RUN|lite",
+        metavar="RUN|hf:USER/NAME|lite",
     )
     encoder: str | None = option(
         "image encoder of the captioner, if it is no longer where it was in training",
@@ -184,7 +185,8 @@ class TuneOptions:
     )
     samples: int = option("captions sampled per image, for --objective cider", 5, metavar="N")
     start: Path | None = option(
-        "start from the weights of this captioner, which must have the same method and bridge",
+        "start from the weights of this captioner, which must have the same method and bridge: a"
+        " run folder, or hf:USER/NAME",
         None,
         metavar="RUN",
     )

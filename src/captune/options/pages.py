@@ -102,6 +102,53 @@ class CiteOptions:
 
 
 @dataclass(kw_only=True)
+class PushOptions:
+    """`captune push`."""
+
+    run: Path = option(
+        "run folder of captune tune, or of one of its methods",
+        positional=True,
+        nargs=None,
+        metavar="RUN",
+    )
+    repo: str = option(
+        "repository of the hub to send it to; made if it is not there",
+        positional=True,
+        nargs=None,
+        metavar="USER/NAME",
+    )
+    public: bool = option("let everybody see it (default: only you)", False)
+    licence: str | None = option(
+        "licence of the trained weights, by the hub's name for it, such as apache-2.0",
+        None,
+        metavar="ID",
+    )
+    dataset: str | None = option(
+        "what it was trained on, for the card: a name, or USER/NAME of a dataset of the hub",
+        None,
+        metavar="NAME",
+    )
+    yes: bool = option("send without asking", False)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what is no repository, and for what the hub takes for no licence."""
+        if not _REPOSITORY.fullmatch(self.repo):
+            raise UserError(
+                f"{printable(self.repo)} is no repository of the hub; write USER/NAME, of letters,"
+                " digits, - _ and ."
+            )
+        if self.licence is not None and not _LICENCE.fullmatch(self.licence):
+            raise UserError(
+                f"--licence {printable(self.licence)}: write it as the hub does, such as"
+                " apache-2.0, mit or cc-by-nc-4.0"
+            )
+
+
+_REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
+
+
+@dataclass(kw_only=True)
 class ReproduceOptions:
     """`captune reproduce`."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
     begin_with,
     digest_of_checkpoint,
@@ -215,5 +216,7 @@ def _start_of(options: TuneOptions, method: str) -> Path | None:
     """The checkpoint that a method begins with: in a run of several methods, its own."""
     if options.start is None:
         return None
+    if is_on_hub(str(options.start)):
+        return captioner_folder(str(options.start))
     own = options.start / method
     return own if own.is_dir() else options.start

@@ -1,0 +1,328 @@
+"""`captune push`: a tuned captioner goes to the model hub, with a model card made of its run.
+
+What leaves the machine is in memory before anybody is asked: the trained parameters, the config
+that names the frozen parts, the map to believe, the card. Images, captions, paths and options that
+name files stay: of a frozen part that lies in a folder the name of the folder is sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from msgspec import structs
+
+from captune import storage
+from captune.attribution.default_map import read_default
+from captune.captioning.captioner import CARD, EXPLAIN
+from captune.captioning.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    checkpoint_folder,
+    read_recipe,
+    read_trained_header,
+)
+from captune.captioning.recipe import ImageIdentity, Recipe
+from captune.errors import UserError
+from captune.files import home_path
+from captune.jobs import Result
+from captune.jobs.cite import cite
+from captune.models import hub
+from captune.models.load import backends
+from captune.options import PushOptions
+from captune.options.codec import from_python
+from captune.progress import SILENT, Progress
+from captune.runs import Run, read_run
+from captune.runs.metrics import Tuned, TuneMetrics
+from captune.tables import Column, Table, estimate
+from captune.text import counted, millions, one_line, score
+from captune_metrics.catalogue import title_of
+
+# what the weights depend on, and names no file of anybody
+_TOLD = (
+    *("objective", "samples", "epochs", "captions_per_image", "limit", "batch", "accumulate"),
+    *("lr", "weight_decay", "warmup", "label_smoothing", "augment", "vocabulary", "max_tokens"),
+    *("decoder_blocks", "select", "patience", "val_sample", "seed", "precision", "set"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be sent. files: name on the hub -> its content, or the file that has it."""
+
+    repo: str
+    files: Mapping[str, bytes | Path]
+    private: bool
+    method: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        return {
+            name: file.stat().st_size if isinstance(file, Path) else len(file)
+            for name, file in self.files.items()
+        }
+
+    @property
+    def card(self) -> str:
+        """The model card."""
+        text = self.files[CARD]
+        assert isinstance(text, bytes)
+        return text.decode()
+
+    def described(self) -> list[str]:
+        """What will leave this machine, a line each."""
+        who = "only you can see" if self.private else "everybody can see"
+        lines = [f"these files leave this machine for {self.repo} on the hub, which {who}:"]
+        return [*lines, *(f"  {name}  {_size(size)}" for name, size in self.sizes.items())]
+
+
+@dataclass(kw_only=True, eq=False)
+class PushResult(Result):
+    """What was sent. url: of the commit. sizes: bytes of each file. private: as the hub has it."""
+
+    repo: str
+    method: str
+    url: str
+    private: bool
+    sizes: dict[str, int]
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        told = {name: getattr(self, name) for name in ("repo", "method", "url", "private")}
+        return super().summary() | told | {"files": self.sizes}
+
+    def tables(self) -> list[Table]:
+        """The files."""
+        columns = [Column("file"), Column("size", number=True)]
+        rows = [[name, _size(size)] for name, size in self.sizes.items()]
+        return [Table("files", f"sent to {self.repo}", columns, rows)]
+
+    def sentences(self) -> list[str]:
+        """Where it is, and how it is loaded."""
+        who = "only you can see it" if self.private else "everybody can see it"
+        return [f"{self.url} ({who})", f"captune caption images/ --model hf:{self.repo}"]
+
+
+def push(run: str | Path, repo: str, *, yes: bool = False, **options: Any) -> PushResult:
+    """Send a tuned captioner to the hub, as `captune push`.
+
+    run: of a tune, or of one of its methods. repo: USER/NAME. yes: it is sent only so; without it
+    the UserError names the files. options: the fields of `options.PushOptions`, such as
+    licence="apache-2.0", public=True. Raises UserError for what cannot be sent.
+    """
+    return _send(from_python(PushOptions, run=run, repo=repo, yes=yes, **options))
+
+
+def run(
+    options: PushOptions,
+    progress: Progress = SILENT,  # noqa: ARG001  # a few seconds
+    *,
+    command: Sequence[str] = (),  # noqa: ARG001  # there is no run to keep it in
+) -> PushResult:
+    """Send it. Raises UserError for what is no captioner, and unless `options.yes`."""
+    return _send(options)
+
+
+def _send(options: PushOptions) -> PushResult:
+    planned = plan(options)
+    if not options.yes:
+        raise UserError(" ".join((*planned.described(), "(nothing was sent; say yes to send it)")))
+    message = f"{planned.method} captioner by captune push"
+    url, private = hub.publish(
+        options.repo, planned.files, private=planned.private, message=message
+    )
+    return PushResult(
+        written={"run": options.run},
+        repo=options.repo,
+        method=planned.method,
+        url=url,
+        private=private,
+        sizes=planned.sizes,
+    )
+
+
+def plan(options: PushOptions) -> Plan:
+    """What would be sent; nothing is, and the network is not asked.
+
+    Raises Offline, and UserError for what is no finished captioner of a tune.
+    """
+    storage.refuse_offline("push sends files to the hub", "leave out --offline to send them")
+    place = checkpoint_folder(home_path(options.run))
+    recipe = _shareable_recipe(read_recipe(place))
+    read_trained_header(place)
+    found = read_run(place)
+    metrics = found.typed_metrics(TuneMetrics) if found.kind == "tune" else None
+    if metrics is None or metrics.tuned is None:
+        raise UserError(f"{place} is not the run of a captune tune, which its card is made of")
+    config = json.dumps(recipe.as_json(), indent=1) + "\n"
+    files: dict[str, bytes | Path] = {
+        CARD: _card(options, found, metrics.tuned, recipe).encode(),
+        CONFIG: config.encode(),
+        WEIGHTS: place / WEIGHTS,
+    }
+    if read_default(place) is not None:
+        files[EXPLAIN] = (place / EXPLAIN).read_bytes()
+    return Plan(options.repo, files, not options.public, recipe.method.name)
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def _shareable(spec: str) -> str:
+    """A spec that means the same everywhere; of a folder or file of this machine its name."""
+    kind, colon, rest = spec.partition(":")
+    is_named = colon and kind in backends() and not home_path(rest).exists()
+    if spec == "lite" or (is_named and "@" not in rest and rest[:1] not in "/~.\\"):
+        return spec
+    return PureWindowsPath(spec).name or "model"
+
+
+def _shareable_recipe(recipe: Recipe) -> Recipe:
+    def moved(identity: ImageIdentity) -> ImageIdentity:
+        return replace(identity, spec=_shareable(identity.spec))
+
+    return structs.replace(
+        recipe,
+        image_encoder=moved(recipe.image_encoder),
+        decoder=replace(recipe.decoder, spec=_shareable(recipe.decoder.spec)),
+        tags=recipe.tags and replace(recipe.tags, model=moved(recipe.tags.model)),
+    )
+
+
+def _card(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> str:
+    return (
+        "\n\n".join(
+            (
+                f"---\n{_front_matter(options, tuned, recipe)}\n---",
+                f"# {options.repo.partition('/')[2]}",
+                *_body(options, found, tuned, recipe),
+            )
+        )
+        + "\n"
+    )
+
+
+def _front_matter(options: PushOptions, tuned: Tuned, recipe: Recipe) -> str:
+    """The metadata of the card as the hub has it, figures as its model-index."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    specs = (recipe.image_encoder.spec, recipe.decoder.spec)
+    on_hub = [spec.removeprefix("hf:") for spec in specs if spec.startswith("hf:")]
+    data = options.dataset or "validation images of the tune"
+    slug = "-".join(data.lower().split())
+    card = ModelCardData(
+        license=options.licence,
+        library_name="captune",
+        pipeline_tag="image-to-text",
+        tags=["image-captioning", "captune", tuned.method, recipe.bridge.name],
+        base_model=on_hub or None,
+        datasets=[options.dataset] if options.dataset and options.dataset.count("/") == 1 else None,
+        model_name=options.repo.partition("/")[2],
+        eval_results=[
+            EvalResult(
+                task_type="image-to-text",
+                dataset_type=slug,
+                dataset_name=one_line(data),
+                metric_type=id,
+                metric_name=figure.name,
+                metric_value=round(figure.corpus, 4),
+            )
+            for id, figure in tuned.scores.items()
+        ],
+    )
+    text: str = card.to_yaml()
+    return text.strip()
+
+
+def _body(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> Iterator[str]:
+    yield (
+        "A captioner of frozen models, made with"
+        " [captune](https://github.com/captune/captune): this repository holds the"
+        f" {millions(tuned.parameters)} trained parameters and the names of what was"
+        " frozen, and none of the images and captions that it learned from."
+    )
+    yield "## How to load it"
+    elsewhere = _elsewhere(recipe)
+    yield (
+        f"```\npip install captune\ncaptune caption images/ --model hf:{options.repo}"
+        f"{' '.join(['', *elsewhere])}\n```"
+    )
+    yield (
+        "```python\nfrom captune import Captioner\n\n"
+        f'captioner = Captioner.from_pretrained("hf:{options.repo}")\n'
+        'for one in captioner.caption("images/"):\n    print(one.image.name, one.caption)\n```'
+    )
+    if elsewhere:
+        yield (
+            f"{' and '.join(elsewhere[::2])}: these parts lay in a folder of whoever trained it;"
+            " name the same files, which are known by their hashes below."
+        )
+    yield "## What it is made of"
+    models = [one for one in found.about["models"] if "bridge" not in one]
+    rows = [
+        [_shareable(str(one.get("spec"))), str(one.get("weights_id")), str(one.get("licence"))]
+        for one in models
+    ]
+    columns = [Column("frozen part"), Column("weights"), Column("licence")]
+    yield _table(columns, [[one_line(text) for text in row] for row in rows])
+    yield (
+        f"Trained: the {recipe.bridge.name} bridge and {tuned.method},"
+        f" {tuned.parameters:,} parameters, in float32 (safetensors)."
+    )
+    stated = f"`{options.licence}`" if options.licence else "not stated by who trained it"
+    yield (
+        f"Licence of the trained parameters: {stated}. The frozen parts have licences of their own,"
+        " and the terms of the training data may bind you too."
+    )
+    yield f"## Figures\n\nOn {counted(tuned.images, 'validation image')}, with 95 % intervals:"
+    figures = [
+        [title_of(id), estimate(one.corpus, one.interval, score), one_line(one.name)]
+        for id, one in tuned.scores.items()
+    ]
+    columns = [Column("metric"), Column("figure", number=True), Column("recipe")]
+    yield _table(columns, figures)
+    checks = [
+        [one_line(one.about), score(one.figure), "a problem" if one.wrong else "fine"]
+        for one in tuned.findings
+    ]
+    if checks:
+        yield "What captune checked after the training:"
+        yield _table([Column("check"), Column("figure", number=True), Column("which is")], checks)
+    yield "## How it was trained"
+    data = f"{one_line(options.dataset)}; " if options.dataset else ""
+    yield (
+        f"Data: {data}the captions of {counted(tuned.images, 'image')} chose epoch"
+        f" {tuned.best_epoch} and gave the figures above."
+    )
+    asked = found.about["options"]
+    told = [[name, one_line(str(asked[name]))] for name in _TOLD if asked.get(name)]
+    yield _table([Column("option"), Column("value")], told)
+    versions = ", ".join(f"{name} {at}" for name, at in found.about["versions"].items())
+    yield f"Made with {one_line(versions)}."
+    yield (
+        "## Limits\n\nCaptions follow the training data, mistakes included; they guess the gender,"
+        " the age and the relation of people. Do not use them where that matters."
+    )
+    yield f"## Cite\n\n```bibtex\n{cite(found.folder).bibtex}```"
+
+
+def _elsewhere(recipe: Recipe) -> list[str]:
+    """Options that say where frozen parts lie that no hub has."""
+    parts = {"--encoder": recipe.image_encoder.spec, "--decoder": recipe.decoder.spec}
+    if recipe.tags is not None and recipe.tags.model.spec != recipe.image_encoder.spec:
+        parts["--tags-model"] = recipe.tags.model.spec
+    return [
+        word
+        for option, spec in parts.items()
+        if spec != "lite" and ":" not in spec
+        for word in (option, f"FOLDER/{spec}")
+    ]
+
+
+def _table(columns: list[Column], rows: Sequence[Sequence[Any]]) -> str:
+    return Table("table", "", columns, [list(row) for row in rows]).markdown().strip()

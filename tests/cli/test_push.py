@@ -1,0 +1,221 @@
+"""`captune push` and `hf:USER/NAME`, against a hub on this machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import constants
+from tests import report_runs
+from tests.captioning.caption_job import use_encoder, write_captioner, write_images
+from tests.fake_hub import TOKEN, FakeHub, serving
+
+import captune
+from captune.captioning.training.run import _start_of
+from captune.cli import main
+from captune.errors import UserError
+from captune.options import TuneOptions
+
+REPO = "me/harbour"
+MODEL = f"hf:{REPO}"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """The hub of this process, with a login; captune is not offline."""
+    monkeypatch.delenv("CAPTUNE_OFFLINE")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with serving() as found:
+        template = found.address + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": found.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        yield found
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """A tune of one method, of validation images with captions that nobody else may see."""
+    names = [path.name for path in write_images(tmp_path / "images").iterdir()]
+    secret = {name: f"a secret about {name}" for name in names}
+    run = report_runs.tune_run(tmp_path / "run", tmp_path / "images", {"lora": secret})
+    write_captioner(run / "lora")
+    return run
+
+
+def sent(hub: FakeHub) -> dict[str, bytes]:
+    files: dict[str, bytes] = hub.repositories[REPO]["files"]
+    return files
+
+
+def test_a_captioner_is_sent_and_loaded_again(
+    hub: FakeHub,
+    tuned: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["push", str(tuned), REPO, "--licence", "apache-2.0", "--dataset", "harbour photos"]
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"},
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "captune", *words, "--yes", "--json"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    files = sent(hub)
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    assert told["files"] == {name: len(content) for name, content in files.items()}
+    assert (told["private"], told["method"]) == (True, "lora")
+    assert hub.repositories[REPO]["private"]
+    # nothing of the images, the captions and the folders of this machine
+    assert files["model.safetensors"] == (tuned / "lora" / "model.safetensors").read_bytes()
+    for content in files.values():
+        for word in (b"secret", b"image_0", bytes(tmp_path), b"alert("):
+            assert word not in content
+    card = files["README.md"].decode()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "apache-2.0"
+    assert front["pipeline_tag"] == "image-to-text"
+    results = front["model-index"][0]["results"][0]
+    assert results["dataset"]["name"] == "harbour photos"
+    assert [one["type"] for one in results["metrics"]] == ["cider", "bleu_4", "clipscore"]
+    assert f"--model {MODEL} --encoder FOLDER/places --decoder FOLDER/decoder-llama" in card
+    assert "| repetition | 0.500 | a problem |" in card
+    assert "@software{captune," in card
+
+    use_encoder(monkeypatch)
+    decoder = ["--decoder", str(tuned / "decoder-llama")]
+    common = ["caption", str(tmp_path / "images"), "--max-tokens", "8", "--device", "cpu", "--json"]
+    assert main([*common, "--model", str(tuned / "lora")]) == 0
+    expected = json.loads(capsys.readouterr().out)["captions"]
+    assert main([*common, "--model", MODEL, *decoder]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["captions"] == expected
+    assert found["model"]["spec"] == MODEL
+    # a second time nothing is fetched, and offline it works too
+    asked = len(hub.requests)
+    assert main([*common, "--model", MODEL, *decoder, "--offline"]) == 0
+    assert len(hub.requests) == asked
+    start = _start_of(TuneOptions(start=Path(MODEL)), "lora")
+    assert start is not None
+    assert (start / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_it_asks_first_and_takes_no_for_an_answer(
+    hub: FakeHub, tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(text: str, is_terminal: bool) -> Any:
+        stream = io.StringIO(text)
+        stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+        monkeypatch.setattr(sys, "stdin", stream)
+        status = main(["push", str(tuned), REPO])
+        return status, capsys.readouterr()
+
+    for text, is_terminal, said in (
+        ("", False, "captune push: nothing was sent; add --yes to send it without being asked"),
+        ("\n", True, "captune push: nothing was sent"),
+        ("no\n", True, "captune push: nothing was sent"),
+    ):
+        status, printed = answer(text, is_terminal)
+        assert (status, printed.err.splitlines()[-1]) == (2, said)
+        assert f"these files leave this machine for {REPO}" in printed.err
+        for name in ("README.md", "config.json", "model.safetensors"):
+            assert f"  {name}  " in printed.err
+        assert "not stated by who trained it" in printed.err
+        assert hub.requests == []
+    status, printed = answer("y\n", True)
+    assert status == 0
+    assert set(sent(hub)) == {"README.md", "config.json", "model.safetensors"}
+    assert f"{hub.address}/{REPO}/commit/" in printed.out
+    assert f"captune caption images/ --model {MODEL}" in printed.out
+
+
+def test_the_function_sends_with_yes_alone(hub: FakeHub, tuned: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.safetensors .* \(nothing was sent"):
+        captune.push(tuned / "lora", REPO)
+    assert hub.requests == []
+    result = captune.push(tuned / "lora", REPO, yes=True, public=True)
+    assert not result.private
+    assert not hub.repositories[REPO]["private"]
+    assert result.url.startswith(hub.address)
+
+
+def test_what_only_you_may_see_is_not_sent_where_all_can(hub: FakeHub, tuned: Path) -> None:
+    hub.add(REPO, {})
+    with pytest.raises(UserError, match="everybody can see it; add --public"):
+        captune.push(tuned, REPO, yes=True)
+    assert sent(hub) == {}
+    assert captune.push(tuned, REPO, yes=True, public=True).sizes.keys() == sent(hub).keys()
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [("", "does not know who you are; run `hf auth login`"), ("hf_other", "did not take it")],
+)
+def test_a_login_is_needed(
+    token: str, said: str, hub: FakeHub, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(UserError, match=said):
+        captune.push(tuned, REPO, yes=True)
+    assert hub.repositories == {}
+
+
+def test_offline_nothing_is_sent(
+    hub: FakeHub, tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", str(tuned), REPO, "--yes", "--offline"]) == 2
+    assert capsys.readouterr().err == (
+        "captune push: captune is offline and push sends files to the hub; leave out --offline to"
+        " send them\n"
+    )
+    assert hub.requests == []
+
+
+def test_what_cannot_be_sent_is_one_sentence(tuned: Path, tmp_path: Path) -> None:
+    for repo, options, said in (
+        ("harbour", {}, "harbour is no repository of the hub; write USER/NAME"),
+        (REPO, {"licence": "My own"}, "write it as the hub does"),
+    ):
+        with pytest.raises(UserError, match=said):
+            captune.push(tuned, repo, yes=True, **options)
+
+
+def test_what_is_no_captioner_is_not_loaded(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.add(REPO, {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
+    images = str(write_images(tmp_path / "images", 1))
+    assert main(["caption", images, "--model", MODEL]) == 2
+    assert "there is no captioner of captune push in it" in capsys.readouterr().err
+    assert not any("/resolve/" in one for one in hub.requests)
+
+
+def test_files_that_were_carried_over_are_adopted(
+    tuned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["models", "fetch", MODEL, "--captioner"]
+    assert main(words) == 2
+    assert f"captune models fetch {MODEL} --captioner" in capsys.readouterr().err
+    assert main([*words, "--from", str(tuned / "lora")]) == 0
+    assert f"the captioner of {MODEL} is now in" in capsys.readouterr().out
