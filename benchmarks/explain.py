@@ -25,7 +25,8 @@ import torch
 from PIL import Image
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_images
-from captune.attribution.explanation import quick_marks
+from captune.attribution.deletion_insertion import quick_marks
+from captune.attribution.masking import token_masking
 from captune.attribution.methods import map_method, method_names
 from captune.captioning.captioner import captioner_folder, load_captioner
 from captune.images import ImageFile
@@ -70,13 +71,12 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((640, 480)).save(image)
         (one,) = captioned_images(loaded, [ImageFile(image, image.name)], [CAPTION], on_skip=print)
-        words = range(len(one.words))
         ways: list[tuple[str, Callable[[], object]]] = [
             (WRITING, lambda: captioner.generate(one.grid, beams=5, max_tokens=len(one.ids)))
         ]
         ways += [(name, maps_by(name, captioner, one)) for name in method_names()]
         drawn = ways[1][1]()
-        ways.append((MARKS, lambda: quick_marks(captioner, one, drawn, words)))
+        ways.append((MARKS, lambda: quick_marks(token_masking(one), drawn)))
         for _, way in ways:
             way()
         for number in range(rounds):
@@ -102,7 +102,7 @@ def maps_by(name: str, captioner: Any, one: CaptionedImage) -> Callable[[], torc
     """Maps of all words by the default layer and head of a method."""
     method = map_method(name)
     layer_head = method.layer_heads(captioner)[0]
-    return lambda: method.maps(captioner, one, layer_head, range(len(one.words)))
+    return lambda: method.maps(one, layer_head, range(len(one.words)))
 
 
 def show(result: dict[str, Any]) -> None:

@@ -83,7 +83,9 @@ def test_its_map_method_makes_maps() -> None:
     from tests.attribution.woken import captioned, woken
 
     captioner = woken()
-    (maps,) = map_method("middle").maps_of_all(captioner, captioned(captioner), [0, 1]).values()
+    method = map_method("middle")
+    (layer_head,) = method.layer_heads(captioner)
+    maps = method.maps(captioned(captioner), layer_head, [0, 1])
     assert torch.equal(maps.sum((1, 2)), torch.ones(2))
 
 

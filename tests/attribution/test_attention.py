@@ -29,14 +29,14 @@ def test_maps_are_the_eager_weights_of_transformers_captioner() -> None:
     for layer, weights in enumerate(found.cross_attentions):
         patches = weights[0, :, :, 1:].view(4, 5, 4, 4)  # [heads, steps, rows, columns]
         for head in range(4):
-            maps = ATTENTION.maps(captioner, one, LayerHead(layer, head), words)
+            maps = ATTENTION.maps(one, LayerHead(layer, head), words)
             torch.testing.assert_close(maps, patches[head], atol=1e-6, rtol=0)
-        mean = ATTENTION.maps(captioner, one, LayerHead(layer, "mean"), words)
+        mean = ATTENTION.maps(one, LayerHead(layer, "mean"), words)
         torch.testing.assert_close(mean, patches.mean(0), atol=1e-6, rtol=0)
-        largest = ATTENTION.maps(captioner, one, LayerHead(layer, "max"), words)
+        largest = ATTENTION.maps(one, LayerHead(layer, "max"), words)
         torch.testing.assert_close(largest, patches.amax(0), atol=1e-6, rtol=0)
     over = torch.stack([w[0, :, :, 1:].mean(0) for w in found.cross_attentions]).mean(0)
-    every = ATTENTION.maps(captioner, one, LayerHead(None, "mean"), words)
+    every = ATTENTION.maps(one, LayerHead(None, "mean"), words)
     torch.testing.assert_close(every, over.view(5, 4, 4), atol=1e-6, rtol=0)
 
 
@@ -45,11 +45,11 @@ def test_maps_are_the_eager_weights_of_transformers_captioner() -> None:
 def test_rows_sum_to_one(family: str, method: str) -> None:
     captioner = woken(family, method=method)
     one = captioned(captioner)
-    weights = attention_of(captioner, one, steps_of(one), range(3))
+    weights = attention_of(one, steps_of(one))
     for layer in range(3):
         assert weights[layer].shape == (6, 2, GRID.tokens)
         torch.testing.assert_close(weights[layer].sum(-1), torch.ones(6, 2))
-    maps = ATTENTION.maps(captioner, one, LayerHead(1, 0), range(6))
+    maps = ATTENTION.maps(one, LayerHead(1, 0), range(6))
     assert maps.shape == (6, 3, 3)
     # the token that stands for no place is dropped, not spread over the image
     torch.testing.assert_close(maps.flatten(1), weights[1][:, 0, 1:])
@@ -65,7 +65,7 @@ def test_a_prefix_in_the_same_softmax_has_its_share() -> None:
         heard.append(module.attend(*args)[1])
 
     handle = layer.register_forward_hook(hear)
-    weights = attention_of(captioner, one, steps_of(one), [2])[2]
+    weights = attention_of(one, steps_of(one))[2]
     handle.remove()
     (whole,) = heard  # [1, heads, steps, 4 + tokens]
     torch.testing.assert_close(whole.sum(-1), torch.ones(1, 2, 6))
@@ -78,7 +78,7 @@ def test_a_prefix_in_the_same_softmax_has_its_share() -> None:
 def test_a_prefix_beside_takes_nothing_from_the_image() -> None:
     captioner = woken(method="prefix", length=4)
     one = captioned(captioner)
-    weights = attention_of(captioner, one, steps_of(one), [2])[2]
+    weights = attention_of(one, steps_of(one))[2]
     torch.testing.assert_close(weights.sum(-1), torch.ones(6, 2))
 
 
@@ -121,7 +121,7 @@ def test_the_history_of_the_winning_beam_is_followed(beams: int) -> None:
     one = captioned_image(captioner, IMAGE, grids(1, 7), ids)
     came_from = [0] * len(ids) if beams == 1 else found.beam_indices[0].tolist()
     for place in range(3):
-        weights = attention_of(captioner, one, steps_of(one), [place])[place]
+        weights = attention_of(one, steps_of(one))[place]
         steps = torch.stack([heard[place][t][came_from[t]] for t in range(len(ids))])
         own = torch.stack([steps[list(span.steps)].mean(0) for span in one.spans])
         torch.testing.assert_close(weights, own, atol=1e-5, rtol=0)
@@ -132,7 +132,7 @@ def test_a_word_of_several_pieces_has_the_mean_of_their_maps() -> None:
     one = captioned(captioner, ids_of_caption(captioner.decoder, "a doodle and a dog"))
     pieces = captioned_image(captioner, IMAGE, one.grid, one.ids)
     assert len(one.spans[1].steps) > 2
-    weights = attention_of(captioner, one, steps_of(one), [0])[0]
+    weights = attention_of(one, steps_of(one))[0]
     ids, mask, _ = batch([one.ids], start=END, pad=1)
     layer = captioner.bridge.cross_attention_layers[0]
     heard: list[torch.Tensor] = []
@@ -157,13 +157,13 @@ def test_every_map_costs_one_pass() -> None:
         passes += 1
 
     handle = captioner.decoder.module.register_forward_hook(count)
-    found = ATTENTION.maps_of_all(captioner, one, [1, 3])
+    found = ATTENTION.maps_of_each(one, ATTENTION.layer_heads(captioner), [1, 3])
     handle.remove()
     assert passes == 1
     assert list(found) == ATTENTION.layer_heads(captioner)
     assert len(found) == 3 * 4 + 1  # mean, max and two heads of three layers, and all of them
     for layer_head, maps in found.items():
-        alone = ATTENTION.maps(captioner, one, layer_head, [1, 3])
+        alone = ATTENTION.maps(one, layer_head, [1, 3])
         torch.testing.assert_close(maps, alone, atol=1e-6, rtol=0)
     assert ATTENTION.layer_heads(captioner)[0] == LayerHead(2, "mean")
 
@@ -172,9 +172,9 @@ def test_nothing_is_left_in_the_model() -> None:
     captioner = woken()
     one = captioned(captioner)
     before = captioner.decoder.module.config._attn_implementation
-    ATTENTION.maps(captioner, one, LayerHead(0, "mean"), [0])
+    ATTENTION.maps(one, LayerHead(0, "mean"), [0])
     with pytest.raises(UserError, match="layers 0, 1, 2"):
-        ATTENTION.maps(captioner, one, LayerHead(3, "mean"), [0])
+        ATTENTION.maps(one, LayerHead(3, "mean"), [0])
     assert captioner.decoder.module.config._attn_implementation == before
     for layer in captioner.bridge.cross_attention_layers:
         assert not layer._forward_pre_hooks
@@ -190,4 +190,4 @@ def test_a_bridge_without_cross_attention_has_no_attention() -> None:
 def test_attention_cannot_hold_one_word_against_another() -> None:
     captioner = woken()
     with pytest.raises(UserError, match="cannot hold one word against another"):
-        ATTENTION.maps(captioner, captioned(captioner), LayerHead(0, "mean"), [1], against="w9")
+        ATTENTION.maps(captioned(captioner), LayerHead(0, "mean"), [1], against="w9")

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.attribution.woken import IMAGE, captioned, spelling_decoder, steps_of, woken
+from tests.attribution.woken import (
+    IMAGE,
+    captioned,
+    spelling_decoder,
+    steps_of,
+    woken,
+    word_log_probabilities,
+)
 from tests.captioning.caption_job import image_model, write_captioner, write_images
 from tests.captioning.tiny import END, FAMILIES
 from torch.nn import functional as F
@@ -16,7 +23,6 @@ from captune.attribution.captioned_image import (
 from captune.attribution.captioned_image import captioned_image, captioned_images, ids_of_caption
 from captune.attribution.methods import LayerHead, map_method, method_names
 from captune.attribution.methods.attention import attention_of
-from captune.attribution.word_scores import word_log_probabilities
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.generate import Caption
@@ -61,12 +67,12 @@ def test_log_probabilities_are_those_of_a_pass_over_the_caption(family: str, bri
     grids = torch.cat([one.grid, 2 * one.grid, -one.grid])
     ids, mask, _ = batch([one.ids], start=END, pad=1)
     with torch.no_grad():
-        found = word_log_probabilities(captioner, one, grids, range(6))
+        found = word_log_probabilities(one, grids, range(6))
         for grid, row in zip(grids, found, strict=True):
             logits = captioner.logits(grid[None], ids, mask)[0].log_softmax(-1)
             expected = [logits[place, id] for place, id in enumerate(one.ids)]
             torch.testing.assert_close(row, torch.stack(expected), atol=1e-5, rtol=1e-5)
-        words = word_log_probabilities(captioner, one, grids)
+        words = word_log_probabilities(one, grids)
     torch.testing.assert_close(words, found[:, :5], atol=1e-5, rtol=1e-5)
 
 
@@ -78,7 +84,7 @@ def test_the_pieces_of_a_word_are_summed() -> None:
     with torch.no_grad():
         logits = captioner.logits(one.grid, rows, mask)[0]
         each = -F.cross_entropy(logits, targets[0], reduction="none")
-        found = word_log_probabilities(captioner, one, one.grid)[0]
+        found = word_log_probabilities(one, one.grid)[0]
     expected = [each[list(span.steps)].sum() for span in one.words]
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
 
@@ -95,7 +101,7 @@ def test_against_another_word_at_the_step_where_they_part() -> None:
     rows, mask, _ = batch([ids], start=END, pad=1)
     with torch.no_grad():
         said = captioner.logits(one.grid, rows, mask)[0, place].log_softmax(-1)
-        found = word_log_probabilities(captioner, one, one.grid, [5], against="doodle")
+        found = word_log_probabilities(one, one.grid, [5], against="doodle")
     expected = said[own[parts]] - said[other[parts]]
     torch.testing.assert_close(found[0, 0], expected, atol=1e-5, rtol=1e-5)
 
@@ -105,9 +111,9 @@ def test_a_word_against_itself_is_refused() -> None:
     one = captioned(captioner, ids_of_caption(captioner.decoder, "a dog on a red doorstep"))
     for word, other in ((1, "dog"), (5, "door")):
         with pytest.raises(UserError, match="begin with the same tokens"):
-            word_log_probabilities(captioner, one, one.grid, [word], against=other)
+            word_log_probabilities(one, one.grid, [word], against=other)
     with pytest.raises(UserError, match="nothing can be held against it"):
-        word_log_probabilities(captioner, one, one.grid, [1], against="zebra!")
+        word_log_probabilities(one, one.grid, [1], against="zebra!")
 
 
 def test_a_caption_that_cannot_be_written_is_refused() -> None:
@@ -141,7 +147,7 @@ def test_subjects_have_the_captions_of_captune_caption(tmp_path: Path, beam: int
     for one, caption in zip(found, captions, strict=True):
         assert (len(one.spans) > len(one.words)) == caption.ended
         with torch.no_grad():
-            values = word_log_probabilities(captioner.model, one, one.grid)[0].tolist()
+            values = word_log_probabilities(one, one.grid)[0].tolist()
         assert values == pytest.approx([w.log_probability for w in caption.words], abs=1e-3)
 
 
@@ -176,22 +182,22 @@ def test_words_that_are_known_of_a_image_are_read() -> None:
     ids, mask, _ = batch([one.ids], start=END, pad=1)
     grids = torch.cat([one.grid, -one.grid])
     with torch.no_grad():
-        found = word_log_probabilities(captioner, one, grids, range(6))
+        found = word_log_probabilities(one, grids, range(6))
         for grid, row in zip(grids, found, strict=True):
             logits = captioner.logits(grid[None], ids, mask, known)[0].log_softmax(-1)
             expected = [logits[place, id] for place, id in enumerate(one.ids)]
             torch.testing.assert_close(row, torch.stack(expected), atol=1e-5, rtol=1e-5)
-        without = word_log_probabilities(captioner, alone, grids, range(6))
+        without = word_log_probabilities(alone, grids, range(6))
     assert not torch.allclose(found, without)
     for name in method_names():
         if name in ("pixel-occlusion", "patch-similarity"):  # which need the image encoder
             continue
         method = map_method(name)
-        maps = method.maps(captioner, one, method.layer_heads(captioner)[0], range(6))
+        maps = method.maps(one, method.layer_heads(captioner)[0], range(6))
         assert maps.shape == (6, 3, 3)
         assert bool(maps.isfinite().all())
-    weights = attention_of(captioner, one, steps_of(one), [0])[0]
+    weights = attention_of(one, steps_of(one))[0]
     assert weights.shape == (6, 2, 13)  # ten tokens of the image, three of the words
     torch.testing.assert_close(weights.sum(-1), torch.ones(6, 2))
-    maps = map_method("attention").maps(captioner, one, LayerHead(0, 0), range(6))
+    maps = map_method("attention").maps(one, LayerHead(0, 0), range(6))
     torch.testing.assert_close(maps.flatten(1), weights[:, 0, 1:10])

@@ -16,7 +16,7 @@ from captune.attribution.default_map import (
 from captune.attribution.methods import LayerHead
 from captune.errors import UserError
 
-BEST = DefaultMap("attention", LayerHead(1, 0), {"insertion": 0.71}, "layer 1, head 0, of course")
+BEST = DefaultMap("attention", 1, 0, {"insertion": 0.71}, "layer 1, head 0, of course")
 
 
 def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
@@ -31,8 +31,8 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
         "figures": {"insertion": 0.71},
         "sentence": "layer 1, head 0, of course",
     }
-    write_default(tmp_path, DefaultMap("occlusion", LayerHead()))
-    assert read_default(tmp_path) == DefaultMap("occlusion", LayerHead())
+    write_default(tmp_path, DefaultMap("occlusion", None, None))
+    assert read_default(tmp_path) == DefaultMap("occlusion", None, None)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_auto_takes_what_was_stored() -> None:
     method, layer_head = choose_map(captioner, None)
     assert (method.name, layer_head) == ("attention", LayerHead(2, "mean"))
     # what this captioner does not have counts for nothing
-    foreign = DefaultMap("attention", LayerHead(9, 3))
+    foreign = DefaultMap("attention", 9, 3)
     assert choose_map(captioner, foreign)[1] == LayerHead(2, "mean")
     assert choose_map(woken(bridge="prefix"), None)[0].name == "gradient"
 

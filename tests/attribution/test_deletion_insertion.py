@@ -21,8 +21,8 @@ from captune.attribution.deletion_insertion import (
     curves,
     endpoints,
     first_patches,
-    one_mask,
     patch_counts,
+    quick_marks,
     random_curves,
     ranking,
 )
@@ -134,7 +134,7 @@ def test_quick_marks_true_false_and_blind() -> None:
     score = Planted(own)
     maps = own.float()
     maps[1] = -maps[1]
-    found = one_mask(score, maps)
+    found = quick_marks(score, maps)
     assert [one.mark for one in found] == [BETTER, NO_BETTER, UNSEEN]
     assert score.passes == 1
     true = found[0]
@@ -152,7 +152,7 @@ def test_quick_is_right_about_chance_as_often_as_it_says() -> None:
     own = squares((3, 3), side=3)
     score = Planted(own)
     chance = torch.Generator().manual_seed(5)
-    marks = [one_mask(score, torch.rand(1, 9, 9, generator=chance))[0].mark for _ in range(300)]
+    marks = [quick_marks(score, torch.rand(1, 9, 9, generator=chance))[0].mark for _ in range(300)]
     assert marks.count(BETTER) < 45
 
 
@@ -162,10 +162,10 @@ def test_a_planted_captioner_is_found_true_by_its_own_attention() -> None:
     for row, column in ((0, 0), (2, 4), (5, 5)):
         captioned = bright_subject(captioner, row, column)
         words = range(len(captioned.words))
-        maps = method.maps(captioner, captioned, LayerHead(0, "mean"), words)
+        maps = method.maps(captioned, LayerHead(0, "mean"), words)
         assert maps.shape == (3, 6, 6)
         assert all(int(one.argmax()) == row * 6 + column for one in maps)
-        score = token_masking(captioner, captioned)
+        score = token_masking(captioned)
         ends = endpoints(score)
         assert bool((ends.gain > 1).all())
         true = curves(score, ends, maps, words)
@@ -176,7 +176,7 @@ def test_a_planted_captioner_is_found_true_by_its_own_attention() -> None:
 
 def test_each_is_every_of_that_word_in_any_order() -> None:
     captioner = planted_captioner()
-    score = token_masking(captioner, bright_subject(captioner, 1, 1))
+    score = token_masking(bright_subject(captioner, 1, 1))
     shown = torch.rand(40, SHAPE.tokens, generator=torch.Generator().manual_seed(1)) > 0.5
     words = torch.arange(40) % 3
     every = score.every(shown)

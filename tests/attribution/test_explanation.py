@@ -4,9 +4,16 @@ import pytest
 import torch
 from tests.attribution.planted import bright_subject, planted_captioner
 
-from captune.attribution.deletion_insertion import BETTER, NO_BETTER, UNSEEN
-from captune.attribution.explanation import full_marks, quick_marks
+from captune.attribution.deletion_insertion import (
+    BETTER,
+    NO_BETTER,
+    UNSEEN,
+    full_marks,
+    quick_marks,
+)
+from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.word_scores import targets_of
 
 
 @pytest.mark.parametrize("measure", [quick_marks, full_marks])
@@ -16,10 +23,10 @@ def test_a_planted_captioner_s_attention_is_marked_true(measure: object) -> None
     for row, column in ((0, 0), (2, 3), (4, 4)):
         captioned = bright_subject(captioner, row, column, side=2)
         words = range(len(captioned.words))
-        maps = method.maps(captioner, captioned, LayerHead(0, "mean"), words)
-        assert [one.mark for one in measure(captioner, captioned, maps)] == [BETTER] * 3
+        maps = method.maps(captioned, LayerHead(0, "mean"), words)
+        assert [one.mark for one in measure(token_masking(captioned), maps)] == [BETTER] * 3
         # a constant map is the first of the controls, so it never beats them all
-        constant = measure(captioner, captioned, torch.zeros(3, 6, 6))
+        constant = measure(token_masking(captioned), torch.zeros(3, 6, 6))
         assert [one.mark for one in constant] == [NO_BETTER] * 3
 
 
@@ -27,12 +34,11 @@ def test_a_planted_captioner_s_attention_is_marked_true(measure: object) -> None
 def test_words_keep_their_numbers(measure: object) -> None:
     captioner = planted_captioner()
     captioned = bright_subject(captioner, 2, 3, side=2)
-    maps = map_method("attention").maps(captioner, captioned, LayerHead(0, "mean"), [0, 1, 2, 3])
-    every = measure(captioner, captioned, maps, [0, 1, 2, 3])  # 3 is the end
-    some = measure(captioner, captioned, maps[[3, 1]], [3, 1])
-    assert [one.word for one in some] == [3, 1]
-    for one in some:
-        whole = every[one.word]
+    maps = map_method("attention").maps(captioned, LayerHead(0, "mean"), [0, 1, 2, 3])
+    targets = targets_of(captioned, [0, 1, 2, 3])  # 3 is the end
+    every = measure(token_masking(captioned, targets), maps)
+    some = measure(token_masking(captioned, [targets[3], targets[1]]), maps[[3, 1]])
+    for one, whole in zip(some, (every[3], every[1]), strict=True):
         assert one.gain == pytest.approx(whole.gain, abs=1e-4)
         assert one.mark == whole.mark
 
@@ -44,15 +50,15 @@ def test_a_blind_captioner_s_words_are_not_from_the_image(measure: object) -> No
         for layer in captioner.bridge.cross_attention_layers:
             layer.out.weight.zero_()
     captioned = bright_subject(captioner, 1, 1, side=2)
-    found = measure(captioner, captioned, torch.rand(3, 6, 6))
+    found = measure(token_masking(captioned), torch.rand(3, 6, 6))
     assert [one.mark for one in found] == [UNSEEN] * 3
 
 
 def test_full_is_near_perfect_on_the_planted_one_and_half_by_chance() -> None:
     captioner = planted_captioner()
     captioned = bright_subject(captioner, 2, 4, side=1)
-    maps = map_method("attention").maps(captioner, captioned, LayerHead(0, "mean"), range(3))
-    for one in full_marks(captioner, captioned, maps):
+    maps = map_method("attention").maps(captioned, LayerHead(0, "mean"), range(3))
+    for one in full_marks(token_masking(captioned), maps):
         assert one.insertion is not None
         assert one.insertion > 0.9
         assert one.deletion is not None

@@ -70,7 +70,7 @@ def test_a_bright_square_is_found_where_it_is(tmp_path: Path, turn: int, name: s
     (one,) = captioned_images(captioner, [image], [SAID], on_skip=lambda skipped: None)
     method = map_method(name)
     layer_head = method.layer_heads(captioner.model)[0]
-    maps = method.maps(captioner.model, one, layer_head, [0]).numpy()
+    maps = method.maps(one, layer_head, [0]).numpy()
     upright = open_image(path)
     over = whole_frame(*upright.size).over_image(maps, upright.size)[0]
     assert over.shape == (upright.height, upright.width)

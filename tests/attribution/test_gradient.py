@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 import torch
 from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients
-from tests.attribution.woken import captioned, spelling_decoder, woken
+from tests.attribution.woken import captioned, spelling_decoder, woken, word_log_probabilities
 from tests.captioning.tiny import END, GRID
 from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage, ids_of_caption
 from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.methods.integrated_gradients import STEPS, without_patches
-from captune.attribution.word_scores import word_log_probabilities
 from captune.captioning.model import CaptionModel, batch
 
 CAPTIONERS = pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def patches(attributions: Tensor) -> Tensor:
 def test_input_times_gradient(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
     one = captioned(captioner)
-    maps = map_method("gradient").maps(captioner, one, LayerHead(), range(6))
+    maps = map_method("gradient").maps(one, LayerHead(), range(6))
     for word in range(6):
         captum = InputXGradient(score_of(captioner, one, word))
         expected = patches(captum.attribute(one.grid.clone().requires_grad_()))
@@ -55,7 +55,7 @@ def test_input_times_gradient(family: str, bridge: str) -> None:
 def test_integrated_gradients(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
     one = captioned(captioner)
-    maps = map_method("integrated-gradients").maps(captioner, one, LayerHead(), range(6))
+    maps = map_method("integrated-gradients").maps(one, LayerHead(), range(6))
     begin = without_patches(one)
     for word in range(6):
         score = score_of(captioner, one, word)
@@ -72,7 +72,7 @@ def test_integrated_gradients(family: str, bridge: str) -> None:
 def test_occlusion(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
     one = captioned(captioner)
-    maps = map_method("occlusion").maps(captioner, one, LayerHead(), range(6))
+    maps = map_method("occlusion").maps(one, LayerHead(), range(6))
     tokens = torch.arange(GRID.tokens)[None, :, None].expand_as(one.grid)
     for word in range(6):
         captum = FeatureAblation(score_of(captioner, one, word))
@@ -92,8 +92,8 @@ def test_where_no_patch_differs_nothing_is_lost() -> None:
         "integrated-gradients": without_patches(one),
     }
     for name, grid in blanks.items():
-        blank = type(one)(one.image, grid, one.ids, one.words, one.shape)
-        maps = map_method(name).maps(captioner, blank, LayerHead(), range(6))
+        blank = dataclasses.replace(one, grid=grid)
+        maps = map_method(name).maps(blank, LayerHead(), range(6))
         torch.testing.assert_close(maps, torch.zeros(6, 3, 3), atol=1e-5, rtol=0)
 
 
@@ -102,11 +102,11 @@ def test_one_word_alone_and_several_together(name: str) -> None:
     captioner = woken(decoder=spelling_decoder())
     one = captioned(captioner, ids_of_caption(captioner.decoder, "a dog on a red doorstep"))
     method = map_method(name)
-    together = method.maps(captioner, one, LayerHead(), range(6))
+    together = method.maps(one, LayerHead(), range(6))
     assert together.dtype == torch.float32
     assert not together.requires_grad
     for word in (0, 5):
-        alone = method.maps(captioner, one, LayerHead(), [word])[0]
+        alone = method.maps(one, LayerHead(), [word])[0]
         torch.testing.assert_close(alone, together[word], atol=1e-5, rtol=1e-4)
 
 
@@ -116,13 +116,13 @@ def test_against_another_word(name: str) -> None:
     captioner = woken()
     one = captioned(captioner)
     method = map_method(name)
-    against = method.maps(captioner, one, LayerHead(), [1], against="w9")[0]
+    against = method.maps(one, LayerHead(), [1], against="w9")[0]
     (other,) = captioner.decoder.encode(["w9"])[0]
-    swapped = type(one)(one.image, one.grid, [one.ids[0], other], one.words[:2], one.shape)
-    mine = method.maps(captioner, one, LayerHead(), [1])[0]
-    theirs = method.maps(captioner, swapped, LayerHead(), [1])[0]
+    swapped = dataclasses.replace(one, ids=[one.ids[0], other], words=one.words[:2])
+    mine = method.maps(one, LayerHead(), [1])[0]
+    theirs = method.maps(swapped, LayerHead(), [1])[0]
     torch.testing.assert_close(against, mine - theirs, atol=1e-4, rtol=1e-3)
     with torch.no_grad():
-        score = word_log_probabilities(captioner, one, one.grid, [1], against="w9")
-        both = [word_log_probabilities(captioner, s, one.grid, [1]) for s in (one, swapped)]
+        score = word_log_probabilities(one, one.grid, [1], against="w9")
+        both = [word_log_probabilities(s, one.grid, [1]) for s in (one, swapped)]
     torch.testing.assert_close(score, both[0] - both[1], atol=1e-5, rtol=1e-4)

@@ -60,7 +60,7 @@ def examples_of(captioner: CaptionModel) -> list[Example]:
 
 
 def hide(captioner: CaptionModel) -> object:
-    return lambda example: token_masking(captioner, example.captioned)
+    return lambda example: token_masking(example.captioned)
 
 
 class Clock:
@@ -72,7 +72,7 @@ class Clock:
         """`work` of an Evaluator, which takes so many seconds, or as many as the method takes."""
 
         def slow(evaluator: Evaluator, *args: Any, **named: Any) -> Any:
-            self.now += seconds if isinstance(seconds, float) else seconds(args[1])
+            self.now += seconds if isinstance(seconds, float) else seconds(args[0][0].method)
             return work(evaluator, *args, **named)
 
         return slow
@@ -94,7 +94,7 @@ def planted() -> tuple[CaptionModel, list[Example]]:
 @pytest.fixture(scope="module")
 def followed(planted: tuple[CaptionModel, list[Example]]) -> Measurements:
     captioner, examples = planted
-    return evaluate_curves(captioner, [examples], [ATTENTION], hide(captioner)).measurements[0]
+    return evaluate_curves([examples], [ATTENTION], hide(captioner)).measurements[0]
 
 
 def test_a_planted_model_is_near_perfect_by_every_measure(followed: Measurements) -> None:
@@ -122,10 +122,10 @@ def test_the_controls_beside_it_are_at_chance(followed: Measurements) -> None:
 def test_a_constant_map_is_no_better_than_random(
     planted: tuple[CaptionModel, list[Example]],
 ) -> None:
-    captioner, examples = planted
+    _, examples = planted
     measurements, constant = Measurements(), MapId("constant")
     for example in examples:
-        evaluator = Evaluator(example, token_masking(captioner, example.captioned), measurements)
+        evaluator = Evaluator(example, token_masking(example.captioned), measurements)
         evaluator.measure_control_curves(seeds=1)
         evaluator.measure_curves({constant: torch.full((len(evaluator.words), 6, 6), 0.3)})
     for measure in (INSERTION, DELETION, POINTING, OVERLAP):
@@ -138,11 +138,11 @@ def test_a_constant_map_is_no_better_than_random(
 
 
 def test_a_map_of_something_else_is_at_chance(planted: tuple[CaptionModel, list[Example]]) -> None:
-    captioner, examples = planted
+    _, examples = planted
     measurements, noise = Measurements(), MapId("noise")
     chance = torch.Generator().manual_seed(0)
     for example in examples:
-        evaluator = Evaluator(example, token_masking(captioner, example.captioned), measurements)
+        evaluator = Evaluator(example, token_masking(example.captioned), measurements)
         evaluator.measure_control_curves(seeds=20)
         evaluator.measure_curves({noise: torch.rand(len(evaluator.words), 6, 6, generator=chance)})
     for measure in (INSERTION, DELETION):
@@ -157,7 +157,7 @@ def test_screening_finds_the_true_map_among_all(
     captioner, examples = planted
     candidates = candidates_of(captioner, None, quick=True)
     assert candidates.baseline == ATTENTION
-    measurements, done = screen(captioner, examples, candidates, hide(captioner))
+    measurements, done = screen(examples, candidates, hide(captioner))
     assert done == dict.fromkeys(candidates.methods, len(examples))
     rows = map_results(measurements)
     by_name = {row.name: row for row in rows}
@@ -181,14 +181,14 @@ def test_a_slow_method_is_screened_on_fewer_images(
         Evaluator, "maps_of", clock.taking(Evaluator.maps_of, lambda method: slow[method])
     )
     until = clock.now + len(many) * (len(slow) - 1) + 135
-    measurements, done = screen(captioner, many, candidates, hide(captioner), until=until)
+    measurements, done = screen(many, candidates, hide(captioner), until=until)
     assert done["gradient"] == 14
     assert all(done[name] == len(many) for name in slow if name != "gradient")
     gradient = next(name for name in measurements.names() if name.method == "gradient")
     figure = measurements.estimate(gradient, POINTING)
     assert figure is not None
     assert figure.images == done["gradient"]
-    _, least = screen(captioner, many, candidates, hide(captioner), until=clock.now)
+    _, least = screen(many, candidates, hide(captioner), until=clock.now)
     assert least == dict.fromkeys(candidates.methods, LEAST)
 
 
@@ -199,10 +199,8 @@ def test_a_blind_captioner_is_named() -> None:
             layer.out.weight.zero_()
     examples = examples_of(captioner)
     with pytest.raises(UserError, match="this captioner ignores its images"):
-        screen(captioner, examples, candidates_of(captioner, None, quick=True), hide(captioner))
-    [measurements] = evaluate_curves(
-        captioner, [examples], [ATTENTION], hide(captioner)
-    ).measurements
+        screen(examples, candidates_of(captioner, None, quick=True), hide(captioner))
+    [measurements] = evaluate_curves([examples], [ATTENTION], hide(captioner)).measurements
     assert measurements.estimate(ATTENTION, INSERTION) is None
     assert all(one.answer == "unknown" for one in part_of_speech_results(measurements, ATTENTION))
 
@@ -213,9 +211,7 @@ def test_what_is_reported(
     """The best, what points best at boxes, and the map usually drawn."""
     captioner, examples = planted
     noise, worse = MapId("noise"), MapId("gradient")
-    [found] = evaluate_curves(
-        captioner, [examples], [ATTENTION, worse], hide(captioner)
-    ).measurements
+    [found] = evaluate_curves([examples], [ATTENTION, worse], hide(captioner)).measurements
     rows = map_results(found)
     assert rows[0].name == ATTENTION
     assert reported(rows, ATTENTION) == [ATTENTION]
@@ -238,7 +234,7 @@ def test_boxes_are_compared_on_images_that_have_no_curves(
     without = [example_of(len(many), examples[0].captioned, None)]
     sets = [[*many, *without], many]
     found = evaluate_curves(
-        captioner, sets, [ATTENTION], hide(captioner), until=clock.now + 109, boxes_after=True
+        sets, [ATTENTION], hide(captioner), until=clock.now + 109, boxes_after=True
     )
     # 8 s an image with curves, 2 s with boxes alone
     assert (found.curves, found.boxes) == (11, 22)
@@ -253,7 +249,7 @@ def test_boxes_are_compared_on_images_that_have_no_curves(
         assert {word.image for word in measurements.words} == set(range(22))
     report = eval_report(found.measurements[0], ATTENTION, None, "images held back")
     assert report.images == "curves of 11 images, boxes of 22"
-    ended = evaluate_curves(captioner, sets, [ATTENTION], hide(captioner), until=clock.now + 109)
+    ended = evaluate_curves(sets, [ATTENTION], hide(captioner), until=clock.now + 109)
     assert ended.curves == ended.boxes == 14
 
 

@@ -117,5 +117,5 @@ def test_names() -> None:
     assert str(MapId("gradient-attention", LayerHead(None, "mean"))) == (
         "gradient-attention, all layers, mean"
     )
-    assert measurements_of().names(POINTING) == [MAP, CENTRE]
+    assert measurements_of().names() == [MAP, RANDOM, CENTRE]
     assert measurements_of().measures(MAP) == [INSERTION, DELETION, POINTING]

@@ -43,7 +43,7 @@ def test_an_unknown_method_is_one_sentence() -> None:
 class Middle(MapMethod):
     name = "middle"
 
-    def maps_of(self, captioner: Any, captioned: Any, layer_head: LayerHead, targets: Any) -> Any:
+    def maps_of(self, captioned: Any, layer_head: LayerHead, targets: Any) -> Any:
         maps = torch.zeros(len(targets), captioned.shape.rows, captioned.shape.columns)
         maps[:, 1, 1] = 1
         return maps
@@ -62,7 +62,7 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "middle" in method_names()
         captioner = woken()
         method = map_method("middle")
-        found = method.maps_of_all(captioner, captioned(captioner), [0, 1])
+        found = method.maps_of_each(captioned(captioner), method.layer_heads(captioner), [0, 1])
         assert found[LayerHead()].shape == (2, 3, 3)
     finally:
         plugins.plugins_of.cache_clear()
@@ -81,19 +81,19 @@ def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
     method = map_method(name)
     assert method.name == name
     layer_heads = method.layer_heads(captioner)
-    maps = method.maps(captioner, one, layer_heads[0], [0, 3, 5])
+    maps = method.maps(one, layer_heads[0], [0, 3, 5])
     assert maps.shape == (3, 3, 3)
     assert maps.dtype == torch.float32
     assert maps.device.type == "cpu"
     assert not maps.requires_grad
     assert bool(maps.isfinite().all())
     assert method.signed or bool((maps >= 0).all())
-    torch.testing.assert_close(method.maps(captioner, one, layer_heads[0], [0, 3, 5]), maps)
-    everything = method.maps_of_all(captioner, one, [0, 3, 5])
+    torch.testing.assert_close(method.maps(one, layer_heads[0], [0, 3, 5]), maps)
+    everything = method.maps_of_each(one, method.layer_heads(captioner), [0, 3, 5])
     assert list(everything) == layer_heads
     torch.testing.assert_close(everything[layer_heads[0]], maps, atol=1e-6, rtol=1e-5)
     with pytest.raises(UserError, match="has no map of layer 17"):
-        method.maps(captioner, one, LayerHead(17), [0])
+        method.maps(one, LayerHead(17), [0])
     after = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in captioner.modules()]
     assert after == hooks
     assert captioner.decoder.module.config._attn_implementation == implementation
@@ -105,4 +105,4 @@ def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
 def test_pixels_need_an_encoder() -> None:
     captioner = woken()
     with pytest.raises(UserError, match="its image encoder is not known"):
-        map_method("pixel-occlusion").maps(captioner, captioned(captioner), LayerHead(), [0])
+        map_method("pixel-occlusion").maps(captioned(captioner), LayerHead(), [0])

@@ -60,7 +60,7 @@ def test_each_word_is_found_where_its_place_is() -> None:
     texts = Texts()
     captioner = woken()
     one = shown(captioner, texts, w20=0, w31=5)
-    maps = map_method("patch-similarity").maps(captioner, one, LayerHead(), [1, 3])
+    maps = map_method("patch-similarity").maps(one, LayerHead(), [1, 3])
     assert texts.read[:2] == ["a photo of a w20", "a photo of a w31"]
     assert maps.flatten(1).argmax(dim=1).tolist() == [0, 5]
     torch.testing.assert_close(maps.mean((1, 2)), torch.zeros(2))
@@ -73,8 +73,8 @@ def test_a_word_against_another() -> None:
     captioner = woken()
     one = shown(captioner, Texts(), w20=0, w31=8)
     method = map_method("patch-similarity")
-    alone, other = method.maps(captioner, one, LayerHead(), [1, 3])
-    (against,) = method.maps(captioner, one, LayerHead(), [1], against="w31")
+    alone, other = method.maps(one, LayerHead(), [1, 3])
+    (against,) = method.maps(one, LayerHead(), [1], against="w31")
     torch.testing.assert_close(against, alone - other)
     assert against[2, 2] < 0 < against[0, 0]
 
@@ -84,10 +84,10 @@ def test_words_are_known_by_their_tokens_too() -> None:
     one = shown(captioner, Texts(), w20=0, w31=8)
     method = map_method("patch-similarity")
     for words, against in (([1, 3], None), ([1], "w31")):
-        targets = targets_of(captioner, one, words, against)
+        targets = targets_of(one, words, against)
         torch.testing.assert_close(
-            method.maps_of(captioner, one, LayerHead(), targets),
-            method.maps(captioner, one, LayerHead(), words, against),
+            method.maps_of(one, LayerHead(), targets),
+            method.maps(one, LayerHead(), words, against),
         )
 
 
@@ -95,7 +95,7 @@ def test_the_end_of_a_caption_is_nowhere() -> None:
     captioner = woken()
     one = shown(captioner, Texts(), w20=0)
     assert one.spans[-1].special
-    maps = map_method("patch-similarity").maps(captioner, one, LayerHead(), [1, len(one.words)])
+    maps = map_method("patch-similarity").maps(one, LayerHead(), [1, len(one.words)])
     assert bool(maps[0].any())
     assert not maps[1].any()
     maps -= 1  # an ordinary tensor: its owner may change it
@@ -106,9 +106,7 @@ def test_marks_at_a_word_are_no_part_of_its_text() -> None:
     captioner = woken()
     one = shown(captioner, texts, w20=0)
     words = [dataclasses.replace(span, word=f'"{span.word}",') for span in one.words]
-    map_method("patch-similarity").maps(
-        captioner, dataclasses.replace(one, words=words), LayerHead(), [1]
-    )
+    map_method("patch-similarity").maps(dataclasses.replace(one, words=words), LayerHead(), [1])
     assert texts.read[0] == "a photo of a w20"
 
 
@@ -116,7 +114,7 @@ def test_an_encoder_that_embeds_no_patches_or_texts_is_refused() -> None:
     captioner = woken()
     method = map_method("patch-similarity")
     with pytest.raises(UserError, match="the image encoder is not known"):
-        method.maps(captioner, captioned(captioner), LayerHead(), [0])
+        method.maps(captioned(captioner), LayerHead(), [0])
     for encoder, reason in (
         (None, "is not known"),
         (dataclasses.replace(embedding_encoder(Texts()), image=image_model().image), "no meaning"),

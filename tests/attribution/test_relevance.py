@@ -71,8 +71,8 @@ def test_the_rules_over_transformers_eager_weights() -> None:
     states = torch.randn(1, SHAPE.tokens, SHAPE.channels, generator=torch.manual_seed(5))
     one = captioned_image(captioner, IMAGE, states, [5, 6, 7, 8, END])
     ids, _, _ = batch([one.ids], start=END, pad=1)
-    whole = RELEVANCE.maps(captioner, one, LayerHead(), range(5))
-    product = {c: PRODUCT.maps(captioner, one, c, range(5)) for c in PRODUCT.layer_heads(captioner)}
+    whole = RELEVANCE.maps(one, LayerHead(), range(5))
+    product = {c: PRODUCT.maps(one, c, range(5)) for c in PRODUCT.layer_heads(captioner)}
     assert list(product) == [LayerHead(), LayerHead(0), LayerHead(1)]
     for word, span in enumerate(one.spans):
         (step,) = span.steps
@@ -94,10 +94,10 @@ def test_a_word_of_several_pieces_has_the_mean_of_their_maps() -> None:
     one = captioned(captioner, ids)
     assert len(one.spans[1].steps) > 2
     for method in (RELEVANCE, PRODUCT):
-        whole = method.maps(captioner, one, LayerHead(), [1])[0]
+        whole = method.maps(one, LayerHead(), [1])[0]
         # each piece is a word of its own
         pieces = [subject_piece(captioner, one, place) for place in one.spans[1].steps]
-        each = [method.maps(captioner, piece, LayerHead(), [0])[0] for piece in pieces]
+        each = [method.maps(piece, LayerHead(), [0])[0] for piece in pieces]
         torch.testing.assert_close(whole, torch.stack(each).mean(0))
 
 
@@ -139,10 +139,10 @@ def test_weights_that_are_written_out_give_the_same_output(
 
 def test_frozen_parameters_are_enough() -> None:
     captioner = woken("gpt2")
-    expected = RELEVANCE.maps(captioner, captioned(captioner), LayerHead(), range(6))
+    expected = RELEVANCE.maps(captioned(captioner), LayerHead(), range(6))
     captioner.requires_grad_(False)
     with torch.no_grad():
-        found = RELEVANCE.maps(captioner, captioned(captioner), LayerHead(), range(6))
+        found = RELEVANCE.maps(captioned(captioner), LayerHead(), range(6))
     torch.testing.assert_close(found, expected)
     assert bool(found.any())
 
@@ -150,9 +150,7 @@ def test_frozen_parameters_are_enough() -> None:
 def test_why_not_another_word() -> None:
     captioner = woken()
     one = captioned(captioner)
-    alone, against = (
-        PRODUCT.maps(captioner, one, LayerHead(), [1], other)[0] for other in (None, "w9")
-    )
+    alone, against = (PRODUCT.maps(one, LayerHead(), [1], other)[0] for other in (None, "w9"))
     assert not torch.allclose(alone, against)
 
 

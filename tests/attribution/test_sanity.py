@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_a_planted_model_passes_and_its_weights_come_back() -> None:
     method = map_method("attention")
 
     def maps_of(captioned: CaptionedImage) -> torch.Tensor:
-        return method.maps(captioner, captioned, LayerHead(0, "mean"), range(3))
+        return method.maps(captioned, LayerHead(0, "mean"), range(3))
 
     before = {name: value.clone() for name, value in captioner.bridge.state_dict().items()}
     true = [maps_of(captioned) for captioned in images]
@@ -116,9 +117,7 @@ def test_a_image_moves_by_one_pixel(tmp_path: Path) -> None:
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
     encoder = image_model().image
-    image = CaptionedImage(
-        ImageFile(path, path.name), captioned.grid, captioned.ids, captioned.words, captioned.shape
-    )
+    image = dataclasses.replace(captioned, image=ImageFile(path, path.name))
     still = shifted(image, encoder, 0)
     moved = shifted(image, encoder, 3)  # a whole place of its 3 x 3 grid
     assert still.words == captioned.words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
+from captune.attribution.word_scores import scores_of, targets_of
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
 from captune.images import ImageFile
@@ -63,6 +65,16 @@ def captioned(
         grid = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     ids = [*KNOWN, END] if ids is None else ids
     return captioned_image(captioner, IMAGE, grid, ids, encoder=encoder)
+
+
+def word_log_probabilities(
+    one: CaptionedImage,
+    grids: torch.Tensor,
+    words: Sequence[int] | None = None,
+    against: str | None = None,
+) -> torch.Tensor:
+    """Of each word, or of each against another: [n, words]."""
+    return scores_of(one, grids, targets_of(one, words, against))
 
 
 def steps_of(one: CaptionedImage) -> list[tuple[int, ...]]:

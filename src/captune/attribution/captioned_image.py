@@ -46,21 +46,26 @@ class WordSpan:
 class CaptionedImage:
     """One image with one caption.
 
-    grid: [1, tokens, channels] float32, finished, where the captioner is.
+    model: the captioner. grid: [1, tokens, channels] float32, finished, where the captioner is.
     ids: of the caption's tokens, with the end where it came. words: without the end.
-    shape: of the grid. is_user_caption: the caption is a person's, not the captioner's.
+    is_user_caption: the caption is a person's, not the captioner's.
     known: [1, w], the words of `CaptionModel.project`, for those that read a text beside the image.
     encoder: what made the grid, for methods that encode again or compare with texts.
     """
 
+    model: CaptionModel
     image: ImageFile
     grid: Tensor
     ids: list[int]
     words: list[WordSpan]
-    shape: GridShape
     is_user_caption: bool = False
     known: Tensor | None = None
     encoder: ImageTextModel | None = None
+
+    @property
+    def shape(self) -> GridShape:
+        """Of the grid."""
+        return self.model.grid
 
     @property
     def caption(self) -> str:
@@ -138,7 +143,7 @@ def captioned_images(
 
 
 def captioned_image(
-    captioner: CaptionModel,
+    model: CaptionModel,
     image: ImageFile,
     grid: Tensor,
     ids: Sequence[int],
@@ -148,12 +153,9 @@ def captioned_image(
     encoder: ImageTextModel | None = None,
 ) -> CaptionedImage:
     """One from a finished grid [1, tokens, channels] and token ids, with the end or not."""
-    end = captioner.decoder.end_id
-    spoken = [id for id in ids if id != end]
-    words = [WordSpan(*found) for found in word_pieces(captioner.decoder, spoken)]
-    return CaptionedImage(
-        image, grid, list(ids), words, captioner.grid, is_user_caption, known, encoder
-    )
+    spoken = [id for id in ids if id != model.decoder.end_id]
+    words = [WordSpan(*found) for found in word_pieces(model.decoder, spoken)]
+    return CaptionedImage(model, image, grid, list(ids), words, is_user_caption, known, encoder)
 
 
 def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captune.attribution.geometry import Frame, frame_of
-from captune.attribution.masking import blurred, compose, without_each
+from captune.attribution.masking import blurred, compose, losses_without_each
 from captune.attribution.methods.patch_similarity import patch_similarities, require_embed
 from captune.errors import UserError
 from captune.files import quoted
@@ -160,16 +160,13 @@ def _by_gradient(encoder: ImageEncoder, shape: GridShape, pixels: Tensor, score:
 def _by_occlusion(
     encoder: ImageEncoder, shape: GridShape, pixels: Tensor, hidden: Tensor, score: _Score
 ) -> Tensor:
-    patches = range(shape.rows * shape.columns)
-    whole = score(encoder.module(pixels))
-    parts = []
-    for start in patches[::_AT_ONCE]:
-        some = patches[start : start + _AT_ONCE]
-        shown = without_each(some, of=len(patches))
-        without = compose(shown, pixels[0], hidden[0], shape)
-        parts.append(score(encoder.module(without)))
-    lost = (whole - torch.cat(parts)).T
-    return lost.reshape(-1, shape.rows, shape.columns).float().cpu()
+    def scores(shown: Tensor) -> Tensor:
+        masked = (
+            compose(part, pixels[0], hidden[0], shape) for part in torch.split(shown, _AT_ONCE)
+        )
+        return torch.cat([score(encoder.module(part)) for part in masked])
+
+    return losses_without_each(scores, shape)
 
 
 @contextmanager

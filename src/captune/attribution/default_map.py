@@ -9,8 +9,6 @@ A layer of null is the method's map of all layers, a head of null where the meth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,30 +20,26 @@ from captune.errors import UserError
 from captune.files import printable, whole_file
 from captune.models.checkpoint_files import read_object
 from captune.runs.kinds import convert
+from captune.runs.records import plain
 
 NAME = "explain.json"
 SCHEMA = 1
 METHOD = "attention"  # of a captioner whose maps nobody has measured
 
 
-@dataclass(frozen=True)
-class DefaultMap:
+class DefaultMap(msgspec.Struct, frozen=True):
     """A method with layer and head. figures, sentence: what they were chosen by."""
-
-    method: str
-    layer_head: LayerHead
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    sentence: str = ""
-
-
-class _Stored(msgspec.Struct):
-    """The file."""
 
     method: str
     layer: int | None
     head: int | Literal["mean", "max"] | None
     figures: dict[str, Any] = {}
     sentence: str = ""
+
+    @property
+    def layer_head(self) -> LayerHead:
+        """Which of the method's maps."""
+        return LayerHead(self.layer, self.head)
 
 
 def read_default(folder: Path) -> DefaultMap | None:
@@ -63,27 +57,17 @@ def read_default(folder: Path) -> DefaultMap | None:
             f" {SCHEMA}"
         )
     try:
-        stored = convert(about, _Stored)
+        return convert(about, DefaultMap)
     except ValueError as error:
         raise UserError(
             f"{shown} is not a default map ({error}); run captune faithful again, or remove it"
         ) from None
-    layer_head = LayerHead(stored.layer, stored.head)
-    return DefaultMap(stored.method, layer_head, stored.figures, stored.sentence)
 
 
 def write_default(folder: Path, default: DefaultMap) -> None:
     """Store the default map beside a captioner's config.json, as a whole file."""
-    about = {
-        "schema": SCHEMA,
-        "method": default.method,
-        "layer": default.layer_head.layer,
-        "head": default.layer_head.head,
-        "figures": dict(default.figures),
-        "sentence": default.sentence,
-    }
     with whole_file(folder / NAME) as file:
-        json.dump(about, file, indent=1)
+        json.dump({"schema": SCHEMA, **plain(default)}, file, indent=1)
         file.write("\n")
 
 
@@ -104,7 +88,8 @@ def choose_map(
     """
     name = method
     if method == "auto":
-        name = stored.method if stored else _usual(captioner)
+        usual_name = METHOD if captioner.bridge.cross_attention_layers else "gradient"
+        name = stored.method if stored else usual_name
     made = map_method(name)
     known = made.layer_heads(captioner)
     usual = known[0]
@@ -112,22 +97,14 @@ def choose_map(
         usual = stored.layer_head
     if layer == head == "auto":
         return made, usual
-    wanted_layer = usual.layer if layer == "auto" else _layer(layer, known)
-    heads = [layer_head.head for layer_head in known if layer_head.layer == wanted_layer]
-    wanted_head: int | str | None
+    wanted = usual.layer if layer == "auto" else _layer(layer, known)
+    heads = [one.head for one in known if one.layer == wanted] or [usual.head]
     if head != "auto":
-        wanted_head = _head(head)
-    elif usual.head in heads or not heads:
-        wanted_head = usual.head
+        layer_head = LayerHead(wanted, _head(head))
     else:
-        wanted_head = heads[0]
-    layer_head = LayerHead(wanted_layer, wanted_head)
+        layer_head = LayerHead(wanted, usual.head if usual.head in heads else heads[0])
     made.check(captioner, layer_head)
     return made, layer_head
-
-
-def _usual(captioner: CaptionModel) -> str:
-    return METHOD if captioner.bridge.cross_attention_layers else "gradient"
 
 
 def _layer(text: str, known: list[LayerHead]) -> int | None:

@@ -146,146 +146,164 @@ def endpoints(score: MaskScorer) -> Endpoints:
     """One pass: the whole image, and nothing of it."""
     shown = torch.zeros(2, score.patches, dtype=torch.bool)
     shown[0] = True
-    whole, blank = score.every(shown)
-    return Endpoints(whole, blank)
+    return Endpoints(*score.every(shown))
 
 
 def curves(
-    score: MaskScorer,
-    ends: Endpoints,
-    maps: Tensor,
-    words: Sequence[int],
-    *,
-    fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
+    score: MaskScorer, ends: Endpoints, maps: Tensor, words: Sequence[int], *, seed: int = 0
 ) -> Curves:
     """Deletion and insertion of each word by its own map [words, rows, columns], in one batch."""
-    counts = patch_counts(score.patches, fractions)
-    first = first_patches(ranking(maps.flatten(1), seed), counts)
-    both = torch.stack([~first, first])  # [deletion or insertion, words, counts, patches]
+    both = _masks(score, ranking(maps.flatten(1), seed))
     asked = torch.tensor(list(words))[None, :, None].expand(both.shape[:-1])
     found = score.each(both.flatten(0, 2), asked.flatten()).view(both.shape[:-1])
-    return _closed(found, ends, words, counts, score.patches)
+    return _closed(score, ends, found, words)
 
 
 def random_curves(
-    score: MaskScorer,
-    ends: Endpoints,
-    words: Sequence[int],
-    seeds: Sequence[int],
-    *,
-    fractions: Sequence[float] = FRACTIONS,
+    score: MaskScorer, ends: Endpoints, words: Sequence[int], seeds: Sequence[int]
 ) -> list[Curves]:
     """The random control, once per seed; a mask serves all words."""
-    counts = patch_counts(score.patches, fractions)
-    first = first_patches(random_rankings(score.patches, seeds), counts)
-    both = torch.stack([~first, first])  # [2, seeds, counts, patches]
+    both = _masks(score, random_rankings(score.patches, seeds))
     found = score.every(both.flatten(0, 2)).view(*both.shape[:-1], -1)[..., list(words)]
-    return [
-        _closed(found[:, seed].movedim(-1, 1), ends, words, counts, score.patches)
-        for seed in range(len(first))
-    ]
+    return [_closed(score, ends, one.movedim(-1, 1), words) for one in found.unbind(dim=1)]
 
 
-def one_mask_losses(
-    score: MaskScorer,
-    ends: Endpoints,
-    maps: Tensor,
-    words: Sequence[int],
-    *,
-    fraction: float = ONE_MASK,
-) -> Tensor:
-    """Comprehensiveness by one mask, nats [n]: of map i [n, rows, columns] for word `words[i]`."""
-    asked = torch.tensor(list(words))
-    (count,) = patch_counts(score.patches, (fraction,))
-    hidden = first_patches(ranking(maps.flatten(1)), [count])[:, 0]
-    return ends.full[asked] - score.each(~hidden, asked)
+def _masks(score: MaskScorer, rankings: Tensor) -> Tensor:
+    """Rankings [n, patches] -> masks [deletion or insertion, n, counts, patches]."""
+    first = first_patches(rankings, patch_counts(score.patches))
+    return torch.stack([~first, first])
 
 
-def random_losses(
-    score: MaskScorer, ends: Endpoints, seeds: Sequence[int], *, fraction: float = ONE_MASK
-) -> Tensor:
-    """As `one_mask_losses` for the random control of each seed and every word: [seeds, words]."""
-    (count,) = patch_counts(score.patches, (fraction,))
-    hidden = first_patches(random_rankings(score.patches, seeds), [count])[:, 0]
-    return ends.full - score.every(~hidden)
-
-
-def _closed(
-    inner: Tensor, ends: Endpoints, words: Sequence[int], counts: Sequence[int], patches: int
-) -> Curves:
+def _closed(score: MaskScorer, ends: Endpoints, inner: Tensor, words: Sequence[int]) -> Curves:
     """inner: [2, words, counts], what lies between the ends."""
-    fractions = torch.tensor([0, *counts, patches], dtype=torch.double) / patches
+    counts = [0, *patch_counts(score.patches), score.patches]
     whole, blank = (end[list(words)][:, None] for end in (ends.full, ends.blank))
     deletion, insertion = inner
     return Curves(
         list(words),
-        fractions,
+        torch.tensor(counts, dtype=torch.double) / score.patches,
         torch.cat([whole, deletion, blank], dim=1).double(),
         torch.cat([blank, insertion, whole], dim=1).double(),
     )
 
 
-def mark_of(gain: float, better_than: float) -> str:
-    """`better than chance`, `no better than chance` or `independent of the image`.
+def first_tenth(rankings: Tensor) -> Tensor:
+    """Rankings [n, patches] -> masks [n, patches], true for the first ONE_MASK of the patches."""
+    return first_patches(rankings, patch_counts(rankings.shape[-1], (ONE_MASK,)))[:, 0]
 
-    gain: nats that the image adds. better_than: fraction of the random controls that are beaten.
+
+def one_mask_losses(
+    score: MaskScorer, ends: Endpoints, maps: Tensor, words: Sequence[int]
+) -> Tensor:
+    """Comprehensiveness by one mask, nats [n]: of map i [n, rows, columns] for word `words[i]`."""
+    asked = torch.tensor(list(words))
+    return ends.full[asked] - score.each(~first_tenth(ranking(maps.flatten(1))), asked)
+
+
+def random_losses(score: MaskScorer, ends: Endpoints, seeds: Sequence[int]) -> Tensor:
+    """As `one_mask_losses` for the random control of each seed and every word: [seeds, words]."""
+    return ends.full - score.every(~first_tenth(random_rankings(score.patches, seeds)))
+
+
+class Mark:
+    """How far to believe the map of one word.
+
+    gain: nats that the whole image adds to the word. better_than: fraction of the random controls
+    that the map beats.
     """
-    if gain < MIN_GAIN:
-        return UNSEEN
-    return BETTER if better_than >= BEATEN else NO_BETTER
+
+    gain: float
+    better_than: float
+
+    @property
+    def mark(self) -> str:
+        """`better than chance`, `no better than chance` or `independent of the image`."""
+        if self.gain < MIN_GAIN:
+            return UNSEEN
+        return BETTER if self.better_than >= BEATEN else NO_BETTER
 
 
 @dataclass(frozen=True)
-class QuickMark:
-    """How far to believe the map of one word, from one mask of deletion and one of insertion.
+class QuickMark(Mark):
+    """From one mask of deletion and one of insertion.
 
-    gain: nats that the whole image adds to the word. deletion: nats that are lost without the
-    map's first tenth of the patches (comprehensiveness); insertion: nats that this tenth alone adds
-    to what the word has without the image. chance: mean of deletion + insertion over random tenths.
-    better_than: fraction of the random tenths whose deletion + insertion is less.
+    deletion: nats that are lost without the map's first tenth of the patches (comprehensiveness);
+    insertion: nats that this tenth alone adds to what the word has without the image. chance: mean
+    of deletion + insertion over random tenths. better_than: of the random tenths, by the same sum.
     """
 
-    word: int
     gain: float
     deletion: float
     insertion: float
     chance: float
     better_than: float
 
-    @property
-    def mark(self) -> str:
-        """In words."""
-        return mark_of(self.gain, self.better_than)
+
+@dataclass(frozen=True)
+class FullMark(Mark):
+    """From whole curves.
+
+    insertion, deletion: mean heights of the curves above the blank image, as fractions of the gain;
+    nothing where there is none. random_insertion, random_deletion: the same, mean over random maps.
+    better_than: of the random maps, by insertion - deletion.
+    """
+
+    gain: float
+    insertion: float | None
+    deletion: float | None
+    random_insertion: float | None
+    random_deletion: float | None
+    better_than: float
 
 
-def one_mask(score: MaskScorer, maps: Tensor, *, controls: int = CONTROLS) -> list[QuickMark]:
+def quick_marks(score: MaskScorer, maps: Tensor) -> list[Mark]:
     """Of each word of a caption by its map [words, rows, columns]: two masks per word.
 
-    `controls` random tenths, hidden and shown alone, stand beside them and serve all words.
+    CONTROLS random tenths, hidden and shown alone, stand beside them and serve all words.
     """
-    (count,) = patch_counts(score.patches, (ONE_MASK,))
     n = len(maps)
-    own = first_patches(ranking(maps.flatten(1)), [count])[:, 0]
-    random = first_patches(random_rankings(score.patches, range(controls)), [count])[:, 0]
+    own = first_tenth(ranking(maps.flatten(1)))
+    random = first_tenth(random_rankings(score.patches, range(CONTROLS)))
     ends_shown = torch.zeros(2, score.patches, dtype=torch.bool)
     ends_shown[0] = True
     found = score.every(torch.cat([ends_shown, ~own, own, ~random, random])).double()
-    whole, blank, rest = found[0], found[1], found[2:]
-    deleted, inserted = rest[:n].diagonal(), rest[n : 2 * n].diagonal()
-    by_chance = rest[2 * n + controls :] - rest[2 * n : 2 * n + controls]  # [controls, words]
-    difference = inserted - deleted
+    whole, blank, without, alone, random_without, random_alone = torch.split(
+        found, [1, 1, n, n, CONTROLS, CONTROLS]
+    )
+    deleted, inserted = without.diagonal(), alone.diagonal()
+    by_chance = random_alone - random_without  # [controls, words]
     # inserted - blank + whole - deleted: the ends are the same for every mask
-    beaten = (difference[None] > by_chance).double().mean(dim=0)
-    chance = by_chance.mean(dim=0) + whole - blank
+    figures = {
+        "gain": whole[0] - blank[0],
+        "deletion": whole[0] - deleted,
+        "insertion": inserted - blank[0],
+        "chance": by_chance.mean(dim=0) + whole[0] - blank[0],
+        "better_than": (inserted - deleted > by_chance).double().mean(dim=0),
+    }
+    rows = torch.stack(list(figures.values()), dim=1).tolist()
+    return [QuickMark(**dict(zip(figures, row, strict=True))) for row in rows]
+
+
+def full_marks(score: MaskScorer, maps: Tensor) -> list[Mark]:
+    """As `quick_marks`, by the whole curves of deletion and insertion."""
+    ends, words = endpoints(score), range(score.words)
+    own = curves(score, ends, maps, words)
+    random = random_curves(score, ends, words, range(CONTROLS))
+    by_chance = torch.stack([one.insertion_area - one.deletion_area for one in random])
+    beaten = (own.insertion_area - own.deletion_area > by_chance).double().mean(dim=0)
+
+    def of_gain(areas: Sequence[Tensor], word: int) -> float | None:
+        gain, area = float(ends.gain[word]), float(torch.stack(list(areas)).mean(dim=0)[word])
+        return None if gain <= 0 else (area - float(ends.blank[word])) / gain
+
     return [
-        QuickMark(
-            word=i,
-            gain=float(whole[i] - blank[i]),
-            deletion=float(whole[i] - deleted[i]),
-            insertion=float(inserted[i] - blank[i]),
-            chance=float(chance[i]),
-            better_than=float(beaten[i]),
+        FullMark(
+            float(ends.gain[word]),
+            of_gain([own.insertion_area], word),
+            of_gain([own.deletion_area], word),
+            of_gain([one.insertion_area for one in random], word),
+            of_gain([one.deletion_area for one in random], word),
+            float(beaten[word]),
         )
-        for i in range(n)
+        for word in words
     ]

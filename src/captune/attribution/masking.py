@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.word_scores import scores_of, targets_of
-from captune.captioning.model import CaptionModel
+from captune.attribution.word_scores import ROWS_AT_ONCE, WordTarget, scores_of, targets_of
 from captune.images import open_image
 from captune.models.encoders import GridShape, ImageEncoder
 
-ROWS_AT_ONCE = 64  # captions of one pass: as fast a row as more are, and little memory
+_ENCODED_AT_ONCE = 16  # images of one pass of the encoder
 ZEROS, MEAN_TOKEN = "patch tokens -> zeros", "patch tokens -> mean token of images"
 BLURRED, MEAN_COLOUR = "pixels -> blur", "pixels -> mean colour"
 
@@ -32,35 +31,29 @@ BLURRED, MEAN_COLOUR = "pixels -> blur", "pixels -> mean colour"
 class Masking:
     """A `MaskScorer`: one caption scored in batches whose rows are about as long.
 
-    grids_of: masks [n, patches] -> [n, tokens, channels].
+    grids_of: masks [n, patches] -> [n, tokens, channels]. targets: what counts as words 0, 1, ...
     """
 
     def __init__(
         self,
-        captioner: CaptionModel,
         captioned: CaptionedImage,
         name: str,
         grids_of: Callable[[Tensor], Tensor],
-        words: Sequence[int] | None = None,
-        at_once: int = ROWS_AT_ONCE,
+        targets: Sequence[WordTarget] | None,
     ) -> None:
-        """words: numbers in `captioned.spans`, which become 0, 1, ...; None takes all words."""
         self.name = name
         self.patches = captioned.shape.rows * captioned.shape.columns
-        asked = range(len(captioned.words)) if words is None else words
-        self.words = len(asked)
-        self._captioner = captioner
         self._captioned = captioned
         self._grids_of = grids_of
-        self._at_once = at_once
-        self._targets = targets_of(captioner, captioned, asked)
+        self._targets = targets_of(captioned) if targets is None else targets
+        self.words = len(self._targets)
 
     @torch.no_grad()
     def every(self, shown: Tensor) -> Tensor:
         """As `MaskScorer.every`."""
         parts = [
-            scores_of(self._captioner, self._captioned, self._grids_of(part), self._targets).cpu()
-            for part in torch.split(shown, self._at_once)
+            scores_of(self._captioned, self._grids_of(part), self._targets).cpu()
+            for part in torch.split(shown, ROWS_AT_ONCE)
         ]
         return torch.cat(parts)
 
@@ -69,21 +62,22 @@ class Masking:
         """As `MaskScorer.each`; the caption is read no further than to the last word of a batch."""
         order = words.argsort(stable=True)
         found = torch.empty(len(words))
-        for part in torch.split(order, self._at_once):
+        for part in torch.split(order, ROWS_AT_ONCE):
             targets = [self._targets[word] for word in words[part].tolist()]
             grids = self._grids_of(shown[part])
-            scores = scores_of(self._captioner, self._captioned, grids, targets, paired=True)
-            found[part] = scores.cpu()
+            found[part] = scores_of(self._captioned, grids, targets, paired=True).cpu()
         return found
 
 
 def token_masking(
-    captioner: CaptionModel,
     captioned: CaptionedImage,
+    targets: Sequence[WordTarget] | None = None,
     fill: Tensor | None = None,
-    words: Sequence[int] | None = None,
 ) -> Masking:
-    """Hide patch tokens. fill: [channels], such as `mean_token`; None puts zeros there."""
+    """Hide patch tokens; targets: None takes all words of the caption.
+
+    fill: [channels], such as `mean_token`; None puts zeros there.
+    """
     grid = captioned.grid
     name = ZEROS if fill is None else MEAN_TOKEN
     hidden = torch.zeros(1, device=grid.device) if fill is None else fill.to(grid)
@@ -91,31 +85,45 @@ def token_masking(
     def grids_of(shown: Tensor) -> Tensor:
         return torch.where(_over_tokens(shown, captioned.shape).to(grid.device), grid, hidden)
 
-    return Masking(captioner, captioned, name, grids_of, words)
+    return Masking(captioned, name, grids_of, targets)
 
 
 def pixel_masking(
-    captioner: CaptionModel,
     captioned: CaptionedImage,
     encoder: ImageEncoder,
-    words: Sequence[int] | None = None,
+    targets: Sequence[WordTarget] | None = None,
     *,
     blur: bool = True,
 ) -> Masking:
     """Hide pixels of the image that the encoder is given, by its blur or by its mean colour.
 
-    Patches have hard edges. Raises UnreadableImage where the image is gone.
+    Patches have hard edges. targets: as in `token_masking`. Raises UnreadableImage where the image
+    is gone.
     """
     image = open_image(captioned.image.path)
     whole = encoder.whole(image)
     hidden = encoder.whole(blurred(image) if blur else of_one_colour(image))
 
     def grids_of(shown: Tensor) -> Tensor:
-        pixels = compose(shown, whole, hidden, captioned.shape)
-        return encoder.finish_grid(encoder.encode_grid(pixels)).float().to(captioned.grid.device)
+        grids = []
+        for part in torch.split(shown, _ENCODED_AT_ONCE):
+            pixels = compose(part, whole, hidden, captioned.shape)
+            grids.append(encoder.finish_grid(encoder.encode_grid(pixels)).float())
+        return torch.cat(grids).to(captioned.grid.device)
 
-    name = BLURRED if blur else MEAN_COLOUR
-    return Masking(captioner, captioned, name, grids_of, words)
+    return Masking(captioned, BLURRED if blur else MEAN_COLOUR, grids_of, targets)
+
+
+def losses_without_each(scores: Callable[[Tensor], Tensor], shape: GridShape) -> Tensor:
+    """What each score loses without each patch: [n, rows, columns] float32, on the CPU.
+
+    scores: masks [m, patches], true where a patch is shown -> [m, n].
+    """
+    patches = shape.rows * shape.columns
+    shown = torch.ones(1 + patches, patches, dtype=torch.bool)
+    shown[1:].fill_diagonal_(False)
+    found = scores(shown).float().cpu()
+    return (found[0] - found[1:]).T.reshape(-1, shape.rows, shape.columns)
 
 
 def mean_token(grids: Iterable[Tensor], shape: GridShape) -> Tensor:
@@ -153,10 +161,3 @@ def compose(shown: Tensor, clear: Tensor, hidden: Tensor, shape: GridShape) -> T
     mask = shown.view(-1, 1, shape.rows, shape.columns).float()
     wide = F.interpolate(mask, size=clear.shape[-2:], mode="nearest-exact").bool()
     return torch.where(wide.to(clear.device), clear, hidden)
-
-
-def without_each(patches: range, of: int) -> Tensor:
-    """Masks [patches, of], true but for one patch each."""
-    shown = torch.ones(len(patches), of, dtype=torch.bool)
-    shown[range(len(patches)), list(patches)] = False
-    return shown

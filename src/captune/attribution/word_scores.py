@@ -21,6 +21,8 @@ from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
 from captune.files import quoted
 
+ROWS_AT_ONCE = 64  # captions of one pass: as fast a row as more are, and little memory
+
 
 @dataclass(frozen=True)
 class WordTarget:
@@ -36,21 +38,18 @@ class WordTarget:
 
 
 def targets_of(
-    captioner: CaptionModel,
-    captioned: CaptionedImage,
-    words: Sequence[int],
-    against: str | None = None,
+    captioned: CaptionedImage, words: Sequence[int] | None = None, against: str | None = None
 ) -> list[WordTarget]:
-    """One target per word; words: numbers in `captioned.spans`.
+    """One target per word; words: numbers in `captioned.spans`, None for `captioned.words`.
 
     Raises UserError where a word and the other one begin with the same tokens to the end of either:
     at no step is the captioner asked to choose between the two.
     """
-    return [_target(captioner, captioned, word, against) for word in words]
+    chosen = range(len(captioned.words)) if words is None else words
+    return [_target(captioned, word, against) for word in chosen]
 
 
 def scores_of(
-    captioner: CaptionModel,
     captioned: CaptionedImage,
     grids: Tensor,
     targets: Sequence[WordTarget],
@@ -60,11 +59,12 @@ def scores_of(
     """Scores [n, targets] where the captioner sees `grids` [n, tokens, channels]; natural logs.
 
     Of a word: the log-probability of its pieces. Of a word against another: the difference of the
-    two log-probabilities. paired: row i is asked for target i alone -> [n].
+    two log-probabilities. paired: row i is asked for target i alone -> [n]. By one teacher-forced
+    pass, which takes part in gradients; without them call it under `torch.no_grad()`.
     """
     wanted = [[target] for target in targets] if paired else [list(targets)] * len(grids)
     rows = [sorted({step for target in own for step in target.steps}) for own in wanted]
-    logits = logits_at(captioner, captioned, grids, rows)
+    logits = logits_at(captioned, grids, rows)
     found, begun = [], 0
     for own, steps in zip(wanted, rows, strict=True):
         known = logits[begun : begun + len(steps)]
@@ -76,25 +76,22 @@ def scores_of(
     return stacked[:, 0] if paired else stacked
 
 
-def word_log_probabilities(
-    captioner: CaptionModel,
-    captioned: CaptionedImage,
-    grids: Tensor,
-    words: Sequence[int] | None = None,
-    against: str | None = None,
-) -> Tensor:
-    """Log-probability of each word [n, words] where the captioner sees grids [n, tokens, channels].
+def gradients_at(captioned: CaptionedImage, grid: Tensor, targets: Sequence[WordTarget]) -> Tensor:
+    """Gradient of each target's score by a grid [1, tokens, channels]: [targets, tokens, channels].
 
-    By one teacher-forced pass of n rows. words: numbers in `captioned.spans`; None takes all of
-    `captioned.words`. against: of each word minus that of another word at the same step.
-    It takes part in gradients; without them call it under `torch.no_grad()`.
+    By passes of at most ROWS_AT_ONCE rows.
     """
-    chosen = range(len(captioned.words)) if words is None else words
-    return scores_of(captioner, captioned, grids, targets_of(captioner, captioned, chosen, against))
+    parts = []
+    with torch.enable_grad():
+        for start in range(0, len(targets), ROWS_AT_ONCE):
+            some = targets[start : start + ROWS_AT_ONCE]
+            grids = grid.detach().repeat(len(some), 1, 1).requires_grad_()
+            scores = scores_of(captioned, grids, some, paired=True)
+            parts.append(torch.autograd.grad(scores.sum(), grids)[0])
+    return torch.cat(parts)
 
 
 def logits_at(
-    captioner: CaptionModel,
     captioned: CaptionedImage,
     grids: Tensor,
     steps: Sequence[Sequence[int]],
@@ -104,9 +101,10 @@ def logits_at(
     The rows are the caption so far as it is needed. Rows may be a multiple of the grids; those of
     one grid stand together.
     """
+    model = captioned.model
     length = max(step for row in steps for step in row) + 1
-    device = captioner.decoder.device
-    ids = torch.tensor([captioner.decoder.start_id, *captioned.ids[: length - 1]], device=device)
+    device = model.decoder.device
+    ids = torch.tensor([model.decoder.start_id, *captioned.ids[: length - 1]], device=device)
     targets = torch.full((len(steps), length), IGNORED, device=device)
     for index, row in enumerate(steps):
         targets[index, list(row)] = 0  # only where there is one counts
@@ -115,14 +113,14 @@ def logits_at(
     def logits(images: int, rows: int) -> Tensor:
         own = ids.expand(rows, -1)
         words = None if known is None else known[:images]
-        found, _ = captioner.logits_at_targets(
+        found, _ = model.logits_at_targets(
             grids[:images], own, torch.ones_like(own), targets[:rows], words
         )
         return found.float()
 
     if len(steps) == 1:
         return logits(1, 1)
-    with reuse_prefix(captioner, lambda: logits(1, 1)):
+    with reuse_prefix(model, lambda: logits(1, 1)):
         return logits(len(grids), len(steps))
 
 
@@ -142,14 +140,12 @@ def _score(logits: Tensor, target: WordTarget) -> Tensor:
     return (chosen - logits.logsumexp(dim=-1)).sum()
 
 
-def _target(
-    captioner: CaptionModel, captioned: CaptionedImage, word: int, against: str | None
-) -> WordTarget:
+def _target(captioned: CaptionedImage, word: int, against: str | None) -> WordTarget:
     span = captioned.spans[word]
     own = tuple(captioned.ids[step] for step in span.steps)
     if against is None:
         return WordTarget(span.steps, own)
-    other = _ids_at(captioner, captioned, span.steps[0], against)
+    other = _ids_at(captioned, span.steps[0], against)
     for step, mine, theirs in zip(span.steps, own, other, strict=False):
         if mine != theirs:
             return WordTarget((step,), (mine,), theirs)
@@ -159,9 +155,9 @@ def _target(
     )
 
 
-def _ids_at(captioner: CaptionModel, captioned: CaptionedImage, step: int, word: str) -> list[int]:
+def _ids_at(captioned: CaptionedImage, step: int, word: str) -> list[int]:
     """The ids that `word` would have as the caption's next word after its first `step` tokens."""
-    decoder = captioner.decoder
+    decoder = captioned.model.decoder
     text = " ".join(word.split())
     before = captioned.ids[:step]
     (alone,) = decoder.encode([text])

@@ -207,7 +207,6 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
             ):
                 advance(1)
                 explanation = explain_words(
-                    model,
                     captioned,
                     method,
                     layer_head,

@@ -18,7 +18,7 @@ from captune.attribution.default_map import write_default
 from captune.attribution.faithful.leaderboard import Evaluation
 from captune.attribution.faithful.measure import DELETION, INSERTION, OVERLAP, POINTING, Estimate
 from captune.attribution.faithful.pointing import read_boxes
-from captune.attribution.faithful.results import EvalReport, Leaderboard
+from captune.attribution.faithful.results import POINTING_CENTRE, EvalReport, Leaderboard
 from captune.captioning.captioner import (
     LITE,
     captioner_folder,
@@ -199,10 +199,10 @@ def _draw(out: Path, result: FaithfulResult) -> None:
 def _table(report: EvalReport, default: str) -> Table:
     titles = ("insertion", "deletion", "pointing", "centre", "overlap")
     columns = [Column("map"), *(Column(title, number=True) for title in titles)]
-    columns.append(Column("advantage", "worth", number=True))
+    columns.append(Column("advantage", number=True))
     rows = []
     for row in report.rows:
-        centre = row.pointing_centre
+        centre = row.estimates.get(POINTING_CENTRE)
         rows.append(
             [
                 f"{row.name}*" if str(row.name) == default else str(row.name),

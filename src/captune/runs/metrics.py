@@ -417,6 +417,7 @@ class MapRow(Struct, frozen=True):
     sufficiency_interval: Interval | None = None
     pointing_interval: Interval | None = None
     overlap_interval: Interval | None = None
+    advantage: Number | None = None
 
 
 class Verdict(Struct, frozen=True):

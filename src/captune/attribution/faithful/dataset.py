@@ -17,20 +17,18 @@ from __future__ import annotations
 import json
 import random
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from captune.attribution.captioned_image import CaptionedImage, captioned_images, ids_of_caption
+from captune.attribution.captioned_image import CaptionedImage, ids_of_caption
 from captune.attribution.faithful.pointing import Box, Boxes, BoxTarget, box_target
-from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
-from captune.features import FeatureCache
-from captune.images import ImageFile, Skipped
+from captune.images import ImageFile
 
 NOUN, VERB, FUNCTION_WORDS, OTHER = "nouns", "verbs", "function words", "other words"
 PARTS_OF_SPEECH = (NOUN, VERB, OTHER, FUNCTION_WORDS)
@@ -52,88 +50,62 @@ class Example:
 
 
 @dataclass(frozen=True)
-class ChosenCaptions:
-    """Which caption of which image is taken; boxes: None where no file of boxes knows the image."""
+class ChosenCaption:
+    """Which caption of an image is taken; boxes: None where no file of boxes knows the image."""
 
-    images: list[ImageFile]
-    captions: list[str]
-    boxes: list[list[Box] | None]
-    unwritable: list[str]
+    image: ImageFile
+    caption: str
+    boxes: list[Box] | None
 
 
 def chosen_captions(
     data: CaptionDataset, captioner: CaptionModel, boxes: Boxes | None
-) -> ChosenCaptions:
+) -> tuple[list[ChosenCaption], list[str]]:
     """Of each image the caption that names the most things that have a box; of equals the first.
 
     Captions with a word that the captioner cannot write are passed over; images that have no other
-    are named in `unwritable`. Raises UserError where no image is left, and where boxes are given
+    are named in the second list. Raises UserError where no image is left, and where boxes are given
     and none of the images is among their images.
     """
-    chosen = ChosenCaptions([], [], [], [])
+    chosen, unwritable = [], []
     for id, image, own in zip(data.ids, data.images, data.captions, strict=True):
         known = None if boxes is None else boxes.of(id, image.path.name)
         drawn = {box.category for box in known or ()}
         writable = [caption for caption in own if _is_writable(captioner, caption)]
         if not writable:
-            chosen.unwritable.append(image.name)
+            unwritable.append(image.name)
             continue
 
         def named(caption: str, drawn: set[str] = drawn) -> int:
             found = categories_of(caption.split(), None if boxes is None else boxes.categories)
             return len(drawn & set(found))
 
-        chosen.images.append(image)
-        chosen.captions.append(max(writable, key=named))
-        chosen.boxes.append(known)
-    if not chosen.images:
+        chosen.append(ChosenCaption(image, max(writable, key=named), known))
+    if not chosen:
         raise UserError(
             f"none of {len(data):,} images has a caption that the captioner can write; it knows"
             " the tokens of the captions that it was trained with"
         )
-    if boxes is not None and all(known is None for known in chosen.boxes):
+    if boxes is not None and all(one.boxes is None for one in chosen):
         raise UserError(
             f"{boxes.source}: knows none of the {len(data):,} images by image id or file name; give"
             " the boxes of the same images"
         )
-    return chosen
+    return chosen, unwritable
 
 
 def examples_of(
-    captioner: Captioner,
-    chosen: ChosenCaptions,
+    captioned: Iterable[CaptionedImage],
+    chosen: Sequence[ChosenCaption],
     categories: Sequence[str] | None,
-    *,
-    generated: bool = False,
-    beam: int = 5,
-    max_tokens: int = 60,
-    cache: FeatureCache | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
-    on_skip: Callable[[Skipped], None],
 ) -> list[Example]:
-    """An example of each readable image, with its chosen caption or what the captioner writes.
+    """An example of each captioned image with a word in its caption.
 
     categories: that the file of boxes knows; None for COCO's.
     """
-    number_of = {image: number for number, image in enumerate(chosen.images)}
-    images = captioned_images(
-        captioner,
-        chosen.images,
-        None if generated else chosen.captions,
-        beam=beam,
-        max_tokens=max_tokens,
-        cache=cache,
-        batch_size=batch_size,
-        workers=workers,
-        on_skip=on_skip,
-    )
-    return [
-        example_of(number, captioned, chosen.boxes[number], categories)
-        for captioned in images
-        if captioned.words
-        for number in [number_of[captioned.image]]
-    ]
+    number_of = {one.image: number for number, one in enumerate(chosen)}
+    numbered = [(number_of[one.image], one) for one in captioned if one.words]
+    return [example_of(n, one, chosen[n].boxes, categories) for n, one in numbered]
 
 
 def example_of(

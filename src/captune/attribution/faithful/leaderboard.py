@@ -11,32 +11,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
 
-from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.captioned_image import CaptionedImage, captioned_images
 from captune.attribution.deletion_insertion import MaskScorer
 from captune.attribution.faithful.dataset import (
-    ChosenCaptions,
+    ChosenCaption,
     Example,
     chosen_captions,
     examples_of,
     shuffled,
 )
 from captune.attribution.faithful.measure import (
-    CENTRE,
     POINTING,
-    RANDOM,
     Evaluator,
     MapId,
     Measurements,
 )
 from captune.attribution.faithful.pointing import Boxes
 from captune.attribution.faithful.results import (
-    EvalReport,
     Leaderboard,
     MapResult,
     eval_report,
@@ -45,7 +43,7 @@ from captune.attribution.faithful.results import (
 )
 from captune.attribution.faithful.sanity import SanityChecks, check_sanity
 from captune.attribution.masking import BLURRED, mean_token, pixel_masking, token_masking
-from captune.attribution.methods import LayerHead, map_method, method_names
+from captune.attribution.methods import map_method, method_names
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel
@@ -73,7 +71,7 @@ ScorerOf = Callable[[Example], MaskScorer]
 class Candidates:
     """What is compared: maps by method; baseline: the original report's, where there is one."""
 
-    methods: dict[str, list[LayerHead]]
+    methods: dict[str, list[MapId]]
     baseline: MapId | None
 
 
@@ -85,23 +83,19 @@ def candidates_of(
     The baseline is the raw attention of the last layer, the mean over its heads.
     Raises UserError where there is none at all.
     """
-    methods: dict[str, list[LayerHead]] = {}
+    methods: dict[str, list[MapId]] = {}
     for name in method_names():
         if quick and name in SLOW:
             continue
-        try:
+        with suppress(UserError):  # the method has none for such a bridge or encoder
             map_method(name).check_encoder(encoder)
-            methods[name] = map_method(name).layer_heads(captioner)
-        except UserError:  # the method has none for such a bridge or encoder
-            continue
+            methods[name] = [MapId(name, one) for one in map_method(name).layer_heads(captioner)]
     if not methods:
         raise UserError("no method makes a map for this captioner")
-    raw = methods.get("attention")
-    return Candidates(methods, MapId("attention", raw[0]) if raw else None)
+    return Candidates(methods, next(iter(methods.get("attention", ())), None))
 
 
 def screen(
-    captioner: CaptionModel,
     examples: Sequence[Example],
     candidates: Candidates,
     scorer_of: ScorerOf,
@@ -128,13 +122,12 @@ def screen(
         name = min(left, key=lambda one: spent[one])
         number = done[name]
         if number == len(evaluators):
-            evaluators.append(
-                Evaluator(examples[number], scorer_of(examples[number]), measurements)
-            )
+            example = examples[number]
+            evaluators.append(Evaluator(example, scorer_of(example), measurements))
             evaluators[number].screen_controls()
         evaluator, began = evaluators[number], time.monotonic()
         if evaluator.words:
-            evaluator.screen(evaluator.maps_of(captioner, name))
+            evaluator.screen(evaluator.maps_of(candidates.methods[name]))
         spent[name] += time.monotonic() - began
         done[name] += 1
         advance(1)
@@ -156,7 +149,6 @@ class CurveResults:
 
 
 def evaluate_curves(
-    captioner: CaptionModel,
     sets: Sequence[Sequence[Example]],
     names: Sequence[MapId],
     scorer_of: ScorerOf,
@@ -172,9 +164,8 @@ def evaluate_curves(
     only compared with what people drew: that takes no masks.
     """
     by_image = [{example.image: example for example in examples} for examples in sets]
-    everything = [example for examples in sets for example in examples]
-    images = list(dict.fromkeys(example.image for example in everything))
-    drawn = {example.image for example in everything if example.targets} if boxes_after else ()
+    images = dict.fromkeys(example.image for examples in sets for example in examples)
+    drawn = {one.image for examples in sets for one in examples if one.targets and boxes_after}
     measurements = [Measurements() for _ in sets]
     began, making, curves, boxes = time.monotonic(), 0.0, 0, 0
     is_whole = True
@@ -191,21 +182,19 @@ def evaluate_curves(
                 continue
             has_boxes = has_boxes or bool(example.targets)
             evaluator = Evaluator(example, scorer_of(example), own, curves=is_whole)
-            making += _evaluate(evaluator, captioner, names, is_whole=is_whole)
+            making += _evaluate(evaluator, names, is_whole=is_whole)
         curves += is_whole
         boxes += has_boxes
         advance(1)
     return CurveResults(measurements, curves, boxes)
 
 
-def _evaluate(
-    evaluator: Evaluator, captioner: CaptionModel, names: Sequence[MapId], *, is_whole: bool
-) -> float:
+def _evaluate(evaluator: Evaluator, names: Sequence[MapId], *, is_whole: bool) -> float:
     """Seconds that the making of the maps took."""
     if not evaluator.words:
         return 0.0
     began = time.monotonic()
-    maps = evaluator.maps_by_id(captioner, names)
+    maps = evaluator.maps_of(names)
     seconds = time.monotonic() - began
     if is_whole:
         evaluator.measure_control_curves()
@@ -217,14 +206,13 @@ def _evaluate(
 
 def chosen(rows: Sequence[MapResult], baseline: MapId | None, count: int = FOLLOWED) -> list[MapId]:
     """The maps of the first rows, and the baseline where it is none of them."""
-    maps = [row.name for row in rows if row.random or row.centre]
-    first = [name for name in maps if name not in (RANDOM, CENTRE)][:count]
+    first = [row.name for row in rows if not row.is_control and (row.random or row.centre)][:count]
     return first if baseline is None or baseline in first else [*first, baseline]
 
 
 def reported(rows: Sequence[MapResult], baseline: MapId | None) -> list[MapId]:
     """The maps to report on: the best of the rows, the one that points best, the baseline."""
-    maps = [row for row in rows if row.name not in (RANDOM, CENTRE)]
+    maps = [row for row in rows if not row.is_control]
     pointing = [row for row in maps if POINTING in row.estimates]
     names = [maps[0].name]
     if pointing:
@@ -233,7 +221,10 @@ def reported(rows: Sequence[MapResult], baseline: MapId | None) -> list[MapId]:
 
 
 class Evaluation:
-    """The stages of one leaderboard in their order, within `options.minutes`."""
+    """The stages of one leaderboard in their order, within `options.minutes`.
+
+    skipped: images that could not be read.
+    """
 
     def __init__(
         self,
@@ -246,8 +237,8 @@ class Evaluation:
         self.skipped: list[Skipped] = []
         self._options = options
         self._captioner, self._cache = captioner, cache
-        self._model, self._encoder = captioner.model, captioner.encoder
         self._progress = progress
+        self._until: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
         self._stages: dict[str, Any] = {}
 
@@ -263,36 +254,41 @@ class Evaluation:
         Raises UserError where no map can be faithful.
         """
         options, message = self._options, self._progress.message
+        model, encoder = self._captioner.model, self._captioner.encoder
         examples = self._examples(self._chosen_captions(train, boxes), boxes)
+        candidates = candidates_of(model, encoder, quick=options.quick)
+        baseline = candidates.baseline
+        sets: list[list[Example]] = []
+        if val is not None:
+            captions = self._chosen_captions(val, val_boxes)
+            sets = [self._examples(captions, val_boxes, generated=own) for own in (False, True)]
         fill = None
         if options.hide == "mean":
-            fill = mean_token([one.captioned.grid for one in examples], self._model.grid)
+            fill = mean_token([one.captioned.grid for one in examples], model.grid)
 
         def hide_tokens(example: Example) -> MaskScorer:
-            return token_masking(self._model, example.captioned, fill)
+            return token_masking(example.captioned, fill=fill)
 
-        candidates = candidates_of(self._model, self._encoder, quick=options.quick)
-        sets = [] if val is None else self._held_back(val, val_boxes)
+        def hide_pixels(example: Example) -> MaskScorer:
+            return pixel_masking(example.captioned, encoder.image)
+
         count = sum(map(len, candidates.methods.values()))
-        with_curves = min(FOLLOWED, count) + (candidates.baseline is not None)
         message(
             f"takes at most {duration(60 * options.minutes)} (--minutes), or longer where"
             f" {LEAST} images per stage need more: {count} maps of {len(candidates.methods)}"
-            f" methods are screened, then {with_curves} have whole curves"
+            f" methods are screened, then {min(FOLLOWED, count) + (baseline is not None)} have"
+            " whole curves"
         )
-        ends = self._ends(holds_back=bool(sets))
-        screened = self._screen(examples, candidates, hide_tokens, ends["screening"])
-        names = chosen(screened, candidates.baseline)
-        what = "curves to choose by"
-        found = self._curves(what, [examples], names, hide_tokens, ends["choosing"])
-        self._stages["choosing"] = found.curves
+        self._until = self._ends(holds_back=bool(sets))
+        screened = self._screen(examples, candidates, hide_tokens)
+        names = chosen(screened, baseline)
+        found = self._curves("choosing", "curves to choose by", [examples], names, hide_tokens)
         best = map_results(found.measurements[0])
         default = best[0].name
         if sets:
             message(f"the most faithful map is {default}")
-            names, what = reported(best, candidates.baseline), "curves to report"
-            until = ends["reporting"]
-            found = self._curves(what, sets, names, hide_tokens, until, boxes_after=True)
+            names, what = reported(best, baseline), "curves to report"
+            found = self._curves("reporting", what, sets, names, hide_tokens, boxes_after=True)
             titles = [f"{title}, images held back" for title in (REFERENCE, GENERATED)]
         else:
             message(
@@ -300,19 +296,19 @@ class Evaluation:
                 " give --val-captions"
             )
             titles = [f"{REFERENCE}, the images chosen on"]
+            self._stages["reporting"] = found.curves
+        self._stages["pointing"] = found.boxes
         told = sets[0] if sets else examples
-        self._stages |= {"reporting": found.curves, "pointing": found.boxes}
-        reports = [
-            eval_report(own, default, candidates.baseline, title)
-            for own, title in zip(found.measurements, titles, strict=True)
-        ]
+        measured = list(zip(found.measurements, titles, strict=True))
         if not options.quick:
-            reports.append(self._by_pixels(told, default, candidates.baseline, ends["by pixels"]))
+            names = list(dict.fromkeys([default, *([baseline] if baseline else [])]))
+            by_pixels = self._curves("by pixels", "curves by pixels", [told], names, hide_pixels)
+            measured.append((by_pixels.measurements[0], f"{REFERENCE}, {BLURRED}"))
         return Leaderboard(
             hidden=hide_tokens(examples[0]).name,
             screened=screened,
             chosen=best,
-            reports=reports,
+            reports=[eval_report(own, default, baseline, title) for own, title in measured],
             default=default,
             sanity=self._sanity(told[:CHECKED], default),
             records=records_of(found.measurements[0], default, told),
@@ -329,38 +325,35 @@ class Evaluation:
             "reporting": REPORTING * holds_back,
             "by pixels": BY_PIXELS * (not self._options.quick),
         }
-        spent, now, whole = 0.0, time.monotonic(), sum(fractions.values())
-        ends = {}
-        for stage, fraction in fractions.items():
-            spent += fraction / whole
-            ends[stage] = now + 60 * self._options.minutes * spent
-        return ends
+        second = 60 * self._options.minutes / sum(fractions.values())
+        ends = accumulate(fraction * second for fraction in fractions.values())
+        now = time.monotonic()
+        return {stage: now + end for stage, end in zip(fractions, ends, strict=True)}
 
-    def _chosen_captions(self, data: CaptionDataset, boxes: Boxes | None) -> ChosenCaptions:
-        found = chosen_captions(data, self._model, boxes)
-        if found.unwritable:
+    def _chosen_captions(self, data: CaptionDataset, boxes: Boxes | None) -> list[ChosenCaption]:
+        found, unwritable = chosen_captions(data, self._captioner.model, boxes)
+        if unwritable:
             self._progress.message(
-                f"{len(found.unwritable):,} images are left out, for the captioner can write none"
-                f" of their captions ({found.unwritable[0]}, ...)"
+                f"{len(unwritable):,} images are left out, for the captioner can write none of"
+                f" their captions ({unwritable[0]}, ...)"
             )
         return found
 
-    def _held_back(self, val: CaptionDataset, boxes: Boxes | None) -> list[list[Example]]:
-        """The images reported on, with a caption by people and with the captioner's own."""
-        captions = self._chosen_captions(val, boxes)
-        return [self._examples(captions, boxes, generated=own) for own in (False, True)]
-
     def _examples(
-        self, captions: ChosenCaptions, boxes: Boxes | None, *, generated: bool = False
+        self,
+        captions: Sequence[ChosenCaption],
+        boxes: Boxes | None,
+        *,
+        generated: bool = False,
     ) -> list[Example]:
+        """With these captions, or with what the captioner writes of their images."""
         options = self._options
         what = "captioning" if generated else "encoding"
-        with self._progress.bar(what, len(captions.images)) as advance:
-            found = examples_of(
+        with self._progress.bar(what, len(captions)) as advance:
+            captioned = captioned_images(
                 self._captioner,
-                captions,
-                None if boxes is None else boxes.categories,
-                generated=generated,
+                [one.image for one in captions],
+                None if generated else [one.caption for one in captions],
                 beam=options.beam,
                 max_tokens=options.max_tokens,
                 cache=self._cache,
@@ -368,19 +361,17 @@ class Evaluation:
                 workers=options.workers,
                 on_skip=self.skipped.append,
             )
-            advance(len(captions.images))
+            found = examples_of(captioned, captions, None if boxes is None else boxes.categories)
+            advance(len(captions))
         return shuffled(found, options.seed)
 
     def _screen(
-        self,
-        examples: Sequence[Example],
-        candidates: Candidates,
-        scorer_of: ScorerOf,
-        until: float,
+        self, examples: Sequence[Example], candidates: Candidates, scorer_of: ScorerOf
     ) -> list[MapResult]:
         with self._timed("screening", len(examples) * len(candidates.methods)) as advance:
+            until = self._until["screening"]
             measurements, done = screen(
-                self._model, examples, candidates, scorer_of, until=until, advance=advance
+                examples, candidates, scorer_of, until=until, advance=advance
             )
             results = map_results(measurements)
         self._stages["screening"] = done
@@ -393,51 +384,37 @@ class Evaluation:
 
     def _curves(
         self,
+        stage: str,
         what: str,
         sets: Sequence[Sequence[Example]],
         names: Sequence[MapId],
         scorer_of: ScorerOf,
-        until: float,
         *,
         boxes_after: bool = False,
     ) -> CurveResults:
         images = {example.image for examples in sets for example in examples}
         with self._timed(what, len(images)) as advance:
-            return evaluate_curves(
-                self._model,
+            found = evaluate_curves(
                 sets,
                 names,
                 scorer_of,
-                until=until,
+                until=self._until[stage],
                 boxes_after=boxes_after,
                 advance=advance,
             )
-
-    def _by_pixels(
-        self, examples: Sequence[Example], default: MapId, baseline: MapId | None, until: float
-    ) -> EvalReport:
-        """The default and the baseline once more, by pixels."""
-
-        def hide_pixels(example: Example) -> MaskScorer:
-            return pixel_masking(self._model, example.captioned, self._encoder.image)
-
-        names = list(dict.fromkeys([default, *([baseline] if baseline else [])]))
-        found = self._curves("curves by pixels", [examples], names, hide_pixels, until)
-        self._stages["by pixels"] = found.curves
-        return eval_report(found.measurements[0], default, baseline, f"{REFERENCE}, {BLURRED}")
+        self._stages[stage] = found.curves
+        return found
 
     def _sanity(self, examples: Sequence[Example], default: MapId) -> SanityChecks:
         method = map_method(default.method)
 
         def maps_of(captioned: CaptionedImage) -> Tensor:
-            words = range(len(captioned.words))
-            return method.maps(self._model, captioned, default.layer_head, words)
+            return method.maps(captioned, default.layer_head, range(len(captioned.words)))
 
         images = [example.captioned for example in examples]
+        encoder, seed = self._captioner.encoder.image, self._options.seed
         with self._timed("sanity checks", len(images)):
-            return check_sanity(
-                self._model, self._encoder.image, images, maps_of, seed=self._options.seed
-            )
+            return check_sanity(self._captioner.model, encoder, images, maps_of, seed=seed)
 
     @contextmanager
     def _timed(self, what: str, total: int) -> Iterator[Advance]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captune.attribution.deletion_insertion import (
-    FRACTIONS,
     MIN_GAIN,
     Curves,
     Endpoints,
@@ -35,7 +34,6 @@ from captune.attribution.faithful.dataset import FUNCTION_WORDS, Example, part_o
 from captune.attribution.faithful.pointing import hit, overlap
 from captune.attribution.faithful.sanity import entropies
 from captune.attribution.methods import LayerHead, map_method
-from captune.captioning.model import CaptionModel
 from captune_metrics.resampling import Sums, bootstrap_each, paired_bootstrap
 from captune_metrics.text import Interval
 
@@ -60,6 +58,10 @@ class MapId(NamedTuple):
         """`attention, layer 3, head 0`."""
         bare = self.layer_head == LayerHead()
         return self.method if bare else f"{self.method}, {self.layer_head}"
+
+    def as_json(self) -> dict[str, Any]:
+        """`method, layer, head`."""
+        return {"method": self.method, **self.layer_head._asdict()}
 
 
 RANDOM, CENTRE = MapId("random"), MapId("centre")
@@ -88,6 +90,11 @@ class Difference:
         if self.interval.low > 0:
             return "better"
         return "worse" if self.interval.high < 0 else "not told apart"
+
+    def as_json(self) -> dict[str, Any]:
+        """`difference, interval, verdict`."""
+        interval = list(self.interval)
+        return {"difference": self.value, "interval": interval, "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
@@ -136,10 +143,9 @@ class Measurements:
         """What a measure found for a map of a word."""
         self._found.setdefault((name, measure), {})[word] = float(value)
 
-    def names(self, measure: str | None = None) -> list[MapId]:
+    def names(self) -> list[MapId]:
         """The maps that were measured, in the order in which they came."""
-        found = (name for name, what in self._found if measure in (None, what))
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(name for name, _ in self._found))
 
     def measures(self, name: MapId) -> list[str]:
         """What a map was measured by."""
@@ -205,7 +211,7 @@ class Measurements:
     def _chosen(
         self, names: Sequence[MapId], measure: str, kept: Callable[[MeasuredWord], bool]
     ) -> list[int]:
-        known: list[Mapping[int, float]] = [self._found.get((n, measure), {}) for n in names]
+        known = [self._found.get((name, measure), {}) for name in names]
         return [
             number
             for number, word in enumerate(self.words)
@@ -278,25 +284,16 @@ class Evaluator:
             for word in self.words
         }
 
-    def maps_of(
-        self, captioner: CaptionModel, method: str, layer_heads: Sequence[LayerHead] | None = None
-    ) -> dict[MapId, Tensor]:
-        """Maps [words, rows, columns] of `words`, by all of a method's `layer_heads` or by some."""
-        made, captioned = map_method(method), self.example.captioned
-        if layer_heads is not None and len(layer_heads) == 1:
-            (one,) = layer_heads
-            return {MapId(method, one): made.maps(captioner, captioned, one, self.words)}
-        found = made.maps_of_all(captioner, captioned, self.words)
-        return {MapId(method, one): found[one] for one in layer_heads or found}
-
-    def maps_by_id(self, captioner: CaptionModel, ids: Sequence[MapId]) -> dict[MapId, Tensor]:
-        """The maps of `words` by these, those of one method at once."""
+    def maps_of(self, ids: Sequence[MapId]) -> dict[MapId, Tensor]:
+        """The maps [words, rows, columns] of `words` by these, those of one method at once."""
         methods: dict[str, list[LayerHead]] = {}
         for one in ids:
             methods.setdefault(one.method, []).append(one.layer_head)
+        captioned = self.example.captioned
         found: dict[MapId, Tensor] = {}
         for method, layer_heads in methods.items():
-            found |= self.maps_of(captioner, method, layer_heads)
+            made = map_method(method).maps_of_each(captioned, layer_heads, self.words)
+            found |= {MapId(method, one): own for one, own in made.items()}
         return {one: found[one] for one in ids}
 
     def screen(self, maps: Mapping[MapId, Tensor]) -> None:
@@ -316,27 +313,20 @@ class Evaluator:
         self.screen({CENTRE: self.controls[CENTRE]})
         self.compare_with_people({RANDOM: self.controls[RANDOM]})
 
-    def measure_curves(
-        self, maps: Mapping[MapId, Tensor], fractions: Sequence[float] = FRACTIONS
-    ) -> None:
+    def measure_curves(self, maps: Mapping[MapId, Tensor]) -> None:
         """Whole curves, entropy, and what people drew."""
         for name, own in maps.items():
             if self.gaining:
-                chosen = self._of_gaining(own)
-                one = curves(self.scorer, self.ends, chosen, self.gaining, fractions=fractions)
+                one = curves(self.scorer, self.ends, self._of_gaining(own), self.gaining)
                 self._put_curves(name, [one])
             self._put(name, ENTROPY, self.words, torch.from_numpy(entropies(own)))
         self.compare_with_people(maps)
 
-    def measure_control_curves(
-        self, fractions: Sequence[float] = FRACTIONS, seeds: int = RANDOM_SEEDS
-    ) -> None:
+    def measure_control_curves(self, seeds: int = RANDOM_SEEDS) -> None:
         """As `measure_curves`, for random maps and the centre."""
-        self.measure_curves({CENTRE: self.controls[CENTRE]}, fractions)
+        self.measure_curves({CENTRE: self.controls[CENTRE]})
         if self.gaining:
-            several = random_curves(
-                self.scorer, self.ends, self.gaining, range(seeds), fractions=fractions
-            )
+            several = random_curves(self.scorer, self.ends, self.gaining, range(seeds))
             self._put_curves(RANDOM, several)
         self.compare_with_people({RANDOM: self.controls[RANDOM]})
 

@@ -8,7 +8,7 @@ one that is faithful and looks odd.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +33,10 @@ from captune.attribution.faithful.measure import (
 from captune.attribution.faithful.sanity import SanityChecks
 from captune.text import listed, percent
 
+POINTING_CENTRE = "pointing_centre"  # the centre's, on the words that a map was measured on
 MEASURES = (
     *(INSERTION, DELETION, COMPREHENSIVENESS, SUFFICIENCY),
-    *(POINTING, OVERLAP, ENTROPY),
+    *(POINTING, POINTING_CENTRE, OVERLAP, ENTROPY),
 )
 
 
@@ -47,7 +48,11 @@ class MapResult:
     estimates: dict[str, Estimate]
     random: dict[str, Difference]
     centre: dict[str, Difference]
-    pointing_centre: Estimate | None = None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is one of those that the others are held against."""
+        return self.name in (RANDOM, CENTRE)
 
     @property
     def advantage(self) -> float:
@@ -58,37 +63,54 @@ class MapResult:
         return sum(curves or mask) + sum(people)
 
     def as_json(self) -> dict[str, Any]:
-        """`method, layer, head`, then every figure with its interval."""
-        found: dict[str, Any] = {
-            "method": self.name.method,
-            "layer": self.name.layer_head.layer,
-            "head": self.name.layer_head.head,
-        }
+        """`method, layer, head`, every figure with its interval, and of how many they are.
+
+        images, words: of the first measure; curves may be of fewer than people's boxes.
+        """
+        found = self.name.as_json()
         for measure in MEASURES:
-            found |= _cells(measure, self.estimates.get(measure))
-            if measure == POINTING:
-                found |= _cells("pointing_centre", self.pointing_centre)
+            estimate = self.estimates.get(measure)
+            found[measure] = estimate and estimate.value
+            found[f"{measure}_interval"] = estimate and list(estimate.interval)
         for control, differences in (("random", self.random), ("centre", self.centre)):
-            found[f"better_than_{control}"] = {
-                measure: {"difference": one.value, "interval": list(one.interval)}
-                for measure, one in differences.items()
-            }
-        # curves may be of fewer images than people's boxes
-        known = [self.estimates[m] for m in MEASURES if m in self.estimates]
-        found["images"], found["words"] = (known[0].images, known[0].words) if known else (0, 0)
-        boxes = self.estimates.get(POINTING)
-        found["pointing_images"], found["pointing_words"] = (
-            (boxes.images, boxes.words) if boxes else (0, 0)
-        )
-        return found
+            found[f"better_than_{control}"] = _each_as_json(differences)
+        first = next((self.estimates[m] for m in MEASURES if m in self.estimates), None)
+        for start, one in (("", first), ("pointing_", self.estimates.get(POINTING))):
+            found[f"{start}images"] = one.images if one else 0
+            found[f"{start}words"] = one.words if one else 0
+        return found | {"advantage": self.advantage}
 
 
 def map_results(measurements: Measurements) -> list[MapResult]:
     """The result of each map, the best first; the controls, which beat nothing, last."""
-    names = measurements.names()
-    found = [_map_result(measurements, name) for name in names if name not in (RANDOM, CENTRE)]
-    controls = [_map_result(measurements, name) for name in (RANDOM, CENTRE) if name in names]
-    return [*sorted(found, key=lambda row: -row.advantage), *controls]
+    found = [_map_result(measurements, name) for name in measurements.names()]
+    order = [RANDOM, CENTRE]
+    return sorted(
+        found,
+        key=lambda row: (order.index(row.name), 0) if row.is_control else (-1, -row.advantage),
+    )
+
+
+def _map_result(measurements: Measurements, name: MapId) -> MapResult:
+    known = {measure: measurements.estimate(name, measure) for measure in MEASURES}
+    if known[POINTING]:
+        known[POINTING_CENTRE] = measurements.estimate(CENTRE, POINTING, beside=name)
+    estimates = {measure: estimate for measure, estimate in known.items() if estimate}
+    random, centre = (_against(measurements, name, control) for control in (RANDOM, CENTRE))
+    return MapResult(name, estimates, random, centre)
+
+
+def _against(
+    measurements: Measurements, name: MapId, control: MapId, measures: Sequence[str] = MEASURES
+) -> dict[str, Difference]:
+    if name == control:
+        return {}
+    known = {measure: measurements.difference(name, control, measure) for measure in measures}
+    return {measure: difference for measure, difference in known.items() if difference}
+
+
+def _each_as_json(differences: Mapping[str, Difference]) -> dict[str, Any]:
+    return {measure: one.as_json() for measure, one in differences.items()}
 
 
 @dataclass(frozen=True)
@@ -113,22 +135,32 @@ class PartOfSpeechResult:
             return "worse"
         return answers.pop() if len(answers) == 1 else "not told apart"
 
+    def as_json(self) -> dict[str, Any]:
+        """`part, words, answer, insertion, deletion`."""
+        return {
+            "part": self.part,
+            "words": self.words,
+            "answer": self.answer,
+            INSERTION: self.insertion and self.insertion.as_json(),
+            DELETION: self.deletion and self.deletion.as_json(),
+        }
+
 
 def part_of_speech_results(measurements: Measurements, name: MapId) -> list[PartOfSpeechResult]:
     """One of each part of speech, in the order of PARTS_OF_SPEECH; of function words none."""
+    found = []
+    for part in PARTS_OF_SPEECH:
+        if part != FUNCTION_WORDS:
 
-    def result(part: str) -> PartOfSpeechResult:
-        def kept(word: MeasuredWord) -> bool:
-            return word.part == part
+            def kept(word: MeasuredWord, part: str = part) -> bool:
+                return word.part == part
 
-        known = measurements.estimate(name, INSERTION, kept)
-        insertion, deletion = (
-            measurements.difference(name, RANDOM, measure, kept)
-            for measure in (INSERTION, DELETION)
-        )
-        return PartOfSpeechResult(part, known.words if known else 0, insertion, deletion)
-
-    return [result(part) for part in PARTS_OF_SPEECH if part != FUNCTION_WORDS]
+            known = measurements.estimate(name, INSERTION, kept)
+            insertion = measurements.difference(name, RANDOM, INSERTION, kept)
+            deletion = measurements.difference(name, RANDOM, DELETION, kept)
+            words = known.words if known else 0
+            found.append(PartOfSpeechResult(part, words, insertion, deletion))
+    return found
 
 
 def verdict_sentence(verdicts: Sequence[PartOfSpeechResult]) -> str:
@@ -164,8 +196,8 @@ def row_sentence(row: MapResult, random: MapResult | None) -> str:
             told.append(f"{measure} {row.estimates[measure].value:.2f}{beside}")
     if POINTING in row.estimates:
         pointing = f"pointing {percent(row.estimates[POINTING].value, 0)}"
-        if row.pointing_centre:
-            pointing += f" against centre {percent(row.pointing_centre.value, 0)}"
+        if POINTING_CENTRE in row.estimates:
+            pointing += f" against centre {percent(row.estimates[POINTING_CENTRE].value, 0)}"
         told.append(pointing)
     return f"{row.name}: {', '.join(told)}"
 
@@ -179,37 +211,12 @@ def people_sentence(row: MapResult) -> str | None:
         "better": "points better than the centre of the image",
         "worse": "points worse than the centre of the image",
     }.get(found.verdict, "is not told apart from the centre of the image")
+    return f"Against people's boxes {row.name} {answer}: {_hits(found)}."
+
+
+def _hits(found: Difference) -> str:
     low, high = (100 * value for value in found.interval)
-    return (
-        f"Against people's boxes {row.name} {answer}: {100 * found.value:+.0f} points of hits"
-        f" (95 % {low:+.0f} to {high:+.0f})."
-    )
-
-
-def _map_result(measurements: Measurements, name: MapId) -> MapResult:
-    known = {measure: measurements.estimate(name, measure) for measure in MEASURES}
-    estimates = {measure: estimate for measure, estimate in known.items() if estimate}
-    beside = None
-    if POINTING in estimates:
-        beside = measurements.estimate(CENTRE, POINTING, beside=name)
-    random, centre = (_against(measurements, name, control) for control in (RANDOM, CENTRE))
-    return MapResult(name, estimates, random, centre, beside)
-
-
-def _against(
-    measurements: Measurements, name: MapId, control: MapId, measures: Sequence[str] = MEASURES
-) -> dict[str, Difference]:
-    if name == control:
-        return {}
-    known = {measure: measurements.difference(name, control, measure) for measure in measures}
-    return {measure: difference for measure, difference in known.items() if difference}
-
-
-def _cells(measure: str, estimate: Estimate | None) -> dict[str, Any]:
-    return {
-        measure: estimate and estimate.value,
-        f"{measure}_interval": estimate and list(estimate.interval),
-    }
+    return f"{100 * found.value:+.0f} points of hits (95 % {low:+.0f} to {high:+.0f})"
 
 
 @dataclass(frozen=True)
@@ -244,19 +251,8 @@ class EvalReport:
         return {
             "title": self.title,
             "rows": [row.as_json() for row in self.rows],
-            "verdicts": [
-                {
-                    "part": one.part,
-                    "words": one.words,
-                    "answer": one.answer,
-                    INSERTION: _plain(one.insertion),
-                    DELETION: _plain(one.deletion),
-                }
-                for one in self.verdicts
-            ],
-            "better_than_baseline": {
-                measure: _plain(one) for measure, one in self.against_baseline.items()
-            },
+            "verdicts": [one.as_json() for one in self.verdicts],
+            "better_than_baseline": _each_as_json(self.against_baseline),
             "sentences": self.sentences,
             "curves": self.curves,
         }
@@ -271,7 +267,7 @@ def eval_report(
     against: dict[str, Difference] = {}
     if baseline is not None:
         against = _against(measurements, default, baseline, (INSERTION, DELETION, POINTING))
-    shown = [*dict.fromkeys([default, *([baseline] if baseline else []), RANDOM, CENTRE])]
+    shown = dict.fromkeys([default, *([baseline] if baseline else []), RANDOM, CENTRE])
     curves = {
         str(name): {
             measure: curve
@@ -327,33 +323,16 @@ def _sentences(
     people = people_sentence(own)
     if people is not None:
         yield people
-        maps = [row for row in rows if row.name not in (RANDOM, CENTRE)]
+        maps = [row for row in rows if not row.is_control]
         if not any(row.centre[POINTING].verdict == "better" for row in maps if row.centre):
             yield f"None of these {len(maps)} maps points better than the centre of the image does."
     if against and baseline is not None:
-        yield f"Against {baseline}, the original report's map: {_advantages(against)}."
-
-
-def _advantages(against: dict[str, Difference]) -> str:
-    told = []
-    for measure, one in against.items():
-        low, high = one.interval
-        if measure == POINTING:
-            value = f"{100 * one.value:+.0f} points of hits (95 % {100 * low:+.0f} to"
-            told.append(f"{value} {100 * high:+.0f})")
-        else:
-            told.append(f"{measure} {one.verdict} by {one.value:+.2f} ({low:+.2f} to {high:+.2f})")
-    return ", ".join(told)
-
-
-def _plain(difference: Difference | None) -> dict[str, Any] | None:
-    if difference is None:
-        return None
-    return {
-        "difference": difference.value,
-        "interval": list(difference.interval),
-        "verdict": difference.verdict,
-    }
+        told = []
+        for measure, one in against.items():
+            low, high = one.interval
+            by = f"{measure} {one.verdict} by {one.value:+.2f} ({low:+.2f} to {high:+.2f})"
+            told.append(_hits(one) if measure == POINTING else by)
+        yield f"Against {baseline}, the original report's map: {', '.join(told)}."
 
 
 @dataclass
@@ -383,18 +362,13 @@ class Leaderboard:
 
     def as_json(self) -> dict[str, Any]:
         """For metrics.json and `--json`."""
-        first = self.reports[0]
+        reports = [report.as_json() for report in self.reports]
         return {
-            "rows": [row.as_json() for row in first.rows],
-            "default": {
-                "method": self.default.method,
-                "layer": self.default.layer_head.layer,
-                "head": self.default.layer_head.head,
-                "sentence": self.sentence,
-            },
-            "sentences": first.sentences,
+            "rows": reports[0]["rows"],
+            "default": self.default.as_json() | {"sentence": self.sentence},
+            "sentences": self.reports[0].sentences,
             "hidden": self.hidden,
-            "reports": [report.as_json() for report in self.reports],
+            "reports": reports,
             "chosen": [row.as_json() for row in self.chosen],
             "screened": [row.as_json() for row in self.screened],
             "sanity": self.sanity.as_json(),
@@ -412,30 +386,26 @@ class Leaderboard:
             for row in rows:
                 cells: dict[str, Any] = {"images_and_captions": stage}
                 for name, value in row.as_json().items():
-                    if name.startswith("better_than"):
-                        continue
                     if name.endswith("_interval"):
                         bare = name.removesuffix("_interval")
-                        low, high = value or (None, None)
-                        cells |= {f"{bare}_low": low, f"{bare}_high": high}
-                    else:
+                        cells[f"{bare}_low"], cells[f"{bare}_high"] = value or (None, None)
+                    elif not name.startswith("better_than"):
                         cells[name] = value
-                yield cells | {"worth": row.advantage}
+                yield cells
 
     def default_map(self) -> DefaultMap:
         """The default map with the figures that speak for it, of the report to quote."""
         report = self.reports[0]
-        results = {row.name: row for row in report.rows}
-        own, random = results[self.default].estimates, results[RANDOM].estimates
+        results = {row.name: row.estimates for row in report.rows}
+        own, random = results[self.default], results[RANDOM]
         figures: dict[str, Any] = {"on": report.title, "hidden": self.hidden}
         for measure in (INSERTION, DELETION, POINTING):
             if measure in own:
                 figures[measure] = round(own[measure].value, 4)
                 figures[f"{measure}_interval"] = [round(end, 4) for end in own[measure].interval]
-        for measure in (INSERTION, DELETION):
-            if measure in random:
-                figures[f"random_{measure}"] = round(random[measure].value, 4)
-        centre = results[self.default].pointing_centre
-        if centre is not None:
-            figures["pointing_centre"] = round(centre.value, 4)
-        return DefaultMap(self.default.method, self.default.layer_head, figures, self.sentence)
+        controls = {f"random_{measure}": random.get(measure) for measure in (INSERTION, DELETION)}
+        for name, found in (controls | {POINTING_CENTRE: own.get(POINTING_CENTRE)}).items():
+            if found is not None:
+                figures[name] = round(found.value, 4)
+        named = self.default.as_json()
+        return DefaultMap(**named, figures=figures, sentence=self.sentence)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -19,11 +18,10 @@ from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import ImageTextModel
-from captune.registry import MAP_METHODS, Registry
+from captune.registry import MAP_METHODS
 
 
-@dataclass(frozen=True)
-class LayerHead:
+class LayerHead(NamedTuple):
     """Which of a method's maps.
 
     layer: number of the bridge's cross-attention layer, from 0; None is the method's map of all.
@@ -64,11 +62,7 @@ class MapMethod(ABC):
 
     @abstractmethod
     def maps_of(
-        self,
-        captioner: CaptionModel,
-        captioned: CaptionedImage,
-        layer_head: LayerHead,
-        targets: Sequence[WordTarget],
+        self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """Maps [targets, rows, columns] float32 over the patch grid, on the CPU; no gradient.
 
@@ -77,7 +71,6 @@ class MapMethod(ABC):
 
     def maps(
         self,
-        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         words: Sequence[int],
@@ -88,20 +81,17 @@ class MapMethod(ABC):
         Raises UserError for a layer or head that it does not have, and where it cannot hold one
         word against another.
         """
-        self.check(captioner, layer_head)
+        self.check(captioned.model, layer_head)
         if against is not None and self.no_against:
             raise UserError(f"{self.name}: {self.no_against}")
-        targets = targets_of(captioner, captioned, words, against)
-        return self.maps_of(captioner, captioned, layer_head, targets)
+        targets = targets_of(captioned, words, against)
+        return self.maps_of(captioned, layer_head, targets)
 
-    def maps_of_all(
-        self, captioner: CaptionModel, captioned: CaptionedImage, words: Sequence[int]
+    def maps_of_each(
+        self, captioned: CaptionedImage, layer_heads: Sequence[LayerHead], words: Sequence[int]
     ) -> dict[LayerHead, Tensor]:
-        """The maps of all `layer_heads`; at the cost of one where the method can."""
-        return {
-            layer_head: self.maps(captioner, captioned, layer_head, words)
-            for layer_head in self.layer_heads(captioner)
-        }
+        """The maps of some `layer_heads`; at the cost of one where the method can."""
+        return {one: self.maps(captioned, one, words) for one in layer_heads}
 
     def is_fraction(self, layer_head: LayerHead) -> bool:
         """Whether a map holds fractions of one: of the attention, how much each patch had."""
@@ -139,17 +129,15 @@ def on_patches(values: Tensor, captioned: CaptionedImage) -> Tensor:
     return grid.detach().float().cpu()
 
 
-_METHODS: Registry[MapMethod] = MAP_METHODS
-
-
 def method_names() -> list[str]:
     """The methods there are, without importing any."""
-    return _METHODS.names()
+    return MAP_METHODS.names()
 
 
 def map_method(name: str) -> MapMethod:
     """The method called `name`. Raises UserError for an unknown one."""
-    return _METHODS.get(name)
+    found: MapMethod = MAP_METHODS.get(name)
+    return found
 
 
 def _listed(layer_heads: Sequence[LayerHead]) -> str:

@@ -61,26 +61,20 @@ class GradientAttention(MapMethod):
         return [LayerHead(), *(LayerHead(layer) for layer in range(len(layers)))]
 
     def maps_of(
-        self,
-        captioner: CaptionModel,
-        captioned: CaptionedImage,
-        layer_head: LayerHead,
-        targets: Sequence[WordTarget],
+        self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """As `MapMethod.maps_of`."""
-        found = attention_gradients(captioner, captioned, targets)
-        return _maps(found, layer_head, captioned)
+        return _map(captioned, attention_gradients(captioned, targets), layer_head)
 
-    def maps_of_all(
-        self, captioner: CaptionModel, captioned: CaptionedImage, words: Sequence[int]
+    def maps_of_each(
+        self, captioned: CaptionedImage, layer_heads: Sequence[LayerHead], words: Sequence[int]
     ) -> dict[LayerHead, Tensor]:
         """Every layer from one pass and its gradients."""
-        targets = targets_of(captioner, captioned, words)
-        found = attention_gradients(captioner, captioned, targets)
-        return {one: _maps(found, one, captioned) for one in self.layer_heads(captioner)}
+        found = attention_gradients(captioned, targets_of(captioned, words))
+        return {one: _map(captioned, found, one) for one in layer_heads}
 
 
-def _maps(found: AttentionGradients, layer_head: LayerHead, captioned: CaptionedImage) -> Tensor:
+def _map(captioned: CaptionedImage, found: AttentionGradients, layer_head: LayerHead) -> Tensor:
     rows = torch.arange(len(found.steps), device=found.steps.device)
     layers = [
         values[rows, found.steps]
@@ -91,11 +85,7 @@ def _maps(found: AttentionGradients, layer_head: LayerHead, captioned: Captioned
 
 
 def attention_gradients(
-    captioner: CaptionModel,
-    captioned: CaptionedImage,
-    targets: Sequence[WordTarget],
-    *,
-    self_attention: bool = False,
+    captioned: CaptionedImage, targets: Sequence[WordTarget], *, self_attention: bool = False
 ) -> AttentionGradients:
     """One pass in which every piece of every word has a row, and the gradients of their logits."""
     pieces = [
@@ -105,8 +95,8 @@ def attention_gradients(
     ]
     steps = [piece.steps for _, piece in pieces]
     with torch.enable_grad():
-        with capture_attention(captioner, self_attention=self_attention) as weights:
-            logits = logits_at(captioner, captioned, captioned.grid, steps)
+        with capture_attention(captioned.model, self_attention=self_attention) as weights:
+            logits = logits_at(captioned, captioned.grid, steps)
         pairs = zip(logits, pieces, strict=True)
         # the rows do not see each other: the gradient of the sum is that of each row's own score
         total = torch.stack([score_of_logits(own[None], piece) for own, (_, piece) in pairs]).sum()
@@ -238,17 +228,10 @@ def _register(implementation: str) -> str:
     return name
 
 
-def _keeping(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **rest: Any,
-) -> tuple[Tensor, Tensor]:
+def _keeping(module: nn.Module, *given: Any, **rest: Any) -> tuple[Tensor, Tensor]:
     """The attention that transformers writes out beside each model."""
     eager = sys.modules[type(module).__module__].eager_attention_forward
-    out, weights = eager(module, query, key, value, attention_mask, **rest)
+    out, weights = eager(module, *given, **rest)
     getattr(module, _NAME)(module, weights)
     return out, weights
 

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, on_patches
-from captune.attribution.methods.gradient import gradients_at
-from captune.attribution.word_scores import WordTarget
-from captune.captioning.model import CaptionModel
+from captune.attribution.word_scores import WordTarget, gradients_at
 
 STEPS = 16
 
@@ -30,11 +28,7 @@ class IntegratedGradients(MapMethod):
     signed = True
 
     def maps_of(
-        self,
-        captioner: CaptionModel,
-        captioned: CaptionedImage,
-        layer_head: LayerHead,
-        targets: Sequence[WordTarget],
+        self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """As `MapMethod.maps_of`."""
         begin = without_patches(captioned)
@@ -42,8 +36,8 @@ class IntegratedGradients(MapMethod):
         points, weights = np.polynomial.legendre.leggauss(STEPS)
         total = torch.zeros_like(captioned.grid).repeat(len(targets), 1, 1)
         for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
-            grids = (begin + float(point) * way).expand(len(targets), -1, -1)
-            total += float(weight) * gradients_at(captioner, captioned, grids, targets)
+            gradients = gradients_at(captioned, begin + float(point) * way, targets)
+            total += float(weight) * gradients
         return on_patches((total * way).sum(dim=-1), captioned)
 
 

@@ -9,17 +9,14 @@ strict, slow way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.methods import LayerHead, MapMethod, on_patches
-from captune.attribution.word_scores import WordTarget, scores_of
-from captune.captioning.model import CaptionModel
-
-_ROWS_AT_ONCE = 64
+from captune.attribution.masking import losses_without_each, token_masking
+from captune.attribution.methods import LayerHead, MapMethod
+from captune.attribution.word_scores import WordTarget
 
 
 class Occlusion(MapMethod):
@@ -29,45 +26,10 @@ class Occlusion(MapMethod):
     signed = True
 
     def maps_of(
-        self,
-        captioner: CaptionModel,
-        captioned: CaptionedImage,
-        layer_head: LayerHead,
-        targets: Sequence[WordTarget],
+        self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """As `MapMethod.maps_of`."""
-
-        def without(patches: range) -> Tensor:
-            grids = captioned.grid.repeat(len(patches), 1, 1)
-            tokens = [captioned.shape.leading + patch for patch in patches]
-            grids[range(len(patches)), tokens] = 0
-            return grids
-
-        return losses(captioner, captioned, targets, without)
-
-
-@torch.no_grad()
-def losses(
-    captioner: CaptionModel,
-    captioned: CaptionedImage,
-    targets: Sequence[WordTarget],
-    without: Callable[[range], Tensor],
-    at_once: int = _ROWS_AT_ONCE,
-) -> Tensor:
-    """What each target's score loses without each patch of the grid: [targets, rows, columns].
-
-    without: numbers of patches -> the grids [n, tokens, channels] in which each is gone.
-    """
-    patches = range(captioned.shape.rows * captioned.shape.columns)
-    parts = []
-    for start in patches[::at_once]:
-        grids = without(patches[start : start + at_once])
-        parts.append(scores_of(captioner, captioned, grids, targets))
-    whole = scores_of(captioner, captioned, captioned.grid, targets)
-    lost = torch.zeros(len(targets), captioned.shape.tokens, device=whole.device)
-    first = captioned.shape.leading
-    lost[:, first : first + len(patches)] = (whole - torch.cat(parts)).T
-    return on_patches(lost, captioned)
+        return losses_without_each(token_masking(captioned, targets).every, captioned.shape)
 
 
 METHOD = Occlusion()

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.word_scores import WordTarget
-from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel, PatchGrid, TextEncoder
 
@@ -40,28 +39,23 @@ class PatchSimilarity(MapMethod):
 
     def maps(
         self,
-        captioner: CaptionModel,
         captioned: CaptionedImage,
         layer_head: LayerHead,
         words: Sequence[int],
         against: str | None = None,
     ) -> Tensor:
         """As `MapMethod.maps`; against: less how near the patches are to that word."""
-        self.check(captioner, layer_head)
+        self.check(captioned.model, layer_head)
         spans = [captioned.spans[word] for word in words]
         names = ["" if span.special else span.word for span in spans]
         return _similarities(captioned, names, [against or ""] * len(names))
 
     def maps_of(
-        self,
-        captioner: CaptionModel,
-        captioned: CaptionedImage,
-        layer_head: LayerHead,
-        targets: Sequence[WordTarget],
+        self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """As `MapMethod.maps_of`; of the other word a target knows one token only."""
         others = [[] if target.against is None else [target.against] for target in targets]
-        decode = captioner.decoder.decode
+        decode = captioned.model.decoder.decode
         words = decode([list(target.ids) for target in targets])
         return _similarities(captioned, words, decode(others))
 

@@ -35,14 +35,10 @@ class Relevance(MapMethod):
         return [LayerHead()]
 
     def maps_of(
-        self,
-        captioner: CaptionModel,
-        captioned: CaptionedImage,
-        layer_head: LayerHead,
-        targets: Sequence[WordTarget],
+        self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """As `MapMethod.maps_of`."""
-        found = attention_gradients(captioner, captioned, targets, self_attention=True)
+        found = attention_gradients(captioned, targets, self_attention=True)
         relevance = propagated(found.own, found.cross, found.behind)
         rows = torch.arange(len(relevance), device=relevance.device)
         return on_patches(found.of_words(relevance[rows, found.steps]), captioned)

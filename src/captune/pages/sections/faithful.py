@@ -11,7 +11,7 @@ from captune.pages.sections.explain import described
 from captune.pages.sources import RunSource, words
 from captune.runs.metrics import FaithfulMetrics
 from captune.tables import Column, Estimate, Table, numbers
-from captune.text import count, one_line, percent, plain, score
+from captune.text import count, one_line, percent, plain, score, signed
 
 _MEASURES = (
     ("insertion", score),
@@ -86,12 +86,15 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
         for name, show in known:
             place = ("reports", report, "rows", i, name)
             cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
-        cells.append(source.figure(count, "reports", report, "rows", i, "words"))
+        for name, show in (("words", count), ("advantage", signed)):
+            place = ("reports", report, "rows", i, name)
+            cells.append(None if row.get(name) is None else source.figure(show, *place))
         rows.append(cells)
-    columns = [Column("map"), *numbers(*(name for name, _ in known), "words")]
+    columns = [Column("map"), *numbers(*(name for name, _ in known), "words", "advantage")]
     note = (
         "insertion: higher is better; deletion: lower is better; pointing: how often the strongest"
-        " patch lies in a box that people drew. random and centre are the controls. Below each"
+        " patch lies in a box that people drew; advantage: insertion and deletion above random maps"
+        " plus pointing above the centre. random and centre are the controls. Below each"
         " figure its 95 % interval over images. The marked row is the default map."
     )
     title = one_line(f"Leaderboard: {content['title']}")
