@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -32,28 +32,34 @@ from captune.files import printable, quoted, read_bytes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-_Scalar = str | int | float | bool | msgspec.UnsetType | None
 _Part = TypeVar("_Part", bound=msgspec.Struct)
+_Key = str | int | float
+_Length = Annotated[float, msgspec.Meta(ge=0)]
 _MOST = 3_000_000  # objects of a part; LVIS has 1.3 million annotations
-_NO_BOX = "bbox is not left, top, width, height in pixels, four numbers"
+_GIVE = "give the instances_*.json of the data set (captions go to --captions)"
+_WRONG = {  # a field, and why its value will not do
+    "bbox": ": bbox is not left, top, width, height in pixels, four numbers",
+    "width": " has no width and height above 0; give both in pixels",
+    "height": " has no width and height above 0; give both in pixels",
+}
 
 
 class _Category(msgspec.Struct):
-    id: _Scalar = msgspec.UNSET
-    name: _Scalar = msgspec.UNSET
+    id: _Key
+    name: _Key
 
 
 class _Image(msgspec.Struct):
-    id: _Scalar = msgspec.UNSET
-    width: _Scalar = msgspec.UNSET
-    height: _Scalar = msgspec.UNSET
-    file_name: _Scalar = None
+    id: _Key
+    width: Annotated[float, msgspec.Meta(gt=0)]
+    height: Annotated[float, msgspec.Meta(gt=0)]
+    file_name: Any = None
 
 
 class _Annotation(msgspec.Struct):
-    image_id: _Scalar = msgspec.UNSET
-    category_id: _Scalar = msgspec.UNSET
-    bbox: list[_Scalar] | msgspec.UnsetType | None = msgspec.UNSET
+    image_id: _Key
+    category_id: _Key
+    bbox: tuple[float, float, _Length, _Length]
 
 
 @dataclass(frozen=True)
@@ -95,40 +101,32 @@ def read_boxes(path: str | Path) -> Boxes:
     """
     shown = printable(str(path))
     parts = _parts(read_bytes(str(path)), shown)
-    names: dict[str, str] = {}
-    for number, category in enumerate(_listed(parts, "categories", _Category, shown), 1):
-        id, label = _fields(category, ("id", "name"), f"category {number}", shown)
-        names[str(id)] = str(label)
+    categories = _listed(parts, "categories", _Category, shown)
+    names = {str(category.id): str(category.name) for category in categories}
     by_id: dict[str, list[Box]] = {}
     by_file_name: dict[str, list[Box]] = {}
     sizes: dict[str, tuple[float, float]] = {}
-    for number, image in enumerate(_listed(parts, "images", _Image, shown), 1):
-        what = f"image {number}"
-        id, width, height = _fields(image, ("id", "width", "height"), what, shown)
-        if not (_is_number(width) and _is_number(height) and width > 0 and height > 0):
-            raise _refusal(shown, f"{what} has no width and height above 0; give both in pixels")
-        key = str(id)
+    for image in _listed(parts, "images", _Image, shown):
+        key = str(image.id)
         if key in by_id:
             raise _refusal(shown, f"image id {quoted(key)} appears twice; keep one of them")
         by_id[key] = []
-        sizes[key] = (float(width), float(height))
+        sizes[key] = (image.width, image.height)
         if isinstance(image.file_name, str):
             by_file_name[image.file_name] = by_id[key]
-    annotations = _listed(parts, "annotations", _Annotation, shown)
-    for number, annotation in enumerate(annotations, 1):
+    for number, one in enumerate(_listed(parts, "annotations", _Annotation, shown), 1):
+        key, category = str(one.image_id), str(one.category_id)
         what = f"annotation {number}"
-        id, category, bbox = _fields(annotation, ("image_id", "category_id", "bbox"), what, shown)
-        key = str(id)
         if key not in by_id:
             raise _refusal(shown, f'{what} is of image {quoted(key)}, which is not in "images"')
-        if str(category) not in names:
+        if category not in names:
             raise _refusal(
-                shown, f'{what} has category {quoted(str(category))}, which is not in "categories"'
+                shown, f'{what} has category {quoted(category)}, which is not in "categories"'
             )
-        box = _box(bbox, names[str(category)], sizes[key])
-        if box is None:
-            raise _refusal(shown, f"{what}: {_NO_BOX}")
-        by_id[key].append(box)
+        left, top, width, height = one.bbox
+        across, down = sizes[key]
+        sides = left / across, top / down, (left + width) / across, (top + height) / down
+        by_id[key].append(Box(names[category], *(min(max(side, 0.0), 1.0) for side in sides)))
     return Boxes(shown, list(names.values()), by_id, by_file_name)
 
 
@@ -158,30 +156,6 @@ def _lines(edges: Sequence[float], patches: int) -> Floats:
     return np.unique(np.concatenate([np.arange(patches + 1) / patches, np.asarray(edges, float)]))
 
 
-def _box(bbox: Any, category: str, size: tuple[float, float]) -> Box | None:
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        return None
-    left, top, width, height = bbox
-    if width < 0 or height < 0:
-        return None
-    across, down = size
-
-    def fraction(value: float, whole: float) -> float:
-        return min(max(value / whole, 0.0), 1.0)
-
-    return Box(
-        category,
-        fraction(left, across),
-        fraction(top, down),
-        fraction(left + width, across),
-        fraction(top + height, down),
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _parts(data: bytes, shown: str) -> dict[str, msgspec.Raw]:
     """The file's parts, still as text: what is not asked for (outlines) takes no memory."""
     try:
@@ -205,30 +179,21 @@ def _listed(
     try:
         return msgspec.json.decode(data, type=list[kind])  # type: ignore[valid-type]
     except msgspec.ValidationError as error:
-        patch = re.fullmatch(r".* - at `\$\[(\d+)\](.+)`", str(error))
-        if patch is None:
-            raise _refusal(
-                shown,
-                f'"{key}" is not a list of objects; give the instances_*.json of the data set'
-                " (captions go to --captions)",
-            ) from None
-        what = f"{key[:-1]} {int(patch[1]) + 1}"
-        if patch[2].startswith(".bbox"):
-            raise _refusal(shown, f"{what}: {_NO_BOX}") from None
-        raise _refusal(shown, f"{what}: its {patch[2][1:]} is neither text nor a number") from None
+        raise _refusal(shown, _objection(str(error), key, kind)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
 
 
-def _fields(item: _Part, keys: tuple[str, ...], what: str, shown: str) -> list[Any]:
-    values = [getattr(item, key) for key in keys]
-    if msgspec.UNSET in values:
-        raise _refusal(
-            shown,
-            f"{what} has no {keys[values.index(msgspec.UNSET)]}; give the instances_*.json of the"
-            " data set (captions go to --captions)",
-        )
-    return values
+def _objection(error: str, key: str, kind: type[msgspec.Struct]) -> str:
+    """What msgspec says of an object in a part, in words that name the object and its field."""
+    missing = re.search(r"missing required field `(\w+)`", error)
+    place = re.search(r" at `\$\[(\d+)\](?:\.(\w+))?", error)
+    if place is None or not (missing or place[2]):
+        return f'"{key}" is not a list of objects; {_GIVE}'
+    what = f"{kind.__name__.strip('_').lower()} {int(place[1]) + 1}"
+    if missing:
+        return f"{what} has no {missing[1]}; {_GIVE}"
+    return what + _WRONG.get(place[2], f": its {place[2]} is neither text nor a number")
 
 
 def _refusal(shown: str, what: str) -> UserError:

@@ -167,17 +167,13 @@ def sentences(
     stages: Sequence[Stage], entropy: float, shift: float | None, what: str = "the map"
 ) -> Iterator[str]:
     """What the three checks say, in words."""
-    last = stages[-1]
-    if abs(last.correlation) >= SAME:
-        yield (
-            f"{what} hardly depends on what the bridge learnt: with all of it randomised the maps"
-            f" still correlate with the true ones by {last.correlation:.2f}"
-        )
-    else:
-        yield (
-            f"{what} depends on what the bridge learnt: with all of it randomised the maps"
-            f" correlate with the true ones by {last.correlation:.2f}"
-        )
+    left = stages[-1].correlation
+    depends = "hardly depends" if abs(left) >= SAME else "depends"
+    still = " still" if abs(left) >= SAME else ""
+    yield (
+        f"{what} {depends} on what the bridge learnt: with all of it randomised the maps{still}"
+        f" correlate with the true ones by {left:.2f}"
+    )
     if entropy >= UNIFORM:
         yield (
             f"{what} is almost the same everywhere (entropy {percent(entropy, 0)} of the uniform"
