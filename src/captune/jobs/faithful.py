@@ -38,7 +38,7 @@ from captune.options.codec import from_python
 from captune.progress import SILENT, Noting, Progress
 from captune.runs import RunWriter
 from captune.runs.place import run_place
-from captune.tables import Column, Table, estimate, number, of_mappings, write_csv
+from captune.tables import Column, Table, estimate, number, numbers, of_mappings, write_csv
 from captune.text import percent
 
 TABLE = "leaderboard.csv"
@@ -197,9 +197,8 @@ def _draw(out: Path, result: FaithfulResult) -> None:
 
 
 def _table(report: EvalReport, default: str) -> Table:
-    titles = ("insertion", "deletion", "pointing", "centre", "overlap")
-    columns = [Column("map"), *(Column(title, number=True) for title in titles)]
-    columns.append(Column("advantage", number=True))
+    titles = ("insertion", "deletion", "pointing", "centre", "overlap", "advantage")
+    columns = [Column("map"), *numbers(*titles)]
     rows = []
     for row in report.rows:
         centre = row.estimates.get(POINTING_CENTRE)

@@ -86,9 +86,11 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
         for name, show in known:
             place = ("reports", report, "rows", i, name)
             cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
-        for name, show in (("words", count), ("advantage", signed)):
-            place = ("reports", report, "rows", i, name)
-            cells.append(None if row.get(name) is None else source.figure(show, *place))
+        cells.append(source.figure(count, "reports", report, "rows", i, "words"))
+        advantage = None
+        if row.get("advantage") is not None:
+            advantage = source.figure(signed, "reports", report, "rows", i, "advantage")
+        cells.append(advantage)
         rows.append(cells)
     columns = [Column("map"), *numbers(*(name for name, _ in known), "words", "advantage")]
     note = (
