@@ -54,7 +54,8 @@ from captune.captioning.training.validation import (
     write_captions,
 )
 from captune.errors import UserError
-from captune.features import FeatureCache, open_grids
+from captune.features.cache import FeatureCache
+from captune.features.grids import open_grids
 from captune.files import whole_file
 from captune.images import ImageSet, UnreadableImage, find_images, open_image
 from captune.models.encoders import ImageEncoder

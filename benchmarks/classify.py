@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import pipeline
 
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.models.load import load_image_text_model
 from captune.zeroshot.classifier import ZeroShotClassifier
 from limits import matmul_gflops, timed

@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.images import find_images
 from captune.models.encoders import ImageEncoder, ImageTextModel, SimilarityScale, TextEncoder
 from captune.zeroshot.classifier import ZeroShotClassifier

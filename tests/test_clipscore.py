@@ -20,7 +20,7 @@ from captune.clipscore import (
     ref_clipscore_of,
 )
 from captune.errors import MismatchedImages, UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.images import ImageFile
 from captune.models.encoders import (
     ContextLength,

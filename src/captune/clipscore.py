@@ -24,7 +24,7 @@ from captune_metrics.corpus import check_images
 from captune_metrics.scores import Candidates, References, Scores
 
 if TYPE_CHECKING:
-    from captune.features import FeatureCache
+    from captune.features.cache import FeatureCache
     from captune.images import ImageFile, Skipped
     from captune.models.encoders import ContextLength, Floats, ImageTextModel, TextEncoder
 
@@ -88,7 +88,7 @@ def encode_pairs(
     images that cannot be read (a mean over the others would be another number) and for features
     that are not finite.
     """
-    from captune.features import encode_texts
+    from captune.features.encode import encode_texts
     from captune.models.encoders import describe_model
 
     wanted = set(metrics)
@@ -199,7 +199,7 @@ def _encode_images(
     progress: Progress,
 ) -> Floats:
     """[n, d] as the model gives them, in order. Raises UserError for unreadable images."""
-    from captune.features import encode_images
+    from captune.features.encode import encode_images
 
     skipped: list[Skipped] = []
     parts: list[Floats] = []
@@ -320,7 +320,7 @@ def clip_scores(
     options: model, device, precision, prefix and how to encode. model: one that is loaded already.
     Raises what `encode_pairs` raises.
     """
-    from captune.features import FeatureCache
+    from captune.features.cache import FeatureCache
     from captune.models.load import load_image_text_model
 
     if model is None:

@@ -26,7 +26,7 @@ from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.generate import Caption, captions_of, words_of
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.images import ImageFile, Skipped, find_images
 
 LONGEST = 12

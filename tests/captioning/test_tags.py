@@ -23,7 +23,7 @@ from captune.captioning.tags import (
     texts_of_labels,
 )
 from captune.errors import UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.images import ImageFile, find_images
 from captune.models.encoders import ImageTextModel
 from captune.models.vocabulary import narrowed

@@ -9,7 +9,8 @@ import pytest
 from captune.cli import main
 from captune.cli.cache import format_size, parse_size
 from captune.errors import UserError
-from captune.features import FeatureCache, FeatureSpace
+from captune.features.cache import FeatureCache
+from captune.features.index import FeatureSpace
 
 SPACE = FeatureSpace("pooled", "ab" * 32, "resize", "float32", "torch-cpu")
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 
 
 @pytest.fixture

@@ -18,8 +18,10 @@ from tests.processes import ended, pipe, start
 from torch import nn
 
 from captune.errors import UserError
-from captune.features import FeatureCache, encode_grids, encode_images, open_grids
 from captune.features import store as store_module
+from captune.features.cache import FeatureCache
+from captune.features.encode import encode_images
+from captune.features.grids import encode_grids, open_grids
 from captune.images import ImageFile
 from captune.models.encoders import GridShape, ImageEncoder, PatchGrid
 

@@ -12,7 +12,9 @@ from PIL import Image
 from torch import nn
 
 from captune.errors import UserError
-from captune.features import FeatureCache, encode_images, pipeline
+from captune.features import pipeline
+from captune.features.cache import FeatureCache
+from captune.features.encode import encode_images
 from captune.images import ImageFile
 from captune.models.encoders import ImageEncoder
 

@@ -10,7 +10,7 @@ import pytest
 from tests.features.test_pipeline import collect, expected, make_encoder, make_images
 from tests.processes import ended, pipe, start
 
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.images import ImageFile
 
 

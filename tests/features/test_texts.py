@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from captune.features import encode_texts
+from captune.features.encode import encode_texts
 from captune.models.encoders import TextEncoder
 
 

@@ -27,13 +27,8 @@ from tests.image_factory import (
 )
 
 from captune.errors import UserError
-from captune.images import (
-    UnreadableImage,
-    decode_image,
-    find_images,
-    open_image,
-    opened_image,
-)
+from captune.images import UnreadableImage, decode_image, find_images, open_image
+from captune.images.decode import opened_image
 
 
 @pytest.mark.parametrize("case", readable_cases(), ids=lambda case: case.file)

@@ -115,7 +115,8 @@ MEASURES = """
 import json, os, resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from tests.hostile import image_bytes as hostile
-from captune.images import decoded_image, decode_image
+from captune.images import decode_image
+from captune.images.decode import decoded_image
 from tests.image_factory import encoded, picture
 def used():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

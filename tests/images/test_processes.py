@@ -17,7 +17,8 @@ from tests.image_factory import encoded, jpeg, picture
 from tests.odd_images import every, reason_of, wait_until
 
 from captune.errors import Stopped, UserError
-from captune.images import UnreadableImage, decode, decode_image, decoding_threads, stop_decoding
+from captune.images import UnreadableImage, decode, decode_image
+from captune.images.decode import decoding_threads, stop_decoding
 from captune.images.formats import decode_here
 
 

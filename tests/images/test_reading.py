@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.image_factory import jpeg
 
-from captune.images import UnreadableImage, hash_image, open_image, opened_image, read_image
+from captune.images import UnreadableImage, open_image, read_image
+from captune.images.decode import hash_image, opened_image
 
 
 def test_read_image_reasons(tmp_path):

@@ -356,7 +356,7 @@ def test_of_several_methods_the_best(images: Path, model: Path, tmp_path: Path) 
 def test_a_cache_too_small_is_left_alone(
     images: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captune.features.FeatureCache.limit_bytes", 1000)
+    monkeypatch.setattr("captune.features.cache.FeatureCache.limit_bytes", 1000)
     result, said = captioned(images, model)
     assert result.images == COUNT
     assert "are not kept" in said[0]

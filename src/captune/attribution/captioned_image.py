@@ -19,7 +19,7 @@ from captune.captioning.captioner import Captioner
 from captune.captioning.generate import word_pieces
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.features.grids import encode_grids
 from captune.files import quoted
 from captune.images import ImageFile, Skipped
@@ -101,10 +101,10 @@ def captioned_images(
     model, encoder = captioner.model, captioner.encoder
     given = None
     if captions is not None:
-        given = [ids_of_caption(model.decoder, text) for text in captions]
+        # the same image may come with several captions; those of skipped images are passed over
+        own = [ids_of_caption(model.decoder, text) for text in captions]
+        given = iter(list(zip(images, own, strict=True)))
     tagger = captioner.tagger(cache=cache, batch_size=batch_size, workers=workers)
-    # the same image may come with several captions, and the stream knows images, not numbers
-    next_caption = 0
     stream = encode_grids(
         images,
         encoder.image,
@@ -122,13 +122,7 @@ def captioned_images(
             if given is None:
                 rows = _written(model, grids, tags, beam, max_tokens)
             else:
-                rows = []
-                for image in part:
-                    # skipped images yield nothing, and their captions are passed over
-                    while images[next_caption] is not image:
-                        next_caption += 1
-                    rows.append(given[next_caption])
-                    next_caption += 1
+                rows = [next(ids for known, ids in given if known is image) for image in part]
             for number, (image, ids) in enumerate(zip(part, rows, strict=True)):
                 one = slice(number, number + 1)
                 yield captioned_image(

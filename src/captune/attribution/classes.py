@@ -19,7 +19,7 @@ says where.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +31,16 @@ from torch.nn import functional as F
 
 from captune.attribution.geometry import Frame, frame_of
 from captune.attribution.masking import blurred, compose, losses_without_each
-from captune.attribution.methods.patch_similarity import patch_similarities, require_embed
 from captune.errors import UserError
 from captune.files import quoted
 from captune.images import ImageFile, open_image
-from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel
+from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel, PatchGrid
 from captune.zeroshot.classifier import ZeroShotClassifier
 
 PATCH_SIMILARITY = "patch-similarity"
 METHODS = ("gradient", "occlusion", PATCH_SIMILARITY)
 _AT_ONCE = 16
+_SMOOTHED = 1 / 9  # deviation of the blur, in fractions of the grid's side
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,45 @@ class _Score:
         texts = self._texts.to(vectors.device)
         cosines = F.normalize(vectors.float(), dim=-1) @ F.normalize(texts, dim=-1).T
         return cosines * self._scoring.logit_scale + self._scoring.logit_bias
+
+
+def require_embed(encoder: ImageEncoder) -> PatchGrid:
+    """The encoder's patch grid. Raises UserError where it cannot embed a single patch."""
+    patch_grid = encoder.require_patches()
+    if patch_grid.embed is None:
+        raise UserError(
+            "patch-similarity: single patches of this image encoder have no meaning of their own;"
+            " take --method gradient or occlusion"
+        )
+    return patch_grid
+
+
+@torch.no_grad()
+def patch_similarities(
+    patch_grid: PatchGrid, grid: Tensor, nearness: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """How much nearer each patch of a finished grid is than the image's patches on average.
+
+    grid: [tokens, channels]. The maps are [n, rows, columns], on the CPU. Nearness has no zero of
+    its own: all of an image may be far from a text, and a part of it still the nearest.
+    nearness: vectors [patches, dimension] of the space of texts -> [patches, n].
+    """
+    assert patch_grid.embed is not None
+    shape = patch_grid.shape
+    patches = grid[shape.leading : shape.leading + shape.rows * shape.columns]
+    near = nearness(patch_grid.embed(patches.float())).T.float().cpu()
+    smooth = near @ _blur(shape)
+    return (smooth - smooth.mean(dim=1, keepdim=True)).view(-1, shape.rows, shape.columns)
+
+
+def _blur(shape: GridShape) -> Tensor:
+    """[patches, patches]: the weight of each in each; beyond the edge there is nothing to weigh."""
+    sides = []
+    for length in (shape.rows, shape.columns):
+        at = torch.arange(length) / length
+        weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * _SMOOTHED**2))
+        sides.append(weights / weights.sum(dim=0))
+    return torch.kron(*sides)
 
 
 def _by_gradient(encoder: ImageEncoder, shape: GridShape, pixels: Tensor, score: _Score) -> Tensor:

@@ -28,7 +28,7 @@ from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.tags import Tagger, identity_of
 from captune.errors import MissingExtra, UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.features.grids import grids_bytes
 from captune.files import home_path, printable
 from captune.images import ImageFile, Skipped, find_images

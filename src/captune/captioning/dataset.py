@@ -11,7 +11,8 @@ from pathlib import Path
 from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
 from captune.files import printable
-from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage, hash_image
+from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage
+from captune.images.decode import hash_image
 from captune.models.decoders import Decoder
 
 _NAMED = 3

@@ -12,7 +12,7 @@ import torch
 
 from captune.captioning.model import CaptionModel
 from captune.captioning.tags import Tagger
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.features.grids import Halves, encode_grids
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder

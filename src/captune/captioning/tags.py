@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captune.captioning.model import pad_tags
 from captune.captioning.recipe import ImageIdentity, TagSettings
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel

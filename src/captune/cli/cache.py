@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Change what is asked for, then show what is there."""
-    from captune.features import FeatureCache
+    from captune.features.cache import FeatureCache
 
     limit = None if arguments.limit is None else parse_size(arguments.limit)
     with FeatureCache() as cache:

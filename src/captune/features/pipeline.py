@@ -10,7 +10,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, NotRequired, TypedDict, TypeVar, Unpack
@@ -24,15 +24,8 @@ from torch import Tensor
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.index import FeatureSpace
-from captune.images import (
-    ImageFile,
-    Skipped,
-    UnreadableImage,
-    decoded_image,
-    decoding_threads,
-    hash_image,
-    opened_image,
-)
+from captune.images import ImageFile, Skipped, UnreadableImage
+from captune.images.decode import decoded_image, decoding_threads, hash_image, opened_image
 from captune.models.encoders import ImageEncoder
 
 _GROUP = 32  # images read and hashed as one task: a task costs about as much as hashing one image
@@ -116,21 +109,18 @@ def encode_each(
     images. The same bytes are encoded once, and never again while the cache holds them.
     """
     cache, on_progress = how["cache"], how.get("on_progress")
-    with (
-        Prefetcher(images, feature, cache, how["workers"] or _default_workers()) as ahead,
-        BackgroundWriter(cache, feature.space) as writer,
-    ):
+    workers = how["workers"] or min(16, getattr(os, "process_cpu_count", os.cpu_count)() or 1)
+    with decoding_threads(workers) as threads, BackgroundWriter(cache, feature.space) as writer:
+        ahead = Prefetcher(images, feature, cache, threads, workers)
         batches = AdaptiveBatches(how["batch_size"])
         assemble = _assembly(feature.device)
         while True:
             ahead.fill(batches.size)
-            batch = ahead.take(batches.size)
-            if batch:
+            if batch := ahead.take(batches.size):
                 arrays = batches.encode(
                     batch, lambda part: feature.encode(assemble([_pixels(e) for e in part]))
                 )
-                contents = [entry.content for entry in batch]
-                writer.save(dict(zip(contents, arrays, strict=True)))
+                writer.save({e.content: array for e, array in zip(batch, arrays, strict=True)})
                 ahead.settle(batch, arrays)
             found: list[Encoded] = []
             done = 0
@@ -184,25 +174,19 @@ class Prefetcher:
         images: Iterable[ImageFile],
         feature: ImageFeature,
         cache: FeatureCache | None,
+        threads: ThreadPoolExecutor,
         workers: int,
     ) -> None:
         self._source = iter(images)
         self._feature = feature
         self._cache = cache
         self._workers = workers
-        self._pool = decoding_threads(workers)
+        self._threads = threads
         self._hashing: deque[Future[list[_Entry]]] = deque()
         self._window: deque[_Entry] = deque()  # all that are hashed and not yielded, in order
         self._missing: deque[_Entry] = deque()  # those of them that the model has to see
         self._pending: dict[str, _Entry] = {}  # the same by content, to find copies
         self._recent = _Recent(feature)
-
-    def __enter__(self) -> Prefetcher:
-        self._threads = self._pool.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._pool.__exit__(*error)
 
     @property
     def is_exhausted(self) -> bool:
@@ -354,11 +338,6 @@ def space_of(
     """Where features of `encoder` are kept."""
     dtype = str(encoder.dtype).removeprefix("torch.")
     return FeatureSpace(what, weights_id, preprocessing_id, dtype, f"torch-{encoder.device.type}")
-
-
-def _default_workers() -> int:
-    available = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-    return min(16, available)
 
 
 class AdaptiveBatches:

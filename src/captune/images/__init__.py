@@ -9,34 +9,18 @@ from typing import TYPE_CHECKING, Any
 from captune.images.find import ImageFile, ImageSet, Skipped, find_images
 
 if TYPE_CHECKING:
-    from captune.images.decode import (
-        DECODING_VERSION,
-        decode_image,
-        decoded_image,
-        decoding_threads,
-        hash_image,
-        open_image,
-        opened_image,
-        read_image,
-        stop_decoding,
-    )
+    from captune.images.decode import decode_image, open_image, read_image
     from captune.images.formats import UnreadableImage
 
 __all__ = [
-    "DECODING_VERSION",
     "ImageFile",
     "ImageSet",
     "Skipped",
     "UnreadableImage",
     "decode_image",
-    "decoded_image",
-    "decoding_threads",
     "find_images",
-    "hash_image",
     "open_image",
-    "opened_image",
     "read_image",
-    "stop_decoding",
 ]
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from captune.errors import UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.features.encode import none_readable
 from captune.files import check_writable, whole_file
 from captune.images import ImageSet, find_images

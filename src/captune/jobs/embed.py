@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from captune.errors import MissingExtra, UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all
 from captune.files import check_writable, whole_file
 from captune.images import find_images

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.features import FeatureCache, encode_texts
-from captune.features.encode import encode_all
+from captune.features.cache import FeatureCache
+from captune.features.encode import encode_all, encode_texts
 from captune.files import check_writable
 from captune.images import ImageFile, find_images
 from captune.jobs import Result

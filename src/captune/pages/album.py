@@ -13,7 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from captune.images import UnreadableImage, decoding_threads, open_image, opened_image
+from captune.images import UnreadableImage, open_image
+from captune.images.decode import decoding_threads, opened_image
 from captune.runs import Run
 from captune.scoring.rank import hidden_images
 

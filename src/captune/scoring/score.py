@@ -20,7 +20,8 @@ from captune.captions import (
 )
 from captune.errors import MismatchedImages, UserError
 from captune.files import named, printable, quoted
-from captune.images import ImageFile, find_images, hash_image
+from captune.images import ImageFile, find_images
+from captune.images.decode import hash_image
 from captune.options import MetricOptions
 from captune.progress import SILENT, Progress
 from captune.runs import read_run

@@ -30,7 +30,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.images import ImageFile, Skipped, UnreadableImage, opened_image
+from captune.images import ImageFile, Skipped, UnreadableImage
+from captune.images.decode import opened_image
 from captune.pages.album import THUMBNAIL_PX, thumbnail
 from captune.webapp.guard import SLOWEST_S, Refusal
 

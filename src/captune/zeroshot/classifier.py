@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.features import FeatureCache, encode_images, encode_texts
+from captune.features.cache import FeatureCache
+from captune.features.encode import encode_images, encode_texts
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.encoders import Floats, ImageTextModel, SimilarityScale, normalise
 from captune.models.load import load_image_text_model

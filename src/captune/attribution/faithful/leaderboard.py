@@ -48,7 +48,7 @@ from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.images import Skipped
 from captune.models.encoders import ImageTextModel
 from captune.options import FaithfulOptions

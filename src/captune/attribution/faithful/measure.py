@@ -114,15 +114,6 @@ class MeasuredWord:
 
 
 @dataclass
-class _CurveSum:
-    """What the curves of all words so far stand above the blank images, in sum; nats."""
-
-    fractions: list[float]
-    above: Floats
-    gain: float = 0.0
-
-
-@dataclass
 class Measurements:
     """Words, and what every measure found for each map of each: NaN where it was not taken.
 
@@ -132,7 +123,10 @@ class Measurements:
 
     words: list[MeasuredWord] = field(default_factory=list)
     _found: dict[tuple[MapId, str], dict[int, float]] = field(default_factory=dict)
-    _curves: dict[tuple[MapId, str], _CurveSum] = field(default_factory=dict)
+    # fractions of the patches; in sum over words, height above the blank images, and gain
+    _curves: dict[tuple[MapId, str], tuple[list[float], Floats, float]] = field(
+        default_factory=dict
+    )
 
     def add_word(self, word: MeasuredWord) -> int:
         """One more; its number."""
@@ -159,17 +153,14 @@ class Measurements:
         self, name: MapId, measure: str, fractions: Sequence[float], above: Floats, gain: float
     ) -> None:
         """What the curves of some words stand above the blank image, in sum, and their gain."""
-        none = _CurveSum(list(fractions), np.zeros(len(fractions)))
-        known = self._curves.setdefault((name, measure), none)
-        known.above += above
-        known.gain += gain
+        none = list(fractions), np.zeros(len(fractions)), 0.0
+        fractions, height, gained = self._curves.get((name, measure), none)
+        self._curves[name, measure] = fractions, height + above, gained + gain
 
     def curve(self, name: MapId, measure: str) -> tuple[list[float], list[float]] | None:
         """The mean over all words: (fractions of the patches, fractions of what the images add)."""
-        found = self._curves.get((name, measure))
-        if found is None or found.gain == 0:
-            return None
-        return found.fractions, (found.above / found.gain).tolist()
+        fractions, above, gain = self._curves.get((name, measure), ([], np.zeros(0), 0.0))
+        return (fractions, (above / gain).tolist()) if gain else None
 
     def estimate(
         self,

@@ -60,8 +60,25 @@ class SanityChecks:
 
     @property
     def sentences(self) -> list[str]:
-        """What they say."""
-        return list(sentences(self.stages, self.entropy, self.shift))
+        """What the three checks say, in words."""
+        left = self.stages[-1].correlation
+        depends, still = ("hardly depends", " still") if abs(left) >= SAME else ("depends", "")
+        entropy = percent(self.entropy, 0)
+        if self.entropy >= UNIFORM:
+            places = (
+                f"the map is almost the same everywhere (entropy {entropy} of the uniform map's):"
+                " does the bridge see places at all?"
+            )
+        else:
+            places = f"the map prefers some places: entropy {entropy} of the uniform map's"
+        kept = "stays" if self.shift >= SAME else "does not stay"
+        return [
+            f"the map {depends} on what the bridge learnt: with all of it randomised the maps"
+            f"{still} correlate with the true ones by {left:.2f}",
+            places,
+            f"the map {kept} the same when the image moves by one pixel: correlation"
+            f" {self.shift:.2f}",
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """For metrics.json and `--json`."""
@@ -161,29 +178,6 @@ def shifted(captioned: CaptionedImage, encoder: ImageEncoder, pixels: int = 1) -
     moved = whole[:, rows][:, :, columns]
     grid = encoder.finish_grid(encoder.encode_grid(moved[None])).float().to(captioned.grid)
     return replace(captioned, grid=grid)
-
-
-def sentences(
-    stages: Sequence[Stage], entropy: float, shift: float | None, what: str = "the map"
-) -> Iterator[str]:
-    """What the three checks say, in words."""
-    left = stages[-1].correlation
-    depends = "hardly depends" if abs(left) >= SAME else "depends"
-    still = " still" if abs(left) >= SAME else ""
-    yield (
-        f"{what} {depends} on what the bridge learnt: with all of it randomised the maps{still}"
-        f" correlate with the true ones by {left:.2f}"
-    )
-    if entropy >= UNIFORM:
-        yield (
-            f"{what} is almost the same everywhere (entropy {percent(entropy, 0)} of the uniform"
-            " map's): does the bridge see places at all?"
-        )
-    else:
-        yield f"{what} prefers some places: entropy {percent(entropy, 0)} of the uniform map's"
-    if shift is not None:
-        kept = "stays" if shift >= SAME else "does not stay"
-        yield f"{what} {kept} the same when the image moves by one pixel: correlation {shift:.2f}"
 
 
 @contextmanager

@@ -10,20 +10,20 @@ the captioner used: people's boxes judge the first, deletion and insertion the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.classes import patch_similarities, require_embed
 from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.word_scores import WordTarget
 from captune.errors import UserError
-from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel, PatchGrid, TextEncoder
+from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid, TextEncoder
 
 _PROMPT = "a photo of a {}"
-_SMOOTHED = 1 / 9  # deviation of the blur, in fractions of the grid's side
 _MARKS = ".,;:!?\"'()"
 
 
@@ -87,45 +87,6 @@ def _require(model: ImageTextModel | None) -> tuple[ImageEncoder, PatchGrid, Tex
             " occlusion"
         )
     return model.image, require_embed(model.image), model.text
-
-
-def require_embed(encoder: ImageEncoder) -> PatchGrid:
-    """The encoder's patch grid. Raises UserError where it cannot embed a single patch."""
-    patch_grid = encoder.require_patches()
-    if patch_grid.embed is None:
-        raise UserError(
-            "patch-similarity: single patches of this image encoder have no meaning of their own;"
-            " take --method gradient or occlusion"
-        )
-    return patch_grid
-
-
-@torch.no_grad()
-def patch_similarities(
-    patch_grid: PatchGrid, grid: Tensor, nearness: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """How much nearer each patch of a finished grid is than the image's patches on average.
-
-    grid: [tokens, channels]. The maps are [n, rows, columns], on the CPU. Nearness has no zero of
-    its own: all of an image may be far from a text, and a part of it still the nearest.
-    nearness: vectors [patches, dimension] of the space of texts -> [patches, n].
-    """
-    assert patch_grid.embed is not None
-    shape = patch_grid.shape
-    patches = grid[shape.leading : shape.leading + shape.rows * shape.columns]
-    near = nearness(patch_grid.embed(patches.float())).T.float().cpu()
-    smooth = near @ _blur(shape)
-    return (smooth - smooth.mean(dim=1, keepdim=True)).view(-1, shape.rows, shape.columns)
-
-
-def _blur(shape: GridShape) -> Tensor:
-    """[patches, patches]: the weight of each in each; beyond the edge there is nothing to weigh."""
-    sides = []
-    for length in (shape.rows, shape.columns):
-        at = torch.arange(length) / length
-        weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * _SMOOTHED**2))
-        sides.append(weights / weights.sum(dim=0))
-    return torch.kron(*sides)
 
 
 METHOD = PatchSimilarity()

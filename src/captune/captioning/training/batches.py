@@ -25,7 +25,7 @@ from torch import Tensor
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import pad_tags
 from captune.errors import UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.features.grids import grids_bytes, require_room
 from captune.models.encoders import ImageEncoder
 from captune.options import TuneOptions

@@ -31,7 +31,7 @@ from captune.captioning.training.step import CrossEntropy, Objective, SelfCritic
 from captune.captioning.training.validation import ValidationSet
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.features.grids import GridStore, open_grids
 from captune.files import holds_files
 from captune.images import ImageFile, ImageSet, Skipped, find_images

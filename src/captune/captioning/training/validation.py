@@ -28,7 +28,7 @@ from captune_metrics.scores import Scores
 from captune_metrics.text import shorten
 
 if TYPE_CHECKING:
-    from captune.features import FeatureCache
+    from captune.features.cache import FeatureCache
     from captune.models.decoders import Decoder
     from captune.models.encoders import ImageTextModel
 
