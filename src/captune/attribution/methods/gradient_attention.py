@@ -168,7 +168,9 @@ def capture_attention(
         # else what stands before the first trained parameter has no gradient
         stack.callback(embedding.register_forward_hook(_as_leaf).remove)
         for number, layer in enumerate(captioner.bridge.cross_attention_layers):
-            stack.callback(layer.register_forward_hook(_writing_out(found, number)).remove)
+            # before the hooks of a tuning method, which change what the layer gives
+            hook = layer.register_forward_hook(_writing_out(found, number), prepend=True)
+            stack.callback(hook.remove)
         if self_attention:
             stack.enter_context(_self_attention(captioner, found))
         yield found
