@@ -34,7 +34,7 @@ from captune.captioning.training.setup import (
 )
 from captune.captioning.training.state import with_config, write_config
 from captune.captioning.tuning import method_class
-from captune.features import FeatureCache
+from captune.features.cache import FeatureCache
 from captune.jobs import Result
 from captune.models.hub import silence_transformers
 from captune.options import TuneOptions
