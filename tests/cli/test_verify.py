@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -176,6 +177,7 @@ def test_a_run_without_intervals_and_with_other_versions_holds(
     files.score("--no-interval")
     files.edit(lambda m: m["versions"].update(numpy="0.1"))
     files.edit(lambda m: m["metrics"]["cider"]["recipe"].update(tokenizer_version="0"))
+    (files.run / "report.html").unlink()  # it says the versions of now
     capsys.readouterr()
     assert main(["verify", str(files.run)]) == 0
     err = capsys.readouterr().err
@@ -372,11 +374,27 @@ def test_a_run_of_another_job_is_counted_again(
     assert main(words) == 0
     capsys.readouterr()
     assert main(["verify", str(files.run)]) == 0
-    assert capsys.readouterr().out == f"{files.run}: holds, 6 images counted again\n"
+    assert re.fullmatch(
+        re.escape(f"{files.run}: holds, 6 images counted again")
+        + r", \d+ figures of its page derived again\n",
+        capsys.readouterr().out,
+    )
     files.edit(lambda m: m.update(images=7))
     found = verified(capsys, files, status=2)
     assert found["differing"] == [f"{files.run}: metrics.json has 7 at /images, its records give 6"]
     assert "--references would change nothing" in refused(capsys, files, "--references", "x.json")
+
+
+def test_the_page_of_a_run_is_verified_with_it(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.score("--metrics", "rouge_l")
+    assert verified(capsys, files)["figures"] > 1
+    page = files.run / "report.html"
+    text = page.read_text()
+    page.write_text(re.sub(r'(<data class="figure" value=")', r"\g<1>1", text, count=1))
+    (told, *_) = verified(capsys, files, status=2)["differing"]
+    assert told.startswith("report.html: 1:metrics.json#/")
 
 
 def test_python_verifies_as_the_command_does(files: Files) -> None:

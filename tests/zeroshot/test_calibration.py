@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from captune.statistics.calibration import (
+from captune.zeroshot.calibration import (
     calibrate,
     ece_floor,
     expected_calibration_error,
@@ -179,7 +179,7 @@ def test_few_images_get_no_temperature_and_none_get_nothing() -> None:
 def test_the_fit_is_the_same_from_a_sample_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, truth = drawn(6_000, 8, 3.0)
     whole = calibrate(lambda rows: logits[rows], truth)
-    monkeypatch.setattr("captune.statistics.calibration.FIT_LOGITS", 16_000)
+    monkeypatch.setattr("captune.zeroshot.calibration.FIT_LOGITS", 16_000)
     sampled = calibrate(lambda rows: logits[rows], truth)
     assert whole is not None
     assert sampled is not None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from captune.captions.file import FORMS, KARPATHY, CaptionCollector, CaptionFile, filled_lines
-from captune.captions.json_formats import (
+from captune.captions.formats import (
     is_coco,
     is_karpathy,
     read_coco,
@@ -19,8 +19,8 @@ from captune.captions.json_formats import (
     read_lines,
     read_records,
     read_stems,
+    read_table,
 )
-from captune.captions.table_formats import read_table
 from captune.errors import UserError
 from captune.files import LARGEST_TEXT, decode_text, printable, quoted, read_bytes
 from captune.images import find_images

@@ -1,8 +1,8 @@
 """`captune verify`: does a page, a run or a metrics.json hold?
 
 A page is built again from its runs and compared (`pages.checking`). A run is held against its own
-records (`runs.recount`); a score and a comparison are computed again from their inputs, by the
-recipe that metrics.json names.
+records (`runs.recount`), and its page against it; a score and a comparison are computed again from
+their inputs, by the recipe that metrics.json names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from captune.errors import UserError
 from captune.files import printable
-from captune.jobs import Result
+from captune.jobs import PAGE, Result
 from captune.options import CompareOptions, MetricOptions, ScoreOptions, VerifyOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -88,8 +88,9 @@ class Check:
 class Verification(Result):
     """What came of it.
 
-    is_page: whether `place` is a page; else it is a run. figures: numbers of the page that were
-    derived again. differing: a sentence for each thing that is not as it was.
+    is_page: whether `place` is a page; else it is a run. figures: numbers of the page, or of the
+    run's own page, that were derived again. differing: a sentence for each thing that is not as
+    it was.
     """
 
     place: Path
@@ -150,7 +151,9 @@ class Verification(Result):
             figures = counted(self.figures, "figure")
             return [f"{figures} of {counted(self.runs, 'run')} derived again: the page holds"]
         how = "scored again" if self.checks else "counted again"
-        return [f"{self.place}: holds, {counted(self.images, 'image')} {how}"]
+        derived = f", {counted(self.figures, 'figure')} of its page derived again"
+        page = derived if self.figures else ""
+        return [f"{self.place}: holds, {counted(self.images, 'image')} {how}{page}"]
 
 
 def verify(place: str | Path, **options: Any) -> Verification:
@@ -224,7 +227,22 @@ def _verify_run(options: VerifyOptions, run: Run, progress: Progress) -> Verific
         _compare_again(found, run, options, progress)
     else:
         _refuse_others(options, "a run is counted again from its own records", ())
+    # where the run does not hold, its page would only say so again
+    if found.holds and (run.folder / ABOUT).is_file() and (run.folder / PAGE).is_file():
+        _check_own_page(found, run.folder)
     return found
+
+
+def _check_own_page(found: Verification, folder: Path) -> None:
+    """The page that the job left in its run; one of several runs is verified by its own name."""
+    from captune.pages.checking import check_page, read_page
+
+    page = folder / PAGE
+    if sum(not one.below for one in read_page(page).about.runs) != 1:
+        return
+    checked = check_page(page, [str(folder)])
+    found.figures = checked.figures
+    found.differing = [f"{PAGE}: {told}" for told in checked.differing]
 
 
 _MOVED = {

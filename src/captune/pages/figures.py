@@ -130,7 +130,7 @@ def _file_name(name: str) -> str:
 
 
 def _classify(source: RunSource, skipped: list[Skipped]) -> Figures:
-    from captune.statistics.calibration import Calibration
+    from captune.runs.metrics import Calibration
 
     found = classify.ClassifyCounts(source, PageSettings())
     if found.confusion:

@@ -18,7 +18,7 @@ import numpy as np
 from captune.models.encoders import Floats, normalise
 from captune.runs.metrics import NegationProbe
 from captune.statistics import wilson
-from captune.statistics.calibration import Integers
+from captune.zeroshot.calibration import Integers
 
 PROBED_LOGITS = 2_000_000  # of each of the two templates at once: 8 MB
 _DENIES = re.compile(

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from captune.models.encoders import Floats, normalise
 from captune.runs import Run
-from captune.runs.metrics import PromptsMetrics
+from captune.runs.metrics import Calibration, PromptsMetrics
 from captune.runs.records import PromptsRecord
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
-from captune.statistics.calibration import (
+from captune.zeroshot.calibration import (
     Activation,
     Booleans,
-    Calibration,
     Integers,
     calibrate,
     top_confidence,

@@ -6,8 +6,7 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,11 +29,10 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext
 from captune.pages.sources import PageSettings, RunSource, words
+from captune.runs.metrics import Reliability
+from captune.runs.records import plain
 from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent, signed
-
-if TYPE_CHECKING:
-    from captune.statistics.calibration import Reliability
 
 _BARS = 5
 _SAMPLED = 8
@@ -256,7 +254,7 @@ def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
             error, floor, leaning, gap,
         )  # fmt: skip
     says = "Reliability diagram: fraction of right answers in each of 15 bins of confidence"
-    drawn = reliability_block([asdict(one) for one in told.bins], says)
+    drawn = reliability_block(plain(told.bins), says)
     return [Heading("How far to believe its probabilities"), Paragraph(said), drawn]
 
 
@@ -370,7 +368,7 @@ class ClassifyCounts:
 
     def reliability(self) -> Reliability:
         """How far confidence and accuracy of the label put first lie apart."""
-        from captune.statistics.calibration import reliability
+        from captune.zeroshot.calibration import reliability
 
         return reliability(np.array(self.confidence), np.array(self.correct))
 

@@ -7,7 +7,6 @@ the label that is put first counts here (top-label calibration, Guo et al. 2017)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from captune.parsing import Count, Number, Share, require
+from captune.runs.metrics import Calibration, Reliability, ReliabilityBin
 
 Activation = Literal["softmax", "sigmoid"]
 Floats = NDArray[np.float32]
@@ -28,61 +27,6 @@ FOLDS = 5
 TEMPERATURES = (0.01, 100.0)
 FIT_LOGITS = 2_000_000  # one number needs no more; all of 20,000 x 1,000 would take minutes
 FLOOR_ROUNDS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityBin:
-    """Images whose confidence lies in (low, high]; confidence and accuracy are their means."""
-
-    low: Share
-    high: Share
-    count: Count
-    confidence: Share
-    accuracy: Share
-    correct: Count
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """How far confidence and accuracy lie apart on one set of images.
-
-    ece: expected calibration error over `bins`, 15 of equal width: the mean over images of the
-        distance between the confidence and the accuracy of their bin, 0..1.
-    adaptive_ece: the same over 15 bins of equally many images, which no crowded bin dominates.
-    ece_floor: the `ece` that a perfectly calibrated model with these very confidences shows by
-        chance on this many images. Few images make it large; an ECE near it is no evidence.
-    nll: mean negative log likelihood of the truth, in nats (see `negative_log_likelihood`).
-        None where a run holds none.
-    """
-
-    images: Count
-    ece: Number
-    adaptive_ece: Number
-    ece_floor: Number
-    nll: Number | None
-    mean_confidence: Number
-    accuracy: Number
-    bins: tuple[ReliabilityBin, ...]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The model's probabilities as they are, and after one temperature was fitted to them.
-
-    temperature: fitted on all images; the one to use on new ones. Above 1 the model was too sure of
-        itself, below 1 not sure enough. An end of the range 0.01..100 means that none fits (every
-        image right, or the scores say nothing). None for fewer than 10 images.
-    scaled: measured by cross-fitting: the images are dealt into 5 parts, and each part is scaled by
-        the temperature of the other four. Fitted and measured on the same images it would flatter.
-    """
-
-    raw: Reliability
-    temperature: Number | None = None
-    scaled: Reliability | None = None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for what does not fit together."""
-        require((self.scaled is None) or (self.temperature is not None), "it has no temperature")
 
 
 def calibrate(
