@@ -39,6 +39,10 @@ def _has_decoder() -> bool:
     return all(asset.is_cached() for asset in assets.ASSETS["lite-decoder"])
 
 
+def _has_shtab() -> bool:
+    return find_spec("shtab") is not None
+
+
 def _has_docs() -> bool:
     return all(find_spec(name) for name in ("sphinx", "myst_parser", "furo"))
 
@@ -53,6 +57,7 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
     "axe": (lambda: browser.AXE.is_file(), "axe-core is not there (make test fetches it with npm)"),
     "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real images is not here"),
     "docs": (_has_docs, "the extra docs is not installed (pip install 'captune[docs]')"),
+    "shtab": (_has_shtab, "the extra completion is not installed"),
     "gpu": (_has_gpu, "no GPU"),
     "hatchling": (
         lambda: find_spec("hatchling") is not None,

@@ -31,7 +31,7 @@ NAME = f"image{DOES}\n.png"
 _RICH = re.compile(r"\x1b\[(\d+;)*\d*m|\x1b\[\?25[lh]|\x1b\[\d*[AK]|\x1b\[2K|\r")
 
 # these name nothing of others; LaTeX has a form of its own for a backslash
-_SAYS_OTHERWISE = ("env", "plugins", "cite")
+_SAYS_OTHERWISE = ("env", "plugins", "completion", "cite")
 
 Command = Callable[[Path], list[str]]
 COMMANDS: dict[str, Command] = {}
@@ -179,6 +179,11 @@ def cite(here: Path) -> list[str]:
     path = run / "metrics.json"
     path.write_text(path.read_text().replace("a photo of a {}", json.dumps(HOSTILE)[1:-1]))
     return ["cite", str(run)]
+
+
+@command
+def completion(here: Path) -> list[str]:
+    return ["completion", "bash"]
 
 
 @command

@@ -227,6 +227,16 @@ The paragraph is LaTeX, in comments above the entries, so the output is a .bib f
   captune compare a.csv b.csv --references refs.csv --csv both.csv --json""",
         opt.CompareOptions,
     ),
+    "completion": Command(
+        "print a script that lets your shell complete captune's commands, options and files",
+        """  captune completion bash       for ~/.bashrc: eval "$(captune completion bash)"
+  captune completion zsh        as the file _captune in a folder of your fpath
+  captune completion tcsh       as a file that ~/.tcshrc names: source FILE
+
+It needs an extra: pip install 'captune[completion]'.""",
+        module="captune.cli.completion",
+        tables=False,
+    ),
     "demo": Command(
         "classify, describe and explain a dozen real images, and write one page of the results",
         """  captune demo

@@ -27,6 +27,12 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
         _add_field(parser, field, hints[field.name])
 
 
+def names_a_path(action: argparse.Action) -> bool:
+    """Whether an argument that `add_options` added takes files or folders."""
+    is_list = not action.option_strings and action.nargs in ("+", "*")
+    return action.choices is None and (action.type is _path or is_list)
+
+
 def read_options(options: type[Options], arguments: argparse.Namespace) -> Options:
     """The dataclass filled from parsed arguments."""
     return options(**{field.name: getattr(arguments, field.name) for field in _fields(options)})
