@@ -20,7 +20,10 @@ from tests.webapp.app_page import (
     wrong,
 )
 
+from captune.options import ClassifyOptions
+from captune.webapp.queue import QueuedJob
 from captune.webapp.server import Running
+from captune.webapp.tabs.images import _keep_classified
 
 pytestmark = pytest.mark.needs("chromium")
 RESULT = "#result-classify"
@@ -108,6 +111,16 @@ def test_mistakes_are_sentences_in_the_page(page: tuple[Running, Any], tmp_path:
     assert "one label gets all of a softmax: “Several labels may fit" in said
     assert "--multi-label" not in said
     assert wrong(driver) == []
+
+
+def test_a_kept_run_speaks_of_the_page_and_not_of_flags(colours: object, tmp_path: Path) -> None:
+    red = colour_image(tmp_path / "red.png", (220, 20, 30))
+    job = QueuedJob(["captune", "classify"])
+    _keep_classified(ClassifyOptions(images=[str(red)], labels="red,", out=tmp_path / "run"), job)
+    assert [note for note in job.notes if "softmax" in note] == [
+        "one label gets all of a softmax: “Several labels may fit: yes or no for each”, under More,"
+        " asks whether it fits"
+    ]
 
 
 def test_forgotten_images_are_gone_from_the_disk(page: tuple[Running, Any], tmp_path: Path) -> None:
