@@ -16,7 +16,6 @@ from captune.files import (
     check_writable,
     home_path,
     lines_of,
-    named,
     open_regular,
     partial_path,
     private_folder,
@@ -25,6 +24,7 @@ from captune.files import (
     read_text,
     whole_file,
 )
+from captune_metrics.text import named
 from tests.processes import ended, pipe, start
 
 

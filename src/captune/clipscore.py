@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.files import named, printable
 from captune.options import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.corpus import check_images
 from captune_metrics.scores import Candidates, References, Scores
+from captune_metrics.text import named, printable
 
 if TYPE_CHECKING:
     from captune.features.cache import FeatureCache

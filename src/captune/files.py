@@ -20,9 +20,7 @@ from typing import IO, Any
 
 from captune.errors import UserError
 from captune.printing import PlainStream
-from captune_metrics.text import named as named
-from captune_metrics.text import printable as printable
-from captune_metrics.text import quoted as quoted
+from captune_metrics.text import printable
 
 if sys.platform != "win32":
     import fcntl

@@ -25,9 +25,8 @@ from tests.metrics import ptb_strings
 from tests.pages.page_reader import Outline
 
 from captune.errors import UserError
-from captune.files import named, quoted
 from captune.parsing import parse_json
-from captune_metrics.text import printable
+from captune_metrics.text import named, printable, quoted
 
 ALL, PART = 100_000, 3_000
 _LONGEST_S = (

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.files import printable
 from captune.images import find_images, read_image
+from captune_metrics.text import printable
 
 ANY_NAME = pytest.mark.skipif(
     sys.platform != "linux", reason="other systems refuse some bytes in a file name"

@@ -21,11 +21,11 @@ from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import encode_grids
-from captune.files import quoted
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape, ImageTextModel
 from captune.models.hub import silence_transformers
+from captune_metrics.text import quoted
 
 END = "<|endoftext|>"
 

@@ -32,10 +32,10 @@ from torch.nn import functional as F
 from captune.attribution.geometry import Frame, frame_of
 from captune.attribution.masking import blurred, compose, losses_without_each
 from captune.errors import UserError
-from captune.files import quoted
 from captune.images import ImageFile, open_image
 from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel, PatchGrid
 from captune.zeroshot.classifier import ZeroShotClassifier
+from captune_metrics.text import quoted
 
 PATCH_SIMILARITY = "patch-similarity"
 METHODS = ("gradient", "occlusion", PATCH_SIMILARITY)

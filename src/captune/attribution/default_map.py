@@ -17,10 +17,11 @@ import msgspec
 from captune.attribution.methods import LayerHead, MapMethod, map_method
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
-from captune.files import printable, whole_file
+from captune.files import whole_file
 from captune.models.checkpoint_files import read_object
 from captune.runs.kinds import convert
 from captune.runs.records import plain
+from captune_metrics.text import printable
 
 NAME = "explain.json"
 SCHEMA = 1

@@ -30,7 +30,7 @@ from captune.captioning.tags import Tagger, identity_of
 from captune.errors import MissingExtra, UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import grids_bytes
-from captune.files import home_path, printable
+from captune.files import home_path
 from captune.images import ImageFile, Skipped, find_images
 from captune.models import hub
 from captune.models.decoders import Decoder
@@ -38,6 +38,7 @@ from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageTextModel, describe_model
 from captune.models.load import load_image_text_model, load_model, parse_spec, require_possible
 from captune.options import CaptionerOptions
+from captune_metrics.text import printable
 
 LITE = "lite"
 PACKAGE = "captune_lite"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
-from captune.files import printable
 from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage
 from captune.images.decode import hash_image
 from captune.models.decoders import Decoder
+from captune_metrics.text import printable
 
 _NAMED = 3
 

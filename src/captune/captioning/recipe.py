@@ -17,11 +17,10 @@ from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
-from captune.files import printable, quoted
 from captune.models.decoders import Decoder
 from captune.parsing import json_kind
 from captune.runs.kinds import convert
-from captune_metrics.text import shorten
+from captune_metrics.text import printable, quoted, shorten
 
 SCHEMA = 1
 _LARGEST = 10**9

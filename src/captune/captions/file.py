@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from captune.errors import UserError
-from captune.files import lines_of, printable, quoted
+from captune.files import lines_of
 from captune.images.find import ENDINGS
 from captune.parsing import json_kind
+from captune_metrics.text import printable, quoted
 
 FORMS = (
     '{"stem": "caption"}, COCO results or annotations, a CSV or JSONL with image and caption,'

@@ -18,9 +18,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from captune.captions.file import FORMS, CaptionCollector, filled_lines, is_file_name
-from captune.files import lines_of, named, printable, quoted
+from captune.files import lines_of
 from captune.parsing import json_kind, parse_json
 from captune.tables import as_typed
+from captune_metrics.text import named, printable, quoted
 
 
 def is_coco(content: Mapping[str, Any]) -> bool:

@@ -13,7 +13,6 @@ from functools import partial
 
 from captune.captions.file import KARPATHY, CaptionFile
 from captune.errors import MismatchedImages, UserError
-from captune.files import named, printable, quoted
 from captune.images import ImageFile, ImageSet
 from captune.images.match import (
     folders_agree,
@@ -22,6 +21,7 @@ from captune.images.match import (
     plain_path,
     without_ending,
 )
+from captune_metrics.text import named, printable, quoted
 
 _NUMBER = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?0*([0-9]+)(?:\.0+)?")
 

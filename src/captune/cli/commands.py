@@ -22,9 +22,10 @@ from captune.cli.console import (
     run_words,
 )
 from captune.errors import MissingExtra, UserError
-from captune.files import check_writable, printable
+from captune.files import check_writable
 from captune.options.codec import add_options, read_options, typed_options
 from captune.text import counted
+from captune_metrics.text import printable
 
 
 @dataclass(frozen=True)

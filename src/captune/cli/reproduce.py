@@ -22,7 +22,7 @@ from typing import Any
 from captune.captions import read_captions
 from captune.cli.console import note, print_json, run_words
 from captune.errors import UserError
-from captune.files import lines_of, printable, read_text
+from captune.files import lines_of, read_text
 from captune.images import find_images
 from captune.options import ReproduceOptions, TuneOptions
 from captune.options.codec import read_options
@@ -31,6 +31,7 @@ from captune.runs import read_run
 from captune.studies import Step, Study, read_study
 from captune.tables import as_typed
 from captune.text import counted, duration
+from captune_metrics.text import printable
 
 _ANYWHERE = ("--json", "--offline", "--debug")
 _PAGE = "$on_page"

@@ -12,10 +12,10 @@ from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.index import FeatureSpace
 from captune.features.pipeline import AdaptiveBatches, Encoding, ImageFeature, encode_each, space_of
-from captune.files import printable
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, TextEncoder
 from captune.progress import SILENT, Progress
+from captune_metrics.text import printable
 
 
 def encode_images(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from captune.errors import UserError
-from captune.files import printable
+from captune_metrics.text import printable
 
 ENDINGS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"}

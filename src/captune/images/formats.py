@@ -21,7 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from captune.files import printable
+from captune_metrics.text import printable
 
 Opener = Callable[[io.BytesIO, str], ImageFile.ImageFile]
 

@@ -16,9 +16,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from captune.errors import UserError
-from captune.files import check_writable, printable, quoted, whole_file, writing
+from captune.files import check_writable, whole_file, writing
 from captune.images import ImageFile
 from captune.progress import SILENT, Progress
+from captune_metrics.text import printable, quoted
 
 JOURNAL = ".captions.jsonl"
 _KEPT = "the captions of finished batches are kept"

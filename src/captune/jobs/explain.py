@@ -25,7 +25,7 @@ from captune.captioning.captioner import (
 from captune.captioning.checkpoint import read_recipe
 from captune.errors import UserError
 from captune.features.encode import none_readable
-from captune.files import home_path, printable, quoted
+from captune.files import home_path
 from captune.images import Skipped, UnreadableImage, find_images
 from captune.jobs import Result
 from captune.models.encoders import describe_model
@@ -38,6 +38,7 @@ from captune.runs.place import writes_run
 from captune.tables import Column, Table, number
 from captune.text import counted, percent
 from captune.zeroshot.classifier import ZeroShotClassifier
+from captune_metrics.text import printable, quoted
 
 KEPT = 1000  # records that the result holds itself; more are in the files alone
 SHOWN = 20  # explanations on a terminal

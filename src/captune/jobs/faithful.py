@@ -29,7 +29,7 @@ from captune.captioning.captioner import (
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.errors import UserError
-from captune.files import home_path, printable
+from captune.files import home_path
 from captune.images import find_images
 from captune.jobs import Result
 from captune.models.hub import silence_transformers
@@ -40,6 +40,7 @@ from captune.runs import RunWriter
 from captune.runs.place import run_place
 from captune.tables import Column, Table, estimate, number, numbers, of_mappings, write_csv
 from captune.text import percent
+from captune_metrics.text import printable
 
 TABLE = "leaderboard.csv"
 QUICK = 16  # images of each stage, where a quick look is asked for

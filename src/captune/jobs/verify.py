@@ -18,7 +18,6 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from captune.errors import UserError
-from captune.files import printable
 from captune.jobs import PAGE, Result
 from captune.options import CompareOptions, MetricOptions, ScoreOptions, VerifyOptions
 from captune.options.codec import from_python
@@ -35,6 +34,7 @@ from captune.tables import Column, Number, Table, number
 from captune.text import counted
 from captune_metrics.catalogue import metric_of
 from captune_metrics.frequency import CORPUS, SHIPPED
+from captune_metrics.text import printable
 
 # Text metrics are arithmetic and come out the same on any machine; a model's features move with
 # the processor and the libraries below it.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from captune.errors import UserError
-from captune.files import home_path, printable, read_text
+from captune.files import home_path, read_text
 from captune.models import hub, vetting
 from captune.models.checkpoint_files import read_object
 from captune.models.devices import resolve_device, resolve_dtype
@@ -33,6 +33,7 @@ from captune.models.weights import (
     load_state,
     weights_id_of_file,
 )
+from captune_metrics.text import printable
 
 _ASSIGNMENT_FILES = ("decoder_model.bin", "encoder.json", "vocab.bpe")
 _END_OF_TEXT = "<|endoftext|>"

@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from captune.errors import UserError
-from captune.files import open_regular, printable
+from captune.files import open_regular
 from captune.models.checkpoint_files import read_object
+from captune_metrics.text import printable
 
 # A vocabulary has one of these forms; without it transformers builds an empty one in silence.
 VOCABULARIES = (

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.modules import module as registrations
 
 from captune.errors import UserError
-from captune.files import printable, writing
+from captune.files import writing
 from captune.models.checkpoint_files import (
     TensorInfo,
     read_object,
@@ -38,7 +38,7 @@ from captune.models.weights import (
     warn_pickle,
     weights_files,
 )
-from captune_metrics.text import shorten
+from captune_metrics.text import printable, shorten
 
 _DEEPEST = 32
 # what is built, or run, so many times

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.errors import UserError
-from captune.files import printable
 from captune.options.base import (
     CsvOptions,
     ModelOptions,
@@ -18,6 +17,7 @@ from captune.options.base import (
     require_at_least,
     same_option,
 )
+from captune_metrics.text import printable
 
 
 @dataclass(kw_only=True)

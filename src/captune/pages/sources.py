@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from markupsafe import Markup, escape
 
 from captune.errors import UserError
-from captune.files import named, printable
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
 from captune.runs.metrics import FaithfulMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number
 from captune.text import one_line
+from captune_metrics.text import named, printable
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from captune.errors import UserError
-from captune.files import named, printable, quoted
 from captune.options import RankOptions
 from captune.runs import Run, leaves_root, read_run
 from captune.runs.metrics import AgreementPair, MetricFigure, ScoreMetrics
@@ -28,6 +27,7 @@ from captune.scoring.agreement import comparable
 from captune.tables import write_csv
 from captune.text import score
 from captune_metrics.catalogue import is_metric, metric_id
+from captune_metrics.text import named, printable, quoted
 
 if TYPE_CHECKING:
     from captune.images import Skipped

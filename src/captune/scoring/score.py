@@ -19,7 +19,6 @@ from captune.captions import (
     read_captions,
 )
 from captune.errors import MismatchedImages, UserError
-from captune.files import named, printable, quoted
 from captune.images import ImageFile, find_images
 from captune.images.decode import hash_image
 from captune.options import MetricOptions
@@ -31,7 +30,7 @@ from captune_metrics.corpus import Corpus
 from captune_metrics.frequency import DocumentFrequency, is_file, resolve_df
 from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
-from captune_metrics.text import Interval
+from captune_metrics.text import Interval, named, printable, quoted
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel

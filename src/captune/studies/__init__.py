@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from captune.errors import UserError
-from captune.files import home_path, printable, read_text
+from captune.files import home_path, read_text
 from captune.parsing import parse_yaml
+from captune_metrics.text import printable
 
 _NAME = re.compile(r"[\w-]+")
 # what a command may name besides data, models and settings

@@ -25,11 +25,12 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from captune.errors import UserError
-from captune.files import printable, private_folder
+from captune.files import private_folder
 from captune.options import AppOptions
 from captune.webapp.guard import REPORTS, UPLOAD, Entry, Guard
 from captune.webapp.guardian import ENDINGS, guarded
 from captune.webapp.site import AppContext
+from captune_metrics.text import printable
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 MOST_CONNECTIONS = 512

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from captune.errors import UserError
-from captune.files import home_path, printable
+from captune.files import home_path
 from captune.jobs import PAGE
 from captune.options import AppOptions, ReportOptions
 from captune.options.codec import words_of
@@ -25,6 +25,7 @@ from captune.runs import Run, read_run
 from captune.webapp.guard import REPORTS
 from captune.webapp.queue import JobQueue, QueuedJob
 from captune.webapp.uploads import Arrivals, Uploads
+from captune_metrics.text import printable
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel

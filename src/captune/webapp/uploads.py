@@ -29,11 +29,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from captune.errors import UserError
-from captune.files import printable
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import opened_image
 from captune.pages.album import THUMBNAIL_PX, thumbnail
 from captune.webapp.guard import SLOWEST_S, Refusal
+from captune_metrics.text import printable
 
 KEPT = 128  # sets: the one that was longest not used goes first
 MOST_BYTES = 4 * 2**30  # of all sets together, and of what is on its way into them

@@ -19,13 +19,13 @@ from typing import Any
 import gradio as gr
 
 from captune.errors import UserError
-from captune.files import printable
 from captune.options import AppOptions
 from captune.options.codec import words_of
 from captune.pages.blocks import render_template
 from captune.webapp.queue import BROWSER, QueuedJob
 from captune.webapp.site import AppContext, images_beside
 from captune.webapp.uploads import Dropped, ImageFolder
+from captune_metrics.text import printable
 
 # no bars of the framework's over our own, no entry among its endpoints, as many at once as ask
 QUIET: dict[str, Any] = {

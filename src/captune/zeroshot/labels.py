@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 from captune.errors import UserError
-from captune.files import printable, read_text
+from captune.files import read_text
 from captune.parsing import json_kind, parse_json
+from captune_metrics.text import printable
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
 _LONGEST = 10_000  # characters of a label or prompt; no model reads as many

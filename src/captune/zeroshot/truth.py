@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from captune.errors import UserError
-from captune.files import lines_of, printable, read_text
+from captune.files import lines_of, read_text
 from captune.images import ImageFile
 from captune.images.match import images_named
 from captune.tables import as_typed
 from captune.zeroshot.labels import Labels
+from captune_metrics.text import printable
 
 _FILE_COLUMNS = (
     *("filename", "file_name", "file", "image", "image_name", "img", "path", "filepath"),

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from captune.errors import UserError
-from captune.files import holds_files, printable, read_text, whole_file, writing
+from captune.files import holds_files, read_text, whole_file, writing
 from captune.models.checkpoint_files import read_object
 from captune.options import TuneOptions
 from captune.parsing import parse_yaml
@@ -35,7 +35,7 @@ from captune.runs import read_run
 from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
-from captune_metrics.text import shorten
+from captune_metrics.text import printable, shorten
 
 _ASKED = "tuning.json"
 # where a run is written, and from what options it was read, is not part of what it is

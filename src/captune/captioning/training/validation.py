@@ -17,7 +17,6 @@ from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel, batch
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
-from captune.files import printable
 from captune.runs.metrics import Finding
 from captune.text import percent
 from captune_metrics.bleu_n import bleu_of
@@ -25,7 +24,7 @@ from captune_metrics.cider_d import cider_of
 from captune_metrics.corpus import Corpus
 from captune_metrics.resampling import Sums, paired_bootstrap
 from captune_metrics.scores import Scores
-from captune_metrics.text import shorten
+from captune_metrics.text import printable, shorten
 
 if TYPE_CHECKING:
     from captune.features.cache import FeatureCache

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captune.errors import UserError
-from captune.files import printable
 from captune.models import hub, vetting
 from captune.models.encoders import (
     ContextLength,
@@ -51,6 +50,7 @@ from captune.models.weights import (
     digest_of_files,
     weights_id_of_file,
 )
+from captune_metrics.text import printable
 
 # Families whose logits a test compares with transformers' own; any other is compared when it loads.
 _KNOWN_FAMILIES = {"clip", "siglip", "siglip2"}

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from captune.errors import MissingExtra, UserError
-from captune.files import printable
 from captune.models import hub, vetting
 from captune.models.backends.timm import grid_of_trunk, last_features
 from captune.models.encoders import (
@@ -49,6 +48,7 @@ from captune.models.weights import (
     weights_files,
     weights_id_of_file,
 )
+from captune_metrics.text import printable
 
 _CLIP_VOCABULARY = 49408  # of the tokenizer that open_clip carries with it
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from captune.errors import UserError
-from captune.files import printable
 from captune.models import hub, vetting
 from captune.models.encoders import (
     GridShape,
@@ -34,6 +33,7 @@ from captune.models.weights import (
     weights_id_of_file,
 )
 from captune.parsing import json_kind
+from captune_metrics.text import printable
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _LARGEST_SIDE = 2048  # pixels

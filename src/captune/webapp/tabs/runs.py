@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 
 from captune.errors import UserError
-from captune.files import printable
 from captune.options import CompareOptions, ReportOptions, TuneOptions
 from captune.registry import TUNING_METHODS
 from captune.runs.kinds import KINDS
@@ -16,6 +15,7 @@ from captune.webapp.queue import QueuedJob
 from captune.webapp.site import AppContext, ReportPage
 from captune.webapp.train_process import tune_apart
 from captune.webapp.views import JobPanel, choices, offer_on
+from captune_metrics.text import printable
 
 _COMPARED = ("tune", "caption", "score")
 _SHOWN = 6  # images of a preview
