@@ -44,7 +44,8 @@ def section(source: RunSource, _context: PageContext) -> Section:
     if stages.choosing is not None and source.at("images") > source.images:
         counts = (source.figure(count, "stages", name) for name in ("choosing", "reporting"))
         said = words(
-            "The default map was chosen on {} images; the figures are of {} others.", *counts
+            "Images that chose the default map: {}; other images, which the figures are of: {}.",
+            *counts,
         )
         part.blocks.append(Paragraph(said, soft=True))
     for i, report in enumerate(source.at("reports")):
