@@ -106,5 +106,6 @@ def test_images_that_a_map_is_chosen_on_are_counted_apart(root: Path, tmp_path: 
     page = tmp_path / "page.html"
     made = write_report([run], page, PageSettings())
     assert made.title == "Explanations on 1 image"
-    assert "chosen on 3 images; the figures are of 1 others" in outline(page).words
+    said = "Images that chose the default map: 3; other images, which the figures are of: 1."
+    assert said in outline(page).words
     assert check_page(page).holds
