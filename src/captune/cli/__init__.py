@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import captune
 from captune.cli.commands import COMMANDS
@@ -43,6 +43,14 @@ class _Parser(argparse.ArgumentParser):
         raise _Misuse(f"{self.prog}: {message}; {self.prog} --help shows what it takes")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Wide enough that the longest name of a command has its help beside it."""
+
+    def __init__(self, prog: str, **how: Any) -> None:
+        super().__init__(prog, **how)
+        self._action_max_length = max(map(len, COMMANDS)) + 4
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands; with `only`, the other commands are named but left empty."""
     parser = _Parser(
@@ -50,7 +58,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         description="Teach frozen vision and language models your images, and see the evidence.",
         epilog="captune COMMAND --help shows a command's options and examples.\n"
         "A first try: captune demo",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"captune {captune.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
