@@ -59,13 +59,18 @@ def tokenizer(text: str) -> None:
     from captune_metrics import ptb
     from captune_metrics.rouge import rouge_l
 
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    whole = _whole(text, "replace")
     for lines in (ptb.tokenize([whole, "x"]), ptb.tokenize_each([whole, "x"])):
         assert len(lines) == 2, "a caption became other captions"
         assert lines[1] == "x", "a caption changed the next one"
         assert not set("\n\r\v\f\u2028\u2029") & set(lines[0]), "a line end among the tokens"
     scores = rouge_l({"a": whole}, {"a": ["a dog", whole]})
     assert 0 <= scores.corpus <= 1
+
+
+def _whole(text: str, errors: str = "surrogatepass") -> str:
+    """Two halves of a character that stand together are that character, in JSON too."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", errors)
 
 
 def readers(text: str) -> None:
@@ -86,7 +91,7 @@ def readers(text: str) -> None:
     ):
         path = written(folder, name, content.encode("utf-8", "surrogatepass"))
         found = _one_sentence(lambda path=path: read_captions(path).captions)
-        assert found in (None, {"a": [text]}), f"{name}: read as {found!r}"
+        assert found in (None, {"a": [_whole(text)]}), f"{name}: read as {found!r}"
     labels = _one_sentence(lambda: read_labels([text, "another"]))
     assert labels is None or labels.names == (text.strip(), "another")
     for read in (
@@ -185,10 +190,10 @@ def _tried(
     @given(texts())
     def every(text: str) -> None:
         nonlocal tried, longest, slow
-        begun = time.process_time()
         tried += 1
-        try_it(text)
-        seconds = time.process_time() - begun
+        seconds = _seconds(try_it, text)
+        if seconds > _LONGEST_S:  # once may be what Python collected of all the others
+            seconds = min(seconds, _seconds(try_it, text))
         if seconds > longest:
             longest, slow = seconds, text
 
@@ -206,6 +211,12 @@ def _tried(
     yield Outcome(Case("strings", name, lambda folder: ()), end, why, longest, mb)
     same = Outcome(Case("strings", name, lambda folder: ()), "answered", "", 0.0, 0.0)
     yield from (same for _ in range(tried - 1))
+
+
+def _seconds(try_it: Callable[[str], None], text: str) -> float:
+    begun = time.process_time()
+    try_it(text)
+    return time.process_time() - begun
 
 
 def _said(error: BaseException) -> str:
