@@ -45,7 +45,7 @@ def test_it_says_something_sensible_offline(
     images = gather_images(tmp_path).images
     assert main(["caption", str(images), "--json", "--offline"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    captions = {item["path"]: item["caption"] for item in printed["captions"]}
+    captions = {Path(item["image"]).name: item["caption"] for item in printed["answers"]}
     assert len(captions) == len(IMAGES)
     assert printed["ended"] == len(IMAGES)
     for caption in captions.values():
@@ -63,8 +63,8 @@ def test_the_demo_describes_its_images(tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "demo"
     assert main(["demo", "--json", "--out", str(out)]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert len(printed["caption"]["captions"]) == len(IMAGES)
+    assert len(printed["caption"]["answers"]) == len(IMAGES)
     page = (out / "report.html").read_text(encoding="utf-8")
-    for item in printed["caption"]["captions"]:
+    for item in printed["caption"]["answers"]:
         assert html.escape(item["caption"], quote=False) in page
     assert len(list((out / "explain" / "maps").glob("*.npz"))) == len(IMAGES)

@@ -49,8 +49,9 @@ def test_json(images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFi
     found = printed(capsys, *words(images, model, "--out", out))
     assert found["command"] == "caption"
     assert (found["run"], found["images"]) == (out, 4)
-    assert [item["path"] for item in found["skipped"]] == ["image_001.png"]
-    assert [item["path"] for item in found["captions"]][:2] == ["image_000.png", "image_002.png"]
+    assert [item["path"] for item in found["skipped"]] == [str(images / "image_001.png")]
+    first, second = (str(images / f"image_00{n}.png") for n in (0, 2))
+    assert [item["image"] for item in found["answers"]][:2] == [first, second]
     assert found["written"] == {"run": out, "page": str(Path(out) / "report.html")}
     assert found["model"]["method"] == "lora"
 
@@ -62,16 +63,19 @@ def test_json_stays_small(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("captune.jobs.caption.KEPT", 3)
+    monkeypatch.setattr("captune.jobs.MOST_ANSWERS", 3)
     found = printed(capsys, *words(images, model, "--out", str(tmp_path / "out")))
     assert found["images"] == 5
-    assert found["captions"] is None
+    assert (found["answers"], found["answers_file"]) == (
+        None,
+        str(tmp_path / "out" / "records.jsonl"),
+    )
 
 
 def test_one_image_prints_its_caption_and_nothing_else(
     images: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = printed(capsys, *words(images, model))["captions"]
+    whole = printed(capsys, *words(images, model))["answers"]
     assert main(words(images / "image_002.png", model)) == 0
     captured = capsys.readouterr()
     assert captured.out == whole[2]["caption"] + "\n"
@@ -81,12 +85,12 @@ def test_one_image_prints_its_caption_and_nothing_else(
 def test_a_few_are_a_table_and_many_a_number(
     images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = printed(capsys, *words(images, model))["captions"]
+    whole = printed(capsys, *words(images, model))["answers"]
     (images / "[red] x.png").write_bytes((images / "image_002.png").read_bytes())
     assert main(words(images, model)) == 0
     out = capsys.readouterr().out
     for item in whole:
-        assert item["path"] in out
+        assert Path(item["image"]).name in out
         assert item["caption"] in out
     assert "[red] x.png" in out
     assert "6 images in " in out
@@ -137,7 +141,7 @@ def test_lite_is_the_default(
     capsys.readouterr()
     found = printed(capsys, "caption", str(images), "--device", "cpu", "--max-tokens", "8")
     assert found["model"]["spec"] == "lite"
-    assert len(found["captions"]) == 5
+    assert len(found["answers"]) == 5
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -148,3 +152,25 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "captune caption image.jpg" in done.stdout
+
+
+def test_coco_results_and_lines(
+    images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "image_003.png").rename(images / "COCO_val2014_000000391895.png")
+    (images / "image_004.png").rename(images / "17.png")
+    file, table = tmp_path / "results.json", tmp_path / "captions.csv"
+    to = ["--to", str(file), "--to", str(table)]
+    assert main([*words(images, model, "--jsonl"), *to]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(line["log_probability"] < 0 for line in lines)
+    results = json.loads(file.read_text())
+    ids = [17, 391895, "image_000", "image_001", "image_002"]
+    assert [one["image_id"] for one in results] == ids
+    about = {name: results[0][name] for name in ("model", "weights_id")}
+    assert results == [
+        {"image_id": id, **line, **about} for id, line in zip(ids, lines, strict=True)
+    ]
+    assert table.read_text().count("\n") == 6
+    assert main(["caption", str(images), "--model", model, "--predictions", "pred.csv"]) == 2
+    assert "--predictions pred.csv: writes JSON; use --to pred.csv" in capsys.readouterr().err

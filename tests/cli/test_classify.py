@@ -235,3 +235,73 @@ def test_figures_of_images_with_one_spelling_are_kept_apart(colours: Any, tmp_pa
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     figures = sorted(path.name for path in (tmp_path / "run" / "plots").glob("*.png"))
     assert figures == ["top5-1-2.png", "top5-1.png", "top5.png"]
+
+
+def test_answers_for_other_programs(
+    colours: Any, colour_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(colour_images.parent)
+    images = colour_images.name
+    file = tmp_path / "answers.jsonl"
+    found = _json(capsys, "classify", images, "--labels", "red,green", "--to", str(file))
+    answers = found["answers"]
+    assert found["answers_file"] is None
+    assert answers[0]["image"] == str(Path(images, "7_0.png"))  # as it was given, with its folder
+    assert answers[0]["label"] == answers[0]["top"][0]["label"] == "red"
+    assert sum(one["probability"] for one in answers[0]["top"]) == pytest.approx(1)
+    about = {"model": "colours", "weights_id": "c0" * 32}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines == [{**answer, **about} for answer in answers]
+
+    assert main(["classify", images, "--labels", "red,green", "--jsonl"]) == 0
+    captured = capsys.readouterr()
+    assert [json.loads(line) for line in captured.out.splitlines()] == answers
+    assert "6 images, 2 labels" in captured.err
+
+    monkeypatch.setattr("captune.jobs.MOST_ANSWERS", 3)
+    found = _json(capsys, "classify", images, "--labels", "red,green", "--to", str(file))
+    assert (found["answers"], found["answers_file"]) == (None, str(file))
+
+
+def test_a_wrong_ending_is_refused_before_work(
+    colours: Any, colour_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = str(colour_images)
+    assert main(["classify", images, "--labels", "red,green", "--csv", "x.parquet"]) == 2
+    assert "--csv x.parquet: writes CSV; use --to x.parquet" in capsys.readouterr().err
+    for names in (["x.txt"], ["x.csv", "x.npz"], ["x.csv", "./x.csv"]):
+        words = [word for name in names for word in ("--to", name)]
+        assert main(["classify", images, "--labels", "red,green", *words]) == 2
+        assert "--to" in capsys.readouterr().err
+    labels = colour_images.parent / "labels.json"
+    labels.write_text(LABELS)
+    assert main(["classify", images, "--labels", str(labels), "--to", str(labels)]) == 2
+    assert "would replace what is read" in capsys.readouterr().err
+    assert colours.image.module.images == 0
+
+
+def test_lines_come_as_they_are_computed(
+    colours: Any, colour_images: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What was printed before Ctrl-C stays printed, and the reader may go."""
+    from captune.cli import commands
+
+    seen = []
+
+    def stop(content: dict[str, Any]) -> None:
+        seen.append(content)
+        assert colours.image.module.images <= 2 * len(seen) + 2
+        if len(seen) == 2:
+            raise errors[-1]
+
+    monkeypatch.setattr(commands, "print_line", stop)
+    words = ["classify", str(colour_images), "--labels", "red,green", "--jsonl", "--no-cache"]
+    errors: list[BaseException] = []
+    for error, status in ((KeyboardInterrupt(), 130), (BrokenPipeError(), 0)):
+        errors.append(error)
+        seen.clear()
+        assert main([*words, "--batch-size", "1"]) == status
+        assert len(seen) == 2
+    assert "bug" not in capsys.readouterr().err

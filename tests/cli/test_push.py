@@ -107,10 +107,10 @@ def test_a_captioner_is_sent_and_loaded_again(
     decoder = ["--decoder", str(tuned / "decoder-llama")]
     common = ["caption", str(tmp_path / "images"), "--max-tokens", "8", "--device", "cpu", "--json"]
     assert main([*common, "--model", str(tuned / "lora")]) == 0
-    expected = json.loads(capsys.readouterr().out)["captions"]
+    expected = json.loads(capsys.readouterr().out)["answers"]
     assert main([*common, "--model", MODEL, *decoder]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["captions"] == expected
+    assert found["answers"] == expected
     assert found["model"]["spec"] == MODEL
     # a second time nothing is fetched, and offline it works too
     asked = len(hub.requests)

@@ -64,7 +64,8 @@ def test_words_reach_the_captions(
     ask = ["caption", str(images), "--model", str(out), "--beam", "1", "--max-tokens", "12"]
     assert main([*ask, "--device", "cpu", "--json"]) == 0
     printed = {
-        one["path"]: one["caption"] for one in json.loads(capsys.readouterr().out)["captions"]
+        Path(one["image"]).name: one["caption"]
+        for one in json.loads(capsys.readouterr().out)["answers"]
     }
     assert {name: printed[name] for name in written} == written
     captioner = Captioner.from_pretrained(out, device="cpu")

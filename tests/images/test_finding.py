@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.images import find_images, read_image
+from captune.images import Skipped, find_images, read_image
 from captune_metrics.text import printable
 
 ANY_NAME = pytest.mark.skipif(
@@ -202,6 +202,29 @@ def test_list_on_standard_input(tmp_path, monkeypatch, end):
     found = find_images(["-"], io.StringIO(end.join(lines)))
     assert names(found) == ["a.jpg", "b [1].jpg", "s/c.jpg"]
     assert [(item.path, item.reason) for item in found.skipped] == [("gone.jpg", "no such file")]
+
+
+def test_paths_come_out_as_they_went_in(tmp_path, monkeypatch):
+    make(tmp_path, "big/s/a.jpg", "big/s/deep/b.jpg", "c.jpg")
+    monkeypatch.chdir(tmp_path)
+
+    def given(*sources, listed=""):
+        found = find_images(sources, io.StringIO(listed))
+        return sorted(image.spelled for image in found.images)
+
+    assert given("big") == ["big/s/a.jpg", "big/s/deep/b.jpg"]
+    assert given("./big/", "c.jpg") == ["./big/s/a.jpg", "./big/s/deep/b.jpg", "c.jpg"]
+    assert given("big/*/*.jpg") == ["big/s/a.jpg"]
+    assert given("big/**/b.jpg") == ["big/s/deep/b.jpg"]
+    assert given(tmp_path / "big") == [f"{tmp_path}/big/s/a.jpg", f"{tmp_path}/big/s/deep/b.jpg"]
+    listed = ["./big/s/a.jpg", "big//s/deep/../deep/b.jpg"]
+    assert given("-", listed="\n".join(listed)) == sorted(listed)
+    assert names(find_images(["-"], io.StringIO(listed[0]))) == ["a.jpg"]
+
+    found = find_images(["-"], io.StringIO("./big/s/a.jpg\n./big/gone.jpg"))
+    skipped = [*found.skipped, Skipped(found.images[0].name, "broken")]
+    spelled = [item.path for item in found.as_given(skipped)]
+    assert spelled == ["./big/gone.jpg", "./big/s/a.jpg"]
 
 
 @ANY_NAME

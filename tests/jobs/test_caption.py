@@ -308,11 +308,11 @@ def test_what_is_refused(
     for settings in ({"beam": 0}, {"max_tokens": 0}, {"batch_size": 0}):
         with pytest.raises(UserError, match="must be 1 or more"):
             options(images, model, **settings)
-    with pytest.raises(UserError, match="is a folder; name a file"):
+    with pytest.raises(UserError, match="would replace what is read"):
         captioned(images, model, predictions=images)
     with pytest.raises(UserError, match="holds files that are not a run"):
         captioned(images, model, out=images)
-    monkeypatch.setattr(job, "KEPT", 5)
+    monkeypatch.setattr(job, "MOST_ANSWERS", 5)
     with pytest.raises(UserError, match="too many captions to print"):
         captioned(images, model)
     use_encoder(monkeypatch, image_model("d1" * 32))

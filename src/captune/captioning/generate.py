@@ -68,6 +68,14 @@ class Caption(NotebookDisplay):
             ],
         }
 
+    def answer(self) -> dict[str, Any]:
+        """What other programs are told."""
+        return {
+            "image": self.image.spelled,
+            "caption": self.caption,
+            "log_probability": round(self.log_probability, 6),
+        }
+
     @classmethod
     def of_record(cls, image: ImageFile, record: Mapping[str, Any]) -> Caption:
         """What `record` wrote down."""

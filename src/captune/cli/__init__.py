@@ -72,16 +72,22 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         )
         if only is None or only == name:
             command.add_arguments(sub)
-            _add_common(sub, has_tables=command.tables)
+            _add_common(sub, has_tables=command.tables, has_answers=command.answers)
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser, *, has_tables: bool) -> None:
+def _add_common(parser: argparse.ArgumentParser, *, has_tables: bool, has_answers: bool) -> None:
     group = parser.add_argument_group("everywhere")
     printed = group.add_mutually_exclusive_group()
     printed.add_argument(
         "--json", action="store_true", help="print one JSON object, and nothing else"
     )
+    if has_answers:
+        printed.add_argument(
+            "--jsonl",
+            action="store_true",
+            help="print one JSON object per image, each as soon as it is computed",
+        )
     if has_tables:
         printed.add_argument(
             "--table",

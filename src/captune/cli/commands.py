@@ -18,6 +18,7 @@ from captune.cli.console import (
     job_arguments,
     note,
     print_json,
+    print_line,
     print_result,
     run_words,
 )
@@ -33,13 +34,15 @@ class Command:
     """help, examples: for `--help`. options: their dataclass.
 
     A command is a job of `captune.jobs`, unless it has a `run` or a `module` with `add_arguments`
-    and `run`. tables: whether it prints tables.
+    and `run`. tables: whether it prints tables. answers: whether --jsonl prints what its job
+    gives to `each`.
     """
 
     help: str
     examples: str
     options: type[Any] | None = None
     tables: bool = True
+    answers: bool = False
     run: Callable[[argparse.Namespace], int] | None = None
     module: str | None = None
 
@@ -59,7 +62,10 @@ class Command:
             return status
         assert self.options is not None
         job = import_module(f"captune.jobs.{arguments.command}")
-        result = job.run(read_options(self.options, arguments), **job_arguments(arguments))
+        streams = self.answers and arguments.jsonl
+        each = {"each": lambda item: print_line(item.answer())} if streams else {}
+        options = read_options(self.options, arguments)
+        result = job.run(options, **each, **job_arguments(arguments))
         return print_result(result, arguments)
 
 
@@ -193,12 +199,14 @@ that it prints gets in: the token in it is new with every start. Other machines 
         "describe images in words, with the built-in captioner or your own",
         """  captune caption image.jpg
   captune caption images/ --predictions pred.json
+  captune caption images/ --to coco_results.json --to captions.csv
   captune caption images/ --model runs/tuned --out runs/captions
   captune caption images/ --model runs/tuned/lora --beam 1 --sidecar
-  find . -name '*.jpg' | captune caption - --out runs/all --json
+  find . -name '*.jpg' | captune caption - --out runs/all --jsonl
 
 With --out, a killed captioning resumes when the same command is run again.""",
         opt.CaptionOptions,
+        answers=True,
     ),
     "cite": Command(
         "what a paper cites for runs: BibTeX of all that they used, and a methods paragraph",
@@ -214,11 +222,13 @@ The paragraph is LaTeX, in comments above the entries, so the output is a .bib f
         "recognise any labels in images, without training",
         """  captune classify images/ --labels cat,dog
   captune classify images/ --labels id2label.json --csv pred.csv
+  captune classify images/ --labels cat,dog --to answers.parquet --to answers.csv
   captune classify images/ --labels id2label.json --truth from-name --out runs/zero-shot --top5 3
   captune classify images/ --labels names.txt --prompt openai-7 --ensemble mean
   captune classify images/ --labels names.txt --model open_clip:ViT-B-32/openai
-  find . -name '*.jpg' | captune classify - --labels cat,dog --json""",
+  find . -name '*.jpg' | captune classify - --labels cat,dog --jsonl | head -1""",
         opt.ClassifyOptions,
+        answers=True,
     ),
     "compare": Command(
         "compare two sets of captions of the same images: which is better, and is it chance?",
@@ -304,7 +314,8 @@ A package adds to them with an entry point: docs/add-a-method.md shows how.""",
         """  captune prompts images/ --labels id2label.json --truth from-name
   captune prompts images/ --labels names.txt --truth truth.csv --prompt "a photo of a {}" \\
       --prompt "not a photo of a {}" --out runs/prompts
-  captune prompts images/ --labels names.txt --truth from-folder --prompt openai-7 --csv t.csv""",
+  captune prompts images/ --labels names.txt --truth from-folder --prompt openai-7 --csv t.csv
+  captune prompts images/ --labels names.txt --truth from-name --to prompts.parquet""",
         opt.PromptsOptions,
     ),
     "push": Command(
@@ -357,7 +368,8 @@ resumes when it is run again: steps that are done are kept.""",
   captune score captions.json --references val.json --images val/ --out runs/score
   captune score captions.json --images images/ --metrics clipscore --model open_clip:ViT-B-32/openai
   captune score few.json --references few_refs.json --df coco-val2017
-  captune score captions.json --references val.json --per-image scores.csv --json""",
+  captune score captions.json --references val.json --per-image scores.csv --json
+  captune score captions.json --references val.json --to scores.parquet""",
         opt.ScoreOptions,
     ),
     "tune": Command(

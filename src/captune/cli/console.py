@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from captune.printing import bar, console
+from captune.printing import bar, bare, console
 from captune.progress import Advance
 from captune_metrics.text import printable
 
@@ -53,9 +53,21 @@ def say(*lines: str) -> None:
 
 def print_json(content: dict[str, Any]) -> None:
     """One JSON object on standard output: ASCII only, so any file name survives any terminal."""
+    sys.stdout.write(_json_line(content))
+
+
+def print_line(content: dict[str, Any]) -> None:
+    """One of many JSON objects on standard output, there at once."""
+    below = bare(sys.stdout)
+    # a bar takes what is printed meanwhile to standard error: right above it, wrong for a pipe
+    stream = sys.stdout if below.isatty() else below
+    stream.write(_json_line(content))
+    stream.flush()
+
+
+def _json_line(content: dict[str, Any]) -> str:
     # the one control that JSON leaves as it is
-    text = json.dumps(content, default=_default).replace("\x7f", r"\u007f")
-    sys.stdout.write(f"{text}\n")
+    return json.dumps(content, default=_default).replace("\x7f", r"\u007f") + "\n"
 
 
 def _default(value: Any) -> Any:
@@ -154,6 +166,10 @@ def print_result(result: Result, arguments: argparse.Namespace) -> int:
     report_skipped(result.skipped, quiet=arguments.json)
     if arguments.json:
         print_json({"command": arguments.command, **result.summary()})
+        return 0
+    if getattr(arguments, "jsonl", False):
+        written = (f"{what}: {path}" for what, path in result.written.items())
+        note(*result.sentences(), *written)
         return 0
     form = getattr(arguments, "table", None)
     print_tables(result.tables(), form)

@@ -6,7 +6,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TextIO
@@ -26,12 +26,20 @@ _WAYS = "give a folder, image files, a pattern such as 'images/*.jpg', or - for 
 class ImageFile:
     """One image file. `path == root / name`; the name has forward slashes on every system.
 
+    given: its path as somebody gave it: a listed path as it is, one in a folder with that folder in
+    front; "" where nobody did.
     A name whose bytes are not UTF-8 keeps them as surrogate escapes (PEP 383): write it with
     `errors="surrogateescape"`, or show it with `printable`.
     """
 
     path: Path
     name: str
+    given: str = field(default="", compare=False)
+
+    @property
+    def spelled(self) -> str:
+        """What others are told: the path as it came in, so that they can join it with theirs."""
+        return self.given or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +52,22 @@ class Skipped:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """root: absolute. images: sorted by name, code point by code point, so `1_10` before `1_2`."""
+    """root: absolute. images: sorted by name, code point by code point, so `1_10` before `1_2`.
+
+    given: the path of each skipped file as it was given, by its name relative to the root.
+    """
 
     root: Path
     images: list[ImageFile]
     skipped: list[Skipped]
+    given: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def as_given(self, skipped: Sequence[Skipped]) -> list[Skipped]:
+        """The same with their paths as they were given."""
+        names = {item.path for item in skipped}
+        images = {image.name: image.spelled for image in self.images if image.name in names}
+        spelled = self.given | images
+        return [replace(item, path=spelled.get(item.path, item.path)) for item in skipped]
 
 
 def find_images(sources: Sequence[str | Path], stdin: TextIO | None = None) -> ImageSet:
@@ -84,8 +103,9 @@ class _Search:
 
     def __init__(self) -> None:
         self.bases: set[str] = set()
-        self.files: dict[str, str] = {}  # real path -> the path it is called by
-        self.skipped: dict[str, str] = {}
+        self.files: dict[str, tuple[str, str]] = {}  # real path -> its path, absolute and as given
+        self.skipped: dict[str, tuple[str, str]] = {}  # path -> as given, reason
+        self.source = ("", "")  # what is being searched, absolute and as given
         self.other_files = 0
 
     def add(self, source: str) -> None:
@@ -97,8 +117,9 @@ class _Search:
         else:
             raise UserError(f"{_quoted(source)} {_why_missing(path)}; {_WAYS} on standard input.")
 
-    def add_existing(self, path: str) -> None:
-        path = _absolute(path)
+    def add_existing(self, given: str) -> None:
+        path = _absolute(given)
+        self.source = (path, given)
         if os.path.isdir(path):
             self.bases.add(path)
             self.add_by_ending(self.walk(path))
@@ -112,12 +133,14 @@ class _Search:
             if os.path.lexists(path):
                 self.add_existing(path)
             else:
-                self.skipped[_absolute(path)] = "no such file"
+                self.skipped[_absolute(path)] = (path, "no such file")
 
     def add_pattern(self, pattern: str) -> None:
         parts = Path(pattern).parts
         first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-        base = _absolute(os.path.join("", *parts[:first]) or os.curdir)
+        given = os.path.join("", *parts[:first])
+        base = _absolute(given or os.curdir)
+        self.source = (base, given)
         ending = os.path.splitext(parts[-1])[1]
         spelled_out = bool(ending) and not glob.has_magic(ending)
         found = False
@@ -162,7 +185,7 @@ class _Search:
                 with os.scandir(current) as entries:
                     listing = sorted(entries, key=lambda entry: entry.name)
             except OSError as error:
-                self.skipped[current] = why(error)
+                self.skipped[current] = (self.given(current), why(error))
                 continue
             for entry in listing:
                 if entry.name.startswith(".") or entry.name in _HIDDEN_FOLDERS:
@@ -170,7 +193,7 @@ class _Search:
                 try:
                     is_folder, is_link = entry.is_dir(), entry.is_symlink()
                 except OSError as error:
-                    self.skipped[entry.path] = why(error)
+                    self.skipped[entry.path] = (self.given(entry.path), why(error))
                     continue
                 if is_folder and is_link:
                     linked.append(entry.path)
@@ -192,10 +215,14 @@ class _Search:
                 self.other_files += 1
 
     def add_file(self, path: str, real: str) -> None:
-        if path == real:
-            self.files[real] = path
-        else:
-            self.files.setdefault(real, path)
+        if path == real or real not in self.files:
+            self.files[real] = (path, self.given(path))
+
+    def given(self, path: str) -> str:
+        """A path below the source, which stands in front of it as it was given."""
+        base, given = self.source
+        below = path[len(base) :].lstrip(os.sep)
+        return os.path.join(given, below) if below else given
 
     def result(self) -> ImageSet:
         try:
@@ -204,12 +231,14 @@ class _Search:
             raise UserError(
                 "the images lie on different drives; give those of one drive at a time."
             ) from None
-        images = [ImageFile(Path(path), _name(path, root)) for path in self.files.values()]
-        images.sort(key=lambda image: image.name)
-        skipped = [
-            Skipped(_name(path, root), reason) for path, reason in sorted(self.skipped.items())
+        images = [
+            ImageFile(Path(path), _name(path, root), given) for path, given in self.files.values()
         ]
-        return ImageSet(Path(root), images, skipped)
+        images.sort(key=lambda image: image.name)
+        names = {path: _name(path, root) for path in sorted(self.skipped)}
+        skipped = [Skipped(name, self.skipped[path][1]) for path, name in names.items()]
+        given = {name: self.skipped[path][0] for path, name in names.items()}
+        return ImageSet(Path(root), images, skipped, given)
 
     def why_nothing(self, sources: Sequence[str]) -> str:
         if not sources:
@@ -218,7 +247,7 @@ class _Search:
         if len(sources) > 1:
             given += f" (and {len(sources) - 1} more)"
         if self.skipped:
-            path, reason = next(iter(self.skipped.items()))
+            path, (_, reason) = next(iter(self.skipped.items()))
             more = f" ({len(self.skipped)} such places)" if len(self.skipped) > 1 else ""
             return f"no images in {given}: {printable(path)}: {reason}{more}."
         if self.other_files:

@@ -9,15 +9,18 @@ This module imports no job.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from captune.errors import UserError
-from captune.images import Skipped
+from captune.files import check_writable
+from captune.images import ImageSet, Skipped
 from captune.images.find import ENDINGS
 from captune.progress import SILENT, Progress
+from captune.rows import row_paths
 from captune.runs import read_run
 from captune.tables import NotebookDisplay, Table
 from captune_metrics.text import printable
@@ -26,6 +29,7 @@ from captune_metrics.text import printable
 _READ_NAMES = ("run.json", "records.jsonl", "metrics.json", "metadata.csv", "metadata.jsonl")
 _READ_ENDINGS = ("txt", *ENDINGS)
 PAGE = "report.html"
+MOST_ANSWERS = 10_000  # in the object of --json
 PAGE_IMAGES = 200  # in a gallery of the page that a job leaves
 
 
@@ -37,6 +41,8 @@ class Result(NotebookDisplay, Sequence[Any]):
     result. written: what was written -> where; "run" is the run folder.
     items: a Prediction, Caption or Explanation per image: all of them from the functions of
     Python, the first ones from `run`, and none of a job that has no such values.
+    found: the images that were asked for, None of a job that looks at none.
+    kept_answers: what other programs are told of each image, of the first 10,000.
     """
 
     images: int = 0
@@ -44,6 +50,8 @@ class Result(NotebookDisplay, Sequence[Any]):
     notes: list[str] = field(default_factory=list)
     written: dict[str, Path] = field(default_factory=dict)
     items: list[Any] = field(default_factory=list, repr=False)
+    found: ImageSet | None = field(default=None, repr=False)
+    kept_answers: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -74,13 +82,32 @@ class Result(NotebookDisplay, Sequence[Any]):
         return page
 
     def summary(self) -> dict[str, Any]:
-        """What `--json` prints: these keys, and those of the job."""
+        """What `--json` prints: these keys, and those of the job. Paths are as they were given."""
+        skipped = self.skipped if self.found is None else self.found.as_given(self.skipped)
         return {
             "run": None if self.run is None else str(self.run),
             "images": self.images,
-            "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped],
+            "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
             "written": {what: str(path) for what, path in self.written.items()},
         }
+
+    def keep(self, answer: dict[str, Any]) -> None:
+        """One more answer, if there is room for it."""
+        if len(self.kept_answers) < MOST_ANSWERS:
+            self.kept_answers.append(answer)
+
+    def add_written(self, names: Sequence[str]) -> None:
+        """What --to has written."""
+        for number, name in enumerate(names, 1):
+            self.written["answers" if number == 1 else f"answers {number}"] = Path(name)
+
+    def answers_summary(self) -> dict[str, Any]:
+        """The answers for `--json`; above 10,000 the file that has them, or None."""
+        if self.images <= MOST_ANSWERS:
+            return {"answers": self.kept_answers, "answers_file": None}
+        records = None if self.run is None else self.run / "records.jsonl"
+        file = self.written.get("answers") or records or self.written.get("predictions")
+        return {"answers": None, "answers_file": None if file is None else str(file)}
 
     def tables(self) -> list[Table]:
         """What the terminal, `--table` and a notebook show.
@@ -95,32 +122,45 @@ class Result(NotebookDisplay, Sequence[Any]):
 
 
 def check_outputs(
-    inputs: Mapping[str, Path], files: Mapping[str, Path | None], run: Path | None
+    inputs: Mapping[str, Path],
+    files: Mapping[str, Path | None],
+    run: Path | None,
+    to: Sequence[str] = (),
 ) -> None:
     """Refuse to write what would destroy something, before any work is done.
 
     inputs: what is read, by its name in a sentence; files: what is written, by its option; run: the
-    run folder of --out. Raises UserError.
+    run folder of --out; to: the files of --to. Raises UserError.
     """
-    outputs = {option: path for option, path in files.items() if path is not None}
-    taken: dict[str, Path] = {}
-    for option, path in outputs.items():
+    outputs = [(option, path) for option, path in files.items() if path is not None]
+    outputs += [("--to", path) for path in row_paths(to)]
+    taken: list[tuple[str, Path]] = []
+    for option, path in outputs:
         for what, read in inputs.items():
             if _same(path, read) or _is_read_in(path, read):
                 raise _refusal(option, path, f"would replace what is read ({what})")
-        for other, written in taken.items():
+        for other, written in taken:
             if _same(path, written):
                 raise _refusal(option, path, f"is the file of {other} too")
-        taken[option] = path
+        taken.append((option, path))
         if run is not None and _within(path, run):
             raise _refusal(option, path, "lies in the run folder that --out writes")
     if run is not None:
         for what, read in inputs.items():
             if _within(read, run):
                 raise _refusal("--out", run, f"holds what is read ({what})")
-        for other, written in taken.items():
+        for other, written in taken:
             if _within(run, written):
                 raise _refusal("--out", run, f"lies below the file of {other}")
+    for _, path in outputs:
+        check_writable(path)
+
+
+def files_among(*words: Any) -> dict[str, Path]:
+    """The words of IMAGES, --labels and --truth that name something: inputs of `check_outputs`."""
+    names = (word for word in words if isinstance(word, str))
+    # pathlib's exists() raises for a name that is too long
+    return {name: Path(name) for name in names if os.path.exists(name)}  # noqa: PTH110
 
 
 def _refusal(option: str, path: Path, why: str) -> UserError:

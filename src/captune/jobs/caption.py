@@ -7,11 +7,12 @@ killed one was. Memory does not grow with the number of images, but for their na
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from captune.captioning.captioner import (
@@ -29,19 +30,21 @@ from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import ImageFile, ImageSet, Skipped, find_images
-from captune.jobs import Result
+from captune.jobs import MOST_ANSWERS, Result, check_outputs, files_among
 from captune.jobs.caption_outputs import CaptionJournal, Predictions, Sidecars
 from captune.models.devices import resolve_device
 from captune.models.weights import digest_of
 from captune.options import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
+from captune.rows import Row, check_ending, row_files
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.tables import Column, Table
 from captune.text import counted, duration
 
-KEPT = 1000  # captions that the result holds itself; more are in the files alone
+# names that are numbers: COCO's own, with zeros in front, and others
+_NUMBER = re.compile(r"(?:COCO_\w+_)?(\d{12}|[1-9]\d{,17})", re.ASCII)
 _FEW = 20  # captions that are printed where they are written, too
 _LONG_S = 60  # what takes longer is said to
 
@@ -50,7 +53,7 @@ _LONG_S = 60  # what takes longer is said to
 class CaptionResult(Result):
     """What one captioning wrote; its items are captions.
 
-    captions: path and caption of the first 1,000 images. ended: how many captions came to an end
+    captions: path and caption of the first 10,000 images. ended: how many captions came to an end
     by themselves. resumed: images that an earlier, killed run had done.
     """
 
@@ -69,7 +72,7 @@ class CaptionResult(Result):
         self.ended += record["ended"]
         self.words += len(record["words"])
         self.log_probability += record["mean_log_probability"]
-        if len(self.captions) < KEPT:
+        if len(self.captions) < MOST_ANSWERS:
             self.captions.append((record["path"], record["caption"]))
 
     def metrics(self) -> dict[str, Any]:
@@ -83,11 +86,10 @@ class CaptionResult(Result):
         }
 
     def summary(self) -> dict[str, Any]:
-        """What `--json` prints; captions are null where there are more than a thousand."""
-        shown = [{"path": path, "caption": caption} for path, caption in self.captions]
+        """What `--json` prints."""
         return super().summary() | {
             "model": self.captioner,
-            "captions": shown if self.images <= KEPT else None,
+            **self.answers_summary(),
             "ended": self.ended,
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
@@ -161,6 +163,9 @@ def run(
     recipe = read_recipe(place)
     if place.parent == home_path(options.model):
         progress.message(f"{options.model}: captions with {place.name}, the best of its methods")
+    check_ending("--predictions", options.predictions, ".json")
+    files = {"--predictions": options.predictions}
+    check_outputs(files_among(*options.images), files, options.out, options.to)
     found = find_images(options.images)
     if each is None:
         _check_somewhere(options, found)
@@ -189,7 +194,12 @@ def run(
         cache = open_grid_cache(
             options, captioner.encoder, len(found.images) - done, stack, progress.message
         )
-        result = CaptionResult(captioner=about, skipped=list(found.skipped), resumed=done)
+        result = CaptionResult(
+            captioner=about, skipped=list(found.skipped), resumed=done, found=found
+        )
+        add_row = stack.enter_context(
+            row_files(options.to, about, raw=options.raw_csv, json_row=_coco_result)
+        )
         sinks = [sink for sink in (predictions, sidecars) if sink is not None]
         if predictions is not None:
             stack.enter_context(predictions)
@@ -205,7 +215,7 @@ def run(
             watch = _Watch(len(found.images) - done, progress)
             for images, batch, is_new in _kept(journal, found.images, outcomes, done):
                 for image, entry in zip(images, batch, strict=True):
-                    _take(image, entry, result, sinks, each)
+                    _take(image, entry, result, sinks, add_row, each)
                 advance(len(images))
                 if is_new:
                     watch.seen(len(images))
@@ -220,6 +230,7 @@ def run(
         result.written["run"] = options.out
     if options.predictions is not None:
         result.written["predictions"] = options.predictions
+    result.add_written(options.to)
     if sidecars is not None:
         result.sidecars = {"written": sidecars.written, "kept": sidecars.kept}
     if options.out is not None:
@@ -256,6 +267,7 @@ def _take(
     entry: Mapping[str, Any],
     result: CaptionResult,
     sinks: Sequence[Predictions | Sidecars],
+    add_row: Callable[[Row], None],
     each: Callable[[Caption], None] | None,
 ) -> None:
     if "skipped" in entry:
@@ -266,6 +278,9 @@ def _take(
     for sink in sinks:
         sink.add(image, record["caption"])
     found = Caption.of_record(image, record)
+    answer = found.answer()
+    result.keep(answer)
+    add_row(answer)
     if len(result.items) < _FEW:
         result.items.append(found)
     if each is not None:
@@ -295,12 +310,19 @@ class _Watch:
 
 
 def _check_somewhere(options: CaptionOptions, found: ImageSet) -> None:
-    wanted = options.out or options.predictions or options.sidecar
-    if not wanted and len(found.images) > KEPT:
+    wanted = options.out or options.predictions or options.sidecar or options.to
+    if not wanted and len(found.images) > MOST_ANSWERS:
         raise UserError(
             f"{len(found.images):,} images: too many captions to print; say where to write them,"
-            " with --out RUN, --predictions FILE.json or --sidecar"
+            " with --out RUN, --to FILE, --predictions FILE.json or --sidecar"
         )
+
+
+def _coco_result(row: Row) -> dict[str, Any]:
+    """A row of COCO's results: the number in a COCO name, another number, or else the stem."""
+    stem = PurePath(row["image"]).stem
+    number = _NUMBER.fullmatch(stem)
+    return {"image_id": int(number[1]) if number else stem, **row}
 
 
 def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,14 +16,15 @@ import numpy as np
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import none_readable
-from captune.files import check_writable, whole_file
+from captune.files import whole_file
 from captune.images import ImageSet, find_images
 from captune.images.match import named_image
-from captune.jobs import Result
+from captune.jobs import Result, check_outputs, files_among
 from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options import ClassifyOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
+from captune.rows import check_ending, row_files
 from captune.runs import RunWriter, read_run
 from captune.runs.place import writes_run
 from captune.statistics import wilson
@@ -61,7 +62,8 @@ class ClassifyResult(Result):
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
-        return super().summary() | {"model": self.model, "prompts": self.prompts}
+        more = {"model": self.model, "prompts": self.prompts}
+        return super().summary() | more | self.answers_summary()
 
     def tables(self) -> list[Table]:
         """The first predictions, and the accuracy of each prompt where the truth is known."""
@@ -158,6 +160,7 @@ def run(
             model=describe_model(classifier.model),
             device=str(classifier.model.image.device),
             skipped=list(found.skipped),
+            found=found,
         )
         writer, sinks = _sinks(options, found, result, command, stack)
         if each is not None:
@@ -177,8 +180,9 @@ def _check(options: ClassifyOptions) -> Labels:
         raise UserError("--top5: draws into the run folder; name one with --out")
     labels = read_labels(options.labels)
     check_prompts(labels, options.prompt)
-    if options.csv is not None:
-        check_writable(options.csv)
+    check_ending("--csv", options.csv, ".csv")
+    read = files_among(options.labels, options.truth, *options.images)
+    check_outputs(read, {"--csv": options.csv}, options.out, options.to)
     return labels
 
 
@@ -213,6 +217,9 @@ def _sinks(
         rows = stack.enter_context(whole_file(options.csv))
         rows.write(csv_row(["filename", "label"]))
         sinks.append(partial(_write_answer, rows, options.raw_csv))
+    if options.to:
+        add = stack.enter_context(row_files(options.to, result.model, raw=options.raw_csv))
+        sinks.append(lambda prediction, _: add(prediction.answer()))
     return writer, sinks
 
 
@@ -235,6 +242,7 @@ def _classify(
                 correct += prediction.probabilities.argmax(axis=1) == right
             for sink in sinks:
                 sink(prediction, right)
+            result.keep(prediction.answer())
             if len(result.items) < SHOWN:
                 result.items.append(prediction)
             result.images += 1
@@ -254,6 +262,7 @@ def _classify(
 
 def _finish(options: ClassifyOptions, result: ClassifyResult, progress: Progress) -> None:
     """Say what was written where; draw the figures and the page of a run."""
+    result.add_written(options.to)
     if options.csv is not None:
         result.written["csv"] = options.csv
         if len(result.prompts) > 1:

@@ -10,11 +10,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from captune.errors import UserError
-from captune.files import check_writable
 from captune.jobs import Result, check_outputs
 from captune.options import CompareOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
+from captune.rows import check_ending
 from captune.runs import RunWriter, versions
 from captune.runs.metrics import CompareMetrics, ImageDifference
 from captune.runs.place import writes_run
@@ -140,9 +140,8 @@ def run(
     if options.top < 0:
         raise UserError(f"--top {options.top}: must be 0 or more")
     read = read_inputs(options, {"A": options.first, "B": options.second})
+    check_ending("--csv", options.csv, ".csv", instead="")
     check_outputs(read, {"--csv": options.csv}, options.out)
-    if options.csv is not None:
-        check_writable(options.csv)
     first, second = score_files([options.first, options.second], options, progress, quiet=True)
     few = small_sample_note(len(first.candidates))
     notes = list(dict.fromkeys([*first.notes, *second.notes, *few]))

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
-from captune.files import check_writable
 from captune.images import ImageFile, find_images
-from captune.jobs import Result
+from captune.jobs import Result, check_outputs, files_among
 from captune.models.encoders import Floats, describe_model
 from captune.models.load import load_image_text_model
 from captune.options import PromptsOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
+from captune.rows import check_ending, row_files
 from captune.runs import RunWriter
 from captune.runs.metrics import NegationProbe
 from captune.runs.place import writes_run
@@ -199,8 +199,9 @@ def run(
     templates = expand(options.prompt or ["hw3"])
     if len(templates) < 2:
         raise UserError("--prompt: give two templates or more, or a named set such as hw3")
-    if options.csv is not None:
-        check_writable(options.csv)
+    check_ending("--csv", options.csv, ".csv")
+    read = files_among(options.labels, options.truth, *options.images)
+    check_outputs(read, {"--csv": options.csv}, options.out, options.to)
     found = find_images(options.images)
     truth = known_truth(options.truth, found.images, labels, progress.message)
     skipped = list(found.skipped)
@@ -253,6 +254,7 @@ def run(
         model=describe_model(model),
         comparison=comparison,
         probes=probes,
+        found=found,
     )
     if options.out is not None:
         _write_run(result, images, options, found.root, indices, command)
@@ -260,6 +262,10 @@ def run(
     if options.csv is not None:
         write_csv(options.csv, of_mappings(comparison.rows()), raw=options.raw_csv)
         result.written["csv"] = options.csv
+    with row_files(options.to, result.model, raw=options.raw_csv) as add:
+        for row in comparison.rows():
+            add(row)
+    result.add_written(options.to)
     return result
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from captune.errors import UserError
-from captune.files import check_writable, whole_file
+from captune.files import whole_file
 from captune.jobs import Result, check_outputs
 from captune.options import ScoreOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
+from captune.rows import check_ending, row_files
 from captune.runs import RunWriter, versions
 from captune.runs.metrics import Agreement, MetricFigure, ScoreMetrics
 from captune.runs.place import writes_run
@@ -131,6 +132,8 @@ def run(
     if options.per_image is not None:
         _write_per_image(options.per_image, scored.scores, raw=options.raw_csv)
         result.written["per image"] = options.per_image
+    _write_rows(options, scored)
+    result.add_written(options.to)
     if options.save_df is not None:
         _save_df(options, options.save_df, scored)
         result.written["document frequencies"] = options.save_df
@@ -171,10 +174,9 @@ def _refuse(options: ScoreOptions) -> None:
     if options.candidates is None:
         raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
     files = {"--per-image": options.per_image, "--save-df": options.save_df}
-    check_outputs(read_inputs(options, {"candidates": options.candidates}), files, options.out)
-    for path in files.values():
-        if path is not None:
-            check_writable(path)
+    read = read_inputs(options, {"candidates": options.candidates})
+    check_outputs(read, files, options.out, options.to)
+    check_ending("--per-image", options.per_image, ".csv")
     if options.save_df is not None:
         name_of_table(options.save_df)
         if options.references is None:
@@ -186,6 +188,17 @@ def _write_per_image(path: Path, scores: Mapping[str, Scores], *, raw: bool) -> 
     columns = [score.per_image for score in scores.values()]
     rows = ([id, *(column[id] for column in columns)] for id in columns[0])
     write_csv(path, [["image", *scores], *rows], raw=raw)
+
+
+def _write_rows(options: ScoreOptions, scored: ScoredCaptions) -> None:
+    """A row per image with its caption, and the recipe of each metric in Parquet's metadata."""
+    recipes = {name: one.recipe for name, one in scored.scores.items()}
+    models = [one["model"] for one in recipes.values() if isinstance(one.get("model"), dict)]
+    model = models[0] if models else {}
+    with row_files(options.to, {**model, "recipes": recipes}, raw=options.raw_csv) as add:
+        for id, caption in scored.candidates.items():
+            scores = {name: float(one.per_image[id]) for name, one in scored.scores.items()}
+            add({"image": id, "caption": caption, **scores})
 
 
 def _save_df(options: ScoreOptions, path: Path, scored: ScoredCaptions) -> None:

@@ -95,6 +95,19 @@ class CsvOptions:
 
 
 @dataclass(kw_only=True)
+class RowOptions(CsvOptions):
+    """What every command takes that has an answer per image, or a row per prompt."""
+
+    to: list[str] = option(
+        "write the results for other programs, with the model and its weights id, in the form of"
+        " the ending: .csv, .jsonl, .json or .parquet; may be given several times",
+        [],
+        repeat=True,
+        metavar="FILE",
+    )
+
+
+@dataclass(kw_only=True)
 class ImageOptions:
     """Which images a command looks at."""
 

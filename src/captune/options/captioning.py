@@ -9,6 +9,7 @@ from captune.errors import UserError
 from captune.options.base import (
     ImageOptions,
     ModelOptions,
+    RowOptions,
     check_overwrite,
     option,
     overwrite_option,
@@ -54,7 +55,7 @@ class CaptionerOptions(ModelOptions):
 
 
 @dataclass(kw_only=True)
-class CaptionOptions(ImageOptions, CaptionerOptions):
+class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
     """`captune caption`."""
 
     predictions: Path | None = option(

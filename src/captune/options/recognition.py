@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.options.base import (
-    CsvOptions,
     ImageOptions,
     ModelOptions,
+    RowOptions,
     check_overwrite,
     option,
     overwrite_option,
@@ -16,7 +16,7 @@ from captune.options.base import (
 
 
 @dataclass(kw_only=True)
-class ClassifyOptions(ImageOptions, ModelOptions, CsvOptions):
+class ClassifyOptions(ImageOptions, ModelOptions, RowOptions):
     """`captune classify`."""
 
     labels: str | list[str] = option(
@@ -69,7 +69,7 @@ class ClassifyOptions(ImageOptions, ModelOptions, CsvOptions):
 
 
 @dataclass(kw_only=True)
-class PromptsOptions(ImageOptions, ModelOptions, CsvOptions):
+class PromptsOptions(ImageOptions, ModelOptions, RowOptions):
     """`captune prompts`."""
 
     labels: str | list[str] = option("labels, as in captune classify", metavar="L")

@@ -9,6 +9,7 @@ from captune.errors import UserError
 from captune.options.base import (
     CsvOptions,
     ModelOptions,
+    RowOptions,
     check_overwrite,
     option,
     overwrite_option,
@@ -67,7 +68,7 @@ class MetricOptions(ModelOptions):
 
 
 @dataclass(kw_only=True)
-class ScoreOptions(MetricOptions, CsvOptions):
+class ScoreOptions(MetricOptions, RowOptions):
     """`captune score`."""
 
     candidates: Path | None = option(

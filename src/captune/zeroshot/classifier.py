@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,15 @@ class Prediction(NotebookDisplay):
         """The `count` most probable (name, probability), best first."""
         row = self.probabilities[prompt]
         return [(self.labels.names[i], float(row[i])) for i in top_indices(row, count)]
+
+    def answer(self) -> dict[str, Any]:
+        """What other programs are told of the first prompt: the best label and the top five."""
+        row = self.probabilities[0]
+        top = [
+            {"label": self.labels.names[i], "id": self.labels.ids[i], "probability": float(row[i])}
+            for i in top_indices(row, 5)
+        ]
+        return {"image": self.image.spelled, **top[0], "top": top}
 
 
 class ZeroShotClassifier:

@@ -1,0 +1,166 @@
+"""Answers as files for other programs, one form by each ending: CSV, JSON lines, JSON, Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from captune.errors import MissingExtra, UserError
+from captune.files import whole_file
+from captune.tables import csv_row
+from captune.text import listed
+from captune_metrics.text import printable
+
+_FORMS = (".csv", ".jsonl", ".parquet", ".json")
+_NAMED = listed(_FORMS, "or")
+_GROUP = 10_000  # rows that wait for their group of a Parquet file
+
+Row = Mapping[str, Any]
+
+
+def check_ending(option: str, path: Path | None, ending: str, instead: str = "--to") -> None:
+    """Refuse a file of one form that is named like another one; raises UserError.
+
+    ending: of the form. instead: the option that writes the other one, "" for none. A name without
+    an ending of --to, such as /dev/stdout, is taken.
+    """
+    named = "" if path is None else path.suffix.lower()
+    if named in _FORMS and named != ending:
+        shown = printable(str(path))
+        then = f"use {instead} {shown}" if instead else f"name it *{ending}"
+        raise UserError(f"{option} {shown}: writes {ending[1:].upper()}; {then}")
+
+
+def row_paths(names: Sequence[str]) -> list[Path]:
+    """The files of --to. Raises UserError for an ending that it does not know."""
+    paths = [Path(name) for name in names]
+    for path in paths:
+        if path.suffix.lower() not in _FORMS:
+            raise UserError(f"--to {printable(str(path))}: must end in {_NAMED}")
+        if path.suffix.lower() == ".parquet":
+            parquet()
+    return paths
+
+
+@contextmanager
+def row_files(
+    names: Sequence[str],
+    model: Row,
+    *,
+    raw: bool = False,
+    json_row: Callable[[Row], Row] = dict,
+) -> Iterator[Callable[[Row], None]]:
+    """Files of rows by their endings, which appear whole; yields what takes a row.
+
+    names: .csv, .jsonl, .json (an array) or .parquet. The rows of a CSV and a Parquet file are
+    flat: the dictionaries of a list get columns of their own, numbered from 1. model: its "spec"
+    and "weights_id" stand in each row; all of it is the metadata `captune` of a Parquet file.
+    raw: as `csv_row`. json_row: a row as .json has it. Raises UserError as `row_paths`.
+    """
+    columns = {
+        name: model[key]
+        for name, key in (("model", "spec"), ("weights_id", "weights_id"))
+        if key in model
+    }
+    forms = {
+        ".csv": lambda path: _csv_file(path, raw),
+        ".jsonl": lambda path: _json_file(path, "", "\n", "\n", dict),
+        ".json": lambda path: _json_file(path, "[\n", ",\n", "\n]\n", json_row),
+        ".parquet": lambda path: _parquet_file(path, model),
+    }
+    with ExitStack() as stack:
+        files = [stack.enter_context(forms[path.suffix.lower()](path)) for path in row_paths(names)]
+
+        def add(row: Row) -> None:
+            for file in files:
+                file({**row, **columns})
+
+        yield add
+
+
+@contextmanager
+def _csv_file(path: Path, raw: bool) -> Iterator[Callable[[Row], None]]:
+    header: list[str] = []
+    with whole_file(path) as file:
+
+        def add(row: Row) -> None:
+            flat = _flat(row)
+            if not header:
+                header.extend(flat)
+                file.write(csv_row(header))
+            file.write(csv_row(flat.values(), raw=raw))
+
+        yield add
+
+
+@contextmanager
+def _json_file(
+    path: Path, before: str, between: str, after: str, form: Callable[[Row], Row]
+) -> Iterator[Callable[[Row], None]]:
+    with whole_file(path) as file:
+        written = 0
+
+        def add(row: Row) -> None:
+            nonlocal written
+            file.write((between if written else before) + json.dumps(form(row)))
+            written += 1
+
+        yield add
+        file.write(after if written else f"{before.strip()}{after.strip()}")
+
+
+@contextmanager
+def _parquet_file(path: Path, model: Row) -> Iterator[Callable[[Row], None]]:
+    arrow = parquet()
+    waiting: list[dict[str, Any]] = []
+    with whole_file(path, "wb") as file, ExitStack() as stack:
+        writer: Any = None
+
+        def write() -> None:
+            nonlocal writer
+            schema = None if writer is None else writer.schema
+            table = arrow.Table.from_pylist(waiting, schema)
+            if writer is None:
+                about = {"captune": json.dumps(dict(model))}
+                table = table.replace_schema_metadata(about)
+                writer = stack.enter_context(arrow.parquet.ParquetWriter(file, table.schema))
+            writer.write_table(table)
+            waiting.clear()
+
+        def add(row: Row) -> None:
+            waiting.append({name: _in_utf8(cell) for name, cell in _flat(row).items()})
+            if len(waiting) == _GROUP:
+                write()
+
+        yield add
+        if waiting or writer is None:
+            write()
+
+
+def parquet() -> Any:
+    """pyarrow with its Parquet. Raises MissingExtra where it is not installed."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("writing .parquet", "parquet") from None
+    return pyarrow
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    """Its cells, those of a list of dictionaries as label_1, probability_1, label_2, ..."""
+    flat: dict[str, Any] = {}
+    for name, cell in row.items():
+        if isinstance(cell, list):
+            for number, item in enumerate(cell, 1):
+                flat |= {f"{key}_{number}": value for key, value in item.items()}
+        else:
+            flat[name] = cell
+    return flat
+
+
+def _in_utf8(cell: Any) -> Any:
+    """Bytes of a file name that are not UTF-8 have no form in Parquet: they are escaped."""
+    return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell
