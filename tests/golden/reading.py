@@ -43,7 +43,7 @@ class Plain:
             (re.compile(r"\bcaptune \d+(\.\w+)+"), "captune VERSION"),
             (re.compile(r"\b(?=\d*[a-f])[0-9a-f]{12,}\b"), "DIGEST"),
             (re.compile(r"\b\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?Z?( UTC)?"), "DATE"),
-            (re.compile(r"(\w+ VERSION, ){3,}\w+ VERSION"), "PACKAGES"),
+            (re.compile(r"([\w-]+ VERSION, ){3,}[\w-]+ VERSION"), "PACKAGES"),
             (re.compile(r"VERSION, \d+ cores"), "MACHINE"),
             (re.compile(r"\b\d[\d.,]* (kB|MB|GB|TB|GiB|B)\b"), r"# \1"),
             (re.compile(r"(?<![\w.])\d[\d.,]* (s|min|h)(?![\w.])"), "# s"),

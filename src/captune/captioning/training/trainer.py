@@ -105,7 +105,7 @@ def _reporting(options: TuneOptions, folder: Path) -> Iterator[None]:
     os.environ.setdefault("WANDB_PROJECT", _PROJECT)
     os.environ.setdefault("WANDB_DIR", str(folder))
     if is_offline():
-        os.environ["WANDB_MODE"] = "offline"
+        os.environ |= {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
         for name in [name for name in os.environ if name.startswith("TRACKIO_S")]:
             del os.environ[name]  # a Space or a server; without one it writes files here
     try:
