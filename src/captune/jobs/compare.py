@@ -140,8 +140,8 @@ def run(
     if options.top < 0:
         raise UserError(f"--top {options.top}: must be 0 or more")
     read = read_inputs(options, {"A": options.first, "B": options.second})
-    check_ending("--csv", options.csv, ".csv", instead="")
     check_outputs(read, {"--csv": options.csv}, options.out)
+    check_ending("--csv", options.csv, ".csv", instead="")
     first, second = score_files([options.first, options.second], options, progress, quiet=True)
     few = small_sample_note(len(first.candidates))
     notes = list(dict.fromkeys([*first.notes, *second.notes, *few]))
