@@ -15,7 +15,6 @@ from captune.text import listed
 from captune_metrics.text import printable
 
 _FORMS = (".csv", ".jsonl", ".parquet", ".json")
-_NAMED = listed(_FORMS, "or")
 _GROUP = 10_000  # rows that wait for their group of a Parquet file
 
 Row = Mapping[str, Any]
@@ -34,12 +33,12 @@ def check_ending(option: str, path: Path | None, ending: str, instead: str = "--
         raise UserError(f"{option} {shown}: writes {ending[1:].upper()}; {then}")
 
 
-def row_paths(names: Sequence[str]) -> list[Path]:
-    """The files of --to. Raises UserError for an ending that it does not know."""
+def row_paths(names: Sequence[str], forms: Sequence[str] = _FORMS) -> list[Path]:
+    """The files of --to. Raises UserError for an ending that is none of `forms`."""
     paths = [Path(name) for name in names]
     for path in paths:
-        if path.suffix.lower() not in _FORMS:
-            raise UserError(f"--to {printable(str(path))}: must end in {_NAMED}")
+        if path.suffix.lower() not in forms:
+            raise UserError(f"--to {printable(str(path))}: must end in {listed(forms, 'or')}")
         if path.suffix.lower() == ".parquet":
             parquet()
     return paths

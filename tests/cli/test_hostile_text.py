@@ -82,7 +82,7 @@ def prompts(here: Path) -> list[str]:
 
 @command
 def embed(here: Path) -> list[str]:
-    return ["embed", str(_images(here)), "--features", str(here / f"features{DOES}.npz")]
+    return ["embed", str(_images(here)), "--to", str(here / f"features{DOES}.npz")]
 
 
 @command

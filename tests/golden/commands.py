@@ -58,7 +58,7 @@ _JOBS = [
         ' --prompt "red red, or {}" --csv prompts.csv --out runs/prompts',
     ),
     Command("prompts-hw3", f"prompts images --labels red,green,blue {_MODEL}"),
-    Command("embed", f"embed images --features features.npz {_MODEL}"),
+    Command("embed", f"embed images --to features.npz {_MODEL}"),
     Command("tune", f"{_TUNE} {_TINY} --out runs/tune", tolerance=TRAINED),
     Command(
         "caption",
@@ -135,7 +135,7 @@ MISTAKES = (
     "classify images --labels labels.json --out train",
     'classify images --labels labels.json --prompt "a photo" --model models/colours',
     'prompts images --labels labels.json --prompt "a {}"',
-    "embed images --features features.txt",
+    "embed images --to features.txt",
     "tune train --captions train.json",
     "tune train --captions train.json --val val.json --out runs/new --method laura",
     "tune train --captions train.json --val val.json --out runs/new --tags cat,dog",

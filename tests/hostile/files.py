@@ -309,7 +309,7 @@ def _typed() -> Iterator[Case]:
         "study": ["report", run, "--out", "page.html", "--published", "PATH"],
         "config": ["tune", "--config", "PATH", "--out", "run"],
         "runs": ["app", "PATH", "--shared", "--name", "a.b", "--host", "192.0.2.1"],
-        "embed": ["embed", images, "--features", "PATH"],
+        "embed": ["embed", images, "--to", "PATH"],
         "boxes": ["faithful", model, "--images", images, "--captions", refs, "--boxes", "PATH",
                   "--quick", "--out", "run", "--device", "cpu"],
     }  # fmt: skip

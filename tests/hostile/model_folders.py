@@ -50,7 +50,7 @@ def words_of(command: str, root: Path) -> list[str]:
             image,
             "--model",
             f"timm:{root / 'timm'}",
-            "--features",
+            "--to",
             str(root / "f.npz"),
         ],
         "assignment": ["caption", image, "--model", captioner, "--decoder", str(root / "gpt2")],

@@ -47,7 +47,7 @@ def test_prompts_are_compared_and_leave_a_page(
 def test_embed_returns_the_features(colours: Any, colour_images: Path, tmp_path: Path) -> None:
     result = captune.embed(colour_images, tmp_path / "f.npz")
     assert result.features.shape == (6, 3)
-    assert result.paths[0] == "7_0.png"
+    assert result.names[0] == str(colour_images / "7_0.png")
     assert (tmp_path / "f.npz").is_file()
 
 

@@ -257,9 +257,11 @@ It needs an extra: pip install 'captune[completion]'.""",
         tables=False,
     ),
     "embed": Command(
-        "write image features to an .npz or .parquet file",
-        """  captune embed images/ --features features.npz
-  captune embed images/ --features features.parquet --model timm:resnet50.a1_in1k""",
+        "write features of images or sentences to .npz, .parquet or .safetensors files",
+        """  captune embed images/ --to features.npz
+  captune embed images/ --to features.parquet --model timm:resnet50.a1_in1k
+  captune embed images/ --normalise --to images.safetensors
+  captune embed --texts sentences.txt --normalise --to texts.safetensors""",
         opt.EmbedOptions,
         tables=False,
     ),

@@ -20,7 +20,6 @@ from captune.files import check_writable
 from captune.images import ImageSet, Skipped
 from captune.images.find import ENDINGS
 from captune.progress import SILENT, Progress
-from captune.rows import row_paths
 from captune.runs import read_run
 from captune.tables import NotebookDisplay, Table
 from captune_metrics.text import printable
@@ -125,7 +124,7 @@ def check_outputs(
     inputs: Mapping[str, Path],
     files: Mapping[str, Path | None],
     run: Path | None,
-    to: Sequence[str] = (),
+    to: Sequence[Path] = (),
 ) -> None:
     """Refuse to write what would destroy something, before any work is done.
 
@@ -133,7 +132,7 @@ def check_outputs(
     run folder of --out; to: the files of --to. Raises UserError.
     """
     outputs = [(option, path) for option, path in files.items() if path is not None]
-    outputs += [("--to", path) for path in row_paths(to)]
+    outputs += [("--to", path) for path in to]
     taken: list[tuple[str, Path]] = []
     for option, path in outputs:
         for what, read in inputs.items():

@@ -37,7 +37,7 @@ from captune.models.weights import digest_of
 from captune.options import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import Row, check_ending, row_files
+from captune.rows import Row, check_ending, row_files, row_paths
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.tables import Column, Table
@@ -165,7 +165,7 @@ def run(
         progress.message(f"{options.model}: captions with {place.name}, the best of its methods")
     check_ending("--predictions", options.predictions, ".json")
     files = {"--predictions": options.predictions}
-    check_outputs(files_among(*options.images), files, options.out, options.to)
+    check_outputs(files_among(*options.images), files, options.out, row_paths(options.to))
     found = find_images(options.images)
     if each is None:
         _check_somewhere(options, found)

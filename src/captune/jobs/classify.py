@@ -24,7 +24,7 @@ from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options import ClassifyOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import check_ending, row_files
+from captune.rows import check_ending, row_files, row_paths
 from captune.runs import RunWriter, read_run
 from captune.runs.place import writes_run
 from captune.statistics import wilson
@@ -182,7 +182,7 @@ def _check(options: ClassifyOptions) -> Labels:
     check_prompts(labels, options.prompt)
     check_ending("--csv", options.csv, ".csv")
     read = files_among(options.labels, options.truth, *options.images)
-    check_outputs(read, {"--csv": options.csv}, options.out, options.to)
+    check_outputs(read, {"--csv": options.csv}, options.out, row_paths(options.to))
     return labels
 
 

@@ -1,7 +1,13 @@
-"""`captune embed`: image features as one file, `paths` [n] and `features` [n, d] float32."""
+"""`captune embed`: features of images or sentences as files, float32 [n, dimension].
+
+FILE.npz          arrays `paths` (or `texts`), `features` and `metadata`, a text of JSON
+FILE.parquet      columns of these names; the metadata is that of the schema, under `captune`
+FILE.safetensors  the tensor `features`; `captune` and `paths` (or `texts`) are metadata, as JSON
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,27 +16,36 @@ from typing import Any
 
 import numpy as np
 
-from captune.errors import MissingExtra, UserError
+from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.encode import encode_all
-from captune.files import check_writable, whole_file
+from captune.features.encode import encode_all, encode_texts
+from captune.files import lines_of, read_text, whole_file
 from captune.images import find_images
-from captune.jobs import Result
-from captune.models.encoders import Floats, describe_model
+from captune.jobs import Result, check_outputs, files_among
+from captune.models.encoders import Floats, describe_model, normalise
 from captune.models.load import load_model
 from captune.options import EmbedOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
+from captune.rows import parquet, row_paths
 from captune.text import counted
+from captune_metrics.text import printable
+
+_FORMS = (".npz", ".parquet", ".safetensors")
 
 
 @dataclass(kw_only=True, eq=False)
 class EmbedResult(Result):
-    """Features that were written. features: [images, dimension], not normalised."""
+    """Features that were written.
 
-    paths: list[str]
+    names: the paths of the images as they were given, or the sentences. features: [n, dimension].
+    is_normalised: whether each row has length one.
+    """
+
+    names: list[str]
     features: Floats
     model: dict[str, Any]
+    is_normalised: bool
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -39,24 +54,28 @@ class EmbedResult(Result):
             "dimension": self.features.shape[1],
             "features": str(self.written["features"]),
             "model": self.model,
+            "normalised": self.is_normalised,
         }
 
     def sentences(self) -> list[str]:
         """What was written."""
-        images, dimension = self.features.shape
-        return [f"{counted(images, 'image')}, {dimension} numbers per image"]
+        rows, dimension = self.features.shape
+        noun = "image" if self.images else "text"
+        return [f"{counted(rows, noun)}, {dimension} numbers per {noun}"]
 
 
 def embed(
-    images: str | Path | Sequence[str | Path], features: str | Path, **options: Any
+    images: str | Path | Sequence[str | Path] = (),
+    to: str | Path | Sequence[str] = (),
+    **options: Any,
 ) -> EmbedResult:
-    """Write image features into one file, as `captune embed`.
+    """Write features of images or sentences into files, as `captune embed`.
 
-    images: folders, files and globs. features: FILE.npz or FILE.parquet. options: the fields of
-    `options.EmbedOptions`, such as model="open_clip:ViT-B-32/openai". Raises UserError for what
-    cannot be done.
+    images: folders, files and globs. to: FILE.npz, FILE.parquet or FILE.safetensors, or several.
+    options: the fields of `options.EmbedOptions`, such as texts="sentences.txt", normalise=True.
+    Raises UserError for what cannot be done.
     """
-    return run(from_python(EmbedOptions, images=images, features=features, **options))
+    return run(from_python(EmbedOptions, images=images, to=to, **options))
 
 
 def run(
@@ -65,57 +84,85 @@ def run(
     *,
     command: Sequence[str] = (),  # noqa: ARG001  # there is no run to keep it in
 ) -> EmbedResult:
-    """Encode images and write them; features are as the model gives them, not normalised.
+    """Encode images or sentences and write them.
 
-    Raises UserError for a file type that is neither .npz nor .parquet, or if no image is readable.
+    Raises UserError for a file type that is not known, for no sentences or images to read, and for
+    sentences where the model reads none.
     """
-    suffix = options.features.suffix.lower()
-    if suffix not in (".npz", ".parquet"):
-        raise UserError(f"{options.features}: must end in .npz or .parquet")
-    if suffix == ".parquet":
-        _pyarrow()
-    check_writable(options.features)
-    found = find_images(options.images)
-    skipped = list(found.skipped)
+    paths = _refuse(options)
+    texts = None if options.texts is None else _sentences(options.texts)
+    found = find_images(options.images) if texts is None else None
+    skipped = [] if found is None else list(found.skipped)
     model = load_model(options.model, device=options.device, dtype=options.dtype)
+    if texts is not None and model.text is None:
+        raise UserError(f"{model.spec}: has no text side, so it embeds images alone")
     with nullcontext() if options.no_cache else FeatureCache() as cache:
-        images, features = encode_all(
-            found.images,
-            model,
-            cache=cache,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            skipped=skipped,
-            progress=progress,
-        )
-    # a name that is not UTF-8 has no form in either format: it is written escaped
-    paths = [image.name.encode("utf-8", "backslashreplace").decode() for image in images]
-    with whole_file(options.features, "wb") as file:
-        if suffix == ".npz":
-            np.savez(file, paths=np.array(paths), features=features)
+        if found is not None:
+            images, features = encode_all(
+                found.images,
+                model,
+                cache=cache,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                skipped=skipped,
+                progress=progress,
+            )
+            names = [image.spelled for image in images]
         else:
-            _write_parquet(file, paths, features)
-    return EmbedResult(
-        images=len(paths),
+            assert texts is not None
+            assert model.text is not None
+            names, features = texts, encode_texts(texts, model.text, cache=cache)
+    if options.normalise:
+        features = normalise(features)
+    result = EmbedResult(
+        images=0 if found is None else len(names),
         skipped=skipped,
-        written={"features": options.features},
-        paths=paths,
+        names=names,
         features=features,
         model=describe_model(model),
+        is_normalised=bool(np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-3)),
+        found=found,
     )
+    for number, path in enumerate(paths, 1):
+        with whole_file(path, "wb") as file:
+            _write(file, path.suffix.lower(), result, "paths" if texts is None else "texts")
+        result.written["features" if number == 1 else f"features {number}"] = path
+    return result
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("writing .parquet", "parquet") from None
-    return pyarrow
+def _refuse(options: EmbedOptions) -> list[Path]:
+    """The files to write."""
+    paths = row_paths(options.to, _FORMS)
+    read = files_among(*options.images)
+    if options.texts is not None:
+        read["texts"] = options.texts
+    check_outputs(read, {}, None, paths)
+    return paths
 
 
-def _write_parquet(file: Any, paths: list[str], features: Floats) -> None:
-    pyarrow = _pyarrow()
-    flat = pyarrow.array(features.reshape(-1))
-    column = pyarrow.FixedSizeListArray.from_arrays(flat, features.shape[1])
-    table = pyarrow.table({"paths": pyarrow.array(paths), "features": column})
-    pyarrow.parquet.write_table(table, file)
+def _sentences(path: Path) -> list[str]:
+    """The lines of a text file that are not empty."""
+    texts = [line.strip() for line in lines_of(read_text(str(path))) if line.strip()]
+    if not texts:
+        raise UserError(f"{printable(str(path))}: holds no sentence; write one per line")
+    return texts
+
+
+def _write(file: Any, ending: str, result: EmbedResult, title: str) -> None:
+    # a name that is not UTF-8 has no form in these files: it is written escaped
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in result.names]
+    about = json.dumps({**result.model, "normalised": result.is_normalised})
+    features = np.ascontiguousarray(result.features, dtype=np.float32)
+    if ending == ".npz":
+        named: dict[str, Any] = {title: np.array(names)}
+        np.savez(file, features=features, metadata=np.array(about), **named)
+    elif ending == ".safetensors":
+        from safetensors.numpy import save
+
+        file.write(save({"features": features}, {"captune": about, title: json.dumps(names)}))
+    else:
+        arrow = parquet()
+        flat = arrow.array(features.reshape(-1))
+        column = arrow.FixedSizeListArray.from_arrays(flat, features.shape[1])
+        table = arrow.table({title: arrow.array(names), "features": column})
+        arrow.parquet.write_table(table.replace_schema_metadata({"captune": about}), file)

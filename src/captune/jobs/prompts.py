@@ -21,7 +21,7 @@ from captune.models.load import load_image_text_model
 from captune.options import PromptsOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import check_ending, row_files
+from captune.rows import check_ending, row_files, row_paths
 from captune.runs import RunWriter
 from captune.runs.metrics import NegationProbe
 from captune.runs.place import writes_run
@@ -201,7 +201,7 @@ def run(
         raise UserError("--prompt: give two templates or more, or a named set such as hw3")
     check_ending("--csv", options.csv, ".csv")
     read = files_among(options.labels, options.truth, *options.images)
-    check_outputs(read, {"--csv": options.csv}, options.out, options.to)
+    check_outputs(read, {"--csv": options.csv}, options.out, row_paths(options.to))
     found = find_images(options.images)
     truth = known_truth(options.truth, found.images, labels, progress.message)
     skipped = list(found.skipped)

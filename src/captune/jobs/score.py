@@ -13,7 +13,7 @@ from captune.jobs import Result, check_outputs
 from captune.options import ScoreOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import check_ending, row_files
+from captune.rows import check_ending, row_files, row_paths
 from captune.runs import RunWriter, versions
 from captune.runs.metrics import Agreement, MetricFigure, ScoreMetrics
 from captune.runs.place import writes_run
@@ -175,7 +175,7 @@ def _refuse(options: ScoreOptions) -> None:
         raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
     files = {"--per-image": options.per_image, "--save-df": options.save_df}
     read = read_inputs(options, {"candidates": options.candidates})
-    check_outputs(read, files, options.out, options.to)
+    check_outputs(read, files, options.out, row_paths(options.to))
     check_ending("--per-image", options.per_image, ".csv")
     if options.save_df is not None:
         name_of_table(options.save_df)

@@ -13,7 +13,8 @@ def option(help: str, default: Any = ..., **extra: Any) -> Any:
 
     extra: `metavar`, `choices`, `repeat` (the flag may be given several times), `positional` (with
     `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one),
-    `names` (a function that lists what the option takes, for `--help`).
+    `negatable` (a flag that --no-FLAG takes back), `names` (a function that lists what the option
+    takes, for `--help`).
     """
     metadata = {"help": help, **extra}
     if default is ...:

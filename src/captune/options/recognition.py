@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from captune.errors import UserError
 from captune.options.base import (
     ImageOptions,
     ModelOptions,
@@ -99,7 +100,34 @@ class PromptsOptions(ImageOptions, ModelOptions, RowOptions):
 
 
 @dataclass(kw_only=True)
-class EmbedOptions(ImageOptions, ModelOptions):
+class EmbedOptions(ModelOptions):
     """`captune embed`."""
 
-    features: Path = option("file to write, .npz or .parquet", metavar="FILE")
+    images: list[str] = option(
+        "folders (searched recursively), files, globs, or - for a list of paths on standard input",
+        [],
+        positional=True,
+        nargs="*",
+        metavar="IMAGES",
+    )
+    texts: Path | None = option(
+        "embed the sentences of a text file, one per line, in place of images", None, metavar="FILE"
+    )
+    to: list[str] = option(
+        "file to write, .npz, .parquet or .safetensors, with the model in its metadata; may be"
+        " given several times",
+        [],
+        repeat=True,
+        metavar="FILE",
+    )
+    normalise: bool = option(
+        "scale each vector to length one (default: as the model gives it)", False, negatable=True
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError unless images or texts are given."""
+        super().__post_init__()
+        if bool(self.images) == (self.texts is not None):
+            raise UserError("embed: give images, or sentences with --texts FILE")
+        if not self.to:
+            raise UserError("--to FILE, the file to write: is missing")
