@@ -138,7 +138,7 @@ def test_a_score_run_of_captions_on_the_page_adds_to_them(
     assert gallery["items"][1]["lines"] == [[0, caption, {"CIDEr-D": 0.25}]]
     labels = [sort["label"] for sort in gallery["sorts"]]
     assert "CIDEr-D: best first" in labels
-    assert "log-probability a token: best first" in labels
+    assert "log-probability per token: best first" in labels
 
 
 def test_each_image_is_in_the_file_once_or_on_cards(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -274,4 +274,4 @@ def leading(metrics: Sequence[str]) -> list[str]:
 
 def label_of(metric: str) -> str:
     """As `title_of`; the captioner's own score has one too."""
-    return "log-probability a token" if metric == LOG_PROBABILITY else title_of(metric)
+    return "log-probability per token" if metric == LOG_PROBABILITY else title_of(metric)
