@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
-# advance(done, said=""): so many more are done, and what stands beside the bar
+# advance(done, said=""): so many more are done, and what stands beside the bar. before=True: they
+# were done by an earlier run, and say nothing of the rate
 Advance = Callable[..., None]
+_WINDOW_S = 30.0  # the rate is that of the last seconds
 
 
 class Progress(Protocol):
@@ -22,12 +26,67 @@ class Progress(Protocol):
         ...
 
 
+class Meter:
+    """How far a bar is, how fast, and how long the rest takes.
+
+    total: 0 where nobody knows it. done: how many are. said: what stands beside the bar.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done, self.said = what, total, 0, ""
+        self._began = time.monotonic()
+        self._marks = deque([(self._began, 0)])
+
+    def advance(self, done: int, said: str = "", *, before: bool = False) -> None:
+        """So many more are done; before: by an earlier run."""
+        self.done += done
+        self.said = said
+        if before:
+            self._marks = deque((then, count + done) for then, count in self._marks)
+            return
+        now = time.monotonic()
+        self._marks.append((now, self.done))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= _WINDOW_S:
+            self._marks.popleft()
+
+    @property
+    def seconds(self) -> float:
+        """Since the bar was opened."""
+        return time.monotonic() - self._began
+
+    @property
+    def rate(self) -> float | None:
+        """Done per second of late; None before the first."""
+        (first, before), (last, _) = self._marks[0], self._marks[-1]
+        is_known = last > first and self.done > before
+        return (self.done - before) / (last - first) if is_known else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until all are done; None where nobody knows."""
+        rate = self.rate
+        return max(0, self.total - self.done) / rate if rate and self.total else None
+
+    def values(self) -> dict[str, Any]:
+        """The object of a line of CAPTUNE_PROGRESS=json."""
+        rate, left = self.rate, self.left
+        found = {
+            "what": self.what,
+            "done": self.done,
+            "total": self.total or None,
+            "seconds": round(self.seconds, 1),
+            "rate": None if rate is None else round(rate, 3),
+            "left": None if left is None else round(left, 1),
+        }
+        return found | ({"said": self.said} if self.said else {})
+
+
 class Silent:
     """A progress that shows nothing."""
 
     def bar(self, what: str, total: int = 0) -> AbstractContextManager[Advance]:  # noqa: ARG002
         """A bar that nobody sees."""
-        return nullcontext(lambda done, said="": None)
+        return nullcontext(lambda done, said="", before=False: None)
 
     def message(self, sentence: str) -> None:
         """Nobody hears it."""

@@ -41,7 +41,7 @@ HELP, REFUSED = "help", "mistakes"
 NAMES = (*COMMANDS, HELP, REFUSED)
 _ENVIRONMENT = {
     "CAPTUNE_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "1000", "NO_COLOR": "1",
-    "CUDA_VISIBLE_DEVICES": "",
+    "CUDA_VISIBLE_DEVICES": "", "CAPTUNE_PROGRESS": "none",
 }  # fmt: skip
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 

@@ -17,6 +17,7 @@ from tests.processes import ended, start
 
 import captune
 from captune.captioning import captioner
+from captune.captioning.generate import batch_ends
 from captune.captions import read_captions
 from captune.errors import UserError
 from captune.jobs import caption as job
@@ -385,16 +386,10 @@ def test_half_precision(images: Path, model: Path, tmp_path: Path) -> None:
     assert all(row["log_probability"] < 0 for row in records(tmp_path / "out"))
 
 
-def test_how_long_it_will_take_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 132.0, 132.0, 164.0])
-    monkeypatch.setattr(job.time, "monotonic", lambda: next(clock))
-    said: list[str] = []
-    watch = job._Watch(10_064, Said(said))
-    watch.seen(32)
-    watch.seen(32)
-    assert said == ["about 2.8 h for the other 10,000 images"]
-    watch.seen(32)
-    assert len(said) == 1
+def test_the_first_batches_are_small_and_a_resumed_run_has_the_same() -> None:
+    assert list(batch_ends(100, 32)) == [4, 12, 28, 60, 92, 100]
+    assert list(batch_ends(7, 3)) == [3, 6, 7]
+    assert list(batch_ends(0, 32)) == []
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9 here")

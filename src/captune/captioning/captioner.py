@@ -148,8 +148,12 @@ class Captioner:
         max_tokens: int = 60,
         batch_size: int = 32,
         workers: int = 0,
+        done: int = 0,
     ) -> Iterator[list[Caption | Skipped]]:
-        """The outcome of each `batch_size` images in turn, in bounded memory: `captions_of`."""
+        """The outcomes of images from `done` on, batch by batch, in bounded memory: `captions_of`.
+
+        The first batches are small; none is larger than `batch_size`.
+        """
         return captions_of(
             self.model,
             self.encoder,
@@ -160,6 +164,7 @@ class Captioner:
             max_tokens=max_tokens,
             batch_size=batch_size,
             workers=workers,
+            done=done,
         )
 
     def tagger(

@@ -14,6 +14,7 @@ from captune.captioning.model import CaptionModel
 from captune.captioning.tags import Tagger
 from captune.features.cache import FeatureCache
 from captune.features.grids import Halves, encode_grids
+from captune.features.pipeline import FIRST_BATCH
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
@@ -100,8 +101,9 @@ def captions_of(
     max_tokens: int,
     batch_size: int,
     workers: int = 0,
+    done: int = 0,
 ) -> Iterator[list[Caption | Skipped]]:
-    """The captions of each `batch_size` images in turn, in the order of `images`.
+    """The captions of images from `done` on, in the order of `images`, in `batch_ends` batches.
 
     tagger: of a model that reads tags. Which images share a batch depends on `images` and
     `batch_size` alone, not on what is cached: a run that resumes at a batch's beginning writes what
@@ -113,7 +115,7 @@ def captions_of(
         settled[skipped.path] = skipped
 
     stream = encode_grids(
-        images,
+        images[done:],
         encoder.image,
         cache=cache,
         batch_size=batch_size,
@@ -121,8 +123,10 @@ def captions_of(
         on_skip=skip,
     )
     with silence_transformers():
-        for start in range(0, len(images), batch_size):
-            some = images[start : start + batch_size]
+        for end in batch_ends(len(images), batch_size):
+            if end <= done:
+                continue
+            some, done = images[done:end], end
             while any(image.name not in settled for image in some):
                 found = next(stream, None)
                 if found is None:
@@ -134,6 +138,15 @@ def captions_of(
             yield [
                 grid if isinstance(grid, Skipped) else next(written) for grid in outcomes.values()
             ]
+
+
+def batch_ends(images: int, batch_size: int) -> Iterator[int]:
+    """Where the batches of so many images end: a few images first, at most `batch_size` later."""
+    end, size = 0, FIRST_BATCH
+    while end < images:
+        end = min(images, end + min(size, batch_size))
+        yield end
+        size *= 2
 
 
 def _captioned(

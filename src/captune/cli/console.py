@@ -8,14 +8,15 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from captune.printing import bar, bare, console
-from captune.progress import Advance
+from captune.progress import SILENT, Advance, Meter
 from captune_metrics.text import printable
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from captune.images import Skipped
     from captune.jobs import Result
     from captune.tables import Table
+
+_FIRST_LINE_S = 5.0
+_LINES_S = 30.0
+_OBJECTS_S = 0.5
 
 
 def open_streams() -> None:
@@ -77,22 +82,9 @@ def _default(value: Any) -> Any:
 
 
 @contextmanager
-def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """A bar on standard error with rate and time left; yields a function that advances it.
-
-    The function takes how many more are done, and what stands beside the bar if something does.
-    total: 0 where nobody knows it.
-    """
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, said="": None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def _drawn(meter: Meter) -> Iterator[Advance]:
+    """A bar on a terminal, with rate and time left from the first batch on."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -101,18 +93,31 @@ def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[said]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with bar(*columns) as shown:
-        task = shown.add_task(printable(what), total=total or None, rate="", said="")
+        fields = {"rate": "", "said": "", "left": ""}
+        task = shown.add_task(printable(meter.what), total=meter.total or None, **fields)
 
-        def advance(done: int, said: str = "") -> None:
-            speed = shown.tasks[0].speed
-            rate = f"{speed:.1f}/s" if speed else ""
-            shown.update(task, advance=done, rate=rate, said=printable(said))
+        def advance(done: int, said: str = "", *, before: bool = False) -> None:
+            meter.advance(done, said, before=before)
+            rate, left = _speed(meter)
+            shown.update(task, advance=done, rate=rate, left=left, said=printable(said))
 
         yield advance
+
+
+def _speed(meter: Meter) -> tuple[str, str]:
+    """(rate, time left) for a person; "" for what nobody knows yet."""
+    rate, left = meter.rate, meter.left
+    shown = "" if rate is None else f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+    return shown, "" if left is None else f"left {timedelta(seconds=round(left))}"
+
+
+def _log_line(meter: Meter) -> str:
+    of = f" of {meter.total:,}" if meter.total else ""
+    parts = (f"{meter.what}: {meter.done:,}{of}", *_speed(meter), meter.said)
+    return ", ".join(filter(None, parts))
 
 
 def note(*lines: str, quiet: bool = False) -> None:
@@ -137,15 +142,59 @@ def command_line(arguments: argparse.Namespace) -> list[str]:
     return ["captune", *words]
 
 
-@dataclass(frozen=True)
 class TerminalProgress:
-    """Bars and sentences on standard error."""
+    """Bars and sentences on standard error; in a log or a pipe lines in the place of bars.
 
-    quiet: bool = False
+    quiet: neither. CAPTUNE_PROGRESS: "json" writes a JSON object a line in the place of bars,
+    also beside `--json`; "none" writes nothing in their place.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        # a command that is soon done writes no line at all
+        self._due = time.monotonic() + _FIRST_LINE_S
 
     def bar(self, what: str, total: int = 0) -> AbstractContextManager[Advance]:
         """A bar with rate and time left."""
-        return progress(what, total, quiet=self.quiet)
+        asked = os.environ.get("CAPTUNE_PROGRESS", "")
+        if asked == "json":
+            return self._objects(Meter(what, total))
+        if self.quiet or asked == "none":
+            return SILENT.bar(what, total)
+        meter = Meter(what, total)
+        return _drawn(meter) if sys.stderr.isatty() else self._lines(meter)
+
+    @contextmanager
+    def _lines(self, meter: Meter) -> Iterator[Advance]:
+        """A line at most every 30 s, over all bars of a command."""
+
+        def advance(done: int, said: str = "", *, before: bool = False) -> None:
+            meter.advance(done, said, before=before)
+            if time.monotonic() >= self._due and not before:
+                self._due = time.monotonic() + _LINES_S
+                say(_log_line(meter))
+
+        yield advance
+
+    @contextmanager
+    def _objects(self, meter: Meter) -> Iterator[Advance]:
+        """A JSON object when the bar opens, when it closes, and twice a second between."""
+        told, at = -1, 0.0
+
+        def tell() -> None:
+            nonlocal told, at
+            told, at = meter.done, time.monotonic()
+            say(json.dumps(meter.values()).replace("\x7f", r"\u007f"))
+
+        def advance(done: int, said: str = "", *, before: bool = False) -> None:
+            meter.advance(done, said, before=before)
+            if time.monotonic() >= at + _OBJECTS_S:
+                tell()
+
+        tell()
+        yield advance
+        if told != meter.done:
+            tell()
 
     def message(self, sentence: str) -> None:
         """A line."""

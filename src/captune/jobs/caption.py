@@ -46,7 +46,6 @@ from captune.text import counted, duration
 # names that are numbers: COCO's own, with zeros in front, and others
 _NUMBER = re.compile(r"(?:COCO_\w+_)?(\d{12}|[1-9]\d{,17})", re.ASCII)
 _FEW = 20  # captions that are printed where they are written, too
-_LONG_S = 60  # what takes longer is said to
 
 
 @dataclass(kw_only=True, eq=False)
@@ -204,21 +203,19 @@ def run(
         if predictions is not None:
             stack.enter_context(predictions)
         outcomes = captioner.stream(
-            found.images[done:],
+            found.images,
             cache=cache,
             beam=options.beam,
             max_tokens=options.max_tokens,
             batch_size=options.batch_size,
             workers=options.workers,
+            done=done,
         )
         with progress.bar("captioning", len(found.images)) as advance:
-            watch = _Watch(len(found.images) - done, progress)
             for images, batch, is_new in _kept(journal, found.images, outcomes, done):
                 for image, entry in zip(images, batch, strict=True):
                     _take(image, entry, result, sinks, add_row, each)
-                advance(len(images))
-                if is_new:
-                    watch.seen(len(images))
+                advance(len(images), before=not is_new)
         if result.images == 0:
             if journal is not None:
                 journal.remove()
@@ -285,28 +282,6 @@ def _take(
         result.items.append(found)
     if each is not None:
         each(found)
-
-
-class _Watch:
-    """Says how long it will take, once two batches are done: the first pays for what is set up."""
-
-    def __init__(self, images: int, progress: Progress) -> None:
-        self._left = images
-        self._progress = progress
-        self._batches = 0
-        self._since = 0.0
-
-    def seen(self, images: int) -> None:
-        """So many more are done."""
-        self._left -= images
-        self._batches += 1
-        if self._batches == 2:
-            expected = (time.monotonic() - self._since) / images * self._left
-            if expected > _LONG_S:
-                self._progress.message(
-                    f"about {duration(expected)} for the other {self._left:,} images"
-                )
-        self._since = time.monotonic()
 
 
 def _check_somewhere(options: CaptionOptions, found: ImageSet) -> None:

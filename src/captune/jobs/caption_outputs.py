@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, Self
 
+from captune.captioning.generate import batch_ends
 from captune.errors import UserError
 from captune.files import check_writable, whole_file, writing
 from captune.images import ImageFile
@@ -224,6 +225,7 @@ class CaptionJournal:
             return
         self._check(json.loads(first))
         self._file.seek(end)
+        ends = set(batch_ends(len(self._images), self._batch_size))
         for number, image in enumerate(self._images, 1):
             line = self._file.readline()
             if not _is_whole(line):
@@ -231,7 +233,7 @@ class CaptionJournal:
             entry = json.loads(line)
             if any(entry.get(key) != value for key, value in _state(image).items()):
                 break
-            if number % self._batch_size == 0 or number == len(self._images):
+            if number in ends:
                 self.done, end = number, self._file.tell()
         self._file.truncate(end)
 

@@ -20,7 +20,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from captune.errors import Stopped, UserError
-from captune.progress import Advance
+from captune.progress import Advance, Meter
+from captune.text import duration
 
 logger = logging.getLogger("captune")
 
@@ -30,6 +31,7 @@ MOST_OF_BROWSER = 16  # of one browser, waiting or running, in all lanes
 KEPT = 64  # jobs that are over and can still be looked at
 # who asks, while an event of the page begins a job; "" outside of events
 BROWSER: ContextVar[str] = ContextVar("browser", default="")
+_LONG_S = 20  # what takes longer is said to
 _STRETCH_S = 0.1  # the shortest time between two versions for mere progress
 
 
@@ -61,6 +63,7 @@ class QueuedJob:
     _end: float = float("inf")
     _stop: threading.Event = field(default_factory=threading.Event)
     _told: float = 0.0
+    _meter: Meter = field(default_factory=lambda: Meter("", 0))
 
     @property
     def is_over(self) -> bool:
@@ -97,7 +100,7 @@ class QueuedJob:
         """Show a progress bar; its advance(done, said="") raises Stopped where Stop was pressed."""
         self.begin(what, total)
 
-        def advance(done: int, said: str = "") -> None:
+        def advance(done: int, said: str = "", **_: bool) -> None:
             self.check()
             self.advance(done, said)
 
@@ -106,12 +109,15 @@ class QueuedJob:
     def begin(self, what: str, total: int) -> None:
         """Show a bar at nothing."""
         self.what, self.total, self.done, self.said = what, total, 0, ""
+        self._meter = Meter(what, total)
         self.changed()
 
     def advance(self, done: int, said: str = "") -> None:
         """Move the bar on by so many."""
         self.done += done
-        self.said = said
+        self._meter.advance(done)
+        left = self._meter.left
+        self.said = said or ("" if left is None or left < _LONG_S else f"{duration(left)} left")
         now = time.monotonic()
         if now - self._told > _STRETCH_S:
             self._told = now

@@ -84,7 +84,7 @@ def train(
             with progress.bar(what, total) as advance:
                 trainer.advance = advance
                 if last is not None:
-                    advance(round(total * last / max(1, trainer.total_steps)))
+                    advance(round(total * last / max(1, trainer.total_steps)), before=True)
                 with attention_kernel(model.decoder.device):
                     trainer.train(resume_from_checkpoint=None if last is None else str(found[last]))
             trainer.check_ended()
@@ -163,7 +163,7 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         self.data = data
         self.folder = folder
         self.selected = f"eval_{options.select}"
-        self.advance: Advance = lambda done, said="": None
+        self.advance: Advance = lambda done, said="", before=False: None
         self._score = score
         # the decoder's modules, without the layers that peft put beside them
         named = model.language_model.named_modules()
