@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from captune.errors import UserError
 from captune_metrics.plugins import plugins_of, source_of
+from captune_metrics.text import did_you_mean
 
 Thing = TypeVar("Thing")
 
@@ -43,16 +44,20 @@ class Registry(Generic[Thing]):
             for name in self.names()
         }
 
+    def require(self, name: str) -> None:
+        """Raise UserError for an unknown name, without importing any."""
+        names = self.names()
+        if name not in names:
+            known = ", ".join(names) + did_you_mean(name, names)
+            raise UserError(f'{self.noun} "{name}" is not known; choose among {known}')
+
     def get(self, name: str) -> Thing:
         """The one called `name`. Raises UserError for an unknown one."""
         plugin = plugins_of(self.group).get(name)
         if plugin is not None:
             loaded: Thing = plugin.load()
             return loaded
-        names = self.names()
-        if name not in names:
-            known = ", ".join(names)
-            raise UserError(f'{self.noun} "{name}" is not known; choose among {known}')
+        self.require(name)
         module: Any = import_module(f"{self.package}.{name.replace('-', '_')}")
         found: Thing = getattr(module, self.attribute)
         return found

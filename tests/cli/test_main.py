@@ -66,6 +66,98 @@ def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[st
         assert "--help" in error
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["captoin", "x"], "no command captoin (did you mean caption?); captune --help shows"),
+        (["tune", "--method", "lorra"], "choose among adapter, dora, ia3"),
+        (["tune", "--method", "lorra"], "did you mean lora?"),
+        (["explain", "x", "--method", "atention"], "did you mean attention?"),
+        (["score", "x", "--references", "y", "--metrics", "cidre"], "did you mean cider?"),
+        (
+            ["classify", "s3://a/b", "--labels", "a,b"],
+            "'s3://a/b' is an address, and captune reads",
+        ),
+        (["classify", "some.tar", "--labels", "a,b"], "is an archive, which captune does not open"),
+    ],
+)
+def test_a_mistake_is_one_right_sentence(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.tar").write_bytes(b"x")
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip()
+    assert told in error
+    assert error.count("\n") == 0
+
+
+def test_what_the_options_alone_tell_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
+    begun = tmp_path / "tune" / "lora"
+    begun.mkdir(parents=True)
+    (begun / "tuning.json").write_text('{"epochs": 3}')
+    tune = ["tune", "i", "--captions", "c", "--val", "v", "--out"]
+    mistakes = {
+        'method "lorra"': [*tune, "new", "--method", "lorra"],
+        'bridge "x"': [*tune, "new", "--bridge", "x"],
+        'method "guess"': ["explain", "i", "--method", "guess"],
+        "holds files that are not a run": ["classify", "i", "--labels", "a,b", "--out", "tune"],
+        "was started with": [*tune, "tune", "--epochs", "5"],
+    }
+    code = (
+        "import sys; from captune.cli import main\n"
+        f"for words in {list(mistakes.values())!r}: assert main(words) == 2\n"
+        "assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    for told, said in zip(mistakes, done.stderr.splitlines(), strict=True):
+        assert told in said
+
+
+def _interrupted(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    def interrupt(self: object, arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("captune.cli.commands.Command.__call__", interrupt)
+    return main(words)
+
+
+def test_ctrl_c_says_what_was_kept_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caption, tune = tmp_path / "caption", tmp_path / "tune"
+    caption.mkdir()
+    (caption / ".captions.jsonl").write_text("{}\n{}\n{}\n")
+    for name in ("adapter", "lora", "prefix"):
+        (tune / name).mkdir(parents=True)
+        (tune / name / "tuning.json").write_text("{}")
+    (tune / "adapter" / "run.json").write_text("{}")
+    (tune / "lora" / "checkpoints" / "checkpoint-1200").mkdir(parents=True)
+    for words, told in (
+        (["caption", "i", "--out", str(caption)], f"kept: 2 images captioned in {caption}, comp"),
+        (
+            ["tune", "i", "--out", str(tune)],
+            f"kept: adapter, finished, in {tune / 'adapter'}, lora",
+        ),
+        (
+            ["tune", "i", "--out", str(tune)],
+            f"lora up to update 1,200 in {tune / 'lora'}, computed",
+        ),
+        (["classify", "i", "--labels", "a,b"], "kept: computed features in "),
+        (["classify", "i", "--labels", "a,b", "--no-cache"], "nothing was kept (--no-cache)"),
+        (["report", "run", "--out", "x.html"], "stopped; run the same command again"),
+    ):
+        assert _interrupted(words, monkeypatch) == 130
+        assert told in capsys.readouterr().err
+
+
 def test_a_bug_is_status_1_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

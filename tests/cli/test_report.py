@@ -49,6 +49,23 @@ def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "/prompts/0/accuracy" in checked["differing"][0]
 
 
+def test_a_stopped_run_is_named_and_the_rest_is_reported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = tmp_path / "stopped" / "lora"
+    stopped.mkdir(parents=True)
+    (stopped / "tuning.json").write_text("{}")
+    page = tmp_path / "report.html"
+    assert main(["report", str(run), str(stopped.parent), "--out", str(page)]) == 0
+    captured = capsys.readouterr()
+    assert "lite recognises 3 of 4 images" in captured.out
+    assert f"{stopped.parent} was stopped, and is left out; run its command" in captured.err
+    assert main(["verify", str(page)]) == 0
+    capsys.readouterr()
+    assert main(["report", str(stopped.parent), "--out", str(page)]) == 2
+    assert "was stopped" in capsys.readouterr().err
+
+
 def test_a_page_that_does_not_hold_ends_with_2(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

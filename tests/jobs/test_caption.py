@@ -22,11 +22,11 @@ from captune.captions import read_captions
 from captune.errors import UserError
 from captune.jobs import caption as job
 from captune.jobs.caption import CaptionResult, run
-from captune.jobs.caption_outputs import JOURNAL, CaptionJournal
+from captune.jobs.caption_outputs import CaptionJournal
 from captune.options import CaptionOptions
 from captune.progress import SILENT
 from captune.runs import read_run
-from captune.runs.place import locked
+from captune.runs.place import JOURNAL, locked
 
 COUNT = 13
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from captune.errors import UserError
-from captune.models.load import ModelSpec, detect_layout, did_you_mean, parse_spec
+from captune.models.load import ModelSpec, detect_layout, parse_spec
+from captune_metrics.text import did_you_mean
 
 
 @pytest.fixture
@@ -108,6 +109,8 @@ def test_a_file_takes_its_architecture_from_the_name(folder):
         ("light", "did you mean lite?"),
         ("ViT-B-32/openai", "write open_clip:ViT-B-32/openai"),
         ("openai/clip-vit-base-patch32", "write hf:openai/clip-vit-base-patch32"),
+        ("hf/config.json", "is a configuration, not weights"),
+        ("open_clip:hf/config.json", "is a configuration, not weights"),
         ("", "no model was named"),
         ("?", "neither a model spec nor a folder"),
     ],

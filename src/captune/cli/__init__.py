@@ -23,6 +23,9 @@ from captune.cli.commands import COMMANDS
 from captune.cli.console import discard_stream, open_streams, print_json, say
 from captune.errors import UserError
 from captune.printing import plain_streams
+from captune.runs.place import JOURNAL
+from captune.storage import cache_folder, is_offline, set_offline
+from captune.text import counted
 
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 
@@ -154,6 +157,10 @@ def _run(argv: Sequence[str] | None) -> int:
     only = next((word for word in words if not word.startswith("-")), None)
     parser = build_parser(only if only in command_names() else None)
     try:
+        if only is not None and only not in command_names():
+            meant = difflib.get_close_matches(only.lower(), command_names(), n=1)
+            meaning = f" (did you mean {meant[0]}?)" if meant else ""
+            raise _Misuse(f"captune: no command {only}{meaning}; captune --help shows all of them")
         arguments, unknown = parser.parse_known_args(words)
         if unknown:
             raise _Misuse(_unknown_sentence(parser, arguments.command, unknown))
@@ -182,9 +189,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     except KeyboardInterrupt:
         _stop_decoding()
-        is_kept = not getattr(arguments, "no_cache", False)
-        reused = "; finished work is reused" if is_kept else ""
-        say("", f"stopped; run the same command again to continue{reused}")
+        say("", _stopped(arguments))
         return 130
     except BrokenPipeError:
         return 0  # `captune ... | head` closed the pipe: not an error
@@ -208,6 +213,32 @@ def _run(argv: Sequence[str] | None) -> int:
             "please report it with the output of --debug and of `captune env`"
         )
         return 1
+
+
+def _stopped(arguments: argparse.Namespace) -> str:
+    """What Ctrl-C left of a command, and where."""
+    if not hasattr(arguments, "no_cache"):
+        return "stopped; run the same command again"
+    kept = []
+    out = getattr(arguments, "out", None)
+    if arguments.command == "caption" and out is not None and (out / JOURNAL).is_file():
+        with (out / JOURNAL).open("rb") as file:
+            kept.append(f"{counted(sum(1 for _ in file) - 1, 'image')} captioned in {out}")
+    if arguments.command == "tune" and out is not None:
+        for folder in sorted(path.parent for path in out.glob("*/tuning.json")):
+            steps = [int(path.name[11:]) for path in folder.glob("checkpoints/checkpoint-*")]
+            if (folder / "run.json").is_file():
+                kept.append(f"{folder.name}, finished, in {folder}")
+            elif steps:
+                kept.append(f"{folder.name} up to update {max(steps):,} in {folder}")
+    if not arguments.no_cache:
+        kept.append(f"computed features in {cache_folder()}")
+    if not kept:
+        return "stopped; nothing was kept (--no-cache): the same command starts from the beginning"
+    return (
+        f"stopped; kept: {', '.join(kept)}; nothing else was kept. Run the same command again to"
+        " continue"
+    )
 
 
 def _unknown_sentence(
@@ -265,8 +296,6 @@ def _prepare(arguments: argparse.Namespace) -> None:
         # Pillow warns of what is odd in files that it reads all the same; a refusal has a reason
         warnings.filterwarnings("ignore", module="PIL")
         logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    from captune.storage import is_offline, set_offline
-
     if arguments.offline or is_offline():
         # also for CAPTUNE_OFFLINE=1: the hub library has a variable of its own
         set_offline(True)

@@ -25,6 +25,7 @@ from captune.cli.console import (
 from captune.errors import MissingExtra, UserError
 from captune.files import check_writable
 from captune.options.codec import add_options, read_options, typed_options
+from captune.runs.place import check_run_folder
 from captune.text import counted
 from captune_metrics.text import printable
 
@@ -61,22 +62,33 @@ class Command:
             status: int = import_module(self.module).run(arguments)
             return status
         assert self.options is not None
+        options = read_options(self.options, arguments)
+        _check_place(options, arguments.command)
         job = import_module(f"captune.jobs.{arguments.command}")
         streams = self.answers and arguments.jsonl
         each = {"each": lambda item: print_line(item.answer())} if streams else {}
-        options = read_options(self.options, arguments)
         result = job.run(options, **each, **job_arguments(arguments))
         return print_result(result, arguments)
 
 
+def _check_place(options: Any, kind: str) -> None:
+    """Refuse the --out of a run before the libraries of its job are imported, which takes long."""
+    if getattr(options, "out", None) is not None and hasattr(options, "overwrite"):
+        goes_on = kind == "tune"  # it knows itself what stands there
+        check_run_folder(options.out, kind, overwrite=options.overwrite, goes_on=goes_on)
+
+
 def _tune(arguments: argparse.Namespace) -> int:
     """With the options of --config; of several processes the first one prints."""
-    from captune.captioning.training.setup import this_process
-    from captune.captioning.training.state import with_config
-    from captune.jobs.tune import run
+    from captune.captioning.training.state import check_resumed, with_config
 
     typed = typed_options(opt.TuneOptions, arguments, command_line(arguments))
     options = with_config(read_options(opt.TuneOptions, arguments), typed)
+    _check_place(options, "tune")
+    check_resumed(options)
+    from captune.captioning.training.setup import this_process
+    from captune.jobs.tune import run
+
     is_first = this_process(options).is_main_process
     result = run(options, **job_arguments(arguments, quiet=arguments.json or not is_first))
     return print_result(result, arguments) if is_first else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ ENDINGS = frozenset(
     | {"ppm", "pgm", "pbm", "pnm", "jp2", "avif", "avifs", "heic", "heif", "hif"}
 )
 _HIDDEN_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+_ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WAYS = "give a folder, image files, a pattern such as 'images/*.jpg', or - for a list"
 
 
@@ -109,6 +112,11 @@ class _Search:
         self.other_files = 0
 
     def add(self, source: str) -> None:
+        if _URL.match(source):
+            raise UserError(
+                f"{_quoted(source)} is an address, and captune reads files; download the images"
+                " first and give their folder."
+            )
         path = source if os.path.lexists(source) else os.path.expanduser(source)
         if os.path.lexists(path):
             self.add_existing(path)
@@ -123,6 +131,11 @@ class _Search:
         if os.path.isdir(path):
             self.bases.add(path)
             self.add_by_ending(self.walk(path))
+        elif path.lower().endswith(_ARCHIVES):
+            raise UserError(
+                f"{_quoted(path)} is an archive, which captune does not open; unpack it and give"
+                " the folder."
+            )
         else:
             self.bases.add(os.path.dirname(path))
             self.add_file(path, os.path.realpath(path))
@@ -133,7 +146,8 @@ class _Search:
             if os.path.lexists(path):
                 self.add_existing(path)
             else:
-                self.skipped[_absolute(path)] = (path, "no such file")
+                why_not = "an address, not a file" if _URL.match(path) else "no such file"
+                self.skipped[_absolute(path)] = (path, why_not)
 
     def add_pattern(self, pattern: str) -> None:
         parts = Path(pattern).parts

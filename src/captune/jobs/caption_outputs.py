@@ -20,9 +20,9 @@ from captune.errors import UserError
 from captune.files import check_writable, whole_file, writing
 from captune.images import ImageFile
 from captune.progress import SILENT, Progress
+from captune.runs.place import JOURNAL
 from captune_metrics.text import printable, quoted
 
-JOURNAL = ".captions.jsonl"
 _KEPT = "the captions of finished batches are kept"
 
 

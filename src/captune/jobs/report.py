@@ -14,7 +14,9 @@ from captune.jobs import Result
 from captune.options import ReportOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.text import counted
+from captune.runs.place import finished_part
+from captune.text import counted, listed
+from captune_metrics.text import printable
 
 if TYPE_CHECKING:
     from captune.pages.page import Page
@@ -89,8 +91,11 @@ def run(
     check_writable(options.out)
     if options.figures is not None:
         check_writable(options.figures / "tables")
+    runs, notes = _finished(options.runs)
+    for note in notes:
+        progress.message(note)
     page = write_report(
-        options.runs,
+        runs,
         options.out,
         PageSettings(options.title or "", options.limit, options.top, options.published or ""),
         command=command,
@@ -103,6 +108,7 @@ def run(
         images=max(int(source.run.metrics.get("images") or 0) for source in page.runs.sources),
         skipped=[Skipped(path, reason) for path, reason in missing if reason != HIDDEN],
         written={"page": options.out},
+        notes=notes,
     )
     if options.figures is not None:
         from captune.pages.figures import export
@@ -113,3 +119,23 @@ def run(
         result.notes.append(page.hidden)
         progress.message(page.hidden)
     return result
+
+
+def _finished(runs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the runs without those that were stopped, a sentence for each of those)."""
+    found: list[str] = []
+    notes = []
+    for run in runs:
+        part = finished_part(Path(run))
+        if part is None:
+            found.append(run)
+            continue
+        found += [str(path) for path in part if str(path) not in runs]
+        methods = f", but for {listed([path.name for path in part])}" if part else ""
+        notes.append(
+            f"{printable(run)} was stopped, and is left out{methods}; run its command again to"
+            " finish it"
+        )
+    if notes and not found:
+        raise UserError(notes[0])
+    return found, notes

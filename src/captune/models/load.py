@@ -12,10 +12,8 @@ NAME:...                    (a backend of another package, an entry point of `ca
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -25,7 +23,7 @@ from captune.files import home_path
 from captune.models.checkpoint_files import read_object
 from captune.registry import MODELS
 from captune_metrics.plugins import plugins_of, source_of
-from captune_metrics.text import quoted
+from captune_metrics.text import did_you_mean, quoted
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
@@ -142,14 +140,6 @@ def require_possible(path: Path, text: str) -> None:
         raise UserError(f"{quoted(text)} cannot be the name of a file or a model") from None
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for a close match among `known`, else an empty string."""
-    # Case is the commonest slip, and difflib counts every letter of it.
-    by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[close[0]]}?" if close else ""
-
-
 def _parse_prefixed(text: str, kind: Kind, rest: str) -> ModelSpec:
     path = home_path(rest)
     if path.is_dir():
@@ -199,6 +189,11 @@ def _parse_bare(text: str) -> ModelSpec:
 
 def _refuse_bare_file(text: str) -> NoReturn:
     file = text.split(":", 1)[1] if text.startswith(("open_clip:", "hf:", "timm:")) else text
+    if file.lower().endswith((".json", ".yaml", ".yml")):
+        raise UserError(
+            f"{text} is a configuration, not weights; give the folder that holds both, or"
+            " open_clip:NAME/TAG@WEIGHTS"
+        )
     raise UserError(
         f"{text}: a weights file alone says neither architecture nor preprocessing; "
         f"write open_clip:NAME/TAG@{file} or timm:NAME@{file}, or give the folder it came in"

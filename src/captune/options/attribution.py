@@ -75,6 +75,8 @@ class ExplainOptions(ImageOptions, CaptionerOptions):
         """Raises UserError for what does not go together."""
         super().__post_init__()
         check_overwrite(self)
+        if self.method != "auto":
+            MAP_METHODS.require(self.method)
         if self.against is not None and not self.chosen_words and self.labels is None:
             raise UserError(
                 "--against: say with --words which word of the caption is held against it"

@@ -247,6 +247,9 @@ class TuneOptions:
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be trained with."""
         check_overwrite(self)
+        for method in self.methods:
+            TUNING_METHODS.require(method)
+        BRIDGES.require(self.bridge)
         require_at_least(self, epochs=1, batch=1, accumulate=1, max_tokens=2, limit=0)
         require_at_least(self, samples=2, decoder_blocks=0, tags_top=1)
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)

@@ -30,6 +30,7 @@ BESIDE = (
 )
 FOLDERS = ("plots", "maps")
 _OF_TUNES = ("table.csv", "config.yaml")
+JOURNAL = ".captions.jsonl"  # of a captioning, until its run is written
 _LOCK = ".captune.lock"
 # folders that are held: real path -> the thread, and how often it asked
 _held: dict[str, tuple[int, int]] = {}
@@ -178,6 +179,16 @@ def check_run_folder(
         raise UserError(
             f"{shown}: cannot be a run folder ({error.strerror}); choose another place"
         ) from None
+
+
+def finished_part(folder: Path) -> list[Path] | None:
+    """What is finished of a run that was stopped: methods of a tune; None where it is no such."""
+    if not folder.is_dir() or kind_of(folder) is not None:
+        return None
+    if methods := _methods(folder):
+        return [path for path in methods if (path / ABOUT).is_file()]
+    begun = (folder / "tuning.json", folder / JOURNAL)
+    return [] if any(path.is_file() for path in begun) else None
 
 
 def _described(folder: Path, kind: str | None) -> str:

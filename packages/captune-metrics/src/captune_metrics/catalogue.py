@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from captune_metrics.errors import UserError
 from captune_metrics.plugins import plugins_of, source_of
 from captune_metrics.scores import Candidates, OfSums, References, Scores
-from captune_metrics.text import printable
+from captune_metrics.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -98,8 +98,11 @@ def metric_of(id: str) -> Metric:
         return _OWN[id]
     if id in plugins():
         return Metric(id, id, "plugin")
-    known = ", ".join(["bleu", *_OWN, *plugins()])
-    raise UserError(f'metric "{printable(id)}" is not known; choose among {known}')
+    known = ["bleu", *_OWN, *plugins()]
+    raise UserError(
+        f'metric "{printable(id)}" is not known; choose among {", ".join(known)}'
+        f"{did_you_mean(id, known)}"
+    )
 
 
 def plugin_id(name: str) -> str:

@@ -27,6 +27,7 @@ from captune.captioning.training.batches import (
     mirrorable,
 )
 from captune.captioning.training.estimate import parse_count
+from captune.captioning.training.state import check_resumed
 from captune.captioning.training.step import CrossEntropy, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
 from captune.captioning.tuning import method_class
@@ -100,6 +101,7 @@ def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
             raise UserError(
                 f"--report-to {tracker}: {tracker} is not installed; pip install {tracker}"
             )
+    check_resumed(options)
     parse_count(options.max_trainable)
     if options.select == "clipscore" and options.score_model == "none":
         raise UserError("--select clipscore needs a model: leave out --score-model none")

@@ -70,7 +70,23 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> None:
         return
     before = read_object(path)
     now = json.loads(json.dumps(asked, default=str))
-    for name in {**before, **now}:
+    _check_same(folder, before, now, {**before, **now})
+
+
+def check_resumed(options: TuneOptions) -> None:
+    """`begin`, as far as the options alone tell: what can be refused before anything is loaded."""
+    if options.out is None:
+        return
+    now = json.loads(json.dumps(deciding(options), default=str))
+    for folder in (options.out / method for method in options.methods):
+        if (folder / _ASKED).is_file():
+            _check_same(folder, read_object(folder / _ASKED), now, now)
+
+
+def _check_same(
+    folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]
+) -> None:
+    for name in names:
         if before.get(name) != now.get(name):
             was, is_now = (_shown(side.get(name)) for side in (before, now))
             raise UserError(

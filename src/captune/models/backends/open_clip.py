@@ -31,7 +31,7 @@ from captune.models.encoders import (
     as_tokens,
     similarity_scale,
 )
-from captune.models.load import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, ModelSpec, did_you_mean
+from captune.models.load import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, ModelSpec
 from captune.models.preprocessing import Transform, preprocessing_id, without_torch_arithmetic
 from captune.models.tokenizers import (
     VOCABULARIES,
@@ -48,7 +48,7 @@ from captune.models.weights import (
     weights_files,
     weights_id_of_file,
 )
-from captune_metrics.text import printable
+from captune_metrics.text import did_you_mean, printable
 
 _CLIP_VOCABULARY = 49408  # of the tokenizer that open_clip carries with it
 

@@ -23,7 +23,7 @@ from captune.models.encoders import (
     as_tokens,
     grid_of_features,
 )
-from captune.models.load import ModelSpec, did_you_mean
+from captune.models.load import ModelSpec
 from captune.models.preprocessing import preprocessing_id, without_torch_arithmetic
 from captune.models.weights import (
     NoRandomValues,
@@ -33,7 +33,7 @@ from captune.models.weights import (
     weights_id_of_file,
 )
 from captune.parsing import json_kind
-from captune_metrics.text import printable
+from captune_metrics.text import did_you_mean, printable
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _LARGEST_SIDE = 2048  # pixels
