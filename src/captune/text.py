@@ -22,6 +22,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def part_of(number: int, whole: int | None, noun: str) -> str:
+    """`30 of 1,000 images`; `30 images` where there are no others (None)."""
+    return counted(number, noun) if whole is None else f"{number:,} of {counted(whole, noun)}"
+
+
 def millions(value: float) -> str:
     """1078528 -> "1.08 M", 49152 -> "49,152"."""
     return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value:,}"

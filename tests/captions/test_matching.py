@@ -106,16 +106,22 @@ def test_file_names_of_the_candidates_serve_too():
             ["a", "b"],
             {"a": None, "b": None, "c": None},
             'c.json: 1 image of r.json without a candidate ("c"); give both files the same images,'
-            " or score what is missing as empty captions with --allow-missing.",
+            " score the 2 that have one with --subset, or score what is missing as empty captions"
+            " with --allow-missing.",
         ),
         (
             ["a", *"vwxyz"],
             {"a": None, **dict.fromkeys("bcde")},
             'c.json: 4 images of r.json without a candidate ("b", "c", "d" and 1 more) and 5'
             ' candidates without references ("v", "w", "x" and 2 more); give both files the same'
-            " images.",
+            " images, or score the 1 of both files with --subset --ignore-extra.",
         ),
-        (["a", "b"], {"a": None}, '1 candidate without references ("b"); give both'),
+        (
+            ["a", "b"],
+            {"a": None},
+            '1 candidate without references ("b"); give both files the same images, or leave it out'
+            " with --ignore-extra.",
+        ),
         (["a"], {"x": None}, 'its only image is not among the 1 of r.json: it has "a", the'),
         # the folders say that these are others, or that nobody can know
         (["train/1.jpg"], {"val/1.jpg": None}, "its only image is not among"),
@@ -168,6 +174,55 @@ def test_missing_candidates_may_be_allowed():
     # which of the two is missing, nobody can know
     with pytest.raises(MismatchedImages, match="would be several images"):
         matched(["1.jpg"], {"a/1.jpg": None, "b/1.jpg": None}, allow_missing=True)
+
+
+def test_images_without_a_candidate_may_be_left_out():
+    references = {"7": "7.jpg", "8": "8.jpg", "9": "9.jpg"}
+    found = matched(["0007.jpg"], references, subset=True)
+    assert (found.candidates, found.references) == ({"0007.jpg": "c0"}, {"0007.jpg": ["r0", "r"]})
+    assert (found.in_references, found.left_out, found.notes) == ({"0007.jpg": "7"}, 2, [])
+    assert matched(["7", "8", "9"], references, subset=True).left_out == 0
+    # nothing in common is no subset
+    with pytest.raises(MismatchedImages, match="its only image is not"):
+        matched(["x"], references, subset=True, ignore_extra=True)
+
+
+def test_candidates_without_references_may_be_left_out():
+    references = {"7": "7.jpg", "8": "8.jpg"}
+    found = matched(["7", "x", "8", "y"], references, ignore_extra=True)
+    assert list(found.candidates) == ["7", "8"]
+    assert found.notes == [
+        '2 candidates of c.json without references in r.json are left out: "x", "y"'
+    ]
+    found = matched(["7", "x"], references, ignore_extra=True, subset=True)
+    assert (list(found.candidates), found.left_out) == (["7"], 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            {"allow_missing": True},
+            'c.json: --allow-missing settles 1 image of r.json without a candidate ("8"); what'
+            ' remains: 1 candidate without references ("x"); leave it out with --ignore-extra.',
+        ),
+        (
+            {"subset": True},
+            'c.json: --subset settles 1 image of r.json without a candidate ("8"); what remains: 1'
+            ' candidate without references ("x"); leave it out with --ignore-extra.',
+        ),
+        (
+            {"ignore_extra": True},
+            'c.json: --ignore-extra settles 1 candidate without references ("x"); what remains: 1'
+            ' image of r.json without a candidate ("8"); score the 1 that has one with --subset, or'
+            " score what is missing as empty captions with --allow-missing.",
+        ),
+    ],
+)
+def test_a_refusal_says_what_a_flag_settled_and_which_one_settles_the_rest(flags, sentence):
+    with pytest.raises(MismatchedImages) as refusal:
+        matched(["7", "x"], {"7": "7.jpg", "8": "8.jpg"}, **flags)
+    assert str(refusal.value) == sentence
 
 
 def test_a_candidate_is_one_caption():

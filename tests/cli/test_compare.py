@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,68 @@ def test_missing_images_are_an_error_unless_allowed(
     assert found["images"] == 40
     assert found["metrics"]["cider"]["images"]["b_better"] == 0
     assert any("empty caption" in note for note in found["notes"])
+
+
+def test_a_subset_is_the_images_of_both(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = tmp_path / "rest.json"
+    captions = json.loads(files["b"].read_text())
+    rest.write_text(json.dumps({f"{id}.jpg": captions[id] for id in list(captions)[20:]}))
+    files["rest"] = rest
+    out = tmp_path / "run"
+    words = compare(files, "part", "rest", "--metrics", "rouge_l", "--subset")
+    assert main([*words, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "\n10 of 40 images, " in said
+    assert "recipes: ROUGE-L[ptb, beta=1.2, 10 of 40 images]\n" in said
+    assert [record["image"] for record in read_run(out).records()] == [
+        f"{i:03d}" for i in range(20, 30)
+    ]
+    assert main(["verify", str(out)]) == 0
+    for name, ids in (("x", ["000"]), ("y", ["001"])):
+        files[name] = tmp_path / f"{name}.json"
+        files[name].write_text(json.dumps({id: captions[id] for id in ids}))
+    assert main(compare(files, "x", "y", "--subset")) == 2
+    assert "A and B have no image in common" in capsys.readouterr().err
+
+
+def test_the_answer_comes_first_then_the_table_then_examples(
+    files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(compare(files, "a", "b", "--metrics", "rouge_l")) == 0
+    out = capsys.readouterr().out
+    first = out.partition("\n")[0]
+    assert re.fullmatch(r"(B is better than A by|No difference between A and B was) .*\.", first)
+    order = [out.index(text) for text in ("B/A/equal", "recipes: ", "furthest ahead")]
+    assert order == sorted(order)
+
+
+def test_samples_of_evaluations_are_captions_and_references(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions, references = (json.loads(files[name].read_text()) for name in ("a", "references"))
+    rows = [
+        {
+            "doc_id": i,
+            "doc": {"question_id": f"COCO_val2014_{int(id):012d}.jpg", "id": 900 + i},
+            "target": str(references[id]),
+            "resps": [[caption]],
+            "filtered_resps": [caption],
+            "coco_CIDEr": {"answer": references[id], "pred": caption, "image_id": int(id)},
+        }
+        for i, (id, caption) in enumerate(captions.items())
+    ]
+    samples = tmp_path / "1_samples_coco.jsonl"
+    samples.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[-1]]))
+    words = ["--references", str(samples), "--metrics", "cider", "--json"]
+    scores = []
+    for candidates in (samples, files["a"]):
+        assert main(["score", str(candidates), *words]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["metrics"])
+    assert scores[0] == scores[1]
+    assert main(["compare", str(samples), str(files["b"]), *words]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 40
 
 
 def test_the_recipe_says_which_side_misses_images(

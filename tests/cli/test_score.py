@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,35 @@ def test_an_image_without_candidate_is_an_error_unless_allowed(
     found = _json(capsys, *words)
     assert found["images"] == 6
     assert any("5" in note for note in found["notes"])
+
+
+def test_a_subset_is_scored_and_said_everywhere(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer, alone, out = (tmp_path / name for name in ("fewer.json", "alone.json", "run"))
+    ids = ["7_0", "8_1"]
+    fewer.write_text(json.dumps({"x": "a horse", **{id: CANDIDATES[id] for id in ids}}))
+    alone.write_text(json.dumps({id: REFERENCES[id] for id in ids}))
+    words = ["score", str(fewer), "--references", files[1], "--subset"]
+    assert main(words) == 2
+    assert "--subset settles 4 images" in (said := capsys.readouterr().err)
+    assert 'remains: 1 candidate without references ("x"); leave it out with --ignore' in said
+    words.append("--ignore-extra")
+    assert main([*words, "--out", str(out)]) == 0
+    assert "\n2 of 6 images\n" in capsys.readouterr().out
+    page = (out / "report.html").read_text()
+    assert re.search(r">2</data> of <data [^>]*/images_of\">6</data> images", page)
+    found = _json(capsys, *words)
+    whole = _json(capsys, "score", str(fewer), "--references", str(alone), "--ignore-extra")
+    assert (found["images"], found["images_of"], whole["images_of"]) == (2, 6, None)
+    for id, metric in found["metrics"].items():
+        assert metric["corpus"] == whole["metrics"][id]["corpus"]
+        assert metric["recipe"]["subset_of"] == 6
+        assert metric["name"].endswith(", 2 of 6 images]")
+    assert any('left out: "x"' in note for note in found["notes"])
+    assert main(["verify", str(out)]) == 0
+    assert main([*words, "--allow-missing"]) == 2
+    assert "give one of the two" in capsys.readouterr().err
 
 
 def test_document_frequencies_are_saved_and_used(

@@ -88,12 +88,26 @@ def test_the_subset_is_what_has_captions(files: Path, capsys: pytest.CaptureFixt
         'captune_metrics: pred.json: no caption for image "=2" of refs.json; score the 2 that have'
         " one with --subset\n"
     )
+    assert main(["pred.json", "refs.json", "--subset"]) == 0
+    assert "\n2 of 3 images\n" in capsys.readouterr().out
     found = printed(capsys, "--subset", "--per-image", "each.jsonl")
+    assert found["metrics"]["cider"]["name"].endswith(", 2 of 3 images]")
+    assert found["metrics"]["cider"]["recipe"]["subset_of"] == 3
     corpus = Corpus({"1": "a dog runs", "3": "two men"}, {i: REFERENCES[i] for i in ("1", "3")})
     assert found["metrics"]["cider"]["corpus"] == cider_of(corpus).corpus
     rows = [json.loads(line) for line in (files / "each.jsonl").read_text().splitlines()]
     assert [row["image"] for row in rows] == ["1", "3"]
     assert rows[0]["cider"] == cider_of(corpus).per_image["1"]
+
+
+def test_captions_of_other_images_are_left_out(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = printed(capsys)
+    (files / "pred.json").write_text(json.dumps({**PREDICTIONS, "9": "a horse"}))
+    found = printed(capsys, "--ignore-extra")
+    assert found["metrics"] == expected["metrics"]
+    assert 'left out, without references: image "9"' in found["notes"]
 
 
 def test_a_row_an_image(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +142,7 @@ def test_tokens_of_ones_own_are_taken_as_they_are(
 @pytest.mark.parametrize(
     ("pred", "words", "says"),
     [
-        ('{"1": "a", "9": "b"}', [], 'refs.json has no references for image "9"; take it out'),
+        ('{"1": "a", "9": "b"}', [], 'refs.json has no references for image "9"; leave it out'),
         ('{"9": "b"}', [], 'none of its images is in refs.json: it has "9", the references have'),
         ('{"1": ["a", "b"]}', [], 'one caption an image, but image "1" has several; are PRED and'),
         ('{"1": 7}', [], 'pred.json: image "1": expected a caption or a list of captions'),

@@ -92,6 +92,47 @@ def test_verdict_of_a_better_one_names_difference_interval_and_what_can_be_detec
     assert f"A is better by 0.050 CIDEr-D, 95 % [{-other.interval.high:.3f}, " in other.verdict
 
 
+def test_a_difference_below_what_can_be_detected_is_explained() -> None:
+    a, b = noisy(200, 0.045)
+    found = compared(a, b)
+    assert found.finding == "B"
+    assert found.detectable_difference is not None
+    assert found.difference < found.detectable_difference
+    assert (
+        f"that is less than the {found.detectable_difference:.3f} that 200 images detect in four of"
+        " five such samples (power 80 %): smaller differences are found less often"
+    ) in found.verdict
+    assert "enough" not in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("cider", "clip", "expected"),
+    [
+        (
+            0.2,
+            -0.2,
+            "The metrics contradict each other: B is better than A by CIDEr-D (+0.200), and A is"
+            " better than B by CLIPScore (-0.200).",
+        ),
+        (0.2, 0.2, "B is better than A by CIDEr-D (+0.200) and CLIPScore (+0.200)."),
+        (
+            -0.2,
+            0.001,
+            "A is better than B by CIDEr-D (-0.200). No difference between A and B was seen by"
+            " CLIPScore.",
+        ),
+        (0.001, -0.001, "No difference between A and B was seen by CIDEr-D and CLIPScore."),
+    ],
+)
+def test_the_headline_says_what_came_out(cider: float, clip: float, expected: str) -> None:
+    one, other = noisy(100, cider), noisy(100, clip, seed=1)
+    sides = [
+        {"cider": mean_scores(one[i]), "clipscore": mean_scores(other[i], "clipscore")}
+        for i in (0, 1)
+    ]
+    assert whole(compare_scores(sides[0], sides[1])).headline() == expected
+
+
 def test_verdict_where_nothing_was_seen_says_what_can_be_detected() -> None:
     found = compared(*noisy(100, 0.001))
     assert found.finding == "unseen"

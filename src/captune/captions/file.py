@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from captune.errors import UserError
 from captune.files import lines_of
@@ -16,6 +16,7 @@ FORMS = (
     " name.txt beside name.jpg, or a captune run"
 )
 KARPATHY = "Karpathy's splits"
+SAMPLES = "samples of lm-evaluation-harness or lmms-eval"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class CaptionFile:
     captions: image id -> its captions, to the letter, in the order of the file; at least one each.
     file_names: image id -> file name, for the images that the file gives one of.
     sha256: of the file's bytes; of sidecars over their sorted names and bytes.
+    references: image id -> what its caption is scored against, where the file says it itself.
     """
 
     source: str
@@ -34,6 +36,7 @@ class CaptionFile:
     captions: dict[str, list[str]]
     file_names: dict[str, str]
     sha256: str
+    references: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many images have captions."""
@@ -52,6 +55,7 @@ class CaptionCollector:
         self.split = split
         self.captions: dict[str, list[str]] = {}
         self.file_names: dict[str, str] = {}
+        self.references: dict[str, list[str]] = {}
 
     def refuse(self, sentence: str) -> UserError:
         """The error to raise; `sentence` goes on after the name of the file."""
@@ -113,7 +117,9 @@ class CaptionCollector:
         """The file that was read. Raises UserError where it held no caption."""
         if not self.captions:
             raise self.refuse(f"holds no captions ({form}); give {FORMS}.")
-        return CaptionFile(self.source, form, self.captions, self.file_names, sha256)
+        return CaptionFile(
+            self.source, form, self.captions, self.file_names, sha256, self.references
+        )
 
 
 def filled_lines(text: str) -> Iterator[tuple[int, str]]:

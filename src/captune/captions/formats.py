@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from captune.captions.file import FORMS, CaptionCollector, filled_lines, is_file_name
+from captune.captions.file import FORMS, SAMPLES, CaptionCollector, filled_lines, is_file_name
 from captune.files import lines_of
 from captune.parsing import json_kind, parse_json
 from captune.tables import as_typed
@@ -185,10 +185,21 @@ def read_records(records: Sequence[Any], collector: CaptionCollector) -> str:
     return "COCO results" if is_results else "JSON list"
 
 
-def read_lines(text: str, collector: CaptionCollector) -> None:
-    """Fill `collector` from one object a line. Raises UserError."""
+def read_lines(text: str, collector: CaptionCollector) -> str:
+    """Fill `collector` from one object a line; the name of the form. Raises UserError."""
+    form = "JSON lines"
     for number, line in filled_lines(text):
-        _add(parse_json(line, collector.shown, line=number), collector, "line", number)
+        record = parse_json(line, collector.shown, line=number)
+        if (
+            isinstance(record, dict)
+            and "doc_id" in record
+            and any(map(record.__contains__, _ANSWERS))
+        ):
+            form = SAMPLES
+            _add_sample(record, collector, number)
+        else:
+            _add(record, collector, "line", number)
+    return form
 
 
 def _add(record: Any, collector: CaptionCollector, noun: str, number: int) -> None:
@@ -218,6 +229,60 @@ def _add(record: Any, collector: CaptionCollector, noun: str, number: int) -> No
             raise collector.refuse(f"{noun} {number} has no captions; give it one or take it out.")
         for caption in value:
             collector.add(image_id, caption, noun, number)
+
+
+# lm-evaluation-harness writes samples_TASK.jsonl, lmms-eval TIME_samples_TASK.jsonl: the data
+# set's row in "doc" (lmms-eval leaves keys with "image" out), and lmms-eval's caption tasks the
+# image and its references with each metric: {"coco_CIDEr": {"image_id", "pred", "answer"}}
+_ANSWERS = ("filtered_resps", "resps")
+_DOC_IDS = ("image_id", "img_id", *_FILE_KEYS, "image", "img", "question_id", "id")
+_DOC_REFERENCES = ("answer", "answers", "captions", "caption", "references", "reference")
+
+
+def _add_sample(record: Mapping[str, Any], collector: CaptionCollector, number: int) -> None:
+    doc = record["doc"] if isinstance(record.get("doc"), Mapping) else {}
+    metrics = (one for one in record.values() if isinstance(one, Mapping) and "pred" in one)
+    scored: Mapping[str, Any] = next((one for one in metrics if "image_id" in one), {})
+    known = (scored.get("image_id"), *(doc.get(key) for key in _DOC_IDS if _is_id(key, doc)))
+    image = next((id for id in known if id is not None), record["doc_id"])
+    image_id = collector.id_of(image, "line", number, "doc_id")
+    texts = (text for text in (doc.get(key) for key in _DOC_IDS) if isinstance(text, str))
+    file_name = next(filter(is_file_name, (*texts, image_id)), None)
+    if file_name is not None:
+        collector.name_file(image_id, collector.id_of(file_name, "line", number, "file name"))
+    captions = next(filter(None, map(_texts, map(record.get, _ANSWERS))), None)
+    if captions is None:
+        raise collector.refuse(
+            f"line {number}: its filtered_resps hold no text, so the task writes no captions; give"
+            " the samples of one that does."
+        )
+    for caption in captions:
+        # the last batch of several processes repeats rows, and so does each filter
+        if caption not in collector.captions.get(image_id, ()):
+            collector.add(image_id, caption, "line", number)
+    given = (scored.get("answer"), *map(doc.get, _DOC_REFERENCES), record.get("target"))
+    references = next(filter(None, map(_texts, given)), [])
+    # lm-evaluation-harness writes a list of targets as Python prints it
+    if references and not references[0].startswith(("['", '["')):
+        collector.references[image_id] = references
+
+
+def _is_id(key: str, doc: Mapping[str, Any]) -> bool:
+    """Whether a row names its image there; "image" may be what is left of its pixels."""
+    value = doc.get(key)
+    if isinstance(value, str):
+        return is_file_name(value) if key in ("image", "img") else value != ""
+    return type(value) is int
+
+
+def _texts(value: Any) -> list[str] | None:
+    """The texts of nested lists, in their order; None for anything else."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        return None
+    found = [_texts(one) for one in value]
+    return None if None in found else [text for texts in found if texts for text in texts]
 
 
 def read_stems(content: Mapping[str, object], collector: CaptionCollector) -> str:

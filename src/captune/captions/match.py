@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 from captune.captions.file import KARPATHY, CaptionFile
 from captune.errors import MismatchedImages, UserError
@@ -23,6 +24,7 @@ from captune.images.match import (
 )
 from captune_metrics.text import named, printable, quoted
 
+T = TypeVar("T")
 _NUMBER = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?0*([0-9]+)(?:\.0+)?")
 
 
@@ -44,19 +46,44 @@ class Matched:
 
     candidates: image id -> caption. references: image id -> captions; the same ids, same order.
     file_names: image id -> file name where one of the two files gives it.
+    in_references: image id -> the id that the references file has for it; the same ids and order.
     notes: sentences for the user.
     spelling: by what the ids were found to be the same.
+    left_out: images of the references that have no candidate and are not scored.
     """
 
     candidates: dict[str, str]
     references: dict[str, list[str]]
     file_names: dict[str, str]
+    in_references: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     spelling: str = "id"
+    left_out: int = 0
+
+    def only(self, ids: Container[str]) -> Matched:
+        """These images alone; the others are left out."""
+
+        def kept(values: Mapping[str, T]) -> dict[str, T]:
+            return {id: value for id, value in values.items() if id in ids}
+
+        candidates = kept(self.candidates)
+        return replace(
+            self,
+            candidates=candidates,
+            references=kept(self.references),
+            file_names=kept(self.file_names),
+            in_references=kept(self.in_references),
+            left_out=self.left_out + len(self.candidates) - len(candidates),
+        )
 
 
 def match_captions(
-    candidates: CaptionFile, references: CaptionFile, *, allow_missing: bool = False
+    candidates: CaptionFile,
+    references: CaptionFile,
+    *,
+    allow_missing: bool = False,
+    subset: bool = False,
+    ignore_extra: bool = False,
 ) -> Matched:
     """One candidate and its references for every image.
 
@@ -65,8 +92,10 @@ def match_captions(
     the id or of the file name that a file gives. One spelling serves all images, names nothing
     twice, and never joins `train/1.jpg` with `val/1.jpg`.
     allow_missing: an image without a candidate is scored as an empty caption, with a note.
+    subset: an image without a candidate is left out instead.
+    ignore_extra: a candidate without references is left out, with a note.
     Raises UserError where an image has several candidates, MismatchedImages where some image has
-    no candidate (unless allowed) or some candidate no references.
+    no candidate or some candidate no references and no flag says what to do with it.
     """
     _check_single(candidates, references)
     pairing = _best_pairing(_Side(candidates), _Side(references))
@@ -74,8 +103,20 @@ def match_captions(
     used = set(of_candidate.values())
     without_candidate = [id for id in references.captions if id not in used]
     without_references = [id for id in candidates.captions if id not in of_candidate]
-    if without_references or not of_candidate or (without_candidate and not allow_missing):
-        raise _mismatch(candidates, references, without_candidate, without_references, pairing)
+    settled = [
+        flag
+        for flag, given in (
+            ("--allow-missing", allow_missing and without_candidate),
+            ("--subset", subset and without_candidate),
+            ("--ignore-extra", ignore_extra and without_references),
+        )
+        if given
+    ]
+    remain = bool(without_candidate) + bool(without_references) > len(settled)
+    if remain or not of_candidate:
+        raise _mismatch(
+            candidates, references, without_candidate, without_references, pairing, settled
+        )
     chosen = {id: candidates.captions[id][0] for id in of_candidate}
     matched_references = {id: references.captions[other] for id, other in of_candidate.items()}
     names = {
@@ -83,7 +124,15 @@ def match_captions(
         for id, other in of_candidate.items()
     }
     notes: list[str] = []
-    if without_candidate:
+    if without_references:
+        notes.append(
+            f"{_count(len(without_references), 'candidate')} of {printable(candidates.source)}"
+            f" without references in {printable(references.source)}"
+            f" {'is' if len(without_references) == 1 else 'are'} left out:"
+            f" {named(without_references)}"
+        )
+    in_references = dict(of_candidate)
+    if without_candidate and not subset:
         notes.append(
             f"{_count(len(without_candidate), 'image')} of {len(references)} without a candidate"
             f" in {printable(candidates.source)} {'is' if len(without_candidate) == 1 else 'are'}"
@@ -98,10 +147,19 @@ def match_captions(
                 )
             chosen[id] = ""
             matched_references[id] = references.captions[other]
+            in_references[id] = other
             names[id] = references.file_names.get(other)
     notes.extend(_empty_references(matched_references, references))
     file_names = {id: name for id, name in names.items() if name}
-    return Matched(chosen, matched_references, file_names, notes, pairing.spelling)
+    return Matched(
+        candidates=chosen,
+        references=matched_references,
+        file_names=file_names,
+        in_references=in_references,
+        notes=notes,
+        spelling=pairing.spelling,
+        left_out=len(without_candidate) if subset else 0,
+    )
 
 
 def _check_single(candidates: CaptionFile, references: CaptionFile) -> None:
@@ -238,6 +296,7 @@ def _mismatch(
     without_candidate: list[str],
     without_references: list[str],
     pairing: _Pairing,
+    settled: list[str],
 ) -> MismatchedImages:
     shown, other = printable(candidates.source), printable(references.source)
     more = (
@@ -257,21 +316,39 @@ def _mismatch(
             f" {len(references)} of {other}: it has {named(without_references)}, the references"
             f" have {named(without_candidate)}{more}; give files about the same images{split}."
         )
-    parts = []
-    advice = f"give both files the same images{split}"
-    if without_candidate:
-        parts.append(
-            f"{_count(len(without_candidate), 'image')} of {other} without a candidate"
-            f" ({named(without_candidate)})"
+    missing = (
+        f"{_count(len(without_candidate), 'image')} of {other} without a candidate"
+        f" ({named(without_candidate)})"
+    )
+    extra = (
+        f"{_count(len(without_references), 'candidate')} without references"
+        f" ({named(without_references)})"
+    )
+    both = len(pairing.of_candidate)
+    subset = f"score the {both:,} that {'has' if both == 1 else 'have'} one with --subset"
+    empty = "score what is missing as empty captions with --allow-missing"
+    same = f"give both files the same images{split}"
+    if settled:
+        known, rest, advice = (
+            (extra, missing, f"{subset}, or {empty}")
+            if settled == ["--ignore-extra"]
+            else (missing, extra, f"leave {_it(without_references)} out with --ignore-extra")
         )
-        if not without_references:
-            advice += ", or score what is missing as empty captions with --allow-missing"
-    if without_references:
-        parts.append(
-            f"{_count(len(without_references), 'candidate')} without references"
-            f" ({named(without_references)})"
-        )
-    return MismatchedImages(f"{shown}: {' and '.join(parts)}{more}; {advice}.")
+        remains = f"{settled[0]} settles {known}; what remains: {rest}{more}"
+        return MismatchedImages(f"{shown}: {remains}; {advice}.")
+    if without_candidate and without_references:
+        found = f"{missing} and {extra}"
+        advice = f"{same}, or score the {both:,} of both files with --subset --ignore-extra"
+    elif without_candidate:
+        found, advice = missing, f"{same}, {subset}, or {empty}"
+    else:
+        leave = f"leave {_it(without_references)} out with --ignore-extra"
+        found, advice = extra, f"{same}, or {leave}"
+    return MismatchedImages(f"{shown}: {found}{more}; {advice}.")
+
+
+def _it(several: list[str]) -> str:
+    return "it" if len(several) == 1 else "them"
 
 
 def _none_of(images: int) -> str:

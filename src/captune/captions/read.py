@@ -86,8 +86,7 @@ def _read_text(text: str, ending: str, collector: CaptionCollector) -> str:
     start = re.match(r"\s*(.)", text)
     first = start[1] if start else ""
     if first == "{" and (ending in _JSON_LINES or _is_json_lines(text)):
-        read_lines(text, collector)
-        return "JSON lines"
+        return read_lines(text, collector)
     if first in "{[" or ending in (".json", *_JSON_LINES):
         return _read_json(parse_json(text, collector.shown), collector)
     return read_table(text, collector)

@@ -247,6 +247,7 @@ The paragraph is LaTeX, in comments above the entries, so the output is a .bib f
         """  captune compare lora.json prefix.json --references captions_val.json
   captune compare runs/lora runs/prefix --references val.json --images val/ \\
       --metrics cider,clipscore --out runs/lora-prefix
+  captune compare samples_a.jsonl samples_b.jsonl --references captions_val.json --subset
   captune compare a.csv b.csv --references refs.csv --csv both.csv --json""",
         opt.CompareOptions,
     ),
@@ -381,6 +382,8 @@ resumes when it is run again: steps that are done are kept.""",
         """  captune score captions.json --references captions_val.json
   captune score captions.json --references val.json --images val/ --out runs/score
   captune score captions.json --images images/ --metrics clipscore --model open_clip:ViT-B-32/openai
+  captune score thirty.json --references captions_val.json --subset
+  captune score samples_coco.jsonl --references captions_val.json --subset --ignore-extra
   captune score few.json --references few_refs.json --df coco-val2017
   captune score captions.json --references val.json --per-image scores.csv --json
   captune score captions.json --references val.json --to scores.parquet""",

@@ -221,9 +221,11 @@ def print_result(result: Result, arguments: argparse.Namespace) -> int:
         note(*result.sentences(), *written)
         return 0
     form = getattr(arguments, "table", None)
+    out = console()
+    if form is None and (headline := result.headline()):
+        out.print(headline, soft_wrap=True)
     print_tables(result.tables(), form)
     if form is None:
-        out = console()
         for sentence in result.sentences():
             out.print(sentence, soft_wrap=True)
         print_written(out, result.written)

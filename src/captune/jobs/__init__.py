@@ -115,8 +115,15 @@ class Result(NotebookDisplay, Sequence[Any]):
         """
         return []
 
+    def headline(self) -> str:
+        """What came out, above the tables; "" where the tables say it."""
+        return ""
+
     def sentences(self) -> list[str]:
-        """What a person reads below the tables; the first one stands above them in a notebook."""
+        """What a person reads below the tables.
+
+        The first one stands above them in a notebook where there is no headline.
+        """
         return []
 
 

@@ -28,7 +28,7 @@ from captune.scoring.score import (
     small_sample_note,
 )
 from captune.tables import Column, Estimate, Number, Table, estimate, number, write_csv
-from captune.text import counted, p_value
+from captune.text import p_value, part_of
 
 _SHOWN = 3  # images on either side that a person reads on a terminal
 _NOTE = (
@@ -51,7 +51,7 @@ class CompareResult(Result):
         """What `--json` prints; the differences are those of `top` images on either side."""
         figures = plain(self.figures())
         shown = (
-            *("a", "b", "changed_captions", "metrics", "verdicts"),
+            *("images_of", "a", "b", "changed_captions", "metrics", "verdicts"),
             *("contradiction", "verdict", "differences", "notes"),
         )
         return super().summary() | {name: figures[name] for name in shown}
@@ -62,6 +62,7 @@ class CompareResult(Result):
         recipes = [{id: score.recipe for id, score in side.scores.items()} for side in self.scored]
         return CompareMetrics(
             images=self.images,
+            images_of=self.scored[0].images_of,
             a=comparison.a,
             b=comparison.b,
             changed_captions=comparison.changed,
@@ -86,18 +87,22 @@ class CompareResult(Result):
         columns = [Column("metric", wide=True), *columns]
         return [Table("comparison", "A and B", columns, rows, note=_NOTE)]
 
+    def headline(self) -> str:
+        """Which side is better, and by which metrics."""
+        return self.comparison.headline()
+
     def sentences(self) -> list[str]:
-        """What was compared, the images that differ most, the recipes and the verdicts."""
+        """What was compared, the recipes, the verdicts and the images that differ most."""
         comparison = self.comparison
-        images = counted(comparison.images, "image")
+        images = part_of(comparison.images, self.scored[0].images_of, "image")
         recipes = "; ".join(metric.name for metric in comparison.metrics.values())
         return [
             f"{images}, {comparison.changed:,} with different captions",
             f"A: {comparison.a}",
             f"B: {comparison.b}",
             f"recipes: {recipes}",
+            *([] if comparison.identical else comparison.verdicts()),
             *([] if comparison.identical else self._largest_differences()),
-            *comparison.verdicts(),
         ]
 
     def _largest_differences(self) -> Iterator[str]:

@@ -29,7 +29,7 @@ from captune.scoring.score import (
     small_sample_note,
 )
 from captune.tables import Column, Table, estimate, write_csv
-from captune.text import counted
+from captune.text import counted, part_of
 from captune_metrics.catalogue import title_of
 from captune_metrics.frequency import DocumentFrequency, name_of_table
 from captune_metrics.scores import Scores
@@ -61,6 +61,7 @@ class ScoreResult(Result):
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
         return super().summary() | {
+            "images_of": self.scored.images_of,
             "metrics": plain(self.metrics),
             "agreement": plain(self.agreement),
             "notes": self.notes,
@@ -81,7 +82,7 @@ class ScoreResult(Result):
 
     def sentences(self) -> list[str]:
         """How many images, and the metrics that order them differently."""
-        said = [counted(self.images, "image")]
+        said = [part_of(self.images, self.scored.images_of, "image")]
         if self.agreement is not None:
             sentences = self.agreement.sentences
             said += sentences[:_SENTENCES]
@@ -160,6 +161,7 @@ def metrics_of(result: ScoreResult, options: ScoreOptions) -> ScoreMetrics:
     """What metrics.json holds."""
     return ScoreMetrics(
         images=result.images,
+        images_of=result.scored.images_of,
         metrics=result.metrics,
         agreement=result.agreement,
         notes=result.notes,

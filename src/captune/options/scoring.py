@@ -53,13 +53,24 @@ class MetricOptions(ModelOptions):
     prefix: str = option(
         "text that CLIPScore puts before each caption", "A photo depicts ", metavar="TEXT"
     )
+    subset: bool = option(
+        "score the images that have a candidate (compare: on both sides); references of others are"
+        " left out",
+        False,
+    )
     allow_missing: bool = option("score images without a candidate as empty captions", False)
+    ignore_extra: bool = option("leave out candidates whose image has no references", False)
     resamples: int = option("bootstrap resamples of the intervals", 10_000, metavar="N")
     seed: int = option("random seed of the resampling", 0, metavar="N")
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that nothing can be resampled with."""
+        """Raises UserError for numbers that nothing can be resampled with, and for two answers."""
         super().__post_init__()
+        if self.subset and self.allow_missing:
+            raise UserError(
+                "--subset leaves out the images without a candidate and --allow-missing scores them"
+                " as empty captions; give one of the two"
+            )
         if not 100 <= self.resamples <= MOST_RESAMPLES:
             raise UserError(
                 f"resamples {self.resamples}: must be a number from 100 to {MOST_RESAMPLES:,}"

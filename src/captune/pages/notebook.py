@@ -111,7 +111,7 @@ def _result(result: Any) -> dict[str, Any]:
     """A result of `captune.jobs`: its first items as cards, and its first other table."""
     tables = [table for table in result.tables() if table.name != "images"]
     cards = [card for item in result[:_PICTURES] for card in _item(item)["cards"]]
-    title = next(iter(result.sentences()), "")
+    title = result.headline() or next(iter(result.sentences()), "")
     return _fragment(title, tables, cards, result.images - len(cards) if cards else 0)
 
 

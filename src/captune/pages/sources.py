@@ -15,7 +15,7 @@ from captune.runs.kinds import KINDS
 from captune.runs.metrics import FaithfulMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number
-from captune.text import one_line
+from captune.text import count, one_line
 from captune_metrics.text import named, printable
 
 
@@ -78,6 +78,14 @@ class RunSource:
         for key in keys:
             value = value[key]
         return value
+
+    @property
+    def images_told(self) -> Any:
+        """`30`, or `30 of 1,000` where others were left out."""
+        found = self.figure(count, "images")
+        if self.run.metrics.get("images_of") is None:  # older runs have no such key
+            return found
+        return words("{} of {}", found, self.figure(count, "images_of"))
 
     def option(self, name: str, kind: type[T], default: T) -> T:
         """An option of the run, where it has one of this type: nothing else promises it."""

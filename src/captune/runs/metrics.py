@@ -325,9 +325,13 @@ class Agreement(Struct, frozen=True, kw_only=True):
 
 
 class ScoreMetrics(Metrics, frozen=True):
-    """A score run. inputs, options, versions: what `captune verify` computes it again from."""
+    """A score run. images_of: how many there are where some were left out, as --subset asks.
+
+    inputs, options, versions: what `captune verify` computes it again from.
+    """
 
     metrics: Annotated[dict[str, MetricFigure], Meta(min_length=1)]
+    images_of: Count | None = None
     agreement: Agreement | None = None
     notes: list[str] = []
     inputs: Any = None
@@ -407,10 +411,14 @@ class LargestDifferences(Struct, frozen=True):
 
 
 class CompareMetrics(Metrics, frozen=True, kw_only=True):
-    """A comparison. inputs, options, versions: what `captune verify` computes it again from."""
+    """A comparison. images_of: as of a score.
+
+    inputs, options, versions: what `captune verify` computes it again from.
+    """
 
     a: str
     b: str
+    images_of: Count | None = None
     changed_captions: Count | None = None
     metrics: Annotated[dict[str, ComparedMetric], Meta(min_length=1)]
     verdicts: dict[str, str]

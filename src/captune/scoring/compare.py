@@ -91,10 +91,19 @@ class MetricComparison(ComparedMetric, frozen=True, kw_only=True, eq=False, dict
             if self.finding == "A":
                 low, high = -high, -low
             by = _number(abs(self.difference), self.digits)
+            better = (
+                f"{self.finding} is better by {by} {self.title}, {self._range(low, high)},"
+                f" {self._p()}"
+            )
+            if abs(self.difference) < self.detectable_difference:
+                return (
+                    f"{better}; that is less than the {seen} that {n:,} images detect in four of"
+                    " five such samples (power 80 %): smaller differences are found less often, and"
+                    " those that are found tend to look larger than they are"
+                )
             return (
-                f"{self.finding} is better by {by} {self.title}, {self._range(low, high)}, "
-                f"{self._p()}; {n:,} images are enough to detect a difference of"
-                f" {seen} or more (power 80 %)"
+                f"{better}; {n:,} images are enough to detect a difference of {seen} or more"
+                " (power 80 %)"
             )
         where = f"B - A is {difference}, {self._range(low, high)}, {self._p()}"
         if self.finding == "unsettled":
@@ -155,6 +164,46 @@ class Comparison:
     def changed(self) -> int:
         """Images whose two captions are not the same."""
         return sum(self.captions_b[id] != caption for id, caption in self.captions_a.items())
+
+    def headline(self) -> str:
+        """What came out, in one or two sentences."""
+        if self.identical:
+            return self.verdicts()[0]
+        if self.images == 1:
+            return "One image says nothing about others: no difference is tested."
+        found = {
+            finding: [one for one in self.metrics.values() if one.finding == finding]
+            for finding in ("B", "A", "unsettled", "unseen", "same")
+        }
+        told = [
+            f"{better} is better than {other} by {self._of(found[better], signed=True)}"
+            for better, other in (("B", "A"), ("A", "B"))
+            if found[better]
+        ]
+        contradict = "The metrics contradict each other: " if len(told) == 2 else ""
+        rest = [
+            f"{said} by {self._of(found[finding])}"
+            for finding, said in (
+                ("unsettled", "which is better is not settled"),
+                ("unseen", "no difference between A and B was seen"),
+                ("same", "A and B are the same"),
+            )
+            if found[finding]
+        ]
+        first = [f"{contradict}{', and '.join(told)}."] if told else []
+        second = "; ".join(rest)
+        return " ".join([*first, *([f"{second[0].upper()}{second[1:]}."] if second else [])])
+
+    def _of(self, metrics: Sequence[MetricComparison], *, signed: bool = False) -> str:
+        """The metrics by their titles, with their differences where signed."""
+        titles = [
+            f"{one.title} ({_number(one.difference, one.digits, signed=True)})"
+            if signed
+            else one.title
+            for one in metrics
+        ]
+        many = len(metrics) == len(self.metrics) > 2 and not signed
+        return f"all {len(metrics)} metrics" if many else listed(titles)
 
     def verdicts(self) -> list[str]:
         """The sentences to read: one a metric, and one where the metrics contradict each other."""

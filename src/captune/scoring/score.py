@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.captions import (
+    SAMPLES,
     CaptionFile,
     Matched,
     images_alike,
@@ -53,8 +54,10 @@ class ScoredCaptions:
 
     candidates, references, images: by image id, as the candidates spell it; images and references
     may be empty where no metric needs them. scores: by metric id. notes: what a reader must know.
-    root: the folder that the images' names are relative to, None without images. missing: images
-    without a candidate, scored as empty captions. corpus: the tokenised captions, where kept.
+    root: the folder that the images' names are relative to, None without images. in_references:
+    image id -> the references' id of it. missing: images without a candidate, scored as empty
+    captions. left_out: images that are not scored, as --subset asks. corpus: the tokenised
+    captions, where kept.
     """
 
     file: CaptionFile
@@ -65,8 +68,15 @@ class ScoredCaptions:
     root: Path | None = None
     scores: dict[str, Scores] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    in_references: dict[str, str] = field(default_factory=dict)
     missing: int = 0
+    left_out: int = 0
     corpus: Corpus | None = None
+
+    @property
+    def images_of(self) -> int | None:
+        """How many images there are where some are left out, else None."""
+        return len(self.candidates) + self.left_out if self.left_out else None
 
     def inputs(self) -> dict[str, Any]:
         """Where the numbers come from, as metrics.json holds it: paths and content hashes."""
@@ -106,7 +116,23 @@ def score_files(
     df = resolve_df(options.df)
     references = None if options.references is None else read_references(options.references)
     read = [file if isinstance(file, CaptionFile) else read_captions(file) for file in files]
-    scored = [_match(file, references, metrics, options) for file in read]
+    matched = [
+        # without references it is matched with itself, which finds an image with two captions
+        match_captions(
+            file,
+            references or file,
+            allow_missing=options.allow_missing,
+            subset=options.subset,
+            ignore_extra=options.ignore_extra,
+        )
+        for file in read
+    ]
+    if options.subset and len(read) == 2:
+        matched = _in_both(read, matched, has_references=references is not None)
+    scored = [
+        _unscored(file, references, one, metrics, options)
+        for file, one in zip(read, matched, strict=True)
+    ]
     model: ImageTextModel | None = None
     if any(metric.kind == "clip" for metric in metrics):
         from captune.models.load import load_image_text_model
@@ -164,46 +190,84 @@ def _file_of(path: Path) -> Path:
 def read_references(path: Path) -> CaptionFile:
     """The captions to score against, as `read_captions`.
 
-    The captions of a score run are candidates; what it scored them against are its references, and
-    these are meant here. Raises UserError for a score run that had none.
+    The captions of a score run, and of an evaluation's samples, are candidates; what they were
+    scored against are its references, and these are meant here. Raises UserError for a score run
+    and for samples that have none.
     """
     folder = path.parent if path.name == "records.jsonl" else path
-    if not os.path.isfile(folder / "run.json"):  # noqa: PTH113  # pathlib's raises for a long name
-        return read_captions(path)
-    run = read_run(folder)
-    if run.kind != "score":
-        return read_captions(path)
-    file = read_captions(folder)  # which refuses records that are damaged
-    records = run.typed_records(ScoreRecord)
-    captions = {
-        image: record.references for image, record in zip(file.captions, records, strict=True)
-    }
+    if os.path.isfile(folder / "run.json"):  # noqa: PTH113  # pathlib's raises for a long name
+        run = read_run(folder)
+        if run.kind != "score":
+            return read_captions(path)
+        file = read_captions(folder)  # which refuses records that are damaged
+        records = run.typed_records(ScoreRecord)
+        captions = {
+            image: record.references for image, record in zip(file.captions, records, strict=True)
+        }
+        what, form = "a score run", "references of a captune score run"
+    else:
+        file = read_captions(path)
+        if file.form != SAMPLES:
+            return file
+        captions = {image: file.references.get(image, []) for image in file.captions}
+        what, form = f"a file of {SAMPLES}", f"references of {SAMPLES}"
     without = [image for image, references in captions.items() if not references]
     if without:
         raise UserError(
-            f"{printable(str(path))} is a score run without references for"
+            f"{printable(str(path))} is {what} without references for"
             f" {named(without, 'image')}; give the file that holds the references"
         )
-    form = "references of a captune score run"
     return replace(file, source=str(path), form=form, captions=captions)
 
 
-def _match(
+def _in_both(
+    files: Sequence[CaptionFile], matched: Sequence[Matched], *, has_references: bool
+) -> list[Matched]:
+    """A and B of the images that both have. Raises MismatchedImages where they share none."""
+    first, second = matched
+    if has_references:
+        of_reference = {found: image for image, found in second.in_references.items()}
+        pairs = {
+            image: of_reference[found]
+            for image, found in first.in_references.items()
+            if found in of_reference
+        }
+    else:
+        try:  # the second stands where the references would
+            pairs = match_captions(*files, subset=True, ignore_extra=True).in_references
+        except MismatchedImages:
+            pairs = {}
+    if not pairs:
+        raise MismatchedImages(
+            f"A and B have no image in common, and --subset compares the images of both:"
+            f" {printable(files[0].source)} has {named(first.candidates)},"
+            f" {printable(files[1].source)} has {named(second.candidates)}"
+        )
+    found = [first.only(pairs), second.only(set(pairs.values()))]
+    if has_references:
+        return found
+    left_out = sum(one.left_out for one in found)  # of all images that one of the two has
+    return [replace(one, left_out=left_out) for one in found]
+
+
+def _unscored(
     file: CaptionFile,
     references: CaptionFile | None,
+    matched: Matched,
     metrics: Sequence[Metric],
     options: MetricOptions,
 ) -> ScoredCaptions:
-    # without references it is matched with itself: the same sentence for an image with two captions
-    matched = match_captions(file, references or file, allow_missing=options.allow_missing)
+    captions = matched.candidates
     scored = ScoredCaptions(
         file=file,
         reference_file=references,
-        candidates=matched.candidates,
+        candidates=captions,
         references=matched.references if references else {},
         images={},
         notes=[*(matched.notes if references else []), *_doubts(file, references)],
-        missing=len(matched.candidates) - len(file.captions),
+        in_references=matched.in_references,
+        missing=sum(id not in file.captions for id in captions),
+        left_out=matched.left_out,
     )
     if options.images is not None:
         needed = any(metric.needs_images for metric in metrics)
@@ -281,21 +345,19 @@ def _score(
     for metric in metrics:
         if metric.kind == "plugin":
             found[metric.id] = score_with_plugin(metric.id, scored.candidates, scored.references)
-    scored.scores = {
-        metric.id: _with_missing(found[metric.id], scored.missing) for metric in metrics
-    }
+    scored.scores = {metric.id: _with_images(found[metric.id], scored) for metric in metrics}
     for score in scored.scores.values():
         scored.notes.extend(note for note in score.notes if note not in scored.notes)
 
 
-def _with_missing(scores: Scores, missing: int) -> Scores:
-    """Images scored without a candidate make another figure, so the recipe counts them."""
-    if not missing:
-        return scores
+def _with_images(scores: Scores, scored: ScoredCaptions) -> Scores:
+    """Images scored without a candidate, or left out, make another figure: the recipe says so."""
+    if not scored.missing:
+        return scores.of_subset(scored.images_of or len(scores.per_image))
     return replace(
         scores,
-        recipe={**scores.recipe, "missing": missing},
-        details=(*scores.details, f"{missing} missing"),
+        recipe={**scores.recipe, "missing": scored.missing},
+        details=(*scores.details, f"{scored.missing} missing"),
     )
 
 
@@ -351,27 +413,17 @@ def same_images(first: ScoredCaptions, second: ScoredCaptions) -> dict[str, str]
         return {image: image for image in first.candidates}
     if first.reference_file is not None:
         # each goes by the references' ids, which may be all that joins them: 139 and dog.jpg
-        of_reference = {found: image for image, found in _in_references(first).items()}
-        return {image: of_reference[found] for image, found in _in_references(second).items()}
-    candidates = {image: [caption] for image, caption in first.candidates.items()}
-    # the second stands where the references would, and each "caption" is the id to be found
-    ids = {image: [image] for image in second.candidates}
+        of_reference = {found: image for image, found in first.in_references.items()}
+        return {image: of_reference[found] for image, found in second.in_references.items()}
+    captions = [{id: [text] for id, text in one.candidates.items()} for one in (first, second)]
+    files = (
+        replace(one.file, captions=own) for one, own in zip((first, second), captions, strict=True)
+    )
     try:
-        matched = match_captions(
-            replace(first.file, captions=candidates), replace(second.file, captions=ids)
-        )
+        matched = match_captions(*files)  # the second stands where the references would
     except MismatchedImages:
         raise _mismatch(first, second) from None
-    return {found: image for image, (found,) in matched.references.items()}
-
-
-def _in_references(scored: ScoredCaptions) -> dict[str, str]:
-    """Image id of the candidates -> of the references."""
-    assert scored.reference_file is not None
-    ids = {image: [image] for image in scored.reference_file.captions}
-    references = replace(scored.reference_file, captions=ids)
-    matched = match_captions(scored.file, references, allow_missing=scored.missing > 0)
-    return {image: found for image, (found,) in matched.references.items()}
+    return {found: image for image, found in matched.in_references.items()}
 
 
 def _mismatch(first: ScoredCaptions, second: ScoredCaptions) -> MismatchedImages:
@@ -386,7 +438,7 @@ def _mismatch(first: ScoredCaptions, second: ScoredCaptions) -> MismatchedImages
     )
     return MismatchedImages(
         f"A and B are not about the same images: {parts}; give captions of the same images, "
-        "or --references to score against"
+        "or --references to score against, or compare the images of both with --subset"
     )
 
 

@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ captune score reads more forms, matches ids that are spelled differently, and ha
 _EXAMPLES = """
 examples:
   python -m captune_metrics pred.json captions_val2017.json --subset
+  python -m captune_metrics pred.json captions_val2017.json --subset --ignore-extra
   python -m captune_metrics pred.json refs.json --metrics cider,bleu --df coco-val2017
   python -m captune_metrics pred.json refs.json --json --per-image scores.csv
 """
@@ -96,14 +97,17 @@ def _run(arguments: argparse.Namespace) -> int:
     write = None if arguments.per_image is None else _writer(arguments.per_image)
     metrics = _metrics(arguments.metrics)
     df = resolve_df(arguments.df)
-    candidates = _candidates(arguments.pred)
-    references = _read(arguments.refs)
-    candidates, references = _matched(arguments, candidates, references)
+    given, known = _candidates(arguments.pred), _read(arguments.refs)
+    candidates, references = _matched(arguments, given, known)
     if arguments.tokenizer == "none":
         corpus = Corpus(candidates, references, lambda texts: texts, "none")
     else:
         corpus = Corpus(candidates, references)
     found = _scores(metrics, corpus, candidates, references, df)
+    if strange := [image for image in given if image not in references]:
+        note = f"left out, without references: {named(strange, 'image')}"
+        found = [replace(score, notes=(note, *score.notes)) for score in found]
+    found = [score.of_subset(len(known)) for score in found]
     scored = _Scored(found, _intervals(found, arguments.interval))
     if write is not None:
         write(scored)
@@ -111,7 +115,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(scored.as_json()))
     else:
         print(scored.as_table())
-        print(f"{len(candidates):,} image{'' if len(candidates) == 1 else 's'}")
+        of = f" of {len(known):,}" if len(known) > len(candidates) else ""
+        print(f"{len(candidates):,}{of} image{'' if len(known) == 1 else 's'}")
         for note in scored.notes:
             print(note, file=sys.stderr)
     return 0
@@ -136,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
         "--subset",
         action="store_true",
         help="score the images that PRED has a caption of; references of others are left out",
+    )
+    parser.add_argument(
+        "--ignore-extra",
+        action="store_true",
+        help="leave out captions of images that REFS has no references of",
     )
     parser.add_argument(
         "--df",
@@ -232,16 +242,16 @@ def _matched(
             f"{pred}: none of its images is in {refs}: it has {named(strange)}, the references"
             f" have {named(missing)}; give files about the same images"
         )
-    if strange:
+    if strange and not arguments.ignore_extra:
         raise MismatchedImages(
-            f"{pred}: {refs} has no references for {named(strange, 'image')}; take"
-            f" {'it' if len(strange) == 1 else 'them'} out"
+            f"{pred}: {refs} has no references for {named(strange, 'image')}; leave"
+            f" {'it' if len(strange) == 1 else 'them'} out with --ignore-extra"
         )
     if missing and not arguments.subset:
+        both = len(references) - len(missing)
         raise MismatchedImages(
             f"{pred}: no caption for {named(missing, 'image')} of {refs}; score the"
-            f" {len(candidates):,} that {'has' if len(candidates) == 1 else 'have'} one with"
-            " --subset"
+            f" {both:,} that {'has' if both == 1 else 'have'} one with --subset"
         )
     images = [image for image in references if image in candidates]
     return {image: candidates[image] for image in images}, {i: references[i] for i in images}

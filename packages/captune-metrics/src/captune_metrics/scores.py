@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,20 @@ class Scores:
         """One line that tells this number from its namesakes: `CIDEr-D[ptb, df=corpus of 5000]`."""
         title = self.title or self.metric
         return f"{title}[{', '.join(self.details)}]" if self.details else title
+
+    def of_subset(self, whole: int) -> Scores:
+        """These scores, with a recipe that says that `whole` images have references.
+
+        Scores of some of them compare with those of the same images only.
+        """
+        images = len(self.per_image)
+        if images == whole:
+            return self
+        return replace(
+            self,
+            recipe={**self.recipe, "subset_of": whole},
+            details=(*self.details, f"{images} of {whole} images"),
+        )
 
     def sums(self) -> Sums:
         """The corpus figure as a function of per-image sums: what it is resampled by.

@@ -84,7 +84,7 @@ def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
     ends = words(" ({} to {})", *first.interval) if first.interval else ""
     said = words("The captions of {} come to a {} of {}{} on {} images.", scored,
                  title_of(quoted[0]), first.number, ends,
-                 source.figure(count, "images"))  # fmt: skip
+                 source.images_told)  # fmt: skip
     tiles = [
         Tile(
             f"{title_of(id)}, {source.name}",
@@ -119,7 +119,7 @@ def _scores(scored: Sequence[RunSource]) -> Table:
     for source in scored:
         known = source.at("metrics")
         scores = (source.estimate(score, "metrics", id) if id in known else None for id in ids)
-        rows.append([source.name, source.figure(count, "images"), *scores])
+        rows.append([source.name, source.images_told, *scores])
     columns = [Column("captions"), *numbers("images", *map(title_of, ids))]
     names = dict.fromkeys(
         str(source.at("metrics", id).get("name") or id)

@@ -26,7 +26,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
 def _sides(source: RunSource) -> Markup:
     return words(
         "A is {}, B is {}, compared on {} images.",
-        str(source.at("a")), str(source.at("b")), source.figure(count, "images"),
+        str(source.at("a")), str(source.at("b")), source.images_told,
     )  # fmt: skip
 
 
