@@ -282,12 +282,44 @@ def test_sidecars(
         if name != "image_005.png":
             assert (images / name).with_suffix(".txt").read_text() == caption + "\n"
     assert len(read_captions(images)) == COUNT
-    _, said = captioned(images, model, sidecar=True, beam=1)
+    result, said = captioned(images, model, sidecar=True, beam=1)
+    assert (result.images, result.sidecars) == (0, {"written": 0, "kept": COUNT})
     assert f"{COUNT} images have a .txt of that name already, which is kept" in said[0]
     result, said = captioned(images, model, sidecar=True, overwrite=True)
     assert "which is replaced" in said[0]
     assert mine.read_text() == written["image_005.png"] + "\n"
     assert result.sidecars == {"written": COUNT, "kept": 0}
+
+    # what is skipped is not captioned; what is written beside it is
+    (images / "image_003.txt").unlink()
+    result, _ = captioned(images, model, sidecar=True)
+    assert (result.images, result.sidecars) == (1, {"written": 1, "kept": COUNT - 1})
+    pred = tmp_path / "pred.json"
+    result, _ = captioned(images, model, sidecar=True, predictions=pred)
+    assert (result.images, result.sidecars) == (COUNT, {"written": 0, "kept": COUNT})
+
+
+@pytest.mark.parametrize("existing", ["append", "prepend"])
+def test_captions_beside_what_is_there(images: Path, model: Path, existing: str) -> None:
+    mine = images / "image_005.txt"
+    mine.write_text("what I wrote\n")
+    more = {"sidecar": True, "existing": existing, "prefix": "sks, ", "suffix": " (lite)"}
+    result, said = captioned(images, model, **more)
+    assert (
+        f"1 image has a .txt of that name already, which is kept, with the caption {existing}ed"
+        in said[0]
+    )
+    assert result.sidecars == {"written": COUNT, "kept": 0}
+    captions = {Path(path).stem: f"sks, {caption} (lite)" for path, caption in result.captions}
+    own = captions.pop("image_005")
+    both = f"what I wrote, {own}" if existing == "append" else f"{own}, what I wrote"
+    assert mine.read_text() == f"{both}\n"
+    for stem, caption in captions.items():
+        assert (images / f"{stem}.txt").read_text() == f"{caption}\n"
+    with pytest.raises(UserError, match="are for --sidecar"):
+        options(images, model, prefix="a")
+    with pytest.raises(UserError, match="give one of them"):
+        options(images, model, **more, overwrite=True)
 
 
 def test_images_that_are_not_readable(images: Path, model: Path, tmp_path: Path) -> None:

@@ -214,6 +214,7 @@ that it prints gets in: the token in it is new with every start. Other machines 
   captune caption images/ --to coco_results.json --to captions.csv
   captune caption images/ --model runs/tuned --out runs/captions
   captune caption images/ --model runs/tuned/lora --beam 1 --sidecar
+  captune caption images/ --sidecar --existing append --prefix "sks style, "
   find . -name '*.jpg' | captune caption - --out runs/all --jsonl
 
 With --out, a killed captioning resumes when the same command is run again.""",

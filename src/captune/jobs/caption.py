@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -96,9 +96,9 @@ class CaptionResult(Result):
         }
 
     def tables(self) -> list[Table]:
-        """A few captions, or those that are written nowhere; none for one image alone."""
+        """A few captions, or those that are written nowhere; none for one image alone or none."""
         is_written = bool(self.written or self.sidecars)
-        if self._is_one or (self.images > _FEW and is_written):
+        if not self.images or self._is_one or (self.images > _FEW and is_written):
             return []
         columns = [Column("image", "path"), Column("caption", wide=True)]
         return [Table("images", "captions", columns, self.captions)]
@@ -168,6 +168,7 @@ def run(
     found = find_images(options.images)
     if each is None:
         _check_somewhere(options, found)
+    others = options.out or options.predictions or options.to or each
     began = time.monotonic()
     with ExitStack() as stack:
         predictions = sidecars = writer = journal = None
@@ -184,8 +185,21 @@ def run(
         done = journal.done if journal else 0
         if options.sidecar:
             sidecars = Sidecars(
-                found.images, done=done, overwrite=options.overwrite, progress=progress
+                found.images,
+                done=done,
+                existing="overwrite" if options.overwrite else options.existing,
+                around=(options.prefix, options.suffix),
+                progress=progress,
             )
+            if options.existing == "skip" and not options.overwrite and not others:
+                # nobody reads what would be said of the images that keep theirs
+                sidecars.kept = len(found.images) - len(sidecars.fresh)
+                found = replace(found, images=sidecars.fresh)
+                if not found.images:
+                    kept = {"written": 0, "kept": sidecars.kept}
+                    return CaptionResult(
+                        captioner=about, skipped=list(found.skipped), found=found, sidecars=kept
+                    )
         captioner = load_captioner(options, place)
         if options.out is not None:
             models = [about, *captioner.described()]

@@ -70,9 +70,10 @@ class Predictions:
 
 
 class Sidecars:
-    """`name.txt` beside `name.jpg`, whole files; existing ones are kept.
+    """`name.txt` beside `name.jpg`, whole files.
 
-    written, kept: how many were, and how many stayed although they say something else.
+    written, kept: how many were, also by the killed run that this one goes on with, and how many
+    stayed as they were. fresh: the images without one.
     """
 
     def __init__(
@@ -80,18 +81,23 @@ class Sidecars:
         images: Sequence[ImageFile],
         *,
         done: int = 0,
-        overwrite: bool = False,
+        existing: str = "skip",
+        around: tuple[str, str] = ("", ""),
         progress: Progress = SILENT,
     ) -> None:
-        """done: how many of the images an earlier, killed run captioned.
+        """done: how many of the images an earlier, killed run captioned. existing: what happens to
+        a file that is there: skip, overwrite, append, prepend. around: text before and after each
+        caption.
 
         Raises UserError where two images share a sidecar, or a folder cannot be written to."""
         self.written = self.kept = 0
-        self._overwrite = overwrite
+        self._existing = existing
+        self._around = around
+        self._done = {image.name for image in images[:done]}
+        self.fresh: list[ImageFile] = []
         owners: dict[Path, str] = {}
         folders: set[Path] = set()
-        standing = 0
-        for number, image in enumerate(images):
+        for image in images:
             path = sidecar_of(image)
             first = owners.setdefault(path, image.name)
             if first != image.name:
@@ -107,25 +113,34 @@ class Sidecars:
             if path.parent not in folders:
                 folders.add(path.parent)
                 check_writable(path.parent / ".captune-sidecar.txt")
-            standing += number >= done and path.exists()
+            if image.name in self._done or not path.exists():
+                self.fresh.append(image)
+        standing = len(images) - len(self.fresh)
         if standing:
             some = "1 image has" if standing == 1 else f"{standing:,} images have"
-            then = "replaced" if overwrite else "kept as it is (--overwrite replaces it)"
+            then = {
+                "skip": "kept as it is (--overwrite replaces it)",
+                "overwrite": "replaced",
+            }.get(existing, f"kept, with the caption {existing}ed")
             progress.message(f"{some} a .txt of that name already, which is {then}")
 
     def add(self, image: ImageFile, caption: str) -> None:
         """Write one sidecar."""
         path = sidecar_of(image)
-        text = f"{caption}\n"
-        if path.exists():
-            if _reads(path, text):
-                self.written += 1
+        before, after = self._around
+        text = f"{before}{caption}{after}"
+        if path.exists() and self._existing != "overwrite":
+            there = _text_of(path)
+            if image.name in self._done and text in there:
+                self.written += 1  # by the run that was killed
                 return
-            if not self._overwrite:
+            if self._existing == "skip":
                 self.kept += 1
                 return
+            both = (there, text) if self._existing == "append" else (text, there)
+            text = ", ".join(part for part in both if part)
         with whole_file(path) as file:
-            file.write(text)
+            file.write(f"{text}\n")
         self.written += 1
 
 
@@ -138,9 +153,9 @@ def _stem(image: ImageFile) -> str:
     return PurePosixPath(image.name).stem
 
 
-def _reads(path: Path, text: str) -> bool:
+def _text_of(path: Path) -> str:
     try:
-        return path.read_bytes() == text.encode()
+        return path.read_bytes().decode("utf-8", "surrogateescape").strip()
     except OSError as error:
         raise UserError(
             f"{printable(str(path))}: cannot be read ({error.strerror}); move it away, or leave"

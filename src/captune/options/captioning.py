@@ -63,9 +63,18 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
         None,
         metavar="FILE.json",
     )
-    sidecar: bool = option("write name.txt beside each image; existing .txt files are kept", False)
+    sidecar: bool = option("write name.txt beside each image", False)
+    existing: str = option(
+        "what --sidecar does where a .txt exists: keep it and skip the image, overwrite it, or"
+        " append or prepend the caption, after a comma",
+        "skip",
+        choices=("skip", "overwrite", "append", "prepend"),
+    )
+    prefix: str = option("text before each caption of --sidecar", "", metavar="TEXT")
+    suffix: str = option("text after each caption of --sidecar", "", metavar="TEXT")
     overwrite: bool = option(
-        "overwrite existing .txt files with --sidecar, and a run of another command with --out",
+        "the same as --existing overwrite with --sidecar; with --out, replace a run of another"
+        " command",
         False,
     )
     out: Path | None = option(
@@ -77,6 +86,10 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
         super().__post_init__()
         if self.overwrite and not self.sidecar and self.out is None:
             raise UserError("--overwrite is for --sidecar and --out; give one of them too")
+        if not self.sidecar and (self.existing != "skip" or self.prefix or self.suffix):
+            raise UserError("--existing, --prefix and --suffix are for --sidecar; give it too")
+        if self.overwrite and self.sidecar and self.existing in ("append", "prepend"):
+            raise UserError(f"--existing {self.existing} and --overwrite: give one of them")
 
 
 @dataclass(kw_only=True)

@@ -121,7 +121,7 @@ def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
     text = meta["help"].replace("%", "%%")
     if "names" in meta:
         text += ": " + ", ".join(meta["names"]())
-    if default not in (None, False, []) and not meta.get("positional"):
+    if default not in (None, False, [], "") and not meta.get("positional"):
         text += f" (default: {default})"
     keywords: dict[str, Any] = {"help": text}
     for name in ("metavar", "choices"):
