@@ -206,7 +206,7 @@ def _tuned(method: str, values: list[float]) -> dict[str, Any]:
         "seconds": 12.5,
         "findings": [
             {"about": "leak", "figure": 0.0, "sentence": "none is known", "wrong": False},
-            {"about": "repetition", "figure": 0.5, "sentence": f"says {HOSTILE}", "wrong": True},
+            {"about": "attention", "figure": 0.5, "sentence": f"says {HOSTILE}", "wrong": True},
         ],
         "history": {
             "losses": [[0.5, 4.0], [1.0, 3.0], [1.5, 2.5], [2.0, 2.2]],

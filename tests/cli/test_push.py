@@ -100,7 +100,7 @@ def test_a_captioner_is_sent_and_loaded_again(
     assert results["dataset"]["name"] == "harbour photos"
     assert [one["type"] for one in results["metrics"]] == ["cider", "bleu_4", "clipscore"]
     assert f"--model {MODEL} --encoder FOLDER/places --decoder FOLDER/decoder-llama" in card
-    assert "| repetition | 0.500 | a problem |" in card
+    assert "| attention | 0.500 | a problem |" in card
     assert "@software{captune," in card
 
     use_encoder(monkeypatch)

@@ -199,6 +199,22 @@ def test_a_method_alone_is_a_tune(runs: dict[str, Path], tmp_path: Path) -> None
     assert "Tuned with lora: 1,500 trained parameters give CIDEr-D 0.326" in words
 
 
+def test_a_captioner_that_repeats_itself_is_not_praised(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    file = runs["tune"] / "metrics.json"
+    metrics = json.loads(file.read_text())
+    said = "90.0 % of the captions repeat themselves or do not end"
+    for method in metrics["methods"]:
+        method["findings"] = [
+            {"about": "repetition", "figure": 0.9, "sentence": said, "wrong": True}
+        ]
+    file.write_text(json.dumps(metrics))
+    words = outline(page_of([runs["tune"]], tmp_path / "page.html")).words
+    assert f"lora is not usable, whatever its scores: {said}." in words
+    assert "is kept" not in words
+
+
 def test_a_method_beside_its_tune_comes_along_with_it(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -109,17 +109,22 @@ class TuneResult(Result):
         best = next(i for i, one in enumerate(self.methods) if one.method == self.best)
         note = "95 % intervals in brackets; the best method is bold"
         marked = frozenset({best} if len(rows) > 1 else ())
+        if unusable := [one.method for one in self.methods if one.unusable]:
+            note = f"not usable, whatever its scores: {', '.join(unusable)}; {note}"
+            marked -= {i for i, one in enumerate(self.methods) if one.unusable}
         return [Table("tuning", "tuning methods", columns, rows, marked, note)]
 
     def sentences(self) -> list[str]:
         """What was trained on what, and what the checks of each method say."""
         return [
+            *(f"{one.method}: not usable: {said}" for one in self.methods for said in one.unusable),
             f"{counted(self.images, 'validation image')}, trained on"
             f" {counted(self.trained_on, 'image')}, best by {self.select}: {self.best}",
             *(
                 f"{one.method}: {'problem: ' if finding.wrong else ''}{finding.sentence}"
                 for one in self.methods
                 for finding in one.findings
+                if not finding.is_fatal
             ),
         ]
 

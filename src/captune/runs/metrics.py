@@ -218,6 +218,12 @@ class Finding(Struct, frozen=True):
     sentence: str
     wrong: bool
 
+    @property
+    def is_fatal(self) -> bool:
+        """Whether no score of such a captioner means anything: its captions repeat or are blind."""
+        blind = self.about == "image dependence" and self.sentence.startswith("the captions do not")
+        return self.wrong and (self.about == "repetition" or blind)
+
 
 class History(Struct, frozen=True):
     """How a training went: (epoch, loss) as logged, and the figures of each epoch."""
@@ -261,6 +267,11 @@ class Tuned(Struct, frozen=True):
     def parameters(self) -> int:
         """All that was trained."""
         return sum(self.trained.values())
+
+    @property
+    def unusable(self) -> list[str]:
+        """Why no score of it means anything, a sentence each."""
+        return [finding.sentence for finding in self.findings if finding.is_fatal]
 
 
 class AgainstBest(Struct, frozen=True):

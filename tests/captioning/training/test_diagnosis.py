@@ -126,7 +126,9 @@ def test_repetition() -> None:
     finding = validation.repetition(written)
     assert (finding.figure, finding.wrong) == (0.5, True)
     assert 'for example 2: "a a a a"' in finding.sentence
+    assert finding.is_fatal
     fine = validation.repetition(Captioned({"1": "a dog"}, {"1": True}))
+    assert not fine.is_fatal
     assert (fine.figure, fine.wrong) == (0.0, False)
 
 

@@ -22,6 +22,8 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, joined, words
+from captune.runs.kinds import convert
+from captune.runs.metrics import Finding
 from captune.tables import Column, Fraction, Number, Table, numbers
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
 from captune_metrics.catalogue import meaning_of, title_of
@@ -50,6 +52,13 @@ class Method:
     def has(self, metric: str) -> bool:
         """Whether it was scored by this metric."""
         return metric in self.at("scores")
+
+    def unusable(self) -> list[Number]:
+        """Why no score of it means anything, a sentence each; none where it is usable."""
+        findings = enumerate(convert(self.at("findings"), list[Finding]))
+        return [
+            self.figure(plain, "findings", i, "sentence") for i, one in findings if one.is_fatal
+        ]
 
     @property
     def trained(self) -> Number:
@@ -94,6 +103,9 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page: sentences, and the headline numbers of the best method."""
     methods = methods_of(source)
     best = best_of(source, methods)
+    if unusable := best.unusable():
+        why = joined(unusable)
+        return words("{} is not usable, whatever its scores: {}.", best.name, why), None
     by = leading(methods, source)
     images = best.figure(count, "images")
     name = title_of(by)
