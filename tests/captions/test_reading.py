@@ -122,7 +122,7 @@ FIGURE = {"name": None, "corpus": 0.5, "interval": None, "recipe": {}}
 def run_of(
     folder: Path, records: list[dict[str, object]], kind: str = "baking", **metrics: object
 ) -> Path:
-    options = EmbedOptions(images=["p"], features=Path("f.npz"))
+    options = EmbedOptions(images=["p"], to=["f.npz"])
     with RunWriter(folder, kind=kind, options=options, root=folder) as run:
         for record in records:
             run.record(record)

@@ -10,7 +10,7 @@ import pytest
 
 from captune.captions import SAMPLES, CaptionFile, read_captions
 from captune.errors import UserError
-from captune.scoring.score import read_references
+from captune.scoring.inputs import read_references
 
 
 def read(tmp_path: Path, *rows: dict[str, Any]) -> CaptionFile:

@@ -12,7 +12,6 @@ from tests.captioning.caption_job import use_encoder, write_captioner, write_ima
 import captune
 import captune.jobs.explain as jobs_explain
 from captune.attribution.default_map import DefaultMap, write_default
-from captune.attribution.methods import LayerHead
 from captune.cli import main
 from captune.runs import read_run
 from captune.runs.maps import read_maps
@@ -135,7 +134,7 @@ def test_the_most_faithful_map_is_the_default(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_captioner(tmp_path / "own")
-    write_default(folder, DefaultMap("gradient-attention", LayerHead(1)))
+    write_default(folder, DefaultMap("gradient-attention", 1, None))
     found = printed(capsys, *words(images, str(folder), "--faithfulness", "none"))
     assert found["map"] == {"method": "gradient-attention", "layer": 1, "head": None}
 

@@ -19,8 +19,8 @@ from captune.captions.formats import (
     read_lines,
     read_records,
     read_stems,
-    read_table,
 )
+from captune.captions.tables import read_table
 from captune.errors import UserError
 from captune.files import LARGEST_TEXT, decode_text, read_bytes
 from captune.images import find_images

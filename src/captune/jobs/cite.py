@@ -23,11 +23,10 @@ from captune.options import CiteOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
+from captune.runs.map_metrics import ExplainMetrics, FaithfulMetrics
 from captune.runs.metrics import (
     ClassifyMetrics,
     CompareMetrics,
-    ExplainMetrics,
-    FaithfulMetrics,
     MetricFigure,
     PromptsMetrics,
     ScoreMetrics,

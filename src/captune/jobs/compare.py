@@ -20,13 +20,8 @@ from captune.runs.metrics import CompareMetrics, ImageDifference
 from captune.runs.place import writes_run
 from captune.runs.records import CompareRecord, Side, plain
 from captune.scoring.compare import Comparison, MetricComparison, compare_captions
-from captune.scoring.score import (
-    ScoredCaptions,
-    deciding_options,
-    read_inputs,
-    score_files,
-    small_sample_note,
-)
+from captune.scoring.inputs import read_inputs
+from captune.scoring.score import ScoredCaptions, deciding_options, score_files, small_sample_note
 from captune.tables import Column, Estimate, Number, Table, estimate, number, write_csv
 from captune.text import p_value, part_of
 

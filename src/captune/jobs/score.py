@@ -19,12 +19,12 @@ from captune.runs.metrics import Agreement, MetricFigure, ScoreMetrics
 from captune.runs.place import writes_run
 from captune.runs.records import ScoreRecord, plain
 from captune.scoring.agreement import agreement
+from captune.scoring.inputs import read_inputs
 from captune.scoring.score import (
     ScoredCaptions,
     deciding_options,
     intervals_of,
     make_corpus,
-    read_inputs,
     score_files,
     small_sample_note,
 )

@@ -52,6 +52,7 @@ _JUMPING_COUNTS = ("b_better", "a_better", "equal")
 _ANYWHERE = ("device",)
 _NOTED = ("tokenizer_version", "package_version")
 _SHOWN = 20  # differences on a terminal
+_Recipes = Mapping[str, Mapping[str, Any]]
 
 
 class _InputFile(Struct, frozen=True):
@@ -316,17 +317,12 @@ def _typed(run: Run, name: str, value: Any, kind: Any) -> Any:
 
 
 def _recorded_options(
-    run: Run,
-    recorded: Any,
-    inputs: _Inputs,
-    recipes: Mapping[str, Mapping[str, Any]],
-    given: VerifyOptions,
+    run: Run, recorded: Any, inputs: _Inputs, recipes: _Recipes, given: VerifyOptions
 ) -> dict[str, Any]:
     """Options of the metrics as recorded, with what was given now in the place of the old."""
-    _typed(run, "options", recorded, dict[str, Any])
-    zero = [name for name, value in recorded.items() if isinstance(value, str) and "\0" in value]
-    if zero:
-        raise damaged(run.folder, METRICS, f"options: {zero[0]} has a zero byte")
+    for name, value in _typed(run, "options", recorded, dict[str, Any]).items():
+        if isinstance(value, str) and "\0" in value:
+            raise damaged(run.folder, METRICS, f"options: {name} has a zero byte")
     known = {one.name: one.metadata for one in fields(MetricOptions)}
     try:
         options: MetricOptions = _typed(run, "options", recorded, MetricOptions)
@@ -359,11 +355,7 @@ class _Again:
     """What was computed again, against what is recorded; differences go into `found`."""
 
     def __init__(
-        self,
-        found: Verification,
-        run: Run,
-        now: dict[str, Any],
-        recipes: Mapping[str, Mapping[str, Any]],
+        self, found: Verification, run: Run, now: dict[str, Any], recipes: _Recipes
     ) -> None:
         self._found = found
         self._run = run
@@ -393,9 +385,8 @@ class _Again:
             computed = self._now["metrics"].get(id, {}).get(shown)
             holds = f"/metrics/{id}/{shown}" not in wrong
             name = figures["name"] or id
-            if shown == "difference":
-                name = f"B - A of {name}"
-            self._found.checks.append(Check(id, name, figures[shown], computed, holds))
+            title = f"B - A of {name}" if shown == "difference" else name
+            self._found.checks.append(Check(id, title, figures[shown], computed, holds))
 
     def compare_inputs(self, side: str, then: _Inputs, now: Mapping[str, Any]) -> None:
         """Whether the same bytes were read."""

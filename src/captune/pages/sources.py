@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from captune.errors import UserError
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
-from captune.runs.metrics import FaithfulMetrics
+from captune.runs.map_metrics import FaithfulMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number
 from captune.text import count, one_line

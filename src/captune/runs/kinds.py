@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from captune.parsing import require
+from captune.runs import map_metrics, records
 from captune.runs import metrics as figures
-from captune.runs import records
 from captune.runs.metrics import QUOTED
 from captune_metrics.text import shorten
 
@@ -106,10 +106,10 @@ KINDS = {
         _check_compare,
     ),
     "explain": Kind(
-        records.ExplainRecord, figures.ExplainMetrics, "explanations", f"{_SECTIONS}.explain"
+        records.ExplainRecord, map_metrics.ExplainMetrics, "explanations", f"{_SECTIONS}.explain"
     ),
     "faithful": Kind(
-        records.FaithfulRecord, figures.FaithfulMetrics, "explanations", f"{_SECTIONS}.faithful"
+        records.FaithfulRecord, map_metrics.FaithfulMetrics, "explanations", f"{_SECTIONS}.faithful"
     ),
 }
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from captune import text
+from captune.runs import map_metrics, records
 from captune.runs import metrics as figures
-from captune.runs import records
 from captune.runs.kinds import KINDS
 from captune.runs.reader import Run
 from captune.statistics import holm, mcnemar_exact, wilson
@@ -152,7 +152,7 @@ def _compare(
 
 
 def _explain(
-    metrics: figures.ExplainMetrics, found: Sequence[records.ExplainRecord]
+    metrics: map_metrics.ExplainMetrics, found: Sequence[records.ExplainRecord]
 ) -> dict[str, Any]:
     words = [word for record in found for word in record.words]
     marks = Counter(word.faithfulness.mark for word in words if word.faithfulness is not None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.captions import (
-    SAMPLES,
     CaptionFile,
     Matched,
     images_alike,
@@ -24,8 +22,6 @@ from captune.images import ImageFile, find_images
 from captune.images.decode import hash_image
 from captune.options import MetricOptions
 from captune.progress import SILENT, Progress
-from captune.runs import read_run
-from captune.runs.records import ScoreRecord
 from captune_metrics.catalogue import BLEU, Metric, metric_id, metric_of, score_with_plugin
 from captune_metrics.corpus import Corpus
 from captune_metrics.frequency import DocumentFrequency, is_file, resolve_df
@@ -35,6 +31,7 @@ from captune_metrics.text import Interval, named, printable, quoted
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
+from captune.scoring.inputs import _in_both, read_references
 
 # what tokenizers and models put around a text, and some leave in it
 _SPECIAL = re.compile(
@@ -171,83 +168,6 @@ def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[M
         if metric.needs_images and not images:
             raise UserError(f"{metric.id}: needs the images; name their folder with --images DIR")
     return metrics
-
-
-def read_inputs(options: MetricOptions, captions: Mapping[str, Path]) -> dict[str, Path]:
-    """What a score reads besides `captions`, by what it is called in a sentence."""
-    places = {**captions, "references": options.references, "images": options.images}
-    if is_file(options.df):
-        places["--df"] = Path(options.df)
-    return {what: _file_of(path) for what, path in places.items() if path is not None}
-
-
-def _file_of(path: Path) -> Path:
-    """`dataset.json` of `dataset.json#split=test`."""
-    name, mark, _ = str(path).rpartition("#split=")
-    return Path(name) if mark and not path.exists() else path
-
-
-def read_references(path: Path) -> CaptionFile:
-    """The captions to score against, as `read_captions`.
-
-    The captions of a score run, and of an evaluation's samples, are candidates; what they were
-    scored against are its references, and these are meant here. Raises UserError for a score run
-    and for samples that have none.
-    """
-    folder = path.parent if path.name == "records.jsonl" else path
-    if os.path.isfile(folder / "run.json"):  # noqa: PTH113  # pathlib's raises for a long name
-        run = read_run(folder)
-        if run.kind != "score":
-            return read_captions(path)
-        file = read_captions(folder)  # which refuses records that are damaged
-        records = run.typed_records(ScoreRecord)
-        captions = {
-            image: record.references for image, record in zip(file.captions, records, strict=True)
-        }
-        what, form = "a score run", "references of a captune score run"
-    else:
-        file = read_captions(path)
-        if file.form != SAMPLES:
-            return file
-        captions = {image: file.references.get(image, []) for image in file.captions}
-        what, form = f"a file of {SAMPLES}", f"references of {SAMPLES}"
-    without = [image for image, references in captions.items() if not references]
-    if without:
-        raise UserError(
-            f"{printable(str(path))} is {what} without references for"
-            f" {named(without, 'image')}; give the file that holds the references"
-        )
-    return replace(file, source=str(path), form=form, captions=captions)
-
-
-def _in_both(
-    files: Sequence[CaptionFile], matched: Sequence[Matched], *, has_references: bool
-) -> list[Matched]:
-    """A and B of the images that both have. Raises MismatchedImages where they share none."""
-    first, second = matched
-    if has_references:
-        of_reference = {found: image for image, found in second.in_references.items()}
-        pairs = {
-            image: of_reference[found]
-            for image, found in first.in_references.items()
-            if found in of_reference
-        }
-    else:
-        try:  # the second stands where the references would
-            pairs = match_captions(*files, subset=True, ignore_extra=True).in_references
-        except MismatchedImages:
-            pairs = {}
-    if not pairs:
-        raise MismatchedImages(
-            f"A and B have no image in common, and --subset compares the images of both:"
-            f" {printable(files[0].source)} has {named(first.candidates)},"
-            f" {printable(files[1].source)} has {named(second.candidates)}"
-        )
-    found = [first.only(pairs), second.only(set(pairs.values()))]
-    if has_references:
-        return found
-    left_out = sum(one.left_out for one in found)  # of all images that one of the two has
-    return [replace(one, left_out=left_out) for one in found]
 
 
 def _unscored(
