@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from captune.captioning.training import state
 from captune.cli import command_names, main
+from captune.options import TuneOptions
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +121,14 @@ def test_what_the_options_alone_tell_is_refused_before_anything_is_imported(tmp_
     assert done.returncode == 0, done.stderr
     for told, said in zip(mistakes, done.stderr.splitlines(), strict=True):
         assert told in said
+
+
+def test_the_same_tune_is_not_refused(tmp_path: Path) -> None:
+    options = TuneOptions(method="lora", out=tmp_path, set=["lora.rank=4"])
+    (tmp_path / "lora").mkdir()
+    asked = {**state.deciding(options), "set": {"bridge": {}, "lora": {"rank": 4}}}
+    state.begin(tmp_path / "lora", asked)
+    state.check_resumed(options)
 
 
 def _interrupted(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:

@@ -78,6 +78,7 @@ def check_resumed(options: TuneOptions) -> None:
     if options.out is None:
         return
     now = json.loads(json.dumps(deciding(options), default=str))
+    del now["set"]  # which is noted by what it comes to
     for folder in (options.out / method for method in options.methods):
         if (folder / _ASKED).is_file():
             _check_same(folder, read_object(folder / _ASKED), now, now)
