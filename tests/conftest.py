@@ -15,6 +15,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     # as many processes as cores: one thread each, before anything imports torch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in ("COLUMNS", "LINES"):  # which xdist sets: 80 columns
+        os.environ.pop(name, None)
 
 from tests import browser
 

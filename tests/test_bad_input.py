@@ -192,7 +192,8 @@ def test_command_line(row: Row, here: Path, colours, capsys):
     assert status == 0, err
     answer = json.loads(out)
     assert answer["images"] == len(row.images)
-    assert {item["path"]: item["reason"] for item in answer["skipped"]} == row.skipped
+    given = {f"images/{name}": reason for name, reason in row.skipped.items()}
+    assert {item["path"]: item["reason"] for item in answer["skipped"]} == given
     assert err.count("\n") <= len(row.skipped)
     text = (here / "answers.csv").read_bytes().decode("utf-8", "surrogateescape")
     assert text.startswith("filename,label\n")
@@ -215,7 +216,7 @@ def test_forbidden_folder(here: Path, colours, capsys, monkeypatch):
     assert main(["classify", "images", "--labels", "red,blue", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["images"] == 1
-    assert answer["skipped"] == [{"path": "closed", "reason": "no permission to read it"}]
+    assert answer["skipped"] == [{"path": "images/closed", "reason": "no permission to read it"}]
 
 
 def test_heic_without_its_extra(here: Path, colours, capsys, monkeypatch):
@@ -229,7 +230,7 @@ def test_heic_without_its_extra(here: Path, colours, capsys, monkeypatch):
     (here / "images" / "phone.heic").write_bytes(data + b"\0")  # not in the cache
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["skipped"] == [
-        {"path": "phone.heic", "reason": "HEIC needs an extra: pip install 'captune[heic]'"}
+        {"path": "images/phone.heic", "reason": "HEIC needs an extra: pip install 'captune[heic]'"}
     ]
 
 
@@ -243,5 +244,5 @@ def test_all_of_it_at_once(here: Path, colours, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["images"] == 40
     assert {item["path"]: item["reason"] for item in answer["skipped"]} == {
-        case.file: case.reason for case in broken_cases()
+        f"images/{case.file}": case.reason for case in broken_cases()
     }

@@ -23,7 +23,6 @@ from captune.cli.commands import COMMANDS
 from captune.cli.console import discard_stream, open_streams, print_json, say
 from captune.errors import UserError
 from captune.printing import plain_streams
-from captune.runs.place import JOURNAL
 from captune.storage import cache_folder, is_offline, set_offline
 from captune.text import counted
 
@@ -217,6 +216,8 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _stopped(arguments: argparse.Namespace) -> str:
     """What Ctrl-C left of a command, and where."""
+    from captune.runs.place import JOURNAL
+
     if not hasattr(arguments, "no_cache"):
         return "stopped; run the same command again"
     kept = []

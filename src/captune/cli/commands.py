@@ -25,7 +25,6 @@ from captune.cli.console import (
 from captune.errors import MissingExtra, UserError
 from captune.files import check_writable
 from captune.options.codec import add_options, read_options, typed_options
-from captune.runs.place import check_run_folder
 from captune.text import counted
 from captune_metrics.text import printable
 
@@ -74,6 +73,8 @@ class Command:
 def _check_place(options: Any, kind: str) -> None:
     """Refuse the --out of a run before the libraries of its job are imported, which takes long."""
     if getattr(options, "out", None) is not None and hasattr(options, "overwrite"):
+        from captune.runs.place import check_run_folder
+
         goes_on = kind == "tune"  # it knows itself what stands there
         check_run_folder(options.out, kind, overwrite=options.overwrite, goes_on=goes_on)
 

@@ -32,7 +32,7 @@ class Slow(Silent):
         self._pause_s = pause_s
 
     def bar(self, what: str, total: int = 0) -> Any:
-        return nullcontext(lambda done, said="": time.sleep(self._pause_s))
+        return nullcontext(lambda done, said="", **_: time.sleep(self._pause_s))
 
 
 class Killed(BaseException):
