@@ -72,11 +72,13 @@ class Command:
 
 def _check_place(options: Any, kind: str) -> None:
     """Refuse the --out of a run before the libraries of its job are imported, which takes long."""
-    if getattr(options, "out", None) is not None and hasattr(options, "overwrite"):
+    out = getattr(options, "out", None)
+    # into the captioner's own run: the job refuses it in better words
+    if out is not None and hasattr(options, "overwrite") and str(out) != vars(options).get("model"):
         from captune.runs.place import check_run_folder
 
         goes_on = kind == "tune"  # it knows itself what stands there
-        check_run_folder(options.out, kind, overwrite=options.overwrite, goes_on=goes_on)
+        check_run_folder(out, kind, overwrite=options.overwrite, goes_on=goes_on)
 
 
 def _tune(arguments: argparse.Namespace) -> int:
