@@ -168,3 +168,11 @@ def test_weights_of_other_shapes_are_named_and_no_table_that_nobody_sees() -> No
     refused = pytest.raises(UserError, match=r"^model: fails \(its weights have other shapes than")
     with refused, library_errors("model: fails"):
         raise RuntimeError("You set `ignore_mismatched_sizes` to `False`. See the above report!")
+
+
+def test_a_header_of_many_megabytes_is_refused_unread(tmp_path):
+    """The library takes a minute and a gigabyte for the names of a million tensors."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((2**24 + 1).to_bytes(8, "little") + b"{")
+    with pytest.raises(UserError, match=r"its header would be 16,777,217 bytes long"):
+        read_header(path)

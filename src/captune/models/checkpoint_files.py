@@ -18,6 +18,7 @@ from captune.parsing import json_kind
 from captune_metrics.text import printable
 
 _LARGEST_JSON = 8 * 2**20
+_LONGEST_HEADER = 16 * 2**20  # bytes; 100,000 tensors have 10 MB of header
 
 
 def read_object(path: Path, most_bytes: int = _LARGEST_JSON) -> dict[str, Any]:
@@ -68,7 +69,10 @@ def opened_safetensors(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        open_regular(path).close()  # the library would wait for a pipe
+        with open_regular(path) as file:  # the library would wait for a pipe
+            length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEADER:  # and take a minute and a gigabyte for a million tensors
+            raise SafetensorError(f"its header would be {length:,} bytes long")
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
