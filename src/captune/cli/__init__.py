@@ -54,7 +54,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all commands; with `only`, the other commands are named but left empty."""
+    """The parser of all commands; with `only` (a name, or ""), the others have no options."""
     parser = _Parser(
         prog="captune",
         description="Teach frozen vision and language models your images, and see the evidence.",
@@ -154,7 +154,7 @@ def _run(argv: Sequence[str] | None) -> int:
     early = list(takewhile({"--json", "--offline", "--debug"}.__contains__, words))
     words = [*words[len(early) :], *early]
     only = next((word for word in words if not word.startswith("-")), None)
-    parser = build_parser(only if only in command_names() else None)
+    parser = build_parser(only or "")
     try:
         if only is not None and only not in command_names():
             meant = difflib.get_close_matches(only.lower(), command_names(), n=1)
