@@ -18,6 +18,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("COLUMNS", "LINES"):  # which xdist sets: 80 columns
         os.environ.pop(name, None)
 
+# the tests start captune a thousand times: compiled once
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 from tests import browser
 
 SHARED = Path(os.environ.get("CAPTUNE_SHARED", Path(__file__).parents[2] / "shared"))
