@@ -152,7 +152,7 @@ class Captioner:
     ) -> Iterator[list[Caption | Skipped]]:
         """The outcomes of images from `done` on, batch by batch, in bounded memory: `captions_of`.
 
-        The first batches are small; none is larger than `batch_size`.
+        The first batch is small; none is larger than `batch_size`.
         """
         return captions_of(
             self.model,

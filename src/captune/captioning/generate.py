@@ -14,12 +14,13 @@ from captune.captioning.model import CaptionModel
 from captune.captioning.tags import Tagger
 from captune.features.cache import FeatureCache
 from captune.features.grids import Halves, encode_grids
-from captune.features.pipeline import FIRST_BATCH
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
 from captune.models.hub import silence_transformers
 from captune.tables import NotebookDisplay
+
+_FIRST_BATCH = 8  # images
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,14 @@ def captions_of(
             ]
 
 
-def batch_ends(images: int, batch_size: int) -> Iterator[int]:
-    """Where the batches of so many images end: a few images first, at most `batch_size` later."""
-    end, size = 0, FIRST_BATCH
-    while end < images:
-        end = min(images, end + min(size, batch_size))
-        yield end
-        size *= 2
+def batch_ends(images: int, batch_size: int) -> list[int]:
+    """Where the batches of so many images end: a few images first, then `batch_size` each.
+
+    The first is small so that something moves soon; more small ones would cost a fifth of the time
+    of a few dozen images, since the decoder reads all its weights for each token of a batch.
+    """
+    ends = range(min(batch_size, _FIRST_BATCH), images, batch_size)
+    return [*ends, images] if images else []
 
 
 def _captioned(

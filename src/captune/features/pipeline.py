@@ -28,7 +28,7 @@ from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoded_image, decoding_threads, hash_image, opened_image
 from captune.models.encoders import ImageEncoder
 
-FIRST_BATCH = 4  # images; each batch after it is twice as large, so that something moves soon
+_FIRST_BATCH = 4  # images; each batch after it is twice as large, so that something moves soon
 _GROUP = 32  # images read and hashed as one task: a task costs about as much as hashing one image
 _WINDOW = 2048  # images between the one yielded next and the one hashed last
 _RECENT = 4096  # features kept for copies in the same run, whether or not there is a cache
@@ -115,7 +115,7 @@ def encode_each(
         ahead = Prefetcher(images, feature, cache, threads, workers)
         batches = AdaptiveBatches(how["batch_size"])
         assemble = _assembly(feature.device)
-        size = FIRST_BATCH
+        size = _FIRST_BATCH
         while True:
             size = min(size, batches.size)
             ahead.fill(size)
