@@ -14,24 +14,21 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from captune.errors import UserError
 from captune.printing import PlainStream
+from captune_metrics.files import LARGEST_TEXT, read_bytes
 from captune_metrics.text import printable
 
 if sys.platform != "win32":
     import fcntl
 
-LARGEST_FILE = 512 * 2**20
-LARGEST_TEXT = 192 * 2**20  # one odd character makes four bytes of each; dataset_coco.json has 138
 _OF_RUNS = re.compile(r"(run|metrics)\.json|records\.jsonl")
 _MADE: set[str] = set()  # names of partial files that somebody else writes for this process
 _SWEPT: set[Path] = set()  # folders that this process has looked at
 _PARTIAL = re.compile(r"\.(.{1,40})\.[0-9a-f]{12}\.partial", re.DOTALL)
-_STREAM = re.compile(r"/dev/(stdin|fd/\d+)")  # what the shell puts for < and <(...)
 # what a disk says that is full, broken or not to be written to
 _REFUSALS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS")
 _NO_ROOM = {getattr(errno, name) for name in _REFUSALS if hasattr(errno, name)}
@@ -267,70 +264,6 @@ def read_text(path: str, *, keep_bytes: bool = False) -> str:
     Raises UserError when it cannot be read, is no text, or is over 192 MiB.
     """
     return decode_text(read_bytes(path, LARGEST_TEXT), path, keep_bytes=keep_bytes)
-
-
-def read_bytes(path: str, most_bytes: int = LARGEST_FILE) -> bytes:
-    """A whole file of the user's, or a stream that the shell names (`/dev/stdin`, `/dev/fd/N`).
-
-    Raises UserError when it cannot be read, is neither, or has more than `most_bytes`.
-    """
-    try:
-        if _STREAM.fullmatch(path):
-            with Path(path).open("rb") as file:
-                return _read_at_most(file, most_bytes)
-        return read_regular(path, most_bytes)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = getattr(error, "strerror", None) or "not a valid path"
-        begins = f"{reason[0].lower()}{reason[1:]}"  # GiB stays GiB
-        raise UserError(f"{printable(path)}: cannot be read ({begins}).") from error
-
-
-def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Open a file for reading without ever waiting for it; links are followed.
-
-    Every file that somebody else may have made is opened by this: a pipe would wait for ever, and
-    a device gives bytes without end. Raises OSError, with a phrase, for what is no regular file.
-    """
-    _require_regular(Path(path).stat())  # a device is not even opened
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    file = os.fdopen(os.open(path, flags | getattr(os, "O_NOCTTY", 0)), "rb")
-    try:
-        _require_regular(os.fstat(file.fileno()))  # another may lie there by now
-    except OSError:
-        file.close()
-        raise
-    return file
-
-
-def read_regular(path: str | os.PathLike[str], most_bytes: int = LARGEST_FILE) -> bytes:
-    """The bytes of a regular file, as many as it said that it has.
-
-    Raises OSError, with a phrase, for what is no regular file and for more than `most_bytes`. What
-    a kernel makes up while it is read (`/proc`) says that it has none, and none are read.
-    """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most_bytes:
-            raise OSError(errno.EFBIG, f"{_size(size)}, over the limit of {_size(most_bytes)}")
-        return _read_at_most(file, most_bytes) if size else b""
-
-
-def _require_regular(status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "a folder, not a file")
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "a device, pipe or socket, not a file")
-
-
-def _read_at_most(file: IO[bytes], most_bytes: int) -> bytes:
-    data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise OSError(errno.EFBIG, f"over the limit of {_size(most_bytes)}")
-    return data
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
 
 def decode_text(data: bytes, path: str, *, keep_bytes: bool = False) -> str:

@@ -52,7 +52,7 @@ def test_forbidden_file(tmp_path, monkeypatch):
 
     (tmp_path / "a.jpg").write_bytes(jpeg())
     # root, who often runs tests, may read everything
-    monkeypatch.setattr("captune.files.os.open", refuse)
+    monkeypatch.setattr("captune_metrics.files.os.open", refuse)
     with pytest.raises(UnreadableImage, match="no permission to read it"):
         read_image(tmp_path / "a.jpg")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.full_disk import no_larger_files
 
 from captune_metrics import Corpus, bleu_of, cider_of
 from captune_metrics.__main__ import main
@@ -152,7 +154,7 @@ def test_tokens_of_ones_own_are_taken_as_they_are(
         ("7", [], "pred.json: expected an object or a list of captions"),
         ('[{"image_id": 1}]', [], "pred.json: entry 1: has no caption"),
         ("a dog", [], "pred.json: is not JSON (line 1, column 1"),
-        (None, [], "pred.json: cannot be read (No such file or directory)"),
+        (None, [], "pred.json: cannot be read (no such file or directory)"),
         ('{"1": "a"}', ["--metrics", "spice"], 'metric "spice" is not known; choose among bleu'),
         ('{"1": "a"}', ["--metrics", ","], '--metrics "," names no metric'),
         ('{"1": "a"}', ["--metrics", "clipscore"], "clipscore: needs a model, which captune score"),
@@ -177,6 +179,51 @@ def test_what_cannot_be_scored_is_one_sentence_and_status_2(
     assert says in err
     assert err.startswith("captune_metrics: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("place", ["pipe", "zero", "socket", "folder", "huge", "sparse"])
+@pytest.mark.parametrize("which", ["pred.json", "refs.json", "--df"])
+def test_whatever_lies_in_the_place_of_a_file_is_one_sentence_at_once(
+    files: Path, capsys: pytest.CaptureFixture[str], place: str, which: str
+) -> None:
+    strange = files / "strange"
+    if place == "pipe":
+        os.mkfifo(strange)
+    elif place == "zero":
+        strange.symlink_to("/dev/zero")
+    elif place == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("strange")  # its whole path may be longer than a socket's can be
+    elif place == "folder":
+        strange.mkdir()
+    else:
+        with strange.open("wb") as file:
+            file.truncate(2**40 if place == "huge" else 2**28)
+    words = {"pred.json": "pred.json", "refs.json": "refs.json"} | {which: "strange"}
+    df = ["--df", words["--df"]] if "--df" in words else []
+    assert main([words["pred.json"], words["refs.json"], *df]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "strange" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.needs("linux")
+def test_scores_of_images_are_written_whole_or_not_at_all(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "each.csv").write_text("earlier")
+    (files / "link.csv").symlink_to("each.csv")
+    with no_larger_files(10):
+        status = main(["pred.json", "refs.json", "--per-image", "each.csv"])
+    assert status == 2
+    assert "each.csv: cannot be written (File too large)" in capsys.readouterr().err
+    assert (files / "each.csv").read_text() == "earlier"
+    assert not [*files.glob(".*")]
+    printed(capsys, "--per-image", "link.csv")
+    assert (files / "link.csv").is_symlink()
+    assert (files / "each.csv").read_text().startswith("image,")
 
 
 @pytest.mark.needs("hatchling")

@@ -190,11 +190,11 @@ def test_what_is_no_result_is_refused(content: Any, says: str, tmp_path: Path) -
 
 
 def test_a_file_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captune_metrics.coco._MOST_BYTES", 2**20)
+    monkeypatch.setattr("captune_metrics.coco.LARGEST_TEXT", 2**20)
     path = tmp_path / "refs.json"
     with path.open("wb") as file:
         file.truncate(20 * 2**30)
-    with pytest.raises(UserError, match=r"refs.json: is larger than 1 MiB"):
+    with pytest.raises(UserError, match=r"refs.json: cannot be read .*over the limit of 1 MiB"):
         COCO(path)
 
 

@@ -31,7 +31,7 @@ from captune.captioning.recipe import (
     recipe_of_json,
 )
 from captune.errors import UserError
-from captune.files import open_regular, whole_file
+from captune.files import whole_file
 from captune.models import hub
 from captune.models.checkpoint_files import (
     FLOATING,
@@ -44,6 +44,7 @@ from captune.models.decoders import Decoder, load_decoder
 from captune.models.vetting import require_finite_tensor
 from captune.models.vocabulary import narrowed
 from captune.models.weights import load_safetensors
+from captune_metrics.files import open_regular
 from captune_metrics.text import printable, quoted
 
 WEIGHTS = "model.safetensors"

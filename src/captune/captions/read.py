@@ -22,12 +22,13 @@ from captune.captions.formats import (
 )
 from captune.captions.tables import read_table
 from captune.errors import UserError
-from captune.files import LARGEST_TEXT, decode_text, read_bytes
+from captune.files import decode_text
 from captune.images import find_images
 from captune.images.match import without_ending
 from captune.parsing import MOST_MEMORY, json_cost, json_kind, parse_json
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
+from captune_metrics.files import LARGEST_TEXT, read_bytes
 from captune_metrics.text import printable, quoted
 
 _SPLIT = "#split="

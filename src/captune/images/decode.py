@@ -27,11 +27,11 @@ from typing import cast
 from PIL import Image
 
 from captune.errors import Stopped, UserError
-from captune.files import open_regular
 from captune.images.find import why
 from captune.images.formats import UnreadableImage, check_size, decode_here, find_format
 from captune.images.headers import Header, read_header
 from captune.images.processes import Decoders, give_back_memory
+from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 
 _LARGE_BYTES = 2**24

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captune.errors import UserError
-from captune.files import open_regular, read_regular
 from captune.parsing import json_kind
+from captune_metrics.files import open_regular, read_regular
 from captune_metrics.text import printable
 
 _LARGEST_JSON = 8 * 2**20

@@ -21,8 +21,8 @@ from typing import Any
 import captune
 from captune import storage
 from captune.errors import Offline, UserError
-from captune.files import read_regular
 from captune.printing import bare
+from captune_metrics.files import read_regular
 from captune_metrics.text import printable
 
 logger = logging.getLogger("captune")

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from captune.errors import UserError
-from captune.files import open_regular
 from captune.models.checkpoint_files import read_object
+from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 
 # A vocabulary has one of these forms; without it transformers builds an empty one in silence.

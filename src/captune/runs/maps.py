@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.files import read_regular
 from captune.runs import Run, RunWriter, leaves_root
+from captune_metrics.files import read_regular
 from captune_metrics.text import printable
 
 _LARGEST = 64 * 2**20  # bytes of the maps of an image

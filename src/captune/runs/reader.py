@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from captune.errors import UserError
-from captune.files import open_regular, read_regular
 from captune.parsing import json_cost, json_kind, require
 from captune.runs.kinds import KINDS, Kind, convert
 from captune.runs.records import About
 from captune.runs.signature import is_signed
 from captune.tables import NotebookDisplay
+from captune_metrics.files import open_regular, read_regular
 from captune_metrics.text import printable
 
 S = TypeVar("S", bound=Struct)

@@ -20,7 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from captune.files import home_path, partial_path, read_regular
+from captune.files import home_path, partial_path
+from captune_metrics.files import read_regular
 
 logger = logging.getLogger("captune")
 

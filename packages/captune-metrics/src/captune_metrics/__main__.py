@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from captune_metrics import __version__
@@ -298,9 +299,20 @@ def _writer(path: Path) -> Callable[[_Scored], None]:
         raise UserError(f"--per-image {printable(str(path))}: expected a name in .csv or .jsonl")
 
     def write(scored: _Scored) -> None:
+        text = form(scored)
+        partial = None
         try:
-            path.write_text(form(scored), encoding="utf-8", errors="backslashreplace", newline="")
+            if path.exists() and not path.is_file():  # a pipe is written as it goes
+                place = path
+            else:
+                target = path.resolve()
+                place = partial = target.with_name(f".{path.name[:40]}.{token_hex(6)}.partial")
+            place.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+            if partial is not None:
+                partial.replace(target)
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            if partial is not None:
+                partial.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{printable(str(path))}: cannot be written ({reason})") from None
 

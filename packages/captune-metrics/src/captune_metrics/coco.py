@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from captune_metrics.errors import MismatchedImages, UserError
+from captune_metrics.files import LARGEST_TEXT, read_bytes
 from captune_metrics.text import named, printable
 
 Annotation = dict[str, Any]
-_MOST_BYTES = 512 * 2**20  # five times COCO's training captions
 
 
 class COCO:
@@ -107,21 +107,16 @@ class COCO:
 def read_json(path: str | Path) -> Any:
     """A JSON file. Raises UserError where it cannot be read or is no JSON."""
     shown = printable(str(path))
+    data = read_bytes(path, LARGEST_TEXT)
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise UserError(f"{shown}: is larger than {_MOST_BYTES / 2**20:.0f} MiB")
         return json.loads(data)
-    except OSError as error:
-        raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{shown}: is not UTF-8 text (byte {error.start + 1})") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{shown}: is not JSON (line {error.lineno}, column {error.colno}: {error.msg})"
         ) from None
-    except (ValueError, RecursionError) as error:  # a zero byte in the path; nested too deeply
+    except (ValueError, RecursionError) as error:  # numbers too long; nested too deeply
         raise UserError(f"{shown}: cannot be read ({printable(str(error))})") from None
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from captune_metrics.corpus import ORDERS, Corpus, NgramCounts
 from captune_metrics.errors import UserError
+from captune_metrics.files import open_regular
 from captune_metrics.scores import References
 from captune_metrics.text import printable
 
@@ -78,13 +79,11 @@ class DocumentFrequency:
     def load(cls, path: Path | str) -> DocumentFrequency:
         """Read a saved table. Raises UserError for a file that is none."""
         try:
-            # a pipe would wait for ever, and a device gives bytes without end
-            if Path(path).exists() and not Path(path).is_file():
-                raise _broken(str(path), "cannot be read (it is not a file)")
-            with Path(path).open("rb") as file:
+            with open_regular(path) as file:
                 return _read(file, str(path))
-        except OSError as error:
-            raise _broken(str(path), f"cannot be read ({error.strerror or error})") from None
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            reason = getattr(error, "strerror", None) or error
+            raise _broken(str(path), f"cannot be read ({reason})") from None
 
     @classmethod
     def shipped(cls, name: str) -> DocumentFrequency:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from captune.errors import UserError
-from captune.files import read_bytes
+from captune_metrics.files import read_bytes
 from captune_metrics.text import printable, quoted
 
 Floats = NDArray[np.float64]

@@ -20,7 +20,7 @@ import msgspec
 
 from captune import storage
 from captune.errors import UserError
-from captune.files import open_regular, whole_file
+from captune.files import whole_file
 from captune.models.checkpoint_files import read_object
 from captune.models.lite.wheels import (
     PinnedFile,
@@ -30,6 +30,7 @@ from captune.models.lite.wheels import (
     read_wheel,
 )
 from captune.printing import bar
+from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 
 _MANIFEST = "asset.json"
