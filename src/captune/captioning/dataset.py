@@ -58,12 +58,10 @@ class CaptionDataset:
         """All but the images that turned out to be unreadable, by name or whole path."""
         names = {item.path for item in dropped}
         gone = [not names.isdisjoint((image.name, str(image.path))) for image in self.images]
-        own = [item for item in dropped if item.path in self._names()]
+        here = {name for image in self.images for name in (image.name, str(image.path))}
+        own = [item for item in dropped if item.path in here]
         kept = [place for place, is_gone in enumerate(gone) if not is_gone]
         return self.only(kept, own) if own else self
-
-    def _names(self) -> set[str]:
-        return {name for image in self.images for name in (image.name, str(image.path))}
 
     @property
     def references(self) -> dict[str, list[str]]:

@@ -311,8 +311,10 @@ def _mismatch(
         else ""
     )
     if not pairing.of_candidate:
+        images = len(candidates)
+        none = "its only image is not" if images == 1 else f"none of its {images:,} images is"
         return MismatchedImages(
-            f"{shown}: {_none_of(len(candidates))} among the"
+            f"{shown}: {none} among the"
             f" {len(references)} of {other}: it has {named(without_references)}, the references"
             f" have {named(without_candidate)}{more}; give files about the same images{split}."
         )
@@ -349,10 +351,6 @@ def _mismatch(
 
 def _it(several: list[str]) -> str:
     return "it" if len(several) == 1 else "them"
-
-
-def _none_of(images: int) -> str:
-    return "its only image is not" if images == 1 else f"none of its {images:,} images is"
 
 
 def _empty_references(matched: Mapping[str, list[str]], references: CaptionFile) -> Iterator[str]:

@@ -143,7 +143,6 @@ def read_folder(folder: Path, collector: CaptionCollector) -> CaptionFile:
 
 
 def _read_run(folder: Path, collector: CaptionCollector) -> CaptionFile:
-    """The captions that a run wrote or scored."""
     run = read_run(folder)
     for number, record in enumerate(run.records(), 1):
         if "caption" not in record:

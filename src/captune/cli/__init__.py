@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import captune
-from captune.cli.commands import COMMANDS
+from captune.cli.commands import COMMANDS, HELP
 from captune.cli.console import discard_stream, open_streams, print_json, say
 from captune.errors import UserError
 from captune.printing import plain_streams
@@ -67,9 +67,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
             name,
-            help=command.help,
-            description=command.help,
-            epilog=f"examples:\n{command.examples}",
+            help=HELP[name]["help"],
+            description=HELP[name]["help"],
+            epilog=f"examples:\n{HELP[name]['examples']}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if only is None or only == name:

@@ -170,7 +170,6 @@ def _uses(words: Sequence[str], name: str) -> bool:
 
 
 def _best(out: Path) -> str | None:
-    """The method that the tune found best."""
     try:
         return str(read_run(out / "tune").metrics["best"])
     except (UserError, KeyError):
@@ -319,7 +318,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _announce(plan: Plan, arguments: argparse.Namespace) -> None:
-    """What is to be done, and about how long that takes."""
     left = [task for task in plan.tasks() if not plan.is_done(task)]
     note(plan.study.about, quiet=arguments.json)
     if not left:

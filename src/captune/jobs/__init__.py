@@ -191,6 +191,5 @@ def _within(path: Path, folder: Path) -> bool:
 
 
 def _is_read_in(path: Path, folder: Path) -> bool:
-    """Whether `path` is one of the files that are read in an input folder."""
     is_read = path.name in _READ_NAMES or path.suffix[1:].lower() in _READ_ENDINGS
     return is_read and folder.is_dir() and _within(path, folder)

@@ -187,12 +187,7 @@ def _frozen(found: Run, library: _Library) -> list[str]:
 
 
 def _option(found: Run, name: str) -> str:
-    """An option as it was typed."""
     return in_latex(str(found.about["options"].get(name)))
-
-
-def _templates(texts: Sequence[str]) -> str:
-    return listed([f"``{in_latex(text)}''" for text in texts])
 
 
 def _classify(found: Run, library: _Library) -> list[str]:
@@ -200,7 +195,7 @@ def _classify(found: Run, library: _Library) -> list[str]:
     model = listed(_frozen(found, library))
     templates = [one.template for one in metrics.prompts if one.template]
     prompt = counted(len(templates), "prompt template") if len(templates) > 4 else ""
-    prompt = prompt or f"the prompt {_templates(templates)}"
+    prompt = prompt or "the prompt " + listed([f"``{in_latex(text)}''" for text in templates])
     if not templates:
         prompt = "prompts of its own for each label"
     named = any("openai" in str(one) for one in found.about["options"].get("prompt") or [])
@@ -282,7 +277,6 @@ def _metrics(ids: Iterable[str], library: _Library) -> str:
 
 
 def _captioner(found: Run, library: _Library) -> str:
-    """The captioner of a run, of which parts it is, and how it was trained."""
     parts = listed(_frozen(found, library))
     for model in found.about["models"]:
         if "bridge" in model:

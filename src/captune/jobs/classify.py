@@ -202,7 +202,6 @@ def _sinks(
     command: Sequence[str],
     stack: ExitStack,
 ) -> tuple[RunWriter | None, list[_Sink]]:
-    """What takes every prediction: the run, its probabilities, the CSV."""
     sinks: list[_Sink] = []
     writer = None
     if options.out is not None:
@@ -261,7 +260,6 @@ def _classify(
 
 
 def _finish(options: ClassifyOptions, result: ClassifyResult, progress: Progress) -> None:
-    """Say what was written where; draw the figures and the page of a run."""
     result.add_written(options.to)
     if options.csv is not None:
         result.written["csv"] = options.csv

@@ -141,7 +141,6 @@ def _refuse(options: EmbedOptions) -> list[Path]:
 
 
 def _sentences(path: Path) -> list[str]:
-    """The lines of a text file that are not empty."""
     texts = [line.strip() for line in lines_of(read_text(str(path))) if line.strip()]
     if not texts:
         raise UserError(f"{printable(str(path))}: holds no sentence; write one per line")

@@ -323,7 +323,6 @@ def _check_found(
 
 
 def _draw(out: Path, result: ExplainResult, progress: Progress) -> None:
-    """The figure of each image."""
     from captune.pages.figures import draw_figures
 
     result.written["run"] = out
@@ -362,7 +361,6 @@ def _of_classes(found: ClassMaps, method: str) -> Explanation:
 
 
 def _word_table(record: Mapping[str, Any]) -> Table:
-    """The words of an image: how probable they are, and whether their maps are faithful."""
     given = " (given)" if record["given"] else ""
     columns = [
         Column("word"),

@@ -162,7 +162,6 @@ def _run(
 
 
 def _check_out(options: FaithfulOptions, folder: Path) -> None:
-    """Raises UserError where the run would be written over the captioner itself."""
     if options.out.resolve() in (folder.resolve(), home_path(options.model).resolve()):
         raise UserError(
             f"--out {printable(str(options.out))} is the captioner's own run; name another folder"

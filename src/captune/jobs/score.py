@@ -172,7 +172,6 @@ def metrics_of(result: ScoreResult, options: ScoreOptions) -> ScoreMetrics:
 
 
 def _refuse(options: ScoreOptions) -> None:
-    """What cannot be done, before any work."""
     if options.candidates is None:
         raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
     files = {"--per-image": options.per_image, "--save-df": options.save_df}

@@ -200,7 +200,6 @@ def run(
 
 
 def _check_budget(setup: TrainingSetup) -> None:
-    """Count the parameters of all methods by their formulas, before the first is trained."""
     options, parts = setup.options, find_parts(setup.frozen.decoder.module)
     bridge = config_of(
         bridge_class(options.bridge).Config, setup.settings.get("bridge", {}), options.bridge
@@ -284,7 +283,6 @@ def _figure(one: Tuned, select: str) -> float:
 
 
 def _row(one: Tuned) -> dict[str, Any]:
-    """One line of the table."""
     cells: dict[str, Any] = {"method": one.method, "trained": one.parameters}
     for id in _SCORES:
         figure = one.scores.get(id)

@@ -207,7 +207,8 @@ def _place_of(repo: str) -> Path | None:
     """The folder with the weights of a hub repository: captune's own, or the hub library's."""
     own = own_place_of(repo)
     snapshots = _hub_cache() / f"models--{own.name}" / "snapshots"
-    return next((place for place in (own, *_newest_first(snapshots)) if _has_weights(place)), None)
+    newest = sorted(_folders(snapshots), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((place for place in (own, *newest) if _has_weights(place)), None)
 
 
 def _cached_repositories() -> Iterator[tuple[str, CatalogueEntry]]:
@@ -250,10 +251,6 @@ def _has_weights(folder: Path) -> bool:
         return any(path.suffix in _WEIGHT_SUFFIXES and path.exists() for path in folder.iterdir())
     except OSError:
         return False
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(_folders(folder), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -260,5 +260,4 @@ def _download(repo: str, choose: Choose, spec: str) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a library says."""
     return printable((str(error).splitlines() or [type(error).__name__])[0])

@@ -125,7 +125,6 @@ def save_as(figure: Figure, path: Path, endings: Sequence[str]) -> list[Path]:
 
 
 def _file_name(name: str) -> str:
-    """A name of a run or of a metric as one of a file."""
     return re.sub(r"[^\w.-]+", "-", name).strip(".") or "run"
 
 
@@ -167,7 +166,6 @@ def _top5(source: RunSource, skipped: list[Skipped]) -> Figures:
 
 
 def _ascii_name(image: str) -> str:
-    """An image's relative path as a plain file name that every system accepts."""
     stem = image.rpartition(".")[0] or image
     return re.sub(r"[^\w-]+", "-", stem).encode("ascii", "replace").decode().replace("?", "-")[:80]
 
@@ -291,7 +289,6 @@ _FIGURES: dict[str, Callable[[RunSource, list[Skipped]], Figures]] = {
 
 
 def _pairs(page: Page, say: Callable[[str], None]) -> Figures:
-    """Best and worst of each caption source by each score that the page quotes."""
     from captune.pages.rank import pairs_of
 
     found = CaptionSources(page.runs)

@@ -77,7 +77,6 @@ def _card(
 
 
 def _run(run: Run) -> dict[str, Any]:
-    """The answer of the page about it, and its first images."""
     if run.kind not in KINDS:
         folder = Table("run", "", [Column("folder")], [[str(run.folder)]])
         return _fragment(f"a run of captune {run.kind}", [folder])

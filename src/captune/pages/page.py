@@ -166,7 +166,6 @@ def _title(ordered: Sequence[RunSource]) -> str:
 
 
 def _tell_apart(sections: Sequence[Section]) -> None:
-    """Sections of the same job are told apart by their runs."""
     titles = [part.title for part in sections]
     for part in sections:
         if part.run and titles.count(part.title) > 1:

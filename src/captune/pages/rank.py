@@ -62,7 +62,7 @@ def write_gallery(
     album.encode()
     runs = read_runs([ranking.run.folder])
     source = runs.sources[0]
-    skipped = _skipped(pictures)
+    skipped = [Skipped(one.name, one.missing) for one in pictures.values() if one.missing]
     sections = [*_sections(ranking, source, pictures), _again(ranking, command)]
     page = Page(
         title=_title(ranking),
@@ -131,10 +131,6 @@ def _pictures(ranking: Ranking, album: Album) -> dict[str, Picture]:
     }
 
 
-def _skipped(pictures: Mapping[str, Picture]) -> list[Skipped]:
-    return [Skipped(one.name, one.missing) for one in pictures.values() if one.missing]
-
-
 def _not_shown(skipped: Sequence[Skipped]) -> list[Any]:
     told = [words("not shown: {} ({})", one.path, one.reason) for one in skipped[:_NAMED]]
     if len(skipped) > _NAMED:
@@ -145,7 +141,6 @@ def _not_shown(skipped: Sequence[Skipped]) -> list[Any]:
 def _sections(
     ranking: Ranking, source: RunSource, pictures: Mapping[str, Picture]
 ) -> list[Section]:
-    """Where the scores lie, what other metrics say, the pairs."""
     parts = []
     others = _others(ranking, source)
     spread = [block for block in (_distribution(ranking), others) if block is not None]
@@ -224,7 +219,6 @@ def _is_against(end: str, standing: Standing) -> bool:
 
 
 def _others(ranking: Ranking, source: RunSource) -> Table | None:
-    """How the ends fare under the run's other metrics."""
     if len(ranking.pairs) == 1 or len(ranking.distributions) < 2:
         return None
     rows = []
@@ -292,7 +286,6 @@ def _distribution(ranking: Ranking) -> Chart | None:
 
 
 def _again(ranking: Ranking, command: Sequence[str]) -> Section:
-    """The commands, the recipe of the score, and what it was computed with."""
     about = ranking.run.about
     lines = [shlex.join(line) for line in (about.get("command", []), command) if line]
     versions = (f"{package} {version}" for package, version in about.get("versions", {}).items())

@@ -164,7 +164,8 @@ def read_runs(
     if not folders:
         raise UserError("no run to report; name one or more: captune report RUN... --out FILE.html")
     paths = [Path(folder) for folder in folders]
-    twice = [str(path) for i, path in enumerate(paths) if path.resolve() in _resolved(paths[:i])]
+    places = [path.resolve() for path in paths]
+    twice = [str(path) for i, path in enumerate(paths) if places[i] in places[:i]]
     if twice:
         raise UserError(f"{named(twice, 'run')}: given twice; name each once")
     given = [(path, read_run(path, images=images)) for path in paths]
@@ -195,12 +196,7 @@ def read_runs(
     return RunSet(sources)
 
 
-def _resolved(paths: Sequence[Path]) -> set[Path]:
-    return {path.resolve() for path in paths}
-
-
 def _methods(run: Run) -> list[Path]:
-    """The runs of a tune's methods, as far as they are still there."""
     rows = run.metrics.get("methods") if run.kind == "tune" else None
     if not isinstance(rows, list):
         return []

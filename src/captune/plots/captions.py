@@ -284,14 +284,8 @@ def _ticks(axis: Any, low: float, high: float, *, integer: bool = False) -> None
 
 
 def _title(figure: Figure, text: str, comparison: Comparison) -> None:
-    """What is drawn, and which files A and B are."""
     whole = WIDTH - 2 * MARGIN
     head(figure, text)
     for line, (side, source) in enumerate((("A", comparison.a), ("B", comparison.b))):
-        name = fitted(figure, f"{side}: {_end(source)}", whole, 1, SMALL)[0]
+        name = fitted(figure, f"{side}: {shorten(source, 90, keep='end')}", whole, 1, SMALL)[0]
         write(figure, MARGIN, 0.34 + 0.15 * line, name, SMALL, color=MUTED)
-
-
-def _end(source: str, most: int = 90) -> str:
-    """The end of a long path, which tells files apart."""
-    return shorten(source, most, keep="end")

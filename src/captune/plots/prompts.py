@@ -204,7 +204,8 @@ def agreement_figure(comparison: TemplateComparison, limit: int = 12) -> Figure:
             axes.text(
                 column, row, f"{share:.0f}", ha="center", va="center", fontsize=SMALL, color=colour
             )
-        _names(axes, figure, row, f"{row + 1}  {names[row]}", left - MARGIN - 0.1, 2)
+        text = f"{row + 1}  {names[row]}"
+        _name(axes, row, fitted(figure, text, left - MARGIN - 0.1, 2, SMALL))
     axes.set_xticks(range(count), [str(i + 1) for i in range(count)])
     axes.xaxis.tick_top()
     axes.set_yticks([])
@@ -292,10 +293,6 @@ class _Rows:
         legend(self.figure, MARGIN, self.bottom + 0.52, entries)
         lines = fitted(self.figure, text, WIDTH - 2 * MARGIN, 2, SMALL)
         write(self.figure, MARGIN, self.bottom + 0.66, "\n".join(lines), SMALL, color=MUTED)
-
-
-def _names(axes: Any, figure: Figure, row: int, text: str, width: float, lines: int) -> None:
-    _name(axes, row, fitted(figure, text, width, lines, SMALL))
 
 
 def _name(axes: Any, row: int, lines: Sequence[str]) -> None:

@@ -217,7 +217,6 @@ def remove_earlier(folder: Path, kind: str, keep: Sequence[Path]) -> None:
 
 
 def _methods(folder: Path) -> list[Path]:
-    """The folders of a tune's methods."""
     return sorted(
         path.parent for path in folder.glob("*/tuning.json") if not path.parent.is_symlink()
     )

@@ -127,7 +127,6 @@ def _prepared(uploads: Path) -> Iterator[None]:
 
 
 def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any]:
-    """The page, and the guard around all that answers."""
     import gradio as gr
 
     from captune.webapp.tabs import build, theme

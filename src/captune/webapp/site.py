@@ -135,7 +135,9 @@ class AppContext:
         if self.is_private:
             return
         written = [one for one in self._written if one.exists() and one != out]
-        held = sum(_size_bytes(place) for one in written for place in (one, images_beside(one)))
+        places = [place for one in written for place in (one, images_beside(one))]
+        files = (path for place in places for path in place.rglob("*") if path.is_file())
+        held = sum(path.lstat().st_size for path in files)
         if len(written) >= MOST_WRITTEN or held + more_bytes > MOST_WRITTEN_BYTES:
             raise UserError(
                 f"no more runs fit: a shared app holds {MOST_WRITTEN:,}, and"
@@ -165,10 +167,6 @@ def _load_model(spec: str) -> ImageTextModel:
 def images_beside(out: Path) -> Path:
     """Where the images of a kept run lie."""
     return out.with_name(f"{out.name}-images")
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @dataclass(frozen=True)

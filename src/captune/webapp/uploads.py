@@ -186,7 +186,6 @@ def _plain_name(name: str) -> str:
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:
-    """`name`, or with a number where that is taken."""
     stem, dot, ending = name.rpartition(".")
     if not dot:
         stem, ending = ending, ""

@@ -62,18 +62,14 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
     if not isinstance(source, str | Path):
         return _from_names(list(source), "labels")
     text = os.fspath(source)
-    if _is_file(text):
+    # pathlib raises for ten thousand names in one string: too long for a path
+    if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112
         return _from_file(text)
     if isinstance(source, Path) or _looks_like_path(text):
         is_folder = os.path.isdir(text)  # noqa: PTH112  # pathlib's raises for a long name
         problem = "is a folder" if is_folder else "does not exist"
         raise UserError(f"{printable(text)} {problem}; give {_FORMS}.")
     return _from_names([name for name in text.split(",") if name.strip()], "labels")
-
-
-def _is_file(text: str) -> bool:
-    # pathlib raises for ten thousand names in one string: too long for a path
-    return os.path.exists(text) and not os.path.isdir(text)  # noqa: PTH110, PTH112
 
 
 def _looks_like_path(text: str) -> bool:

@@ -96,7 +96,6 @@ def probe_negation(
 
 
 def _share(name: str, count: int | None, images: int) -> dict[str, Any]:
-    """The fields of a share: itself and both ends of its interval."""
     none = (None, None, None)
     values = none if count is None else (count / max(images, 1), *wilson(count, images))
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

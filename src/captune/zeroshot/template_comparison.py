@@ -264,8 +264,9 @@ def compare_templates(
         results.append(
             _evaluate(name, image_features, mean, logits, activation, truth, known, calibration)
         )
-    best = _best(results) if known.size else None
-    if best is not None:
+    best = None
+    if known.size:
+        best = max(range(len(results)), key=lambda index: results[index].accuracy or 0.0)
         results = list(_against(results, best, known))
     answers = [result.predicted for result in results]
     agreement = np.array([[np.mean(a == b) if a.size else 1.0 for b in answers] for a in answers])
@@ -286,7 +287,6 @@ def compare_templates(
 
 
 def _known(truth: Integers | None, images: int, labels: int) -> Integers:
-    """Positions of the images whose truth is known."""
     if truth is None:
         return np.empty(0, dtype=np.intp)
     if len(truth) != images or (images and truth.max() >= labels):
@@ -354,10 +354,6 @@ def _rank(scores: Floats, truth: Integers) -> Integers:
     before = np.arange(scores.shape[1])[None, :] < truth[:, None]
     rank: Integers = ((scores > right) | ((scores == right) & before)).sum(axis=1)
     return rank
-
-
-def _best(results: Sequence[TemplateResult]) -> int:
-    return max(range(len(results)), key=lambda index: results[index].accuracy or 0.0)
 
 
 def _against(

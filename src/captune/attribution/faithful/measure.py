@@ -92,9 +92,8 @@ class Difference:
         return "worse" if self.interval.high < 0 else "not told apart"
 
     def as_json(self) -> dict[str, Any]:
-        """`difference, interval, verdict`."""
-        interval = list(self.interval)
-        return {"difference": self.value, "interval": interval, "verdict": self.verdict}
+        """`difference, interval`."""
+        return {"difference": self.value, "interval": list(self.interval)}
 
 
 @dataclass(frozen=True)

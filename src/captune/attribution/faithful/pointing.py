@@ -173,7 +173,6 @@ def _parts(data: bytes, shown: str) -> dict[str, msgspec.Raw]:
 def _listed(
     parts: Mapping[str, msgspec.Raw], key: str, kind: type[_Part], shown: str
 ) -> list[_Part]:
-    """The objects of a part. Raises UserError."""
     data = bytes(parts.get(key, b"null"))
     if data.count(b"{") > _MOST:
         raise _refusal(shown, f'"{key}" holds more than {_MOST:,} objects; take fewer images')

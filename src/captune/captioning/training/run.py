@@ -153,7 +153,6 @@ def train_method(
 
 
 def _figures(scores: Mapping[str, Scores], seed: int) -> dict[str, TunedFigure]:
-    """Each metric over all images, with its interval where there are several."""
     known = {id: score.sums() for id, score in scores.items() if len(score.per_image) > 1}
     found = bootstrap_each(list(known.values()), resamples=_RESAMPLES, seed=seed) if known else []
     intervals = dict(zip(known, found, strict=True))

@@ -164,7 +164,6 @@ def _name_of(record: Mapping[str, Any]) -> str:
 
 
 def _has_doubled_names(runs: RunSet) -> bool:
-    """Whether two images of a run have the same name in different folders."""
     for source in runs.of_kind("tune", "caption", "score", "compare"):
         names = [PurePosixPath(_name_of(record)).name for record in source.run.records()]
         if len(set(names)) < len(names):

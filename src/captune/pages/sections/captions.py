@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -57,7 +58,6 @@ def tables(source: RunSource) -> list[Table]:
 
 
 def _answer_of_captions(source: RunSource) -> tuple[Any, Tiles | None]:
-    """The first lines of the page about a captioning."""
     about = source.model
     images, ended = source.at("images"), source.at("ended")
     said = words(
@@ -74,7 +74,6 @@ def _answer_of_captions(source: RunSource) -> tuple[Any, Tiles | None]:
 
 
 def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
-    """The first lines of the page about a score run."""
     metrics = source.run.typed_metrics(ScoreMetrics).metrics
     quoted = leading(list(metrics)) or list(metrics)
     candidates = source.option("candidates", str, source.name) or source.name
@@ -131,12 +130,11 @@ def _scores(scored: Sequence[RunSource]) -> Table:
 
 
 def _agreement(scored: Sequence[RunSource]) -> list[Any]:
-    """Sentences of the runs on metrics that order the images differently."""
     said = []
     for source in scored:
         found = source.run.metrics.get("agreement")
         sentences = found.get("sentences", []) if isinstance(found, dict) else []
-        kept = [i for i, text in enumerate(sentences) if not _is_short_bleu(str(text))]
+        kept = [i for i, text in enumerate(sentences) if not re.search("BLEU-[123]", str(text))]
         said += [
             words("{}: {}", source.name, source.figure(str, "agreement", "sentences", i))
             for i in kept[:3]
@@ -144,13 +142,7 @@ def _agreement(scored: Sequence[RunSource]) -> list[Any]:
     return [Fold("Do the metrics agree?", [Remarks(said)])] if said else []
 
 
-def _is_short_bleu(text: str) -> bool:
-    return any(name in text for name in ("BLEU-1", "BLEU-2", "BLEU-3"))
-
-
 class _Blocks:
-    """What is drawn of the captions of all runs."""
-
     def __init__(self, found: CaptionSources, context: PageContext) -> None:
         self.sets, self.images, self.context = found.sets, found.images, context
 
@@ -163,7 +155,6 @@ class _Blocks:
         return _first_open(titled)
 
     def _ends(self, captions: CaptionSet) -> list[Any]:
-        """Best and worst by each score; the first is open, the others unfold."""
         by = leading(captions.metrics)
         if not by and LOG_PROBABILITY in captions.metrics:
             by = [LOG_PROBABILITY]
@@ -197,7 +188,8 @@ class _Blocks:
     def _card(self, key: str, **content: Any) -> Card:
         image = self.images[key]
         picture = self.context.album.picture(image.run, image.path)
-        return Card(image.name, picture, references=_references(image), **content)
+        references = [caption_text(text) for text in image.references[:_REFERENCES]]
+        return Card(image.name, picture, references=references, **content)
 
     def differences(self) -> list[Any]:
         """Where two sets are furthest apart by a score that both have; of many, the first pairs.
@@ -316,10 +308,6 @@ def ranking_of(
     run = captions.source.run
     root = run.root if places else None
     return Ranking(run, by, metrics, ranked, settings.top, root, places=places)
-
-
-def _references(image: CaptionedImage) -> list[str]:
-    return [caption_text(text) for text in image.references[:_REFERENCES]]
 
 
 def _quoted(caption: SourcedCaption, id: str) -> Number:

@@ -59,7 +59,6 @@ def section(source: RunSource, _context: PageContext) -> Section:
 
 
 def _sentences(source: RunSource, *keys: str | int) -> Points:
-    """The sentences at a place of metrics.json."""
     places = range(len(source.at(*keys, "sentences")))
     told = [source.figure(_sentence, *keys, "sentences", i) for i in places]
     return Points([words("{}", one) for one in told])

@@ -138,7 +138,6 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
 
 
 def _settled(source: RunSource) -> Markup:
-    """Which methods are told apart from the best."""
     against = source.run.metrics.get("against_best") or {}
     worse = [name for name, one in against.items() if _is_settled(one)]
     others = [name for name in against if name not in worse]
@@ -152,7 +151,6 @@ def _settled(source: RunSource) -> Markup:
 
 
 def _compared(source: RunSource, name: str) -> tuple[Number, Number]:
-    """The difference of a method from the best, and its p."""
     place = ("against_best", name)
     return source.figure(signed, *place, "difference"), source.figure(p_value, *place, "p_holm")
 
@@ -179,7 +177,6 @@ def section(source: RunSource, _context: PageContext) -> Section:
 
 
 def _findings(methods: Sequence[Method], *, are_wrong: bool) -> list[Markup]:
-    """What the checks of each method say."""
     return [
         words("{}: {}", method.name, method.figure(plain, "findings", i, "sentence"))
         for method in methods
@@ -235,7 +232,6 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
 
 
 def _curves(methods: Sequence[Method], source: RunSource) -> list[Any]:
-    """Training loss with validation loss, and the score that picks the epoch."""
     from captune.plots.captions import smoothed
 
     by = leading(methods, source)
@@ -276,7 +272,6 @@ def _curves(methods: Sequence[Method], source: RunSource) -> list[Any]:
 
 
 def _points(epochs: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
-    """(epoch, figure) of those that have it."""
     return [(one["epoch"], one[name]) for one in epochs if one.get(name) is not None]
 
 

@@ -272,7 +272,6 @@ def caption_tab(
 def _caption(
     context: AppContext, job: QueuedJob, options: ExplainOptions, id: str
 ) -> list[dict[str, Any]]:
-    """A card per image; they are shown as they come."""
     from captune.jobs import explain
 
     images = context.uploads.images_of(id)
@@ -314,7 +313,6 @@ def _answer(
 
 
 def _card(explanation: Explanation, thumbnails: Mapping[str, str]) -> dict[str, Any]:
-    """A caption and its image, as the template takes it. thumbnails: of the images, by name."""
     left, top, width, height = 0.0, 0.0, 1.0, 1.0
     if (seen := explanation.frame) is not None:
         left, top = seen.left / seen.width, seen.top / seen.height

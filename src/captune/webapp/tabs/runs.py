@@ -124,7 +124,6 @@ def _train(context: AppContext, job: QueuedJob, options: TuneOptions) -> ReportP
 
 
 def _preview(folder: Path, file: Path) -> dict[str, Any]:
-    """What a caption file and a folder hold, as the template takes it."""
     from captune.captions import match_images, read_captions
     from captune.images import find_images
     from captune.pages.album import thumbnail_of
