@@ -131,11 +131,25 @@ def run_lines(folder: Path, plain: Plain) -> list[str]:
     """A run folder: what its three files say."""
     lines = []
     for name in ("run.json", "metrics.json"):
-        lines += [name, *plain.flat(json.loads((folder / name).read_text())), ""]
+        content = json.loads((folder / name).read_text())
+        lines += [name, *plain.flat(_named_once(content, content)), ""]
     lines.append("records.jsonl")
     for n, line in enumerate((folder / "records.jsonl").read_text().splitlines()):
         lines += plain.flat(json.loads(line), f"/{n}")
     return lines
+
+
+def _named_once(value: Any, top: dict[str, Any]) -> Any:
+    """Without long values that stand in `top` as well: their place is named instead."""
+    if not isinstance(value, dict | list):
+        return value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    found = {}
+    for key, inner in pairs:
+        same = [name for name, one in top.items() if one == inner and one is not inner]
+        is_long = isinstance(inner, dict | list) and len(json.dumps(inner)) > 1000
+        found[key] = f"as in /{same[0]}" if same and is_long else _named_once(inner, top)
+    return found if isinstance(value, dict) else list(found.values())
 
 
 def file_lines(root: Path, names: list[str], plain: Plain) -> list[str]:

@@ -93,7 +93,7 @@ class Recorder:
                 kind = path.parent.relative_to(self.folder / "runs").parts
                 found["-".join(("run", *kind[1:]))] = run_lines(path.parent, self._plain)
             elif path.suffix == ".html":
-                found["page"] = page_lines(path.read_text(), self._plain)
+                found["page"] = self._page(path.read_text(), command)
         if command.json:
             typed = self._type([*words, "--json"])
             content = json.loads(typed.out)
@@ -103,6 +103,18 @@ class Recorder:
         if command.name == "tune":
             captioner.lay(self.folder / "runs/tune/adapter", self.folder / "models/captioner")
         return found
+
+    def _page(self, html: str, command: Command) -> list[str]:
+        """Of the page of one run, parts that the page of its job has too are only named."""
+        parts = "\n".join(page_lines(html, self._plain)).split("\n\n")
+        kind = command.name.removeprefix("report-")
+        if kind != command.name:
+            known = self.texts(kind)["page"].rstrip("\n").split("\n\n")
+            parts = [
+                f"{part.partition(chr(10))[0]}: as in the page of {kind}" if part in known else part
+                for part in parts
+            ]
+        return "\n\n".join(parts).split("\n")
 
     def _terminal(self, words: str, typed: Output) -> list[str]:
         lines = [f"$ captune {words}", *self._plain.lines(typed.out)]

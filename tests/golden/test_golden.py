@@ -34,7 +34,7 @@ def test_as_recorded(name: str, recorder: Recorder) -> None:
 
 def test_nothing_else_is_recorded_and_it_is_small() -> None:
     assert {path.name for path in EXPECTED.iterdir()} == set(NAMES)
-    assert sum(path.stat().st_size for path in EXPECTED.rglob("*.txt")) < 1_200_000
+    assert sum(path.stat().st_size for path in EXPECTED.rglob("*.txt")) < 1_000_000
 
 
 @pytest.mark.parametrize(
