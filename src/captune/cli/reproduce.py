@@ -55,7 +55,7 @@ class Task:
         return shlex.join(["captune", *self.words])
 
 
-class Plan:
+class StudyPlan:
     """A study on its data, in a folder."""
 
     def __init__(self, options: ReproduceOptions) -> None:
@@ -201,7 +201,7 @@ def _ends(out: Path) -> dict[str, str | None]:
     return ends
 
 
-def as_rows(plan: Plan) -> list[dict[str, Any]]:
+def as_rows(plan: StudyPlan) -> list[dict[str, Any]]:
     """The steps asked for, as `--json --dry-run` prints them."""
     return [
         {
@@ -218,7 +218,7 @@ def as_rows(plan: Plan) -> list[dict[str, Any]]:
 _SIDE, _TIMES = 1024, 8
 
 
-def counts(plan: Plan) -> dict[str, int]:
+def counts(plan: StudyPlan) -> dict[str, int]:
     """How much there is to do, by the names that the study's costs use."""
     methods = len(plan.names.get("methods", "").split(","))
     epochs, limit = (int(plan.names.get(name, 0)) for name in ("epochs", "limit"))
@@ -236,7 +236,7 @@ def counts(plan: Plan) -> dict[str, int]:
     return found
 
 
-def _is_there(plan: Plan, name: str) -> bool:
+def _is_there(plan: StudyPlan, name: str) -> bool:
     return name in plan.data and plan.data[name].exists()
 
 
@@ -256,7 +256,7 @@ def speed(device: str = "auto") -> float:
     return 2e-9 * _TIMES * _SIDE**3 / (time.perf_counter() - started)
 
 
-def seconds_of(plan: Plan, tasks: Iterable[Task], gflops: float) -> dict[str, float]:
+def seconds_of(plan: StudyPlan, tasks: Iterable[Task], gflops: float) -> dict[str, float]:
     """Step name -> about how many seconds it takes."""
     table = plan.study.gflop.get("lite" if plan.options.lite else "published", {})
     there = counts(plan)
@@ -274,7 +274,7 @@ def seconds_of(plan: Plan, tasks: Iterable[Task], gflops: float) -> dict[str, fl
 def run(arguments: argparse.Namespace) -> int:
     """Plan, say how long it takes, and run the commands of the steps."""
     options = read_options(ReproduceOptions, arguments)
-    plan = Plan(options)
+    plan = StudyPlan(options)
     if options.dry_run:
         if arguments.json:
             print_json(_summary(plan, as_rows(plan), dry_run=True))
@@ -317,7 +317,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _announce(plan: Plan, arguments: argparse.Namespace) -> None:
+def _announce(plan: StudyPlan, arguments: argparse.Namespace) -> None:
     left = [task for task in plan.tasks() if not plan.is_done(task)]
     note(plan.study.about, quiet=arguments.json)
     if not left:
@@ -334,7 +334,7 @@ def _announce(plan: Plan, arguments: argparse.Namespace) -> None:
     )
 
 
-def _print_commands(plan: Plan) -> None:
+def _print_commands(plan: StudyPlan) -> None:
     out = console()
     told: dict[str, None] = {}
     for task in plan.tasks():
@@ -347,7 +347,7 @@ def _print_commands(plan: Plan) -> None:
         out.print(f"# {names}: known when the steps before have told", soft_wrap=True)
 
 
-def _print_end(plan: Plan, rows: list[dict[str, Any]]) -> None:
+def _print_end(plan: StudyPlan, rows: list[dict[str, Any]]) -> None:
     out = console()
     now = [row for row in rows if row["done"] == "now"]
     spent = sum(row["seconds"] for row in now)
@@ -359,7 +359,7 @@ def _print_end(plan: Plan, rows: list[dict[str, Any]]) -> None:
             out.print(f"{task.step.name}: {task.makes}", soft_wrap=True)
 
 
-def _summary(plan: Plan, rows: list[dict[str, Any]], *, dry_run: bool) -> dict[str, Any]:
+def _summary(plan: StudyPlan, rows: list[dict[str, Any]], *, dry_run: bool) -> dict[str, Any]:
     results = [row["result"] for row in rows if row.get("result")]
     skipped = {item["path"]: item for result in results for item in result["skipped"]}
     pages = [str(task.makes) for task in plan.tasks() if task.step.name == "report"]

@@ -16,7 +16,7 @@ from typing import Any
 from captune.attribution.default_map import NAME as DEFAULT_MAP
 from captune.attribution.default_map import write_default
 from captune.attribution.faithful.leaderboard import Evaluation
-from captune.attribution.faithful.measure import DELETION, INSERTION, OVERLAP, POINTING, Estimate
+from captune.attribution.faithful.measure import DELETION, INSERTION, OVERLAP, POINTING, MapEstimate
 from captune.attribution.faithful.pointing import read_boxes
 from captune.attribution.faithful.results import POINTING_CENTRE, EvalReport, Leaderboard
 from captune.captioning.captioner import (
@@ -222,7 +222,7 @@ def _table(report: EvalReport, default: str) -> Table:
                  note=note)  # fmt: skip
 
 
-def _cell(found: Estimate | None, form: Any = "{:.2f}".format) -> Any:
+def _cell(found: MapEstimate | None, form: Any = "{:.2f}".format) -> Any:
     return None if found is None else estimate(found.value, found.interval, form)
 
 

@@ -50,7 +50,7 @@ _TOLD = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class PushPlan:
     """What will be sent. files: name on the hub -> its content, or the file that has it."""
 
     repo: str
@@ -145,7 +145,7 @@ def _send(options: PushOptions) -> PushResult:
     )
 
 
-def plan(options: PushOptions) -> Plan:
+def plan(options: PushOptions) -> PushPlan:
     """What would be sent; nothing is, and the network is not asked.
 
     Raises Offline, and UserError for what is no finished captioner of a tune.
@@ -166,7 +166,7 @@ def plan(options: PushOptions) -> Plan:
     }
     if read_default(place) is not None:
         files[EXPLAIN] = (place / EXPLAIN).read_bytes()
-    return Plan(options.repo, files, not options.public, recipe.method.name)
+    return PushPlan(options.repo, files, not options.public, recipe.method.name)
 
 
 def _size(size: int) -> str:

@@ -39,7 +39,7 @@ from captune.plots import (
     save_figure,
     top5_grid_figure,
 )
-from captune.plots.captions import Curves, curves_figure
+from captune.plots.captions import TrainingCurves, curves_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
 from captune.runs.maps import read_maps
@@ -232,7 +232,7 @@ def _telling(comparison: TemplateComparison) -> list[int]:
 def _tune(source: RunSource, _: list[Skipped]) -> Figures:
     methods = tune.methods_of(source)
     curves = [
-        Curves(
+        TrainingCurves(
             method.name,
             [(epoch, loss) for epoch, loss in method.at("history", "losses") if loss is not None],
             method.at("history", "epochs"),

@@ -48,7 +48,7 @@ _MANY = 400  # images beyond which points cover each other
 
 
 @dataclass(frozen=True)
-class Curves:
+class TrainingCurves:
     """losses: (epoch, loss) of the training. epochs: the validation scores after each of them."""
 
     method: str
@@ -58,7 +58,7 @@ class Curves:
 
 
 @house_style()
-def curves_figure(curves: Sequence[Curves], select: str) -> Figure:
+def curves_figure(curves: Sequence[TrainingCurves], select: str) -> Figure:
     """Left the training loss (thin as logged, thick smoothed) and the validation loss (dots).
 
     Right the validation score that picks the epoch, where it is not the loss; else CIDEr-D. The
@@ -86,7 +86,7 @@ def curves_figure(curves: Sequence[Curves], select: str) -> Figure:
     return figure
 
 
-def _draw_losses(axes: Any, one: Curves, colour: str, *, ringed: bool) -> None:
+def _draw_losses(axes: Any, one: TrainingCurves, colour: str, *, ringed: bool) -> None:
     if one.losses:
         epochs, losses = np.array(one.losses).T
         axes.plot(epochs, losses, color=colour, linewidth=0.5, alpha=0.35)
@@ -94,13 +94,13 @@ def _draw_losses(axes: Any, one: Curves, colour: str, *, ringed: bool) -> None:
     _dots(axes, one, "loss", colour, ringed=ringed)
 
 
-def _draw_scores(axes: Any, one: Curves, score: str, colour: str, *, ringed: bool) -> None:
+def _draw_scores(axes: Any, one: TrainingCurves, score: str, colour: str, *, ringed: bool) -> None:
     known = [entry for entry in one.epochs if score in entry]
     axes.plot([e["epoch"] for e in known], [e[score] for e in known], color=colour, linewidth=1.4)
     _dots(axes, one, score, colour, ringed=ringed)
 
 
-def _dots(axes: Any, one: Curves, score: str, colour: str, *, ringed: bool) -> None:
+def _dots(axes: Any, one: TrainingCurves, score: str, colour: str, *, ringed: bool) -> None:
     for entry in one.epochs:
         if score not in entry:
             continue

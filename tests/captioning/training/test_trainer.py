@@ -14,7 +14,7 @@ from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
 from captune.captioning.training.batches import TrainingData
 from captune.captioning.training.state import complete_checkpoints
-from captune.captioning.training.trainer import History, train
+from captune.captioning.training.trainer import TrainingHistory, train
 from captune.errors import UserError
 from captune.options import TuneOptions
 from captune.progress import Silent
@@ -60,7 +60,7 @@ def run(
     folder: Path,
     asked: TuneOptions,
     scores: list[float] | None = None,
-) -> tuple[History, Watched]:
+) -> tuple[TrainingHistory, Watched]:
     given = iter(scores or [])
     progress = Watched()
     history = train(

@@ -68,7 +68,7 @@ RANDOM, CENTRE = MapId("random"), MapId("centre")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MapEstimate:
     """A figure over images with its 95 % interval, and how many images and words it is of."""
 
     value: float
@@ -168,7 +168,7 @@ class Measurements:
         kept: Callable[[MeasuredWord], bool] = lambda word: True,
         *,
         beside: MapId | None = None,
-    ) -> Estimate | None:
+    ) -> MapEstimate | None:
         """A figure of the words that are kept; None of fewer than LEAST_IMAGES images.
 
         beside: another map; only words that it was measured on, too, are taken.
@@ -178,7 +178,7 @@ class Measurements:
         if sums is None:
             return None
         (interval,) = bootstrap_each([sums])
-        return Estimate(sums.value, interval, sums.images, len(chosen))
+        return MapEstimate(sums.value, interval, sums.images, len(chosen))
 
     def difference(
         self,

@@ -25,7 +25,7 @@ from captune.attribution.faithful.measure import (
     RANDOM,
     SUFFICIENCY,
     Difference,
-    Estimate,
+    MapEstimate,
     MapId,
     MeasuredWord,
     Measurements,
@@ -45,7 +45,7 @@ class MapResult:
     """estimates: by measure, where it was taken. random, centre: by how much it beats them."""
 
     name: MapId
-    estimates: dict[str, Estimate]
+    estimates: dict[str, MapEstimate]
     random: dict[str, Difference]
     centre: dict[str, Difference]
 

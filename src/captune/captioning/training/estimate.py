@@ -33,7 +33,7 @@ _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TrainingEstimate:
     """seconds: of training; scoring_seconds: of the captions after each epoch.
 
     memory_bytes: the most this process took so far, the measured batches included.
@@ -63,7 +63,7 @@ def estimate(
     *,
     processes: int = 1,
     share_left: float = 1.0,
-) -> Estimate:
+) -> TrainingEstimate:
     """Measured on batches of middling length, scaled by the padded tokens of all epochs.
 
     val: what is captioned after each epoch. processes: how many share the work. share_left: of the
@@ -84,7 +84,7 @@ def estimate(
     tokens_each = batches.padded_tokens(0) / processes
     whole = per_token * tokens_each * options.epochs
     trained = 4 * sum(p.numel() for p in model.trained().values())
-    return Estimate(
+    return TrainingEstimate(
         seconds=whole * share_left,
         scoring_seconds=writing * len(val.data) / processes * options.epochs * share_left,
         memory_bytes=_peak(device),

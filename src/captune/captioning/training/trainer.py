@@ -42,7 +42,7 @@ _FEWEST_STEPS = 20  # between two resume points that nobody asked for
 
 
 @dataclass(frozen=True)
-class History:
+class TrainingHistory:
     """What a training went through, kills included.
 
     losses: (epoch, training loss) as it was logged. epochs: one dictionary an epoch: epoch, step,
@@ -68,7 +68,7 @@ def train(
     progress: Progress = SILENT,
     what: str = "training",
     stop: Callable[[], bool] = lambda: False,
-) -> History:
+) -> TrainingHistory:
     """Train, or resume from the last complete checkpoint in `folder`; put the best weights back.
 
     score: the validation scores of the model as it is; options.select is among them.
@@ -119,7 +119,7 @@ def _reporting(options: TuneOptions, folder: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _finished(model: CaptionModel, trainer: CaptionTrainer, folder: Path) -> History:
+def _finished(model: CaptionModel, trainer: CaptionTrainer, folder: Path) -> TrainingHistory:
     """The history out of the last checkpoint, and the best epoch's weights into the model."""
     found = state.complete_checkpoints(folder)
     last_state = state.read_state(found[max(found)])
@@ -131,7 +131,7 @@ def _finished(model: CaptionModel, trainer: CaptionTrainer, folder: Path) -> His
         {name.removeprefix("eval_"): float(value) for name, value in entry.items()}
         for entry in epochs.values()
     ]
-    return History(
+    return TrainingHistory(
         losses=[(float(e["epoch"]), float(e["loss"])) for e in log if "loss" in e],
         epochs=scores,
         best_epoch=round(epochs[best]["epoch"]),
