@@ -260,3 +260,18 @@ def test_no_sentence_of_ours_moves_the_cursor(capsys: pytest.CaptureFixture[str]
     error = capsys.readouterr().err
     assert "\x1b" not in error
     assert "no\\x1b[2J\\nrun" in error
+
+
+@pytest.mark.parametrize(
+    "words", [["report", "x" * 300, "--out"], ["report", "x/" * 6000, "--out"]]
+)
+def test_a_path_that_is_too_long_is_one_short_sentence_of_status_2(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, str(tmp_path / "page.html")]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("is too long for the name of a file\n")
+    assert main(["report", "none", "--out", "x/" * 6000 + "page.html"]) == 2
+    said = capsys.readouterr().err
+    assert len(said) < 5000
+    assert "File name too long" in said

@@ -25,7 +25,9 @@ from captune.errors import UserError
 from captune.printing import plain_streams
 from captune.storage import cache_folder, is_offline, set_offline
 from captune.text import counted
+from captune_metrics.text import quoted, shorten
 
+_LONGEST_SENTENCE = 4_000  # characters; it may quote what was typed
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 
 
@@ -184,7 +186,7 @@ def _run(argv: Sequence[str] | None) -> int:
             logging.getLogger("captune").exception("the user's mistake")
         if arguments.json:
             _print_error(arguments.command, error)
-        say(f"captune {arguments.command}: {error}")
+        say(f"captune {arguments.command}: {shorten(str(error), _LONGEST_SENTENCE, keep='both')}")
         return 2
     except KeyboardInterrupt:
         _stop_decoding()
@@ -200,6 +202,10 @@ def _run(argv: Sequence[str] | None) -> int:
             return 1
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, _QUOTA):
             say(f"captune {arguments.command}: the disk is full; make room and run it again")
+            return 2
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            name = quoted(str(error.filename))
+            say(f"captune {arguments.command}: {name} is too long for the name of a file")
             return 2
         if isinstance(error, FileNotFoundError) and not _has_working_folder():
             say(

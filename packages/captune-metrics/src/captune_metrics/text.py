@@ -64,10 +64,12 @@ def _is_joined(before: str) -> bool:
 def shorten(text: str, longest: int, *, keep: str = "start") -> str:
     """At most `longest` characters, an ellipsis in place of what is left out.
 
-    keep: "start", or "end", which tells long paths apart.
+    keep: "start", "end", which tells long paths apart, or "both".
     """
     if len(text) <= longest:
         return text
+    if keep == "both":
+        return text[: longest // 2] + "…" + text[len(text) - (longest - 1) // 2 :]
     if keep == "end":
         return "…" + text[len(text) - longest + 1 :].lstrip()
     return text[: longest - 1].rstrip() + "…"
