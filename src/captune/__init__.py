@@ -6,6 +6,8 @@ The public names are loaded when first used, so `import captune` is instant.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from captune.threads import settle_threads
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -98,6 +100,9 @@ __all__ = [
     "tune",
     "verify",
 ]
+
+
+settle_threads()
 
 
 def __getattr__(name: str) -> Any:

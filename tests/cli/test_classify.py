@@ -262,6 +262,12 @@ def test_answers_for_other_programs(
     monkeypatch.setattr("captune.jobs.MOST_ANSWERS", 3)
     found = _json(capsys, "classify", images, "--labels", "red,green", "--to", str(file))
     assert (found["answers"], found["answers_file"]) == (None, str(file))
+    csv = str(tmp_path / "answers.csv")
+    found = _json(capsys, "classify", images, "--labels", "red,green", "--csv", csv)
+    assert (found["answers"], found["answers_file"]) == (None, csv)
+    assert main(["classify", images, "--labels", "red,green", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error.startswith("6 images: --json holds the answers of 3 at most; say where to write")
 
 
 def test_a_wrong_ending_is_refused_before_work(

@@ -101,6 +101,7 @@ def test_a_mistake_is_one_right_sentence(
 def test_what_the_options_alone_tell_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
     begun = tmp_path / "tune" / "lora"
     begun.mkdir(parents=True)
+    (tmp_path / "some.tar").write_bytes(b"x")
     (begun / "tuning.json").write_text('{"epochs": 3}')
     tune = ["tune", "i", "--captions", "c", "--val", "v", "--out"]
     mistakes = {
@@ -109,6 +110,11 @@ def test_what_the_options_alone_tell_is_refused_before_anything_is_imported(tmp_
         'method "guess"': ["explain", "i", "--method", "guess"],
         "holds files that are not a run": ["classify", "i", "--labels", "a,b", "--out", "tune"],
         "was started with": [*tune, "tune", "--epochs", "5"],
+        "IMAGES (folder of the training images) is missing": ["tune", "--out", "new"],
+        "is an archive": ["tune", "some.tar", *tune[2:], "new"],
+        "'s3:/a' is an address": ["tune", "s3://a", *tune[2:], "new"],
+        "'https://a/b.jpg' is an address": ["caption", "https://a/b.jpg"],
+        "'i' does not exist": ["explain", "i"],
     }
     code = (
         "import sys; from captune.cli import main\n"

@@ -316,6 +316,13 @@ def test_captions_beside_what_is_there(images: Path, model: Path, existing: str)
     assert mine.read_text() == f"{both}\n"
     for stem, caption in captions.items():
         assert (images / f"{stem}.txt").read_text() == f"{caption}\n"
+    # again, as after a kill of a captioning without --out: none is added twice
+    (images / "image_003.txt").write_text("")
+    result, _ = captioned(images, model, **more)
+    assert result.sidecars == {"written": 1, "kept": COUNT - 1}
+    assert mine.read_text() == f"{both}\n"
+    for stem, caption in captions.items():
+        assert (images / f"{stem}.txt").read_text() == f"{caption}\n"
     with pytest.raises(UserError, match="are for --sidecar"):
         options(images, model, prefix="a")
     with pytest.raises(UserError, match="give one of them"):

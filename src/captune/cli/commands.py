@@ -26,6 +26,7 @@ from captune.cli.console import (
 )
 from captune.errors import MissingExtra, UserError
 from captune.files import check_writable
+from captune.images.find import check_sources
 from captune.options.codec import add_options, read_options, typed_options
 from captune.text import counted
 from captune_metrics.text import printable
@@ -67,7 +68,7 @@ class Command:
             return status
         assert self.options is not None
         options = read_options(self.options, arguments)
-        _check_place(options, arguments.command)
+        _check_places(options, arguments.command)
         job = import_module(f"captune.jobs.{arguments.command}")
         streams = self.answers and arguments.jsonl
         each = {"each": lambda item: print_line(item.answer())} if streams else {}
@@ -75,25 +76,26 @@ class Command:
         return print_result(result, arguments)
 
 
-def _check_place(options: Any, kind: str) -> None:
-    """Refuse the --out of a run before the libraries of its job are imported, which takes long."""
+def _check_places(options: Any, kind: str) -> None:
+    """Refuse images and --out before the libraries of the job are imported, which takes long."""
     out = getattr(options, "out", None)
     # into the captioner's own run: the job refuses it in better words
     if out is not None and hasattr(options, "overwrite") and str(out) != vars(options).get("model"):
         from captune.runs.place import check_run_folder
 
-        goes_on = kind == "tune"  # it knows itself what stands there
-        check_run_folder(out, kind, overwrite=options.overwrite, goes_on=goes_on)
+        check_run_folder(out, kind, overwrite=options.overwrite)
+    images = getattr(options, "images", None)
+    if isinstance(images, list):
+        check_sources(images)
 
 
 def _tune(arguments: argparse.Namespace) -> int:
     """With the options of --config; of several processes the first one prints."""
-    from captune.captioning.training.state import check_resumed, with_config
+    from captune.captioning.training.state import check_possible, with_config
 
     typed = typed_options(opt.TuneOptions, arguments, command_line(arguments))
     options = with_config(read_options(opt.TuneOptions, arguments), typed)
-    _check_place(options, "tune")
-    check_resumed(options)
+    check_possible(options)
     from captune.captioning.training.setup import this_process
     from captune.jobs.tune import run
 

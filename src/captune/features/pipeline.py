@@ -7,7 +7,6 @@ transformed (threads), encoded (the caller's thread). Cached images and copies s
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from captune.features.index import FeatureSpace
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoded_image, decoding_threads, hash_image, opened_image
 from captune.models.encoders import ImageEncoder
+from captune.threads import processors
 
 _FIRST_BATCH = 4  # images; each batch after it is twice as large, so that something moves soon
 _GROUP = 32  # images read and hashed as one task: a task costs about as much as hashing one image
@@ -110,7 +110,7 @@ def encode_each(
     images. The same bytes are encoded once, and never again while the cache holds them.
     """
     cache, on_progress = how["cache"], how.get("on_progress")
-    workers = how["workers"] or min(16, getattr(os, "process_cpu_count", os.cpu_count)() or 1)
+    workers = how["workers"] or min(16, processors())
     with decoding_threads(workers) as threads, BackgroundWriter(cache, feature.space) as writer:
         ahead = Prefetcher(images, feature, cache, threads, workers)
         batches = AdaptiveBatches(how["batch_size"])

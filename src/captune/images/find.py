@@ -21,7 +21,7 @@ ENDINGS = frozenset(
 )
 _HIDDEN_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 _ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib leaves one slash of s3://
 _WAYS = "give a folder, image files, a pattern such as 'images/*.jpg', or - for a list"
 
 
@@ -98,6 +98,13 @@ def find_images(sources: Sequence[str | Path], stdin: TextIO | None = None) -> I
     return search.result()
 
 
+def check_sources(sources: Iterable[str | Path]) -> None:
+    """Raise UserError for what no images can be found in, as `find_images` would."""
+    for source in sources:
+        if source != "-":
+            _refuse_archive(_place(os.fspath(source)))
+
+
 class _Search:
     """Collects absolute paths, then names them relative to what all of them share.
 
@@ -112,18 +119,11 @@ class _Search:
         self.other_files = 0
 
     def add(self, source: str) -> None:
-        if _URL.match(source):
-            raise UserError(
-                f"{_quoted(source)} is an address, and captune reads files; download the images"
-                " first and give their folder."
-            )
-        path = source if os.path.lexists(source) else os.path.expanduser(source)
+        path = _place(source)
         if os.path.lexists(path):
             self.add_existing(path)
-        elif glob.has_magic(path):
-            self.add_pattern(path)
         else:
-            raise UserError(f"{_quoted(source)} {_why_missing(path)}; {_WAYS} on standard input.")
+            self.add_pattern(path)
 
     def add_existing(self, given: str) -> None:
         path = _absolute(given)
@@ -131,12 +131,8 @@ class _Search:
         if os.path.isdir(path):
             self.bases.add(path)
             self.add_by_ending(self.walk(path))
-        elif path.lower().endswith(_ARCHIVES):
-            raise UserError(
-                f"{_quoted(path)} is an archive, which captune does not open; unpack it and give"
-                " the folder."
-            )
         else:
+            _refuse_archive(path)
             self.bases.add(os.path.dirname(path))
             self.add_file(path, os.path.realpath(path))
 
@@ -273,6 +269,29 @@ class _Search:
         return (
             f"no images in {given}: it is empty (hidden files do not count); {_WAYS} on standard"
             " input."
+        )
+
+
+def _place(source: str) -> str:
+    """A file, a folder or a pattern; `~` is the home folder unless a file is called so."""
+    path = source if os.path.lexists(source) else os.path.expanduser(source)
+    if os.path.lexists(path):
+        return path
+    if _URL.match(source):
+        raise UserError(
+            f"{_quoted(source)} is an address, and captune reads files; download the images"
+            " first and give their folder."
+        )
+    if not glob.has_magic(path):
+        raise UserError(f"{_quoted(source)} {_why_missing(path)}; {_WAYS} on standard input.")
+    return path
+
+
+def _refuse_archive(path: str) -> None:
+    if path.lower().endswith(_ARCHIVES) and not os.path.isdir(path):
+        raise UserError(
+            f"{_quoted(_absolute(path))} is an archive, which captune does not open; unpack it"
+            " and give the folder."
         )
 
 

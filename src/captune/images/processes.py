@@ -30,6 +30,7 @@ from PIL import Image
 
 from captune.errors import Stopped
 from captune.images.formats import UnreadableImage, decode_here, strips
+from captune.threads import processors
 
 _MOST = 8
 _START_S = 60.0
@@ -182,7 +183,7 @@ class Decoders:
         self._changed = threading.Condition()
         self._idle: list[Decoder] = []
         self._busy: set[Decoder] = set()
-        self._free = min(_MOST, getattr(os, "process_cpu_count", os.cpu_count)() or 1)
+        self._free = min(_MOST, processors())
         self._stops = 0
 
     @contextmanager

@@ -105,7 +105,8 @@ class Result(NotebookDisplay, Sequence[Any]):
         if self.images <= MOST_ANSWERS:
             return {"answers": self.kept_answers, "answers_file": None}
         records = None if self.run is None else self.run / "records.jsonl"
-        file = self.written.get("answers") or records or self.written.get("predictions")
+        others = (self.written.get("predictions"), self.written.get("csv"))
+        file = self.written.get("answers") or records or next(filter(None, others), None)
         return {"answers": None, "answers_file": None if file is None else str(file)}
 
     def tables(self) -> list[Table]:
@@ -125,6 +126,15 @@ class Result(NotebookDisplay, Sequence[Any]):
         The first one stands above them in a notebook where there is no headline.
         """
         return []
+
+
+def check_room(command: Sequence[str], images: int, files: Sequence[object]) -> None:
+    """Refuse a `--json` of more answers than it prints, where none of `files` has them."""
+    if "--json" in command and images > MOST_ANSWERS and not any(files):
+        raise UserError(
+            f"{images:,} images: --json holds the answers of {MOST_ANSWERS:,} at most; say where to"
+            " write them, with --to FILE or --out RUN, or take --jsonl"
+        )
 
 
 def check_outputs(

@@ -134,7 +134,7 @@ class Sidecars:
             if image.name in self._done and text in there:
                 self.written += 1  # by the run that was killed
                 return
-            if self._existing == "skip":
+            if self._existing == "skip" or self._is_added(text.strip(), there):
                 self.kept += 1
                 return
             both = (there, text) if self._existing == "append" else (text, there)
@@ -142,6 +142,12 @@ class Sidecars:
         with whole_file(path) as file:
             file.write(f"{text}\n")
         self.written += 1
+
+    def _is_added(self, text: str, there: str) -> bool:
+        """Whether a run before this one, finished or killed, has added the same."""
+        if self._existing == "append":
+            return f", {there}".endswith(f", {text}")
+        return f"{there}, ".startswith(f"{text}, ")
 
 
 def sidecar_of(image: ImageFile) -> Path:

@@ -19,7 +19,7 @@ from captune.features.encode import none_readable
 from captune.files import whole_file
 from captune.images import ImageSet, find_images
 from captune.images.match import named_image
-from captune.jobs import Result, check_outputs, files_among
+from captune.jobs import Result, check_outputs, check_room, files_among
 from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options import ClassifyOptions
 from captune.options.codec import from_python
@@ -139,6 +139,7 @@ def run(
     if len(labels) == 1 and not options.multi_label and each is None:
         progress.message("one label gets all of a softmax: --multi-label asks whether it fits")
     found = find_images(options.images) if found is None else found
+    check_room(command, len(found.images), (options.to, options.out, options.csv))
     _check_top5(options.top5, found)
     truth = known_truth(options.truth, found.images, labels, progress.message)
     with ExitStack() as stack:

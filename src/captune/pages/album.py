@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from captune.images import UnreadableImage, open_image
 from captune.images.decode import decoding_threads, opened_image
 from captune.runs import Run
 from captune.scoring.rank import hidden_images
+from captune.threads import processors
 
 THUMBNAIL_PX, QUALITY = 320, 82
 # the pictures of a page that holds many: the largest side with which they stay within the budget
@@ -165,7 +165,7 @@ class Album:
             return
         wanted = [one for one in self.pictures if one.place is not None]
         sizes = _fitting(wanted)
-        with decoding_threads(min(8, os.cpu_count() or 1)) as pool:
+        with decoding_threads(min(8, processors())) as pool:
             for tried, (side_px, quality) in enumerate(sizes):
                 for _ in pool.map(partial(_encode, side_px=side_px, quality=quality), wanted):
                     advance(int(tried == 0))

@@ -7,7 +7,6 @@ import random
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,13 @@ from captune.captioning.training.batches import (
     mirrorable,
 )
 from captune.captioning.training.estimate import parse_count
-from captune.captioning.training.state import check_resumed
+from captune.captioning.training.state import check_possible
 from captune.captioning.training.step import CrossEntropy, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import GridStore, open_grids
-from captune.files import holds_files
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device, resolve_precision
@@ -43,7 +41,6 @@ from captune.models.load import load_image_text_model, load_model
 from captune.models.vocabulary import narrowed
 from captune.options import TuneOptions
 from captune.progress import Progress
-from captune.runs import check_run_folder
 from captune.zeroshot.labels import read_labels
 
 _PER_PASS = 32  # images in a forward pass of a frozen model
@@ -78,30 +75,7 @@ def this_process(options: TuneOptions) -> PartialState:
 
 def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     """Everything that can be refused before a file is read; the settings by part."""
-    for name, flag in (
-        ("images", "IMAGES (folder of the training images)"),
-        ("captions", "--captions TRAIN (their captions)"),
-        ("val", "--val VAL (validation captions)"),
-        ("out", "--out RUN (folder to write)"),
-    ):
-        if getattr(options, name) is None:
-            raise UserError(f"{flag} is missing; captune tune --help shows an example")
-    assert options.out is not None
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"{options.out} is a file; --out names a run folder")
-    is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
-    if is_known:
-        check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
-    elif options.out.is_dir() and holds_files(options.out):
-        raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
-    if not options.methods:
-        raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
-    for tracker in options.trackers:
-        if find_spec(tracker) is None:
-            raise UserError(
-                f"--report-to {tracker}: {tracker} is not installed; pip install {tracker}"
-            )
-    check_resumed(options)
+    check_possible(options)
     parse_count(options.max_trainable)
     if options.select == "clipscore" and options.score_model == "none":
         raise UserError("--select clipscore needs a model: leave out --score-model none")

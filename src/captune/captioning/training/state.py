@@ -21,6 +21,7 @@ import shutil
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ import yaml
 
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
+from captune.images.find import check_sources
 from captune.models.checkpoint_files import read_object
 from captune.options import TuneOptions
 from captune.parsing import parse_yaml
-from captune.runs import read_run
+from captune.runs import check_run_folder, read_run
 from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
@@ -73,8 +75,38 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> None:
     _check_same(folder, before, now, {**before, **now})
 
 
+def check_possible(options: TuneOptions) -> None:
+    """Refuse what options and run folder alone tell, before anything is imported or loaded."""
+    for name, flag in (
+        ("images", "IMAGES (folder of the training images)"),
+        ("captions", "--captions TRAIN (their captions)"),
+        ("val", "--val VAL (validation captions)"),
+        ("out", "--out RUN (folder to write)"),
+    ):
+        if getattr(options, name) is None:
+            raise UserError(f"{flag} is missing; captune tune --help shows an example")
+    assert options.out is not None
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is a file; --out names a run folder")
+    is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
+    if is_known:
+        check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
+    elif options.out.is_dir() and holds_files(options.out):
+        raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
+    if not options.methods:
+        raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
+    for tracker in options.trackers:
+        if find_spec(tracker) is None:
+            raise UserError(
+                f"--report-to {tracker}: {tracker} is not installed; pip install {tracker}"
+            )
+    check_resumed(options)
+    assert options.images is not None
+    check_sources([options.images])
+
+
 def check_resumed(options: TuneOptions) -> None:
-    """`begin`, as far as the options alone tell: what can be refused before anything is loaded."""
+    """`begin`, as far as the options alone tell."""
     if options.out is None:
         return
     now = json.loads(json.dumps(deciding(options), default=str))
