@@ -39,7 +39,6 @@ $(VENV)/.dev: $(PROJECTS) requirements/dev.txt
 setup: $(VENV)/.dev
 
 demo: $(VENV)/.demo
-	@echo "The demonstration: 1 to 2 minutes; the first time it fetches 200 MB of models"
 	$(BIN)/captune demo --out demo-report
 
 lint: setup
@@ -88,11 +87,12 @@ audit:
 # The lock files from pyproject.toml, for all systems and Python versions (needs uv); with
 # UPGRADE=--upgrade to the newest versions. captune-metrics comes from the checkout, so it has no
 # hash; what it needs has.
+compile = uv pip compile pyproject.toml requirements/build.in --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header --quiet --no-emit-package captune-metrics \
+	$(UPGRADE) --output-file requirements/$(1).txt
 lock:
-	for set in demo dev; do uv pip compile pyproject.toml requirements/build.in --extra $$set \
-		--universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet \
-		--no-emit-package captune-metrics \
-		$(UPGRADE) --output-file requirements/$$set.txt; done
+	$(call compile,demo)
+	$(call compile,dev) --extra dev
 
 clean:
 	rm -rf $(VENV) demo-report

@@ -29,8 +29,8 @@ from captune.webapp.server import running
 
 PICTURES = Path(__file__).parent / "pictures"
 MOST_BYTES = 300_000
-SHOWN = ("motorcycle.png", "cat.png", "coffee.png", "temple.jpg")
-LABELS = "motorcycle, cat, cup of coffee, temple, dog, bicycle, horse, pizza"
+SHOWN = ("rocket.jpg", "cat.jpg", "coffee.jpg", "temple.jpg")
+LABELS = "rocket, cat, cup of coffee, temple, dog, bicycle, horse, pizza"
 
 
 def take(driver: Any, name: str) -> None:
@@ -62,7 +62,7 @@ def of_app(folder: Path, images: list[Path]) -> None:
             over(driver, "caption")
             driver.execute_script(
                 "const words = [...document.querySelectorAll('#result-caption .word')];"
-                "(words.find(w => w.innerText.startsWith('motorcycle')) || words[1]).click()"
+                "(words.find(w => w.innerText.startsWith('rocket')) || words[1]).click()"
             )
             time.sleep(1)
             take(driver, "app-caption")

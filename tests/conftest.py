@@ -62,6 +62,10 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
     "axe": (lambda: browser.AXE.is_file(), "axe-core is not there (make test fetches it with npm)"),
     "shared": (lambda: (SHARED / "data").is_dir(), "the folder of real images is not here"),
     "docs": (_has_docs, "the extra docs is not installed (pip install 'captune[docs]')"),
+    "jupyter": (
+        lambda: all(find_spec(name) for name in ("nbclient", "ipykernel")),
+        "nbclient or ipykernel is not installed",
+    ),
     "shtab": (_has_shtab, "the extra completion is not installed"),
     "gpu": (_has_gpu, "no GPU"),
     "hatchling": (

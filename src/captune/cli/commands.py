@@ -165,7 +165,7 @@ def _app(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     """Gather the images, then run the same commands that a user would type."""
-    from captune.demo import gather_images, steps, why_no_captions
+    from captune.demo import gather_images, how_long, steps, why_no_captions
 
     started = time.monotonic()
     options = read_options(opt.DemoOptions, arguments)
@@ -176,6 +176,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     if reason is not None:
         result["notes"] = [reason]
         note("", reason, "", quiet=arguments.json)
+    note(how_long(captions=reason is None), quiet=arguments.json)
     for verb, words in steps(images, options.out, captions=reason is None).items():
         status, printed = run_words(words, arguments)
         if status != 0:

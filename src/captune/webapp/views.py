@@ -225,7 +225,7 @@ class SharedImages:
                 panel.drop.upload(
                     self._take, [panel.drop, self.id], shown, preprocess=False, **QUIET
                 ),
-                panel.example.click(self._example, [self.id], shown, **QUIET),
+                panel.example.click(self._example, None, shown, **QUIET),
             ]
             panel.clear.click(self._clear, [self.id], shown, **QUIET)
         page.load(lambda now: self._shown(context.uploads.find(now)), [self.id], shown, **QUIET)
@@ -244,16 +244,13 @@ class SharedImages:
         ]
         return self._shown(self._context.uploads.add(now, dropped))
 
-    def _example(self, now: str) -> list[Any]:
+    def _example(self) -> list[Any]:
         from captune.demo import gather_images
 
         uploads = self._context.uploads
         # a directory of its own: the files are moved from it
         with tempfile.TemporaryDirectory(dir=self._context.folder) as folder:
-            try:
-                images = gather_images(Path(folder)).images
-            except UserError as error:
-                return self._shown(uploads.find(now), str(error))
+            images = gather_images(Path(folder)).images
             files = [Dropped(path, path.name) for path in sorted(images.iterdir())]
             return self._shown(uploads.add(None, files))
 

