@@ -25,7 +25,7 @@ def test_its_files_are_small_half_precision_and_made_of_lite() -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) <= MOST_BYTES
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors"} <= names
-    assert names <= {"config.json", "model.safetensors", "explain.json"}
+    assert names <= {"config.json", "model.safetensors", "explain.json", "agreement.json"}
     tensors = load_file(folder / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     recipe = read_recipe(folder)

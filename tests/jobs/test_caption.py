@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from tests.processes import ended, start
 
 import captune
 from captune.captioning import captioner
+from captune.captioning.agreement import write_agreement
 from captune.captioning.generate import batch_ends
 from captune.captions import read_captions
 from captune.errors import UserError
@@ -24,9 +26,17 @@ from captune.jobs import caption as job
 from captune.jobs.caption import CaptionResult, run
 from captune.jobs.caption_outputs import CaptionJournal
 from captune.options import CaptionOptions
+from captune.pages.checking import check_page
 from captune.progress import SILENT
 from captune.runs import read_run
 from captune.runs.place import JOURNAL, locked
+from captune.runs.records import Interval
+from captune.runs.reliability import (
+    AgreementWeights,
+    PeopleAgreement,
+    Reliability,
+    ReliabilityBin,
+)
 
 COUNT = 13
 
@@ -468,3 +478,64 @@ def caption_slowly(images: Path, model: Path, out: Path) -> None:
 
     CaptionJournal.add = slow  # type: ignore[method-assign]
     run(options(images, model, out=out, batch_size=2))
+
+
+def with_agreement(model: Path, folder: Path, centre: float = -1.0) -> Path:
+    """The same captioner, with a chance of a half at this mean log-probability."""
+    shutil.copytree(model, folder)
+    bins = (ReliabilityBin(0.4, 0.6, 100, 0.5, 0.45, 45),)
+    measured = Reliability(100, 0.05, 0.05, 0.06, None, 0.5, 0.45, bins)
+    weights = AgreementWeights(-10.0 * centre, 10.0, 0.0, 0.0)
+    chance = PeopleAgreement(2, weights, 0.2, 0.24, Interval(0.02, 0.1), measured)
+    write_agreement(folder, chance)
+    return folder
+
+
+def test_the_chance_that_people_agree_is_a_column_and_flags(
+    images: Path, model: Path, tmp_path: Path
+) -> None:
+    captioned(images, model, out=tmp_path / "before")
+    sure = [record["mean_log_probability"] for record in records(tmp_path / "before")]
+    centre = sorted(sure)[COUNT // 2]
+    judged = with_agreement(model, tmp_path / "judged", centre)
+    out, csv, rows = tmp_path / "out", tmp_path / "rows.csv", tmp_path / "rows.jsonl"
+    plain, _ = captioned(images, judged, out=tmp_path / "plain")
+    chances = [record["agreement"] for record in records(tmp_path / "plain")]
+    assert chances == pytest.approx([1 / (1 + math.exp(10 * (centre - x))) for x in sure], abs=1e-4)
+    assert plain.kept_answers[0].keys() == {"image", "caption", "log_probability", "agreement"}
+    below = 0.5
+    assert min(chances) < below < max(chances)
+    result, _ = captioned(
+        images, judged, out=out, to=[str(csv), str(rows)], flag_below=below, overwrite=True
+    )
+    flagged = [chance < below for chance in chances]
+    assert result.flagged == sum(flagged) == read_run(out).metrics["flagged"]
+    assert [record["flagged"] for record in records(out)] == flagged
+    header, *lines = csv.read_text().splitlines()
+    assert header == "image,caption,log_probability,agreement,flagged,model,weights_id"
+    assert sum(",True," in line for line in lines) == sum(flagged)
+    assert [json.loads(line)["flagged"] for line in rows.read_text().splitlines()] == flagged
+    assert result.summary()["flagged"] == sum(flagged)
+    assert f"flagged: {sum(flagged)} of {COUNT} captions" in "\n".join(result.sentences())
+    page = (out / "report.html").read_text()
+    assert "flagged only" in page
+    assert "Would people agree with the captions?" in page
+    assert "flagged only" not in (tmp_path / "plain" / "report.html").read_text()
+    assert check_page(out / "report.html").holds
+
+
+def test_the_flags_of_a_resumed_run_are_those_that_are_asked_for_now(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, out = with_agreement(model, tmp_path / "judged"), tmp_path / "out"
+    stop(images, judged, out, monkeypatch)
+    captioned(images, judged, out=out, flag_below=1.0)
+    assert all(record["flagged"] == (record["agreement"] < 1) for record in records(out))
+
+
+def test_a_captioner_without_a_fit_flags_nothing(images: Path, model: Path) -> None:
+    with pytest.raises(UserError, match=r"--flag-below: nothing was fitted for .* captune tune"):
+        captioned(images, model, flag_below=0.5)
+    for wrong in (0.0, 1.5, math.nan):
+        with pytest.raises(UserError, match=r"flag-below .*: must be above 0 and at most 1"):
+            options(images, model, flag_below=wrong)

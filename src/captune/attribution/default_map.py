@@ -15,13 +15,11 @@ from typing import Any, Literal
 import msgspec
 
 from captune.attribution.methods import LayerHead, MapMethod, map_method
+from captune.captioning.checkpoint import read_beside
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.files import whole_file
-from captune.models.checkpoint_files import read_object
-from captune.runs.kinds import convert
 from captune.runs.records import plain
-from captune_metrics.text import printable
 
 NAME = "explain.json"
 SCHEMA = 1
@@ -48,21 +46,7 @@ def read_default(folder: Path) -> DefaultMap | None:
 
     Raises UserError for a file that this captune cannot read.
     """
-    path = folder / NAME
-    if not path.exists() and not path.is_symlink():
-        return None
-    about, shown = read_object(path), printable(str(path))
-    if about.get("schema") != SCHEMA:
-        raise UserError(
-            f"{shown} was written with schema {str(about.get('schema'))[:40]}, this captune reads"
-            f" {SCHEMA}"
-        )
-    try:
-        return convert(about, DefaultMap)
-    except ValueError as error:
-        raise UserError(
-            f"{shown} is not a default map ({error}); run captune faithful again, or remove it"
-        ) from None
+    return read_beside(folder / NAME, SCHEMA, DefaultMap, "a default map", "captune faithful")
 
 
 def write_default(folder: Path, default: DefaultMap) -> None:

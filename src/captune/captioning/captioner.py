@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from captune.captioning.agreement import AGREEMENT, chance_of, features_of, read_agreement
 from captune.captioning.checkpoint import (
     CONFIG,
     WEIGHTS,
@@ -23,7 +24,7 @@ from captune.captioning.checkpoint import (
     from_pretrained,
     read_recipe,
 )
-from captune.captioning.generate import Caption, captions_of
+from captune.captioning.generate import Caption, CaptionWord, captions_of
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.tags import Tagger, identity_of
@@ -38,6 +39,7 @@ from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageTextModel, describe_model
 from captune.models.load import load_image_text_model, load_model, parse_spec, require_possible
 from captune.options import CaptionerOptions
+from captune.runs.reliability import PeopleAgreement
 from captune_metrics.text import printable
 
 LITE = "lite"
@@ -55,6 +57,7 @@ class Captioner:
 
     encoder: the frozen image encoder that the model was trained with. recipe: what the checkpoint
     says it is made of. tags_model: the classifier that chooses its tags; None where it reads none.
+    agreement: how likely people agree with a caption; None where that was not fitted.
     Raises UserError for a recipe with tags and no tag model.
     """
 
@@ -62,6 +65,7 @@ class Captioner:
     encoder: ImageTextModel
     recipe: Recipe
     tags_model: ImageTextModel | None = None
+    agreement: PeopleAgreement | None = None
 
     def __post_init__(self) -> None:
         """Check that it is complete."""
@@ -99,7 +103,7 @@ class Captioner:
         chooses = _load_tags_model(recipe, seen, place, tags_model, device=device, dtype=dtype)
         precision = writing_precision(device, dtype)
         model, _ = from_pretrained(place, decoder=decoder, device=device, dtype=precision)
-        return cls(model, seen, recipe, chooses)
+        return cls(model, seen, recipe, chooses, read_agreement(place))
 
     def caption(
         self,
@@ -154,7 +158,7 @@ class Captioner:
 
         The first batch is small; none is larger than `batch_size`.
         """
-        return captions_of(
+        outcomes = captions_of(
             self.model,
             self.encoder,
             images,
@@ -166,6 +170,17 @@ class Captioner:
             workers=workers,
             done=done,
         )
+        for batch in outcomes:
+            yield [one if isinstance(one, Skipped) else self._with_chance(one) for one in batch]
+
+    def _with_chance(self, caption: Caption) -> Caption:
+        return replace(caption, agreement=self.chance(caption.words, caption.mean_log_probability))
+
+    def chance(self, words: Sequence[CaptionWord], mean_log_probability: float) -> float | None:
+        """That people would agree with a caption of these words; None where it is not known."""
+        if self.agreement is None:
+            return None
+        return chance_of(self.agreement, features_of(words, mean_log_probability))
 
     def tagger(
         self, *, cache: FeatureCache | None = None, batch_size: int = 32, workers: int = 0
@@ -250,7 +265,7 @@ def captioner_files(names: Sequence[str]) -> list[str]:
     """
     if not {CONFIG, WEIGHTS} <= set(names):
         raise UserError(f"there is no captioner of captune push in it ({CONFIG} and {WEIGHTS})")
-    return [name for name in (CONFIG, WEIGHTS, EXPLAIN, CARD) if name in names]
+    return [name for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, CARD) if name in names]
 
 
 def lite_captioner() -> Path:

@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save
@@ -44,9 +45,11 @@ from captune.models.decoders import Decoder, load_decoder
 from captune.models.vetting import require_finite_tensor
 from captune.models.vocabulary import narrowed
 from captune.models.weights import load_safetensors
+from captune.runs.kinds import convert
 from captune_metrics.files import open_regular
 from captune_metrics.text import printable, quoted
 
+T = TypeVar("T")
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _MOST_ELEMENTS = 2**29
@@ -159,6 +162,28 @@ def read_recipe(folder: Path) -> Recipe:
     """config.json of a checkpoint. Raises UserError for one that this captune cannot read."""
     path = folder / CONFIG
     return recipe_of_json(read_object(path), printable(str(path)))
+
+
+def read_beside(path: Path, schema: int, kind: type[T], what: str, made_by: str) -> T | None:
+    """A small file beside the config of a checkpoint as `kind`; None where there is none.
+
+    what: the file in a sentence, and the command that writes it. Raises UserError for one that this
+    captune cannot read.
+    """
+    if not path.exists() and not path.is_symlink():
+        return None
+    about, shown = read_object(path), printable(str(path))
+    if about.get("schema") != schema:
+        raise UserError(
+            f"{shown} was written with schema {str(about.get('schema'))[:40]}, this captune reads"
+            f" {schema}"
+        )
+    try:
+        return convert(about, kind)
+    except ValueError as error:
+        raise UserError(
+            f"{shown} is not {what} ({error}); run {made_by} again, or remove it"
+        ) from None
 
 
 def read_trained_header(folder: Path) -> dict[str, TensorInfo]:

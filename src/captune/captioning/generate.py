@@ -41,6 +41,8 @@ class Caption(NotebookDisplay):
     caption: the words with one space between them.
     log_probability: of the whole caption: of all its tokens, and of the end where it came.
     tokens: how many those are. ended: whether it came to an end by itself.
+    agreement: the chance that people would agree with it (captioning.agreement), None where that
+    was not fitted for its captioner. flagged: whether it is below --flag-below, None without.
     """
 
     image: ImageFile
@@ -49,6 +51,8 @@ class Caption(NotebookDisplay):
     log_probability: float
     tokens: int
     ended: bool
+    agreement: float | None = None
+    flagged: bool | None = None
 
     @property
     def mean_log_probability(self) -> float:
@@ -64,6 +68,7 @@ class Caption(NotebookDisplay):
             "tokens": self.tokens,
             "log_probability": round(self.log_probability, 6),
             "mean_log_probability": round(self.mean_log_probability, 6),
+            **self._judged(),
             "words": [
                 {"word": word.word, "log_probability": round(word.log_probability, 6)}
                 for word in self.words
@@ -76,7 +81,13 @@ class Caption(NotebookDisplay):
             "image": self.image.spelled,
             "caption": self.caption,
             "log_probability": round(self.log_probability, 6),
+            **self._judged(),
         }
+
+    def _judged(self) -> dict[str, Any]:
+        chance = None if self.agreement is None else round(self.agreement, 4)
+        judged = {"agreement": chance, "flagged": self.flagged}
+        return {name: value for name, value in judged.items() if value is not None}
 
     @classmethod
     def of_record(cls, image: ImageFile, record: Mapping[str, Any]) -> Caption:
@@ -88,6 +99,8 @@ class Caption(NotebookDisplay):
             record["log_probability"],
             record["tokens"],
             record["ended"],
+            record.get("agreement"),
+            record.get("flagged"),
         )
 
 

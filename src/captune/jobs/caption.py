@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from captune.captioning.agreement import read_agreement, require_agreement
 from captune.captioning.captioner import (
     LITE,
     captioner_folder,
@@ -40,8 +41,10 @@ from captune.progress import SILENT, Progress
 from captune.rows import Row, check_ending, row_files, row_paths
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
-from captune.tables import Column, Table
-from captune.text import counted, duration
+from captune.runs.records import plain
+from captune.runs.reliability import PeopleAgreement
+from captune.tables import Column, Number, Table
+from captune.text import counted, duration, percent
 
 # names that are numbers: COCO's own, with zeros in front, and others
 _NUMBER = re.compile(r"(?:COCO_\w+_)?(\d{12}|[1-9]\d{,17})", re.ASCII)
@@ -53,7 +56,9 @@ class CaptionResult(Result):
     """What one captioning wrote; its items are captions.
 
     captions: path and caption of the first 10,000 images. ended: how many captions came to an end
-    by themselves. resumed: images that an earlier, killed run had done.
+    by themselves. resumed: images that an earlier, killed run had done. agreement: how likely
+    people agree with a caption of this captioner; agreement_sum: of the captions. flagged: how many
+    are below flag_below.
     """
 
     captioner: dict[str, Any]
@@ -64,6 +69,10 @@ class CaptionResult(Result):
     resumed: int = 0
     seconds: float = 0.0
     sidecars: dict[str, int] | None = None
+    agreement: PeopleAgreement | None = None
+    agreement_sum: float = 0.0
+    flag_below: float | None = None
+    flagged: int = 0
 
     def add(self, record: Mapping[str, Any]) -> None:
         """One more record."""
@@ -71,6 +80,8 @@ class CaptionResult(Result):
         self.ended += record["ended"]
         self.words += len(record["words"])
         self.log_probability += record["mean_log_probability"]
+        self.agreement_sum += record.get("agreement", 0.0)
+        self.flagged += record.get("flagged", False)
         if len(self.captions) < MOST_ANSWERS:
             self.captions.append((record["path"], record["caption"]))
 
@@ -82,7 +93,17 @@ class CaptionResult(Result):
             "words_mean": self.words / self.images,
             "log_probability_mean": self.log_probability / self.images,
             "skipped": self.skipped,
+            **({} if self.agreement is None else self._agreed()),
+            **self._flagged(),
         }
+
+    def _agreed(self) -> dict[str, Any]:
+        return {"agreement": self.agreement, "agreement_mean": self.agreement_sum / self.images}
+
+    def _flagged(self) -> dict[str, Any]:
+        if self.flag_below is None:
+            return {}
+        return {"flag_below": self.flag_below, "flagged": self.flagged}
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -93,6 +114,7 @@ class CaptionResult(Result):
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
             "sidecars": self.sidecars,
+            **self._flagged(),
         }
 
     def tables(self) -> list[Table]:
@@ -101,7 +123,18 @@ class CaptionResult(Result):
         if not self.images or self._is_one or (self.images > _FEW and is_written):
             return []
         columns = [Column("image", "path"), Column("caption", wide=True)]
-        return [Table("images", "captions", columns, self.captions)]
+        rows: list[Any] = self.captions
+        if self.agreement is not None:
+            columns.append(Column("people agree", "agreement", number=True))
+            rows = [
+                [*row, Number(answer["agreement"], percent(answer["agreement"], 0))]
+                for row, answer in zip(rows, self.kept_answers, strict=True)
+            ]
+        if self.flag_below is not None:
+            columns.append(Column("", "flagged"))
+            marks = ["flagged" if answer["flagged"] else "" for answer in self.kept_answers]
+            rows = [[*row, mark] for row, mark in zip(rows, marks, strict=True)]
+        return [Table("images", "captions", columns, rows)]
 
     def sentences(self) -> list[str]:
         """The caption of one image alone; of more, what was done."""
@@ -117,6 +150,12 @@ class CaptionResult(Result):
                 said.append(
                     f"{self.images - self.ended:,} of them reached --max-tokens before they ended"
                 )
+        if self.flag_below is not None:
+            said.append(
+                f"flagged: {self.flagged:,} of {counted(self.images, 'caption')}, with which people"
+                f" agree with a probability below {percent(self.flag_below, 0)}; look at these"
+                " first"
+            )
         if self.sidecars:
             kept = f", {self.sidecars['kept']:,} kept" if self.sidecars["kept"] else ""
             said.append(f"sidecars: {self.sidecars['written']:,} written{kept}")
@@ -160,6 +199,7 @@ def run(
     # everything that can be refused is checked before a model is loaded
     place = captioner_folder(options.model)
     recipe = read_recipe(place)
+    agreement = require_agreement(place) if options.flag_below else read_agreement(place)
     if place.parent == home_path(options.model):
         progress.message(f"{options.model}: captions with {place.name}, the best of its methods")
     check_ending("--predictions", options.predictions, ".json")
@@ -176,7 +216,7 @@ def run(
             predictions = Predictions(options.predictions, found.images)
         about = describe_captioner(options, place, recipe)
         if options.out is not None:
-            asked = _asked(options, recipe, about)
+            asked = _asked(options, recipe, about, agreement)
             journal = stack.enter_context(
                 CaptionJournal(options.out, asked, found.images, options.batch_size)
             )
@@ -208,7 +248,12 @@ def run(
             options, captioner.encoder, len(found.images) - done, stack, progress.message
         )
         result = CaptionResult(
-            captioner=about, skipped=list(found.skipped), resumed=done, found=found
+            captioner=about,
+            skipped=list(found.skipped),
+            resumed=done,
+            found=found,
+            agreement=agreement,
+            flag_below=options.flag_below,
         )
         add_row = stack.enter_context(
             row_files(options.to, about, raw=options.raw_csv, json_row=_coco_result)
@@ -228,7 +273,8 @@ def run(
         with progress.bar("captioning", len(found.images)) as advance:
             for images, batch, is_new in _kept(journal, found.images, outcomes, done):
                 for image, entry in zip(images, batch, strict=True):
-                    _take(image, entry, result, sinks, add_row, each)
+                    flagged = _flagged(entry, options.flag_below)
+                    _take(image, flagged, result, sinks, add_row, each)
                 advance(len(images), before=not is_new)
         if result.images == 0:
             if journal is not None:
@@ -298,6 +344,14 @@ def _take(
         each(found)
 
 
+def _flagged(entry: Mapping[str, Any], below: float | None) -> Mapping[str, Any]:
+    """An entry of the journal, marked by --flag-below."""
+    if below is None or "record" not in entry:
+        return entry
+    record = entry["record"]
+    return {"record": {**record, "flagged": record["agreement"] < below}}
+
+
 def _check_somewhere(options: CaptionOptions, found: ImageSet) -> None:
     wanted = options.out or options.predictions or options.sidecar or options.to
     if not wanted and len(found.images) > MOST_ANSWERS:
@@ -314,7 +368,12 @@ def _coco_result(row: Row) -> dict[str, Any]:
     return {"image_id": int(number[1]) if number else stem, **row}
 
 
-def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(
+    options: CaptionOptions,
+    recipe: Recipe,
+    about: Mapping[str, Any],
+    agreement: PeopleAgreement | None,
+) -> dict[str, Any]:
     """All that the captions depend on."""
     tags = recipe.tags
     return {
@@ -327,6 +386,7 @@ def _asked(options: CaptionOptions, recipe: Recipe, about: Mapping[str, Any]) ->
         "--dtype": writing_precision(options.device, options.dtype),
         "--device": resolve_device(options.device).type,
         **({} if tags is None else {"known words": digest_of(dataclasses.asdict(tags))}),
+        **({} if agreement is None else {"agreement.json": digest_of(plain(agreement))}),
     }
 
 
@@ -336,7 +396,7 @@ def _write_run(
     with writer:
         for entry in journal.entries():
             if "record" in entry:
-                writer.record(entry["record"])
+                writer.record(_flagged(entry, result.flag_below)["record"])
         writer.metrics = result.metrics()
         writer.extra = {"device": device, "resumed": result.resumed}
     journal.remove()

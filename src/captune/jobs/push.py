@@ -17,6 +17,7 @@ from msgspec import structs
 
 from captune import storage
 from captune.attribution.default_map import read_default
+from captune.captioning.agreement import AGREEMENT, read_agreement
 from captune.captioning.captioner import CARD, EXPLAIN
 from captune.captioning.checkpoint import (
     CONFIG,
@@ -166,6 +167,8 @@ def plan(options: PushOptions) -> PushPlan:
     }
     if read_default(place) is not None:
         files[EXPLAIN] = (place / EXPLAIN).read_bytes()
+    if read_agreement(place) is not None:
+        files[AGREEMENT] = (place / AGREEMENT).read_bytes()
     return PushPlan(options.repo, files, not options.public, recipe.method.name)
 
 

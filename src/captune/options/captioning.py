@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from captune.errors import UserError
 from captune.options.base import (
@@ -54,6 +55,21 @@ class CaptionerOptions(ModelOptions):
         require_at_least(self, beam=1, max_tokens=1)
 
 
+def flag_option() -> Any:
+    """`--flag-below` of a command that writes captions."""
+    return option(
+        "flag the captions with which people would agree with a probability below P, from 0 to 1",
+        None,
+        metavar="P",
+    )
+
+
+def check_flag(options: Any) -> None:
+    """Raises UserError for a --flag-below that is no probability."""
+    if options.flag_below is not None and not 0 < options.flag_below <= 1:
+        raise UserError(f"flag-below {options.flag_below}: must be above 0 and at most 1, as 0.5")
+
+
 @dataclass(kw_only=True)
 class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
     """`captune caption`."""
@@ -72,6 +88,7 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
     )
     prefix: str = option("text before each caption of --sidecar", "", metavar="TEXT")
     suffix: str = option("text after each caption of --sidecar", "", metavar="TEXT")
+    flag_below: float | None = flag_option()
     overwrite: bool = option(
         "the same as --existing overwrite with --sidecar; with --out, replace a run of another"
         " command",
@@ -90,6 +107,7 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
             raise UserError("--existing, --prefix and --suffix are for --sidecar; give it too")
         if self.overwrite and self.sidecar and self.existing in ("append", "prepend"):
             raise UserError(f"--existing {self.existing} and --overwrite: give one of them")
+        check_flag(self)
 
 
 @dataclass(kw_only=True)

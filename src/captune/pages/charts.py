@@ -26,10 +26,13 @@ _TITLE = Markup("<title>{}</title>")
 _DOT = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/>')
 
 
-def reliability_chart(bins: Sequence[Mapping[str, Any]], says: str) -> Markup:
+def reliability_chart(
+    bins: Sequence[Mapping[str, Any]], says: str, confidence: str, right: str
+) -> Markup:
     """Accuracy of each bin of confidence as a bar; the dashed diagonal is a model that knows.
 
-    bins: low, high, count, confidence, accuracy, as `captune prompts` writes them.
+    bins: low, high, count, confidence, accuracy, as `captune prompts` writes them. confidence,
+    right: what the axes are called.
     """
     left, top, side, below = 44, 8, 280, 42
 
@@ -49,7 +52,7 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]], says: str) -> Markup:
         start = x(one["low"]) + 1
         low, high = sorted((one["accuracy"], one["confidence"]))
         told = (
-            f"confidence {percent(one['confidence'], 0)}: {percent(one['accuracy'], 0)} right, "
+            f"{confidence} {percent(one['confidence'], 0)}: {percent(one['accuracy'], 0)} {right}, "
             f"{counted(one['count'], 'image')}"
         )
         title = _TITLE.format(told)
@@ -57,9 +60,11 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]], says: str) -> Markup:
         parts.append(_RECT.format("bar", start, y(low), width, side * low, "", title))
         parts.append(_RECT.format(gap, start, y(high), width, side * (high - low), "", title))
     parts.append(_LINE.format("diagonal", f"M{x(0)} {y(0)}L{x(1)} {y(1)}"))
-    parts.append(_TEXT.format("label middle", left + side / 2, top + side + 36, "confidence (%)"))
+    parts.append(
+        _TEXT.format("label middle", left + side / 2, top + side + 36, f"{confidence} (%)")
+    )
     turned = Markup('<text class="label middle" transform="translate(12 {}) rotate(-90)">{}</text>')
-    parts.append(turned.format(top + side / 2, "right (%)"))
+    parts.append(turned.format(top + side / 2, f"{right} (%)"))
     return _svg("square", left + side + 12, top + side + below, says, parts)
 
 

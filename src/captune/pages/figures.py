@@ -129,7 +129,7 @@ def _file_name(name: str) -> str:
 
 
 def _classify(source: RunSource, skipped: list[Skipped]) -> Figures:
-    from captune.runs.metrics import Calibration
+    from captune.runs.reliability import Calibration
 
     found = classify.ClassifyCounts(source, PageSettings())
     if found.confusion:

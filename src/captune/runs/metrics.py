@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from captune.parsing import MOST, Count, Number, Share, require
 from captune.runs.records import Interval, OpenInterval, Skipped, known_ends
+from captune.runs.reliability import Calibration, PeopleAgreement
 
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
 
@@ -94,58 +95,6 @@ class NegationProbe(Struct, frozen=True):
     def interval(self, name: str) -> Interval:
         """The 95 % interval of a share that is known."""
         return Interval(getattr(self, f"{name}_low"), getattr(self, f"{name}_high"))
-
-
-class ReliabilityBin(Struct, frozen=True):
-    """Images whose confidence lies in (low, high]; confidence and accuracy are their means."""
-
-    low: Share
-    high: Share
-    count: Count
-    confidence: Share
-    accuracy: Share
-    correct: Count
-
-
-class Reliability(Struct, frozen=True):
-    """How far confidence and accuracy lie apart on one set of images.
-
-    ece: expected calibration error over `bins`, 15 of equal width: the mean over images of the
-        distance between the confidence and the accuracy of their bin, 0..1.
-    adaptive_ece: the same over 15 bins of equally many images, which no crowded bin dominates.
-    ece_floor: the `ece` that a perfectly calibrated model with these very confidences shows by
-        chance on this many images. Few images make it large; an ECE near it is no evidence.
-    nll: mean negative log likelihood of the truth, in nats (see `zeroshot.calibration`).
-        None where a run holds none.
-    """
-
-    images: Count
-    ece: Number
-    adaptive_ece: Number
-    ece_floor: Number
-    nll: Number | None
-    mean_confidence: Number
-    accuracy: Number
-    bins: tuple[ReliabilityBin, ...]
-
-
-class Calibration(Struct, frozen=True):
-    """The model's probabilities as they are, and after one temperature was fitted to them.
-
-    temperature: fitted on all images; the one to use on new ones. Above 1 the model was too sure of
-        itself, below 1 not sure enough. An end of the range 0.01..100 means that none fits (every
-        image right, or the scores say nothing). None for fewer than 10 images.
-    scaled: measured by cross-fitting: the images are dealt into 5 parts, and each part is scaled by
-        the temperature of the other four. Fitted and measured on the same images it would flatter.
-    """
-
-    raw: Reliability
-    temperature: Number | None = None
-    scaled: Reliability | None = None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for what does not fit together."""
-        require((self.scaled is None) or (self.temperature is not None), "it has no temperature")
 
 
 class ClassChange(Struct, frozen=True):
@@ -242,11 +191,11 @@ class History(Struct, frozen=True):
 QUOTED = ("cider", "clipscore", "bleu_4")  # a tune is compared by one of them
 
 
-class Tuned(Struct, frozen=True):
+class Tuned(Struct, frozen=True, omit_defaults=True):
     """What came of one method.
 
     trained: parameters, by part ("bridge.layers", ...). val_loss: of the validation sample in the
-    best epoch; None where it was no number.
+    best epoch; None where it was no number. agreement: None where too few images tell.
     """
 
     method: str
@@ -258,6 +207,7 @@ class Tuned(Struct, frozen=True):
     findings: list[Finding]
     history: History
     images: Count
+    agreement: PeopleAgreement | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a method without a score that is quoted."""
@@ -306,11 +256,18 @@ class TuneMetrics(Metrics, frozen=True):
 
 
 class CaptionMetrics(Metrics, frozen=True):
-    """A captioning."""
+    """A captioning. agreement: of its captioner; agreement_mean: of the captions.
+
+    flagged: captions whose chance is below `flag_below`.
+    """
 
     ended: Count
     words_mean: Number
     skipped: list[Skipped] = []
+    agreement: PeopleAgreement | None = None
+    agreement_mean: Share | None = None
+    flag_below: Share | None = None
+    flagged: Count | None = None
 
 
 class AgreementPair(Struct, frozen=True):

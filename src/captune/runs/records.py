@@ -134,6 +134,8 @@ class CaptionRecord(Record, frozen=True):
     ended: bool
     words: list[Word]
     mean_log_probability: Number | None = None
+    agreement: Share | None = None
+    flagged: bool | None = None
 
 
 class ScoreRecord(Record, frozen=True, kw_only=True):

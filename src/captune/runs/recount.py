@@ -130,10 +130,18 @@ def _tune(metrics: figures.TuneMetrics, found: Sequence[records.TuneRecord]) -> 
     }
 
 
-def _caption(found: Sequence[records.CaptionRecord]) -> dict[str, Any]:
+def _caption(
+    metrics: figures.CaptionMetrics, found: Sequence[records.CaptionRecord]
+) -> dict[str, Any]:
     words = sum(len(record.words) for record in found)
     ended = sum(record.ended for record in found)
-    return {"ended": ended, "words_mean": words / max(1, len(found))}
+    counts = {"ended": ended, "words_mean": words / max(1, len(found))}
+    if metrics.agreement_mean is not None:
+        chances = math.fsum(record.agreement or 0 for record in found)
+        counts["agreement_mean"] = chances / max(1, len(found))
+    if metrics.flagged is not None:
+        counts["flagged"] = sum(record.flagged is True for record in found)
+    return counts
 
 
 def _score(metrics: figures.ScoreMetrics, found: Sequence[records.ScoreRecord]) -> dict[str, Any]:
@@ -177,7 +185,7 @@ _RECOUNTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     "classify": lambda metrics, found: _classify(found),
     "prompts": _prompts,
     "tune": _tune,
-    "caption": lambda metrics, found: _caption(found),
+    "caption": _caption,
     "score": _score,
     "compare": _compare,
     "explain": _explain,

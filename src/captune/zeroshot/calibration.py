@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from captune.runs.metrics import Calibration, Reliability, ReliabilityBin
+from captune.runs.records import Interval
+from captune.runs.reliability import Calibration, Reliability, ReliabilityBin
 
 Activation = Literal["softmax", "sigmoid"]
 Floats = NDArray[np.float32]
@@ -118,10 +119,9 @@ def reliability_bins(
     2015).
     """
     if equal == "width":
-        edges = np.linspace(0, 1, bins + 1)
-        place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+        place = _bins_of(confidence, bins)
         groups = [np.flatnonzero(place == index) for index in range(bins)]
-        ranges = list(pairwise(edges))
+        ranges = list(pairwise(np.linspace(0, 1, bins + 1)))
     else:
         groups = np.array_split(np.argsort(confidence, kind="stable"), bins)
         ranges = [(confidence[g].min(), confidence[g].max()) if g.size else (0, 0) for g in groups]
@@ -171,13 +171,30 @@ def ece_floor(confidence: Doubles, bins: int = BINS, rounds: int = FLOOR_ROUNDS)
     (consistency resampling, Broecker and Smith 2007), with a fixed seed.
     """
     random = np.random.default_rng(0)
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    place = _bins_of(confidence, bins)
     total = 0.0
     for _ in range(rounds):
         surplus = (random.random(confidence.size) < confidence) - confidence
         total += float(np.abs(np.bincount(place, weights=surplus)).sum()) / confidence.size
     return total / rounds
+
+
+def ece_interval(confidence: Doubles, correct: Booleans, rounds: int = 1000) -> Interval:
+    """95 % bootstrap interval of the ECE over images, with a fixed seed."""
+    random = np.random.default_rng(0)
+    place, surplus = _bins_of(confidence, BINS), correct - confidence
+    found = []
+    for _ in range(rounds):
+        drawn = random.integers(confidence.size, size=confidence.size)
+        errors = np.bincount(place[drawn], weights=surplus[drawn])
+        found.append(np.abs(errors).sum() / confidence.size)
+    return Interval(*np.percentile(found, (2.5, 97.5)).tolist())
+
+
+def _bins_of(confidence: Doubles, bins: int) -> Integers:
+    """The bin of each image [n] among those of equal width."""
+    edges = np.linspace(0, 1, bins + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
 
 
 def _measure(

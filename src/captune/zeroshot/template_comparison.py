@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from captune.models.encoders import Floats, normalise
 from captune.runs import Run
-from captune.runs.metrics import Calibration, PromptsMetrics
+from captune.runs.metrics import PromptsMetrics
 from captune.runs.records import PromptsRecord
+from captune.runs.reliability import Calibration
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
 from captune.zeroshot.calibration import (
     Activation,

@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from captune.captioning.agreement import fit_agreement, write_agreement
 from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
     begin_with,
@@ -97,7 +98,7 @@ def train_method(
     with autocast(options.precision, model.decoder.device):
         with progress.bar(f"{method}: captions", len(setup.val.data)) as advance:
             written = write_captions(
-                model, setup.val, max_tokens=options.max_tokens, advance=advance
+                model, setup.val, max_tokens=options.max_tokens, scored=True, advance=advance
             )
         findings = diagnose(
             model,
@@ -121,6 +122,9 @@ def train_method(
         findings=findings,
         history=figures.History(history.losses, history.epochs, history.stopped_early),
         images=len(setup.val.data),
+        agreement=fit_agreement(
+            written.features, written.captions, setup.val.data.references, beam=1
+        ),
     )
     if PartialState().is_main_process:
         recipe = recipe_of(
@@ -132,6 +136,8 @@ def train_method(
             tags=setup.tags,
         )
         save_pretrained(model, folder, recipe)
+        if result.agreement is not None:
+            write_agreement(folder, result.agreement)
         data = setup.val.data
         with run_writer(setup, folder) as run:
             for id, image in zip(data.ids, data.images, strict=True):

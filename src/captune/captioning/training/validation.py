@@ -6,15 +6,17 @@ import dataclasses
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from captune.captioning.agreement import features_of
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.dataset import CaptionDataset
+from captune.captioning.generate import words_of
 from captune.captioning.model import CaptionModel, batch
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
 from captune.runs.metrics import Finding
@@ -82,10 +84,14 @@ class ValidationSet:
 
 @dataclass(frozen=True)
 class Captioned:
-    """captions: image id -> what was written. ended: whether it came to an end by itself."""
+    """captions: image id -> what was written. ended: whether it came to an end by itself.
+
+    features: what the captioner knows of it (agreement.features_of), where that was asked for.
+    """
 
     captions: dict[str, str]
     ended: dict[str, bool]
+    features: dict[str, list[float]] = field(default_factory=dict)
 
 
 def write_captions(
@@ -95,11 +101,13 @@ def write_captions(
     max_tokens: int,
     keys: Sequence[str] | None = None,
     beams: int = 1,
+    scored: bool = False,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Captioned:
     """A caption of each image: greedy, or by beam search.
 
     keys: of the images to look at instead of the images' own (a test of what they are worth).
+    scored: with their features.
     Several processes share the work, and each of them has all captions in the end.
     """
     from accelerate import PartialState
@@ -107,26 +115,33 @@ def write_captions(
 
     keys = val.data.keys if keys is None else keys
     state = PartialState()
-    written: list[tuple[int, str, bool]] = []
+    written: list[tuple[int, str, bool, list[float]]] = []
     places = list(range(len(keys)))[state.process_index :: state.num_processes]
     model.eval()
     for start in range(0, len(places), IMAGES):
         some = places[start : start + IMAGES]
         seen = val.seen([keys[place] for place in some], model.decoder.device)
-        found = model.generate(**seen, beams=beams, max_tokens=max_tokens, scored=False)
+        found = model.generate(**seen, beams=beams, max_tokens=max_tokens, scored=scored)
         texts = model.decoder.decode(found.ids)
         ended = [len(row) < max_tokens for row in found.ids]
         # one line a caption, whatever a model that has learnt little writes
-        rows = zip(some, (" ".join(text.split()) for text in texts), ended, strict=True)
-        written.extend(rows)
+        lines = (" ".join(text.split()) for text in texts)
+        features = [
+            features_of(words_of(model.decoder, ids, chosen), sum(chosen) / len(chosen))
+            if chosen
+            else []
+            for ids, chosen in zip(found.ids, found.log_probabilities, strict=True)
+        ]
+        written.extend(zip(some, lines, ended, features, strict=True))
         advance(len(some))
     if state.num_processes > 1:
         written = gather_object(written)
     ids = val.data.ids
     ordered = sorted(written)
     return Captioned(
-        {ids[place]: text for place, text, _ in ordered},
-        {ids[place]: end for place, _, end in ordered},
+        {ids[place]: text for place, text, *_ in ordered},
+        {ids[place]: end for place, _, end, _ in ordered},
+        {ids[place]: features for place, _, _, features in ordered},
     )
 
 

@@ -18,6 +18,7 @@ from captune.text import one_line
 from captune_metrics.catalogue import LOG_PROBABILITY
 from captune_metrics.text import shorten
 
+AGREEMENT = "chance that people agree"  # by the captioner itself
 _LONGEST = 400
 
 
@@ -25,13 +26,14 @@ _LONGEST = 400
 class SourcedCaption:
     """One caption. line: of the records it is from. scores: metric id -> (value, where it is from).
 
-    ended: whether it came to an end by itself, None where nobody knows.
+    ended: whether it came to an end by itself, None where nobody knows. flagged: by --flag-below.
     """
 
     text: str
     line: int
     scores: dict[str, tuple[float, RunSource, int]] = field(default_factory=dict)
     ended: bool | None = None
+    flagged: bool = False
 
 
 @dataclass
@@ -107,7 +109,8 @@ class CaptionSources:
         for line, record in enumerate(source.run.records(), 1):
             written = record[side] if side else record
             key = self._image(record, source)
-            caption = SourcedCaption(written["caption"], line, ended=record.get("ended"))
+            marks = record.get("ended"), bool(record.get("flagged"))
+            caption = SourcedCaption(written["caption"], line, {}, *marks)
             caption.scores.update(_scores(written, source, line))
             found.captions[key] = caption
         for place in (str(source.run.folder.resolve()), *read):
@@ -153,7 +156,10 @@ def _scores(
     record: Mapping[str, Any], source: RunSource, line: int
 ) -> dict[str, tuple[float, RunSource, int]]:
     if source.run.kind == "caption":
-        scores = {LOG_PROBABILITY: record.get("mean_log_probability")}
+        scores = {
+            AGREEMENT: record.get("agreement"),
+            LOG_PROBABILITY: record.get("mean_log_probability"),
+        }
     else:
         scores = record["scores"]
     return {id: (float(n), source, line) for id, n in scores.items() if n is not None}

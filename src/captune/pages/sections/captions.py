@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from captune.pages.blocks import (
+    Beside,
     Card,
     Cards,
     Fold,
@@ -30,11 +31,12 @@ from captune.pages.sections.caption_sources import (
     SourcedCaption,
     caption_text,
 )
+from captune.pages.sections.classify import reliability_block
 from captune.pages.sources import PageSettings, RunSource, words
 from captune.runs.metrics import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Number, Table, numbers
-from captune.text import count, one_line, score, signed
+from captune.text import count, one_line, percent, score, signed
 from captune_metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
 
 _REFERENCES = 5
@@ -70,6 +72,15 @@ def _answer_of_captions(source: RunSource) -> tuple[Any, Tiles | None]:
     if ended < images:
         left = source.counted(count, images - ended, "images less ended")
         said += words(" {} of the captions reached the longest length before they ended.", left)
+    if source.run.metrics.get("agreement_mean") is not None:
+        mean = source.figure(percent, "agreement_mean")
+        said += words(" People would agree with about {} of the captions", mean)
+        if source.run.metrics.get("flagged") is not None:
+            said += words(
+                "; {} are flagged, because the chance of it is below {}: look at these first",
+                source.figure(count, "flagged"), source.figure(percent, "flag_below"),
+            )  # fmt: skip
+        said += words(".")
     return said, None
 
 
@@ -97,6 +108,54 @@ def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
     return said, Tiles(tiles)
 
 
+def agreement_blocks(source: RunSource, *keys: str | int) -> list[Any]:
+    """How far to believe the chance that people agree; keys: to a PeopleAgreement, or nothing."""
+    fitted: Any = source.run.metrics
+    for key in keys:
+        fitted = (fitted[key] if isinstance(key, int) else fitted.get(key)) or {}
+    if not fitted:
+        return []
+    measured = (*keys, "reliability")
+    said = words(
+        "People agree with a caption that is at least as close to what others wrote of the image as"
+        " the caption of a typical person is (CIDEr-D, each person against the others). That is so"
+        " for {} of this captioner's captions of {} validation images (beam {}).",
+        source.figure(percent, *measured, "accuracy"), source.figure(count, *measured, "images"),
+        source.figure(count, *keys, "beam"),
+    )  # fmt: skip
+    ends = source.interval(percent, *keys, "ece_interval")
+    assert ends is not None
+    believed = words(
+        "Of a hundred captions with a chance of 60 %, people agree with about 60: on images that"
+        " the chance was not fitted on it is off by {} on average ({} to {}; luck alone would give"
+        " {}). Its squared error is {} on average; of one chance for all captions it is {}",
+        source.figure(percent, *measured, "ece"), *ends,
+        source.figure(percent, *measured, "ece_floor"),
+        source.figure(score, *keys, "brier"), source.figure(score, *keys, "brier_of_rate"),
+    )  # fmt: skip
+    tells = fitted["brier"] < fitted["brier_of_rate"]
+    believed += words(
+        ", so it tells captions apart." if tells else ", so it does not tell captions apart."
+    )
+    bins = fitted["reliability"]["bins"]
+    drawn = reliability_block(
+        bins,
+        "Reliability diagram: how often people agree in each of 15 bins of the chance",
+        ("chance", "agreed"),
+        ("agreed, as often as the chance says", "chance too high", "chance too low"),
+    )
+    rows = [
+        [source.figure(percent, *measured, "bins", i, key) for key in ("confidence", "accuracy")]
+        + [source.figure(count, *measured, "bins", i, "count")]
+        for i in range(len(bins))
+    ]
+    columns = numbers("chance", "people agree", "captions")
+    name = "-".join(map(str, (f"agreement-{source.number}", *keys)))
+    table = Table(name, "Captions by their chance", columns, rows)
+    blocks = [Paragraph(said), Paragraph(believed), Beside([drawn, table], natural=True)]
+    return [Fold("Would people agree with the captions?", blocks)]
+
+
 def all_captions(context: PageContext) -> Section | None:
     """Everything about the captions of all runs; None where there are none."""
     runs = context.runs
@@ -107,6 +166,8 @@ def all_captions(context: PageContext) -> Section | None:
     scored = runs.of_kind("score")
     if scored:
         part.blocks += [_scores(scored), *_agreement(scored)]
+    for source in runs.of_kind("caption"):
+        part.blocks += agreement_blocks(source, "agreement")
     blocks = _Blocks(found, context)
     part.blocks += [*blocks.best_and_worst(), *blocks.differences(), blocks.gallery()]
     return part
@@ -353,8 +414,9 @@ def _sorts(keys: Sequence[str], sets: Sequence[CaptionSet]) -> list[tuple[str, l
 def _filters(keys: Sequence[str], sets: Sequence[CaptionSet]) -> list[tuple[str, list[int]]]:
     written = [[one.captions[key] for one in sets if key in one.captions] for key in keys]
     differ = [i for i, some in enumerate(written) if len({one.text for one in some}) > 1]
+    flagged = [i for i, some in enumerate(written) if any(one.flagged for one in some)]
     unended = [i for i, some in enumerate(written) if any(one.ended is False for one in some)]
-    filters = [("captions differ", differ)]
+    filters = [("captions differ", differ), ("flagged only", flagged)]
     if len(unended) < len(keys):
         filters.append(("did not come to an end", unended))
     return [one for one in filters if one[1]]

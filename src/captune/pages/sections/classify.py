@@ -29,8 +29,8 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext
 from captune.pages.sources import PageSettings, RunSource, words
-from captune.runs.metrics import Reliability
 from captune.runs.records import plain
+from captune.runs.reliability import Reliability
 from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent, signed
 
@@ -258,14 +258,19 @@ def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
     return [Heading("How far to believe its probabilities"), Paragraph(said), drawn]
 
 
-def reliability_block(bins: list[dict[str, Any]], says: str) -> Chart:
-    """A reliability diagram with its key."""
-    key = (
-        ("bar", "right, as often as claimed"),
-        ("over", "claimed, but wrong"),
-        ("under", "right, but not claimed"),
-    )
-    return Chart(charts.reliability_chart(bins, says), key=key)
+def reliability_block(
+    bins: list[dict[str, Any]],
+    says: str,
+    names: tuple[str, str] = ("confidence", "right"),
+    told: tuple[str, str, str] = (
+        "right, as often as claimed",
+        "claimed, but wrong",
+        "right, but not claimed",
+    ),
+) -> Chart:
+    """A reliability diagram with its key. names: of its axes. told: what the colours say."""
+    key = list(zip(("bar", "over", "under"), told, strict=True))
+    return Chart(charts.reliability_chart(bins, says, *names), key=key)
 
 
 def _gallery(source: RunSource, found: ClassifyCounts, album: Album) -> Gallery:

@@ -21,6 +21,7 @@ from captune.pages.blocks import (
     Tiles,
 )
 from captune.pages.sections import PageContext
+from captune.pages.sections.captions import agreement_blocks
 from captune.pages.sources import RunSource, joined, words
 from captune.runs.kinds import convert
 from captune.runs.metrics import Finding
@@ -170,6 +171,7 @@ def section(source: RunSource, _context: PageContext) -> Section:
         part.blocks.append(Remarks(wrong))
     part.blocks.append(_table(source, methods))
     part.blocks += [Heading("How the training went"), *_curves(methods, source)]
+    part.blocks += agreement_blocks(source, *best_of(source, methods).keys, "agreement")
     part.blocks += [Heading("Where the trained parameters are"), _budget(source, methods)]
     if fine := _findings(methods, are_wrong=False):
         part.blocks.append(Fold("Checks that found nothing wrong", [Remarks(fine)]))
