@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import betainc
 
 from captune_metrics.resampling import normal_quantile
 from captune_metrics.text import Interval
@@ -39,6 +38,8 @@ def mcnemar_exact(b: int, c: int) -> float:
     both have right or both have wrong say nothing about the difference and do not enter.
     Twice the smaller tail of a fair coin tossed b + c times, at most 1 (McNemar 1947).
     """
+    from scipy.special import betainc  # takes longer to import than numpy
+
     if b < 0 or c < 0:
         raise ValueError(f"discordant counts {b} and {c}: expected none below 0")
     fewer, tosses = min(b, c), b + c

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
 
 from captune_metrics.text import Interval
 
@@ -52,6 +51,8 @@ def checked_level(level: float) -> float:
 
 def normal_quantile(level: float) -> float:
     """The z that `level` of a normal distribution lies within: 1.96 for 0.95."""
+    from scipy.special import ndtri  # here and below: it takes longer to import than numpy
+
     return float(ndtri(1 - (1 - checked_level(level)) / 2))
 
 
@@ -291,6 +292,8 @@ def _bias_corrected(
     tails: Floats, values: Floats, observed: float, left_out: Floats, rounding: float
 ) -> Floats:
     """The quantiles that BCa reads instead of `tails`; values sorted."""
+    from scipy.special import ndtr, ndtri
+
     # a resampled figure that equals the observed one counts half on either side
     below = np.searchsorted(values, observed - rounding, "left")
     upto = np.searchsorted(values, observed + rounding, "right")
@@ -383,6 +386,8 @@ def detectable_difference(
     (z of the level + z of the power) times the standard error of the difference: 2.80 of them.
     Raises ValueError for a negative standard error or a power outside 0..1.
     """
+    from scipy.special import ndtri
+
     if not (standard_error >= 0 and 0 < power < 1):
         raise ValueError(f"expected a standard error and a power, got {standard_error} and {power}")
     return (normal_quantile(level) + float(ndtri(power))) * standard_error
