@@ -213,6 +213,7 @@ def _from_folder(spec: str, dtype: torch.dtype) -> _Found:
         PreTrainedTokenizerFast,
     )
 
+    is_own = spec == "lite"  # and its files, by their hashes, those that were published
     folder = _folder_of(spec)
     _choose(sorted(path.name for path in folder.iterdir()), str(folder))
     checkpoint = vetting.read_checkpoint(folder, dtype, spec)
@@ -232,11 +233,15 @@ def _from_folder(spec: str, dtype: torch.dtype) -> _Found:
                 " expected a decoder alone, such as GPT-2, OPT, Llama or Qwen"
             )
         with vetting.library_errors(no_tokenizer, place):
-            tokenizer = reader.from_pretrained(place, trust_remote_code=False)
+            if is_own:  # there is nothing beside its file, which from_pretrained parses twice
+                tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(place / "tokenizer.json"))
+            else:
+                tokenizer = reader.from_pretrained(place, trust_remote_code=False)
         module = checkpoint.build(AutoModelForCausalLM, place, config, kind)
-    vetting.require_finite(module, spec)
-    _require_causal(module, spec)
-    licence = assets.DECODER.licence if spec == "lite" else hub.licence_of(folder)
+    if not is_own:
+        vetting.require_finite(module, spec)
+        _require_causal(module, spec)
+    licence = assets.DECODER.licence if is_own else hub.licence_of(folder)
     return _Found(module, tokenizer, checkpoint.files, tokenizer_files(folder), licence)
 
 
