@@ -45,7 +45,7 @@ class FakeHub:
         if path == "/api/whoami-v2":
             return 200, {"name": "me", "type": "user", "orgs": [], "auth": {}}
         if path == "/api/validate-yaml":
-            front = yaml.safe_load(given["content"].split("---")[1])
+            front = yaml.safe_load(re.split(r"(?m)^---$", given["content"])[1])
             ok = isinstance(front, dict) and front.get("model-index")
             return (200, {"errors": [], "warnings": []}) if ok else (400, {"errors": []})
         if path == "/api/repos/create":

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -56,7 +56,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise UserError(f"{printable(str(path))} is a folder; name a file")
     # a rename would put a file in the place of the device, pipe or link itself
     if is_special:
-        with writing(path), _opened(path, path, mode, text) as file:
+        with writing(path), _opened(path, path, mode, text, opener=_without_waiting) as file:
             # --csv /dev/stdout: what a terminal shows is text
             shown: Any = PlainStream(file) if text and file.isatty() else file
             yield shown
@@ -234,19 +234,34 @@ def check_writable(path: Path) -> None:
         raise _refusal(path, error) from None
 
 
-def _opened(place: Path, asked: Path, mode: str, text: dict[str, str]) -> IO[Any]:
+def _opened(
+    place: Path,
+    asked: Path,
+    mode: str,
+    text: dict[str, str],
+    opener: Callable[[str, int], int] | None = None,
+) -> IO[Any]:
     """`place`, open for writing; `asked` is what the user named."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        file: IO[Any] = place.open(mode, **text)  # type: ignore[call-overload]
+        file: IO[Any] = open(place, mode, opener=opener, **text)  # type: ignore[call-overload]  # noqa: SIM115
     except OSError as error:
         raise _refusal(asked, error) from None
     return file
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a pipe or device; a pipe that nobody reads is ENXIO, and would be waited for else."""
+    number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if sys.platform != "win32":
+        os.set_blocking(number, True)
+    return number
+
+
 def _refusal(path: Path, error: OSError) -> UserError:
+    reason = "nobody reads this pipe" if error.errno == errno.ENXIO else error.strerror
     shown = printable(str(path))
-    return UserError(f"{shown}: cannot be written ({error.strerror}); choose another place")
+    return UserError(f"{shown}: cannot be written ({reason}); choose another place")
 
 
 def home_path(text: str | os.PathLike[str]) -> Path:

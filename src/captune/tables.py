@@ -226,15 +226,15 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table, its caption above it and its note below."""
-        columns, rows = self.texts(_in_markdown)
+        columns, rows = self.texts(in_markdown)
         marks = ["---:" if self.columns[i].number else "---" for i in self._shown()]
         bold = [
             [f"**{text}**" if i in self.marked and text else text for text in row]
             for i, row in enumerate(rows)
         ]
         lines = [f"| {' | '.join(row)} |" for row in (columns, marks, *bold)]
-        note = _in_markdown(_text(self.note))
-        parts = [_in_markdown(self.caption), "\n".join(lines), note]
+        note = in_markdown(_text(self.note))
+        parts = [in_markdown(self.caption), "\n".join(lines), note]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def latex(self) -> str:
@@ -328,7 +328,8 @@ def _text(cell: Any) -> str:
     return str(cell.striptags() if hasattr(cell, "striptags") else cell)
 
 
-def _in_markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
+    """Text as one line of Markdown, with no sign that means something there."""
     return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", one_line(text))
 
 

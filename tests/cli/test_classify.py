@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +313,16 @@ def test_lines_come_as_they_are_computed(
         assert main([*words, "--batch-size", "1"]) == status
         assert len(seen) == 2
     assert "bug" not in capsys.readouterr().err
+
+
+def test_files_are_written_when_the_reader_of_the_lines_goes(
+    colours: Any, colour_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    file = tmp_path / "answers.csv"
+    with os.fdopen(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        os.close(reading)
+        words = ["classify", str(colour_images), "--labels", "red,green", "--jsonl"]
+        assert main([*words, "--to", str(file)]) == 0
+    assert len(file.read_text().splitlines()) == 7

@@ -80,6 +80,9 @@ def test_what_is_refused_before_work(
 ) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
+    long, wide = tmp_path / "long.txt", tmp_path / "wide.txt"
+    long.write_text("a\n" + "b" * 100_001)
+    wide.write_text("a\n" * 10_000 + "b" * 100_000)  # 4 GB as an array of texts of one width
     images = str(colour_images)
     for words, sentence in (
         ([images, "--to", "a.pkl"], ".npz, .parquet or .safetensors"),
@@ -87,6 +90,8 @@ def test_what_is_refused_before_work(
         (["--to", "a.npz"], "give images, or sentences with --texts"),
         ([images, "--texts", str(empty), "--to", "a.npz"], "give images, or sentences"),
         (["--texts", str(empty), "--to", "a.npz"], "holds no sentence"),
+        (["--texts", str(long), "--to", "a.npz"], "holds a line of 100,001 characters"),
+        (["--texts", str(wide), "--to", "a.npz"], "take 4.0 GB in an .npz; write .parquet or"),
         ([images, "--to", "a.npz", "--to", "./a.npz"], "is the file of --to too"),
     ):
         assert main(["embed", *words]) == 2

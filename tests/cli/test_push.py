@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.captioning.caption_job import use_encoder, write_captioner, write_ima
 from tests.fake_hub import TOKEN, FakeHub, serving
 
 import captune
+from captune.captioning.captioner import captioner_folder
 from captune.captioning.training.run import _start_of
 from captune.cli import main
 from captune.errors import UserError
@@ -219,3 +221,122 @@ def test_files_that_were_carried_over_are_adopted(
     assert f"captune models fetch {MODEL} --captioner" in capsys.readouterr().err
     assert main([*words, "--from", str(tuned / "lora")]) == 0
     assert f"the captioner of {MODEL} is now in" in capsys.readouterr().out
+
+
+EVIL = "x\n```\n---\nlicense: mit\n---\n# <script>alert(1)</script> [y](http://evil.example) $(id)"
+
+
+def test_a_run_of_somebody_else_writes_nothing_into_the_card_but_its_words(
+    hub: FakeHub, tuned: Path
+) -> None:
+    place = tuned / "lora"
+    about, metrics, config = (
+        json.loads((place / name).read_text())
+        for name in ("run.json", "metrics.json", "config.json")
+    )
+    about["versions"] = {EVIL: EVIL}
+    about["models"] = [{"spec": EVIL, "weights_id": EVIL, "licence": EVIL}]
+    about["options"] |= {"objective": EVIL, "set": [EVIL], "select": EVIL}
+    one = metrics["tuned"]
+    one["method"] = EVIL
+    one["scores"][EVIL] = one["scores"]["cider"] | {"name": EVIL}
+    for finding in one["findings"]:
+        finding["about"] = EVIL
+    config["image_encoder"]["spec"] = EVIL
+    config["decoder"]["spec"] = "hf:" + "a" * 1000
+    for name, content in (("run.json", about), ("metrics.json", metrics), ("config.json", config)):
+        (place / name).write_text(json.dumps(content))
+    captune.push(tuned, REPO, yes=True)
+    card = sent(hub)["README.md"].decode()
+    _, front, body = card.split("\n---\n")[0], *card.removeprefix("---\n").split("\n---\n")
+    assert "license" not in yaml.safe_load(front)
+    fences = [line for line in body.splitlines() if line.startswith("```")]
+    assert fences == ["```", "```", "```python", "```", "```bibtex", "```"]
+    assert next(line for line in body.splitlines() if line.startswith("#")) == "# harbour"
+    outside = "".join(body.split("```")[::2])
+    assert not re.search(r"(?<!\\)(<script|\]\(http://evil)", outside)
+    assert "'FOLDER/evil.example) $(id)'" in body  # a shell runs none of it
+
+
+def test_no_link_sends_a_file_that_lies_elsewhere(
+    hub: FakeHub, tuned: Path, tmp_path: Path
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    for name in ("model.safetensors", "config.json", "explain.json", "metrics.json"):
+        path = tuned / "lora" / name
+        if not path.exists():
+            content = {"schema": 1, "method": "attention", "layer": None, "head": None}
+            path.write_text(json.dumps(content))
+        path.rename(private / name)
+        path.symlink_to(private / name)
+        with pytest.raises(UserError, match=f"{name}: leads out of the run, to .*private"):
+            captune.push(tuned, REPO, yes=True)
+        path.unlink()
+        (private / name).rename(path)
+    (tuned / "lora").rename(private / "lora")
+    (tuned / "lora").symlink_to(private / "lora")
+    with pytest.raises(UserError, match="leads out of the run"):
+        captune.push(tuned, REPO, yes=True)
+    assert hub.repositories == {}
+    # a run that is reached by a link is a run
+    (tuned / "lora").unlink()
+    (private / "lora").rename(tuned / "lora")
+    (tmp_path / "latest").symlink_to(tuned)
+    captune.push(tmp_path / "latest", REPO, yes=True)
+    assert set(sent(hub)) >= {"README.md", "config.json", "model.safetensors"}
+
+
+def test_of_the_map_to_believe_its_own_fields_are_sent(hub: FakeHub, tuned: Path) -> None:
+    content = {"schema": 1, "method": "attention", "layer": None, "head": None, "note": "secret"}
+    (tuned / "lora" / "explain.json").write_text(json.dumps(content))
+    captune.push(tuned, REPO, yes=True)
+    assert b"secret" not in sent(hub)["explain.json"]
+    assert json.loads(sent(hub)["explain.json"])["method"] == "attention"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("kind", ["pipe", "zero", "huge"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "explain.json", "run.json", "metrics.json"]
+)
+def test_what_stands_in_the_place_of_a_file_is_no_captioner(
+    hub: FakeHub, tuned: Path, name: str, kind: str
+) -> None:
+    path = tuned / "lora" / name
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "zero":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    with pytest.raises(UserError, match=re.escape(name)):
+        captune.push(tuned, REPO, yes=True)
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize("repo", ["../x", "x/..", "a/b/c", "me/x\0", "me/x?y", "https://h/x"])
+def test_names_that_are_no_repository(hub: FakeHub, tuned: Path, tmp_path: Path, repo: str) -> None:
+    with pytest.raises(UserError):
+        captune.push(tuned, repo, yes=True)
+    with pytest.raises(UserError):
+        captune.Captioner.from_pretrained(f"hf:{repo}")
+    assert (
+        main(["models", "fetch", f"hf:{repo}", "--captioner", "--from", str(tuned / "lora")]) == 2
+    )
+    assert hub.requests == []
+    assert not [path for path in tmp_path.rglob("*") if path.name == "README.md"]
+
+
+def test_files_of_a_hub_that_are_called_like_others_are_not_fetched(
+    hub: FakeHub, tuned: Path, tmp_path: Path
+) -> None:
+    own = ("config.json", "model.safetensors")
+    files = {name: (tuned / "lora" / name).read_bytes() for name in own}
+    names = ("../../../evil", "/etc/evil", "..\\evil", "*", "model.safetensors/../../evil", "x.py")
+    hub.add(REPO, files | dict.fromkeys(names, b"evil"))
+    place = captioner_folder(MODEL)
+    assert sorted(path.name for path in place.iterdir()) == [*own]
+    assert not any("evil" in one for one in hub.requests)

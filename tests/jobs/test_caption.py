@@ -339,6 +339,45 @@ def test_captions_beside_what_is_there(images: Path, model: Path, existing: str)
         options(images, model, **more, overwrite=True)
 
 
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize("place", ["a link", "a link to nothing", "a pipe", "a folder"])
+def test_a_sidecar_that_is_no_file_of_the_folder_is_left_alone(
+    images: Path, model: Path, tmp_path: Path, place: str
+) -> None:
+    """A folder of images from elsewhere may lead its sidecars to the user's own files."""
+    mine, sidecar = tmp_path / "mine", images / "image_005.txt"
+    if place == "a pipe":
+        os.mkfifo(sidecar)
+    elif place == "a folder":
+        sidecar.mkdir()
+    else:
+        sidecar.symlink_to(mine)
+        if place == "a link":
+            mine.write_text("mine")
+    for more in ({"existing": "append"}, {"existing": "overwrite"}, {"overwrite": True}):
+        with pytest.raises(UserError, match=r"image_005.txt\" is a link or no file"):
+            captioned(images, model, sidecar=True, **more)
+    assert [*images.glob("*.txt")] == [sidecar]
+    pred = tmp_path / "pred.json"
+    result, _ = captioned(images, model, sidecar=True, predictions=pred)
+    assert result.sidecars == {"written": COUNT - 1, "kept": 1}
+    assert not mine.exists() or mine.read_text() == "mine"
+
+
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize("place", ["a link", "a pipe"])
+def test_a_journal_that_is_no_file_of_the_run_is_left_alone(
+    images: Path, model: Path, tmp_path: Path, place: str
+) -> None:
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    out.mkdir()
+    mine.write_text("mine")
+    os.mkfifo(out / JOURNAL) if place == "a pipe" else (out / JOURNAL).symlink_to(mine)
+    with pytest.raises(UserError, match="is a link or no file"):
+        captioned(images, model, out=out)
+    assert mine.read_text() == "mine"
+
+
 def test_images_that_are_not_readable(images: Path, model: Path, tmp_path: Path) -> None:
     for path in images.iterdir():
         path.write_bytes(b"none")

@@ -144,3 +144,23 @@ def test_the_output_is_a_bib_file(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cite", str(tmp_path)]) == 2
     assert "is not a finished run folder" in capsys.readouterr().err
+
+
+def test_nothing_in_a_run_begins_an_entry(tmp_path: Path) -> None:
+    """BibTeX reads an @ in a comment, too."""
+    run = runs.classify_run(tmp_path / "run", runs.images(tmp_path / "images", NAMES), NAMES)
+    about, metrics = (json.loads((run / name).read_text()) for name in ("run.json", "metrics.json"))
+    evil = "@article(evil, title={x})\n@misc{evil, title={y}}"
+    about["models"] = [{"spec": f"timm:x@{evil}", "weights_id": evil, "licence": evil}]
+    about["versions"] = {"captune": evil}
+    metrics["prompts"] = [{"template": evil, "accuracy": None, "interval": None}]
+    metrics["activation"] = evil
+    for name, content in (("run.json", about), ("metrics.json", metrics)):
+        (run / name).write_text(json.dumps(content))
+    found = captune.cite(run)
+    lines = "\n".join(found.sentences()).splitlines()
+    assert [line[:10] for line in lines if "@" in line] == [
+        entry[:10] for entry in found.entries.values()
+    ]
+    assert sum("evil" in line for line in lines) >= 2
+    assert all(line.startswith("% ") for line in lines if "evil" in line)

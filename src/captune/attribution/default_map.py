@@ -8,18 +8,16 @@ A layer of null is the method's map of all layers, a head of null where the meth
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from captune.attribution.methods import LayerHead, MapMethod, map_method
-from captune.captioning.checkpoint import read_beside
+from captune.captioning.checkpoint import read_beside, text_beside
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.files import whole_file
-from captune.runs.records import plain
 
 NAME = "explain.json"
 SCHEMA = 1
@@ -52,8 +50,7 @@ def read_default(folder: Path) -> DefaultMap | None:
 def write_default(folder: Path, default: DefaultMap) -> None:
     """Store the default map beside a captioner's config.json, as a whole file."""
     with whole_file(folder / NAME) as file:
-        json.dump({"schema": SCHEMA, **plain(default)}, file, indent=1)
-        file.write("\n")
+        file.write(text_beside(SCHEMA, default))
 
 
 def choose_map(

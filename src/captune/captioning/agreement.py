@@ -11,7 +11,6 @@ close as the person's, and to have words in common, for half of the people or mo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from captune.captioning.checkpoint import read_beside
+from captune.captioning.checkpoint import read_beside, text_beside
 from captune.captioning.generate import CaptionWord
 from captune.errors import UserError
 from captune.files import whole_file
-from captune.runs.records import plain
 from captune.runs.reliability import AgreementWeights, PeopleAgreement
 from captune.zeroshot.calibration import FOLDS, ece_interval, reliability
 from captune_metrics.cider_d import CiderD
@@ -150,5 +148,4 @@ def require_agreement(folder: Path) -> PeopleAgreement:
 def write_agreement(folder: Path, agreement: PeopleAgreement) -> None:
     """Store it beside a captioner's config.json, as a whole file."""
     with whole_file(folder / AGREEMENT) as file:
-        json.dump({"schema": SCHEMA, **plain(agreement)}, file, indent=1)
-        file.write("\n")
+        file.write(text_beside(SCHEMA, agreement))

@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -46,6 +46,7 @@ from captune.models.vetting import require_finite_tensor
 from captune.models.vocabulary import narrowed
 from captune.models.weights import load_safetensors
 from captune.runs.kinds import convert
+from captune.runs.records import plain
 from captune_metrics.files import open_regular
 from captune_metrics.text import printable, quoted
 
@@ -184,6 +185,11 @@ def read_beside(path: Path, schema: int, kind: type[T], what: str, made_by: str)
         raise UserError(
             f"{shown} is not {what} ({error}); run {made_by} again, or remove it"
         ) from None
+
+
+def text_beside(schema: int, found: Any) -> str:
+    """What `read_beside` reads."""
+    return json.dumps({"schema": schema, **plain(found)}, indent=1) + "\n"
 
 
 def read_trained_header(folder: Path) -> dict[str, TensorInfo]:

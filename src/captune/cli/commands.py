@@ -17,6 +17,7 @@ from typing import Any
 from captune import options as opt
 from captune.cli.console import (
     command_line,
+    discard_stream,
     job_arguments,
     note,
     print_json,
@@ -35,6 +36,7 @@ from captune_metrics.text import printable
 HELP: dict[str, dict[str, str]] = tomllib.loads(
     Path(__file__).with_name("commands.toml").read_text(encoding="utf-8")
 )
+_WRITTEN = ("out", "csv", "to", "predictions", "sidecar")  # options that write files
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,24 @@ class Command:
         _check_places(options, arguments.command)
         job = import_module(f"captune.jobs.{arguments.command}")
         streams = self.answers and arguments.jsonl
-        each = {"each": lambda item: print_line(item.answer())} if streams else {}
+        each = {"each": _answer_printer(options)} if streams else {}
         result = job.run(options, **each, **job_arguments(arguments))
         return print_result(result, arguments)
+
+
+def _answer_printer(options: Any) -> Callable[[Any], None]:
+    """Prints each answer; what is written to files goes on when nobody reads any more."""
+    writes = any(getattr(options, name, None) for name in _WRITTEN)
+
+    def print_answer(item: Any) -> None:
+        try:
+            print_line(item.answer())
+        except BrokenPipeError:
+            if not writes:
+                raise
+            discard_stream(sys.stdout)
+
+    return print_answer
 
 
 def _check_places(options: Any, kind: str) -> None:

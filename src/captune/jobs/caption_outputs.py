@@ -21,6 +21,7 @@ from captune.files import check_writable, whole_file, writing
 from captune.images import ImageFile
 from captune.progress import SILENT, Progress
 from captune.runs.place import JOURNAL
+from captune_metrics.files import LARGEST_TEXT, read_regular
 from captune_metrics.text import printable, quoted
 
 _KEPT = "the captions of finished batches are kept"
@@ -113,7 +114,14 @@ class Sidecars:
             if path.parent not in folders:
                 folders.add(path.parent)
                 check_writable(path.parent / ".captune-sidecar.txt")
-            if image.name in self._done or not path.exists():
+            stands = os.path.lexists(path)
+            if stands and existing != "skip" and (path.is_symlink() or not path.is_file()):
+                # whoever made a folder of images may have led it to a file of yours
+                raise UserError(
+                    f"--sidecar: {quoted(path.name)} is a link or no file; remove it, or keep it"
+                    " with --existing skip"
+                )
+            if image.name in self._done or not stands:
                 self.fresh.append(image)
         standing = len(images) - len(self.fresh)
         if standing:
@@ -129,8 +137,8 @@ class Sidecars:
         path = sidecar_of(image)
         before, after = self._around
         text = f"{before}{caption}{after}"
-        if path.exists() and self._existing != "overwrite":
-            there = _text_of(path)
+        if os.path.lexists(path) and self._existing != "overwrite":
+            there = _text_of(path) if path.is_file() else ""
             if image.name in self._done and text in there:
                 self.written += 1  # by the run that was killed
                 return
@@ -161,7 +169,7 @@ def _stem(image: ImageFile) -> str:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape").strip()
+        return read_regular(path, LARGEST_TEXT).decode("utf-8", "surrogateescape").strip()
     except OSError as error:
         raise UserError(
             f"{printable(str(path))}: cannot be read ({error.strerror}); move it away, or leave"
@@ -191,6 +199,8 @@ class CaptionJournal:
 
     def __enter__(self) -> Self:
         """Raises UserError where a captioning of other options was begun in the folder."""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+            raise UserError(f"{self._shown}: its {JOURNAL} is a link or no file; remove it")
         with writing(self.path, _KEPT), ExitStack() as stack:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             mode = "r+b" if self.path.exists() else "w+b"
@@ -284,7 +294,7 @@ def _is_whole(line: bytes) -> bool:
         return False
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

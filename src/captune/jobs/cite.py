@@ -76,7 +76,9 @@ class CiteResult(Result):
 
     def sentences(self) -> list[str]:
         """The lines of a .bib file: paragraphs and notes as comments, then the entries."""
-        said = (f"% {text}" for text in (*self.paragraphs, *self.notes))
+        # BibTeX takes an @ for the beginning of an entry, in a comment too
+        lines = (text.replace("@", r"\symbol{64}") for text in (*self.paragraphs, *self.notes))
+        said = (f"% {line}" for line in lines)
         return [*said, "", *self.bibtex.splitlines()]
 
 

@@ -32,6 +32,8 @@ from captune.text import counted
 from captune_metrics.text import printable
 
 _FORMS = (".npz", ".parquet", ".safetensors")
+_LONGEST_SENTENCE = 100_000  # characters; no model reads as many
+_MOST_NAMES = 2**30  # bytes of the names in an .npz
 
 
 @dataclass(kw_only=True, eq=False)
@@ -92,6 +94,7 @@ def run(
     paths = _refuse(options)
     texts = None if options.texts is None else _sentences(options.texts)
     found = find_images(options.images) if texts is None else None
+    _check_names(paths, [one.spelled for one in found.images] if found else list(texts or ()))
     skipped = [] if found is None else list(found.skipped)
     model = load_model(options.model, device=options.device, dtype=options.dtype)
     if texts is not None and model.text is None:
@@ -144,7 +147,24 @@ def _sentences(path: Path) -> list[str]:
     texts = [line.strip() for line in lines_of(read_text(str(path))) if line.strip()]
     if not texts:
         raise UserError(f"{printable(str(path))}: holds no sentence; write one per line")
+    longest = max(map(len, texts))
+    if longest > _LONGEST_SENTENCE:
+        raise UserError(
+            f"{printable(str(path))}: holds a line of {longest:,} characters; a sentence has at"
+            f" most {_LONGEST_SENTENCE:,}"
+        )
     return texts
+
+
+def _check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
+    """NumPy keeps texts in rows as wide as the longest one, four bytes a character."""
+    size = 4 * len(names) * max(map(len, names), default=0)
+    for path in paths:
+        if path.suffix.lower() == ".npz" and size > _MOST_NAMES:
+            raise UserError(
+                f"--to {printable(str(path))}: rows as wide as the longest text take"
+                f" {size / 1e9:.1f} GB in an .npz; write .parquet or .safetensors"
+            )
 
 
 def _write(file: Any, ending: str, result: EmbedResult, title: str) -> None:

@@ -8,6 +8,8 @@ name files stay: of a frozen part that lies in a folder the name of the folder i
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
@@ -16,8 +18,9 @@ from typing import Any
 from msgspec import structs
 
 from captune import storage
-from captune.attribution.default_map import read_default
-from captune.captioning.agreement import AGREEMENT, read_agreement
+from captune.attribution import default_map
+from captune.captioning import agreement
+from captune.captioning.agreement import AGREEMENT
 from captune.captioning.captioner import CARD, EXPLAIN
 from captune.captioning.checkpoint import (
     CONFIG,
@@ -25,6 +28,7 @@ from captune.captioning.checkpoint import (
     checkpoint_folder,
     read_recipe,
     read_trained_header,
+    text_beside,
 )
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.errors import UserError
@@ -38,9 +42,11 @@ from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
 from captune.runs.metrics import Tuned, TuneMetrics
-from captune.tables import Column, Table, estimate
+from captune.runs.reader import ABOUT, METRICS
+from captune.tables import Column, Table, estimate, in_markdown
 from captune.text import counted, millions, one_line, score
 from captune_metrics.catalogue import title_of
+from captune_metrics.text import printable
 
 # what the weights depend on, and names no file of anybody
 _TOLD = (
@@ -153,6 +159,7 @@ def plan(options: PushOptions) -> PushPlan:
     """
     storage.refuse_offline("push sends files to the hub", "leave out --offline to send them")
     place = checkpoint_folder(home_path(options.run))
+    _refuse_links(place, home_path(options.run))
     recipe = _shareable_recipe(read_recipe(place))
     read_trained_header(place)
     found = read_run(place)
@@ -165,11 +172,24 @@ def plan(options: PushOptions) -> PushPlan:
         CONFIG: config.encode(),
         WEIGHTS: place / WEIGHTS,
     }
-    if read_default(place) is not None:
-        files[EXPLAIN] = (place / EXPLAIN).read_bytes()
-    if read_agreement(place) is not None:
-        files[AGREEMENT] = (place / AGREEMENT).read_bytes()
+    for name, schema, beside in (
+        (EXPLAIN, default_map.SCHEMA, default_map.read_default(place)),
+        (AGREEMENT, agreement.SCHEMA, agreement.read_agreement(place)),
+    ):
+        if beside is not None:
+            files[name] = text_beside(schema, beside).encode()
     return PushPlan(options.repo, files, not options.public, recipe.method.name)
+
+
+def _refuse_links(place: Path, run: Path) -> None:
+    """What somebody else's run names must not send a file of yours that lies elsewhere."""
+    for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, ABOUT, METRICS):
+        found = (place / name).resolve()
+        if not found.is_relative_to(run.resolve()):
+            raise UserError(
+                f"{printable(str(place / name))}: leads out of the run, to"
+                f" {printable(str(found))}; put the file itself there if it may be sent"
+            )
 
 
 def _size(size: int) -> str:
@@ -178,8 +198,10 @@ def _size(size: int) -> str:
 
 def _shareable(spec: str) -> str:
     """A spec that means the same everywhere; of a folder or file of this machine its name."""
+    spec = one_line(spec)
     kind, colon, rest = spec.partition(":")
-    is_named = colon and kind in backends() and not home_path(rest).exists()
+    # pathlib's exists() raises for a name that is too long
+    is_named = colon and kind in backends() and not os.path.exists(home_path(rest))  # noqa: PTH110
     if spec == "lite" or (is_named and "@" not in rest and rest[:1] not in "/~.\\"):
         return spec
     return PureWindowsPath(spec).name or "model"
@@ -222,7 +244,7 @@ def _front_matter(options: PushOptions, tuned: Tuned, recipe: Recipe) -> str:
         license=options.licence,
         library_name="captune",
         pipeline_tag="image-to-text",
-        tags=["image-captioning", "captune", tuned.method, recipe.bridge.name],
+        tags=["image-captioning", "captune", *map(one_line, (tuned.method, recipe.bridge.name))],
         base_model=on_hub or None,
         datasets=[options.dataset] if options.dataset and options.dataset.count("/") == 1 else None,
         model_name=options.repo.partition("/")[2],
@@ -231,8 +253,8 @@ def _front_matter(options: PushOptions, tuned: Tuned, recipe: Recipe) -> str:
                 task_type="image-to-text",
                 dataset_type=slug,
                 dataset_name=one_line(data),
-                metric_type=id,
-                metric_name=figure.name,
+                metric_type=one_line(id),
+                metric_name=one_line(figure.name),
                 metric_value=round(figure.corpus, 4),
             )
             for id, figure in tuned.scores.items()
@@ -274,7 +296,7 @@ def _body(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> Ite
     columns = [Column("frozen part"), Column("weights"), Column("licence")]
     yield _table(columns, [[one_line(text) for text in row] for row in rows])
     yield (
-        f"Trained: the {recipe.bridge.name} bridge and {tuned.method},"
+        f"Trained: the {in_markdown(recipe.bridge.name)} bridge and {in_markdown(tuned.method)},"
         f" {tuned.parameters:,} parameters, in float32 (safetensors)."
     )
     stated = f"`{options.licence}`" if options.licence else "not stated by who trained it"
@@ -297,7 +319,7 @@ def _body(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> Ite
         yield "What captune checked after the training:"
         yield _table([Column("check"), Column("figure", number=True), Column("which is")], checks)
     yield "## How it was trained"
-    data = f"{one_line(options.dataset)}; " if options.dataset else ""
+    data = f"{in_markdown(options.dataset)}; " if options.dataset else ""
     yield (
         f"Data: {data}the captions of {counted(tuned.images, 'image')} chose epoch"
         f" {tuned.best_epoch} and gave the figures above."
@@ -306,7 +328,7 @@ def _body(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> Ite
     told = [[name, one_line(str(asked[name]))] for name in _TOLD if asked.get(name)]
     yield _table([Column("option"), Column("value")], told)
     versions = ", ".join(f"{name} {at}" for name, at in found.about["versions"].items())
-    yield f"Made with {one_line(versions)}."
+    yield f"Made with {in_markdown(versions)}."
     yield (
         "## Limits\n\nCaptions follow the training data, mistakes included; they guess the gender,"
         " the age and the relation of people. Do not use them where that matters."
@@ -323,7 +345,7 @@ def _elsewhere(recipe: Recipe) -> list[str]:
         word
         for option, spec in parts.items()
         if spec != "lite" and ":" not in spec
-        for word in (option, f"FOLDER/{spec}")
+        for word in (option, shlex.quote(f"FOLDER/{spec}"))
     ]
 
 

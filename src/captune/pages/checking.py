@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import zip_longest
@@ -23,7 +24,7 @@ from captune.files import read_text
 from captune.pages.album import Album
 from captune.pages.page import build, render_page
 from captune.pages.sources import PageSettings, digests_of
-from captune.parsing import Count, require
+from captune.parsing import MOST_MEMORY, Count, json_cost, require
 from captune.runs.kinds import convert
 from captune.runs.recount import as_shown, check_records, differences
 from captune_metrics.text import printable, quoted
@@ -115,7 +116,9 @@ def check_page(page: Path, folders: Sequence[str] = ()) -> PageCheck:
 def read_page(page: Path) -> PageContent:
     """A page as a machine reads it. Raises UserError for what captune report did not write."""
     reader = _Reader()
-    reader.feed(read_text(str(page)))
+    text = read_text(str(page))
+    with suppress(AssertionError):  # html.parser's word for `<![`
+        reader.feed(text)
     return reader.found(page)
 
 
@@ -221,10 +224,10 @@ class _Reader(HTMLParser):
             self._words.append(" ".join(data.split()))
 
     def _keep(self, text: str) -> None:
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
-            content = None
+        content = None
+        if json_cost(text) <= MOST_MEMORY:
+            with suppress(ValueError, RecursionError):
+                content = json.loads(text)
         if self._script == "about":
             self._about = content
         else:
