@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     from captune.runs import Run, read_run
     from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
 
-_HOMES = {
+_JOBS = (
+    *("caption", "cite", "classify", "compare", "embed", "explain", "faithful"),
+    *("prompts", "push", "rank", "report", "score", "tune", "verify"),
+)
+_HOMES = {name: f"captune.jobs.{name}" for name in _JOBS} | {
     "Caption": "captune.captioning.generate",
     "Captioner": "captune.captioning.captioner",
     "Explanation": "captune.attribution.explanation",
@@ -48,24 +52,10 @@ _HOMES = {
     "UserError": "captune.errors",
     "ZeroShotClassifier": "captune.zeroshot.classifier",
     "as_html": "captune.pages.notebook",
-    "caption": "captune.jobs.caption",
-    "cite": "captune.jobs.cite",
-    "classify": "captune.jobs.classify",
-    "compare": "captune.jobs.compare",
-    "embed": "captune.jobs.embed",
-    "explain": "captune.jobs.explain",
-    "faithful": "captune.jobs.faithful",
     "find_images": "captune.images",
     "load_model": "captune.models.load",
     "open_image": "captune.images",
-    "prompts": "captune.jobs.prompts",
-    "push": "captune.jobs.push",
-    "rank": "captune.jobs.rank",
     "read_run": "captune.runs",
-    "report": "captune.jobs.report",
-    "score": "captune.jobs.score",
-    "tune": "captune.jobs.tune",
-    "verify": "captune.jobs.verify",
 }
 
 __all__ = [

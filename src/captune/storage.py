@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captune.errors import Offline, UserError
@@ -140,6 +140,16 @@ def require_space(folder: Path, needed_bytes: int, what: str) -> None:
             f"{what} needs {needed_bytes / 1e6:.0f} MB, but the disk of {folder} has "
             f"{free / 1e6:.0f} MB free; make room or name another folder in CAPTUNE_CACHE"
         )
+
+
+def bytes_below(*places: Path) -> int:
+    """Size of files and of all files below folders; some may vanish while it is counted."""
+    total = 0
+    for place in places:
+        for path in (place, *place.rglob("*")):
+            with suppress(OSError):
+                total += path.lstat().st_size if path.is_file() else 0
+    return total
 
 
 def sync(path: Path) -> None:

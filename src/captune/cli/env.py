@@ -100,6 +100,7 @@ def _devices() -> dict[str, Any]:
 
 def _caches(folder: Path) -> dict[str, Any]:
     """Bytes of each part of captune's cache, and what of the default model is there."""
+    from captune import storage
     from captune.models.lite import assets
 
     found: dict[str, Any] = {
@@ -108,19 +109,8 @@ def _caches(folder: Path) -> dict[str, Any]:
     }
     if folder.is_dir():
         for part in sorted(folder.iterdir()):
-            found[part.name] = f"{_size_bytes(part) / 1e6:.1f} MB"
+            found[part.name] = f"{storage.bytes_below(part) / 1e6:.1f} MB"
     return found
-
-
-def _size_bytes(path: Path) -> int:
-    files = (path,) if path.is_file() else path.rglob("*")
-    total = 0
-    for file in files:
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except OSError:  # pruned meanwhile
-            continue
-    return total
 
 
 def _pip_settings() -> dict[str, str]:

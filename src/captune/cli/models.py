@@ -75,8 +75,9 @@ def _list(arguments: argparse.Namespace) -> int:
     else:
         entries, decoders = catalogue.short_list(), catalogue.decoders()
     if arguments.json:
-        listed = {"models": entries, "decoders": decoders}
-        print_json(_content(**{k: [_as_json(entry) for entry in v] for k, v in listed.items()}))
+        from captune.runs.records import plain
+
+        print_json(_content(models=plain(entries), decoders=plain(decoders)))
         return 0
     if not entries:
         raise UserError(f"no model holds {arguments.search!r}; captune models --all lists them all")
@@ -165,15 +166,3 @@ def _row(entry: CatalogueEntry) -> tuple[str, ...]:
         "yes" if entry.cached else "no",
         entry.note,
     )
-
-
-def _as_json(entry: CatalogueEntry) -> dict[str, Any]:
-    return {
-        "spec": entry.spec,
-        "note": entry.note,
-        "sides": entry.sides,
-        "licence": entry.licence,
-        "extra": entry.extra,
-        "download_bytes": entry.download_bytes,
-        "cached": None if entry.cached is None else str(entry.cached),
-    }

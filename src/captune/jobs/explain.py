@@ -150,7 +150,13 @@ def run(
         # where that raises, nothing is written
         _check_found(result, source.without, options, progress)
         if writer is not None:
-            writer.metrics = _metrics(result)
+            writer.metrics = {
+                "images": result.images,
+                "words": result.words,
+                "map": result.map,
+                "marks": result.marks,
+                "skipped": result.skipped,
+            }
             writer.extra["device"] = source.device
     result.seconds = time.monotonic() - began
     if options.out is not None:
@@ -223,7 +229,7 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
 
     return _Source(
         explanations(),
-        _map(method.name, layer_head),
+        {"method": method.name, **layer_head._asdict()},
         [
             describe_captioner(options, folder, recipe),
             *captioner.described(),
@@ -271,7 +277,7 @@ def _load_classifier(options: ExplainOptions, progress: Progress, _: ExitStack) 
 
     return _Source(
         explanations(),
-        _map(method, LayerHead()),
+        {"method": method, **LayerHead()._asdict()},
         [describe_model(classifier.model)],
         str(classifier.model.image.device),
         found.root,
@@ -332,20 +338,6 @@ def _draw(out: Path, result: ExplainResult, progress: Progress) -> None:
             advance(1)
     if result.figures:
         result.written["figures"] = result.figures[0].parent
-
-
-def _metrics(result: ExplainResult) -> dict[str, Any]:
-    return {
-        "images": result.images,
-        "words": result.words,
-        "map": result.map,
-        "marks": result.marks,
-        "skipped": result.skipped,
-    }
-
-
-def _map(method: str, layer_head: LayerHead) -> dict[str, Any]:
-    return {"method": method, "layer": layer_head.layer, "head": layer_head.head}
 
 
 def _of_classes(found: ClassMaps, method: str) -> Explanation:

@@ -33,7 +33,6 @@ from captune.zeroshot.negation import negate, probe_negation
 from captune.zeroshot.prompts import expand, fill
 from captune.zeroshot.template_comparison import (
     TemplateComparison,
-    TemplateResult,
     compare_templates,
 )
 from captune.zeroshot.truth import known_truth
@@ -282,7 +281,10 @@ def _write_run(
     comparison = result.comparison
     with RunWriter(options.out, "prompts", options, root, [result.model], command) as run:
         for i, image in enumerate(images):
-            answers = [_answer(one, i, ids) for one in comparison.results]
+            answers = [
+                {"id": ids[int(one.predicted[i])], "probability": float(one.confidence[i])}
+                for one in comparison.results
+            ]
             record: dict[str, Any] = {"path": image.name, "answers": answers}
             if truth is not None and truth[i] >= 0:
                 record["truth"] = ids[truth[i]]
@@ -310,10 +312,3 @@ def _write_run(
     for name, rows in tables.items():
         if rows:
             write_csv(options.out / name, of_mappings(rows), raw=options.raw_csv)
-
-
-def _answer(result: TemplateResult, image: int, ids: Sequence[str]) -> dict[str, Any]:
-    return {
-        "id": ids[int(result.predicted[image])],
-        "probability": float(result.confidence[image]),
-    }

@@ -1,7 +1,7 @@
 """One dataclass a job: the Python API, the command line and recipes read the same definition."""
 
 from captune.options.attribution import ExplainOptions, FaithfulOptions
-from captune.options.base import ImageOptions, ModelOptions, check_pass, option, require_at_least
+from captune.options.base import check_pass
 from captune.options.captioning import CaptionerOptions, CaptionOptions, TuneOptions
 from captune.options.pages import (
     AppOptions,
@@ -13,16 +13,9 @@ from captune.options.pages import (
     VerifyOptions,
 )
 from captune.options.recognition import ClassifyOptions, EmbedOptions, PromptsOptions
-from captune.options.scoring import (
-    MOST_RESAMPLES,
-    CompareOptions,
-    MetricOptions,
-    RankOptions,
-    ScoreOptions,
-)
+from captune.options.scoring import CompareOptions, MetricOptions, RankOptions, ScoreOptions
 
 __all__ = [
-    "MOST_RESAMPLES",
     "AppOptions",
     "CaptionOptions",
     "CaptionerOptions",
@@ -33,9 +26,7 @@ __all__ = [
     "EmbedOptions",
     "ExplainOptions",
     "FaithfulOptions",
-    "ImageOptions",
     "MetricOptions",
-    "ModelOptions",
     "PromptsOptions",
     "PushOptions",
     "RankOptions",
@@ -45,6 +36,4 @@ __all__ = [
     "TuneOptions",
     "VerifyOptions",
     "check_pass",
-    "option",
-    "require_at_least",
 ]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
+from captune import storage
 from captune.errors import UserError
 from captune.files import home_path
 from captune.jobs import PAGE
@@ -136,8 +137,7 @@ class AppContext:
             return
         written = [one for one in self._written if one.exists() and one != out]
         places = [place for one in written for place in (one, images_beside(one))]
-        files = (path for place in places for path in place.rglob("*") if path.is_file())
-        held = sum(path.lstat().st_size for path in files)
+        held = storage.bytes_below(*places)
         if len(written) >= MOST_WRITTEN or held + more_bytes > MOST_WRITTEN_BYTES:
             raise UserError(
                 f"no more runs fit: a shared app holds {MOST_WRITTEN:,}, and"

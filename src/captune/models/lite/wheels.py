@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from captune import storage
 from captune.errors import UserError
 
 _POLL_S = 0.1
@@ -94,7 +95,7 @@ def download_wheel(
                     break
                 except subprocess.TimeoutExpired:
                     if on_bytes is not None:
-                        on_bytes(_bytes_below(into))
+                        on_bytes(storage.bytes_below(into))
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -220,14 +221,3 @@ def _normalised(package: str) -> str:
 def _without_name(index: str) -> str:
     """uv allows NAME=URL."""
     return re.sub(r"^[\w.-]+=(?=\w+:)", "", index)
-
-
-def _bytes_below(folder: Path) -> int:
-    """Size of all files below `folder`, some of which may vanish while it is counted."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
-    return total
