@@ -163,21 +163,13 @@ class Fraction:
 class Column:
     """A column of a table.
 
-    title: for people. key: its name in a CSV file, the title where it is "". number: aligned at
-    the right. wide: takes what is left of the line.
+    title: its name, in a CSV file too. number: aligned at the right. wide: takes what is left of
+    the line.
     """
 
     title: str
-    key: str = ""
     number: bool = False
     wide: bool = False
-
-    @property
-    def interval_keys(self) -> list[str]:
-        """The names of the columns of both ends of an interval in a CSV file."""
-        if self.key:
-            return [f"{self.key}_low", f"{self.key}_high"]
-        return [f"{self.title}, 95 % from", f"{self.title}, 95 % to"]
 
 
 def numbers(*titles: str) -> list[Column]:
@@ -207,9 +199,8 @@ class Table:
         estimated = [any(isinstance(row[i], Estimate) for row in self.rows) for i in shown]
         header: list[Any] = []
         for i, has_interval in zip(shown, estimated, strict=True):
-            column = self.columns[i]
-            header.append(column.key or column.title)
-            header += column.interval_keys if has_interval else []
+            title = self.columns[i].title
+            header += [title, *(f"{title}, 95 % {end}" for end in ("from", "to") if has_interval)]
         rows = [
             [
                 value

@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _table(spaces: Sequence[SpaceUsage]) -> Table:
-    from captune.tables import Column, Number, Table
+    from captune.tables import Column, Number, Table, numbers
 
     rows = [
         [
@@ -107,13 +107,8 @@ def _table(spaces: Sequence[SpaceUsage]) -> Table:
         ]
         for usage in spaces
     ]
-    columns = [
-        Column("model", wide=True),
-        Column("what"),
-        Column("entries", number=True),
-        Column("size", number=True),
-        Column("computed in"),
-    ]
+    columns = [Column("model", wide=True), Column("what"), *numbers("entries", "size")]
+    columns.append(Column("computed in"))
     return Table("cache", "", columns, rows)
 
 

@@ -43,7 +43,7 @@ from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.runs.records import plain
 from captune.runs.reliability import PeopleAgreement
-from captune.tables import Column, Number, Table
+from captune.tables import Column, Number, Table, numbers
 from captune.text import counted, duration, percent
 
 # names that are numbers: COCO's own, with zeros in front, and others
@@ -122,16 +122,16 @@ class CaptionResult(Result):
         is_written = bool(self.written or self.sidecars)
         if not self.images or self._is_one or (self.images > _FEW and is_written):
             return []
-        columns = [Column("image", "path"), Column("caption", wide=True)]
+        columns = [Column("image"), Column("caption", wide=True)]
         rows: list[Any] = self.captions
         if self.agreement is not None:
-            columns.append(Column("people agree", "agreement", number=True))
+            columns += numbers("people agree")
             rows = [
                 [*row, Number(answer["agreement"], percent(answer["agreement"], 0))]
                 for row, answer in zip(rows, self.kept_answers, strict=True)
             ]
         if self.flag_below is not None:
-            columns.append(Column("", "flagged"))
+            columns.append(Column(""))
             marks = ["flagged" if answer["flagged"] else "" for answer in self.kept_answers]
             rows = [[*row, mark] for row, mark in zip(rows, marks, strict=True)]
         return [Table("images", "captions", columns, rows)]

@@ -28,7 +28,7 @@ from captune.rows import check_ending, row_files, row_paths
 from captune.runs import RunWriter, read_run
 from captune.runs.place import writes_run
 from captune.statistics import wilson
-from captune.tables import Column, Number, Table, csv_row, estimate
+from captune.tables import Column, Number, Table, csv_row, estimate, numbers
 from captune.text import counted, percent
 from captune.zeroshot.classifier import (
     Prediction,
@@ -67,12 +67,8 @@ class ClassifyResult(Result):
 
     def tables(self) -> list[Table]:
         """The first predictions, and the accuracy of each prompt where the truth is known."""
-        columns = [
-            Column("image", wide=True),
-            Column("label", wide=True),
-            Column("probability", number=True),
-            Column("next labels", wide=True),
-        ]
+        columns = [Column("image", wide=True), Column("label", wide=True)]
+        columns += [*numbers("probability"), Column("next labels", wide=True)]
         rows = []
         for prediction in self.items[:SHOWN]:
             (best, probability), *others = prediction.top(3)
@@ -83,10 +79,7 @@ class ClassifyResult(Result):
         note = f"... and {more:,} more" if more else ""
         found = [Table("images", "", columns, rows, note=note)]
         if self.scored:
-            columns = [
-                Column("prompt", wide=True),
-                Column("accuracy [95 % interval]", "accuracy", number=True),
-            ]
+            columns = [Column("prompt", wide=True), *numbers("accuracy [95 % interval]")]
             accuracies = [
                 [row["template"] or "ensemble", estimate(row["accuracy"], row["interval"], percent)]
                 for row in self.prompts

@@ -22,7 +22,7 @@ from captune.runs.records import CompareRecord, Side, plain
 from captune.scoring.compare import Comparison, MetricComparison, compare_captions
 from captune.scoring.inputs import read_inputs
 from captune.scoring.score import ScoredCaptions, deciding_options, score_files, small_sample_note
-from captune.tables import Column, Estimate, Number, Table, estimate, number, write_csv
+from captune.tables import Column, Estimate, Number, Table, estimate, number, numbers, write_csv
 from captune.text import p_value, part_of
 
 _SHOWN = 3  # images on either side that a person reads on a terminal
@@ -76,10 +76,8 @@ class CompareResult(Result):
     def tables(self) -> list[Table]:
         """A row per metric."""
         titles = ("A", "B", "B - A", "p (Holm)", "d_z", "B/A/equal")
-        keys = ("a", "b", "difference", "p_holm", "effect_size", "images")
-        columns = [Column(title, key, number=True) for title, key in zip(titles, keys, strict=True)]
         rows = [_row(metric) for metric in self.comparison.metrics.values()]
-        columns = [Column("metric", wide=True), *columns]
+        columns = [Column("metric", wide=True), *numbers(*titles)]
         return [Table("comparison", "A and B", columns, rows, note=_NOTE)]
 
     def headline(self) -> str:

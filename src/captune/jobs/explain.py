@@ -35,7 +35,7 @@ from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, read_run
 from captune.runs.maps import MapWriter
 from captune.runs.place import writes_run
-from captune.tables import Column, Table, number
+from captune.tables import Column, Table, number, numbers
 from captune.text import counted, percent
 from captune.zeroshot.classifier import ZeroShotClassifier
 from captune_metrics.text import printable, quoted
@@ -354,11 +354,7 @@ def _of_classes(found: ClassMaps, method: str) -> Explanation:
 
 def _word_table(record: Mapping[str, Any]) -> Table:
     given = " (given)" if record["given"] else ""
-    columns = [
-        Column("word"),
-        Column("log p", number=True),
-        Column("is the map faithful?", wide=True),
-    ]
+    columns = [Column("word"), *numbers("log p"), Column("is the map faithful?", wide=True)]
     rows = [
         [
             word["word"],

@@ -26,7 +26,7 @@ from captune.runs import RunWriter
 from captune.runs.metrics import NegationProbe
 from captune.runs.place import writes_run
 from captune.runs.records import plain
-from captune.tables import Column, Table, estimate, number, of_mappings, write_csv
+from captune.tables import Column, Table, estimate, number, numbers, of_mappings, write_csv
 from captune.text import counted, p_value, percent, points
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.negation import negate, probe_negation
@@ -74,8 +74,6 @@ class PromptsResult(Result):
     def _compared(self) -> Table:
         comparison = self.comparison
         titles = ("accuracy [95 % interval]", "− best (points)", "p (Holm)", "ECE", "T", "ECE at T")
-        keys = ("accuracy", "difference", "p_holm", "ece", "temperature", "scaled_ece")
-        columns = [Column(title, key, number=True) for title, key in zip(titles, keys, strict=True)]
         rows = []
         for one in comparison.results:
             against, calibration = one.against_best, one.calibration
@@ -100,16 +98,13 @@ class PromptsResult(Result):
             " best. T: the temperature that calibrates the model; ECE at T: the error with it"
             " (cross-fitted)."
         )
-        columns = [Column("prompt", "template", wide=True), *columns]
+        columns = [Column("prompt", wide=True), *numbers(*titles)]
         return Table("prompts", "prompts", columns, rows, frozenset({comparison.best}), note)
 
     def _agreeing(self) -> Table:
         """What can be said without a truth."""
-        columns = [
-            Column("prompt", "template", wide=True),
-            Column("same label as the first prompt", "same_as_first", number=True),
-            Column("mean confidence", "mean_confidence", number=True),
-        ]
+        columns = [Column("prompt", wide=True)]
+        columns += numbers("same label as the first prompt", "mean confidence")
         rows = [
             [
                 one.template,
@@ -123,16 +118,9 @@ class PromptsResult(Result):
 
     def _negated(self) -> Table:
         titles = ("same label", "right label", "“not” preferred", "“not” preferred, other labels")
-        keys = ("same_answer", "right_answer", "denial_wins", "denial_wins_elsewhere")
-        columns = [Column(title, key, number=True) for title, key in zip(titles, keys, strict=True)]
+        measures = ("same_answer", "right_answer", "denial_wins", "denial_wins_elsewhere")
         rows = [
-            [
-                probe.negated,
-                number(probe.same_answer, percent),
-                number(probe.right_answer, percent),
-                number(probe.denial_wins, percent),
-                number(probe.denial_wins_elsewhere, percent),
-            ]
+            [probe.negated, *(number(getattr(probe, name), percent) for name in measures)]
             for probe in self.probes
         ]
         shares = [probe.same_answer for probe in self.probes]
@@ -144,13 +132,8 @@ class PromptsResult(Result):
             " images"
             f"{', so it ignores “not”' if same > 0.5 else ''}."
         )
-        return Table(
-            "negation",
-            "does the model understand “not”?",
-            [Column("prompt with “not”", "negated", wide=True), *columns],
-            rows,
-            note=note,
-        )
+        columns = [Column("prompt with “not”", wide=True), *numbers(*titles)]
+        return Table("negation", "does the model understand “not”?", columns, rows, note=note)
 
     def sentences(self) -> list[str]:
         """What was compared, and the labels that change most."""

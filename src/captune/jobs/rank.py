@@ -13,7 +13,7 @@ from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs.place import locked
 from captune.scoring.rank import Pair, Ranking, rank_run
-from captune.tables import Column, Table, number
+from captune.tables import Column, Table, number, numbers
 from captune.text import counted, score
 from captune_metrics.text import shorten
 
@@ -52,12 +52,8 @@ class RankResult(Result):
 
     def _end(self, name: str, caption: str, pairs: Sequence[Pair]) -> Table:
         metrics = [self.ranking.by, *self.ranking.quoted]
-        columns = [
-            Column("rank", number=True),
-            *(Column(metric, number=True) for metric in metrics),
-            Column("image", wide=True),
-            Column("caption", wide=True),
-        ]
+        columns = numbers("rank", *metrics)
+        columns += [Column("image", wide=True), Column("caption", wide=True)]
         rows = [
             [
                 pair.rank,

@@ -28,7 +28,7 @@ from captune.scoring.score import (
     score_files,
     small_sample_note,
 )
-from captune.tables import Column, Table, estimate, write_csv
+from captune.tables import Column, Table, estimate, numbers, write_csv
 from captune.text import counted, part_of
 from captune_metrics.catalogue import title_of
 from captune_metrics.frequency import DocumentFrequency, name_of_table
@@ -69,11 +69,8 @@ class ScoreResult(Result):
 
     def tables(self) -> list[Table]:
         """A row per metric."""
-        columns = [
-            Column("metric", wide=True),
-            Column("score [95 % interval]", "score", number=True),
-            Column("recipe", wide=True),
-        ]
+        columns = [Column("metric", wide=True), *numbers("score [95 % interval]")]
+        columns.append(Column("recipe", wide=True))
         rows = [
             [title_of(id), estimate(one.corpus, one.ends, "{:.4f}".format), one.name]
             for id, one in self.metrics.items()

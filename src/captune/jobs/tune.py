@@ -46,7 +46,7 @@ from captune.runs.metrics import Tuned
 from captune.runs.place import run_place
 from captune.scoring.compare import compare_scores
 from captune.statistics import holm
-from captune.tables import Column, Table, estimate, of_mappings, write_csv
+from captune.tables import Column, Table, estimate, numbers, of_mappings, write_csv
 from captune.text import counted, duration, millions, score
 from captune_metrics.catalogue import title_of
 from captune_metrics.scores import Scores
@@ -99,13 +99,8 @@ class TuneResult(Result):
             ]
             for one in self.methods
         ]
-        columns = [
-            Column("method"),
-            Column("trained", "trained", number=True),
-            *(Column(title_of(id), id, number=True) for id in known),
-            Column("best epoch", "best_epoch", number=True),
-            Column("time", "seconds", number=True),
-        ]
+        columns = [Column("method")]
+        columns += numbers("trained", *map(title_of, known), "best epoch", "time")
         best = next(i for i, one in enumerate(self.methods) if one.method == self.best)
         note = "95 % intervals in brackets; the best method is bold"
         marked = frozenset({best} if len(rows) > 1 else ())

@@ -30,7 +30,7 @@ from captune.runs.records import plain
 from captune.runs.recount import as_shown, check_records, differences
 from captune.runs.writer import as_json
 from captune.scoring.score import HOW_COMPUTED
-from captune.tables import Column, Number, Table, number
+from captune.tables import Column, Number, Table, number, numbers
 from captune.text import counted
 from captune_metrics.catalogue import metric_of
 from captune_metrics.frequency import CORPUS, SHIPPED
@@ -128,8 +128,6 @@ class Verification(Result):
 
     def tables(self) -> list[Table]:
         """A row per metric that was computed again."""
-        columns = [Column("metric", wide=True)]
-        columns += [Column(name, number=True) for name in ("recorded", "computed")]
         rows = [
             [
                 check.name,
@@ -139,7 +137,7 @@ class Verification(Result):
             ]
             for check in self.checks
         ]
-        columns.append(Column("holds"))
+        columns = [Column("metric", wide=True), *numbers("recorded", "computed"), Column("holds")]
         return [Table("verified", "computed again", columns, rows)] if rows else []
 
     def sentences(self) -> list[str]:
