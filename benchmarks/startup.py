@@ -28,7 +28,7 @@ BARE = {
     "--help": "import argparse, dataclasses, importlib.metadata, json, logging, pathlib",
     "classify": "import torch",
     "caption": "import torch; from transformers import LlamaForCausalLM",
-    "score": "import numpy, scipy.sparse, rapidfuzz",
+    "score": "import numpy, rapidfuzz",
 }
 PARTS = ("torch", "transformers", "captune")
 

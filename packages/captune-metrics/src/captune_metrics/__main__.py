@@ -286,7 +286,7 @@ def _intervals(scores: Sequence[Scores], wanted: bool) -> list[Interval | None]:
     """BCa, by drawing images again; none of fewer than two images."""
     if not wanted or len(scores[0].per_image) < 2:
         return [None] * len(scores)
-    from captune_metrics.resampling import bootstrap_each  # and scipy, which takes its time
+    from captune_metrics.resampling import bootstrap_each
 
     return [*bootstrap_each([score.sums() for score in scores], resamples=_RESAMPLES)]
 

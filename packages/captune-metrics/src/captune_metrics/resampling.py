@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ OfSums = Callable[[Floats, int], Floats]
 Method = Literal["bca", "percentile"]
 
 RESAMPLES = 10_000
+_NORMAL = NormalDist()
 AT_ONCE = 250_000  # images drawn at once: 2 MB of indices and as much of counts stay in the cache
 # figures that differ by no more than this, relative to their size, differ by rounding only
 ROUNDING = 1e-12
@@ -51,9 +53,7 @@ def checked_level(level: float) -> float:
 
 def normal_quantile(level: float) -> float:
     """The z that `level` of a normal distribution lies within: 1.96 for 0.95."""
-    from scipy.special import ndtri  # here and below: it takes longer to import than numpy
-
-    return float(ndtri(1 - (1 - checked_level(level)) / 2))
+    return _NORMAL.inv_cdf(1 - (1 - checked_level(level)) / 2)
 
 
 def mean_of_sums(sums: Floats, n: int) -> Floats:
@@ -292,21 +292,18 @@ def _bias_corrected(
     tails: Floats, values: Floats, observed: float, left_out: Floats, rounding: float
 ) -> Floats:
     """The quantiles that BCa reads instead of `tails`; values sorted."""
-    from scipy.special import ndtr, ndtri
-
     # a resampled figure that equals the observed one counts half on either side
     below = np.searchsorted(values, observed - rounding, "left")
     upto = np.searchsorted(values, observed + rounding, "right")
     share = (below + upto) / (2 * values.size)
-    bias = ndtri(np.clip(share, 0.5 / values.size, 1 - 0.5 / values.size))
+    bias = _NORMAL.inv_cdf(np.clip(share, 0.5 / values.size, 1 - 0.5 / values.size))
     influence = left_out.mean() - left_out
     spread = (influence**2).sum() ** 1.5
     acceleration = (influence**3).sum() / (6 * spread) if spread > 0 else 0.0
-    shifted = bias + ndtri(tails)
+    shifted = bias + np.array([_NORMAL.inv_cdf(tail) for tail in tails])
     # beyond its pole the formula would turn round; up to it the quantile grows to the last one
     scale = np.maximum(1 - acceleration * shifted, 1e-9)
-    corrected: Floats = ndtr(bias + shifted / scale)
-    return corrected
+    return np.array([_NORMAL.cdf(z) for z in bias + shifted / scale])
 
 
 def paired_permutation(
@@ -386,8 +383,6 @@ def detectable_difference(
     (z of the level + z of the power) times the standard error of the difference: 2.80 of them.
     Raises ValueError for a negative standard error or a power outside 0..1.
     """
-    from scipy.special import ndtri
-
     if not (standard_error >= 0 and 0 < power < 1):
         raise ValueError(f"expected a standard error and a power, got {standard_error} and {power}")
-    return (normal_quantile(level) + float(ndtri(power))) * standard_error
+    return (normal_quantile(level) + _NORMAL.inv_cdf(power)) * standard_error
