@@ -74,7 +74,7 @@ def test_no_page_holds_what_turns_or_hides(runs: dict[str, Path], tmp_path: Path
     write_report([*runs.values()], pages[0], PageSettings(title=f"Of {TURNS}"))
     write_report([runs["classify"]], pages[1], PageSettings())
     ranking = rank_run(RankOptions(run=runs["score"]))
-    pages.append(write_gallery(ranking, tmp_path / "gallery").written["page"])
+    pages.append(write_gallery(ranking, tmp_path / "gallery")[0]["page"])
     for page in pages:
         text = read_by_people(page)
         assert r"\u202egnp.live\u2066\u200f\u061c\u200b\xad\U000e0041" in text.replace(r"\\", "\\")

@@ -99,15 +99,15 @@ def run(
     ranking = rank_run(options)
     folder = options.run if options.out is None else options.out
     with locked(folder):
-        gallery = write_gallery(ranking, folder, command=command, raw_csv=options.raw_csv)
+        written, skipped = write_gallery(ranking, folder, command=command, raw_csv=options.raw_csv)
     notes = ranking.remarks()
     for note in notes:
         progress.message(note)
     return RankResult(
         images=len(ranking.pairs),
-        skipped=[*ranking.skipped, *gallery.skipped],
+        skipped=[*ranking.skipped, *skipped],
         notes=notes,
-        written=gallery.written,
+        written=written,
         ranking=ranking,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median as median_of
 from typing import Any
@@ -34,21 +33,14 @@ _NAMED = 20  # images that are not shown, by name
 _ENDS = {"best": "good", "worst": "bad", "only": ""}
 
 
-@dataclass
-class Gallery:
-    """What was written where, and the images that could not be shown."""
-
-    written: dict[str, Path] = field(default_factory=dict)
-    skipped: list[Skipped] = field(default_factory=list)
-
-
 def write_gallery(
     ranking: Ranking, folder: Path, *, command: Sequence[str] = (), raw_csv: bool = False
-) -> Gallery:
+) -> tuple[dict[str, Path], list[Skipped]]:
     """Write rank-METRIC.html, .png, .svg and .csv into `folder`; only images shown are opened.
 
     command: the words that asked for it. raw_csv: cells that a spreadsheet would run as formulas
-    stay as they are. Raises UserError where a file cannot be written.
+    stay as they are. Returns what was written where, and the images that could not be shown. Raises
+    UserError where a file cannot be written.
     """
     stem = "rank-" + re.sub(r"[^\w.-]+", "-", ranking.by)
     path, table, drawing, vectors = (
@@ -80,7 +72,7 @@ def write_gallery(
     figure = pairs_of(ranking)
     for place in (drawing, vectors):
         save_figure(figure, place)
-    return Gallery({"page": path, "figure": drawing, "svg": vectors, "table": table}, skipped)
+    return {"page": path, "figure": drawing, "svg": vectors, "table": table}, skipped
 
 
 def _ends(ranking: Ranking) -> list[tuple[str, list[Pair]]]:

@@ -15,7 +15,7 @@ from captune.runs.kinds import KINDS
 from captune.runs.map_metrics import FaithfulMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number
-from captune.text import count, one_line
+from captune.text import count, listed, one_line
 from captune_metrics.text import named, printable
 
 
@@ -120,10 +120,7 @@ def plain_text(said: Any) -> str:
 
 def joined(parts: Sequence[Any], last: str = "and") -> Markup:
     """`a`, `a and b`, `a, b and c`."""
-    texts = [escape(_part(part)) for part in parts]
-    if len(texts) < 2:
-        return texts[0] if texts else Markup()
-    return Markup(", ").join(texts[:-1]) + f" {last} " + texts[-1]
+    return Markup(listed([str(escape(_part(part))) for part in parts], last))  # noqa: S704  # each is escaped
 
 
 def _part(part: Any) -> Any:

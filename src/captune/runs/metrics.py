@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from captune.images.find import Skipped
 from captune.parsing import MOST, Count, Number, Share, require
-from captune.runs.records import Interval, OpenInterval, Skipped, known_ends
+from captune.runs.records import Interval, OpenInterval, known_ends
 from captune.runs.reliability import Calibration, PeopleAgreement
 
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]

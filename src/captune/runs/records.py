@@ -52,13 +52,6 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-class Skipped(Struct, frozen=True):
-    """An image that was left out."""
-
-    path: str
-    reason: str
-
-
 class About(Struct, frozen=True):
     """run.json, of every kind."""
 

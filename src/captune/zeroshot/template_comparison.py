@@ -236,23 +236,18 @@ def compare_templates(
     features, differ in length.
     """
     known = _known(truth, len(image_features), len(labels))
+
+    def evaluate(template: str, features: Floats) -> TemplateResult:
+        return _evaluate(
+            template, image_features, features, logits, activation, truth, known, calibration
+        )
+
     results: list[TemplateResult] = []
     total: Floats | None = None
     for template, text_features in templates:
         if len(text_features) != len(labels):
             raise ValueError(f"{template}: {len(text_features)} texts for {len(labels)} labels")
-        results.append(
-            _evaluate(
-                template,
-                image_features,
-                text_features,
-                logits,
-                activation,
-                truth,
-                known,
-                calibration,
-            )
-        )
+        results.append(evaluate(template, text_features))
         if ensemble:
             unit = normalise(text_features)
             total = unit if total is None else total + unit
@@ -261,10 +256,7 @@ def compare_templates(
     ensemble_at = len(results) if total is not None and len(results) > 1 else None
     if ensemble_at is not None and total is not None:
         name = f"{_ENSEMBLE}{len(results)} (mean)"
-        mean = normalise(total)
-        results.append(
-            _evaluate(name, image_features, mean, logits, activation, truth, known, calibration)
-        )
+        results.append(evaluate(name, normalise(total)))
     best = None
     if known.size:
         best = max(range(len(results)), key=lambda index: results[index].accuracy or 0.0)

@@ -288,7 +288,7 @@ def _published(text: str, figures: Figures) -> str:
     if figures.shown != "share":
         return text
     digits = max(0, len(text.partition(".")[2]) - 2)
-    return f"{100 * float(text):.{digits}f} %"
+    return percent(float(text), digits)
 
 
 def _experiment(
