@@ -46,11 +46,7 @@ def row_paths(names: Sequence[str], forms: Sequence[str] = _FORMS) -> list[Path]
 
 @contextmanager
 def row_files(
-    names: Sequence[str],
-    model: Row,
-    *,
-    raw: bool = False,
-    json_row: Callable[[Row], Row] = dict,
+    names: Sequence[str], model: Row, *, raw: bool = False, json_row: Callable[[Row], Row] = dict
 ) -> Iterator[Callable[[Row], None]]:
     """Files of rows by their endings, which appear whole; yields what takes a row.
 

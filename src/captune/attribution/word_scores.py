@@ -50,11 +50,7 @@ def targets_of(
 
 
 def scores_of(
-    captioned: CaptionedImage,
-    grids: Tensor,
-    targets: Sequence[WordTarget],
-    *,
-    paired: bool = False,
+    captioned: CaptionedImage, grids: Tensor, targets: Sequence[WordTarget], *, paired: bool = False
 ) -> Tensor:
     """Scores [n, targets] where the captioner sees `grids` [n, tokens, channels]; natural logs.
 
@@ -91,11 +87,7 @@ def gradients_at(captioned: CaptionedImage, grid: Tensor, targets: Sequence[Word
     return torch.cat(parts)
 
 
-def logits_at(
-    captioned: CaptionedImage,
-    grids: Tensor,
-    steps: Sequence[Sequence[int]],
-) -> Tensor:
+def logits_at(captioned: CaptionedImage, grids: Tensor, steps: Sequence[Sequence[int]]) -> Tensor:
     """Logits [all steps, vocabulary] float32, row by row; steps: the steps asked for of each row.
 
     The rows are the caption so far as it is needed. Rows may be a multiple of the grids; those of

@@ -114,12 +114,7 @@ class CaptionModel(nn.Module):
         return (each * weights[:, None].expand_as(targets)[targets != IGNORED]).mean()
 
     def logits_at_targets(
-        self,
-        grids: Tensor,
-        ids: Tensor,
-        mask: Tensor,
-        targets: Tensor,
-        tags: Tensor | None = None,
+        self, grids: Tensor, ids: Tensor, mask: Tensor, targets: Tensor, tags: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """([targets, vocabulary], [targets]): the head runs only where there is a target."""
         kept = targets != IGNORED

@@ -146,11 +146,7 @@ class FeatureCache(AbstractContextManager["FeatureCache", None]):
         )
 
     def _attempt(
-        self,
-        action: Callable[[FeatureStore], Answer],
-        otherwise: Answer,
-        *,
-        writes: bool = False,
+        self, action: Callable[[FeatureStore], Answer], otherwise: Answer, *, writes: bool = False
     ) -> Answer:
         store = self._store
         if store is None or (writes and not self._writable):

@@ -38,11 +38,7 @@ def encode_images(
 
 
 def encode_texts(
-    texts: Sequence[str],
-    encoder: TextEncoder,
-    *,
-    cache: FeatureCache | None,
-    batch_size: int = 256,
+    texts: Sequence[str], encoder: TextEncoder, *, cache: FeatureCache | None, batch_size: int = 256
 ) -> Floats:
     """texts, n strings -> [n, d] float32, rows in the order asked, not normalised.
 

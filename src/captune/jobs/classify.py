@@ -30,12 +30,7 @@ from captune.runs.place import writes_run
 from captune.statistics import wilson
 from captune.tables import Column, Number, Table, csv_row, estimate, numbers
 from captune.text import counted, percent
-from captune.zeroshot.classifier import (
-    Prediction,
-    ZeroShotClassifier,
-    check_prompts,
-    top_indices,
-)
+from captune.zeroshot.classifier import Prediction, ZeroShotClassifier, check_prompts, top_indices
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.truth import known_truth
 

@@ -173,8 +173,7 @@ def records_of(result: CompareResult) -> Iterator[CompareRecord]:
             references=comparison.references.get(image, []),
             a=Side(caption, {id: float(metric.raw_a[i]) for id, metric in metrics}),
             b=Side(
-                comparison.captions_b[image],
-                {id: float(metric.raw_b[i]) for id, metric in metrics},
+                comparison.captions_b[image], {id: float(metric.raw_b[i]) for id, metric in metrics}
             ),
         )
 

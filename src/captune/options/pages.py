@@ -49,9 +49,7 @@ class ReportOptions(CsvOptions):
         metavar="DIR",
     )
     published: str | None = option(
-        "published study to compare the runs with: dlcv-hw3, or a YAML file",
-        None,
-        metavar="STUDY",
+        "published study to compare the runs with: dlcv-hw3, or a YAML file", None, metavar="STUDY"
     )
 
     def __post_init__(self) -> None:
@@ -70,11 +68,7 @@ class VerifyOptions:
         metavar="PLACE",
     )
     runs: list[str] = option(
-        "run folders of the page, if they have moved",
-        [],
-        positional=True,
-        nargs="*",
-        metavar="RUN",
+        "run folders of the page, if they have moved", [], positional=True, nargs="*", metavar="RUN"
     )
     candidates: Path | None = option(
         "captions of a score, if they have moved", None, metavar="FILE"

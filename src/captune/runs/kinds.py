@@ -73,43 +73,37 @@ def _check_compare(record: records.CompareRecord, metrics: figures.CompareMetric
             require(id in side.scores, f"{name}.scores has no {id}")
 
 
-_SECTIONS = "captune.pages.sections"
+_OWN = "captune.pages.sections."
 # in the order of a page
 KINDS = {
     "classify": Kind(
-        records.ClassifyRecord,
-        figures.ClassifyMetrics,
-        "recognition",
-        f"{_SECTIONS}.classify",
-        models=1,
+        records.ClassifyRecord, figures.ClassifyMetrics, "recognition", _OWN + "classify", models=1
     ),
     "prompts": Kind(
         records.PromptsRecord,
         figures.PromptsMetrics,
         "prompts",
-        f"{_SECTIONS}.prompts",
+        _OWN + "prompts",
         _check_prompts,
         models=1,
     ),
-    "tune": Kind(
-        records.TuneRecord, figures.TuneMetrics, "tuning", f"{_SECTIONS}.tune", _check_tune
-    ),
+    "tune": Kind(records.TuneRecord, figures.TuneMetrics, "tuning", _OWN + "tune", _check_tune),
     "caption": Kind(
-        records.CaptionRecord, figures.CaptionMetrics, "captions", f"{_SECTIONS}.captions", models=1
+        records.CaptionRecord, figures.CaptionMetrics, "captions", _OWN + "captions", models=1
     ),
-    "score": Kind(records.ScoreRecord, figures.ScoreMetrics, "captions", f"{_SECTIONS}.captions"),
+    "score": Kind(records.ScoreRecord, figures.ScoreMetrics, "captions", _OWN + "captions"),
     "compare": Kind(
         records.CompareRecord,
         figures.CompareMetrics,
         "comparison",
-        f"{_SECTIONS}.compare",
+        _OWN + "compare",
         _check_compare,
     ),
     "explain": Kind(
-        records.ExplainRecord, map_metrics.ExplainMetrics, "explanations", f"{_SECTIONS}.explain"
+        records.ExplainRecord, map_metrics.ExplainMetrics, "explanations", _OWN + "explain"
     ),
     "faithful": Kind(
-        records.FaithfulRecord, map_metrics.FaithfulMetrics, "explanations", f"{_SECTIONS}.faithful"
+        records.FaithfulRecord, map_metrics.FaithfulMetrics, "explanations", _OWN + "faithful"
     ),
 }
 

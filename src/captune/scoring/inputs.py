@@ -7,13 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from captune.captions import (
-    SAMPLES,
-    CaptionFile,
-    Matched,
-    match_captions,
-    read_captions,
-)
+from captune.captions import SAMPLES, CaptionFile, Matched, match_captions, read_captions
 from captune.errors import MismatchedImages, UserError
 from captune.options import MetricOptions
 from captune.runs import read_run

@@ -19,13 +19,7 @@ from captune.runs.metrics import PromptsMetrics
 from captune.runs.records import PromptsRecord
 from captune.runs.reliability import Calibration
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
-from captune.zeroshot.calibration import (
-    Activation,
-    Booleans,
-    Integers,
-    calibrate,
-    top_confidence,
-)
+from captune.zeroshot.calibration import Activation, Booleans, Integers, calibrate, top_confidence
 from captune_metrics.text import Interval
 
 LOGITS_AT_ONCE = 2_000_000  # 8 MB

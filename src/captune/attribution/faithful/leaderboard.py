@@ -27,12 +27,7 @@ from captune.attribution.faithful.dataset import (
     examples_of,
     shuffled,
 )
-from captune.attribution.faithful.measure import (
-    POINTING,
-    Evaluator,
-    MapId,
-    Measurements,
-)
+from captune.attribution.faithful.measure import POINTING, Evaluator, MapId, Measurements
 from captune.attribution.faithful.pointing import Boxes
 from captune.attribution.faithful.results import (
     Leaderboard,
@@ -340,11 +335,7 @@ class Evaluation:
         return found
 
     def _examples(
-        self,
-        captions: Sequence[ChosenCaption],
-        boxes: Boxes | None,
-        *,
-        generated: bool = False,
+        self, captions: Sequence[ChosenCaption], boxes: Boxes | None, *, generated: bool = False
     ) -> list[Example]:
         """With these captions, or with what the captioner writes of their images."""
         options = self._options

@@ -44,12 +44,7 @@ from captune.models.tokenizers import (
     tokenizer_files,
     vetted_tokenizer,
 )
-from captune.models.weights import (
-    choose_weights,
-    digest_of,
-    digest_of_files,
-    weights_id_of_file,
-)
+from captune.models.weights import choose_weights, digest_of, digest_of_files, weights_id_of_file
 from captune_metrics.text import printable
 
 # Families whose logits a test compares with transformers' own; any other is compared when it loads.

@@ -315,11 +315,7 @@ PREPROCESSING_ID = preprocessing_id(
     std=_MEAN_AND_STD,
 )
 WHOLE_PREPROCESSING_ID = preprocessing_id(
-    "lite",
-    squash=SIZE_PX,
-    interpolation="bicubic",
-    mean=_MEAN_AND_STD,
-    std=_MEAN_AND_STD,
+    "lite", squash=SIZE_PX, interpolation="bicubic", mean=_MEAN_AND_STD, std=_MEAN_AND_STD
 )
 
 
