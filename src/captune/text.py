@@ -43,8 +43,8 @@ def points(fraction: float) -> str:
 
 
 def score(value: float) -> str:
-    """0.38512 -> "0.385"."""
-    return with_minus(f"{value:.3f}")
+    """0.38512 -> "0.385", -0.0001 -> "0.000"."""
+    return with_minus(f"{value:z.3f}")
 
 
 def signed(value: float, digits: int = 3) -> str:

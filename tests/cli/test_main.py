@@ -72,6 +72,14 @@ def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[st
     ("words", "told"),
     [
         (["captoin", "x"], "no command captoin (did you mean caption?); captune --help shows"),
+        (
+            ["caption", "x", "--lables", "y"],
+            "captune caption: unrecognized arguments: --lables y (did you mean --table?); captune",
+        ),
+        (
+            ["classify", "x", "--lables", "y"],
+            "--lables (did you mean --labels?); captune classify",
+        ),
         (["tune", "--method", "lorra"], "choose among adapter, dora, ia3"),
         (["tune", "--method", "lorra"], "did you mean lora?"),
         (["explain", "x", "--method", "atention"], "did you mean attention?"),

@@ -103,6 +103,8 @@ def test_no_interval(files: tuple[str, str], capsys: pytest.CaptureFixture[str])
     found = _json(capsys, "score", files[0], "--references", files[1], "--no-interval")
     assert {metric["interval"] for metric in found["metrics"].values()} == {None}
     assert found["agreement"] is None
+    assert main(["score", files[0], "--references", files[1], "--no-interval"]) == 0
+    assert "interval" not in capsys.readouterr().out
 
 
 def test_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,7 +52,7 @@ def test_a_table_of_the_figures_with_intervals(capsys: pytest.CaptureFixture[str
     assert f"CIDEr-D  {cider_of(corpus).corpus:.3f}  " in out
     assert out.splitlines()[0] == "metric   score  95 % interval"
     assert out.endswith("3 images\n")
-    assert "document frequencies of only 3 images" in err
+    assert "word statistics of only 3 images" in err
 
 
 @pytest.mark.usefixtures("files")

@@ -37,6 +37,7 @@ def _write(folder: Path, records: int = 2) -> None:
 def test_round_trip(tmp_path: Path) -> None:
     _write(tmp_path / "run")
     run = read_run(tmp_path / "run")
+    assert read_run(str(tmp_path / "run"), images=str(tmp_path)).folder == run.folder
     assert run.kind == "baking"
     assert run.about["schema"] == 1
     assert run.about["options"]["images"] == ["images"]

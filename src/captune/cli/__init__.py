@@ -162,9 +162,14 @@ def _run(argv: Sequence[str] | None) -> int:
             meant = difflib.get_close_matches(only.lower(), command_names(), n=1)
             meaning = f" (did you mean {meant[0]}?)" if meant else ""
             raise _Misuse(f"captune: no command {only}{meaning}; captune --help shows all of them")
-        arguments, unknown = parser.parse_known_args(words)
+        try:
+            arguments, unknown = parser.parse_known_args(words)
+        except _Misuse:
+            # what is missing may be there with a typing error
+            if not (unknown := _unknown_flags(parser, only, words)):
+                raise
         if unknown:
-            raise _Misuse(_unknown_sentence(parser, arguments.command, unknown))
+            raise _Misuse(_unknown_sentence(parser, only, unknown))
     except SystemExit as stop:
         return int(stop.code or 0)
     except _Misuse as misuse:
@@ -248,15 +253,30 @@ def _stopped(arguments: argparse.Namespace) -> str:
     )
 
 
+def _known_flags(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return list(commands.choices[command]._option_string_actions) if command else []
+
+
+def _unknown_flags(
+    parser: argparse.ArgumentParser, command: str | None, words: Sequence[str]
+) -> list[str]:
+    """The words that look like flags and are no beginning of one."""
+    known = _known_flags(parser, command)
+    flags = [word for word in words if word.startswith("--") and word != "--"]
+    return [
+        flag for flag in flags if not any(one.startswith(flag.partition("=")[0]) for one in known)
+    ]
+
+
 def _unknown_sentence(
     parser: argparse.ArgumentParser, command: str | None, unknown: Sequence[str]
 ) -> str:
     """What was typed that the command does not take, and what it may have been meant to be."""
-    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    known = commands.choices[command]._option_string_actions if command else {}
+    known = _known_flags(parser, command)
     name = f"captune {command}" if command else "captune"
     flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
-    near = difflib.get_close_matches(flag, list(known), n=1)
+    near = difflib.get_close_matches(flag, known, n=1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     typed = " ".join(unknown)
     return f"{name}: unrecognized arguments: {typed}{meant}; {name} --help shows what it takes"

@@ -358,7 +358,7 @@ def _word_table(record: Mapping[str, Any]) -> Table:
     rows = [
         [
             word["word"],
-            number(word["log_probability"], "{:.2f}".format),
+            number(word["log_probability"], "{:z.2f}".format),
             "" if word["faithfulness"] is None else word["faithfulness"]["mark"],
         ]
         for word in record["words"]

@@ -69,7 +69,9 @@ class ScoreResult(Result):
 
     def tables(self) -> list[Table]:
         """A row per metric."""
-        columns = [Column("metric", wide=True), *numbers("score [95 % interval]")]
+        sure = any(one.ends for one in self.metrics.values())
+        columns = [Column("metric", wide=True)]
+        columns += numbers("score [95 % interval]" if sure else "score")
         columns.append(Column("recipe", wide=True))
         rows = [
             [title_of(id), estimate(one.corpus, one.ends, "{:.4f}".format), one.name]

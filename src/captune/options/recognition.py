@@ -130,4 +130,4 @@ class EmbedOptions(ModelOptions):
         if bool(self.images) == (self.texts is not None):
             raise UserError("embed: give images, or sentences with --texts FILE")
         if not self.to:
-            raise UserError("--to FILE, the file to write: is missing")
+            raise UserError("--to FILE (the file to write) is missing")

@@ -154,11 +154,12 @@ class Run(NotebookDisplay):
         return bool(path) and not leaves_root(str(path)) and self.image_path(path) is None
 
 
-def read_run(folder: Path, *, images: Path | None = None) -> Run:
+def read_run(folder: str | Path, *, images: str | Path | None = None) -> Run:
     """Open a finished run. images: where its images lie, for one from elsewhere.
 
     Raises UserError where there is none, where it is damaged, and where a newer captune wrote it.
     """
+    folder = Path(folder)
     about = _read_object(folder, ABOUT)
     if about.get("schema") != SCHEMA:
         shown = printable(f"{about.get('schema')!r:.40}")
@@ -176,7 +177,7 @@ def read_run(folder: Path, *, images: Path | None = None) -> Run:
         convert(metrics, kind.metrics)
     except ValueError as error:
         raise damaged(folder, METRICS, str(error)) from None
-    return Run(folder, about, metrics, images)
+    return Run(folder, about, metrics, None if images is None else Path(images))
 
 
 def read_metrics(folder: Path, name: str = METRICS) -> Run:

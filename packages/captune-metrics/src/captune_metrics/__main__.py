@@ -76,7 +76,7 @@ class _Scored:
         return {"images": images, "metrics": metrics, "notes": self.notes}
 
     def as_table(self) -> str:
-        rows = [("metric", "score", "95 % interval")]
+        rows = [("metric", "score", "95 % interval" if any(self.intervals) else "")]
         for score, interval in zip(self.scores, self.intervals, strict=True):
             ends = "" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
             rows.append((printable(title_of(score.metric)), f"{score.corpus:.3f}", ends))

@@ -238,7 +238,7 @@ def _notes(corpus: Corpus, df: DocumentFrequency | None) -> tuple[str, ...]:
         )
     if n < _FEW_IMAGES:
         return (
-            f"CIDEr: document frequencies of only {n} images; not comparable with scores "
-            "of another set: use --df coco-val2017 or a table of your own for that",
+            f"CIDEr was computed with word statistics of only {n} images and is not comparable "
+            "with other test sets; for that use --df coco-val2017 or a table of your own",
         )
     return ()
