@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,18 @@ from tests.colour_model import colour_model
 from torch import Tensor, nn
 
 from captune.captioning import captioner
+from captune.captioning.agreement import write_agreement
 from captune.captioning.checkpoint import recipe_of, save_pretrained
 from captune.captioning.recipe import ImageIdentity, build_model
 from captune.models.decoders import load_decoder
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
+from captune.runs.records import Interval
+from captune.runs.reliability import (
+    AgreementWeights,
+    PeopleAgreement,
+    Reliability,
+    ReliabilityBin,
+)
 
 BRIDGES = {
     "cross-attention": {"width": 16, "heads": 2, "every": 1},
@@ -106,4 +115,19 @@ def write_captioner(
     folder.mkdir(parents=True, exist_ok=True)
     save_pretrained(model, folder, recipe)
     model.detach()
+    return folder
+
+
+def agreement_at(centre: float) -> PeopleAgreement:
+    """A chance of a half at this mean log-probability."""
+    bins = (ReliabilityBin(0.4, 0.6, 100, 0.5, 0.45, 45),)
+    measured = Reliability(100, 0.05, 0.05, 0.06, None, 0.5, 0.45, bins)
+    weights = AgreementWeights(-10.0 * centre, 10.0, 0.0, 0.0)
+    return PeopleAgreement(2, weights, 0.2, 0.24, Interval(0.02, 0.1), measured)
+
+
+def with_agreement(model: Path, folder: Path, centre: float = -2.0) -> Path:
+    """The same captioner, with such a chance."""
+    shutil.copytree(model, folder)
+    write_agreement(folder, agreement_at(centre))
     return folder

@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import use_encoder, write_captioner, write_images
+from tests.captioning.caption_job import (
+    use_encoder,
+    with_agreement,
+    write_captioner,
+    write_images,
+)
 
 import captune
 import captune.jobs.explain as jobs_explain
 from captune.attribution.default_map import DefaultMap, write_default
 from captune.cli import main
+from captune.pages.checking import check_page
 from captune.runs import read_run
 from captune.runs.maps import read_maps
 
@@ -250,3 +256,50 @@ def test_a_classifier(
     assert '"purple" is not among the labels' in capsys.readouterr().err
     assert main([*command, "--layer", "2"]) == 2
     assert "are for maps of a captioner" in capsys.readouterr().err
+
+
+def test_columns_of_the_chance_and_of_maps_no_better_than_chance(
+    images: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = captune.caption(images, model=model, max_tokens=8, device="cpu")
+    centre = sorted(one.mean_log_probability for one in before)[1]
+    judged = str(with_agreement(Path(model), tmp_path / "judged", centre))
+    captions = {}
+    for one in captune.caption(images, model=judged, max_tokens=8, device="cpu"):
+        captions[str(images / one.image.name)] = one.agreement
+    below = sorted(captions.values())[1]
+    rows, out = tmp_path / "rows.csv", tmp_path / "out"
+    more = ("--flag-below", str(below), "--to", str(rows), "--out", str(out))
+    assert main(words(images, judged, *more, "--jsonl")) == 0
+    printed_rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["image"]: row["agreement"] for row in printed_rows} == captions
+    assert sum(row["flagged"] for row in printed_rows) == sum(c < below for c in captions.values())
+    records = list(read_run(out).records())
+    for row, record in zip(printed_rows, records, strict=True):
+        assert row.keys() == {
+            *("image", "caption", "agreement", "flagged"),
+            "no_better_than_chance",
+        }
+        doubtful = [
+            word["word"]
+            for word in record["words"]
+            if word["faithfulness"]["mark"] == "no better than chance"
+        ]
+        assert row["no_better_than_chance"] == " ".join(doubtful)
+        assert (record["agreement"], record["flagged"]) == (row["agreement"], row["flagged"])
+    header = rows.read_text().splitlines()[0]
+    columns = "image,caption,agreement,flagged,no_better_than_chance,model,weights_id"
+    assert header == columns
+    page = (out / "report.html").read_text()
+    assert "Words whose map is no better than chance" in page
+    assert ("flagged only" in page) == any(row["flagged"] for row in printed_rows)
+    assert check_page(out / "report.html").holds
+
+
+def test_what_cannot_be_flagged(
+    images: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(images, model, "--flag-below", "0.5")) == 2
+    assert "nothing was fitted for" in capsys.readouterr().err
+    assert main(words(images, model, "--flag-below", "0.5", "--caption", "a w6")) == 2
+    assert "leave out --caption and --labels" in capsys.readouterr().err

@@ -7,17 +7,22 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.captioning.caption_job import agreement_at
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.captioning.tiny import tiny_decoder
 
+from captune.captioning.agreement import read_agreement
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.training import run as training_run
 from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.captions import read_captions
 from captune.cli import main
 from captune.errors import UserError
+from captune.pages.checking import check_page
 from captune.runs import read_run
+from captune.runs.reliability import PeopleAgreement
 
 SETTINGS = ["--set", "bridge.width=16", "--set", "bridge.heads=2"]
 
@@ -78,6 +83,30 @@ def test_three_methods_and_their_table(
     again = json.loads(capsys.readouterr().out)
     assert again["methods"] == printed["methods"]
     assert (out / "lora" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_the_chance_that_people_agree_is_fitted_and_kept(
+    files: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def fit(features: Any, captions: Any, references: Any, *, beam: int) -> PeopleAgreement:
+        seen.append((features, captions, references, beam))
+        return agreement_at(-2.0)
+
+    monkeypatch.setattr(training_run, "fit_agreement", fit)
+    out = tmp_path / "run"
+    assert main(words(files, out, "--method", "lora", "--epochs", "1")) == 0
+    ((features, captions, references, beam),) = seen
+    assert features.keys() == captions.keys() == references.keys()
+    assert beam == 1
+    for id, (one, mean, lowest, count) in features.items():
+        assert (one, count) == (1.0, len(captions[id].split()))
+        assert lowest <= 0
+        assert mean < 0
+    assert read_agreement(out / "lora") == agreement_at(-2.0)
+    assert "Would people agree with the captions?" in (out / "report.html").read_text()
+    assert check_page(out / "report.html").holds
 
 
 def test_what_is_printed(

@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import image_model, use_encoder, write_captioner, write_images
+from tests.captioning.caption_job import (
+    image_model,
+    use_encoder,
+    with_agreement,
+    write_captioner,
+    write_images,
+)
 from tests.processes import ended, start
 
 import captune
 from captune.captioning import captioner
-from captune.captioning.agreement import write_agreement
 from captune.captioning.generate import batch_ends
 from captune.captions import read_captions
 from captune.errors import UserError
@@ -30,13 +35,6 @@ from captune.pages.checking import check_page
 from captune.progress import SILENT
 from captune.runs import read_run
 from captune.runs.place import JOURNAL, locked
-from captune.runs.records import Interval
-from captune.runs.reliability import (
-    AgreementWeights,
-    PeopleAgreement,
-    Reliability,
-    ReliabilityBin,
-)
 
 COUNT = 13
 
@@ -517,17 +515,6 @@ def caption_slowly(images: Path, model: Path, out: Path) -> None:
 
     CaptionJournal.add = slow  # type: ignore[method-assign]
     run(options(images, model, out=out, batch_size=2))
-
-
-def with_agreement(model: Path, folder: Path, centre: float = -1.0) -> Path:
-    """The same captioner, with a chance of a half at this mean log-probability."""
-    shutil.copytree(model, folder)
-    bins = (ReliabilityBin(0.4, 0.6, 100, 0.5, 0.45, 45),)
-    measured = Reliability(100, 0.05, 0.05, 0.06, None, 0.5, 0.45, bins)
-    weights = AgreementWeights(-10.0 * centre, 10.0, 0.0, 0.0)
-    chance = PeopleAgreement(2, weights, 0.2, 0.24, Interval(0.02, 0.1), measured)
-    write_agreement(folder, chance)
-    return folder
 
 
 def test_the_chance_that_people_agree_is_a_column_and_flags(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from captune.captioning.captioner import Captioner
-from captune.captioning.generate import word_pieces
+from captune.captioning.generate import word_pieces, words_of
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -51,6 +51,7 @@ class CaptionedImage:
     is_user_caption: the caption is a person's, not the captioner's.
     known: [1, w], the words of `CaptionModel.project`, for those that read a text beside the image.
     encoder: what made the grid, for methods that encode again or compare with texts.
+    agreement: as of a `Caption`.
     """
 
     model: CaptionModel
@@ -61,6 +62,7 @@ class CaptionedImage:
     is_user_caption: bool = False
     known: Tensor | None = None
     encoder: ImageTextModel | None = None
+    agreement: float | None = None
 
     @property
     def shape(self) -> GridShape:
@@ -119,11 +121,13 @@ def captioned_images(
             halves = torch.from_numpy(np.ascontiguousarray(cached[start : start + batch_size]))
             grids = encoder.image.finish_grid(halves).float().to(model.decoder.device)
             tags = None if tagger is None else tagger.tags_of(part)
+            chances: list[float | None] = [None] * len(part)
             if given is None:
-                rows = _written(model, grids, tags, beam, max_tokens)
+                rows, chances = _written(captioner, grids, tags, beam, max_tokens)
             else:
                 rows = [next(ids for known, ids in given if known is image) for image in part]
-            for number, (image, ids) in enumerate(zip(part, rows, strict=True)):
+            found = zip(part, rows, chances, strict=True)
+            for number, (image, ids, chance) in enumerate(found):
                 one = slice(number, number + 1)
                 yield captioned_image(
                     model,
@@ -133,6 +137,7 @@ def captioned_images(
                     is_user_caption=given is not None,
                     known=None if tags is None else tags[one],
                     encoder=encoder,
+                    agreement=chance,
                 )
 
 
@@ -145,11 +150,14 @@ def captioned_image(
     is_user_caption: bool = False,
     known: Tensor | None = None,
     encoder: ImageTextModel | None = None,
+    agreement: float | None = None,
 ) -> CaptionedImage:
     """One from a finished grid [1, tokens, channels] and token ids, with the end or not."""
     spoken = [id for id in ids if id != model.decoder.end_id]
     words = [WordSpan(*found) for found in word_pieces(model.decoder, spoken)]
-    return CaptionedImage(model, image, grid, list(ids), words, is_user_caption, known, encoder)
+    return CaptionedImage(
+        model, image, grid, list(ids), words, is_user_caption, known, encoder, agreement
+    )
 
 
 def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:
@@ -172,12 +180,16 @@ def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:
 
 
 def _written(
-    captioner: CaptionModel, grids: Tensor, known: Tensor | None, beam: int, max_tokens: int
-) -> list[list[int]]:
+    captioner: Captioner, grids: Tensor, known: Tensor | None, beam: int, max_tokens: int
+) -> tuple[list[list[int]], list[float | None]]:
+    """Ids of each caption, with the end where it came; the chance that people would agree."""
+    model = captioner.model
     with silence_transformers():
-        written = captioner.generate(grids, beams=beam, max_tokens=max_tokens, tags=known)
-    end = captioner.decoder.end_id
-    return [
-        [*ids, end] if len(chosen) > len(ids) else ids
-        for ids, chosen in zip(written.ids, written.log_probabilities, strict=True)
-    ]
+        written = model.generate(grids, beams=beam, max_tokens=max_tokens, tags=known)
+    rows: list[list[int]] = []
+    chances: list[float | None] = []
+    for ids, chosen in zip(written.ids, written.log_probabilities, strict=True):
+        rows.append([*ids, model.decoder.end_id] if len(chosen) > len(ids) else ids)
+        words = words_of(model.decoder, ids, chosen)
+        chances.append(captioner.chance(words, sum(chosen) / max(1, len(chosen))))
+    return rows, chances

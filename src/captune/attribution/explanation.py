@@ -19,8 +19,10 @@ from captune.attribution.geometry import Frame
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.word_scores import scores_of, targets_of
+from captune.captioning.generate import judged
 from captune.images import ImageFile
 from captune.runs.maps import MapWriter
+from captune.runs.records import no_better
 from captune.tables import NotebookDisplay
 from captune.text import bare_word
 
@@ -59,7 +61,7 @@ class Explanation(NotebookDisplay):
 
     method, layer_head: how the maps were made. is_user_caption: the captioner did not write it.
     frame: what of the upright image the maps lie over, or None: all of it. maps_file: where they
-    are, relative to the run.
+    are, relative to the run. agreement, flagged: as of a `Caption`.
     """
 
     image: ImageFile
@@ -70,6 +72,8 @@ class Explanation(NotebookDisplay):
     is_user_caption: bool = False
     frame: Frame | None = None
     maps_file: str | None = None
+    agreement: float | None = None
+    flagged: bool | None = None
 
     @property
     def maps(self) -> Tensor:
@@ -89,9 +93,21 @@ class Explanation(NotebookDisplay):
             "path": self.image.name,
             "caption": self.caption,
             "given": self.is_user_caption,
+            **judged(self),
             "words": [word.record() for word in self.words],
             "maps": self.maps_file,
             **({} if self.frame is None else {"frame": self.frame.edges}),
+        }
+
+    def answer(self) -> dict[str, Any]:
+        """What other programs are told: the caption, and the words whose maps say nothing."""
+        marks = [word.mark for word in self.words]
+        doubtful = no_better(self.record())
+        return {
+            "image": self.image.spelled,
+            "caption": self.caption,
+            **judged(self),
+            "no_better_than_chance": " ".join(doubtful) if any(marks) else None,
         }
 
 
@@ -139,6 +155,7 @@ def explain_words(
         method.name,
         layer_head,
         captioned.is_user_caption,
+        agreement=captioned.agreement,
     )
 
 

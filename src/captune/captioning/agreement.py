@@ -11,22 +11,20 @@ close as the person's, and to have words in common, for half of the people or mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from captune.captioning.checkpoint import read_beside, text_beside
 from captune.captioning.generate import CaptionWord
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.runs.reliability import AgreementWeights, PeopleAgreement
-from captune.zeroshot.calibration import FOLDS, ece_interval, reliability
-from captune_metrics.cider_d import CiderD
-from captune_metrics.frequency import DocumentFrequency
+from captune.text import counted, percent
 from captune_metrics.text import printable
 
 AGREEMENT = "agreement.json"
@@ -46,13 +44,17 @@ def features_of(words: Sequence[CaptionWord], mean_log_probability: float) -> li
 
 def chance_of(agreement: PeopleAgreement, features: Sequence[float]) -> float:
     """The chance, 0..1, that people would agree with a caption of these features."""
-    return float(expit(np.dot(msgspec.structs.astuple(agreement.weights), features)))
+    log_odds = float(np.dot(msgspec.structs.astuple(agreement.weights), features))
+    return (1 + math.tanh(log_odds / 2)) / 2  # which overflows nowhere
 
 
 def agreed_with(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, bool]:
     """Whether people agree with each caption, of the images that two people or more captioned."""
+    from captune_metrics.cider_d import CiderD
+    from captune_metrics.frequency import DocumentFrequency
+
     several = {id: references[id] for id in captions if len(references[id]) > 1}
     others = {
         f"{id} {left_out}": [text for i, text in enumerate(own) if i != left_out]
@@ -83,6 +85,10 @@ def fit_agreement(
     None for fewer than 100 images with several captions by people, and where people agree with
     fewer than 10 of the captions, or do not agree with fewer than 10.
     """
+    from scipy.special import expit  # as all that only a fit needs
+
+    from captune.zeroshot.calibration import FOLDS, ece_interval, reliability
+
     agreed = agreed_with(captions, references)
     x = np.array([features[id] for id in agreed])
     y = np.array(list(agreed.values()), dtype=np.bool_)
@@ -106,7 +112,8 @@ def fit_agreement(
 
 def _fit(x: Doubles, y: NDArray[np.bool_]) -> Doubles:
     """Weights [k] of a logistic regression of y [n] on x [n, k], whose first column is 1."""
-    from scipy.optimize import minimize  # takes longer than all that reads a chance
+    from scipy.optimize import minimize
+    from scipy.special import expit
 
     mean, scale = x[:, 1:].mean(axis=0), np.maximum(x[:, 1:].std(axis=0), 1e-9)
     z = np.hstack([x[:, :1], (x[:, 1:] - mean) / scale])
@@ -143,6 +150,14 @@ def require_agreement(folder: Path) -> PeopleAgreement:
             " images or more have two captions each"
         )
     return found
+
+
+def flagged_sentence(flagged: int, captions: int, below: float) -> str:
+    """What to make of --flag-below."""
+    return (
+        f"flagged: {flagged:,} of {counted(captions, 'caption')}, with which people agree with a"
+        f" probability below {percent(below, 0)}; look at these first"
+    )
 
 
 def write_agreement(folder: Path, agreement: PeopleAgreement) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class Caption(NotebookDisplay):
             "tokens": self.tokens,
             "log_probability": round(self.log_probability, 6),
             "mean_log_probability": round(self.mean_log_probability, 6),
-            **self._judged(),
+            **judged(self),
             "words": [
                 {"word": word.word, "log_probability": round(word.log_probability, 6)}
                 for word in self.words
@@ -81,13 +81,8 @@ class Caption(NotebookDisplay):
             "image": self.image.spelled,
             "caption": self.caption,
             "log_probability": round(self.log_probability, 6),
-            **self._judged(),
+            **judged(self),
         }
-
-    def _judged(self) -> dict[str, Any]:
-        chance = None if self.agreement is None else round(self.agreement, 4)
-        judged = {"agreement": chance, "flagged": self.flagged}
-        return {name: value for name, value in judged.items() if value is not None}
 
     @classmethod
     def of_record(cls, image: ImageFile, record: Mapping[str, Any]) -> Caption:
@@ -102,6 +97,21 @@ class Caption(NotebookDisplay):
             record.get("agreement"),
             record.get("flagged"),
         )
+
+
+class _Judged(Protocol):
+    @property
+    def agreement(self) -> float | None: ...
+
+    @property
+    def flagged(self) -> bool | None: ...
+
+
+def judged(found: _Judged) -> dict[str, Any]:
+    """What is known of whether people would agree, as records and answers have it."""
+    chance = None if found.agreement is None else round(found.agreement, 4)
+    known = {"agreement": chance, "flagged": found.flagged}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def captions_of(

@@ -222,7 +222,7 @@ COMMANDS = {
     "demo": Command(opt.DemoOptions, run=_demo, tables=False),
     "embed": Command(opt.EmbedOptions, tables=False),
     "env": Command(module="captune.cli.env", tables=False),
-    "explain": Command(opt.ExplainOptions),
+    "explain": Command(opt.ExplainOptions, answers=True),
     "faithful": Command(opt.FaithfulOptions),
     "models": Command(module="captune.cli.models"),
     "plugins": Command(module="captune.cli.plugins"),

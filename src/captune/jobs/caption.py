@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from captune.captioning.agreement import read_agreement, require_agreement
+from captune.captioning.agreement import flagged_sentence, read_agreement, require_agreement
 from captune.captioning.captioner import (
     LITE,
     captioner_folder,
@@ -131,8 +131,8 @@ class CaptionResult(Result):
                 for row, answer in zip(rows, self.kept_answers, strict=True)
             ]
         if self.flag_below is not None:
-            columns.append(Column(""))
-            marks = ["flagged" if answer["flagged"] else "" for answer in self.kept_answers]
+            columns.append(Column("flagged"))
+            marks = ["yes" if answer["flagged"] else "" for answer in self.kept_answers]
             rows = [[*row, mark] for row, mark in zip(rows, marks, strict=True)]
         return [Table("images", "captions", columns, rows)]
 
@@ -151,11 +151,7 @@ class CaptionResult(Result):
                     f"{self.images - self.ended:,} of them reached --max-tokens before they ended"
                 )
         if self.flag_below is not None:
-            said.append(
-                f"flagged: {self.flagged:,} of {counted(self.images, 'caption')}, with which people"
-                f" agree with a probability below {percent(self.flag_below, 0)}; look at these"
-                " first"
-            )
+            said.append(flagged_sentence(self.flagged, self.images, self.flag_below))
         if self.sidecars:
             kept = f", {self.sidecars['kept']:,} kept" if self.sidecars["kept"] else ""
             said.append(f"sidecars: {self.sidecars['written']:,} written{kept}")

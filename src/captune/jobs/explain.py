@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from captune.attribution.classes import ClassMaps, default_method, explain_class
 from captune.attribution.default_map import choose_map, read_default
 from captune.attribution.explanation import ExplainedWord, Explanation, explain_words
 from captune.attribution.methods import LayerHead
+from captune.captioning.agreement import flagged_sentence, require_agreement
 from captune.captioning.captioner import (
     LITE,
     captioner_folder,
@@ -27,14 +28,16 @@ from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import Skipped, UnreadableImage, find_images
-from captune.jobs import Result
+from captune.jobs import Result, check_outputs, files_among
 from captune.models.encoders import describe_model
 from captune.options import ExplainOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
+from captune.rows import row_files, row_paths
 from captune.runs import RunWriter, read_run
 from captune.runs.maps import MapWriter
 from captune.runs.place import writes_run
+from captune.runs.records import no_better
 from captune.tables import Column, Table, number, numbers
 from captune.text import counted, percent
 from captune.zeroshot.classifier import ZeroShotClassifier
@@ -46,6 +49,7 @@ MARKS_EXPLAINED = (
     "better than chance: hiding and showing the strongest tenth of the map changes the word's"
     " probability more than hiding and showing random tenths"
 )
+NO_BETTER_WORDS = "words whose map is no better than chance"
 OnExplanation = Callable[[Explanation], None]
 
 
@@ -58,7 +62,8 @@ class ExplainResult(Result):
     """Maps of images; its items are explanations.
 
     model: as a run names it. map: method, layer and head; against, a word that was held against the
-    others. marks: of how many maps. records: of the first 1,000 images.
+    others. marks: of how many maps. records: of the first 1,000 images. flagged: how many captions,
+    of how many, have a chance below what.
     """
 
     model: dict[str, Any]
@@ -68,6 +73,7 @@ class ExplainResult(Result):
     words: int = 0
     seconds: float = 0.0
     figures: list[Path] = field(default_factory=list)
+    flagged: tuple[int, int, float] | None = None
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints; explanations are null where there are more than a thousand."""
@@ -89,6 +95,10 @@ class ExplainResult(Result):
             columns = [Column("is the map faithful?", wide=True), Column("maps", number=True)]
             rows = sorted(self.marks.items())
             found.append(Table("marks", "", columns, rows, note=MARKS_EXPLAINED))
+            if self.images > 1:
+                columns = [Column("image"), Column(NO_BETTER_WORDS, wide=True)]
+                doubtful = [[one["path"], ", ".join(no_better(one))] for one in records]
+                found += [Table("no-better", "", columns, doubtful)] if records else []
         return found
 
     def sentences(self) -> list[str]:
@@ -100,7 +110,8 @@ class ExplainResult(Result):
             f"{counted(self.words, 'map')} of {counted(self.images, 'image')} by {made} in"
             f" {self.seconds:.1f} s"
         )
-        return [done] if self.run else [done, "--out RUN writes the maps and draws them"]
+        said = [done] if self.run else [done, "--out RUN writes the maps and draws them"]
+        return said if self.flagged is None else [*said, flagged_sentence(*self.flagged)]
 
 
 def explain(
@@ -134,6 +145,7 @@ def run(
     it comes. Raises UserError for what cannot be done; unreadable images are named in the result.
     """
     began = time.monotonic()
+    check_outputs(files_among(*options.images), {}, options.out, row_paths(options.to))
     with ExitStack() as stack:
         load = _load_captioner if options.labels is None else _load_classifier
         source = load(options, progress, stack)
@@ -146,8 +158,12 @@ def run(
             writer = stack.enter_context(
                 RunWriter(options.out, "explain", options, source.root, source.models, command)
             )
-        _explain(source, result, writer, each)
-        # where that raises, nothing is written
+        add_row = stack.enter_context(row_files(options.to, source.models[0], raw=options.raw_csv))
+        for explanation in _explain(source, result, writer, options.flag_below):
+            add_row(explanation.answer())
+            if each is not None:
+                each(explanation)
+        # where that raises, no run is written
         _check_found(result, source.without, options, progress)
         if writer is not None:
             writer.metrics = {
@@ -159,6 +175,7 @@ def run(
             }
             writer.extra["device"] = source.device
     result.seconds = time.monotonic() - began
+    result.add_written(options.to)
     if options.out is not None:
         _draw(options.out, result, progress)
         result.finish(options.out, progress)
@@ -189,6 +206,8 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
         progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
     found = find_images(options.images)
     recipe, stored = read_recipe(folder), read_default(folder)
+    if options.flag_below is not None:
+        require_agreement(folder)
     captioner = load_captioner(options, folder)
     model, encoder = captioner.model, captioner.encoder
     method, layer_head = choose_map(
@@ -286,10 +305,16 @@ def _load_classifier(options: ExplainOptions, progress: Progress, _: ExitStack) 
 
 
 def _explain(
-    source: _Source, result: ExplainResult, writer: RunWriter | None, each: OnExplanation | None
-) -> None:
+    source: _Source, result: ExplainResult, writer: RunWriter | None, below: float | None
+) -> Iterator[Explanation]:
+    """Each explanation, counted and recorded."""
     maps = None if writer is None else MapWriter(writer)
     for explanation in source.explanations:
+        if below is not None and explanation.agreement is not None:
+            is_flagged = round(explanation.agreement, 4) < below
+            explanation = replace(explanation, flagged=is_flagged)
+            count = 0 if result.flagged is None else result.flagged[0]
+            result.flagged = count + is_flagged, result.images + 1, below
         if maps is not None and writer is not None:
             explanation = explanation.written_by(maps)
         record = explanation.record()
@@ -305,8 +330,7 @@ def _explain(
             result.records.append(record)
         if len(result.items) < SHOWN:
             result.items.append(explanation)
-        if each is not None:
-            each(explanation)
+        yield explanation
 
 
 def _check_found(

@@ -8,19 +8,20 @@ from pathlib import Path
 from captune.errors import UserError
 from captune.options.base import (
     ImageOptions,
+    RowOptions,
     check_overwrite,
     option,
     overwrite_option,
     require_at_least,
 )
-from captune.options.captioning import CaptionerOptions
+from captune.options.captioning import CaptionerOptions, check_flag, flag_option
 from captune.registry import MAP_METHODS
 
 COLOURS = ("magma", "viridis", "jet")
 
 
 @dataclass(kw_only=True)
-class ExplainOptions(ImageOptions, CaptionerOptions):
+class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
     """`captune explain`."""
 
     method: str = option(
@@ -58,6 +59,7 @@ class ExplainOptions(ImageOptions, CaptionerOptions):
         "quick",
         choices=("none", "quick", "full"),
     )
+    flag_below: float | None = flag_option()
     colours: str = option(
         "colour map of the figures: magma and viridis are perceptually uniform, jet is the"
         " assignment's",
@@ -83,6 +85,12 @@ class ExplainOptions(ImageOptions, CaptionerOptions):
             )
         if self.labels is not None and (self.caption is not None or self.special):
             raise UserError("--labels: explains a classifier; leave out --caption and --special")
+        check_flag(self)
+        if self.flag_below is not None and (self.labels or self.caption) is not None:
+            raise UserError(
+                "--flag-below: is for captions that the captioner writes; leave out --caption and"
+                " --labels"
+            )
 
     @property
     def chosen_words(self) -> list[str]:

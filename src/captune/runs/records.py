@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -30,6 +31,15 @@ else:
 
         low: Number
         high: Number
+
+
+def no_better(record: Mapping[str, Any]) -> list[str]:
+    """The words of a record of `explain` whose map is no better than chance."""
+    return [
+        str(word["word"])
+        for word in record["words"]
+        if (word.get("faithfulness") or {}).get("mark") == NO_BETTER
+    ]
 
 
 def known_ends(interval: OpenInterval | None) -> Interval | None:
@@ -180,6 +190,8 @@ class ExplainRecord(Record, frozen=True):
     words: Annotated[list[ExplainedWord], Meta(min_length=1)]
     maps: Path
     frame: tuple[Number, Number, Number, Number] | None = None
+    agreement: Share | None = None
+    flagged: bool | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a frame that is turned over."""

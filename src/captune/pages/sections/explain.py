@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from captune.pages.album import Album, Picture
-from captune.pages.blocks import Gallery, Paragraph, Section, Tiles
+from captune.pages.blocks import Fold, Gallery, Paragraph, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
 from captune.plots.maps import scaled_map
 from captune.runs.maps import read_maps
-from captune.runs.records import BETTER, UNSEEN
+from captune.runs.records import BETTER, UNSEEN, no_better
 from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent
 
@@ -67,7 +68,20 @@ def section(source: RunSource, context: PageContext) -> Section:
     if marks:
         part.blocks.append(_marks(source, marks))
     part.blocks.append(_gallery(source, context))
+    if marks:
+        part.blocks.append(
+            Fold("Words whose map is no better than chance", [_doubtful(source, context)])
+        )
     return part
+
+
+def _doubtful(source: RunSource, context: PageContext) -> Table:
+    rows = [
+        [one_line(str(record["path"])), one_line(", ".join(no_better(record)))]
+        for record in islice(source.run.records(), context.settings.limit)
+    ]
+    columns = [Column("image"), Column("no better than chance", wide=True)]
+    return Table(f"no-better-{source.number}", "", columns, rows)
 
 
 def tables(source: RunSource) -> list[Table]:
@@ -99,12 +113,16 @@ def _marks(source: RunSource, marks: Mapping[str, int]) -> Table:
 
 def _gallery(source: RunSource, context: PageContext) -> Gallery:
     items: list[dict[str, Any]] = []
+    flagged: list[int] = []
+    doubtful: list[int] = []
     spent, all_of = 0, 0
     for record in source.run.records():
         all_of += 1
         if len(items) >= context.settings.limit or spent > _BUDGET_BYTES:
             continue
         item = _item(source, record, context.album)
+        flagged += [len(items)] if record.get("flagged") else []
+        doubtful += [len(items)] if no_better(record) else []
         spent += sum(len(word["map"]) for word in item["words"])
         items.append(item)
     hidden = all_of - len(items)
@@ -115,10 +133,12 @@ def _gallery(source: RunSource, context: PageContext) -> Gallery:
         ("most maps to be believed", [_believed(item) for item in items], True),
         ("fewest maps to be believed", [_believed(item) for item in items], False),
     ]
+    marked = (("flagged only", flagged), ("a map is no better than chance", doubtful))
+    filters = [(name, some) for name, some in marked if some]
     is_marked = any(item["words"] and item["words"][0]["mark"] for item in items)
     return Gallery(
         f"maps-{source.number}", "Where it looked", "image", items,
-        sorts if is_marked else sorts[:1], note=note, large=True,
+        sorts if is_marked else sorts[:1], filters, note=note, large=True,
     )  # fmt: skip
 
 

@@ -192,17 +192,18 @@ def caption_tab(
         name = (typed or LITE).strip()
         return name if name == LITE else str(context.run_folder(name))
 
-    def make(model: str, beam: float, judge: bool) -> ExplainOptions:
+    def make(model: str, beam: float, judge: bool, below: float) -> ExplainOptions:
         return ExplainOptions(
             images=[],
             model=captioner(model),
             beam=int(beam),
             faithfulness="quick" if judge else "none",
+            flag_below=below / 100 or None,
             batch_size=_AT_ONCE,
         )
 
-    def begin(model: str, beam: float, judge: bool, id: str) -> QueuedJob:
-        options = make(model, beam, judge)
+    def begin(model: str, beam: float, judge: bool, below: float, id: str) -> QueuedJob:
+        options = make(model, beam, judge, below)
         options.images = context.uploads.images_of(id).names
         return context.submit("explain", options, _caption, id)
 
@@ -240,8 +241,16 @@ def caption_tab(
                 judge = gr.Checkbox(
                     label="Test every map: better than chance? (some seconds per image)"
                 )
+                below = gr.Slider(
+                    0,
+                    100,
+                    0,
+                    step=5,
+                    label="Flag captions that people agree with at less than (%)",
+                    elem_id="flag-below",
+                )
             panel.place_button("Caption", variant="primary")
-            fields = [model, beam, judge]
+            fields = [model, beam, judge, below]
             keeping = keep_panel(
                 context, page, "explain", "captioned", make, fields, images.id, _keep_explained
             )
@@ -327,6 +336,8 @@ def _card(explanation: Explanation, thumbnails: Mapping[str, str]) -> dict[str, 
         # where the maps lie over the image
         "place": ";".join(f"{side}:{100 * share:.3f}%" for side, share in sides.items()),
         "against": None,
+        "agreement": explanation.agreement,
+        "flagged": explanation.flagged,
     }
 
 
