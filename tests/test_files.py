@@ -19,6 +19,7 @@ from captune.files import (
     partial_path,
     private_folder,
     read_text,
+    real_path,
     whole_file,
 )
 from captune_metrics.files import read_bytes
@@ -65,6 +66,15 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on Windows")
+def test_a_link_to_itself_is_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("link")
+    assert real_path(link) == link
+    with whole_file(link) as file:
+        file.write("a")
+    assert link.read_text() == "a"
+
+
 def test_a_pipe_or_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -83,7 +93,11 @@ def test_a_pipe_or_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
 
 def test_an_impossible_place_is_known_beforehand(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for path, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "x", "cannot be")):
+    for path, message in (
+        (tmp_path, "is a folder"),
+        (Path("a\0b"), "cannot be the"),
+        (tmp_path / "file" / "x", "cannot be"),
+    ):
         with pytest.raises(UserError, match=message):
             check_writable(path)
     check_writable(tmp_path / "new" / "folder" / "a.csv")

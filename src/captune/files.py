@@ -49,7 +49,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         is_folder = path.is_dir()
         is_special = not is_folder and path.exists() and not path.is_file()
-        target = path.resolve() if path.is_symlink() else path
+        target = real_path(path) if path.is_symlink() else path
     except OSError as error:
         raise _refusal(path, error) from None
     if is_folder:
@@ -223,6 +223,8 @@ def check_writable(path: Path) -> None:
 
     Raises UserError as `whole_file`, as far as that can be known beforehand.
     """
+    if "\0" in str(path):
+        raise UserError(f"{printable(str(path))} cannot be the name of a file")
     try:
         if path.is_dir():
             raise UserError(f"{printable(str(path))} is a folder; name a file")
@@ -270,6 +272,11 @@ def home_path(text: str | os.PathLike[str]) -> Path:
         return Path(os.path.expanduser(text))  # noqa: PTH111  # pathlib's raises for an unknown user
     except ValueError:  # half a character, or a zero one, is in no user's name
         return Path(text)
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Where links lead. One that leads to itself stays; pathlib's `resolve` may raise for it."""
+    return Path(os.path.realpath(path))
 
 
 def read_text(path: str, *, keep_bytes: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,39 @@ def test_classify(
     place = str(results / "labels")
     words = ["classify", str(colour_images), "--labels", "red,blue", what, place, "--top5", "2"]
     check(words if what == "--out" else words[:-2], results, capsys, SIZES[:2])
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet"])
+def test_answers(
+    ending: str, colours: Any, colour_images: Path, results: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ["classify", str(colour_images), "--labels", "red,blue"]
+    check([*words, "--to", str(results / f"answers.{ending}")], results, capsys, SIZES[:2])
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet", "safetensors"])
+def test_embed(
+    ending: str, colours: Any, colour_images: Path, results: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = ["embed", str(colour_images), "--to", str(results / f"features.{ending}")]
+    check(words, results, capsys, SIZES[:2])
+
+
+@pytest.mark.needs("linux")
+def test_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = classify_run(tmp_path / "run", images(tmp_path / "images", ["a.jpg"]), ["a.jpg"])
+    for words in (["cite", str(run)], ["completion", "bash"], ["env", "--json"]):
+        with Path("/dev/full").open("w") as full:
+            monkeypatch.setattr(sys, "stdout", full)
+            assert main(words) == 2
+            os.dup2(2, full.fileno())  # what could not be written would be written once more
+        assert capsys.readouterr().err == (
+            f"captune {words[0]}: the disk is full; make room and run it again\n"
+        )
 
 
 @pytest.mark.parametrize("what", ["--predictions", "--out"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -18,13 +19,15 @@ from huggingface_hub import constants
 from tests import report_runs
 from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.fake_hub import TOKEN, FakeHub, serving
+from tests.hostile.mutations import change_value
 
 import captune
 from captune.captioning.captioner import captioner_folder
 from captune.captioning.training.run import _start_of
 from captune.cli import main
 from captune.errors import UserError
-from captune.options import TuneOptions
+from captune.jobs.push import plan
+from captune.options import PushOptions, TuneOptions
 
 REPO = "me/harbour"
 MODEL = f"hf:{REPO}"
@@ -340,3 +343,24 @@ def test_files_of_a_hub_that_are_called_like_others_are_not_fetched(
     place = captioner_folder(MODEL)
     assert sorted(path.name for path in place.iterdir()) == [*own]
     assert not any("evil" in one for one in hub.requests)
+
+
+def test_mutated_runs_are_planned_or_refused_in_a_sentence(hub: FakeHub, tuned: Path) -> None:
+    place = tuned / "lora"
+    for name in ("run.json", "metrics.json", "config.json"):
+        whole = (place / name).read_text()
+        for seed in range(60):
+            (place / name).write_text(whole)
+            told = change_value(place / name, random.Random(f"{name}{seed}"))
+            try:
+                card = plan(PushOptions(run=tuned, repo=REPO)).card
+            except UserError:
+                continue
+            except Exception as error:
+                raise AssertionError(told) from error
+            front, body = card.removeprefix("---\n").split("\n---\n")
+            assert yaml.safe_load(front)["library_name"] == "captune", told
+            assert all(line.isprintable() for line in body.splitlines()), told
+            assert not re.search(r"(?<!\\)<(script|img)", body), told
+        (place / name).write_text(whole)
+    assert hub.requests == []

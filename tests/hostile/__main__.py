@@ -1,6 +1,6 @@
 """Hostile input of every kind, made here, and what captune does with it: a table.
 
-python -m tests.hostile                     images, runs, models, files, strings, app
+python -m tests.hostile                     images, runs, models, files, outputs, strings, app
 python -m tests.hostile chaos               kills, full disks, two at once
 python -m tests.hostile strings --minutes 60
 python -m tests.hostile images --only WebP --verbose
@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.hostile import app, chaos, strings
 from tests.hostile.runner import Outcome, Table, as_text, run, some
 
-FAMILIES = ("images", "runs", "models", "files", "strings", "app")
+FAMILIES = ("images", "runs", "models", "files", "outputs", "strings", "app")
 OTHERS = ("chaos",)
 
 

@@ -21,7 +21,8 @@ def cases() -> Iterator[Case]:
     yield from (*_captions(), *_labels(), *_truth(), *_boxes(), *_others(), *_typed())
 
 
-def _written(content: Any) -> Lay:
+def written(content: Any) -> Lay:
+    """What lays `content`, bytes, text or JSON, in the place of a file."""
     if callable(content):
         return content  # type: ignore[no-any-return]
     if isinstance(content, bytes):
@@ -70,7 +71,7 @@ def _captions() -> Iterator[Case]:
     references = str(seeds() / "references.json")
     score = ["score", "FILE", "--references", references, "--metrics", "cider,bleu", "--json"]
     for name, content in ANY.items():
-        yield _case("captions", f"candidates: {name}", "c.json", _written(content), score)
+        yield _case("captions", f"candidates: {name}", "c.json", written(content), score)
     stems = sorted(json.loads((seeds() / "references.json").read_text()))
     long = " ".join(["word"] * 1_000_000)
     texts: dict[str, Any] = {
@@ -94,7 +95,7 @@ def _captions() -> Iterator[Case]:
         "no captions": dict.fromkeys(stems, ""),
     }
     for name, content in texts.items():
-        yield _case("captions", f"texts: {name}", "c.json", _written(content), score)
+        yield _case("captions", f"texts: {name}", "c.json", written(content), score)
     tables = {
         "formulas.csv": "image,caption\n" + "".join(f"{s},=1+1\n" for s in stems),
         "an open quote.csv": 'image,caption\na,"' + "x" * 5_000_000,
@@ -109,17 +110,17 @@ def _captions() -> Iterator[Case]:
         "a BOM inside.jsonl": '\ufeff{"image": "a", "caption": "b"}\n\ufeff{"image": 1}',
     }
     for name, content in tables.items():
-        yield _case("captions", f"tables: {name}", name, _written(content), score)
+        yield _case("captions", f"tables: {name}", name, written(content), score)
     compare = ["compare", "FILE", str(seeds() / "candidates.json"), "--references", references]
     for name in ("markup", "escapes", "formulas", "apostrophes"):
-        yield _case("captions", f"compared: {name}", "c.json", _written(texts[name]),
+        yield _case("captions", f"compared: {name}", "c.json", written(texts[name]),
                     [*compare, "--csv", "answers.csv", "--out", "run"])  # fmt: skip
     own = ["score", str(seeds() / "candidates.json"), "--references", "FILE", "--json"]
     for name in ("a pipe", "a link to /dev/zero", "20 GB of nothing", "nested 100,000 deep"):
-        yield _case("captions", f"references: {name}", "r.json", _written(ANY[name]), own)
+        yield _case("captions", f"references: {name}", "r.json", written(ANY[name]), own)
     for name, content in texts.items():
         if "million" not in name and "100,000" not in name:
-            yield _case("captions", f"as references: {name}", "r.json", _written(content), own)
+            yield _case("captions", f"as references: {name}", "r.json", written(content), own)
 
 
 def _labels() -> Iterator[Case]:
@@ -127,7 +128,7 @@ def _labels() -> Iterator[Case]:
     asked = ["classify", images, "--labels", "FILE", "--csv", "answers.csv", "--out", "run"]
     for name, content in ANY.items():
         for ending in ("json",) if name in TEXTS else ("json", "txt"):
-            yield _case("labels", f"{ending}: {name}", f"l.{ending}", _written(content), asked)
+            yield _case("labels", f"{ending}: {name}", f"l.{ending}", written(content), asked)
     hostile = (
         "red =cmd|'/c calc'!A0",
         "=cmd red",
@@ -150,17 +151,17 @@ def _labels() -> Iterator[Case]:
         "line separators": ["red\u2028x", "green\u2029y", "blue\x85z"],
         "invisible": ["red", "red\u200b", "red\u2060", "\u00adred"],
     }.items():
-        yield _case("labels", name, "l.json", _written(content), asked)
-        yield _case("labels", f"{name}, for people", "l.json", _written(content),
+        yield _case("labels", name, "l.json", written(content), asked)
+        yield _case("labels", f"{name}, for people", "l.json", written(content),
                     ["classify", images, "--labels", "FILE"])  # fmt: skip
     yield _case(
-        "labels", "text of escapes", "l.txt", _written("red \x1b[31m\ngreen \u202e\n"), asked
+        "labels", "text of escapes", "l.txt", written("red \x1b[31m\ngreen \u202e\n"), asked
     )
-    yield _case("labels", "null bytes", "l.txt", _written(b"red\0green\n"), asked)
+    yield _case("labels", "null bytes", "l.txt", written(b"red\0green\n"), asked)
     typed = "red \x1b]52;c;aGk=\x07,green \u202ex,=cmd|'/c calc'!A0"
-    yield _case("labels", "typed escapes", "l.txt", _written(""),
+    yield _case("labels", "typed escapes", "l.txt", written(""),
                 ["classify", images, "--labels", typed, "--csv", "answers.csv"])  # fmt: skip
-    yield _case("labels", "typed prompt of escapes", "l.txt", _written(""), [
+    yield _case("labels", "typed prompt of escapes", "l.txt", written(""), [
         "prompts", images, "--labels", "red,green,blue,white", "--prompt", "\x1b[31m{} \u202e",
         "--prompt", "=cmd {}", "--truth", "from-name", "--csv", "answers.csv", "--out", "run",
     ])  # fmt: skip
@@ -171,14 +172,14 @@ def _truth() -> Iterator[Case]:
     asked = ["classify", images, "--labels", "red,green", "--truth", "FILE", "--json"]
     for name in ("a pipe", "a link to /dev/zero", "20 GB of nothing", "random bytes", "a folder",
                  "a line of 200 MB", "300 MB of blanks", "UTF-16"):  # fmt: skip
-        yield _case("truth", name, "t.csv", _written(ANY[name]), asked)
+        yield _case("truth", name, "t.csv", written(ANY[name]), asked)
     for name, content in {
         "escapes": f"filename,label\n\x1b[31m.png,{MARKUP}\n",
         "a million rows": "filename,label\n" + "x.png,red\n" * 1_000_000,
         "formulas": "filename,label\n0_0.png,=1+1\n",
         "an open quote": 'filename,label\n"' + "x" * 3_000_000,
     }.items():
-        yield _case("truth", name, "t.csv", _written(content), asked)
+        yield _case("truth", name, "t.csv", written(content), asked)
 
 
 def _boxes() -> Iterator[Case]:
@@ -218,7 +219,7 @@ def _boxes() -> Iterator[Case]:
         "deep": TEXTS["objects 100,000 deep"],
         "a list": [],
     }.items():
-        yield _case("boxes", name, "b.json", _written(content), asked)
+        yield _case("boxes", name, "b.json", written(content), asked)
 
 
 def _others() -> Iterator[Case]:
@@ -242,8 +243,8 @@ def _others() -> Iterator[Case]:
         "endless epochs": "batch: -1",
         "escapes": '"\\e[31m": 3',
     }.items():
-        yield _case("configs", name, "c.yaml", _written(content), tune)
-        yield _case("studies", name, "s.yaml", _written(content), [
+        yield _case("configs", name, "c.yaml", written(content), tune)
+        yield _case("studies", name, "s.yaml", written(content), [
             "report", str(base / "runs" / "classify"), "--out", "page.html", "--published", "FILE",
         ])  # fmt: skip
     score = [
@@ -262,15 +263,15 @@ def _others() -> Iterator[Case]:
         "a pickle": b"cos\nsystem\n(S'touch PWNED'\ntR.",
         "a gzip of JSON": gzip.compress(b'{"images": -1}'), "deep": TEXTS["nested 100,000 deep"],
     }.items():  # fmt: skip
-        yield _case("frequencies", name, "d.json.gz", _written(content), score)
-        yield _case("frequencies", f"{name}, by another name", "d.npz", _written(content), score)
+        yield _case("frequencies", name, "d.json.gz", written(content), score)
+        yield _case("frequencies", f"{name}, by another name", "d.npz", written(content), score)
     page = ["verify", "FILE"]
     for name, content in {
         "a pipe": FILES["a pipe"], "a link to /dev/zero": FILES["a link to /dev/zero"],
         "empty": b"", "random bytes": FILES["random bytes"], "markup": MARKUP,
         "20 GB of nothing": FILES["20 GB of nothing"],
     }.items():  # fmt: skip
-        yield _case("pages", name, "p.html", _written(content), page)
+        yield _case("pages", name, "p.html", written(content), page)
 
 
 def _gzip_bomb(path: Path) -> None:

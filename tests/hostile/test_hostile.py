@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
-from tests.hostile import app, files, images, models, runs, strings
+from tests.hostile import app, files, images, models, outputs, runs, strings
 from tests.hostile.runner import Table, as_text, run, some
 
 pytestmark = pytest.mark.needs("linux")
@@ -18,10 +18,12 @@ def check(*tables: Table) -> None:
     assert not bad, "\n".join([*bad, as_text(tables)])
 
 
-@pytest.mark.parametrize("family", [images, runs, models, files], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "family", [images, runs, models, files, outputs], ids=lambda one: one.__name__
+)
 def test_cases(family: ModuleType) -> None:
     cases = some(family.cases(), of_each=1)
-    assert len(cases) > 8
+    assert len(cases) > 5
     check(run(family.__name__, cases))
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 from tests import report_runs as runs
+from tests.hostile.mutations import change_value
 
 import captune
 from captune.cli import main
+from captune.errors import UserError
 from captune.jobs.cite import _citations
 from captune.models.catalogue import _examples
 from captune.registry import BRIDGES, MAP_METHODS, TUNING_METHODS
@@ -164,3 +167,23 @@ def test_nothing_in_a_run_begins_an_entry(tmp_path: Path) -> None:
     ]
     assert sum("evil" in line for line in lines) >= 2
     assert all(line.startswith("% ") for line in lines if "evil" in line)
+
+
+def test_mutated_runs_are_cited_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    entries = re.compile(r"^@", re.MULTILINE)
+    for run in every_run(tmp_path):
+        for name in ("run.json", "metrics.json"):
+            whole = (run / name).read_text()
+            for seed in range(25):
+                (run / name).write_text(whole)
+                told = change_value(run / name, random.Random(f"{run.name}{name}{seed}"))
+                try:
+                    found = captune.cite(run)
+                except UserError:
+                    continue
+                except Exception as error:
+                    raise AssertionError(told) from error
+                text = "\n".join(found.sentences())
+                assert text.count("@") == len(entries.findall(text)) == len(found.entries), told
+                assert all(line.isprintable() for line in text.splitlines()), told
+            (run / name).write_text(whole)

@@ -210,6 +210,24 @@ def test_whatever_lies_in_the_place_of_a_file_is_one_sentence_at_once(
 
 
 @pytest.mark.needs("linux")
+@pytest.mark.usefixtures("files")
+def test_nobody_has_to_read_and_a_full_disk_is_a_sentence() -> None:
+    words = [sys.executable, "-m", "captune_metrics", "pred.json", "refs.json", "--no-interval"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone, Path("/dev/full").open("w") as full:
+        ends = [
+            subprocess.run(words, stdout=out, stderr=subprocess.PIPE, text=True)
+            for out in (gone, full)
+        ]
+    assert [end.returncode for end in ends] == [0, 2]
+    assert "Traceback" not in ends[0].stderr
+    assert ends[1].stderr == (
+        "captune_metrics: the scores could not be printed (No space left on device)\n"
+    )
+
+
+@pytest.mark.needs("linux")
 def test_scores_of_images_are_written_whole_or_not_at_all(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,11 @@ def test_a_header_accounts_for_every_byte(tmp_path: Path) -> None:
         path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
         with pytest.raises(UserError, match=f"complete safetensors file .*{reason}"):
             read_header(path)
+    wide = {"a": {"dtype": "F32", "shape": [1] * 100_000, "data_offsets": [0, 4]}}
+    text = json.dumps(wide).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    with pytest.raises(UserError, match=r'a\.safetensors: "a" has 100,000 dimensions'):
+        read_header(path)
 
 
 def test_masks_may_be_whole_numbers_and_weights_may_not() -> None:

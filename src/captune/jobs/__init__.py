@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.errors import UserError
-from captune.files import check_writable
+from captune.files import check_writable, real_path
 from captune.images import ImageSet, Skipped
 from captune.images.find import ENDINGS
 from captune.progress import SILENT, Progress
@@ -188,14 +188,14 @@ def _same(one: Path, other: Path) -> bool:
         if one.exists() and not one.is_file() and not one.is_dir():
             return False  # a terminal or a pipe: nothing in it is lost
         both = one.exists() and other.exists()
-        return one.resolve() == other.resolve() or (both and one.samefile(other))
+        return real_path(one) == real_path(other) or (both and one.samefile(other))
     except (OSError, ValueError):  # no path at all, which is said where it is opened
         return False
 
 
 def _within(path: Path, folder: Path) -> bool:
     try:
-        return path.resolve().is_relative_to(folder.resolve()) or _same(path, folder)
+        return real_path(path).is_relative_to(real_path(folder)) or _same(path, folder)
     except (OSError, ValueError):
         return False
 

@@ -29,7 +29,7 @@ from captune.captioning.captioner import (
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.errors import UserError
-from captune.files import home_path
+from captune.files import home_path, real_path
 from captune.images import find_images
 from captune.jobs import Result
 from captune.models.hub import silence_transformers
@@ -162,7 +162,7 @@ def _run(
 
 
 def _check_out(options: FaithfulOptions, folder: Path) -> None:
-    if options.out.resolve() in (folder.resolve(), home_path(options.model).resolve()):
+    if real_path(options.out) in (real_path(folder), real_path(home_path(options.model))):
         raise UserError(
             f"--out {printable(str(options.out))} is the captioner's own run; name another folder"
             " (the default map is stored beside the captioner anyway)"

@@ -32,7 +32,7 @@ from captune.captioning.checkpoint import (
 )
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.errors import UserError
-from captune.files import home_path
+from captune.files import home_path, real_path
 from captune.jobs import Result
 from captune.jobs.cite import cite
 from captune.models import hub
@@ -184,8 +184,8 @@ def plan(options: PushOptions) -> PushPlan:
 def _refuse_links(place: Path, run: Path) -> None:
     """What somebody else's run names must not send a file of yours that lies elsewhere."""
     for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, ABOUT, METRICS):
-        found = (place / name).resolve()
-        if not found.is_relative_to(run.resolve()):
+        found = real_path(place / name)
+        if not found.is_relative_to(real_path(run)):
             raise UserError(
                 f"{printable(str(place / name))}: leads out of the run, to"
                 f" {printable(str(found))}; put the file itself there if it may be sent"

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from captune.errors import UserError
 from captune.parsing import json_kind
 from captune_metrics.files import open_regular, read_regular
-from captune_metrics.text import printable
+from captune_metrics.text import printable, quoted
 
 _LARGEST_JSON = 8 * 2**20
+_MOST_DIMENSIONS = 32
 _LONGEST_HEADER = 16 * 2**20  # bytes; 100,000 tensors have 10 MB of header
 
 
@@ -53,14 +54,22 @@ class TensorInfo(NamedTuple):
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of a safetensors file by name.
 
-    Raises UserError unless the header accounts for every byte of the file exactly once.
+    Raises UserError unless the header accounts for every byte of the file exactly once, and for a
+    tensor of more sides than any model has.
     """
     with opened_safetensors(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return {
+        found = {
             name: TensorInfo(part.get_dtype(), tuple(part.get_shape()))
             for name, part in slices.items()
         }
+    for name, tensor in found.items():
+        if len(tensor.shape) > _MOST_DIMENSIONS:
+            raise UserError(
+                f"{printable(str(path))}: {quoted(name)} has {len(tensor.shape):,} dimensions;"
+                f" expected {_MOST_DIMENSIONS} at most"
+            )
+    return found
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from markupsafe import Markup, escape
 
 from captune.errors import UserError
+from captune.files import real_path
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
 from captune.runs.map_metrics import FaithfulMetrics
@@ -161,7 +162,7 @@ def read_runs(
     if not folders:
         raise UserError("no run to report; name one or more: captune report RUN... --out FILE.html")
     paths = [Path(folder) for folder in folders]
-    places = [path.resolve() for path in paths]
+    places = [real_path(path) for path in paths]
     twice = [str(path) for i, path in enumerate(paths) if places[i] in places[:i]]
     if twice:
         raise UserError(f"{named(twice, 'run')}: given twice; name each once")
@@ -173,10 +174,10 @@ def read_runs(
                 f"captune's report knows nothing; it knows {', '.join(KINDS)}"
             )
     # a method that is named beside its tune comes along with it all the same
-    below = {child.resolve() for _, run in given for child in _methods(run)}
+    below = {real_path(child) for _, run in given for child in _methods(run)}
     found: list[tuple[Path, Run, int | None]] = []
     for path, run in given:
-        if path.resolve() not in below:
+        if real_path(path) not in below:
             tune = len(found)
             found.append((path, run, None))
             found += [(child, _method(child, images), tune) for child in _methods(run)]
@@ -213,7 +214,7 @@ def _method(folder: Path, images: Path | None) -> Run:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The last folders of each path: as few of them as tell the runs apart."""
-    resolved = [path.resolve() for path in paths]
+    resolved = [real_path(path) for path in paths]
     names = [path.name for path in resolved]
     for depth in range(2, 6):
         double = {name for name in names if names.count(name) > 1}

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from captune.errors import UserError
+from captune.files import real_path
 from captune.parsing import json_cost, json_kind, require
 from captune.runs.kinds import KINDS, Kind, convert
 from captune.runs.records import About
@@ -226,7 +227,7 @@ def unreadable(folder: Path, name: str, error: OSError) -> DamagedRun:
 def _lies_in(path: Path, folder: Path) -> bool:
     """Whether a file is one of a folder, wherever links on the way lead."""
     try:
-        return path.resolve().is_relative_to(folder.resolve())
+        return real_path(path).is_relative_to(real_path(folder))
     except (OSError, RuntimeError, ValueError):  # links in a circle; names that no file can have
         return False
 

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,14 +114,25 @@ def _run(arguments: argparse.Namespace) -> int:
     if write is not None:
         write(scored)
     if arguments.json:
-        print(json.dumps(scored.as_json()))
+        _print(json.dumps(scored.as_json()))
     else:
-        print(scored.as_table())
         of = f" of {len(known):,}" if len(known) > len(candidates) else ""
-        print(f"{len(candidates):,}{of} image{'' if len(known) == 1 else 's'}")
+        counted = f"{len(candidates):,}{of} image{'' if len(known) == 1 else 's'}"
+        _print(f"{scored.as_table()}\n{counted}")
         for note in scored.notes:
             print(note, file=sys.stderr)
     return 0
+
+
+def _print(text: str) -> None:
+    """On standard output. Raises UserError where that is full; who reads no more needs nothing."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Python would try once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(f"the scores could not be printed ({error.strerror})") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -305,7 +317,7 @@ def _writer(path: Path) -> Callable[[_Scored], None]:
             if path.exists() and not path.is_file():  # a pipe is written as it goes
                 place = path
             else:
-                target = path.resolve()
+                target = Path(os.path.realpath(path))
                 place = partial = target.with_name(f".{path.name[:40]}.{token_hex(6)}.partial")
             place.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
             if partial is not None:
