@@ -139,7 +139,7 @@ def test_what_is_no_tracker_or_not_installed_is_one_sentence(
         options(report_to="trakio")
     given = dict.fromkeys(("images", "captions", "val"), tmp_path)
     monkeypatch.setitem(sys.modules, "trackio", None)
-    monkeypatch.setattr("captune.captioning.training.setup.find_spec", lambda name: None)
+    monkeypatch.setattr("captune.captioning.training.state.find_spec", lambda name: None)
     asked = options(report_to="trackio", out=tmp_path / "run", **given)
     with pytest.raises(UserError, match="trackio is not installed; pip install trackio"):
         check_options(asked)
