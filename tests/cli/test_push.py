@@ -17,11 +17,17 @@ import pytest
 import yaml
 from huggingface_hub import constants
 from tests import report_runs
-from tests.captioning.caption_job import use_encoder, write_captioner, write_images
+from tests.captioning.caption_job import (
+    agreement_at,
+    use_encoder,
+    write_captioner,
+    write_images,
+)
 from tests.fake_hub import TOKEN, FakeHub, serving
 from tests.hostile.mutations import change_value
 
 import captune
+from captune.captioning.agreement import write_agreement
 from captune.captioning.captioner import captioner_folder
 from captune.captioning.training.run import _start_of
 from captune.cli import main
@@ -290,6 +296,12 @@ def test_no_link_sends_a_file_that_lies_elsewhere(
     assert set(sent(hub)) >= {"README.md", "config.json", "model.safetensors"}
 
 
+def test_how_likely_people_agree_is_sent(hub: FakeHub, tuned: Path) -> None:
+    write_agreement(tuned / "lora", agreement_at(-2.0))
+    captune.push(tuned, REPO, yes=True)
+    assert json.loads(sent(hub)["agreement.json"])["beam"] == 2
+
+
 def test_of_the_map_to_believe_its_own_fields_are_sent(hub: FakeHub, tuned: Path) -> None:
     content = {"schema": 1, "method": "attention", "layer": None, "head": None, "note": "secret"}
     (tuned / "lora" / "explain.json").write_text(json.dumps(content))
@@ -301,7 +313,12 @@ def test_of_the_map_to_believe_its_own_fields_are_sent(hub: FakeHub, tuned: Path
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
 @pytest.mark.parametrize("kind", ["pipe", "zero", "huge"])
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "config.json", "explain.json", "run.json", "metrics.json"]
+    "name",
+    [
+        *("model.safetensors", "config.json", "explain.json", "agreement.json"),
+        "run.json",
+        "metrics.json",
+    ],
 )
 def test_what_stands_in_the_place_of_a_file_is_no_captioner(
     hub: FakeHub, tuned: Path, name: str, kind: str

@@ -116,8 +116,9 @@ def _files() -> Iterator[Hostile]:
             word = "weights|model.safetensors" if name != "gone" else None
             yield Hostile(f"{path} is {name}", laid(path, name), word)
     for kind in ("a pipe", "a link to /dev/zero", "a list", "nested 100,000 deep"):
-        path = f"{CAPTIONER}/explain.json"
-        yield Hostile(f"{path} is {kind}", laid(path, kind), "explain.json", "explain")
+        for name, command in (("explain.json", "explain"), ("agreement.json", "caption")):
+            path = f"{CAPTIONER}/{name}"
+            yield Hostile(f"{path} is {kind}", laid(path, kind), name, command)
 
 
 def _weights() -> Iterator[Hostile]:
