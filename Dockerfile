@@ -15,6 +15,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /build
 COPY requirements/demo.txt ./requirements/
 # Every file is held to its hash, but for the two of torch where they come from torch's own index.
+# hadolint ignore=SC2046
 RUN set -eu; \
     case "$BACKEND" in \
     cpu) drop='^(torch|torchvision|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==' ;; \
