@@ -67,6 +67,10 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
         "nbclient or ipykernel is not installed",
     ),
     "shtab": (_has_shtab, "the extra completion is not installed"),
+    "datasets": (
+        lambda: find_spec("datasets") is not None,
+        "the extra datasets is not installed (pip install 'captune[datasets]')",
+    ),
     "gpu": (_has_gpu, "no GPU"),
     "hatchling": (
         lambda: find_spec("hatchling") is not None,

@@ -58,7 +58,7 @@ def test_one_split(tmp_path):
         read_captions(f"{path}#split=val")
     with pytest.raises(UserError, match="has no splits"):
         read_captions(f"{written(tmp_path, 'a.json', COCO)}#split=test")
-    with pytest.raises(UserError, match="has no splits"):
+    with pytest.raises(UserError, match='has no split "test"'):
         read_captions(f"{tmp_path}#split=test")
     oddly = written(tmp_path, "b#split=test", COCO)
     assert len(read_captions(oddly)) == 2  # a file of that very name comes first

@@ -10,6 +10,7 @@ import yaml
 from tests.captioning.caption_job import agreement_at
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.captioning.tiny import tiny_decoder
+from tests.pages.page_reader import outline
 
 from captune.captioning.agreement import read_agreement
 from captune.captioning.captioner import Captioner
@@ -120,8 +121,136 @@ def test_what_is_printed(
     assert "trained parameters (bridge" in captured.err
     assert "images have no captions" in captured.err
     assert "CIDEr-D" in captured.out
-    assert "trained on 12 images, best by clipscore: lora" in captured.out
+    assert "trained on 12 images, nothing usable came of it" in captured.out
     assert "{'" not in captured.err + captured.out  # Trainer prints its logs as dictionaries
+
+
+def test_too_few_updates_are_said_before_anything_is_loaded(
+    files: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*args: Any, **unused: Any) -> None:
+        raise UserError("nothing is loaded here")
+
+    monkeypatch.setattr(setup, "load_frozen", refuse)
+    assert main(words(files, tmp_path / "run", "--epochs", "1")) == 2
+    said = capsys.readouterr().err
+    assert "nothing is loaded here" in said
+    assert (
+        "6 updates in all, too few to learn to describe images: it takes about 100. Use --epochs 17"
+        " with these 24 images, or about 400 images with --epochs 1 (--batch 12)\n"
+    ) in said
+    assert main(words(files, tmp_path / "run", "--epochs", "17")) == 2
+    assert "too few" not in capsys.readouterr().err
+
+
+def test_a_tune_that_is_not_usable_is_not_praised(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = words(files, out, "--epochs", "1", "--lr", "1e-6", "--method", "lora,adapter")
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("lora: not usable: ")
+    table = captured.out[captured.out.index("CIDEr-D") :]
+    assert "lora, not usable" in table
+    assert "bold" not in table
+    assert "nothing usable came of it" in captured.out
+    assert "best by" not in captured.out
+    assert captured.err.count("6 updates in all, too few") == 1
+    page = outline(out / "report.html").words
+    assert "adapter is not usable, whatever" in page or "lora is not usable, whatever" in page
+    assert "is kept: " not in page
+    assert page.count("6 updates in all, too few") == 1
+    assert page.index("too few") < page.index("lora, not usable")
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert "too few" in printed["warning"]
+    assert [one["usable"] for one in printed["methods"]] == [False, False]
+
+
+def test_a_usable_method_is_better_than_one_that_is_not(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also by the validation loss, where nobody looks at captions."""
+    out = tmp_path / "run"
+    more = ("--epochs", "20", "--method", "adapter,lora", "--select", "loss")
+    assert main(words(files, out, *more)) == 0
+    for name, chosen in (("adapter", "lora"), ("lora", "adapter")):
+        metrics = json.loads((out / name / "metrics.json").read_text())
+        said = "90.0 % of the captions repeat themselves or do not end"
+        broken = {"about": "repetition", "figure": 0.9, "sentence": said, "wrong": True}
+        was, metrics["tuned"]["findings"] = metrics["tuned"]["findings"], [broken]
+        (out / name / "metrics.json").write_text(json.dumps(metrics))
+        capsys.readouterr()
+        assert main([*words(files, out, *more), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["best"] == chosen
+        page = outline(out / "report.html").words
+        assert f"Of 2 methods, {chosen} is the only usable one and is kept" in page
+        assert f"Not usable, whatever its scores: {name}." in page
+        metrics["tuned"]["findings"] = was
+        (out / name / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_how_many_images_are_needed(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = words(files, out, "--curve", "24,6,12", "--score-model", "none", "--json")
+    assert main(command) == 0
+    printed = json.loads(capsys.readouterr().out)
+    curve = printed["curve"]
+    assert (curve["method"], curve["metric"], curve["epochs"]) == ("lora", "cider", 2)
+    assert [one["images"] for one in curve["points"]] == [6, 12, 24]
+    assert [one["difference"] is None for one in curve["points"]] == [True, False, False]
+    assert curve["points"][-1]["scores"]["cider"]["corpus"] == printed["methods"][0]["cider"]
+    # the same validation images and as many updates; the smaller set lies in the larger one
+    keys = [read_run(out / "curve" / n / "lora") for n in ("6", "12")]
+    assert [len(list(run.records())) for run in keys] == [8, 8]
+    for run in keys:
+        epochs = run.metrics["tuned"]["history"]["epochs"]
+        assert [epoch["step"] for epoch in epochs] == [6, 12]
+    page = outline(out / "report.html").words
+    assert "How many images?" in page
+    assert curve["sentence"] in page
+    assert (out / "plots" / "images.png").stat().st_size > 5000
+    assert read_run(out).metrics["trained_on"] == 24
+    assert main(["verify", str(out)]) == 0
+    # the same command again trains nothing
+    weights = (out / "curve" / "6" / "lora" / "model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["curve"] == curve
+    assert (out / "curve" / "6" / "lora" / "model.safetensors").stat().st_mtime_ns == weights
+    # without --json: a table, and the sentence
+    assert main(command[:-1]) == 0
+    told = capsys.readouterr().out
+    assert "how many images" in told
+    assert curve["sentence"] in told
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--curve", "12"], "give two numbers of images or more"),
+        (["--curve", "1,12"], "give two numbers of images or more"),
+        (["--curve", "six,12"], "give two numbers of images or more"),
+        (["--curve", "6,12", "--method", "lora,prefix"], "--curve takes one --method"),
+        (["--curve", "6,12", "--limit", "6"], "give --limit or --curve"),
+        (["--curve", "6,100"], "--curve 6,100: there are 24 training images"),
+    ],
+)
+def test_curves_that_cannot_be_drawn(
+    files: tuple[Path, Path, Path],
+    tmp_path: Path,
+    more: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(words(files, tmp_path / "run", *more)) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_the_config_is_read_back(

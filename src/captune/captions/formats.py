@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from captune.captions.file import FORMS, SAMPLES, CaptionCollector, filled_lines, is_file_name
+from captune.images.dataset import ImageRows
 from captune.parsing import json_kind, parse_json
 from captune_metrics.text import named, quoted
 
@@ -179,6 +180,29 @@ def read_records(records: Sequence[Any], collector: CaptionCollector) -> str:
         _add(record, collector, "entry", number)
     is_results = {"image_id", "caption"} <= records[0].keys()
     return "COCO results" if is_results else "JSON list"
+
+
+def read_rows(rows: ImageRows, collector: CaptionCollector) -> str:
+    """Fill `collector` from a dataset; the name of the form. Null is no caption.
+
+    Raises UserError for columns that are not there, and for cells that are no captions.
+    """
+    columns: tuple[str, ...] = (rows.source.caption,)
+    if not rows.source.caption:
+        known = keys_among(("image", *rows.columns))
+        if known is None:
+            raise collector.refuse(
+                f"say with --caption-column which column holds the captions; it has"
+                f" {named(rows.columns)}."
+            )
+        columns = known.captions
+    cells = rows.values(columns, "--caption-column")
+    for name, own in zip(rows.names, cells, strict=True):
+        for cell in own:
+            for caption in cell if isinstance(cell, list) else [cell]:
+                if caption is not None:
+                    collector.add(name, caption, "row", int(name.rpartition("/")[2]))
+    return "dataset"
 
 
 def read_lines(text: str, collector: CaptionCollector) -> str:

@@ -18,17 +18,27 @@ from captune.captions.formats import (
     read_karpathy,
     read_lines,
     read_records,
+    read_rows,
     read_stems,
 )
 from captune.captions.tables import read_table
 from captune.errors import UserError
 from captune.files import decode_text
 from captune.images import find_images
+from captune.images.dataset import (
+    METADATA,
+    ImageRows,
+    Source,
+    metadata_file,
+    metadata_rows,
+    open_dataset,
+    parse_source,
+)
 from captune.images.match import without_ending
 from captune.parsing import MOST_MEMORY, json_cost, json_kind, parse_json
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
-from captune_metrics.files import LARGEST_TEXT, read_bytes
+from captune_metrics.files import LARGEST_TEXT, open_regular, read_bytes
 from captune_metrics.text import printable, quoted
 
 _SPLIT = "#split="
@@ -39,11 +49,13 @@ def read_captions(path: str | Path) -> CaptionFile:
 
     path: a file of JSON, JSON lines or rows with an image and a caption; a folder of images with
         sidecars or with a metadata file; a captune run; `dataset.json#split=test` takes one split
-        of a file in Karpathy's form.
+        of a file in Karpathy's form, `PLACE#split=test` the rows of a dataset (`images.dataset`).
     Captions are kept to the letter, but for the line end; they may be empty.
     Raises UserError for what cannot be read, is no text, holds no captions or holds an id twice.
     """
     source = os.fspath(path)
+    if (asked := parse_source(source)) is not None:
+        return _read_dataset(asked, CaptionCollector(source))
     name, split = _without_split(source)
     shown = printable(name)
     try:
@@ -120,7 +132,27 @@ def _read_json(content: object, collector: CaptionCollector) -> str:
     return read_stems(content, collector)
 
 
-_METADATA = ("metadata.jsonl", "metadata.csv")
+def _read_dataset(asked: Source, collector: CaptionCollector) -> CaptionFile:
+    """The captions of rows, or of the metadata file of a folder of images."""
+    found = open_dataset(asked)
+    if isinstance(found, ImageRows):
+        form = read_rows(found, collector)
+    elif asked.caption:
+        file = metadata_file(found)
+        rows = [] if file is None else metadata_rows(file)
+        if not any(asked.caption in row for row in rows):
+            raise collector.refuse(
+                f"--caption-column: no metadata file has {quoted(asked.caption)}"
+            )
+        names = ("file_name", "caption")
+        chosen = [(row["file_name"], row.get(asked.caption) or []) for row in rows]
+        form = read_records([dict(zip(names, row, strict=True)) for row in chosen], collector)
+    else:
+        return replace(read_folder(found, CaptionCollector(str(found))), source=collector.source)
+    digest = hashlib.sha256(repr((collector.captions, collector.file_names)).encode())
+    return collector.finished(form, digest.hexdigest())
+
+
 _WAYS = (
     "give a folder with name.txt beside name.jpg or with a metadata.jsonl, a captune run, or the"
     " file that holds the captions"
@@ -134,8 +166,13 @@ def read_folder(folder: Path, collector: CaptionCollector) -> CaptionFile:
     # records without run.json are of a run that was killed: read_run says so
     if (folder / "run.json").exists() or (folder / "records.jsonl").exists():
         return _read_run(folder, collector)
-    for name in _METADATA:
+    for name in METADATA:
         path = folder / name
+        if name.endswith(".parquet") and path.is_file():
+            read_records(metadata_rows(path), collector)
+            with open_regular(path) as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return collector.finished(f"image folder ({name})", sha256)
         if path.is_file():
             found = read_file(os.fspath(path), CaptionCollector(os.fspath(path)))
             return replace(found, source=collector.source, form=f"image folder ({name})")

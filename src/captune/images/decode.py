@@ -22,11 +22,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from PIL import Image
 
 from captune.errors import Stopped, UserError
+from captune.images.dataset import row_bytes
 from captune.images.find import why
 from captune.images.formats import UnreadableImage, check_size, decode_here, find_format
 from captune.images.headers import Header, read_header
@@ -207,8 +208,9 @@ def _opened(path: str | Path) -> Iterator[tuple[BytesIO, int]]:
     """A file to read, and its size in bytes, which is neither 0 nor absurd."""
     limit = pixel_limit() * _BYTES_PER_PIXEL + 2**26
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
+        with _file_of(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             if size > limit:
                 raise UnreadableImage(f"{size / 2**30:.1f} GiB, too large for an image", str(path))
             if not size:
@@ -221,6 +223,19 @@ def _opened(path: str | Path) -> Iterator[tuple[BytesIO, int]]:
         raise UnreadableImage(why(error), str(path)) from error
     except ValueError as error:
         raise UnreadableImage("not a valid path", str(path)) from error
+
+
+def _file_of(path: str | Path) -> BinaryIO:
+    """A file, or a row of a dataset."""
+    data = row_bytes(path)
+    if data is None:
+        try:
+            return open_regular(path)
+        except (FileNotFoundError, NotADirectoryError):
+            data = row_bytes(path, is_missing=True)
+            if data is None:
+                raise
+    return BytesIO(data)
 
 
 def open_image(path: str | Path, *, max_megapixels: float | None = None) -> Image.Image:

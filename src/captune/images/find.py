@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from captune.errors import UserError
+from captune.images.dataset import ImageRows, open_dataset, parse_source
 from captune_metrics.text import printable
 
 ENDINGS = frozenset(
@@ -82,12 +83,19 @@ def find_images(sources: Sequence[str | Path], stdin: TextIO | None = None) -> I
         that very name; what it matches counts like the content of a folder, unless the pattern
         spells out an ending. "-" reads literal paths from `stdin`, separated by newlines, or by
         NUL bytes where there is one; without `stdin` that is the program's own.
+        `PLACE#split=NAME` alone stands for the rows of a dataset, in their order (`dataset`).
     The root is the folder, or the common parent when there are several sources; a pattern counts
     as the folder in front of its first wildcard.
     Raises UserError when a source does not exist or no image was found at all.
     """
-    search = _Search()
     given = [os.fspath(source) for source in sources]
+    if len(given) == 1 and (asked := parse_source(given[0])) is not None:
+        rows = open_dataset(asked)
+        if isinstance(rows, ImageRows):
+            images = [ImageFile(rows.root / name, name) for name in rows.names]
+            return ImageSet(rows.root, images, [])
+        given = [str(rows)]
+    search = _Search()
     for source in given:
         if source == "-":
             search.add_list(_listed(stdin))
@@ -101,7 +109,7 @@ def find_images(sources: Sequence[str | Path], stdin: TextIO | None = None) -> I
 def check_sources(sources: Iterable[str | Path]) -> None:
     """Raise UserError for what no images can be found in, as `find_images` would."""
     for source in sources:
-        if source != "-":
+        if source != "-" and parse_source(source) is None:
             _refuse_archive(_place(os.fspath(source)))
 
 

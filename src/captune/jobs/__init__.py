@@ -175,8 +175,13 @@ def check_outputs(
 def files_among(*words: Any) -> dict[str, Path]:
     """The words of IMAGES, --labels and --truth that name something: inputs of `check_outputs`."""
     names = (word for word in words if isinstance(word, str))
-    # pathlib's exists() raises for a name that is too long
-    return {name: Path(name) for name in names if os.path.exists(name)}  # noqa: PTH110
+    # of a source of a dataset the folder; pathlib's exists() raises for a name that is too long
+    places = {name: name.partition("#split=")[0] for name in names}
+    return {
+        name: Path(name if os.path.exists(name) else place)  # noqa: PTH110
+        for name, place in places.items()
+        if os.path.exists(name) or (place and os.path.exists(place))  # noqa: PTH110
+    }
 
 
 def _refusal(option: str, path: Path, why: str) -> UserError:

@@ -118,6 +118,8 @@ def _run(
         read_boxes(path) if path else None for path in (options.boxes, options.val_boxes)
     )
     noting = Noting(progress, [])
+    assert options.images is not None
+    assert options.captions is not None
     train = _read(options.images, options.captions, options, noting)
     val = None
     if options.val_captions is not None:

@@ -3,6 +3,7 @@
     RUN/config.yaml     every option, for --config
     RUN/lora/           a method's tuned captioner and run (captioning.training.state)
     RUN/table.csv       one row per method
+    RUN/curve/300/lora/ of --curve: the same on fewer images
     RUN/metrics.json, run.json, records.jsonl   of the run; the records are the best method's
     RUN/plots/curves.png, report.html           drawn from them
 
@@ -24,6 +25,7 @@ from captune.captioning.bridge import bridge_class
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.recipe import config_of
 from captune.captioning.training import state
+from captune.captioning.training.curve import conclusion, subset_setup
 from captune.captioning.training.estimate import check_budget, planned
 from captune.captioning.training.run import requested, run_writer, train_method
 from captune.captioning.training.setup import (
@@ -42,12 +44,12 @@ from captune.options.codec import from_python
 from captune.pages.figures import draw_figures
 from captune.progress import SILENT, Noting, Progress
 from captune.runs import Run, read_run
-from captune.runs.metrics import Tuned
+from captune.runs.metrics import Curve, CurvePoint, Tuned
 from captune.runs.place import run_place
 from captune.scoring.compare import compare_scores
 from captune.statistics import holm
 from captune.tables import Column, Table, estimate, numbers, of_mappings, write_csv
-from captune.text import counted, duration, millions, score
+from captune.text import counted, duration, millions, score, signed
 from captune_metrics.catalogue import title_of
 from captune_metrics.scores import Scores
 
@@ -58,14 +60,18 @@ _SCORES = ("cider", "clipscore", "bleu_4")
 class TuneResult(Result):
     """What a tune found.
 
-    methods: in the order asked. best: one of them, by `select`. against_best: the other methods
-    less the best one, by the mean score over the same images: difference, interval, p_holm.
+    methods: in the order asked. best: one of them, by `select`; one that is usable, if any is.
+    warning: that so few updates cannot work, said before the training. curve: the score by the
+    number of images, where it was asked for. against_best: the other
+    methods less the best one, by the mean score over the same images: difference, interval, p_holm.
     """
 
     methods: list[Tuned]
     best: str
     select: str
     trained_on: int
+    warning: str | None = None
+    curve: Curve | None = None
     against_best: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
@@ -74,6 +80,7 @@ class TuneResult(Result):
             "trained_on": self.trained_on,
             "best": self.best,
             "select": self.select,
+            "warning": self.warning,
             "methods": [
                 {
                     **_row(one),
@@ -83,6 +90,7 @@ class TuneResult(Result):
                 }
                 for one in self.methods
             ],
+            "curve": to_builtins(self.curve),
             "notes": self.notes,
         }
 
@@ -91,7 +99,7 @@ class TuneResult(Result):
         known = [id for id in _SCORES if any(id in one.scores for one in self.methods)]
         rows = [
             [
-                one.method,
+                one.method + (", not usable" if one.unusable else ""),
                 millions(one.parameters),
                 *(_estimate(one, id) for id in known),
                 one.best_epoch,
@@ -102,19 +110,27 @@ class TuneResult(Result):
         columns = [Column("method")]
         columns += numbers("trained", *map(title_of, known), "best epoch", "time")
         best = next(i for i, one in enumerate(self.methods) if one.method == self.best)
-        note = "95 % intervals in brackets; the best method is bold"
-        marked = frozenset({best} if len(rows) > 1 else ())
-        if unusable := [one.method for one in self.methods if one.unusable]:
-            note = f"not usable, whatever its scores: {', '.join(unusable)}; {note}"
-            marked -= {i for i, one in enumerate(self.methods) if one.unusable}
-        return [Table("tuning", "tuning methods", columns, rows, marked, note)]
+        note = "95 % intervals in brackets"
+        marked: frozenset[int] = frozenset()
+        if len(rows) > 1 and not self.methods[best].unusable:
+            note, marked = f"{note}; the best method is bold", frozenset({best})
+        found = [Table("tuning", "tuning methods", columns, rows, marked, note)]
+        return found if self.curve is None else [*found, _curve_table(self.curve)]
+
+    def headline(self) -> str:
+        """Which methods are not usable, before any score."""
+        said = [f"{one.method}: not usable: {why}" for one in self.methods for why in one.unusable]
+        return "\n".join(said)
 
     def sentences(self) -> list[str]:
         """What was trained on what, and what the checks of each method say."""
+        best = f"best by {self.select}: {self.best}"
+        if all(one.unusable for one in self.methods):
+            best = "nothing usable came of it"
         return [
-            *(f"{one.method}: not usable: {said}" for one in self.methods for said in one.unusable),
+            *([self.curve.sentence] if self.curve else []),
             f"{counted(self.images, 'validation image')}, trained on"
-            f" {counted(self.trained_on, 'image')}, best by {self.select}: {self.best}",
+            f" {counted(self.trained_on, 'image')}, {best}",
             *(
                 f"{one.method}: {'problem: ' if finding.wrong else ''}{finding.sentence}"
                 for one in self.methods
@@ -174,22 +190,36 @@ def run(
                 state.begin(out / method, requested(setup, method))
             write_config(options, out / "config.yaml")
         process.wait_for_everyone()
+        smaller = {size: subset_setup(setup, size) for size in options.sizes[:-1]}
+        if is_first:
+            for part in smaller.values():
+                state.begin(_folder(part), requested(part, options.method))
+        process.wait_for_everyone()
+        points = {
+            size: train_method(part, options.method, part.progress.message, stop)
+            for size, part in smaller.items()
+        }
         methods = [train_method(setup, method, say, stop) for method in options.methods]
-        best = max(methods, key=lambda one: _figure(one, options.select))
+        best = max(methods, key=lambda one: (not one.unusable, _figure(one, options.select)))
         result = TuneResult(
             methods=methods,
             best=best.method,
             select=options.select,
             images=len(setup.val.data),
             trained_on=len(setup.train),
+            warning=setup.warning,
             skipped=[*setup.train.skipped, *setup.val.data.skipped],
             notes=notes,
             written={"run": out, "table": out / "table.csv"},
         )
+        if smaller and is_first:
+            folders = {size: _folder(part) for size, part in smaller.items()}
+            points[len(setup.train)], folders[len(setup.train)] = methods[0], out / options.method
+            result.curve = _curve(options, points, folders)
         if is_first:
             _write(setup, result)
             for paths in draw_figures(read_run(out), result.skipped):
-                result.written["curves"] = paths[0]
+                result.written[paths[0].stem] = paths[0]
             result.finish(out, progress)
     return result
 
@@ -223,6 +253,8 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
         run.metrics = {
             "images": result.images,
             "trained_on": result.trained_on,
+            "warning": result.warning,
+            "curve": result.curve,
             "best": result.best,
             "select": result.select,
             "methods": result.methods,
@@ -231,6 +263,45 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
             "skipped": result.skipped,
             "notes": result.notes,
         }
+
+
+def _folder(setup: TrainingSetup) -> Path:
+    assert setup.options.out is not None
+    return setup.options.out / setup.options.method
+
+
+def _curve(options: TuneOptions, tuned: dict[int, Tuned], folders: dict[int, Path]) -> Curve:
+    """What the tunes on fewer images and on all of them come to, each held against the last one."""
+    metric = options.select if options.select == "clipscore" else "cider"
+    found: list[CurvePoint] = []
+    before: Scores | None = None
+    for images, one in tuned.items():
+        scores = _scores(read_run(folders[images]), metric)
+        difference, interval = None, None
+        if before is not None:
+            gain = compare_scores({metric: before}, {metric: scores})[metric]
+            difference, interval = gain.difference, gain.interval
+        found.append(CurvePoint(images, one.scores, not one.unusable, difference, interval))
+        before = scores
+    said = conclusion(found, metric, next(iter(tuned.values())).images)
+    return Curve(options.method, metric, options.epochs, found, said)
+
+
+def _curve_table(curve: Curve) -> Table:
+    """A row per number of images."""
+    known = [id for id in _SCORES if all(id in one.scores for one in curve.points)]
+    rows = [
+        [
+            f"{one.images:,}" + ("" if one.usable else ", not usable"),
+            *(estimate(one.scores[id].corpus, one.scores[id].interval, score) for id in known),
+            estimate(one.difference, one.interval, signed),
+        ]
+        for one in curve.points
+    ]
+    columns = [Column("images")]
+    columns += numbers(*map(title_of, known), f"gain in {title_of(curve.metric)}")
+    note = "the same validation images and as many updates; gain: on the row before, paired"
+    return Table("curve", "how many images", columns, rows, note=note)
 
 
 def against_best(runs: Mapping[str, Run], best: str, metric: str) -> dict[str, dict[str, Any]]:
@@ -278,7 +349,8 @@ def _figure(one: Tuned, select: str) -> float:
 
 
 def _row(one: Tuned) -> dict[str, Any]:
-    cells: dict[str, Any] = {"method": one.method, "trained": one.parameters}
+    cells: dict[str, Any] = {"method": one.method, "usable": not one.unusable}
+    cells["trained"] = one.parameters
     for id in _SCORES:
         figure = one.scores.get(id)
         low, high = (figure and figure.interval) or (None, None)

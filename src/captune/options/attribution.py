@@ -7,8 +7,10 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.options.base import (
+    DatasetOptions,
     ImageOptions,
     RowOptions,
+    caption_column_option,
     check_overwrite,
     option,
     overwrite_option,
@@ -100,7 +102,7 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
 
 
 @dataclass(kw_only=True)
-class FaithfulOptions(CaptionerOptions):
+class FaithfulOptions(DatasetOptions, CaptionerOptions):
     """`captune faithful`."""
 
     model: str = option(
@@ -109,8 +111,13 @@ class FaithfulOptions(CaptionerOptions):
         nargs=None,
         metavar="RUN|lite",
     )
-    images: Path = option("folder of the images on which the map is chosen", metavar="DIR")
-    captions: Path = option("their reference captions, as in captune tune", metavar="TRAIN")
+    images: Path | None = option(
+        "folder of the images on which the map is chosen", None, metavar="DIR"
+    )
+    captions: Path | None = option(
+        "their reference captions, as in captune tune", None, metavar="TRAIN"
+    )
+    caption_column: str | None = caption_column_option()
     boxes: Path | None = option(
         "boxes that people drew in these images: instances_*.json of COCO",
         None,
@@ -149,6 +156,12 @@ class FaithfulOptions(CaptionerOptions):
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
         super().__post_init__()
+        if self.check_dataset():
+            self.images = self.images or Path(self.source())
+            self.captions = self.captions or Path(self.source(caption=self.caption_column))
+        for name in ("images", "captions"):
+            if getattr(self, name) is None:
+                raise UserError(f"--{name} is missing; give it, or --dataset")
         if self.minutes <= 0:
             raise UserError(f"minutes {self.minutes}: must be above 0")
         require_at_least(self, limit=0, seed=0)

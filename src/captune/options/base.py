@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from captune.errors import UserError
+from captune_metrics.text import printable
+
+FROM_DATASET = "from-dataset"
 
 
 def option(help: str, default: Any = ..., **extra: Any) -> Any:
@@ -109,11 +114,116 @@ class RowOptions(CsvOptions):
 
 
 @dataclass(kw_only=True)
-class ImageOptions:
+class DatasetOptions:
+    """A dataset in the place of files.
+
+    A source of it is written `PLACE#split=NAME&image=COLUMN` (`images.dataset`), and stands where a
+    path of images, of captions or of a truth would.
+    """
+
+    dataset: str | None = option(
+        "Hugging Face dataset in place of files: a folder of save_to_disk, of Parquet files or of"
+        " images with metadata, or hf:USER/NAME[/CONFIG] from the hub",
+        None,
+        metavar="FOLDER|hf:NAME",
+    )
+    split: str | None = option("split of --dataset (default: its only one)", None, metavar="NAME")
+    image_column: str | None = option(
+        "column of --dataset that holds the images (default: the only one that does)",
+        None,
+        metavar="NAME",
+    )
+
+    def source(
+        self, split: str | None = None, caption: str | None = None, label: str | None = None
+    ) -> str:
+        """The source of a split, the one of --split where none is named."""
+        assert self.dataset is not None
+        chosen = {"image": self.image_column, "caption": caption, "label": label}
+        words = urlencode({name: value for name, value in chosen.items() if value})
+        return f"{self.dataset}#split={quote(split or self.split or '')}" + (words and f"&{words}")
+
+    def check_dataset(self) -> bool:
+        """Whether there is one. Raises UserError for what is none, and for columns of none."""
+        if self.dataset is None:
+            for name in ("split", "image_column", "caption_column", "label_column", "val_split"):
+                if getattr(self, name, None):
+                    raise UserError(f"--{name.replace('_', '-')} is for --dataset; give both")
+            return False
+        if not self.dataset.startswith("hf:"):
+            if not Path(self.dataset).is_dir():
+                raise UserError(
+                    f"--dataset {printable(self.dataset)} is not a folder; a dataset of the hub is"
+                    " written hf:USER/NAME"
+                )
+            self.dataset = str(Path(self.dataset).absolute())
+        return True
+
+
+def caption_column_option() -> Any:
+    """`--caption-column` of a command that reads captions."""
+    return option(
+        "column of --dataset that holds the captions, texts or lists of them (default: caption,"
+        " captions, text and the like)",
+        None,
+        metavar="NAME",
+    )
+
+
+@dataclass(kw_only=True)
+class ImageOptions(DatasetOptions):
     """Which images a command looks at."""
 
     images: list[str] = option(
         "folders (searched recursively), files, globs, or - for a list of paths on standard input",
+        [],
         positional=True,
+        nargs="*",
         metavar="IMAGES",
     )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for neither images nor a dataset, and for both."""
+        parent: Any = super()
+        parent.__post_init__()
+        if self.check_dataset():
+            if self.images and self.images != [self.source()]:
+                raise UserError("give IMAGES or --dataset, not both")
+            self.images = [self.source()]
+        elif not self.images and not getattr(self, "texts", None):
+            raise UserError("no images were given; give a folder or files, or --dataset")
+
+
+@dataclass(kw_only=True)
+class LabelledOptions(ImageOptions):
+    """Which images, with what each shows."""
+
+    labels: str | list[str] = option(
+        'labels: cat,dog; a text file with one name per line; a JSON file {"id": "name"} or'
+        ' {"name": ["prompt", ...]}',
+        metavar="L",
+    )
+    truth: str | None = option(
+        "right labels: a CSV file with filename,label; from-name for files called"
+        " <class id>_<n>.ext; from-folder for folders called like labels; a metadata.jsonl, .csv or"
+        " .parquet beside the images",
+        None,
+        metavar="T",
+    )
+    label_column: str | None = option(
+        "column of --dataset that holds the right labels; --labels from-dataset takes its classes",
+        None,
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for labels of a dataset without one, and for two truths."""
+        super().__post_init__()
+        if self.labels == FROM_DATASET and not self.label_column:
+            raise UserError("--labels from-dataset: say which of its columns with --label-column")
+        if self.label_column:
+            source = self.source(label=self.label_column)
+            if self.truth not in (None, source):
+                raise UserError("give --truth or --label-column, not both")
+            self.truth = source
+            self.labels = source if self.labels == FROM_DATASET else self.labels

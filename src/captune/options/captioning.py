@@ -8,15 +8,18 @@ from typing import Any
 
 from captune.errors import UserError
 from captune.options.base import (
+    DatasetOptions,
     ImageOptions,
     ModelOptions,
     RowOptions,
+    caption_column_option,
     check_overwrite,
     option,
     overwrite_option,
     require_at_least,
 )
 from captune.registry import BRIDGES, TUNING_METHODS
+from captune_metrics.text import printable
 
 TRACKERS = ("trackio", "tensorboard", "wandb")
 
@@ -105,13 +108,15 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
             raise UserError("--overwrite is for --sidecar and --out; give one of them too")
         if not self.sidecar and (self.existing != "skip" or self.prefix or self.suffix):
             raise UserError("--existing, --prefix and --suffix are for --sidecar; give it too")
+        if self.sidecar and self.dataset:
+            raise UserError("--sidecar writes beside image files; of --dataset use --to FILE")
         if self.overwrite and self.sidecar and self.existing in ("append", "prepend"):
             raise UserError(f"--existing {self.existing} and --overwrite: give one of them")
         check_flag(self)
 
 
 @dataclass(kw_only=True)
-class TuneOptions:
+class TuneOptions(DatasetOptions):
     """`captune tune`."""
 
     images: Path | None = option(
@@ -130,6 +135,12 @@ class TuneOptions:
     val: Path | None = option("validation captions, as --captions", None, metavar="VAL")
     val_images: Path | None = option(
         "folder of the validation images (default: IMAGES)", None, metavar="DIR"
+    )
+    caption_column: str | None = caption_column_option()
+    val_split: str | None = option(
+        "split of --dataset that holds the validation images (default: validation)",
+        None,
+        metavar="NAME",
     )
     method: str = option(
         "tuning methods, comma-separated, trained one after the other",
@@ -196,6 +207,12 @@ class TuneOptions:
         metavar="all|N",
     )
     limit: int = option("train on a fixed random sample of N images (0: all)", 0, metavar="N")
+    curve: str | None = option(
+        "how many images do I need? Train one method on so many of the images each, the smaller in"
+        " the larger set and all for the same number of updates; such as 100,300,1000",
+        None,
+        metavar="N,N",
+    )
     batch: int = option("captions per training step, approximately", 32, metavar="N")
     accumulate: int = option("steps per update, whose gradients are accumulated", 1, metavar="N")
     lr: float = option(
@@ -278,6 +295,8 @@ class TuneOptions:
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be trained with."""
         check_overwrite(self)
+        self._fill_from_dataset()
+        self._check_curve()
         for method in self.methods:
             TUNING_METHODS.require(method)
         BRIDGES.require(self.bridge)
@@ -302,6 +321,38 @@ class TuneOptions:
         for name in self.trackers:
             if name not in TRACKERS:
                 raise UserError(f"report-to {name}: must be none, or some of {', '.join(TRACKERS)}")
+
+    def _fill_from_dataset(self) -> None:
+        if not self.check_dataset():
+            return
+        captions = self.caption_column
+        self.images = self.images or Path(self.source())
+        self.captions = self.captions or Path(self.source(caption=captions))
+        if self.val is None:
+            split = self.val_split or "validation"
+            self.val = Path(self.source(split, caption=captions))
+            self.val_images = self.val_images or Path(self.source(split))
+
+    def _check_curve(self) -> None:
+        if not self.curve:
+            return
+        words = [word.strip() for word in self.curve.split(",")]
+        are_numbers = all(word.isdecimal() and len(word) < 10 for word in words)
+        if not are_numbers or len(self.sizes) < 2 or self.sizes[0] < 2:
+            raise UserError(
+                f"--curve {printable(self.curve)}: give two numbers of images or more, such as"
+                " 100,300,1000"
+            )
+        if len(self.methods) != 1 or self.objective != "captions":
+            raise UserError("--curve takes one --method, and --objective captions")
+        if self.limit not in (0, self.sizes[-1]):
+            raise UserError("give --limit or --curve, whose largest number is the limit")
+        self.limit = self.sizes[-1]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of images of --curve, ascending; none where no curve is asked for."""
+        return sorted({int(word) for word in (self.curve or "").split(",") if word.strip()})
 
     @property
     def methods(self) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from captune.errors import UserError
 from captune.options.base import (
     ImageOptions,
+    LabelledOptions,
     ModelOptions,
     RowOptions,
     check_overwrite,
@@ -17,14 +18,9 @@ from captune.options.base import (
 
 
 @dataclass(kw_only=True)
-class ClassifyOptions(ImageOptions, ModelOptions, RowOptions):
+class ClassifyOptions(LabelledOptions, ModelOptions, RowOptions):
     """`captune classify`."""
 
-    labels: str | list[str] = option(
-        'labels: cat,dog; a text file with one name per line; a JSON file {"id": "name"} or'
-        ' {"name": ["prompt", ...]}',
-        metavar="L",
-    )
     prompt: list[str] = option(
         "prompt template with {} or {object} for the label, or a named set (openai-80, openai-7,"
         " hw3); may be given several times",
@@ -38,12 +34,6 @@ class ClassifyOptions(ImageOptions, ModelOptions, RowOptions):
         choices=("mean",),
     )
     multi_label: bool = option("decide on each label independently, as several may apply", False)
-    truth: str | None = option(
-        "right labels: a CSV file with filename,label; from-name for files called"
-        " <class id>_<n>.ext; from-folder for folders called like labels",
-        None,
-        metavar="T",
-    )
     out: Path | None = option(
         "run folder to write, with a page of the results", None, metavar="RUN"
     )
@@ -70,21 +60,14 @@ class ClassifyOptions(ImageOptions, ModelOptions, RowOptions):
 
 
 @dataclass(kw_only=True)
-class PromptsOptions(ImageOptions, ModelOptions, RowOptions):
+class PromptsOptions(LabelledOptions, ModelOptions, RowOptions):
     """`captune prompts`."""
 
-    labels: str | list[str] = option("labels, as in captune classify", metavar="L")
     prompt: list[str] = option(
         "template or named set to compare, two templates at least; may be given several times"
         " (default: hw3)",
         [],
         repeat=True,
-        metavar="T",
-    )
-    truth: str | None = option(
-        "right labels: a CSV file with filename,label; from-name for files called"
-        " <class id>_<n>.ext; from-folder for folders called like labels",
-        None,
         metavar="T",
     )
     out: Path | None = option(
@@ -100,16 +83,9 @@ class PromptsOptions(ImageOptions, ModelOptions, RowOptions):
 
 
 @dataclass(kw_only=True)
-class EmbedOptions(ModelOptions):
+class EmbedOptions(ImageOptions, ModelOptions):
     """`captune embed`."""
 
-    images: list[str] = option(
-        "folders (searched recursively), files, globs, or - for a list of paths on standard input",
-        [],
-        positional=True,
-        nargs="*",
-        metavar="IMAGES",
-    )
     texts: Path | None = option(
         "embed the sentences of a text file, one per line, in place of images", None, metavar="FILE"
     )
@@ -126,8 +102,8 @@ class EmbedOptions(ModelOptions):
 
     def __post_init__(self) -> None:
         """Raises UserError unless images or texts are given."""
-        super().__post_init__()
-        if bool(self.images) == (self.texts is not None):
+        if bool(self.images or self.dataset) == (self.texts is not None):
             raise UserError("embed: give images, or sentences with --texts FILE")
+        super().__post_init__()
         if not self.to:
             raise UserError("--to FILE (the file to write) is missing")

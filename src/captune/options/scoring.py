@@ -8,8 +8,10 @@ from pathlib import Path
 from captune.errors import UserError
 from captune.options.base import (
     CsvOptions,
+    DatasetOptions,
     ModelOptions,
     RowOptions,
+    caption_column_option,
     check_overwrite,
     option,
     overwrite_option,
@@ -20,7 +22,7 @@ MOST_RESAMPLES = 10_000_000  # each keeps a number a metric in memory
 
 
 @dataclass(kw_only=True)
-class MetricOptions(ModelOptions):
+class MetricOptions(DatasetOptions, ModelOptions):
     """Which scores, and what they rest on."""
 
     references: Path | None = option(
@@ -31,6 +33,7 @@ class MetricOptions(ModelOptions):
     images: Path | None = option(
         "folder of the images, for CLIPScore and galleries", None, metavar="DIR"
     )
+    caption_column: str | None = caption_column_option()
     metrics: str | None = option(
         "comma-separated: bleu (bleu_1 to bleu_4), rouge_l, cider (CIDEr-D), cider_original"
         " (CIDEr), clipscore, ref_clipscore, clipscore_hw3, meteor, and those that captune plugins"
@@ -66,6 +69,9 @@ class MetricOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be resampled with, and for two answers."""
         super().__post_init__()
+        if self.check_dataset():
+            self.references = self.references or Path(self.source(caption=self.caption_column))
+            self.images = self.images or Path(self.source())
         if self.subset and self.allow_missing:
             raise UserError(
                 "--subset leaves out the images without a candidate and --allow-missing scores them"

@@ -109,14 +109,20 @@ def curves_chart(
     label: str,
     says: str,
     from_zero: bool,
+    across: str = "epoch",
+    intervals: Sequence[tuple[str, float, float, float]] = (),
 ) -> Markup:
-    """Something over epochs: lines and dots by tone (series-1, ...); kept: points with a ring."""
+    """Something over epochs: lines and dots by tone (series-1, ...); kept: points with a ring.
+
+    across: what is over there instead. intervals: tone, where, from, to.
+    """
     left, top, width, height, below = 48, 10, 372, 200, 40
     points = [point for _, some in (*lines, *dots) for point in some]
     if not points:
         return Markup()
     most = max(x for x, _ in points) or 1.0
-    low, high = min(y for _, y in points), max(y for _, y in points)
+    ends = [y for _, y in points] + [y for *_, low, high in intervals for y in (low, high)]
+    low, high = min(ends), max(ends)
     low = min(0.0, low) if from_zero else low
     room = 0.06 * (high - low) or 0.5
     low, high = (low if from_zero and low == 0 else low - room), high + room
@@ -136,10 +142,12 @@ def curves_chart(
     for tone, some in lines:
         path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in _thinned(some))
         parts.append(_LINE.format(f"curve {tone}", f"M{path}"))
+    for tone, at, start, end in intervals:
+        parts.append(_LINE.format(f"curve {tone}", f"M{x(at):.1f} {y(start):.1f}V{y(end):.1f}"))
     for tone, some in dots:
         parts += [_DOT.format(f"dot {tone}", x(a), y(b), 3.5) for a, b in some]
     parts += [_DOT.format(f"ring {tone}", x(a), y(b), 7) for tone, a, b in kept]
-    parts.append(_TEXT.format("label middle", left + width / 2, top + height + 34, "epoch"))
+    parts.append(_TEXT.format("label middle", left + width / 2, top + height + 34, across))
     turned = Markup('<text class="label middle" transform="translate(12 {}) rotate(-90)">{}</text>')
     parts.append(turned.format(top + height / 2, label))
     return _svg("curves", left + width + 14, top + height + below, says, parts)

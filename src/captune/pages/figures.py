@@ -39,11 +39,12 @@ from captune.plots import (
     save_figure,
     top5_grid_figure,
 )
-from captune.plots.captions import TrainingCurves, curves_figure
+from captune.plots.captions import TrainingCurves, curves_figure, images_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
+from captune.runs.kinds import convert
 from captune.runs.maps import read_maps
-from captune.runs.metrics import PromptsMetrics
+from captune.runs.metrics import Curve, PromptsMetrics
 from captune.runs.records import BETTER
 from captune.tables import Table, write_csv
 from captune.zeroshot.prompts import fill
@@ -241,6 +242,8 @@ def _tune(source: RunSource, _: list[Skipped]) -> Figures:
         for method in methods
     ]
     yield "curves", curves_figure(curves, tune.leading(methods, source))
+    if source.run.metrics.get("curve") is not None:
+        yield "images", images_figure(convert(source.at("curve"), Curve))
 
 
 def _compare(source: RunSource, _: list[Skipped]) -> Figures:

@@ -30,6 +30,7 @@ from captune.plots.canvas import (
     place,
     write,
 )
+from captune.runs.metrics import Curve
 from captune.text import p_value
 from captune_metrics.text import shorten
 
@@ -83,6 +84,27 @@ def curves_figure(curves: Sequence[TrainingCurves], select: str) -> Figure:
         axes.grid(axis="y")
         axes.tick_params(length=2, color=MUTED)
     scores.set_ylim(bottom=0)
+    return figure
+
+
+@house_style()
+def images_figure(curve: Curve) -> Figure:
+    """The score against the number of training images, with 95 % intervals of each."""
+    figure = new_figure(_TOP + _SIDE + 0.62)
+    head(figure, "How many images?")
+    axes = place(figure, _LEFT, _TOP, WIDTH - _LEFT - MARGIN, _SIDE)
+    images = [one.images for one in curve.points]
+    scores = [one.scores[curve.metric] for one in curve.points]
+    axes.plot(images, [one.corpus for one in scores], "o-", color=BLUE, linewidth=1.4, markersize=4)
+    for at, one in zip(images, scores, strict=True):
+        if one.interval is not None:
+            axes.plot([at, at], one.interval, color=BLUE, linewidth=1.4)
+    axes.set_xlabel("training images")
+    axes.set_ylabel(f"{_METRICS[curve.metric]} on the validation images (95 % interval)")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    axes.tick_params(length=2, color=MUTED)
     return figure
 
 

@@ -225,6 +225,35 @@ class Tuned(Struct, frozen=True, omit_defaults=True):
         return [finding.sentence for finding in self.findings if finding.is_fatal]
 
 
+class CurvePoint(Struct, frozen=True):
+    """A tune on some of the images.
+
+    difference, interval: by the metric of the curve, of the same validation images, to the point
+    before; None of the first one.
+    """
+
+    images: Count
+    scores: dict[str, TunedFigure]
+    usable: bool
+    difference: Number | None
+    interval: Interval | None
+
+
+class Curve(Struct, frozen=True):
+    """The score against the number of training images. epochs: of the largest point; all have as
+    many updates."""
+
+    method: str
+    metric: str
+    epochs: Count
+    points: Annotated[list[CurvePoint], Meta(min_length=2)]
+    sentence: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a point has no score of the curve's metric."""
+        require(all(self.metric in one.scores for one in self.points), "a point has no score")
+
+
 class AgainstBest(Struct, frozen=True):
     """A method less the best one, by the mean score over the same images."""
 
@@ -234,13 +263,18 @@ class AgainstBest(Struct, frozen=True):
 
 
 class TuneMetrics(Metrics, frozen=True):
-    """A tune of several methods, or one of its methods (`tuned`)."""
+    """A tune of several methods, or one of its methods (`tuned`).
+
+    warning: that so few updates cannot work, as it was said before the training.
+    """
 
     tuned: Tuned | None = None
     methods: list[Tuned] = []
     best: str | None = None
     select: str | None = None
     trained_on: Count | None = None
+    warning: str | None = None
+    curve: Curve | None = None
     against_best: dict[str, AgainstBest] = {}
     skipped: list[Skipped] = []
 

@@ -19,6 +19,7 @@ from captune.captions import (
 )
 from captune.errors import MismatchedImages, UserError
 from captune.images import ImageFile, find_images
+from captune.images.dataset import HUB, parse_source
 from captune.images.decode import hash_image
 from captune.options import MetricOptions
 from captune.progress import SILENT, Progress
@@ -43,6 +44,8 @@ _MANY = 0.01  # fraction of the captions from which on they are spoken of
 _SMALL_SAMPLE = 10  # images
 # decide how fast a score is computed, but not the score
 HOW_COMPUTED = ("device", "batch_size", "workers", "no_cache")
+# what they come to stands in the references and the images
+_DATASET = ("dataset", "split", "image_column", "caption_column")
 
 
 @dataclass
@@ -51,10 +54,10 @@ class ScoredCaptions:
 
     candidates, references, images: by image id, as the candidates spell it; images and references
     may be empty where no metric needs them. scores: by metric id. notes: what a reader must know.
-    root: the folder that the images' names are relative to, None without images. in_references:
-    image id -> the references' id of it. missing: images without a candidate, scored as empty
-    captions. left_out: images that are not scored, as --subset asks. corpus: the tokenised
-    captions, where kept.
+    root: the folder that the images' names are relative to, None without images; place: where they
+    are found again, that folder or the source of a dataset. in_references: image id -> the
+    references' id of it. missing: images without a candidate, scored as empty captions. left_out:
+    images that are not scored, as --subset asks. corpus: the tokenised captions, where kept.
     """
 
     file: CaptionFile
@@ -63,6 +66,7 @@ class ScoredCaptions:
     references: dict[str, list[str]]
     images: dict[str, ImageFile]
     root: Path | None = None
+    place: str = ""
     scores: dict[str, Scores] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     in_references: dict[str, str] = field(default_factory=dict)
@@ -83,7 +87,7 @@ class ScoredCaptions:
         found["images"] = None
         if self.images and self.root is not None:
             digest = _digest_of_images(self.images)
-            found["images"] = {"path": str(self.root.resolve()), "sha256": digest}
+            found["images"] = {"path": self.place, "sha256": digest}
         return found
 
 
@@ -223,6 +227,7 @@ def _find_images(scored: ScoredCaptions, matched: Matched, folder: Path, *, stri
     found = find_images([folder])
     scored.images, without = match_images(matched, found)
     scored.root = found.root
+    scored.place = str(folder if parse_source(folder) else found.root.resolve())
     if without and (strict or not scored.images):
         reasons = [f"{printable(s.path)}: {s.reason}" for s in found.skipped[:2]]
         alike = images_alike(matched, without[0], found)
@@ -392,12 +397,14 @@ def deciding_options(options: MetricOptions) -> dict[str, Any]:
     values = {
         option.name: getattr(options, option.name)
         for option in fields(MetricOptions)
-        if option.name not in HOW_COMPUTED
+        if option.name not in (*HOW_COMPUTED, *_DATASET)
     }
     if is_file(options.df):
         values["df"] = Path(options.df)
     return {
-        name: str(value.resolve()) if isinstance(value, Path) else value
+        name: str(value.resolve())
+        if isinstance(value, Path) and not str(value).startswith(HUB)
+        else value
         for name, value in values.items()
     }
 

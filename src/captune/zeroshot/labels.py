@@ -12,6 +12,7 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.files import read_text
+from captune.images.dataset import labels_of, parse_source
 from captune.parsing import json_kind, parse_json
 from captune_metrics.text import printable
 
@@ -53,7 +54,8 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
 
     source: "cat,dog"; a text file with one name per line, each taken as it stands (no comments);
         a JSON list of names, `{"id": "name"}` (also as `id2label` in a model's config.json), or
-        `{"name": ["prompt", ...]}`, whose prompts are used as they stand, braces and all.
+        `{"name": ["prompt", ...]}`, whose prompts are used as they stand, braces and all; the
+        source of a dataset (`images.dataset`) stands for the classes of its label column.
     White space around names is dropped; ids are kept to the letter.
     Raises UserError for a file that is missing or malformed, for no labels, and for doubled ones.
     """
@@ -62,6 +64,8 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
     if not isinstance(source, str | Path):
         return _from_names(list(source), "labels")
     text = os.fspath(source)
+    if (asked := parse_source(text)) is not None:
+        return _from_names(labels_of(asked)[0], printable(text))
     # pathlib raises for ten thousand names in one string: too long for a path
     if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112
         return _from_file(text)

@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from captune.errors import UserError
 from captune.files import lines_of, read_text
 from captune.images import ImageFile
+from captune.images.dataset import labels_of, metadata_file, metadata_rows, parse_source
 from captune.images.match import images_named
 from captune.tables import as_typed
 from captune.zeroshot.labels import Labels
-from captune_metrics.text import printable
+from captune_metrics.text import named, printable
 
 _FILE_COLUMNS = (
     *("filename", "file_name", "file", "image", "image_name", "img", "path", "filepath"),
@@ -68,19 +69,24 @@ def read_truth(source: str | Path, images: Sequence[ImageFile], labels: Labels) 
         header (commas, semicolons or tabs) such as `filename,label`, the label being an id or,
         where no id fits, a name. A row belongs to the image with the same name, else to the only
         image whose path ends like it, else to the only one that differs just in its ending.
+        A folder stands for its metadata file, and a metadata.jsonl or .parquet is read as well.
     Rows without an image and images without a row are counted in the notes.
     Raises UserError for a table that cannot be understood, for a label of an image that is not
     among the labels, for an image with two labels, and when no image has a label at all.
     """
     shown = printable(str(source))
+    asked = parse_source(source)
+    named_rows = {} if asked is None else labels_of(asked)[1]
     if source == "from-name":
         answers = dict(_from_names(images, labels))
         unused: list[str] = []
-    elif source == "from-folder":
+    elif source == "from-folder" or (asked is not None and not named_rows):
         answers = dict(_from_folders(images, labels))
         unused = []
     else:
-        rows = _read_table(str(source), labels, {image.name for image in images})
+        rows = {name: _Answer(label, name) for name, label in named_rows.items()}
+        if asked is None:
+            rows = _read_table(str(source), labels, {image.name for image in images})
         found, unused = images_named(
             rows, images, lambda names: len({rows[name].label for name in names}) == 1
         )
@@ -141,6 +147,11 @@ def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer
     `captune.tables` put in front of what a spreadsheet would run.
     """
     shown = printable(path)
+    folder = Path(path)
+    file = metadata_file(folder) if os.path.isdir(path) else folder  # noqa: PTH112
+    if file is not None and file.suffix in (".jsonl", ".parquet") and file.is_file():
+        return _metadata_answers(file)
+    path = path if file is None else str(file)
     if not os.path.exists(path):  # noqa: PTH110 - pathlib raises for what cannot be a path
         raise UserError(
             f"{shown} does not exist; give a CSV with filename,label, or from-name, or from-folder."
@@ -171,6 +182,21 @@ def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer
     if not rows:
         raise UserError(f"{shown}: holds no rows; give one line filename,label for each image.")
     return rows
+
+
+def _metadata_answers(file: Path) -> dict[str, _Answer]:
+    rows = metadata_rows(file)
+    column = next((name for name in _LABEL_COLUMNS if name in rows[0]), None)
+    if column is None:
+        raise UserError(
+            f"{printable(str(file))}: has no column for the label; call it label (it has"
+            f" {named(rows[0])})."
+        )
+    return {
+        str(row["file_name"]): _Answer(str(row[column]), f"row {number}")
+        for number, row in enumerate(rows, 1)
+        if row.get(column) is not None
+    }
 
 
 def _columns(cells: Sequence[str], labels: Labels, source: str) -> tuple[tuple[int, int], bool]:

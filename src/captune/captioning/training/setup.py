@@ -25,7 +25,7 @@ from captune.captioning.training.batches import (
     check_mirroring,
     mirrorable,
 )
-from captune.captioning.training.estimate import parse_count
+from captune.captioning.training.estimate import parse_count, too_few_updates
 from captune.captioning.training.state import check_possible
 from captune.captioning.training.step import CrossEntropy, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
@@ -52,7 +52,7 @@ class TrainingSetup:
 
     sample: the validation images that are captioned after each epoch. settings: of the bridge and
     of each method, by part. leaked: ids of validation images that are trained on. tags: which tags
-    the bridge reads, None where it reads none.
+    the bridge reads, None where it reads none. warning: that so few updates cannot work.
     """
 
     options: TuneOptions
@@ -66,6 +66,7 @@ class TrainingSetup:
     command: Sequence[str]
     progress: Progress
     tags: TagSettings | None = None
+    warning: str | None = None
 
 
 def this_process(options: TuneOptions) -> PartialState:
@@ -129,6 +130,14 @@ def prepare(
     found = find_images([options.images])
     found_val = found if options.val_images is None else find_images([options.val_images])
     train_set = _read(options.captions, found, options, progress, limit=options.limit)
+    if options.sizes and len(train_set) < options.sizes[-1]:
+        raise UserError(
+            f"--curve {options.curve}: there are {len(train_set):,} training images; its largest"
+            " number may be as large as that"
+        )
+    warning = too_few_updates(train_set, options, PartialState().num_processes)
+    if warning:
+        progress.message(warning)
     val_set = _read(options.val, found_val, options, progress)
     leaked = leaked_ids(train_set, val_set)
     frozen = load_frozen(options, [train_set, val_set], stack=stack, cache=cache, progress=progress)
@@ -161,9 +170,8 @@ def prepare(
             train_set, tokens.rows, samples=options.samples, max_tokens=options.max_tokens
         )
     data = TrainingData(train_set.keys, tokens.rows, frozen.grids, objective, rows, second)
-    return TrainingSetup(
-        options, train_set, val, sample, data, frozen, settings, leaked, command, progress, tags
-    )
+    shared = (train_set, val, sample, data, frozen, settings, leaked, command, progress)
+    return TrainingSetup(options, *shared, tags, warning)
 
 
 def _tags(

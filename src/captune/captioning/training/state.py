@@ -47,6 +47,7 @@ _NOT_DECIDING = {
     *_NOT_KEPT,
     *("method", "max_trainable", "device", "workers", "no_cache", "save_steps", "report_to"),
     *("images", "captions", "val", "val_images", "encoder", "decoder", "score_model", "start"),
+    *("curve", "dataset", "split", "val_split", "image_column", "caption_column"),
     # these are noted by what they come to, and not at all where they are left alone
     *("augment", "tags", "tags_top", "tags_model"),
 }
@@ -149,7 +150,9 @@ def _shown(value: Any) -> str:
 def write_config(options: TuneOptions, path: Path) -> None:
     """Every option but where the run was written, in the order of `--help`."""
     values = {
-        name: str(value.absolute()) if isinstance(value, Path) else value
+        name: str(value.absolute())
+        if isinstance(value, Path) and not str(value).startswith("hf:")
+        else value
         for name, value in dataclasses.asdict(options).items()
         if name not in _NOT_KEPT
     }

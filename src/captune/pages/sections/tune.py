@@ -24,8 +24,8 @@ from captune.pages.sections import PageContext
 from captune.pages.sections.captions import agreement_blocks
 from captune.pages.sources import RunSource, joined, words
 from captune.runs.kinds import convert
-from captune.runs.metrics import Finding
-from captune.tables import Column, Fraction, Number, Table, numbers
+from captune.runs.metrics import Curve, Finding
+from captune.tables import Column, Estimate, Fraction, Number, Table, numbers
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
 from captune_metrics.catalogue import meaning_of, title_of
 
@@ -107,6 +107,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     if unusable := best.unusable():
         why = joined(unusable)
         return words("{} is not usable, whatever its scores: {}.", best.name, why), None
+    usable = [method for method in methods if not method.unusable()]
     by = leading(methods, source)
     images = best.figure(count, "images")
     name = title_of(by)
@@ -116,14 +117,19 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
                      images)  # fmt: skip
     else:
         is_by_loss = source.run.metrics.get("select") == "loss"
+        claim = f"has the {'lowest validation loss' if is_by_loss else f'highest {name}'}"
+        if len(usable) < len(methods):
+            claim = "is the only usable one" if len(usable) == 1 else f"{claim} of the usable ones"
         said = words(
-            "Of {} methods, {} has the {} and is kept: {} {} on {} images, with {} trained"
-            " parameters.",
-            source.counted(count, len(methods), "methods"), best.name,
-            "lowest validation loss" if is_by_loss else f"highest {name}", name,
+            "Of {} methods, {} {} and is kept: {} {} on {} images, with {} trained parameters.",
+            source.counted(count, len(methods), "methods"), best.name, claim, name,
             best.figure(score, "scores", by, "corpus"), images, best.trained,
         )  # fmt: skip
         said += _settled(source)
+        if useless := [method.name for method in methods if method not in usable]:
+            said += words(" Not usable, whatever its scores: {}.", joined(useless))
+    if source.run.metrics.get("curve") is not None:
+        said += words(" {}.", source.figure(plain, "curve", "sentence"))
     tiles = [
         Tile(
             f"{title_of(id)}, {best.name}",
@@ -167,9 +173,14 @@ def section(source: RunSource, _context: PageContext) -> Section:
             trained_on,
         )
         part.blocks.append(Paragraph(text, soft=True))
-    if wrong := _findings(methods, are_wrong=True):
+    wrong: list[Any] = [*_findings(methods, are_wrong=True)]
+    if source.run.metrics.get("warning"):
+        wrong.insert(0, source.figure(plain, "warning"))
+    if wrong:
         part.blocks.append(Remarks(wrong))
     part.blocks.append(_table(source, methods))
+    if source.run.metrics.get("curve") is not None:
+        part.blocks += _images_needed(source)
     part.blocks += [Heading("How the training went"), *_curves(methods, source)]
     part.blocks += agreement_blocks(source, *best_of(source, methods).keys, "agreement")
     part.blocks += [Heading("Where the trained parameters are"), _budget(source, methods)]
@@ -188,8 +199,9 @@ def _findings(methods: Sequence[Method], *, are_wrong: bool) -> list[Markup]:
 
 
 def tables(source: RunSource) -> list[Table]:
-    """The methods side by side."""
-    return [_table(source, methods_of(source))]
+    """The methods side by side, and the scores by the number of images."""
+    found = [_table(source, methods_of(source))]
+    return found if source.run.metrics.get("curve") is None else [*found, _images_table(source)]
 
 
 def _table(source: RunSource, methods: Sequence[Method]) -> Table:
@@ -207,13 +219,15 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     for method in methods:
         figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
-        strip = Fraction.between(low, high, corpus, interval, best=method is best)
+        is_best = method is best and not method.unusable()
+        strip = Fraction.between(low, high, corpus, interval, best=is_best)
         compared: list[Any] = [None]
         if method.name in against:
             compared = [words("{} <small>p {}</small>", *_compared(source, method.name))]
+        name = method.name + (", not usable" if method.unusable() else "")
         rows.append(
             [
-                *(method.name, method.trained, figures[0], strip),
+                *(name, method.trained, figures[0], strip),
                 *(compared if len(methods) > 1 else ()),
                 *figures[1:],
                 method.figure(count, "best_epoch"),
@@ -229,8 +243,57 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
             f" vs. best: difference in {title_of(by)} on the same images, p by a permutation"
             " test, Holm-corrected for the number of methods."
         )
-    marked = frozenset({list(methods).index(best)} if len(methods) > 1 else ())
+    is_praised = len(methods) > 1 and not best.unusable()
+    marked = frozenset({list(methods).index(best)} if is_praised else ())
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
+
+
+def _images_needed(source: RunSource) -> list[Any]:
+    """The score against the number of training images."""
+    curve = convert(source.at("curve"), Curve)
+    name, tone = title_of(curve.metric), "series-1"
+    scores = [(one.images, one.scores[curve.metric]) for one in curve.points]
+    line = [(tone, [(float(images), score.corpus) for images, score in scores])]
+    intervals = [(tone, float(n), *one.interval) for n, one in scores if one.interval]
+    drawn = charts.curves_chart(
+        line, line, [], label=name, from_zero=True, across="training images", intervals=intervals,
+        says=f"{name} by the number of training images, with 95 % intervals",
+    )  # fmt: skip
+    text = words(
+        "{}. Each number of images is a tune of its own: the smaller set lies in the larger one,"
+        " all have as many updates as {} epochs of the largest, and the validation images are the"
+        " same.",
+        source.figure(plain, "curve", "sentence"), source.figure(count, "curve", "epochs"),
+    )  # fmt: skip
+    chart = Chart(drawn, name, [(tone, curve.method)], "bars: 95 % intervals")
+    return [Heading("How many images?"), Paragraph(text), Beside([chart]), _images_table(source)]
+
+
+def _images_table(source: RunSource) -> Table:
+    """A row per number of training images."""
+    curve = convert(source.at("curve"), Curve)
+    known = [id for id in _SCORES if all(id in one.scores for one in curve.points)]
+    rows = []
+    for i, point in enumerate(curve.points):
+        keys = ("curve", "points", i)
+        gain = None
+        if point.difference is not None:
+            gain = Estimate(
+                source.figure(signed, *keys, "difference"),
+                source.interval(signed, *keys, "interval"),
+            )
+        rows.append(
+            [
+                source.figure(count, *keys, "images"),
+                "" if point.usable else "not usable",
+                *(source.estimate(score, *keys, "scores", id) for id in known),
+                gain,
+            ]
+        )
+    columns = [*numbers("training images"), Column("")]
+    columns += numbers(*map(title_of, known), f"gain in {title_of(curve.metric)}")
+    note = "gain: on the row before, over the same validation images, with a paired 95 % interval."
+    return Table(f"images-{source.number}", "Scores by number of images", columns, rows, note=note)
 
 
 def _curves(methods: Sequence[Method], source: RunSource) -> list[Any]:
