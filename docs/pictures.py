@@ -48,7 +48,7 @@ def take(driver: Any, name: str) -> None:
 
 
 def of_app(folder: Path, images: list[Path]) -> None:
-    """Classify on a desktop, Caption on a desktop, Classify on a phone."""
+    """Classify on a desktop, Explain on a desktop, Classify on a phone."""
     with running(AppOptions(runs=folder / "runs")) as app:
         with browser(folder / "desktop") as driver:
             load(driver, app)
@@ -57,15 +57,15 @@ def of_app(folder: Path, images: list[Path]) -> None:
             over(driver, "classify")
             time.sleep(1)
             take(driver, "app-classify")
-            tab(driver, "Caption")
-            driver.find_element("css selector", "#caption").click()
-            over(driver, "caption")
+            tab(driver, "Explain")
+            driver.find_element("css selector", "#explain").click()
+            over(driver, "explain")
             driver.execute_script(
-                "const words = [...document.querySelectorAll('#result-caption .word')];"
+                "const words = [...document.querySelectorAll('#result-explain .word')];"
                 "(words.find(w => w.innerText.startsWith('rocket')) || words[1]).click()"
             )
             time.sleep(1)
-            take(driver, "app-caption")
+            take(driver, "app-explain")
         with browser(folder / "phone", "phone", dark=True) as driver:
             load(driver, app)
             typed(driver, "labels", LABELS)

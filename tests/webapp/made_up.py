@@ -10,7 +10,7 @@ from tests.captioning.caption_job import use_encoder, write_captioner
 from tests.report_runs import caption_run, classify_run, explain_run, images
 from tests.webapp.app_page import HOSTILE, HOSTILE_NAME
 
-from captune.jobs import explain
+from captune.captioning import captioner
 
 NAMES = [HOSTILE_NAME, "a/1.jpg", "a/2.jpg"]
 CAPTIONS = {name: f"{HOSTILE} number {n}" for n, name in enumerate(NAMES)}
@@ -21,7 +21,7 @@ def little_captioner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`lite` is a captioner of random weights."""
     place = write_captioner(folder / "captioner" / "run")
     use_encoder(monkeypatch)
-    monkeypatch.setattr(explain, "captioner_folder", lambda model: place)
+    monkeypatch.setattr(captioner, "lite_captioner", lambda: place)
 
 
 def write_runs(folder: Path) -> Path:

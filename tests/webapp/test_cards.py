@@ -29,12 +29,12 @@ def drawn(*cards: dict[str, Any]) -> str:
         state="done",
         error=None,
         notes=[],
-        result=list(cards),
         id="a",
         is_over=True,
         seconds=1.0,
     )
-    return render("caption", {"job": job, "before": 0, "command": "", "fraction": None})
+    frame = {"job": job, "before": 0, "command": "", "fraction": None, "files": {}}
+    return render("explain", frame | {"result": list(cards)})
 
 
 def test_flagged_captions_can_be_looked_at_alone() -> None:

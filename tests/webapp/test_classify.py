@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,14 @@ def test_bars_move_while_labels_are_typed_and_names_are_text(
     assert HOSTILE_NAME in shown
     assert HOSTILE in shown
     line = driver.execute_script(f"return document.querySelector('{RESULT} code').textContent")
-    assert line.startswith("captune classify '\"><img src=x onerror=alert(1)>.jpg' blue.png")
+    assert shlex.split(line)[:2] == ["captune", "classify"]
+    given = {path.name for path in Path(shlex.split(line)[2]).iterdir()}
+    assert given == {HOSTILE_NAME, "blue.png"}
+    # again: said in a sentence, and no further card
+    drop(driver, "classify", red)
+    again = "document.querySelector('#strip-classify').innerText"
+    when(driver, f"{again}.includes('Already there, and not added again: ')")
+    when(driver, f"{CARDS} === 2 && !document.querySelector('{RESULT} progress')")
     # a reload finds the fields, the images and the result again
     before = bars(driver)
     load(driver, app)

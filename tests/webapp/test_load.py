@@ -20,7 +20,7 @@ def test_nothing_is_lost_and_mistakes_are_sentences(colours: object, tmp_path: P
 
 def test_the_examples_are_the_images_of_the_demonstration(tmp_path: Path) -> None:
     with running(AppOptions(runs=tmp_path / "runs")) as app:
-        said = " ".join(Client(app.address, 0).ask("examples-classify", "click", []))
+        said = " ".join(Client(app.address, 0).ask("examples-classify", "click", [""]))
         assert "12 images" in said
         assert "rocket.jpg" in said
         assert len(list((app.folder / "images").rglob("*.*g"))) == 12 + 2

@@ -31,7 +31,7 @@ def test_names_stay_what_people_called_them_and_never_leave_the_folder(
 ) -> None:
     names = ["../../etc/passwd.png", HOSTILE_NAME, "a/b\\c.png"]
     found = uploads.add("", dropped(tmp_path, *names))
-    assert found.names == ["passwd.png", HOSTILE_NAME, "c.png"]
+    assert found.names == sorted(["passwd.png", HOSTILE_NAME, "c.png"])
     for image in found.images:
         assert image.path.parent == found.folder
         assert image.path.is_file()
@@ -52,7 +52,7 @@ def test_a_strange_name_becomes_one_that_a_file_can_have(
 
 def test_two_images_of_one_name_are_told_apart(uploads: Uploads, tmp_path: Path) -> None:
     found = uploads.add("", dropped(tmp_path, "a.png", "a.png", "a.png"))
-    assert found.names == ["a.png", "a (2).png", "a (3).png"]
+    assert found.names == ["a (2).png", "a (3).png", "a.png"]
 
 
 def test_what_is_no_image_too_large_or_too_many_is_refused_in_a_phrase(
@@ -92,7 +92,37 @@ def test_sets_are_forgotten_when_asked_and_the_oldest_when_there_are_many(
 
 def test_more_images_join_those_that_are_there(uploads: Uploads, tmp_path: Path) -> None:
     first = uploads.add("", dropped(tmp_path, "a.png"))
-    again = uploads.add(first.id, dropped(tmp_path, "b.png"))
+    again = uploads.add(
+        first.id, [Dropped(colour_image(tmp_path / "other.png", (0, 0, 9)), "b.png")]
+    )
     assert again is first
     assert again.names == ["a.png", "b.png"]
     shutil.rmtree(first.folder)
+
+
+def test_the_same_bytes_are_one_image_whatever_they_are_called(
+    uploads: Uploads, tmp_path: Path
+) -> None:
+    first = uploads.add("", dropped(tmp_path, "a.png"))
+    again = uploads.add(first.id, dropped(tmp_path, "a.png", "a.png"))
+    assert again.repeated == ["a.png"]
+    again = uploads.add(first.id, dropped(tmp_path, "b.png"))
+    assert again.names == ["a (2).png", "a.png"]
+    assert again.repeated == ["b.png, the same file as a.png"]
+    assert again.refused == []
+    assert len(list(first.folder.iterdir())) == 2
+    assert not list(tmp_path.glob("up-*"))
+
+
+def test_one_image_is_removed_and_can_come_again(uploads: Uploads, tmp_path: Path) -> None:
+    found = uploads.add("", dropped(tmp_path, "a.png", "b.png"))
+    held = found.size_bytes
+    uploads.remove(found.id, "a.png")
+    assert found.names == ["b.png"]
+    assert list(found.thumbnails) == ["b.png"]
+    assert [path.name for path in found.folder.iterdir()] == ["b.png"]
+    assert 0 < found.size_bytes < held
+    with pytest.raises(UserError, match=r"a\.png is not among your images"):
+        uploads.remove(found.id, "a.png")
+    again = uploads.add(found.id, dropped(tmp_path, "a.png"))
+    assert (again.names, again.repeated, again.size_bytes) == (["a.png", "b.png"], [], held)

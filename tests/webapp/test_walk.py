@@ -32,17 +32,29 @@ from captune.webapp.server import Running
 pytestmark = pytest.mark.needs("chromium")
 
 
+def names(driver: Any, job: str) -> list[str]:
+    """The images of a result's cards, in their order."""
+    cards = f"[...document.querySelectorAll('#result-{job} .card .file')]"
+    found: list[str] = driver.execute_script(f"return {cards}.map(one => one.textContent)")
+    return found
+
+
 def describe(driver: Any) -> None:
     """Captions, a word's map, and two questions."""
     tab(driver, "Caption")
     driver.find_element("css selector", "#caption").click()
     over(driver, "caption")
-    words = "document.querySelectorAll('#result-caption .card')[0].querySelectorAll('.word')"
+    tab(driver, "Explain")
+    driver.find_element("css selector", "#explain").click()
+    over(driver, "explain")
+    orders = {tuple(names(driver, job)) for job in ("classify", "caption", "explain")}
+    assert orders == {tuple(sorted([HOSTILE_NAME, "blue.png"]))}
+    words = "document.querySelectorAll('#result-explain .card')[0].querySelectorAll('.word')"
     assert driver.execute_script(f"return {words}.length") > 1
     driver.execute_script(f"{words}[1].focus()")
-    map_of = "#result-caption .card .map[data-map='1']"
+    map_of = "#result-explain .card .map[data-map='1']"
     assert driver.execute_script(f'return !document.querySelector("{map_of}").hidden')
-    assert "of this map lies in" in text_of(driver, "#result-caption .card .told")
+    assert "of this map lies in" in text_of(driver, "#result-explain .card .told")
     driver.execute_script(f"{words}[1].blur()")
     assert driver.execute_script(f'return document.querySelector("{map_of}").hidden')
     driver.execute_script(f"{words}[0].click()")
@@ -51,6 +63,19 @@ def describe(driver: Any) -> None:
     typed(driver, "ask-against", "w7")
     driver.find_element("css selector", "#ask").click()
     over(driver, "ask")
+
+
+def remove_one(driver: Any) -> None:
+    """The second image, by keyboard; its cards are gone in every tab, and the focus goes on."""
+    tab(driver, "Caption")
+    buttons = "document.querySelectorAll('#strip-caption [data-remove]')"
+    driver.execute_script(f"{buttons}[1].focus()")
+    driver.switch_to.active_element.send_keys("\ue007")
+    when(driver, f"{buttons}.length === 1 && document.activeElement === {buttons}[0]")
+    for job in ("classify", "caption", "explain"):
+        tab(driver, job.capitalize())
+        when(driver, f"document.querySelectorAll('#result-{job} .card').length === 1")
+        assert names(driver, job) == [HOSTILE_NAME]
 
 
 def compare(driver: Any, folder: Path) -> None:
@@ -115,9 +140,9 @@ class Walk:
     alerts: int = 0
 
     def look(self, driver: Any) -> None:
-        """Let axe look at our own parts of the page."""
+        """Let axe look at the page."""
         if AXE.is_file():
-            self.findings += serious_findings(driver, "'.cap'")
+            self.findings += serious_findings(driver)
 
 
 @pytest.fixture(
@@ -154,6 +179,7 @@ def walked(folder: Path, app: Running, driver: Any) -> Walk:
     walk.look(driver)
     line = driver.execute_script("return document.querySelector('#result-ask code').textContent")
     assert line.endswith("--words w3 --against w7") or "--caption 'a w3'" in line
+    remove_one(driver)
     compare(driver, folder)
     walk.look(driver)
     assert HOSTILE in inside(driver, "compare")
@@ -170,7 +196,7 @@ def walked(folder: Path, app: Running, driver: Any) -> Walk:
     driver.find_element("css selector", "#tune").click()
     when(driver, "document.querySelector('#result-tune .refusal')")
     assert "validation captions is missing" in text_of(driver, "#result-tune")
-    for name in ("Classify", "Caption", "Tune", "Compare", "Report"):
+    for name in ("Classify", "Caption", "Explain", "Tune", "Compare", "Report"):
         tab(driver, name)
         wide = driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, name
@@ -178,11 +204,11 @@ def walked(folder: Path, app: Running, driver: Any) -> Walk:
     walk.wrong = wrong(driver)
     # what the tabs showed is there again after a reload
     load(driver, app)
-    for name, job in (("Caption", "ask"), ("Compare", "compare"), ("Report", "report")):
+    for name, job in (("Explain", "ask"), ("Compare", "compare"), ("Report", "report")):
         tab(driver, name)
         over(driver, job)
-    tab(driver, "Caption")
-    over(driver, "caption")
+    tab(driver, "Explain")
+    over(driver, "explain")
     word = "document.querySelector('#ask-word textarea, #ask-word input').value"
     assert driver.execute_script(f"return {word}") == "w3"
     walk.wrong += wrong(driver)
@@ -197,5 +223,5 @@ def test_every_tab_works_and_nothing_is_fetched_from_elsewhere(walk: Walk) -> No
 
 
 @pytest.mark.needs("axe")
-def test_axe_finds_nothing_serious_in_our_own_parts(walk: Walk) -> None:
+def test_axe_finds_nothing_serious(walk: Walk) -> None:
     assert walk.findings == []

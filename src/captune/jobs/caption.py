@@ -18,6 +18,7 @@ from typing import Any
 from captune.captioning.agreement import flagged_sentence, read_agreement, require_agreement
 from captune.captioning.captioner import (
     LITE,
+    Captioner,
     captioner_folder,
     describe_captioner,
     load_captioner,
@@ -185,12 +186,15 @@ def run(
     *,
     command: Sequence[str] = (),
     each: Callable[[Caption], None] | None = None,
+    found: ImageSet | None = None,
+    captioner: Captioner | None = None,
 ) -> CaptionResult:
     """Caption, write what was asked for, and leave the page of the run.
 
     command: the words that made this run, kept in it. each: is given every caption as it comes,
-    also those of an earlier, killed run. Raises UserError for what cannot be done; unreadable
-    images are named in the result.
+    also those of an earlier, killed run. found, captioner: images and a captioner that are there
+    already, instead of those that the options name. Raises UserError for what cannot be done;
+    unreadable images are named in the result.
     """
     # everything that can be refused is checked before a model is loaded
     place = captioner_folder(options.model)
@@ -201,7 +205,7 @@ def run(
     check_ending("--predictions", options.predictions, ".json")
     files = {"--predictions": options.predictions}
     check_outputs(files_among(*options.images), files, options.out, row_paths(options.to))
-    found = find_images(options.images)
+    found = find_images(options.images) if found is None else found
     if each is None:
         _check_somewhere(options, found)
     others = options.out or options.predictions or options.to or each
@@ -236,7 +240,7 @@ def run(
                     return CaptionResult(
                         captioner=about, skipped=list(found.skipped), found=found, sidecars=kept
                     )
-        captioner = load_captioner(options, place)
+        captioner = load_captioner(options, place) if captioner is None else captioner
         if options.out is not None:
             models = [about, *captioner.described()]
             writer = RunWriter(options.out, "caption", options, found.root, models, command)

@@ -18,6 +18,7 @@ from captune.attribution.methods import LayerHead
 from captune.captioning.agreement import flagged_sentence, require_agreement
 from captune.captioning.captioner import (
     LITE,
+    Captioner,
     captioner_folder,
     describe_captioner,
     load_captioner,
@@ -138,17 +139,21 @@ def run(
     *,
     command: Sequence[str] = (),
     each: OnExplanation | None = None,
+    captioner: Captioner | None = None,
 ) -> ExplainResult:
     """Explain words or labels, write the run, draw its figures and leave its page.
 
     command: the words that made this run, kept in it. each: is given every image's explanation as
-    it comes. Raises UserError for what cannot be done; unreadable images are named in the result.
+    it comes. captioner: one that is there already, instead of the one that the options name. Raises
+    UserError for what cannot be done; unreadable images are named in the result.
     """
     began = time.monotonic()
     check_outputs(files_among(*options.images), {}, options.out, row_paths(options.to))
     with ExitStack() as stack:
-        load = _load_captioner if options.labels is None else _load_classifier
-        source = load(options, progress, stack)
+        if options.labels is None:
+            source = _captioner_source(options, progress, stack, captioner)
+        else:
+            source = _classifier_source(options, progress)
         against = {} if options.against is None else {"against": options.against}
         result = ExplainResult(
             model=source.models[0], map=source.map | against, skipped=source.skipped
@@ -199,7 +204,9 @@ class _Source:
     without: list[str] = field(default_factory=list)
 
 
-def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStack) -> _Source:
+def _captioner_source(
+    options: ExplainOptions, progress: Progress, stack: ExitStack, captioner: Captioner | None
+) -> _Source:
     # everything that can be refused is checked before a model is loaded
     folder = captioner_folder(options.model)
     if folder.parent == home_path(options.model):
@@ -208,7 +215,7 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
     recipe, stored = read_recipe(folder), read_default(folder)
     if options.flag_below is not None:
         require_agreement(folder)
-    captioner = load_captioner(options, folder)
+    captioner = load_captioner(options, folder) if captioner is None else captioner
     model, encoder = captioner.model, captioner.encoder
     method, layer_head = choose_map(
         model, stored, method=options.method, layer=options.layer, head=options.head
@@ -260,7 +267,7 @@ def _load_captioner(options: ExplainOptions, progress: Progress, stack: ExitStac
     )
 
 
-def _load_classifier(options: ExplainOptions, progress: Progress, _: ExitStack) -> _Source:
+def _classifier_source(options: ExplainOptions, progress: Progress) -> _Source:
     """A map of the most probable label of each image, or of those of `--words`."""
     if options.layer != "auto" or options.head != "auto":
         raise UserError(

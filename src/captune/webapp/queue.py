@@ -22,6 +22,7 @@ from typing import Any
 from captune.errors import Stopped, UserError
 from captune.progress import Advance, Meter
 from captune.text import duration
+from captune.webapp.uploads import ImageFolder
 
 logger = logging.getLogger("captune")
 
@@ -42,7 +43,9 @@ class QueuedJob:
     command: the words that do the same on a command line. state: waiting, running, done, failed or
     stopped. what, done, total, said: of the bar that runs now; total is 0 where nobody knows it.
     result: what came of it, also in parts while it runs. version: goes up with every change.
-    asked: what the page's fields held, to fill them again. browser: whose it is.
+    asked: what the page's fields held, to fill them again. browser: whose it is. images: those that
+    it is about; cards of images that are gone are not drawn. files: its answers, as data URIs by
+    the names that they are saved by.
     """
 
     command: list[str]
@@ -57,6 +60,8 @@ class QueuedJob:
     said: str = ""
     notes: list[str] = field(default_factory=list)
     result: Any = None
+    images: ImageFolder | None = None
+    files: dict[str, str] = field(default_factory=dict)
     error: str = ""
     version: int = 0
     seconds: float = 0.0
@@ -146,17 +151,23 @@ class JobQueue:
             thread.start()
 
     def submit(
-        self, work: Callable[[QueuedJob], Any], command: Sequence[str], *, lane: str = "short"
+        self,
+        work: Callable[[QueuedJob], Any],
+        command: Sequence[str] = (),
+        *,
+        lane: str = "short",
+        images: ImageFolder | None = None,
     ) -> QueuedJob:
         """Put work in a lane; what it returns becomes the job's result.
 
-        Raises UserError where too much waits already, of all or of this browser.
+        command, images: as the job's. Raises UserError where too much waits already, of all or of
+        this browser.
         """
         if self._lanes[lane].qsize() >= MOST_WAITING:
             raise UserError(
                 f"{MOST_WAITING} jobs are waiting already; try again when some of them are done"
             )
-        job = QueuedJob(list(command), lane, BROWSER.get())
+        job = QueuedJob(list(command), lane, BROWSER.get(), images=images)
         with self._lock:
             own = sum(one.browser == job.browser and not one.is_over for one in self._all())
             if job.browser and own >= MOST_OF_BROWSER:

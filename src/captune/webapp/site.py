@@ -25,10 +25,11 @@ from captune.options.codec import words_of
 from captune.runs import Run, read_run
 from captune.webapp.guard import REPORTS
 from captune.webapp.queue import JobQueue, QueuedJob
-from captune.webapp.uploads import Arrivals, Uploads
+from captune.webapp.uploads import Arrivals, ImageFolder, Uploads
 from captune_metrics.text import printable
 
 if TYPE_CHECKING:
+    from captune.captioning.captioner import Captioner
     from captune.models.encoders import ImageTextModel
 
 LITE = "lite"
@@ -60,6 +61,7 @@ class AppContext:
         )
         self.pages = ReportPages(folder / "pages")
         self._load = lru_cache(maxsize=_MODELS)(_load_model)
+        self._load_captioner = lru_cache(maxsize=1)(_load_captioner)
         self._written: list[Path] = []
 
     @property
@@ -75,6 +77,22 @@ class AppContext:
         """
         self.check_typed(spec, {LITE}, "model")
         return self._load(spec)
+
+    def captioner(self, model: str) -> Captioner:
+        """A captioner by the model of its options; the last one stays in memory.
+
+        To be called within a job. Raises UserError where there is none.
+        """
+        from captune.captioning.captioner import captioner_folder
+        from captune.captioning.checkpoint import digest_of_checkpoint
+
+        place = captioner_folder(model)
+        # a tune may have written others there since
+        return self._load_captioner(place, digest_of_checkpoint(place))
+
+    def sources(self, images: ImageFolder) -> list[str]:
+        """Images on a command line; who uses a shared app has them on another machine."""
+        return images.sources if self.is_private else images.names
 
     def check_typed(self, typed: str, offered: set[str], what: str) -> None:
         """Raise UserError where somebody names what is not offered to a shared app."""
@@ -117,14 +135,14 @@ class AppContext:
         return self.options.runs / name
 
     def submit(
-        self, command: str, options: Any, work: Callable[..., Any], *more: Any, lane: str = "short"
+        self, command: str, options: Any, work: Callable[..., Any], *more: Any, **about: Any
     ) -> QueuedJob:
         """Put the job of a command in the queue. work: takes this, the job, the options and `more`.
 
-        Raises UserError where too much waits already.
+        about: as `JobQueue.submit`. Raises UserError where too much waits already.
         """
         return self.queue.submit(
-            lambda job: work(self, job, options, *more), words_of(command, options), lane=lane
+            lambda job: work(self, job, options, *more), words_of(command, options), **about
         )
 
     def begin_run(self, out: Path, more_bytes: int = 0) -> None:
@@ -162,6 +180,12 @@ def _load_model(spec: str) -> ImageTextModel:
     from captune.models.load import load_image_text_model
 
     return load_image_text_model(spec)
+
+
+def _load_captioner(place: Path, _weights_id: str) -> Captioner:
+    from captune.captioning.captioner import Captioner
+
+    return Captioner.from_pretrained(place)
 
 
 def images_beside(out: Path) -> Path:

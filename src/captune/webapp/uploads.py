@@ -10,6 +10,7 @@ leave what it had written when a browser goes away, and count nothing.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import secrets
@@ -31,6 +32,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from captune.errors import UserError
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import opened_image
+from captune.images.find import ENDINGS
 from captune.pages.album import THUMBNAIL_PX, thumbnail
 from captune.webapp.guard import SLOWEST_S, Refusal
 from captune_metrics.text import printable
@@ -55,20 +57,34 @@ class Dropped:
 
 @dataclass
 class ImageFolder:
-    """One person's images. thumbnails: by name, small JPEGs as data URIs."""
+    """One person's images, sorted by name as every command sorts them.
+
+    refused, repeated: of the files that came last, what is no image, and what was there already.
+    digests: the name of each image by the SHA-256 of its bytes. thumbnails: by name, small JPEGs as
+    data URIs.
+    """
 
     id: str
     folder: Path
     images: list[ImageFile] = field(default_factory=list)
     refused: list[Skipped] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[str, str] = field(default_factory=dict)
     size_bytes: int = 0
     used: float = field(default_factory=time.monotonic)
 
     @property
     def names(self) -> list[str]:
-        """In the order in which they came."""
+        """In their order."""
         return [image.name for image in self.images]
+
+    @property
+    def sources(self) -> list[str]:
+        """What a command has to be given to read them: their folder, as far as endings allow."""
+        if all(image.path.suffix[1:].lower() in ENDINGS for image in self.images):
+            return [str(self.folder)]
+        return [str(image.path) for image in self.images]
 
     def image(self, name: str | None) -> ImageFile:
         """Raises UserError where there is none of that name."""
@@ -120,10 +136,10 @@ class Uploads:
     def add(self, id: str | None, files: Sequence[Dropped]) -> ImageFolder:
         """Take files into a set, a new one where there is none; what is no image is refused.
 
-        The files themselves are moved or removed.
+        The files themselves are moved or removed. Bytes that are there already are not taken again.
         """
         found = self.find(id) or self._new()
-        found.refused = []
+        found.refused, found.repeated = [], []
         for file in files:
             try:
                 if file.path is None:
@@ -140,14 +156,34 @@ class Uploads:
                 self.clear(next(iter(self._sets)))
         return found
 
+    def remove(self, id: str | None, name: str) -> ImageFolder:
+        """Forget one image of a set. Raises UserError where there is none of that name."""
+        with self._lock:
+            found = self.images_of(id)
+            image = found.image(name)
+            found.size_bytes -= image.path.stat().st_size
+            image.path.unlink()
+            found.images = [one for one in found.images if one is not image]
+            found.digests = {key: one for key, one in found.digests.items() if one != name}
+            found.refused, found.repeated = [], []
+            del found.thumbnails[name]
+        return found
+
     def clear(self, id: str | None) -> None:
         """Forget a set."""
         with self._lock:
             found = self._sets.pop(id, None) if isinstance(id, str) else None
         if found is not None:
             shutil.rmtree(found.folder, ignore_errors=True)
+            found.images, found.thumbnails = [], {}
 
     def _take(self, found: ImageFolder, path: Path, given: str) -> None:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        name = _plain_name(given)
+        if (there := found.digests.get(digest)) is not None:
+            found.repeated.append(name if name == there else f"{name}, the same file as {there}")
+            return
         if len(found.images) >= self.most_images:
             raise UnreadableImage(f"one image more than the {self.most_images:,} that fit")
         size = path.stat().st_size
@@ -156,12 +192,14 @@ class Uploads:
             raise UnreadableImage(f"{size / 1e6:.0f} MB, over the limit of {limit:.0f} MB")
         with opened_image(path, at_least=2 * THUMBNAIL_PX) as image:
             small = thumbnail(image)
-        name = _free_name(_plain_name(given), found.thumbnails)
+        name = _free_name(name, found.thumbnails)
         place = found.folder / name
         path.replace(place)
-        found.images.append(ImageFile(place, name))
-        found.thumbnails[name] = small
-        found.size_bytes += size
+        with self._lock:
+            found.images = sorted([*found.images, ImageFile(place, name)], key=lambda one: one.name)
+            found.digests[digest] = name
+            found.thumbnails[name] = small
+            found.size_bytes += size
 
     def _new(self) -> ImageFolder:
         id = secrets.token_urlsafe(18)

@@ -8,10 +8,13 @@ of this package, in which every text is text and never markup.
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from typing import Any
 import gradio as gr
 
 from captune.errors import UserError
+from captune.images import Skipped
 from captune.options import AppOptions
 from captune.options.codec import words_of
 from captune.pages.blocks import render_template
@@ -35,6 +39,11 @@ QUIET: dict[str, Any] = {
 }
 _FIRST_S, _LONGEST_S = 0.03, 0.4
 _PATIENCE_S = 0.5
+_REMOVES = (
+    "element.addEventListener('click', ({ target }) => {"
+    " const button = target.closest('[data-remove]');"
+    " if (button) trigger('click', { name: button.dataset.remove }) })"
+)
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
@@ -50,6 +59,40 @@ def refusal(sentence: str) -> str:
 def asset(name: str) -> str:
     """A style sheet or script of this package."""
     return (files("captune.webapp") / "templates" / name).read_text(encoding="utf-8")
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """A command line to paste into a shell. What cannot be seen becomes an escape in $'...'."""
+    return " ".join(
+        shlex.quote(word) if printable(word) == word else f"$'{_escaped(word)}'" for word in words
+    )
+
+
+def _escaped(word: str) -> str:
+    return printable(word.replace("\\", r"\\").replace("'", r"\'"))
+
+
+@contextmanager
+def answer_files(context: AppContext, job: QueuedJob, name: str) -> Iterator[list[str]]:
+    """Files for --to, which the page of the job hands out when the block has ended."""
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        files = {
+            kind: Path(folder) / f"{name}{ending}"
+            for ending, kind in ((".csv", "text/csv"), (".jsonl", "application/jsonl"))
+        }
+        yield [str(file) for file in files.values()]
+        job.files = {file.name: data_uri(kind, file.read_bytes()) for kind, file in files.items()}
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes as an address that a page needs no request for."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def name_skipped(skipped: Sequence[Skipped], job: QueuedJob) -> None:
+    """Say beside the result which images could not be used."""
+    for item in skipped:
+        job.message(f"{item.path}: {item.reason}")
 
 
 def choices(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -88,10 +131,10 @@ class JobPanel:
         self, context: AppContext, name: str, template: str, waiting: str = "", **more: Any
     ) -> None:
         self._name, self._template, self._more = name, template, more
-        self._queue = context.queue
+        self._context, self._queue = context, context.queue
         self.id = kept_by_browser(f"job-{name}", render=False)
-        empty = f'<div class="cap"><p class="empty">{waiting}</p></div>' if waiting else ""
-        self.result = gr.HTML(empty, elem_id=f"result-{name}", js_on_load=None, render=False)
+        self._empty = f'<div class="cap"><p class="empty">{waiting}</p></div>' if waiting else ""
+        self.result = gr.HTML(self._empty, elem_id=f"result-{name}", js_on_load=None, render=False)
 
     def place_button(self, label: str, **more: Any) -> None:
         """What begins a job, and beside it what stops it."""
@@ -109,12 +152,14 @@ class JobPanel:
         also: Sequence[Any] = (),
         triggers: Sequence[Any] = (),
         mode: str = "once",
+        removed: Sequence[Any] = (),
     ) -> None:
         """Its events.
 
         begin: the values of `fields` and `also` -> a job; its UserErrors are shown. fields: filled
         again when the page is loaded and the job is there. triggers: what begins a job beside the
-        button. mode: "always_last" for what is typed, of which only the last counts.
+        button. mode: "always_last" for what is typed, of which only the last counts. removed: the
+        events after which images are gone, and their cards with them.
         """
 
         async def run(request: gr.Request, *values: Any) -> AsyncIterator[tuple[Any, ...]]:
@@ -144,6 +189,17 @@ class JobPanel:
             if (job := self._queue.find(id)) is not None:
                 job.stop()
 
+        def without_removed(id: str) -> tuple[Any, ...]:
+            job = self._queue.find(id)
+            if job is None or job.images is None:
+                return gr.skip(), gr.skip()
+            if job.images.images:
+                return self._draw(job), gr.skip()
+            job.stop()
+            return self._empty, ""
+
+        for event in removed:
+            event(without_removed, [self.id], [self.result, self.id], **QUIET)
         shown = [self.result, self.stop]
         for trigger in (self.button.click, *triggers):
             trigger(run, [*fields, *also], [*shown, self.id], trigger_mode=mode, **QUIET)
@@ -168,18 +224,41 @@ class JobPanel:
             wait_s = min(_LONGEST_S, 1.3 * wait_s)
 
     def _draw(self, job: QueuedJob) -> str:
-        """The job's frame (bar, error, notes, command line) around its result."""
+        """The job's frame (bar, error, notes, files, command line) around its result."""
+        result, is_whole = job.result, True
+        if job.images is not None:
+            result = [card for card in result or () if card["name"] in job.images.thumbnails]
+            is_whole = len(result) == len(job.result or ())
         frame = {
             "job": job,
+            "result": result,
+            "files": job.files if job.is_over and is_whole else {},
             "before": self._queue.waiting_before(job) if job.state == "waiting" else 0,
-            "command": shlex.join(job.command),
+            "command": self._line(job.command),
             "fraction": min(1.0, job.done / job.total) if job.total else None,
         }
         return render(self._template, frame | self._more)
 
+    def _line(self, command: Sequence[str]) -> str:
+        """The command line, which goes to the folder of the app where it names something there."""
+        line = shell_line(command)
+        # nobody who shares the app is told what there is in its folder
+        if (
+            self._context.is_private
+            and any(
+                os.path.exists(word) and not os.path.isabs(word)  # noqa: PTH110, PTH117  # as above
+                for word in command[2:]
+            )
+        ):
+            return f"cd {shell_line([os.getcwd()])} && {line}"  # noqa: PTH109
+        return line
+
 
 class ImagePanel:
-    """A place to drop images and the strip of those that are there, rendered by its tab."""
+    """A place to drop images and the strip of those that are there, rendered by its tab.
+
+    A click on an image's button in the strip is a click on the strip, with the name of the image.
+    """
 
     def __init__(self, limits: AppOptions, name: str) -> None:
         self.drop = gr.File(
@@ -192,7 +271,9 @@ class ImagePanel:
         small: dict[str, Any] = {"size": "sm", "min_width": 120, "render": False}
         self.example = gr.Button("Example images", elem_id=f"examples-{name}", **small)
         self.clear = gr.Button("Forget my images", **small)
-        self.strip = gr.HTML(_strip(None), elem_id=f"strip-{name}", js_on_load=None, render=False)
+        self.strip = gr.HTML(
+            _strip(None), elem_id=f"strip-{name}", js_on_load=_REMOVES, render=False
+        )
 
     def render(self) -> None:
         """Place it."""
@@ -207,27 +288,32 @@ class SharedImages:
     """The set of images that all tabs of a page share.
 
     id: of the set, kept by the browser. panels: by tab. choice: a list that offers the images.
-    changed: the events after which there are others.
+    added, removed: the events after which there are more, and fewer.
     """
 
     def __init__(self, context: AppContext, page: Any, tabs: Sequence[str]) -> None:
         self._context = context
         self.id = kept_by_browser("images")
-        self.choice = gr.Dropdown([], label="Ask about an image", elem_id="ask-image", render=False)
+        self.choice = gr.Dropdown([], label="Image", elem_id="ask-image", render=False)
         self.panels = {name: ImagePanel(context.options, name) for name in tabs}
         panels = self.panels.values()
         shown = [self.id, self.choice]
         shown += [*(panel.strip for panel in panels), *(panel.drop for panel in panels)]
-        self.changed = []
+        added, removed = [], []
         for panel in panels:
-            self.changed += [
+            added += [
                 # raw, for the names that people gave their files
                 panel.drop.upload(
                     self._take, [panel.drop, self.id], shown, preprocess=False, **QUIET
                 ),
-                panel.example.click(self._example, None, shown, **QUIET),
+                panel.example.click(self._example, [self.id], shown, **QUIET),
             ]
-            panel.clear.click(self._clear, [self.id], shown, **QUIET)
+            removed += [
+                panel.clear.click(self._clear, [self.id], shown, **QUIET),
+                panel.strip.click(self._remove, [self.id], shown, **QUIET),
+            ]
+        self.added = [one.success for one in added]
+        self.removed = [one.success for one in removed]
         page.load(lambda now: self._shown(context.uploads.find(now)), [self.id], shown, **QUIET)
 
     def _shown(self, found: ImageFolder | None, sentence: str = "") -> list[Any]:
@@ -244,7 +330,7 @@ class SharedImages:
         ]
         return self._shown(self._context.uploads.add(now, dropped))
 
-    def _example(self) -> list[Any]:
+    def _example(self, now: str) -> list[Any]:
         from captune.demo import gather_images
 
         uploads = self._context.uploads
@@ -252,7 +338,13 @@ class SharedImages:
         with tempfile.TemporaryDirectory(dir=self._context.folder) as folder:
             images = gather_images(Path(folder)).images
             files = [Dropped(path, path.name) for path in sorted(images.iterdir())]
-            return self._shown(uploads.add(None, files))
+            return self._shown(uploads.add(now, files))
+
+    def _remove(self, now: str, clicked: gr.EventData) -> list[Any]:
+        try:
+            return self._shown(self._context.uploads.remove(now, clicked.name))
+        except UserError as error:
+            return self._shown(self._context.uploads.find(now), str(error))
 
     def _clear(self, now: str) -> list[Any]:
         self._context.uploads.clear(now)

@@ -8,7 +8,7 @@ import gradio as gr
 
 import captune
 from captune.webapp.site import AppContext
-from captune.webapp.tabs.images import caption_tab, classify_tab
+from captune.webapp.tabs.images import caption_tab, classify_tab, explain_tab
 from captune.webapp.tabs.runs import compare_tab, report_tab, tune_tab
 from captune.webapp.views import SharedImages, render
 
@@ -22,12 +22,14 @@ def build(context: AppContext) -> Any:
     ) as page:
         about = {"is_private": context.is_private, "version": captune.__version__}
         gr.HTML(render("heading", about), elem_id="heading", js_on_load=None)
-        images = SharedImages(context, page, ["classify", "caption"])
+        images = SharedImages(context, page, ["classify", "caption", "explain"])
         with gr.Tabs(elem_id="jobs"):
             with gr.Tab("Classify", id="classify", elem_id="panel-classify"):
                 panels = classify_tab(context, page, images)
             with gr.Tab("Caption", id="caption", elem_id="panel-caption") as opened:
                 panels += caption_tab(context, page, opened, images)
+            with gr.Tab("Explain", id="explain", elem_id="panel-explain") as opened:
+                panels += explain_tab(context, page, opened, images)
             with gr.Tab("Tune", id="tune", elem_id="panel-tune"):
                 panels += tune_tab(context, page)
             with gr.Tab("Compare", id="compare", elem_id="panel-compare") as opened:

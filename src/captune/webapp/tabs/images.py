@@ -1,16 +1,12 @@
-"""The tabs Classify and Caption, which share the images that people drop.
-
-Classify: labels and prompts are typed, and the bars move. Caption: images in words, and where on
-the image each word was found.
-"""
+"""The tabs Classify, Caption and Explain, which share the images that people drop."""
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -18,17 +14,27 @@ import numpy as np
 
 from captune.errors import UserError
 from captune.images import ImageFile, ImageSet
-from captune.options import ClassifyOptions, ExplainOptions
+from captune.options import CaptionOptions, ClassifyOptions, ExplainOptions
 from captune.options.codec import words_of
 from captune.pages.sections.explain import map_in_words
 from captune.plots.maps import scaled_map
 from captune.runs.records import BETTER
 from captune.webapp.queue import QueuedJob
 from captune.webapp.site import LITE, AppContext
-from captune.webapp.views import JobPanel, SharedImages, choices, keep_panel, offer_on
+from captune.webapp.views import (
+    JobPanel,
+    SharedImages,
+    answer_files,
+    choices,
+    data_uri,
+    keep_panel,
+    name_skipped,
+    offer_on,
+)
 
 if TYPE_CHECKING:
     from captune.attribution.explanation import ExplainedWord, Explanation
+    from captune.captioning.generate import Caption
     from captune.zeroshot.classifier import Prediction
 
 _LABELS = "astronaut, cat, cup of coffee, rocket, motorcycle, temple, flower, dog"
@@ -71,8 +77,8 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
         *fields, id = fields_and_id
         found = context.uploads.images_of(id)
         options = make(*fields)
-        options.images = found.names
-        return context.submit("classify", options, _classify, id)
+        options.images = context.sources(found)
+        return context.submit("classify", options, _classify, id, images=found)
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=320):
@@ -112,8 +118,8 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
             panel.result.render()
 
     typed = (labels, prompts, ensemble, multi_label)
-    changed = [*(one.input for one in typed), *(one.success for one in images.changed)]
-    panel.connect(page, begin, fields, [images.id], [model.submit, *changed], "always_last")
+    changed = [model.submit, *(one.input for one in typed), *images.added]
+    panel.connect(page, begin, fields, [images.id], changed, "always_last", removed=images.removed)
     return [panel, keeping]
 
 
@@ -134,16 +140,16 @@ def _classify(
         picture = images.thumbnails.get(one.image.name, "")
         shown.append({"name": one.image.name, "picture": picture, "rows": rows})
 
-    result = classify.run(
-        options,
-        job,
-        each=take,
-        found=ImageSet(images.folder, list(images.images), []),
-        model=context.model(options.model),
-    )
+    with answer_files(context, job, "labels") as to:
+        result = classify.run(
+            replace(options, to=to),
+            job,
+            each=take,
+            found=ImageSet(images.folder, images.images, []),
+            model=context.model(options.model),
+        )
     _say_one_label(options, len(result.labels), job)
-    for item in result.skipped:
-        job.message(f"{item.path}: {item.reason}")
+    name_skipped(result.skipped, job)
     return shown
 
 
@@ -175,84 +181,164 @@ def _never_a_file(names: Sequence[str]) -> str:
 def caption_tab(
     context: AppContext, page: Any, opened: Any, images: SharedImages
 ) -> list[JobPanel]:
-    """Images and a captioner, a question about one image; beside them the captions."""
+    """Images and a captioner; beside them a card with a caption for each image."""
     panel = JobPanel(
         context,
         "caption",
         "caption",
-        "Drop images and press Caption; then hover over a word, tab to it or tap it to see where on"
-        " the image it was found.",
+        "Drop images and press Caption. The tab Explain shows where on an image each word was"
+        " found.",
+    )
+
+    def make(model: str, beam: float) -> CaptionOptions:
+        return CaptionOptions(images=[], model=_captioner(context, model), beam=int(beam))
+
+    def begin(model: str, beam: float, id: str) -> QueuedJob:
+        options, found = make(model, beam), context.uploads.images_of(id)
+        options.images = context.sources(found)
+        return context.submit("caption", options, _caption, id, images=found)
+
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=320):
+            images.panels["caption"].render()
+            model = _captioner_list(context, "captioner")
+            with gr.Accordion("More", open=False):
+                beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
+            panel.place_button("Caption", variant="primary")
+            fields = [model, beam]
+            keeping = keep_panel(
+                context, page, "caption", "captioned", make, fields, images.id, _keep
+            )
+        with gr.Column(scale=3, min_width=320):
+            panel.result.render()
+
+    panel.connect(page, begin, fields, [images.id], removed=images.removed)
+    offer_on([page.load, opened.select], [model], lambda: _captioners(context))
+    return [panel, keeping]
+
+
+def _captioners(context: AppContext) -> list[str]:
+    return [LITE, *context.runs("tune")]
+
+
+def _captioner_list(context: AppContext, id: str) -> Any:
+    """What is built in, and what was tuned."""
+    return gr.Dropdown(
+        choices(_captioners(context)),
+        value=LITE,
+        label="Captioner",
+        info="lite is built in; the others are your runs of captune tune.",
+        allow_custom_value=context.is_private,
+        elem_id=id,
+    )
+
+
+def _captioner(context: AppContext, typed: str | None) -> str:
+    name = (typed or LITE).strip()
+    return name if name == LITE else str(context.run_folder(name))
+
+
+def _caption(
+    context: AppContext, job: QueuedJob, options: CaptionOptions, id: str
+) -> list[dict[str, Any]]:
+    """A card per image; they are shown as they come."""
+    from captune.jobs import caption
+
+    images = context.uploads.images_of(id)
+    job.result = shown = []
+
+    def take(one: Caption) -> None:
+        name = one.image.name
+        picture = images.thumbnails.get(name, "")
+        shown.append({"name": name, "picture": picture, "caption": one.caption})
+        job.changed()
+
+    with answer_files(context, job, "captions") as to:
+        result = caption.run(
+            replace(options, to=to),
+            job,
+            each=take,
+            found=ImageSet(images.folder, images.images, []),
+            captioner=context.captioner(options.model),
+        )
+    name_skipped(result.skipped, job)
+    return shown
+
+
+def _keep(options: CaptionOptions | ExplainOptions, job: QueuedJob) -> None:
+    from captune.jobs import caption, explain
+
+    if isinstance(options, CaptionOptions):
+        caption.run(options, job, command=job.command)
+    else:
+        explain.run(options, job, command=job.command)
+
+
+def explain_tab(
+    context: AppContext, page: Any, opened: Any, images: SharedImages
+) -> list[JobPanel]:
+    """Images and a captioner, a question about one image; beside them captions with their maps."""
+    panel = JobPanel(
+        context,
+        "explain",
+        "explain",
+        "Drop images and press Explain; then hover over a word of a caption, tab to it or tap it to"
+        " see where on the image it was found.",
     )
     question = JobPanel(context, "ask", "answer")
-
-    def offered() -> list[str]:
-        return [LITE, *context.runs("tune")]
-
-    def captioner(typed: str | None) -> str:
-        name = (typed or LITE).strip()
-        return name if name == LITE else str(context.run_folder(name))
 
     def make(model: str, beam: float, judge: bool, below: float) -> ExplainOptions:
         return ExplainOptions(
             images=[],
-            model=captioner(model),
+            model=_captioner(context, model),
             beam=int(beam),
             faithfulness="quick" if judge else "none",
             flag_below=below / 100 or None,
-            batch_size=_AT_ONCE,
         )
 
     def begin(model: str, beam: float, judge: bool, below: float, id: str) -> QueuedJob:
-        options = make(model, beam, judge, below)
-        options.images = context.uploads.images_of(id).names
-        return context.submit("explain", options, _caption, id)
+        options, found = make(model, beam, judge, below), context.uploads.images_of(id)
+        options.images = context.sources(found)
+        return context.submit("explain", options, _explain, id, images=found)
 
     def begin_answer(
         word: str, against: str, model: str, beam: float, image: str, id: str
     ) -> QueuedJob:
-        chosen = context.uploads.images_of(id).image(image)
+        found = context.uploads.images_of(id)
+        chosen = found.image(image)
         word, against = (word or "").strip(), (against or "").strip()
         if not word:
             raise UserError("type the word to look for, such as dog")
         options = ExplainOptions(
-            images=[chosen.name],
-            model=captioner(model),
+            images=[str(chosen.path) if context.is_private else chosen.name],
+            model=_captioner(context, model),
             beam=int(beam),
             words=word,
             against=against or None,
             # attention belongs to a step, not to a word, so it cannot contrast two words
             method="gradient" if against else "auto",
         )
-        return context.submit("explain", options, _answer, chosen, id)
+        return context.submit("explain", options, _answer, chosen, id, images=found)
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=320):
-            images.panels["caption"].render()
-            model = gr.Dropdown(
-                choices(offered()),
-                value=LITE,
-                label="Captioner",
-                info="lite is built in; the others are your runs of captune tune.",
-                allow_custom_value=context.is_private,
-                elem_id="captioner",
-            )
+            images.panels["explain"].render()
+            model = _captioner_list(context, "explain-captioner")
             with gr.Accordion("More", open=False):
                 beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
                 judge = gr.Checkbox(
                     label="Test every map: better than chance? (some seconds per image)"
                 )
                 below = gr.Slider(
-                    0,
-                    100,
-                    0,
+                    *(0, 100, 0),
                     step=5,
                     label="Flag captions that people agree with at less than (%)",
                     elem_id="flag-below",
                 )
-            panel.place_button("Caption", variant="primary")
+            panel.place_button("Explain", variant="primary")
             fields = [model, beam, judge, below]
             keeping = keep_panel(
-                context, page, "explain", "captioned", make, fields, images.id, _keep_explained
+                context, page, "explain", "explained", make, fields, images.id, _keep
             )
             with gr.Group():
                 images.choice.render()
@@ -265,60 +351,57 @@ def caption_tab(
                     elem_id="ask-against",
                     max_length=60,
                 )
-            question.place_button("Ask")
+            question.place_button("Explain this word")
         with gr.Column(scale=3, min_width=320):
             question.result.render()
             panel.result.render()
 
-    panel.connect(page, begin, fields, [images.id])
+    panel.connect(page, begin, fields, [images.id], removed=images.removed)
     also = [model, beam, images.choice, images.id]
     asked = [word.submit, against.submit]
-    question.connect(page, begin_answer, [word, against], also, asked)
-    offer_on([page.load, opened.select], [model], offered)
+    question.connect(page, begin_answer, [word, against], also, asked, removed=images.removed)
+    offer_on([page.load, opened.select], [model], lambda: _captioners(context))
     return [panel, question, keeping]
 
 
-def _caption(
+def _explain(
     context: AppContext, job: QueuedJob, options: ExplainOptions, id: str
 ) -> list[dict[str, Any]]:
     from captune.jobs import explain
 
     images = context.uploads.images_of(id)
     options.images = [str(image.path) for image in images.images]
+    options.batch_size = _AT_ONCE
     job.result = found = []
 
     def take(explanation: Explanation) -> None:
         found.append(_card(explanation, images.thumbnails))
         job.changed()
 
-    explain.run(options, job, each=take)
+    captioner = context.captioner(options.model)
+    name_skipped(explain.run(options, job, each=take, captioner=captioner).skipped, job)
     return found
-
-
-def _keep_explained(options: ExplainOptions, job: QueuedJob) -> None:
-    from captune.jobs import explain
-
-    explain.run(options, job, command=job.command)
 
 
 def _answer(
     context: AppContext, job: QueuedJob, options: ExplainOptions, image: ImageFile, id: str
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """The card of one image, for the word that was asked for."""
     from captune.jobs import explain
 
     found: list[Explanation] = []
-    options.images = [str(image.path)]
+    shown, options.images = options.images, [str(image.path)]
+    captioner = context.captioner(options.model)
     try:
-        explain.run(options, job, each=found.append)
+        explain.run(options, job, each=found.append, captioner=captioner)
     except explain.NoSuchWord:
         asked = " and ".join(f"a {word}" for word in options.chosen_words)
         options.caption = asked
-        job.command = words_of("explain", options, {"images": [image.name]})
+        job.command = words_of("explain", options, {"images": shown})
         job.message(f"its own caption does not say that; this is about the caption “{asked}”")
-        explain.run(options, job, each=found.append)
+        explain.run(options, job, each=found.append, captioner=captioner)
     thumbnails = context.uploads.images_of(id).thumbnails
-    return _card(found[0], thumbnails) | {"against": options.against}
+    return [_card(found[0], thumbnails) | {"against": options.against}]
 
 
 def _card(explanation: Explanation, thumbnails: Mapping[str, str]) -> dict[str, Any]:
@@ -364,4 +447,4 @@ def _picture(scaled: Any) -> str:
     colours[..., 3] = _OPAQUE
     buffer = io.BytesIO()
     Image.fromarray(colours, "RGBA").save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri("image/png", buffer.getvalue())

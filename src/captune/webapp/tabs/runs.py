@@ -29,7 +29,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         context,
         "tune",
         "page",
-        "Name a folder of images and their captions. Stop writes a checkpoint, and Start with the"
+        "Name a folder of images and their captions. Stop writes a checkpoint, and Tune with the"
         " same fields resumes from it."
         if can
         else "Others use this app too, so it opens no folder that is typed, and nothing can be"
@@ -65,10 +65,10 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
                 )
                 each = gr.Textbox("1", label="Captions per image", min_width=90)
             name = gr.Textbox("tuned", label="Name of the run", elem_id="tune-name")
-            panel.place_button("Start", variant="primary", interactive=can)
+            panel.place_button("Tune", variant="primary", interactive=can)
         with gr.Column(scale=3, min_width=320):
-            looking.result.render()
             panel.result.render()
+            looking.result.render()
 
     def place(typed: str, what: str) -> Path:
         if not (typed or "").strip():
@@ -78,9 +78,8 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
     def begin_look(images: str, captions: str) -> QueuedJob:
         folder = place(images, "the folder of the images")
         file = place(captions, "the file of the training captions")
-        # nothing on a command line only looks; a tune says the same before it starts
-        words = ["captune", "tune", str(folder), "--captions", str(file), "--val", "VAL"]
-        return context.queue.submit(lambda job: _preview(folder, file), [*words, "--out", "RUN"])
+        # nothing on a command line only looks
+        return context.queue.submit(lambda job: _preview(folder, file))
 
     def begin(
         images: str,
@@ -112,7 +111,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
 
     looking.connect(page, begin_look, [images, captions])
     fields = [images, captions, val, methods, epochs, limit, each, name]
-    # its id: a Start while it is at work begins no other
+    # its id: a click while it is at work begins no other
     panel.connect(page, begin, fields, [panel.id])
     return [looking, panel]
 
@@ -135,7 +134,7 @@ def _preview(folder: Path, file: Path) -> dict[str, Any]:
             f"{printable(str(file))}: none of its {len(captions):,} images is among the images in"
             f" {printable(str(folder))}; name the folder that holds them"
         )
-    first = list(image_of)[:_SHOWN]
+    first = sorted(image_of, key=lambda id: image_of[id].name)[:_SHOWN]
     return {
         "captions": sum(map(len, captions.captions.values())),
         "images": len(captions),
@@ -161,7 +160,7 @@ def compare_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
                     choices(context.runs(*_COMPARED)),
                     value=None,
                     label=f"Run {side}",
-                    info="From the list, or a folder." if can else None,
+                    info="Choose from the list or type a folder path." if can else None,
                     allow_custom_value=can,
                     elem_id=f"compare-{side.lower()}",
                 )
@@ -211,8 +210,8 @@ def report_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
         context,
         "report",
         "page",
-        "Choose runs. Tune and Compare always write one; Classify and Caption do where you press"
-        " Keep.",
+        "Choose runs. Tune and Compare always write one; Classify, Caption and Explain do where you"
+        " press Keep.",
         shown="report",
     )
     with gr.Row(equal_height=False):
@@ -222,12 +221,12 @@ def report_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
                 value=[],
                 multiselect=True,
                 label="Runs",
-                info="From the list, or folders." if context.is_private else None,
+                info="Choose from the list or type folder paths." if context.is_private else None,
                 allow_custom_value=context.is_private,
                 elem_id="report-runs",
             )
             title = gr.Textbox(label="Title (optional)", max_length=200)
-            panel.place_button("Make the page", variant="primary")
+            panel.place_button("Report", variant="primary")
         with gr.Column(scale=3, min_width=320):
             panel.result.render()
 

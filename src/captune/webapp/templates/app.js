@@ -11,6 +11,9 @@
   };
   new MutationObserver((changes) => {
     if (widths.size > 20000) widths.clear();
+    if (removed) refocus();
+    // the framework's name for the button is none of the words that stand on it
+    for (const one of document.querySelectorAll(".upload-container[aria-label]")) one.removeAttribute("aria-label");
     for (const change of changes) {
       for (const node of change.addedNodes) {
         if (node.nodeType !== 1) continue;
@@ -19,6 +22,22 @@
       }
     }
   }).observe(document, { childList: true, subtree: true });
+
+  // who removes an image by keyboard goes on at the next one
+  let removed = null;
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest ? event.target.closest(".cap [data-remove]") : null;
+    if (!button) return;
+    const place = button.closest("[id^=strip-]");
+    const all = [...place.querySelectorAll("[data-remove]")];
+    removed = { place, number: all.indexOf(button), left: all.length - 1 };
+  });
+  const refocus = () => {
+    const all = removed.place.querySelectorAll("[data-remove]");
+    if (all.length !== removed.left) return;
+    if (all.length) all[Math.min(removed.number, all.length - 1)].focus();
+    removed = null;
+  };
 
   // a word shows its map: hovered over, tabbed to, or tapped to stay
   const wordOf = (event) => (event.target.closest ? event.target.closest(".cap .word") : null);
