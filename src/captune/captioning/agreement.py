@@ -154,6 +154,8 @@ def require_agreement(folder: Path) -> PeopleAgreement:
 
 def flagged_sentence(flagged: int, captions: int, below: float) -> str:
     """What to make of --flag-below."""
+    if not flagged:
+        return f"flagged: no caption; people agree with each with {percent(below, 0)} or more"
     return (
         f"flagged: {flagged:,} of {counted(captions, 'caption')}, with which people agree with a"
         f" probability below {percent(below, 0)}; look at these first"

@@ -40,6 +40,7 @@ from captune.text import count, one_line, percent, score, signed
 from captune_metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
 
 _REFERENCES = 5
+_LITTLE = 0.9  # of a squared error, for which a gain is called a little
 _SORTED = 4  # scores of a set of captions that a gallery can be sorted by
 LAST_KIND = "compare"  # of those whose runs hold captions, in the order of a page
 
@@ -76,10 +77,13 @@ def _answer_of_captions(source: RunSource) -> tuple[Any, Tiles | None]:
         mean = source.figure(percent, "agreement_mean")
         said += words(" People would agree with about {} of the captions", mean)
         if source.run.metrics.get("flagged") is not None:
+            flagged = source.figure(count, "flagged")
             said += words(
-                "; {} are flagged, because the chance of it is below {}: look at these first",
-                source.figure(count, "flagged"), source.figure(percent, "flag_below"),
-            )  # fmt: skip
+                "; {} flagged, because the chance of it is below {}",
+                words("{} are", flagged) if flagged.value != 1 else words("{} is", flagged),
+                source.figure(percent, "flag_below"),
+            )
+            said += words(": look there first") if flagged.value else words("")
         said += words(".")
     return said, None
 
@@ -133,10 +137,9 @@ def agreement_blocks(source: RunSource, *keys: str | int) -> list[Any]:
         source.figure(percent, *measured, "ece_floor"),
         source.figure(score, *keys, "brier"), source.figure(score, *keys, "brier_of_rate"),
     )  # fmt: skip
-    tells = fitted["brier"] < fitted["brier_of_rate"]
-    believed += words(
-        ", so it tells captions apart." if tells else ", so it does not tell captions apart."
-    )
+    brier, most = fitted["brier"], fitted["brier_of_rate"]
+    tells = "tells captions apart" if brier < most else "does not tell captions apart"
+    believed += words(", so it {}{}.", tells, " a little" if _LITTLE * most < brier < most else "")
     bins = fitted["reliability"]["bins"]
     drawn = reliability_block(
         bins,
