@@ -116,6 +116,7 @@ def test_every_listed_tag_states_its_preprocessing_and_a_repository():
         ("open_clip:vit-b-32/openai", "did you mean ViT-B-32/openai?"),
         ("open_clip:ViT-B-32", "weights not named; write one of its tags (open_clip:ViT-B-32/TAG"),
         ("open_clip:ViT-Z", "open_clip has no model 'ViT-Z'"),
+        ("open_clip:mini", "a model of yours is a folder that holds open_clip_config.json"),
     ],
 )
 def test_mistyped_names(spec, sentence):

@@ -231,6 +231,7 @@ def _entry(spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
         pairs = [f"{name}/{tag}" for name, tag in open_clip.list_pretrained()]
         given = f"{spec.name}/{spec.tag}" if spec.tag else str(spec.name)
         near = did_you_mean(given, pairs if spec.tag else open_clip.list_models())
+        near = near or "; a model of yours is a folder that holds open_clip_config.json"
         raise UserError(f"{spec.text}: open_clip has no model {spec.name!r}{near}")
     tags = open_clip.list_pretrained_tags_by_model(spec.name)
     tag = open_clip.get_pretrained_cfg(spec.name, spec.tag) if spec.tag else {}
