@@ -65,8 +65,8 @@ class Frame:
     def over_image(self, maps: Array, size: tuple[int, int]) -> Array:
         """Maps [..., rows, columns] -> [..., height, width] over the whole image; nan: not seen.
 
-        size: (width, height), in which the image is shown. Between the middles of two patches the
-        values go over into each other; outside the outer middles they stay.
+        size: (width, height), in which the image is shown. The maps are upsampled bilinearly
+        between the centres of patches; beyond the outermost centres the values stay.
         """
         width, height = size
         rows, columns = maps.shape[-2:]

@@ -1,4 +1,7 @@
-"""Images -> captions, in their order and in bounded memory; each word with its log-probability."""
+"""Images -> captions, in their order and in bounded memory; each word with its log-probability.
+
+How one batch is written, greedily or by beam search, is `CaptionModel.generate` (model.py).
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ class Caption(NotebookDisplay):
         return self.log_probability / max(1, self.tokens)
 
     def record(self) -> dict[str, Any]:
-        """Its line in a run folder."""
+        """Its line in a run folder, which `runs.records.CaptionRecord` reads."""
         return {
             "path": self.image.name,
             "caption": self.caption,

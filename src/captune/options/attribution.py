@@ -27,7 +27,7 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
     """`captune explain`."""
 
     method: str = option(
-        "how the maps are made (auto: the most faithful method by captune faithful, else attention;"
+        "how the maps are made (auto: the method that captune faithful chose, else attention;"
         " --labels takes patch-similarity, gradient and occlusion)",
         "auto",
         metavar="M",
@@ -42,7 +42,7 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
         metavar="TEXT",
     )
     against: str | None = option(
-        "contrast the words of --words with this word: why they, and not it", None, metavar="WORD"
+        "explain why the model prefers the words of --words to this word", None, metavar="WORD"
     )
     labels: str | None = option(
         "explain a zero-shot classifier with these labels instead of a captioner: --model is a"
@@ -54,7 +54,7 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
     head: str = option(
         "attention head of the layer: a number from 0, mean or max", "auto", metavar="N"
     )
-    special: bool = option("also explain the end of the caption", False)
+    special: bool = option("also explain the end-of-caption token", False)
     faithfulness: str = option(
         "test how faithful each map is: none; quick, with one deletion and one insertion mask per"
         " word; full, with whole deletion and insertion curves",
@@ -112,14 +112,14 @@ class FaithfulOptions(DatasetOptions, CaptionerOptions):
         metavar="RUN|lite",
     )
     images: Path | None = option(
-        "folder of the images on which the map is chosen", None, metavar="DIR"
+        "folder of the images that the map method is chosen on", None, metavar="DIR"
     )
     captions: Path | None = option(
-        "their reference captions, as in captune tune", None, metavar="TRAIN"
+        "reference captions of --images, as in captune tune", None, metavar="TRAIN"
     )
     caption_column: str | None = caption_column_option()
     boxes: Path | None = option(
-        "boxes that people drew in these images: instances_*.json of COCO",
+        "boxes that people drew in the images of --captions: instances_*.json of COCO",
         None,
         metavar="INSTANCES.json",
     )
@@ -127,10 +127,12 @@ class FaithfulOptions(DatasetOptions, CaptionerOptions):
         "reference captions of the images for the final report", None, metavar="VAL"
     )
     val_images: Path | None = option(
-        "folder of those images (default: --images)", None, metavar="DIR"
+        "folder of the images of --val-captions (default: --images)", None, metavar="DIR"
     )
     val_boxes: Path | None = option(
-        "boxes that people drew in those images, as --boxes", None, metavar="INSTANCES.json"
+        "boxes that people drew in the images of --val-captions, as --boxes",
+        None,
+        metavar="INSTANCES.json",
     )
     hide: str = option(
         "what replaces a hidden patch token: zeros, or the mean token of the images of --images",

@@ -37,7 +37,7 @@ def same_option(options: type[Any], name: str) -> Any:
 
 def overwrite_option() -> Any:
     """`--overwrite` of a command that writes a run folder."""
-    return option("let --out replace a run of another command", False)
+    return option("replace the run in --out, also where another command wrote it", False)
 
 
 def check_overwrite(options: Any) -> None:
@@ -204,7 +204,7 @@ class LabelledOptions(ImageOptions):
         metavar="L",
     )
     truth: str | None = option(
-        "right labels: a CSV file with filename,label; from-name for files called"
+        "ground-truth labels: a CSV file with filename,label; from-name for files called"
         " <class id>_<n>.ext; from-folder for folders called like labels; a metadata.jsonl, .csv or"
         " .parquet beside the images",
         None,

@@ -35,17 +35,17 @@ class CaptionerOptions(ModelOptions):
         metavar="RUN|hf:USER/NAME|lite",
     )
     encoder: str | None = option(
-        "image encoder of the captioner, if it is no longer where it was in training",
+        "image encoder of the captioner, if it has moved since training",
         None,
         metavar="SPEC",
     )
     decoder: str | None = option(
-        "language model of the captioner, if it is no longer where it was in training",
+        "language model of the captioner, if it has moved since training",
         None,
         metavar="SPEC",
     )
     tags_model: str | None = option(
-        "model that chooses its tags, if it reads tags and the model is elsewhere now",
+        "model that chooses the captioner's tags, if it has moved since training",
         None,
         metavar="SPEC",
     )
@@ -61,7 +61,7 @@ class CaptionerOptions(ModelOptions):
 def flag_option() -> Any:
     """`--flag-below` of a command that writes captions."""
     return option(
-        "flag the captions with which people would agree with a probability below P, from 0 to 1",
+        "flag captions that people would agree with at an estimated probability below P (0 to 1)",
         None,
         metavar="P",
     )
@@ -78,7 +78,7 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
     """`captune caption`."""
 
     predictions: Path | None = option(
-        'write the captions as JSON {"stem": "caption"}, the form of the assignment',
+        'write the captions as JSON: {"file name without ending": "caption"}',
         None,
         metavar="FILE.json",
     )
@@ -93,8 +93,8 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
     suffix: str = option("text after each caption of --sidecar", "", metavar="TEXT")
     flag_below: float | None = flag_option()
     overwrite: bool = option(
-        "the same as --existing overwrite with --sidecar; with --out, replace a run of another"
-        " command",
+        "with --sidecar, the same as --existing overwrite; with --out, replace the run of another"
+        " command that is there",
         False,
     )
     out: Path | None = option(
@@ -178,19 +178,19 @@ class TuneOptions(DatasetOptions):
         metavar="PART.SETTING=VALUE",
     )
     tags: str | None = option(
-        "labels, as captune classify --labels: --bridge bidirectional reads the likeliest of them"
-        " beside each image, as tags",
+        "labels to choose tags from, as in captune classify --labels; only --bridge bidirectional"
+        " reads tags",
         None,
         metavar="LABELS",
     )
     tags_top: int = option("tags per image", 5, metavar="N")
     tags_model: str | None = option(
-        "model that chooses them (default: the encoder if it reads text, else lite)",
+        "model that chooses the tags (default: the encoder if it reads text, else lite)",
         None,
         metavar="SPEC",
     )
     max_trainable: str = option(
-        "maximum number of trained parameters, such as 35M or 500k; more are refused",
+        "maximum number of trained parameters, such as 35M or 500k; more is an error",
         "35M",
         metavar="N",
     )
@@ -214,7 +214,7 @@ class TuneOptions(DatasetOptions):
         metavar="N,N",
     )
     batch: int = option("captions per training step, approximately", 32, metavar="N")
-    accumulate: int = option("steps per update, whose gradients are accumulated", 1, metavar="N")
+    accumulate: int = option("accumulate gradients over N steps per update", 1, metavar="N")
     lr: float = option(
         "learning rate after the warm-up (0: the default of the method, 1e-3 for all built-in"
         " ones)",
@@ -223,7 +223,7 @@ class TuneOptions(DatasetOptions):
     )
     weight_decay: float = option("weight decay of AdamW", 1e-2, metavar="X")
     warmup: float = option(
-        "fraction of the training over which the learning rate rises", 0.05, metavar="X"
+        "fraction of the training steps in which the learning rate rises", 0.05, metavar="X"
     )
     label_smoothing: float = option("label smoothing of the loss", 0.0, metavar="X")
     objective: str = option(

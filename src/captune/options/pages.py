@@ -34,12 +34,14 @@ class ReportOptions(CsvOptions):
     out: Path | None = option(
         "page to write: one file, which opens without a network", None, metavar="FILE.html"
     )
-    title: str | None = option("title of the page (default: what was done)", None, metavar="TEXT")
+    title: str | None = option(
+        "title of the page (default: the jobs and the number of images)", None, metavar="TEXT"
+    )
     limit: int = option("maximum number of images in a gallery", 2000, metavar="N")
     top: int = option("images to show of the best and of the worst", 4, metavar="N")
     images: Path | None = option(
-        "folder of the images of runs from another machine, which their paths are relative to;"
-        " without it, only images inside the run folder are shown",
+        "folder of the images of runs that were made on another machine; without it, only images"
+        " inside the run folder are shown",
         None,
         metavar="DIR",
     )

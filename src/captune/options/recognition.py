@@ -33,7 +33,9 @@ class ClassifyOptions(LabelledOptions, ModelOptions, RowOptions):
         None,
         choices=("mean",),
     )
-    multi_label: bool = option("decide on each label independently, as several may apply", False)
+    multi_label: bool = option(
+        "classify each label independently; an image may have several", False
+    )
     out: Path | None = option(
         "run folder to write, with a page of the results", None, metavar="RUN"
     )
@@ -45,13 +47,13 @@ class ClassifyOptions(LabelledOptions, ModelOptions, RowOptions):
         "write all probabilities into the run, as a float16 .npy file", False
     )
     top5: list[str] = option(
-        "draw top-5 figures into the run: of N random images, or of the image called NAME; may be"
-        " given several times",
+        "draw figures of the five most probable labels into the run: of N random images, or of the"
+        " image called NAME; may be given several times",
         [],
         repeat=True,
         metavar="N|NAME",
     )
-    seed: int = option("random seed of the sampling", 0, metavar="N")
+    seed: int = option("random seed of the images that --top5 N draws", 0, metavar="N")
 
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""

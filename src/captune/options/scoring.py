@@ -57,11 +57,10 @@ class MetricOptions(DatasetOptions, ModelOptions):
         "text that CLIPScore puts before each caption", "A photo depicts ", metavar="TEXT"
     )
     subset: bool = option(
-        "score the images that have a candidate (compare: on both sides); references of others are"
-        " left out",
+        "score only the images that have a candidate (compare: in both A and B)",
         False,
     )
-    allow_missing: bool = option("score images without a candidate as empty captions", False)
+    allow_missing: bool = option("score an image without a candidate as an empty caption", False)
     ignore_extra: bool = option("leave out candidates whose image has no references", False)
     resamples: int = option("bootstrap resamples of the intervals", 10_000, metavar="N")
     seed: int = option("random seed of the resampling", 0, metavar="N")

@@ -127,6 +127,7 @@ class Word(Struct, frozen=True):
     """A word of a caption."""
 
     word: str
+    log_probability: Number | None = None
 
 
 class CaptionRecord(Record, frozen=True):
@@ -136,6 +137,8 @@ class CaptionRecord(Record, frozen=True):
     caption: str
     ended: bool
     words: list[Word]
+    tokens: int | None = None
+    log_probability: Number | None = None
     mean_log_probability: Number | None = None
     agreement: Share | None = None
     flagged: bool | None = None

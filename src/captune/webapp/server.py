@@ -28,8 +28,8 @@ from captune.errors import UserError
 from captune.files import private_folder
 from captune.options import AppOptions
 from captune.webapp.guard import REPORTS, UPLOAD, Entry, Guard
-from captune.webapp.guardian import ENDINGS, guarded
 from captune.webapp.site import AppContext
+from captune.webapp.watchdog import ENDINGS, guarded
 from captune_metrics.text import printable
 
 FIRST_PORT, LAST_PORT = 7860, 7959
@@ -38,7 +38,7 @@ _PATIENCE_S = 20  # for the head of a request, and for the rest of one that is a
 _START_S = 60
 _SESSIONS = 1000  # pages whose state the server remembers
 _MOST_EVENTS = 512  # that wait for their turn
-_JOBS_S, _SERVER_S = 2.5, 1.0  # what they get to end; together within the guardian's patience
+_JOBS_S, _SERVER_S = 2.5, 1.0  # what they get to end; together within the watchdog's patience
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from captune.captioning.checkpoint import WEIGHTS, read_trained, write_trained
 from captune.captioning.model import CaptionModel
 from captune.captioning.training import state
 from captune.captioning.training.batches import BatchItem, TrainingData
-from captune.captioning.training.step import collate, learning_rate_groups, stream_sizes
+from captune.captioning.training.rates import learning_rate_groups, stream_sizes
+from captune.captioning.training.step import collate
 from captune.errors import Stopped, UserError
 from captune.models.devices import attention_kernel, resolve_precision
 from captune.options import TuneOptions
