@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,11 +224,16 @@ def test_what_is_no_captioner_is_not_loaded(
 
 
 def test_files_that_were_carried_over_are_adopted(
-    tuned: Path, capsys: pytest.CaptureFixture[str]
+    tuned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["models", "fetch", MODEL, "--captioner"]
     assert main(words) == 2
     assert f"captune models fetch {MODEL} --captioner" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        full = SimpleNamespace(free=9)
+        patch.setattr("captune.storage.shutil.disk_usage", lambda _: full)
+        assert main([*words, "--from", str(tuned / "lora")]) == 2
+    assert "make room" in capsys.readouterr().err
     assert main([*words, "--from", str(tuned / "lora")]) == 0
     assert f"the captioner of {MODEL} is now in" in capsys.readouterr().out
 

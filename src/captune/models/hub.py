@@ -79,6 +79,8 @@ def adopt(repo: str, folder: Path, choose: Choose) -> Path:
     """
     names = choose(_names_in(folder))
     target = own_place_of(repo)
+    size = sum((folder / name).stat().st_size for name in names)
+    storage.require_space(target, size, repo)
 
     def build(unfinished: Path) -> None:
         kept = [target / name for name in _names_in(target)] if target.is_dir() else []
