@@ -332,3 +332,39 @@ def test_what_the_library_itself_saves(tmp_path: Path) -> None:
         assert [open_image(rows.root / name).size[0] for name in rows.names] == [40, 41, 42]
         assert read_captions(f"{place}#split={split}").captions[f"{split}/1"] == ["b"]
         assert rows.label_names() == list(COLOURS)
+
+
+@pytest.mark.needs("linux")
+def test_rows_that_name_no_file_of_the_dataset(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    (tmp_path / "loop").symlink_to("loop")
+    paths = ["a\0b", "loop/x", "../../etc/passwd", "x" * 5000, "pipe"]
+    os.mkfifo(tmp_path / "pipe")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = pa.array([{"bytes": None, "path": path} for path in paths], kind)
+    pyarrow.parquet.write_table(pa.table({"image": cells}), tmp_path / "train.parquet")
+    rows = open_dataset(Source(str(tmp_path), "", "", "", ""))
+    assert isinstance(rows, ImageRows)
+    for row in range(len(paths)):
+        with pytest.raises(OSError, match=r"\w"):
+            rows.image_bytes(row)
+
+
+def test_rows_and_columns_that_no_dataset_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+
+    for folder, names, told in (
+        ("twice", ["image", "image"], 'has the column "image" twice'),
+        ("many", ["image", "other"], "has 5 rows; captune takes 4 at most"),
+    ):
+        (tmp_path / folder).mkdir()
+        table = pa.Table.from_arrays([pa.array([b"1"] * 5), pa.array([b"2"] * 5)], names=names)
+        with pa.ipc.new_stream(tmp_path / folder / "train.arrow", table.schema) as file:
+            file.write_table(table)
+        monkeypatch.setattr("captune.images.dataset._MOST_ROWS", 4 if folder == "many" else 9)
+        with pytest.raises(UserError, match=told):
+            open_dataset(Source(str(tmp_path / folder), "", "", "", ""))

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from captune.errors import MissingExtra, Offline, UserError
-from captune.files import lines_of, read_text
+from captune.files import lines_of, read_text, real_path
 from captune.parsing import parse_json
 from captune.storage import is_offline
 from captune_metrics.files import read_regular
@@ -45,6 +45,7 @@ _SPLITS = {
 }
 _SHARD = re.compile(r"(?:.*[/-])?(?P<split>[\w.]+)-\d+-of-\d+(?:-\w+)?\.(?:parquet|arrow)")
 _LARGEST_GROUP = 4 * 2**30  # bytes of a column of Parquet that are decompressed at once
+_MOST_ROWS = 2**24  # of a split; their names take a gigabyte
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ class ImageRows:
             return data
         if not isinstance(path, str):
             raise OSError(errno.EINVAL, "the row holds no image")
-        place = (self.root / path).resolve()
+        if "\0" in path:
+            raise OSError(errno.EINVAL, "the row names no file")
+        place = real_path(self.root / path)
         if not any(place.is_relative_to(folder) for folder in (self.root, _hub_cache())):
             raise OSError(errno.EINVAL, "the row names a file outside of the dataset")
         return read_regular(place)
@@ -253,7 +256,16 @@ def open_dataset(source: Source) -> ImageRows | Path:
     parts = [part for file in splits[split] for part in _parts(file) if part.rows]
     if not parts:
         raise UserError(f"{printable(source.place)}: the split {printable(split)} has no rows")
-    if any(part.schema.names != parts[0].schema.names for part in parts):
+    rows = sum(part.rows for part in parts)
+    if rows > _MOST_ROWS:  # a few bytes stand for as many as one likes
+        raise UserError(
+            f"{printable(source.place)}: the split {printable(split)} has {rows:,} rows; captune"
+            f" takes {_MOST_ROWS:,} at most"
+        )
+    columns = parts[0].schema.names
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise UserError(f"{printable(source.place)}: has the column {quoted(twice[0])} twice")
+    if any(part.schema.names != columns for part in parts):
         raise UserError(
             f"{printable(source.place)}: its files have different columns; give the folder of one"
             " configuration"
