@@ -8,7 +8,7 @@ from PIL import Image
 
 from captune.options.attribution import COLOURS
 from captune.plots import save_figure
-from captune.plots.maps import MapPanel, maps_figure, scaled_map
+from captune.plots.maps import MEANING, MapPanel, flat, maps_figure, scaled_map
 from tests.test_pairs_figure import HOSTILE, assert_tidy, image, words_of
 
 
@@ -74,6 +74,19 @@ def test_maps_are_scaled_by_their_own_values() -> None:
     holes = scaled_map(np.array([[np.nan, 1.0], [3.0, 2.0]], dtype=np.float32))
     assert np.isnan(holes[0, 0])
     np.testing.assert_allclose(holes[1], [1, 0.5])
+
+
+def test_a_panel_without_colour_says_why() -> None:
+    nowhere, alike = np.full((6, 8), -0.1), np.full((6, 8), 0.3)
+    shown = [MapPanel("of", one.astype(np.float32)) for one in (nowhere, alike)]
+    figure = maps_figure(Image.new("RGB", (320, 240), (200, 100, 50)), shown, caption="of")
+    said = " ".join(" ".join(words_of(figure)).split())
+    assert "no map: no part of the image makes this word more probable" in said
+    assert "no map: all parts of the image count alike" in said
+    assert MEANING in said
+    for axes in figure.axes[1:3]:
+        assert np.ptp(axes.images[0].get_array()[0, 0]) < 1e-6  # grey
+    assert not flat(np.eye(3, dtype=np.float32))
 
 
 @pytest.mark.parametrize("ending", [".png", ".svg"])

@@ -141,13 +141,17 @@ def estimate(
 
 @dataclass(frozen=True)
 class Fraction:
-    """A value and its interval drawn on a line of length 1; only pages show it. best: marked so."""
+    """A value and its interval drawn on a line of length 1; only pages show it.
+
+    best, worse: drawn as the best, as significantly worse than it.
+    """
 
     kind: ClassVar[str] = "fraction"
     value: float
     low: float | None = None
     high: float | None = None
     best: bool = False
+    worse: bool = False
 
     @classmethod
     def between(

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 import torch
 from tests.attribution.planted import bright_subject, planted_captioner
 
+from captune.attribution.captioned_image import CaptionedImage, WordSpan
 from captune.attribution.deletion_insertion import (
     BETTER,
     NO_BETTER,
@@ -11,6 +15,7 @@ from captune.attribution.deletion_insertion import (
     full_marks,
     quick_marks,
 )
+from captune.attribution.explanation import wanted_words
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, map_method
 from captune.attribution.word_scores import targets_of
@@ -65,3 +70,12 @@ def test_full_is_near_perfect_on_the_planted_one_and_half_by_chance() -> None:
         assert one.deletion < 0.1
         assert one.random_insertion == pytest.approx(0.5, abs=0.2)
         assert one.random_deletion == pytest.approx(0.5, abs=0.2)
+
+
+def test_punctuation_is_explained_only_where_it_was_asked_for() -> None:
+    words = ("A", "dog,", ".", "100", "<|endoftext|>")
+    spans = [WordSpan(word, (i,), special=i == 4) for i, word in enumerate(words)]
+    captioned = cast("CaptionedImage", SimpleNamespace(spans=spans))
+    assert wanted_words(captioned, [], special=False) == [0, 1, 3]
+    assert wanted_words(captioned, ["."], special=False) == [2]
+    assert wanted_words(captioned, ["Dog"], special=True) == [1, 4]

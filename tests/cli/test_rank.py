@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.score_runs import image_folder, write_run
 
 from captune.cli import main
@@ -64,6 +65,7 @@ def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["--top", "x"], "x"),
         (["--images", "nowhere"], "does not exist"),
         (["--out", "{run}/run.json"], "run.json"),
+        (["--model", "lite"], "--model is for --explain"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -75,6 +77,47 @@ def test_mistakes_are_one_sentence(
     assert told in captured.err
     assert len(captured.err.splitlines()) == 1
     assert not list(run.glob("rank-*"))
+
+
+def test_the_words_of_the_pairs_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_encoder(monkeypatch)
+    root = write_images(tmp_path / "images", 4)
+    model = write_captioner(tmp_path / "captioner" / "run")
+    names = {f"i{n}": f"image_{n:03}.png" for n in range(4)}
+    run = write_run(
+        tmp_path / "run",
+        {f"i{n}": {"cider": n / 4} for n in range(4)},
+        root=root,
+        paths=names,
+        captions={f"i{n}": f"w{n} w9" for n in range(4)},
+    )
+    words = ["rank", str(run), "--top", "1", "--explain", "--model", str(model), "--json"]
+    assert main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    explained = result["explained"]
+    assert [(one["path"], one["caption"]) for one in explained["explanations"]] == [
+        ("image_000.png", "w0 w9"),
+        ("image_003.png", "w3 w9"),
+    ]
+    maps = run / "maps" / "rank-cider"
+    assert result["written"]["maps"] == str(maps)
+    assert (maps / "plots" / "words-image_003.png").is_file()
+    page = (run / "rank-cider.html").read_text()
+    assert "Where it looked" in page
+    # the best pair comes first, whatever its image is called
+    assert '"label":"CIDER: best first","values":[4,1],"down":false' in page
+    # a new score takes the maps away with the gallery
+    check_run_folder(run, "score")
+
+
+def test_without_images_nothing_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", {"a": {"cider": 1.0}, "b": {"cider": 0.5}})
+    assert main(["rank", str(run), "--explain"]) == 2
+    assert "--images DIR says where" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_score_run_is_refused(

@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_the_page_is_one_file_in_which_text_is_text(run: Path, tmp_path: Path) -> None:
-    page = gallery_of(run, tmp_path / "out").written["page"]
+    page = gallery_of(run, tmp_path / "out")[0]["page"]
     parsed = outline(page)
     assert not {"b", "link", "iframe"} & set(parsed.tags)
     assert len(parsed.loads) == parsed.tags.count("img") == 10
@@ -63,7 +63,7 @@ def test_the_page_is_one_file_in_which_text_is_text(run: Path, tmp_path: Path) -
 
 
 def test_the_head_says_what_was_ranked(run: Path, tmp_path: Path) -> None:
-    words = " ".join(" ".join(outline(gallery_of(run, tmp_path).written["page"]).text).split())
+    words = " ".join(" ".join(outline(gallery_of(run, tmp_path)[0]["page"]).text).split())
     assert "The best and the worst of 10 captions by CIDER" in words
     assert "CIDER[ptb]: 0.500 over 10 images, 95 % interval 0.250 to 0.750" in words
     assert "lowest 0.000, median 1.125 (dashed), highest 2.250" in words
@@ -73,9 +73,7 @@ def test_the_head_says_what_was_ranked(run: Path, tmp_path: Path) -> None:
 
 
 def test_cards_show_scores_places_and_references(run: Path, tmp_path: Path) -> None:
-    words = " ".join(
-        " ".join(outline(gallery_of(run, tmp_path, top=1).written["page"]).text).split()
-    )
+    words = " ".join(" ".join(outline(gallery_of(run, tmp_path, top=1)[0]["page"]).text).split())
     best, worst = words.rpartition("The best ")[2].split("The worst")
     assert "1 of 10 a caption of i9 CLIPSCORE 0.550 10 of 10 1 by people a reference of i9" in best
     assert "CLIPSCORE 1.000 1 of 10" in worst
@@ -87,7 +85,7 @@ def test_agreement_of_the_run_is_shown(run: Path, tmp_path: Path) -> None:
     pair = {"metrics": ["clipscore", "cider"], "tau": -1.0, "interval": [-1.0, -0.9]}
     metrics["agreement"] = {"pairs": [pair]}
     (run / "metrics.json").write_text(json.dumps(metrics))
-    page = write_gallery(rank_run(RankOptions(run=run)), tmp_path).written["page"].read_text()
+    page = write_gallery(rank_run(RankOptions(run=run)), tmp_path)[0]["page"].read_text()
     assert "-1.00 (-1.00 to -0.90)" in page
     assert "Kendall" in page
 
@@ -96,7 +94,7 @@ def test_half_characters_of_a_strange_run_are_escaped(run: Path, tmp_path: Path)
     about = json.loads((run / "run.json").read_text())
     about |= {"started": "\ud83d", "versions": {"\ud83d": 3}, "command": ["\ud83d"]}
     (run / "run.json").write_text(json.dumps(about))
-    page = gallery_of(run, tmp_path).written["page"].read_text()
+    page = gallery_of(run, tmp_path)[0]["page"].read_text()
     assert ">\\ud83d, \\ud83d 3</td>" in page
 
 
@@ -105,8 +103,8 @@ def test_a_image_outside_the_folder_of_the_run_is_on_no_page(run: Path, tmp_path
     records = run / "records.jsonl"
     records.write_text(records.read_text().replace('"i9.jpg"', '"../private.jpg"'))
     sign_again(run)
-    gallery = gallery_of(run, tmp_path, top=1)
-    page = gallery.written["page"].read_text()
+    written, _ = gallery_of(run, tmp_path, top=1)
+    page = written["page"].read_text()
     assert page.count('src="data:image/jpeg') == 1
     assert "private" not in page
     assert "leaves the folder of the run" in " ".join(page.split())
@@ -116,16 +114,16 @@ def test_unreadable_images_are_grey_and_named(run: Path, tmp_path: Path) -> None
     images = tmp_path / "images"
     (images / "i0.jpg").write_text("no image")
     (images / "i9.jpg").unlink()
-    gallery = gallery_of(run, tmp_path, top=3)
-    assert {(s.path, s.reason) for s in gallery.skipped} == {
+    written, skipped = gallery_of(run, tmp_path, top=3)
+    assert {(s.path, s.reason) for s in skipped} == {
         ("i0.jpg", "not an image: text"),
         ("i9.jpg", "no such file"),
     }
-    text = gallery.written["page"].read_text()
+    text = written["page"].read_text()
     assert "not shown: i0.jpg (not an image: text)" in text
     assert '<p class="gone">no such file</p>' in text
     assert text.count('src="data:image/jpeg') == 4
-    svg = {e.text for e in ElementTree.parse(gallery.written["svg"]).iter() if e.text}
+    svg = {e.text for e in ElementTree.parse(written["svg"]).iter() if e.text}
     assert "no such file" in svg
 
 
@@ -133,9 +131,9 @@ def test_without_images_there_are_captions_and_a_way_to_the_images(
     run: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(tmp_path / "images")
-    gallery = gallery_of(run, tmp_path)
-    text = gallery.written["page"].read_text()
-    assert gallery.skipped == []
+    written, skipped = gallery_of(run, tmp_path)
+    text = written["page"].read_text()
+    assert skipped == []
     assert "--images DIR says where they are now" in text
     assert "a caption of i9" in text
     assert "<img" not in text
@@ -145,7 +143,7 @@ def test_without_images_there_are_captions_and_a_way_to_the_images(
 def test_one_image_is_shown_once(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "images", "a.jpg")
     run = write_run(tmp_path / "run", {"a": {"cider": 1, "b": 2}}, root=root, paths={"a": "a.jpg"})
-    parsed = outline(gallery_of(run, tmp_path).written["page"])
+    parsed = outline(gallery_of(run, tmp_path)[0]["page"])
     words = " ".join(parsed.text)
     assert parsed.tags.count("img") == 1
     assert "The only pair" in words
@@ -155,14 +153,14 @@ def test_one_image_is_shown_once(tmp_path: Path) -> None:
 
 def test_equal_scores_have_no_distribution_and_say_so(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {image: {"cider": 0.0} for image in "abcd"})
-    parsed = outline(gallery_of(run, tmp_path).written["page"])
+    parsed = outline(gallery_of(run, tmp_path)[0]["page"])
     assert "svg" not in parsed.tags
     assert any("there is no best and no worst" in text for text in parsed.text)
 
 
 def test_a_bar_that_would_flatten_all_others_is_cut(tmp_path: Path) -> None:
     scores = {f"i{n}": {"cider": max(0, n - 180) / 10} for n in range(200)}
-    page = gallery_of(write_run(tmp_path / "run", scores), tmp_path).written["page"].read_text()
+    page = gallery_of(write_run(tmp_path / "run", scores), tmp_path)[0]["page"].read_text()
     assert "tallest bar (cut): 181 images" in page
     heights = [float(part.split('"')[0]) for part in page.split('class="bar"')[1:]
                for part in part.split(' height="')[1:2]]  # fmt: skip
@@ -172,7 +170,7 @@ def test_a_bar_that_would_flatten_all_others_is_cut(tmp_path: Path) -> None:
 
 def test_a_metric_of_any_name_gets_files(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {image: {"my/metric ä": 0.5} for image in "ab"})
-    written = gallery_of(run, tmp_path / "out", by="my/metric ä").written
+    written = gallery_of(run, tmp_path / "out", by="my/metric ä")[0]
     assert [path.name for path in written.values()] == [
         f"rank-my-metric-ä{ending}" for ending in (".html", ".png", ".svg", ".csv")
     ]
@@ -182,8 +180,8 @@ def test_a_metric_of_any_name_gets_files(tmp_path: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_gallery(run: Path, tmp_path: Path) -> None:
-    first = gallery_of(run, tmp_path / "one").written
-    second = gallery_of(run, tmp_path / "two").written
+    first = gallery_of(run, tmp_path / "one")[0]
+    second = gallery_of(run, tmp_path / "two")[0]
     assert all(first[what].read_bytes() == second[what].read_bytes() for what in first)
 
 
@@ -207,10 +205,10 @@ def test_only_the_images_shown_are_opened(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("captune.pages.rank.open_image", counting)
     start = time.process_time()
-    gallery = gallery_of(run, tmp_path, top=4)
+    written, _ = gallery_of(run, tmp_path, top=4)
     assert len(opened) == 8
     assert time.process_time() - start < 10  # about 1 s; with 2,000 images it would be minutes
-    assert len(gallery.written["table"].read_text().splitlines()) == 2001
+    assert len(written["table"].read_text().splitlines()) == 2001
 
 
 def test_places() -> None:

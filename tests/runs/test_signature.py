@@ -132,10 +132,10 @@ def test_rank_shows_foreign_images_where_their_folder_is_named(tmp_path: Path) -
     ranking = rank_run(RankOptions(run=run))
     assert ranking.places == {}
     assert ranking.notes[0].startswith("6 images are not shown: this captune did not write the run")
-    page = write_gallery(ranking, tmp_path / "out").written["page"]
+    page = write_gallery(ranking, tmp_path / "out")[0]["page"]
     assert 'src="data:image/jpeg' not in page.read_text()
     ranking = rank_run(RankOptions(run=run, images=home))
-    page = write_gallery(ranking, tmp_path / "out").written["page"]
+    page = write_gallery(ranking, tmp_path / "out")[0]["page"]
     assert 'src="data:image/jpeg' in page.read_text()
 
 

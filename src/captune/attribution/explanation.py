@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.captioned_image import CaptionedImage, WordSpan
 from captune.attribution.deletion_insertion import Mark, full_marks, quick_marks
 from captune.attribution.geometry import Frame
 from captune.attribution.masking import token_masking
@@ -162,11 +162,15 @@ def explain_words(
 def wanted_words(captioned: CaptionedImage, chosen: Sequence[str], *, special: bool) -> list[int]:
     """Numbers, in `captioned.spans`, of the words to explain; chosen: none for all.
 
-    Case and the signs around a word do not count.
+    Case and the signs around a word do not count. Punctuation is no word unless it was chosen.
     """
     bare = {bare_word(word) for word in chosen}
-    return [
-        number
-        for number, span in enumerate(captioned.spans)
-        if (special if span.special else not bare or bare_word(span.word) in bare)
-    ]
+
+    def is_wanted(span: WordSpan) -> bool:
+        if span.special:
+            return special
+        if bare:
+            return bare_word(span.word) in bare
+        return any(sign.isalnum() for sign in span.word)
+
+    return [number for number, span in enumerate(captioned.spans) if is_wanted(span)]

@@ -65,8 +65,8 @@ class Frame:
     def over_image(self, maps: Array, size: tuple[int, int]) -> Array:
         """Maps [..., rows, columns] -> [..., height, width] over the whole image; nan: not seen.
 
-        size: (width, height), in which the image is shown. The maps are upsampled bilinearly
-        between the centres of patches; beyond the outermost centres the values stay.
+        size: (width, height), in which the image is shown. The maps are upsampled smoothly between
+        the centres of patches; beyond the outermost centres the values stay.
         """
         width, height = size
         rows, columns = maps.shape[-2:]
@@ -144,6 +144,8 @@ def _blend(
     middles = (np.arange(shown) + 0.5) * length / shown
     at = (middles - first) / (last - first) * patches - 0.5  # in patches, from the first middle
     near = at.clip(0, patches - 1)
-    weights = (1 - np.abs(near[:, None] - np.arange(patches)[None, :])).clip(0, 1)
+    linear = (1 - np.abs(near[:, None] - np.arange(patches)[None, :])).clip(0, 1)
+    # a slope of none at each middle: straight ones make a star of each peak
+    weights = linear**2 * (3 - 2 * linear)
     is_seen = (middles > first) & (middles < last)
     return weights, is_seen

@@ -140,18 +140,20 @@ def run(
     command: Sequence[str] = (),
     each: OnExplanation | None = None,
     captioner: Captioner | None = None,
+    captions: Mapping[str, str] | None = None,
 ) -> ExplainResult:
     """Explain words or labels, write the run, draw its figures and leave its page.
 
     command: the words that made this run, kept in it. each: is given every image's explanation as
-    it comes. captioner: one that is there already, instead of the one that the options name. Raises
-    UserError for what cannot be done; unreadable images are named in the result.
+    it comes. captioner: one that is there already, instead of the one that the options name.
+    captions: to explain, by the images as they are given in the options. Raises UserError for what
+    cannot be done; unreadable images are named in the result.
     """
     began = time.monotonic()
     check_outputs(files_among(*options.images), {}, options.out, row_paths(options.to))
     with ExitStack() as stack:
         if options.labels is None:
-            source = _captioner_source(options, progress, stack, captioner)
+            source = _captioner_source(options, progress, stack, captioner, captions)
         else:
             source = _classifier_source(options, progress)
         against = {} if options.against is None else {"against": options.against}
@@ -205,7 +207,11 @@ class _Source:
 
 
 def _captioner_source(
-    options: ExplainOptions, progress: Progress, stack: ExitStack, captioner: Captioner | None
+    options: ExplainOptions,
+    progress: Progress,
+    stack: ExitStack,
+    captioner: Captioner | None,
+    captions: Mapping[str, str] | None,
 ) -> _Source:
     # everything that can be refused is checked before a model is loaded
     folder = captioner_folder(options.model)
@@ -223,6 +229,9 @@ def _captioner_source(
     method.check_encoder(encoder)
     skipped, without = list(found.skipped), []
     count = len(found.images)
+    given = None if options.caption is None else [options.caption] * count
+    if captions is not None:
+        given = [captions[image.spelled] for image in found.images]
 
     def explanations() -> Iterator[Explanation]:
         cache = open_grid_cache(options, encoder, count, stack, progress.message)
@@ -230,7 +239,7 @@ def _captioner_source(
             for captioned in captioned_images(
                 captioner,
                 found.images,
-                None if options.caption is None else [options.caption] * count,
+                given,
                 beam=options.beam,
                 max_tokens=options.max_tokens,
                 cache=cache,
@@ -345,18 +354,22 @@ def _check_found(
 ) -> None:
     if result.images == 0 and not without:
         raise none_readable(result.skipped)
-    asked = ", ".join(options.chosen_words)
+    asked = printable(", ".join(options.chosen_words))
+    if result.images == 0 and not asked:
+        some = "the caption has no word" if len(without) == 1 else "no caption has a word"
+        raise NoSuchWord(f"{some} to explain ({quoted(without[0])}); give your own with --caption")
     if result.images == 0:
         some = "the caption has" if len(without) == 1 else f"none of {len(without):,} captions has"
         raise NoSuchWord(
-            f"--words {printable(asked)}: {some} such a word ({quoted(without[0])}); give another,"
+            f"--words {asked}: {some} such a word ({quoted(without[0])}); give another,"
             " or a caption of your own with --caption"
         )
     if without:
         one = len(without) == 1
         some = "1 image is" if one else f"{len(without):,} images are"
         theirs = "its caption has" if one else "their captions have"
-        progress.message(f"{some} left out: {theirs} none of {printable(asked)}")
+        lacking = f"none of {asked}" if asked else "no word to explain"
+        progress.message(f"{some} left out: {theirs} {lacking}")
 
 
 def _draw(out: Path, result: ExplainResult, progress: Progress) -> None:

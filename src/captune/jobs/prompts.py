@@ -96,7 +96,7 @@ class PromptsResult(Result):
             f" exact McNemar test against the best prompt, corrected for {len(rows) - 1}"
             " comparisons (Holm); below 0.05 the prompts differ. ECE: calibration error, 0 % is"
             " best. T: the temperature that calibrates the model; ECE at T: the error with it"
-            " (cross-fitted)."
+            " (cross-fitted); where it is no lower, leave the probabilities as they are."
         )
         columns = [Column("prompt", wide=True), *numbers(*titles)]
         return Table("prompts", "prompts", columns, rows, frozenset({comparison.best}), note)

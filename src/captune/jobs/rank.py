@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from captune.errors import UserError
 from captune.jobs import Result
-from captune.options import RankOptions
+from captune.options import ExplainOptions, RankOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
+from captune.runs import read_run
 from captune.runs.place import locked
 from captune.scoring.rank import Pair, Ranking, rank_run
 from captune.tables import Column, Table, number, numbers
 from captune.text import counted, score
 from captune_metrics.text import shorten
 
+if TYPE_CHECKING:
+    from captune.jobs.explain import ExplainResult
+
 _SHOWN = 10  # pairs at either end on a terminal
 
 
 @dataclass(kw_only=True, eq=False)
 class RankResult(Result):
-    """A score run in the order of one metric."""
+    """A score run in the order of one metric.
+
+    explained: the words of the pairs shown, with their maps, where that was asked for.
+    """
 
     ranking: Ranking
+    explained: ExplainResult | None = None
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -38,6 +47,7 @@ class RankResult(Result):
             "interval": metric.ends,
             "best": [_entry(ranking, pair) for pair in ranking.best],
             "worst": [_entry(ranking, pair) for pair in ranking.worst],
+            "explained": None if self.explained is None else self.explained.summary(),
             "notes": self.notes,
         }
 
@@ -75,7 +85,7 @@ class RankResult(Result):
             line += f": {score(metric.corpus)} over {counted(self.images, 'image')}"
         if metric.ends is not None:
             line += " (95 % {} to {})".format(*map(score, metric.ends))
-        return [line]
+        return [line, *([] if self.explained is None else self.explained.sentences())]
 
 
 def rank(run_folder: str | Path, **options: Any) -> RankResult:
@@ -94,12 +104,24 @@ def run(
 
     Raises UserError for what cannot be done.
     """
-    from captune.pages.rank import write_gallery
+    from captune.pages.rank import stem_of, write_gallery
 
     ranking = rank_run(options)
     folder = options.run if options.out is None else options.out
+    maps = folder / "maps" / stem_of(ranking)
     with locked(folder):
-        written, skipped = write_gallery(ranking, folder, command=command, raw_csv=options.raw_csv)
+        explained = None
+        if options.explain:
+            explained = _explain(ranking, options.model, maps, progress, command)
+        written, skipped = write_gallery(
+            ranking,
+            folder,
+            command=command,
+            raw_csv=options.raw_csv,
+            explained=None if explained is None else maps,
+        )
+        if explained is not None:
+            written |= {"maps": maps, "map figures": maps / "plots"}
     notes = ranking.remarks()
     for note in notes:
         progress.message(note)
@@ -109,7 +131,43 @@ def run(
         notes=notes,
         written=written,
         ranking=ranking,
+        explained=explained,
     )
+
+
+def _explain(
+    ranking: Ranking, model: str | None, out: Path, progress: Progress, command: Sequence[str]
+) -> ExplainResult:
+    """Explain the captions of both ends, as a run of captune explain."""
+    pairs = {pair.image: pair for pair in (*ranking.best, *ranking.worst)}
+    captions = {
+        str(ranking.places[image]): pair.caption
+        for image, pair in pairs.items()
+        if image in ranking.places
+    }
+    if not captions:
+        raise UserError("--explain: no image of these pairs is known; --images DIR says where")
+    from captune.jobs import explain
+
+    options = ExplainOptions(
+        images=list(captions), model=model or _captioner(ranking, progress), out=out, overwrite=True
+    )
+    return explain.run(options, progress, command=command, captions=captions)
+
+
+def _captioner(ranking: Ranking, progress: Progress) -> str:
+    """The captioner of the run whose captions were scored; lite where nobody knows."""
+    run = ranking.run
+    scored = Path(str(run.about["options"].get("candidates")))
+    # of a run from elsewhere no model is loaded
+    if run.is_own and (scored / "run.json").is_file():
+        source = read_run(scored)
+        if source.kind == "caption":
+            return str(source.about["models"][0]["spec"])
+        if source.kind == "tune":
+            return str(scored)
+    progress.message("lite explains captions that it may not have written; --model names another")
+    return "lite"
 
 
 def _entry(ranking: Ranking, pair: Pair) -> dict[str, Any]:

@@ -151,8 +151,19 @@ class RankOptions(CsvOptions):
     images: Path | None = option(
         "folder of the images, if the run does not have it", None, metavar="DIR"
     )
+    explain: bool = option(
+        "show for every word of the pairs where on the image the captioner found it", False
+    )
+    model: str | None = option(
+        "captioner that --explain asks, as in captune explain (default: the one that wrote the"
+        " captions, if they are those of a run, else lite)",
+        None,
+        metavar="RUN|lite",
+    )
     out: Path | None = option("folder for the gallery (default: the run)", None, metavar="DIR")
 
     def __post_init__(self) -> None:
         """Raises UserError for a gallery of nothing."""
         require_at_least(self, top=1)
+        if self.model is not None and not self.explain:
+            raise UserError("--model is for --explain; give both")

@@ -116,7 +116,7 @@ def curves_chart(
 
     across: what is over there instead. intervals: tone, where, from, to.
     """
-    left, top, width, height, below = 48, 10, 372, 200, 40
+    top, height, below = 10, 200, 40
     points = [point for _, some in (*lines, *dots) for point in some]
     if not points:
         return Markup()
@@ -126,6 +126,9 @@ def curves_chart(
     low = min(0.0, low) if from_zero else low
     room = 0.06 * (high - low) or 0.5
     low, high = (low if from_zero and low == 0 else low - room), high + room
+    # the name of the axis stands left of its longest number
+    left = 30 + 6.5 * max(len(f"{tick:g}") for tick in _ticks(low, high))
+    width = 420 - left
 
     def x(value: float) -> float:
         return left + width * value / most
@@ -135,7 +138,7 @@ def curves_chart(
 
     parts = []
     for tick in _ticks(low, high):
-        parts.append(_LINE.format("grid", f"M{left} {y(tick):.1f}h{width}"))
+        parts.append(_LINE.format("grid", f"M{left:.1f} {y(tick):.1f}h{width:.1f}"))
         parts.append(_TEXT.format("tick end", left - 6, y(tick) + 4, f"{tick:g}"))
     for tick in _ticks(0, most, whole=True):
         parts.append(_TEXT.format("tick middle", x(tick), top + height + 16, f"{tick:g}"))

@@ -139,8 +139,11 @@ def build(
     """
     runs = read_runs(folders, names, images)
     context = PageContext(runs, Album() if album is None else album, settings)
-    # of a run: in the order of the kinds
-    ordered = [source for kind in KINDS for source in runs.of_kind(kind)]
+    # in the order of the kinds, and of a kind usable runs first
+    by_kind = {
+        kind: sorted(runs.of_kind(kind), key=lambda source: source.is_unusable) for kind in KINDS
+    }
+    ordered = [source for some in by_kind.values() for source in some]
     sections: list[Section] = []
     answers: list[tuple[Any, Tiles | None]] = []
     if settings.published:
@@ -148,7 +151,7 @@ def build(
         sections.append(published.section(study, runs))
         answers.append((published.answer(study, runs), None))
     for kind in KINDS:
-        parts = [section_of(kind).section(source, context) for source in runs.of_kind(kind)]
+        parts = [section_of(kind).section(source, context) for source in by_kind[kind]]
         if kind == captions.LAST_KIND:
             parts.append(captions.all_captions(context))
         sections += [part for part in parts if part is not None]
@@ -310,10 +313,17 @@ def _models(runs: RunSet) -> list[Table]:
             if isinstance(model, Mapping):
                 spec, weights = str(model.get("spec")), str(model.get("weights_id"))
                 others = (model.get(key) or "" for key in ("preprocessing_id", "licence"))
-                row = [one_line(str(text)) for text in (spec, weights, *others)]
+                row = [one_line(str(text)) for text in (spec, _used_as(model), weights, *others)]
                 found.setdefault((spec, weights), row)
-    titles = "model, weights*, preprocessing*, licence"
+    titles = "model, used as, weights*, preprocessing*, licence"
     return [_texts("models", "Models", titles, list(found.values()))] if found else []
+
+
+def _used_as(model: Mapping[str, Any]) -> str:
+    """What tells models of one name apart."""
+    if "bridge" in model:
+        return "captioner"
+    return "language model" if "decoder_id" in model else "encoder"
 
 
 def _inputs(runs: RunSet) -> list[Table]:
@@ -321,7 +331,10 @@ def _inputs(runs: RunSet) -> list[Table]:
     found: dict[tuple[str, str], list[str]] = {}
     for source in runs.sources:
         for name, path, sha256 in _each_input(source.run.metrics.get("inputs")):
-            found.setdefault((path, sha256), []).append(f"{name} of {source.name}")
+            # "a candidates" is the candidates of A
+            side, _, rest = name.partition(" ")
+            told = f"{rest} {side.upper()}" if side in ("a", "b") and rest else name
+            found.setdefault((path, sha256), []).append(f"{told} of {source.name}")
     rows = [
         [one_line(path), one_line(", ".join(read)), one_line(sha256)]
         for (path, sha256), read in found.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median as median_of
 from typing import Any
@@ -16,10 +17,22 @@ from captune.files import check_writable
 from captune.images import Skipped, UnreadableImage, open_image
 from captune.pages import charts
 from captune.pages.album import HIDDEN, Album, Picture
-from captune.pages.blocks import Bar, Card, Cards, Chart, Code, Line, Paragraph, Remarks, Section
+from captune.pages.blocks import (
+    Bar,
+    Card,
+    Cards,
+    Chart,
+    Code,
+    Gallery,
+    Line,
+    Paragraph,
+    Remarks,
+    Section,
+)
 from captune.pages.page import Page, write_page
+from captune.pages.sections import PageContext, explain
 from captune.pages.sections.caption_sources import caption_text
-from captune.pages.sources import PageSettings, RunSource, read_runs, words
+from captune.pages.sources import PageSettings, RunSet, RunSource, read_runs, words
 from captune.plots import PairPanel, pairs_figure, save_figure
 from captune.scoring.rank import Pair, Ranking, Standing, Tie, write_table
 from captune.tables import Column, Number, Table, numbers
@@ -34,28 +47,36 @@ _ENDS = {"best": "good", "worst": "bad", "only": ""}
 
 
 def write_gallery(
-    ranking: Ranking, folder: Path, *, command: Sequence[str] = (), raw_csv: bool = False
+    ranking: Ranking,
+    folder: Path,
+    *,
+    command: Sequence[str] = (),
+    raw_csv: bool = False,
+    explained: Path | None = None,
 ) -> tuple[dict[str, Path], list[Skipped]]:
     """Write rank-METRIC.html, .png, .svg and .csv into `folder`; only images shown are opened.
 
     command: the words that asked for it. raw_csv: cells that a spreadsheet would run as formulas
-    stay as they are. Returns what was written where, and the images that could not be shown. Raises
-    UserError where a file cannot be written.
+    stay as they are. explained: a run of captune explain with the pairs' maps. Returns what was
+    written where, and the images that could not be shown. Raises UserError where a file cannot be
+    written.
     """
-    stem = "rank-" + re.sub(r"[^\w.-]+", "-", ranking.by)
     path, table, drawing, vectors = (
-        folder / f"{stem}{ending}" for ending in (".html", ".csv", ".png", ".svg")
+        folder / (stem_of(ranking) + ending) for ending in (".html", ".csv", ".png", ".svg")
     )
     for place in (path, table, drawing, vectors):
         check_writable(place)
     write_table(ranking, table, raw=raw_csv)
     album = Album()
     pictures = _pictures(ranking, album)
-    album.encode()
-    runs = read_runs([ranking.run.folder])
+    runs = read_runs([ranking.run.folder, *([] if explained is None else [explained])])
     source = runs.sources[0]
+    sections = _sections(ranking, source, pictures)
+    if explained is not None:
+        sections.append(_maps(ranking, runs, album))
+    sections.append(_again(ranking, command))
+    album.encode()
     skipped = [Skipped(one.name, one.missing) for one in pictures.values() if one.missing]
-    sections = [*_sections(ranking, source, pictures), _again(ranking, command)]
     page = Page(
         title=_title(ranking),
         runs=runs,
@@ -73,6 +94,11 @@ def write_gallery(
     for place in (drawing, vectors):
         save_figure(figure, place)
     return {"page": path, "figure": drawing, "svg": vectors, "table": table}, skipped
+
+
+def stem_of(ranking: Ranking) -> str:
+    """What the files of a gallery are called, without their endings."""
+    return "rank-" + re.sub(r"[^\w.-]+", "-", ranking.by)
 
 
 def _ends(ranking: Ranking) -> list[tuple[str, list[Pair]]]:
@@ -152,6 +178,27 @@ def _sections(
         cards = [_card(ranking, source, end, pair, pictures.get(pair.image)) for pair in shown]
         pairs.blocks.append(Cards(_heading(end, len(shown)), cards))
     return [*parts, pairs]
+
+
+def _maps(ranking: Ranking, runs: RunSet, album: Album) -> Section:
+    """The words of the pairs with their maps, best first."""
+    source = runs.sources[1]
+    part = explain.section(source, PageContext(runs, album, PageSettings()))
+    rank = {
+        ranking.places[pair.image].resolve(): pair.rank
+        for pair in ranking.pairs
+        if pair.image in ranking.places
+    }
+    root = source.run.root
+    ranks = [rank[(root / record["path"]).resolve()] for record in source.run.records()]
+    best_first = (f"{ranking.label(ranking.by)}: best first", ranks, False)
+    part.blocks = [
+        replace(block, sorts=[best_first, *block.sorts[1:]])
+        if isinstance(block, Gallery)
+        else block
+        for block in part.blocks
+    ]
+    return part
 
 
 def _heading(end: str, pairs: int) -> str:

@@ -14,10 +14,13 @@ from captune.files import real_path
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
 from captune.runs.map_metrics import FaithfulMetrics
+from captune.runs.metrics import TuneMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number
 from captune.text import count, listed, one_line
 from captune_metrics.text import named, printable
+
+NOT_USABLE = ", not usable"  # behind the name of a method or a captioner, wherever it is shown
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,14 @@ class RunSource:
             if reported is not None:
                 return reported
         return int(self.run.metrics.get("images") or 0)
+
+    @property
+    def is_unusable(self) -> bool:
+        """Whether it is a tune of whose methods none is usable, or such a method."""
+        if self.run.kind != "tune":
+            return False
+        found = self.run.typed_metrics(TuneMetrics)
+        return all(one.unusable for one in ([found.tuned] if found.tuned else found.methods))
 
     @property
     def model(self) -> Mapping[str, Any]:

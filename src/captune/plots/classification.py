@@ -91,7 +91,9 @@ def top5_figure(
 
 @house_style()
 def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
-    """Several images, two beside each other and as many rows as needed; one fills the width.
+    """Several images, two beside each other and as many rows as needed.
+
+    One alone, and the last one of an odd number, fill the width.
 
     Raises ValueError without a panel, or where labels and probabilities differ in length.
     """
@@ -100,10 +102,15 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
     columns = 1 if len(panels) == 1 else 2
     width = (WIDTH - MARGIN * (columns + 1)) / columns
     image, lowest = (2.9, 1.9) if columns == 1 else (1.15, 1.1)
-    bars = width - image - _GAP - _PERCENT
     size = TEXT if columns == 1 else SMALL
     scratch = new_figure(1)
-    rows = [_rows(scratch, panel, bars + _PERCENT, size) for panel in panels]
+    widths = [width] * len(panels)
+    if len(panels) % columns:
+        widths[-1] = WIDTH - 2 * MARGIN
+    rows = [
+        _rows(scratch, panel, own - image - _GAP, size)
+        for panel, own in zip(panels, widths, strict=True)
+    ]
     heights = [_height(panel, row, lowest) for panel, row in zip(panels, rows, strict=True)]
     grouped = [max(heights[i : i + columns]) for i in range(0, len(panels), columns)]
     tops = MARGIN + np.concatenate([[0], np.cumsum(grouped)])
@@ -111,7 +118,7 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
     for index, (panel, row) in enumerate(zip(panels, rows, strict=True)):
         left = MARGIN + (index % columns) * (width + MARGIN)
         top = float(tops[index // columns])
-        _draw_top5(figure, panel, row, left, top, width, (image, lowest), size)
+        _draw_top5(figure, panel, row, left, top, widths[index], (image, lowest), size)
     colours = {row.colour for rows_ in rows for row in rows_}
     meanings = ((GREEN, "truth"), (ORANGE, "first answer, wrong"), (BLUE, "other answers"))
     if colours != {BLUE}:
@@ -147,12 +154,12 @@ def _row_heights(rows: Sequence[_Row]) -> list[float]:
 
 
 def _height(panel: Top5, rows: Sequence[_Row], lowest: float) -> float:
-    bars = sum(_row_heights(rows)) + _AXIS + (2 * _LINE if _missed(panel, rows) else 0)
+    bars = sum(_row_heights(rows)) + _AXIS + (2 * _LINE if _is_wrong(panel, rows) else 0)
     return _TITLE + max(bars, lowest) + 0.15
 
 
-def _missed(panel: Top5, rows: Sequence[_Row]) -> bool:
-    return panel.truth is not None and not any(row.right for row in rows)
+def _is_wrong(panel: Top5, rows: Sequence[_Row]) -> bool:
+    return panel.truth is not None and not rows[0].right
 
 
 def _draw_top5(
@@ -212,11 +219,12 @@ def _draw_top5(
             color=INK,
         )
         edge += row_height
-    if _missed(panel, rows):
+    if _is_wrong(panel, rows):
         name = panel.truth if isinstance(panel.truth, str) else panel.labels[panel.truth or 0]
+        among = "" if any(row.right for row in rows) else ", not among these"
         told = fitted(
             figure,
-            f"truth, not among these: {name}",
+            f"truth{among}: {name}",
             bars_width + _PERCENT,
             2,
             SMALL,

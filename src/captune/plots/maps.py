@@ -24,6 +24,7 @@ from captune.plots.canvas import (
     MARGIN,
     MUTED,
     ORANGE,
+    PAPER,
     SMALL,
     TEXT,
     WIDTH,
@@ -41,8 +42,9 @@ from captune.plots.canvas import (
 if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune.attribution.faithful.results import EvalReport, MapResult
 
-_GAP, _LINE, _WORD, _MARK, _BAR = 0.12, 0.155, 0.19, 0.2, 0.42  # inches
+_GAP, _LINE, _WORD, _MARK, _BAR = 0.12, 0.155, 0.19, 0.14, 0.56  # inches
 _MOST_COLUMNS = 5
+MEANING = "The colour shows what the model used for the word, not where the thing is."
 _TALLEST = 1.5  # times the width of a panel; what is taller is shown smaller
 # share of the colour over the image, which is grey below it, where a map is lowest and highest:
 # black over all of an image would hide what is on it
@@ -61,8 +63,9 @@ class MapPanel:
     """One word.
 
     over: [height, width] over the image, nan where the model did not look; drawn from its own
-    smallest to its own largest value, negative ones as nothing. mark: how far to believe it, in
-    words, or "" where that is not known; is_true: whether that says it is to be believed.
+    smallest to its own largest value, negative ones as nothing. Where it is without colour (`flat`)
+    it says why. mark: how far to believe it, in words, or "" where that is not known; is_true:
+    whether that says it is to be believed.
     """
 
     word: str
@@ -92,8 +95,12 @@ def maps_figure(
     beside = max(columns, 3)  # one word does not need the whole page
     width = (WIDTH - 2 * MARGIN - _GAP * (beside - 1)) / beside
     height = min(width * image.height / image.width, width * _TALLEST)
-    marks = _MARK if any(panel.mark for panel in panels) else 0.06
     scratch = new_figure(1)
+    told = [
+        fitted(scratch, panel.mark, width - 0.13, 2, SMALL - 1) if panel.mark else []
+        for panel in panels
+    ]
+    marks = 0.06 + _MARK * max(map(len, told))
     room = WIDTH - 2 * MARGIN
     heading = fitted(scratch, caption, room, 2, TEXT + 1, weight="bold")
     below = fitted(scratch, subtitle, room, 2, SMALL) if subtitle else []
@@ -116,13 +123,16 @@ def maps_figure(
             picture = np.asarray(small)
         else:
             write(figure, left, top, word, TEXT, weight="bold")
-            picture = _heated(grey, panel.over, table)
+            reason = flat(panel.over)
+            picture = grey if reason else _heated(grey, panel.over, table)
         axes = place(figure, left, top + _WORD, width, height)
         axes.imshow(picture, aspect="equal", interpolation="bilinear")
         axes.set_anchor("NW")
         axes.set_axis_off()
+        if panel is not None and reason:
+            _write_reason(figure, reason, left, top + _WORD, width)
         if panel is not None and panel.mark:
-            _write_mark(figure, panel, left, top + _WORD + height + 0.035, width)
+            _write_mark(figure, panel, told[number - 1], left, top + _WORD + height + 0.035)
     _colour_bar(figure, table, above + rows * row + 0.03)
     return figure
 
@@ -146,6 +156,13 @@ def _heated(grey: Any, over: NDArray[np.float32], table: Any) -> Any:
     return ((1 - share) * grey + share * colours).clip(0, 1)
 
 
+def flat(over: NDArray[np.float32]) -> str:
+    """Why a map shows no place of an image; "" where it does."""
+    if float(np.nanmax(over)) <= 0:
+        return "no map: no part of the image makes this word more probable"
+    return "" if scaled_map(over).any() else "no map: all parts of the image count alike"
+
+
 def scaled_map(over: NDArray[np.float32]) -> NDArray[np.float32]:
     """A map from 0 to 1, by its own smallest and largest value; what is below zero is zero.
 
@@ -157,11 +174,19 @@ def scaled_map(over: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled.astype(np.float32, copy=False)
 
 
-def _write_mark(figure: Figure, panel: MapPanel, left: float, top: float, width: float) -> None:
+def _write_mark(
+    figure: Figure, panel: MapPanel, lines: Sequence[str], left: float, top: float
+) -> None:
     sign, colour = _SIGNS[panel.is_true]
     write(figure, left, top - 0.01, sign, SMALL - 1, color=colour)
-    words = fitted(figure, panel.mark, width - 0.13, 1, SMALL - 1)[0]
-    write(figure, left + 0.13, top, words, SMALL - 1, color=INK if panel.is_true else MUTED)
+    ink = INK if panel.is_true else MUTED
+    write_lines(figure, left + 0.13, top, lines, _MARK, SMALL - 1, color=ink)
+
+
+def _write_reason(figure: Figure, reason: str, left: float, top: float, width: float) -> None:
+    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
+    lines = fitted(figure, reason, width - 0.15, 4, SMALL - 1)
+    write(figure, left + 0.06, top + 0.06, "\n".join(lines), SMALL - 1, bbox=ground)
 
 
 def _colour_bar(figure: Figure, table: Any, top: float) -> None:
@@ -176,8 +201,9 @@ def _colour_bar(figure: Figure, table: Any, top: float) -> None:
     axes = place(figure, MARGIN, top + 0.1, 1.2, 0.09)
     axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=table)
     axes.set_axis_off()
-    meaning = "each panel has its own colour scale"
+    meaning = "each panel has its own colour scale, from its lowest value to its highest"
     write(figure, MARGIN + 1.3, top + 0.085, meaning, SMALL - 1, color=MUTED)
+    write(figure, MARGIN, top + 0.24, MEANING, SMALL - 1, color=INK)
 
 
 @house_style()

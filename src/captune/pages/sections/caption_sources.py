@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from captune.images.match import plain_path, without_ending
-from captune.pages.sources import RunSet, RunSource
+from captune.pages.sources import NOT_USABLE, RunSet, RunSource
 from captune.runs import Run
 from captune.text import one_line
 from captune_metrics.catalogue import LOG_PROBABILITY
@@ -48,10 +48,14 @@ class CaptionedImage:
 
 @dataclass
 class CaptionSet:
-    """The captions of one captioner or file. tag: its name on the page. captions: by image key."""
+    """The captions of one captioner or file. tag: its name on the page. captions: by image key.
+
+    is_unusable: they repeat themselves or do not depend on the image, as its training found.
+    """
 
     tag: str
     source: RunSource
+    is_unusable: bool = False
     captions: dict[str, SourcedCaption] = field(default_factory=dict)
 
     @property
@@ -66,7 +70,9 @@ class CaptionSet:
 
 
 class CaptionSources:
-    """All captions of some runs. sets: in the order of the page. images: by key.
+    """All captions of some runs. sets: in the order of the page, usable ones first. images: by key.
+
+    by_score: number of a score run -> the captions that it scored.
 
     Raises UserError for damaged records.
     """
@@ -74,6 +80,8 @@ class CaptionSources:
     def __init__(self, runs: RunSet) -> None:
         self.images: dict[str, CaptionedImage] = {}
         self._by_place: dict[str, CaptionSet] = {}  # folders, files and hashes of captions
+        self._unusable: set[str] = set()  # weights of captioners
+        self.by_score: dict[int, CaptionSet] = {}
         sets: list[CaptionSet] = []
         self._keeps_folders = _has_doubled_names(runs)
         tunes = runs.of_kind("tune")
@@ -86,9 +94,11 @@ class CaptionSources:
             read = _places(source.run.metrics.get("inputs"))
             scored = self._known(read)
             if scored is None:
-                sets.append(self._added(source.name, source, read))
+                scored = self._added(source.name, source, read)
+                sets.append(scored)
             else:
                 self._add_scores(scored, source)
+            self.by_score[source.number] = scored
         for source in runs.of_kind("compare"):
             inputs = source.run.metrics.get("inputs")
             for side in ("a", "b"):
@@ -97,6 +107,7 @@ class CaptionSources:
                     tag = f"{source.name} {side.upper()}"
                     sets.append(self._added(tag, source, read, side=side))
         self.sets = [one for one in sets if one.captions]
+        self.sets.sort(key=lambda one: one.is_unusable)
 
     def _known(self, places: Sequence[str]) -> CaptionSet | None:
         return next((self._by_place[one] for one in places if one in self._by_place), None)
@@ -105,7 +116,11 @@ class CaptionSources:
         self, tag: str, source: RunSource, read: Sequence[str] = (), side: str = ""
     ) -> CaptionSet:
         """The captions of a run, or of one side of a comparison. read: where it has them from."""
-        found = CaptionSet(tag, source)
+        weights = [str(model.get("weights_id")) for model in source.run.about["models"][:1]]
+        if source.is_unusable:
+            self._unusable.update(weights)
+        is_unusable = bool(self._unusable.intersection(weights))
+        found = CaptionSet(tag + NOT_USABLE * is_unusable, source, is_unusable)
         for line, record in enumerate(source.run.records(), 1):
             written = record[side] if side else record
             key = self._image(record, source)

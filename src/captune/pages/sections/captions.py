@@ -168,6 +168,7 @@ def all_captions(context: PageContext) -> Section | None:
     part = Section("captions", "Captions")
     scored = runs.of_kind("score")
     if scored:
+        scored.sort(key=lambda source: found.by_score[source.number].is_unusable)
         part.blocks += [_scores(scored), *_agreement(scored)]
     for source in runs.of_kind("caption"):
         part.blocks += agreement_blocks(source, "agreement")
@@ -214,7 +215,7 @@ class _Blocks:
         """Of each set of captions; of several the one to look at first is open."""
         known = [(one, blocks) for one in self.sets if (blocks := self._ends(one))]
         best = {source.run.metrics.get("best") for source in self.context.runs.of_kind("tune")}
-        known.sort(key=lambda item: item[0].tag not in best)
+        known.sort(key=lambda item: (item[0].is_unusable, item[0].tag not in best))
         titled = [(f"Best and worst: {one.tag}", blocks) for one, blocks in known]
         return _first_open(titled)
 

@@ -39,7 +39,7 @@ _SAMPLED = 8
 _LISTED = 14  # confusions beside the matrix
 _MOST_CLASSES = 60  # of a matrix that can still be read
 _COARSE = 0.05  # an ECE by chance above it: too few images to tell anything
-_KEY = (("right", "right"), ("wrong", "wrong, darker where it is a larger fraction of the class"))
+_KEY = (("right", "right"), ("wrong", "wrong, stronger where it is more of the class"))
 
 
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
@@ -135,13 +135,12 @@ def card(record: Mapping[str, Any], place: int, source: RunSource, album: Album)
         Bar(name, source.counted(percent, value, f"line {place}: probability"), tone)
         for name, value, tone in _top(record)
     ]
-    missed = truth is not None and all(item["id"] != truth for item in record["top"][:_BARS])
-    told = words("truth: {}", str(record.get("truth_name") or truth)) if missed else ""
+    told = "" if right else words("truth: {}", str(record.get("truth_name") or truth))
     return Card(
         name=one_line(record["path"]),
         picture=album.picture(source.run, record["path"]),
         bars=bars,
-        below=told,
+        below="" if truth is None else told,
         above="" if truth is None else "right" if right else "wrong",
         tone="" if truth is None else "good" if right else "bad",
     )

@@ -18,7 +18,7 @@ from captune.pages.album import Album, Picture
 from captune.pages.blocks import Fold, Gallery, Paragraph, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
-from captune.plots.maps import scaled_map
+from captune.plots.maps import MEANING, flat, scaled_map
 from captune.runs.maps import read_maps
 from captune.runs.records import BETTER, UNSEEN, no_better
 from captune.tables import Column, Fraction, Table, numbers
@@ -61,7 +61,7 @@ def section(source: RunSource, context: PageContext) -> Section:
         Paragraph(
             "Hover over a word, tab to it or tap it: the image turns grey and the places that the"
             " model looked at for this word take colour, from the map's own lowest to its own"
-            " highest value." + (_DOT if marks else ""),
+            f" highest value. {MEANING}{_DOT if marks else ''}",
             soft=True,
         )
     )
@@ -160,10 +160,11 @@ def _item(source: RunSource, record: Mapping[str, Any], album: Album) -> dict[st
         told.append(
             {
                 "word": one_line(str(word["word"])),
-                "map": base64.b64encode(np.round(255 * scaled).astype(np.uint8).tobytes()).decode(),
+                # none where it would be without colour, which its words say
+                "map": "" if flat(own) else base64.b64encode(_bytes(scaled)).decode(),
                 "mark": mark,
                 "good": mark == BETTER,
-                "says": map_in_words(scaled, mark, found),
+                "says": map_in_words(own, mark, found),
             }
         )
     return {
@@ -199,9 +200,13 @@ def _frame(record: Mapping[str, Any], album: Album, picture: Picture | None) -> 
     return [round(v, 4) for v in (left / width, top / height, right / width, bottom / height)]
 
 
-def map_in_words(scaled: NDArray[np.float32], mark: str, found: Mapping[str, Any]) -> str:
+def _bytes(scaled: NDArray[np.float32]) -> bytes:
+    return np.round(255 * scaled).astype(np.uint8).tobytes()
+
+
+def map_in_words(own: NDArray[np.float32], mark: str, found: Mapping[str, Any]) -> str:
     """The map in words, for who cannot see it; and what its mark rests on."""
-    told = [_place(scaled)]
+    told = [flat(own) or _place(scaled_map(own))]
     if mark:
         told.append(mark)
     gain = found.get("gain")
@@ -213,8 +218,6 @@ def map_in_words(scaled: NDArray[np.float32], mark: str, found: Mapping[str, Any
 def _place(scaled: NDArray[np.float32]) -> str:
     """Where most of a map lies: one of nine parts of the image, and how much of it."""
     total = float(scaled.sum())
-    if total <= 0:
-        return "looks nowhere in particular"
     rows, columns = scaled.shape
     parts = [
         (float(scaled[np.ix_(down, across)].sum()) / total, i, j)

@@ -115,6 +115,7 @@ def _table(source: RunSource, best: int) -> Table:
         row = prompts[i]
         ends = (row["accuracy_low"], row["accuracy_high"])
         against: list[Any] = [None, None, None]
+        worse = i != best and row["p_holm"] < SIGNIFICANT
         if i != best:
             against = [
                 source.figure(points, "prompts", i, "difference"),
@@ -127,7 +128,7 @@ def _table(source: RunSource, best: int) -> Table:
                 one_line(row["template"]) + (" (best)" if i == best else ""),
                 source.figure(percent, "prompts", i, "accuracy"),
                 words("{} to {}", *interval_of_row(source, i, "accuracy")),
-                Fraction.between(low, high, row["accuracy"], ends, best=i == best),
+                Fraction.between(low, high, row["accuracy"], ends, best=i == best, worse=worse),
                 *against,
                 None if row["ece"] is None else source.figure(percent, "prompts", i, "ece"),
             ]
@@ -138,6 +139,7 @@ def _table(source: RunSource, best: int) -> Table:
         "p: exact McNemar test against the best on the same images, Holm-corrected for the"
         " number of prompts. gained / lost: images that only this prompt, only the best has right."
         " The best was chosen on these images: its own figure flatters a little."
+        " Green: the best; orange: significantly worse."
     )
     marked = frozenset({order.index(best)})
     return Table(f"prompts-{source.number}", "Prompts", columns, rows, marked, note)
@@ -174,6 +176,8 @@ def _calibration(source: RunSource, best: int, calibration: dict[str, Any]) -> l
             source.figure(score, "calibration", best, "temperature"),
             source.figure(percent, *scaled, "ece"),
         )  # fmt: skip
+        if calibration["scaled"]["ece"] >= calibration["raw"]["ece"]:
+            said += words(" That is no improvement: leave the probabilities as they are.")
         blocks.append(
             reliability_block(
                 calibration["scaled"]["bins"], "The same after scaling by a fitted temperature"
@@ -207,7 +211,8 @@ def _denials(source: RunSource) -> Table:
     columns += numbers("“not” wins, right class", "“not” wins, wrong classes")
     note = (
         "A model that understands “not” shows 0 % in the first three columns and 100 % in the last."
-        " “not” wins: of the two texts “X” and “not X”, the denied one scores higher."
+        " “not” wins: of the two texts “X” and “not X”, the denied one scores higher. Only prompts"
+        " without a “no” or “not” of their own are denied."
     )
     return Table(f"negation-{source.number}", "What “not” changes", columns, rows, note=note)
 

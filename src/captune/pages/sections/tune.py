@@ -22,7 +22,7 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext
 from captune.pages.sections.captions import agreement_blocks
-from captune.pages.sources import RunSource, joined, words
+from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.kinds import convert
 from captune.runs.metrics import Curve, Finding
 from captune.tables import Column, Estimate, Fraction, Number, Table, numbers
@@ -216,15 +216,17 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     ]
     low, high = min(0.0, *ends), max(ends)
     rows = []
+    methods = sorted(methods, key=lambda method: bool(method.unusable()))
     for method in methods:
         figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
+        worse = method.name in against and _is_settled(against[method.name])
         is_best = method is best and not method.unusable()
-        strip = Fraction.between(low, high, corpus, interval, best=is_best)
+        strip = Fraction.between(low, high, corpus, interval, best=is_best, worse=worse)
         compared: list[Any] = [None]
         if method.name in against:
             compared = [words("{} <small>p {}</small>", *_compared(source, method.name))]
-        name = method.name + (", not usable" if method.unusable() else "")
+        name = method.name + (NOT_USABLE if method.unusable() else "")
         rows.append(
             [
                 *(name, method.trained, figures[0], strip),
@@ -241,10 +243,11 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     if against:
         note += (
             f" vs. best: difference in {title_of(by)} on the same images, p by a permutation"
-            " test, Holm-corrected for the number of methods."
+            " test, Holm-corrected for the number of methods. Green: the best; orange:"
+            " significantly worse."
         )
-    is_praised = len(methods) > 1 and not best.unusable()
-    marked = frozenset({list(methods).index(best)} if is_praised else ())
+    is_marked = len(methods) > 1 and not best.unusable()
+    marked = frozenset({methods.index(best)} if is_marked else ())
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import numpy as np
 
+from captune.attribution.geometry import whole_frame
 from captune.errors import UserError
 from captune.images import ImageFile, ImageSet
 from captune.options import CaptionOptions, ClassifyOptions, ExplainOptions
 from captune.options.codec import words_of
 from captune.pages.sections.explain import map_in_words
-from captune.plots.maps import scaled_map
+from captune.plots.maps import flat, scaled_map
 from captune.runs.records import BETTER
 from captune.webapp.queue import QueuedJob
 from captune.webapp.site import LITE, AppContext
@@ -42,6 +43,7 @@ _BARS = 5  # of an image and a prompt
 _MOST_LABELS = 2000
 _SEVERAL_FIT = "Several labels may fit: yes or no for each"
 _AT_ONCE = 4  # images: the page shows them as they come
+_FINER = 4  # pixels per patch
 _OPAQUE = 163  # of 255, as in the report
 
 
@@ -425,26 +427,30 @@ def _card(explanation: Explanation, thumbnails: Mapping[str, str]) -> dict[str, 
 
 
 def _word(word: ExplainedWord) -> dict[str, Any]:
-    """A word, its map as a picture of a pixel per patch, and in words where it was found."""
-    scaled = scaled_map(word.map.numpy())
+    """A word, its map as a picture, and in words where it was found."""
+    own = word.map.numpy()
     found = word.record()["faithfulness"] or {}
     mark = str(found.get("mark", ""))
     return {
         "word": word.word,
-        "says": f"{word.word}: {map_in_words(scaled, mark, found)}",
+        "says": f"{word.word}: {map_in_words(own, mark, found)}",
         "mark": mark,
         "is_true": mark == BETTER,
-        "picture": _picture(scaled),
+        "picture": _picture(own),
     }
 
 
-def _picture(scaled: Any) -> str:
-    """A map [rows, columns] from 0 to 1 in the colours of the figures: a PNG in a data URI."""
+def _picture(own: Any) -> str:
+    """A map [rows, columns] in the colours of the figures, smooth: a PNG in a data URI."""
     import matplotlib
     from PIL import Image
 
-    colours = np.round(255 * matplotlib.colormaps["magma"](scaled)).astype(np.uint8)
-    colours[..., 3] = _OPAQUE
+    rows, columns = own.shape
+    smooth = whole_frame(columns, rows).over_image(own, (_FINER * columns, _FINER * rows))
+    picture = Image.fromarray(np.round(255 * scaled_map(smooth)).astype(np.uint8), "P")
+    colours = matplotlib.colormaps["magma"](np.arange(256))[:, :3]
+    picture.putpalette(np.round(255 * colours).astype(np.uint8).tobytes())
     buffer = io.BytesIO()
-    Image.fromarray(colours, "RGBA").save(buffer, "PNG")
+    # without colour where it shows no place, which its words say
+    picture.save(buffer, "PNG", transparency=bytes([0 if flat(own) else _OPAQUE]) * 256)
     return data_uri("image/png", buffer.getvalue())

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const FIRST = 24, STEP = 48;
+  const FIRST = 24, STEP = 48, PRINTED = 200;
   const made = (tag, name, text) => {
     const one = document.createElement(tag);
     if (name) one.className = name;
@@ -27,6 +27,8 @@
     const src = item.image === null ? null : source(item.image);
     if (item.words) {
       li.append(...look(item, src));
+      if (src) li.append(made("div", "maps"));
+      li.printed = () => src && li.lastChild.replaceChildren(...item.words.map((word) => onPaper(item, src, word)));
       return li;
     }
     if (src) {
@@ -92,44 +94,61 @@
   // matplotlib's magma at nine places
   const MAGMA = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54, 122],
     [229, 80, 100], [251, 135, 97], [254, 194, 135], [252, 253, 191]];
-  const COLOUR = 0.64;
+  const COLOUR = 0.64, FINER = 8;
+  /** Where the pixels of an axis lie between the middles of its patches, as in Frame.over_image. */
+  const between = (patches) => Array.from({ length: FINER * patches }, (_, i) => {
+    const at = Math.min(patches - 1, Math.max(0, (i + 0.5) / FINER - 0.5));
+    const low = Math.min(patches - 1, Math.floor(at)), x = at - low;
+    return [low, Math.min(patches - 1, low + 1), x * x * (3 - 2 * x)];
+  });
   function heat(canvas, grid, map) {
-    const [rows, columns] = grid;
+    const [rows, columns] = map ? grid : [0, 0];
     const bytes = atob(map);
-    canvas.width = columns;
-    canvas.height = rows;
-    const pixels = new ImageData(columns, rows);
-    for (let i = 0; i < rows * columns; i += 1) {
-      const at = bytes.charCodeAt(i) / 255 * (MAGMA.length - 1);
-      const low = Math.min(MAGMA.length - 2, Math.floor(at));
-      for (let c = 0; c < 3; c += 1) {
-        pixels.data[4 * i + c] = MAGMA[low][c] + (at - low) * (MAGMA[low + 1][c] - MAGMA[low][c]);
+    const down = between(rows), across = between(columns);
+    canvas.width = across.length;
+    canvas.height = down.length;
+    if (!map) return;
+    const pixels = new ImageData(canvas.width, canvas.height);
+    const value = (row, [left, right, x]) => (1 - x) * bytes.charCodeAt(row * columns + left)
+      + x * bytes.charCodeAt(row * columns + right);
+    let i = 0;
+    for (const [above, below, y] of down) {
+      for (const place of across) {
+        const share = ((1 - y) * value(above, place) + y * value(below, place)) / 255;
+        const at = share * (MAGMA.length - 1);
+        const low = Math.min(MAGMA.length - 2, Math.floor(at));
+        for (let c = 0; c < 3; c += 1) {
+          pixels.data[i + c] = MAGMA[low][c] + (at - low) * (MAGMA[low + 1][c] - MAGMA[low][c]);
+        }
+        pixels.data[i + 3] = 255 * COLOUR;
+        i += 4;
       }
-      pixels.data[4 * i + 3] = 255 * COLOUR;
     }
     canvas.getContext("2d").putImageData(pixels, 0, 0);
+  }
+
+  /** An image below a canvas for its maps. */
+  function framed(item, src) {
+    const canvas = made("canvas");
+    canvas.setAttribute("aria-hidden", "true");
+    const img = made("img");
+    img.src = src;
+    img.alt = item.name;
+    const [left, top, right, bottom] = item.frame || [0, 0, 1, 1];
+    canvas.style.left = `${100 * left}%`;
+    canvas.style.top = `${100 * top}%`;
+    canvas.style.width = `${100 * (right - left)}%`;
+    canvas.style.height = `${100 * (bottom - top)}%`;
+    const frame = made("span");
+    frame.append(img, canvas);
+    return frame;
   }
 
   /** An image whose words can be looked at: hovered over, tabbed to, or tapped to stay. */
   function look(item, src) {
     const box = made("div", "look");
-    const canvas = made("canvas");
-    canvas.setAttribute("aria-hidden", "true");
-    if (src) {
-      const img = made("img");
-      img.src = src;
-      img.alt = item.name;
-      const [left, top, right, bottom] = item.frame || [0, 0, 1, 1];
-      canvas.style.left = `${100 * left}%`;
-      canvas.style.top = `${100 * top}%`;
-      canvas.style.width = `${100 * (right - left)}%`;
-      canvas.style.height = `${100 * (bottom - top)}%`;
-      const frame = made("span");
-      frame.append(img, canvas);
-      box.append(frame);
-    } else {
-      box.append(made("p", "gone", "the image is no longer there"));
-    }
+    box.append(src ? framed(item, src) : made("p", "gone", "the image is no longer there"));
+    const canvas = box.querySelector("canvas");
     const said = made("div", "said");
     const line = made("p", "words");
     line.dir = "auto";
@@ -163,6 +182,15 @@
     }
     said.append(line, told, made("p", "file", item.name));
     return [box, said];
+  }
+
+  /** A word's map beside its word, for paper, on which nothing is hovered over. */
+  function onPaper(item, src, word) {
+    const one = made("div", "look seen");
+    const frame = framed(item, src);
+    heat(frame.querySelector("canvas"), item.grid, word.map);
+    one.append(frame, made("p", "", word.mark ? `${word.word} ${word.good ? "\u25cf" : "\u25cb"}` : word.word));
+    return one;
   }
 
   function words(item) {
@@ -203,7 +231,7 @@
     if (filters.length) tools.append(labelled("Show", show));
     tools.append(told);
     tools.hidden = false;
-    const texts = items.map(words);
+    let texts = null;
     let order = [], shown = 0;
     const add = (count) => {
       for (const i of order.slice(shown, shown + count)) grid.append(card(items[i], tags));
@@ -214,6 +242,7 @@
     const draw = () => {
       const by = sorts[Number(sort.value)];
       const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      texts = texts || items.map(words);
       const kept = show.value === "0" ? items.keys() : filters[Number(show.value) - 1].keep;
       order = [...kept].filter((i) => wanted.every((word) => texts[i].includes(word)));
       order.sort((a, b) => {
@@ -246,16 +275,31 @@
       }
     });
     draw();
+    // all of it on paper, or the beginning of very many; then what was shown before
+    let before = 0;
+    const rest = made("p", "soft rest");
+    root.append(rest);
+    addEventListener("beforeprint", () => {
+      before = shown;
+      add(Math.max(0, PRINTED - shown));
+      const left = order.length - shown;
+      rest.textContent = left ? `and ${left.toLocaleString("en")} more, which are not printed` : "";
+      for (const one of grid.children) if (one.printed) one.printed();
+    });
+    addEventListener("afterprint", () => {
+      while (grid.children.length > before) grid.lastChild.remove();
+      shown = before;
+      add(0);
+    });
   }
+  // at once, not when a reader comes to them: what grows above a heading moves it away from its link
+  for (const root of document.querySelectorAll(".browse")) gallery(root);
 
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      seen.unobserve(entry.target);
-      gallery(entry.target);
-    }
-  }, { rootMargin: "800px" });
-  for (const root of document.querySelectorAll(".browse")) seen.observe(root);
+  // headings that are arrived at stand below the navigation, however many lines it has
+  const contents = document.querySelector(".contents");
+  new ResizeObserver(() => {
+    document.documentElement.style.scrollPaddingTop = `${contents.offsetHeight + 16}px`;
+  }).observe(contents);
 
   function save(name, text) {
     const link = made("a");
@@ -283,7 +327,12 @@
     });
     code.append(button);
   }
+  let folded = [];
   addEventListener("beforeprint", () => {
-    for (const fold of document.querySelectorAll("#again details")) fold.open = true;
+    folded = [...document.querySelectorAll("details.fold:not([open])")];
+    for (const fold of folded) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of folded) fold.open = false;
   });
 })();
