@@ -368,3 +368,10 @@ def test_rows_and_columns_that_no_dataset_has(
         monkeypatch.setattr("captune.images.dataset._MOST_ROWS", 4 if folder == "many" else 9)
         with pytest.raises(UserError, match=told):
             open_dataset(Source(str(tmp_path / folder), "", "", "", ""))
+
+
+def test_a_damaged_metadata_file_is_one_sentence(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png"])
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1" * 20)
+    with pytest.raises(UserError, match=r"metadata\.parquet is damaged"):
+        read_captions(tmp_path)

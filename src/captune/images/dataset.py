@@ -140,7 +140,7 @@ class ImageRows:
         part = bisect_right(self._ends, row)
         with self._lock:
             if self._loaded[0] != part:
-                self._loaded = part, self._load(part, [self.image_column])
+                self._loaded = part, _load(self._parts[part], [self.image_column], self.shown)
             column = self._loaded[1].column(0)
         cell = column[row - (self._ends[part] - self._parts[part].rows)].as_py()
         data, path = (
@@ -161,8 +161,8 @@ class ImageRows:
         """The cells of each row in these columns. option: that chose them."""
         for column in columns:
             self._require(column, option)
-        for part in range(len(self._parts)):
-            table = self._load(part, list(columns))
+        for part in self._parts:
+            table = _load(part, list(columns), self.shown)
             cells = [table.column(column).to_pylist() for column in columns]
             yield from map(list, zip(*cells, strict=True))
 
@@ -181,24 +181,20 @@ class ImageRows:
             if isinstance(cell, int) and names is not None:
                 if 0 <= cell < len(names):  # -1 is a test set's "not known"
                     found[name] = names[cell]
-            elif isinstance(cell, str | int):
-                found[name] = str(cell)
             elif cell is not None:
-                raise UserError(
-                    f"--label-column {self.source.label}: {name} of {self.shown} has a"
-                    f" {type(cell).__name__} there, and a name or a number was expected"
-                )
+                found[name] = str(cell)
         return found
 
-    def _load(self, part: int, columns: list[str]) -> Any:
-        import pyarrow
 
-        try:
-            table = self._parts[part].load(columns)
-            table.validate(full=True)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise UserError(f"{self.shown} is damaged ({printable(str(error))[:120]})") from None
-        return table
+def _load(part: _Part, columns: list[str], shown: str) -> Any:
+    import pyarrow
+
+    try:
+        table = part.load(columns)
+        table.validate(full=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{shown} is damaged ({printable(str(error))[:120]})") from None
+    return table
 
 
 _opened: dict[str, ImageRows] = {}  # by the folder that a row's path lies in
@@ -244,10 +240,7 @@ def open_dataset(source: Source) -> ImageRows | Path:
             return root
         folder = next((root / n for n in _spellings(source.split) if (root / n).is_dir()), None)
         if folder is None:
-            raise UserError(
-                f"{printable(source.place)}: has no split {quoted(source.split)}, neither as files"
-                " of Arrow or Parquet nor as a folder of images"
-            )
+            raise UserError(f"{printable(source.place)} has no split {quoted(source.split)}")
         return folder
     split = _chosen(source, list(splits))
     known = _opened.get(str(root / split))
@@ -305,7 +298,8 @@ def metadata_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a metadata file; each names its image in "file_name". Raises UserError."""
     shown = printable(str(file))
     if file.suffix == ".parquet":
-        rows = [row for part in _parts(file) for row in part.load(part.schema.names).to_pylist()]
+        tables = [_load(part, part.schema.names, shown) for part in _parts(file)]
+        rows = [row for table in tables for row in table.to_pylist()]
     else:
         lines = [line for line in lines_of(read_text(str(file))) if not line.isspace()]
         if file.suffix == ".csv":
