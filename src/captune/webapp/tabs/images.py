@@ -44,6 +44,7 @@ _MOST_LABELS = 2000
 _SEVERAL_FIT = "Several labels may fit: yes or no for each"
 _AT_ONCE = 4  # images: the page shows them as they come
 _FINER = 4  # pixels per patch
+_LATER = ["images"]  # until it is known where they lie
 _OPAQUE = 163  # of 255, as in the report
 
 
@@ -67,7 +68,7 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
         model = model.strip() or LITE
         context.check_typed(model, {LITE}, "model")
         return ClassifyOptions(
-            images=[],
+            images=_LATER,
             labels=_never_a_file(names),
             prompt=[line.strip() for line in prompts.splitlines() if line.strip()],
             ensemble="mean" if ensemble else None,
@@ -193,7 +194,7 @@ def caption_tab(
     )
 
     def make(model: str, beam: float) -> CaptionOptions:
-        return CaptionOptions(images=[], model=_captioner(context, model), beam=int(beam))
+        return CaptionOptions(images=_LATER, model=_captioner(context, model), beam=int(beam))
 
     def begin(model: str, beam: float, id: str) -> QueuedJob:
         options, found = make(model, beam), context.uploads.images_of(id)
@@ -250,8 +251,7 @@ def _caption(
     job.result = shown = []
 
     def take(one: Caption) -> None:
-        name = one.image.name
-        picture = images.thumbnails.get(name, "")
+        picture = images.thumbnails.get(name := one.image.name, "")
         shown.append({"name": name, "picture": picture, "caption": one.caption})
         job.changed()
 
@@ -291,7 +291,7 @@ def explain_tab(
 
     def make(model: str, beam: float, judge: bool, below: float) -> ExplainOptions:
         return ExplainOptions(
-            images=[],
+            images=_LATER,
             model=_captioner(context, model),
             beam=int(beam),
             faithfulness="quick" if judge else "none",
