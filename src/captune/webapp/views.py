@@ -95,6 +95,16 @@ def name_skipped(skipped: Sequence[Skipped], job: QueuedJob) -> None:
         job.message(f"{item.path}: {item.reason}")
 
 
+def never_a_file(names: Sequence[str]) -> str:
+    """Labels as one option, whatever they look like: a command opens a file of that name."""
+    labels = ",".join(names)
+    if len(names) == 1 or "." in labels or "/" in labels:
+        labels += ","
+    while os.path.exists(labels):  # noqa: PTH110  # pathlib's raises for a long name
+        labels += ","
+    return labels
+
+
 def choices(names: Sequence[str]) -> list[tuple[str, str]]:
     """What a list offers: as it is shown, and what it stands for."""
     return [(printable(name), name) for name in names]

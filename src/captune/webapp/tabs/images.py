@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from captune.webapp.views import (
     data_uri,
     keep_panel,
     name_skipped,
+    never_a_file,
     offer_on,
 )
 
@@ -69,7 +69,7 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
         context.check_typed(model, {LITE}, "model")
         return ClassifyOptions(
             images=_LATER,
-            labels=_never_a_file(names),
+            labels=never_a_file(names),
             prompt=[line.strip() for line in prompts.splitlines() if line.strip()],
             ensemble="mean" if ensemble else None,
             multi_label=multi_label,
@@ -169,16 +169,6 @@ def _say_one_label(options: ClassifyOptions, labels: int, job: QueuedJob) -> Non
         job.message(
             f"one label gets all of a softmax: “{_SEVERAL_FIT}”, under More, asks whether it fits"
         )
-
-
-def _never_a_file(names: Sequence[str]) -> str:
-    """Labels as one option, whatever they look like: a command opens a file of that name."""
-    labels = ",".join(names)
-    if len(names) == 1 or "." in labels or "/" in labels:
-        labels += ","
-    while os.path.exists(labels):  # noqa: PTH110  # pathlib's raises for a long name
-        labels += ","
-    return labels
 
 
 def caption_tab(
