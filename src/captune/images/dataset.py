@@ -14,37 +14,36 @@ import csv
 import errno
 import logging
 import os
-import re
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from captune.errors import MissingExtra, Offline, UserError
+from captune.errors import UserError
 from captune.files import lines_of, read_text, real_path
+from captune.images.dataset_files import (
+    HUB,
+    Part,
+    fetched,
+    files_by_split,
+    hub_cache,
+    loaded,
+    parts_of,
+    spellings,
+)
 from captune.parsing import parse_json
-from captune.storage import is_offline
 from captune_metrics.files import read_regular
 from captune_metrics.text import named, printable, quoted
 
 logger = logging.getLogger("captune")
 
-HUB = "hf:"
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _MARK = "#split="
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
-_SHARD = re.compile(r"(?:.*[/-])?(?P<split>[\w.]+)-\d+-of-\d+(?:-\w+)?\.(?:parquet|arrow)")
-_LARGEST_GROUP = 4 * 2**30  # bytes of a column of Parquet that are decompressed at once
 _MOST_ROWS = 2**24  # of a split; their names take a gigabyte
 
 
@@ -68,22 +67,13 @@ def parse_source(text: str | os.PathLike[str]) -> Source | None:
     return Source(place, *(chosen.get(name, "") for name in ("split", "image", "caption", "label")))
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Rows that are loaded together: a file of Arrow, or a row group of Parquet."""
-
-    rows: int
-    schema: Any
-    load: Callable[[list[str]], Any]
-
-
 class ImageRows:
     """One split of a dataset. root: the folder it lies in, absolute. names: SPLIT/ROW of each row.
 
     Raises UserError for columns that are not there.
     """
 
-    def __init__(self, source: Source, root: Path, split: str, parts: Sequence[_Part]) -> None:
+    def __init__(self, source: Source, root: Path, split: str, parts: Sequence[Part]) -> None:
         self.source, self.root, self.split, self._parts = source, root, split, parts
         self.shown = printable(f"{source.place}{_MARK}{split}")
         self._ends = list(accumulate(part.rows for part in parts))
@@ -140,7 +130,7 @@ class ImageRows:
         part = bisect_right(self._ends, row)
         with self._lock:
             if self._loaded[0] != part:
-                self._loaded = part, _load(self._parts[part], [self.image_column], self.shown)
+                self._loaded = part, loaded(self._parts[part], [self.image_column], self.shown)
             column = self._loaded[1].column(0)
         cell = column[row - (self._ends[part] - self._parts[part].rows)].as_py()
         data, path = (
@@ -153,7 +143,7 @@ class ImageRows:
         if "\0" in path:
             raise OSError(errno.EINVAL, "the row names no file")
         place = real_path(self.root / path)
-        if not any(place.is_relative_to(folder) for folder in (self.root, _hub_cache())):
+        if not any(place.is_relative_to(folder) for folder in (self.root, hub_cache())):
             raise OSError(errno.EINVAL, "the row names a file outside of the dataset")
         return read_regular(place)
 
@@ -162,7 +152,7 @@ class ImageRows:
         for column in columns:
             self._require(column, option)
         for part in self._parts:
-            table = _load(part, list(columns), self.shown)
+            table = loaded(part, list(columns), self.shown)
             cells = [table.column(column).to_pylist() for column in columns]
             yield from map(list, zip(*cells, strict=True))
 
@@ -184,17 +174,6 @@ class ImageRows:
             elif cell is not None:
                 found[name] = str(cell)
         return found
-
-
-def _load(part: _Part, columns: list[str], shown: str) -> Any:
-    import pyarrow
-
-    try:
-        table = part.load(columns)
-        table.validate(full=True)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{shown} is damaged ({printable(str(error))[:120]})") from None
-    return table
 
 
 _opened: dict[str, ImageRows] = {}  # by the folder that a row's path lies in
@@ -230,15 +209,15 @@ def open_dataset(source: Source) -> ImageRows | Path:
     and Offline for a dataset of the hub that is not in its cache here.
     """
     if source.place.startswith(HUB):
-        splits = _fetched(source)
+        splits = fetched(source.place)
         root = next(iter(splits.values()))[0].parent
     else:
         root = Path(source.place).resolve()
-        splits = _files_by_split(root)
+        splits = files_by_split(root)
     if not splits:
         if not source.split:
             return root
-        folder = next((root / n for n in _spellings(source.split) if (root / n).is_dir()), None)
+        folder = next((root / n for n in spellings(source.split) if (root / n).is_dir()), None)
         if folder is None:
             raise UserError(f"{printable(source.place)} has no split {quoted(source.split)}")
         return folder
@@ -246,7 +225,7 @@ def open_dataset(source: Source) -> ImageRows | Path:
     known = _opened.get(str(root / split))
     if known is not None and known.source == source:
         return known
-    parts = [part for file in splits[split] for part in _parts(file) if part.rows]
+    parts = [part for file in splits[split] for part in parts_of(file) if part.rows]
     if not parts:
         raise UserError(f"{printable(source.place)}: the split {printable(split)} has no rows")
     rows = sum(part.rows for part in parts)
@@ -298,7 +277,7 @@ def metadata_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a metadata file; each names its image in "file_name". Raises UserError."""
     shown = printable(str(file))
     if file.suffix == ".parquet":
-        tables = [_load(part, part.schema.names, shown) for part in _parts(file)]
+        tables = [loaded(part, part.schema.names, shown) for part in parts_of(file)]
         rows = [row for table in tables for row in table.to_pylist()]
     else:
         lines = [line for line in lines_of(read_text(str(file))) if not line.isspace()]
@@ -311,158 +290,10 @@ def metadata_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _spellings(split: str) -> list[str]:
-    """The split as it was asked for, then what else it is called."""
-    return [split, *next((same for same in _SPLITS.values() if split in same), ())]
-
-
 def _chosen(source: Source, splits: list[str]) -> str:
-    asked = _spellings(source.split) if source.split else splits if len(splits) == 1 else []
+    asked = spellings(source.split) if source.split else splits if len(splits) == 1 else []
     found = next((split for split in asked if split in splits), None)
     if found is None:
         problem = f"has no split {quoted(source.split)}" if source.split else "has several splits"
         raise UserError(f"{printable(source.place)} {problem}; give --split {' or '.join(splits)}")
     return found
-
-
-def _files_by_split(root: Path) -> dict[str, list[Path]]:
-    """Files of Arrow or Parquet; none for a folder of image files."""
-    if (root / "dataset_dict.json").is_file():
-        listed = _object(root / "dataset_dict.json").get("splits")
-        names = [name for name in listed if _is_name(name)] if isinstance(listed, list) else []
-        return {name: _saved(root / name)[1] for name in names}
-    if (root / "state.json").is_file():
-        name, files = _saved(root)
-        return {name: files}
-    found: dict[str, list[Path]] = {}
-    patterns = ("*.arrow", "*.parquet", "*/*.parquet", "*/*/*.parquet")
-    files = [path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file()]
-    for path in files:
-        # the library `datasets` keeps what it computed beside what it fetched
-        if path.name != "metadata.parquet" and not path.name.startswith("cache-"):
-            found.setdefault(_split_of(path.relative_to(root).as_posix()), []).append(path)
-    return found
-
-
-def _split_of(name: str) -> str:
-    """By the name of a file, as the library `datasets` tells them apart."""
-    if shard := _SHARD.fullmatch(name):
-        return shard["split"]
-    if name.endswith(".arrow"):  # of the hub's cache: NAME-SPLIT.arrow
-        return name.removesuffix(".arrow").rpartition("-")[2]
-    words = re.split(r"[^a-z0-9]+", name.lower())
-    return next(
-        (split for split, same in _SPLITS.items() if not {*words}.isdisjoint(same)), "train"
-    )
-
-
-def _saved(folder: Path) -> tuple[str, list[Path]]:
-    """Split and files of a dataset that `save_to_disk` wrote."""
-    state = _object(folder / "state.json")
-    listed = state.get("_data_files")
-    files = [one.get("filename") for one in listed] if isinstance(listed, list) else []
-    if not files or not all(map(_is_name, files)):
-        raise UserError(f"{printable(str(folder))}: state.json names no files of its folder")
-    split = state.get("_split")
-    return str(split) if _is_name(split) else "train", [folder / name for name in files]
-
-
-def _object(path: Path) -> dict[str, Any]:
-    shown = printable(str(path))
-    try:
-        content = parse_json(read_regular(path, 2**20).decode("utf-8", "replace"), shown)
-    except OSError as error:
-        raise UserError(f"{shown} cannot be read ({error.strerror})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{shown} is not of a dataset")
-    return content
-
-
-def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and name not in ("", ".", "..") and PurePath(name).name == name
-
-
-def _parts(path: Path) -> list[_Part]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("a dataset", "datasets") from None
-    shown = printable(str(path))
-    if not path.is_file():
-        raise UserError(f"{shown} is not a file of a dataset; save the dataset again")
-    try:
-        if path.suffix == ".parquet":
-            return list(_groups(path, pyarrow.parquet.ParquetFile(path)))
-        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{shown} is damaged ({printable(str(error))[:120]})") from None
-    return [_Part(len(table), table.schema, table.select)]
-
-
-def _groups(path: Path, file: Any) -> Iterator[_Part]:
-    schema = file.schema_arrow
-    for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        sizes = [group.column(i).total_uncompressed_size for i in range(group.num_columns)]
-        if max(sizes, default=0) > _LARGEST_GROUP:
-            raise UserError(
-                f"{printable(str(path))}: row group {number} is over {_LARGEST_GROUP / 2**30:.0f}"
-                " GiB; write the file with smaller row groups"
-            )
-
-        def load(columns: list[str], number: int = number) -> Any:
-            return file.read_row_group(number, columns=columns, use_threads=False)
-
-        yield _Part(group.num_rows, schema, load)
-
-
-def _fetched(source: Source) -> dict[str, list[Path]]:
-    """The Arrow files of a dataset of the hub, by split; downloaded where they are not here yet."""
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtra(f"{printable(source.place)} of the hub", "datasets") from None
-    parts = source.place.removeprefix(HUB).split("/", 2)
-    repo, config = "/".join(parts[:2]), parts[2] if len(parts) > 2 else None
-    if not is_offline():
-        logger.warning("asking the hub for the dataset %s", printable(repo))
-    try:
-        with _as_captune(datasets):
-            found = datasets.load_dataset(repo, config)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-        reason = printable((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
-        if is_offline():
-            raise Offline(
-                f"captune is offline and the dataset {printable(repo)} is not in the hub's cache"
-                f" here ({reason}); give a folder that save_to_disk wrote"
-            ) from None
-        raise UserError(f"{printable(source.place)}: the hub does not give it ({reason})") from None
-    return {
-        split: [Path(file["filename"]).resolve() for file in rows.cache_files]
-        for split, rows in found.items()
-    }
-
-
-@contextmanager
-def _as_captune(datasets: Any) -> Iterator[None]:
-    """Within: no network where captune is offline, no bars."""
-    from huggingface_hub import constants
-
-    places: tuple[Any, ...] = (constants, datasets.config)
-    before = [place.HF_HUB_OFFLINE for place in places]
-    for place in places:
-        place.HF_HUB_OFFLINE = place.HF_HUB_OFFLINE or is_offline()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value
-
-
-def _hub_cache() -> Path:
-    """Where files lie that rows of a dataset of the hub name."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE).resolve()

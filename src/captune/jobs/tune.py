@@ -25,8 +25,8 @@ from captune.captioning.bridge import bridge_class
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.recipe import config_of
 from captune.captioning.training import state
+from captune.captioning.training.budget import check_budget, planned
 from captune.captioning.training.curve import conclusion, subset_setup
-from captune.captioning.training.estimate import check_budget, planned
 from captune.captioning.training.run import requested, run_writer, train_method
 from captune.captioning.training.setup import (
     TrainingSetup,

@@ -19,7 +19,8 @@ from captune.captions import (
 )
 from captune.errors import MismatchedImages, UserError
 from captune.images import ImageFile, find_images
-from captune.images.dataset import HUB, parse_source
+from captune.images.dataset import parse_source
+from captune.images.dataset_files import HUB
 from captune.images.decode import hash_image
 from captune.options import MetricOptions
 from captune.progress import SILENT, Progress

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from captune.captioning.bridge import GridShape, bridge_class
 from captune.captioning.decoder_parts import find_parts
-from captune.captioning.training.estimate import (
+from captune.captioning.training.budget import (
     ParameterCount,
     budget,
     check_budget,

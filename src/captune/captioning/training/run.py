@@ -22,7 +22,7 @@ from captune.captioning.checkpoint import (
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
 from captune.captioning.training import state
-from captune.captioning.training.estimate import budget, estimate
+from captune.captioning.training.budget import budget, estimate
 from captune.captioning.training.setup import TrainingSetup
 from captune.captioning.training.state import deciding
 from captune.captioning.training.trainer import train

@@ -25,7 +25,7 @@ from captune.captioning.training.batches import (
     check_mirroring,
     mirrorable,
 )
-from captune.captioning.training.estimate import parse_count, too_few_updates
+from captune.captioning.training.budget import parse_count, too_few_updates
 from captune.captioning.training.state import check_possible
 from captune.captioning.training.step import CrossEntropy, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet

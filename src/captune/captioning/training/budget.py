@@ -1,6 +1,6 @@
-"""What a training will take, said before it starts: time by measuring a few batches, memory, disk.
+"""The budget of trained parameters, and what a training will take, said before it starts.
 
-Nothing of it changes what is trained: gradients are dropped, and the random streams are put back.
+Time is estimated by measuring a few batches, memory and disk by counting. Nothing of it changes what is trained: gradients are dropped, and the random streams are put back.
 """
 
 from __future__ import annotations
