@@ -1,6 +1,7 @@
 """The budget of trained parameters, and what a training will take, said before it starts.
 
-Time is estimated by measuring a few batches, memory and disk by counting. Nothing of it changes what is trained: gradients are dropped, and the random streams are put back.
+Time is estimated by measuring a few batches, memory and disk by counting. Nothing of it changes
+what is trained: gradients are dropped, and the random streams are put back.
 """
 
 from __future__ import annotations
