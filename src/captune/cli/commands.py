@@ -27,7 +27,6 @@ from captune.cli.console import (
 )
 from captune.errors import MissingExtra, UserError
 from captune.files import check_writable
-from captune.images.find import check_sources
 from captune.options.codec import add_options, read_options, typed_options
 from captune.text import counted
 from captune_metrics.text import printable
@@ -103,6 +102,8 @@ def _check_places(options: Any, kind: str) -> None:
         check_run_folder(out, kind, overwrite=options.overwrite)
     images = getattr(options, "images", None)
     if isinstance(images, list):
+        from captune.images.find import check_sources
+
         check_sources(images)
 
 
