@@ -274,7 +274,7 @@ def test_other_images_or_metrics_are_refused() -> None:
 def scored(source: str, captions: dict[str, str], values: Sequence[float]) -> ScoredCaptions:
     file = CaptionFile(source, "stems", {id: [c] for id, c in captions.items()}, {}, source)
     score = Scores("clipscore", 0.0, dict(zip(captions, values, strict=True)), {})
-    return ScoredCaptions(file, None, captions, {}, {}, Path(), {"clipscore": score})
+    return ScoredCaptions(file, None, captions, {}, {}, Path(), scores={"clipscore": score})
 
 
 def test_ids_that_files_spell_differently_are_the_same_image() -> None:

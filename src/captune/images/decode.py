@@ -208,9 +208,8 @@ def _opened(path: str | Path) -> Iterator[tuple[BytesIO, int]]:
     """A file to read, and its size in bytes, which is neither 0 nor absurd."""
     limit = pixel_limit() * _BYTES_PER_PIXEL + 2**26
     try:
-        with _file_of(path) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
+        file, size = _file_of(path)
+        with file:
             if size > limit:
                 raise UnreadableImage(f"{size / 2**30:.1f} GiB, too large for an image", str(path))
             if not size:
@@ -225,17 +224,19 @@ def _opened(path: str | Path) -> Iterator[tuple[BytesIO, int]]:
         raise UnreadableImage("not a valid path", str(path)) from error
 
 
-def _file_of(path: str | Path) -> BinaryIO:
-    """A file, or a row of a dataset."""
+def _file_of(path: str | Path) -> tuple[BinaryIO, int]:
+    """A file, or a row of a dataset, and its size in bytes."""
     data = row_bytes(path)
     if data is None:
         try:
-            return open_regular(path)
+            file = open_regular(path)
         except (FileNotFoundError, NotADirectoryError):
             data = row_bytes(path, is_missing=True)
             if data is None:
                 raise
-    return BytesIO(data)
+        else:
+            return file, os.fstat(file.fileno()).st_size
+    return BytesIO(data), len(data)
 
 
 def open_image(path: str | Path, *, max_megapixels: float | None = None) -> Image.Image:
