@@ -97,8 +97,9 @@ class Number:
     def __html__(self) -> str:
         from markupsafe import Markup
 
-        return Markup('<data class="figure" value="{}" data-from="{}">{}</data>').format(
-            exact(self.value), one_line(self.source), one_line(self.text)
+        kind = "figure said" if isinstance(self.value, str) else "figure"
+        return Markup('<data class="{}" value="{}" data-from="{}">{}</data>').format(
+            kind, exact(self.value), one_line(self.source), one_line(self.text)
         )
 
     def __str__(self) -> str:

@@ -87,8 +87,8 @@ def test_what_is_refused_before_work(
     for words, sentence in (
         ([images, "--to", "a.pkl"], ".npz, .parquet or .safetensors"),
         ([images], "--to FILE"),
-        (["--to", "a.npz"], "give images, or sentences with --texts"),
-        ([images, "--texts", str(empty), "--to", "a.npz"], "give images, or sentences"),
+        (["--to", "a.npz"], "give either images, or sentences with --texts"),
+        ([images, "--texts", str(empty), "--to", "a.npz"], "give either images, or sentences"),
         (["--texts", str(empty), "--to", "a.npz"], "holds no sentence"),
         (["--texts", str(long), "--to", "a.npz"], "holds a line of 100,001 characters"),
         (["--texts", str(wide), "--to", "a.npz"], "take 4.0 GB in an .npz; write .parquet or"),

@@ -98,3 +98,9 @@ def test_mistakes_are_one_sentence(
     assert told in captured.err
     assert len(captured.err.splitlines()) == 1
     assert not (tmp_path / "p.html").exists()
+
+
+def test_a_page_is_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "r.pdf")]) == 2
+    assert "r.pdf: writes HTML; name it *.html" in capsys.readouterr().err
+    assert not (tmp_path / "r.pdf").exists()

@@ -7,11 +7,13 @@ import pytest
 from tests.webapp.app_page import HOSTILE_NAME
 
 from captune.cli import build_parser
+from captune.errors import UserError
 from captune.options import (
     ClassifyOptions,
     CompareOptions,
     ExplainOptions,
     ReportOptions,
+    ScoreOptions,
     TuneOptions,
 )
 from captune.options.codec import from_python, read_options, typed_options, words_of
@@ -73,3 +75,10 @@ def test_what_was_typed_is_known_also_at_its_default_and_shortened() -> None:
     words = ["tune", "images", "--captions", "c.json", "--val=v.json", "--epo", "10"]
     arguments = build_parser("tune").parse_args(words)
     assert typed_options(TuneOptions, arguments, words) == ["images", "captions", "val", "epochs"]
+
+
+def test_captions_and_images_in_memory_are_refused_in_a_sentence() -> None:
+    with pytest.raises(UserError, match="candidates: expected the path of a file, not dict"):
+        from_python(ScoreOptions, candidates={"1": "a dog"}, references="refs.json")
+    with pytest.raises(UserError, match="images: expected texts or paths, not object"):
+        from_python(ClassifyOptions, images=[object()], labels="cat,dog")

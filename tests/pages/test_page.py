@@ -211,7 +211,7 @@ def test_a_captioner_that_repeats_itself_is_not_praised(
         ]
     file.write_text(json.dumps(metrics))
     words = outline(page_of([runs["tune"]], tmp_path / "page.html")).words
-    assert f"lora is not usable, whatever its scores: {said}." in words
+    assert f"methods is usable, whatever their scores; of lora, {said}." in words
     assert "is kept" not in words
 
 

@@ -223,7 +223,8 @@ def print_result(result: Result, arguments: argparse.Namespace) -> int:
     form = getattr(arguments, "table", None)
     out = console()
     if form is None and (headline := result.headline()):
-        out.print(headline, soft_wrap=True)
+        for line in headline.split("\n"):
+            out.print(line, soft_wrap=True)
     print_tables(result.tables(), form)
     if form is None:
         for sentence in result.sentences():

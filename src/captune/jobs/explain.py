@@ -98,8 +98,9 @@ class ExplainResult(Result):
             found.append(Table("marks", "", columns, rows, note=MARKS_EXPLAINED))
             if self.images > 1:
                 columns = [Column("image"), Column(NO_BETTER_WORDS, wide=True)]
-                doubtful = [[one["path"], ", ".join(no_better(one))] for one in records]
-                found += [Table("no-better", "", columns, doubtful)] if records else []
+                words = [(one["path"], no_better(one)) for one in records]
+                doubtful = [[path, ", ".join(those)] for path, those in words if those]
+                found += [Table("no-better", "", columns, doubtful)] if doubtful else []
         return found
 
     def sentences(self) -> list[str]:

@@ -157,7 +157,9 @@ def plan(options: PushOptions) -> PushPlan:
 
     Raises Offline, and UserError for what is no finished captioner of a tune.
     """
-    storage.refuse_offline("push sends files to the hub", "leave out --offline to send them")
+    storage.refuse_offline(
+        "push sends files to the hub", "leave out --offline, or CAPTUNE_OFFLINE, to send them"
+    )
     place = checkpoint_folder(home_path(options.run))
     _refuse_links(place, home_path(options.run))
     recipe = _shareable_recipe(read_recipe(place))

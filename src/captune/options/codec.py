@@ -7,9 +7,11 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from captune.errors import UserError
 
 Options = TypeVar("Options")
 
@@ -92,10 +94,13 @@ def from_python(options: type[Options], **keywords: Any) -> Options:
     """The dataclass filled from the keywords of a call.
 
     Where an option is a path, a string does as well; where it is a list of texts, so does a single
-    one. Raises TypeError for a keyword that is no option and for an option that is missing.
+    one. Raises UserError where something else stands for a path, and TypeError for a keyword that
+    is no option and for an option that is missing.
     """
     hints = typing.get_type_hints(options)
-    return options(**{name: _of_python(value, hints.get(name)) for name, value in keywords.items()})
+    return options(
+        **{name: _of_python(name, value, hints.get(name)) for name, value in keywords.items()}
+    )
 
 
 def _fields(options: Any) -> tuple[dataclasses.Field[Any], ...]:
@@ -175,13 +180,19 @@ def _flagged(flag: str, words: Sequence[str]) -> Iterator[str]:
         yield from [f"{flag}={word}"] if word.startswith("-") else [flag, word]
 
 
-def _of_python(value: Any, hint: Any) -> Any:
+def _of_python(name: str, value: Any, hint: Any) -> Any:
     kinds = _kinds(hint)
     is_path = isinstance(value, str | os.PathLike)
+    if {*kinds} <= {Path, types.NoneType} and Path in kinds and value is not None and not is_path:
+        raise UserError(f"{name}: expected the path of a file, not {type(value).__name__}")
     if Path in kinds and is_path:
         return Path(value)
     if str in kinds and is_path:
         return os.fspath(value)
     if list[str] in kinds and value is not None:
-        return [str(value)] if is_path or isinstance(value, int) else [str(one) for one in value]
+        several = [value] if is_path or not isinstance(value, Iterable) else list(value)
+        for one in several:
+            if not isinstance(one, str | os.PathLike | int | float):
+                raise UserError(f"{name}: expected texts or paths, not {type(one).__name__}")
+        return [str(one) for one in several]
     return value

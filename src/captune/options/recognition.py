@@ -105,7 +105,7 @@ class EmbedOptions(ImageOptions, ModelOptions):
     def __post_init__(self) -> None:
         """Raises UserError unless images or texts are given."""
         if bool(self.images or self.dataset) == (self.texts is not None):
-            raise UserError("embed: give images, or sentences with --texts FILE")
+            raise UserError("embed: give either images, or sentences with --texts FILE")
         super().__post_init__()
         if not self.to:
             raise UserError("--to FILE (the file to write) is missing")

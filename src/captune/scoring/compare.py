@@ -182,11 +182,11 @@ class Comparison:
         ]
         contradict = "The metrics contradict each other: " if len(told) == 2 else ""
         rest = [
-            f"{said} by {self._of(found[finding])}"
-            for finding, said in (
-                ("unsettled", "which is better is not settled"),
-                ("unseen", "no difference between A and B was seen"),
-                ("same", "A and B are the same"),
+            f"{said} by {self._of(found[finding], every=every)}"
+            for finding, said, every in (
+                ("unsettled", "which is better is not settled", "any of the"),
+                ("unseen", "no difference between A and B was seen", "any of the"),
+                ("same", "A and B are the same", "all"),
             )
             if found[finding]
         ]
@@ -194,7 +194,9 @@ class Comparison:
         second = "; ".join(rest)
         return " ".join([*first, *([f"{second[0].upper()}{second[1:]}."] if second else [])])
 
-    def _of(self, metrics: Sequence[MetricComparison], *, signed: bool = False) -> str:
+    def _of(
+        self, metrics: Sequence[MetricComparison], *, signed: bool = False, every: str = "all"
+    ) -> str:
         """The metrics by their titles, with their differences where signed."""
         titles = [
             f"{one.title} ({_number(one.difference, one.digits, signed=True)})"
@@ -203,7 +205,7 @@ class Comparison:
             for one in metrics
         ]
         many = len(metrics) == len(self.metrics) > 2 and not signed
-        return f"all {len(metrics)} metrics" if many else listed(titles)
+        return f"{every} {len(metrics)} metrics" if many else listed(titles)
 
     def verdicts(self) -> list[str]:
         """The sentences to read: one a metric, and one where the metrics contradict each other."""

@@ -127,6 +127,9 @@ def test_repetition() -> None:
     assert (finding.figure, finding.wrong) == (0.5, True)
     assert 'for example 2: "a a a a"' in finding.sentence
     assert finding.is_fatal
+    silent = validation.repetition(Captioned({"1": "", "2": "a dog"}, {"1": True, "2": True}))
+    assert silent.is_fatal
+    assert "50.0 % of the captions are empty, repeat themselves or do not end" in silent.sentence
     fine = validation.repetition(Captioned({"1": "a dog"}, {"1": True}))
     assert not fine.is_fatal
     assert (fine.figure, fine.wrong) == (0.0, False)

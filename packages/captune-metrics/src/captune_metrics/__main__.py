@@ -49,7 +49,6 @@ examples:
   python -m captune_metrics pred.json refs.json --metrics cider,bleu --df coco-val2017
   python -m captune_metrics pred.json refs.json --json --per-image scores.csv
 """
-_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -298,9 +297,9 @@ def _intervals(scores: Sequence[Scores], wanted: bool) -> list[Interval | None]:
     """BCa, by drawing images again; none of fewer than two images."""
     if not wanted or len(scores[0].per_image) < 2:
         return [None] * len(scores)
-    from captune_metrics.resampling import bootstrap_each
+    from captune_metrics.resampling import RESAMPLES, bootstrap_each
 
-    return [*bootstrap_each([score.sums() for score in scores], resamples=_RESAMPLES)]
+    return [*bootstrap_each([score.sums() for score in scores], resamples=RESAMPLES)]
 
 
 def _writer(path: Path) -> Callable[[_Scored], None]:

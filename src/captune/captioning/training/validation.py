@@ -219,14 +219,15 @@ def leak(leaked: Sequence[str], images: int) -> Finding:
 
 
 def repetition(written: Captioned) -> Finding:
-    """Captions that say the same words again at once, or never come to an end."""
+    """Captions without a word, that say the same words again at once, or never come to an end."""
     stuck = [
         id
         for id, text in written.captions.items()
-        if not written.ended[id] or repeats(text.split())
+        if not text.strip() or not written.ended[id] or repeats(text.split())
     ]
     share = len(stuck) / max(1, len(written.captions))
-    said = f"{percent(share)} of the captions repeat themselves or do not end"
+    empty = "" if all(map(str.strip, written.captions.values())) else "are empty, "
+    said = f"{percent(share)} of the captions {empty}repeat themselves or do not end"
     if share > REPEATS:
         caption = shorten(written.captions[stuck[0]], 60)
         said += f' (for example {printable(stuck[0])}: "{caption}"); train longer'

@@ -68,17 +68,16 @@ def section(source: RunSource, context: PageContext) -> Section:
     if marks:
         part.blocks.append(_marks(source, marks))
     part.blocks.append(_gallery(source, context))
-    if marks:
-        part.blocks.append(
-            Fold("Words whose map is no better than chance", [_doubtful(source, context)])
-        )
+    if (doubtful := _doubtful(source, context)).rows:
+        part.blocks.append(Fold("Words whose map is no better than chance", [doubtful]))
     return part
 
 
 def _doubtful(source: RunSource, context: PageContext) -> Table:
     rows = [
-        [one_line(str(record["path"])), one_line(", ".join(no_better(record)))]
+        [one_line(str(record["path"])), one_line(", ".join(words))]
         for record in islice(source.run.records(), context.settings.limit)
+        if (words := no_better(record))
     ]
     columns = [Column("image"), Column("no better than chance", wide=True)]
     return Table(f"no-better-{source.number}", "", columns, rows)

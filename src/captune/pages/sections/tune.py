@@ -106,7 +106,11 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     best = best_of(source, methods)
     if unusable := best.unusable():
         why = joined(unusable)
-        return words("{} is not usable, whatever its scores: {}.", best.name, why), None
+        if len(methods) == 1:
+            return words("{} is not usable, whatever its scores: {}.", best.name, why), None
+        every = source.counted(count, len(methods), "methods")
+        said = "None of the {} methods is usable, whatever their scores; of {}, {}."
+        return words(said, every, best.name, why), None
     usable = [method for method in methods if not method.unusable()]
     by = leading(methods, source)
     images = best.figure(count, "images")
