@@ -97,7 +97,7 @@ class Number:
     def __html__(self) -> str:
         from markupsafe import Markup
 
-        kind = "figure said" if isinstance(self.value, str) else "figure"
+        kind = "figure phrase" if isinstance(self.value, str) else "figure"
         return Markup('<data class="{}" value="{}" data-from="{}">{}</data>').format(
             kind, exact(self.value), one_line(self.source), one_line(self.text)
         )
