@@ -198,8 +198,8 @@ def test_offline_nothing_is_sent(
 ) -> None:
     assert main(["push", str(tuned), REPO, "--yes", "--offline"]) == 2
     assert capsys.readouterr().err == (
-        "captune push: captune is offline and push sends files to the hub; leave out --offline to"
-        " send them\n"
+        "captune push: captune is offline and push sends files to the hub; leave out --offline, or"
+        " CAPTUNE_OFFLINE, to send them\n"
     )
     assert hub.requests == []
 
