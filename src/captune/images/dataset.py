@@ -166,7 +166,7 @@ class ImageRows:
         """SPLIT/ROW -> the name of its class, of the rows that have one."""
         names = self.label_names()
         found = {}
-        cells = self.values([self._require(self.source.label, "--label-column")], "--label-column")
+        cells = self.values([self.source.label], "--label-column")
         for name, (cell,) in zip(self.names, cells, strict=True):
             if isinstance(cell, int) and names is not None:
                 if 0 <= cell < len(names):  # -1 is a test set's "not known"
