@@ -41,7 +41,8 @@ class Plain:
         self._patterns = [
             (re.compile(rf"(?<![\w.])({own})(?![\w])"), "VERSION"),
             (re.compile(r"\bcaptune \d+(\.\w+)+"), "captune VERSION"),
-            (re.compile(r"\b(?=\d*[a-f])[0-9a-f]{12,}\b"), "DIGEST"),
+            # one digest of twelve digits in 300 holds no letter
+            (re.compile(r"\b(?=\d*[a-f])[0-9a-f]{12,}\b|(?<![\w.])\d{12}(?!\w|\.\d)"), "DIGEST"),
             (re.compile(r"\b\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?)?Z?( UTC)?"), "DATE"),
             (re.compile(r"([\w-]+ VERSION, ){3,}[\w-]+ VERSION"), "PACKAGES"),
             (re.compile(r"VERSION, \d+ cores"), "MACHINE"),
