@@ -65,13 +65,15 @@ def read(captions: Path, images: Path, prefix: str) -> list[dict[str, Any]]:
 
 def write(path: Path, images: list[dict[str, Any]]) -> None:
     """COCO's form of annotations."""
-    images = [{"id": i, "file_name": image["name"]} for i, image in enumerate(images)]
     captions = [(i, caption) for i, image in enumerate(images) for caption in image["captions"]]
-    annotations = [
-        {"id": number, "image_id": i, "caption": caption}
-        for number, (i, caption) in enumerate(captions)
-    ]
-    path.write_text(json.dumps({"images": images, "annotations": annotations}), encoding="utf-8")
+    content = {
+        "images": [{"id": i, "file_name": image["name"]} for i, image in enumerate(images)],
+        "annotations": [
+            {"id": number, "image_id": i, "caption": caption}
+            for number, (i, caption) in enumerate(captions)
+        ],
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 if __name__ == "__main__":
