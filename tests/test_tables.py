@@ -15,7 +15,7 @@ from PIL import Image
 
 from captune.captions import read_captions
 from captune.cli import main
-from captune.printing import console
+from captune.escaping import console
 from captune.tables import (
     Column,
     Estimate,

@@ -1,6 +1,13 @@
 """captune: teach frozen vision and language models your images, and see the evidence.
 
-The public names are loaded when first used, so `import captune` is instant.
+The public names are loaded when first used, so `import captune` is instant. Where things are:
+
+cli, webapp        the command line and the local app call the jobs
+jobs               classify, prompts, embed, tune, caption, score, ...: one module per verb
+zeroshot, captioning, scoring, attribution    what the jobs compute
+features, models, images, captions            what they read; features are cached
+runs, pages, plots, tables.py                 what they leave; text.py: numbers and p values as text
+captune_metrics    CIDEr, BLEU, ROUGE-L, intervals: a package of its own
 """
 
 from importlib import import_module

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from captune.errors import UserError
-from captune.printing import PlainStream
+from captune.escaping import PlainStream
 from captune_metrics.files import LARGEST_TEXT, read_bytes
 from captune_metrics.text import printable
 

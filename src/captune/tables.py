@@ -260,7 +260,7 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def for_terminal(self) -> Any:
-        """A table of rich, for `captune.printing.console`; marked rows are bold."""
+        """A table of rich, for `captune.escaping.console`; marked rows are bold."""
         from rich.table import Table as RichTable
 
         columns, rows = self.texts(one_line)

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.report_runs import classify_run, tune_run
-from tests.test_printing import terminal
+from tests.test_escaping import terminal
 
 import captune.cli.env
 from captune.attribution.faithful import leaderboard

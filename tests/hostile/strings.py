@@ -25,7 +25,7 @@ from tests.metrics import ptb_strings
 from tests.pages.page_reader import Outline
 
 from captune.errors import UserError
-from captune.parsing import parse_json
+from captune.json_yaml import parse_json
 from captune_metrics.text import named, printable, quoted
 
 ALL, PART = 100_000, 3_000
@@ -112,9 +112,9 @@ def printers(text: str) -> None:
     from rich.table import Table as RichTable
 
     from captune.cli import console as terminal
+    from captune.escaping import console, plain_streams
     from captune.pages.blocks import json_for_script
     from captune.plots.canvas import clean
-    from captune.printing import console, plain_streams
     from captune.text import one_line
 
     for shown in (printable(text), quoted(text), named([text, text]), clean(text)):

@@ -25,7 +25,7 @@ PACKAGE = {
     "types.py": """
         from captune.runs.kinds import Kind
         from captune.runs.metrics import Metrics
-        from captune.parsing import Share
+        from captune.json_yaml import Share
         from captune.runs.records import Record
 
         class BrightnessRecord(Record, frozen=True):

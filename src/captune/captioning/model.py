@@ -3,7 +3,7 @@
 grid [images, tokens, channels]      from the frozen encoder, cached
   -> bridge.project                  keys/values (or soft tokens), once an image
   -> decoder                         k captions (or beams) an image read them
-  -> next-token loss, or words
+  -> next-token loss, or words: `generate`, greedy or by beam search
 """
 
 from __future__ import annotations

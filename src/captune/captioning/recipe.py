@@ -17,8 +17,8 @@ from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel
 from captune.captioning.tuning import method_class
 from captune.errors import UserError
+from captune.json_yaml import json_kind
 from captune.models.decoders import Decoder
-from captune.parsing import json_kind
 from captune.runs.kinds import convert
 from captune_metrics.text import printable, quoted, shorten
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from captune.errors import UserError
 from captune.files import lines_of
 from captune.images.find import ENDINGS
-from captune.parsing import json_kind
+from captune.json_yaml import json_kind
 from captune_metrics.text import printable, quoted
 
 FORMS = (

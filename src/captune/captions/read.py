@@ -35,7 +35,7 @@ from captune.images.dataset import (
     parse_source,
 )
 from captune.images.match import without_ending
-from captune.parsing import MOST_MEMORY, json_cost, json_kind, parse_json
+from captune.json_yaml import MOST_MEMORY, json_cost, json_kind, parse_json
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
 from captune_metrics.files import LARGEST_TEXT, open_regular, read_bytes

@@ -22,7 +22,7 @@ import captune
 from captune.cli.commands import COMMANDS, HELP
 from captune.cli.console import discard_stream, open_streams, print_json, say
 from captune.errors import UserError
-from captune.printing import plain_streams
+from captune.escaping import plain_streams
 from captune.storage import cache_folder, is_offline, set_offline
 from captune.text import counted
 from captune_metrics.text import quoted, shorten

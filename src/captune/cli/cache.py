@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from captune.cli.console import print_json, print_tables
 from captune.errors import UserError
-from captune.printing import console
+from captune.escaping import console
 
 if TYPE_CHECKING:
     from captune.features.cache import SpaceUsage

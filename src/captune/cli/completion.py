@@ -7,8 +7,8 @@ import sys
 
 from captune.cli.console import print_json
 from captune.errors import MissingExtra
+from captune.escaping import bare
 from captune.options.codec import names_a_path
-from captune.printing import bare
 
 SHELLS = ("bash", "zsh", "tcsh")
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from captune.printing import bar, bare, console
+from captune.escaping import bar, bare, console
 from captune.progress import SILENT, Advance, Meter
 from captune_metrics.text import printable
 

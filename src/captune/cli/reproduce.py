@@ -22,11 +22,11 @@ from typing import Any
 from captune.captions import read_captions
 from captune.cli.console import note, print_json, run_words
 from captune.errors import UserError
+from captune.escaping import console
 from captune.files import lines_of, read_text
 from captune.images import find_images
 from captune.options import ReproduceOptions, TuneOptions
 from captune.options.codec import read_options
-from captune.printing import console
 from captune.runs import read_run
 from captune.studies import Step, Study, read_study
 from captune.tables import as_typed

@@ -1,4 +1,8 @@
-"""The feature cache as the rest of captune sees it: nothing that goes wrong in it ends a run."""
+"""The feature cache as the rest of captune sees it: nothing that goes wrong in it ends a run.
+
+An array is found again by its key: the model with its preprocessing (`FeatureSpace`, in index.py)
+and the digest of the image file's bytes (images/decode.py).
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from captune.images.dataset_files import (
     parts_of,
     spellings,
 )
-from captune.parsing import parse_json
+from captune.json_yaml import parse_json
 from captune_metrics.files import read_regular
 from captune_metrics.text import named, printable, quoted
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from captune.errors import MissingExtra, Offline, UserError
-from captune.parsing import parse_json
+from captune.json_yaml import parse_json
 from captune.storage import is_offline
 from captune_metrics.files import read_regular
 from captune_metrics.text import printable

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captune.errors import UserError
-from captune.parsing import json_kind
+from captune.json_yaml import json_kind
 from captune_metrics.files import open_regular, read_regular
 from captune_metrics.text import printable, quoted
 

@@ -21,7 +21,7 @@ from typing import Any
 import captune
 from captune import storage
 from captune.errors import Offline, UserError
-from captune.printing import bare
+from captune.escaping import bare
 from captune_metrics.files import read_regular
 from captune_metrics.text import printable
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
+from captune.escaping import printable_lines
 from captune.pages.album import Picture
-from captune.printing import printable_lines
 from captune.tables import Number
 from captune.text import percent
 from captune_metrics.text import printable

@@ -21,10 +21,10 @@ from msgspec import Meta, Struct
 import captune
 from captune.errors import UserError
 from captune.files import read_text
+from captune.json_yaml import MOST_MEMORY, Count, json_cost, require
 from captune.pages.album import Album
 from captune.pages.page import build, render_page
 from captune.pages.sources import PageSettings, digests_of
-from captune.parsing import MOST_MEMORY, Count, json_cost, require
 from captune.runs.kinds import convert
 from captune.runs.recount import as_shown, check_records, differences
 from captune_metrics.text import printable, quoted

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from captune.parsing import require
+from captune.json_yaml import require
 from captune.runs import map_metrics, records
 from captune.runs import metrics as figures
 from captune.runs.metrics import QUOTED

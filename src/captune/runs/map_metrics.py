@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from captune.images.find import Skipped
-from captune.parsing import Count, Number
+from captune.json_yaml import Count, Number
 from captune.runs.metrics import Metrics
 from captune.runs.records import Interval
 

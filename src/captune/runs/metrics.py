@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from captune.images.find import Skipped
-from captune.parsing import MOST, Count, Number, Share, require
+from captune.json_yaml import MOST, Count, Number, Share, require
 from captune.runs.records import Interval, OpenInterval, known_ends
 from captune.runs.reliability import Calibration, PeopleAgreement
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from captune.errors import UserError
 from captune.files import real_path
-from captune.parsing import json_cost, json_kind, require
+from captune.json_yaml import json_cost, json_kind, require
 from captune.runs.kinds import KINDS, Kind, convert
 from captune.runs.records import About
 from captune.runs.signature import is_signed

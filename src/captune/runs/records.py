@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 import captune_metrics.text
-from captune.parsing import Number, Share, require
+from captune.json_yaml import Number, Share, require
 
 # what a map was found to be, by how it follows the model
 BETTER, NO_BETTER, UNSEEN = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from captune.parsing import Count, Number, Share, require
+from captune.json_yaml import Count, Number, Share, require
 from captune.runs.records import Interval
 
 

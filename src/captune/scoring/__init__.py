@@ -1,1 +1,1 @@
-"""The jobs around the metrics: score, verify, compare, rank."""
+"""What surrounds the metrics: captions scored, systems compared, the best and worst pairs."""

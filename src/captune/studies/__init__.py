@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from captune.errors import UserError
 from captune.files import home_path, read_text
-from captune.parsing import parse_yaml
+from captune.json_yaml import parse_yaml
 from captune_metrics.text import printable
 
 _NAME = re.compile(r"[\w-]+")

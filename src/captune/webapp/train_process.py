@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from captune.errors import Stopped, UserError
+from captune.escaping import plain_streams
 from captune.options import TuneOptions
-from captune.printing import plain_streams
 from captune.progress import Advance
 from captune.webapp.queue import QueuedJob
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from captune.errors import UserError
 from captune.files import read_text
 from captune.images.dataset import labels_of, parse_source
-from captune.parsing import json_kind, parse_json
+from captune.json_yaml import json_kind, parse_json
 from captune_metrics.text import printable
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")

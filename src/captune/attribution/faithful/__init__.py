@@ -1,1 +1,1 @@
-"""Which map of a captioner is faithful: examples, measures, the layer_head, the results."""
+"""Which map of a captioner is faithful: images, measures, pointing, sanity checks, leaderboard."""

@@ -30,9 +30,9 @@ import yaml
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
 from captune.images.find import check_sources
+from captune.json_yaml import parse_yaml
 from captune.models.checkpoint_files import read_object
 from captune.options import TuneOptions
-from captune.parsing import parse_yaml
 from captune.runs import check_run_folder, read_run
 from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics

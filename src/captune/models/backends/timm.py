@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from captune.errors import UserError
+from captune.json_yaml import json_kind
 from captune.models import hub, vetting
 from captune.models.encoders import (
     GridShape,
@@ -32,7 +33,6 @@ from captune.models.weights import (
     weights_files,
     weights_id_of_file,
 )
-from captune.parsing import json_kind
 from captune_metrics.text import did_you_mean, printable
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")

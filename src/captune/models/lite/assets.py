@@ -20,6 +20,7 @@ import msgspec
 
 from captune import storage
 from captune.errors import UserError
+from captune.escaping import bar
 from captune.files import whole_file
 from captune.models.checkpoint_files import read_object
 from captune.models.lite.wheels import (
@@ -29,7 +30,6 @@ from captune.models.lite.wheels import (
     read_folder,
     read_wheel,
 )
-from captune.printing import bar
 from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 

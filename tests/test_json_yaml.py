@@ -7,7 +7,7 @@ import time
 import pytest
 
 from captune.errors import UserError
-from captune.parsing import parse_yaml
+from captune.json_yaml import parse_yaml
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)

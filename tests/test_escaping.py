@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captune.printing import PlainStream, bar, bare, console, plain_streams
+from captune.escaping import PlainStream, bar, bare, console, plain_streams
 from captune_metrics.text import printable
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
