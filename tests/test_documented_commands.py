@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from captune.cli import build_parser, command_names
-from captune.cli.commands import HELP
+from captune.cli.commands import help_texts
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ["README.md", "CONTRIBUTING.md", "packages/captune-lite/README.md"]
@@ -40,7 +40,7 @@ def test_captune_takes_what_a_guide_shows(guide: str) -> None:
 
 @pytest.mark.parametrize("name", command_names())
 def test_captune_takes_its_examples(name: str) -> None:
-    examples = HELP[name]["examples"]
+    examples = help_texts()[name]["examples"]
     lines = [line.strip() for line in re.sub(r"\\\n +", "", examples).splitlines()]
     shown = [line.rpartition("| ")[2] for line in lines]  # find ... | captune classify -
     shown = [line for line in shown if line.startswith("captune ")]

@@ -16,6 +16,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from captune.cli import build_parser
+from captune.cli.commands import help_texts
 
 _STATED_DEFAULT = re.compile(r" \(default: [^()]*\)$")
 # a docstring's line about an argument, a field or what is raised, such as "images, captions: ..."
@@ -37,7 +38,7 @@ def write_commands(out: Path, guides: Path) -> None:
     rows = []
     for name, parser in parsers.items():
         (out / f"{name}.md").write_text(_command_page(name, parser, guides), encoding="utf-8")
-        rows.append(f"| [`captune {name}`]({name}.md) | {escaped(parser.description or '')} |")
+        rows.append(f"| [`captune {name}`]({name}.md) | {escaped(help_texts()[name]['help'])} |")
     index = [
         "# Commands",
         "",
@@ -51,7 +52,7 @@ def write_commands(out: Path, guides: Path) -> None:
 
 
 def _command_page(name: str, parser: argparse.ArgumentParser, guides: Path) -> str:
-    lines = [f"# captune {name}", "", escaped(_sentence(parser.description or "")), ""]
+    lines = [f"# captune {name}", "", escaped(_sentence(help_texts()[name]["help"])), ""]
     if (guides / f"{name}.md").is_file():
         lines += [f"Guide: [](../{name}.md)", ""]
     lines += ["```", _usage(name, parser), "```", ""]
@@ -60,9 +61,7 @@ def _command_page(name: str, parser: argparse.ArgumentParser, guides: Path) -> s
         if actions:
             title = {"positional arguments": "arguments"}.get(group.title or "", group.title or "")
             lines += [f"## {title.capitalize()}", "", *_options_table(actions)]
-    examples = (parser.epilog or "").removeprefix("examples:\n")
-    if examples:
-        lines += ["## Examples", "", "```", inspect.cleandoc(examples), "```", ""]
+    lines += ["## Examples", "", "```", inspect.cleandoc(help_texts()[name]["examples"]), "```", ""]
     return "\n".join(lines)
 
 

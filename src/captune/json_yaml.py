@@ -7,11 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from captune.errors import UserError
+from captune_metrics.files import read_regular
 from captune_metrics.text import printable
 
 MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
@@ -19,6 +21,7 @@ Number = Annotated[float, Meta(ge=-MOST, le=MOST)]
 Count = Annotated[int, Meta(ge=0, le=int(MOST))]
 Share = Annotated[float, Meta(ge=0, le=1.001)]  # float32 rounds above 1
 
+_LARGEST_JSON = 8 * 2**20
 MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
 _MOST_CHARACTERS = 2**20  # of YAML, as of the next two
 _MOST_VALUES = 100_000
@@ -66,6 +69,25 @@ def parse_json(
         ) from None
     except (RecursionError, ValueError):
         raise UserError(f"{place} is nested too deeply or holds absurd numbers.") from None
+
+
+def read_object(path: Path, most_bytes: int = _LARGEST_JSON) -> dict[str, Any]:
+    """The object of a JSON file beside a model or a dataset.
+
+    Raises UserError for what cannot be read, is too large, nested too deeply, or no object.
+    """
+    shown = printable(str(path))
+    try:
+        content = json.loads(read_regular(path, most_bytes))
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
+    except RecursionError:
+        raise UserError(f"{shown} is nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{shown}: not readable as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{shown}: holds {json_kind(content)}, and an object was expected")
+    return content
 
 
 def json_cost(text: str | bytes) -> int:

@@ -13,7 +13,8 @@ from safetensors.torch import save
 from torch import nn
 
 from captune.errors import UserError
-from captune.models.checkpoint_files import TensorInfo, read_header, read_object, require_floating
+from captune.json_yaml import read_object
+from captune.models.checkpoint_files import TensorInfo, read_header, require_floating
 from captune.models.tokenizers import vetted_tokenizer
 from captune.models.vetting import (
     library_errors,

@@ -33,14 +33,9 @@ from captune.captioning.recipe import (
 )
 from captune.errors import UserError
 from captune.files import whole_file
+from captune.json_yaml import read_object
 from captune.models import hub
-from captune.models.checkpoint_files import (
-    FLOATING,
-    TensorInfo,
-    read_header,
-    read_object,
-    total_elements,
-)
+from captune.models.checkpoint_files import FLOATING, TensorInfo, read_header, total_elements
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.vetting import require_finite_tensor
 from captune.models.vocabulary import narrowed

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import captune
-from captune.cli.commands import COMMANDS, HELP
+from captune.cli.commands import COMMANDS, help_texts
 from captune.cli.console import discard_stream, open_streams, print_json, say
 from captune.errors import UserError
 from captune.escaping import plain_streams
@@ -46,6 +46,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise _Misuse(f"{self.prog}: {message}; {self.prog} --help shows what it takes")
 
+    def format_help(self) -> str:
+        """With the texts of the command, where it is one's."""
+        if texts := help_texts().get(self.prog.partition(" ")[2]):
+            self.description, self.epilog = texts["help"], f"examples:\n{texts['examples']}"
+        return super().format_help()
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Wide enough that the longest name of a command has its help beside it."""
@@ -67,12 +73,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"captune {captune.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
+        listed: dict[str, Any] = {} if only else {"help": help_texts()[name]["help"]}
         sub = commands.add_parser(
-            name,
-            help=HELP[name]["help"],
-            description=HELP[name]["help"],
-            epilog=f"examples:\n{HELP[name]['examples']}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, **listed, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if only is None or only == name:
             command.add_arguments(sub)

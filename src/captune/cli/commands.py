@@ -7,9 +7,9 @@ import importlib.util
 import json
 import sys
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,15 @@ from captune.options.codec import add_options, read_options, typed_options
 from captune.text import counted
 from captune_metrics.text import printable
 
-# what a command is for, and its examples
-HELP: dict[str, dict[str, str]] = tomllib.loads(
-    Path(__file__).with_name("commands.toml").read_text(encoding="utf-8")
-)
 _WRITTEN = ("out", "csv", "to", "predictions", "sidecar")  # options that write files
+
+
+@cache
+def help_texts() -> dict[str, dict[str, str]]:
+    """What each command is for ("help"), and its "examples"; read when somebody asks for help."""
+    import tomllib
+
+    return tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from captune.errors import MissingExtra, Offline, UserError
-from captune.json_yaml import parse_json
+from captune.json_yaml import read_object
 from captune.storage import is_offline
-from captune_metrics.files import read_regular
 from captune_metrics.text import printable
 
 logger = logging.getLogger("captune")
@@ -45,7 +44,7 @@ def spellings(split: str) -> list[str]:
 def files_by_split(root: Path) -> dict[str, list[Path]]:
     """Files of Arrow or Parquet; none for a folder of image files."""
     if (root / "dataset_dict.json").is_file():
-        listed = _object(root / "dataset_dict.json").get("splits")
+        listed = read_object(root / "dataset_dict.json").get("splits")
         names = [name for name in listed if _is_name(name)] if isinstance(listed, list) else []
         return {name: _saved(root / name)[1] for name in names}
     if (root / "state.json").is_file():
@@ -75,24 +74,13 @@ def _split_of(name: str) -> str:
 
 def _saved(folder: Path) -> tuple[str, list[Path]]:
     """Split and files of a dataset that `save_to_disk` wrote."""
-    state = _object(folder / "state.json")
+    state = read_object(folder / "state.json")
     listed = state.get("_data_files")
     files = [one.get("filename") for one in listed] if isinstance(listed, list) else []
     if not files or not all(map(_is_name, files)):
         raise UserError(f"{printable(str(folder))}: state.json names no files of its folder")
     split = state.get("_split")
     return str(split) if _is_name(split) else "train", [folder / name for name in files]
-
-
-def _object(path: Path) -> dict[str, Any]:
-    shown = printable(str(path))
-    try:
-        content = parse_json(read_regular(path, 2**20).decode("utf-8", "replace"), shown)
-    except OSError as error:
-        raise UserError(f"{shown} cannot be read ({error.strerror})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{shown} is not of a dataset")
-    return content
 
 
 def _is_name(name: Any) -> bool:

@@ -1,11 +1,7 @@
-"""Files of a model that somebody else may have made: JSON, and the headers of safetensors.
-
-No library is imported for them, and no tensor is read.
-"""
+"""The headers of safetensors files that somebody else may have made; no tensor is read."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,34 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captune.errors import UserError
-from captune.json_yaml import json_kind
-from captune_metrics.files import open_regular, read_regular
+from captune_metrics.files import open_regular
 from captune_metrics.text import printable, quoted
 
-_LARGEST_JSON = 8 * 2**20
 _MOST_DIMENSIONS = 32
 _LONGEST_HEADER = 16 * 2**20  # bytes; 100,000 tensors have 10 MB of header
-
-
-def read_object(path: Path, most_bytes: int = _LARGEST_JSON) -> dict[str, Any]:
-    """The object of a JSON file beside a model.
-
-    Raises UserError for what cannot be read, is too large, nested too deeply, or no object.
-    """
-    shown = printable(str(path))
-    try:
-        content = json.loads(read_regular(path, most_bytes))
-    except OSError as error:
-        raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
-    except RecursionError:
-        raise UserError(f"{shown} is nested too deeply") from None
-    except ValueError as error:
-        raise UserError(f"{shown}: not readable as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{shown}: holds {json_kind(content)}, and an object was expected")
-    return content
-
-
 FLOATING = {"F16", "BF16", "F32", "F64"}  # F8 is of no use without the scales beside it
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from captune.errors import UserError
 from captune.files import home_path, read_text
+from captune.json_yaml import read_object
 from captune.models import hub, vetting
-from captune.models.checkpoint_files import read_object
 from captune.models.devices import resolve_device, resolve_dtype
 from captune.models.lite import assets
 from captune.models.load import parse_spec, require_possible

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from captune.errors import UserError
 from captune.files import home_path
-from captune.models.checkpoint_files import read_object
+from captune.json_yaml import read_object
 from captune.registry import MODELS
 from captune_metrics.plugins import plugins_of, source_of
 from captune_metrics.text import did_you_mean, quoted

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.images.decode import DECODING_VERSION
-from captune.models.checkpoint_files import read_object
+from captune.json_yaml import read_object
 from captune.models.vetting import check_numbers, library_errors, require_numbers, staged
 from captune.models.weights import digest_of
 from captune_metrics.text import printable

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from captune.errors import UserError
-from captune.models.checkpoint_files import read_object
+from captune.json_yaml import read_object
 from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 

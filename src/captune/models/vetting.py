@@ -25,12 +25,8 @@ from torch.nn.modules import module as registrations
 
 from captune.errors import UserError
 from captune.files import writing
-from captune.models.checkpoint_files import (
-    TensorInfo,
-    read_object,
-    require_floating,
-    total_elements,
-)
+from captune.json_yaml import read_object
+from captune.models.checkpoint_files import TensorInfo, require_floating, total_elements
 from captune.models.weights import (
     TRANSFORMERS_WEIGHTS,
     describe_tensors,

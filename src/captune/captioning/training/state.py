@@ -30,8 +30,7 @@ import yaml
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
 from captune.images.find import check_sources
-from captune.json_yaml import parse_yaml
-from captune.models.checkpoint_files import read_object
+from captune.json_yaml import parse_yaml, read_object
 from captune.options import TuneOptions
 from captune.runs import check_run_folder, read_run
 from captune.runs.kinds import convert

