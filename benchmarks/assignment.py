@@ -40,12 +40,12 @@ def main() -> int:
         return captune(
             [
                 *("tune", str(folder / "images"), "--captions", str(folder / "train.json")),
-                *("--val", str(folder / "val.json"), "--method", "adapter,prefix,lora"),
+                *("--val-captions", str(folder / "val.json"), "--method", "adapter,prefix,lora"),
                 *("--encoder", f"timm:{folder / 'encoder'}", "--decoder", str(folder / "decoder")),
                 *("--set", "bridge.width=768", "--set", "bridge.heads=12"),
                 *("--set", "bridge.every=1", "--set", "bridge.bias=true"),
                 *("--max-trainable", "35M"),
-                *("--epochs", "1", "--batch", "32", "--lr", "5e-4", "--weight-decay", "1e-2"),
+                *("--epochs", "1", "--batch-size", "32", "--lr", "5e-4", "--weight-decay", "1e-2"),
                 *("--max-tokens", "6", "--score-model", "none", "--no-cache", "--offline"),
                 *("--out", str(folder / "run")),
             ]

@@ -78,7 +78,7 @@ def prepare(folder: Path, count: int) -> dict[str, list[str]]:
     for part in ("candidates", "references"):
         (folder / f"{part}.json").write_text(json.dumps(scored[part]))
     told = str(folder / "train.jsonl")
-    tune = ["tune", str(images), "--captions", told, "--val", told, "--epochs", "1"]
+    tune = ["tune", str(images), "--captions", told, "--val-captions", told, "--epochs", "1"]
     score = ["score", str(folder / "candidates.json"), "--references"]
     commands = {
         "classify": ["classify", str(images), "--labels", "dog,cat,house,tree", "--no-cache"],

@@ -1,6 +1,6 @@
 """What a tuned captioner is worth: its scores beside captions that need no training.
 
-    python benchmarks/captioner.py RUN --images DIR --captions train.json --val val.json
+    python benchmarks/captioner.py RUN --images DIR --captions train.json --val-captions val.json
 
 RUN is a tuned captioner, or the run of a tune, of which each method is looked at. All validation
 images are captioned and scored (CIDEr-D, BLEU-4, ROUGE-L, 95 % bootstrap intervals over images),
@@ -106,7 +106,7 @@ def arguments_of() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="a tuned captioner or run of a tune")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--captions", type=Path, required=True, metavar="TRAIN")
-    parser.add_argument("--val", type=Path, required=True, metavar="VAL")
+    parser.add_argument("--val-captions", type=Path, required=True, metavar="VAL")
     parser.add_argument("--val-images", type=Path, metavar="DIR", help="(default: --images)")
     parser.add_argument("--method", metavar="M,M", help="only these methods of the run")
     parser.add_argument("--beam", type=int, default=1, metavar="N", help="beams (1: greedy)")
@@ -207,7 +207,7 @@ def read_images(arguments: argparse.Namespace) -> tuple[CaptionDataset, CaptionD
     )
     seed = arguments.seed
     train = read_dataset(arguments.captions, found, limit=arguments.train_limit, seed=seed)
-    val = read_dataset(arguments.val, found_val, limit=arguments.limit, seed=seed)
+    val = read_dataset(arguments.val_captions, found_val, limit=arguments.limit, seed=seed)
     say(f"{len(train):,} train images, {len(val):,} validation images")
     return train, val
 

@@ -49,7 +49,7 @@ def test_files_are_completed_where_files_go(given: dict[str, argparse.ArgumentPa
         name: {action.dest for action in parser._actions if hasattr(action, "complete")}
         for name, parser in commands.items()
     }
-    assert {"images", "captions", "val", "out", "config"} <= marked["tune"]
+    assert {"images", "captions", "val_captions", "out", "config"} <= marked["tune"]
     assert {"images", "predictions"} <= marked["caption"]
     assert marked["report"] >= {"runs", "out", "figures"}
     assert not {"epochs", "method", "objective", "help", "seed"} & marked["tune"]

@@ -176,8 +176,8 @@ def test_tune(
     monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     folder, train, val = map(str, write_job(tmp_path / "job"))
     out = results / "run"
-    words = ["tune", folder, "--captions", train, "--val", val, "--out", str(out)]
-    words += ["--epochs", "2", "--batch", "12", "--lr", "1e-2", "--max-tokens", "12"]
+    words = ["tune", folder, "--captions", train, "--val-captions", val, "--out", str(out)]
+    words += ["--epochs", "2", "--batch-size", "12", "--lr", "1e-2", "--max-tokens", "12"]
     words += ["--device", "cpu", "--set", "bridge.width=16", "--set", "bridge.heads=2"]
     words += ["--method", "lora"]
     publish = state.publish
@@ -215,8 +215,8 @@ def test_what_a_tune_left_that_could_not_begin_is_no_hindrance(
     """A disk without room for a file may have room for the folder."""
     monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     folder, train, val = map(str, write_job(tmp_path / "job"))
-    words = ["tune", folder, "--captions", train, "--val", val, "--out", str(results)]
-    words += ["--epochs", "1", "--batch", "12", "--max-tokens", "12", "--device", "cpu"]
+    words = ["tune", folder, "--captions", train, "--val-captions", val, "--out", str(results)]
+    words += ["--epochs", "1", "--batch-size", "12", "--max-tokens", "12", "--device", "cpu"]
     words += ["--set", "bridge.width=16", "--set", "bridge.heads=2", "--method", "lora"]
     (results / "lora").mkdir()
     assert main(words) == 0

@@ -104,8 +104,9 @@ def tune(here: Path) -> list[str]:
     for path in (train, val):
         path.write_text(path.read_text().replace('"a w', json.dumps(f"{HOSTILE} a w")[:-1]))
     return [
-        *("tune", str(images), "--captions", str(train), "--val", str(val), "--epochs", "1"),
-        *("--out", str(here / f"run{DOES}"), "--batch", "12", "--max-tokens", "40", "--device"),
+        *("tune", str(images), "--captions", str(train), "--val-captions", str(val)),
+        *("--epochs", "1", "--out", str(here / f"run{DOES}")),
+        *("--batch-size", "12", "--max-tokens", "40", "--device"),
         *("cpu", "--method", "lora", "--set", "bridge.width=16", "--set", "bridge.heads=2"),
     ]
 

@@ -111,7 +111,7 @@ def test_what_the_options_alone_tell_is_refused_before_anything_is_imported(tmp_
     begun.mkdir(parents=True)
     (tmp_path / "some.tar").write_bytes(b"x")
     (begun / "tuning.json").write_text('{"epochs": 3}')
-    tune = ["tune", "i", "--captions", "c", "--val", "v", "--out"]
+    tune = ["tune", "i", "--captions", "c", "--val-captions", "v", "--out"]
     mistakes = {
         'method "lorra"': [*tune, "new", "--method", "lorra"],
         'bridge "x"': [*tune, "new", "--bridge", "x"],

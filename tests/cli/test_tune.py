@@ -37,8 +37,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, 
 def words(files: tuple[Path, Path, Path], out: Path, *more: str) -> list[str]:
     images, train, val = map(str, files)
     return [
-        *("tune", images, "--captions", train, "--val", val, "--out", str(out)),
-        *("--epochs", "2", "--batch", "12", "--lr", "1e-2", "--max-tokens", "12"),
+        *("tune", images, "--captions", train, "--val-captions", val, "--out", str(out)),
+        *("--epochs", "2", "--batch-size", "12", "--lr", "1e-2", "--max-tokens", "12"),
         *("--device", "cpu"),
         *SETTINGS,
         *more,
@@ -140,7 +140,7 @@ def test_too_few_updates_are_said_before_anything_is_loaded(
     assert "nothing is loaded here" in said
     assert (
         "6 updates in all, too few to learn to describe images: it takes about 100. Use --epochs 17"
-        " with these 24 images, or about 400 images with --epochs 1 (--batch 12)\n"
+        " with these 24 images, or about 400 images with --epochs 1 (--batch-size 12)\n"
     ) in said
     assert main(words(files, tmp_path / "run", "--epochs", "17")) == 2
     assert "too few" not in capsys.readouterr().err
@@ -403,10 +403,10 @@ def test_what_is_missing_is_said(
     files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, train, val = map(str, files)
-    whole: list[Any] = ["--captions", train, "--val", val, "--out", str(tmp_path / "r")]
+    whole: list[Any] = ["--captions", train, "--val-captions", val, "--out", str(tmp_path / "r")]
     assert main(["tune", *whole]) == 2
     assert "IMAGES (folder of the training images) is missing" in capsys.readouterr().err
-    for place, name in ((0, "--captions TRAIN"), (2, "--val VAL"), (4, "--out RUN")):
+    for place, name in ((0, "--captions TRAIN"), (2, "--val-captions VAL"), (4, "--out RUN")):
         assert main(["tune", images, *whole[:place], *whole[place + 2 :]]) == 2
         assert name in capsys.readouterr().err
     full = tmp_path / "full"

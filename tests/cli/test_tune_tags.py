@@ -76,7 +76,7 @@ def test_words_reach_the_captions(
     benchmark = import_module("captioner")
     monkeypatch.setattr(benchmark, "load_model", lambda spec, **where: model)
     given = ["captioner.py", str(out), "--images", str(images), "--captions", str(job[0][1])]
-    given = [*given, "--val", str(job[0][2]), "--out", str(tmp_path / "worth")]
+    given = [*given, "--val-captions", str(job[0][2]), "--out", str(tmp_path / "worth")]
     monkeypatch.setattr(sys, "argv", given)
     assert benchmark.main() == 0
     told = json.loads((tmp_path / "worth" / "captions-none.json").read_text())

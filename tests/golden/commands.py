@@ -26,11 +26,11 @@ class Command:
 
 _CLASSIFY = f"images --labels labels.json --truth from-name {_MODEL}"
 _TUNE = (
-    "tune train --captions train.json --val val.json --val-images val --method lora,adapter"
-    " --encoder models/colours --decoder models/decoder --score-model models/colours"
-    " --set bridge.width=16 --set bridge.heads=2 --set bridge.every=1 --set lora.rank=4"
-    " --set adapter.bottleneck=16"
-    " --epochs 10 --batch 12 --lr 5e-3 --select loss"
+    "tune train --captions train.json --val-captions val.json --val-images val"
+    " --method lora,adapter --encoder models/colours --decoder models/decoder"
+    " --score-model models/colours --set bridge.width=16 --set bridge.heads=2"
+    " --set bridge.every=1 --set lora.rank=4 --set adapter.bottleneck=16"
+    " --epochs 10 --batch-size 12 --lr 5e-3 --select loss"
 )
 _SCORE = f"--references val.json --images val {_MODEL} --resamples 500"
 _FAITHFUL = (
@@ -137,8 +137,8 @@ MISTAKES = (
     'prompts images --labels labels.json --prompt "a {}"',
     "embed images --to features.txt",
     "tune train --captions train.json",
-    "tune train --captions train.json --val val.json --out runs/new --method laura",
-    "tune train --captions train.json --val val.json --out runs/new --tags cat,dog",
+    "tune train --captions train.json --val-captions val.json --out runs/new --method laura",
+    "tune train --captions train.json --val-captions val.json --out runs/new --tags cat,dog",
     "caption val --model runs/classify",
     "caption val --model nowhere",
     "caption val --beam 0",

@@ -227,7 +227,7 @@ def _others() -> Iterator[Case]:
     base = seeds()
     job = base / "job"
     tune = [
-        "tune", str(job / "images"), "--captions", str(job / "train.jsonl"), "--val",
+        "tune", str(job / "images"), "--captions", str(job / "train.jsonl"), "--val-captions",
         str(job / "val.jsonl"), "--epochs", "1", "--out", "run", "--json", "--config", "FILE",
     ]  # fmt: skip
     laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -51,7 +51,8 @@ def commands(place: Path) -> dict[str, list[str]]:
         ],
         "tune": [
             *("tune", str(job / "images"), "--captions", str(job / "train.jsonl")),
-            *("--val", str(job / "val.jsonl"), "--epochs", "2", "--batch", "12", "--lr", "1e-2"),
+            *("--val-captions", str(job / "val.jsonl"), "--epochs", "2"),
+            *("--batch-size", "12", "--lr", "1e-2"),
             *("--max-tokens", "12", "--method", "adapter,lora", "--device", "cpu", *SETTINGS),
             *("--save-steps", "1"),
         ],

@@ -35,7 +35,7 @@ from captune.options.codec import from_python, read_options, typed_options, word
         (
             "tune",
             TuneOptions(
-                images=Path("images"), captions=Path("t.json"), val=Path("v.json"),
+                images=Path("images"), captions=Path("t.json"), val_captions=Path("v.json"),
                 out=Path("r"), lr=1e-3, method="lora,prefix",
             ),
         ),
@@ -72,9 +72,10 @@ def test_python_is_told_of_a_wrong_keyword_as_by_any_function(keywords: dict[str
 
 
 def test_what_was_typed_is_known_also_at_its_default_and_shortened() -> None:
-    words = ["tune", "images", "--captions", "c.json", "--val=v.json", "--epo", "10"]
+    words = ["tune", "images", "--captions", "c.json", "--val-captions=v.json", "--epo", "10"]
     arguments = build_parser("tune").parse_args(words)
-    assert typed_options(TuneOptions, arguments, words) == ["images", "captions", "val", "epochs"]
+    typed = typed_options(TuneOptions, arguments, words)
+    assert typed == ["images", "captions", "val_captions", "epochs"]
 
 
 def test_captions_and_images_in_memory_are_refused_in_a_sentence() -> None:

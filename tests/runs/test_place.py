@@ -143,7 +143,7 @@ def test_overwrite_needs_something_to_overwrite(
         ["explain", "{images}"],
         ["caption", "{images}"],
         ["faithful", "lite", "--images", "{images}", "--captions", "{refs}"],
-        ["tune", "{images}", "--captions", "{refs}", "--val", "{refs}"],
+        ["tune", "{images}", "--captions", "{refs}", "--val-captions", "{refs}"],
     ],
 )
 def test_every_job_refuses_a_folder_that_is_written_to_and_one_of_another_job(

@@ -88,7 +88,7 @@ def test_every_step_leaves_its_run_by_the_command_that_was_said(done: Done) -> N
     tune = read_run(done.out / "tune")
     assert [row["method"] for row in tune.metrics["methods"]] == ["adapter", "prefix", "lora"]
     options = tune.about["options"]
-    assert (options["lr"], options["weight_decay"], options["batch"]) == (5e-4, 1e-2, 32)
+    assert (options["lr"], options["weight_decay"], options["batch_size"]) == (5e-4, 1e-2, 32)
     assert options["set"][0] == "bridge.width=768"
     assert {record["path"] for record in read_run(done.out / "explain").records()} == {
         f"{name}.jpg" for name in PICTURES

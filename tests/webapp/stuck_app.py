@@ -45,7 +45,8 @@ def main(place: Path, kind: str, connection: Any) -> None:
             # one step of C: no other thread of Python runs before it is over
             sum(range(10**14))
         if kind == "tunes":
-            train_process.tune_apart(job, TuneOptions(images="p", captions="c", val="v", out="o"))
+            options = TuneOptions(images="p", captions="c", val_captions="v", out="o")
+            train_process.tune_apart(job, options)
 
     def started(app: Running) -> None:
         connection.send({"folder": str(app.folder), "address": app.address})

@@ -50,8 +50,8 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TuneOptions:
     monkeypatch.setattr(train_process.multiprocessing, "get_context", lambda kind: InAThread())
     images, train, val = write_job(tmp_path / "job")
     return TuneOptions(
-        images=images, captions=train, val=val, out=tmp_path / "runs" / "tuned", method="lora",
-        epochs=2, batch=4, max_tokens=12, device="cpu", save_steps=1000,
+        images=images, captions=train, val_captions=val, out=tmp_path / "runs" / "tuned",
+        method="lora", epochs=2, batch_size=4, max_tokens=12, device="cpu", save_steps=1000,
     )  # fmt: skip
 
 
@@ -118,8 +118,8 @@ def test_what_cannot_be_tuned_is_a_sentence(options: TuneOptions, tmp_path: Path
 def test_the_tab_trains_and_shows_the_page_of_the_run(options: TuneOptions, tmp_path: Path) -> None:
     with opened(tmp_path) as (_, driver):
         tab(driver, "Tune")
-        for name in ("images", "captions", "val"):
-            typed(driver, f"tune-{name}", str(getattr(options, name)))
+        for name in ("images", "captions", "val-captions"):
+            typed(driver, f"tune-{name}", str(getattr(options, name.replace("-", "_"))))
         driver.find_element("css selector", "#tune").click()
         when(driver, "document.querySelector('#result-tune progress')")
         over(driver, "tune")

@@ -251,8 +251,9 @@ def _tune(found: Run, library: _Library) -> list[str]:
         f"A captioner of frozen parts ({models}), joined by a {bridge} bridge, was"
         f" trained{on} by {trained}.",
         f"Training took {_option(found, 'epochs')} epochs at most with"
-        f" AdamW{library.procedure('adamw')}, about {_option(found, 'batch')} captions per step,"
-        f" weight decay {_option(found, 'weight_decay')} and seed {_option(found, 'seed')}.",
+        f" AdamW{library.procedure('adamw')}, about {_option(found, 'batch_size')} captions"
+        f" per step, weight decay {_option(found, 'weight_decay')} and seed"
+        f" {_option(found, 'seed')}.",
     ]
     if options.get("objective") == "cider":
         said.append(

@@ -144,7 +144,7 @@ def tune(
     images: str | Path,
     *,
     captions: str | Path,
-    val: str | Path,
+    val_captions: str | Path,
     out: str | Path,
     **options: Any,
 ) -> TuneResult:
@@ -153,7 +153,8 @@ def tune(
     options: the fields of `options.TuneOptions`, such as method="lora,prefix". The same call goes
     on where a killed one was. Raises UserError for what cannot be done.
     """
-    typed = {"images": images, "captions": captions, "val": val, "out": out, **options}
+    files = {"images": images, "captions": captions, "val_captions": val_captions}
+    typed = {**files, "out": out, **options}
     return run(with_config(from_python(TuneOptions, **typed), list(typed)))
 
 

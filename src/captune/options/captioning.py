@@ -132,7 +132,7 @@ class TuneOptions(DatasetOptions):
         None,
         metavar="TRAIN",
     )
-    val: Path | None = option("validation captions, as --captions", None, metavar="VAL")
+    val_captions: Path | None = option("validation captions, as --captions", None, metavar="VAL")
     val_images: Path | None = option(
         "folder of the validation images (default: IMAGES)", None, metavar="DIR"
     )
@@ -213,7 +213,7 @@ class TuneOptions(DatasetOptions):
         None,
         metavar="N,N",
     )
-    batch: int = option("captions per training step, approximately", 32, metavar="N")
+    batch_size: int = option("captions per training step, approximately", 32, metavar="N")
     accumulate: int = option("accumulate gradients over N steps per update", 1, metavar="N")
     lr: float = option(
         "learning rate after the warm-up (0: the default of the method, 1e-3 for all built-in"
@@ -263,7 +263,7 @@ class TuneOptions(DatasetOptions):
         0,
         metavar="N",
     )
-    precision: str = option(
+    dtype: str = option(
         "precision of the forward pass (auto: bfloat16 or float16 on a GPU, bfloat16 on a CPU with"
         " AMX, else float32)",
         "auto",
@@ -300,7 +300,7 @@ class TuneOptions(DatasetOptions):
         for method in self.methods:
             TUNING_METHODS.require(method)
         BRIDGES.require(self.bridge)
-        require_at_least(self, epochs=1, batch=1, accumulate=1, max_tokens=2, limit=0)
+        require_at_least(self, epochs=1, batch_size=1, accumulate=1, max_tokens=2, limit=0)
         require_at_least(self, samples=2, decoder_blocks=0, tags_top=1)
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)
         if not 0 <= self.lr < 1:
@@ -328,9 +328,9 @@ class TuneOptions(DatasetOptions):
         captions = self.caption_column
         self.images = self.images or Path(self.source())
         self.captions = self.captions or Path(self.source(caption=captions))
-        if self.val is None:
+        if self.val_captions is None:
             split = self.val_split or "validation"
-            self.val = Path(self.source(split, caption=captions))
+            self.val_captions = Path(self.source(split, caption=captions))
             self.val_images = self.val_images or Path(self.source(split))
 
     def _check_curve(self) -> None:

@@ -133,6 +133,6 @@ def test_batches_hold_fewer_images_where_each_is_sampled_often() -> None:
     from captune.options import TuneOptions
 
     data, _ = cider_data(24, samples=4)
-    batches = data.batches(TuneOptions(batch=32))
+    batches = data.batches(TuneOptions(batch_size=32))
     assert {len(examples) for examples in batches.of_epoch(0)} == {8}
     assert all(len(example.captions) == 1 for examples in batches for example in examples)

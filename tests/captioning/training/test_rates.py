@@ -92,7 +92,7 @@ def rates_of(
     captioner: CaptionModel, folder: Path, **changes: Any
 ) -> tuple[set[float], set[float]]:
     """(of the output projections, of everything else), as a training sets out with."""
-    asked = TuneOptions(epochs=2, batch=12, lr=1e-2, select="loss", device="cpu", **changes)
+    asked = TuneOptions(epochs=2, batch_size=12, lr=1e-2, select="loss", device="cpu", **changes)
     trainer = CaptionTrainer(captioner, toy_data(), asked, folder, score=dict)
     optimizer = trainer.create_optimizer()
     own = {

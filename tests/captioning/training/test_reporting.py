@@ -137,7 +137,7 @@ def test_what_is_no_tracker_or_not_installed_is_one_sentence(
 ) -> None:
     with pytest.raises(UserError, match="must be none, or some of trackio, tensorboard, wandb"):
         options(report_to="trakio")
-    given = dict.fromkeys(("images", "captions", "val"), tmp_path)
+    given = dict.fromkeys(("images", "captions", "val_captions"), tmp_path)
     monkeypatch.setitem(sys.modules, "trackio", None)
     monkeypatch.setattr("captune.captioning.training.state.find_spec", lambda name: None)
     asked = options(report_to="trackio", out=tmp_path / "run", **given)

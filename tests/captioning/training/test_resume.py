@@ -57,7 +57,7 @@ def go(
         method_settings={"rank": 2, "dropout": 0.2},
     )
     options = TuneOptions(
-        epochs=3, batch=6, captions_per_image="2", accumulate=2, lr=1e-2, warmup=0.3,
+        epochs=3, batch_size=6, captions_per_image="2", accumulate=2, lr=1e-2, warmup=0.3,
         select="loss", device="cpu", save_steps=save_steps,
     )  # fmt: skip
     scores = {"loss": 0.0}

@@ -22,7 +22,7 @@ from captune.progress import Silent
 
 def options(**changes: Any) -> TuneOptions:
     return TuneOptions(
-        **{"epochs": 2, "batch": 12, "lr": 1e-2, "select": "loss", "device": "cpu", **changes}
+        **{"epochs": 2, "batch_size": 12, "lr": 1e-2, "select": "loss", "device": "cpu", **changes}
     )
 
 
@@ -136,7 +136,7 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
 
 
 def test_accumulated_batches_are_one_update(tmp_path: Path) -> None:
-    asked = options(epochs=2, batch=6, accumulate=5, label_smoothing=0.1)
+    asked = options(epochs=2, batch_size=6, accumulate=5, label_smoothing=0.1)
     history, bar = run(captioner_of("adapter"), toy_data(), tmp_path, asked)
     assert history.epochs[-1]["step"] == 2 * math.ceil(12 / 5)
     assert bar.done == bar.total

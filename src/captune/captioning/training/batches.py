@@ -243,7 +243,7 @@ class TrainingData:
         """As the options ask for them."""
         return Batches(
             [[len(row) for row in own] for own in self.rows],
-            captions=max(1, options.batch // self.objective.captions_per_image),
+            captions=max(1, options.batch_size // self.objective.captions_per_image),
             per_image=self.objective.per_image or options.per_image,
             mirrored=() if self.mirrored is None else self.mirrored.images,
             seed=options.seed,

@@ -71,7 +71,7 @@ def too_few_updates(train: CaptionDataset, options: TuneOptions, processes: int 
         return None
     batches = Batches(
         [[1] * len(own) for own in train.captions],
-        captions=options.batch,
+        captions=options.batch_size,
         per_image=options.per_image,
         processes=processes,
     )
@@ -84,7 +84,7 @@ def too_few_updates(train: CaptionDataset, options: TuneOptions, processes: int 
         f"{counted(updates, 'update')} in all, too few to learn to describe images: it takes about"
         f" {ENOUGH_UPDATES}. Use --epochs {math.ceil(ENOUGH_UPDATES / an_epoch)} with these"
         f" {counted(len(train), 'image')}, or about {images:,} images with --epochs"
-        f" {options.epochs} (--batch {options.batch})"
+        f" {options.epochs} (--batch-size {options.batch_size})"
     )
 
 
@@ -133,7 +133,7 @@ def _step(
     inputs = collate(data, items, start=decoder.start_id, pad=decoder.pad_id)
     inputs = {name: tensor.to(decoder.device) for name, tensor in inputs.items()}
     started = time.perf_counter()
-    with autocast(options.precision, decoder.device):
+    with autocast(options.dtype, decoder.device):
         loss: Any = data.objective.loss(model, model, inputs)
     loss.backward()
     loss.item()  # on a GPU the work is done only now
@@ -147,7 +147,7 @@ def _write(model: CaptionModel, val: ValidationSet, options: TuneOptions) -> flo
     longest = max((len(row) for rows in some.rows for row in rows), default=options.max_tokens)
     seen = some.seen(some.data.keys, device)
     started = time.perf_counter()
-    with autocast(options.precision, device):
+    with autocast(options.dtype, device):
         model.generate(**seen, beams=1, max_tokens=min(longest, options.max_tokens), scored=False)
     return (time.perf_counter() - started) / len(some.data)
 

@@ -95,7 +95,7 @@ def train_method(
         what=method,
         stop=stop,
     )
-    with autocast(options.precision, model.decoder.device):
+    with autocast(options.dtype, model.decoder.device):
         with progress.bar(f"{method}: captions", len(setup.val.data)) as advance:
             written = write_captions(
                 model, setup.val, max_tokens=options.max_tokens, scored=True, advance=advance

@@ -126,7 +126,7 @@ def prepare(
     """Read, check, encode and tokenise; `stack` closes what is opened."""
     assert options.images is not None
     assert options.captions is not None
-    assert options.val is not None
+    assert options.val_captions is not None
     found = find_images([options.images])
     found_val = found if options.val_images is None else find_images([options.val_images])
     train_set = _read(options.captions, found, options, progress, limit=options.limit)
@@ -138,15 +138,17 @@ def prepare(
     warning = too_few_updates(train_set, options, PartialState().num_processes)
     if warning:
         progress.message(warning)
-    val_set = _read(options.val, found_val, options, progress)
+    val_set = _read(options.val_captions, found_val, options, progress)
     leaked = leaked_ids(train_set, val_set)
     frozen = load_frozen(options, [train_set, val_set], stack=stack, cache=cache, progress=progress)
     train_set, val_set = (part.without(frozen.skipped) for part in (train_set, val_set))
-    for part, where in ((train_set, options.captions), (val_set, options.val)):
+    for part, where in ((train_set, options.captions), (val_set, options.val_captions)):
         if not len(part):
             raise UserError(f"{where}: none of its images could be decoded")
     if len(val_set) < 2:
-        raise UserError(f"{options.val}: has one image; scores need two and more, better hundreds")
+        raise UserError(
+            f"{options.val_captions}: has one image; scores need two and more, better hundreds"
+        )
     tokens = tokenise(train_set, frozen.decoder, options.max_tokens)
     if tokens.cut:
         progress.message(
@@ -269,7 +271,7 @@ def load_frozen(
     if options.tags is not None:
         tags_model = choose_tags_model(options, [encoder, clip])
     # frozen weights may be as coarse as the forward pass; what is trained stays float32
-    precision = resolve_precision(options.precision, resolve_device(options.device))
+    precision = resolve_precision(options.dtype, resolve_device(options.device))
     decoder = load_decoder(
         options.decoder, device=options.device, dtype=precision, blocks=options.decoder_blocks
     )

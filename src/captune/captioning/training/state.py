@@ -45,7 +45,8 @@ _NOT_KEPT = ("config", "out", "overwrite")
 _NOT_DECIDING = {
     *_NOT_KEPT,
     *("method", "max_trainable", "device", "workers", "no_cache", "save_steps", "report_to"),
-    *("images", "captions", "val", "val_images", "encoder", "decoder", "score_model", "start"),
+    *("images", "captions", "val_captions", "val_images"),
+    *("encoder", "decoder", "score_model", "start"),
     *("curve", "dataset", "split", "val_split", "image_column", "caption_column"),
     # these are noted by what they come to, and not at all where they are left alone
     *("augment", "tags", "tags_top", "tags_model"),
@@ -80,7 +81,7 @@ def check_possible(options: TuneOptions) -> None:
     for name, flag in (
         ("images", "IMAGES (folder of the training images)"),
         ("captions", "--captions TRAIN (their captions)"),
-        ("val", "--val VAL (validation captions)"),
+        ("val_captions", "--val-captions VAL (validation captions)"),
         ("out", "--out RUN (folder to write)"),
     ):
         if getattr(options, name) is None:

@@ -330,7 +330,7 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
             raise UserError(
                 f"the loss is {loss} after {state.global_step:,} of {self.total_steps:,}"
                 f" updates; train with a lower --lr (now {args.learning_rate:g}), or"
-                " --precision float32"
+                " --dtype float32"
             )
         self._last_loss = f"loss {loss:.3f}"
 
@@ -349,11 +349,11 @@ class _Items(Dataset):  # type: ignore[type-arg]
 
 def _arguments(options: TuneOptions, folder: Path, model: CaptionModel) -> TrainingArguments:
     device = model.decoder.device
-    precision = resolve_precision(options.precision, device)
+    precision = resolve_precision(options.dtype, device)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=options.epochs,
-        per_device_train_batch_size=options.batch,
+        per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.accumulate,
         learning_rate=options.lr or model.tuning.rate,
         lr_scheduler_type="cosine",

@@ -48,7 +48,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
             )
             val = _path_field(
                 context,
-                "tune-val",
+                "tune-val-captions",
                 "Validation captions",
                 "val.json",
                 "Of other images in the same folder.",
@@ -100,7 +100,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         options = TuneOptions(
             images=place(images, "the folder of the images"),
             captions=place(captions, "the file of the training captions"),
-            val=place(val, "the file of the validation captions"),
+            val_captions=place(val, "the file of the validation captions"),
             method=",".join(methods),
             epochs=int(epochs or 1),
             limit=int(limit or 0),
