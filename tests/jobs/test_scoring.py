@@ -12,6 +12,7 @@ import pytest
 from tests.cli.test_score import CANDIDATES, REFERENCES
 
 import captune
+from captune.errors import UserError
 from captune.runs import read_run
 
 
@@ -40,6 +41,26 @@ def test_score_leaves_a_run_with_its_page(files: dict[str, str], tmp_path: Path)
     printed = json.loads(json.dumps(result.summary()))
     assert printed["metrics"] == read_run(tmp_path / "run").metrics["metrics"]
     assert "CIDEr-D" in captune.score(files["good"], references=files["references"])._repr_html_()
+
+
+def test_captions_in_memory(files: dict[str, str], tmp_path: Path) -> None:
+    options = {"metrics": "rouge_l", "resamples": 200, "out": tmp_path / "run"}
+    result = captune.score(CANDIDATES, references=REFERENCES, **options)
+    told = captune.score(files["good"], references=files["references"], metrics="rouge_l")
+    assert result.metrics["rouge_l"].corpus == told.metrics["rouge_l"].corpus
+    run = read_run(tmp_path / "run")
+    assert run.about["options"]["candidates"] == "captions in memory"
+    assert run.metrics["inputs"]["references"]["path"] == "captions in memory"
+    page = result.written["page"].read_text()
+    assert "The captions in memory come to" in page
+    with pytest.raises(UserError, match="were in memory, not in a file; give a file"):
+        captune.verify(tmp_path / "run")
+    again = {"candidates": files["good"], "references": files["references"]}
+    assert captune.verify(tmp_path / "run", **again).differing == []
+    both = captune.compare(CANDIDATES, files["poor"], references=REFERENCES, metrics="rouge_l")
+    assert both.comparison.metrics["rouge_l"].difference < 0
+    with pytest.raises(UserError, match='in memory: the caption of image "1" is a number'):
+        captune.score({"1": 7, "2": "a"}, references=REFERENCES)
 
 
 def test_compare_leaves_a_run_with_figures_and_page(files: dict[str, str], tmp_path: Path) -> None:

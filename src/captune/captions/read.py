@@ -36,6 +36,7 @@ from captune.images.dataset import (
 )
 from captune.images.match import without_ending
 from captune.json_yaml import MOST_MEMORY, json_cost, json_kind, parse_json
+from captune.options.base import IN_MEMORY, CaptionsInMemory
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
 from captune_metrics.files import LARGEST_TEXT, open_regular, read_bytes
@@ -49,11 +50,16 @@ def read_captions(path: str | Path) -> CaptionFile:
 
     path: a file of JSON, JSON lines or rows with an image and a caption; a folder of images with
         sidecars or with a metadata file; a captune run; `dataset.json#split=test` takes one split
-        of a file in Karpathy's form, `PLACE#split=test` the rows of a dataset (`images.dataset`).
+        of a file in Karpathy's form, `PLACE#split=test` the rows of a dataset (`images.dataset`);
+        captions in memory.
     Captions are kept to the letter, but for the line end; they may be empty.
     Raises UserError for what cannot be read, is no text, holds no captions or holds an id twice.
     """
     source = os.fspath(path)
+    if isinstance(path, CaptionsInMemory):
+        collector = CaptionCollector(source)
+        form = _read_json(json.loads(path.text), collector)
+        return collector.finished(form, hashlib.sha256(path.text.encode()).hexdigest())
     if (asked := parse_source(source)) is not None:
         return _read_dataset(asked, CaptionCollector(source))
     name, split = _without_split(source)
@@ -62,6 +68,8 @@ def read_captions(path: str | Path) -> CaptionFile:
         is_folder, exists = Path(name).is_dir(), Path(name).exists()
     except (OSError, ValueError):  # nothing that can be a path
         is_folder = exists = False
+    if not exists and name == IN_MEMORY:
+        raise UserError("the captions were in memory, not in a file; give a file that holds them.")
     if not exists:
         raise UserError(f"{shown} does not exist; give {FORMS}.")
     collector = CaptionCollector(source, split)

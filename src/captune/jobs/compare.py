@@ -117,10 +117,12 @@ class CompareResult(Result):
             yield "  all of them, and those of the other metrics: --json, or the run of --out"
 
 
-def compare(first: str | Path, second: str | Path, **options: Any) -> CompareResult:
+def compare(
+    first: str | Path | dict[str, Any], second: str | Path | dict[str, Any], **options: Any
+) -> CompareResult:
     """Compare two sets of captions of the same images, as `captune compare`.
 
-    first, second: captions A and B, caption files or run folders. options: the fields of
+    first, second: captions A and B, as in `captune.score`. options: the fields of
     `options.CompareOptions`, such as references="val.json", metrics="cider", out="runs/compare".
     Raises UserError for what cannot be done.
     """

@@ -90,11 +90,12 @@ class ScoreResult(Result):
         return said
 
 
-def score(candidates: str | Path, **options: Any) -> ScoreResult:
+def score(candidates: str | Path | dict[str, Any], **options: Any) -> ScoreResult:
     """Score captions, as `captune score`.
 
-    candidates: a caption file or a run folder. options: the fields of `options.ScoreOptions`, such
-    as references="val.json", images="val/", metrics="cider,clipscore", out="runs/score".
+    candidates: a caption file, a run folder, or `{"image": "caption"}` itself. options: the fields
+    of `options.ScoreOptions`, such as references="val.json" or `{"image": ["caption", ...]}`,
+    images="val/", metrics="cider,clipscore", out="runs/score".
     Raises UserError for what cannot be done.
     """
     return run(from_python(ScoreOptions, candidates=candidates, **options))

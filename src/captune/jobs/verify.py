@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from captune.errors import UserError
 from captune.jobs import PAGE, Result
 from captune.options import CompareOptions, MetricOptions, ScoreOptions, VerifyOptions
+from captune.options.base import IN_MEMORY
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run, versions
@@ -394,7 +395,7 @@ class _Again:
                 continue
             if before is None:
                 self._found.differing.append(f"{side}there were no {name} then")
-            elif before.sha256 != after["sha256"]:
+            elif before.path != IN_MEMORY and before.sha256 != after["sha256"]:
                 self._found.differing.append(
                     f"{side}the {name} are others: {printable(after['path'])} has sha256"
                     f" {after['sha256'][:12]}, computed from were {printable(before.sha256[:12])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,23 @@ from captune.errors import UserError
 from captune_metrics.text import printable
 
 FROM_DATASET = "from-dataset"
+IN_MEMORY = "captions in memory"
+
+
+class CaptionsInMemory(type(Path())):  # type: ignore[misc]
+    """Captions of Python, `{"image": "caption"}`, in the place of their file; a path by name only.
+
+    text: the captions as JSON.
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, captions: Any) -> CaptionsInMemory:
+        """Raises TypeError for what has no form in JSON."""
+        made = cls(IN_MEMORY)
+        made.text = json.dumps(captions)
+        return made
 
 
 def option(help: str, default: Any = ..., **extra: Any) -> Any:
@@ -18,7 +36,8 @@ def option(help: str, default: Any = ..., **extra: Any) -> Any:
 
     extra: `metavar`, `choices`, `repeat` (the flag may be given several times), `positional` (with
     `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one),
-    `negatable` (a flag that --no-FLAG takes back), `names` (a function that lists what the option
+    `negatable` (a flag that --no-FLAG takes back), `captions` (Python may give them themselves in
+    the place of their file), `names` (a function that lists what the option
     takes, for `--help`).
     """
     metadata = {"help": help, **extra}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from captune.errors import UserError
+from captune.options.base import CaptionsInMemory
 
 Options = TypeVar("Options")
 
@@ -98,9 +99,23 @@ def from_python(options: type[Options], **keywords: Any) -> Options:
     is no option and for an option that is missing.
     """
     hints = typing.get_type_hints(options)
+    kept = {field.name for field in _fields(options) if field.metadata.get("captions")}
+    for name in kept & keywords.keys():
+        if isinstance(keywords[name], dict | list):
+            keywords[name] = _captions(name, keywords[name])
     return options(
         **{name: _of_python(name, value, hints.get(name)) for name, value in keywords.items()}
     )
+
+
+def _captions(name: str, value: Any) -> CaptionsInMemory:
+    try:
+        return CaptionsInMemory.of(value)
+    except TypeError:
+        raise UserError(
+            f'{name}: captions in memory are {{"image": "caption"}} or {{"image": ["caption",'
+            " ...]}, all of them texts"
+        ) from None
 
 
 def _fields(options: Any) -> tuple[dataclasses.Field[Any], ...]:
@@ -186,7 +201,7 @@ def _of_python(name: str, value: Any, hint: Any) -> Any:
     if {*kinds} <= {Path, types.NoneType} and Path in kinds and value is not None and not is_path:
         raise UserError(f"{name}: expected the path of a file, not {type(value).__name__}")
     if Path in kinds and is_path:
-        return Path(value)
+        return value if isinstance(value, CaptionsInMemory) else Path(value)
     if str in kinds and is_path:
         return os.fspath(value)
     if list[str] in kinds and value is not None:

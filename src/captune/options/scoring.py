@@ -29,6 +29,7 @@ class MetricOptions(DatasetOptions, ModelOptions):
         "reference captions: COCO annotations, CSV, JSONL or JSON {stem: [caption, ...]}",
         None,
         metavar="REFS",
+        captions=True,
     )
     images: Path | None = option(
         "folder of the images, for CLIPScore and galleries", None, metavar="DIR"
@@ -93,6 +94,7 @@ class ScoreOptions(MetricOptions, RowOptions):
         positional=True,
         nargs="?",
         metavar="CANDIDATES",
+        captions=True,
     )
     no_interval: bool = option("leave out the intervals and the agreement of the metrics", False)
     per_image: Path | None = option(
@@ -119,10 +121,10 @@ class CompareOptions(MetricOptions, CsvOptions):
     """`captune compare`."""
 
     first: Path = option(
-        "captions A, as in captune score", positional=True, nargs=None, metavar="A"
+        "captions A, as in captune score", positional=True, nargs=None, metavar="A", captions=True
     )
     second: Path = option(
-        "captions B, as in captune score", positional=True, nargs=None, metavar="B"
+        "captions B, as in captune score", positional=True, nargs=None, metavar="B", captions=True
     )
     top: int = option("images to show where B is better, and where A is better", 10, metavar="N")
     out: Path | None = option(

@@ -10,6 +10,7 @@ from pathlib import Path
 from captune.captions import SAMPLES, CaptionFile, Matched, match_captions, read_captions
 from captune.errors import MismatchedImages, UserError
 from captune.options import MetricOptions
+from captune.options.base import CaptionsInMemory
 from captune.runs import read_run
 from captune.runs.records import ScoreRecord
 from captune_metrics.frequency import is_file
@@ -21,7 +22,11 @@ def read_inputs(options: MetricOptions, captions: Mapping[str, Path]) -> dict[st
     places = {**captions, "references": options.references, "images": options.images}
     if is_file(options.df):
         places["--df"] = Path(options.df)
-    return {what: _file_of(path) for what, path in places.items() if path is not None}
+    return {
+        what: _file_of(path)
+        for what, path in places.items()
+        if not isinstance(path, CaptionsInMemory | None)
+    }
 
 
 def _file_of(path: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from captune.images.match import plain_path, without_ending
+from captune.options.base import IN_MEMORY
 from captune.pages.sources import NOT_USABLE, RunSet, RunSource
 from captune.runs import Run
 from captune.text import one_line
@@ -164,7 +165,7 @@ def _places(inputs: Any) -> list[str]:
     """The path and the hash of the captions that a run read, as its metrics.json has them."""
     file = inputs.get("candidates") if isinstance(inputs, Mapping) else None
     named = file if isinstance(file, Mapping) else {}
-    return [str(named[key]) for key in ("path", "sha256") if named.get(key)]
+    return [str(named[key]) for key in ("path", "sha256") if named.get(key, IN_MEMORY) != IN_MEMORY]
 
 
 def _scores(

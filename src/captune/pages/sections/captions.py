@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path, PurePath
 from typing import Any
 
+from captune.options.base import IN_MEMORY
 from captune.pages.blocks import (
     Beside,
     Card,
@@ -93,10 +94,11 @@ def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
     quoted = leading(list(metrics)) or list(metrics)
     candidates = source.option("candidates", str, source.name) or source.name
     # of "/home/ann/hw3/tune/lora" a reader needs "tune/lora"
-    scored = "/".join(PurePath(candidates).parts[-2:])
+    scored = "captions of " + "/".join(PurePath(candidates).parts[-2:])
+    scored = candidates if candidates == IN_MEMORY else scored
     first = source.estimate(score, "metrics", quoted[0])
     ends = words(" ({} to {})", *first.interval) if first.interval else ""
-    said = words("The captions of {} come to a {} of {}{} on {} images.", scored,
+    said = words("The {} come to a {} of {}{} on {} images.", scored,
                  title_of(quoted[0]), first.number, ends,
                  source.images_told)  # fmt: skip
     tiles = [
