@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from captune.errors import UserError
 from captune.escaping import PlainStream
-from captune_metrics.files import LARGEST_TEXT, read_bytes
+from captune_metrics.files import LARGEST_TEXT, read_bytes, require_text
 from captune_metrics.text import printable
 
 if sys.platform != "win32":
@@ -218,6 +218,21 @@ def holds_files(folder: Path) -> bool:
     return False
 
 
+_FILE_ENDINGS = (
+    *(".csv", ".json", ".jsonl", ".parquet", ".html", ".htm", ".txt", ".md", ".tex", ".yaml"),
+    *(".png", ".svg", ".pdf", ".jpg", ".jpeg", ".npz", ".safetensors", ".zip"),
+)
+
+
+def check_folder_name(path: Path, option: str = "--out") -> None:
+    """Raises UserError for a folder to write that is named as files are."""
+    if path.suffix.lower() in _FILE_ENDINGS and not path.is_dir():
+        raise UserError(
+            f"{option} {printable(str(path))}: names a folder to write, and {path.suffix} is the"
+            f" ending of a file; name it {printable(str(path.with_suffix('')))}"
+        )
+
+
 def check_writable(path: Path) -> None:
     """Refuse a place that cannot be written before long work, not after it.
 
@@ -291,6 +306,7 @@ def read_text(path: str, *, keep_bytes: bool = False) -> str:
 def decode_text(data: bytes, path: str, *, keep_bytes: bool = False) -> str:
     """The bytes of the file `path` as `read_text` gives them."""
     shown = printable(path)
+    require_text(data, shown)
     try:
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             return data.decode("utf-16")

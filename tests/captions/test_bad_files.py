@@ -1,6 +1,10 @@
 """Bad caption files: one sentence that names file and place, never a traceback."""
 
+import bz2
+import gzip
 import json
+import lzma
+import pickle
 import random
 
 import pytest
@@ -158,7 +162,14 @@ BAD = [
         "line 2 has 2 cells, where the header has 3",
     ),
     (b"image,caption\n1.jpg,caf\xe9\n", "is not UTF-8 text (byte 24); save it as UTF-8"),
-    (b"PK\x03\x04\0\0", "is not a text file (it holds zero bytes)"),
+    (b"a\0", "is not a text file (it holds zero bytes)"),
+    (b"PK\x03\x04\0\0", "is a zip archive, as spreadsheets are too: unzip it first"),
+    (gzip.compress(b"{}"), "c is gzip-compressed: gunzip it first"),
+    (bz2.compress(b"{}"), "is bzip2-compressed: bunzip2 it first"),
+    (lzma.compress(b"{}"), "is xz-compressed: unxz it first"),
+    (pickle.dumps({"a": "b"}, 4), "is a pickle, which is never loaded: save it as JSON first"),
+    (b"PAR1\x15\x04\xff", "is a Parquet file: save it as CSV or JSON lines first"),
+    (b"SQLite format 3\0\x10", "is an SQLite database: save its table as CSV first"),
 ]
 
 

@@ -80,6 +80,18 @@ def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[st
             ["classify", "x", "--lables", "y"],
             "--lables (did you mean --labels?); captune classify",
         ),
+        (["score", "x", "--photos", "y"], "--photos y (did you mean --images?); captune score"),
+        (["classify", "x", "--photos"], "arguments: --photos; captune classify --help shows"),
+        (["compare", "a", "b", "--no-subset"], "--no-subset (--subset is off unless it is given)"),
+        (["score", "x", "--image"], "argument --images: expected one argument"),
+        (["classify", "x", "--label"], "argument --labels: expected one argument"),
+        (
+            ["compare", "x", "x", "--references", "x", "--out", "runs/a.html"],
+            "--out runs/a.html: names a folder to write, and .html is the ending of a file; name it"
+            " runs/a",
+        ),
+        (["rank", "x", "--out", "a.png"], "and .png is the ending of a file; name it a"),
+        (["demo", "--out", "a.pdf"], "and .pdf is the ending of a file; name it a"),
         (["tune", "--method", "lorra"], "choose among adapter, dora, ia3"),
         (["tune", "--method", "lorra"], "did you mean lora?"),
         (["explain", "x", "--method", "atention"], "did you mean attention?"),

@@ -107,10 +107,15 @@ def test_a_run_that_cannot_be_read_is_of_no_kind(tmp_path: Path, content: str) -
     check_run_folder(tmp_path / "run", "baking", overwrite=True)
 
 
-def test_a_pipe_in_the_place_of_run_json_is_no_run(tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_run_json_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "run", "baking")
     (tmp_path / "run" / "run.json").unlink()
     os.mkfifo(tmp_path / "run" / "run.json")
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(UserError, match=r"^run\.json cannot be read \(a device, pipe"):
+        read_run(Path())
     with pytest.raises(UserError, match="holds a run that cannot be read"):
         check_run_folder(tmp_path / "run", "baking")
 

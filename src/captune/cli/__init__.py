@@ -28,6 +28,8 @@ from captune.text import counted
 from captune_metrics.text import quoted, shorten
 
 _LONGEST_SENTENCE = 4_000  # characters; it may quote what was typed
+# what flags are called elsewhere
+_OTHER_NAMES = {"--photos": "--images", "--image-dir": "--images", "--output": "--out"}
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 
 
@@ -45,6 +47,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise _Misuse(f"{self.prog}: {message}; {self.prog} --help shows what it takes")
+
+    def _get_option_tuples(self, option_string: str) -> Any:
+        """The flags that a shortened one may be; --label is --labels, not --label-column."""
+        found: Any = super()._get_option_tuples(option_string)
+        plural = option_string.partition("=")[0] + "s"
+        return [one for one in found if one[1] == plural] or found
 
     def format_help(self) -> str:
         """With the texts of the command, where it is one's."""
@@ -84,7 +92,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, has_tables: bool, has_answers: bool) -> None:
-    group = parser.add_argument_group("everywhere")
+    writes = {"--out", "--to"} & parser._option_string_actions.keys()
+    rule = "Missing folders of files that are written are made." if writes else None
+    group = parser.add_argument_group("everywhere", rule)
     printed = group.add_mutually_exclusive_group()
     printed.add_argument(
         "--json", action="store_true", help="print one JSON object, and nothing else"
@@ -279,10 +289,21 @@ def _unknown_sentence(
     known = _known_flags(parser, command)
     name = f"captune {command}" if command else "captune"
     flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
-    near = difflib.get_close_matches(flag, known, n=1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
+    meant = _meant(flag, known)
     typed = " ".join(unknown)
     return f"{name}: unrecognized arguments: {typed}{meant}; {name} --help shows what it takes"
+
+
+def _meant(flag: str, known: Sequence[str]) -> str:
+    """What an unknown flag may have been meant to be, in brackets; "" where none is near."""
+    off = flag.replace("--no-", "--", 1)
+    if off != flag and off in known:
+        return f" ({off} is off unless it is given)"
+    named = _OTHER_NAMES.get(flag, "")
+    # without the dashes, which all have in common
+    names = {one[2:]: one for one in known if one.startswith("--")}
+    near = [named[2:]] if named in known else difflib.get_close_matches(flag[2:], names, n=1)
+    return f" (did you mean {names[near[0]]}?)" if near else ""
 
 
 class _Said(logging.Handler):

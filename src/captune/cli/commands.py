@@ -26,7 +26,7 @@ from captune.cli.console import (
     run_words,
 )
 from captune.errors import MissingExtra, UserError
-from captune.files import check_writable
+from captune.files import check_folder_name, check_writable
 from captune.options.codec import add_options, read_options, typed_options
 from captune.text import counted
 from captune_metrics.text import printable
@@ -191,6 +191,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     started = time.monotonic()
     options = read_options(opt.DemoOptions, arguments)
+    check_folder_name(options.out)
     check_writable(options.out / "images" / "any")
     images = gather_images(options.out)
     reason = why_no_captions()

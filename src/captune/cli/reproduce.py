@@ -23,7 +23,7 @@ from captune.captions import read_captions
 from captune.cli.console import note, print_json, run_words
 from captune.errors import UserError
 from captune.escaping import console
-from captune.files import lines_of, read_text
+from captune.files import check_folder_name, lines_of, read_text
 from captune.images import find_images
 from captune.options import ReproduceOptions, TuneOptions
 from captune.options.codec import read_options
@@ -274,6 +274,7 @@ def seconds_of(plan: StudyPlan, tasks: Iterable[Task], gflops: float) -> dict[st
 def run(arguments: argparse.Namespace) -> int:
     """Plan, say how long it takes, and run the commands of the steps."""
     options = read_options(ReproduceOptions, arguments)
+    check_folder_name(options.out)
     plan = StudyPlan(options)
     if options.dry_run:
         if arguments.json:

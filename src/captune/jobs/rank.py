@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captune.errors import UserError
+from captune.files import check_folder_name
 from captune.jobs import Result
 from captune.options import ExplainOptions, RankOptions
 from captune.options.codec import from_python
@@ -106,8 +107,9 @@ def run(
     """
     from captune.pages.rank import stem_of, write_gallery
 
-    ranking = rank_run(options)
     folder = options.run if options.out is None else options.out
+    check_folder_name(folder)
+    ranking = rank_run(options)
     maps = folder / "maps" / stem_of(ranking)
     with locked(folder):
         explained = None
@@ -166,7 +168,10 @@ def _captioner(ranking: Ranking, progress: Progress) -> str:
             return str(source.about["models"][0]["spec"])
         if source.kind == "tune":
             return str(scored)
-    progress.message("lite explains captions that it may not have written; --model names another")
+    progress.message(
+        "the maps are those of lite, which may not have written these captions; name the captioner"
+        " that did with --model"
+    )
     return "lite"
 
 

@@ -36,7 +36,7 @@ def option(help: str, default: Any = ..., **extra: Any) -> Any:
 
     extra: `metavar`, `choices`, `repeat` (the flag may be given several times), `positional` (with
     `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one),
-    `negatable` (a flag that --no-FLAG takes back), `captions` (Python may give them themselves in
+    `captions` (Python may give them themselves in
     the place of their file), `names` (a function that lists what the option
     takes, for `--help`).
     """

@@ -156,10 +156,6 @@ def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], h
         parser.add_argument(field.name, nargs=nargs, **keywords)
     elif hint is bool:
         parser.add_argument(_flag(field), action="store_true", help=text)
-        if meta.get("negatable"):
-            no = _flag(field).replace("--", "--no-", 1)
-            told = f"undo {_flag(field)}, the default"
-            parser.add_argument(no, action="store_false", dest=field.name, help=told)
     elif meta.get("repeat"):
         parser.add_argument(_flag(field), action="append", default=[], **keywords)
     else:

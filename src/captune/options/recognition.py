@@ -99,7 +99,7 @@ class EmbedOptions(ImageOptions, ModelOptions):
         metavar="FILE",
     )
     normalise: bool = option(
-        "scale each vector to length one (default: as the model gives it)", False, negatable=True
+        "scale each vector to length one (default: as the model gives it)", False
     )
 
     def __post_init__(self) -> None:

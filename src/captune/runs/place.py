@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from captune.errors import UserError
-from captune.files import check_writable
+from captune.files import check_folder_name, check_writable
 from captune.progress import SILENT, Progress
 from captune.runs.reader import ABOUT, METRICS, RECORDS, kind_of
 from captune_metrics.text import printable
@@ -163,6 +163,7 @@ def check_run_folder(
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{shown} is a file; --out names a run folder")
+        check_folder_name(folder)
         other = kind_of(folder) if folder.is_dir() else None
         if folder.is_dir() and other is None and not goes_on:
             others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]

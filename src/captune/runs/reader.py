@@ -214,14 +214,17 @@ def leaves_root(path: str) -> bool:
 
 def damaged(folder: Path, name: str, what: str) -> DamagedRun:
     """The one sentence for a file of a run that is not what captune writes."""
-    shown = printable(str(folder))
-    return DamagedRun(f"{shown}: {name} is damaged ({printable(what)}); make the run again")
+    return DamagedRun(f"{_shown(folder)}{name} is damaged ({printable(what)}); make the run again")
 
 
 def unreadable(folder: Path, name: str, error: OSError) -> DamagedRun:
     """The one sentence for a file of a run that the system does not give."""
     reason = (error.strerror or str(error)).lower()
-    return DamagedRun(f"{printable(str(folder))}: {name} cannot be read ({printable(reason)})")
+    return DamagedRun(f"{_shown(folder)}{name} cannot be read ({printable(reason)})")
+
+
+def _shown(folder: Path) -> str:
+    return "" if folder == Path() else f"{printable(str(folder))}: "
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

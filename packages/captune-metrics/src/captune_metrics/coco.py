@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from captune_metrics.errors import MismatchedImages, UserError
-from captune_metrics.files import LARGEST_TEXT, read_bytes
+from captune_metrics.files import LARGEST_TEXT, read_bytes, require_text
 from captune_metrics.text import named, printable
 
 Annotation = dict[str, Any]
@@ -108,6 +108,7 @@ def read_json(path: str | Path) -> Any:
     """A JSON file. Raises UserError where it cannot be read or is no JSON."""
     shown = printable(str(path))
     data = read_bytes(path, LARGEST_TEXT)
+    require_text(data, shown)
     try:
         return json.loads(data)
     except UnicodeDecodeError as error:

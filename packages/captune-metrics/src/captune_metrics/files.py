@@ -15,6 +15,17 @@ from captune_metrics.text import printable
 
 LARGEST_FILE = 512 * 2**20
 LARGEST_TEXT = 192 * 2**20  # one odd character makes four bytes of each; dataset_coco.json has 138
+# how a file begins that is no text, and what it is
+_BINARY = {
+    b"\x1f\x8b\x08": "gzip-compressed: gunzip it first",
+    b"BZh91AY&SY": "bzip2-compressed: bunzip2 it first",
+    b"\xfd7zXZ\0": "xz-compressed: unxz it first",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed: unzstd it first",
+    b"PK\3\4": "a zip archive, as spreadsheets are too: unzip it first, or save the sheet as CSV",
+    b"PAR1\x15": "a Parquet file: save it as CSV or JSON lines first",
+    b"SQLite format 3\0": "an SQLite database: save its table as CSV first",
+    b"\x80\4\x95": "a pickle, which is never loaded: save it as JSON first",
+}
 _STREAM = re.compile(r"/dev/(stdin|fd/\d+)")  # what the shell puts for < and <(...)
 
 
@@ -33,6 +44,13 @@ def read_bytes(path: str | os.PathLike[str], most_bytes: int = LARGEST_FILE) -> 
         reason = getattr(error, "strerror", None) or "not a valid path"
         begins = f"{reason[0].lower()}{reason[1:]}"  # GiB stays GiB
         raise UserError(f"{printable(given)}: cannot be read ({begins}).") from error
+
+
+def require_text(data: bytes, shown: str) -> None:
+    """Raises UserError for the bytes of a known binary form. shown: the file, for the sentence."""
+    for begin, form in _BINARY.items():
+        if data.startswith(begin):
+            raise UserError(f"{shown} is {form}.")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
