@@ -198,6 +198,12 @@ class Table:
     marked: frozenset[int] = frozenset()
     note: Any = ""
 
+    @property
+    def is_coloured(self) -> bool:
+        """Whether a page draws a row as the best, or as worse than it."""
+        cells = (cell for row in self.rows for cell in row if isinstance(cell, Fraction))
+        return any(cell.best or cell.worse for cell in cells)
+
     def values(self) -> list[list[Any]]:
         """Header and rows with all digits: an estimate has three columns, a Fraction none."""
         shown = self._shown()
@@ -266,10 +272,9 @@ class Table:
         columns, rows = self.texts(one_line)
         table = RichTable(title=self.caption, title_justify="left", box=None, pad_edge=False)
         for i, title in zip(self._shown(), columns, strict=True):
+            # where a terminal is narrow, an interval goes below its number: nothing is cut off
             number = self.columns[i].number
-            table.add_column(
-                title, justify="right" if number else "left", no_wrap=number, overflow="fold"
-            )
+            table.add_column(title, justify="right" if number else "left", overflow="fold")
         for i, row in enumerate(rows):
             table.add_row(*row, style="bold" if i in self.marked else None)
         table.caption, table.caption_justify = _text(self.note) or None, "left"

@@ -61,7 +61,7 @@ def test_a_person_reads_table_images_and_verdicts(
         assert title in out
     assert "B is furthest ahead of A in CIDEr-D" in out
     assert "a photo of something" in out
-    assert "[low, high]: 95 %" in out
+    assert "With each number its 95 %" in out
     assert "40 images are enough to detect" in out
     # a number and its interval stand in one piece
     assert any("CIDEr-D" in line and line.count("[") == 3 for line in out.splitlines())
@@ -175,7 +175,7 @@ def test_the_answer_comes_first_then_the_table_then_examples(
     out = capsys.readouterr().out
     first = out.partition("\n")[0]
     assert re.fullmatch(r"(B is better than A by|No difference between A and B was) .*\.", first)
-    order = [out.index(text) for text in ("B/A/equal", "recipes: ", "furthest ahead")]
+    order = [out.index(text) for text in ("B / A / equal", "recipes: ", "furthest ahead")]
     assert order == sorted(order)
 
 

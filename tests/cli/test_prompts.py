@@ -27,7 +27,7 @@ def test_table_says_which_prompt_is_best(
 ) -> None:
     assert main([*words, "--truth", "from-name"]) == 0
     out = capsys.readouterr().out
-    assert f'best prompt: "{GOOD}"' in out
+    assert f"{GOOD} (best)" in out
     assert "100.0 %" in out
     assert "33.3 %" in out  # every class answered "red": a third is right
     assert "green -2 of 2" in out

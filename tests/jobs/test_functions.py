@@ -39,7 +39,7 @@ def test_prompts_are_compared_and_leave_a_page(
     )
     assert result.comparison.best == 0
     assert result.written["page"].is_file()
-    assert [table.name for table in result.tables()] == ["prompts", "negation"]
+    assert [table.name for table in result.tables()] == ["prompts-1", "negation-1"]
     assert len(result) == 0
     assert "100.0 %" in result._repr_html_()
 

@@ -128,6 +128,20 @@ class Result(NotebookDisplay, Sequence[Any]):
         return []
 
 
+def page_tables(kind: str, figures: Any) -> list[Table]:
+    """The tables of a run's page, of a result that need not be written.
+
+    figures: what metrics.json holds of it.
+    """
+    from captune.pages.sections import section_of
+    from captune.pages.sources import RunSource
+    from captune.runs import Run
+    from captune.runs.records import plain
+
+    run = Run(Path(), {"kind": kind}, plain(figures))
+    return section_of(kind).tables(RunSource(1, "", run))
+
+
 def check_room(command: Sequence[str], images: int, files: Sequence[object]) -> None:
     """Refuse a `--json` of more answers than it prints, where none of `files` has them."""
     if "--json" in command and images > MOST_ANSWERS and not any(files):

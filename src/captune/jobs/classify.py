@@ -19,7 +19,7 @@ from captune.features.encode import none_readable
 from captune.files import whole_file
 from captune.images import ImageSet, find_images
 from captune.images.match import named_image
-from captune.jobs import Result, check_outputs, check_room, files_among
+from captune.jobs import Result, check_outputs, check_room, files_among, page_tables
 from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options import ClassifyOptions
 from captune.options.codec import from_python
@@ -28,7 +28,7 @@ from captune.rows import check_ending, row_files, row_paths
 from captune.runs import RunWriter, read_run
 from captune.runs.place import writes_run
 from captune.statistics import wilson
-from captune.tables import Column, Number, Table, csv_row, estimate, numbers
+from captune.tables import Column, Number, Table, csv_row, numbers
 from captune.text import counted, percent
 from captune.zeroshot.classifier import Prediction, ZeroShotClassifier, check_prompts, top_indices
 from captune.zeroshot.labels import Labels, read_labels
@@ -73,14 +73,7 @@ class ClassifyResult(Result):
         more = self.images - len(rows)
         note = f"... and {more:,} more" if more else ""
         found = [Table("images", "", columns, rows, note=note)]
-        if self.scored:
-            columns = [Column("prompt", wide=True), *numbers("accuracy [95 % interval]")]
-            accuracies = [
-                [row["template"] or "ensemble", estimate(row["accuracy"], row["interval"], percent)]
-                for row in self.prompts
-            ]
-            found.append(Table("accuracy", "", columns, accuracies))
-        return found
+        return [*found, *page_tables("classify", {"prompts": self.prompts})]
 
     def sentences(self) -> list[str]:
         """What was done."""

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from captune.errors import UserError
-from captune.jobs import Result, check_outputs
+from captune.jobs import Result, check_outputs, page_tables
 from captune.options import CompareOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -19,19 +19,13 @@ from captune.runs import RunWriter, versions
 from captune.runs.metrics import CompareMetrics, ImageDifference
 from captune.runs.place import writes_run
 from captune.runs.records import CompareRecord, Side, plain
-from captune.scoring.compare import Comparison, MetricComparison, compare_captions
+from captune.scoring.compare import Comparison, compare_captions
 from captune.scoring.inputs import read_inputs
 from captune.scoring.score import ScoredCaptions, deciding_options, score_files, small_sample_note
-from captune.tables import Column, Estimate, Number, Table, estimate, number, numbers, write_csv
-from captune.text import p_value, part_of
+from captune.tables import Table, write_csv
+from captune.text import part_of
 
 _SHOWN = 3  # images on either side that a person reads on a terminal
-_NOTE = (
-    "[low, high]: 95 % interval, by resampling images; p: permutation test (A and B swapped at"
-    " random per image), Holm-corrected for the number of metrics: below 0.05 the difference is"
-    " unlikely to be chance; d_z: mean difference divided by its standard deviation; B/A/equal:"
-    " images that score higher in B, in A, and the same in both"
-)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,10 +69,7 @@ class CompareResult(Result):
 
     def tables(self) -> list[Table]:
         """A row per metric."""
-        titles = ("A", "B", "B - A", "p (Holm)", "d_z", "B/A/equal")
-        rows = [_row(metric) for metric in self.comparison.metrics.values()]
-        columns = [Column("metric", wide=True), *numbers(*titles)]
-        return [Table("comparison", "A and B", columns, rows, note=_NOTE)]
+        return page_tables("compare", self.figures())
 
     def headline(self) -> str:
         """Which side is better, and by which metrics."""
@@ -213,23 +204,6 @@ def _write_csv(path: Path, comparison: Comparison, *, raw: bool) -> None:
         values = [float(side[i]) for metric in metrics for side in (metric.raw_a, metric.raw_b)]
         rows.append([image, caption, comparison.captions_b[image], *values])
     write_csv(path, rows, raw=raw)
-
-
-def _row(metric: MetricComparison) -> list[Any]:
-    digits = metric.digits
-    ends = [Number(end, f"{end:.{digits}f}") for end in metric.interval or ()]
-    return [
-        metric.title,
-        estimate(metric.a.corpus, metric.a.interval, "{:.4f}".format),
-        estimate(metric.b.corpus, metric.b.interval, "{:.4f}".format),
-        Estimate(
-            Number(metric.difference, f"{metric.difference:+.{digits}f}"),
-            (ends[0], ends[1]) if ends else None,
-        ),
-        number(metric.p_holm, p_value),
-        number(metric.effect_size, "{:+.2f}".format),
-        f"{metric.images.b_better:,}/{metric.images.a_better:,}/{metric.images.equal:,}",
-    ]
 
 
 def _image_lines(item: ImageDifference) -> Iterator[str]:

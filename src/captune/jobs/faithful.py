@@ -16,9 +16,8 @@ from typing import Any
 from captune.attribution.default_map import NAME as DEFAULT_MAP
 from captune.attribution.default_map import write_default
 from captune.attribution.faithful.leaderboard import Evaluation
-from captune.attribution.faithful.measure import DELETION, INSERTION, OVERLAP, POINTING, MapEstimate
 from captune.attribution.faithful.pointing import read_boxes
-from captune.attribution.faithful.results import POINTING_CENTRE, EvalReport, Leaderboard
+from captune.attribution.faithful.results import Leaderboard
 from captune.captioning.captioner import (
     LITE,
     captioner_folder,
@@ -31,15 +30,14 @@ from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.errors import UserError
 from captune.files import home_path, real_path
 from captune.images import find_images
-from captune.jobs import Result
+from captune.jobs import Result, page_tables
 from captune.models.hub import silence_transformers
 from captune.options import FaithfulOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Noting, Progress
 from captune.runs import RunWriter
 from captune.runs.place import run_place
-from captune.tables import Column, Table, estimate, number, numbers, of_mappings, write_csv
-from captune.text import percent
+from captune.tables import Table, of_mappings, write_csv
 from captune_metrics.text import printable
 
 TABLE = "leaderboard.csv"
@@ -55,9 +53,13 @@ class FaithfulResult(Result):
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
+        return {**super().summary(), "model": self.captioner, **self.figures()}
+
+    def figures(self) -> dict[str, Any]:
+        """What metrics.json holds of the result."""
         return {
-            **super().summary(),
-            "model": self.captioner,
+            "images": self.images,
+            "skipped": super().summary()["skipped"],
             **self.leaderboard.as_json(),
             "notes": self.notes,
             "seconds": self.leaderboard.seconds,
@@ -65,8 +67,7 @@ class FaithfulResult(Result):
 
     def tables(self) -> list[Table]:
         """The maps of each set of images and captions."""
-        default = str(self.leaderboard.default)
-        return [_table(report, default) for report in self.leaderboard.reports]
+        return page_tables("faithful", self.figures())
 
     def sentences(self) -> list[str]:
         """What each set of images says of the default map, and the sanity checks."""
@@ -148,10 +149,7 @@ def _run(
     with RunWriter(options.out, "faithful", options, root, models, command) as run:
         for record in leaderboard.records:
             run.record(record)
-        summary = result.summary()
-        run.metrics = {
-            name: summary[name] for name in summary if name not in ("run", "written", "model")
-        }
+        run.metrics = result.figures()
         write_csv(run.file_path(TABLE), of_mappings(leaderboard.rows()))
     result.written |= {"run": options.out, "table": options.out / TABLE}
     write_default(options.out, leaderboard.default_map())
@@ -196,37 +194,3 @@ def _draw(out: Path, result: FaithfulResult) -> None:
         for ending in ("png", "svg"):
             save_figure(figure, out / "plots" / f"{name}.{ending}")
         result.written[name] = out / "plots" / f"{name}.png"
-
-
-def _table(report: EvalReport, default: str) -> Table:
-    titles = ("insertion", "deletion", "pointing", "centre", "overlap", "advantage")
-    columns = [Column("map"), *numbers(*titles)]
-    rows = []
-    for row in report.rows:
-        centre = row.estimates.get(POINTING_CENTRE)
-        rows.append(
-            [
-                f"{row.name}*" if str(row.name) == default else str(row.name),
-                _cell(row.estimates.get(INSERTION)),
-                _cell(row.estimates.get(DELETION)),
-                _cell(row.estimates.get(POINTING), _percent),
-                None if centre is None else number(centre.value, _percent),
-                _cell(row.estimates.get(OVERLAP)),
-                number(row.advantage, "{:+.2f}".format) if row.random or row.centre else None,
-            ]
-        )
-    note = (
-        "*: the default map, chosen on other images where there were others. advantage: insertion"
-        " and deletion above random maps plus pointing above the centre; the map with the highest"
-        " was chosen. random and centre are the controls."
-    )
-    return Table(f"leaderboard {report.title}", f"{report.title} ({report.images})", columns, rows,
-                 note=note)  # fmt: skip
-
-
-def _cell(found: MapEstimate | None, form: Any = "{:.2f}".format) -> Any:
-    return None if found is None else estimate(found.value, found.interval, form)
-
-
-def _percent(value: float) -> str:
-    return percent(value, 0)

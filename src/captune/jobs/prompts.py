@@ -15,7 +15,7 @@ from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
 from captune.images import ImageFile, find_images
-from captune.jobs import Result, check_outputs, files_among
+from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import Floats, describe_model
 from captune.models.load import load_image_text_model
 from captune.options import PromptsOptions
@@ -26,8 +26,8 @@ from captune.runs import RunWriter
 from captune.runs.metrics import NegationProbe
 from captune.runs.place import writes_run
 from captune.runs.records import plain
-from captune.tables import Column, Table, estimate, number, numbers, of_mappings, write_csv
-from captune.text import counted, p_value, percent, points
+from captune.tables import Table, of_mappings, write_csv
+from captune.text import counted
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.negation import negate, probe_negation
 from captune.zeroshot.prompts import expand, fill
@@ -66,74 +66,31 @@ class PromptsResult(Result):
 
     def tables(self) -> list[Table]:
         """The prompts, and what the word "not" changes."""
-        tables = [self._agreeing() if self.comparison.best is None else self._compared()]
-        if self.probes:
-            tables.append(self._negated())
-        return tables
+        return page_tables("prompts", self.figures())
 
-    def _compared(self) -> Table:
-        comparison = self.comparison
-        titles = ("accuracy [95 % interval]", "− best (points)", "p (Holm)", "ECE", "T", "ECE at T")
-        rows = []
-        for one in comparison.results:
-            against, calibration = one.against_best, one.calibration
-            scaled = calibration and calibration.scaled
-            rows.append(
+    def figures(self) -> dict[str, Any]:
+        """What metrics.json holds of the result."""
+        comparison, labels = self.comparison, self.labels
+        changes = (comparison.class_changes(i) for i in range(len(comparison.results)))
+        return {
+            "images": comparison.images,
+            "scored": comparison.known,
+            "labels": len(labels.ids),
+            "label_names": dict(zip(labels.ids, labels.names, strict=True)),
+            "best": comparison.best,
+            "prompts": comparison.rows(),
+            "negation": plain(self.probes),
+            "agreement": comparison.agreement,
+            "calibration": [one.calibration for one in comparison.results],
+            "class_changes": [
                 [
-                    one.template,
-                    estimate(one.accuracy, one.interval, percent),
-                    against and number(against.difference, points),
-                    against and number(against.p_holm, p_value),
-                    calibration and number(calibration.raw.ece, percent),
-                    calibration and number(calibration.temperature, "{:.2f}".format),
-                    scaled and number(scaled.ece, percent),
+                    {"label": c.label, "images": c.images, "change": c.change, "share": c.share}
+                    for c in of_prompt
                 ]
-            )
-        assert comparison.best is not None
-        note = (
-            f'best prompt: "{comparison.results[comparison.best].template}" (chosen on these'
-            " images). − best: accuracy minus that of the best prompt, in percentage points. p:"
-            f" exact McNemar test against the best prompt, corrected for {len(rows) - 1}"
-            " comparisons (Holm); below 0.05 the prompts differ. ECE: calibration error, 0 % is"
-            " best. T: the temperature that calibrates the model; ECE at T: the error with it"
-            " (cross-fitted); where it is no lower, leave the probabilities as they are."
-        )
-        columns = [Column("prompt", wide=True), *numbers(*titles)]
-        return Table("prompts", "prompts", columns, rows, frozenset({comparison.best}), note)
-
-    def _agreeing(self) -> Table:
-        """What can be said without a truth."""
-        columns = [Column("prompt", wide=True)]
-        columns += numbers("same label as the first prompt", "mean confidence")
-        rows = [
-            [
-                one.template,
-                number(float(self.comparison.agreement[i, 0]), percent),
-                number(one.mean_confidence, percent),
-            ]
-            for i, one in enumerate(self.comparison.results)
-        ]
-        note = "no truth is known (--truth), so there is no accuracy"
-        return Table("prompts", "prompts", columns, rows, note=note)
-
-    def _negated(self) -> Table:
-        titles = ("same label", "right label", "“not” preferred", "“not” preferred, other labels")
-        measures = ("same_answer", "right_answer", "denial_wins", "denial_wins_elsewhere")
-        rows = [
-            [probe.negated, *(number(getattr(probe, name), percent) for name in measures)]
-            for probe in self.probes
-        ]
-        shares = [probe.same_answer for probe in self.probes]
-        same = min(shares)
-        most = percent(same) if same == max(shares) else f"at least {percent(same)}"
-        note = (
-            "Fraction of images. A model that understands “not” shows 0 % in the first three"
-            f" columns and 100 % in the last. This one chooses the same label for {most} of the"
-            " images"
-            f"{', so it ignores “not”' if same > 0.5 else ''}."
-        )
-        columns = [Column("prompt with “not”", wide=True), *numbers(*titles)]
-        return Table("negation", "does the model understand “not”?", columns, rows, note=note)
+                for of_prompt in changes
+            ],
+            "skipped": self.skipped,
+        }
 
     def sentences(self) -> list[str]:
         """What was compared, and the labels that change most."""
@@ -272,25 +229,7 @@ def _write_run(
             if truth is not None and truth[i] >= 0:
                 record["truth"] = ids[truth[i]]
             run.record(record)
-        run.metrics = {
-            "images": comparison.images,
-            "scored": comparison.known,
-            "labels": len(ids),
-            "label_names": dict(zip(ids, result.labels.names, strict=True)),
-            "best": comparison.best,
-            "prompts": comparison.rows(),
-            "negation": plain(result.probes),
-            "agreement": comparison.agreement,
-            "calibration": [one.calibration for one in comparison.results],
-            "class_changes": [
-                [
-                    {"label": c.label, "images": c.images, "change": c.change, "share": c.share}
-                    for c in comparison.class_changes(index)
-                ]
-                for index in range(len(comparison.results))
-            ],
-            "skipped": result.skipped,
-        }
+        run.metrics = result.figures()
     tables = {"prompts.csv": comparison.rows(), "negation.csv": plain(result.probes)}
     for name, rows in tables.items():
         if rows:

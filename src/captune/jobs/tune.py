@@ -37,7 +37,7 @@ from captune.captioning.training.setup import (
 from captune.captioning.training.state import with_config, write_config
 from captune.captioning.tuning import method_class
 from captune.features.cache import FeatureCache
-from captune.jobs import Result
+from captune.jobs import Result, page_tables
 from captune.models.hub import silence_transformers
 from captune.options import TuneOptions
 from captune.options.codec import from_python
@@ -48,9 +48,8 @@ from captune.runs.metrics import Curve, CurvePoint, Tuned
 from captune.runs.place import run_place
 from captune.scoring.compare import compare_scores
 from captune.statistics import holm
-from captune.tables import Column, Table, estimate, numbers, of_mappings, write_csv
-from captune.text import counted, duration, millions, score, signed
-from captune_metrics.catalogue import title_of
+from captune.tables import Table, of_mappings, write_csv
+from captune.text import counted
 from captune_metrics.scores import Scores
 
 _SCORES = ("cider", "clipscore", "bleu_4")
@@ -95,27 +94,16 @@ class TuneResult(Result):
         }
 
     def tables(self) -> list[Table]:
-        """The methods side by side."""
-        known = [id for id in _SCORES if any(id in one.scores for one in self.methods)]
-        rows = [
-            [
-                one.method + (", not usable" if one.unusable else ""),
-                millions(one.parameters),
-                *(_estimate(one, id) for id in known),
-                one.best_epoch,
-                duration(one.seconds),
-            ]
-            for one in self.methods
-        ]
-        columns = [Column("method")]
-        columns += numbers("trained", *map(title_of, known), "best epoch", "time")
-        best = next(i for i, one in enumerate(self.methods) if one.method == self.best)
-        note = "95 % intervals in brackets"
-        marked: frozenset[int] = frozenset()
-        if len(rows) > 1 and not self.methods[best].unusable:
-            note, marked = f"{note}; the best method is bold", frozenset({best})
-        found = [Table("tuning", "tuning methods", columns, rows, marked, note)]
-        return found if self.curve is None else [*found, _curve_table(self.curve)]
+        """The methods side by side, and the scores by the number of images."""
+        return page_tables("tune", self.figures())
+
+    def figures(self) -> dict[str, Any]:
+        """What metrics.json holds of the result."""
+        names = (
+            *("images", "trained_on", "warning", "curve", "best", "select", "methods"),
+            *("against_best", "skipped", "notes"),
+        )
+        return {name: getattr(self, name) for name in names}
 
     def headline(self) -> str:
         """Which methods are not usable, before any score."""
@@ -251,19 +239,7 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
     with run_writer(setup, out) as run:
         for record in runs[result.best].records():
             run.record(record)
-        run.metrics = {
-            "images": result.images,
-            "trained_on": result.trained_on,
-            "warning": result.warning,
-            "curve": result.curve,
-            "best": result.best,
-            "select": result.select,
-            "methods": result.methods,
-            "against_best": result.against_best,
-            "leaked": len(setup.leaked),
-            "skipped": result.skipped,
-            "notes": result.notes,
-        }
+        run.metrics = result.figures() | {"leaked": len(setup.leaked)}
 
 
 def _folder(setup: TrainingSetup) -> Path:
@@ -286,23 +262,6 @@ def _curve(options: TuneOptions, tuned: dict[int, Tuned], folders: dict[int, Pat
         before = scores
     said = conclusion(found, metric, next(iter(tuned.values())).images)
     return Curve(options.method, metric, options.epochs, found, said)
-
-
-def _curve_table(curve: Curve) -> Table:
-    """A row per number of images."""
-    known = [id for id in _SCORES if all(id in one.scores for one in curve.points)]
-    rows = [
-        [
-            f"{one.images:,}" + ("" if one.usable else ", not usable"),
-            *(estimate(one.scores[id].corpus, one.scores[id].interval, score) for id in known),
-            estimate(one.difference, one.interval, signed),
-        ]
-        for one in curve.points
-    ]
-    columns = [Column("images")]
-    columns += numbers(*map(title_of, known), f"gain in {title_of(curve.metric)}")
-    note = "the same validation images and as many updates; gain: on the row before, paired"
-    return Table("curve", "how many images", columns, rows, note=note)
 
 
 def against_best(runs: Mapping[str, Run], best: str, metric: str) -> dict[str, dict[str, Any]]:
@@ -335,11 +294,6 @@ def _scores(run: Run, metric: str) -> Scores:
         for record in run.records()
     }
     return Scores(metric, sum(values.values()) / max(1, len(values)), values, {})
-
-
-def _estimate(one: Tuned, metric: str) -> Any:
-    figure = one.scores.get(metric)
-    return figure and estimate(figure.corpus, figure.interval, score)
 
 
 def _figure(one: Tuned, select: str) -> float:

@@ -39,6 +39,7 @@ class MapRow(Struct, frozen=True):
     comprehensiveness: Number | None = None
     sufficiency: Number | None = None
     pointing: Number | None = None
+    pointing_centre: Number | None = None
     overlap: Number | None = None
     insertion_interval: Interval | None = None
     deletion_interval: Interval | None = None
@@ -58,12 +59,13 @@ class Verdict(Struct, frozen=True):
 
 
 class Leaderboard(Struct, frozen=True):
-    """Of one set of images and captions."""
+    """Of one set of images and captions. measured_on: how many images, in words."""
 
     title: str
     rows: list[MapRow]
     verdicts: list[Verdict]
     sentences: list[str]
+    measured_on: str = ""
 
 
 class Sanity(Struct, frozen=True):

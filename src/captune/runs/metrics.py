@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -386,6 +387,12 @@ class ComparedMetric(Struct, frozen=True, kw_only=True):
     share_b_better: Share | None = None
     detectable_difference: Number | None
     finding: ComparisonFinding
+
+    @property
+    def digits(self) -> int:
+        """Decimals that the interval's width leaves meaning in: 3 to 6."""
+        half = (self.interval.high - self.interval.low) / 2 if self.interval else 0.0
+        return 3 if half <= 0 else min(6, max(3, 1 - math.floor(math.log10(half))))
 
 
 class CaptionScore(Struct, frozen=True):

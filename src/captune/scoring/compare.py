@@ -6,7 +6,6 @@ says nothing about their difference and does not blur it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -63,12 +62,6 @@ class MetricComparison(ComparedMetric, frozen=True, kw_only=True, eq=False, dict
     def differences(self) -> NDArray[np.float64]:
         """[n] B - A an image; 0 where only rounding or smoothing tells them apart."""
         return comparable(self.metric, self.raw_b) - comparable(self.metric, self.raw_a)
-
-    @cached_property
-    def digits(self) -> int:
-        """Decimals that the interval's width leaves meaning in: 3 to 6."""
-        half = (self.interval.high - self.interval.low) / 2 if self.interval else 0.0
-        return 3 if half <= 0 else min(6, max(3, 1 - math.floor(math.log10(half))))
 
     @cached_property
     def verdict(self) -> str:

@@ -250,6 +250,7 @@ class EvalReport:
         """For metrics.json and `--json`."""
         return {
             "title": self.title,
+            "measured_on": self.images,
             "rows": [row.as_json() for row in self.rows],
             "verdicts": [one.as_json() for one in self.verdicts],
             "better_than_baseline": _each_as_json(self.against_baseline),

@@ -31,7 +31,7 @@ from captune.pages.sections import PageContext
 from captune.pages.sources import PageSettings, RunSource, words
 from captune.runs.records import plain
 from captune.runs.reliability import Reliability
-from captune.tables import Column, Fraction, Table, numbers
+from captune.tables import Column, Estimate, Fraction, Table, numbers
 from captune.text import count, one_line, percent, signed
 
 _BARS = 5
@@ -121,9 +121,11 @@ def _prompts(source: RunSource) -> Table:
         known = prompt["accuracy"] is not None
         ends = source.interval(percent, "prompts", i, "interval") if known else None
         figure = source.figure(percent, "prompts", i, "accuracy") if known else None
-        rows.append([prompt["template"] or "ensemble", figure, *(ends or (None, None))])
-    columns = [Column("prompt", wide=True), *numbers("accuracy", "95 % from", "to")]
-    note = "The pictures show the first prompt's answers; captune prompts tests the differences."
+        rows.append([prompt["template"] or "ensemble", figure and Estimate(figure, ends)])
+    columns = [Column("prompt", wide=True), *numbers("accuracy")]
+    note = "With each accuracy its 95 % interval."
+    if len(rows) > 1:
+        note += " Answers are the first prompt's; captune prompts tests the differences."
     return Table(f"prompts-{source.number}", "Prompts", columns, rows, note=note)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -9,6 +10,7 @@ from markupsafe import Markup
 from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
+from captune.runs.metrics import CompareMetrics
 from captune.tables import Column, Estimate, Table, numbers
 from captune.text import count, one_line, p_value, plain, score, signed
 from captune_metrics.catalogue import leading, title_of
@@ -57,27 +59,33 @@ def tables(source: RunSource) -> list[Table]:
 
 def _table(source: RunSource) -> Table:
     rows = []
-    for id, found in source.at("metrics").items():
+    for id, found in source.run.typed_metrics(CompareMetrics).metrics.items():
         place = ("metrics", id)
-        difference = source.figure(signed, *place, "difference")
+        shown, with_sign = (partial(show, digits=found.digits) for show in (score, signed))
+        known = found.effect_size is not None
+        effect = source.figure(partial(signed, digits=2), *place, "effect_size") if known else None
+        difference = source.figure(with_sign, *place, "difference")
         images = (source.figure(count, *place, "images", side)
                   for side in ("b_better", "a_better", "equal"))  # fmt: skip
         rows.append(
             [
                 title_of(id),
-                source.estimate(score, *place, "a"),
-                source.estimate(score, *place, "b"),
-                Estimate(difference, source.interval(signed, *place, "interval")),
-                None if found["p_holm"] is None else source.figure(p_value, *place, "p_holm"),
+                source.estimate(shown, *place, "a"),
+                source.estimate(shown, *place, "b"),
+                Estimate(difference, source.interval(with_sign, *place, "interval")),
+                None if found.p_holm is None else source.figure(p_value, *place, "p_holm"),
+                effect,
                 words("{} / {} / {}", *images),
             ]
         )
-    titles = ("A", "B", "B − A", "p (Holm)", "B / A / equal")
+    titles = ("A", "B", "B − A", "p (Holm)", "d_z", "B / A / equal")
     columns = [Column("metric", wide=True), *numbers(*titles)]
     note = (
-        "Below each number its 95 % interval, from resampling images with both captions together."
-        " p: permutation test, Holm-corrected for the number of metrics. B / A / equal:"
-        " images that score higher in B, in A, and the same in both."
+        "With each number its 95 % interval, from resampling images with both captions together."
+        " p: permutation test (A and B swapped at random per image), Holm-corrected for the number"
+        " of metrics: below 0.05 the difference is unlikely to be chance. d_z: mean difference"
+        " divided by its standard deviation. B / A / equal: images that score higher in B, in A,"
+        " and the same in both."
     )
     return Table(f"comparison-{source.number}", "A and B", columns, rows, note=note)
 

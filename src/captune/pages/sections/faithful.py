@@ -19,6 +19,7 @@ _MEASURES = (
     ("comprehensiveness", score),
     ("sufficiency", score),
     ("pointing", percent),
+    ("pointing_centre", percent),
     ("overlap", score),
 )
 
@@ -78,11 +79,9 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
         if any(row.get(name) is not None for row in content["rows"])
     ]
     default = source.at("default")
-    marked = set()
     for i, row in enumerate(content["rows"]):
-        if all(row[key] == default[key] for key in ("method", "layer", "head")):
-            marked.add(i)
-        cells: list[Any] = [one_line(described(row))]
+        is_default = all(row[key] == default[key] for key in ("method", "layer", "head"))
+        cells: list[Any] = [one_line(described(row)) + "*" * is_default]
         for name, show in known:
             place = ("reports", report, "rows", i, name)
             cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
@@ -92,16 +91,22 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
             advantage = source.figure(signed, "reports", report, "rows", i, "advantage")
         cells.append(advantage)
         rows.append(cells)
-    columns = [Column("map"), *numbers(*(name for name, _ in known), "words", "advantage")]
+    titles = [name.replace("pointing_centre", "centre") for name, _ in known]
+    columns = [Column("map"), *numbers(*titles, "words", "advantage")]
     note = (
-        "insertion: higher is better; deletion: lower is better; pointing: how often the strongest"
-        " patch lies in a box that people drew; advantage: insertion and deletion above random maps"
-        " plus pointing above the centre. random and centre are the controls. Below each"
-        " figure its 95 % interval over images. The marked row is the default map."
+        "*: the default map, chosen on other images where there were others. insertion: higher is"
+        " better; deletion: lower is better; pointing: how often the strongest patch lies in a box"
+        " that people drew; centre: how often the centre of the image does; advantage: insertion"
+        " and deletion above random maps plus pointing above the centre; the map with the highest"
+        " was chosen. random and centre are the controls. With each figure its 95 % interval over"
+        " images."
     )
-    title = one_line(f"Leaderboard: {content['title']}")
-    name = f"leaderboard-{source.number}-{report + 1}"
-    return Table(name, title, columns, rows, frozenset(marked), note)
+    title = f"Leaderboard: {content['title']}"
+    if content.get("measured_on"):
+        title += f" ({content['measured_on']})"
+    return Table(
+        f"leaderboard-{source.number}-{report + 1}", one_line(title), columns, rows, note=note
+    )
 
 
 def _estimate(

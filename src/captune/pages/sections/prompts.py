@@ -8,7 +8,7 @@ from captune.pages.blocks import Beside, Fold, Heading, Paragraph, Section, Tile
 from captune.pages.sections import PageContext
 from captune.pages.sections.classify import reliability_block
 from captune.pages.sources import RunSource, joined, words
-from captune.tables import Column, Fraction, Table, numbers
+from captune.tables import Column, Estimate, Fraction, Table, numbers
 from captune.text import count, one_line, p_value, percent, points, score
 
 SIGNIFICANT = 0.05
@@ -126,23 +126,41 @@ def _table(source: RunSource, best: int) -> Table:
         rows.append(
             [
                 one_line(row["template"]) + (" (best)" if i == best else ""),
-                source.figure(percent, "prompts", i, "accuracy"),
-                words("{} to {}", *interval_of_row(source, i, "accuracy")),
+                Estimate(
+                    source.figure(percent, "prompts", i, "accuracy"),
+                    interval_of_row(source, i, "accuracy"),
+                ),
                 Fraction.between(low, high, row["accuracy"], ends, best=i == best, worse=worse),
                 *against,
                 None if row["ece"] is None else source.figure(percent, "prompts", i, "ece"),
+                *_temperature(source, i),
             ]
         )
-    columns = [Column("prompt"), *numbers("accuracy", "95 % interval"), Column("", wide=True)]
-    columns += numbers("points vs. best", "p (Holm)", "gained / lost", "ECE")
+    columns = [Column("prompt", wide=True), *numbers("accuracy"), Column("", wide=True)]
+    columns += numbers("points vs. best", "p (Holm)", "gained / lost", "ECE", "T", "ECE at T")
     note = (
-        "p: exact McNemar test against the best on the same images, Holm-corrected for the"
-        " number of prompts. gained / lost: images that only this prompt, only the best has right."
-        " The best was chosen on these images: its own figure flatters a little."
-        " Green: the best; orange: significantly worse."
+        "With each accuracy its 95 % interval. points vs. best: accuracy minus that of the best"
+        " prompt, in percentage points. p: exact McNemar test against the best on the same images,"
+        " Holm-corrected for the number of prompts; below 0.05 the prompts differ. gained / lost:"
+        " images that only this prompt, only the best has right. The best was chosen on these"
+        " images: its own figure flatters a little. ECE: calibration error, 0 % is best. T: the"
+        " temperature that calibrates the model; ECE at T: the error with it (cross-fitted); where"
+        " it is no lower, leave the probabilities as they are."
     )
     marked = frozenset({order.index(best)})
     return Table(f"prompts-{source.number}", "Prompts", columns, rows, marked, note)
+
+
+def _temperature(source: RunSource, row: int) -> list[Any]:
+    """The temperature that calibrates a prompt, and the calibration error with it."""
+    fitted = source.at("calibration", row)
+    if fitted is None or fitted.get("scaled") is None:
+        return [None, None]
+    place = ("calibration", row)
+    return [
+        source.figure("{:.2f}".format, *place, "temperature"),
+        source.figure(percent, *place, "scaled", "ece"),
+    ]
 
 
 def _agreement(source: RunSource) -> Table:
@@ -152,9 +170,10 @@ def _agreement(source: RunSource) -> Table:
          source.figure(percent, "prompts", i, "mean_confidence")]
         for i, row in enumerate(source.at("prompts"))
     ]  # fmt: skip
-    columns = [Column("prompt"), *numbers("same label as the first"), Column("", wide=True)]
+    columns = [Column("prompt"), *numbers("same label as the first prompt"), Column("", wide=True)]
     columns += numbers("mean confidence")
-    return Table(f"prompts-{source.number}", "Prompts", columns, rows)
+    note = "No truth is known (--truth), so there is no accuracy."
+    return Table(f"prompts-{source.number}", "Prompts", columns, rows, note=note)
 
 
 def _calibration(source: RunSource, best: int, calibration: dict[str, Any]) -> list[Any]:
@@ -207,12 +226,17 @@ def _denials(source: RunSource) -> Table:
         known = (None if row[name] is None else source.figure(percent, "negation", i, name)
                  for name in measures)  # fmt: skip
         rows.append([one_line(row["negated"]), *known])
-    columns = [Column("denied prompt", wide=True), *numbers("same answer", "right class first")]
-    columns += numbers("“not” wins, right class", "“not” wins, wrong classes")
+    titles = ("same label", "right label", "“not” preferred", "“not” preferred, other labels")
+    columns = [Column("prompt with “not”", wide=True), *numbers(*titles)]
+    shares = [row["same_answer"] for row in source.at("negation")]
+    same = min(shares)
+    most = percent(same) if same == max(shares) else f"at least {percent(same)}"
     note = (
-        "A model that understands “not” shows 0 % in the first three columns and 100 % in the last."
-        " “not” wins: of the two texts “X” and “not X”, the denied one scores higher. Only prompts"
-        " without a “no” or “not” of their own are denied."
+        "Fraction of images. A model that understands “not” shows 0 % in the first three columns"
+        f" and 100 % in the last. This one chooses the same label for {most} of the images"
+        f"{', so it ignores “not”' if same > 0.5 else ''}. “not” preferred: of the two texts “X”"
+        " and “not X”, the one with “not” scores higher. Only prompts without a “no” or “not” of"
+        " their own are denied."
     )
     return Table(f"negation-{source.number}", "What “not” changes", columns, rows, note=note)
 

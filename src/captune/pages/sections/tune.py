@@ -243,14 +243,14 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     columns = [Column("method"), *numbers("trained", title_of(by)), Column("", wide=True)]
     columns += numbers("vs. best") if len(methods) > 1 else []
     columns += numbers(*map(title_of, known[1:]), "best epoch", "time")
-    note = "Below each score its 95 % interval, by resampling images."
+    note = "With each score its 95 % interval, by resampling images."
     if against:
         note += (
             f" vs. best: difference in {title_of(by)} on the same images, p by a permutation"
-            " test, Holm-corrected for the number of methods. Green: the best; orange:"
-            " significantly worse."
+            " test, Holm-corrected for the number of methods."
         )
     is_marked = len(methods) > 1 and not best.unusable()
+    note += " Bold: the best method." if is_marked else ""
     marked = frozenset({methods.index(best)} if is_marked else ())
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
 
