@@ -27,7 +27,7 @@ from PIL import Image
 from captune.attribution.captioned_image import CaptionedImage, captioned_images
 from captune.attribution.deletion_insertion import quick_marks
 from captune.attribution.masking import token_masking
-from captune.attribution.methods import map_method, method_names
+from captune.attribution.methods import MAP_METHODS
 from captune.captioning.captioner import captioner_folder, load_captioner
 from captune.images import ImageFile
 from captune.options import ExplainOptions
@@ -74,7 +74,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         ways: list[tuple[str, Callable[[], object]]] = [
             (WRITING, lambda: captioner.generate(one.grid, beams=5, max_tokens=len(one.ids)))
         ]
-        ways += [(name, maps_by(name, captioner, one)) for name in method_names()]
+        ways += [(name, maps_by(name, captioner, one)) for name in MAP_METHODS.names()]
         drawn = ways[1][1]()
         ways.append((MARKS, lambda: quick_marks(token_masking(one), drawn)))
         for _, way in ways:
@@ -100,7 +100,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
 
 def maps_by(name: str, captioner: Any, one: CaptionedImage) -> Callable[[], torch.Tensor]:
     """Maps of all words by the default layer and head of a method."""
-    method = map_method(name)
+    method = MAP_METHODS.get(name)
     layer_head = method.layer_heads(captioner)[0]
     return lambda: method.maps(one, layer_head, range(len(one.words)))
 

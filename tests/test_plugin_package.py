@@ -79,11 +79,11 @@ def test_its_bridge_and_tuning_method_train(check: str) -> None:
 
 @pytest.mark.usefixtures("package")
 def test_its_map_method_makes_maps() -> None:
-    from captune.attribution.methods import map_method
+    from captune.attribution.methods import MAP_METHODS
     from tests.attribution.woken import captioned, woken
 
     captioner = woken()
-    method = map_method("middle")
+    method = MAP_METHODS.get("middle")
     (layer_head,) = method.layer_heads(captioner)
     maps = method.maps(captioned(captioner), layer_head, [0, 1])
     assert torch.equal(maps.sum((1, 2)), torch.ones(2))

@@ -199,21 +199,18 @@ def _encode_images(
     progress: Progress,
 ) -> Floats:
     """[n, d] as the model gives them, in order. Raises UserError for unreadable images."""
-    from captune.features.encode import encode_images
+    from captune.features.encode import encode_all
 
     skipped: list[Skipped] = []
-    parts: list[Floats] = []
-    with progress.bar("encoding", len(images)) as advance:
-        for _, features in encode_images(
-            images,
-            model.image,
-            cache=cache,
-            batch_size=batch_size,
-            workers=workers,
-            on_skip=skipped.append,
-            on_progress=advance,
-        ):
-            parts.append(features)
+    _, features = encode_all(
+        images,
+        model,
+        cache=cache,
+        batch_size=batch_size,
+        workers=workers,
+        skipped=skipped,
+        progress=progress,
+    )
     if skipped:
         reasons = "; ".join(f"{printable(item.path)}: {item.reason}" for item in skipped[:_NAMED])
         rest = len(skipped) - _NAMED
@@ -222,7 +219,7 @@ def _encode_images(
             f"{f'; and {rest:,} more' if rest > 0 else ''}): a mean over the others would be "
             "another number; repair the files, or leave their images out of the captions"
         )
-    return np.concatenate(parts)
+    return features
 
 
 def _unit(features: Floats, what: str, names: Sequence[str]) -> Floats:

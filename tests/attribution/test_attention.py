@@ -9,12 +9,12 @@ from tests.captioning.tiny import END, FAMILIES, GRID, grids
 from tests.captioning.vision_encoder_decoder import SHAPE, both_captioners
 
 from captune.attribution.captioned_image import captioned_image, ids_of_caption
-from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.methods.attention import attention_of
 from captune.captioning.model import batch
 from captune.errors import UserError
 
-ATTENTION = map_method("attention")
+ATTENTION = MAP_METHODS.get("attention")
 
 
 def test_maps_are_the_eager_weights_of_transformers_captioner() -> None:

@@ -21,7 +21,7 @@ from captune.attribution.captioned_image import (
     END as END_TEXT,
 )
 from captune.attribution.captioned_image import captioned_image, captioned_images, ids_of_caption
-from captune.attribution.methods import LayerHead, map_method, method_names
+from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.methods.attention import attention_of
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
@@ -189,15 +189,15 @@ def test_words_that_are_known_of_a_image_are_read() -> None:
             torch.testing.assert_close(row, torch.stack(expected), atol=1e-5, rtol=1e-5)
         without = word_log_probabilities(alone, grids, range(6))
     assert not torch.allclose(found, without)
-    for name in method_names():
+    for name in MAP_METHODS.names():
         if name in ("pixel-occlusion", "patch-similarity"):  # which need the image encoder
             continue
-        method = map_method(name)
+        method = MAP_METHODS.get(name)
         maps = method.maps(one, method.layer_heads(captioner)[0], range(6))
         assert maps.shape == (6, 3, 3)
         assert bool(maps.isfinite().all())
     weights = attention_of(one, steps_of(one))[0]
     assert weights.shape == (6, 2, 13)  # ten tokens of the image, three of the words
     torch.testing.assert_close(weights.sum(-1), torch.ones(6, 2))
-    maps = map_method("attention").maps(one, LayerHead(0, 0), range(6))
+    maps = MAP_METHODS.get("attention").maps(one, LayerHead(0, 0), range(6))
     torch.testing.assert_close(maps.flatten(1), weights[:, 0, 1:10])

@@ -27,7 +27,7 @@ from captune.attribution.deletion_insertion import (
     ranking,
 )
 from captune.attribution.masking import token_masking
-from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead
 
 CORNERS = [(0, 0), (4, 6), (7, 1)]
 
@@ -158,7 +158,7 @@ def test_quick_is_right_about_chance_as_often_as_it_says() -> None:
 
 def test_a_planted_captioner_is_found_true_by_its_own_attention() -> None:
     captioner = planted_captioner()
-    method = map_method("attention")
+    method = MAP_METHODS.get("attention")
     for row, column in ((0, 0), (2, 4), (5, 5)):
         captioned = bright_subject(captioner, row, column)
         words = range(len(captioned.words))

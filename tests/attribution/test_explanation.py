@@ -17,14 +17,14 @@ from captune.attribution.deletion_insertion import (
 )
 from captune.attribution.explanation import wanted_words
 from captune.attribution.masking import token_masking
-from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.word_scores import targets_of
 
 
 @pytest.mark.parametrize("measure", [quick_marks, full_marks])
 def test_a_planted_captioner_s_attention_is_marked_true(measure: object) -> None:
     captioner = planted_captioner()
-    method = map_method("attention")
+    method = MAP_METHODS.get("attention")
     for row, column in ((0, 0), (2, 3), (4, 4)):
         captioned = bright_subject(captioner, row, column, side=2)
         words = range(len(captioned.words))
@@ -39,7 +39,7 @@ def test_a_planted_captioner_s_attention_is_marked_true(measure: object) -> None
 def test_words_keep_their_numbers(measure: object) -> None:
     captioner = planted_captioner()
     captioned = bright_subject(captioner, 2, 3, side=2)
-    maps = map_method("attention").maps(captioned, LayerHead(0, "mean"), [0, 1, 2, 3])
+    maps = MAP_METHODS.get("attention").maps(captioned, LayerHead(0, "mean"), [0, 1, 2, 3])
     targets = targets_of(captioned, [0, 1, 2, 3])  # 3 is the end
     every = measure(token_masking(captioned, targets), maps)
     some = measure(token_masking(captioned, [targets[3], targets[1]]), maps[[3, 1]])
@@ -62,7 +62,7 @@ def test_a_blind_captioner_s_words_are_not_from_the_image(measure: object) -> No
 def test_full_is_near_perfect_on_the_planted_one_and_half_by_chance() -> None:
     captioner = planted_captioner()
     captioned = bright_subject(captioner, 2, 4, side=1)
-    maps = map_method("attention").maps(captioned, LayerHead(0, "mean"), range(3))
+    maps = MAP_METHODS.get("attention").maps(captioned, LayerHead(0, "mean"), range(3))
     for one in full_marks(token_masking(captioned), maps):
         assert one.insertion is not None
         assert one.insertion > 0.9

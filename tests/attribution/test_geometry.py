@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from captune.attribution.captioned_image import captioned_images
 from captune.attribution.geometry import Frame, as_stored, frame_of, whole_frame
-from captune.attribution.methods import map_method
+from captune.attribution.methods import MAP_METHODS
 from captune.captioning.captioner import Captioner
 from captune.images import ImageFile, open_image
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
@@ -68,7 +68,7 @@ def test_a_bright_square_is_found_where_it_is(tmp_path: Path, turn: int, name: s
     captioner = Captioner(planted_captioner(), brightness_encoder(), no_tags)
     image = ImageFile(path, "image.png")
     (one,) = captioned_images(captioner, [image], [SAID], on_skip=lambda skipped: None)
-    method = map_method(name)
+    method = MAP_METHODS.get(name)
     layer_head = method.layer_heads(captioner.model)[0]
     maps = method.maps(one, layer_head, [0]).numpy()
     upright = open_image(path)

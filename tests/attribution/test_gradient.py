@@ -13,7 +13,7 @@ from tests.captioning.tiny import END, GRID
 from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage, ids_of_caption
-from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.methods.integrated_gradients import STEPS, without_patches
 from captune.captioning.model import CaptionModel, batch
 
@@ -44,7 +44,7 @@ def patches(attributions: Tensor) -> Tensor:
 def test_input_times_gradient(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
     one = captioned(captioner)
-    maps = map_method("gradient").maps(one, LayerHead(), range(6))
+    maps = MAP_METHODS.get("gradient").maps(one, LayerHead(), range(6))
     for word in range(6):
         captum = InputXGradient(score_of(captioner, one, word))
         expected = patches(captum.attribute(one.grid.clone().requires_grad_()))
@@ -55,7 +55,7 @@ def test_input_times_gradient(family: str, bridge: str) -> None:
 def test_integrated_gradients(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
     one = captioned(captioner)
-    maps = map_method("integrated-gradients").maps(one, LayerHead(), range(6))
+    maps = MAP_METHODS.get("integrated-gradients").maps(one, LayerHead(), range(6))
     begin = without_patches(one)
     for word in range(6):
         score = score_of(captioner, one, word)
@@ -72,7 +72,7 @@ def test_integrated_gradients(family: str, bridge: str) -> None:
 def test_occlusion(family: str, bridge: str) -> None:
     captioner = woken(family, bridge=bridge)
     one = captioned(captioner)
-    maps = map_method("occlusion").maps(one, LayerHead(), range(6))
+    maps = MAP_METHODS.get("occlusion").maps(one, LayerHead(), range(6))
     tokens = torch.arange(GRID.tokens)[None, :, None].expand_as(one.grid)
     for word in range(6):
         captum = FeatureAblation(score_of(captioner, one, word))
@@ -93,7 +93,7 @@ def test_where_no_patch_differs_nothing_is_lost() -> None:
     }
     for name, grid in blanks.items():
         blank = dataclasses.replace(one, grid=grid)
-        maps = map_method(name).maps(blank, LayerHead(), range(6))
+        maps = MAP_METHODS.get(name).maps(blank, LayerHead(), range(6))
         torch.testing.assert_close(maps, torch.zeros(6, 3, 3), atol=1e-5, rtol=0)
 
 
@@ -101,7 +101,7 @@ def test_where_no_patch_differs_nothing_is_lost() -> None:
 def test_one_word_alone_and_several_together(name: str) -> None:
     captioner = woken(decoder=spelling_decoder())
     one = captioned(captioner, ids_of_caption(captioner.decoder, "a dog on a red doorstep"))
-    method = map_method(name)
+    method = MAP_METHODS.get(name)
     together = method.maps(one, LayerHead(), range(6))
     assert together.dtype == torch.float32
     assert not together.requires_grad
@@ -115,7 +115,7 @@ def test_against_another_word(name: str) -> None:
     """Of a difference of scores the map is the difference of the maps: all three are linear."""
     captioner = woken()
     one = captioned(captioner)
-    method = map_method(name)
+    method = MAP_METHODS.get(name)
     against = method.maps(one, LayerHead(), [1], against="w9")[0]
     (other,) = captioner.decoder.encode(["w9"])[0]
     swapped = dataclasses.replace(one, ids=[one.ids[0], other], words=one.words[:2])

@@ -12,7 +12,7 @@ import torch
 from tests.attribution.woken import captioned, woken
 from tests.captioning.caption_job import image_model, write_images
 
-from captune.attribution.methods import LayerHead, MapMethod, map_method, method_names
+from captune.attribution.methods import MAP_METHODS, LayerHead, MapMethod
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune_metrics import plugins
@@ -26,9 +26,9 @@ ANYWHERE = [name for name in NAMES if name != "patch-similarity"]
 
 
 def test_names_are_listed_without_importing() -> None:
-    assert method_names() == NAMES
+    assert MAP_METHODS.names() == NAMES
     code = (
-        "import sys; from captune.attribution.methods import method_names; method_names();"
+        "import sys; from captune.attribution.methods import MAP_METHODS; MAP_METHODS.names();"
         "print([m for m in sys.modules if m.startswith('captune.attribution.methods.')])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -37,7 +37,7 @@ def test_names_are_listed_without_importing() -> None:
 
 def test_an_unknown_method_is_one_sentence() -> None:
     with pytest.raises(UserError, match='method "guess" is not known; choose among attention'):
-        map_method("guess")
+        MAP_METHODS.get("guess")
 
 
 class Middle(MapMethod):
@@ -59,9 +59,9 @@ def test_a_third_party_s_method(monkeypatch: pytest.MonkeyPatch) -> None:
     plugins.plugins_of.cache_clear()
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point()])
     try:
-        assert "middle" in method_names()
+        assert "middle" in MAP_METHODS.names()
         captioner = woken()
-        method = map_method("middle")
+        method = MAP_METHODS.get("middle")
         found = method.maps_of_each(captioned(captioner), method.layer_heads(captioner), [0, 1])
         assert found[LayerHead()].shape == (2, 3, 3)
     finally:
@@ -78,7 +78,7 @@ def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
     state = {name: value.clone() for name, value in captioner.state_dict().items()}
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in captioner.modules()]
     implementation = captioner.decoder.module.config._attn_implementation
-    method = map_method(name)
+    method = MAP_METHODS.get(name)
     assert method.name == name
     layer_heads = method.layer_heads(captioner)
     maps = method.maps(one, layer_heads[0], [0, 3, 5])
@@ -105,4 +105,4 @@ def test_every_method_keeps_its_promises(name: str, tmp_path: Any) -> None:
 def test_pixels_need_an_encoder() -> None:
     captioner = woken()
     with pytest.raises(UserError, match="its image encoder is not known"):
-        map_method("pixel-occlusion").maps(captioned(captioner), LayerHead(), [0])
+        MAP_METHODS.get("pixel-occlusion").maps(captioned(captioner), LayerHead(), [0])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.faithful.leaderboard import candidates_of
-from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.word_scores import targets_of
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
@@ -60,7 +60,7 @@ def test_each_word_is_found_where_its_place_is() -> None:
     texts = Texts()
     captioner = woken()
     one = shown(captioner, texts, w20=0, w31=5)
-    maps = map_method("patch-similarity").maps(one, LayerHead(), [1, 3])
+    maps = MAP_METHODS.get("patch-similarity").maps(one, LayerHead(), [1, 3])
     assert texts.read[:2] == ["a photo of a w20", "a photo of a w31"]
     assert maps.flatten(1).argmax(dim=1).tolist() == [0, 5]
     torch.testing.assert_close(maps.mean((1, 2)), torch.zeros(2))
@@ -72,7 +72,7 @@ def test_each_word_is_found_where_its_place_is() -> None:
 def test_a_word_against_another() -> None:
     captioner = woken()
     one = shown(captioner, Texts(), w20=0, w31=8)
-    method = map_method("patch-similarity")
+    method = MAP_METHODS.get("patch-similarity")
     alone, other = method.maps(one, LayerHead(), [1, 3])
     (against,) = method.maps(one, LayerHead(), [1], against="w31")
     torch.testing.assert_close(against, alone - other)
@@ -82,7 +82,7 @@ def test_a_word_against_another() -> None:
 def test_words_are_known_by_their_tokens_too() -> None:
     captioner = woken()
     one = shown(captioner, Texts(), w20=0, w31=8)
-    method = map_method("patch-similarity")
+    method = MAP_METHODS.get("patch-similarity")
     for words, against in (([1, 3], None), ([1], "w31")):
         targets = targets_of(one, words, against)
         torch.testing.assert_close(
@@ -95,7 +95,7 @@ def test_the_end_of_a_caption_is_nowhere() -> None:
     captioner = woken()
     one = shown(captioner, Texts(), w20=0)
     assert one.spans[-1].special
-    maps = map_method("patch-similarity").maps(one, LayerHead(), [1, len(one.words)])
+    maps = MAP_METHODS.get("patch-similarity").maps(one, LayerHead(), [1, len(one.words)])
     assert bool(maps[0].any())
     assert not maps[1].any()
     maps -= 1  # an ordinary tensor: its owner may change it
@@ -106,13 +106,15 @@ def test_marks_at_a_word_are_no_part_of_its_text() -> None:
     captioner = woken()
     one = shown(captioner, texts, w20=0)
     words = [dataclasses.replace(span, word=f'"{span.word}",') for span in one.words]
-    map_method("patch-similarity").maps(dataclasses.replace(one, words=words), LayerHead(), [1])
+    MAP_METHODS.get("patch-similarity").maps(
+        dataclasses.replace(one, words=words), LayerHead(), [1]
+    )
     assert texts.read[0] == "a photo of a w20"
 
 
 def test_an_encoder_that_embeds_no_patches_or_texts_is_refused() -> None:
     captioner = woken()
-    method = map_method("patch-similarity")
+    method = MAP_METHODS.get("patch-similarity")
     with pytest.raises(UserError, match="the image encoder is not known"):
         method.maps(captioned(captioner), LayerHead(), [0])
     for encoder, reason in (

@@ -13,14 +13,14 @@ from tests.captioning.tiny import END, FAMILIES
 from tests.captioning.vision_encoder_decoder import SHAPE, both_captioners
 
 from captune.attribution.captioned_image import captioned_image, ids_of_caption
-from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.methods.gradient_attention import capture_attention
 from captune.attribution.methods.relevance import propagated
 from captune.captioning.model import CaptionModel, batch
 from captune.errors import UserError
 
-RELEVANCE = map_method("relevance")
-PRODUCT = map_method("gradient-attention")
+RELEVANCE = MAP_METHODS.get("relevance")
+PRODUCT = MAP_METHODS.get("gradient-attention")
 
 
 def test_a_toy_by_hand() -> None:

@@ -21,7 +21,7 @@ from captune.attribution.faithful.sanity import (
     entropies,
     shifted,
 )
-from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.images import ImageFile
 
 
@@ -51,7 +51,7 @@ def test_entropy_is_one_for_the_uniform_and_nothing_for_a_point() -> None:
 def test_a_planted_model_passes_and_its_weights_come_back() -> None:
     captioner = planted_captioner()
     images = [bright_subject(captioner, *place) for place in ((0, 0), (2, 4), (5, 1))]
-    method = map_method("attention")
+    method = MAP_METHODS.get("attention")
 
     def maps_of(captioned: CaptionedImage) -> torch.Tensor:
         return method.maps(captioned, LayerHead(0, "mean"), range(3))

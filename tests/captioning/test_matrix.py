@@ -14,8 +14,8 @@ from tests.captioning.tester import (
     combinations,
 )
 
-from captune.captioning.bridge import bridge_names
-from captune.captioning.tuning import method_names
+from captune.captioning.bridge import BRIDGES
+from captune.captioning.tuning import TUNING_METHODS
 
 
 @pytest.mark.parametrize("check", CHECKS_BY_NAME.values(), ids=CHECKS_BY_NAME)
@@ -29,11 +29,11 @@ def test_the_matrix_covers_every_pair() -> None:
     found = combinations()
     families = (*EVERYTHING, *PAIRWISE)
     assert {(c.bridge, c.method) for c in found} == {
-        (b, m) for b in bridge_names() for m in method_names()
+        (b, m) for b in BRIDGES.names() for m in TUNING_METHODS.names()
     }
     assert {(c.bridge, c.family) for c in found} == {
-        (b, f) for b in bridge_names() for f in families
+        (b, f) for b in BRIDGES.names() for f in families
     }
     assert {(c.method, c.family) for c in found} == {
-        (m, f) for m in method_names() for f in families
+        (m, f) for m in TUNING_METHODS.names() for f in families
     }

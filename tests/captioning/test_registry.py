@@ -14,25 +14,25 @@ import pytest
 from tests.captioning.checks import CHECKS_BY_NAME
 from tests.captioning.tester import Combination, combinations
 
-from captune.captioning.bridge import Bridge, bridge_class, bridge_names
+from captune.captioning.bridge import BRIDGES, Bridge
 from captune.captioning.bridge.cross_attention import CrossAttention
-from captune.captioning.tuning import TuningMethod, method_class, method_names
+from captune.captioning.tuning import TUNING_METHODS, TuningMethod
 from captune.errors import UserError
 from captune_metrics import plugins
 
 
 def test_names() -> None:
-    assert {"bidirectional", "cross-attention", "prefix"} <= set(bridge_names())
-    assert {"adapter", "dora", "ia3", "lora", "none", "prefix"} <= set(method_names())
+    assert {"bidirectional", "cross-attention", "prefix"} <= set(BRIDGES.names())
+    assert {"adapter", "dora", "ia3", "lora", "none", "prefix"} <= set(TUNING_METHODS.names())
 
 
-@pytest.mark.parametrize("kind", [*map(bridge_class, bridge_names())])
+@pytest.mark.parametrize("kind", [*map(BRIDGES.get, BRIDGES.names())])
 def test_a_bridge_says_what_it_trains(kind: type[Bridge]) -> None:
     assert issubclass(kind, Bridge)
     _assert_documented(kind)
 
 
-@pytest.mark.parametrize("kind", [*map(method_class, method_names())])
+@pytest.mark.parametrize("kind", [*map(TUNING_METHODS.get, TUNING_METHODS.names())])
 def test_a_method_says_what_it_trains(kind: type[TuningMethod]) -> None:
     assert issubclass(kind, TuningMethod)
     _assert_documented(kind)
@@ -48,9 +48,9 @@ def _assert_documented(kind: Any) -> None:
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UserError, match=r'bridge "q-former".*cross-attention'):
-        bridge_class("q-former")
+        BRIDGES.get("q-former")
     with pytest.raises(UserError, match=r'method "full".*lora'):
-        method_class("full")
+        TUNING_METHODS.get("full")
 
 
 class TheirBridge(CrossAttention):
@@ -89,10 +89,10 @@ def _plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_plugins")
 def test_third_parties_come_by_entry_point() -> None:
-    assert "theirs" in bridge_names()
-    assert bridge_class("theirs") is TheirBridge
-    assert "theirs" in method_names()
-    assert method_class("theirs").__name__ == "Scale"
+    assert "theirs" in BRIDGES.names()
+    assert BRIDGES.get("theirs") is TheirBridge
+    assert "theirs" in TUNING_METHODS.names()
+    assert TUNING_METHODS.get("theirs").__name__ == "Scale"
     assert Combination("theirs", "theirs", "gpt2") in combinations()
 
 

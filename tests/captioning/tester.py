@@ -17,10 +17,10 @@ import torch
 from tests.captioning.tiny import END, GRID, PAD, grids, tiny_decoder
 from torch import Tensor
 
-from captune.captioning.bridge import bridge_class, bridge_names
+from captune.captioning.bridge import BRIDGES
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel, batch, pad_tags
-from captune.captioning.tuning import method_class, method_names
+from captune.captioning.tuning import TUNING_METHODS
 from captune.models.decoders import Decoder
 
 TINY: dict[str, dict[str, dict[str, Any]]] = {
@@ -59,7 +59,7 @@ class Combination:
 
 def combinations() -> list[Combination]:
     """All for EVERYTHING; for PAIRWISE, each method with the bridges in turn, and the other way."""
-    bridges, methods = bridge_names(), method_names()
+    bridges, methods = BRIDGES.names(), TUNING_METHODS.names()
     found = [
         Combination(bridge, method, family)
         for family in EVERYTHING
@@ -88,7 +88,7 @@ def build(combination: Combination, decoder: Decoder | None = None, seed: int = 
     """A captioner as it is before training."""
     decoder = decoder or decoder_of(combination.family)
     parts = find_parts(decoder.module)
-    bridge, method = bridge_class(combination.bridge), method_class(combination.method)
+    bridge, method = BRIDGES.get(combination.bridge), TUNING_METHODS.get(combination.method)
     torch.manual_seed(seed)
     bridge_config = bridge.Config(**TINY["bridge"].get(combination.bridge, {}))
     tuning_config = method.Config(**TINY["tuning"].get(combination.method, {}))

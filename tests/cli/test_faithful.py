@@ -27,7 +27,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> None:
 def few_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them are in the tests of the methods, and would take their time here."""
     names = ["attention", "gradient", "occlusion"]
-    monkeypatch.setattr(leaderboard, "method_names", lambda: names)
+    monkeypatch.setattr(leaderboard, "TUNING_METHODS", lambda: names)
 
 
 @pytest.fixture(scope="module")

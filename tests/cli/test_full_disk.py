@@ -132,7 +132,7 @@ def test_faithful(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leaderboard, "method_names", lambda: ["attention", "gradient"])
+    monkeypatch.setattr(leaderboard, "TUNING_METHODS", lambda: ["attention", "gradient"])
     folder = write_images(tmp_path / "images", 8)
     files = enumerate(sorted(folder.iterdir()))
     captions = {path.stem: [("w20 w22", "w22 w20")[n % 2]] for n, path in files}

@@ -276,7 +276,7 @@ def score_3(here: Path) -> list[str]:
 def _little_models(colours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     use_encoder(monkeypatch)
     monkeypatch.setattr(setup, "load_frozen", fake_frozen())
-    monkeypatch.setattr(leaderboard, "method_names", lambda: ["attention"])
+    monkeypatch.setattr(leaderboard, "TUNING_METHODS", lambda: ["attention"])
     monkeypatch.setenv("CAPTUNE_DEVICE", HOSTILE)
     write = job.run
 

@@ -56,7 +56,7 @@ def _captioner() -> None:
     captioner.load_model = lambda spec, **where: image_model()
     setup.load_frozen = fake_frozen()  # type: ignore[assignment]
     # all methods are in their own tests
-    leaderboard.method_names = lambda: ["attention", "gradient"]
+    leaderboard.TUNING_METHODS = lambda: ["attention", "gradient"]
 
 
 def _known_parts() -> None:

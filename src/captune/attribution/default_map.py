@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from captune.attribution.methods import LayerHead, MapMethod, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead, MapMethod
 from captune.captioning.checkpoint import read_beside, text_beside
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
@@ -72,7 +72,7 @@ def choose_map(
     if method == "auto":
         usual_name = METHOD if captioner.bridge.cross_attention_layers else "gradient"
         name = stored.method if stored else usual_name
-    made = map_method(name)
+    made = MAP_METHODS.get(name)
     known = made.layer_heads(captioner)
     usual = known[0]
     if stored is not None and stored.method == name and stored.layer_head in known:

@@ -12,10 +12,10 @@ import torch
 from msgspec import Meta, Struct, field, to_builtins
 
 import captune
-from captune.captioning.bridge import GridShape, bridge_class
+from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel
-from captune.captioning.tuning import method_class
+from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.json_yaml import json_kind
 from captune.models.decoders import Decoder
@@ -152,7 +152,7 @@ def build_model(
     The decoder is wrapped: `model.detach()` gives it back.
     Raises UserError for an unknown name or setting.
     """
-    bridge_type, method_type = bridge_class(bridge), method_class(method)
+    bridge_type, method_type = BRIDGES.get(bridge), TUNING_METHODS.get(method)
     bridge_config = config_of(bridge_type.Config, bridge_settings or {}, bridge)
     method_config = config_of(method_type.Config, method_settings or {}, method)
     parts = find_parts(decoder.module)
@@ -217,7 +217,7 @@ def read_settings(words: Sequence[str], *, bridge: str) -> dict[str, dict[str, A
         part, dot, name = path.partition(".")
         if not equals or not dot:
             raise UserError(f"--set {word}: write PART.SETTING=VALUE, as in lora.rank=8")
-        kind = bridge_class(bridge).Config if part == "bridge" else method_class(part).Config
+        kind = BRIDGES.get(bridge).Config if part == "bridge" else TUNING_METHODS.get(part).Config
         fields = {f.name: f for f in dataclasses.fields(kind)}
         if name not in fields:
             known = ", ".join(fields) or "nothing to set"

@@ -22,6 +22,7 @@ from captune.images.match import (
     plain_path,
     without_ending,
 )
+from captune.text import counted
 from captune_metrics.text import named, printable, quoted
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ def match_captions(
     notes: list[str] = []
     if without_references:
         notes.append(
-            f"{_count(len(without_references), 'candidate')} of {printable(candidates.source)}"
+            f"{counted(len(without_references), 'candidate')} of {printable(candidates.source)}"
             f" without references in {printable(references.source)}"
             f" {'is' if len(without_references) == 1 else 'are'} left out:"
             f" {named(without_references)}"
@@ -134,7 +135,7 @@ def match_captions(
     in_references = dict(of_candidate)
     if without_candidate and not subset:
         notes.append(
-            f"{_count(len(without_candidate), 'image')} of {len(references)} without a candidate"
+            f"{counted(len(without_candidate), 'image')} of {len(references)} without a candidate"
             f" in {printable(candidates.source)} {'is' if len(without_candidate) == 1 else 'are'}"
             f" scored as an empty caption: {named(without_candidate)}"
         )
@@ -319,11 +320,11 @@ def _mismatch(
             f" have {named(without_candidate)}{more}; give files about the same images{split}."
         )
     missing = (
-        f"{_count(len(without_candidate), 'image')} of {other} without a candidate"
+        f"{counted(len(without_candidate), 'image')} of {other} without a candidate"
         f" ({named(without_candidate)})"
     )
     extra = (
-        f"{_count(len(without_references), 'candidate')} without references"
+        f"{counted(len(without_references), 'candidate')} without references"
         f" ({named(without_references)})"
     )
     both = len(pairing.of_candidate)
@@ -357,13 +358,9 @@ def _empty_references(matched: Mapping[str, list[str]], references: CaptionFile)
     empty = [id for id, captions in matched.items() if not all(map(str.strip, captions))]
     if empty:
         yield (
-            f"{printable(references.source)}: {_count(len(empty), 'image')} with an empty"
+            f"{printable(references.source)}: {counted(len(empty), 'image')} with an empty"
             f" reference, which counts like any other: {named(empty)}"
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def match_images(

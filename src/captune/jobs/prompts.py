@@ -71,7 +71,7 @@ class PromptsResult(Result):
     def figures(self) -> dict[str, Any]:
         """What metrics.json holds of the result."""
         comparison, labels = self.comparison, self.labels
-        changes = (comparison.class_changes(i) for i in range(len(comparison.results)))
+        prompts = len(comparison.results)
         return {
             "images": comparison.images,
             "scored": comparison.known,
@@ -82,13 +82,7 @@ class PromptsResult(Result):
             "negation": plain(self.probes),
             "agreement": comparison.agreement,
             "calibration": [one.calibration for one in comparison.results],
-            "class_changes": [
-                [
-                    {"label": c.label, "images": c.images, "change": c.change, "share": c.share}
-                    for c in of_prompt
-                ]
-                for of_prompt in changes
-            ],
+            "class_changes": plain([comparison.class_changes(i) for i in range(prompts)]),
             "skipped": self.skipped,
         }
 

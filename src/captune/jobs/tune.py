@@ -21,7 +21,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from captune.captioning.bridge import bridge_class
+from captune.captioning.bridge import BRIDGES
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.recipe import config_of
 from captune.captioning.training import state
@@ -35,7 +35,7 @@ from captune.captioning.training.setup import (
     this_process,
 )
 from captune.captioning.training.state import with_config, write_config
-from captune.captioning.tuning import method_class
+from captune.captioning.tuning import TUNING_METHODS
 from captune.features.cache import FeatureCache
 from captune.jobs import Result, page_tables
 from captune.models.hub import silence_transformers
@@ -216,10 +216,10 @@ def run(
 def _check_budget(setup: TrainingSetup) -> None:
     options, parts = setup.options, find_parts(setup.frozen.decoder.module)
     bridge = config_of(
-        bridge_class(options.bridge).Config, setup.settings.get("bridge", {}), options.bridge
+        BRIDGES.get(options.bridge).Config, setup.settings.get("bridge", {}), options.bridge
     )
     for method in options.methods:
-        kind = method_class(method).Config
+        kind = TUNING_METHODS.get(method).Config
         config = config_of(kind, setup.settings.get(method, {}), method)
         rows = planned(options.bridge, bridge, method, config, setup.frozen.shape, parts)
         total = check_budget(rows, options.max_trainable)

@@ -131,7 +131,7 @@ def class_change_figure(comparison: TemplateComparison, index: int, top: int = 1
     for row, change in enumerate(kept):
         colour = BLUE if change.change > 0 else ORANGE
         axes.barh(row, 100 * change.share, height=_BAR / rows.height, color=colour)
-        count = f"{change.best_correct} → {change.correct} of {change.images}"
+        count = f"{change.correct - change.change} → {change.correct} of {change.images}"
         rows.note(row, ("", "", count))
     if not kept:
         axes.text(0, 0, "no class changes", ha="center", va="center", fontsize=SMALL, zorder=3)

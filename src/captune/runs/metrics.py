@@ -99,12 +99,18 @@ class NegationProbe(Struct, frozen=True):
         return Interval(getattr(self, f"{name}_low"), getattr(self, f"{name}_high"))
 
 
-class ClassChange(Struct, frozen=True):
-    """A class that a prompt has right more or less often than the best one."""
+class ClassChange(Struct, frozen=True, kw_only=True):
+    """A class that a prompt has right more or less often than the best one.
+
+    change: images more (or fewer) right than with the best prompt. share: the same as a share of
+    the images of the class, -1..1. correct: images that the prompt has right.
+    """
 
     label: str
     images: Count
     change: Annotated[int, Meta(ge=-int(MOST), le=int(MOST))]
+    share: Number = 0.0
+    correct: Count = 0
 
 
 class PromptsMetrics(Metrics, frozen=True):

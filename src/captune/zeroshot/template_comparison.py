@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from captune.models.encoders import Floats, normalise
 from captune.runs import Run
-from captune.runs.metrics import PromptsMetrics
+from captune.runs.metrics import ClassChange, PromptsMetrics
 from captune.runs.records import PromptsRecord
 from captune.runs.reliability import Calibration
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
@@ -71,26 +71,6 @@ class TemplateResult:
 
 
 @dataclass(frozen=True)
-class ClassChange:
-    """One class under a template and under the best one, in images that are right."""
-
-    label: str
-    images: int
-    correct: int
-    best_correct: int
-
-    @property
-    def change(self) -> int:
-        """Images more (or fewer) right than with the best template."""
-        return self.correct - self.best_correct
-
-    @property
-    def share(self) -> float:
-        """The change as a share of the images of this class, -1..1."""
-        return self.change / self.images
-
-
-@dataclass(frozen=True)
 class TemplateComparison:
     """Templates side by side on n images, of which `known` have a truth.
 
@@ -121,7 +101,13 @@ class TemplateComparison:
         assert ours is not None
         assert best is not None
         changes = [
-            ClassChange(self.labels[i], int(self.class_images[i]), int(ours[i]), int(best[i]))
+            ClassChange(
+                label=self.labels[i],
+                images=int(self.class_images[i]),
+                change=int(ours[i] - best[i]),
+                share=float((ours[i] - best[i]) / self.class_images[i]),
+                correct=int(ours[i]),
+            )
             for i in np.flatnonzero(ours != best)
         ]
         changes.sort(key=lambda change: (-abs(change.change), -abs(change.share)))

@@ -6,7 +6,7 @@ from tests.captioning.tester import TINY, Combination, captioner_of, combination
 from tests.captioning.tiny import GRID
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from captune.captioning.bridge import GridShape, bridge_class
+from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.training.budget import (
     ParameterCount,
@@ -15,14 +15,16 @@ from captune.captioning.training.budget import (
     parse_count,
     planned,
 )
-from captune.captioning.tuning import method_class
+from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 
 
 @pytest.mark.parametrize("combination", [c for c in combinations() if c.family == "llama"], ids=str)
 def test_planned_is_what_is_built(combination: Combination) -> None:
-    bridge = bridge_class(combination.bridge).Config(**TINY["bridge"][combination.bridge])
-    method = method_class(combination.method).Config(**TINY["tuning"].get(combination.method, {}))
+    bridge = BRIDGES.get(combination.bridge).Config(**TINY["bridge"][combination.bridge])
+    method = TUNING_METHODS.get(combination.method).Config(
+        **TINY["tuning"].get(combination.method, {})
+    )
     parts = find_parts(decoder_of("llama").module)
     rows = planned(combination.bridge, bridge, combination.method, method, GRID, parts)
     with captioner_of(combination) as captioner:
@@ -59,7 +61,12 @@ def test_defaults_on_gpt2_are_within_the_assignment_s_35_million(bridge: str, me
         parts = find_parts(AutoModelForCausalLM.from_config(GPT2Config()))
     grid = GridShape(tokens=577, channels=1024, rows=24, columns=24, leading=1)
     rows = planned(
-        bridge, bridge_class(bridge).Config(), method, method_class(method).Config(), grid, parts
+        bridge,
+        BRIDGES.get(bridge).Config(),
+        method,
+        TUNING_METHODS.get(method).Config(),
+        grid,
+        parts,
     )
     assert check_budget(rows, "35M") > 0
 

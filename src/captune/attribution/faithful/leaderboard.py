@@ -38,7 +38,7 @@ from captune.attribution.faithful.results import (
 )
 from captune.attribution.faithful.sanity import SanityChecks, check_sanity
 from captune.attribution.masking import BLURRED, mean_token, pixel_masking, token_masking
-from captune.attribution.methods import map_method, method_names
+from captune.attribution.methods import MAP_METHODS
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel
@@ -79,12 +79,13 @@ def candidates_of(
     Raises UserError where there is none at all.
     """
     methods: dict[str, list[MapId]] = {}
-    for name in method_names():
+    for name in MAP_METHODS.names():
         if quick and name in SLOW:
             continue
         with suppress(UserError):  # the method has none for such a bridge or encoder
-            map_method(name).check_encoder(encoder)
-            methods[name] = [MapId(name, one) for one in map_method(name).layer_heads(captioner)]
+            method = MAP_METHODS.get(name)
+            method.check_encoder(encoder)
+            methods[name] = [MapId(name, one) for one in method.layer_heads(captioner)]
     if not methods:
         raise UserError("no method makes a map for this captioner")
     return Candidates(methods, next(iter(methods.get("attention", ())), None))
@@ -397,7 +398,7 @@ class Evaluation:
         return found
 
     def _sanity(self, examples: Sequence[Example], default: MapId) -> SanityChecks:
-        method = map_method(default.method)
+        method = MAP_METHODS.get(default.method)
 
         def maps_of(captioned: CaptionedImage) -> Tensor:
             return method.maps(captioned, default.layer_head, range(len(captioned.words)))

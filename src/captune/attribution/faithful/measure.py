@@ -33,7 +33,7 @@ from captune.attribution.deletion_insertion import (
 from captune.attribution.faithful.dataset import FUNCTION_WORDS, Example, part_of_speech
 from captune.attribution.faithful.pointing import hit, overlap
 from captune.attribution.faithful.sanity import entropies
-from captune.attribution.methods import LayerHead, map_method
+from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune_metrics.resampling import Sums, bootstrap_each, paired_bootstrap
 from captune_metrics.text import Interval
 
@@ -282,7 +282,7 @@ class Evaluator:
         captioned = self.example.captioned
         found: dict[MapId, Tensor] = {}
         for method, layer_heads in methods.items():
-            made = map_method(method).maps_of_each(captioned, layer_heads, self.words)
+            made = MAP_METHODS.get(method).maps_of_each(captioned, layer_heads, self.words)
             found |= {MapId(method, one): own for one, own in made.items()}
         return {one: found[one] for one in ids}
 

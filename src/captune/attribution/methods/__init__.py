@@ -12,13 +12,14 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from captune import registry
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.word_scores import WordTarget, targets_of
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import ImageTextModel
-from captune.registry import MAP_METHODS
+from captune.registry import Registry
 
 
 class LayerHead(NamedTuple):
@@ -129,20 +130,12 @@ def on_patches(values: Tensor, captioned: CaptionedImage) -> Tensor:
     return grid.detach().float().cpu()
 
 
-def method_names() -> list[str]:
-    """The methods there are, without importing any."""
-    return MAP_METHODS.names()
-
-
-def map_method(name: str) -> MapMethod:
-    """The method called `name`. Raises UserError for an unknown one."""
-    found: MapMethod = MAP_METHODS.get(name)
-    return found
-
-
 def _listed(layer_heads: Sequence[LayerHead]) -> str:
     layers = sorted({one.layer for one in layer_heads if one.layer is not None})
     heads = sorted({str(one.head) for one in layer_heads if one.head is not None})
     parts = [f"layers {', '.join(map(str, layers))}"] if layers else []
     parts += ["all layers at once"] if any(one.layer is None for one in layer_heads) else []
     return "; ".join([*parts, *([f"heads {', '.join(heads)}"] if heads else [])])
+
+
+MAP_METHODS: Registry[MapMethod] = registry.MAP_METHODS

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from captune import registry
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.decoder_parts import DecoderParts
 from captune.models.encoders import GridShape as GridShape
-from captune.registry import BRIDGES, Registry
+from captune.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,4 @@ class Bridge(nn.Module, ABC):
         return 0.0
 
 
-_BRIDGES: Registry[type[Bridge]] = BRIDGES
-
-
-def bridge_names() -> list[str]:
-    """The bridges there are, without importing any."""
-    return _BRIDGES.names()
-
-
-def bridge_class(name: str) -> type[Bridge]:
-    """The bridge called `name`. Raises UserError for an unknown one."""
-    return _BRIDGES.get(name)
+BRIDGES: Registry[type[Bridge]] = registry.BRIDGES

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from captune.captioning.bridge import GridShape, bridge_class
+from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.model import CaptionModel
 from captune.captioning.training.batches import Batches, BatchItem, TrainingData
 from captune.captioning.training.step import collate
 from captune.captioning.training.validation import IMAGES, ValidationSet
-from captune.captioning.tuning import method_class
+from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.models.devices import autocast
 from captune.options import TuneOptions
@@ -196,12 +196,12 @@ def planned(
 
     parts: of the decoder, which may lie on torch's meta device too.
     """
-    kind: Any = bridge_class(bridge)
+    kind: Any = BRIDGES.get(bridge)
     with torch.device("meta"):  # shapes only: methods ask the bridge what they reach in it
         shapes = kind(bridge_config, grid, parts)
     return [
         ParameterCount("bridge", kind.count(bridge_config, grid, parts)),
-        ParameterCount("tuning", method_class(method).count(method_config, parts, shapes)),
+        ParameterCount("tuning", TUNING_METHODS.get(method).count(method_config, parts, shapes)),
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from captune.captioning.bridge import GridShape, bridge_class
+from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset, tokenise
 from captune.captioning.recipe import ImageIdentity, TagSettings, config_of, read_settings
@@ -29,7 +29,7 @@ from captune.captioning.training.budget import parse_count, too_few_updates
 from captune.captioning.training.state import check_possible
 from captune.captioning.training.step import CrossEntropy, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
-from captune.captioning.tuning import method_class
+from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import GridStore, open_grids
@@ -83,7 +83,7 @@ def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     settings = read_settings(options.set, bridge=options.bridge)
     _check_tags(options, _max_tag_tokens(options, settings))
     for method in options.methods:
-        config_of(method_class(method).Config, settings.get(method, {}), method)
+        config_of(TUNING_METHODS.get(method).Config, settings.get(method, {}), method)
     unused = sorted(settings.keys() - {"bridge", *options.methods})
     if unused:
         raise UserError(
@@ -93,7 +93,7 @@ def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
 
 
 def _max_tag_tokens(options: TuneOptions, settings: dict[str, dict[str, Any]]) -> int:
-    bridge = bridge_class(options.bridge)
+    bridge = BRIDGES.get(options.bridge)
     config = config_of(bridge.Config, settings.get("bridge", {}), options.bridge)
     return bridge.max_tag_tokens(config)
 

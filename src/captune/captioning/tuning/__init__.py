@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
+from captune import registry
 from captune.captioning.decoder_parts import DecoderParts
 from captune.errors import UserError
-from captune.registry import TUNING_METHODS, Registry
+from captune.registry import Registry
 
 if TYPE_CHECKING:
     from captune.captioning.bridge import Bridge
@@ -53,14 +54,4 @@ class TuningMethod(nn.Module, ABC):
         """How many parameters it trains, by arithmetic."""
 
 
-_METHODS: Registry[type[TuningMethod]] = TUNING_METHODS
-
-
-def method_names() -> list[str]:
-    """The methods there are, without importing any."""
-    return _METHODS.names()
-
-
-def method_class(name: str) -> type[TuningMethod]:
-    """The method called `name`. Raises UserError for an unknown one."""
-    return _METHODS.get(name)
+TUNING_METHODS: Registry[type[TuningMethod]] = registry.TUNING_METHODS
