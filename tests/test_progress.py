@@ -28,12 +28,28 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_rate_and_time_left_are_there_after_the_first_batch(clock: Clock) -> None:
+def test_the_time_left_is_measured_without_the_first_batch(clock: Clock) -> None:
     meter = Meter("captioning", 100)
     assert (meter.rate, meter.left) == (None, None)
-    clock.now += 2
+    clock.now += 20  # what is set up once
     meter.advance(4)
-    assert (meter.rate, meter.left) == (2, 48)
+    assert (meter.rate, meter.left) == (0.2, None)
+    clock.now += 2
+    meter.advance(8)
+    assert (meter.rate, meter.left) == (4, 22)
+
+
+def test_a_pause_says_nothing_of_the_rate(clock: Clock) -> None:
+    meter = Meter("lora", 100)
+    for done in (10, 10):
+        clock.now += 5
+        meter.advance(done)
+    clock.now += 500  # validation
+    meter.advance(0, before=True)
+    for done in (10, 10):
+        clock.now += 5
+        meter.advance(done)
+    assert (meter.rate, meter.left) == (2, 30)
 
 
 def test_what_an_earlier_run_did_says_nothing_of_the_rate(clock: Clock) -> None:
@@ -42,7 +58,7 @@ def test_what_an_earlier_run_did_says_nothing_of_the_rate(clock: Clock) -> None:
     assert meter.rate is None
     clock.now += 2
     meter.advance(4)
-    assert (meter.done, meter.rate, meter.left) == (64, 2, 18)
+    assert (meter.done, meter.rate) == (64, 2)
 
 
 def test_the_rate_is_that_of_late(clock: Clock) -> None:
@@ -103,7 +119,7 @@ def test_a_program_gets_an_object_a_line(
     first, second, last = map(json.loads, capsys.readouterr().err.splitlines())
     keys = {"what": "captioning", "total": 8}
     assert first == {**keys, "done": 0, "seconds": 0.0, "rate": None, "left": None}
-    assert second == {**keys, "done": 4, "seconds": 2.0, "rate": 2.0, "left": 2.0}
+    assert second == {**keys, "done": 4, "seconds": 2.0, "rate": 2.0, "left": None}
     assert last.items() >= {**keys, "done": 8, "left": 0.0, "said": "loss 1.2"}.items()
 
 
@@ -116,6 +132,8 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(
     with TerminalProgress().bar("captioning", 8) as advance:
         clock.now += 2
         advance(4)
+        clock.now += 1
+        advance(2)
     said = capsys.readouterr().err
     assert "2.0/s" in said
-    assert "left 0:00:02" in said
+    assert "left 0:00:01" in said

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 # advance(done, said=""): so many more are done, and what stands beside the bar. before=True: they
-# were done by an earlier run, and say nothing of the rate
+# were done by an earlier run, or other work came before them, and the rate is measured from here
 Advance = Callable[..., None]
 _WINDOW_S = 30.0  # the rate is that of the last seconds
 
@@ -35,16 +35,18 @@ class Meter:
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total, self.done, self.said = what, total, 0, ""
         self._began = time.monotonic()
-        self._marks = deque([(self._began, 0)])
+        self._start = (self._began, 0)
+        self._marks: deque[tuple[float, int]] = deque()  # when so many were done, of late
 
     def advance(self, done: int, said: str = "", *, before: bool = False) -> None:
-        """So many more are done; before: by an earlier run."""
+        """So many more are done; before: by an earlier run, or after something else was done."""
         self.done += done
         self.said = said
-        if before:
-            self._marks = deque((then, count + done) for then, count in self._marks)
-            return
         now = time.monotonic()
+        if before:
+            self._start = (now, self.done)
+            self._marks.clear()
+            return
         self._marks.append((now, self.done))
         while len(self._marks) > 2 and now - self._marks[1][0] >= _WINDOW_S:
             self._marks.popleft()
@@ -57,14 +59,17 @@ class Meter:
     @property
     def rate(self) -> float | None:
         """Done per second of late; None before the first."""
-        (first, before), (last, _) = self._marks[0], self._marks[-1]
-        is_known = last > first and self.done > before
-        return (self.done - before) / (last - first) if is_known else None
+        if not self._marks:
+            return None
+        # the first batch pays for what is set up once, and is left out as soon as there is another
+        first, before = self._marks[0] if len(self._marks) > 1 else self._start
+        last, done = self._marks[-1]
+        return (done - before) / (last - first) if last > first and done > before else None
 
     @property
     def left(self) -> float | None:
-        """Seconds until all are done; None where nobody knows."""
-        rate = self.rate
+        """Seconds until all are done; None where nobody knows, as after the first batch."""
+        rate = self.rate if len(self._marks) > 1 else None
         return max(0, self.total - self.done) / rate if rate and self.total else None
 
     def values(self) -> dict[str, Any]:

@@ -107,13 +107,13 @@ def test_standard_output(
         )
 
 
-@pytest.mark.parametrize("what", ["--predictions", "--out"])
+@pytest.mark.parametrize("written", ["--predictions=captions.json", "--out=captions"])
 def test_caption(
-    what: str, captioner: str, tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
+    written: str, captioner: str, tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_images(tmp_path / "images", 4)
     words = ["caption", str(folder), "--model", captioner, "--max-tokens", "8", "--device", "cpu"]
-    check([*words, what, str(results / "captions.json")], results, capsys, SIZES[:2])
+    check([*words, written.replace("=", f"={results}/")], results, capsys, SIZES[:2])
 
 
 def test_explain(
@@ -206,7 +206,7 @@ def test_tune(
     assert [path.name for path in checkpoints.iterdir()] == made
     monkeypatch.setattr(state, "publish", publish)
     assert main(words) == 0
-    assert "resumes at 50 %" in capsys.readouterr().err
+    assert "lora: continues from update 6 of 12\n" in capsys.readouterr().err
 
 
 def test_what_a_tune_left_that_could_not_begin_is_no_hindrance(

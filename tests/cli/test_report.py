@@ -7,6 +7,7 @@ import pytest
 from tests.report_runs import classify_run, images
 
 from captune.cli import main
+from captune.runs.place import claim
 
 NAMES = [f"{n}.jpg" for n in range(4)]
 
@@ -62,6 +63,14 @@ def test_a_stopped_run_is_named_and_the_rest_is_reported(
     assert f"{stopped.parent} was stopped, and is left out; run its command" in captured.err
     assert main(["verify", str(page)]) == 0
     capsys.readouterr()
+    assert main(["report", str(stopped.parent), "--out", str(page)]) == 2
+    assert "was stopped" in capsys.readouterr().err
+    with claim(stopped.parent, "tune", goes_on=True):
+        assert main(["report", str(run), str(stopped.parent), "--out", str(page)]) == 0
+        told = f"{stopped.parent} is running now, and is left out; report it when it is done\n"
+        assert capsys.readouterr().err.startswith(told)
+        assert main(["verify", str(stopped.parent)]) == 2
+        assert "is a run that is running now; wait for it\n" in capsys.readouterr().err
     assert main(["report", str(stopped.parent), "--out", str(page)]) == 2
     assert "was stopped" in capsys.readouterr().err
 

@@ -101,7 +101,7 @@ def test_stop_keeps_a_checkpoint_and_start_goes_on(
     assert len(state.complete_checkpoints(options.out / "lora" / "checkpoints")) == 1
     again = ended(jobs, options)
     assert again.state == "done"
-    assert any("resumes at" in note for note in again.notes)
+    assert any("lora: continues from update" in note for note in again.notes)
     jobs.close()
 
 

@@ -83,7 +83,7 @@ def _default(value: Any) -> Any:
 
 @contextmanager
 def _drawn(meter: Meter) -> Iterator[Advance]:
-    """A bar on a terminal, with rate and time left from the first batch on."""
+    """A bar on a terminal, with the rate and, from the second batch on, the time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     columns = (

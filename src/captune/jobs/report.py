@@ -15,6 +15,7 @@ from captune.options import ReportOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs.place import finished_part
+from captune.runs.reader import is_running
 from captune.text import counted, listed
 from captune_metrics.text import printable
 
@@ -124,18 +125,22 @@ def run(
 
 
 def _finished(runs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(the runs without those that were stopped, a sentence for each of those)."""
+    """(the runs without those that were stopped or are running, a sentence for each of those)."""
     found: list[str] = []
     notes = []
     for run in runs:
         part = finished_part(Path(run))
-        if part is None:
+        runs_now = is_running(Path(run))
+        if part is None and not runs_now:
             found.append(run)
             continue
+        part = part or []
         found += [str(path) for path in part if str(path) not in runs]
         methods = f", but for {listed([path.name for path in part])}" if part else ""
         notes.append(
-            f"{printable(run)} was stopped, and is left out{methods}; run its command again to"
+            f"{printable(run)} is running now, and is left out{methods}; report it when it is done"
+            if runs_now
+            else f"{printable(run)} was stopped, and is left out{methods}; run its command again to"
             " finish it"
         )
     if notes and not found:

@@ -170,6 +170,8 @@ def run(
     with ExitStack() as stack:
         if is_first:
             stack.enter_context(run_place(options, "tune", progress.message))
+            for sentence in state.resumed(options):
+                say(sentence)
         stack.enter_context(silence_transformers())
         cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
         setup = prepare(options, settings, stack, cache, command, heard)

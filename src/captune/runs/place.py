@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 from captune.errors import UserError
 from captune.files import check_folder_name, check_writable
 from captune.progress import SILENT, Progress
-from captune.runs.reader import ABOUT, METRICS, RECORDS, kind_of
+from captune.runs.reader import ABOUT, LOCK, METRICS, RECORDS, kind_of
 from captune_metrics.text import printable
 
 FILES = (ABOUT, METRICS, RECORDS)
@@ -31,7 +31,6 @@ BESIDE = (
 FOLDERS = ("plots", "maps")
 _OF_TUNES = ("table.csv", "config.yaml")
 JOURNAL = ".captions.jsonl"  # of a captioning, until its run is written
-_LOCK = ".captune.lock"
 # folders that are held: real path -> the thread, and how often it asked
 _held: dict[str, tuple[int, int]] = {}
 _guard = threading.Lock()
@@ -129,7 +128,7 @@ def locked(folder: Path) -> Iterator[None]:
     shown = printable(str(folder))
     # pathlib's exists() raises for a name that is too long; mkdir says so below
     made = [one for one in (folder, *folder.absolute().parents) if not os.path.exists(one)]  # noqa: PTH110
-    lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+    lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -144,7 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # some systems let nobody remove a lock that is held
-            (folder / _LOCK).unlink()
+            (folder / LOCK).unlink()
         lock.release()
         for one in made:
             with suppress(OSError):

@@ -30,6 +30,7 @@ S = TypeVar("S", bound=Struct)
 
 SCHEMA = 1
 ABOUT, METRICS, RECORDS = "run.json", "metrics.json", "records.jsonl"
+LOCK = ".captune.lock"
 LARGEST = 128 * 2**20  # bytes of run.json and metrics.json
 LARGEST_RECORDS = 8 * 2**30  # bytes of records.jsonl
 LONGEST_LINE = 8 * 2**20  # bytes of a record
@@ -161,6 +162,8 @@ def read_run(folder: str | Path, *, images: str | Path | None = None) -> Run:
     Raises UserError where there is none, where it is damaged, and where a newer captune wrote it.
     """
     folder = Path(folder)
+    if is_running(folder):
+        raise UserError(f"{printable(str(folder))} is a run that is running now; wait for it")
     about = _read_object(folder, ABOUT)
     if about.get("schema") != SCHEMA:
         shown = printable(f"{about.get('schema')!r:.40}")
@@ -204,6 +207,22 @@ def kind_of(folder: Path) -> str | None:
         return str(_read_object(folder, ABOUT).get("kind", ""))
     except UserError:
         return "" if (folder / ABOUT).exists() or (folder / ABOUT).is_symlink() else None
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a job is writing a run there now, and none stands there yet."""
+    from filelock import FileLock, Timeout
+
+    lock = folder / LOCK
+    if (folder / ABOUT).is_file() or not lock.is_file() or lock.is_symlink():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False  # left by one that was killed
+    except Timeout:
+        return True
+    except OSError:  # nobody may lock it
+        return False
 
 
 def leaves_root(path: str) -> bool:

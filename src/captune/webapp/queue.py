@@ -105,9 +105,9 @@ class QueuedJob:
         """Show a progress bar; its advance(done, said="") raises Stopped where Stop was pressed."""
         self.begin(what, total)
 
-        def advance(done: int, said: str = "", **_: bool) -> None:
+        def advance(done: int, said: str = "", before: bool = False) -> None:
             self.check()
-            self.advance(done, said)
+            self.advance(done, said, before)
 
         yield advance
 
@@ -117,10 +117,10 @@ class QueuedJob:
         self._meter = Meter(what, total)
         self.changed()
 
-    def advance(self, done: int, said: str = "") -> None:
-        """Move the bar on by so many."""
+    def advance(self, done: int, said: str = "", before: bool = False) -> None:
+        """Move the bar on by so many; before: as `progress.Advance`."""
         self.done += done
-        self._meter.advance(done)
+        self._meter.advance(done, before=before)
         left = self._meter.left
         self.said = said or ("" if left is None or left < _LONG_S else f"{duration(left)} left")
         now = time.monotonic()

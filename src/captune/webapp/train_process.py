@@ -118,8 +118,8 @@ class _Told:
     def bar(self, what: str, total: int = 0) -> Iterator[Advance]:
         self.connection.send(("bar", what, total))
 
-        def advance(done: int, said: str = "", **_: bool) -> None:
-            self.connection.send(("advance", done, said))
+        def advance(done: int, said: str = "", before: bool = False) -> None:
+            self.connection.send(("advance", done, said, before))
             # a training ends by itself, after it has written a checkpoint
             if self.is_stopping() and what not in self.methods:
                 raise Stopped("stopped; start it again to resume")

@@ -38,7 +38,6 @@ from captune.options import TuneOptions
 from captune.runs import RunWriter
 from captune.runs import metrics as figures
 from captune.runs.metrics import Tuned, TunedFigure
-from captune.text import percent
 from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
 
@@ -77,8 +76,8 @@ def train_method(
         processes=PartialState().num_processes,
         share_left=left,
     )
-    resumes = f"resumes at {percent(1 - left, 0)}, " if left < 1 else ""
-    say(f"{method}: {resumes}{expected.sentence()}")
+    still = "still " if left < 1 else ""
+    say(f"{method}: {still}{expected.sentence()}")
     history = train(
         model,
         setup.data,

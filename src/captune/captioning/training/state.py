@@ -129,6 +129,24 @@ def _check_same(
             )
 
 
+def resumed(options: TuneOptions) -> Iterator[str]:
+    """A sentence for each training of an earlier call that was stopped, the smaller ones first."""
+    assert options.out is not None
+    for place in (*options.out.glob("curve/*"), options.out):
+        for folder in (place / method for method in options.methods):
+            if not (folder / _ASKED).is_file() or is_finished(folder):
+                continue
+            name = folder.relative_to(options.out)
+            found = complete_checkpoints(folder / "checkpoints")
+            if not found:
+                yield f"{name}: was stopped before its first checkpoint, and starts anew"
+                continue
+            last = read_state(found[max(found)])
+            step, done = last["global_step"], float(last["epoch"]) / options.epochs
+            of = f" of {step / done:,.0f}" if done else ""
+            yield f"{name}: continues from update {step:,}{of}"
+
+
 def is_finished(folder: Path) -> bool:
     """Whether its run was written, which is the last thing that happens."""
     return (folder / "run.json").is_file() and (folder / "metrics.json").is_file()

@@ -237,6 +237,7 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, scores
         )
+        self.advance(0, self._last_loss, before=True)
         return scores
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
