@@ -1,4 +1,4 @@
-"""The package of CONTRIBUTING.md: it is installed as written there, listed, and used."""
+"""The package of CONTRIBUTING.md and of docs/: installed as written there, listed, and used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from captune_metrics import plugins
 from tests.captioning.checks import CHECKS_BY_NAME
 from tests.captioning.tester import Combination
 
-GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+GUIDES = ("CONTRIBUTING.md", "docs/add-a-metric.md")
 CHECKS = ("step_0_is_the_untouched_decoder", "gradient_only_where_it_should_be",
           "detach_gives_the_decoder_back", "count_is_the_formula")  # fmt: skip
 
@@ -26,10 +26,13 @@ CHECKS = ("step_0_is_the_untouched_decoder", "gradient_only_where_it_should_be",
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """`my_package` 1.2, on the path with its entry points, as pip leaves it."""
-    text = GUIDE.read_text(encoding="utf-8")
+    texts = [(Path(__file__).parents[1] / name).read_text(encoding="utf-8") for name in GUIDES]
+    text = "\n".join(texts)
     files = re.findall(r"```python\n(# my_package/(\w+\.py):.*?)```", text, re.DOTALL)
-    (project,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    points = tomllib.loads(project)["project"]["entry-points"]
+    points: dict[str, dict[str, str]] = {}
+    for project in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
+        for group, named in tomllib.loads(project)["project"]["entry-points"].items():
+            points.setdefault(group, {}).update(named)
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "__init__.py").touch()
     for content, name in files:
@@ -65,7 +68,7 @@ def test_captune_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
         "tuning methods": ["scale"],
         "bridges": ["mean"],
         "map methods": ["middle"],
-        "metrics": ["length_ratio"],
+        "metrics": ["length_ratio", "known_words"],
         "model backends": ["colours"],
     }
     assert not [name for name in sys.modules if name.startswith("my_package.")]
@@ -89,16 +92,20 @@ def test_its_map_method_makes_maps() -> None:
     assert torch.equal(maps.sum((1, 2)), torch.ones(2))
 
 
-def test_its_metric_scores(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_metrics_score(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (package / "c.json").write_text('{"1": "a dog runs", "2": "a cat"}')
     (package / "r.json").write_text(
         '{"1": ["one dog", "a dog is here"], "2": ["a black cat sits"]}'
     )
     words = ["score", str(package / "c.json"), "--references", str(package / "r.json")]
-    assert main([*words, "--metrics", "length_ratio", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["metrics"]["length_ratio"]
-    assert found["corpus"] == 1.0
-    assert found["recipe"]["package"] == "my-package"
+    assert main([*words, "--metrics", "length_ratio,known-words", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["metrics"]
+    assert found["length_ratio"]["corpus"] == 1.0
+    assert found["length_ratio"]["recipe"]["package"] == "my-package"
+    # "a dog" of "a dog runs", "a cat": of five words, not of two images
+    assert found["known_words"]["corpus"] == 4 / 5
+    assert found["known_words"]["interval"] is not None
+    assert found["known_words"]["name"].startswith("Known words[blanks")
 
 
 def test_its_model_classifies(package: Path, capsys: pytest.CaptureFixture[str]) -> None:

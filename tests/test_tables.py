@@ -24,6 +24,7 @@ from captune.tables import (
     Table,
     as_typed,
     csv_row,
+    difference,
     harmless,
 )
 
@@ -201,6 +202,15 @@ def test_values_have_all_digits_and_both_ends() -> None:
         ["50 % {x}", -0.25, "", "", 0.0123],
     ]
     assert _scores().csv().splitlines()[1] == "'=a_b|c,0.51234,0.4,0.6,"
+
+
+def test_a_difference_of_nothing_in_every_image_is_said_in_words() -> None:
+    zero, some = Number(0.0, "0.000"), Number(0.5, "+0.500")
+    cell = difference(zero, (zero, zero))
+    assert str(cell) == "no difference in any image"
+    assert cell.number.value == 0
+    assert str(difference(zero, (zero, some))) == "0.000 [0.000, +0.500]"
+    assert str(difference(zero, None)) == "0.000"
 
 
 def test_markdown_shows_what_others_typed_as_text() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -138,6 +138,13 @@ def estimate(
         return None
     ends = [Number(end, form(end)) for end in interval or ()]
     return Estimate(Number(value, form(value)), (ends[0], ends[1]) if ends else None)
+
+
+def difference(found: Number, interval: tuple[Number, Number] | None) -> Estimate:
+    """The cell of a paired difference; one whose interval is 0 to 0 is none in any image."""
+    if found.value == 0 and interval and interval[0].value == interval[1].value == 0:
+        return Estimate(replace(found, text="no difference in any image"))
+    return Estimate(found, interval)
 
 
 @dataclass(frozen=True)

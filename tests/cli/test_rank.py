@@ -93,8 +93,12 @@ def test_the_words_of_the_pairs_are_explained(
         paths=names,
         captions={f"i{n}": f"w{n} w9" for n in range(4)},
     )
-    words = ["rank", str(run), "--top", "1", "--explain", "--model", str(model), "--json"]
+    words = ["rank", str(run), "--top", "1", "--json"]
     assert main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["explained"], "maps" in result["written"]) == (None, False)
+    assert "What the model used" not in (run / "rank-cider.html").read_text()
+    assert main([*words, "--explain", "--model", str(model)]) == 0
     result = json.loads(capsys.readouterr().out)
     explained = result["explained"]
     assert [(one["path"], one["caption"]) for one in explained["explanations"]] == [
@@ -105,7 +109,7 @@ def test_the_words_of_the_pairs_are_explained(
     assert result["written"]["maps"] == str(maps)
     assert (maps / "plots" / "words-image_003.png").is_file()
     page = (run / "rank-cider.html").read_text()
-    assert "Where it looked" in page
+    assert "What the model used" in page
     # the best pair comes first, whatever its image is called
     assert '"label":"CIDER: best first","values":[4,1],"down":false' in page
     # a new score takes the maps away with the gallery

@@ -57,7 +57,7 @@ def test_the_answer_counts_the_maps_to_be_believed(root: Path, tmp_path: Path) -
     run = explain_run(tmp_path / "run", root, CAPTIONS)
     write_report([run], tmp_path / "page.html", PageSettings())
     words = outline(tmp_path / "page.html").words
-    assert "A map shows where the model looked for each of 5 words of 2 images" in words
+    assert "A map shows what the model used for each of 5 words of 2 images" in words
     assert "2 of 5 of them follow the model better than chance would (40.0 %)" in words
     found = check_page(tmp_path / "page.html")
     assert found.differing == []
@@ -93,7 +93,7 @@ def test_a_leaderboard_is_a_table_with_intervals(root: Path, tmp_path: Path) -> 
     write_report([run], tmp_path / "page.html", PageSettings())
     words = outline(tmp_path / "page.html").words
     assert "Are the maps faithful?" in words
-    assert "chefer 0.700 0.600 to 0.800" in words
+    assert "chefer* 0.700 0.600 to 0.800" in words
     assert "nouns 40 better" in words
     assert "the maps change with the weights." in words
     assert check_page(tmp_path / "page.html").differing == []

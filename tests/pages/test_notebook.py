@@ -53,7 +53,7 @@ def test_every_kind_of_run_shows_itself(root: Path, tmp_path: Path) -> None:
     tune = read_run(tune_run(tmp_path / "tune", root, {"adapter": CAPTIONS, "lora": CAPTIONS}))
     assert "lora has the highest CIDEr-D" in check(tune._repr_html_())
     maps = read_run(explain_run(tmp_path / "maps", root, CAPTIONS))
-    assert "A map shows where the model looked" in check(maps._repr_html_())
+    assert "A map shows what the model used" in check(maps._repr_html_())
     with RunWriter(tmp_path / "odd", kind="odd", options=Options(), root=root) as run:
         run.metrics = {"images": 0}
     assert "a run of captune odd" in check(read_run(tmp_path / "odd")._repr_html_())

@@ -14,6 +14,7 @@ from tests.report_runs import (
     HOSTILE,
     HOSTILE_NAME,
     caption_run,
+    change,
     classify_run,
     compare_run,
     images,
@@ -213,6 +214,42 @@ def test_a_captioner_that_repeats_itself_is_not_praised(
     words = outline(page_of([runs["tune"]], tmp_path / "page.html")).words
     assert f"methods is usable, whatever their scores; of lora, {said}." in words
     assert "is kept" not in words
+    assert "vs. best" not in words
+
+
+def test_where_all_images_score_the_same_none_is_the_best(tmp_path: Path) -> None:
+    root = images(tmp_path / "images", NAMES)
+    scores = {"cider": [float(i) for i in range(len(NAMES))], "bleu_4": [0.0] * len(NAMES)}
+    run = score_run(tmp_path / "score", root, CAPTIONS, scores=scores)
+    words = outline(page_of([run], tmp_path / "page.html")).words
+    assert "Best by CIDEr-D" in words
+    assert "Best by BLEU-4" not in words
+    assert "BLEU-4: all 8 images have the same score: there is no best and no worst" in words
+
+
+def test_what_is_not_usable_is_never_the_best(runs: dict[str, Path], tmp_path: Path) -> None:
+    """A tune of which one method repeats itself, and scores of that method's captions."""
+    tune, folder = runs["tune"], str(runs["tune"] / "adapter")
+    bad = [{"about": "repetition", "figure": 0.9, "sentence": "they repeat", "wrong": True}]
+    change(tune, "metrics.json", "methods", 0, "findings", value=bad)
+    change(tune / "adapter", "metrics.json", "tuned", "findings", value=bad)
+    change(runs["score"], "metrics.json", "inputs", "candidates", "path", value=folder)
+    weights = b"of adapter"
+    (tune / "adapter" / "model.safetensors").write_bytes(weights)
+    digest = hashlib.sha256(weights).hexdigest()
+    change(runs["caption"], "run.json", "models", 0, "weights_id", value=digest)
+    page = page_of([tune, runs["caption"], runs["score"]], tmp_path / "page.html")
+    words = outline(page).words
+    assert "captions has captions that are not usable, whatever their scores. The captio" in words
+    assert "adapter (−0.100" not in words  # neither worse nor better than what is usable
+    assert "score has captions that are not usable, whatever their scores. The captions" in words
+    assert "score, not usable" in words  # in the table of scores
+    assert "Scores: adapter, not usable" in words
+    assert "Best and worst: adapter" not in words
+    assert words.index("Best and worst: lora") < words.index("Scores: adapter, not usable")
+    assert "adapter, not usable: best first" not in page.read_text(encoding="utf-8")
+    cards = page.read_text(encoding="utf-8").partition("Scores: adapter, not usable")[2]
+    assert 'class="image good"' not in cards.partition("All captions")[0]
 
 
 def test_a_method_beside_its_tune_comes_along_with_it(

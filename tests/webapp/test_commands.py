@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -83,9 +84,17 @@ def test_every_command_that_is_shown_runs_as_it_is_printed(
 def test_the_answers_can_be_saved_as_to_writes_them(app: tuple[Running, Path]) -> None:
     running_app, _ = app
     client = Client(running_app.address, 1)
-    shown = " ".join(client.ask("classify", "click", [*LABELS, client.images]))
-    assert 'download=\\"labels.csv\\"' in shown
-    assert 'download=\\"labels.jsonl\\"' in shown
+    fields = {
+        "classify": ("labels", [*LABELS, client.images]),
+        "explain": ("explanations", ["lite", 2, False, 0, client.images]),
+    }
+    for job, (name, values) in fields.items():
+        shown = " ".join(client.ask(job, "click", values))
+        for ending in ("csv", "jsonl"):
+            assert f'download=\\"{name}.{ending}\\"' in shown
+        rows = base64.b64decode(re.findall("jsonl;base64,([A-Za-z0-9+/=]+)", shown)[-1])
+        images = running_app.context.uploads.images_of(client.images)
+        assert [json.loads(row)["image"] for row in rows.splitlines()] == images.names
     assert list(running_app.folder.glob("tmp*")) == []
 
 

@@ -1,1 +1,1 @@
-"""Maps for the words of a caption and for a class: where on the image a model found them."""
+"""Maps for the words of a caption and for a class: what of the image a model used for them."""

@@ -1,4 +1,4 @@
-"""`captune explain`: where on an image a model found each word, and whether the map is faithful."""
+"""`captune explain`: what of an image a model used for each word, and whether that is true."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from captune.captioning.checkpoint import read_recipe
 from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
-from captune.images import Skipped, UnreadableImage, find_images
+from captune.images import ImageSet, Skipped, UnreadableImage, find_images
 from captune.jobs import Result, check_outputs, files_among
 from captune.models.encoders import describe_model
 from captune.options import ExplainOptions
@@ -119,7 +119,7 @@ class ExplainResult(Result):
 def explain(
     images: str | Path | Sequence[str | Path], *, model: str | Path = LITE, **options: Any
 ) -> ExplainResult:
-    """Where a captioner saw each word of its caption of each image, as `captune explain`.
+    """What of each image a captioner used for each word of its caption, as `captune explain`.
 
     images: folders, files and globs. options: the fields of `options.ExplainOptions`, such as
     words="dog", caption="a dog", out=RUN. The result is a sequence of `Explanation`, one per image
@@ -140,21 +140,22 @@ def run(
     *,
     command: Sequence[str] = (),
     each: OnExplanation | None = None,
+    found: ImageSet | None = None,
     captioner: Captioner | None = None,
     captions: Mapping[str, str] | None = None,
 ) -> ExplainResult:
     """Explain words or labels, write the run, draw its figures and leave its page.
 
     command: the words that made this run, kept in it. each: is given every image's explanation as
-    it comes. captioner: one that is there already, instead of the one that the options name.
-    captions: to explain, by the images as they are given in the options. Raises UserError for what
-    cannot be done; unreadable images are named in the result.
+    it comes. found, captioner: images and a captioner that are there already, instead of those that
+    the options name. captions: to explain, by the images as they are given in the options. Raises
+    UserError for what cannot be done; unreadable images are named in the result.
     """
     began = time.monotonic()
     check_outputs(files_among(*options.images), {}, options.out, row_paths(options.to))
     with ExitStack() as stack:
         if options.labels is None:
-            source = _captioner_source(options, progress, stack, captioner, captions)
+            source = _captioner_source(options, progress, stack, found, captioner, captions)
         else:
             source = _classifier_source(options, progress)
         against = {} if options.against is None else {"against": options.against}
@@ -211,6 +212,7 @@ def _captioner_source(
     options: ExplainOptions,
     progress: Progress,
     stack: ExitStack,
+    found: ImageSet | None,
     captioner: Captioner | None,
     captions: Mapping[str, str] | None,
 ) -> _Source:
@@ -218,7 +220,7 @@ def _captioner_source(
     folder = captioner_folder(options.model)
     if folder.parent == home_path(options.model):
         progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
-    found = find_images(options.images)
+    found = found or find_images(options.images)
     recipe, stored = read_recipe(folder), read_default(folder)
     if options.flag_below is not None:
         require_agreement(folder)

@@ -154,7 +154,7 @@ class RankOptions(CsvOptions):
         "folder of the images, if the run does not have it", None, metavar="DIR"
     )
     explain: bool = option(
-        "show for every word of the pairs where on the image the captioner found it", False
+        "show what of the image the captioner used for each word of the pairs", False
     )
     model: str | None = option(
         "captioner that --explain asks, as in captune explain (default: the one that wrote the"

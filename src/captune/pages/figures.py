@@ -296,6 +296,9 @@ def _pairs(page: Page, say: Callable[[str], None]) -> Figures:
 
     found = CaptionSources(page.runs)
     for one in found.sets:
+        if one.is_unusable:
+            say(f"{one.tag}: no figure of its best and worst pairs")
+            continue
         for metric in catalogue.leading(one.metrics):
             ranking = captions.ranking_of(one, found.images, metric, page.settings, find_files=True)
             if ranking.root is None:

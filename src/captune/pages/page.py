@@ -39,6 +39,7 @@ from captune.pages.sources import (
     digests_of,
     plain_text,
     read_runs,
+    words,
 )
 from captune.progress import SILENT, Progress
 from captune.runs.kinds import KINDS
@@ -139,9 +140,11 @@ def build(
     """
     runs = read_runs(folders, names, images)
     context = PageContext(runs, Album() if album is None else album, settings)
+    unusable = context.captions.unusable
     # in the order of the kinds, and of a kind usable runs first
     by_kind = {
-        kind: sorted(runs.of_kind(kind), key=lambda source: source.is_unusable) for kind in KINDS
+        kind: sorted(runs.of_kind(kind), key=lambda one: one.is_unusable or one.number in unusable)
+        for kind in KINDS
     }
     ordered = [source for some in by_kind.values() for source in some]
     sections: list[Section] = []
@@ -157,9 +160,18 @@ def build(
         sections += [part for part in parts if part is not None]
     sections.append(_again(runs, command, page))
     _tell_apart(sections)
-    answers += [section_of(source.run.kind).answer(source) for source in ordered]
+    answers += [_answer(source, source.number in unusable) for source in ordered]
     title = settings.title or _title(ordered)
     return Page(title, runs, answers, sections, context.album, settings, list(command), page)
+
+
+def _answer(source: RunSource, has_unusable: bool) -> tuple[Any, Tiles | None]:
+    """What is said of a run first; a tune says itself what of it is not usable."""
+    said, tiles = section_of(source.run.kind).answer(source)
+    if not has_unusable or source.run.kind == "tune":
+        return said, tiles
+    warning = words("{} has captions that are not usable, whatever their scores. ", source.name)
+    return warning + said, None
 
 
 def _title(ordered: Sequence[RunSource]) -> str:

@@ -234,7 +234,7 @@ def _card(
         bars=bars,
         references=[caption_text(text) for text in pair.references[:_REFERENCES]],
         more_references=max(0, len(pair.references) - _REFERENCES),
-        tone=_ENDS[end],
+        tone="" if ranking.is_tied else _ENDS[end],
     )
 
 

@@ -1,4 +1,4 @@
-"""Where each word of a caption was seen (the assignment's figure), and how faithful maps are."""
+"""What the model used for each word (the assignment's figure), and how faithful maps are."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _CONTROLS = ("random", "centre")
 class MapPanel:
     """One word.
 
-    over: [height, width] over the image, nan where the model did not look; drawn from its own
+    over: [height, width] over the image, nan where the model saw nothing; drawn from its own
     smallest to its own largest value, negative ones as nothing. Where it is without colour (`flat`)
     it says why. mark: how far to believe it, in words, or "" where that is not known; is_true:
     whether that says it is to be believed.

@@ -4,7 +4,7 @@
     records.jsonl   one line an image: path relative to the root and what was found
     metrics.json    figures over all images
     plots/          figures
-    maps/           where on the images a model looked, one .npz an image
+    maps/           what of the images a model used, one .npz an image
 
 Every file appears whole. `run.json` is the last to appear and, where a run is replaced, the first
 to go: a folder without it is no run. It carries a signature of this machine's captune

@@ -180,10 +180,15 @@ class Ranking:
             return None
         return Tie(self.score(shown[-1]), cut.ties, same)
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether all images have the same score, so that none is the best."""
+        return 1 < len(self.pairs) == self.standing(self.pairs[0], self.by).ties
+
     def remarks(self) -> list[str]:
         """What a reader has to know of the ends: the notes, and where ties make them arbitrary."""
         images = len(self.pairs)
-        if 1 < images == self.standing(self.pairs[0], self.by).ties:
+        if self.is_tied:
             same = f"all {images:,} images have the same score{self._smoothing(self.pairs[0])}"
             return [*self.notes, f"{same}: there is no best and no worst, the order is arbitrary"]
         remarks = list(self.notes)

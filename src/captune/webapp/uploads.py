@@ -30,7 +30,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from captune.errors import UserError
-from captune.images import ImageFile, Skipped, UnreadableImage
+from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage
 from captune.images.decode import opened_image
 from captune.images.find import ENDINGS
 from captune.pages.album import THUMBNAIL_PX, thumbnail
@@ -85,6 +85,11 @@ class ImageFolder:
         if all(image.path.suffix[1:].lower() in ENDINGS for image in self.images):
             return [str(self.folder)]
         return [str(image.path) for image in self.images]
+
+    @property
+    def found(self) -> ImageSet:
+        """As jobs take images that are found already."""
+        return ImageSet(self.folder, self.images, [])
 
     def image(self, name: str | None) -> ImageFile:
         """Raises UserError where there is none of that name."""

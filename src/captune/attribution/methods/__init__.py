@@ -41,7 +41,7 @@ class LayerHead(NamedTuple):
 
 
 class MapMethod(ABC):
-    """Where on the image the captioner found each word of a caption.
+    """What of the image the captioner used for each word of a caption.
 
     name: as in `--method`. signed: a negative value speaks against the word. no_against: why it
     cannot hold one word against another, where it cannot.

@@ -80,6 +80,8 @@ def conclusion(points: Sequence[CurvePoint], metric: str, validated_on: int) -> 
     if last.difference is None or last.interval is None:
         return f"{said}: too few validation images to tell what it changed"
     low, high = last.interval
+    if low == high == last.difference == 0:
+        return f"{said}, made no difference in any of {validated_on:,} validation images"
     did = (
         f"added {last.difference:.3f}" if last.difference > 0 else f"made {signed(last.difference)}"
     )

@@ -265,6 +265,11 @@ def image_dependence(
         f"CIDEr {right.corpus:.3f} with the right images, {other.corpus:.3f} with those of others"
         f" (gain {gain.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f}, {size:,} images)"
     )
+    if low == high == 0:
+        said = (
+            f"CIDEr is {right.corpus:.3f} with the right images and with those of others, no"
+            f" difference in any of {size:,} images"
+        )
     if blind and right.corpus - other.corpus <= SAME * right.corpus:
         said = f"the captions do not depend on the image: {said}"
     elif blind:
@@ -292,7 +297,10 @@ def attention(model: CaptionModel, val: ValidationSet) -> Finding:
         f" maximum entropy over the image ({percent(float(entropies.mean()))} on average)"
     )
     if uniform:
-        said = f"attention is almost uniform: {said}; the patch tokens may be all alike"
+        said = (
+            "attention maps of this captioner show no place, because its attention is almost"
+            f" uniform: {said}; the patch tokens may be all alike"
+        )
     return Finding("attention", least, said, uniform)
 
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from captune.pages.album import Album
 from captune.pages.blocks import Section, Tiles
 from captune.pages.sources import PageSettings, RunSet, RunSource
 from captune.runs.kinds import KINDS
 from captune.tables import Table
+
+if TYPE_CHECKING:
+    from captune.pages.sections.caption_sources import CaptionSources
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,13 @@ class PageContext:
     runs: RunSet
     album: Album
     settings: PageSettings
+
+    @cached_property
+    def captions(self) -> CaptionSources:
+        """The captions of all runs."""
+        from captune.pages.sections.caption_sources import CaptionSources
+
+        return CaptionSources(self.runs)
 
 
 class KindSection(Protocol):

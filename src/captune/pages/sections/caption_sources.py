@@ -21,6 +21,7 @@ from captune_metrics.text import shorten
 
 AGREEMENT = "chance that people agree"  # by the captioner itself
 _LONGEST = 400
+_WEIGHTS = "model.safetensors"  # of a tuned captioner, in its run
 
 
 @dataclass
@@ -73,7 +74,8 @@ class CaptionSet:
 class CaptionSources:
     """All captions of some runs. sets: in the order of the page, usable ones first. images: by key.
 
-    by_score: number of a score run -> the captions that it scored.
+    by_score: number of a score run -> the captions that it scored. unusable: numbers of the runs
+    with captions of a captioner that is not usable.
 
     Raises UserError for damaged records.
     """
@@ -83,6 +85,7 @@ class CaptionSources:
         self._by_place: dict[str, CaptionSet] = {}  # folders, files and hashes of captions
         self._unusable: set[str] = set()  # weights of captioners
         self.by_score: dict[int, CaptionSet] = {}
+        self.unusable: set[int] = set()
         sets: list[CaptionSet] = []
         self._keeps_folders = _has_doubled_names(runs)
         tunes = runs.of_kind("tune")
@@ -100,13 +103,17 @@ class CaptionSources:
             else:
                 self._add_scores(scored, source)
             self.by_score[source.number] = scored
+            self._note(scored, source)
         for source in runs.of_kind("compare"):
             inputs = source.run.metrics.get("inputs")
             for side in ("a", "b"):
                 read = _places(inputs.get(side) if isinstance(inputs, Mapping) else None)
-                if self._known(read) is None:
+                compared = self._known(read)
+                if compared is None:
                     tag = f"{source.name} {side.upper()}"
-                    sets.append(self._added(tag, source, read, side=side))
+                    compared = self._added(tag, source, read, side=side)
+                    sets.append(compared)
+                self._note(compared, source)
         self.sets = [one for one in sets if one.captions]
         self.sets.sort(key=lambda one: one.is_unusable)
 
@@ -117,10 +124,11 @@ class CaptionSources:
         self, tag: str, source: RunSource, read: Sequence[str] = (), side: str = ""
     ) -> CaptionSet:
         """The captions of a run, or of one side of a comparison. read: where it has them from."""
-        weights = [str(model.get("weights_id")) for model in source.run.about["models"][:1]]
-        if source.is_unusable:
-            self._unusable.update(weights)
-        is_unusable = bool(self._unusable.intersection(weights))
+        is_unusable = source.is_unusable
+        if is_unusable and (source.run.folder / _WEIGHTS).is_file():
+            self._unusable.add(source.run.digest(_WEIGHTS))
+        if source.run.kind == "caption":  # whose first model is the captioner
+            is_unusable = source.model.get("weights_id") in self._unusable
         found = CaptionSet(tag + NOT_USABLE * is_unusable, source, is_unusable)
         for line, record in enumerate(source.run.records(), 1):
             written = record[side] if side else record
@@ -131,7 +139,12 @@ class CaptionSources:
             found.captions[key] = caption
         for place in (str(source.run.folder.resolve()), *read):
             self._by_place.setdefault(place, found)
+        self._note(found, source)
         return found
+
+    def _note(self, captions: CaptionSet, source: RunSource) -> None:
+        if captions.is_unusable:
+            self.unusable.add(source.number)
 
     def _add_scores(self, captions: CaptionSet, source: RunSource) -> None:
         """Scores of captions that are there already; of others, nothing."""

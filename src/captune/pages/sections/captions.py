@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path, PurePath
@@ -33,7 +33,7 @@ from captune.pages.sections.caption_sources import (
     caption_text,
 )
 from captune.pages.sections.classify import reliability_block
-from captune.pages.sources import PageSettings, RunSource, words
+from captune.pages.sources import NOT_USABLE, PageSettings, RunSource, words
 from captune.runs.metrics import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Number, Table, numbers
@@ -163,15 +163,14 @@ def agreement_blocks(source: RunSource, *keys: str | int) -> list[Any]:
 
 def all_captions(context: PageContext) -> Section | None:
     """Everything about the captions of all runs; None where there are none."""
-    runs = context.runs
-    found = CaptionSources(runs)
+    runs, found = context.runs, context.captions
     if not found.sets:
         return None
     part = Section("captions", "Captions")
     scored = runs.of_kind("score")
     if scored:
         scored.sort(key=lambda source: found.by_score[source.number].is_unusable)
-        part.blocks += [_scores(scored), *_agreement(scored)]
+        part.blocks += [_scores(scored, found.unusable), *_agreement(scored)]
     for source in runs.of_kind("caption"):
         part.blocks += agreement_blocks(source, "agreement")
     blocks = _Blocks(found, context)
@@ -179,13 +178,14 @@ def all_captions(context: PageContext) -> Section | None:
     return part
 
 
-def _scores(scored: Sequence[RunSource]) -> Table:
+def _scores(scored: Sequence[RunSource], unusable: Collection[int] = ()) -> Table:
     ids = list(dict.fromkeys(id for source in scored for id in source.at("metrics")))
     rows = []
     for source in scored:
         known = source.at("metrics")
         scores = (source.estimate(score, "metrics", id) if id in known else None for id in ids)
-        rows.append([source.name, source.images_told, *scores])
+        name = source.name + NOT_USABLE * (source.number in unusable)
+        rows.append([name, source.images_told, *scores])
     columns = [Column("captions"), *numbers("images", *map(title_of, ids))]
     names = dict.fromkeys(
         str(source.at("metrics", id).get("name") or id)
@@ -218,7 +218,10 @@ class _Blocks:
         known = [(one, blocks) for one in self.sets if (blocks := self._ends(one))]
         best = {source.run.metrics.get("best") for source in self.context.runs.of_kind("tune")}
         known.sort(key=lambda item: (item[0].is_unusable, item[0].tag not in best))
-        titled = [(f"Best and worst: {one.tag}", blocks) for one, blocks in known]
+        titled = [
+            (f"{'Scores' if one.is_unusable else 'Best and worst'}: {one.tag}", blocks)
+            for one, blocks in known
+        ]
         return _first_open(titled)
 
     def _ends(self, captions: CaptionSet) -> list[Any]:
@@ -229,15 +232,23 @@ class _Blocks:
         for i, metric in enumerate(by):
             ranking = ranking_of(captions, self.images, metric, self.context.settings)
             label = label_of(metric)
-            ends = [("Best", ranking.best, "good")]
+            # of what is not usable nothing is good
+            names = ("Highest", "Lowest") if captions.is_unusable else ("Best", "Worst")
+            tones = ("", "") if captions.is_unusable else ("good", "bad")
+            ends = [(names[0], ranking.best, tones[0])]
             if len(ranking.pairs) > 1:
-                ends.append(("Worst", ranking.worst, "bad"))
+                ends.append((names[1], ranking.worst, tones[1]))
             cards: list[Any] = [
                 Cards(f"{end} by {label}", [self._pair(ranking, p, captions, tone) for p in pairs])
                 for end, pairs, tone in ends
+                if not ranking.is_tied
             ]
-            cards += [Paragraph(one_line(text) + ".", soft=True) for text in ranking.remarks()]
-            blocks += cards if i == 0 else [Fold(f"Best and worst by {label}", cards)]
+            whose = f"{label}: " if ranking.is_tied else ""
+            cards += [
+                Paragraph(one_line(f"{whose}{text}."), soft=True) for text in ranking.remarks()
+            ]
+            title = f"{names[0]} and {names[1].lower()} by {label}"
+            blocks += cards if i == 0 or ranking.is_tied else [Fold(title, cards)]
         return blocks
 
     def _pair(self, ranking: Ranking, pair: Pair, captions: CaptionSet, tone: str) -> Card:
@@ -405,8 +416,9 @@ def _sorts(keys: Sequence[str], sets: Sequence[CaptionSet]) -> list[tuple[str, l
         whose = f", {captions.tag}" if len(sets) > 1 else ""
         for id in metrics:
             values = [captions.score(key, id) for key in keys]
-            sorts.append((f"{label_of(id)}{whose}: best first", values, True))
-            sorts.append((f"{label_of(id)}{whose}: worst first", values, False))
+            ends = ("highest", "lowest") if captions.is_unusable else ("best", "worst")
+            for end, down in zip(ends, (True, False), strict=True):
+                sorts.append((f"{label_of(id)}{whose}: {end} first", values, down))
     for first, second in list(combinations(sets, 2))[:3]:
         for id in _shared(first, second)[:2]:
             scores = [(first.score(key, id), second.score(key, id)) for key in keys]

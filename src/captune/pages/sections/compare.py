@@ -11,7 +11,7 @@ from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Sec
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
 from captune.runs.metrics import CompareMetrics
-from captune.tables import Column, Estimate, Table, numbers
+from captune.tables import Column, Table, difference, numbers
 from captune.text import count, one_line, p_value, plain, score, signed
 from captune_metrics.catalogue import leading, title_of
 
@@ -64,7 +64,7 @@ def _table(source: RunSource) -> Table:
         shown, with_sign = (partial(show, digits=found.digits) for show in (score, signed))
         known = found.effect_size is not None
         effect = source.figure(partial(signed, digits=2), *place, "effect_size") if known else None
-        difference = source.figure(with_sign, *place, "difference")
+        gain = source.figure(with_sign, *place, "difference")
         images = (source.figure(count, *place, "images", side)
                   for side in ("b_better", "a_better", "equal"))  # fmt: skip
         rows.append(
@@ -72,7 +72,7 @@ def _table(source: RunSource) -> Table:
                 title_of(id),
                 source.estimate(shown, *place, "a"),
                 source.estimate(shown, *place, "b"),
-                Estimate(difference, source.interval(with_sign, *place, "interval")),
+                difference(gain, source.interval(with_sign, *place, "interval")),
                 None if found.p_holm is None else source.figure(p_value, *place, "p_holm"),
                 effect,
                 words("{} / {} / {}", *images),
@@ -84,8 +84,9 @@ def _table(source: RunSource) -> Table:
         "With each number its 95 % interval, from resampling images with both captions together."
         " p: permutation test (A and B swapped at random per image), Holm-corrected for the number"
         " of metrics: below 0.05 the difference is unlikely to be chance. d_z: mean difference"
-        " divided by its standard deviation. B / A / equal: images that score higher in B, in A,"
-        " and the same in both."
+        " divided by its standard deviation; BLEU has none, because it is no mean over images, nor"
+        " has a metric by which no image differs. B / A / equal: images that score higher in B, in"
+        " A, and the same in both."
     )
     return Table(f"comparison-{source.number}", "A and B", columns, rows, note=note)
 

@@ -34,7 +34,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page about the maps of some images."""
     about = source.at("map")
     said = words(
-        "A map shows where the model looked for each of {} {} of {} images ({}).",
+        "A map shows what the model used for each of {} {} of {} images ({}).",
         source.figure(count, "words"),
         "labels" if source.option("labels", str, "") else "words",
         source.figure(count, "images"),
@@ -59,8 +59,8 @@ def section(source: RunSource, context: PageContext) -> Section:
     marks = source.at("marks")
     part.blocks.append(
         Paragraph(
-            "Hover over a word, tab to it or tap it: the image turns grey and the places that the"
-            " model looked at for this word take colour, from the map's own lowest to its own"
+            "Hover over a word, tab to it or tap it: the image turns grey and what the model used"
+            " for this word takes colour, from the map's own lowest to its own"
             f" highest value. {MEANING}{_DOT if marks else ''}",
             soft=True,
         )
@@ -136,7 +136,7 @@ def _gallery(source: RunSource, context: PageContext) -> Gallery:
     filters = [(name, some) for name, some in marked if some]
     is_marked = any(item["words"] and item["words"][0]["mark"] for item in items)
     return Gallery(
-        f"maps-{source.number}", "Where it looked", "image", items,
+        f"maps-{source.number}", "What the model used", "image", items,
         sorts if is_marked else sorts[:1], filters, note=note, large=True,
     )  # fmt: skip
 

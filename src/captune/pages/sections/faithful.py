@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from captune.pages.blocks import Paragraph, Points, Section, Tiles
+from captune.pages.blocks import Heading, Paragraph, Points, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sections.explain import described
 from captune.pages.sources import RunSource, words
@@ -50,12 +50,14 @@ def section(source: RunSource, _context: PageContext) -> Section:
         )
         part.blocks.append(Paragraph(said, soft=True))
     for i, report in enumerate(source.at("reports")):
+        title = str(report["title"])
+        part.blocks.append(Heading(f"{title[:1].upper()}{title[1:]}"))
         part.blocks += [_sentences(source, "reports", i), _board(source, i, report)]
         verdicts = _verdicts(source, i, report)
         if verdicts.rows:
             part.blocks.append(verdicts)
     if source.at("sanity", "sentences"):
-        part.blocks.append(_sentences(source, "sanity"))
+        part.blocks += [Heading("Checks of the map itself"), _sentences(source, "sanity")]
     return part
 
 
@@ -95,11 +97,13 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
     columns = [Column("map"), *numbers(*titles, "words", "advantage")]
     note = (
         "*: the default map, chosen on other images where there were others. insertion: higher is"
-        " better; deletion: lower is better; pointing: how often the strongest patch lies in a box"
-        " that people drew; centre: how often the centre of the image does; advantage: insertion"
-        " and deletion above random maps plus pointing above the centre; the map with the highest"
-        " was chosen. random and centre are the controls. With each figure its 95 % interval over"
-        " images."
+        " better; deletion: lower is better; comprehensiveness: what is lost without the map's"
+        " strongest tenth, higher is better; sufficiency: what is lost with that tenth alone, lower"
+        " is better; pointing: how often the strongest patch lies in a box that people drew;"
+        " centre: how often the centre of the image does; overlap: of map and boxes, higher is"
+        " better; advantage: insertion and deletion above random maps plus pointing above the"
+        " centre; the map with the highest was chosen. random and centre are the controls. With"
+        " each figure its 95 % interval over images."
     )
     title = f"Leaderboard: {content['title']}"
     if content.get("measured_on"):

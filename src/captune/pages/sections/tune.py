@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from captune.pages.sections.captions import agreement_blocks
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.kinds import convert
 from captune.runs.metrics import Curve, Finding
-from captune.tables import Column, Estimate, Fraction, Number, Table, numbers
+from captune.tables import Column, Fraction, Number, Table, difference, numbers
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
 from captune_metrics.catalogue import meaning_of, title_of
 
@@ -129,7 +129,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
             source.counted(count, len(methods), "methods"), best.name, claim, name,
             best.figure(score, "scores", by, "corpus"), images, best.trained,
         )  # fmt: skip
-        said += _settled(source)
+        said += _settled(source, {method.name for method in usable})
         if useless := [method.name for method in methods if method not in usable]:
             said += words(" Not usable, whatever its scores: {}.", joined(useless))
     if source.run.metrics.get("curve") is not None:
@@ -148,8 +148,12 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     return said, Tiles(tiles)
 
 
-def _settled(source: RunSource) -> Markup:
-    against = source.run.metrics.get("against_best") or {}
+def _settled(source: RunSource, usable: Collection[str]) -> Markup:
+    against = {
+        name: one
+        for name, one in (source.run.metrics.get("against_best") or {}).items()
+        if name in usable
+    }
     worse = [name for name, one in against.items() if _is_settled(one)]
     others = [name for name in against if name not in worse]
     said = Markup()
@@ -221,37 +225,39 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     low, high = min(0.0, *ends), max(ends)
     rows = []
     methods = sorted(methods, key=lambda method: bool(method.unusable()))
+    # with none that is usable there is no best one
+    are_compared = len(methods) > 1 and not best.unusable()
     for method in methods:
         figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
-        worse = method.name in against and _is_settled(against[method.name])
+        is_compared = method.name in against and not method.unusable()
+        worse = is_compared and _is_settled(against[method.name])
         is_best = method is best and not method.unusable()
         strip = Fraction.between(low, high, corpus, interval, best=is_best, worse=worse)
         compared: list[Any] = [None]
-        if method.name in against:
+        if is_compared:
             compared = [words("{} <small>p {}</small>", *_compared(source, method.name))]
         name = method.name + (NOT_USABLE if method.unusable() else "")
         rows.append(
             [
                 *(name, method.trained, figures[0], strip),
-                *(compared if len(methods) > 1 else ()),
+                *(compared if are_compared else ()),
                 *figures[1:],
                 method.figure(count, "best_epoch"),
                 method.figure(duration, "seconds"),
             ]
         )
     columns = [Column("method"), *numbers("trained", title_of(by)), Column("", wide=True)]
-    columns += numbers("vs. best") if len(methods) > 1 else []
+    columns += numbers("vs. best") if are_compared else []
     columns += numbers(*map(title_of, known[1:]), "best epoch", "time")
     note = "With each score its 95 % interval, by resampling images."
-    if against:
+    if are_compared and against:
         note += (
             f" vs. best: difference in {title_of(by)} on the same images, p by a permutation"
             " test, Holm-corrected for the number of methods."
         )
-    is_marked = len(methods) > 1 and not best.unusable()
-    note += " Bold: the best method." if is_marked else ""
-    marked = frozenset({methods.index(best)} if is_marked else ())
+    note += " Bold: the best method." if are_compared else ""
+    marked = frozenset({methods.index(best)} if are_compared else ())
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
 
 
@@ -285,7 +291,7 @@ def _images_table(source: RunSource) -> Table:
         keys = ("curve", "points", i)
         gain = None
         if point.difference is not None:
-            gain = Estimate(
+            gain = difference(
                 source.figure(signed, *keys, "difference"),
                 source.interval(signed, *keys, "interval"),
             )

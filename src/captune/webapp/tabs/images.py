@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from captune.attribution.geometry import whole_frame
 from captune.errors import UserError
-from captune.images import ImageFile, ImageSet
+from captune.images import ImageFile
 from captune.options import CaptionOptions, ClassifyOptions, ExplainOptions
 from captune.options.codec import words_of
 from captune.pages.sections.explain import map_in_words
@@ -48,6 +48,24 @@ _LATER = ["images"]  # until it is known where they lie
 _OPAQUE = 163  # of 255, as in the report
 
 
+def _begin(
+    context: AppContext, command: str, make: Callable[..., Any], work: Callable[..., Any]
+) -> Callable[..., QueuedJob]:
+    """What a button begins: the fields of a tab and the id of its images -> a job.
+
+    make: the fields -> options of the command. work: the job, which finds the images by their id.
+    """
+
+    def begin(*fields_and_id: Any) -> QueuedJob:
+        *fields, id = fields_and_id
+        found = context.uploads.images_of(id)
+        options = make(*fields)
+        options.images = context.sources(found)
+        return context.submit(command, options, work, id, images=found)
+
+    return begin
+
+
 def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[JobPanel]:
     """Images, labels and prompts; beside them a card with bars for each image."""
     panel = JobPanel(
@@ -75,13 +93,6 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
             multi_label=multi_label,
             model=model,
         )
-
-    def begin(*fields_and_id: Any) -> QueuedJob:
-        *fields, id = fields_and_id
-        found = context.uploads.images_of(id)
-        options = make(*fields)
-        options.images = context.sources(found)
-        return context.submit("classify", options, _classify, id, images=found)
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=320):
@@ -122,6 +133,7 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
 
     typed = (labels, prompts, ensemble, multi_label)
     changed = [model.submit, *(one.input for one in typed), *images.added]
+    begin = _begin(context, "classify", make, _classify)
     panel.connect(page, begin, fields, [images.id], changed, "always_last", removed=images.removed)
     return [panel, keeping]
 
@@ -148,7 +160,7 @@ def _classify(
             replace(options, to=to),
             job,
             each=take,
-            found=ImageSet(images.folder, images.images, []),
+            found=images.found,
             model=context.model(options.model),
         )
     _say_one_label(options, len(result.labels), job)
@@ -179,17 +191,12 @@ def caption_tab(
         context,
         "caption",
         "caption",
-        "Drop images and press Caption. The tab Explain shows where on an image each word was"
-        " found.",
+        "Drop images and press Caption. The tab Explain shows what of the image the model"
+        " used for each word.",
     )
 
     def make(model: str, beam: float) -> CaptionOptions:
         return CaptionOptions(images=_LATER, model=_captioner(context, model), beam=int(beam))
-
-    def begin(model: str, beam: float, id: str) -> QueuedJob:
-        options, found = make(model, beam), context.uploads.images_of(id)
-        options.images = context.sources(found)
-        return context.submit("caption", options, _caption, id, images=found)
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=320):
@@ -205,6 +212,7 @@ def caption_tab(
         with gr.Column(scale=3, min_width=320):
             panel.result.render()
 
+    begin = _begin(context, "caption", make, _caption)
     panel.connect(page, begin, fields, [images.id], removed=images.removed)
     offer_on([page.load, opened.select], [model], lambda: _captioners(context))
     return [panel, keeping]
@@ -250,7 +258,7 @@ def _caption(
             replace(options, to=to),
             job,
             each=take,
-            found=ImageSet(images.folder, images.images, []),
+            found=images.found,
             captioner=context.captioner(options.model),
         )
     name_skipped(result.skipped, job)
@@ -275,7 +283,7 @@ def explain_tab(
         "explain",
         "explain",
         "Drop images and press Explain; then hover over a word of a caption, tab to it or tap it to"
-        " see where on the image it was found.",
+        " see what of the image the model used for it.",
     )
     question = JobPanel(context, "ask", "answer")
 
@@ -287,11 +295,6 @@ def explain_tab(
             faithfulness="quick" if judge else "none",
             flag_below=below / 100 or None,
         )
-
-    def begin(model: str, beam: float, judge: bool, below: float, id: str) -> QueuedJob:
-        options, found = make(model, beam, judge, below), context.uploads.images_of(id)
-        options.images = context.sources(found)
-        return context.submit("explain", options, _explain, id, images=found)
 
     def begin_answer(
         word: str, against: str, model: str, beam: float, image: str, id: str
@@ -348,6 +351,7 @@ def explain_tab(
             question.result.render()
             panel.result.render()
 
+    begin = _begin(context, "explain", make, _explain)
     panel.connect(page, begin, fields, [images.id], removed=images.removed)
     also = [model, beam, images.choice, images.id]
     asked = [word.submit, against.submit]
@@ -362,17 +366,22 @@ def _explain(
     from captune.jobs import explain
 
     images = context.uploads.images_of(id)
-    options.images = [str(image.path) for image in images.images]
-    options.batch_size = _AT_ONCE
-    job.result = found = []
+    job.result = shown = []
 
     def take(explanation: Explanation) -> None:
-        found.append(_card(explanation, images.thumbnails))
+        shown.append(_card(explanation, images.thumbnails))
         job.changed()
 
-    captioner = context.captioner(options.model)
-    name_skipped(explain.run(options, job, each=take, captioner=captioner).skipped, job)
-    return found
+    with answer_files(context, job, "explanations") as to:
+        result = explain.run(
+            replace(options, to=to, batch_size=_AT_ONCE),
+            job,
+            each=take,
+            found=images.found,
+            captioner=context.captioner(options.model),
+        )
+    name_skipped(result.skipped, job)
+    return shown
 
 
 def _answer(
@@ -417,7 +426,7 @@ def _card(explanation: Explanation, thumbnails: Mapping[str, str]) -> dict[str, 
 
 
 def _word(word: ExplainedWord) -> dict[str, Any]:
-    """A word, its map as a picture, and in words where it was found."""
+    """A word, its map as a picture, and in words what it shows."""
     own = word.map.numpy()
     found = word.record()["faithfulness"] or {}
     mark = str(found.get("mark", ""))
