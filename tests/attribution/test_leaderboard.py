@@ -148,7 +148,7 @@ def test_a_map_of_something_else_is_at_chance(planted: tuple[CaptionModel, list[
     for measure in (INSERTION, DELETION):
         found = measurements.difference(noise, RANDOM, measure)
         assert found is not None
-        assert abs(found.value) < 0.2
+        assert abs(found.difference) < 0.2
 
 
 def test_screening_finds_the_true_map_among_all(

@@ -25,7 +25,7 @@ from captune.options import ClassifyOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.rows import check_ending, row_files, row_paths
-from captune.runs import RunWriter, read_run
+from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.statistics import wilson
 from captune.tables import Column, Number, Table, csv_row, numbers
@@ -250,14 +250,8 @@ def _finish(options: ClassifyOptions, result: ClassifyResult, progress: Progress
                 f"{options.csv}: holds the answers of the first of {len(result.prompts)} prompts "
                 f'("{result.prompts[0]["template"]}"); --ensemble mean makes one answer of all'
             )
-    if options.out is None:
-        return
-    result.finish(options.out, progress)
-    if options.top5:
-        from captune.pages.figures import draw_figures
-
-        for _ in draw_figures(read_run(options.out), result.skipped):
-            result.written["top-5 figures"] = options.out / "plots"
+    if options.out is not None:
+        result.finish(options.out, progress, "top-5 figures" if options.top5 else "")
 
 
 def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str, Any]:

@@ -31,6 +31,12 @@ class CaptionsInMemory(type(Path())):  # type: ignore[misc]
         return made
 
 
+def full_path(path: str) -> str:
+    """A path that holds from any folder; what is in memory or on the hub (hf:...) stays."""
+    is_elsewhere = path == IN_MEMORY or path.startswith("hf:")
+    return path if is_elsewhere else str(Path(path).resolve())
+
+
 def option(help: str, default: Any = ..., **extra: Any) -> Any:
     """A dataclass field that knows its `--help` text.
 

@@ -20,10 +20,9 @@ from captune.captions import (
 from captune.errors import MismatchedImages, UserError
 from captune.images import ImageFile, find_images
 from captune.images.dataset import parse_source
-from captune.images.dataset_files import HUB
 from captune.images.decode import hash_image
 from captune.options import MetricOptions
-from captune.options.base import IN_MEMORY
+from captune.options.base import full_path
 from captune.progress import SILENT, Progress
 from captune_metrics.catalogue import BLEU, Metric, metric_id, metric_of, score_with_plugin
 from captune_metrics.corpus import Corpus
@@ -404,18 +403,13 @@ def deciding_options(options: MetricOptions) -> dict[str, Any]:
     if is_file(options.df):
         values["df"] = Path(options.df)
     return {
-        name: _full_path(str(value)) if isinstance(value, Path) else value
+        name: full_path(str(value)) if isinstance(value, Path) else value
         for name, value in values.items()
     }
 
 
 def _origin(file: CaptionFile) -> dict[str, Any]:
-    return {"path": _full_path(file.source), "form": file.form, "sha256": file.sha256}
-
-
-def _full_path(path: str) -> str:
-    is_elsewhere = path == IN_MEMORY or path.startswith(HUB)
-    return path if is_elsewhere else str(Path(path).resolve())
+    return {"path": full_path(file.source), "form": file.form, "sha256": file.sha256}
 
 
 def _digest_of_images(images: Mapping[str, ImageFile]) -> str:

@@ -81,7 +81,7 @@ class MapEstimate:
 class Difference:
     """By how much one map is better than another of the same words, whichever way is better."""
 
-    value: float
+    difference: float
     interval: Interval
 
     @property
@@ -90,10 +90,6 @@ class Difference:
         if self.interval.low > 0:
             return "better"
         return "worse" if self.interval.high < 0 else "not told apart"
-
-    def as_json(self) -> dict[str, Any]:
-        """`difference, interval`."""
-        return {"difference": self.value, "interval": list(self.interval)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ one that is faithful and looks odd.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from captune.attribution.faithful.measure import (
     Measurements,
 )
 from captune.attribution.faithful.sanity import SanityChecks
+from captune.runs.records import plain
 from captune.text import listed, percent
 
 POINTING_CENTRE = "pointing_centre"  # the centre's, on the words that a map was measured on
@@ -57,9 +58,9 @@ class MapResult:
     @property
     def advantage(self) -> float:
         """What maps are chosen by; without curves, the one mask stands for them."""
-        curves = [self.random[m].value for m in (INSERTION, DELETION) if m in self.random]
-        mask = [self.random[m].value for m in (COMPREHENSIVENESS,) if m in self.random]
-        people = [self.centre[m].value for m in (POINTING,) if m in self.centre]
+        curves = [self.random[m].difference for m in (INSERTION, DELETION) if m in self.random]
+        mask = [self.random[m].difference for m in (COMPREHENSIVENESS,) if m in self.random]
+        people = [self.centre[m].difference for m in (POINTING,) if m in self.centre]
         return sum(curves or mask) + sum(people)
 
     def as_json(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class MapResult:
             found[measure] = estimate and estimate.value
             found[f"{measure}_interval"] = estimate and list(estimate.interval)
         for control, differences in (("random", self.random), ("centre", self.centre)):
-            found[f"better_than_{control}"] = _each_as_json(differences)
+            found[f"better_than_{control}"] = plain(differences)
         first = next((self.estimates[m] for m in MEASURES if m in self.estimates), None)
         for start, one in (("", first), ("pointing_", self.estimates.get(POINTING))):
             found[f"{start}images"] = one.images if one else 0
@@ -109,10 +110,6 @@ def _against(
     return {measure: difference for measure, difference in known.items() if difference}
 
 
-def _each_as_json(differences: Mapping[str, Difference]) -> dict[str, Any]:
-    return {measure: one.as_json() for measure, one in differences.items()}
-
-
 @dataclass(frozen=True)
 class PartOfSpeechResult:
     """Of the words of one part of speech: is the map better than random ones?
@@ -134,16 +131,6 @@ class PartOfSpeechResult:
         if "worse" in answers:
             return "worse"
         return answers.pop() if len(answers) == 1 else "not told apart"
-
-    def as_json(self) -> dict[str, Any]:
-        """`part, words, answer, insertion, deletion`."""
-        return {
-            "part": self.part,
-            "words": self.words,
-            "answer": self.answer,
-            INSERTION: self.insertion and self.insertion.as_json(),
-            DELETION: self.deletion and self.deletion.as_json(),
-        }
 
 
 def part_of_speech_results(measurements: Measurements, name: MapId) -> list[PartOfSpeechResult]:
@@ -216,7 +203,7 @@ def people_sentence(row: MapResult) -> str | None:
 
 def _hits(found: Difference) -> str:
     low, high = (100 * value for value in found.interval)
-    return f"{100 * found.value:+.0f} points of hits (95 % {low:+.0f} to {high:+.0f})"
+    return f"{100 * found.difference:+.0f} points of hits (95 % {low:+.0f} to {high:+.0f})"
 
 
 @dataclass(frozen=True)
@@ -252,8 +239,8 @@ class EvalReport:
             "title": self.title,
             "measured_on": self.images,
             "rows": [row.as_json() for row in self.rows],
-            "verdicts": [one.as_json() for one in self.verdicts],
-            "better_than_baseline": _each_as_json(self.against_baseline),
+            "verdicts": [plain(one) | {"answer": one.answer} for one in self.verdicts],
+            "better_than_baseline": plain(self.against_baseline),
             "sentences": self.sentences,
             "curves": self.curves,
         }
@@ -331,7 +318,7 @@ def _sentences(
         told = []
         for measure, one in against.items():
             low, high = one.interval
-            by = f"{measure} {one.verdict} by {one.value:+.2f} ({low:+.2f} to {high:+.2f})"
+            by = f"{measure} {one.verdict} by {one.difference:+.2f} ({low:+.2f} to {high:+.2f})"
             told.append(_hits(one) if measure == POINTING else by)
         yield f"Against {baseline}, the original report's map: {', '.join(told)}."
 
@@ -372,7 +359,7 @@ class Leaderboard:
             "reports": reports,
             "chosen": [row.as_json() for row in self.chosen],
             "screened": [row.as_json() for row in self.screened],
-            "sanity": self.sanity.as_json(),
+            "sanity": plain(self.sanity) | {"sentences": self.sanity.sentences},
             "stages": self.stages,
         }
 

@@ -9,11 +9,9 @@ same, and its map should.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,14 +52,14 @@ class SanityChecks:
     entropy: as a fraction of the uniform map's. shift: mean rank correlation.
     """
 
-    stages: list[Stage]
+    cascade: list[Stage]
     entropy: float
     shift: float
 
     @property
     def sentences(self) -> list[str]:
         """What the three checks say, in words."""
-        left = self.stages[-1].correlation
+        left = self.cascade[-1].correlation
         depends, still = ("hardly depends", " still") if abs(left) >= SAME else ("depends", "")
         entropy = percent(self.entropy, 0)
         if self.entropy >= UNIFORM:
@@ -79,15 +77,6 @@ class SanityChecks:
             f"the map {kept} the same when the image moves by one pixel: correlation"
             f" {self.shift:.2f}",
         ]
-
-    def as_json(self) -> dict[str, Any]:
-        """For metrics.json and `--json`."""
-        return {
-            "cascade": [dataclasses.asdict(stage) for stage in self.stages],
-            "entropy": self.entropy,
-            "shift": self.shift,
-            "sentences": self.sentences,
-        }
 
 
 def check_sanity(

@@ -8,7 +8,6 @@ decoder's own attention left out. `relevance` takes that in.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -232,8 +231,7 @@ def _register(implementation: str) -> str:
 
 def _keeping(module: nn.Module, *given: Any, **rest: Any) -> tuple[Tensor, Tensor]:
     """The attention that transformers writes out beside each model."""
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    out, weights = eager(module, *given, **rest)
+    out, weights = prefix.eager(module, *given, **rest)
     getattr(module, _NAME)(module, weights)
     return out, weights
 

@@ -32,6 +32,7 @@ from captune.files import holds_files, read_text, whole_file, writing
 from captune.images.find import check_sources
 from captune.json_yaml import parse_yaml, read_object
 from captune.options import TuneOptions
+from captune.options.base import full_path
 from captune.runs import check_run_folder, read_run
 from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics
@@ -168,9 +169,7 @@ def _shown(value: Any) -> str:
 def write_config(options: TuneOptions, path: Path) -> None:
     """Every option but where the run was written, in the order of `--help`."""
     values = {
-        name: str(value.absolute())
-        if isinstance(value, Path) and not str(value).startswith("hf:")
-        else value
+        name: full_path(str(value)) if isinstance(value, Path) else value
         for name, value in dataclasses.asdict(options).items()
         if name not in _NOT_KEPT
     }

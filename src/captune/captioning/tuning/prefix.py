@@ -232,7 +232,7 @@ def _register(implementation: str, *, shared: bool) -> str:
     if not shared:
         name = f"{_NAME}_beside_{implementation}"
         AttentionInterface.register(
-            name, beside(ALL_ATTENTION_FUNCTIONS.get(implementation, _eager))
+            name, beside(ALL_ATTENTION_FUNCTIONS.get(implementation, eager))
         )
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
         return name
@@ -251,7 +251,7 @@ def _register(implementation: str, *, shared: bool) -> str:
     return f"{_NAME}_shared"
 
 
-def _eager(module: nn.Module, *args: Any, **rest: Any) -> Any:
+def eager(module: nn.Module, *args: Any, **rest: Any) -> Any:
     """The attention that transformers writes out beside each model, and registers nowhere."""
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **rest)
 
