@@ -145,6 +145,12 @@ def test_paper_has_everything(page: Path, tmp_path: Path) -> None:
             "return ['.word', '.maps canvas'].map(s => all[0].querySelectorAll(s).length)"
         )
         assert words == maps > 0
+        # no heading, and no caption of a table, is alone at the foot of a sheet
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        for head in ("h2", ".from", "h3", "h4", "figcaption", "thead", "tbody > tr:first-child"):
+            style = f"return getComputedStyle(document.querySelector('{head}')).breakAfter"
+            assert driver.execute_script(style) == "avoid", head
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         driver.execute_script("dispatchEvent(new Event('afterprint'))")
         assert driver.execute_script(shown) == before
         assert driver.execute_script(folded) == closed
