@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from captune.captioning.captioner import FOLDER, PACKAGE
+from captune.captioning.captioner import FOLDER
 from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.model import CaptionModel
+from captune.models.lite.assets import PACKAGE
 from tests.captioning.test_checkpoint import captioner_of, save
 from tests.captioning.tiny import tiny_decoder
 

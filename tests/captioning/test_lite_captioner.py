@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from captune.captioning.captioner import FOLDER, PACKAGE, lite_captioner
+from captune.captioning.captioner import FOLDER, lite_captioner
 from captune.errors import MissingExtra, UserError
+from captune.models.lite.assets import PACKAGE
 
 
 @pytest.fixture

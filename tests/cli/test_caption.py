@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 
-from captune.captioning.captioner import FOLDER, PACKAGE
+from captune.captioning.captioner import FOLDER
 from captune.cli import main
+from captune.models.lite.assets import PACKAGE
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import yaml
 from tests.captioning.caption_job import agreement_at
-from tests.captioning.little_job import fake_frozen, write_job
-from tests.captioning.tiny import tiny_decoder
+from tests.captioning.little_job import IDENTITY, fake_frozen, write_job
+from tests.captioning.tiny import GRID, tiny_decoder
+from tests.colour_model import colour_model
 from tests.pages.page_reader import outline
 
 from captune.captioning.agreement import read_agreement
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.rerank import DATASTORE, Datastore, read_reranking
 from captune.captioning.training import run as training_run
 from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
@@ -414,3 +416,32 @@ def test_what_is_missing_is_said(
     (full / "thesis.docx").write_text("precious")
     assert main(["tune", images, *whole[:4], "--out", str(full)]) == 2
     assert "holds files that are not of a tune" in capsys.readouterr().err
+
+
+def test_how_captions_are_chosen_is_fitted_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "load_frozen", fake_frozen())
+    monkeypatch.setattr(setup, "load_image_text_model", lambda spec, **where: colour_model())
+    out, files = tmp_path / "run", write_job(tmp_path / "job", val=24)
+    more = ("--method", "lora", "--epochs", "1", "--rerank", "both", "--candidates", "3")
+    assert main(words(files, out, *more)) == 0
+    assert (
+        "lora: each caption chosen among 3 by how well they fit the image by colours"
+        in capsys.readouterr().out
+    )
+    found = read_reranking(out / "lora")
+    assert found is not None
+    assert (found.evidence, found.candidates, found.model) == ("both", 3, "colours")
+    assert found.figures is not None
+    assert found.figures.images == 24
+    assert found.figures.first <= found.figures.best
+    store = Datastore.load(out / "lora" / DATASTORE, IDENTITY, GRID)
+    assert len(store.captions) == len(store.vectors) == 24
+    assert "Chosen among candidates" in (out / "report.html").read_text()
+    assert check_page(out / "report.html").holds
+    # too few images tell nothing
+    few = words(write_job(tmp_path / "few"), tmp_path / "second", *more)
+    assert main(few) == 0
+    assert "20 validation images are needed to fit its weights" in capsys.readouterr().err
+    assert read_reranking(tmp_path / "second" / "lora") is None

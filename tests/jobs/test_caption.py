@@ -20,10 +20,11 @@ from tests.captioning.caption_job import (
     write_captioner,
     write_images,
 )
+from tests.colour_model import colour_model
 from tests.processes import ended, start
 
 import captune
-from captune.captioning import captioner
+from captune.captioning import captioner, rerank
 from captune.captioning.generate import batch_ends
 from captune.captions import read_captions
 from captune.errors import UserError
@@ -565,3 +566,21 @@ def test_a_captioner_without_a_fit_flags_nothing(images: Path, model: Path) -> N
     for wrong in (0.0, 1.5, math.nan):
         with pytest.raises(UserError, match=r"flag-below .*: must be above 0 and at most 1"):
             options(images, model, flag_below=wrong)
+
+
+def test_a_stopped_run_goes_on_choosing(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerank, "load_image_text_model", lambda spec, **where: colour_model())
+    how: dict[str, Any] = {"rerank": "match", "candidates": 3, "keep_candidates": True}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    captioned(images, model, out=whole, **how)
+    patch = killed_after(2, monkeypatch)
+    with pytest.raises(Killed):
+        captioned(images, model, out=out, **how)
+    patch.undo()
+    with pytest.raises(UserError, match=r"--rerank"):
+        captioned(images, model, out=out, **how | {"candidates": 4})
+    assert captioned(images, model, out=out, **how)[0].resumed == 8
+    assert (out / "records.jsonl").read_bytes() == (whole / "records.jsonl").read_bytes()
+    assert len(records(out)[0]["candidates"]) == 3

@@ -18,6 +18,7 @@ from torch import Tensor
 from captune.captioning.captioner import Captioner
 from captune.captioning.generate import word_pieces, words_of
 from captune.captioning.model import CaptionModel
+from captune.captioning.rerank import write
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import encode_grids
@@ -123,7 +124,7 @@ def captioned_images(
             tags = None if tagger is None else tagger.tags_of(part)
             chances: list[float | None] = [None] * len(part)
             if given is None:
-                rows, chances = _written(captioner, grids, tags, beam, max_tokens)
+                rows, chances = _written(captioner, part, grids, tags, cache, beam, max_tokens)
             else:
                 rows = [next(ids for known, ids in given if known is image) for image in part]
             found = zip(part, rows, chances, strict=True)
@@ -180,12 +181,27 @@ def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:
 
 
 def _written(
-    captioner: Captioner, grids: Tensor, known: Tensor | None, beam: int, max_tokens: int
+    captioner: Captioner,
+    images: Sequence[ImageFile],
+    grids: Tensor,
+    known: Tensor | None,
+    cache: FeatureCache | None,
+    beam: int,
+    max_tokens: int,
 ) -> tuple[list[list[int]], list[float | None]]:
     """Ids of each caption, with the end where it came; the chance that people would agree."""
     model = captioner.model
     with silence_transformers():
-        written = model.generate(grids, beams=beam, max_tokens=max_tokens, tags=known)
+        written = write(
+            model,
+            images,
+            grids,
+            captioner.reranker,
+            cache=cache,
+            beams=beam,
+            max_tokens=max_tokens,
+            tags=known,
+        )
     rows: list[list[int]] = []
     chances: list[float | None] = []
     for ids, chosen in zip(written.ids, written.log_probabilities, strict=True):

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from captune.captioning.checkpoint import (
 from captune.captioning.generate import Caption, CaptionWord, captions_of
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity, Recipe
+from captune.captioning.rerank import RERANK, Reranker, load_reranker, reranking_of
 from captune.captioning.tags import Tagger, identity_of
-from captune.errors import MissingExtra, UserError
+from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import grids_bytes
 from captune.files import home_path
@@ -37,13 +37,13 @@ from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageTextModel, describe_model
+from captune.models.lite.assets import lite_package
 from captune.models.load import load_image_text_model, load_model, parse_spec, require_possible
 from captune.options import CaptionerOptions
 from captune.runs.reliability import PeopleAgreement
 from captune_metrics.text import printable
 
 LITE = "lite"
-PACKAGE = "captune_lite"
 FOLDER = "captioner"
 # beside config and weights, on the hub: the map to believe, and the model card
 EXPLAIN, CARD = "explain.json", "README.md"
@@ -57,7 +57,8 @@ class Captioner:
 
     encoder: the frozen image encoder that the model was trained with. recipe: what the checkpoint
     says it is made of. tags_model: the classifier that chooses its tags; None where it reads none.
-    agreement: how likely people agree with a caption; None where that was not fitted.
+    agreement: how likely people agree with a caption; None where that was not fitted. reranker:
+    what chooses each caption among candidates; None where the first beam is the caption.
     Raises UserError for a recipe with tags and no tag model.
     """
 
@@ -66,6 +67,7 @@ class Captioner:
     recipe: Recipe
     tags_model: ImageTextModel | None = None
     agreement: PeopleAgreement | None = None
+    reranker: Reranker | None = None
 
     def __post_init__(self) -> None:
         """Check that it is complete."""
@@ -84,6 +86,10 @@ class Captioner:
         encoder: str | None = None,
         decoder: Decoder | str | None = None,
         tags_model: str | None = None,
+        rerank: str = "auto",
+        candidates: int = 0,
+        rerank_model: str | None = None,
+        datastore: Path | None = None,
         device: str = "auto",
         dtype: str = "auto",
     ) -> Captioner:
@@ -92,18 +98,30 @@ class Captioner:
         "hf:USER/NAME" is one that `captune push` sent to the hub.
 
         encoder, decoder, tags_model: where the frozen models lie now, if not where they were in
-        training. Raises UserError for a folder that holds no captioner, and for models other than
+        training. rerank, candidates, rerank_model, datastore: as `captune caption` takes them.
+        Raises UserError for a folder that holds no captioner, and for models other than
         those that it was trained with.
         """
         named = str(folder)
         is_folder = named != LITE and not is_on_hub(named)
         place = checkpoint_folder(Path(folder)) if is_folder else captioner_folder(named)
         recipe = read_recipe(place)
+        choosing = reranking_of(place, rerank, candidates, rerank_model, datastore)
         seen = load_encoder(recipe, place, spec=encoder, device=device, dtype=dtype)
         chooses = _load_tags_model(recipe, seen, place, tags_model, device=device, dtype=dtype)
         precision = writing_precision(device, dtype)
         model, _ = from_pretrained(place, decoder=decoder, device=device, dtype=precision)
-        return cls(model, seen, recipe, chooses, read_agreement(place))
+        reranker = load_reranker(
+            choosing,
+            place,
+            recipe,
+            seen,
+            model=rerank_model,
+            datastore=datastore,
+            device=device,
+            dtype=dtype,
+        )
+        return cls(model, seen, recipe, chooses, read_agreement(place), reranker)
 
     def caption(
         self,
@@ -163,6 +181,7 @@ class Captioner:
             self.encoder,
             images,
             tagger=self.tagger(cache=cache, batch_size=batch_size, workers=workers),
+            reranker=self.reranker,
             cache=cache,
             beam=beam,
             max_tokens=max_tokens,
@@ -204,6 +223,9 @@ class Captioner:
         if self.tags_model not in (None, self.encoder):
             assert self.tags_model is not None
             models.append(describe_model(self.tags_model))
+        if self.reranker is not None and self.reranker.matcher not in (None, self.encoder):
+            assert self.reranker.matcher is not None
+            models.append(describe_model(self.reranker.matcher))
         return models
 
 
@@ -218,6 +240,10 @@ def load_captioner(options: CaptionerOptions, place: Path) -> Captioner:
         encoder=options.encoder,
         decoder=options.decoder,
         tags_model=options.tags_model,
+        rerank=options.rerank,
+        candidates=options.candidates,
+        rerank_model=options.rerank_model,
+        datastore=options.datastore,
         device=options.device,
         dtype=options.dtype,
     )
@@ -265,7 +291,7 @@ def captioner_files(names: Sequence[str]) -> list[str]:
     """
     if not {CONFIG, WEIGHTS} <= set(names):
         raise UserError(f"there is no captioner of captune push in it ({CONFIG} and {WEIGHTS})")
-    return [name for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, CARD) if name in names]
+    return [name for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, RERANK, CARD) if name in names]
 
 
 def lite_captioner() -> Path:
@@ -273,20 +299,13 @@ def lite_captioner() -> Path:
 
     Raises MissingExtra where it is not installed, UserError where its files are not there.
     """
-    # an entry of None in sys.modules, and a module without a spec, are ValueErrors
-    try:
-        spec = find_spec(PACKAGE)
-    except ValueError:
-        spec = None
-    places = [] if spec is None else list(spec.submodule_search_locations or ())
-    if not places:
-        raise MissingExtra("captioning without a tuned captioner of your own (--model RUN)", "lite")
+    places = lite_package("captioning without a tuned captioner of your own (--model RUN)")
     for place in places:
-        folder = Path(place) / FOLDER
+        folder = place / FOLDER
         if all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
             return folder
     raise UserError(
-        f"{Path(places[0]) / FOLDER}: lacks {CONFIG} or {WEIGHTS}, so captune-lite is not whole;"
+        f"{places[0] / FOLDER}: lacks {CONFIG} or {WEIGHTS}, so captune-lite is not whole;"
         " install it again: pip install --force-reinstall 'captune[lite]'"
     )
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from captune.captioning.model import CaptionModel
+from captune.captioning.model import Candidate, CaptionModel
+from captune.captioning.rerank import Reranker, write
 from captune.captioning.tags import Tagger
 from captune.features.cache import FeatureCache
 from captune.features.grids import Halves, encode_grids
@@ -46,6 +47,7 @@ class Caption(NotebookDisplay):
     tokens: how many those are. ended: whether it came to an end by itself.
     agreement: the chance that people would agree with it (captioning.agreement), None where that
     was not fitted for its captioner. flagged: whether it is below --flag-below, None without.
+    candidates: what it was chosen among (captioning.rerank), the best first; None where it was not.
     """
 
     image: ImageFile
@@ -56,14 +58,16 @@ class Caption(NotebookDisplay):
     ended: bool
     agreement: float | None = None
     flagged: bool | None = None
+    candidates: list[Candidate] | None = None
 
     @property
     def mean_log_probability(self) -> float:
         """A token, so that long captions compare with short ones."""
         return self.log_probability / max(1, self.tokens)
 
-    def record(self) -> dict[str, Any]:
+    def record(self, *, candidates: bool = False) -> dict[str, Any]:
         """Its line in a run folder, which `runs.records.CaptionRecord` reads."""
+        kept = {"candidates": [told(one) for one in self.candidates or []]} if candidates else {}
         return {
             "path": self.image.name,
             "caption": self.caption,
@@ -76,6 +80,7 @@ class Caption(NotebookDisplay):
                 {"word": word.word, "log_probability": round(word.log_probability, 6)}
                 for word in self.words
             ],
+            **kept,
         }
 
     def answer(self) -> dict[str, Any]:
@@ -99,7 +104,16 @@ class Caption(NotebookDisplay):
             record["ended"],
             record.get("agreement"),
             record.get("flagged"),
+            [Candidate([], **one) for one in record.get("candidates", [])] or None,
         )
+
+
+def told(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as a record has it."""
+    names = ("score", "mean_log_probability", "match", "neighbours")
+    figures = {name: getattr(candidate, name) for name in names}
+    known = {name: round(value, 6) for name, value in figures.items() if value is not None}
+    return {"caption": candidate.caption, **known}
 
 
 class _Judged(Protocol):
@@ -123,6 +137,7 @@ def captions_of(
     images: Sequence[ImageFile],
     *,
     tagger: Tagger | None = None,
+    reranker: Reranker | None = None,
     cache: FeatureCache | None,
     beam: int,
     max_tokens: int,
@@ -132,9 +147,9 @@ def captions_of(
 ) -> Iterator[list[Caption | Skipped]]:
     """The captions of images from `done` on, in the order of `images`, in `batch_ends` batches.
 
-    tagger: of a model that reads tags. Which images share a batch depends on `images` and
-    `batch_size` alone, not on what is cached: a run that resumes at a batch's beginning writes what
-    an uninterrupted one writes.
+    tagger: of a model that reads tags. reranker: chooses among candidates. Which images share a
+    batch depends on `images` and `batch_size` alone, not on what is cached: a run that resumes at a
+    batch's beginning writes what an uninterrupted one writes.
     """
     settled: dict[str, Halves | Skipped] = {}
 
@@ -161,7 +176,9 @@ def captions_of(
                 settled.update(zip((image.name for image in found[0]), found[1], strict=True))
             outcomes = {image: settled.pop(image.name) for image in some}
             readable = {p: grid for p, grid in outcomes.items() if not isinstance(grid, Skipped)}
-            written = iter(_captioned(model, encoder, readable, tagger, beam, max_tokens))
+            written = iter(
+                _captioned(model, encoder, readable, tagger, reranker, cache, beam, max_tokens)
+            )
             yield [
                 grid if isinstance(grid, Skipped) else next(written) for grid in outcomes.values()
             ]
@@ -182,25 +199,39 @@ def _captioned(
     encoder: ImageTextModel,
     cached: dict[ImageFile, Halves],
     tagger: Tagger | None,
+    reranker: Reranker | None,
+    cache: FeatureCache | None,
     beam: int,
     max_tokens: int,
 ) -> list[Caption]:
     if not cached:
         return []
     grids = encoder.image.finish_grid(torch.from_numpy(np.stack(list(cached.values()))))
-    generated = model.generate(
+    images = list(cached)
+    generated = write(
+        model,
+        images,
         grids.float().to(model.decoder.device),
+        reranker,
+        cache=cache,
         beams=beam,
         max_tokens=max_tokens,
-        tags=None if tagger is None else tagger.tags_of(list(cached)),
+        tags=None if tagger is None else tagger.tags_of(images),
     )
     captions = []
-    for image, ids, chosen in zip(cached, generated.ids, generated.log_probabilities, strict=True):
+    among: Sequence[list[Candidate] | None] = generated.candidates or [None] * len(images)
+    for image, ids, chosen, offered in zip(
+        images, generated.ids, generated.log_probabilities, among, strict=True
+    ):
         words = words_of(model.decoder, ids, chosen)
         text = " ".join(word.word for word in words)
         # the end has a log-probability too, and no id
         ended = len(chosen) > len(ids)
-        captions.append(Caption(image, text, words, sum(chosen), len(chosen), ended))
+        if offered is not None:
+            offered = sorted(offered, key=lambda one: -one.score)
+        captions.append(
+            Caption(image, text, words, sum(chosen), len(chosen), ended, candidates=offered)
+        )
     return captions
 
 

@@ -9,7 +9,7 @@ grid [images, tokens, channels]      from the frozen encoder, cached
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -28,6 +28,7 @@ from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
+_NO_BEAM = -1e8  # transformers scores a beam that is none with -1e9
 # logits looked at together: of a CPU's cache, and enough to keep a GPU busy
 _AT_ONCE_CPU, _AT_ONCE_GPU = 1 << 19, 1 << 26
 
@@ -38,10 +39,27 @@ class Generated:
 
     ids: without start, end and padding. log_probabilities: of each id, and of the end where it
     came, by one teacher-forced pass over the finished caption; nothing where it was left out.
+    candidates: what each was chosen among, where it was.
     """
 
     ids: list[list[int]]
     log_probabilities: list[list[float]]
+    candidates: list[list[Candidate]] | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A caption of an image that may be chosen, and what speaks for it (`rerank`).
+
+    ids: with the end where it came. match, neighbours: None where they were not looked at.
+    """
+
+    ids: list[int]
+    caption: str
+    mean_log_probability: float
+    match: float | None = None
+    neighbours: float | None = None
+    score: float = 0.0
 
 
 class CaptionModel(nn.Module):
@@ -154,14 +172,23 @@ class CaptionModel(nn.Module):
         max_tokens: int = 60,
         tags: Tensor | None = None,
         scored: bool = True,
+        candidates: int = 1,
+        judge: Callable[[list[list[Candidate]]], list[list[Candidate]]] | None = None,
     ) -> Generated:
         """Captions of a batch of images by transformers' generate, greedy or by beam search.
 
         scored: with log-probabilities, which take another pass over the finished captions.
+        candidates, judge: the so many best of a beam search that is as wide or wider are given
+        scores, and the best of an image by these is its caption.
         """
         states = self.project(grids, tags)
+        judged = None
         with self._looking_at(states), self._without_dropout():
-            ends = self._written(states, max_tokens, num_beams=beams, do_sample=False)
+            if judge is None:
+                ends = self._written(states, max_tokens, num_beams=beams, do_sample=False)
+            else:
+                judged = judge(self._drafts(states, max_tokens, beams, candidates))
+                ends = [max(own, key=lambda one: one.score).ids for own in judged]
             chosen = self._log_probabilities(states, ends) if scored else [[] for _ in ends]
         if not all(math.isfinite(value) for row in chosen for value in row):
             raise UserError(
@@ -169,7 +196,7 @@ class CaptionModel(nn.Module):
                 " damaged, or beyond the precision (--dtype float32)"
             )
         end = self.decoder.end_id
-        return Generated([[id for id in row if id != end] for row in ends], chosen)
+        return Generated([[id for id in row if id != end] for row in ends], chosen, judged)
 
     @torch.no_grad()
     def sample(
@@ -189,23 +216,52 @@ class CaptionModel(nn.Module):
                 num_return_sequences=samples,
             )
 
+    def _drafts(
+        self, states: ImageStates, max_tokens: int, beams: int, candidates: int
+    ) -> list[list[Candidate]]:
+        """The best of the beam search of each image, the likeliest one first."""
+        width = max(2, beams, candidates)  # one beam alone is not scored
+        found = self._generated(
+            states,
+            max_tokens,
+            num_beams=width,
+            num_return_sequences=candidates,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        rows = self._ended(found.sequences, states)
+        spoken = [[id for id in row if id != self.decoder.end_id] for row in rows]
+        texts = (" ".join(text.split()) for text in self.decoder.decode(spoken))
+        means = found.sequences_scores.tolist()
+        drafts = [Candidate(*parts) for parts in zip(rows, texts, means, strict=True)]
+        each = (drafts[i : i + candidates] for i in range(0, len(drafts), candidates))
+        # where fewer came to be than were asked for, generate fills up
+        return [own[:1] + [one for one in own[1:] if one.mean_log_probability > _NO_BEAM]
+                for own in each]  # fmt: skip
+
     def _written(self, states: ImageStates, max_tokens: int, **how: Any) -> list[list[int]]:
         """Token ids of each caption by transformers' generate, up to and with its end."""
+        return self._ended(self._generated(states, max_tokens, **how), states)
+
+    def _generated(self, states: ImageStates, max_tokens: int, **how: Any) -> Any:
         decoder = self.decoder
         start = torch.full((states.images, 1), decoder.start_id, device=decoder.device)
         prompt = self._inputs(start, torch.ones_like(start), states)
-        sequences = decoder.module.generate(
+        return decoder.module.generate(
             **prompt,
             **how,
             max_new_tokens=max_tokens,
             eos_token_id=decoder.end_id,
             pad_token_id=decoder.pad_id,
         )
-        begun = 0 if "inputs_embeds" in prompt else 1
+
+    def _ended(self, sequences: Tensor, states: ImageStates) -> list[list[int]]:
+        """Rows of generate, up to and with their end."""
+        end = self.decoder.end_id
+        begun = 1 if states.soft_tokens is None else 0
         rows = (row[begun:] for row in sequences.tolist())
-        return [
-            row[: row.index(decoder.end_id) + 1] if decoder.end_id in row else row for row in rows
-        ]
+        return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
     def _log_probabilities(self, states: ImageStates, rows: list[list[int]]) -> list[list[float]]:
         """Of each token of each row [images], given the image and what stands before it."""

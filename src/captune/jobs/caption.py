@@ -28,6 +28,7 @@ from captune.captioning.captioner import (
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.generate import Caption
 from captune.captioning.recipe import Recipe
+from captune.captioning.rerank import chosen_sentence, reranking_of
 from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
@@ -43,7 +44,7 @@ from captune.rows import Row, check_ending, row_files, row_paths
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.runs.records import plain
-from captune.runs.reliability import PeopleAgreement
+from captune.runs.reliability import PeopleAgreement, Reranking
 from captune.tables import Column, Number, Table, numbers
 from captune.text import counted, duration, percent
 
@@ -59,7 +60,7 @@ class CaptionResult(Result):
     captions: path and caption of the first 10,000 images. ended: how many captions came to an end
     by themselves. resumed: images that an earlier, killed run had done. agreement: how likely
     people agree with a caption of this captioner; agreement_sum: of the captions. flagged: how many
-    are below flag_below.
+    are below flag_below. reranking: how captions were chosen among candidates, where they were.
     """
 
     captioner: dict[str, Any]
@@ -74,6 +75,7 @@ class CaptionResult(Result):
     agreement_sum: float = 0.0
     flag_below: float | None = None
     flagged: int = 0
+    reranking: Reranking | None = None
 
     def add(self, record: Mapping[str, Any]) -> None:
         """One more record."""
@@ -96,6 +98,7 @@ class CaptionResult(Result):
             "skipped": self.skipped,
             **({} if self.agreement is None else self._agreed()),
             **self._flagged(),
+            **({} if self.reranking is None else {"reranking": self.reranking}),
         }
 
     def _agreed(self) -> dict[str, Any]:
@@ -151,6 +154,8 @@ class CaptionResult(Result):
                 said.append(
                     f"{self.images - self.ended:,} of them reached --max-tokens before they ended"
                 )
+        if self.reranking is not None and not self._is_one:
+            said.append(chosen_sentence(self.reranking))
         if self.flag_below is not None:
             said.append(flagged_sentence(self.flagged, self.images, self.flag_below))
         if self.sidecars:
@@ -200,6 +205,9 @@ def run(
     place = captioner_folder(options.model)
     recipe = read_recipe(place)
     agreement = require_agreement(place) if options.flag_below else read_agreement(place)
+    choosing = reranking_of(
+        place, options.rerank, options.candidates, options.rerank_model, options.datastore
+    )
     if place.parent == home_path(options.model):
         progress.message(f"{options.model}: captions with {place.name}, the best of its methods")
     check_ending("--predictions", options.predictions, ".json")
@@ -216,7 +224,7 @@ def run(
             predictions = Predictions(options.predictions, found.images)
         about = describe_captioner(options, place, recipe)
         if options.out is not None:
-            asked = _asked(options, recipe, about, agreement)
+            asked = _asked(options, recipe, about, agreement, choosing)
             journal = stack.enter_context(
                 CaptionJournal(options.out, asked, found.images, options.batch_size)
             )
@@ -254,6 +262,7 @@ def run(
             found=found,
             agreement=agreement,
             flag_below=options.flag_below,
+            reranking=None if captioner.reranker is None else captioner.reranker.settings,
         )
         add_row = stack.enter_context(
             row_files(options.to, about, raw=options.raw_csv, json_row=_coco_result)
@@ -271,7 +280,9 @@ def run(
             done=done,
         )
         with progress.bar("captioning", len(found.images)) as advance:
-            for images, batch, is_new in _kept(journal, found.images, outcomes, done):
+            for images, batch, is_new in _kept(
+                journal, found.images, outcomes, done, options.keep_candidates
+            ):
                 for image, entry in zip(images, batch, strict=True):
                     flagged = _flagged(entry, options.flag_below)
                     _take(image, flagged, result, sinks, add_row, each)
@@ -300,6 +311,7 @@ def _kept(
     images: Sequence[ImageFile],
     outcomes: Iterable[list[Caption | Skipped]],
     done: int,
+    candidates: bool,
 ) -> Iterator[tuple[Sequence[ImageFile], list[dict[str, Any]], bool]]:
     """(images, what came of them, whether it is new), batch by batch; in the journal first."""
     if journal is not None:
@@ -312,7 +324,7 @@ def _kept(
             if isinstance(outcome, Skipped):
                 batch.append({"skipped": outcome.reason})
             else:
-                batch.append({"record": outcome.record()})
+                batch.append({"record": outcome.record(candidates=candidates)})
         if journal is not None:
             journal.add(zip(some, batch, strict=True))
         yield some, batch, True
@@ -373,6 +385,7 @@ def _asked(
     recipe: Recipe,
     about: Mapping[str, Any],
     agreement: PeopleAgreement | None,
+    choosing: Reranking | None,
 ) -> dict[str, Any]:
     """All that the captions depend on."""
     tags = recipe.tags
@@ -387,6 +400,9 @@ def _asked(
         "--device": resolve_device(options.device).type,
         **({} if tags is None else {"known words": digest_of(dataclasses.asdict(tags))}),
         **({} if agreement is None else {"agreement.json": digest_of(plain(agreement))}),
+        **({} if choosing is None else {"--rerank": digest_of(plain(choosing))}),
+        **({} if options.datastore is None else {"--datastore": str(options.datastore)}),
+        **({"--keep-candidates": True} if options.keep_candidates else {}),
     }
 
 

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from captune import storage
 from captune.attribution import default_map
-from captune.captioning import agreement
+from captune.captioning import agreement, rerank
 from captune.captioning.agreement import AGREEMENT
 from captune.captioning.captioner import CARD, EXPLAIN
 from captune.captioning.checkpoint import (
@@ -43,6 +43,7 @@ from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import ABOUT, METRICS
+from captune.runs.reliability import Reranking
 from captune.tables import Column, Table, estimate, in_markdown
 from captune.text import counted, millions, one_line, score
 from captune_metrics.catalogue import title_of
@@ -177,6 +178,7 @@ def plan(options: PushOptions) -> PushPlan:
     for name, schema, beside in (
         (EXPLAIN, default_map.SCHEMA, default_map.read_default(place)),
         (AGREEMENT, agreement.SCHEMA, agreement.read_agreement(place)),
+        (rerank.RERANK, rerank.SCHEMA, _shareable_reranking(rerank.read_reranking(place))),
     ):
         if beside is not None:
             files[name] = text_beside(schema, beside).encode()
@@ -185,7 +187,7 @@ def plan(options: PushOptions) -> PushPlan:
 
 def _refuse_links(place: Path, run: Path) -> None:
     """What somebody else's run names must not send a file of yours that lies elsewhere."""
-    for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, ABOUT, METRICS):
+    for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, rerank.RERANK, ABOUT, METRICS):
         found = real_path(place / name)
         if not found.is_relative_to(real_path(run)):
             raise UserError(
@@ -204,9 +206,18 @@ def _shareable(spec: str) -> str:
     kind, colon, rest = spec.partition(":")
     # pathlib's exists() raises for a name that is too long
     is_named = colon and kind in backends() and not os.path.exists(home_path(rest))  # noqa: PTH110
-    if spec == "lite" or (is_named and "@" not in rest and rest[:1] not in "/~.\\"):
+    if spec in ("lite", "lite-research") or (
+        is_named and "@" not in rest and rest[:1] not in "/~.\\"
+    ):
         return spec
     return PureWindowsPath(spec).name or "model"
+
+
+def _shareable_reranking(found: Reranking | None) -> Reranking | None:
+    """None also where it needs the training captions, which stay here."""
+    if found is None or found.evidence != "match":
+        return None
+    return structs.replace(found, model=_shareable(found.model or "lite"))
 
 
 def _shareable_recipe(recipe: Recipe) -> Recipe:

@@ -24,6 +24,7 @@ from msgspec import to_builtins
 from captune.captioning.bridge import BRIDGES
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.recipe import config_of
+from captune.captioning.rerank import chosen_sentence
 from captune.captioning.training import state
 from captune.captioning.training.budget import check_budget, planned
 from captune.captioning.training.curve import conclusion, subset_setup
@@ -124,6 +125,11 @@ class TuneResult(Result):
                 for one in self.methods
                 for finding in one.findings
                 if not finding.is_fatal
+            ),
+            *(
+                f"{one.method}: {chosen_sentence(one.reranking)}"
+                for one in self.methods
+                if one.reranking is not None
             ),
         ]
 

@@ -2,7 +2,7 @@
 
 A spec is read without importing any model library:
 
-lite
+lite    lite-research (in the package captune-lite)
 open_clip:NAME/TAG          open_clip:NAME/TAG@FILE     open_clip:FOLDER    open_clip:hf-hub:REPO
 timm:NAME                   timm:NAME@FILE              timm:FOLDER         timm:hf-hub:REPO
 hf:REPO                     hf:FOLDER
@@ -87,7 +87,7 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
     text = text.strip()
     if not text:
         raise UserError("no model was named; write lite, open_clip:NAME/TAG, hf:REPO, timm:NAME")
-    if text == "lite":
+    if text in ("lite", "lite-research"):
         return ModelSpec(text, "lite")
     require_possible(Path(text), text)
     prefix, colon, rest = text.partition(":")

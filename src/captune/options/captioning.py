@@ -21,6 +21,11 @@ from captune.options.base import (
 from captune.registry import BRIDGES, TUNING_METHODS
 from captune_metrics.text import printable
 
+RERANK = ("none", "match", "neighbours", "both")
+_RERANK = (
+    "choose each caption among the best of the beam search: match, by how well it fits the image;"
+    " neighbours, by how like the captions of similar training images it is; or both"
+)
 TRACKERS = ("trackio", "tensorboard", "wandb")
 
 
@@ -50,12 +55,39 @@ class CaptionerOptions(ModelOptions):
         metavar="SPEC",
     )
     beam: int = option("width of the beam search (1: greedy)", 5, metavar="N")
+    rerank: str = option(
+        f"{_RERANK} (auto: as the captioner was tuned; for most, none)",
+        "auto",
+        choices=("auto", *RERANK),
+    )
+    candidates: int = option(
+        "captions of an image to choose among (0: as the captioner was tuned, else 5)",
+        0,
+        metavar="N",
+    )
+    rerank_model: str | None = option(
+        "image-text model of --rerank match (default: as the captioner was tuned, else lite)",
+        None,
+        metavar="SPEC",
+    )
+    datastore: Path | None = option(
+        "images and captions of --rerank neighbours (default: those beside the captioner)",
+        None,
+        metavar="FILE",
+    )
     max_tokens: int = option("maximum length of a caption, in tokens", 60, metavar="N")
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that no caption can be written with."""
         super().__post_init__()
         require_at_least(self, beam=1, max_tokens=1)
+        check_candidates(self)
+
+
+def check_candidates(options: Any) -> None:
+    """Raises UserError for more --candidates than a beam search is made for."""
+    if not 0 <= options.candidates <= 64:
+        raise UserError(f"candidates {options.candidates}: must be from 0 to 64")
 
 
 def flag_option() -> Any:
@@ -92,6 +124,9 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
     prefix: str = option("text before each caption of --sidecar", "", metavar="TEXT")
     suffix: str = option("text after each caption of --sidecar", "", metavar="TEXT")
     flag_below: float | None = flag_option()
+    keep_candidates: bool = option(
+        "with --out, keep what each caption was chosen among in its record", False
+    )
     overwrite: bool = option(
         "with --sidecar, the same as --existing overwrite; with --out, replace the run of another"
         " command that is there",
@@ -106,6 +141,8 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
         super().__post_init__()
         if self.overwrite and not self.sidecar and self.out is None:
             raise UserError("--overwrite is for --sidecar and --out; give one of them too")
+        if self.keep_candidates and self.out is None:
+            raise UserError("--keep-candidates is for --out; give both, or neither")
         if not self.sidecar and (self.existing != "skip" or self.prefix or self.suffix):
             raise UserError("--existing, --prefix and --suffix are for --sidecar; give it too")
         if self.sidecar and self.dataset:
@@ -256,6 +293,15 @@ class TuneOptions(DatasetOptions):
     max_tokens: int = option(
         "maximum length of a caption, in tokens, in training and generation", 60, metavar="N"
     )
+    rerank: str = option(
+        f"{_RERANK}; the weights are fitted on the validation images and kept with the captioner",
+        "none",
+        choices=RERANK,
+    )
+    candidates: int = option(
+        "captions of an image to choose among, with --rerank (0: 5)", 0, metavar="N"
+    )
+    rerank_model: str = option("image-text model of --rerank match", "lite", metavar="SPEC")
     score_model: str = option("model that computes CLIPScore, or none", "lite", metavar="SPEC")
     save_steps: int = option(
         "updates between two checkpoints, from which a killed run resumes (0: ten checkpoints per"
@@ -303,6 +349,7 @@ class TuneOptions(DatasetOptions):
         require_at_least(self, epochs=1, batch_size=1, accumulate=1, max_tokens=2, limit=0)
         require_at_least(self, samples=2, decoder_blocks=0, tags_top=1)
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)
+        check_candidates(self)
         if not 0 <= self.lr < 1:
             raise UserError(
                 f"lr {self.lr}: must be below 1, such as 1e-3, or 0 for the default of the method"

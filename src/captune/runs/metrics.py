@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from captune.images.find import Skipped
 from captune.json_yaml import MOST, Count, Number, Share, require
 from captune.runs.records import Interval, OpenInterval, known_ends
-from captune.runs.reliability import Calibration, PeopleAgreement
+from captune.runs.reliability import Calibration, PeopleAgreement, Reranking
 
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
 
@@ -203,7 +203,8 @@ class Tuned(Struct, frozen=True, omit_defaults=True):
     """What came of one method.
 
     trained: parameters, by part ("bridge.layers", ...). val_loss: of the validation sample in the
-    best epoch; None where it was no number. agreement: None where too few images tell.
+    best epoch; None where it was no number. agreement, reranking: None where too few images tell;
+    reranking also where it was not asked for.
     """
 
     method: str
@@ -216,6 +217,7 @@ class Tuned(Struct, frozen=True, omit_defaults=True):
     history: History
     images: Count
     agreement: PeopleAgreement | None = None
+    reranking: Reranking | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a method without a score that is quoted."""
@@ -300,7 +302,7 @@ class TuneMetrics(Metrics, frozen=True):
 class CaptionMetrics(Metrics, frozen=True):
     """A captioning. agreement: of its captioner; agreement_mean: of the captions.
 
-    flagged: captions whose chance is below `flag_below`.
+    flagged: captions whose chance is below `flag_below`. reranking: how they were chosen.
     """
 
     ended: Count
@@ -310,6 +312,7 @@ class CaptionMetrics(Metrics, frozen=True):
     agreement_mean: Share | None = None
     flag_below: Share | None = None
     flagged: Count | None = None
+    reranking: Reranking | None = None
 
 
 class AgreementPair(Struct, frozen=True):

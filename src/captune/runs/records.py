@@ -130,6 +130,16 @@ class Word(Struct, frozen=True):
     log_probability: Number | None = None
 
 
+class Candidate(Struct, frozen=True):
+    """What a caption was chosen among, with what spoke for it."""
+
+    caption: str
+    score: Number
+    mean_log_probability: Number
+    match: Number | None = None
+    neighbours: Number | None = None
+
+
 class CaptionRecord(Record, frozen=True):
     """The caption of an image."""
 
@@ -142,6 +152,7 @@ class CaptionRecord(Record, frozen=True):
     mean_log_probability: Number | None = None
     agreement: Share | None = None
     flagged: bool | None = None
+    candidates: list[Candidate] = []
 
 
 class ScoreRecord(Record, frozen=True, kw_only=True):

@@ -148,7 +148,8 @@ def _write(model: CaptionModel, val: ValidationSet, options: TuneOptions) -> flo
     seen = some.seen(some.data.keys, device)
     started = time.perf_counter()
     with autocast(options.dtype, device):
-        model.generate(**seen, beams=1, max_tokens=min(longest, options.max_tokens), scored=False)
+        most = min(longest, options.max_tokens)
+        model.generate(seen["grids"], tags=seen.get("tags"), max_tokens=most, scored=False)
     return (time.perf_counter() - started) / len(some.data)
 
 

@@ -21,6 +21,7 @@ from captune.captioning.checkpoint import (
 )
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
+from captune.captioning.rerank import DATASTORE, MIN_IMAGES, fit_weights, write_reranking
 from captune.captioning.training import state
 from captune.captioning.training.budget import budget, estimate
 from captune.captioning.training.setup import TrainingSetup
@@ -38,6 +39,7 @@ from captune.options import TuneOptions
 from captune.runs import RunWriter
 from captune.runs import metrics as figures
 from captune.runs.metrics import Tuned, TunedFigure
+from captune.runs.reliability import Reranking
 from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
 
@@ -107,6 +109,7 @@ def train_method(
             max_tokens=options.max_tokens,
             seed=options.seed,
         )
+        reranking = _reranking(setup, model, method)
     scores = score_captions(written.captions, setup.val)
     for finding in findings:
         if finding.wrong:
@@ -124,6 +127,7 @@ def train_method(
         agreement=fit_agreement(
             written.features, written.captions, setup.val.data.references, beam=1
         ),
+        reranking=reranking,
     )
     if PartialState().is_main_process:
         recipe = recipe_of(
@@ -137,6 +141,10 @@ def train_method(
         save_pretrained(model, folder, recipe)
         if result.agreement is not None:
             write_agreement(folder, result.agreement)
+        if setup.reranker is not None and reranking is not None:
+            if setup.reranker.datastore is not None:
+                setup.reranker.datastore.save(folder / DATASTORE)
+            write_reranking(folder, reranking)
         data = setup.val.data
         with run_writer(setup, folder) as run:
             for id, image in zip(data.ids, data.images, strict=True):
@@ -155,6 +163,24 @@ def train_method(
     PartialState().wait_for_everyone()
     model.detach()
     return result
+
+
+def _reranking(setup: TrainingSetup, model: CaptionModel, method: str) -> Reranking | None:
+    """--rerank: its weights, fitted to the candidates of the validation images."""
+    reranker, val = setup.reranker, setup.val
+    if reranker is None:
+        return None
+    with setup.progress.bar(f"{method}: candidates", len(val.data)) as advance:
+        written = write_captions(
+            model, val, max_tokens=setup.options.max_tokens, reranker=reranker, advance=advance
+        )
+    fitted = fit_weights(reranker.settings, written.candidates, val.data.references)
+    if fitted is None:
+        setup.progress.message(
+            f"{method}: --rerank: {MIN_IMAGES} validation images are needed to fit its weights;"
+            " nothing is kept with the captioner"
+        )
+    return fitted
 
 
 def _figures(scores: Mapping[str, Scores], seed: int) -> dict[str, TunedFigure]:
@@ -181,6 +207,9 @@ def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
         "augment": None if options.augment == "none" else options.augment,
         "known words": None if tags is None else digest_of(dataclasses.asdict(tags)),
         "start": None if start is None else digest_of_checkpoint(start),
+        "rerank": None
+        if options.rerank == "none"
+        else [options.rerank, options.candidates, options.rerank_model],
         "score model": options.score_model if options.select == "clipscore" else None,
     }
 

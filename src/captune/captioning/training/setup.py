@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 
 from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset, tokenise
 from captune.captioning.recipe import ImageIdentity, TagSettings, config_of, read_settings
+from captune.captioning.rerank import Datastore, Reranker, pooled, unfitted
 from captune.captioning.tags import Tagger, choose_tags_model, tag_settings, texts_of_labels
 from captune.captioning.training.batches import (
     Grids,
@@ -53,6 +55,7 @@ class TrainingSetup:
     sample: the validation images that are captioned after each epoch. settings: of the bridge and
     of each method, by part. leaked: ids of validation images that are trained on. tags: which tags
     the bridge reads, None where it reads none. warning: that so few updates cannot work.
+    reranker: judges the candidates of --rerank, before its weights are fitted.
     """
 
     options: TuneOptions
@@ -67,6 +70,7 @@ class TrainingSetup:
     progress: Progress
     tags: TagSettings | None = None
     warning: str | None = None
+    reranker: Reranker | None = None
 
 
 def this_process(options: TuneOptions) -> PartialState:
@@ -173,7 +177,27 @@ def prepare(
         )
     data = TrainingData(train_set.keys, tokens.rows, frozen.grids, objective, rows, second)
     shared = (train_set, val, sample, data, frozen, settings, leaked, command, progress)
-    return TrainingSetup(options, *shared, tags, warning)
+    return TrainingSetup(options, *shared, tags, warning, _reranker(options, frozen, train_set))
+
+
+def _reranker(
+    options: TuneOptions, frozen: FrozenParts, train_set: CaptionDataset
+) -> Reranker | None:
+    if options.rerank == "none":
+        return None
+    matcher = datastore = None
+    if options.rerank != "neighbours":
+        loaded = (frozen.clip, frozen.tags_model)
+        matcher = next((one for one in loaded if one and one.spec == options.rerank_model), None)
+        matcher = matcher or load_image_text_model(options.rerank_model, device=options.device)
+    if options.rerank != "match":
+        keys = [train_set.keys[i : i + _PER_PASS] for i in range(0, len(train_set), _PER_PASS)]
+        means = [pooled(frozen.grids.grids_of(some), frozen.shape).cpu().numpy() for some in keys]
+        datastore = Datastore.made(
+            np.concatenate(means), train_set.captions, frozen.identity.weights_id
+        )
+    settings = unfitted(options.rerank, options.candidates, matcher)
+    return Reranker(settings, frozen.identity, frozen.shape, matcher, datastore)
 
 
 def _tags(

@@ -50,7 +50,7 @@ _NOT_DECIDING = {
     *("encoder", "decoder", "score_model", "start"),
     *("curve", "dataset", "split", "val_split", "image_column", "caption_column"),
     # these are noted by what they come to, and not at all where they are left alone
-    *("augment", "tags", "tags_top", "tags_model"),
+    *("augment", "tags", "tags_top", "tags_model", "rerank", "candidates", "rerank_model"),
 }
 _LARGEST_STATE = 64 * 2**20
 _MARK = "complete.json"

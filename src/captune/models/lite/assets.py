@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from captune import storage
-from captune.errors import UserError
+from captune.errors import MissingExtra, UserError
 from captune.escaping import bar
 from captune.files import whole_file
 from captune.json_yaml import read_object
@@ -34,6 +35,7 @@ from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 
 _MANIFEST = "asset.json"
+PACKAGE = "captune_lite"  # of the distribution captune-lite
 _verified: set[Path] = set()  # folders, in this process
 
 
@@ -73,6 +75,22 @@ ASSETS = msgspec.json.decode(
 )
 IMAGE_ENCODER, _ = ASSETS["lite"]
 (DECODER,) = ASSETS["lite-decoder"]
+
+
+def lite_package(what: str) -> list[Path]:
+    """Where the package captune_lite is; it is found, not imported.
+
+    what: needs it, for the sentence. Raises MissingExtra where it is not installed.
+    """
+    # an entry of None in sys.modules, and a module without a spec, are ValueErrors
+    try:
+        spec = find_spec(PACKAGE)
+    except ValueError:
+        spec = None
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    if not places:
+        raise MissingExtra(what, "lite")
+    return [Path(place) for place in places]
 
 
 def ensure(assets: Sequence[Asset], source: Path | None = None) -> list[Path]:

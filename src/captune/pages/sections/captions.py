@@ -37,7 +37,7 @@ from captune.pages.sources import NOT_USABLE, PageSettings, RunSource, words
 from captune.runs.metrics import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Number, Table, numbers
-from captune.text import count, one_line, percent, score, signed
+from captune.text import count, one_line, percent, plain, score, signed
 from captune_metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
 
 _REFERENCES = 5
@@ -114,11 +114,39 @@ def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
     return said, Tiles(tiles)
 
 
+def _found(source: RunSource, keys: Sequence[str | int]) -> Any:
+    """What these keys of metrics.json lead to; an empty object where that is nothing."""
+    found: Any = source.run.metrics
+    for key in keys:
+        found = (found[key] if isinstance(key, int) else found.get(key)) or {}
+    return found
+
+
+def chosen_blocks(source: RunSource, *keys: str | int) -> list[Any]:
+    """What choosing among candidates gave; keys: to a Reranking, or nothing."""
+    fitted = _found(source, keys)
+    if not fitted.get("figures"):
+        return []
+    at = (*keys, "figures")
+    ends = source.interval(signed, *at, "interval")
+    assert ends is not None
+    said = words(
+        "Each caption is chosen among {} (by {}). On {} validation images, with weights that were"
+        " fitted on others of them, the chosen captions have CIDEr-D {} where the likeliest have {}"
+        " (95 % {} to {}), and BLEU-4 {} where those have {}. The best candidate of each image"
+        " would give CIDEr-D {}.",
+        source.figure(count, *keys, "candidates"), source.figure(plain, *keys, "evidence"),
+        source.figure(count, *at, "images"), source.figure(score, *at, "chosen"),
+        source.figure(score, *at, "first"), *ends,
+        source.figure(score, *at, "bleu_4_chosen"), source.figure(score, *at, "bleu_4_first"),
+        source.figure(score, *at, "best"),
+    )  # fmt: skip
+    return [Fold("Chosen among candidates", [Paragraph(said)])]
+
+
 def agreement_blocks(source: RunSource, *keys: str | int) -> list[Any]:
     """How far to believe the chance that people agree; keys: to a PeopleAgreement, or nothing."""
-    fitted: Any = source.run.metrics
-    for key in keys:
-        fitted = (fitted[key] if isinstance(key, int) else fitted.get(key)) or {}
+    fitted = _found(source, keys)
     if not fitted:
         return []
     measured = (*keys, "reliability")
@@ -172,6 +200,7 @@ def all_captions(context: PageContext) -> Section | None:
         scored.sort(key=lambda source: found.by_score[source.number].is_unusable)
         part.blocks += [_scores(scored, found.unusable), *_agreement(scored)]
     for source in runs.of_kind("caption"):
+        part.blocks += chosen_blocks(source, "reranking")
         part.blocks += agreement_blocks(source, "agreement")
     blocks = _Blocks(found, context)
     part.blocks += [*blocks.best_and_worst(), *blocks.differences(), blocks.gallery()]

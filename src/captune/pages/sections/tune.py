@@ -21,7 +21,7 @@ from captune.pages.blocks import (
     Tiles,
 )
 from captune.pages.sections import PageContext
-from captune.pages.sections.captions import agreement_blocks
+from captune.pages.sections.captions import agreement_blocks, chosen_blocks
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.kinds import convert
 from captune.runs.metrics import Curve, Finding
@@ -190,7 +190,9 @@ def section(source: RunSource, _context: PageContext) -> Section:
     if source.run.metrics.get("curve") is not None:
         part.blocks += _images_needed(source)
     part.blocks += [Heading("How the training went"), *_curves(methods, source)]
-    part.blocks += agreement_blocks(source, *best_of(source, methods).keys, "agreement")
+    best = best_of(source, methods).keys
+    part.blocks += chosen_blocks(source, *best, "reranking")
+    part.blocks += agreement_blocks(source, *best, "agreement")
     part.blocks += [Heading("Where the trained parameters are"), _budget(source, methods)]
     if fine := _findings(methods, are_wrong=False):
         part.blocks.append(Fold("Checks that found nothing wrong", [Remarks(fine)]))

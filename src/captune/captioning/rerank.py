@@ -1,0 +1,453 @@
+"""Each caption chosen among candidates: those that the model finds likely, by what the image says.
+
+    rerank.json             beside a captioner's config.json: schema, evidence, weights, figures
+    datastore.safetensors   images and captions of the training, for the evidence `neighbours`
+
+A candidate's score is a weighted sum of its mean log-probability and of the evidence:
+
+    match        cosine of image and caption by an image-text model
+    neighbours   mean CIDEr-D (document frequencies of coco-val2017) against the captions of each of
+                 the ten images of the datastore that look most alike, weighted by exp(10 * cosine);
+                 images are compared by the centred mean of their patch grids
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import structs
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captune.captioning.bridge import GridShape
+from captune.captioning.checkpoint import read_beside, text_beside
+from captune.captioning.model import Candidate, CaptionModel, Generated
+from captune.captioning.recipe import ImageIdentity, Recipe
+from captune.errors import UserError
+from captune.features.cache import FeatureCache
+from captune.features.encode import encode_images, encode_texts
+from captune.files import whole_file
+from captune.images import ImageFile
+from captune.models import hub
+from captune.models.checkpoint_files import opened_safetensors
+from captune.models.encoders import Floats, ImageTextModel, normalise
+from captune.models.load import load_image_text_model
+from captune.runs.reliability import RerankFigures, Reranking, RerankWeights
+from captune.text import counted, score, signed
+from captune_metrics.text import printable
+
+RERANK, DATASTORE = "rerank.json", "datastore.safetensors"
+SCHEMA = 1
+FORMAT = "captune-datastore-1"
+MIN_IMAGES = 20  # validation images that weights are fitted on
+_NEIGHBOURS = 10
+_SHARPNESS = 10.0
+_FOLDS = 5
+_RIDGE = 1e-3  # of standardised weights
+_LONGEST_TEXT = 2**28
+_LARGEST_STORE = 2**31  # bytes of the vectors
+CANDIDATES = 5
+# where none were fitted: those found for the captioner that ships
+_WEIGHTS = RerankWeights(0.3, 1.0, 0.1)
+
+
+class Datastore:
+    """Images with their captions. vectors: [n, d] of length one, less `centre` [d] before."""
+
+    def __init__(
+        self, vectors: Floats, centre: Floats, captions: Sequence[Sequence[str]], weights_id: str
+    ) -> None:
+        from captune_metrics.cider_d import CiderD
+        from captune_metrics.frequency import DocumentFrequency
+
+        self.vectors, self.centre, self.captions = vectors, centre, captions
+        self.weights_id = weights_id
+        self._cider = CiderD(DocumentFrequency.shipped("coco-val2017"))
+
+    @classmethod
+    def made(
+        cls, grids: Tensor | Floats, captions: Sequence[Sequence[str]], weights_id: str
+    ) -> Datastore:
+        """From the means [n, d] of patch grids, which the weights with this id made."""
+        means = np.asarray(grids, dtype=np.float32)
+        centre = means.mean(axis=0)
+        return cls(normalise(means - centre), centre, captions, weights_id)
+
+    def save(self, path: Path) -> None:
+        """Write it as one file."""
+        from safetensors.numpy import save
+
+        text = json.dumps(self.captions, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        tensors = {
+            "vectors": self.vectors.astype(np.float16),
+            "centre": self.centre,
+            "captions": np.frombuffer(text, dtype=np.uint8),
+        }
+        about = {"format": FORMAT, "weights_id": self.weights_id}
+        with whole_file(path, "wb") as file:
+            file.write(save(tensors, metadata=about))
+
+    @classmethod
+    def load(cls, path: Path, encoder: ImageIdentity, grid: GridShape) -> Datastore:
+        """Read what `save` wrote.
+
+        Raises UserError for another file, and for images that another encoder has seen.
+        """
+        shown = printable(str(path))
+        with opened_safetensors(path) as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                raise UserError(
+                    f"{shown} is no datastore; captune tune --rerank neighbours makes one"
+                )
+            if about.get("weights_id") != encoder.weights_id:
+                raise UserError(
+                    f"{shown} was made with another image encoder than this captioner's; take the"
+                    " datastore of its own tune"
+                )
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            sizes = {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
+            images = sizes.get("vectors", ("", [0]))[1][0]
+            length = sizes.get("captions", ("", [0]))[1][0]
+            wanted = {
+                "vectors": ("F16", [images, grid.channels]),
+                "centre": ("F32", [grid.channels]),
+                "captions": ("U8", [length]),
+            }
+            is_bounded = 0 < images * grid.channels * 2 < _LARGEST_STORE and length < _LONGEST_TEXT
+            if sizes != wanted or not is_bounded:
+                raise UserError(f"{shown} does not hold what a datastore holds; make it again")
+            vectors, centre, text = (file.get_tensor(name).numpy() for name in wanted)
+        try:
+            captions = json.loads(text.tobytes())
+        except (ValueError, RecursionError):
+            captions = None
+        if (
+            not isinstance(captions, list)
+            or len(captions) != images
+            or not all(isinstance(own, list) and own for own in captions)
+            or not all(isinstance(one, str) for own in captions for one in own)
+            or not (np.isfinite(vectors).all() and np.isfinite(centre).all())
+        ):
+            raise UserError(f"{shown} does not hold captions of each of its images; make it again")
+        return cls(vectors.astype(np.float32), centre, captions, encoder.weights_id)
+
+    def evidence(self, means: Floats, texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
+        """Of the candidates of each image; means: [images, d] of their patch grids."""
+        cosines = normalise(means - self.centre) @ self.vectors.T
+        near = np.argsort(-cosines, axis=1, kind="stable")[:, :_NEIGHBOURS]
+        found = []
+        needed = {str(place): self.captions[place] for place in np.unique(near)}
+        indexed = self._cider.index(needed)
+        for row, places, own in zip(cosines, near, texts, strict=True):
+            references = [indexed[str(place)] for _ in own for place in places]
+            scores = self._cider.score([text for text in own for _ in places], references)
+            weights = np.exp(_SHARPNESS * row[places].astype(np.float64))
+            found.append(scores.reshape(len(own), len(places)) @ (weights / weights.sum()))
+        return found
+
+
+@dataclass(frozen=True)
+class Reranker:
+    """What chooses: settings, and the models of their evidence.
+
+    encoder, grid: of the captioner.
+    """
+
+    settings: Reranking
+    encoder: ImageIdentity
+    grid: GridShape
+    matcher: ImageTextModel | None = None
+    datastore: Datastore | None = None
+
+    def judged(
+        self,
+        drafts: Sequence[Sequence[Candidate]],
+        images: Sequence[ImageFile],
+        grids: Tensor,
+        cache: FeatureCache | None,
+    ) -> list[list[Candidate]]:
+        """The candidates of each image with their evidence and score, in their order.
+
+        grids: [images, tokens, channels], finished.
+        """
+        texts = [[one.caption for one in own] for own in drafts]
+        means = pooled(grids, self.grid)
+        cosines: Sequence[Any] = texts
+        if self.matcher is not None:
+            cosines = self._cosines(self.matcher, texts, images, means, cache)
+        near: Sequence[Any] = texts
+        if self.datastore is not None:
+            near = self.datastore.evidence(means.cpu().numpy(), texts)
+        return [
+            [
+                self._scored(
+                    replace(
+                        one,
+                        match=None if self.matcher is None else float(cosine),
+                        neighbours=None if self.datastore is None else float(likeness),
+                    )
+                )
+                for one, cosine, likeness in zip(*parts, strict=True)
+            ]
+            for parts in zip(drafts, cosines, near, strict=True)
+        ]
+
+    def _scored(self, one: Candidate) -> Candidate:
+        weights = structs.astuple(self.settings.weights)
+        return replace(one, score=float(np.dot(weights, features_of(one))))
+
+    def _cosines(
+        self,
+        matcher: ImageTextModel,
+        texts: Sequence[Sequence[str]],
+        images: Sequence[ImageFile],
+        means: Tensor,
+        cache: FeatureCache | None,
+    ) -> list[Floats]:
+        assert matcher.text is not None
+        patches = matcher.image.patches
+        if (
+            patches is not None
+            and patches.embed is not None
+            and patches.weights_id == self.encoder.weights_id
+            and patches.preprocessing_id == self.encoder.preprocessing_id
+        ):
+            # the captioner has looked at the image already
+            vectors = patches.embed(means.to(matcher.image.device)).cpu().numpy()
+        else:
+            vectors = np.zeros((len(images), matcher.image.dimension), dtype=np.float32)
+            places = {image.name: place for place, image in enumerate(images)}
+            for some, encoded in encode_images(
+                images,
+                matcher.image,
+                cache=cache,
+                batch_size=len(images),
+                workers=0,
+                on_skip=lambda skipped: None,  # it was read a moment ago; nothing matches it now
+            ):
+                vectors[[places[image.name] for image in some]] = encoded
+        # of the same words the evidence is the same; they are not worth keeping
+        each = list(dict.fromkeys(text for own in texts for text in own))
+        rows = dict(zip(each, normalise(encode_texts(each, matcher.text, cache=None)), strict=True))
+        return [
+            np.stack([rows[text] for text in own]) @ vector
+            for own, vector in zip(texts, normalise(vectors), strict=True)
+        ]
+
+
+def pooled(grids: Tensor, grid: GridShape) -> Tensor:
+    """[images, tokens, channels] -> the means over the places [images, channels] in float32."""
+    return grids[:, grid.leading :].float().mean(dim=1)
+
+
+def write(
+    model: CaptionModel,
+    images: Sequence[ImageFile],
+    grids: Tensor,
+    reranker: Reranker | None,
+    *,
+    cache: FeatureCache | None,
+    beams: int,
+    max_tokens: int,
+    tags: Tensor | None = None,
+    scored: bool = True,
+) -> Generated:
+    """`CaptionModel.generate`, each caption chosen by `reranker` where there is one."""
+    how: dict[str, Any] = {"beams": beams, "max_tokens": max_tokens, "tags": tags, "scored": scored}
+    if reranker is not None:
+        how["candidates"] = reranker.settings.candidates
+        how["judge"] = lambda drafts: reranker.judged(drafts, images, grids, cache)
+    return model.generate(grids, **how)
+
+
+def features_of(one: Candidate) -> list[float]:
+    """What a candidate's score is made of, in the order of `RerankWeights`."""
+    return [one.mean_log_probability, one.match or 0.0, one.neighbours or 0.0]
+
+
+def fit_weights(
+    settings: Reranking,
+    candidates: Mapping[str, Sequence[Candidate]],
+    references: Mapping[str, Sequence[str]],
+) -> Reranking | None:
+    """Weights that choose well on images with references, and what that gives by cross-fitting.
+
+    candidates: of each image, the one first that is taken without evidence. A ridge regression of
+    CIDEr-D (document frequencies of coco-val2017) on the features, both less their mean over the
+    candidates of the image. None for fewer than 20 images.
+    """
+    from captune_metrics.bleu_n import bleu_of
+    from captune_metrics.cider_d import CiderD
+    from captune_metrics.corpus import Corpus
+    from captune_metrics.frequency import DocumentFrequency
+    from captune_metrics.resampling import Sums, paired_bootstrap
+
+    if len(candidates) < MIN_IMAGES:
+        return None
+    cider = CiderD(DocumentFrequency.shipped("coco-val2017"))
+    indexed = cider.index({id: references[id] for id in candidates})
+    x = [np.array([features_of(one) for one in own]) for own in candidates.values()]
+    y = [cider.score([one.caption for one in own], [indexed[id]] * len(own))
+         for id, own in candidates.items()]  # fmt: skip
+    fold = np.random.default_rng(0).permutation(len(x)) % _FOLDS
+    places = [0] * len(x)
+    for part in range(_FOLDS):
+        weights = _fit([x[i] for i in np.flatnonzero(fold != part)],
+                       [y[i] for i in np.flatnonzero(fold != part)])  # fmt: skip
+        for i in np.flatnonzero(fold == part):
+            places[i] = int(np.argmax(x[i] @ weights))
+    first = np.array([own[0] for own in y])
+    chosen = np.array([own[place] for own, place in zip(y, places, strict=True)])
+
+    def bleu_4(taken: Mapping[str, int]) -> float:
+        captions = {id: candidates[id][place].caption for id, place in taken.items()}
+        return bleu_of(Corpus(captions, {id: references[id] for id in taken}))["bleu_4"].corpus
+
+    (gain,) = paired_bootstrap([(Sums.mean(first), Sums.mean(chosen))], resamples=2000, seed=0)
+    figures = RerankFigures(
+        images=len(x),
+        first=float(first.mean()),
+        chosen=float(chosen.mean()),
+        best=float(np.mean([own.max() for own in y])),
+        bleu_4_first=bleu_4(dict.fromkeys(candidates, 0)),
+        bleu_4_chosen=bleu_4(dict(zip(candidates, places, strict=True))),
+        interval=gain.interval,
+    )
+    return structs.replace(settings, weights=RerankWeights(*_fit(x, y).tolist()), figures=figures)
+
+
+def _fit(x: Sequence[NDArray[Any]], y: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    a = np.concatenate([one - one.mean(axis=0) for one in x])
+    b = np.concatenate([one - one.mean() for one in y])
+    scale = np.maximum(a.std(axis=0), 1e-9)
+    a = a / scale
+    ridge = _RIDGE * len(a) * np.eye(a.shape[1])
+    found: NDArray[np.float64] = np.linalg.solve(a.T @ a + ridge, a.T @ b) / scale
+    return found
+
+
+def read_reranking(folder: Path) -> Reranking | None:
+    """How the captioner in `folder` chooses; None where it writes the first beam.
+
+    Raises UserError for a file that this captune cannot read.
+    """
+    what = "how a captioner chooses its captions", "captune tune --rerank"
+    return read_beside(folder / RERANK, SCHEMA, Reranking, *what)
+
+
+def write_reranking(folder: Path, settings: Reranking) -> None:
+    """Store it beside a captioner's config.json, as a whole file."""
+    with whole_file(folder / RERANK) as file:
+        file.write(text_beside(SCHEMA, settings))
+
+
+def unfitted(evidence: Any, candidates: int, matcher: ImageTextModel | None) -> Reranking:
+    """Settings before their weights are fitted. candidates: 0 for as many as usual."""
+    found = Reranking(evidence, candidates or CANDIDATES, _WEIGHTS)
+    if matcher is None:
+        return found
+    return structs.replace(found, model=matcher.spec, weights_id=matcher.weights_id)
+
+
+def reranking_of(
+    folder: Path, rerank: str, candidates: int, model: str | None, datastore: Path | None
+) -> Reranking | None:
+    """What the options of a command ask of the captioner in `folder`; None for the first beam.
+
+    rerank: "auto" is what was stored with it. Raises UserError for options that are of no use.
+    """
+    stored = read_reranking(folder)
+    evidence: Any = rerank
+    if rerank == "auto":
+        evidence = "none" if stored is None else stored.evidence
+    unused = {
+        "candidates": candidates if evidence == "none" else 0,
+        "rerank-model": model if evidence in ("none", "neighbours") else None,
+        "datastore": datastore if evidence in ("none", "match") else None,
+    }
+    for name, given in unused.items():
+        if given:
+            wanted = {"rerank-model": "match or both", "datastore": "neighbours or both"}
+            raise UserError(
+                f"--{name} is for --rerank {wanted.get(name, 'match, neighbours or both')}; give"
+                " that too, or leave it out"
+            )
+    if evidence == "none":
+        return None
+    found = Reranking(evidence, CANDIDATES, _WEIGHTS)
+    if stored is not None and stored.evidence == evidence and model is None:
+        found = stored
+    elif evidence != "neighbours":
+        found = structs.replace(found, model=model or (stored and stored.model) or "lite")
+    return structs.replace(found, candidates=candidates or found.candidates)
+
+
+def chosen_sentence(settings: Reranking) -> str:
+    """What was done, and what that gave on validation images."""
+    by = {
+        "match": f"how well {settings.model or 'lite'} says that they fit the image",
+        "neighbours": "how like the captions of similar training images they are",
+        "both": f"how well they fit the image by {settings.model or 'lite'} and by the captions of"
+        " similar training images",
+    }[settings.evidence]
+    said = f"each caption chosen among {settings.candidates} by {by}"
+    figures = settings.figures
+    if figures is None:
+        return f"{said}, with weights that were not fitted (captune tune --rerank does it)"
+    low, high = figures.interval
+    return (
+        f"{said}: CIDEr-D {score(figures.chosen)} instead of {score(figures.first)} (95 %"
+        f" {signed(low)} to {signed(high)}), BLEU-4 {score(figures.bleu_4_chosen)} instead of"
+        f" {score(figures.bleu_4_first)} on {counted(figures.images, 'validation image')} that the"
+        " weights were not fitted on"
+    )
+
+
+def load_reranker(
+    settings: Reranking | None,
+    folder: Path,
+    recipe: Recipe,
+    encoder: ImageTextModel,
+    *,
+    model: str | None,
+    datastore: Path | None,
+    device: str,
+    dtype: str,
+) -> Reranker | None:
+    """What chooses by these settings.
+
+    folder, recipe, encoder: of the captioner. model, datastore: those that the user named. Raises
+    UserError where one of them is missing, or another one than the weights were fitted with.
+    """
+    if settings is None:
+        return None
+    matcher = store = None
+    if settings.evidence != "match":
+        place = datastore or folder / DATASTORE
+        if not place.exists() and datastore is None:
+            raise UserError(
+                f"--rerank {settings.evidence}: there is no {DATASTORE} in"
+                f" {printable(str(folder))}; name one with --datastore, or make one by captune tune"
+                " --rerank neighbours"
+            )
+        store = Datastore.load(place, recipe.image_encoder, recipe.grid)
+    if settings.evidence != "neighbours":
+        spec = settings.model or "lite"
+        matcher = encoder if spec == encoder.spec and encoder.text is not None else None
+        if matcher is None:
+            with nullcontext() if model else hub.unasked(str(folder)):
+                matcher = load_image_text_model(spec, device=device, dtype=dtype)
+        if settings.weights_id not in (None, matcher.weights_id):
+            raise UserError(
+                f"{printable(str(folder / RERANK))}: its weights were fitted with another"
+                f" {printable(spec)} than this one; name a model with --rerank-model, or take"
+                " --rerank none"
+            )
+    return Reranker(settings, recipe.image_encoder, recipe.grid, matcher, store)
