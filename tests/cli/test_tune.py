@@ -230,7 +230,7 @@ def test_how_many_images_are_needed(
     # without --json: a table, and the sentence
     assert main(command[:-1]) == 0
     told = capsys.readouterr().out
-    assert "how many images" in told
+    assert "Scores by number of images" in told
     assert curve["sentence"] in told
 
 
