@@ -242,6 +242,7 @@ def test_what_is_not_usable_is_never_the_best(runs: dict[str, Path], tmp_path: P
     words = outline(page).words
     assert "captions has captions that are not usable, whatever their scores. The captio" in words
     assert "adapter (−0.100" not in words  # neither worse nor better than what is usable
+    assert "vs. best" not in words  # one is left
     assert "score has captions that are not usable, whatever their scores. The captions" in words
     assert "score, not usable" in words  # in the table of scores
     assert "Scores: adapter, not usable" in words

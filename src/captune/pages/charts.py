@@ -141,7 +141,7 @@ def curves_chart(
         parts.append(_LINE.format("grid", f"M{left:.1f} {y(tick):.1f}h{width:.1f}"))
         parts.append(_TEXT.format("tick end", left - 6, y(tick) + 4, f"{tick:g}"))
     for tick in _ticks(0, most, whole=True):
-        parts.append(_TEXT.format("tick middle", x(tick), top + height + 16, f"{tick:g}"))
+        parts.append(_TEXT.format("tick middle", x(tick), top + height + 19, f"{tick:g}"))
     for tone, some in lines:
         path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in _thinned(some))
         parts.append(_LINE.format(f"curve {tone}", f"M{path}"))

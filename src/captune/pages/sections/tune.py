@@ -228,7 +228,8 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     rows = []
     methods = sorted(methods, key=lambda method: bool(method.unusable()))
     # with none that is usable there is no best one
-    are_compared = len(methods) > 1 and not best.unusable()
+    are_compared = sum(not method.unusable() for method in methods) > 1
+    is_marked = len(methods) > 1 and not best.unusable()
     for method in methods:
         figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
@@ -258,8 +259,8 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
             f" vs. best: difference in {title_of(by)} on the same images, p by a permutation"
             " test, Holm-corrected for the number of methods."
         )
-    note += " Bold: the best method." if are_compared else ""
-    marked = frozenset({methods.index(best)} if are_compared else ())
+    note += " Bold: the best method." if is_marked else ""
+    marked = frozenset({methods.index(best)} if is_marked else ())
     return Table(f"methods-{source.number}", "Methods", columns, rows, marked, note)
 
 
