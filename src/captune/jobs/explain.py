@@ -29,7 +29,7 @@ from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import ImageSet, Skipped, UnreadableImage, find_images
-from captune.jobs import Result, check_outputs, files_among
+from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import describe_model
 from captune.options import ExplainOptions
 from captune.options.codec import from_python
@@ -38,7 +38,6 @@ from captune.rows import row_files, row_paths
 from captune.runs import RunWriter, read_run
 from captune.runs.maps import MapWriter
 from captune.runs.place import writes_run
-from captune.runs.records import no_better
 from captune.tables import Column, Table, number, numbers
 from captune.text import counted, percent
 from captune.zeroshot.classifier import ZeroShotClassifier
@@ -46,11 +45,6 @@ from captune_metrics.text import printable, quoted
 
 KEPT = 1000  # records that the result holds itself; more are in the files alone
 SHOWN = 20  # explanations on a terminal
-MARKS_EXPLAINED = (
-    "better than chance: hiding and showing the strongest tenth of the map changes the word's"
-    " probability more than hiding and showing random tenths"
-)
-NO_BETTER_WORDS = "words whose map is no better than chance"
 OnExplanation = Callable[[Explanation], None]
 
 
@@ -90,18 +84,13 @@ class ExplainResult(Result):
 
     def tables(self) -> list[Table]:
         """The words of each image, where these are few; how many maps have which mark."""
+        from captune.pages.sections.explain import doubtful_words
+
         records = self.records if self.images <= SHOWN else []
         found = [_word_table(record) for record in records]
-        if self.marks:
-            columns = [Column("is the map faithful?", wide=True), Column("maps", number=True)]
-            rows = sorted(self.marks.items())
-            found.append(Table("marks", "", columns, rows, note=MARKS_EXPLAINED))
-            if self.images > 1:
-                columns = [Column("image"), Column(NO_BETTER_WORDS, wide=True)]
-                words = [(one["path"], no_better(one)) for one in records]
-                doubtful = [[path, ", ".join(those)] for path, those in words if those]
-                found += [Table("no-better", "", columns, doubtful)] if doubtful else []
-        return found
+        found += page_tables("explain", {"marks": self.marks})
+        doubtful = doubtful_words(records)
+        return [*found, doubtful] if self.images > 1 and doubtful.rows else found
 
     def sentences(self) -> list[str]:
         """What was done."""

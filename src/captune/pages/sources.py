@@ -61,6 +61,10 @@ class RunSource:
         text = "–" if value is None else show(value)
         return Number(value, text, f"{self.number}:{file}#{pointer}")
 
+    def known(self, show: Show, *keys: str | int) -> Number | None:
+        """What stands at a place of metrics.json; None, an empty cell, where that is nothing."""
+        return None if self.at(*keys) is None else self.figure(show, *keys)
+
     def interval(self, show: Show, *keys: str | int) -> tuple[Number, Number] | None:
         """Both ends of the interval at a place of metrics.json; None where there is none."""
         if None in (self.at(*keys) or [None]):

@@ -62,8 +62,6 @@ def _table(source: RunSource) -> Table:
     for id, found in source.run.typed_metrics(CompareMetrics).metrics.items():
         place = ("metrics", id)
         shown, with_sign = (partial(show, digits=found.digits) for show in (score, signed))
-        known = found.effect_size is not None
-        effect = source.figure(partial(signed, digits=2), *place, "effect_size") if known else None
         gain = source.figure(with_sign, *place, "difference")
         images = (source.figure(count, *place, "images", side)
                   for side in ("b_better", "a_better", "equal"))  # fmt: skip
@@ -73,8 +71,8 @@ def _table(source: RunSource) -> Table:
                 source.estimate(shown, *place, "a"),
                 source.estimate(shown, *place, "b"),
                 difference(gain, source.interval(with_sign, *place, "interval")),
-                None if found.p_holm is None else source.figure(p_value, *place, "p_holm"),
-                effect,
+                source.known(p_value, *place, "p_holm"),
+                source.known(partial(signed, digits=2), *place, "effect_size"),
                 words("{} / {} / {}", *images),
             ]
         )

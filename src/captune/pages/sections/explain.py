@@ -7,7 +7,7 @@ image when a reader hovers over a word, tabs to it or taps it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -68,19 +68,21 @@ def section(source: RunSource, context: PageContext) -> Section:
     if marks:
         part.blocks.append(_marks(source, marks))
     part.blocks.append(_gallery(source, context))
-    if (doubtful := _doubtful(source, context)).rows:
+    doubtful = doubtful_words(islice(source.run.records(), context.settings.limit), source.number)
+    if doubtful.rows:
         part.blocks.append(Fold("Words whose map is no better than chance", [doubtful]))
     return part
 
 
-def _doubtful(source: RunSource, context: PageContext) -> Table:
+def doubtful_words(records: Iterable[Mapping[str, Any]], run: int = 1) -> Table:
+    """The words of each image whose map is no better than chance."""
     rows = [
         [one_line(str(record["path"])), one_line(", ".join(words))]
-        for record in islice(source.run.records(), context.settings.limit)
+        for record in records
         if (words := no_better(record))
     ]
-    columns = [Column("image"), Column("no better than chance", wide=True)]
-    return Table(f"no-better-{source.number}", "", columns, rows)
+    columns = [Column("image"), Column("words whose map is no better than chance", wide=True)]
+    return Table(f"no-better-{run}", "", columns, rows)
 
 
 def tables(source: RunSource) -> list[Table]:

@@ -132,7 +132,7 @@ def _table(source: RunSource, best: int) -> Table:
                 ),
                 Fraction.between(low, high, row["accuracy"], ends, best=i == best, worse=worse),
                 *against,
-                None if row["ece"] is None else source.figure(percent, "prompts", i, "ece"),
+                source.known(percent, "prompts", i, "ece"),
                 *_temperature(source, i),
             ]
         )
@@ -223,8 +223,7 @@ def _denials(source: RunSource) -> Table:
     rows = []
     measures = ("same_answer", "right_answer", "denial_wins", "denial_wins_elsewhere")
     for i, row in enumerate(source.at("negation")):
-        known = (None if row[name] is None else source.figure(percent, "negation", i, name)
-                 for name in measures)  # fmt: skip
+        known = (source.known(percent, "negation", i, name) for name in measures)
         rows.append([one_line(row["negated"]), *known])
     titles = ("same label", "right label", "“not” preferred", "“not” preferred, other labels")
     columns = [Column("prompt with “not”", wide=True), *numbers(*titles)]
