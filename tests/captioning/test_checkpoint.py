@@ -17,7 +17,8 @@ from captune.captioning.checkpoint import (
     save_pretrained,
 )
 from captune.captioning.model import CaptionModel, batch
-from captune.captioning.recipe import build_model, read_settings
+from captune.captioning.recipe import build_model
+from captune.captioning.settings import read_settings
 from captune.errors import UserError
 
 SETTINGS = {"width": 16, "heads": 2, "every": 2}

@@ -122,11 +122,37 @@ def test_what_the_options_alone_tell_is_refused_before_anything_is_imported(tmp_
     begun = tmp_path / "tune" / "lora"
     begun.mkdir(parents=True)
     (tmp_path / "some.tar").write_bytes(b"x")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(b"x")
+    for name, image in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.csv").write_text(f"image,caption\n{image}.jpg,a dog\n")
     (begun / "tuning.json").write_text('{"epochs": 3}')
     tune = ["tune", "i", "--captions", "c", "--val-captions", "v", "--out"]
     mistakes = {
         'method "lorra"': [*tune, "new", "--method", "lorra"],
         'bridge "x"': [*tune, "new", "--bridge", "x"],
+        'lora has no setting "rnk"': [*tune, "new", "--set", "lora.rnk=4"],
+        "lora: rank -3; it must be 1": [*tune, "new", "--set", "lora.rank=-3"],
+        "width must be a multiple of the heads": [
+            *tune,
+            "new",
+            "--set",
+            "bridge.width=7",
+            "--set",
+            "bridge.heads=2",
+        ],
+        '"x" is not a number of parameters': [*tune, "new", "--max-trainable", "x"],
+        "foo: neither a model spec": [*tune, "new", "--encoder", "foo"],
+        "c does not exist": ["tune", "images", *tune[2:], "new"],
+        "v does not exist": ["tune", "images", "--captions", "a.csv", *tune[4:], "new"],
+        "b.csv: none of its 1 images (2.jpg)": [
+            "tune",
+            "images",
+            "--captions",
+            "b.csv",
+            *tune[4:],
+            "new",
+        ],
         'method "guess"': ["explain", "i", "--method", "guess"],
         "holds files that are not a run": ["classify", "i", "--labels", "a,b", "--out", "tune"],
         "was started with": [*tune, "tune", "--epochs", "5"],

@@ -7,13 +7,16 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
 from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage
 from captune.images.decode import hash_image
-from captune.models.decoders import Decoder
 from captune_metrics.text import printable
+
+if TYPE_CHECKING:
+    from captune.models.decoders import Decoder
 
 _NAMED = 3
 
@@ -83,19 +86,9 @@ def read_dataset(
     advance: told how many more images were read.
     Unreadable images are skipped and named. Raises UserError where nothing is left.
     """
-    file = read_captions(captions)
-    image_of, missing = match_images(file, found)
-    shown = printable(file.source)
-    if not image_of:
-        raise UserError(
-            f"{shown}: none of its {len(file):,} images ({_some(missing)}) is among the"
-            f" {len(found.images):,} images in {found.root}; name the folder that holds them"
-        )
-    notes = list(_notes(file, image_of, missing, found, shown))
-    kept = {id: [c for c in file.captions[id] if not c.isspace() and c] for id in image_of}
-    ids = [id for id, own in kept.items() if own]
-    if not ids:
-        raise UserError(f"{shown}: all captions of its images are empty; give it captions")
+    matched = match_dataset(captions, found)
+    image_of, kept, shown = matched.images, matched.captions, matched.shown
+    ids = list(kept)
     if 0 < limit < len(ids):
         ids = [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), limit))]  # noqa: S311
     keys, skipped = {}, []
@@ -120,8 +113,45 @@ def read_dataset(
         found.root,
         _digest(list(keys), list(keys.values()), rows),
         skipped,
-        notes,
+        matched.notes,
     )
+
+
+@dataclass(frozen=True)
+class MatchedCaptions:
+    """Images and captions by image id, of those that have both; shown: the file, for sentences."""
+
+    images: Mapping[str, ImageFile]
+    captions: dict[str, list[str]]
+    notes: list[str]
+    shown: str
+
+
+def match_dataset(captions: str | Path, found: ImageSet) -> MatchedCaptions:
+    """The captions of a file and their images; no image is opened.
+
+    Raises UserError where no image has a caption.
+    """
+    file = read_captions(captions)
+    image_of, missing = match_images(file, found)
+    shown = printable(file.source)
+    if not image_of:
+        raise UserError(
+            f"{shown}: none of its {len(file):,} images ({_some(missing)}) is among the"
+            f" {len(found.images):,} images in {found.root}; name the folder that holds them"
+        )
+    notes = list(_notes(file, image_of, missing, found, shown))
+    kept = {id: [c for c in file.captions[id] if not c.isspace() and c] for id in image_of}
+    kept = {id: own for id, own in kept.items() if own}
+    if not kept:
+        raise UserError(f"{shown}: all captions of its images are empty; give it captions")
+    return MatchedCaptions(image_of, kept, notes, shown)
+
+
+def check_enough(images: int, captions: Path) -> None:
+    """Raises UserError for validation captions of a single image."""
+    if images < 2:
+        raise UserError(f"{captions}: has one image; scores need two and more, better hundreds")
 
 
 def leaked_ids(train: CaptionDataset, val: CaptionDataset) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,15 +14,14 @@ import captune
 from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel
+from captune.captioning.settings import Settings, config_of
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
-from captune.json_yaml import json_kind
 from captune.models.decoders import Decoder
 from captune.runs.kinds import convert
 from captune_metrics.text import printable, quoted, shorten
 
 SCHEMA = 1
-_LARGEST = 10**9
 _MOST_PLACES = 2**20
 
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -129,9 +127,6 @@ def recipe_of_json(content: Mapping[str, Any], where: str) -> Recipe:
     return recipe
 
 
-Settings = Mapping[str, Any]
-
-
 def build_model(
     decoder: Decoder,
     grid: GridShape,
@@ -170,71 +165,9 @@ def build_model(
     return model.to(decoder.device)
 
 
-def config_of(kind: type[Any], settings: Settings, name: str) -> Any:
-    """The Config `kind` with some fields set. Raises UserError for a field that it lacks."""
-    hints = typing.get_type_hints(kind)
-    unknown = [key for key in settings if key not in hints]
-    if unknown:
-        has = ", ".join(hints) or "nothing to set"
-        raise UserError(f"{name}: has no setting {quoted(unknown[0])}; it has {has}")
-    for known in dataclasses.fields(kind):
-        if known.name in settings:
-            _check_kind(settings[known.name], known.default, f"{name}: {known.name}")
-    return kind(**settings)
-
-
-def _check_kind(value: Any, default: Any, where: str) -> None:
-    """Raise UserError for a value of another kind than the default, and for absurd numbers."""
-    shown = repr(value)[:40] if isinstance(value, str | bool | float) else json_kind(value)
-    if isinstance(default, bool) or not isinstance(default, int | float):
-        if isinstance(default, bool | str) and type(value) is not type(default):
-            expected = "a text" if isinstance(default, str) else "true or false"
-            raise UserError(f"{where} is {shown}; expected {expected}")
-        return
-    is_number = type(value) is int or (isinstance(default, float) and type(value) is float)
-    if not is_number or not -_LARGEST <= value <= _LARGEST:
-        number = "a number" if isinstance(default, float) else "a whole number"
-        raise UserError(f"{where} is {shown}; expected {number} of at most {_LARGEST:,}")
-
-
 def _check_room(name: str, needed: int, has: int) -> None:
     if needed > has:
         raise UserError(
             f"{name}: its settings make {needed:,} parameters, and the weights hold {has:,} for it;"
             " config.json and weights are not of one checkpoint"
         )
-
-
-def read_settings(words: Sequence[str], *, bridge: str) -> dict[str, dict[str, Any]]:
-    """`lora.rank=8`, `bridge.width=256` -> {part: {setting: value}}; `bridge` is the chosen one.
-
-    Raises UserError for what is not PART.SETTING=VALUE, a part or setting that does not exist, and
-    a value of another kind than the setting's default.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for word in words:
-        path, equals, text = word.partition("=")
-        part, dot, name = path.partition(".")
-        if not equals or not dot:
-            raise UserError(f"--set {word}: write PART.SETTING=VALUE, as in lora.rank=8")
-        kind = BRIDGES.get(bridge).Config if part == "bridge" else TUNING_METHODS.get(part).Config
-        fields = {f.name: f for f in dataclasses.fields(kind)}
-        if name not in fields:
-            known = ", ".join(fields) or "nothing to set"
-            raise UserError(f'--set {word}: {part} has no setting "{name}"; it has {known}')
-        found.setdefault(part, {})[name] = _value(text, fields[name].default, word)
-    return found
-
-
-def _value(text: str, default: Any, word: str) -> Any:
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise UserError(f"--set {word}: must be true or false")
-        return text.lower() == "true"
-    kind = type(default)
-    try:
-        return kind(text)
-    except ValueError:
-        raise UserError(
-            f"--set {word}: {text!r} is not a {'whole number' if kind is int else 'number'}"
-        ) from None

@@ -113,11 +113,12 @@ def _check_places(options: Any, kind: str) -> None:
 
 def _tune(arguments: argparse.Namespace) -> int:
     """With the options of --config; of several processes the first one prints."""
-    from captune.captioning.training.state import check_possible, with_config
+    from captune.captioning.training.state import check_inputs, check_possible, with_config
 
     typed = typed_options(opt.TuneOptions, arguments, command_line(arguments))
     options = with_config(read_options(opt.TuneOptions, arguments), typed)
     check_possible(options)
+    check_inputs(options)
     from captune.captioning.training.setup import this_process
     from captune.jobs.tune import run
 

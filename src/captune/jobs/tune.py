@@ -23,8 +23,8 @@ from msgspec import to_builtins
 
 from captune.captioning.bridge import BRIDGES
 from captune.captioning.decoder_parts import find_parts
-from captune.captioning.recipe import config_of
 from captune.captioning.rerank import chosen_sentence
+from captune.captioning.settings import config_of
 from captune.captioning.training import state
 from captune.captioning.training.budget import check_budget, planned
 from captune.captioning.training.curve import conclusion, subset_setup
@@ -149,7 +149,9 @@ def tune(
     """
     files = {"images": images, "captions": captions, "val_captions": val_captions}
     typed = {**files, "out": out, **options}
-    return run(with_config(from_python(TuneOptions, **typed), list(typed)))
+    made = with_config(from_python(TuneOptions, **typed), list(typed))
+    state.check_inputs(made)
+    return run(made)
 
 
 def run(

@@ -8,7 +8,7 @@ from tests.captioning.tester import Combination, asked, captioner_of, train, wak
 from tests.captioning.tiny import END, FAMILIES, GRID, grids, tiny_decoder
 from torch import nn
 
-from captune.captioning.bridge.prefix import PrefixConfig, SoftPrefix
+from captune.captioning.bridge.prefix import SoftPrefix, SoftPrefixConfig
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel
 from captune.captioning.tuning.none import NoneConfig, NoTuning
@@ -18,7 +18,7 @@ from captune.errors import UserError
 def _captioner(family: str, **settings: Any) -> CaptionModel:
     decoder = tiny_decoder(family)
     torch.manual_seed(3)
-    config = PrefixConfig(**{"length": 3, "width": 16, "heads": 2, **settings})
+    config = SoftPrefixConfig(**{"length": 3, "width": 16, "heads": 2, **settings})
     bridge = SoftPrefix(config, GRID, find_parts(decoder.module))
     captioner = CaptionModel(decoder, bridge, NoTuning(NoneConfig()), GRID)
     wake(captioner)
@@ -28,7 +28,7 @@ def _captioner(family: str, **settings: Any) -> CaptionModel:
 @pytest.mark.parametrize("pooling", ["attention", "mlp"])
 def test_at_first_it_says_nothing_about_the_image(pooling: Any) -> None:
     parts = find_parts(tiny_decoder("gpt2").module)
-    config = PrefixConfig(length=5, width=16, pooling=pooling)
+    config = SoftPrefixConfig(length=5, width=16, pooling=pooling)
     bridge = SoftPrefix(config, GRID, parts)
     soft = bridge.project(grids(4)).soft_tokens
     assert soft is not None
@@ -99,6 +99,6 @@ def test_soft_tokens_stand_before_each_of_an_image_s_captions() -> None:
 def test_errors() -> None:
     for wrong in ({"length": 0}, {"width": 10, "heads": 4}):
         with pytest.raises(UserError, match="soft tokens"):
-            PrefixConfig(**wrong)
+            SoftPrefixConfig(**wrong)
     with pytest.raises(UserError, match='pooling "max"'):
-        PrefixConfig(pooling="max")  # type: ignore[arg-type]
+        SoftPrefixConfig(pooling="max")  # type: ignore[arg-type]

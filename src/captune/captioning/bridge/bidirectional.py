@@ -18,7 +18,6 @@ Trained parameters, with w width, e the width of the decoder's token embeddings,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,26 +25,10 @@ from torch import Tensor, nn
 
 from captune.captioning.attention import in_heads, merged
 from captune.captioning.bridge import GridShape, ImageStates, TagEmbeddings
-from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
+from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.decoder_parts import DecoderParts
+from captune.captioning.settings import BidirectionalConfig
 from captune.errors import UserError
-
-
-@dataclass(frozen=True)
-class BidirectionalConfig(CrossAttentionConfig):
-    """depth: how often patches and tags read each other. words: tokens of tags, at most."""
-
-    depth: int = 1
-    words: int = 32
-
-    def __post_init__(self) -> None:
-        """Raises UserError for numbers that make no exchange."""
-        super().__post_init__()
-        if self.depth < 1 or self.words < 1 or not self.entry:
-            raise UserError(
-                f"bidirectional: depth {self.depth}, words {self.words}, entry {self.entry};"
-                " take 1 or more of each, with the entry on"
-            )
 
 
 class Bidirectional(CrossAttention):

@@ -11,8 +11,6 @@ Without the entry, keys and values read the grid itself: 2*c*w.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,50 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
 from captune.captioning.decoder_parts import DecoderParts
-from captune.errors import UserError
-
-
-@dataclass(frozen=True)
-class CrossAttentionConfig:
-    """width: of queries, keys and values, over all heads. heads: 0 takes one for every 64.
-
-    every: cross-attention in every n-th block, counted from the last, which always has it.
-    last: in the last n blocks only; 0 for all. The blocks before them then read text alone.
-    entry: bring the grid to `width` first, with a learned place for each token.
-    bias: in the four projections, as GPT-2 has it.
-    gain: of the output projections' learning rate, see `captioning.training.step`; 0 takes
-        the one rate of everything.
-    """
-
-    width: int = 192
-    heads: int = 0
-    every: int = 3
-    last: int = 0
-    entry: bool = True
-    bias: bool = False
-    dropout: float = 0.0
-    gain: float = 3.0
-
-    def __post_init__(self) -> None:
-        """Raises UserError for numbers that make no attention."""
-        if self.last < 0 or not 0 <= self.gain < math.inf:
-            raise UserError(
-                f"cross-attention: last {self.last}, gain {self.gain}; they must be 0 or more"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(
-                f"cross-attention: dropout {self.dropout}; it must be from 0 to below 1"
-            )
-        if self.width < 1 or self.every < 1 or self.heads < 0 or self.width % self.n_heads:
-            raise UserError(
-                f"cross-attention: width {self.width} with {self.n_heads} heads in every"
-                f" {self.every}. block; the width must be a multiple of the heads"
-            )
-
-    @property
-    def n_heads(self) -> int:
-        """Heads, chosen where none are given."""
-        return self.heads or max(1, self.width // 64)
+from captune.captioning.settings import CrossAttentionConfig
 
 
 class CrossAttention(Bridge):

@@ -18,9 +18,6 @@ of the decoder's token embeddings:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,43 +27,15 @@ from captune.captioning.attention import in_heads, merged
 from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
 from captune.captioning.bridge.cross_attention import InputProjection
 from captune.captioning.decoder_parts import DecoderParts
-from captune.errors import UserError
-
-
-@dataclass(frozen=True)
-class PrefixConfig:
-    """length: soft tokens an image. pooling: how the grid becomes them. width: in between.
-
-    heads: of the pooling by attention; 0 takes one for every 64 of the width.
-    """
-
-    length: int = 16
-    pooling: Literal["attention", "mlp"] = "attention"
-    width: int = 384
-    heads: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises UserError for numbers that make no soft tokens."""
-        if self.length < 1 or self.width < 1 or self.heads < 0 or self.width % self.n_heads:
-            raise UserError(
-                f"prefix: {self.length} soft tokens by width {self.width} with {self.n_heads}"
-                " heads; take 1 token or more, and a width that is a multiple of the heads"
-            )
-        if self.pooling not in ("attention", "mlp"):
-            raise UserError(f'prefix: pooling "{self.pooling}"; write attention or mlp')
-
-    @property
-    def n_heads(self) -> int:
-        """Heads, chosen where none are given."""
-        return self.heads or max(1, self.width // 64)
+from captune.captioning.settings import SoftPrefixConfig
 
 
 class SoftPrefix(Bridge):
     """Soft tokens before the text."""
 
-    Config = PrefixConfig
+    Config = SoftPrefixConfig
 
-    def __init__(self, config: PrefixConfig, grid: GridShape, parts: DecoderParts) -> None:
+    def __init__(self, config: SoftPrefixConfig, grid: GridShape, parts: DecoderParts) -> None:
         super().__init__()
         self.config = config
         # the scale that language models' own token embeddings start from
@@ -83,7 +52,7 @@ class SoftPrefix(Bridge):
         return []
 
     @classmethod
-    def count(cls, config: PrefixConfig, grid: GridShape, parts: DecoderParts) -> int:
+    def count(cls, config: SoftPrefixConfig, grid: GridShape, parts: DecoderParts) -> int:
         """By the arithmetic of the module's text."""
         c, t, h, d, m = (
             grid.channels,
@@ -99,7 +68,7 @@ class SoftPrefix(Bridge):
 
 
 class _ByAttention(nn.Module):
-    def __init__(self, config: PrefixConfig, grid: GridShape, embedding_size: int) -> None:
+    def __init__(self, config: SoftPrefixConfig, grid: GridShape, embedding_size: int) -> None:
         super().__init__()
         self.heads = config.n_heads
         width = config.width
@@ -125,7 +94,7 @@ class _ByAttention(nn.Module):
 
 
 class _ByMLP(nn.Module):
-    def __init__(self, config: PrefixConfig, grid: GridShape, embedding_size: int) -> None:
+    def __init__(self, config: SoftPrefixConfig, grid: GridShape, embedding_size: int) -> None:
         super().__init__()
         self.length = config.length
         self.inner = nn.Linear(grid.channels, config.width)

@@ -19,6 +19,7 @@ from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.model import CaptionModel
+from captune.captioning.settings import parse_count
 from captune.captioning.training.batches import Batches, BatchItem, TrainingData
 from captune.captioning.training.step import collate
 from captune.captioning.training.validation import IMAGES, ValidationSet
@@ -36,7 +37,6 @@ _MEASURED = 2  # batches
 _WARMING = 1  # batches before them, which pay for what is set up once
 _WARMING_GPU = 4  # it also picks its kernels
 _WRITTEN = 8  # images that are captioned to see how long that takes; a GPU takes a whole batch
-_UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
 
 
 @dataclass(frozen=True)
@@ -216,16 +216,3 @@ def check_budget(rows: Sequence[ParameterCount], limit: str) -> int:
             " choose a smaller width, rank or length, or raise the limit"
         )
     return total
-
-
-def parse_count(text: str) -> int:
-    """35M, 500k, 1.5B or 12_000 -> a number. Raises UserError for anything else."""
-    unit = _UNITS.get(text[-1:].lower(), 1)
-    digits = text if unit == 1 else text[:-1]
-    try:
-        count = round(float(digits) * unit)
-    except (ValueError, OverflowError):
-        count = -1
-    if count < 0:
-        raise UserError(f'"{text}" is not a number of parameters; write it as 35M, 500k or 12000')
-    return count

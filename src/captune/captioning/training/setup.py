@@ -15,9 +15,16 @@ from accelerate import PartialState
 
 from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.captioner import describe_decoder
-from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset, tokenise
-from captune.captioning.recipe import ImageIdentity, TagSettings, config_of, read_settings
+from captune.captioning.dataset import (
+    CaptionDataset,
+    check_enough,
+    leaked_ids,
+    read_dataset,
+    tokenise,
+)
+from captune.captioning.recipe import ImageIdentity, TagSettings
 from captune.captioning.rerank import Datastore, Reranker, pooled, unfitted
+from captune.captioning.settings import check_settings, config_of
 from captune.captioning.tags import Tagger, choose_tags_model, tag_settings, texts_of_labels
 from captune.captioning.training.batches import (
     Grids,
@@ -27,11 +34,10 @@ from captune.captioning.training.batches import (
     check_mirroring,
     mirrorable,
 )
-from captune.captioning.training.budget import parse_count, too_few_updates
+from captune.captioning.training.budget import too_few_updates
 from captune.captioning.training.state import check_possible
 from captune.captioning.training.step import CrossEntropy, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
-from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import GridStore, open_grids
@@ -81,18 +87,8 @@ def this_process(options: TuneOptions) -> PartialState:
 def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     """Everything that can be refused before a file is read; the settings by part."""
     check_possible(options)
-    parse_count(options.max_trainable)
-    if options.select == "clipscore" and options.score_model == "none":
-        raise UserError("--select clipscore needs a model: leave out --score-model none")
-    settings = read_settings(options.set, bridge=options.bridge)
+    settings = check_settings(options.set, bridge=options.bridge, methods=options.methods)
     _check_tags(options, _max_tag_tokens(options, settings))
-    for method in options.methods:
-        config_of(TUNING_METHODS.get(method).Config, settings.get(method, {}), method)
-    unused = sorted(settings.keys() - {"bridge", *options.methods})
-    if unused:
-        raise UserError(
-            f"--set {unused[0]} is not one of the methods that are trained ({options.method})"
-        )
     return settings
 
 
@@ -149,10 +145,7 @@ def prepare(
     for part, where in ((train_set, options.captions), (val_set, options.val_captions)):
         if not len(part):
             raise UserError(f"{where}: none of its images could be decoded")
-    if len(val_set) < 2:
-        raise UserError(
-            f"{options.val_captions}: has one image; scores need two and more, better hundreds"
-        )
+    check_enough(len(val_set), options.val_captions)
     tokens = tokenise(train_set, frozen.decoder, options.max_tokens)
     if tokens.cut:
         progress.message(

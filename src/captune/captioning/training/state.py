@@ -27,10 +27,13 @@ from typing import Any
 
 import yaml
 
+from captune.captioning.dataset import check_enough, match_dataset
+from captune.captioning.settings import check_settings, parse_count
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
-from captune.images.find import check_sources
+from captune.images.find import check_sources, find_images
 from captune.json_yaml import parse_yaml, read_object
+from captune.models.load import parse_spec
 from captune.options import TuneOptions
 from captune.options.base import full_path
 from captune.runs import check_run_folder, read_run
@@ -97,6 +100,12 @@ def check_possible(options: TuneOptions) -> None:
         raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
     if not options.methods:
         raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
+    parse_count(options.max_trainable)
+    check_settings(options.set, bridge=options.bridge, methods=options.methods)
+    if options.select == "clipscore" and options.score_model == "none":
+        raise UserError("--select clipscore needs a model: leave out --score-model none")
+    for spec in {options.encoder, options.tags_model or "lite", options.score_model} - {"none"}:
+        parse_spec(spec)
     for tracker in options.trackers:
         if find_spec(tracker) is None:
             raise UserError(
@@ -105,6 +114,21 @@ def check_possible(options: TuneOptions) -> None:
     check_resumed(options)
     assert options.images is not None
     check_sources([options.images])
+
+
+def check_inputs(options: TuneOptions) -> None:
+    """Refuse images and captions that do not fit, before anything is imported or loaded."""
+    assert options.images is not None
+    assert options.captions is not None
+    assert options.val_captions is not None
+    found = find_images([options.images])
+    for captions, images in (
+        (options.captions, found),
+        (options.val_captions, find_images([options.val_images]) if options.val_images else found),
+    ):
+        matched = match_dataset(captions, images)
+        if captions == options.val_captions:
+            check_enough(len(matched.captions), captions)
 
 
 def check_resumed(options: TuneOptions) -> None:

@@ -8,8 +8,7 @@ Trained parameters: each 2*d*b + b + d, for a decoder of width d and a bottlenec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,23 +16,8 @@ from torch.utils.hooks import RemovableHandle
 
 from captune.captioning.bridge import Bridge
 from captune.captioning.decoder_parts import DecoderParts
+from captune.captioning.settings import AdapterConfig
 from captune.captioning.tuning import TuningMethod
-from captune.errors import UserError
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """bottleneck: the width between; places: after both sub-layers, or after the MLP only."""
-
-    bottleneck: int = 64
-    places: Literal["houlsby", "pfeiffer"] = "houlsby"
-
-    def __post_init__(self) -> None:
-        """Raises UserError for a bottleneck below 1 or unknown places."""
-        if self.bottleneck < 1:
-            raise UserError(f"adapter: bottleneck {self.bottleneck}; it must be 1 or more")
-        if self.places not in ("houlsby", "pfeiffer"):
-            raise UserError(f'adapter: places "{self.places}"; write houlsby or pfeiffer')
 
 
 class Adapter(TuningMethod):

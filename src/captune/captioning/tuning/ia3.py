@@ -11,23 +11,18 @@ does it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from captune.captioning.bridge import Bridge
 from captune.captioning.decoder_parts import DecoderParts
+from captune.captioning.settings import IA3Config
 from captune.captioning.tuning._peft import PeftMethod, is_transposed
 from captune.errors import UserError
 
 # k_proj, v_proj, key, value, key_proj, ...; there is nothing but the name to tell them by
 _KEY_OR_VALUE = re.compile(r"(k|v|key|value)(_.*)?")
-
-
-@dataclass(frozen=True)
-class IA3Config:
-    """Nothing to choose."""
 
 
 class IA3(PeftMethod):

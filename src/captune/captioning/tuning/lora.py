@@ -12,8 +12,7 @@ their names, merging and saving stay peft's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig, LoraModel
@@ -24,34 +23,8 @@ from transformers.pytorch_utils import Conv1D
 
 from captune.captioning.bridge import Bridge
 from captune.captioning.decoder_parts import DecoderParts
+from captune.captioning.settings import LoRAConfig
 from captune.captioning.tuning._peft import PeftMethod, is_transposed
-from captune.errors import UserError
-
-
-@dataclass(frozen=True)
-class LoRAConfig:
-    """rank; alpha: the update counts alpha / rank; targets: which projections of each block.
-
-    last: tune the last n blocks only; 0 for all. Where the bridge looks no earlier, nothing is
-    learnt in the blocks before them, and the backward pass ends there.
-    """
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: Literal["all", "attention"] = "all"
-    last: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises UserError for a rank below 1, a negative `last` or unknown targets."""
-        if self.last < 0:
-            raise UserError(f"lora: last {self.last}; it must be 0 or more")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"lora: dropout {self.dropout}; it must be from 0 to below 1")
-        if self.rank < 1:
-            raise UserError(f"lora: rank {self.rank}; it must be 1 or more")
-        if self.targets not in ("all", "attention"):
-            raise UserError(f'lora: targets "{self.targets}"; write all or attention')
 
 
 class LoRA(PeftMethod):

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import nn
 
 from captune.captioning.bridge import Bridge
 from captune.captioning.decoder_parts import DecoderParts
+from captune.captioning.settings import NoneConfig
 from captune.captioning.tuning import TuningMethod
-
-
-@dataclass(frozen=True)
-class NoneConfig:
-    """Nothing to choose."""
 
 
 class NoTuning(TuningMethod):

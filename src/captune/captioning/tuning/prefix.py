@@ -21,7 +21,6 @@ Trained parameters, for L blocks with h key/value heads of size e:
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,26 +30,11 @@ from torch.nn import functional as F
 from captune.captioning.attention import CrossAttentionLayer, ExtraKeys
 from captune.captioning.bridge import Bridge
 from captune.captioning.decoder_parts import DecoderParts
+from captune.captioning.settings import PrefixConfig
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 
 _NAME = "captune_prefix"
-
-
-@dataclass(frozen=True)
-class PrefixConfig:
-    """length: of the prefix, in tokens.
-
-    shared_softmax: with the text, and in the bridge with the image; see the module's text.
-    """
-
-    length: int = 32
-    shared_softmax: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises UserError for a length below 1."""
-        if self.length < 1:
-            raise UserError(f"prefix: length {self.length}; it must be 1 or more")
 
 
 class Prefix(TuningMethod):
