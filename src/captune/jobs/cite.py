@@ -28,11 +28,11 @@ from captune.runs.metrics import (
     ClassifyMetrics,
     CompareMetrics,
     MetricFigure,
-    PromptsMetrics,
     ScoreMetrics,
     Tuned,
     TuneMetrics,
 )
+from captune.runs.prompt_metrics import PromptsMetrics
 from captune.tables import in_latex
 from captune.text import counted, listed, millions
 from captune_metrics.catalogue import title_of

@@ -44,7 +44,8 @@ from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
 from captune.runs.kinds import convert
 from captune.runs.maps import read_maps
-from captune.runs.metrics import Curve, PromptsMetrics
+from captune.runs.metrics import Curve
+from captune.runs.prompt_metrics import PromptsMetrics
 from captune.runs.records import BETTER
 from captune.tables import Table, write_csv
 from captune.zeroshot.prompts import fill

@@ -18,6 +18,7 @@ from captune.json_yaml import require
 from captune.runs import map_metrics, records
 from captune.runs import metrics as figures
 from captune.runs.metrics import QUOTED
+from captune.runs.prompt_metrics import PromptsMetrics
 from captune_metrics.text import shorten
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class Kind:
     models: int = 0
 
 
-def _check_prompts(record: records.PromptsRecord, metrics: figures.PromptsMetrics) -> None:
+def _check_prompts(record: records.PromptsRecord, metrics: PromptsMetrics) -> None:
     n = len(metrics.prompts)
     require(len(record.answers) == n, f"it has {len(record.answers)} answers to {n} prompts")
     known = metrics.label_names
@@ -81,7 +82,7 @@ KINDS = {
     ),
     "prompts": Kind(
         records.PromptsRecord,
-        figures.PromptsMetrics,
+        PromptsMetrics,
         "prompts",
         _OWN + "prompts",
         _check_prompts,

@@ -11,6 +11,7 @@ from captune import text
 from captune.runs import map_metrics, records
 from captune.runs import metrics as figures
 from captune.runs.kinds import KINDS
+from captune.runs.prompt_metrics import PromptsMetrics
 from captune.runs.reader import Run
 from captune.statistics import holm, mcnemar_exact, wilson
 from captune_metrics.text import printable, shorten
@@ -91,9 +92,7 @@ def _classify(found: Sequence[records.ClassifyRecord]) -> dict[str, Any]:
     return counts
 
 
-def _prompts(
-    metrics: figures.PromptsMetrics, found: Sequence[records.PromptsRecord]
-) -> dict[str, Any]:
+def _prompts(metrics: PromptsMetrics, found: Sequence[records.PromptsRecord]) -> dict[str, Any]:
     known = [record for record in found if record.truth is not None]
     if not known or metrics.best is None:
         return {}

@@ -145,6 +145,24 @@ class AppContext:
             lambda job: work(self, job, options, *more), words_of(command, options), **about
         )
 
+    def begin(
+        self, command: str, make: Callable[..., Any], work: Callable[..., Any]
+    ) -> Callable[..., QueuedJob]:
+        """What a button begins: the fields of a tab and the id of its images -> a job.
+
+        make: the fields -> options of the command. work: the job, which finds the images by their
+        id.
+        """
+
+        def begin(*fields_and_id: Any) -> QueuedJob:
+            *fields, id = fields_and_id
+            found = self.uploads.images_of(id)
+            options = make(*fields)
+            options.images = self.sources(found)
+            return self.submit(command, options, work, id, images=found)
+
+        return begin
+
     def begin_run(self, out: Path, more_bytes: int = 0) -> None:
         """Count a run that is written now, with so many bytes of images beside it.
 

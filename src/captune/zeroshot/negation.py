@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from captune.models.encoders import Floats, normalise
-from captune.runs.metrics import NegationProbe
+from captune.runs.prompt_metrics import NegationProbe
 from captune.statistics import wilson
 from captune.zeroshot.calibration import Integers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,24 +46,6 @@ _AT_ONCE = 4  # images: the page shows them as they come
 _FINER = 4  # pixels per patch
 _LATER = ["images"]  # until it is known where they lie
 _OPAQUE = 163  # of 255, as in the report
-
-
-def _begin(
-    context: AppContext, command: str, make: Callable[..., Any], work: Callable[..., Any]
-) -> Callable[..., QueuedJob]:
-    """What a button begins: the fields of a tab and the id of its images -> a job.
-
-    make: the fields -> options of the command. work: the job, which finds the images by their id.
-    """
-
-    def begin(*fields_and_id: Any) -> QueuedJob:
-        *fields, id = fields_and_id
-        found = context.uploads.images_of(id)
-        options = make(*fields)
-        options.images = context.sources(found)
-        return context.submit(command, options, work, id, images=found)
-
-    return begin
 
 
 def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[JobPanel]:
@@ -133,7 +115,7 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
 
     typed = (labels, prompts, ensemble, multi_label)
     changed = [model.submit, *(one.input for one in typed), *images.added]
-    begin = _begin(context, "classify", make, _classify)
+    begin = context.begin("classify", make, _classify)
     panel.connect(page, begin, fields, [images.id], changed, "always_last", removed=images.removed)
     return [panel, keeping]
 
@@ -212,7 +194,7 @@ def caption_tab(
         with gr.Column(scale=3, min_width=320):
             panel.result.render()
 
-    begin = _begin(context, "caption", make, _caption)
+    begin = context.begin("caption", make, _caption)
     panel.connect(page, begin, fields, [images.id], removed=images.removed)
     offer_on([page.load, opened.select], [model], lambda: _captioners(context))
     return [panel, keeping]
@@ -351,7 +333,7 @@ def explain_tab(
             question.result.render()
             panel.result.render()
 
-    begin = _begin(context, "explain", make, _explain)
+    begin = context.begin("explain", make, _explain)
     panel.connect(page, begin, fields, [images.id], removed=images.removed)
     also = [model, beam, images.choice, images.id]
     asked = [word.submit, against.submit]
