@@ -138,7 +138,8 @@ MISTAKES = (
     "embed images --to features.txt",
     "tune train --captions train.json",
     "tune train --captions train.json --val-captions val.json --out runs/new --method laura",
-    "tune train --captions train.json --val-captions val.json --out runs/new --tags cat,dog",
+    "tune train --captions train.json --val-captions val.json --val-images val --out runs/new"
+    " --tags cat,dog",
     "caption val --model runs/classify",
     "caption val --model nowhere",
     "caption val --beam 0",
