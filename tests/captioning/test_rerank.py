@@ -27,12 +27,11 @@ import captune
 from captune.captioning import rerank
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.datastore import DATASTORE, FORMAT, Datastore, Summary, load_store
 from captune.captioning.model import Candidate, CaptionModel
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.rerank import (
-    DATASTORE,
     RERANK,
-    Datastore,
     Reranker,
     fit_weights,
     read_reranking,
@@ -144,7 +143,8 @@ def datastore(weights_id: str = "c0" * 32) -> Datastore:
 
 def test_neighbours_are_the_captions_of_images_that_look_alike(tmp_path: Path) -> None:
     datastore().save(tmp_path / DATASTORE)
-    stored = Datastore.load(tmp_path / DATASTORE, IDENTITY, GRID)
+    stored = load_store(tmp_path / DATASTORE, IDENTITY, GRID)
+    assert isinstance(stored, Datastore)
     assert stored.captions == datastore().captions
     chooses = Reranker(settings("neighbours"), IDENTITY, GRID, datastore=stored)
     offered = [told("a dog runs on grass", -1), told("two boats on the lake", -1)]
@@ -152,6 +152,34 @@ def test_neighbours_are_the_captions_of_images_that_look_alike(tmp_path: Path) -
     first, second = ([one.neighbours for one in own] for own in found)
     assert first[0] > 10 * first[1]  # type: ignore[operator]
     assert second[1] > 10 * second[0]  # type: ignore[operator]
+
+
+def summary() -> Summary:
+    """Of images of the first kind dogs are said, of those of the second boats."""
+    look = np.eye(CHANNELS, 2, dtype=np.float32)
+    grams = ["dog", "boats", "a dog", "two boats", "two"]
+    say = np.array([[1, -1, 1, -1, 0], [-1, 1, -1, 1, 0]], dtype=np.float32)
+    centre = np.zeros(CHANNELS, dtype=np.float32)
+    return Summary(centre, look, say, np.ones(5, dtype=np.float32), grams, "c0" * 32)
+
+
+def test_a_summary_says_it_without_captions(tmp_path: Path) -> None:
+    summary().save(tmp_path / DATASTORE)
+    stored = load_store(tmp_path / DATASTORE, IDENTITY, GRID)
+    assert isinstance(stored, Summary)
+    assert stored.grams == summary().grams
+    texts = ["a dog", "two boats", "an unknown word", ""]
+    first, second = stored.evidence(looks(0, 1)[:, 0].numpy(), [texts, texts])
+    # an order of n-grams each: one of the two words, and both
+    assert first == pytest.approx([2**-0.5 + 1, -(2**-0.5) - 1, 0, 0])
+    assert second == pytest.approx(-first)
+    # what a caption says besides makes its vector shorter in that direction
+    (longer,) = stored.evidence(looks(0)[:, 0].numpy(), [["a dog runs fast"]])
+    assert longer == pytest.approx([1 / 2 + 3**-0.5])
+    for parts in ({"grams": ["dog"] * 5}, {"idf": np.full(5, np.nan, np.float32)}):
+        dataclasses.replace(summary(), **parts).save(tmp_path / DATASTORE)
+        with pytest.raises(UserError, match="make it again"):
+            load_store(tmp_path / DATASTORE, IDENTITY, GRID)
 
 
 def test_the_encoder_that_has_seen_the_image_is_not_asked_again(tmp_path: Path) -> None:
@@ -231,30 +259,30 @@ def test_a_datastore_that_is_none_is_refused(tmp_path: Path) -> None:
     tensors = {
         "vectors": good.vectors.astype(np.float16),
         "centre": good.centre,
-        "captions": np.frombuffer(text, dtype=np.uint8),
+        "text": np.frombuffer(text, dtype=np.uint8),
     }
-    about = {"format": rerank.FORMAT, "weights_id": "c0" * 32}
+    about = {"format": FORMAT, "weights_id": "c0" * 32}
     broken: list[tuple[dict[str, Any], dict[str, str], str]] = [
         (tensors, {}, "is no datastore"),
         (tensors, about | {"weights_id": "other"}, "another image encoder"),
         (tensors | {"centre": good.centre[:3]}, about, "does not hold what"),
         (tensors | {"more": good.centre}, about, "does not hold what"),
         (tensors | {"vectors": good.vectors}, about, "does not hold what"),
-        (tensors | {"captions": np.frombuffer(b'[["a"]]', np.uint8)}, about, "captions of each"),
-        (tensors | {"captions": np.frombuffer(b"[" * 9999, np.uint8)}, about, "captions of each"),
+        (tensors | {"text": np.frombuffer(b'[["a"]]', np.uint8)}, about, "captions of each"),
+        (tensors | {"text": np.frombuffer(b"[" * 9999, np.uint8)}, about, "captions of each"),
         (tensors | {"centre": good.centre * np.nan}, about, "captions of each"),
     ]
     for parts, metadata, said in broken:
         save_file(parts, path, metadata=metadata)
         with pytest.raises(UserError, match=said):
-            Datastore.load(path, IDENTITY, GRID)
+            load_store(path, IDENTITY, GRID)
     path.write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(UserError, match="not a complete safetensors file"):
-        Datastore.load(path, IDENTITY, GRID)
+        load_store(path, IDENTITY, GRID)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(UserError, match="not a complete safetensors file"):
-        Datastore.load(path, IDENTITY, GRID)
+        load_store(path, IDENTITY, GRID)
 
 
 @pytest.fixture

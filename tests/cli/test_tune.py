@@ -16,7 +16,8 @@ from tests.pages.page_reader import outline
 from captune.captioning.agreement import read_agreement
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.rerank import DATASTORE, Datastore, read_reranking
+from captune.captioning.datastore import DATASTORE, Datastore, load_store
+from captune.captioning.rerank import read_reranking
 from captune.captioning.training import run as training_run
 from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
@@ -436,7 +437,8 @@ def test_how_captions_are_chosen_is_fitted_and_kept(
     assert found.figures is not None
     assert found.figures.images == 24
     assert found.figures.first <= found.figures.best
-    store = Datastore.load(out / "lora" / DATASTORE, IDENTITY, GRID)
+    store = load_store(out / "lora" / DATASTORE, IDENTITY, GRID)
+    assert isinstance(store, Datastore)
     assert len(store.captions) == len(store.vectors) == 24
     assert "Chosen among candidates" in (out / "report.html").read_text()
     assert check_page(out / "report.html").holds

@@ -1,19 +1,15 @@
 """Each caption chosen among candidates: those that the model finds likely, by what the image says.
 
-    rerank.json             beside a captioner's config.json: schema, evidence, weights, figures
-    datastore.safetensors   images and captions of the training, for the evidence `neighbours`
+    rerank.json   beside a captioner's config.json: schema, evidence, weights, figures
 
 A candidate's score is a weighted sum of its mean log-probability and of the evidence:
 
     match        cosine of image and caption by an image-text model
-    neighbours   mean CIDEr-D (document frequencies of coco-val2017) against the captions of each of
-                 the ten images of the datastore that look most alike, weighted by exp(10 * cosine);
-                 images are compared by the centred mean of their patch grids
+    neighbours   how like the captions of images that look alike it is (`datastore`)
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -27,6 +23,7 @@ from torch import Tensor
 
 from captune.captioning.bridge import GridShape
 from captune.captioning.checkpoint import read_beside, text_beside
+from captune.captioning.datastore import DATASTORE, Store, load_store
 from captune.captioning.model import Candidate, CaptionModel, Generated
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.errors import UserError
@@ -35,122 +32,20 @@ from captune.features.encode import encode_images, encode_texts
 from captune.files import whole_file
 from captune.images import ImageFile
 from captune.models import hub
-from captune.models.checkpoint_files import opened_safetensors
 from captune.models.encoders import Floats, ImageTextModel, normalise
 from captune.models.load import load_image_text_model
 from captune.runs.reliability import RerankFigures, Reranking, RerankWeights
 from captune.text import counted, score, signed
 from captune_metrics.text import printable
 
-RERANK, DATASTORE = "rerank.json", "datastore.safetensors"
+RERANK = "rerank.json"
 SCHEMA = 1
-FORMAT = "captune-datastore-1"
 MIN_IMAGES = 20  # validation images that weights are fitted on
-_NEIGHBOURS = 10
-_SHARPNESS = 10.0
 _FOLDS = 5
 _RIDGE = 1e-3  # of standardised weights
-_LONGEST_TEXT = 2**28
-_LARGEST_STORE = 2**31  # bytes of the vectors
 CANDIDATES = 5
 # where none were fitted: those found for the captioner that ships
 _WEIGHTS = RerankWeights(0.3, 1.0, 0.1)
-
-
-class Datastore:
-    """Images with their captions. vectors: [n, d] of length one, less `centre` [d] before."""
-
-    def __init__(
-        self, vectors: Floats, centre: Floats, captions: Sequence[Sequence[str]], weights_id: str
-    ) -> None:
-        from captune_metrics.cider_d import CiderD
-        from captune_metrics.frequency import DocumentFrequency
-
-        self.vectors, self.centre, self.captions = vectors, centre, captions
-        self.weights_id = weights_id
-        self._cider = CiderD(DocumentFrequency.shipped("coco-val2017"))
-
-    @classmethod
-    def made(
-        cls, grids: Tensor | Floats, captions: Sequence[Sequence[str]], weights_id: str
-    ) -> Datastore:
-        """From the means [n, d] of patch grids, which the weights with this id made."""
-        means = np.asarray(grids, dtype=np.float32)
-        centre = means.mean(axis=0)
-        return cls(normalise(means - centre), centre, captions, weights_id)
-
-    def save(self, path: Path) -> None:
-        """Write it as one file."""
-        from safetensors.numpy import save
-
-        text = json.dumps(self.captions, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        tensors = {
-            "vectors": self.vectors.astype(np.float16),
-            "centre": self.centre,
-            "captions": np.frombuffer(text, dtype=np.uint8),
-        }
-        about = {"format": FORMAT, "weights_id": self.weights_id}
-        with whole_file(path, "wb") as file:
-            file.write(save(tensors, metadata=about))
-
-    @classmethod
-    def load(cls, path: Path, encoder: ImageIdentity, grid: GridShape) -> Datastore:
-        """Read what `save` wrote.
-
-        Raises UserError for another file, and for images that another encoder has seen.
-        """
-        shown = printable(str(path))
-        with opened_safetensors(path) as file:
-            about = file.metadata() or {}
-            if about.get("format") != FORMAT:
-                raise UserError(
-                    f"{shown} is no datastore; captune tune --rerank neighbours makes one"
-                )
-            if about.get("weights_id") != encoder.weights_id:
-                raise UserError(
-                    f"{shown} was made with another image encoder than this captioner's; take the"
-                    " datastore of its own tune"
-                )
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            sizes = {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
-            images = sizes.get("vectors", ("", [0]))[1][0]
-            length = sizes.get("captions", ("", [0]))[1][0]
-            wanted = {
-                "vectors": ("F16", [images, grid.channels]),
-                "centre": ("F32", [grid.channels]),
-                "captions": ("U8", [length]),
-            }
-            is_bounded = 0 < images * grid.channels * 2 < _LARGEST_STORE and length < _LONGEST_TEXT
-            if sizes != wanted or not is_bounded:
-                raise UserError(f"{shown} does not hold what a datastore holds; make it again")
-            vectors, centre, text = (file.get_tensor(name).numpy() for name in wanted)
-        try:
-            captions = json.loads(text.tobytes())
-        except (ValueError, RecursionError):
-            captions = None
-        if (
-            not isinstance(captions, list)
-            or len(captions) != images
-            or not all(isinstance(own, list) and own for own in captions)
-            or not all(isinstance(one, str) for own in captions for one in own)
-            or not (np.isfinite(vectors).all() and np.isfinite(centre).all())
-        ):
-            raise UserError(f"{shown} does not hold captions of each of its images; make it again")
-        return cls(vectors.astype(np.float32), centre, captions, encoder.weights_id)
-
-    def evidence(self, means: Floats, texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
-        """Of the candidates of each image; means: [images, d] of their patch grids."""
-        cosines = normalise(means - self.centre) @ self.vectors.T
-        near = np.argsort(-cosines, axis=1, kind="stable")[:, :_NEIGHBOURS]
-        found = []
-        needed = {str(place): self.captions[place] for place in np.unique(near)}
-        indexed = self._cider.index(needed)
-        for row, places, own in zip(cosines, near, texts, strict=True):
-            references = [indexed[str(place)] for _ in own for place in places]
-            scores = self._cider.score([text for text in own for _ in places], references)
-            weights = np.exp(_SHARPNESS * row[places].astype(np.float64))
-            found.append(scores.reshape(len(own), len(places)) @ (weights / weights.sum()))
-        return found
 
 
 @dataclass(frozen=True)
@@ -164,7 +59,7 @@ class Reranker:
     encoder: ImageIdentity
     grid: GridShape
     matcher: ImageTextModel | None = None
-    datastore: Datastore | None = None
+    datastore: Store | None = None
 
     def judged(
         self,
@@ -437,7 +332,7 @@ def load_reranker(
                 f" {printable(str(folder))}; name one with --datastore, or make one by captune tune"
                 " --rerank neighbours"
             )
-        store = Datastore.load(place, recipe.image_encoder, recipe.grid)
+        store = load_store(place, recipe.image_encoder, recipe.grid)
     if settings.evidence != "neighbours":
         spec = settings.model or "lite"
         matcher = encoder if spec == encoder.spec and encoder.text is not None else None

@@ -19,9 +19,10 @@ from captune.captioning.checkpoint import (
     recipe_of,
     save_pretrained,
 )
+from captune.captioning.datastore import DATASTORE
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
-from captune.captioning.rerank import DATASTORE, MIN_IMAGES, fit_weights, write_reranking
+from captune.captioning.rerank import MIN_IMAGES, fit_weights, write_reranking
 from captune.captioning.training import state
 from captune.captioning.training.budget import budget, estimate
 from captune.captioning.training.setup import TrainingSetup

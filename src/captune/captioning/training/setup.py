@@ -22,8 +22,9 @@ from captune.captioning.dataset import (
     read_dataset,
     tokenise,
 )
+from captune.captioning.datastore import Datastore
 from captune.captioning.recipe import ImageIdentity, TagSettings
-from captune.captioning.rerank import Datastore, Reranker, pooled, unfitted
+from captune.captioning.rerank import Reranker, pooled, unfitted
 from captune.captioning.settings import check_settings, config_of
 from captune.captioning.tags import Tagger, choose_tags_model, tag_settings, texts_of_labels
 from captune.captioning.training.batches import (
