@@ -110,6 +110,7 @@ def arguments_of() -> argparse.ArgumentParser:
     parser.add_argument("--val-images", type=Path, metavar="DIR", help="(default: --images)")
     parser.add_argument("--method", metavar="M,M", help="only these methods of the run")
     parser.add_argument("--beam", type=int, default=1, metavar="N", help="beams (1: greedy)")
+    parser.add_argument("--rerank", default="auto", help="as captune caption (auto)")
     parser.add_argument(
         "--limit", type=int, default=0, metavar="N", help="a sample of N validation images (0: all)"
     )
@@ -245,7 +246,7 @@ def written_by(
     arguments: argparse.Namespace,
 ) -> tuple[tuple[Captioned, float], tuple[Captioned, float]]:
     """(captions, when they were begun), of the right images and of another image each."""
-    loaded = Captioner.from_pretrained(folder)
+    loaded = Captioner.from_pretrained(folder, rerank=arguments.rerank)
     captioner, recipe = loaded.model, loaded.recipe
     tagger = loaded.tagger(cache=cache)
     tags = None
@@ -259,7 +260,12 @@ def written_by(
     for what, keys in (("", None), ("shuffled ", [val.keys[place] for place in places])):
         began = time.perf_counter()
         written = write_captions(
-            captioner, images, max_tokens=recipe.max_tokens, keys=keys, beams=arguments.beam
+            captioner,
+            images,
+            max_tokens=recipe.max_tokens,
+            keys=keys,
+            beams=arguments.beam,
+            reranker=loaded.reranker,
         )
         found.append((written, began))
         say(f"{folder.name}: {what}captions in {time.perf_counter() - began:.0f} s")

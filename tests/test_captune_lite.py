@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -151,3 +152,19 @@ def test_the_scores_of_the_card_are_those_that_were_measured(
     card.write_text("no marks")
     assert module.main([str(scores), "--card", str(card)]) == 2
     assert "<!-- scores -->" in capsys.readouterr().err
+
+
+def test_a_summary_of_captions_knows_what_images_like_these_are_called() -> None:
+    chance = np.random.default_rng(0)
+    kinds = np.arange(60) % 3
+    means = np.eye(5, dtype=np.float32)[kinds] + 0.1 * chance.random((60, 5), dtype=np.float32)
+    said = ("a dog runs on the grass", "two boats on a lake", "a child eats an apple")
+    captions = [[said[kind], said[kind] + " ."] for kind in kinds]
+    choose = script("choose")
+    choose.RIDGE, choose.RANK = 1.0, 2
+    made = choose.summary_of(means, captions, "id")
+    assert made.look.shape == (5, 2)
+    assert "dog" in made.grams
+    assert "two boats on" in made.grams
+    found = made.evidence(means[:3], [list(said)] * 3)
+    assert [int(np.argmax(one)) for one in found] == [0, 1, 2]
