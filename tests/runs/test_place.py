@@ -155,7 +155,7 @@ def test_every_job_refuses_a_folder_that_is_written_to_and_one_of_another_job(
     tmp_path: Path, captions: dict[str, str], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before any work: no model is loaded here."""
-    there = {**captions, "images": str(images(tmp_path / "images", ["a.jpg"]))}
+    there = {**captions, "images": str(images(tmp_path / "images", ["i0.jpg", "i1.jpg"]))}
     words = [word.format(**there) for word in words]
     out = tmp_path / "out"
     with locked(out):
