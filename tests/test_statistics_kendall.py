@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from captune.statistics import kendall_tau
-from captune.statistics.kendall import _parts
+from captune.statistics import _parts, kendall_tau
 
 PAIRS = st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 6)), min_size=2, max_size=40)
 

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from PIL import Image
 
@@ -36,6 +36,9 @@ from captune.images.processes import Decoders, give_back_memory
 from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 
+# Pillow takes large images in blocks. One above 32 MB, glibc's largest threshold, is a mapping of
+# its own, which goes back to the system when it is freed; smaller ones stay in a thread's heap.
+cast("Any", Image).core.set_block_size(2**26)
 _LARGE_BYTES = 2**24
 MAX_MEGABYTES = 1_250.0
 

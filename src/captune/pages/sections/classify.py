@@ -28,6 +28,7 @@ from captune.pages.blocks import (
     Tiles,
 )
 from captune.pages.sections import PageContext
+from captune.pages.sections.reliability import reliability_block
 from captune.pages.sources import PageSettings, RunSource, words
 from captune.runs.records import plain
 from captune.runs.reliability import Reliability
@@ -257,21 +258,6 @@ def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
     says = "Reliability diagram: fraction of right answers in each of 15 bins of confidence"
     drawn = reliability_block(plain(told.bins), says)
     return [Heading("How far to believe its probabilities"), Paragraph(said), drawn]
-
-
-def reliability_block(
-    bins: list[dict[str, Any]],
-    says: str,
-    names: tuple[str, str] = ("confidence", "right"),
-    told: tuple[str, str, str] = (
-        "right, as often as claimed",
-        "claimed, but wrong",
-        "right, but not claimed",
-    ),
-) -> Chart:
-    """A reliability diagram with its key. names: of its axes. told: what the colours say."""
-    key = list(zip(("bar", "over", "under"), told, strict=True))
-    return Chart(charts.reliability_chart(bins, says, *names), key=key)
 
 
 def _gallery(source: RunSource, found: ClassifyCounts, album: Album) -> Gallery:

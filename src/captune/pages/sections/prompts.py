@@ -6,7 +6,7 @@ from typing import Any
 
 from captune.pages.blocks import Beside, Fold, Heading, Paragraph, Section, Tile, Tiles
 from captune.pages.sections import PageContext
-from captune.pages.sections.classify import reliability_block
+from captune.pages.sections.reliability import reliability_block
 from captune.pages.sources import RunSource, joined, words
 from captune.tables import Column, Estimate, Fraction, Table, numbers
 from captune.text import count, one_line, p_value, percent, points, score

@@ -21,7 +21,7 @@ from captune.pages.blocks import (
     Tiles,
 )
 from captune.pages.sections import PageContext
-from captune.pages.sections.captions import agreement_blocks, chosen_blocks
+from captune.pages.sections.reliability import agreement_blocks, chosen_blocks
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.kinds import convert
 from captune.runs.metrics import Curve, Finding
