@@ -97,14 +97,14 @@ class Heap:
         self._freed = 0
 
     def note(self, amount: int, limit: int) -> None:
-        """`amount` bytes are about to be taken and freed; after half of `limit` there is a sweep.
+        """`amount` bytes will be taken and freed; after a quarter of `limit` there is a sweep.
 
-        It takes some 20 ms; the images of half a limit take a second.
+        It takes some 20 ms; the images of a quarter take half a second.
         """
         if amount < _LARGE_BYTES:
             return
         self._freed += amount
-        if self._freed > limit // 2:
+        if self._freed > limit // 4:
             self._freed = 0
             give_back_memory()
 
