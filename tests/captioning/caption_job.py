@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests.captioning.tiny import END, GRID, tiny_decoder
 from tests.colour_model import colour_model
 from torch import Tensor, nn
 
+from captune.attribution.faithful import leaderboard
 from captune.captioning import captioner
 from captune.captioning.agreement import write_agreement
 from captune.captioning.checkpoint import recipe_of, save_pretrained
@@ -131,3 +133,9 @@ def with_agreement(model: Path, folder: Path, centre: float = -2.0) -> Path:
     shutil.copytree(model, folder)
     write_agreement(folder, agreement_at(centre))
     return folder
+
+
+def use_map_methods(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """`captune faithful` measures these alone: all would take their time."""
+    few = SimpleNamespace(names=lambda: [*names], get=leaderboard.MAP_METHODS.get)
+    monkeypatch.setattr(leaderboard, "MAP_METHODS", few)

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import use_encoder, write_captioner, write_images
+from tests.captioning.caption_job import (
+    use_encoder,
+    use_map_methods,
+    write_captioner,
+    write_images,
+)
 
 from captune.attribution.default_map import read_default
-from captune.attribution.faithful import leaderboard
 from captune.cli import main
 from captune.runs import check_run_folder
 
@@ -26,8 +30,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def few_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them are in the tests of the methods, and would take their time here."""
-    names = ["attention", "gradient", "occlusion"]
-    monkeypatch.setattr(leaderboard, "TUNING_METHODS", lambda: names)
+    use_map_methods(monkeypatch, "attention", "gradient", "occlusion")
 
 
 @pytest.fixture(scope="module")

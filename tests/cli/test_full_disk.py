@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.captioning.caption_job import use_encoder, write_captioner, write_images
+from tests.captioning.caption_job import (
+    use_encoder,
+    use_map_methods,
+    write_captioner,
+    write_images,
+)
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.full_disk import no_larger_files
 from tests.report_runs import classify_run, images
 
-from captune.attribution.faithful import leaderboard
 from captune.captioning.training import setup, state
 from captune.cli import main
 
@@ -132,7 +136,7 @@ def test_faithful(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leaderboard, "TUNING_METHODS", lambda: ["attention", "gradient"])
+    use_map_methods(monkeypatch, "attention", "gradient")
     folder = write_images(tmp_path / "images", 8)
     files = enumerate(sorted(folder.iterdir()))
     captions = {path.stem: [("w20 w22", "w22 w20")[n % 2]] for n, path in files}

@@ -12,13 +12,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import use_encoder, write_captioner, write_images
+from tests.captioning.caption_job import (
+    use_encoder,
+    use_map_methods,
+    write_captioner,
+    write_images,
+)
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.report_runs import classify_run, tune_run
 from tests.test_escaping import terminal
 
 import captune.cli.env
-from captune.attribution.faithful import leaderboard
 from captune.captioning.training import setup
 from captune.cli import command_names, main
 from captune.jobs import caption as job
@@ -276,7 +280,7 @@ def score_3(here: Path) -> list[str]:
 def _little_models(colours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     use_encoder(monkeypatch)
     monkeypatch.setattr(setup, "load_frozen", fake_frozen())
-    monkeypatch.setattr(leaderboard, "TUNING_METHODS", lambda: ["attention"])
+    use_map_methods(monkeypatch, "attention")
     monkeypatch.setenv("CAPTUNE_DEVICE", HOSTILE)
     write = job.run
 
