@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import captune.captioning.captioner
 import captune.cli
 import captune.demo
 from captune.cli import main
 from captune.demo import ABSENT, IMAGES, gather_images, how_long, steps, why_no_captions
 from captune.images import find_images, open_image
-from captune.models.lite.assets import Asset
+from captune.models.lite.assets import PACKAGE, Asset
 from captune.runs import read_run
 
 
@@ -54,12 +53,12 @@ def test_it_says_first_how_long_it_takes_and_what_it_fetches(
 def test_where_the_captioner_is_not_there_a_sentence_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, captune.captioning.captioner.PACKAGE, None)
+    monkeypatch.setitem(sys.modules, PACKAGE, None)
     assert "pip install 'captune[lite]'" in str(why_no_captions())
     broken = tmp_path / "captune_lite"
     broken.mkdir()
     (broken / "__init__.py").touch()
-    monkeypatch.delitem(sys.modules, captune.captioning.captioner.PACKAGE)
+    monkeypatch.delitem(sys.modules, PACKAGE)
     monkeypatch.syspath_prepend(tmp_path)
     assert "lacks config.json or model.safetensors" in str(why_no_captions())
     (broken / "captioner").mkdir()

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from captune_metrics.resampling import normal_quantile
 from captune_metrics.text import Interval
 
+__all__ = ["Tau", "holm", "kendall_tau", "mcnemar_exact", "paired_difference", "wilson"]
+
 Counts = NDArray[np.int64]
 
 

@@ -64,12 +64,12 @@ def test_differences_say_better_whichever_way_is_better() -> None:
     for measure in (INSERTION, DELETION):
         found = measurements.difference(MAP, RANDOM, measure)
         assert found is not None
-        assert found.value == pytest.approx(0.3)
+        assert found.difference == pytest.approx(0.3)
         assert found.verdict == "better"
         back = measurements.difference(RANDOM, MAP, measure)
         assert back is not None
         assert back.verdict == "worse"
-        assert back.value == pytest.approx(-0.3)
+        assert back.difference == pytest.approx(-0.3)
     same = measurements.difference(MAP, MAP, INSERTION)
     assert same is not None
     assert same.verdict == "not told apart"
@@ -99,7 +99,7 @@ def test_maps_on_fewer_images_are_compared_on_those() -> None:
     figure = measurements.estimate(RANDOM, INSERTION, beside=other)
     assert figure is not None
     assert figure.images == 8
-    assert found.value == pytest.approx(1 - figure.value)
+    assert found.difference == pytest.approx(1 - figure.value)
 
 
 def test_mean_curves_are_of_all_words_by_their_gain() -> None:

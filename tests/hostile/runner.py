@@ -33,6 +33,7 @@ _PATIENCE = 20  # times as long by the clock for what only waits
 LIMIT_MB = 1500.0
 _KILLED_MB = 5000.0  # over idle; the machine has other things to do
 _SAMPLE_S = 0.05
+_NOT_YET_A_PROGRAM = 0x40  # PF_FORKNOEXEC of Linux
 _LONGEST_SENTENCE = 10_000  # it may quote what was typed
 
 
@@ -234,7 +235,8 @@ def finish(process: BaseProcess, notes: Path, *, limit_s: float) -> tuple[Said, 
         time.sleep(_SAMPLE_S)
         idle = idle or memory_mb(process.pid, "VmRSS")
         tree = process_tree(process.pid)
-        most = max(most, sum(memory_mb(pid, "VmRSS") for pid in tree))
+        programs = [process.pid, *(pid for pid in tree[1:] if not _is_starting(pid))]
+        most = max(most, sum(memory_mb(pid, "VmRSS") for pid in programs))
         seconds = max(seconds, sum(map(cpu_seconds, tree)))
         is_over = most - idle > _KILLED_MB or seconds > limit_s
         is_over |= time.monotonic() - begun > _PATIENCE * limit_s
@@ -274,6 +276,16 @@ def process_tree(pid: int) -> list[int]:
             for thread in Path(f"/proc/{parent}/task").iterdir():
                 found += map(int, (thread / "children").read_text().split())
     return found
+
+
+def _is_starting(pid: int) -> bool:
+    """Whether it is a copy of what started it, with the same memory, until it is a program."""
+    with suppress(OSError, IndexError):
+        about = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        parent, flags = int(about[1]), int(about[6])
+        own, its = (Path(f"/proc/{one}/cmdline").read_bytes() for one in (pid, parent))
+        return own == its and bool(flags & _NOT_YET_A_PROGRAM)
+    return False
 
 
 def end_process(process: BaseProcess) -> None:

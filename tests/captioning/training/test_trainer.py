@@ -47,7 +47,7 @@ class Watched(Silent):
     def bar(self, what: str, total: int = 0) -> Any:
         self.total = total
 
-        def advance(done: int, said: str = "") -> None:
+        def advance(done: int, said: str = "", before: bool = False) -> None:
             self.done += done
             self.said.add(said)
 
