@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,7 +126,7 @@ class Summary:
         from captune_metrics import ptb
 
         expected = (np.sqrt(np.maximum(means, 0)) - self.centre) @ self.look
-        places = {gram: place for place, gram in enumerate(self.grams)}
+        places = self._places
         cut = iter(ptb.tokenize_each([text for own in texts for text in own]))
         found = []
         for row, own in zip(expected, texts, strict=True):
@@ -136,6 +137,10 @@ class Summary:
                 scores.append(float(np.sum(each)))
             found.append(np.array(scores))
         return found
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {gram: place for place, gram in enumerate(self.grams)}
 
     def unit(
         self, counts: Mapping[str, int], places: Mapping[str, int]
