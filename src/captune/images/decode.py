@@ -32,7 +32,7 @@ from captune.images.dataset import row_bytes
 from captune.images.find import why
 from captune.images.formats import UnreadableImage, check_size, decode_here, find_format
 from captune.images.headers import Header, read_header
-from captune.images.processes import Decoders, give_back_memory
+from captune.images.processes import Decoders, give_back_memory, share_heaps
 from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 
@@ -363,6 +363,7 @@ def _memory(header: Header, file_bytes: int) -> int:
 @contextmanager
 def decoding_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that decode. Nothing new is begun after the block, and Ctrl-C waits for nothing."""
+    share_heaps()
     with ThreadPoolExecutor(count, thread_name_prefix="captune-read") as threads:
         _threads.add(threads)
         try:

@@ -33,6 +33,7 @@ from captune.images.formats import UnreadableImage, decode_here, strips
 from captune.threads import processors
 
 _MOST = 8
+_M_ARENA_MAX = -8  # of malloc.h
 _START_S = 60.0
 _MAIN = """
 import signal
@@ -299,15 +300,25 @@ def _answer(data: bytes, request: dict[str, Any], requests: IO[bytes], answers: 
 
 def give_back_memory() -> None:
     """What the C library keeps of freed memory goes back to the system (glibc)."""
-    trim = _malloc_trim()
+    trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)
 
 
+def share_heaps() -> None:
+    """Threads begun from now on share as many heaps as there are processors (glibc).
+
+    Each heap keeps memory that was freed; by default there are eight for a processor.
+    """
+    mallopt = _of_glibc("mallopt")
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, max(2, processors()))
+
+
 @cache
-def _malloc_trim() -> Callable[[int], int] | None:
+def _of_glibc(name: str) -> Callable[..., int] | None:
     try:
-        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # another C library
         return None
     return found
