@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import base64
+import re
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +157,26 @@ def test_paper_has_everything(page: Path, tmp_path: Path) -> None:
         driver.execute_script("dispatchEvent(new Event('afterprint'))")
         assert driver.execute_script(shown) == before
         assert driver.execute_script(folded) == closed
+
+
+def test_no_sheet_holds_the_footer_alone(tmp_path: Path) -> None:
+    root = images(tmp_path / "images", NAMES)
+    runs = [classify_run(tmp_path / name, root, NAMES[:1]) for name in ("a", "b")]
+    write_report(runs, tmp_path / "page.html", PageSettings())
+    with browser(tmp_path) as driver:
+        driver.get((tmp_path / "page.html").as_uri())
+        for height in range(200, 230, 3):  # the last block ends in many places of a sheet
+            sheet = {"paperWidth": 6.5, "paperHeight": height / 25.4}
+            printed = driver.execute_cdp_cmd("Page.printToPDF", sheet)["data"]
+            assert signs_on_last_sheet(base64.b64decode(printed)) > 200, sheet
+
+
+def signs_on_last_sheet(pdf: bytes) -> int:
+    """How many characters Chromium drew on it."""
+    contents = re.findall(rb"/Type /Page\b[^s].*?/Contents (\d+) 0 R", pdf, re.DOTALL)[-1]
+    found = re.search(rb"\n%s 0 obj\n<<.*?>> stream\n(.*?)\nendstream" % contents, pdf, re.DOTALL)
+    assert found is not None
+    return zlib.decompress(found[1]).count(b"Tj")
 
 
 def test_a_word_shows_its_map_by_keyboard_and_keeps_it_when_tapped(
