@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from captune.text import (
+    as_sentence,
     bare_word,
     counted,
     duration,
@@ -54,3 +55,21 @@ def test_a_shortened_text_is_no_longer_than_asked() -> None:
 
 def test_a_bare_word_has_no_case_and_no_signs() -> None:
     assert [bare_word(w) for w in ('"Dogs,"', "it's", "...")] == ["dogs", "it's", "..."]
+
+
+@pytest.mark.parametrize(
+    ("caption", "sentence"),
+    [
+        ("a man with a  football .", "a man with a football."),
+        ("a dog.", "a dog."),
+        ("a dog . it runs .", "a dog . it runs."),
+        ("a dog", "a dog"),
+        (". . .", ". . ."),  # what has not learnt to write shows that it has not
+        ("dog . . .", "dog . . ."),
+        (".", "."),
+        ("", ""),
+    ],
+)
+def test_a_full_stop_is_at_its_word(caption: str, sentence: str) -> None:
+    assert as_sentence(caption) == sentence
+    assert as_sentence(as_sentence(caption, " ."), ".") == sentence

@@ -10,6 +10,7 @@ from typing import Any
 from captune_metrics.text import printable
 
 _MINUS = "\N{MINUS SIGN}"
+_STOP = re.compile(r"(?<=\w) ?\.$")  # after a word: ". . ." is no sentence
 
 
 def count(value: int) -> str:
@@ -68,6 +69,14 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def as_sentence(caption: str, stop: str = ".") -> str:
+    """On one line, the full stop at its word: "a  dog ." -> "a dog.".
+
+    stop: " ." for the spelling of Flickr8k, which captioners learn from it.
+    """
+    return _STOP.sub(stop, " ".join(caption.split()))
 
 
 def plain(value: Any) -> str:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +126,41 @@ def test_a_caption_that_cannot_be_written_is_refused() -> None:
         ids_of_caption(decoder, "a zebra")
     with pytest.raises(UserError, match="empty"):
         ids_of_caption(decoder, "  ")
+
+
+class Words:
+    """A tokenizer of whole words, which knows these."""
+
+    end_id = 9
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        pieces = [[piece for piece in self.known if piece in text] for text in texts]
+        return [[self.known.index(piece) for piece in own] for own in pieces]
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return ["".join(self.known[id] for id in row if id != self.end_id) for row in rows]
+
+
+def test_the_full_stop_of_a_written_caption_is_no_part_of_its_last_word() -> None:
+    # the captioner learnt "dog .": its own caption, given back as it was written down
+    for decoder in (Words("a", " dog", " ."), Words("a", " dog", ".")):
+        model: Any = SimpleNamespace(decoder=decoder)
+        ids = ids_of_caption(model.decoder, "a dog.")
+        assert ids == [0, 1, 2, 9]
+        one = captioned_image(model, IMAGE, torch.zeros(1), ids, is_user_caption=True)
+        assert [(word.word, word.steps) for word in one.words] == [
+            ("a", (0,)),
+            ("dog", (1,)),
+            (".", (2,)),
+        ]
+        assert one.caption == "a dog."
+        own = captioned_image(model, IMAGE, torch.zeros(1), ids)
+        assert own.caption == "a dog."
+    with pytest.raises(UserError, match=r'"cat\.": the captioner cannot write it'):
+        ids_of_caption(Words("a", " dog", " ."), "a cat.")  # type: ignore[arg-type]
 
 
 def captioner_in(folder: Path) -> Captioner:

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from captune.captioning.captioner import Captioner, check_length
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.generate import Caption, captions_of, words_of
+from captune.captioning.generate import Caption, CaptionWord, captions_of, words_of
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -259,6 +259,16 @@ def test_no_image_is_encoded_long_before_its_turn(captioner: CaptionModel, tmp_p
     for count, _ in enumerate(batches, 1):
         assert seen.images <= 4 * (count + 1)
     assert seen.images == 60
+
+
+def test_the_full_stop_is_at_its_word(
+    captioner: CaptionModel, images: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [CaptionWord("a", -1.0), CaptionWord("dog", -2.0), CaptionWord(".", -0.5)]
+    monkeypatch.setattr("captune.captioning.generate.words_of", lambda *given: words)
+    found = [one for batch in captioned(captioner, images[:2]) for one in batch]
+    assert {one.caption for one in found if isinstance(one, Caption)} == {"a dog."}
+    assert found[0].words == words  # type: ignore[union-attr]
 
 
 def test_in_python(

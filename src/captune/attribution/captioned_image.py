@@ -8,6 +8,7 @@ runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from captune.captioning.captioner import Captioner
-from captune.captioning.generate import word_pieces, words_of
+from captune.captioning.generate import WORD, word_pieces, words_of
 from captune.captioning.model import CaptionModel
 from captune.captioning.rerank import write
 from captune.errors import UserError
@@ -26,9 +27,13 @@ from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape, ImageTextModel
 from captune.models.hub import silence_transformers
+from captune.text import as_sentence
 from captune_metrics.text import quoted
 
 END = "<|endoftext|>"
+# A caption that was written down has its full stop at its last word, whose map is that of the word
+# alone where the captioner wrote "football .".
+_GIVEN_WORD = re.compile(r"\S+?(?=\.$)|\S+")
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ class CaptionedImage:
 
     @property
     def caption(self) -> str:
-        """The words with one space between them."""
-        return " ".join(span.word for span in self.words)
+        """The words as a sentence."""
+        return as_sentence(" ".join(span.word for span in self.words))
 
     @property
     def spans(self) -> list[WordSpan]:
@@ -155,7 +160,8 @@ def captioned_image(
 ) -> CaptionedImage:
     """One from a finished grid [1, tokens, channels] and token ids, with the end or not."""
     spoken = [id for id in ids if id != model.decoder.end_id]
-    words = [WordSpan(*found) for found in word_pieces(model.decoder, spoken)]
+    pieces = word_pieces(model.decoder, spoken, _GIVEN_WORD if is_user_caption else WORD)
+    words = [WordSpan(word, steps) for word, steps in pieces if steps]
     return CaptionedImage(
         model, image, grid, list(ids), words, is_user_caption, known, encoder, agreement
     )
@@ -169,15 +175,18 @@ def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:
     text = " ".join(caption.split())
     if not text:
         raise UserError("the caption is empty; give one with a word in it")
-    (ids,) = decoder.encode([text])
-    read = decoder.decode([ids])[0].split()
-    for word, known in zip(text.split(), [*read, *[""] * len(text.split())], strict=False):
-        if word != known:
-            raise UserError(
-                f"{quoted(word)}: the captioner cannot write it, it knows the tokens of the"
-                " captions that it was trained with; say it in other words"
-            )
-    return [*ids, decoder.end_id]
+    unknown = ""
+    for spelled in (text, as_sentence(text, " .")):
+        (ids,) = decoder.encode([spelled])
+        words, read = spelled.split(), decoder.decode([ids])[0].split()
+        if read[: len(words)] == words:
+            return [*ids, decoder.end_id]
+        known = [*read, *[""] * len(words)]
+        unknown = unknown or next(a for a, b in zip(words, known, strict=False) if a != b)
+    raise UserError(
+        f"{quoted(unknown)}: the captioner cannot write it, it knows the tokens of the"
+        " captions that it was trained with; say it in other words"
+    )
 
 
 def _written(

@@ -23,8 +23,10 @@ from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
 from captune.models.hub import silence_transformers
 from captune.tables import NotebookDisplay
+from captune.text import as_sentence
 
 _FIRST_BATCH = 8  # images
+WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class CaptionWord:
 class Caption(NotebookDisplay):
     """What was written for one image.
 
-    caption: the words with one space between them.
+    caption: the words as a sentence, no blank before its full stop.
     log_probability: of the whole caption: of all its tokens, and of the end where it came.
     tokens: how many those are. ended: whether it came to an end by itself.
     agreement: the chance that people would agree with it (captioning.agreement), None where that
@@ -113,7 +115,7 @@ def told(candidate: Candidate) -> dict[str, Any]:
     names = ("score", "mean_log_probability", "match", "neighbours")
     figures = {name: getattr(candidate, name) for name in names}
     known = {name: round(value, 6) for name, value in figures.items() if value is not None}
-    return {"caption": candidate.caption, **known}
+    return {"caption": as_sentence(candidate.caption), **known}
 
 
 class _Judged(Protocol):
@@ -224,7 +226,7 @@ def _captioned(
         images, generated.ids, generated.log_probabilities, among, strict=True
     ):
         words = words_of(model.decoder, ids, chosen)
-        text = " ".join(word.word for word in words)
+        text = as_sentence(" ".join(word.word for word in words))
         # the end has a log-probability too, and no id
         ended = len(chosen) > len(ids)
         if offered is not None:
@@ -248,7 +250,9 @@ def words_of(
     ]
 
 
-def word_pieces(decoder: Decoder, ids: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+def word_pieces(
+    decoder: Decoder, ids: Sequence[int], word: re.Pattern[str] = WORD
+) -> list[tuple[str, tuple[int, ...]]]:
     """The words that token ids spell, each with the places of its pieces in `ids`.
 
     A piece belongs to the word that its first character stands in, the space before a word to that
@@ -256,11 +260,11 @@ def word_pieces(decoder: Decoder, ids: Sequence[int]) -> list[tuple[str, tuple[i
     """
     prefixes = decoder.decode([ids[: count + 1] for count in range(len(ids))])
     text = prefixes[-1] if prefixes else ""
-    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    spans = [match.span() for match in word.finditer(text)]
     if not spans:
         return []
     owned: list[list[int]] = [[] for _ in spans]
-    shown = word = 0
+    shown = current = 0
     waiting: list[int] = []
     for place, prefix in enumerate(prefixes):
         waiting.append(place)
@@ -268,9 +272,9 @@ def word_pieces(decoder: Decoder, ids: Sequence[int]) -> list[tuple[str, tuple[i
         now = max(shown, _agreeing(prefix, text))
         if now == shown:
             continue
-        while word < len(spans) - 1 and spans[word][1] <= shown:
-            word += 1
-        owned[word] += waiting
+        while current < len(spans) - 1 and spans[current][1] <= shown:
+            current += 1
+        owned[current] += waiting
         waiting, shown = [], now
     owned[-1] += waiting
     return [(text[a:b], tuple(places)) for (a, b), places in zip(spans, owned, strict=True)]

@@ -23,6 +23,7 @@ from captune.captioning.training.validation import (
     write_captions,
 )
 from captune.images import find_images
+from captune.models.decoders import Decoder
 from captune.options import TuneOptions
 
 
@@ -68,6 +69,13 @@ def test_a_captioner_that_looks(job: tuple[CaptionModel, ValidationSet]) -> None
     assert not finding.wrong, finding.sentence
     assert finding.figure > 0
     assert "with the right images" in finding.sentence
+
+
+def test_the_full_stop_is_at_its_word(
+    job: tuple[CaptionModel, ValidationSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Decoder, "decode", lambda self, rows: ["a  dog ."] * len(rows))
+    assert set(write_captions(*job, max_tokens=5).captions.values()) == {"a dog."}
 
 
 def test_a_captioner_that_sees_nothing(job: tuple[CaptionModel, ValidationSet]) -> None:

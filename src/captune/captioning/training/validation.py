@@ -21,7 +21,7 @@ from captune.captioning.model import Candidate, CaptionModel, batch
 from captune.captioning.rerank import Reranker, write
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
 from captune.runs.metrics import Finding
-from captune.text import percent
+from captune.text import as_sentence, percent
 from captune_metrics.bleu_n import bleu_of
 from captune_metrics.cider_d import cider_of
 from captune_metrics.corpus import Corpus
@@ -138,7 +138,7 @@ def write_captions(
         texts = model.decoder.decode(found.ids)
         ended = [len(row) < max_tokens for row in found.ids]
         # one line a caption, whatever a model that has learnt little writes
-        lines = (" ".join(text.split()) for text in texts)
+        lines = map(as_sentence, texts)
         features = [
             features_of(words_of(model.decoder, ids, chosen), sum(chosen) / len(chosen))
             if chosen
