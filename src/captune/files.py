@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 import sys
@@ -107,7 +106,7 @@ def partial_path(path: Path) -> Path:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
+    return path.with_name(f".{path.name[:40]}.{os.urandom(6).hex()}.partial")
 
 
 def remove_partial_files(folder: Path, *, before: float) -> None:

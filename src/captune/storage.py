@@ -7,7 +7,6 @@ folders that appear complete (temporary name, fsync, rename).
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import sys
 import time
@@ -179,4 +178,4 @@ def rename(source: Path, target: Path) -> None:
 
 def _unfinished(path: Path) -> Path:
     # Not tempfile: its files are private, and a cache may be shared by a group.
-    return path.with_name(f"{path.name}{_PART}{os.getpid()}-{secrets.token_hex(4)}")
+    return path.with_name(f"{path.name}{_PART}{os.getpid()}-{os.urandom(4).hex()}")

@@ -55,6 +55,17 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("words", "loaded"), [([], []), (["classify"], ["recognition"])])
+def test_a_command_loads_its_own_options_alone(words: list[str], loaded: list[str]) -> None:
+    kinds = ("attribution", "captioning", "pages", "recognition", "scoring")
+    code = (
+        f"import sys; from captune.cli import main; main([*{words!r}, '--help']);"
+        f"sys.exit(' '.join(k for k in {kinds!r} if f'captune.options.{{k}}' in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.split() == loaded
+
+
 def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "COMMAND" in capsys.readouterr().out

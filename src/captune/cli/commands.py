@@ -44,14 +44,14 @@ def help_texts() -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Command:
-    """options: their dataclass.
+    """options: gives their dataclass.
 
     A command is a job of `captune.jobs`, unless it has a `run` or a `module` with `add_arguments`
     and `run`. tables: whether it prints tables. answers: whether --jsonl prints what its job
     gives to `each`.
     """
 
-    options: type[Any] | None = None
+    options: Callable[[], type[Any]] | None = None
     tables: bool = True
     answers: bool = False
     run: Callable[[argparse.Namespace], int] | None = None
@@ -60,7 +60,7 @@ class Command:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Its own arguments."""
         if self.options is not None:
-            add_options(parser, self.options)
+            add_options(parser, self.options())
         elif self.module is not None:
             import_module(self.module).add_arguments(parser)
 
@@ -72,7 +72,7 @@ class Command:
             status: int = import_module(self.module).run(arguments)
             return status
         assert self.options is not None
-        options = read_options(self.options, arguments)
+        options = read_options(self.options(), arguments)
         _check_places(options, arguments.command)
         job = import_module(f"captune.jobs.{arguments.command}")
         streams = self.answers and arguments.jsonl
@@ -219,26 +219,26 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "app": Command(opt.AppOptions, run=_app, tables=False),
+    "app": Command(lambda: opt.AppOptions, run=_app, tables=False),
     "cache": Command(module="captune.cli.cache"),
-    "caption": Command(opt.CaptionOptions, answers=True),
-    "cite": Command(opt.CiteOptions, tables=False),
-    "classify": Command(opt.ClassifyOptions, answers=True),
-    "compare": Command(opt.CompareOptions),
+    "caption": Command(lambda: opt.CaptionOptions, answers=True),
+    "cite": Command(lambda: opt.CiteOptions, tables=False),
+    "classify": Command(lambda: opt.ClassifyOptions, answers=True),
+    "compare": Command(lambda: opt.CompareOptions),
     "completion": Command(module="captune.cli.completion", tables=False),
-    "demo": Command(opt.DemoOptions, run=_demo, tables=False),
-    "embed": Command(opt.EmbedOptions, tables=False),
+    "demo": Command(lambda: opt.DemoOptions, run=_demo, tables=False),
+    "embed": Command(lambda: opt.EmbedOptions, tables=False),
     "env": Command(module="captune.cli.env", tables=False),
-    "explain": Command(opt.ExplainOptions, answers=True),
-    "faithful": Command(opt.FaithfulOptions),
+    "explain": Command(lambda: opt.ExplainOptions, answers=True),
+    "faithful": Command(lambda: opt.FaithfulOptions),
     "models": Command(module="captune.cli.models"),
     "plugins": Command(module="captune.cli.plugins"),
-    "prompts": Command(opt.PromptsOptions),
-    "push": Command(opt.PushOptions, run=_push),
-    "rank": Command(opt.RankOptions),
-    "report": Command(opt.ReportOptions, tables=False),
-    "reproduce": Command(opt.ReproduceOptions, module="captune.cli.reproduce", tables=False),
-    "score": Command(opt.ScoreOptions),
-    "tune": Command(opt.TuneOptions, run=_tune),
-    "verify": Command(opt.VerifyOptions, run=_verify),
+    "prompts": Command(lambda: opt.PromptsOptions),
+    "push": Command(lambda: opt.PushOptions, run=_push),
+    "rank": Command(lambda: opt.RankOptions),
+    "report": Command(lambda: opt.ReportOptions, tables=False),
+    "reproduce": Command(lambda: opt.ReproduceOptions, module="captune.cli.reproduce", tables=False),
+    "score": Command(lambda: opt.ScoreOptions),
+    "tune": Command(lambda: opt.TuneOptions, run=_tune),
+    "verify": Command(lambda: opt.VerifyOptions, run=_verify),
 }
