@@ -4,8 +4,11 @@
     python benchmarks/startup.py --quick    one round
 
 Every measurement is a whole process. A command and the import take turns; the table holds the
-shortest of the rounds. Then each command runs once more with `-X importtime`, which makes it
-slower: the shares of its time are of that run.
+shortest of the rounds, and the least processor time, which other work on the machine hardly
+touches. Python's compiled files are kept, as they are for users, wherever the environment says not
+to. `score` computes for most of its time, so it is held against the same scores by the library
+alone. Then each command runs once more with `-X importtime`, which makes it slower: the shares of
+its time are of that run.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from limits import in_turn
 from metric_contenders import made_up
@@ -28,7 +33,6 @@ BARE = {
     "--help": "import argparse, dataclasses, importlib.metadata, json, logging, pathlib",
     "classify": "import torch",
     "caption": "import torch; from transformers import LlamaForCausalLM",
-    "score": "import numpy, rapidfuzz",
 }
 PARTS = ("torch", "transformers", "captune")
 
@@ -41,6 +45,7 @@ def main() -> int:
     arguments = parser.parse_args()
     rounds = 1 if arguments.quick else 5
     load = os.getloadavg()[0]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory(prefix="captune-benchmark-") as folder:
         commands = prepare(Path(folder))
         seconds = measure(commands, rounds)
@@ -49,11 +54,18 @@ def main() -> int:
         print(json.dumps({"load": load, "seconds": seconds, "shares": shares}))
         return 0
     print(f"{os.cpu_count()} cores, load {load:.1f} before; the shortest of {rounds} rounds\n")
-    print("| captune | s | bare import | s | ratio |")
-    print("|---|---|---|---|---|")
+    print("| captune | s | processor s | beside | s | processor s | ratio | of processor time |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, (own, bare) in seconds.items():
-        print(f"| {name} | {min(own):.2f} | `{BARE[name]}` | {min(bare):.2f} |", end="")
-        print(f" {min(own) / min(bare):.2f} |")
+        (wall, busy), (bare_wall, bare_busy) = (
+            map(min, zip(*way, strict=True)) for way in (own, bare)
+        )
+        beside = f"`{BARE[name]}`" if name in BARE else "captune_metrics alone"
+        print(
+            f"| {name} | {wall:.2f} | {busy:.2f} | {beside} | {bare_wall:.2f} | {bare_busy:.2f}",
+            end="",
+        )
+        print(f" | {wall / bare_wall:.2f} | {busy / bare_busy:.2f} |")
     stages = list(next(iter(shares.values())))
     print("\n| captune |", " | ".join(stages), "|\n|---|" + "---|" * len(stages))
     for name, of_stages in shares.items():
@@ -81,18 +93,33 @@ def prepare(folder: Path) -> dict[str, list[str]]:
 
 def measure(
     commands: dict[str, list[str]], rounds: int
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds of each command, and of its bare import; a first round fills caches."""
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in commands}
+) -> dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]]:
+    """(seconds, processor seconds) of each command, and of what it is held against.
+
+    A first round fills caches.
+    """
+    found: dict[str, Any] = {name: ([], []) for name in commands}
     for number in range(rounds + 1):
         for name, words in commands.items():
+            bare = (
+                ["-c", BARE[name]]
+                if name in BARE
+                else ["-m", "captune_metrics", words[1], words[3]]
+            )
             for way in in_turn((0, 1), number):
-                what = ["-c", BARE[name]] if way else ["-m", "captune", *words]
-                start = time.perf_counter()
-                subprocess.run([sys.executable, *what], stdout=subprocess.DEVNULL, check=True)
+                took = run(bare if way else ["-m", "captune", *words])
                 if number:
-                    found[name][way].append(time.perf_counter() - start)
+                    found[name][way].append(took)
     return found
+
+
+def run(words: list[str]) -> tuple[float, float]:
+    """(seconds, processor seconds of user and system) of a whole process."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, busy
 
 
 def shares_of(words: list[str]) -> dict[str, float]:

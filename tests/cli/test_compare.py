@@ -341,8 +341,9 @@ def test_text_metrics_load_no_model_library(files: dict[str, Path]) -> None:
     words = compare(files, "a", "b", "--json")
     code = (
         "import sys; from captune.cli import main; status = main(sys.argv[1:]);"
-        "print([name for name in ('torch', 'transformers', 'scipy.stats', 'matplotlib', 'rich')"
-        " if name in sys.modules], file=sys.stderr); sys.exit(status)"
+        "print([name for name in ('torch', 'transformers', 'scipy.stats', 'matplotlib', 'rich',"
+        " 'PIL', 'numpy.ma', 'importlib.metadata') if name in sys.modules], file=sys.stderr);"
+        " sys.exit(status)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from captune_metrics.resampling import (
+    _quantiles,
     Sums,
     bootstrap,
     bootstrap_each,
@@ -228,3 +229,11 @@ def test_a_mean_of_one_value_or_of_no_number_is_refused() -> None:
     for values in ([1.0], [1.0, float("nan")]):
         with pytest.raises(ValueError, match="expected"):
             bootstrap_mean(values)
+
+
+def test_quantiles_are_numpys() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        values = np.sort(random.normal(size=random.integers(1, 500)))
+        for levels in (random.random(2), np.array([0.0, 1.0])):
+            assert (_quantiles(values, levels) == np.quantile(values, levels)).all()

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -154,6 +153,8 @@ class RunWriter:
 
 def versions() -> dict[str, str]:
     """Versions of Python, captune and the packages that can change a figure."""
+    from importlib.metadata import PackageNotFoundError, version  # longer than to write a run
+
     found = {"python": platform.python_version(), "captune": captune.__version__}
     for name in _PACKAGES:
         try:

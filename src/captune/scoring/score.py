@@ -20,7 +20,6 @@ from captune.captions import (
 from captune.errors import MismatchedImages, UserError
 from captune.images import ImageFile, find_images
 from captune.images.dataset import parse_source
-from captune.images.decode import hash_image
 from captune.options import MetricOptions
 from captune.options.base import full_path
 from captune.progress import SILENT, Progress
@@ -414,6 +413,8 @@ def _origin(file: CaptionFile) -> dict[str, Any]:
 
 def _digest_of_images(images: Mapping[str, ImageFile]) -> str:
     """Over image ids and the bytes of their files, whatever the files are called."""
+    from captune.images.decode import hash_image  # which waits for Pillow
+
     whole = hashlib.sha256()
     for id in sorted(images):
         content, _ = hash_image(images[id].path)

@@ -284,8 +284,16 @@ def _interval(
     values = np.sort(values)
     if method == "bca":
         tails = _bias_corrected(tails, values, observed, left_out(), ROUNDING * size)
-    low, high = np.quantile(values, tails)
-    return Interval(float(low), float(high))
+    return Interval(*_quantiles(values, tails).tolist())
+
+
+def _quantiles(values: Floats, levels: Floats) -> Floats:
+    """np.quantile of sorted values, which would load numpy.ma, an eighth of a short command."""
+    places = levels * (values.size - 1)
+    below = np.floor(places).astype(np.int64)
+    low, high = values[below], values[np.minimum(below + 1, values.size - 1)]
+    fraction, gap = places - below, high - low
+    return np.where(fraction < 0.5, low + gap * fraction, high - gap * (1 - fraction))
 
 
 def _bias_corrected(
