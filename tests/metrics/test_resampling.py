@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from captune_metrics.resampling import (
-    _quantiles,
     Sums,
+    _quantiles,
     bootstrap,
     bootstrap_each,
     bootstrap_mean,

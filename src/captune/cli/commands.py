@@ -237,7 +237,9 @@ COMMANDS = {
     "push": Command(lambda: opt.PushOptions, run=_push),
     "rank": Command(lambda: opt.RankOptions),
     "report": Command(lambda: opt.ReportOptions, tables=False),
-    "reproduce": Command(lambda: opt.ReproduceOptions, module="captune.cli.reproduce", tables=False),
+    "reproduce": Command(
+        lambda: opt.ReproduceOptions, module="captune.cli.reproduce", tables=False
+    ),
     "score": Command(lambda: opt.ScoreOptions),
     "tune": Command(lambda: opt.TuneOptions, run=_tune),
     "verify": Command(lambda: opt.VerifyOptions, run=_verify),
