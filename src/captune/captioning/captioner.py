@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from captune.captioning.agreement import AGREEMENT, chance_of, features_of, read_agreement
 from captune.captioning.checkpoint import (
     CONFIG,
@@ -39,6 +41,8 @@ from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageTextModel, describe_model
 from captune.models.lite.assets import lite_package
 from captune.models.load import load_image_text_model, load_model, parse_spec, require_possible
+from captune.models.preprocessing import PROCESSOR_FILES
+from captune.models.vlm_files import is_vlm, vlm_files
 from captune.options import CaptionerOptions
 from captune.runs.reliability import PeopleAgreement
 from captune_metrics.text import printable
@@ -217,6 +221,21 @@ class Captioner:
             workers=workers,
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where it writes."""
+        return self.model.decoder.device
+
+    def open_cache(
+        self,
+        options: CaptionerOptions,
+        images: int,
+        stack: ExitStack,
+        message: Callable[[str], None],
+    ) -> FeatureCache | None:
+        """The feature cache, or None if the patch grids of these images would not fit into it."""
+        return open_grid_cache(options, self.encoder, images, stack, message)
+
     def described(self) -> list[dict[str, Any]]:
         """Its frozen models, as run.json names them."""
         models = [describe_model(self.encoder), describe_decoder(self.model.decoder)]
@@ -268,7 +287,7 @@ def captioner_folder(model: str) -> Path:
         raise UserError(
             f"--model {printable(model)} is not a folder; name the --out of a captune tune, or lite"
         )
-    return checkpoint_folder(folder)
+    return folder if is_vlm(folder) else checkpoint_folder(folder)
 
 
 def is_on_hub(model: str) -> bool:
@@ -285,10 +304,12 @@ def hub_repository(model: str) -> str:
 
 
 def captioner_files(names: Sequence[str]) -> list[str]:
-    """Those files of a repository that a captioner is made of.
+    """Those files of a repository that a captioner is made of: captune's, or transformers'.
 
     Raises UserError where it has none: the weights have to be safetensors.
     """
+    if set(names) & set(PROCESSOR_FILES):
+        return vlm_files(names, "the repository")
     if not {CONFIG, WEIGHTS} <= set(names):
         raise UserError(f"there is no captioner of captune push in it ({CONFIG} and {WEIGHTS})")
     return [name for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, RERANK, CARD) if name in names]

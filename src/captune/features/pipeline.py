@@ -365,7 +365,7 @@ class AdaptiveBatches:
                 parts.append(forward(part).numpy())
                 done += len(part)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if len(part) == 1:
                     raise UserError(
@@ -380,7 +380,8 @@ class AdaptiveBatches:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether that is what went wrong."""
     # CUDA has a class for it; Apple's GPUs and the CPU say it in words.
     if isinstance(error, torch.OutOfMemoryError):
         return True

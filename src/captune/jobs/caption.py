@@ -6,7 +6,6 @@ killed one was. Memory does not grow with the number of images, but for their na
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,35 +14,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from captune.captioning.agreement import flagged_sentence, read_agreement, require_agreement
-from captune.captioning.captioner import (
-    LITE,
-    Captioner,
-    captioner_folder,
-    describe_captioner,
-    load_captioner,
-    open_grid_cache,
-    writing_precision,
-)
-from captune.captioning.checkpoint import read_recipe
+from captune.captioning.agreement import flagged_sentence
+from captune.captioning.any_captioner import AnyCaptioner, prepare
+from captune.captioning.captioner import LITE, Captioner
 from captune.captioning.generate import Caption
-from captune.captioning.recipe import Recipe
-from captune.captioning.rerank import chosen_sentence, reranking_of
+from captune.captioning.rerank import chosen_sentence
 from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.jobs import MOST_ANSWERS, Result, check_outputs, files_among
 from captune.jobs.caption_outputs import CaptionJournal, Predictions, Sidecars
-from captune.models.devices import resolve_device
-from captune.models.weights import digest_of
 from captune.options import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.rows import Row, check_ending, row_files, row_paths
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
-from captune.runs.records import plain
 from captune.runs.reliability import PeopleAgreement, Reranking
 from captune.tables import Column, Number, Table, numbers
 from captune.text import counted, duration, percent
@@ -192,7 +179,7 @@ def run(
     command: Sequence[str] = (),
     each: Callable[[Caption], None] | None = None,
     found: ImageSet | None = None,
-    captioner: Captioner | None = None,
+    captioner: Captioner | AnyCaptioner | None = None,
 ) -> CaptionResult:
     """Caption, write what was asked for, and leave the page of the run.
 
@@ -202,14 +189,10 @@ def run(
     unreadable images are named in the result.
     """
     # everything that can be refused is checked before a model is loaded
-    place = captioner_folder(options.model)
-    recipe = read_recipe(place)
-    agreement = require_agreement(place) if options.flag_below else read_agreement(place)
-    choosing = reranking_of(
-        place, options.rerank, options.candidates, options.rerank_model, options.datastore
-    )
-    if place.parent == home_path(options.model):
-        progress.message(f"{options.model}: captions with {place.name}, the best of its methods")
+    prepared = prepare(options)
+    if prepared.place.parent == home_path(options.model):
+        method = prepared.place.name
+        progress.message(f"{options.model}: captions with {method}, the best of its methods")
     check_ending("--predictions", options.predictions, ".json")
     files = {"--predictions": options.predictions}
     check_outputs(files_among(*options.images), files, options.out, row_paths(options.to))
@@ -222,11 +205,10 @@ def run(
         predictions = sidecars = writer = journal = None
         if options.predictions is not None:
             predictions = Predictions(options.predictions, found.images)
-        about = describe_captioner(options, place, recipe)
+        about = prepared.about
         if options.out is not None:
-            asked = _asked(options, recipe, about, agreement, choosing)
             journal = stack.enter_context(
-                CaptionJournal(options.out, asked, found.images, options.batch_size)
+                CaptionJournal(options.out, prepared.asked, found.images, options.batch_size)
             )
             if journal.done:
                 progress.message(f"resuming after {journal.done:,} of {len(found.images):,} images")
@@ -248,19 +230,17 @@ def run(
                     return CaptionResult(
                         captioner=about, skipped=list(found.skipped), found=found, sidecars=kept
                     )
-        captioner = load_captioner(options, place) if captioner is None else captioner
+        captioner = prepared.load() if captioner is None else captioner
         if options.out is not None:
             models = [about, *captioner.described()]
             writer = RunWriter(options.out, "caption", options, found.root, models, command)
-        cache = open_grid_cache(
-            options, captioner.encoder, len(found.images) - done, stack, progress.message
-        )
+        cache = captioner.open_cache(options, len(found.images) - done, stack, progress.message)
         result = CaptionResult(
             captioner=about,
             skipped=list(found.skipped),
             resumed=done,
             found=found,
-            agreement=agreement,
+            agreement=prepared.agreement,
             flag_below=options.flag_below,
             reranking=None if captioner.reranker is None else captioner.reranker.settings,
         )
@@ -292,7 +272,7 @@ def run(
                 journal.remove()
             raise none_readable(result.skipped)
         if writer is not None and journal is not None:
-            _write_run(writer, journal, result, str(captioner.model.decoder.device))
+            _write_run(writer, journal, result, str(captioner.device))
     result.seconds = time.monotonic() - began
     if options.out is not None:
         result.written["run"] = options.out
@@ -378,32 +358,6 @@ def _coco_result(row: Row) -> dict[str, Any]:
     stem = PurePath(row["image"]).stem
     number = _NUMBER.fullmatch(stem)
     return {"image_id": int(number[1]) if number else stem, **row}
-
-
-def _asked(
-    options: CaptionOptions,
-    recipe: Recipe,
-    about: Mapping[str, Any],
-    agreement: PeopleAgreement | None,
-    choosing: Reranking | None,
-) -> dict[str, Any]:
-    """All that the captions depend on."""
-    tags = recipe.tags
-    return {
-        "model": about["weights_id"],
-        "image encoder": recipe.image_encoder.weights_id,
-        "decoder": recipe.decoder.decoder_id,
-        "--beam": options.beam,
-        "--max-tokens": options.max_tokens,
-        "--batch-size": options.batch_size,
-        "--dtype": writing_precision(options.device, options.dtype),
-        "--device": resolve_device(options.device).type,
-        **({} if tags is None else {"known words": digest_of(dataclasses.asdict(tags))}),
-        **({} if agreement is None else {"agreement.json": digest_of(plain(agreement))}),
-        **({} if choosing is None else {"--rerank": digest_of(plain(choosing))}),
-        **({} if options.datastore is None else {"--datastore": str(options.datastore)}),
-        **({"--keep-candidates": True} if options.keep_candidates else {}),
-    }
 
 
 def _write_run(

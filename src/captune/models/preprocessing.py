@@ -109,13 +109,17 @@ def load_image_processor(folder: Path, config: Mapping[str, Any]) -> Any:
             f"{folder}: its preprocessor_config.json does not say {missing[0]}, and a default "
             "would be a guess; take the file that came with the weights"
         )
-    _check_pixels(stated, printable(str(path)))
+    check_pixels(stated, printable(str(path)))
     broken = f"{printable(str(path))}: transformers cannot read it"
     with staged({"config.json": config, name: whole}) as place, library_errors(broken, place):
         return AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
 
 
-def _check_pixels(stated: Mapping[str, Any], where: str) -> None:
+def check_pixels(stated: Mapping[str, Any], where: str, most: int = _LARGEST_SIDE) -> None:
+    """Raise UserError for means and sizes that no picture can be made with.
+
+    most: of a size, which some count in pixels of a side and some of the whole image.
+    """
     for key, above in (("image_mean", -math.inf), ("image_std", 0.0)):
         if key in stated:
             require_numbers(stated[key], 3, f"{where}: {key}", above=above)
@@ -124,10 +128,9 @@ def _check_pixels(stated: Mapping[str, Any], where: str) -> None:
     for key in ("size", "crop_size", "pad_size", "max_num_patches"):
         sizes = stated.get(key)
         for size in sizes.values() if isinstance(sizes, dict) else [sizes]:
-            if size is not None and not (type(size) is int and 0 < size <= _LARGEST_SIDE):
+            if size is not None and not (type(size) is int and 0 < size <= most):
                 raise UserError(
-                    f"{where}: {key} is {str(sizes)[:80]}; expected whole numbers from 1 to"
-                    f" {_LARGEST_SIDE}"
+                    f"{where}: {key} is {str(sizes)[:80]}; expected whole numbers from 1 to {most}"
                 )
 
 

@@ -34,10 +34,16 @@ class CaptionerOptions(ModelOptions):
     """What every command that runs a captioner takes."""
 
     model: str = option(
-        "captioner: a run folder of captune tune, or of one of its methods; hf:USER/NAME from the"
-        " hub; lite is built in",
+        "captioner: a run folder of captune tune, or of one of its methods; a folder of"
+        " transformers, such as BLIP's or Qwen-VL's; hf:USER/NAME from the hub; lite is built in",
         "lite",
-        metavar="RUN|hf:USER/NAME|lite",
+        metavar="RUN|FOLDER|hf:USER/NAME|lite",
+    )
+    prompt: str | None = option(
+        "what a captioner of transformers is asked, or how its captions begin where it does not"
+        " chat",
+        None,
+        metavar="TEXT",
     )
     encoder: str | None = option(
         "image encoder of the captioner, if it has moved since training",
@@ -123,6 +129,12 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
     )
     prefix: str = option("text before each caption of --sidecar", "", metavar="TEXT")
     suffix: str = option("text after each caption of --sidecar", "", metavar="TEXT")
+    temperature: float = option(
+        "draw words instead of searching, of a captioner of transformers (0: search)",
+        0.0,
+        metavar="T",
+    )
+    seed: int | None = option("of the words that --temperature draws", None, metavar="N")
     flag_below: float | None = flag_option()
     keep_candidates: bool = option(
         "with --out, keep what each caption was chosen among in its record", False
@@ -139,6 +151,10 @@ class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
         super().__post_init__()
+        if not 0 <= self.temperature <= 100:
+            raise UserError(f"temperature {self.temperature}: must be from 0 to 100")
+        if self.seed is not None:
+            require_at_least(self, seed=0)
         if self.overwrite and not self.sidecar and self.out is None:
             raise UserError("--overwrite is for --sidecar and --out; give one of them too")
         if self.keep_candidates and self.out is None:

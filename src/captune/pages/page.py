@@ -333,7 +333,7 @@ def _models(runs: RunSet) -> list[Table]:
 
 def _used_as(model: Mapping[str, Any]) -> str:
     """What tells models of one name apart."""
-    if "bridge" in model:
+    if "bridge" in model or "family" in model:
         return "captioner"
     return "language model" if "decoder_id" in model else "encoder"
 

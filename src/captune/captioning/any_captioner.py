@@ -1,0 +1,384 @@
+"""What a job asks of a captioner, whether captune tuned it or transformers brings it.
+
+`prepare` says what is known before any weights are read; `Prepared.load` gives what writes:
+`Captioner` for one of captune's, `AnyCaptioner` for BLIP, GIT, Qwen-VL and their like (models.vlm).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from captune.captioning.agreement import read_agreement, require_agreement
+from captune.captioning.bridge import GridShape
+from captune.captioning.captioner import (
+    Captioner,
+    captioner_folder,
+    describe_captioner,
+    load_captioner,
+    writing_precision,
+)
+from captune.captioning.checkpoint import read_recipe
+from captune.captioning.generate import Caption, batch_ends, words_of
+from captune.captioning.model import Candidate
+from captune.captioning.recipe import ImageIdentity
+from captune.captioning.rerank import Reranker, reranking_of
+from captune.errors import UserError
+from captune.features.cache import BackgroundWriter, FeatureCache
+from captune.features.index import FeatureSpace
+from captune.features.pipeline import out_of_memory
+from captune.images import ImageFile, Skipped, UnreadableImage
+from captune.images.decode import decoding_threads, hash_image, opened_image
+from captune.models.decoders import Decoder
+from captune.models.devices import resolve_device
+from captune.models.encoders import describe_model
+from captune.models.load import load_image_text_model
+from captune.models.vlm import VLM, Inputs, Written
+from captune.models.vlm_files import described_vlm, is_vlm, load_vlm
+from captune.models.weights import digest_of
+from captune.options import CaptionerOptions
+from captune.runs.records import plain
+from captune.runs.reliability import PeopleAgreement, Reranking
+from captune.threads import processors
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A captioner before its weights are read.
+
+    place: its folder. about: as a run names it. asked: all that its captions depend on. agreement,
+    choosing: as of a `Captioner`, where it has them.
+    """
+
+    place: Path
+    about: dict[str, Any]
+    asked: dict[str, Any]
+    agreement: PeopleAgreement | None
+    choosing: Reranking | None
+    load: Callable[[], Captioner | AnyCaptioner]
+
+
+def prepare(options: CaptionerOptions) -> Prepared:
+    """The captioner that the options name. Raises UserError for options that are not for it."""
+    place = captioner_folder(options.model)
+    choosing = reranking_of(
+        place, options.rerank, options.candidates, options.rerank_model, options.datastore
+    )
+    written_with = {
+        "--beam": options.beam,
+        "--max-tokens": options.max_tokens,
+        "--batch-size": options.batch_size,
+        "--dtype": writing_precision(options.device, options.dtype),
+        "--device": resolve_device(options.device).type,
+        **({} if choosing is None else {"--rerank": digest_of(plain(choosing))}),
+        **({} if options.datastore is None else {"--datastore": str(options.datastore)}),
+        **({"--keep-candidates": True} if getattr(options, "keep_candidates", False) else {}),
+    }
+    if is_vlm(place):
+        return _prepare_any(options, place, choosing, written_with)
+    _refuse(options, ("prompt", "temperature"), "a captioner of transformers, such as BLIP")
+    recipe = read_recipe(place)
+    flagged = getattr(options, "flag_below", None)
+    agreement = require_agreement(place) if flagged else read_agreement(place)
+    about = describe_captioner(options, place, recipe)
+    tags = recipe.tags
+    asked = {
+        "model": about["weights_id"],
+        "image encoder": recipe.image_encoder.weights_id,
+        "decoder": recipe.decoder.decoder_id,
+        **written_with,
+        **({} if tags is None else {"known words": digest_of(dataclasses.asdict(tags))}),
+        **({} if agreement is None else {"agreement.json": digest_of(plain(agreement))}),
+    }
+    return Prepared(
+        place, about, asked, agreement, choosing, lambda: load_captioner(options, place)
+    )
+
+
+def _prepare_any(
+    options: CaptionerOptions, place: Path, choosing: Reranking | None, written_with: dict[str, Any]
+) -> Prepared:
+    names = ("encoder", "decoder", "tags_model", "datastore", "flag_below")
+    _refuse(options, names, "a captioner of captune tune")
+    if choosing is not None and choosing.evidence != "match":
+        raise UserError(
+            f"--rerank {choosing.evidence} needs the captions that a captioner was tuned on; this"
+            " one takes --rerank match"
+        )
+    spec = options.model if options.model.startswith("hf:") else str(place)
+    about = described_vlm(place, spec)
+    # explain and faithful search
+    temperature, seed = getattr(options, "temperature", 0.0), getattr(options, "seed", None) or 0
+    asked = {
+        "model": about["weights_id"],
+        "processor": about["processor_id"],
+        "--prompt": options.prompt,
+        **written_with,
+        **({"--temperature": temperature, "--seed": seed} if temperature else {}),
+    }
+
+    def load() -> AnyCaptioner:
+        precision = writing_precision(options.device, options.dtype)
+        vlm = load_vlm(place, spec, device=options.device, dtype=precision)
+        reranker = None
+        if choosing is not None:
+            matcher = load_image_text_model(
+                choosing.model or "lite", device=options.device, dtype=options.dtype
+            )
+            nowhere = ImageIdentity(spec, "", ""), GridShape(1, 1, 1, 1)
+            reranker = Reranker(choosing, *nowhere, matcher)
+        return AnyCaptioner(vlm, about, reranker, options.prompt, temperature, seed)
+
+    return Prepared(place, about, asked, None, choosing, load)
+
+
+def _refuse(options: CaptionerOptions, names: Sequence[str], what: str) -> None:
+    for name in names:
+        if getattr(options, name, None):
+            raise UserError(f"--{name.replace('_', '-')} is for {what}; leave it out")
+
+
+class _Ready(NamedTuple):
+    """An image as the model takes it. content: sha256 of its file."""
+
+    image: ImageFile
+    content: str
+    inputs: Inputs
+
+
+class Speech(Decoder):
+    """Tokens of any model as words; what is special in it leaves no trace."""
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """As of a `Decoder`."""
+        texts: list[str] = self.tokenizer.batch_decode(
+            [list(row) for row in ids], skip_special_tokens=True
+        )
+        return texts
+
+
+@dataclass(frozen=True)
+class AnyCaptioner:
+    """A model of transformers as a captioner. prompt: None for the usual one, or none.
+
+    temperature: words are drawn where it is above 0, by `seed` and the number of the image.
+    """
+
+    vlm: VLM
+    about: dict[str, Any]
+    reranker: Reranker | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    seed: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.vlm.device
+
+    @property
+    def speech(self) -> Speech:
+        """Its words."""
+        vlm, end = self.vlm, min(self.vlm.ends, default=0)
+        about = self.about
+        return Speech(
+            vlm.spec, vlm.model, vlm.tokenizer, about["weights_id"], about["processor_id"],
+            end, end, vlm.pad_id, about["licence"], vlm.device, vlm.model.dtype,
+        )  # fmt: skip
+
+    def described(self) -> list[dict[str, Any]]:
+        """The other models that it takes, as run.json names them."""
+        matcher = None if self.reranker is None else self.reranker.matcher
+        return [] if matcher is None else [describe_model(matcher)]
+
+    def open_cache(
+        self,
+        options: CaptionerOptions,
+        images: int,
+        stack: ExitStack,
+        message: Callable[[str], None],
+    ) -> FeatureCache | None:
+        """For what its vision makes of images; None where that cannot be handed in again."""
+        if options.no_cache or self.vlm.vision is None:
+            return None
+        cache = stack.enter_context(FeatureCache())
+        cache.remember_model(self.vlm.spec, [self.about["weights_id"]])
+        return cache
+
+    def stream(
+        self,
+        images: Sequence[ImageFile],
+        *,
+        cache: FeatureCache | None = None,
+        beam: int = 5,
+        max_tokens: int = 60,
+        batch_size: int = 32,
+        workers: int = 0,
+        done: int = 0,
+    ) -> Iterator[list[Caption | Skipped]]:
+        """As `Captioner.stream`: in `batch_ends` batches, of which the next is being decoded."""
+        ends = [end for end in batch_ends(len(images), batch_size) if end > done]
+        spans = deque(zip([done, *ends], ends, strict=False))
+        ahead: deque[tuple[int, list[Future[_Ready | Skipped]]]] = deque()
+        with (
+            decoding_threads(workers or min(16, processors())) as threads,
+            BackgroundWriter(cache, self._space) as writer,
+        ):
+            while spans or ahead:
+                while spans and len(ahead) < 2:
+                    start, end = spans.popleft()
+                    reading = [threads.submit(self._read, image) for image in images[start:end]]
+                    ahead.append((start, reading))
+                start, reading = ahead.popleft()
+                found = [future.result() for future in reading]
+                ready = [one for one in found if isinstance(one, _Ready)]
+
+                def write(some: Sequence[_Ready], start: int = start) -> list[Caption]:
+                    features = self._features(some, cache, writer)
+                    return self._written(some, features, cache, beam, max_tokens, start)
+
+                written = iter(in_pieces(ready, write))
+                yield [one if isinstance(one, Skipped) else next(written) for one in found]
+
+    @property
+    def _space(self) -> FeatureSpace:
+        dtype = str(self.vlm.model.dtype).removeprefix("torch.")
+        ids = self.about["weights_id"], self.about["processor_id"]
+        return FeatureSpace("vision", *ids, dtype, f"torch-{self.device.type}")
+
+    def _read(self, image: ImageFile) -> _Ready | Skipped:
+        try:
+            content, _ = hash_image(image.path)
+            with opened_image(image.path, sha256=content) as picture:
+                return _Ready(image, content, self.vlm.inputs(picture, self.prompt))
+        except UnreadableImage as error:
+            return Skipped(image.name, error.reason)
+        except (ValueError, ZeroDivisionError) as error:  # processors refuse a strip of one pixel
+            return Skipped(image.name, f"cannot be prepared ({error})")
+
+    def _features(
+        self, some: Sequence[_Ready], cache: FeatureCache | None, writer: BackgroundWriter
+    ) -> list[Tensor] | None:
+        """What the vision makes of each, looked up or made; None where it is not handed in."""
+        if self.vlm.vision is None:
+            return None
+        known = {}
+        if cache is not None:
+            known = cache.get_many(self._space, [one.content for one in some])
+        made: dict[str, Tensor] = {}
+        missing = {one.content: one for one in some if one.content not in known}
+        if missing:
+            with torch.no_grad():
+                found = self.vlm.features(
+                    self.vlm.collate([one.inputs for one in missing.values()])
+                )
+            made = dict(zip(missing, found, strict=True))
+            halves = self.vlm.model.dtype == torch.float16
+            writer.save(
+                {k: (v if halves else v.float()).cpu().numpy().copy() for k, v in made.items()}
+            )
+        dtype = self.vlm.model.dtype
+        return [
+            made[one.content]
+            if one.content in made
+            else torch.from_numpy(known[one.content].copy()).to(self.device, dtype)
+            for one in some
+        ]
+
+    def _written(
+        self,
+        some: Sequence[_Ready],
+        features: Sequence[Tensor] | None,
+        cache: FeatureCache | None,
+        beam: int,
+        max_tokens: int,
+        number: int,
+    ) -> list[Caption]:
+        inputs = self.vlm.collate([one.inputs for one in some])
+        each = 1 if self.reranker is None else self.reranker.settings.candidates
+        width = beam if each == 1 else max(2, beam, each)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices, enabled=bool(self.temperature)):
+            if self.temperature:
+                torch.manual_seed(self.seed + number)
+            written = self.vlm.written(
+                inputs,
+                features,
+                beams=width,
+                max_tokens=max_tokens,
+                candidates=each,
+                temperature=self.temperature,
+            )
+        chosen = self.vlm.log_probabilities(inputs, features, written)
+        if not all(math.isfinite(value) for row in chosen for value in row):
+            raise UserError(
+                "the captioner computes probabilities that are not numbers: its weights are"
+                " damaged, or beyond the precision (--dtype float32)"
+            )
+        images = [one.image for one in some]
+        if self.reranker is None:
+            return [self._caption(*one) for one in zip(images, written.ids, chosen, strict=True)]
+        return self._best(images, written, chosen, each, cache)
+
+    def _best(
+        self,
+        images: Sequence[ImageFile],
+        written: Written,
+        chosen: Sequence[Sequence[float]],
+        each: int,
+        cache: FeatureCache | None,
+    ) -> list[Caption]:
+        assert self.reranker is not None
+        texts = (" ".join(text.split()) for text in self.speech.decode(written.ids))
+        means = (sum(row) / len(row) for row in chosen)
+        drafts = [Candidate(*one) for one in zip(written.ids, texts, means, strict=True)]
+        groups = [drafts[i : i + each] for i in range(0, len(drafts), each)]
+        nothing = torch.zeros(len(images), 1, 1)  # it looks at the images itself
+        judged = self.reranker.judged(groups, images, nothing, cache)
+        found = []
+        for number, (image, own) in enumerate(zip(images, judged, strict=True)):
+            place = max(range(each), key=lambda n: own[n].score)
+            made = self._caption(image, own[place].ids, chosen[number * each + place])
+            ordered = sorted(own, key=lambda one: -one.score)
+            found.append(dataclasses.replace(made, candidates=ordered))
+        return found
+
+    def _caption(self, image: ImageFile, ids: Sequence[int], chosen: Sequence[float]) -> Caption:
+        ended = ids[-1] in self.vlm.ends
+        spoken = ids[:-1] if ended else ids
+        words = words_of(self.speech, spoken, chosen)
+        text = " ".join(word.word for word in words)
+        return Caption(image, text, words, sum(chosen), len(chosen), ended)
+
+
+def in_pieces(some: Sequence[Any], work: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+    """What `work` makes of all, or of the two halves one after the other where memory ends.
+
+    Raises UserError where not even one fits.
+    """
+    if not some:
+        return []
+    try:
+        return work(some)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        if len(some) == 1:
+            raise UserError(
+                "not enough memory for a batch of one; take a smaller model, --dtype float16, or"
+                " --device cpu"
+            ) from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(some) // 2
+    return [*in_pieces(some[:half], work), *in_pieces(some[half:], work)]

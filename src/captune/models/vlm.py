@@ -1,0 +1,384 @@
+"""Models of transformers that write about an image, whatever their family: BLIP, GIT, Qwen-VL, ...
+
+    inputs        one image and a prompt, by the model's own processor; batches by `collate`
+    features      what its vision tower makes of the image; handed in again it need not run
+    written       transformers' own `generate`
+    logits        of given words, by a teacher-forced pass that takes part in gradients
+
+A family is known by its interface. Where placeholders in the text stand for the image, features are
+what `get_image_features` puts there; elsewhere the last hidden state of the vision tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captune.errors import UserError
+from captune.models import hub, vetting
+from captune_metrics.text import printable
+
+DEFAULT_PROMPT = "Describe this image in one sentence."
+_LOGITS_AT_ONCE = 2**26
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Written:
+    """ids: of each caption, with the end where it came; those of an image stand together.
+
+    prompts: [images, n], what the decoder had read before its first word.
+    """
+
+    ids: list[list[int]]
+    prompts: Tensor
+
+
+class VLM:
+    """A model with its processor, frozen, in eval mode. Raises UserError where it cannot run."""
+
+    def __init__(
+        self, spec: str, model: Any, processor: Any, tokenizer: Any, device: torch.device
+    ) -> None:
+        self.spec, self.device = spec, device
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.processor, self.tokenizer = processor, tokenizer
+        tokenizer.padding_side = "left"
+        named = [model.generation_config.eos_token_id, tokenizer.eos_token_id]
+        text = model.config.get_text_config()
+        named += [text.eos_token_id, getattr(text, "sep_token_id", None)]
+        flat = (id for one in named for id in (one if isinstance(one, list) else [one]))
+        self.ends = {id for id in flat if isinstance(id, int)}
+        self.pad_id = int(tokenizer.pad_token_id or 0)
+        heads = (getattr(m, "get_output_embeddings", lambda: None)() for m in model.modules())
+        self._head: nn.Module = next(head for head in heads if head is not None)
+        with vetting.library_errors(f"{printable(spec)}: cannot look at an image"):
+            self.vision = _vision(self, self.inputs(Image.new("RGB", (64, 48), "gray"), None))
+
+    @property
+    def family(self) -> str:
+        """As transformers calls it."""
+        return str(self.model.config.model_type)
+
+    @property
+    def chats(self) -> bool:
+        """Whether a prompt is a message in a chat."""
+        return bool(getattr(self.processor, "chat_template", None))
+
+    def inputs(self, image: Image.Image, prompt: str | None) -> Inputs:
+        """What the processor makes of one image and a prompt; None: the usual one, or none."""
+        made = self._processed(image, prompt)
+        return {k: v for k, v in made.items() if isinstance(v, Tensor) and k != "labels"}
+
+    def _processed(self, image: Image.Image, prompt: str | None) -> Mapping[str, Any]:
+        from transformers import GenerationMixin
+
+        if not hasattr(self.processor, "tokenizer"):  # vit-gpt2 has an image processor alone
+            made = dict(self.processor(images=image, return_tensors="pt"))
+            if prompt:
+                start = self.model.generation_config.decoder_start_token_id
+                begun = [start, *self.tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+                made["decoder_input_ids"] = torch.tensor([begun])
+            return made
+        if self.chats:
+            parts = [{"type": "image"}, {"type": "text", "text": prompt or DEFAULT_PROMPT}]
+            text = self.processor.apply_chat_template(
+                [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
+            )
+        elif _has_placeholders(self.model):
+            mark = str(self.processor.image_token)
+            text = prompt if prompt and mark in prompt else f"{mark}{prompt or ''}"
+        elif not prompt:
+            made = dict(self.processor(images=image, return_tensors="pt"))
+            return {name: made[name] for name in made if "pixel" in name}
+        else:
+            made = dict(self.processor(images=[image], text=[prompt], return_tensors="pt"))
+            if type(self.model).generate is GenerationMixin.generate:
+                # GIT goes on where a text would end; BLIP cuts that off itself
+                kept = int(made["input_ids"][0, -1]) not in self.ends
+                for name in ("input_ids", "attention_mask"):
+                    made[name] = made[name][:, : None if kept else -1]
+            return {name: made[name] for name in made if name != "token_type_ids"}
+        return dict(self.processor(images=[image], text=[text], return_tensors="pt"))
+
+    def collate(self, each: Sequence[Inputs]) -> Inputs:
+        """A batch of `inputs`: texts padded on the left, images beside each other."""
+        found: Inputs = {}
+        for name in each[0]:
+            parts = [one[name] for one in each]
+            if name in ("input_ids", "attention_mask") or name.endswith("token_type_ids"):
+                fill = self.pad_id if name == "input_ids" else 0
+                longest = max(part.shape[1] for part in parts)
+                parts = [F.pad(p, (longest - p.shape[1], 0), value=fill) for p in parts]
+            elif len({part.shape[1:] for part in parts}) > 1:
+                shape = [max(sizes) for sizes in zip(*(p.shape[1:] for p in parts), strict=True)]
+                parts = [_grown(part, shape) for part in parts]
+            joined = torch.cat(parts).to(self.device)
+            found[name] = joined.to(self.model.dtype) if joined.is_floating_point() else joined
+        return found
+
+    def features(self, inputs: Inputs) -> list[Tensor]:
+        """[tokens, channels] of each image; UserError where the family cannot be handed them."""
+        if self.vision is None:
+            raise UserError(f"{self.spec}: a {self.family} cannot be handed an image's features")
+        return self.vision.of(inputs)
+
+    def written(
+        self,
+        inputs: Inputs,
+        features: Sequence[Tensor] | None = None,
+        *,
+        beams: int = 1,
+        max_tokens: int = 60,
+        candidates: int = 1,
+        temperature: float = 0.0,
+    ) -> Written:
+        """By `generate`: greedy, by beam search, or drawn where there is a temperature.
+
+        candidates: captions of each image, the likeliest first.
+        """
+        from transformers import LogitsProcessorList
+
+        begun = _begun()
+        how: dict[str, Any] = {"do_sample": False, "num_beams": beams}
+        if temperature:
+            how = {"do_sample": True, "temperature": temperature, "num_beams": 1}
+        with torch.no_grad(), self._handed(inputs, features), hub.silence_transformers():
+            found = self.model.generate(
+                **inputs,
+                **how,
+                num_return_sequences=candidates,
+                max_new_tokens=max_tokens,
+                logits_processor=LogitsProcessorList([begun]),
+            )
+        images = len(found) // candidates
+        prompts = begun.ids[:: len(begun.ids) // images]
+        rows = found[:, prompts.shape[1] :].tolist()
+        return Written([self._ended(row) for row in rows], prompts)
+
+    def _ended(self, row: list[int]) -> list[int]:
+        end = next((place for place, id in enumerate(row) if id in self.ends), len(row) - 1)
+        return row[: end + 1]
+
+    def log_probabilities(
+        self, inputs: Inputs, features: Sequence[Tensor] | None, written: Written
+    ) -> list[list[float]]:
+        """Of each id of each caption, given the image, the prompt and what stands before it."""
+        found: list[list[float]] = [[] for _ in written.ids]
+        images = len(written.prompts)
+        each = len(written.ids) // images
+        longest = max(map(len, written.ids))
+        room = _LOGITS_AT_ONCE // (longest * int(self.model.config.get_text_config().vocab_size))
+        # without features to hand in, pixels cannot be told apart by image
+        size = images if features is None else max(1, room)
+        for start in range(0, images, size):
+            some = range(start, min(images, start + size))
+            part = {k: v if "pixel" in k else v[some.start : some.stop] for k, v in inputs.items()}
+            for turn in range(each):
+                rows = [written.ids[image * each + turn] for image in some]
+                ids, kept = padded(rows, self.pad_id, self.device)
+                own = None if features is None else features[some.start : some.stop]
+                with torch.no_grad():
+                    logits = self.logits(
+                        part, own, written.prompts[some.start : some.stop], ids, kept
+                    )
+                chosen = (-F.cross_entropy(logits, ids[kept], reduction="none")).tolist()
+                for image, row in zip(some, rows, strict=True):
+                    found[image * each + turn] = chosen[: len(row)]
+                    del chosen[: len(row)]
+        return found
+
+    def logits(
+        self,
+        inputs: Inputs,
+        features: Sequence[Tensor] | None,
+        prompts: Tensor,
+        ids: Tensor,
+        kept: Tensor,
+    ) -> Tensor:
+        """Of the ids where `kept`, row by row: [places, vocabulary] float32.
+
+        prompts: [rows, m]. ids, kept: [rows, n], what follows them and where it is asked for.
+        """
+        is_pair = self.model.config.is_encoder_decoder
+        can_go_on = "past_key_values" in signature(self.model.forward).parameters
+        with self._handed(inputs, features), hub.silence_transformers():
+            if is_pair or not can_go_on:
+                whole = torch.cat([prompts, ids], dim=1)
+                given: dict[str, Any] = {"decoder_input_ids": whole}
+                if not is_pair:
+                    given = {"input_ids": whole, "attention_mask": _mask(inputs, prompts, ids)}
+                with self._head_at(lambda hidden: hidden[:, -ids.shape[1] - 1 : -1][kept]):
+                    only: Tensor = self.model(**{**inputs, **given}).logits
+                return only.flatten(0, -2).float()
+            # as generate does: the prompt with the image, and then the words behind it
+            given = {**inputs, "input_ids": prompts, "attention_mask": _mask(inputs, prompts)}
+            with self._head_at(lambda hidden: hidden[:, -1][kept[:, 0]]):
+                begun = self.model(**given, use_cache=True)
+            parts = [begun.logits.flatten(0, -2).float()]
+            if ids.shape[1] > 1:
+                with self._head_at(lambda hidden: hidden[kept[:, 1:]]):
+                    mask = _mask(inputs, prompts, ids[:, :-1])
+                    behind = self.model(
+                        input_ids=ids[:, :-1],
+                        attention_mask=mask,
+                        past_key_values=begun.past_key_values,
+                        **self._positions(mask, ids.shape[1] - 1),
+                    )
+                parts.append(behind.logits.flatten(0, -2).float())
+        places = kept.nonzero()
+        first = places[:, 1] == 0
+        order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]])
+        return torch.cat(parts)[order.argsort()]
+
+    def _positions(self, mask: Tensor, count: int) -> Inputs:
+        """Of the last tokens, for those that do not find them themselves, as generate does."""
+        places = (mask.cumsum(dim=1) - 1)[:, -count:]
+        deltas = getattr(self.model.base_model, "rope_deltas", None)
+        if deltas is not None:  # Qwen: an image takes fewer places than it has tokens
+            return {"position_ids": (places + deltas).expand(3, -1, -1)}
+        # GIT counts text alone
+        return {} if _has_placeholders(self.model) else {"position_ids": places}
+
+    @contextmanager
+    def _head_at(self, pick: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """The head, most of a short pass, runs where it is asked: pick makes [places, width]."""
+        narrowing = self._head.register_forward_pre_hook(lambda _, args: (pick(args[0])[None],))
+        try:
+            yield
+        finally:
+            narrowing.remove()
+
+    @contextmanager
+    def _handed(self, inputs: Inputs, features: Sequence[Tensor] | None) -> Iterator[None]:
+        if features is None or self.vision is None:
+            yield
+            return
+        with self.vision.handed(features, len(inputs["pixel_values"])):
+            yield
+
+
+class Vision:
+    """Where a model's vision ends: what is handed in there stands for the image.
+
+    owner, name: the function that is replaced while features are handed in. form: of the value
+    that its output has in `field`; a shape for a tensor whose rows are all images' tiles.
+    """
+
+    def __init__(self, owner: Any, name: str, mark: int | None) -> None:
+        self._owner, self._name, self._mark = owner, name, mark
+        self._field = "last_hidden_state" if mark is None else "pooler_output"
+        self._tiles: tuple[int, ...] | None = None
+
+    def of(self, inputs: Inputs) -> list[Tensor]:
+        """[tokens, channels] of each image of a batch."""
+        see = getattr(self._owner, self._name)
+        taken = set(signature(see).parameters) if self._mark is not None else {"pixel_values"}
+        output = see(**{name: value for name, value in inputs.items() if name in taken})
+        value = getattr(output, self._field)
+        if self._mark is None:
+            return list(value)
+        if getattr(output, "deepstack_features", None) is not None:
+            raise UserError("its language model looks at the image at several depths")
+        if isinstance(value, Tensor):
+            self._tiles = tuple(value.shape[1:])
+        flat = torch.cat([one.flatten(0, -2) for one in value])
+        counts = (inputs["input_ids"] == self._mark).sum(dim=1).tolist()
+        return list(torch.split(flat, counts))
+
+    @contextmanager
+    def handed(self, features: Sequence[Tensor], pixels: int) -> Iterator[None]:
+        """Within, a pass takes these and encodes nothing; pixels: the length of `pixel_values`."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        def see(*args: Any, **kwargs: Any) -> Any:
+            given: Any = kwargs.get("pixel_values", args[0] if args else None)
+            # generate repeats an image for each of its beams
+            each = [one for one in features for _ in range(len(given) // pixels)]
+            value: Any = each
+            if self._mark is None:
+                value = torch.stack(each)
+            elif self._tiles is not None:
+                value = torch.cat(each).view(-1, *self._tiles)
+            return BaseModelOutputWithPooling(**{self._field: value})
+
+        # generate asks which arguments it takes
+        see.__signature__ = signature(getattr(self._owner, self._name))  # type: ignore[attr-defined]
+        setattr(self._owner, self._name, see)
+        try:
+            yield
+        finally:
+            delattr(self._owner, self._name)
+
+
+def _vision(vlm: VLM, inputs: Inputs) -> Vision | None:
+    """None where what is handed in would not be all that the model takes of the image."""
+    from transformers import PreTrainedModel
+
+    model = vlm.model
+    mark = int(model.config.image_token_id) if _has_placeholders(model) else None
+    if mark is not None:
+        found = Vision(model.base_model, "get_image_features", mark)
+    else:
+        towers = (m for m in model.modules() if m is not model and isinstance(m, PreTrainedModel))
+        tower = next((m for m in towers if m.main_input_name == "pixel_values"), None)
+        if tower is None:
+            return None
+        found = Vision(tower, "forward", None)
+    with torch.no_grad(), suppress(UserError, RuntimeError, AttributeError, TypeError):
+        found.of(vlm.collate([inputs]))  # RuntimeError: LLaVA-NeXT puts more there than features
+        return found
+    return None
+
+
+def _has_placeholders(model: Any) -> bool:
+    base = model.base_model
+    return base is not model and hasattr(base, "get_image_features")
+
+
+def _begun() -> Any:
+    """A logits processor that changes nothing, and keeps the ids before the first word."""
+    from transformers import LogitsProcessor
+
+    class Begun(LogitsProcessor):  # type: ignore[misc]
+        ids: Any = None
+
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            self.ids = input_ids.clone() if self.ids is None else self.ids
+            return scores
+
+    return Begun()
+
+
+def _mask(inputs: Inputs, prompts: Tensor, *behind: Tensor) -> Tensor:
+    """Over the prompts and what stands behind them; BLIP's own prompt is cut by a token."""
+    stated = inputs.get("attention_mask")
+    fits = stated is not None and stated.shape == prompts.shape
+    known = stated if fits and stated is not None else torch.ones_like(prompts)
+    return torch.cat([known, *map(torch.ones_like, behind)], dim=1)
+
+
+def _grown(part: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zeros behind all dimensions but the first, to this shape."""
+    pads = [
+        n
+        for size, most in zip(reversed(part.shape[1:]), reversed(shape), strict=True)
+        for n in (0, most - size)
+    ]
+    return F.pad(part, pads)
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(ids, where there are some), both [rows, n], padded on the right."""
+    length = max(map(len, rows))
+    ids = [[*row, *[fill] * (length - len(row))] for row in rows]
+    kept = [[place < len(row) for place in range(length)] for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(kept, device=device)
