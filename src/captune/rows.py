@@ -82,11 +82,11 @@ def _csv_file(path: Path, raw: bool) -> Iterator[Callable[[Row], None]]:
     with whole_file(path) as file:
 
         def add(row: Row) -> None:
-            flat = _flat(row)
+            cells = flat(row)
             if not header:
-                header.extend(flat)
+                header.extend(cells)
                 file.write(csv_row(header))
-            file.write(csv_row(flat.values(), raw=raw))
+            file.write(csv_row(cells.values(), raw=raw))
 
         yield add
 
@@ -126,7 +126,7 @@ def _parquet_file(path: Path, model: Row) -> Iterator[Callable[[Row], None]]:
             waiting.clear()
 
         def add(row: Row) -> None:
-            waiting.append({name: _in_utf8(cell) for name, cell in _flat(row).items()})
+            waiting.append({name: _in_utf8(cell) for name, cell in flat(row).items()})
             if len(waiting) == _GROUP:
                 write()
 
@@ -144,16 +144,16 @@ def parquet() -> Any:
     return pyarrow
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def flat(row: Row) -> dict[str, Any]:
     """Its cells, those of a list of dictionaries as label_1, probability_1, label_2, ..."""
-    flat: dict[str, Any] = {}
+    cells: dict[str, Any] = {}
     for name, cell in row.items():
         if isinstance(cell, list):
             for number, item in enumerate(cell, 1):
-                flat |= {f"{key}_{number}": value for key, value in item.items()}
+                cells |= {f"{key}_{number}": value for key, value in item.items()}
         else:
-            flat[name] = cell
-    return flat
+            cells[name] = cell
+    return cells
 
 
 def _in_utf8(cell: Any) -> Any:

@@ -54,7 +54,7 @@ def test_classify_by_its_classes_and_its_truth(
     run = read_run(out)
     assert next(run.records())["path"] == "test/0"
     # a later command shows the images, too
-    dataset._opened.clear()
+    dataset.opened.clear()
     assert main(["report", str(out), "--out", str(tmp_path / "page.html")]) == 0
     assert "test/0" in outline(tmp_path / "page.html").words
     assert (tmp_path / "page.html").read_text().count("data:image/") >= 5

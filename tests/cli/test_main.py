@@ -109,9 +109,10 @@ def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[st
         (["score", "x", "--references", "y", "--metrics", "cidre"], "did you mean cider?"),
         (
             ["classify", "s3://a/b", "--labels", "a,b"],
-            "'s3://a/b' is an address, and captune reads",
+            "s3://a/b is read in shards: name the folder, or the address, of",
         ),
-        (["classify", "some.tar", "--labels", "a,b"], "is an archive, which captune does not open"),
+        (["classify", "some.tar", "--labels", "a,b"], "some.tar is read in shards: name the"),
+        (["prompts", "some.tar", "--labels", "a,b"], "is an archive, which captune does not open"),
     ],
 )
 def test_a_mistake_is_one_right_sentence(
@@ -170,7 +171,7 @@ def test_what_the_options_alone_tell_is_refused_before_anything_is_imported(tmp_
         "IMAGES (folder of the training images) is missing": ["tune", "--out", "new"],
         "is an archive": ["tune", "some.tar", *tune[2:], "new"],
         "'s3:/a' is an address": ["tune", "s3://a", *tune[2:], "new"],
-        "'https://a/b.jpg' is an address": ["caption", "https://a/b.jpg"],
+        "https://a/b.jpg is read in shards": ["caption", "https://a/b.jpg"],
         "'i' does not exist": ["explain", "i"],
     }
     code = (

@@ -23,7 +23,7 @@ from captune.zeroshot.truth import read_truth
 
 @pytest.fixture(autouse=True)
 def nothing_opened() -> None:
-    dataset._opened.clear()
+    dataset.opened.clear()
     dataset._opened_again.cache_clear()
 
 
@@ -279,7 +279,7 @@ def test_a_dataset_of_the_hub_is_read_in_its_cache(
     assert asked == [(False, "ann/pytest-walls", "small")]
     assert found.root == file.parent
     assert open_image(found.images[2].path).size == (42, 30)
-    dataset._opened.clear()  # a later process finds it where it lies, without the hub
+    dataset.opened.clear()  # a later process finds it where it lies, without the hub
     assert open_image(found.images[1].path).size == (41, 30)
     monkeypatch.setenv("CAPTUNE_OFFLINE", "1")
     find_images(["hf:ann/pytest-walls#split=val"])

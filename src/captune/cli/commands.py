@@ -73,12 +73,28 @@ class Command:
             return status
         assert self.options is not None
         options = read_options(self.options(), arguments)
+        if getattr(options, "is_sharded", False):
+            return _sharded(options, arguments)
         _check_places(options, arguments.command)
         job = import_module(f"captune.jobs.{arguments.command}")
         streams = self.answers and arguments.jsonl
         each = {"each": _answer_printer(options)} if streams else {}
         result = job.run(options, **each, **job_arguments(arguments))
         return print_result(result, arguments)
+
+
+def _sharded(options: Any, arguments: argparse.Namespace) -> int:
+    """Status 2 where a shard failed. The driver loads no model library."""
+    from captune.jobs.shards import run_sharded
+
+    if getattr(arguments, "jsonl", False):
+        raise UserError("--jsonl is not for shards, whose answers stand in --out; leave it out")
+    result = run_sharded(arguments.command, options, **job_arguments(arguments))
+    print_result(result, arguments)
+    failure = result.failure()
+    if failure and not arguments.json:
+        raise UserError(failure)
+    return 2 if failure else 0
 
 
 def _answer_printer(options: Any) -> Callable[[Any], None]:
@@ -241,6 +257,7 @@ COMMANDS = {
         lambda: opt.ReproduceOptions, module="captune.cli.reproduce", tables=False
     ),
     "score": Command(lambda: opt.ScoreOptions),
+    "shards": Command(lambda: opt.ShardsOptions),
     "tune": Command(lambda: opt.TuneOptions, run=_tune),
     "verify": Command(lambda: opt.VerifyOptions, run=_verify),
 }

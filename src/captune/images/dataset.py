@@ -17,11 +17,12 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from captune.errors import UserError
@@ -81,7 +82,7 @@ class ImageRows:
         self._lock = threading.Lock()
         self._loaded: tuple[int, Any] = (-1, None)
         self.image_column = self._image_column()
-        _opened[str(root / split)] = self
+        opened[str(root / split)] = self
 
     @cached_property
     def columns(self) -> list[str]:
@@ -176,7 +177,21 @@ class ImageRows:
         return found
 
 
-_opened: dict[str, ImageRows] = {}  # by the folder that a row's path lies in
+class _Rows(Protocol):
+    def image_bytes(self, row: int) -> bytes: ...
+
+
+opened: dict[str, _Rows] = {}  # by the folder that a row's path lies in
+
+
+@contextmanager
+def opened_rows(folder: str, rows: _Rows) -> Iterator[None]:
+    """Within, the paths `folder`/ROW are these rows, where no file lies there."""
+    opened[folder] = rows
+    try:
+        yield
+    finally:
+        opened.pop(folder, None)
 
 
 def row_bytes(path: str | os.PathLike[str], *, is_missing: bool = False) -> bytes | None:
@@ -186,7 +201,7 @@ def row_bytes(path: str | os.PathLike[str], *, is_missing: bool = False) -> byte
     OSError, with a phrase, for a row without an image that can be read.
     """
     folder, row = os.path.split(os.fspath(path))
-    rows = _opened.get(folder)
+    rows = opened.get(folder)
     if rows is None and is_missing and row.isdecimal():
         rows = _opened_again(folder)
     return rows.image_bytes(int(row)) if rows is not None and row.isdecimal() else None
@@ -222,8 +237,8 @@ def open_dataset(source: Source) -> ImageRows | Path:
             raise UserError(f"{printable(source.place)} has no split {quoted(source.split)}")
         return folder
     split = _chosen(source, list(splits))
-    known = _opened.get(str(root / split))
-    if known is not None and known.source == source:
+    known = opened.get(str(root / split))
+    if isinstance(known, ImageRows) and known.source == source:
         return known
     parts = [part for file in splits[split] for part in parts_of(file) if part.rows]
     if not parts:

@@ -100,7 +100,10 @@ def parts_of(path: Path) -> list[Part]:
     try:
         if path.suffix == ".parquet":
             return list(_groups(path, pyarrow.parquet.ParquetFile(path)))
-        table = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
+        mapped = pyarrow.memory_map(str(path))
+        is_file = mapped.read(6) == b"ARROW1"  # the other form, which ends in a table of contents
+        mapped.seek(0)
+        table = (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(mapped).read_all()
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{shown} is damaged ({printable(str(error))[:120]})") from None
     return [Part(len(table), table.schema, table.select)]

@@ -127,6 +127,10 @@ class Result(NotebookDisplay, Sequence[Any]):
         """
         return []
 
+    def failure(self) -> str:
+        """What failed of a job whose rest is done, a sentence; "" where nothing did."""
+        return ""
+
 
 def page_tables(kind: str, figures: Any) -> list[Table]:
     """The tables of a run's page, of a result that need not be written.

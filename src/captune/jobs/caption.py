@@ -25,6 +25,7 @@ from captune.files import home_path
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.jobs import MOST_ANSWERS, Result, check_outputs, files_among
 from captune.jobs.caption_outputs import CaptionJournal, Predictions, Sidecars
+from captune.jobs.shards import takes_shards
 from captune.options import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -171,6 +172,7 @@ def caption(
     return result
 
 
+@takes_shards("caption")
 @writes_run("caption")
 def run(
     options: CaptionOptions,

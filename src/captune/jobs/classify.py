@@ -20,6 +20,7 @@ from captune.files import whole_file
 from captune.images import ImageSet, find_images
 from captune.images.match import named_image
 from captune.jobs import Result, check_outputs, check_room, files_among, page_tables
+from captune.jobs.shards import takes_shards
 from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options import ClassifyOptions
 from captune.options.codec import from_python
@@ -98,6 +99,7 @@ def classify(
     return result
 
 
+@takes_shards("classify")
 @writes_run("classify")
 def run(
     options: ClassifyOptions,

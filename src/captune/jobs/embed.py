@@ -22,6 +22,7 @@ from captune.features.encode import encode_all, encode_texts
 from captune.files import lines_of, read_text, whole_file
 from captune.images import find_images
 from captune.jobs import Result, check_outputs, files_among
+from captune.jobs.shards import takes_shards
 from captune.models.encoders import Floats, describe_model, normalise
 from captune.models.load import load_model
 from captune.options import EmbedOptions
@@ -80,6 +81,7 @@ def embed(
     return run(from_python(EmbedOptions, images=images, to=to, **options))
 
 
+@takes_shards("embed")
 def run(
     options: EmbedOptions,
     progress: Progress = SILENT,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from captune.options.recognition import ClassifyOptions, EmbedOptions, PromptsOptions
     from captune.options.scoring import CompareOptions, MetricOptions, RankOptions, ScoreOptions
+    from captune.options.shards import ShardsOptions
 
 _HOMES = {
     **dict.fromkeys(("ExplainOptions", "FaithfulOptions"), "attribution"),
@@ -40,6 +41,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("ClassifyOptions", "EmbedOptions", "PromptsOptions"), "recognition"),
     **dict.fromkeys(("CompareOptions", "MetricOptions", "RankOptions", "ScoreOptions"), "scoring"),
+    "ShardsOptions": "shards",
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "ReportOptions",
     "ReproduceOptions",
     "ScoreOptions",
+    "ShardsOptions",
     "TuneOptions",
     "VerifyOptions",
     "check_pass",

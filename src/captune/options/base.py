@@ -171,7 +171,10 @@ class DatasetOptions:
     def check_dataset(self) -> bool:
         """Whether there is one. Raises UserError for what is none, and for columns of none."""
         if self.dataset is None:
-            for name in ("split", "image_column", "caption_column", "label_column", "val_split"):
+            names = ["split", "caption_column", "label_column", "val_split"]
+            # files of Parquet may have several columns of images, too
+            names += [] if getattr(self, "is_sharded", False) else ["image_column"]
+            for name in names:
                 if getattr(self, name, None):
                     raise UserError(f"--{name.replace('_', '-')} is for --dataset; give both")
             return False

@@ -18,6 +18,7 @@ from captune.options.base import (
     overwrite_option,
     require_at_least,
 )
+from captune.options.shards import ShardOptions
 from captune.registry import BRIDGES, TUNING_METHODS
 from captune_metrics.text import printable
 
@@ -112,7 +113,7 @@ def check_flag(options: Any) -> None:
 
 
 @dataclass(kw_only=True)
-class CaptionOptions(ImageOptions, CaptionerOptions, RowOptions):
+class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
     """`captune caption`."""
 
     predictions: Path | None = option(

@@ -15,10 +15,11 @@ from captune.options.base import (
     option,
     overwrite_option,
 )
+from captune.options.shards import ShardOptions
 
 
 @dataclass(kw_only=True)
-class ClassifyOptions(LabelledOptions, ModelOptions, RowOptions):
+class ClassifyOptions(ShardOptions, LabelledOptions, ModelOptions, RowOptions):
     """`captune classify`."""
 
     prompt: list[str] = option(
@@ -85,7 +86,7 @@ class PromptsOptions(LabelledOptions, ModelOptions, RowOptions):
 
 
 @dataclass(kw_only=True)
-class EmbedOptions(ImageOptions, ModelOptions):
+class EmbedOptions(ShardOptions, ImageOptions, ModelOptions):
     """`captune embed`."""
 
     texts: Path | None = option(
@@ -98,6 +99,11 @@ class EmbedOptions(ImageOptions, ModelOptions):
         repeat=True,
         metavar="FILE",
     )
+    out: Path | None = option(
+        "folder or address where the shards of features go, one Parquet file each",
+        None,
+        metavar="OUT",
+    )
     normalise: bool = option(
         "scale each vector to length one (default: as the model gives it)", False
     )
@@ -107,5 +113,9 @@ class EmbedOptions(ImageOptions, ModelOptions):
         if bool(self.images or self.dataset) == (self.texts is not None):
             raise UserError("embed: give either images, or sentences with --texts FILE")
         super().__post_init__()
+        if self.is_sharded:
+            return
         if not self.to:
             raise UserError("--to FILE (the file to write) is missing")
+        if self.out is not None:
+            raise UserError("--out is for shards; of a folder write --to FILE, or --shard-size N")

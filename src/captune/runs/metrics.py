@@ -21,6 +21,22 @@ class Metrics(Struct, frozen=True):
     images: Count
 
 
+class Sharded(Struct, frozen=True):
+    """The answers stand in shards, and the records are a sample of them.
+
+    rows: of all shards that are done; errors: of them, without an answer; reasons: the most
+    frequent ones. rate: images a second of one worker.
+    """
+
+    place: str
+    shards: Count
+    shards_of: Count
+    rows: Count
+    errors: Count
+    reasons: dict[str, Count] = {}
+    rate: Number | None = None
+
+
 class PromptAccuracy(Struct, frozen=True):
     """A prompt of a classification; without a truth it has no accuracy."""
 
@@ -38,6 +54,7 @@ class ClassifyMetrics(Metrics, frozen=True):
     prompts: Annotated[list[PromptAccuracy], Meta(min_length=1)]
     activation: str
     skipped: list[Skipped] = []
+    sharded: Sharded | None = None
 
 
 class MetricFigure(Struct, frozen=True):
@@ -212,6 +229,7 @@ class CaptionMetrics(Metrics, frozen=True):
     flag_below: Share | None = None
     flagged: Count | None = None
     reranking: Reranking | None = None
+    sharded: Sharded | None = None
 
 
 class AgreementPair(Struct, frozen=True):

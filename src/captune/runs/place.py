@@ -28,7 +28,7 @@ BESIDE = (
     *("rank-*.html", "rank-*.png", "rank-*.svg", "rank-*.csv"),
     *("leaderboard.csv", "explain.json"),
 )
-FOLDERS = ("plots", "maps")
+FOLDERS = ("plots", "maps", "sample")
 _OF_TUNES = ("table.csv", "config.yaml")
 JOURNAL = ".captions.jsonl"  # of a captioning, until its run is written
 # folders that are held: real path -> the thread, and how often it asked

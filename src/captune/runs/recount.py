@@ -76,6 +76,8 @@ def check_records(run: Run) -> Iterator[str]:
 
 def recount(run: Run) -> dict[str, Any]:
     """The part of metrics.json that the records determine. Raises DamagedRun."""
+    if run.metrics.get("sharded"):
+        return {}  # they are a sample
     found = list(run.typed_records(records.Record))
     count = _RECOUNTS.get(run.kind)
     more = {} if count is None else count(run.typed_metrics(KINDS[run.kind].metrics), found)

@@ -1,0 +1,201 @@
+"""Shards of answers: the job that makes them, `captune shards status`, and `captune shards merge`.
+
+`classify`, `caption` and `embed` come here where their inputs or options speak of shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from captune.errors import UserError
+from captune.files import real_path
+from captune.jobs import Result, check_outputs, files_among
+from captune.options import ShardsOptions
+from captune.options.shards import ShardOptions
+from captune.progress import SILENT, Progress
+from captune.rows import parquet
+from captune.runs import RunWriter
+from captune.runs.kinds import KINDS
+from captune.shards.driver import Engine, Tally, Total, drive, total_of, write_sample
+from captune.shards.local import run_local
+from captune.shards.places import Place
+from captune.tables import Column, Table, numbers
+from captune.text import count, counted, duration, listed
+from captune_metrics.text import printable
+
+_REASONS = 5
+Options = TypeVar("Options")
+P = ParamSpec("P")
+T = TypeVar("T", bound=Result)
+
+
+@dataclass(kw_only=True, eq=False)
+class ShardsResult(Result):
+    """What is done of shards. tally: by this command, None where it only looks."""
+
+    place: str
+    total: Total
+    tally: Tally | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        total, tally = self.total, self.tally
+        failed = {} if tally is None else {"failed": tally.failed, "were_there": tally.there}
+        return super().summary() | {
+            "place": self.place,
+            "shards": total.shards,
+            "shards_of": total.shards + len(total.open),
+            "rows": total.rows,
+            "errors": total.errors,
+            "reasons": dict(total.reasons.most_common(_REASONS)),
+            "claimed": len(total.claimed),
+            **failed,
+        }
+
+    def tables(self) -> list[Table]:
+        """The most frequent reasons why there is no answer."""
+        rows = [[reason, count(n)] for reason, n in self.total.reasons.most_common(_REASONS)]
+        columns = [Column("no answer because", wide=True), *numbers("images")]
+        return [Table("errors", "errors", columns, rows)] if rows else []
+
+    def sentences(self) -> list[str]:
+        """How much is done."""
+        total, tally = self.total, self.tally
+        of = total.shards + len(total.open)
+        said = [
+            f"{printable(self.place)}: {total.shards:,} of {counted(of, 'shard')} done,"
+            f" {counted(total.rows, 'image')}, {total.errors:,} of them without an answer"
+        ]
+        if tally is not None and tally.done:
+            rate = tally.rows / tally.seconds if tally.seconds else 0.0
+            said.append(
+                f"now {counted(tally.done, 'shard')} in {duration(tally.seconds)},"
+                f" {rate:,.1f} images a second"
+            )
+        if total.claimed:
+            said.append(
+                f"{counted(len(total.claimed), 'shard')} in work by other processes; the same"
+                " command later does what they leave"
+            )
+        return said
+
+    def failure(self) -> str:
+        """The sentence for shards that failed; "" where none did."""
+        if self.tally is None or not self.tally.failures:
+            return ""
+        told = [f"{stem} ({sentence})" for stem, sentence in list(self.tally.failed.items())[:3]]
+        more = self.tally.failures - len(told)
+        told += [f"{more:,} more"] if more else []
+        failed, of = self.tally.failures, self.tally.shards
+        return (
+            f"{failed:,} of {counted(of, 'shard')} failed: {listed(told)}; the same command tries"
+            f" {'it' if failed == 1 else 'them'} again"
+        )
+
+
+def takes_shards(
+    kind: str,
+) -> Callable[[Callable[Concatenate[Options, P], T]], Callable[Concatenate[Options, P], T]]:
+    """Decorate a job that takes its options first: where they speak of shards, it runs as such."""
+
+    def decorated(
+        job: Callable[Concatenate[Options, P], T],
+    ) -> Callable[Concatenate[Options, P], T]:
+        @wraps(job)
+        def inside(options: Options, *args: P.args, **named: P.kwargs) -> T:
+            if not isinstance(options, ShardOptions) or not options.is_sharded:
+                return job(options, *args, **named)
+            progress = cast("Progress", named.get("progress", args[0] if args else SILENT))
+            words = cast("Sequence[str]", named.get("command", ()))
+            return cast("T", run_sharded(kind, options, progress, command=words))
+
+        return cast("Callable[Concatenate[Options, P], T]", inside)
+
+    return decorated
+
+
+def run_sharded(
+    kind: str, options: Any, progress: Progress = SILENT, *, command: Sequence[str] = ()
+) -> ShardsResult:
+    """Do what is missing of a job of shards. All of it, in a folder here, is a run as well.
+
+    Raises UserError for what cannot be done; shards that fail are in the result's `failure`.
+    """
+    check_outputs(files_among(*options.images, getattr(options, "labels", None)), {}, None)
+    parquet()  # which what is written needs
+    out = Place.of(options.out)
+    tally = drive(kind, options, _engine(options.engine), progress)
+    result = _result_of(out, total_of(out), tally)
+    if out.is_local and options.part is None and result.total.models["models"]:
+        _write_run(Path(out.address), result, command, progress)
+    return result
+
+
+def _engine(name: str | None) -> Engine:
+    if name == "ray":
+        from captune.shards.ray import run_ray
+
+        return run_ray
+    return run_local
+
+
+def run(
+    options: ShardsOptions, progress: Progress = SILENT, *, command: Sequence[str] = ()
+) -> ShardsResult:
+    """Look at shards, or make a run folder of those that are done. Raises UserError."""
+    out = Place.of(options.place)
+    result = _result_of(out, total_of(out))
+    if options.out is not None:
+        if not result.total.models["models"]:
+            raise UserError(f"{printable(out.address)}: no shard is done; there is no run to make")
+        _write_run(options.out, result, command, progress)
+    return result
+
+
+def _result_of(out: Place, total: Total, tally: Tally | None = None) -> ShardsResult:
+    images = total.rows - total.errors
+    return ShardsResult(images=images, place=out.address, total=total, tally=tally)
+
+
+def _write_run(
+    folder: Path, result: ShardsResult, command: Sequence[str], progress: Progress
+) -> None:
+    """run.json, metrics.json and the page, with a sample of the images; of a kind that has them."""
+    total = result.total
+    kind, options = total.plan["command"], total.plan["options"]
+    if kind not in KINDS or not total.sample:
+        return
+    models = total.models["models"]
+    is_here = real_path(folder) == real_path(result.place)
+    with RunWriter(folder, kind, options, folder, models, command, keeps=is_here) as run:
+        for record in write_sample(folder, total.sample):
+            run.record(record)
+        run.metrics = _metrics(result)
+    result.finish(folder, progress)
+
+
+def _metrics(result: ShardsResult) -> dict[str, Any]:
+    total, sums = result.total, result.total.sums
+    images = max(1, result.images)
+    found = {**total.models["figures"], "images": result.images, "skipped": []}
+    if "words" in sums:
+        found |= {"ended": round(sums["ended"]), "words_mean": sums["words"] / images}
+    if "agreement" in sums:
+        found["agreement_mean"] = sums["agreement"] / images
+    if "flagged" in sums:
+        found["flagged"] = round(sums["flagged"])
+    return found | {
+        "sharded": {
+            "place": result.place,
+            "shards": total.shards,
+            "shards_of": total.shards + len(total.open),
+            "rows": total.rows,
+            "errors": total.errors,
+            "reasons": dict(total.reasons.most_common(_REASONS)),
+            "rate": total.rows / total.seconds if total.seconds else None,
+        }
+    }

@@ -1,0 +1,15 @@
+"""Millions of images: shards in, shards out, by processes of this machine or of a Ray cluster.
+
+A shard is a tar, a file of Parquet or Arrow, or so many images of a folder. Each becomes one file
+of Parquet of the same stem, with a row for every image in their order, and `STEM_stats.json` beside
+it, the last to appear: a shard without it is not done.
+
+    sources.py    what was asked for -> shards
+    reading.py    a shard -> its images, fetched to this machine where they are not there
+    answers.py    images -> rows, by the model of a command
+    work.py       one shard in, one shard out: all that a process, a Ray actor or a Slurm task does
+    claims.py     who works on which shard
+    driver.py     what is missing, who does it, and what came of it
+    local.py, ray.py    processes here; actors of a cluster
+    places.py     folders and stores
+"""

@@ -1,0 +1,230 @@
+"""One shard in, one shard out: what a process of this machine, a Ray actor and a Slurm task do.
+
+    worker = Worker(Work("classify", options, Place.of("answers/"), threads=2))
+    report = worker.do(shard, upcoming)
+
+While a shard is computed, the next one is read: a store may be slow. In `out` appear
+
+    STEM.parquet        a row for every image: key, shard, the columns of the command, error
+    STEM.tar            with --to webdataset, the images with their answers beside them
+    STEM_stats.json     how many rows, what failed, a few images for the page of the run
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tarfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import captune
+from captune.errors import UserError
+from captune.files import private_folder
+from captune.images import Skipped
+from captune.images.decode import stop_decoding
+from captune.options.shards import WEBDATASET
+from captune.rows import parquet
+from captune.runs.records import plain
+from captune.shards.answers import Answered, Answerer, load_answerer
+from captune.shards.claims import MOST_TRIES, Claims
+from captune.shards.places import TEMPORARY, Place
+from captune.shards.reading import OpenShard, open_shard
+from captune.shards.sources import Shard
+from captune.shards.task import (
+    CLAIMED,
+    DONE,
+    FAILED,
+    MODELS,
+    STATS,
+    THERE,
+    Report,
+    Work,
+    is_done,
+)
+from captune.shards.writing import Statistics, table_file, write_sample
+from captune.text import counted
+from captune_metrics.text import printable
+
+logger = logging.getLogger("captune")
+
+
+@dataclass
+class _Begun:
+    """A shard that was claimed, and whose images are at hand; or a report instead.
+
+    tries: how many processes ended over it.
+    """
+
+    report: Report | None = None
+    tries: int = 0
+    opened: OpenShard | None = None
+    held: ExitStack = field(default_factory=ExitStack)
+
+
+class Worker:
+    """A loaded model and what it has begun."""
+
+    def __init__(self, work: Work) -> None:
+        """Raises UserError where the model cannot be loaded, or another one began in `out`."""
+        self.work = work
+        self._answerer: Answerer = load_answerer(work.command, work.options, work.threads)
+        settle_models(work.out, self._answerer)
+        self._claims = Claims(work.out)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="captune-shard")
+        self._ahead: dict[str, Future[_Begun]] = {}
+
+    def do(self, shard: Shard, upcoming: Shard | None = None) -> Report:
+        """Compute a shard, unless it is there or another process has it.
+
+        upcoming: what this worker is likely to be given next. A shard that fails does not raise.
+        """
+        ahead = self._ahead.pop(shard.stem, None)
+        self._give_back()
+        try:
+            begun = self._begin(shard) if ahead is None else ahead.result()
+            if begun.report is not None:
+                return begun.report
+            with begun.held:
+                if begun.opened is None:
+                    begun.opened = begun.held.enter_context(open_shard(shard))
+                # what ended a process before is alone: so it is known which shard does it
+                if upcoming is not None and not begun.tries:
+                    future = self._threads.submit(self._begin, upcoming, ahead=True)
+                    self._ahead[upcoming.stem] = future
+                return self._compute(shard, begun.opened)
+        except UserError as error:
+            return Report(shard.stem, FAILED, sentence=str(error))
+        except Exception as error:  # the other shards are not lost for it
+            logger.exception("a bug in captune: shard %s failed", printable(shard.stem))
+            sentence = f"a bug in captune ({type(error).__name__}: {printable(str(error))[:200]})"
+            return Report(shard.stem, FAILED, sentence=sentence)
+        finally:
+            self._claims.let_go(shard.stem)
+
+    def close(self) -> None:
+        """Let go of what was begun."""
+        self._give_back()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._claims.close()
+
+    def release(self) -> None:
+        """Let go of all claims at once: the process is about to end."""
+        stop_decoding()
+        self._claims.close()
+
+    def _begin(self, shard: Shard, *, ahead: bool = False) -> _Begun:
+        tries = self._claims.take(shard.stem)
+        if tries is None:
+            return _Begun(Report(shard.stem, CLAIMED))
+        if not self.work.options.retry_errors and is_done(self.work.out, shard.stem):
+            return _Begun(self._settled(shard, THERE))
+        if tries >= MOST_TRIES:
+            said = f"it ended the process that worked on it {counted(tries, 'time')}"
+            return _Begun(self._settled(shard, FAILED, said))
+        begun = _Begun(tries=tries)
+        if not ahead or not tries:
+            try:
+                begun.opened = begun.held.enter_context(open_shard(shard))
+            except UserError as error:
+                return _Begun(self._settled(shard, FAILED, str(error)))
+        return begun
+
+    def _settled(self, shard: Shard, status: str, sentence: str = "") -> Report:
+        self._claims.let_go(shard.stem)
+        return Report(shard.stem, status, sentence=sentence)
+
+    def _give_back(self) -> None:
+        """What was begun ahead and goes to another worker."""
+        for stem, future in self._ahead.items():
+            if not future.cancel():
+                future.result().held.close()
+                self._claims.let_go(stem)
+        self._ahead.clear()
+
+    def _compute(self, shard: Shard, opened: OpenShard) -> Report:
+        began = time.monotonic()
+        out, stem = self.work.out, shard.stem
+        stats = Statistics(self.work.sample)
+        with ExitStack() as stack:
+            write = stack.enter_context(self._table(shard))
+            beside = None
+            if WEBDATASET in self.work.options.to:
+                file = stack.enter_context(out.writing(f"{stem}.tar"))
+                beside = stack.enter_context(tarfile.open(fileobj=file, mode="w"))
+            for row, outcome in self._outcomes(shard, opened):
+                key, image = opened.keys[row], opened.images[row]
+                cells = {} if isinstance(outcome, Skipped) else outcome.row
+                error = outcome.reason if isinstance(outcome, Skipped) else None
+                line = {"key": key, "shard": stem, **cells, "error": error}
+                write(line)
+                stats.add(row, key, image.path, outcome, cells)
+                if beside is not None:
+                    write_sample(beside, row, opened, outcome, line)
+        seconds = time.monotonic() - began
+        written = {"shard": shard.identity, **stats.as_json(), "seconds": round(seconds, 3)}
+        data = json.dumps({**written, "captune": captune.__version__}).encode()
+        out.write(f"{stem}{STATS}", data)
+        return Report(stem, DONE, stats.rows, stats.errors, seconds)
+
+    def _outcomes(
+        self, shard: Shard, opened: OpenShard
+    ) -> Iterator[tuple[int, Answered | Skipped]]:
+        """Each row with what came of it; with --retry-errors what was answered before stays."""
+        before = self._before(shard, len(opened)) if self.work.options.retry_errors else {}
+        wanted = [
+            row for row in range(len(opened)) if row not in opened.refused and row not in before
+        ]
+        answers = self._answerer.answer([opened.images[row] for row in wanted])
+        for row in range(len(opened)):
+            if row in opened.refused:
+                yield row, Skipped(opened.keys[row], opened.refused[row])
+            else:
+                yield row, before.get(row) or next(answers)
+
+    def _before(self, shard: Shard, rows: int) -> dict[int, Answered]:
+        """The answers of an earlier run; none where it had other rows."""
+        name = f"{shard.stem}.parquet"
+        if not self.work.out.has(name):
+            return {}
+        with private_folder(TEMPORARY) as folder:
+            (folder / name).write_bytes(self.work.out.read(name))
+            table = parquet().parquet.read_table(folder / name).to_pylist()
+        if len(table) != rows:
+            return {}
+        columns = self._answerer.columns
+        return {
+            row: Answered({column: cells[column] for column in columns})
+            for row, cells in enumerate(table)
+            if cells["error"] is None
+        }
+
+    def _table(self, shard: Shard) -> Any:
+        about = {
+            "command": self.work.command,
+            "models": self._answerer.models,
+            "options": plain(self.work.options),
+            "captune": captune.__version__,
+            "shard": shard.identity,
+        }
+        return table_file(self.work.out, f"{shard.stem}.parquet", self._answerer.columns, about)
+
+
+def settle_models(out: Place, answerer: Answerer) -> None:
+    """The first worker says which models compute in `out`. Raises UserError for another one."""
+    ours = {"models": answerer.models, "figures": plain(answerer.figures)}
+    if out.create(MODELS, json.dumps(ours).encode()):
+        return
+    there = json.loads(out.read(MODELS))["models"]
+    for then, now in zip(there, answerer.models, strict=False):
+        for name in ("weights_id", "preprocessing_id", "decoder_id", "normalised"):
+            if then.get(name) != now.get(name):
+                raise UserError(
+                    f"{printable(out.address)}: was begun with {printable(str(then.get('spec')))},"
+                    f" {name} {then.get(name)}, and this is {printable(str(now.get('spec')))},"
+                    f" {now.get(name)}; use the same model, or another --out"
+                )

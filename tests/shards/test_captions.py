@@ -1,0 +1,49 @@
+"""Captions of shards are those of a folder, and other commands read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captune import caption
+from captune.runs import read_run
+from tests.captioning.caption_job import use_encoder, with_agreement, write_captioner, write_images
+from tests.shards import toy
+from tests.shards.conftest import here, rows_of
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = write_captioner(tmp_path_factory.mktemp("captioner") / "run")
+    return with_agreement(made, made.parent / "agreeing")
+
+
+@pytest.fixture
+def tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use_encoder(monkeypatch)
+    monkeypatch.setattr("captune.jobs.shards.run_local", here)
+    images = write_images(tmp_path / "images", 10)
+    members = [(path.name, path.read_bytes()) for path in sorted(images.iterdir())]
+    return toy.write_tar(tmp_path / "in" / "0.tar", members)
+
+
+HOW = {"beam": 2, "max_tokens": 8, "batch_size": 4, "device": "cpu"}
+
+
+def test_captions_of_a_tar_are_those_of_its_images(tmp_path: Path, tar: Path, model: Path) -> None:
+    loose = caption(tmp_path / "images", model=model, flag_below=0.5, **HOW)
+    out = tmp_path / "out"
+    caption(tar, model=model, out=out, flag_below=0.5, **HOW)
+    rows = rows_of(out, "0")
+    assert [row["key"] for row in rows] == [f"image_{n:03}" for n in range(10)]
+    assert [row["caption"] for row in rows] == [one.caption for one in loose]
+    assert [row["log_probability"] for row in rows] == pytest.approx(
+        [one.log_probability for one in loose], abs=1e-4
+    )
+    assert [row["flagged"] for row in rows] == [(one.agreement or 0) < 0.5 for one in loose]
+    metrics = read_run(out).metrics
+    assert metrics["ended"] == sum(one.ended for one in loose)
+    assert metrics["words_mean"] == sum(len(one.caption.split()) for one in loose) / 10
+    assert metrics["flagged"] == sum(row["flagged"] for row in rows)
+    assert (out / "report.html").stat().st_size > 10_000

@@ -1,0 +1,200 @@
+"""Shards in, shards out: rows, resuming, errors, the run of it."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from captune import classify, embed
+from captune.cli import main
+from captune.errors import UserError
+from captune.jobs.report import report
+from captune.jobs.verify import verify
+from captune.runs import read_run
+from captune.shards.claims import Claims, claim_of
+from captune.shards.places import Place
+from tests.shards import toy
+from tests.shards.conftest import rows_of
+
+LABELS = ["red", "green", "blue"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_row_for_every_image_in_their_order(tmp_path: Path) -> None:
+    tars = toy.write_tars(tmp_path / "in", 2)
+    with tarfile.open(tars[0], "a") as archive:
+        member = tarfile.TarInfo("broken.png")
+        member.size = 4
+        archive.addfile(member, __import__("io").BytesIO(b"nope"))
+    out = tmp_path / "out"
+    result = classify(str(tmp_path / "in" / "{00000..00001}.tar"), LABELS, out=out)
+    rows = rows_of(out, "00000")
+    assert [row["key"] for row in rows] == [*(f"00000{n:04d}" for n in range(9)), "broken"]
+    assert [row["label"] for row in rows] == [*(LABELS * 3), None]
+    assert [row["error"] is None for row in rows] == [*([True] * 9), False]
+    assert rows[0]["shard"] == "00000"
+    assert rows[0]["label_1"] == "red"
+    assert result.images == 18
+    about = json.loads(pq.read_schema(out / "00000.parquet").metadata[b"captune"])
+    assert about["models"][0]["weights_id"] == "c0" * 32
+    assert about["models"][0]["preprocessing_id"] == "resize-8"
+    assert about["options"]["labels"] == LABELS
+    assert about["captune"]
+    stats = json.loads((out / "00000_stats.json").read_text())
+    assert (stats["rows"], stats["errors"]) == (10, 1)
+    assert list(stats["reasons"].values()) == [1]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_it_is_a_run_with_a_page_of_a_sample(tmp_path: Path) -> None:
+    toy.write_tars(tmp_path / "in", 2)
+    out = tmp_path / "out"
+    classify(tmp_path / "in", LABELS, out=out)
+    run = read_run(out)
+    assert run.metrics["sharded"]["rows"] == 18
+    assert len(list(run.records())) == 18
+    assert verify(out).holds
+    page = report([out], tmp_path / "page.html").written["page"].read_text()
+    assert "data:image/jpeg" in page
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_same_command_does_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.write_tars(tmp_path / "in", 3)
+    out = tmp_path / "out"
+    words = ["classify", str(tmp_path / "in"), "--labels", "red,green,blue", "--out", str(out)]
+    assert main(words) == 0
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    before = rows_of(out, "00001")
+    (out / "00001.parquet").unlink()
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "2 of 3 shards were there" in capsys.readouterr().err
+    assert rows_of(out, "00001") == before
+    now = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    assert [name for name in times if times[name] != now[name]] == ["00001.parquet"]
+    assert main([*words, "--prompt", "a {}"]) == 2
+    assert "was begun with --prompt" in capsys.readouterr().err
+    assert main(["embed", str(tmp_path / "in"), "--out", str(out)]) == 2
+    assert "was begun with command classify" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_process")
+def test_answers_do_not_lie_beside_what_is_read(tmp_path: Path) -> None:
+    toy.write_tars(tmp_path / "in", 1)
+    with pytest.raises(UserError, match="holds what is read"):
+        classify(tmp_path / "in", LABELS, out=tmp_path / "in")
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["00000.tar"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.parquet").touch()
+    with pytest.raises(UserError, match="no captune of shards wrote"):
+        classify(tmp_path / "in", LABELS, out=tmp_path / "other")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_rows_that_failed_are_done_again_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for n in range(4):
+        (folder / f"{n}.png").write_bytes(toy.picture(toy.COLOURS["red"]))
+    (folder / "1.png").write_bytes(b"broken")
+    out = tmp_path / "out"
+    assert classify(folder, LABELS, out=out, shard_size=2).images == 3
+    (folder / "1.png").write_bytes(toy.picture(toy.COLOURS["blue"]))
+    (folder / "0.png").write_bytes(toy.picture(toy.COLOURS["green"]))  # which is done, and stays
+    assert classify(folder, LABELS, out=out, shard_size=2).images == 3
+    assert classify(folder, LABELS, out=out, shard_size=2, retry_errors=True).images == 4
+    assert [row["label"] for row in rows_of(out, "images-00000")] == ["red", "blue"]
+    with pytest.raises(UserError, match="--shard-size 2"):
+        classify(folder, LABELS, out=out, shard_size=3)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_features_and_a_webdataset(tmp_path: Path) -> None:
+    toy.write_tars(tmp_path / "in", 1)
+    out = tmp_path / "out"
+    embed(tmp_path / "in", ["webdataset"], out=out, normalise=True)
+    features = np.array([row["features"] for row in rows_of(out, "00000")])
+    assert features.shape == (9, 3)
+    assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    with tarfile.open(out / "00000.tar") as archive:
+        names = archive.getnames()
+        assert names[:3] == ["000000000.png", "000000000.npy", "000000000.json"]
+        vector = np.load(__import__("io").BytesIO(archive.extractfile(names[1]).read()))  # type: ignore[union-attr]
+    assert np.array_equal(vector, features[0].astype("f4"))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_shard_that_fails_is_named_and_the_rest_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.write_tars(tmp_path / "in", 2)
+    (tmp_path / "in" / "bad.tar").write_bytes(b"no tar at all")
+    out = tmp_path / "out"
+    words = ["classify", str(tmp_path / "in"), "--labels", "red,green,blue", "--out", str(out)]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "1 of 3 shards failed" in said
+    assert "bad.tar is no tar" in said
+    assert len(list(out.glob("*.parquet"))) == 2
+    assert main(["shards", "status", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shards_of"] == 3
+
+
+@pytest.mark.usefixtures("in_process")
+def test_parts_together_are_the_whole(tmp_path: Path) -> None:
+    toy.write_tars(tmp_path / "in", 5)
+    out = tmp_path / "out"
+    for part in ("1/2", "2/2"):
+        classify(tmp_path / "in", LABELS, out=out, part=part)
+    assert len(list(out.glob("*.parquet"))) == 5
+    assert not (out / "run.json").exists()
+    assert main(["shards", "merge", str(out), "--out", str(tmp_path / "run")]) == 0
+    assert read_run(tmp_path / "run").metrics["images"] == 45
+
+
+def test_a_claim_is_taken_over_when_its_process_is_gone(tmp_path: Path) -> None:
+    place = Place.of(tmp_path)
+    ours, theirs = Claims(place), Claims(place)
+    assert ours.take("a") == 0
+    assert theirs.take("a") is None
+    ours.let_go("a")
+    assert theirs.take("a") == 0
+    dead = {**(claim_of(place, "a") or {}), "pid": 2**22 + 1, "tries": 1}
+    place.write("a.claim", json.dumps(dead).encode())
+    assert ours.take("a") == 2
+    old = {**dead, "host": "elsewhere", "at": 0}
+    place.write("b.claim", json.dumps(old).encode())
+    assert ours.take("b") == 2
+    ours.close()
+    theirs.close()
+
+
+def test_stores_are_read_and_written(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for path in toy.write_tars(tmp_path / "in", 2):
+        store.pipe_file(f"/bucket/in/{path.name}", path.read_bytes())
+    store.pipe_file("/bucket/loose/a.png", toy.picture(toy.COLOURS["blue"]))
+    result: Any = classify(
+        "memory://bucket/in/{00000..00002}.tar", LABELS, out="memory://bucket/out"
+    )
+    assert result.images == 18
+    assert list(result.tally.failed) == ["00002"]  # which is not there
+    names = {path.rpartition("/")[2] for path in store.ls("/bucket/out", detail=False)}
+    assert {"00000.parquet", "00001_stats.json", "_captune.json", "_models.json"} <= names
+    assert not any(name.endswith(".claim") for name in names)
+    classify("memory://bucket/loose", LABELS, out=tmp_path / "out")
+    assert rows_of(tmp_path / "out", "loose-00000")[0]["label"] == "blue"
+    store.rm("/bucket", recursive=True)
