@@ -56,6 +56,7 @@ from captune.captioning.training.validation import (
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import open_grids
+from captune.features.pipeline import Encoding
 from captune.files import whole_file
 from captune.images import ImageSet, UnreadableImage, find_images, open_image
 from captune.models.encoders import ImageEncoder
@@ -229,9 +230,7 @@ def encode(
         open_grids(
             images,
             encoder,
-            cache=cache,
-            batch_size=32,
-            workers=0,
+            Encoding(cache),
             on_skip=skipped.append,
         )
     )
@@ -248,13 +247,13 @@ def written_by(
     """(captions, when they were begun), of the right images and of another image each."""
     loaded = Captioner.from_pretrained(folder, rerank=arguments.rerank)
     captioner, recipe = loaded.model, loaded.recipe
-    tagger = loaded.tagger(cache=cache)
+    tagger = loaded.tagger(Encoding(cache))
     tags = None
     if tagger is not None:
         chosen = tagger.rows_of(val.images)
         pairs = zip(val.images, val.keys, strict=True)
         tags = {key: chosen[image.path] for image, key in pairs if image.path in chosen}
-    images = ValidationSet(val, [], grids, tags=tags)
+    images = ValidationSet(val, [], grids, tags=tags, max_tokens=recipe.max_tokens)
     places = shuffled(len(val), random.Random(f"shuffle/{arguments.seed}"))
     found = []
     for what, keys in (("", None), ("shuffled ", [val.keys[place] for place in places])):
@@ -262,7 +261,6 @@ def written_by(
         written = write_captions(
             captioner,
             images,
-            max_tokens=recipe.max_tokens,
             keys=keys,
             beams=arguments.beam,
             reranker=loaded.reranker,

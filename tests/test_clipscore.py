@@ -21,6 +21,7 @@ from captune.clipscore import (
 )
 from captune.errors import MismatchedImages, UserError
 from captune.features.cache import FeatureCache
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models.encoders import (
     ContextLength,
@@ -185,7 +186,7 @@ def test_the_same_image_under_two_ids_is_encoded_once(images):
     model = scripted()
     pairs = {**images, "y": images["x"].path}  # a path does as well
     with FeatureCache() as cache:
-        scores = clipscore({"x": "a cab", "y": "a cab"}, pairs, model=model, cache=cache)
+        scores = clipscore({"x": "a cab", "y": "a cab"}, pairs, model=model, how=Encoding(cache))
     assert model.image.module.seen == 1
     assert scores.per_image["x"] == scores.per_image["y"]
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from captune.captioning.agreement import features_of, fit_agreement, write_agreement
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import read_dataset
-from captune.captioning.generate import Caption
+from captune.captioning.generate import Caption, GenerationSettings
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
+from captune.features.pipeline import Encoding
 from captune.images import find_images
 from captune.runs.records import plain
 
@@ -38,7 +39,8 @@ def main(words: list[str] | None = None) -> int:
         data = read_dataset(arguments.captions, found, limit=arguments.limit)
         captioner = Captioner.from_pretrained(arguments.captioner)
         with FeatureCache() as cache:
-            batches = captioner.stream(data.images, cache=cache, beam=BEAM)
+            how = GenerationSettings(BEAM, encoding=Encoding(cache))
+            batches = captioner.stream(data.images, how)
             written = [one for batch in batches for one in batch]
     except UserError as error:
         print(f"agreement.py: {error}", file=sys.stderr)

@@ -36,6 +36,7 @@ from captune.captioning.rerank import (
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import open_grids
+from captune.features.pipeline import Encoding
 from captune.images import find_images
 from captune.models.encoders import Floats, ImageEncoder
 from captune.models.load import load_image_text_model
@@ -91,8 +92,7 @@ def means_of(
 ) -> Floats:
     """[images, channels] of their patch grids."""
     skipped: list[object] = []
-    how = {"cache": cache, "batch_size": 32, "workers": 0, "on_skip": skipped.append}
-    with open_grids(data.images, encoder, **how) as grids:  # type: ignore[arg-type]
+    with open_grids(data.images, encoder, Encoding(cache), on_skip=skipped.append) as grids:
         parts = [data.keys[start : start + 64] for start in range(0, len(data), 64)]
         found = [pooled(grids.grids_of(keys), recipe.grid).cpu().numpy() for keys in parts]
     return np.concatenate(found)
@@ -164,9 +164,7 @@ def judge(
         unfitted("both", 0, matcher), recipe.image_encoder, recipe.grid, matcher, store
     )
     found: dict[str, list[Candidate]] = {}
-    with open_grids(
-        data.images, encoder, cache=cache, batch_size=32, workers=0, on_skip=lambda one: None
-    ) as grids:
+    with open_grids(data.images, encoder, Encoding(cache), on_skip=lambda one: None) as grids:
         for start in range(0, len(data), 32):
             some = slice(start, start + 32)
             drafts = [offered[image.path.name] for image in data.images[some]]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from captune_metrics.scores import Candidates, References, Scores
 from captune_metrics.text import named, printable
 
 if TYPE_CHECKING:
-    from captune.features.cache import FeatureCache
+    from captune.features.pipeline import Encoding
     from captune.images import ImageFile, Skipped
     from captune.models.encoders import ContextLength, Floats, ImageTextModel, TextEncoder
 
@@ -74,10 +74,8 @@ def encode_pairs(
     images: Images,
     *,
     model: ImageTextModel,
-    cache: FeatureCache | None = None,
+    how: Encoding | None = None,
     prefix: str = PREFIX,
-    batch_size: int = 32,
-    workers: int = 0,
     progress: Progress = SILENT,
 ) -> PairFeatures:
     """What the scores called `metrics` need, every image and every different text encoded once.
@@ -89,9 +87,10 @@ def encode_pairs(
     that are not finite.
     """
     from captune.features.encode import encode_texts
+    from captune.features.pipeline import Encoding
     from captune.models.encoders import describe_model
 
-    wanted = set(metrics)
+    how, wanted = how or Encoding(), set(metrics)
     text = _text_side(model)
     if references is not None:
         check_images(candidates, references)
@@ -118,12 +117,10 @@ def encode_pairs(
         "references": _count_long(flat, text.context),
     }
 
-    if cache is not None:
-        cache.remember_model(model.spec, model.ids)
     unique = list(dict.fromkeys([*plain, *prefixed, *flat]))
     rows = {caption: row for row, caption in enumerate(unique)}
-    texts = _unit(encode_texts(unique, text, cache=cache), "caption", unique)
-    vectors = _encode_images(files, model, cache, batch_size, workers, progress)
+    texts = _unit(encode_texts(unique, text, cache=how.cache), "caption", unique)
+    vectors = _encode_images(files, model, how, progress)
     lengths = np.array([len(captions) for captions in referred], dtype=np.intp)
     return PairFeatures(
         ids=ids,
@@ -191,26 +188,13 @@ def _refuse_long(
 
 
 def _encode_images(
-    images: Sequence[ImageFile],
-    model: ImageTextModel,
-    cache: FeatureCache | None,
-    batch_size: int,
-    workers: int,
-    progress: Progress,
+    images: Sequence[ImageFile], model: ImageTextModel, how: Encoding, progress: Progress
 ) -> Floats:
     """[n, d] as the model gives them, in order. Raises UserError for unreadable images."""
     from captune.features.encode import encode_all
 
     skipped: list[Skipped] = []
-    _, features = encode_all(
-        images,
-        model,
-        cache=cache,
-        batch_size=batch_size,
-        workers=workers,
-        skipped=skipped,
-        progress=progress,
-    )
+    _, features = encode_all(images, model, how, skipped=skipped, progress=progress)
     if skipped:
         reasons = "; ".join(f"{printable(item.path)}: {item.reason}" for item in skipped[:_NAMED])
         rest = len(skipped) - _NAMED
@@ -242,14 +226,6 @@ _STANDARD = {"open_clip:ViT-B-32/openai", "open_clip:ViT-B-32-quickgelu/openai"}
 _STANDARD |= {"hf:openai/clip-vit-base-patch32"}
 
 
-class Encoding(TypedDict, total=False):
-    """How images and texts are encoded: as `features.encode_images`, with these defaults."""
-
-    cache: FeatureCache | None  # None
-    batch_size: int  # 32
-    workers: int  # 0
-
-
 def clipscore(
     candidates: Candidates,
     images: Images,
@@ -257,7 +233,7 @@ def clipscore(
     model: ImageTextModel,
     prefix: str = PREFIX,
     w: float = W,
-    **how: Unpack[Encoding],
+    how: Encoding | None = None,
 ) -> Scores:
     """CLIPScore: w * max(cosine of image and prefix + caption, 0); the corpus figure is the mean.
 
@@ -265,7 +241,9 @@ def clipscore(
     A caption that is longer than the model reads is cut, as the authors do; recipe and notes count.
     Raises UserError for a missing or unreadable image and for a model without a text side.
     """
-    pairs = encode_pairs(["clipscore"], candidates, None, images, model=model, prefix=prefix, **how)
+    pairs = encode_pairs(
+        ["clipscore"], candidates, None, images, model=model, prefix=prefix, how=how
+    )
     return clipscore_of(pairs, w)
 
 
@@ -277,7 +255,7 @@ def ref_clipscore(
     model: ImageTextModel,
     prefix: str = PREFIX,
     w: float = W,
-    **how: Unpack[Encoding],
+    how: Encoding | None = None,
 ) -> Scores:
     """RefCLIPScore: harmonic mean of CLIPScore (with w) and the best cosine to a reference.
 
@@ -286,19 +264,19 @@ def ref_clipscore(
     Raises MismatchedImages for other images than the candidates', and what `clipscore` raises.
     """
     pairs = encode_pairs(
-        ["ref_clipscore"], candidates, references, images, model=model, prefix=prefix, **how
+        ["ref_clipscore"], candidates, references, images, model=model, prefix=prefix, how=how
     )
     return ref_clipscore_of(pairs, w)
 
 
 def clipscore_hw3(
-    candidates: Candidates, images: Images, *, model: ImageTextModel, **how: Unpack[Encoding]
+    candidates: Candidates, images: Images, *, model: ImageTextModel, how: Encoding | None = None
 ) -> Scores:
     """CLIPScore of the homework: no prefix, w = 2.5, and a caption is never cut.
 
     Raises UserError for a caption longer than the model reads, and what `clipscore` raises.
     """
-    pairs = encode_pairs(["clipscore_hw3"], candidates, None, images, model=model, **how)
+    pairs = encode_pairs(["clipscore_hw3"], candidates, None, images, model=model, how=how)
     return clipscore_hw3_of(pairs)
 
 
@@ -318,6 +296,7 @@ def clip_scores(
     Raises what `encode_pairs` raises.
     """
     from captune.features.cache import FeatureCache
+    from captune.features.pipeline import Encoding
     from captune.models.load import load_image_text_model
 
     if model is None:
@@ -329,10 +308,8 @@ def clip_scores(
             references,
             images,
             model=model,
-            cache=cache,
+            how=Encoding.of(options, cache),
             prefix=options.prefix,
-            batch_size=options.batch_size,
-            workers=options.workers,
             progress=progress,
         )
     of = {

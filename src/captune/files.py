@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from captune.errors import UserError
 from captune.escaping import PlainStream
-from captune_metrics.files import LARGEST_TEXT, read_bytes, require_text
+from captune_metrics.files import LARGEST_TEXT, open_regular, read_bytes, require_text
 from captune_metrics.text import printable
 
 if sys.platform != "win32":
@@ -291,6 +291,14 @@ def home_path(text: str | os.PathLike[str]) -> Path:
 def real_path(path: str | os.PathLike[str]) -> Path:
     """Where links lead. One that leads to itself stays; pathlib's `resolve` may raise for it."""
     return Path(os.path.realpath(path))
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a regular file's bytes, 64 hex digits. Raises OSError."""
+    import hashlib  # OpenSSL, which `--help` does without
+
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: str, *, keep_bytes: bool = False) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from captune.errors import UserError
+from captune_metrics.did_you_mean import did_you_mean
 from captune_metrics.plugins import plugins_of, source_of
-from captune_metrics.text import did_you_mean
 
 Thing = TypeVar("Thing")
 

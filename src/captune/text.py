@@ -1,4 +1,4 @@
-"""Numbers, names and lists as people read them: one form of each, for all outputs."""
+"""Numbers, p values, names and lists as text, as people read them: one form of each."""
 
 from __future__ import annotations
 

@@ -28,9 +28,10 @@ from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.methods.attention import attention_of
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.generate import Caption
+from captune.captioning.generate import Caption, GenerationSettings
 from captune.captioning.model import batch, pad_tags
 from captune.errors import UserError
+from captune.features.pipeline import Encoding
 from captune.images import Skipped, find_images
 
 
@@ -174,10 +175,10 @@ def test_subjects_have_the_captions_of_captune_caption(tmp_path: Path, beam: int
     folder = write_images(tmp_path / "images", 5)
     (folder / "image_002.png").write_bytes(b"no image")
     images = find_images([folder]).images
-    how = {"beam": beam, "max_tokens": 12, "batch_size": 2, "cache": None}
+    how = GenerationSettings(beam, 12, Encoding(batch_size=2))
     skipped: list[Skipped] = []
-    found = list(captioned_images(captioner, images, on_skip=skipped.append, **how))
-    outcomes = [one for some in captioner.stream(images, **how) for one in some]
+    found = list(captioned_images(captioner, images, how=how, on_skip=skipped.append))
+    outcomes = [one for some in captioner.stream(images, how) for one in some]
     captions = [one for one in outcomes if isinstance(one, Caption)]
     assert [one.image for one in found] == [one.image for one in captions]
     assert [one.caption for one in found] == [one.caption for one in captions]

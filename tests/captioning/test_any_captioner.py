@@ -24,10 +24,11 @@ from transformers import (
 
 import captune
 from captune.captioning.any_captioner import AnyCaptioner, prepare
-from captune.captioning.generate import Caption
+from captune.captioning.generate import Caption, GenerationSettings
 from captune.cli import main
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
+from captune.features.pipeline import Encoding
 from captune.models.hub import own_place_of
 from captune.models.vlm import DEFAULT_PROMPT
 from captune.options import CaptionOptions
@@ -74,9 +75,9 @@ def loaded(images: Path, model: Path, **more: Any) -> AnyCaptioner:
     return captioner
 
 
-def captions(captioner: AnyCaptioner, images: Path, **how: Any) -> list[Caption]:
+def captions(captioner: AnyCaptioner, images: Path, beam: int, **how: Any) -> list[Caption]:
     found = captune.images.find_images([images]).images
-    batches = captioner.stream(found, max_tokens=TOKENS, **how)
+    batches = captioner.stream(found, GenerationSettings(beam, TOKENS, Encoding(**how)))
     return [one for batch in batches for one in batch if isinstance(one, Caption)]
 
 
@@ -278,7 +279,7 @@ def test_refuses_a_pickle_code_and_what_is_not_for_it(
     config.write_text(json.dumps({**stated, "model_type": "clip"}))
     with pytest.raises(UserError, match="a clip describes no images"):
         loaded(images, folder)
-    for name, value in (("encoder", "lite"), ("flag_below", 0.5), ("datastore", "x")):
+    for name, value in (("encoder", "lite"), ("flag_below", 0.5), ("datastore", Path("x"))):
         with pytest.raises(UserError, match=re.escape(f"--{name.replace('_', '-')} is for")):
             prepare(options(images, twins("blip"), rerank="neighbours", **{name: value}))
     with pytest.raises(UserError, match="this one takes --rerank match"):

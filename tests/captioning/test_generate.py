@@ -17,17 +17,25 @@ from tests.captioning.caption_job import (
     write_captioner,
     write_images,
 )
+from tests.captioning.little_job import IDENTITY
 from tests.captioning.tiny import END, PAD, grids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from captune.captioning.captioner import Captioner, check_length
-from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.generate import Caption, CaptionWord, captions_of, words_of
+from captune.captioning.checkpoint import from_pretrained, recipe_of
+from captune.captioning.generate import (
+    Caption,
+    CaptionWord,
+    GenerationSettings,
+    words_of,
+)
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped, find_images
+from captune.models.encoders import ImageTextModel
 
 LONGEST = 12
 FAMILIES = ("gpt2", "llama")
@@ -185,9 +193,13 @@ def images(tmp_path: Path) -> list[ImageFile]:
 def captioned(
     captioner: CaptionModel, images: list[ImageFile], **how: Any
 ) -> list[list[Caption | Skipped]]:
-    settings: dict[str, Any] = {"cache": None, "beam": 2, "max_tokens": LONGEST, "batch_size": 4}
     model = how.pop("model", None) or image_model()
-    return list(captions_of(captioner, model, images, **{**settings, **how}))
+    settings = GenerationSettings(2, LONGEST, Encoding(batch_size=4, **how))
+    return list(whole_captioner(captioner, model).stream(images, settings))
+
+
+def whole_captioner(captioner: CaptionModel, model: ImageTextModel) -> Captioner:
+    return Captioner(captioner, model, recipe_of(captioner, IDENTITY, bridge="", method=""))
 
 
 def test_log_probabilities_are_those_of_a_pass_over_the_caption(
@@ -253,9 +265,8 @@ def test_no_image_is_encoded_long_before_its_turn(captioner: CaptionModel, tmp_p
     images = find_images([write_images(tmp_path / "many", 60)]).images
     seen = Seen()
     model = image_model(seen=seen)
-    batches = captions_of(
-        captioner, model, images, cache=None, beam=1, max_tokens=2, batch_size=4, workers=1
-    )
+    how = GenerationSettings(1, 2, Encoding(batch_size=4, workers=1))
+    batches = whole_captioner(captioner, model).stream(images, how)
     for count, _ in enumerate(batches, 1):
         assert seen.images <= 4 * (count + 1)
     assert seen.images == 60

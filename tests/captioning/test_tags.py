@@ -24,6 +24,7 @@ from captune.captioning.tags import (
 )
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile, find_images
 from captune.models.encoders import ImageTextModel
 from captune.models.vocabulary import narrowed
@@ -46,9 +47,7 @@ def asked(top: int = 2, labels: Any = LABELS) -> TagSettings:
 
 def tagger(known: TagSettings, places: int = 8, cache: Any = None, **more: Any) -> Tagger:
     model, decoder = more.get("model") or colour_model(), more.get("decoder")
-    return Tagger(
-        known, model, decoder or tiny_decoder("gpt2"), places, cache=cache, batch_size=4, workers=1
-    )
+    return Tagger(known, model, decoder or tiny_decoder("gpt2"), places, Encoding(cache, 4, 1))
 
 
 def model_of(*, reads_tags: bool) -> CaptionModel:
@@ -128,7 +127,7 @@ def test_tags_for_a_captioner(images: list[ImageFile]) -> None:
     with pytest.raises(UserError, match="loaded without that model"):
         captioner_of(asked(top=1), None)
     captioner = captioner_of(asked(top=1), colour_model())
-    made = captioner.tagger(batch_size=4, workers=1)
+    made = captioner.tagger(Encoding(batch_size=4, workers=1))
     assert made is not None
     images[1].path.write_bytes(b"no image")
     found = made.tags_of([images[4], images[1], images[2]])

@@ -185,7 +185,13 @@ def test_a_usable_method_is_better_than_one_that_is_not(
     for name, chosen in (("adapter", "lora"), ("lora", "adapter")):
         metrics = json.loads((out / name / "metrics.json").read_text())
         said = "90.0 % of the captions repeat themselves or do not end"
-        broken = {"about": "repetition", "figure": 0.9, "sentence": said, "wrong": True}
+        broken = {
+            "about": "repetition",
+            "figure": 0.9,
+            "sentence": said,
+            "wrong": True,
+            "is_fatal": True,
+        }
         was, metrics["tuned"]["findings"] = metrics["tuned"]["findings"], [broken]
         (out / name / "metrics.json").write_text(json.dumps(metrics))
         capsys.readouterr()
@@ -442,6 +448,20 @@ def test_how_captions_are_chosen_is_fitted_and_kept(
     assert len(store.captions) == len(store.vectors) == 24
     assert "Chosen among candidates" in (out / "report.html").read_text()
     assert check_page(out / "report.html").holds
+    # the weights of the choice are no reason to train again
+    monkeypatch.setattr(training_run, "train", None)
+    for how, kept in (("match", True), ("none", False)):
+        before = read_run(out / "lora").metrics["tuned"]["scores"]
+        assert main(words(files, out, *more[:4], "--rerank", how)) == 0
+        again = read_reranking(out / "lora")
+        assert (again is not None and again.evidence == how) is kept
+        assert not (out / "lora" / DATASTORE).exists()
+        tuned = read_run(out / "lora").metrics["tuned"]
+        assert tuned["scores"] == before
+        assert ("reranking" in tuned) is kept
+    monkeypatch.undo()
+    monkeypatch.setattr(setup, "load_frozen", fake_frozen())
+    monkeypatch.setattr(setup, "load_image_text_model", lambda spec, **where: colour_model())
     # too few images tell nothing
     few = words(write_job(tmp_path / "few"), tmp_path / "second", *more)
     assert main(few) == 0

@@ -22,6 +22,7 @@ from captune.features import store as store_module
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_images
 from captune.features.grids import encode_grids, open_grids
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models.encoders import GridShape, ImageEncoder, PatchGrid
 
@@ -71,9 +72,7 @@ def collect(images, encoder, cache=None, batch_size=8, workers=2, **options):
     for found, grids in encode_grids(
         images,
         encoder,
-        cache=cache,
-        batch_size=batch_size,
-        workers=workers,
+        Encoding(cache, batch_size, workers),
         on_skip=skipped.append,
         **options,
     ):
@@ -85,8 +84,8 @@ def collect(images, encoder, cache=None, batch_size=8, workers=2, **options):
 
 
 def opened(images, encoder, cache, **options):
-    settings = {"batch_size": 8, "workers": 2, "on_skip": lambda _: None} | options
-    return open_grids(images, encoder, cache=cache, **settings)
+    told = {"on_skip": lambda _: None} | options
+    return open_grids(images, encoder, Encoding(cache, 8, 2), **told)
 
 
 def key_of(image: ImageFile) -> str:
@@ -123,12 +122,7 @@ def test_grids_and_pooled_vectors_do_not_mix(images, cache):
     encoder = make_encoder()
     collect(images, encoder, cache)
     vectors = np.concatenate(
-        [
-            found
-            for _, found in encode_images(
-                images, encoder, cache=cache, batch_size=8, workers=2, on_skip=print
-            )
-        ]
+        [found for _, found in encode_images(images, encoder, Encoding(cache, 8, 2), on_skip=print)]
     )
     np.testing.assert_allclose(vectors, expected(images), rtol=1e-5)
     spaces = {usage.space.what: usage for usage in cache.statistics().spaces}
@@ -297,9 +291,7 @@ def test_memory_is_bounded_where_grids_are_large(tmp_path):
             stream = encode_grids(
                 images,
                 replace(encoder, patches=patches),
-                cache=cache,
-                batch_size=4,
-                workers=2,
+                Encoding(cache, 4, 2),
                 on_skip=print,
             )
             most = max(most, *(len(grids) for _, grids in stream))
@@ -309,8 +301,8 @@ def test_memory_is_bounded_where_grids_are_large(tmp_path):
 def encode_slowly(folder: Path, features: Path, tell: Connection) -> None:
     images = [ImageFile(path, path.name) for path in sorted(folder.glob("*.png"))]
     encoder = make_encoder(pause_s=0.1)
-    how = {"batch_size": 8, "workers": 2, "on_skip": print, "on_progress": tell.send}
-    for _ in encode_grids(images, encoder, cache=FeatureCache(features), **how):
+    how, told = Encoding(FeatureCache(features), 8, 2), {"on_progress": tell.send}
+    for _ in encode_grids(images, encoder, how, on_skip=print, **told):
         pass
 
 

@@ -15,6 +15,7 @@ from captune.errors import UserError
 from captune.features import pipeline
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_images
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models.encoders import ImageEncoder
 
@@ -77,9 +78,7 @@ def collect(images, encoder, cache=None, batch_size=8, workers=2, **options):
     for found, features in encode_images(
         images,
         encoder,
-        cache=cache,
-        batch_size=batch_size,
-        workers=workers,
+        Encoding(cache, batch_size, workers),
         on_skip=skipped.append,
         **options,
     ):
@@ -261,9 +260,7 @@ def test_look_ahead_is_bounded(tmp_path):
         return to_pixels(image)
 
     encoder = replace(make_encoder(pause_s=0.002), transform=transform)
-    stream = encode_images(
-        source(), encoder, cache=None, batch_size=8, workers=2, on_skip=lambda skipped: None
-    )
+    stream = encode_images(source(), encoder, Encoding(None, 8, 2), on_skip=lambda skipped: None)
     for found, _ in stream:
         done += len(found)
         most = max(most, taken - done)
@@ -278,9 +275,7 @@ def test_closing_early_ends_the_threads(images, cache, tmp_path):
     many = images + make_images(tmp_path / "more", 100, first=1000)
     before = threading.active_count()
     encoder = make_encoder()
-    stream = encode_images(
-        many, encoder, cache=cache, batch_size=8, workers=3, on_skip=lambda skipped: None
-    )
+    stream = encode_images(many, encoder, Encoding(cache, 8, 3), on_skip=lambda skipped: None)
     next(stream)
     stream.close()
     assert threading.active_count() == before

@@ -281,10 +281,8 @@ def process_tree(pid: int) -> list[int]:
 def _is_starting(pid: int) -> bool:
     """Whether it is a copy of what started it, with the same memory, until it is a program."""
     with suppress(OSError, IndexError):
-        about = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        parent, flags = int(about[1]), int(about[6])
-        own, its = (Path(f"/proc/{one}/cmdline").read_bytes() for one in (pid, parent))
-        return own == its and bool(flags & _NOT_YET_A_PROGRAM)
+        flags = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6])
+        return bool(flags & _NOT_YET_A_PROGRAM)
     return False
 
 

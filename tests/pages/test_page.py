@@ -208,7 +208,13 @@ def test_a_captioner_that_repeats_itself_is_not_praised(
     said = "90.0 % of the captions repeat themselves or do not end"
     for method in metrics["methods"]:
         method["findings"] = [
-            {"about": "repetition", "figure": 0.9, "sentence": said, "wrong": True}
+            {
+                "about": "repetition",
+                "figure": 0.9,
+                "sentence": said,
+                "wrong": True,
+                "is_fatal": True,
+            }
         ]
     file.write_text(json.dumps(metrics))
     words = outline(page_of([runs["tune"]], tmp_path / "page.html")).words
@@ -230,7 +236,15 @@ def test_where_all_images_score_the_same_none_is_the_best(tmp_path: Path) -> Non
 def test_what_is_not_usable_is_never_the_best(runs: dict[str, Path], tmp_path: Path) -> None:
     """A tune of which one method repeats itself, and scores of that method's captions."""
     tune, folder = runs["tune"], str(runs["tune"] / "adapter")
-    bad = [{"about": "repetition", "figure": 0.9, "sentence": "they repeat", "wrong": True}]
+    bad = [
+        {
+            "about": "repetition",
+            "figure": 0.9,
+            "sentence": "they repeat",
+            "wrong": True,
+            "is_fatal": True,
+        }
+    ]
     change(tune, "metrics.json", "methods", 0, "findings", value=bad)
     change(tune / "adapter", "metrics.json", "tuned", "findings", value=bad)
     change(runs["score"], "metrics.json", "inputs", "candidates", "path", value=folder)

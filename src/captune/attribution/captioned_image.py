@@ -12,21 +12,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from captune.captioning.captioner import Captioner
-from captune.captioning.generate import WORD, word_pieces, words_of
+from captune.captioning.generate import WORD, GenerationSettings, word_pieces
 from captune.captioning.model import CaptionModel
-from captune.captioning.rerank import write
 from captune.errors import UserError
-from captune.features.cache import FeatureCache
 from captune.features.grids import encode_grids
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape, ImageTextModel
-from captune.models.hub import silence_transformers
 from captune.text import as_sentence
 from captune_metrics.text import quoted
 
@@ -92,12 +87,8 @@ def captioned_images(
     captioner: Captioner,
     images: Sequence[ImageFile],
     captions: Sequence[str] | None = None,
+    how: GenerationSettings = GenerationSettings(),
     *,
-    beam: int = 5,
-    max_tokens: int = 60,
-    cache: FeatureCache | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
     on_skip: Callable[[Skipped], None],
 ) -> Iterator[CaptionedImage]:
     """Each readable image with its caption, in their order; the others go to `on_skip`.
@@ -112,28 +103,19 @@ def captioned_images(
         # the same image may come with several captions; those of skipped images are passed over
         own = [ids_of_caption(model.decoder, text) for text in captions]
         given = iter(list(zip(images, own, strict=True)))
-    tagger = captioner.tagger(cache=cache, batch_size=batch_size, workers=workers)
-    stream = encode_grids(
-        images,
-        encoder.image,
-        cache=cache,
-        batch_size=batch_size,
-        workers=workers,
-        on_skip=on_skip,
-    )
-    for some, cached in stream:
-        for start in range(0, len(some), batch_size):
-            part = some[start : start + batch_size]
-            halves = torch.from_numpy(np.ascontiguousarray(cached[start : start + batch_size]))
-            grids = encoder.image.finish_grid(halves).float().to(model.decoder.device)
-            tags = None if tagger is None else tagger.tags_of(part)
-            chances: list[float | None] = [None] * len(part)
+    tagger, size = captioner.tagger(how.encoding), how.encoding.batch_size
+    for some, cached in encode_grids(images, encoder.image, how.encoding, on_skip=on_skip):
+        for start in range(0, len(some), size):
+            part = some[start : start + size]
+            grids, tags = captioner.inputs(part, cached[start : start + size], tagger)
+            found: list[tuple[Sequence[int], float | None]]
             if given is None:
-                rows, chances = _written(captioner, part, grids, tags, cache, beam, max_tokens)
+                written = captioner.write(part, grids, tags, how)
+                end = [model.decoder.end_id]
+                found = [([*one.ids, *end * one.ended], one.agreement) for one in written]
             else:
-                rows = [next(ids for known, ids in given if known is image) for image in part]
-            found = zip(part, rows, chances, strict=True)
-            for number, (image, ids, chance) in enumerate(found):
+                found = [(next(own for of, own in given if of is image), None) for image in part]
+            for number, (image, (ids, chance)) in enumerate(zip(part, found, strict=True)):
                 one = slice(number, number + 1)
                 yield captioned_image(
                     model,
@@ -187,34 +169,3 @@ def ids_of_caption(decoder: Decoder, caption: str) -> list[int]:
         f"{quoted(unknown)}: the captioner cannot write it, it knows the tokens of the"
         " captions that it was trained with; say it in other words"
     )
-
-
-def _written(
-    captioner: Captioner,
-    images: Sequence[ImageFile],
-    grids: Tensor,
-    known: Tensor | None,
-    cache: FeatureCache | None,
-    beam: int,
-    max_tokens: int,
-) -> tuple[list[list[int]], list[float | None]]:
-    """Ids of each caption, with the end where it came; the chance that people would agree."""
-    model = captioner.model
-    with silence_transformers():
-        written = write(
-            model,
-            images,
-            grids,
-            captioner.reranker,
-            cache=cache,
-            beams=beam,
-            max_tokens=max_tokens,
-            tags=known,
-        )
-    rows: list[list[int]] = []
-    chances: list[float | None] = []
-    for ids, chosen in zip(written.ids, written.log_probabilities, strict=True):
-        rows.append([*ids, model.decoder.end_id] if len(chosen) > len(ids) else ids)
-        words = words_of(model.decoder, ids, chosen)
-        chances.append(captioner.chance(words, sum(chosen) / max(1, len(chosen))))
-    return rows, chances

@@ -29,14 +29,16 @@ from captune.captioning.captioner import (
     writing_precision,
 )
 from captune.captioning.checkpoint import read_recipe
-from captune.captioning.generate import Caption, batch_ends, words_of
+from captune.captioning.datastore import DATASTORE
+from captune.captioning.generate import Caption, GenerationSettings, batch_ends, words_of
 from captune.captioning.model import Candidate
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.rerank import Reranker, reranking_of
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
-from captune.features.index import FeatureSpace
+from captune.features.keys import FeatureSpace
 from captune.features.pipeline import out_of_memory
+from captune.files import sha256_of
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoding_threads, hash_image, opened_image
 from captune.models.decoders import Decoder
@@ -74,6 +76,8 @@ def prepare(options: CaptionerOptions) -> Prepared:
     choosing = reranking_of(
         place, options.rerank, options.candidates, options.rerank_model, options.datastore
     )
+    store = options.datastore or place / DATASTORE
+    reads_store = choosing is not None and choosing.evidence != "match" and store.is_file()
     written_with = {
         "--beam": options.beam,
         "--max-tokens": options.max_tokens,
@@ -81,7 +85,7 @@ def prepare(options: CaptionerOptions) -> Prepared:
         "--dtype": writing_precision(options.device, options.dtype),
         "--device": resolve_device(options.device).type,
         **({} if choosing is None else {"--rerank": digest_of(plain(choosing))}),
-        **({} if options.datastore is None else {"--datastore": str(options.datastore)}),
+        **({"--datastore": sha256_of(store)} if reads_store else {}),
         **({"--keep-candidates": True} if getattr(options, "keep_candidates", False) else {}),
     }
     if is_vlm(place):
@@ -218,20 +222,17 @@ class AnyCaptioner:
     def stream(
         self,
         images: Sequence[ImageFile],
+        how: GenerationSettings = GenerationSettings(),
         *,
-        cache: FeatureCache | None = None,
-        beam: int = 5,
-        max_tokens: int = 60,
-        batch_size: int = 32,
-        workers: int = 0,
         done: int = 0,
     ) -> Iterator[list[Caption | Skipped]]:
         """As `Captioner.stream`: in `batch_ends` batches, of which the next is being decoded."""
-        ends = [end for end in batch_ends(len(images), batch_size) if end > done]
+        cache = how.encoding.cache
+        ends = [end for end in batch_ends(len(images), how.encoding.batch_size) if end > done]
         spans = deque(zip([done, *ends], ends, strict=False))
         ahead: deque[tuple[int, list[Future[_Ready | Skipped]]]] = deque()
         with (
-            decoding_threads(workers or min(16, processors())) as threads,
+            decoding_threads(how.encoding.workers or min(16, processors())) as threads,
             BackgroundWriter(cache, self._space) as writer,
         ):
             while spans or ahead:
@@ -245,7 +246,7 @@ class AnyCaptioner:
 
                 def write(some: Sequence[_Ready], start: int = start) -> list[Caption]:
                     features = self._features(some, cache, writer)
-                    return self._written(some, features, cache, beam, max_tokens, start)
+                    return self._written(some, features, how, start)
 
                 written = iter(in_pieces(ready, write))
                 yield [one if isinstance(one, Skipped) else next(written) for one in found]
@@ -299,14 +300,12 @@ class AnyCaptioner:
         self,
         some: Sequence[_Ready],
         features: Sequence[Tensor] | None,
-        cache: FeatureCache | None,
-        beam: int,
-        max_tokens: int,
+        how: GenerationSettings,
         number: int,
     ) -> list[Caption]:
         inputs = self.vlm.collate([one.inputs for one in some])
         each = 1 if self.reranker is None else self.reranker.settings.candidates
-        width = beam if each == 1 else max(2, beam, each)
+        width = how.beam if each == 1 else max(2, how.beam, each)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices, enabled=bool(self.temperature)):
             if self.temperature:
@@ -315,7 +314,7 @@ class AnyCaptioner:
                 inputs,
                 features,
                 beams=width,
-                max_tokens=max_tokens,
+                max_tokens=how.max_tokens,
                 candidates=each,
                 temperature=self.temperature,
             )
@@ -328,7 +327,7 @@ class AnyCaptioner:
         images = [one.image for one in some]
         if self.reranker is None:
             return [self._caption(*one) for one in zip(images, written.ids, chosen, strict=True)]
-        return self._best(images, written, chosen, each, cache)
+        return self._best(images, written, chosen, each, how.encoding.cache)
 
     def _best(
         self,

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from captune.captioning.agreement import AGREEMENT, chance_of, features_of, read_agreement
 from captune.captioning.checkpoint import (
@@ -25,20 +27,27 @@ from captune.captioning.checkpoint import (
     from_pretrained,
     read_recipe,
 )
-from captune.captioning.generate import Caption, CaptionWord, captions_of
+from captune.captioning.generate import (
+    Caption,
+    GenerationSettings,
+    captions_of,
+    grid_batches,
+)
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity, Recipe
-from captune.captioning.rerank import RERANK, Reranker, load_reranker, reranking_of
+from captune.captioning.rerank import RERANK, Reranker, load_reranker, reranking_of, write
 from captune.captioning.tags import Tagger, identity_of
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.grids import grids_bytes
+from captune.features.grids import Halves, grids_bytes
+from captune.features.pipeline import Encoding
 from captune.files import home_path
 from captune.images import ImageFile, Skipped, find_images
 from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageTextModel, describe_model
+from captune.models.hub import silence_transformers
 from captune.models.lite.assets import lite_package
 from captune.models.load import load_image_text_model, load_model, parse_spec, require_possible
 from captune.models.preprocessing import PROCESSOR_FILES
@@ -150,14 +159,8 @@ class Captioner:
         for skipped in found.skipped:
             skip(skipped)
         captions = []
-        for outcomes in self.stream(
-            found.images,
-            cache=cache,
-            beam=beam,
-            max_tokens=max_tokens,
-            batch_size=batch_size,
-            workers=workers,
-        ):
+        how = GenerationSettings(beam, max_tokens, Encoding(cache, batch_size, workers))
+        for outcomes in self.stream(found.images, how):
             for outcome in outcomes:
                 if isinstance(outcome, Skipped):
                     skip(outcome)
@@ -168,46 +171,63 @@ class Captioner:
     def stream(
         self,
         images: Sequence[ImageFile],
+        how: GenerationSettings = GenerationSettings(),
         *,
-        cache: FeatureCache | None = None,
-        beam: int = 5,
-        max_tokens: int = 60,
-        batch_size: int = 32,
-        workers: int = 0,
         done: int = 0,
     ) -> Iterator[list[Caption | Skipped]]:
-        """The outcomes of images from `done` on, batch by batch, in bounded memory: `captions_of`.
+        """The outcomes of images from `done` on, batch by batch, in bounded memory.
 
-        The first batch is small; none is larger than `batch_size`.
+        The first batch is small; none is larger than the batch size.
         """
-        outcomes = captions_of(
-            self.model,
-            self.encoder,
-            images,
-            tagger=self.tagger(cache=cache, batch_size=batch_size, workers=workers),
-            reranker=self.reranker,
-            cache=cache,
-            beam=beam,
-            max_tokens=max_tokens,
-            batch_size=batch_size,
-            workers=workers,
-            done=done,
-        )
-        for batch in outcomes:
-            yield [one if isinstance(one, Skipped) else self._with_chance(one) for one in batch]
+        tagger = self.tagger(how.encoding)
+        for outcomes in grid_batches(images, self.encoder.image, how.encoding, done):
+            seen = {image: grid for image, grid in outcomes.items() if isinstance(grid, np.ndarray)}
+            written: Iterator[Caption] = iter(())
+            if seen:
+                inputs = self.inputs(list(seen), np.stack(list(seen.values())), tagger)
+                written = iter(self.write(list(seen), *inputs, how))
+            yield [one if isinstance(one, Skipped) else next(written) for one in outcomes.values()]
 
-    def _with_chance(self, caption: Caption) -> Caption:
-        return replace(caption, agreement=self.chance(caption.words, caption.mean_log_probability))
+    def inputs(
+        self, images: Sequence[ImageFile], cached: Halves, tagger: Tagger | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the model reads of images: grids [n, tokens, channels] float32, and their tags.
 
-    def chance(self, words: Sequence[CaptionWord], mean_log_probability: float) -> float | None:
-        """That people would agree with a caption of these words; None where it is not known."""
+        cached: what the feature cache keeps of them, [n, ...].
+        """
+        grids = self.encoder.image.finish_grid(torch.from_numpy(np.ascontiguousarray(cached)))
+        tags = None if tagger is None else tagger.tags_of(images)
+        return grids.float().to(self.model.decoder.device), tags
+
+    def write(
+        self,
+        images: Sequence[ImageFile],
+        grids: Tensor,
+        tags: Tensor | None,
+        how: GenerationSettings,
+    ) -> list[Caption]:
+        """The captions of one batch, from what `inputs` made of it."""
+        with silence_transformers():
+            generated = write(
+                self.model,
+                images,
+                grids,
+                self.reranker,
+                cache=how.encoding.cache,
+                beams=how.beam,
+                max_tokens=how.max_tokens,
+                tags=tags,
+            )
+        captions = list(captions_of(images, generated, self.model.decoder))
         if self.agreement is None:
-            return None
-        return chance_of(self.agreement, features_of(words, mean_log_probability))
+            return captions
+        features = [features_of(one.words, one.mean_log_probability) for one in captions]
+        chances = [chance_of(self.agreement, own) for own in features]
+        return [
+            replace(one, agreement=chance) for one, chance in zip(captions, chances, strict=True)
+        ]
 
-    def tagger(
-        self, *, cache: FeatureCache | None = None, batch_size: int = 32, workers: int = 0
-    ) -> Tagger | None:
+    def tagger(self, how: Encoding = Encoding()) -> Tagger | None:
         """The tags of images, as the model was trained with them; None where it reads none."""
         if self.recipe.tags is None or self.tags_model is None:
             return None
@@ -216,9 +236,7 @@ class Captioner:
             self.tags_model,
             self.model.decoder,
             self.model.max_tag_tokens,
-            cache=cache,
-            batch_size=batch_size,
-            workers=workers,
+            how,
         )
 
     @property

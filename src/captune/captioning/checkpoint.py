@@ -10,7 +10,6 @@ others than those it was trained with.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ from captune.captioning.recipe import (
     recipe_of_json,
 )
 from captune.errors import UserError
-from captune.files import whole_file
+from captune.files import sha256_of, whole_file
 from captune.json_yaml import read_object
 from captune.models import hub
 from captune.models.checkpoint_files import FLOATING, TensorInfo, read_header, total_elements
@@ -42,7 +41,6 @@ from captune.models.vocabulary import narrowed
 from captune.models.weights import load_safetensors
 from captune.runs.kinds import convert
 from captune.runs.records import plain
-from captune_metrics.files import open_regular
 from captune_metrics.text import printable, quoted
 
 T = TypeVar("T")
@@ -274,8 +272,7 @@ def digest_of_checkpoint(folder: Path) -> str:
     """sha256 of a tuned captioner's weights file."""
     place = checkpoint_folder(folder)
     read_trained_header(place)
-    with open_regular(place / WEIGHTS) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(place / WEIGHTS)
 
 
 def _check_names(

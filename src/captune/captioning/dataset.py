@@ -86,45 +86,57 @@ def read_dataset(
     advance: told how many more images were read.
     Unreadable images are skipped and named. Raises UserError where nothing is left.
     """
-    matched = match_dataset(captions, found)
-    image_of, kept, shown = matched.images, matched.captions, matched.shown
-    ids = list(kept)
-    if 0 < limit < len(ids):
-        ids = [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), limit))]  # noqa: S311
-    keys, skipped = {}, []
-    for id in ids:
-        try:
-            keys[id] = hash_image(image_of[id].path)[0]
-        except UnreadableImage as error:
-            skipped.append(Skipped(image_of[id].name, error.reason))
-        advance(1)
-    if not keys:
-        first = skipped[0]
-        raise UserError(
-            f"{shown}: none of its {len(ids):,} images could be read"
-            f" ({printable(first.path)}: {first.reason})"
-        )
-    rows = [kept[id] for id in keys]
-    return CaptionDataset(
-        list(keys),
-        [image_of[id] for id in keys],
-        list(keys.values()),
-        rows,
-        found.root,
-        _digest(list(keys), list(keys.values()), rows),
-        skipped,
-        matched.notes,
-    )
+    return match_dataset(captions, found).read(limit=limit, seed=seed, advance=advance)
 
 
 @dataclass(frozen=True)
 class MatchedCaptions:
-    """Images and captions by image id, of those that have both; shown: the file, for sentences."""
+    """Images and captions by image id, of those that have both.
+
+    root: of the images. shown: the caption file, for sentences.
+    """
 
     images: Mapping[str, ImageFile]
     captions: dict[str, list[str]]
+    root: Path
     notes: list[str]
     shown: str
+
+    def read(
+        self,
+        *,
+        limit: int = 0,
+        seed: int = 0,
+        advance: Callable[[int], None] = lambda done: None,
+    ) -> CaptionDataset:
+        """As `read_dataset`."""
+        ids = list(self.captions)
+        if 0 < limit < len(ids):
+            ids = [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), limit))]  # noqa: S311
+        keys, skipped = {}, []
+        for id in ids:
+            try:
+                keys[id] = hash_image(self.images[id].path)[0]
+            except UnreadableImage as error:
+                skipped.append(Skipped(self.images[id].name, error.reason))
+            advance(1)
+        if not keys:
+            first = skipped[0]
+            raise UserError(
+                f"{self.shown}: none of its {len(ids):,} images could be read"
+                f" ({printable(first.path)}: {first.reason})"
+            )
+        rows = [self.captions[id] for id in keys]
+        return CaptionDataset(
+            list(keys),
+            [self.images[id] for id in keys],
+            list(keys.values()),
+            rows,
+            self.root,
+            _digest(list(keys), list(keys.values()), rows),
+            skipped,
+            self.notes,
+        )
 
 
 def match_dataset(captions: str | Path, found: ImageSet) -> MatchedCaptions:
@@ -145,7 +157,7 @@ def match_dataset(captions: str | Path, found: ImageSet) -> MatchedCaptions:
     kept = {id: own for id, own in kept.items() if own}
     if not kept:
         raise UserError(f"{shown}: all captions of its images are empty; give it captions")
-    return MatchedCaptions(image_of, kept, notes, shown)
+    return MatchedCaptions(image_of, kept, found.root, notes, shown)
 
 
 def check_enough(images: int, captions: Path) -> None:

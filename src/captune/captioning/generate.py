@@ -1,4 +1,4 @@
-"""Images -> captions, in their order and in bounded memory; each word with its log-probability.
+"""What a caption is, and what a batch of images makes of it: each word with its log-probability.
 
 How one batch is written, greedily or by beam search, is `CaptionModel.generate` (model.py).
 """
@@ -10,18 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-import torch
-
-from captune.captioning.model import Candidate, CaptionModel
-from captune.captioning.rerank import Reranker, write
-from captune.captioning.tags import Tagger
+from captune.captioning.model import Candidate, Generated
 from captune.features.cache import FeatureCache
 from captune.features.grids import Halves, encode_grids
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
-from captune.models.encoders import ImageTextModel
-from captune.models.hub import silence_transformers
+from captune.models.encoders import ImageEncoder
+from captune.options import CaptionerOptions
 from captune.tables import NotebookDisplay
 from captune.text import as_sentence
 
@@ -50,6 +46,7 @@ class Caption(NotebookDisplay):
     agreement: the chance that people would agree with it (captioning.agreement), None where that
     was not fitted for its captioner. flagged: whether it is below --flag-below, None without.
     candidates: what it was chosen among (captioning.rerank), the best first; None where it was not.
+    ids: of its tokens, without the end; of one that is read from a run none.
     """
 
     image: ImageFile
@@ -61,6 +58,7 @@ class Caption(NotebookDisplay):
     agreement: float | None = None
     flagged: bool | None = None
     candidates: list[Candidate] | None = None
+    ids: Sequence[int] = ()
 
     @property
     def mean_log_probability(self) -> float:
@@ -133,57 +131,47 @@ def judged(found: _Judged) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def captions_of(
-    model: CaptionModel,
-    encoder: ImageTextModel,
-    images: Sequence[ImageFile],
-    *,
-    tagger: Tagger | None = None,
-    reranker: Reranker | None = None,
-    cache: FeatureCache | None,
-    beam: int,
-    max_tokens: int,
-    batch_size: int,
-    workers: int = 0,
-    done: int = 0,
-) -> Iterator[list[Caption | Skipped]]:
-    """The captions of images from `done` on, in the order of `images`, in `batch_ends` batches.
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How captions of many images are written.
 
-    tagger: of a model that reads tags. reranker: chooses among candidates. Which images share a
-    batch depends on `images` and `batch_size` alone, not on what is cached: a run that resumes at a
-    batch's beginning writes what an uninterrupted one writes.
+    beam: width of the beam search (1: greedy). max_tokens: of a caption. encoding: of the images.
+    """
+
+    beam: int = 5
+    max_tokens: int = 60
+    encoding: Encoding = Encoding()
+
+    @classmethod
+    def of(cls, options: CaptionerOptions, cache: FeatureCache | None) -> GenerationSettings:
+        """As the options of a command say."""
+        return cls(options.beam, options.max_tokens, Encoding.of(options, cache))
+
+
+def grid_batches(
+    images: Sequence[ImageFile], encoder: ImageEncoder, how: Encoding, done: int = 0
+) -> Iterator[dict[ImageFile, Halves | Skipped]]:
+    """What the cache keeps of images from `done` on, in their order, in `batch_ends` batches.
+
+    Which images share a batch depends on `images` and the batch size alone, not on what is cached:
+    a run that resumes at a batch's beginning writes what an uninterrupted one writes.
     """
     settled: dict[str, Halves | Skipped] = {}
 
     def skip(skipped: Skipped) -> None:
         settled[skipped.path] = skipped
 
-    stream = encode_grids(
-        images[done:],
-        encoder.image,
-        cache=cache,
-        batch_size=batch_size,
-        workers=workers,
-        on_skip=skip,
-    )
-    with silence_transformers():
-        for end in batch_ends(len(images), batch_size):
-            if end <= done:
-                continue
-            some, done = images[done:end], end
-            while any(image.name not in settled for image in some):
-                found = next(stream, None)
-                if found is None:
-                    break
-                settled.update(zip((image.name for image in found[0]), found[1], strict=True))
-            outcomes = {image: settled.pop(image.name) for image in some}
-            readable = {p: grid for p, grid in outcomes.items() if not isinstance(grid, Skipped)}
-            written = iter(
-                _captioned(model, encoder, readable, tagger, reranker, cache, beam, max_tokens)
-            )
-            yield [
-                grid if isinstance(grid, Skipped) else next(written) for grid in outcomes.values()
-            ]
+    stream = encode_grids(images[done:], encoder, how, on_skip=skip)
+    for end in batch_ends(len(images), how.batch_size):
+        if end <= done:
+            continue
+        some, done = images[done:end], end
+        while any(image.name not in settled for image in some):
+            found = next(stream, None)
+            if found is None:
+                break
+            settled.update(zip((image.name for image in found[0]), found[1], strict=True))
+        yield {image: settled.pop(image.name) for image in some}
 
 
 def batch_ends(images: int, batch_size: int) -> list[int]:
@@ -196,45 +184,28 @@ def batch_ends(images: int, batch_size: int) -> list[int]:
     return [*ends, images] if images else []
 
 
-def _captioned(
-    model: CaptionModel,
-    encoder: ImageTextModel,
-    cached: dict[ImageFile, Halves],
-    tagger: Tagger | None,
-    reranker: Reranker | None,
-    cache: FeatureCache | None,
-    beam: int,
-    max_tokens: int,
-) -> list[Caption]:
-    if not cached:
-        return []
-    grids = encoder.image.finish_grid(torch.from_numpy(np.stack(list(cached.values()))))
-    images = list(cached)
-    generated = write(
-        model,
-        images,
-        grids.float().to(model.decoder.device),
-        reranker,
-        cache=cache,
-        beams=beam,
-        max_tokens=max_tokens,
-        tags=None if tagger is None else tagger.tags_of(images),
-    )
-    captions = []
+def captions_of(
+    images: Sequence[ImageFile], generated: Generated, decoder: Decoder
+) -> Iterator[Caption]:
+    """What was generated for images, as their captions."""
     among: Sequence[list[Candidate] | None] = generated.candidates or [None] * len(images)
     for image, ids, chosen, offered in zip(
         images, generated.ids, generated.log_probabilities, among, strict=True
     ):
-        words = words_of(model.decoder, ids, chosen)
-        text = as_sentence(" ".join(word.word for word in words))
-        # the end has a log-probability too, and no id
-        ended = len(chosen) > len(ids)
+        words = words_of(decoder, ids, chosen)
         if offered is not None:
             offered = sorted(offered, key=lambda one: -one.score)
-        captions.append(
-            Caption(image, text, words, sum(chosen), len(chosen), ended, candidates=offered)
+        yield Caption(
+            image,
+            as_sentence(" ".join(word.word for word in words)),
+            words,
+            sum(chosen),
+            tokens=len(chosen),
+            # the end has a log-probability too, and no id
+            ended=len(chosen) > len(ids),
+            candidates=offered,
+            ids=ids,
         )
-    return captions
 
 
 def words_of(

@@ -29,6 +29,7 @@ from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_images, encode_texts
+from captune.features.pipeline import Encoding
 from captune.files import whole_file
 from captune.images import ImageFile
 from captune.models import hub
@@ -122,9 +123,7 @@ class Reranker:
             for some, encoded in encode_images(
                 images,
                 matcher.image,
-                cache=cache,
-                batch_size=len(images),
-                workers=0,
+                Encoding(cache, len(images)),
                 on_skip=lambda skipped: None,  # it was read a moment ago; nothing matches it now
             ):
                 vectors[[places[image.name] for image in some]] = encoded

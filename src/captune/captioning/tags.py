@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captune.captioning.model import pad_tags
 from captune.captioning.recipe import ImageIdentity, TagSettings
-from captune.features.cache import FeatureCache
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
@@ -38,10 +38,7 @@ class Tagger:
         model: ImageTextModel,
         decoder: Decoder,
         max_tokens: int,
-        *,
-        cache: FeatureCache | None,
-        batch_size: int = 32,
-        workers: int = 0,
+        how: Encoding,
     ) -> None:
         """max_tokens: that the bridge reads of an image. The labels are encoded once, here."""
         self.cut = 0
@@ -51,9 +48,9 @@ class Tagger:
         self._classifier = ZeroShotClassifier(
             Labels(settings.labels, settings.labels, settings.prompts, "tags"),
             model=model,
-            batch_size=batch_size,
-            workers=workers,
-            cache=False if cache is None else cache,
+            batch_size=how.batch_size,
+            workers=how.workers,
+            cache=how.cache or False,
         )
 
     def rows_of(

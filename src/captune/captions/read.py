@@ -23,7 +23,7 @@ from captune.captions.formats import (
 )
 from captune.captions.tables import read_table
 from captune.errors import UserError
-from captune.files import decode_text
+from captune.files import decode_text, sha256_of
 from captune.images import find_images
 from captune.images.dataset import (
     METADATA,
@@ -39,7 +39,7 @@ from captune.json_yaml import MOST_MEMORY, json_cost, json_kind, parse_json
 from captune.options.base import IN_MEMORY, CaptionsInMemory
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
-from captune_metrics.files import LARGEST_TEXT, open_regular, read_bytes
+from captune_metrics.files import LARGEST_TEXT, read_bytes
 from captune_metrics.text import printable, quoted
 
 _SPLIT = "#split="
@@ -178,9 +178,7 @@ def read_folder(folder: Path, collector: CaptionCollector) -> CaptionFile:
         path = folder / name
         if name.endswith(".parquet") and path.is_file():
             read_records(metadata_rows(path), collector)
-            with open_regular(path) as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return collector.finished(f"image folder ({name})", sha256)
+            return collector.finished(f"image folder ({name})", sha256_of(path))
         if path.is_file():
             found = read_file(os.fspath(path), CaptionCollector(os.fspath(path)))
             return replace(found, source=collector.source, form=f"image folder ({name})")

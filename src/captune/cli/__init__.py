@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import logging
 import os
@@ -25,6 +24,7 @@ from captune.errors import UserError
 from captune.escaping import plain_streams
 from captune.storage import cache_folder, is_offline, set_offline
 from captune.text import counted
+from captune_metrics.did_you_mean import nearest
 from captune_metrics.text import quoted, shorten
 
 _LONGEST_SENTENCE = 4_000  # characters; it may quote what was typed
@@ -172,8 +172,8 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser(only or "")
     try:
         if only is not None and only not in command_names():
-            meant = difflib.get_close_matches(only.lower(), command_names(), n=1)
-            meaning = f" (did you mean {meant[0]}?)" if meant else ""
+            meant = nearest(only, command_names())
+            meaning = f" (did you mean {meant}?)" if meant else ""
             raise _Misuse(f"captune: no command {only}{meaning}; captune --help shows all of them")
         try:
             arguments, unknown = parser.parse_known_args(words)
@@ -302,8 +302,8 @@ def _meant(flag: str, known: Sequence[str]) -> str:
     named = _OTHER_NAMES.get(flag, "")
     # without the dashes, which all have in common
     names = {one[2:]: one for one in known if one.startswith("--")}
-    near = [named[2:]] if named in known else difflib.get_close_matches(flag[2:], names, n=1)
-    return f" (did you mean {names[near[0]]}?)" if near else ""
+    near = named[2:] if named in known else nearest(flag[2:], names)
+    return f" (did you mean {names[near]}?)" if near else ""
 
 
 class _Said(logging.Handler):
@@ -324,9 +324,8 @@ def _has_working_folder() -> bool:
 
 def _print_error(command: str | None, error: Exception) -> None:
     """The one object of `--json`, where nothing came out."""
-    about = {"command": command, "run": None, "images": 0}
     with suppress(OSError):  # the sentence on standard error still has to come
-        print_json({**about, "skipped": [], "error": str(error)})
+        print_json(command, error=str(error))
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

@@ -64,18 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if arguments.json:
         print_json(
-            {
-                "command": "cache",
-                "run": None,
-                "images": sum(u.entries for u in found.spaces if u.space.what == "pooled"),
-                "skipped": [],
-                "action": arguments.action,
-                "folder": str(found.folder),
-                "size_bytes": found.size_bytes,
-                "limit_bytes": found.limit_bytes,
-                "freed_bytes": freed,
-                "models": spaces,
-            }
+            "cache",
+            images=sum(u.entries for u in found.spaces if u.space.what == "pooled"),
+            action=arguments.action,
+            folder=str(found.folder),
+            size_bytes=found.size_bytes,
+            limit_bytes=found.limit_bytes,
+            freed_bytes=freed,
+            models=spaces,
         )
         return 0
     if arguments.table is not None:

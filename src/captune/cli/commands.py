@@ -129,17 +129,18 @@ def _check_places(options: Any, kind: str) -> None:
 
 def _tune(arguments: argparse.Namespace) -> int:
     """With the options of --config; of several processes the first one prints."""
-    from captune.captioning.training.state import check_inputs, check_possible, with_config
+    from captune.captioning.training.state import check_possible, read_inputs, with_config
 
     typed = typed_options(opt.TuneOptions, arguments, command_line(arguments))
     options = with_config(read_options(opt.TuneOptions, arguments), typed)
     check_possible(options)
-    check_inputs(options)
+    inputs = read_inputs(options)
     from captune.captioning.training.setup import this_process
     from captune.jobs.tune import run
 
     is_first = this_process(options).is_main_process
-    result = run(options, **job_arguments(arguments, quiet=arguments.json or not is_first))
+    how = job_arguments(arguments, quiet=arguments.json or not is_first)
+    result = run(options, inputs=inputs, **how)
     return print_result(result, arguments) if is_first else 0
 
 
@@ -183,8 +184,7 @@ def _app(arguments: argparse.Namespace) -> int:
 
     def started(app: Running) -> None:
         if arguments.json:
-            said: dict[str, Any] = {"command": "app", "run": None, "images": 0, "skipped": []}
-            print_json({**said, "url": app.address, "host": options.host})
+            print_json("app", url=app.address, host=options.host)
             sys.stdout.flush()
         note(f"captune is at {app.address}  (Ctrl-C ends it)", quiet=arguments.json)
         if options.shared:
@@ -212,7 +212,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     check_writable(options.out / "images" / "any")
     images = gather_images(options.out)
     reason = why_no_captions()
-    result: dict[str, Any] = {"command": "demo", "run": None, "images": 0, "skipped": []}
+    result: dict[str, Any] = {}
     if reason is not None:
         result["notes"] = [reason]
         note("", reason, "", quiet=arguments.json)
@@ -227,7 +227,8 @@ def _demo(arguments: argparse.Namespace) -> int:
             result |= {name: found.get(name) for name in ("run", "images", "skipped")}
     page = options.out / "report.html"
     if arguments.json:
-        print_json(result | {"page": str(page), "seconds": round(time.monotonic() - started, 1)})
+        seconds = round(time.monotonic() - started, 1)
+        print_json("demo", **result, page=str(page), seconds=seconds)
         return 0
     note("", f"all of it took {time.monotonic() - started:.0f} s; open this page:")
     note(page.resolve().as_uri())

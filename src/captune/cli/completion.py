@@ -34,8 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
                 action.complete = shtab.FILE
     script = shtab.complete(parser, arguments.shell)
     if arguments.json:
-        print_json({"command": "completion", "run": None, "images": 0, "skipped": [],
-                    "shell": arguments.shell, "script": script})  # fmt: skip
+        print_json("completion", shell=arguments.shell, script=script)
         return 0
     # a shell reads it as it is, tabs and all, and nothing in it is of others
     bare(sys.stdout).write(f"{script}\n")

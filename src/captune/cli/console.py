@@ -56,9 +56,13 @@ def say(*lines: str) -> None:
         discard_stream(sys.stderr)
 
 
-def print_json(content: dict[str, Any]) -> None:
-    """One JSON object on standard output: ASCII only, so any file name survives any terminal."""
-    sys.stdout.write(_json_line(content))
+def print_json(command: str | None, **content: Any) -> None:
+    """The one object of `--json`, which has these four keys of every command.
+
+    ASCII only, so any file name survives any terminal.
+    """
+    common: dict[str, Any] = {"command": command, "run": None, "images": 0, "skipped": []}
+    sys.stdout.write(_json_line(common | content))
 
 
 def print_line(content: dict[str, Any]) -> None:
@@ -214,7 +218,7 @@ def print_result(result: Result, arguments: argparse.Namespace) -> int:
     """What a job came to: as JSON, as tables alone, or for a person. Returns the exit status."""
     report_skipped(result.skipped, quiet=arguments.json)
     if arguments.json:
-        print_json({"command": arguments.command, **result.summary()})
+        print_json(arguments.command, **result.summary())
         return 0
     if getattr(arguments, "jsonl", False):
         written = (f"{what}: {path}" for what, path in result.written.items())

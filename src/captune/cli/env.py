@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Gather and print."""
     facts = _facts()
     if arguments.json:
-        print_json({"command": "env", "run": None, "images": 0, "skipped": [], **facts})
+        print_json("env", **facts)
         return 0
     for title, content in facts.items():
         print(f"{title}:")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from captune.cli.console import note, print_json, print_tables
 from captune.errors import UserError
@@ -77,7 +77,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from captune.runs.records import plain
 
-        print_json(_content(models=plain(entries), decoders=plain(decoders)))
+        print_json("models", models=plain(entries), decoders=plain(decoders))
         return 0
     if not entries:
         raise UserError(f"no model holds {arguments.search!r}; captune models --all lists them all")
@@ -143,17 +143,13 @@ def _fetch(arguments: argparse.Namespace) -> int:
         folders = fetch_model(spec, arguments.source)
     if arguments.json:
         paths = [str(folder) for folder in folders]
-        print_json(_content(model=spec, fetched=not already, folders=paths))
+        print_json("models", model=spec, fetched=not already, folders=paths)
     else:
         where = ", ".join(str(folder) for folder in folders)
         part = next((one for one in ("decoder", "captioner") if getattr(arguments, one)), None)
         what = f"the {part} of {spec}" if part else spec
         print(f"{what} {'was already' if already else 'is now'} in {where}")
     return 0
-
-
-def _content(**content: Any) -> dict[str, Any]:
-    return {"command": "models", "run": None, "images": 0, "skipped": [], **content}
 
 
 def _row(entry: CatalogueEntry) -> tuple[str, ...]:

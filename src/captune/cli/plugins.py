@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from captune.cli.console import print_json, print_tables
 from captune.registry import BRIDGES, MAP_METHODS, TUNING_METHODS
@@ -28,8 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     if arguments.json:
         named = {kind: sources for kind, (_, sources) in found.items()}
-        common: dict[str, Any] = {"command": "plugins", "run": None, "images": 0, "skipped": []}
-        print_json(common | {"plugins": named})
+        print_json("plugins", plugins=named)
         return 0
     columns = [Column("name"), Column("package", wide=True)]
     tables = [

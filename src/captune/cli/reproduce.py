@@ -278,7 +278,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = StudyPlan(options)
     if options.dry_run:
         if arguments.json:
-            print_json(_summary(plan, as_rows(plan), dry_run=True))
+            print_json("reproduce", **_summary(plan, as_rows(plan), dry_run=True))
         else:
             _print_commands(plan)
         return 0
@@ -312,7 +312,7 @@ def run(arguments: argparse.Namespace) -> int:
         result = json.loads(printed) if printed else None
         rows.append(row | {"done": "now", "seconds": seconds, "result": result})
     if arguments.json:
-        print_json(_summary(plan, rows, dry_run=False))
+        print_json("reproduce", **_summary(plan, rows, dry_run=False))
     else:
         _print_end(plan, rows)
     return 0
@@ -365,7 +365,6 @@ def _summary(plan: StudyPlan, rows: list[dict[str, Any]], *, dry_run: bool) -> d
     skipped = {item["path"]: item for result in results for item in result["skipped"]}
     pages = [str(task.makes) for task in plan.tasks() if task.step.name == "report"]
     return {
-        "command": "reproduce",
         "run": str(plan.options.out),
         "images": max((int(result["images"]) for result in results), default=0),
         "skipped": list(skipped.values()),

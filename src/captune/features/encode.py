@@ -10,8 +10,15 @@ import numpy as np
 
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
-from captune.features.index import FeatureSpace
-from captune.features.pipeline import AdaptiveBatches, Encoding, ImageFeature, encode_each, space_of
+from captune.features.keys import FeatureSpace
+from captune.features.pipeline import (
+    AdaptiveBatches,
+    Encoding,
+    ImageFeature,
+    Told,
+    encode_each,
+    space_of,
+)
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, TextEncoder
 from captune.progress import SILENT, Progress
@@ -19,7 +26,7 @@ from captune_metrics.text import printable
 
 
 def encode_images(
-    images: Iterable[ImageFile], encoder: ImageEncoder, **how: Unpack[Encoding]
+    images: Iterable[ImageFile], encoder: ImageEncoder, how: Encoding, **told: Unpack[Told]
 ) -> Iterator[tuple[list[ImageFile], Floats]]:
     """Yield (images, vectors [n, d] float32 as the model gives them), in the order of `images`.
 
@@ -33,7 +40,7 @@ def encode_images(
         encode=encoder.encode,
         device=encoder.device,
     )
-    for found in encode_each(images, pooled, **how):
+    for found in encode_each(images, pooled, how, **told):
         yield [one.image for one in found], np.stack([one.array for one in found])
 
 
@@ -79,10 +86,8 @@ def _digest(text: str) -> str:
 def encode_all(
     images: Sequence[ImageFile],
     model: ImageTextModel,
+    how: Encoding,
     *,
-    cache: FeatureCache | None,
-    batch_size: int,
-    workers: int,
     skipped: list[Skipped],
     progress: Progress = SILENT,
 ) -> tuple[list[ImageFile], Floats]:
@@ -90,19 +95,13 @@ def encode_all(
 
     Unreadable ones are added to `skipped`. Raises UserError where no image is readable.
     """
-    if cache is not None:
-        cache.remember_model(model.spec, model.ids)
+    if how.cache is not None:
+        how.cache.remember_model(model.spec, model.ids)
     readable: list[ImageFile] = []
     parts: list[Floats] = []
     with progress.bar("encoding", len(images)) as advance:
         for some, features in encode_images(
-            images,
-            model.image,
-            cache=cache,
-            batch_size=batch_size,
-            workers=workers,
-            on_skip=skipped.append,
-            on_progress=advance,
+            images, model.image, how, on_skip=skipped.append, on_progress=advance
         ):
             readable.extend(some)
             parts.append(features)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.pipeline import Encoding, ImageFeature, encode_each, space_of
+from captune.features.pipeline import Encoding, ImageFeature, Told, encode_each, space_of
 from captune.images import ImageFile
 from captune.models.encoders import ImageEncoder
 
@@ -28,7 +29,7 @@ Halves = NDArray[np.float16]
 
 
 def encode_grids(
-    images: Iterable[ImageFile], encoder: ImageEncoder, **how: Unpack[Encoding]
+    images: Iterable[ImageFile], encoder: ImageEncoder, how: Encoding, **told: Unpack[Told]
 ) -> Iterator[tuple[list[ImageFile], Halves]]:
     """Yield (images, what is cached of them [n, *patches.cached_shape] float16), in their order.
 
@@ -36,27 +37,28 @@ def encode_grids(
     grow with the number of images, the same bytes are encoded once, and a run that was killed lost
     one batch. Raises UserError for an encoder without a grid.
     """
-    for found in encode_each(images, _feature(encoder), **how):
+    for found in encode_each(images, _feature(encoder), how, **told):
         yield [one.image for one in found], np.stack([one.array for one in found])
 
 
 def open_grids(
-    images: Sequence[ImageFile], encoder: ImageEncoder, **how: Unpack[Encoding]
+    images: Sequence[ImageFile], encoder: ImageEncoder, how: Encoding, **told: Unpack[Told]
 ) -> GridStore:
     """Encode what the cache lacks, then open all grids for random access.
 
     Without a cache that can be written to they live in a temporary folder until the store closes.
     Raises UserError where the cache may not grow as large as the grids are, or its disk cannot.
     """
-    folder, cache = None, how["cache"]
+    folder, cache = None, how.cache
     if cache is None or not cache.is_writable:
         folder = TemporaryDirectory(prefix="captune-grids-", ignore_cleanup_errors=True)
-        how["cache"] = cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
+        cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
+        how = replace(how, cache=cache)
     try:
         require_room(len(images), encoder, cache)
         keys: dict[str, str] = {}
         feature = _feature(encoder)
-        for found in encode_each(images, feature, **how):
+        for found in encode_each(images, feature, how, **told):
             keys |= {one.image.name: one.content for one in found}
         # only now is all of it on disk
         contents = list(dict.fromkeys(keys.values()))

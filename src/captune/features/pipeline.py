@@ -22,10 +22,11 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
-from captune.features.index import FeatureSpace
+from captune.features.keys import FeatureSpace
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoded_image, decoding_threads, hash_image, opened_image
 from captune.models.encoders import ImageEncoder
+from captune.options.base import ModelOptions
 from captune.threads import processors
 
 _FIRST_BATCH = 4  # images; each batch after it is twice as large, so that something moves soon
@@ -70,18 +71,31 @@ class Encoded(NamedTuple):
     array: NDArray[Any]
 
 
-class Encoding(TypedDict):
+@dataclass(frozen=True)
+class Encoding:
     """How images are encoded.
 
     cache: None keeps nothing. batch_size: images per forward pass, fewer where memory is short.
     workers: threads that read and decode; 0 takes the number of cores, at most 16.
+    """
+
+    cache: FeatureCache | None = None
+    batch_size: int = 32
+    workers: int = 0
+
+    @classmethod
+    def of(cls, options: ModelOptions, cache: FeatureCache | None) -> Encoding:
+        """As the options of a command say."""
+        return cls(cache, options.batch_size, options.workers)
+
+
+class Told(TypedDict):
+    """Who is told of images that are encoded.
+
     on_skip: called in the order of the images for those that cannot be read or prepared.
     on_progress: told how many more images are done, skipped ones included.
     """
 
-    cache: FeatureCache | None
-    batch_size: int
-    workers: int
     on_skip: Callable[[Skipped], None]
     on_progress: NotRequired[Callable[[int], None] | None]
 
@@ -102,18 +116,18 @@ class _Entry:
 
 
 def encode_each(
-    images: Iterable[ImageFile], feature: ImageFeature, **how: Unpack[Encoding]
+    images: Iterable[ImageFile], feature: ImageFeature, how: Encoding, **told: Unpack[Told]
 ) -> Iterator[list[Encoded]]:
     """Yield images with their feature, in the order of `images`.
 
     Only what is at hand is yielded, so their number varies; memory does not grow with the number of
     images. The same bytes are encoded once, and never again while the cache holds them.
     """
-    cache, on_progress = how["cache"], how.get("on_progress")
-    workers = how["workers"] or min(16, processors())
+    cache, on_progress = how.cache, told.get("on_progress")
+    workers = how.workers or min(16, processors())
     with decoding_threads(workers) as threads, BackgroundWriter(cache, feature.space) as writer:
         ahead = Prefetcher(images, feature, cache, threads, workers)
-        batches = AdaptiveBatches(how["batch_size"])
+        batches = AdaptiveBatches(how.batch_size)
         assemble = _assembly(feature.device)
         size = _FIRST_BATCH
         while True:
@@ -133,7 +147,7 @@ def encode_each(
                 if entry.array is not None:
                     found.append(Encoded(entry.image, entry.content, entry.array))
                 else:
-                    how["on_skip"](Skipped(entry.image.name, str(entry.reason)))
+                    told["on_skip"](Skipped(entry.image.name, str(entry.reason)))
             if on_progress is not None and done:
                 on_progress(done)
             if found:

@@ -17,14 +17,20 @@ from typing import Any
 from captune.captioning.agreement import flagged_sentence
 from captune.captioning.any_captioner import AnyCaptioner, prepare
 from captune.captioning.captioner import LITE, Captioner
-from captune.captioning.generate import Caption
+from captune.captioning.generate import Caption, GenerationSettings
 from captune.captioning.rerank import chosen_sentence
 from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.jobs import MOST_ANSWERS, Result, check_outputs, files_among
-from captune.jobs.caption_outputs import CaptionJournal, Predictions, Sidecars
+from captune.jobs.caption_outputs import (
+    CaptionJournal,
+    Sidecars,
+    Sink,
+    check_predictions,
+    predictions_file,
+)
 from captune.jobs.shards import takes_shards
 from captune.options import CaptionOptions
 from captune.options.codec import from_python
@@ -204,9 +210,9 @@ def run(
     others = options.out or options.predictions or options.to or each
     began = time.monotonic()
     with ExitStack() as stack:
-        predictions = sidecars = writer = journal = None
+        sidecars = writer = journal = None
         if options.predictions is not None:
-            predictions = Predictions(options.predictions, found.images)
+            check_predictions(options.predictions, found.images)
         about = prepared.about
         if options.out is not None:
             journal = stack.enter_context(
@@ -249,18 +255,11 @@ def run(
         add_row = stack.enter_context(
             row_files(options.to, about, raw=options.raw_csv, json_row=_coco_result)
         )
-        sinks = [sink for sink in (predictions, sidecars) if sink is not None]
-        if predictions is not None:
-            stack.enter_context(predictions)
-        outcomes = captioner.stream(
-            found.images,
-            cache=cache,
-            beam=options.beam,
-            max_tokens=options.max_tokens,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            done=done,
-        )
+        sinks: list[Sink] = [] if sidecars is None else [sidecars.add]
+        if options.predictions is not None:
+            sinks.append(stack.enter_context(predictions_file(options.predictions)))
+        how = GenerationSettings.of(options, cache)
+        outcomes = captioner.stream(found.images, how, done=done)
         with progress.bar("captioning", len(found.images)) as advance:
             for images, batch, is_new in _kept(
                 journal, found.images, outcomes, done, options.keep_candidates
@@ -317,7 +316,7 @@ def _take(
     image: ImageFile,
     entry: Mapping[str, Any],
     result: CaptionResult,
-    sinks: Sequence[Predictions | Sidecars],
+    sinks: Sequence[Sink],
     add_row: Callable[[Row], None],
     each: Callable[[Caption], None] | None,
 ) -> None:
@@ -327,7 +326,7 @@ def _take(
     record = entry["record"]
     result.add(record)
     for sink in sinks:
-        sink.add(image, record["caption"])
+        sink(image, record["caption"])
     found = Caption.of_record(image, record)
     answer = found.answer()
     result.keep(answer)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import IO, Any, Self
 
 from captune.captioning.generate import batch_ends
@@ -27,47 +26,39 @@ from captune_metrics.text import printable, quoted
 _KEPT = "the captions of finished batches are kept"
 
 
-class Predictions:
-    """`{"stem": "caption"}`, one line an image, in one file that appears when the block ends well.
+Sink = Callable[[ImageFile, str], None]
+
+
+def check_predictions(path: Path, images: Sequence[ImageFile]) -> None:
+    """Raises UserError where the file cannot be written, or two images have one stem."""
+    check_writable(path)
+    names: dict[str, str] = {}
+    for image in images:
+        first = names.setdefault(_stem(image), image.name)
+        if first != image.name:
+            raise UserError(
+                f"--predictions: {quoted(first)} and {quoted(image.name)} have the same stem,"
+                f" {quoted(_stem(image))}, and the file has one place for it; rename one, or"
+                " caption their folders one by one"
+            )
+
+
+@contextmanager
+def predictions_file(path: Path) -> Iterator[Sink]:
+    """Takes `{"stem": "caption"}`, one line an image; the file appears when the block ends well.
 
     A stem is a file's name without its folder and its ending.
     """
+    before = "{\n"
+    with whole_file(path) as file:
 
-    def __init__(self, path: Path, images: Sequence[ImageFile]) -> None:
-        """Raises UserError where the file cannot be written, or two images have one stem."""
-        check_writable(path)
-        names: dict[str, str] = {}
-        for image in images:
-            first = names.setdefault(_stem(image), image.name)
-            if first != image.name:
-                raise UserError(
-                    f"--predictions: {quoted(first)} and {quoted(image.name)} have the same stem,"
-                    f" {quoted(_stem(image))}, and the file has one place for it; rename one, or"
-                    " caption their folders one by one"
-                )
-        self.path = path
-        self._whole = whole_file(path)
-        self._file: IO[Any]
-        self._before = "{\n"
+        def add(image: ImageFile, caption: str) -> None:
+            nonlocal before
+            file.write(f"{before}{json.dumps(_stem(image))}: {json.dumps(caption)}")
+            before = ",\n"
 
-    def __enter__(self) -> Self:
-        self._file = self._whole.__enter__()
-        return self
-
-    def add(self, image: ImageFile, caption: str) -> None:
-        """Write one line."""
-        self._file.write(f"{self._before}{json.dumps(_stem(image))}: {json.dumps(caption)}")
-        self._before = ",\n"
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self._file.write("\n}\n" if self._before.startswith(",") else "{}\n")
-        self._whole.__exit__(kind, error, trace)
+        yield add
+        file.write("\n}\n" if before.startswith(",") else "{}\n")
 
 
 class Sidecars:
@@ -209,16 +200,11 @@ class CaptionJournal:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             self._stack.close()
         except OSError:  # what a full disk did not take would be written once more
-            if error is None:
+            if error[0] is None:
                 raise
         if not self.done:
             self.remove()

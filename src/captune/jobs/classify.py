@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -195,7 +195,7 @@ def _sinks(
         sinks.append(partial(_write_record, writer))
         if options.all_probabilities:
             path = writer.file_path("probabilities.npy")
-            sinks.append(stack.enter_context(_ProbabilityFile(path)).add)
+            sinks.append(stack.enter_context(_probability_file(path)))
     if options.csv is not None:
         rows = stack.enter_context(whole_file(options.csv))
         rows.write(csv_row(["filename", "label"]))
@@ -297,46 +297,28 @@ def _top(row: Floats, labels: Labels) -> list[dict[str, Any]]:
     ]
 
 
-class _ProbabilityFile:
-    """Every probability, float16 [images, labels] or [images, prompts, labels].
+@contextmanager
+def _probability_file(path: Path) -> Iterator[_Sink]:
+    """Takes every probability, float16 [images, labels] or [images, prompts, labels].
 
     An .npy states its shape first, and the number of readable images is known last: rows are
     gathered beside it and copied behind the header.
     """
+    count, shape = 0, ()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # without a name: two runs never share it, and one that is killed leaves nothing
+    with tempfile.TemporaryFile(dir=path.parent) as raw:
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stack = ExitStack()
-        self._rows = 0
-        self._shape: tuple[int, ...] = ()
+        def add(prediction: Prediction, _right: int | None) -> None:
+            nonlocal count, shape
+            rows = prediction.probabilities
+            rows = rows[0] if len(rows) == 1 else rows
+            count, shape = count + 1, rows.shape
+            raw.write(rows.astype("<f2").tobytes())
 
-    def __enter__(self) -> _ProbabilityFile:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # without a name: two runs never share it, and one that is killed leaves nothing
-        self._raw: IO[bytes] = self._stack.enter_context(
-            tempfile.TemporaryFile(dir=self._path.parent)
-        )
-        return self
-
-    def add(self, prediction: Prediction, _right: int | None) -> None:
-        """Append one image's probabilities."""
-        rows = prediction.probabilities
-        rows = rows[0] if len(rows) == 1 else rows
-        self._shape = rows.shape
-        self._rows += 1
-        self._raw.write(rows.astype("<f2").tobytes())
-
-    def __exit__(self, *error: Any) -> None:
-        try:
-            if error[0] is None:
-                with whole_file(self._path, "wb") as file:
-                    header = {
-                        "descr": "<f2",
-                        "fortran_order": False,
-                        "shape": (self._rows, *self._shape),
-                    }
-                    np.lib.format.write_array_header_1_0(file, header)
-                    self._raw.seek(0)
-                    shutil.copyfileobj(self._raw, file)
-        finally:
-            self._stack.close()
+        yield add
+        with whole_file(path, "wb") as file:
+            header = {"descr": "<f2", "fortran_order": False, "shape": (count, *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            raw.seek(0)
+            shutil.copyfileobj(raw, file)

@@ -19,6 +19,7 @@ import numpy as np
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
+from captune.features.pipeline import Encoding
 from captune.files import lines_of, read_text, whole_file
 from captune.images import find_images
 from captune.jobs import Result, check_outputs, files_among
@@ -103,14 +104,9 @@ def run(
         raise UserError(f"{model.spec}: has no text side, so it embeds images alone")
     with nullcontext() if options.no_cache else FeatureCache() as cache:
         if found is not None:
+            how = Encoding.of(options, cache)
             images, features = encode_all(
-                found.images,
-                model,
-                cache=cache,
-                batch_size=options.batch_size,
-                workers=options.workers,
-                skipped=skipped,
-                progress=progress,
+                found.images, model, how, skipped=skipped, progress=progress
             )
             names = [image.spelled for image in images]
         else:

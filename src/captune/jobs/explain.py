@@ -25,6 +25,7 @@ from captune.captioning.captioner import (
     open_grid_cache,
 )
 from captune.captioning.checkpoint import read_recipe
+from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
@@ -232,11 +233,7 @@ def _captioner_source(
                 captioner,
                 found.images,
                 given,
-                beam=options.beam,
-                max_tokens=options.max_tokens,
-                cache=cache,
-                batch_size=options.batch_size,
-                workers=options.workers,
+                GenerationSettings.of(options, cache),
                 on_skip=skipped.append,
             ):
                 advance(1)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile, find_images
 from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import Floats, describe_model
@@ -143,9 +144,7 @@ def run(
         images, image_features = encode_all(
             found.images,
             model,
-            cache=cache,
-            batch_size=options.batch_size,
-            workers=options.workers,
+            Encoding.of(options, cache),
             skipped=skipped,
             progress=progress,
         )

@@ -22,6 +22,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from captune.captioning.bridge import BRIDGES
+from captune.captioning.dataset import MatchedCaptions
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.rerank import chosen_sentence
 from captune.captioning.settings import config_of
@@ -150,7 +151,6 @@ def tune(
     files = {"images": images, "captions": captions, "val_captions": val_captions}
     typed = {**files, "out": out, **options}
     made = with_config(from_python(TuneOptions, **typed), list(typed))
-    state.check_inputs(made)
     return run(made)
 
 
@@ -160,14 +160,17 @@ def run(
     *,
     command: Sequence[str] = (),
     stop: Callable[[], bool] = lambda: False,
+    inputs: Sequence[MatchedCaptions] = (),
 ) -> TuneResult:
     """Train, and leave table, curves and page; the same call goes on where a killed one was.
 
     command: the words that made this run, kept in it. stop: says whether to end before the end,
-    with a checkpoint (errors.Stopped). Of several processes the first one speaks and writes.
+    with a checkpoint (errors.Stopped). inputs: of `state.read_inputs`, where they were read
+    already. Of several processes the first one speaks and writes.
     Raises UserError for what cannot be done.
     """
     settings = check_options(options)
+    inputs = inputs or state.read_inputs(options)
     process = this_process(options)
     is_first = process.is_main_process
     notes: list[str] = []
@@ -182,7 +185,7 @@ def run(
                 say(sentence)
         stack.enter_context(silence_transformers())
         cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
-        setup = prepare(options, settings, stack, cache, command, heard)
+        setup = prepare(options, inputs, settings, stack, cache, command, heard)
         _check_budget(setup)
         if is_first:
             for method in options.methods:

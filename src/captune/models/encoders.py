@@ -96,6 +96,17 @@ class ImageEncoder:
         pooled: Tensor = self.module(self._moved(pixels))
         return pooled.float().cpu()
 
+    def text_side(
+        self,
+        module: nn.Module,
+        tokenize: Callable[[Sequence[str]], Mapping[str, Tensor]],
+        text_id: str,
+        context: ContextLength | None = None,
+    ) -> TextEncoder:
+        """The other side of the same model: vectors as long, on the same device."""
+        own = self.dimension, self.device, self.dtype
+        return TextEncoder(module, tokenize, text_id, *own, context)
+
     @property
     def grid(self) -> GridShape | None:
         """What a bridge sees of an image; None where there is no patch grid of a fixed shape."""

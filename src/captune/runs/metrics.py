@@ -80,22 +80,18 @@ class TunedFigure(Struct, frozen=True):
     recipe: dict[str, Any]
 
 
-class Finding(Struct, frozen=True):
+class Finding(Struct, frozen=True, omit_defaults=True):
     """A check of a training.
 
-    figure: the number that the sentence rests on. wrong: whether it is a warning.
+    figure: the number that the sentence rests on. wrong: whether it is a warning. is_fatal: whether
+    no score of such a captioner means anything: its captions repeat or are blind.
     """
 
     about: str
     figure: Number
     sentence: str
     wrong: bool
-
-    @property
-    def is_fatal(self) -> bool:
-        """Whether no score of such a captioner means anything: its captions repeat or are blind."""
-        blind = self.about == "image dependence" and self.sentence.startswith("the captions do not")
-        return self.wrong and (self.about == "repetition" or blind)
+    is_fatal: bool = False
 
 
 class History(Struct, frozen=True):

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from msgspec import Struct
@@ -99,15 +98,10 @@ class RunWriter:
         path = self.folder / name
         return self._stack.enter_context(_renamed(partial_path(path), path))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
             try:
-                self._stack.__exit__(kind, error, trace)
+                self._stack.__exit__(*error)
             finally:
                 for folder in (*(self.folder / name for name in FOLDERS), self.folder):
                     with suppress(OSError):

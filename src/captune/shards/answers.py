@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import describe_model
 from captune.options import CaptionOptions, ClassifyOptions, EmbedOptions
@@ -132,15 +133,12 @@ class _Captioner:
             self.figures["reranking"] = captioner.reranker.settings
 
     def answer(self, images: Sequence[ImageFile]) -> Iterator[Answered | Skipped]:
+        from captune.captioning.generate import GenerationSettings
+
         options = self._options
-        outcomes = self._captioner.stream(
-            images,
-            beam=options.beam,
-            max_tokens=options.max_tokens,
-            batch_size=options.batch_size,
-            workers=self._workers,
-        )
-        for batch in outcomes:
+        encoding = Encoding(None, options.batch_size, self._workers)
+        how = GenerationSettings(options.beam, options.max_tokens, encoding)
+        for batch in self._captioner.stream(images, how):
             for one in batch:
                 yield one if isinstance(one, Skipped) else self._answered(one.record())
 
@@ -170,9 +168,7 @@ class _Embedder:
         batches = encode_images(
             images,
             self._model.image,
-            cache=None,
-            batch_size=self._options.batch_size,
-            workers=self._workers,
+            Encoding(None, self._options.batch_size, self._workers),
             on_skip=skipped.append,
         )
         answered = (

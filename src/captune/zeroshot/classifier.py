@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_images, encode_texts
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.encoders import Floats, ImageTextModel, SimilarityScale, normalise
 from captune.models.load import load_image_text_model
@@ -107,9 +108,8 @@ class ZeroShotClassifier:
         self.templates = check_prompts(self.labels, prompts)
         self.ensemble = ensemble
         self.multi_label = multi_label
-        self.batch_size = batch_size
-        self.workers = workers
         self.cache = FeatureCache() if cache is True else cache or None
+        self.encoding = Encoding(self.cache, batch_size, workers)
         self.model = (
             load_image_text_model(model, device=device, dtype=dtype)
             if isinstance(model, str)
@@ -151,9 +151,7 @@ class ZeroShotClassifier:
         for found, features in encode_images(
             _images(images, on_skip),
             self.model.image,
-            cache=self.cache,
-            batch_size=self.batch_size,
-            workers=self.workers,
+            self.encoding,
             on_skip=on_skip,
             on_progress=on_progress,
         ):

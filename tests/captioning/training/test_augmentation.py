@@ -22,6 +22,7 @@ from captune.captioning.training.step import CrossEntropy, collate
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import open_grids
+from captune.features.pipeline import Encoding
 from captune.images import find_images
 from captune.models.encoders import mirrored
 
@@ -71,10 +72,10 @@ def test_the_second_view_is_that_of_the_mirrored_image(tmp_path: Path) -> None:
     encoder = image_model().image
     assert mirrored(encoder).require_patches().preprocessing_id != "whole-9"
     with FeatureCache(tmp_path / "features") as cache:
-        how = {"cache": cache, "batch_size": 2, "workers": 1, "on_skip": lambda skipped: None}
-        plain = open_grids(images, encoder, **how)
-        second = open_grids(images, mirrored(encoder), **how)
-        expected = open_grids(find_images([str(flipped)]).images, encoder, **how)
+        how, told = Encoding(cache, 2, 1), {"on_skip": lambda skipped: None}
+        plain = open_grids(images, encoder, how, **told)
+        second = open_grids(images, mirrored(encoder), how, **told)
+        expected = open_grids(find_images([str(flipped)]).images, encoder, how, **told)
         keys = [plain.keys[image.name] for image in images]
         wanted = [expected.keys[image.name] for image in images]
         assert torch.equal(second.grids_of(keys), expected.grids_of(wanted))

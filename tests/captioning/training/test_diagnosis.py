@@ -58,14 +58,14 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionModel, Validat
         tmp_path_factory.mktemp("checkpoints"),
         score=lambda: {"loss": next(left)},
     )
-    return captioner, ValidationSet(val, tokenise(val, decoder, 20).rows, grids)
+    return captioner, ValidationSet(val, tokenise(val, decoder, 20).rows, grids, max_tokens=20)
 
 
 def test_a_captioner_that_looks(job: tuple[CaptionModel, ValidationSet]) -> None:
     captioner, val = job
-    written = write_captions(captioner, val, max_tokens=20)
+    written = write_captions(captioner, val)
     assert written.captions.keys() == set(val.data.ids)
-    finding = validation.image_dependence(captioner, val, written, 20, seed=0)
+    finding = validation.image_dependence(captioner, val, written, seed=0)
     assert not finding.wrong, finding.sentence
     assert finding.figure > 0
     assert "with the right images" in finding.sentence
@@ -80,9 +80,9 @@ def test_the_full_stop_is_at_its_word(
 
 def test_a_captioner_that_sees_nothing(job: tuple[CaptionModel, ValidationSet]) -> None:
     captioner, val = job
-    flat = ValidationSet(val.data, val.rows, OneVector(ConstantGrids()))
-    written = write_captions(captioner, flat, max_tokens=20)
-    finding = validation.image_dependence(captioner, flat, written, 20, seed=0)
+    flat = ValidationSet(val.data, val.rows, OneVector(ConstantGrids()), max_tokens=20)
+    written = write_captions(captioner, flat)
+    finding = validation.image_dependence(captioner, flat, written, seed=0)
     assert finding.wrong
     assert finding.sentence.startswith("the captions do not depend on the image: CIDEr is ")
     assert finding.sentence.endswith(f"no difference in any of {len(val.data)} images")

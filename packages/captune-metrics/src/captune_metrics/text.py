@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -19,14 +18,6 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for a close match among `known`, else an empty string."""
-    # Case is the commonest slip, and difflib counts every letter of it.
-    by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[close[0]]}?" if close else ""
 
 
 def printable(text: str) -> str:

@@ -41,6 +41,7 @@ from captune.attribution.masking import BLURRED, mean_token, pixel_masking, toke
 from captune.attribution.methods import MAP_METHODS
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset
+from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -346,11 +347,7 @@ class Evaluation:
                 self._captioner,
                 [one.image for one in captions],
                 None if generated else [one.caption for one in captions],
-                beam=options.beam,
-                max_tokens=options.max_tokens,
-                cache=self._cache,
-                batch_size=options.batch_size,
-                workers=options.workers,
+                GenerationSettings.of(options, self._cache),
                 on_skip=self.skipped.append,
             )
             found = examples_of(captioned, captions, None if boxes is None else boxes.categories)

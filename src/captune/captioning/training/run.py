@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from msgspec import structs
 
 from captune.captioning.agreement import fit_agreement, write_agreement
 from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
     begin_with,
     digest_of_checkpoint,
+    from_pretrained,
     recipe_of,
     save_pretrained,
 )
 from captune.captioning.datastore import DATASTORE
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
-from captune.captioning.rerank import MIN_IMAGES, fit_weights, write_reranking
+from captune.captioning.rerank import MIN_IMAGES, RERANK, fit_weights, write_reranking
 from captune.captioning.training import state
 from captune.captioning.training.budget import budget, estimate
 from captune.captioning.training.setup import TrainingSetup
@@ -37,7 +39,7 @@ from captune.captioning.training.validation import (
 from captune.models.devices import autocast
 from captune.models.weights import digest_of
 from captune.options import TuneOptions
-from captune.runs import RunWriter
+from captune.runs import RunWriter, read_run
 from captune.runs import metrics as figures
 from captune.runs.metrics import Tuned, TunedFigure
 from captune.runs.reliability import Reranking
@@ -68,7 +70,7 @@ def train_method(
         for found in finished.findings:
             if found.wrong:
                 progress.message(f"{method}: {found.sentence}")
-        return finished
+        return _reranked(setup, folder, finished)
     model = _built(setup, method)
     left = 1 - state.fraction_done(folder / "checkpoints", options.epochs)
     expected = estimate(
@@ -86,30 +88,15 @@ def train_method(
         setup.data,
         options,
         folder / "checkpoints",
-        score=partial(
-            validation_scores,
-            model,
-            setup.sample,
-            select=options.select,
-            max_tokens=options.max_tokens,
-        ),
+        score=partial(validation_scores, model, setup.sample, select=options.select),
         progress=progress,
         what=method,
         stop=stop,
     )
     with autocast(options.dtype, model.decoder.device):
         with progress.bar(f"{method}: captions", len(setup.val.data)) as advance:
-            written = write_captions(
-                model, setup.val, max_tokens=options.max_tokens, scored=True, advance=advance
-            )
-        findings = diagnose(
-            model,
-            setup.val,
-            written,
-            leaked=setup.leaked,
-            max_tokens=options.max_tokens,
-            seed=options.seed,
-        )
+            written = write_captions(model, setup.val, scored=True, advance=advance)
+        findings = diagnose(model, setup.val, written, leaked=setup.leaked, seed=options.seed)
         reranking = _reranking(setup, model, method)
     scores = score_captions(written.captions, setup.val)
     for finding in findings:
@@ -142,28 +129,58 @@ def train_method(
         save_pretrained(model, folder, recipe)
         if result.agreement is not None:
             write_agreement(folder, result.agreement)
-        if setup.reranker is not None and reranking is not None:
-            if setup.reranker.datastore is not None:
-                setup.reranker.datastore.save(folder / DATASTORE)
-            write_reranking(folder, reranking)
         data = setup.val.data
-        with run_writer(setup, folder) as run:
-            for id, image in zip(data.ids, data.images, strict=True):
-                run.record(
-                    {
-                        "path": image.name,
-                        "image_id": id,
-                        "caption": written.captions[id],
-                        "ended": written.ended[id],
-                        "scores": {name: score.per_image[id] for name, score in scores.items()},
-                    }
-                )
-            run.metrics = {"images": result.images, "tuned": result}
-            run.extra = {"method": method}
+        records = [
+            {
+                "path": image.name,
+                "image_id": id,
+                "caption": written.captions[id],
+                "ended": written.ended[id],
+                "scores": {name: score.per_image[id] for name, score in scores.items()},
+            }
+            for id, image in zip(data.ids, data.images, strict=True)
+        ]
+        _write(setup, folder, result, records)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     PartialState().wait_for_everyone()
     model.detach()
     return result
+
+
+def _write(
+    setup: TrainingSetup, folder: Path, result: Tuned, records: Sequence[Mapping[str, Any]]
+) -> None:
+    """What chooses among candidates, beside the captioner, and the run, which comes last."""
+    for name in (RERANK, DATASTORE):
+        (folder / name).unlink(missing_ok=True)
+    if setup.reranker is not None and result.reranking is not None:
+        if setup.reranker.datastore is not None:
+            setup.reranker.datastore.save(folder / DATASTORE)
+        write_reranking(folder, result.reranking)
+    with run_writer(setup, folder) as run:
+        for record in records:
+            run.record(record)
+        run.metrics = {"images": result.images, "tuned": result}
+        run.extra = {"method": result.method}
+
+
+def _reranked(setup: TrainingSetup, folder: Path, finished: Tuned) -> Tuned:
+    """A finished method with --rerank as it is now: only the weights of the choice are fitted."""
+    now = None if setup.reranker is None else setup.reranker.settings
+    before = finished.reranking
+    if now is not None and before is not None:
+        before = structs.replace(before, weights=now.weights, figures=None)
+    if before == now:
+        return finished
+    model, _ = from_pretrained(folder, decoder=setup.frozen.decoder)
+    with autocast(setup.options.dtype, model.decoder.device):
+        reranking = _reranking(setup, model, finished.method)
+    model.detach()
+    found = structs.replace(finished, reranking=reranking)
+    if found != finished and PartialState().is_main_process:
+        _write(setup, folder, found, list(read_run(folder).records()))
+    PartialState().wait_for_everyone()
+    return found
 
 
 def _reranking(setup: TrainingSetup, model: CaptionModel, method: str) -> Reranking | None:
@@ -172,9 +189,7 @@ def _reranking(setup: TrainingSetup, model: CaptionModel, method: str) -> Rerank
     if reranker is None:
         return None
     with setup.progress.bar(f"{method}: candidates", len(val.data)) as advance:
-        written = write_captions(
-            model, val, max_tokens=setup.options.max_tokens, reranker=reranker, advance=advance
-        )
+        written = write_captions(model, val, reranker=reranker, advance=advance)
     fitted = fit_weights(reranker.settings, written.candidates, val.data.references)
     if fitted is None:
         setup.progress.message(
@@ -208,9 +223,6 @@ def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
         "augment": None if options.augment == "none" else options.augment,
         "known words": None if tags is None else digest_of(dataclasses.asdict(tags)),
         "start": None if start is None else digest_of_checkpoint(start),
-        "rerank": None
-        if options.rerank == "none"
-        else [options.rerank, options.candidates, options.rerank_model],
         "score model": options.score_model if options.select == "clipscore" else None,
     }
 

@@ -17,15 +17,15 @@ from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import (
     CaptionDataset,
+    MatchedCaptions,
     check_enough,
     leaked_ids,
-    read_dataset,
     tokenise,
 )
 from captune.captioning.datastore import Datastore
 from captune.captioning.recipe import ImageIdentity, TagSettings
 from captune.captioning.rerank import Reranker, pooled, unfitted
-from captune.captioning.settings import check_settings, config_of
+from captune.captioning.settings import config_of
 from captune.captioning.tags import Tagger, choose_tags_model, tag_settings, texts_of_labels
 from captune.captioning.training.batches import (
     Grids,
@@ -42,7 +42,8 @@ from captune.captioning.training.validation import ValidationSet
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import GridStore, open_grids
-from captune.images import ImageFile, ImageSet, Skipped, find_images
+from captune.features.pipeline import Encoding
+from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model, mirrored
@@ -87,8 +88,7 @@ def this_process(options: TuneOptions) -> PartialState:
 
 def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     """Everything that can be refused before a file is read; the settings by part."""
-    check_possible(options)
-    settings = check_settings(options.set, bridge=options.bridge, methods=options.methods)
+    settings = check_possible(options)
     _check_tags(options, _max_tag_tokens(options, settings))
     return settings
 
@@ -118,19 +118,21 @@ def _check_tags(options: TuneOptions, max_tokens: int) -> None:
 
 def prepare(
     options: TuneOptions,
+    inputs: Sequence[MatchedCaptions],
     settings: dict[str, dict[str, Any]],
     stack: ExitStack,
     cache: FeatureCache | None,
     command: Sequence[str],
     progress: Progress,
 ) -> TrainingSetup:
-    """Read, check, encode and tokenise; `stack` closes what is opened."""
-    assert options.images is not None
+    """Read, check, encode and tokenise; `stack` closes what is opened.
+
+    inputs: of `read_inputs`.
+    """
     assert options.captions is not None
     assert options.val_captions is not None
-    found = find_images([options.images])
-    found_val = found if options.val_images is None else find_images([options.val_images])
-    train_set = _read(options.captions, found, options, progress, limit=options.limit)
+    to_train, to_validate = inputs
+    train_set = _read(to_train, options, progress, limit=options.limit)
     if options.sizes and len(train_set) < options.sizes[-1]:
         raise UserError(
             f"--curve {options.curve}: there are {len(train_set):,} training images; its largest"
@@ -139,7 +141,7 @@ def prepare(
     warning = too_few_updates(train_set, options, PartialState().num_processes)
     if warning:
         progress.message(warning)
-    val_set = _read(options.val_captions, found_val, options, progress)
+    val_set = _read(to_validate, options, progress)
     leaked = leaked_ids(train_set, val_set)
     frozen = load_frozen(options, [train_set, val_set], stack=stack, cache=cache, progress=progress)
     train_set, val_set = (part.without(frozen.skipped) for part in (train_set, val_set))
@@ -159,7 +161,9 @@ def prepare(
     val_tokens = tokenise(val_set, frozen.decoder, options.max_tokens)
     max_tokens = _max_tag_tokens(options, settings)
     tags, rows = _tags(options, frozen, max_tokens, [train_set, val_set], cache, progress)
-    val = ValidationSet(val_set, val_tokens.rows, frozen.grids, frozen.clip, cache, rows)
+    val = ValidationSet(
+        val_set, val_tokens.rows, frozen.grids, frozen.clip, cache, rows, options.max_tokens
+    )
     sample = val.first(_sampled(options.val_sample, len(val_set), options.seed))
     second = None
     if frozen.mirrored is not None:
@@ -211,9 +215,7 @@ def _tags(
         frozen.tags_model,
         frozen.decoder,
         max_tokens,
-        cache=cache,
-        batch_size=_PER_PASS,
-        workers=options.workers,
+        Encoding(cache, _PER_PASS, options.workers),
     )
     key_of = {
         image.path: key for part in parts for image, key in zip(part.images, part.keys, strict=True)
@@ -230,10 +232,10 @@ def _tags(
 
 
 def _read(
-    captions: Path, found: ImageSet, options: TuneOptions, progress: Progress, limit: int = 0
+    matched: MatchedCaptions, options: TuneOptions, progress: Progress, limit: int = 0
 ) -> CaptionDataset:
     with progress.bar("reading") as advance:
-        part = read_dataset(captions, found, limit=limit, seed=options.seed, advance=advance)
+        part = matched.read(limit=limit, seed=options.seed, advance=advance)
     for sentence in part.notes:
         progress.message(sentence)
     return part
@@ -310,9 +312,7 @@ def load_frozen(
                 open_grids(
                     some,
                     reader,
-                    cache=cache,
-                    batch_size=_PER_PASS,
-                    workers=options.workers,
+                    Encoding(cache, _PER_PASS, options.workers),
                     on_skip=skipped.append,
                     on_progress=advance,
                 )

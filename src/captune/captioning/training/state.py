@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from captune.captioning.dataset import check_enough, match_dataset
+from captune.captioning.dataset import MatchedCaptions, check_enough, match_dataset
 from captune.captioning.settings import check_settings, parse_count
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
@@ -53,7 +53,9 @@ _NOT_DECIDING = {
     *("encoder", "decoder", "score_model", "start"),
     *("curve", "dataset", "split", "val_split", "image_column", "caption_column"),
     # these are noted by what they come to, and not at all where they are left alone
-    *("augment", "tags", "tags_top", "tags_model", "rerank", "candidates", "rerank_model"),
+    *("augment", "tags", "tags_top", "tags_model"),
+    # how captions are chosen is fitted when all else is done, and again where only that changes
+    *("rerank", "candidates", "rerank_model"),
 }
 _LARGEST_STATE = 64 * 2**20
 _MARK = "complete.json"
@@ -80,8 +82,11 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> None:
     _check_same(folder, before, now, {**before, **now})
 
 
-def check_possible(options: TuneOptions) -> None:
-    """Refuse what options and run folder alone tell, before anything is imported or loaded."""
+def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
+    """Refuse what options and run folder alone tell, before anything is imported or loaded.
+
+    Returns the settings of --set, by part.
+    """
     for name, flag in (
         ("images", "IMAGES (folder of the training images)"),
         ("captions", "--captions TRAIN (their captions)"),
@@ -101,7 +106,7 @@ def check_possible(options: TuneOptions) -> None:
     if not options.methods:
         raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
     parse_count(options.max_trainable)
-    check_settings(options.set, bridge=options.bridge, methods=options.methods)
+    settings = check_settings(options.set, bridge=options.bridge, methods=options.methods)
     if options.select == "clipscore" and options.score_model == "none":
         raise UserError("--select clipscore needs a model: leave out --score-model none")
     for spec in {options.encoder, options.tags_model or "lite", options.score_model} - {"none"}:
@@ -114,21 +119,24 @@ def check_possible(options: TuneOptions) -> None:
     check_resumed(options)
     assert options.images is not None
     check_sources([options.images])
+    return settings
 
 
-def check_inputs(options: TuneOptions) -> None:
-    """Refuse images and captions that do not fit, before anything is imported or loaded."""
+def read_inputs(options: TuneOptions) -> tuple[MatchedCaptions, MatchedCaptions]:
+    """The captions to train on and those to validate on, with their images, of which none is read.
+
+    Raises UserError for images and captions that do not fit. Nothing is imported or loaded for it.
+    """
     assert options.images is not None
     assert options.captions is not None
     assert options.val_captions is not None
     found = find_images([options.images])
-    for captions, images in (
-        (options.captions, found),
-        (options.val_captions, find_images([options.val_images]) if options.val_images else found),
-    ):
-        matched = match_dataset(captions, images)
-        if captions == options.val_captions:
-            check_enough(len(matched.captions), captions)
+    train = match_dataset(options.captions, found)
+    if options.val_images:
+        found = find_images([options.val_images])
+    val = match_dataset(options.val_captions, found)
+    check_enough(len(val.captions), options.val_captions)
+    return train, val
 
 
 def check_resumed(options: TuneOptions) -> None:

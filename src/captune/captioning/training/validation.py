@@ -20,6 +20,7 @@ from captune.captioning.generate import words_of
 from captune.captioning.model import Candidate, CaptionModel, batch
 from captune.captioning.rerank import Reranker, write
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
+from captune.features.pipeline import Encoding
 from captune.runs.metrics import Finding
 from captune.text import as_sentence, percent
 from captune_metrics.bleu_n import bleu_of
@@ -49,7 +50,7 @@ class ValidationSet:
     """data: images with their references. rows: token ids of each image's captions.
 
     clip: the model of CLIPScore, or None to do without. cache: of its features. tags: of the
-    images, where the bridge reads them.
+    images, where the bridge reads them. max_tokens: of a caption that is written for them.
     """
 
     data: CaptionDataset
@@ -58,6 +59,7 @@ class ValidationSet:
     clip: ImageTextModel | None = None
     cache: FeatureCache | None = None
     tags: TagRows | None = None
+    max_tokens: int = 60
 
     def first(self, places: Sequence[int]) -> ValidationSet:
         """Some of the images."""
@@ -101,7 +103,6 @@ def write_captions(
     model: CaptionModel,
     val: ValidationSet,
     *,
-    max_tokens: int,
     keys: Sequence[str] | None = None,
     beams: int = 1,
     scored: bool = False,
@@ -131,12 +132,12 @@ def write_captions(
             reranker=reranker,
             cache=val.cache,
             beams=beams,
-            max_tokens=max_tokens,
+            max_tokens=val.max_tokens,
             scored=scored,
             **seen,
         )
         texts = model.decoder.decode(found.ids)
-        ended = [len(row) < max_tokens for row in found.ids]
+        ended = [len(row) < val.max_tokens for row in found.ids]
         # one line a caption, whatever a model that has learnt little writes
         lines = map(as_sentence, texts)
         features = [
@@ -186,15 +187,14 @@ def score_captions(
         from captune.clipscore import clipscore as clipscore_of
 
         images = dict(zip(val.data.ids, val.data.images, strict=True))
-        scores["clipscore"] = clipscore_of(captions, images, model=val.clip, cache=val.cache)
+        how = Encoding(val.cache)
+        scores["clipscore"] = clipscore_of(captions, images, model=val.clip, how=how)
     return scores
 
 
-def validation_scores(
-    model: CaptionModel, val: ValidationSet, *, select: str, max_tokens: int
-) -> dict[str, float]:
+def validation_scores(model: CaptionModel, val: ValidationSet, *, select: str) -> dict[str, float]:
     """What a training looks at after each epoch; CLIPScore only where it is what decides."""
-    written = write_captions(model, val, max_tokens=max_tokens)
+    written = write_captions(model, val)
     scores = score_captions(written.captions, val, clipscore=select == "clipscore")
     return {
         "loss": validation_loss(model, val),
@@ -208,7 +208,6 @@ def diagnose(
     written: Captioned,
     *,
     leaked: Sequence[str],
-    max_tokens: int,
     seed: int,
 ) -> list[Finding]:
     """All checks of a trained model, over what it wrote for the validation images."""
@@ -216,7 +215,7 @@ def diagnose(
     if model.bridge.cross_attention_layers:
         found.insert(0, attention(model, val))
     if len(val.data) > 2:
-        found.insert(0, image_dependence(model, val, written, max_tokens, seed))
+        found.insert(0, image_dependence(model, val, written, seed))
     return found
 
 
@@ -243,10 +242,11 @@ def repetition(written: Captioned) -> Finding:
     share = len(stuck) / max(1, len(written.captions))
     empty = "" if all(map(str.strip, written.captions.values())) else "are empty, "
     said = f"{percent(share)} of the captions {empty}repeat themselves or do not end"
-    if share > REPEATS:
+    is_common = share > REPEATS
+    if is_common:
         caption = shorten(written.captions[stuck[0]], 60)
         said += f' (for example {printable(stuck[0])}: "{caption}"); train longer'
-    return Finding("repetition", share, said, share > REPEATS)
+    return Finding("repetition", share, said, is_common, is_common)
 
 
 def repeats(words: Sequence[str]) -> bool:
@@ -259,16 +259,14 @@ def repeats(words: Sequence[str]) -> bool:
 
 
 def image_dependence(
-    model: CaptionModel, val: ValidationSet, written: Captioned, max_tokens: int, seed: int
+    model: CaptionModel, val: ValidationSet, written: Captioned, seed: int
 ) -> Finding:
     """CIDEr with the right images against CIDEr with another image each, over the same images."""
     chance = random.Random(f"shuffle/{seed}")  # noqa: S311
     size = min(_SHUFFLED, len(val.data))
     some = val.first(sorted(chance.sample(range(len(val.data)), size)))
     others = shuffled(len(some.data), chance)
-    wrong = write_captions(
-        model, some, max_tokens=max_tokens, keys=[some.data.keys[i] for i in others]
-    )
+    wrong = write_captions(model, some, keys=[some.data.keys[i] for i in others])
     own = {id: written.captions[id] for id in some.data.ids}
     right = score_captions(own, some, clipscore=False)["cider"]
     other = score_captions(wrong.captions, some, clipscore=False)["cider"]
@@ -285,11 +283,12 @@ def image_dependence(
             f"CIDEr is {right.corpus:.3f} with the right images and with those of others, no"
             f" difference in any of {size:,} images"
         )
-    if blind and right.corpus - other.corpus <= SAME * right.corpus:
+    is_shown = blind and right.corpus - other.corpus <= SAME * right.corpus
+    if is_shown:
         said = f"the captions do not depend on the image: {said}"
     elif blind:
         said = f"with {size:,} images we cannot show that the captions depend on the image: {said}"
-    return Finding("image dependence", float(gain.difference), said, blind)
+    return Finding("image dependence", float(gain.difference), said, blind, is_shown)
 
 
 def shuffled(count: int, chance: random.Random) -> list[int]:

@@ -25,7 +25,6 @@ from captune.models.encoders import (
     PatchGrid,
     Side,
     SimilarityScale,
-    TextEncoder,
     grid_of_features,
     normalise,
     similarity_scale,
@@ -87,34 +86,14 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
         patches = patches_of(model, processor, _noise(), image_id)
     model.to(device=device, dtype=dtype)
 
+    image = ImageEncoder(
+        image_side, transform, pixels_id, image_id, dimension, device, dtype, patches
+    )
     text = None
     if tokenize is not None:
-        text = TextEncoder(
-            module=Side(model, _text_features),
-            tokenize=tokenize,
-            text_id=f"{image_id}-{tokenizer_id}",
-            dimension=dimension,
-            device=device,
-            dtype=dtype,
-            context=context,
-        )
-    return ImageTextModel(
-        spec=spec.text,
-        weights_id=weights_id,
-        licence=hub.licence_of(folder),
-        image=ImageEncoder(
-            module=image_side,
-            transform=transform,
-            preprocessing_id=pixels_id,
-            weights_id=image_id,
-            dimension=dimension,
-            device=device,
-            dtype=dtype,
-            patches=patches,
-        ),
-        text=text,
-        scoring=scoring,
-    )
+        text_id = f"{image_id}-{tokenizer_id}"
+        text = image.text_side(Side(model, _text_features), tokenize, text_id, context)
+    return ImageTextModel(spec.text, weights_id, hub.licence_of(folder), image, text, scoring)
 
 
 def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captune.errors import UserError
-from captune.models.encoders import ImageEncoder, ImageTextModel, SimilarityScale, TextEncoder
+from captune.models.encoders import ImageEncoder, ImageTextModel, SimilarityScale
 from captune.models.lite import assets
 from captune.models.lite.backbones import CLASSES, PREPROCESSING_ID, grid_of, load_backbones
 from captune.models.load import ModelSpec
@@ -50,33 +50,30 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
         alignment.weights_id,
     )
     patches = grid_of(backbones.image, alignment.image)
-    image = _Aligned(backbones.image.to(dtype=dtype), alignment.image).to(device)
-    text = _Aligned(backbones.text.to(dtype=dtype), alignment.text).to(device)
-    dimension = alignment.dimension
+    seeing = _Aligned(backbones.image.to(dtype=dtype), alignment.image).to(device)
+    reading = _Aligned(backbones.text.to(dtype=dtype), alignment.text).to(device)
+    image = ImageEncoder(
+        seeing.eval().requires_grad_(False),
+        backbones.transform,
+        PREPROCESSING_ID,
+        weights_id,
+        alignment.dimension,
+        device,
+        dtype,
+        patches,
+    )
     return ImageTextModel(
-        spec=spec.text,
-        weights_id=weights_id,
-        licence=LICENCE if spec.text == "lite" else alignment.metadata["licence"],
-        image=ImageEncoder(
-            module=image.eval().requires_grad_(False),
-            transform=backbones.transform,
-            preprocessing_id=PREPROCESSING_ID,
-            weights_id=weights_id,
-            dimension=dimension,
-            device=device,
-            dtype=dtype,
-            patches=patches,
+        spec.text,
+        weights_id,
+        LICENCE if spec.text == "lite" else alignment.metadata["licence"],
+        image,
+        image.text_side(
+            reading.eval().requires_grad_(False),
+            backbones.tokenize,
+            weights_id,
+            backbones.context,
         ),
-        text=TextEncoder(
-            module=text.eval().requires_grad_(False),
-            tokenize=backbones.tokenize,
-            text_id=weights_id,
-            dimension=dimension,
-            device=device,
-            dtype=dtype,
-            context=backbones.context,
-        ),
-        scoring=SimilarityScale(logit_scale=float(alignment.logit_scale)),
+        SimilarityScale(float(alignment.logit_scale)),
     )
 
 

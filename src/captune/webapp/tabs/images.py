@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from captune.attribution.geometry import whole_frame
 from captune.errors import UserError
 from captune.images import ImageFile
+from captune.jobs import Result
 from captune.options import CaptionOptions, ClassifyOptions, ExplainOptions
 from captune.options.codec import words_of
 from captune.pages.sections.explain import map_in_words
@@ -224,19 +225,34 @@ def _captioner(context: AppContext, typed: str | None) -> str:
 def _caption(
     context: AppContext, job: QueuedJob, options: CaptionOptions, id: str
 ) -> list[dict[str, Any]]:
-    """A card per image; they are shown as they come."""
     from captune.jobs import caption
 
+    def card(one: Caption, thumbnails: Mapping[str, str]) -> dict[str, Any]:
+        name = one.image.name
+        return {"name": name, "picture": thumbnails.get(name, ""), "caption": one.caption}
+
+    return _cards(context, job, options, id, "captions", caption.run, card)
+
+
+def _cards(
+    context: AppContext,
+    job: QueuedJob,
+    options: CaptionOptions | ExplainOptions,
+    id: str,
+    answers: str,
+    run: Callable[..., Result],
+    card: Callable[[Any, Mapping[str, str]], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """A card per image; they are shown as they come. answers: what the files to save hold."""
     images = context.uploads.images_of(id)
     job.result = shown = []
 
-    def take(one: Caption) -> None:
-        picture = images.thumbnails.get(name := one.image.name, "")
-        shown.append({"name": name, "picture": picture, "caption": one.caption})
+    def take(one: Any) -> None:
+        shown.append(card(one, images.thumbnails))
         job.changed()
 
-    with answer_files(context, job, "captions") as to:
-        result = caption.run(
+    with answer_files(context, job, answers) as to:
+        result = run(
             replace(options, to=to),
             job,
             each=take,
@@ -347,23 +363,8 @@ def _explain(
 ) -> list[dict[str, Any]]:
     from captune.jobs import explain
 
-    images = context.uploads.images_of(id)
-    job.result = shown = []
-
-    def take(explanation: Explanation) -> None:
-        shown.append(_card(explanation, images.thumbnails))
-        job.changed()
-
-    with answer_files(context, job, "explanations") as to:
-        result = explain.run(
-            replace(options, to=to, batch_size=_AT_ONCE),
-            job,
-            each=take,
-            found=images.found,
-            captioner=context.captioner(options.model),
-        )
-    name_skipped(result.skipped, job)
-    return shown
+    few = replace(options, batch_size=_AT_ONCE)
+    return _cards(context, job, few, id, "explanations", explain.run, _card)
 
 
 def _answer(

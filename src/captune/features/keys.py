@@ -1,4 +1,4 @@
-"""Which arrays there are and where: the SQLite side of the feature store.
+"""The keys of cached features, and which arrays there are and where: the store's SQLite side.
 
 One connection, shared by the threads of a process; WAL mode, shared by processes.
 """
