@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.vlm_image import reader_in
 from captune.attribution.word_scores import ROWS_AT_ONCE, WordTarget, scores_of, targets_of
 from captune.images import open_image
 from captune.models.encoders import GridShape, ImageEncoder
@@ -83,14 +84,15 @@ def token_masking(
     hidden = torch.zeros(1, device=grid.device) if fill is None else fill.to(grid)
 
     def grids_of(shown: Tensor) -> Tensor:
-        return torch.where(_over_tokens(shown, captioned.shape).to(grid.device), grid, hidden)
+        tokens = captioned.shape.to_tokens(shown)[..., None]
+        return torch.where(tokens.to(grid.device), grid, hidden)
 
     return Masking(captioned, name, grids_of, targets)
 
 
 def pixel_masking(
     captioned: CaptionedImage,
-    encoder: ImageEncoder,
+    encoder: ImageEncoder | None,
     targets: Sequence[WordTarget] | None = None,
     *,
     blur: bool = True,
@@ -101,8 +103,12 @@ def pixel_masking(
     is gone.
     """
     image = open_image(captioned.image.path)
-    whole = encoder.whole(image)
-    hidden = encoder.whole(blurred(image) if blur else of_one_colour(image))
+    without = blurred(image) if blur else of_one_colour(image)
+    name = BLURRED if blur else MEAN_COLOUR
+    if (reader := reader_in(captioned)) is not None:
+        return Masking(captioned, name, reader.without_pixels(without), targets)
+    assert encoder is not None
+    whole, hidden = encoder.whole(image), encoder.whole(without)
 
     def grids_of(shown: Tensor) -> Tensor:
         grids = []
@@ -111,7 +117,7 @@ def pixel_masking(
             grids.append(encoder.finish_grid(encoder.encode_grid(pixels)).float())
         return torch.cat(grids).to(captioned.grid.device)
 
-    return Masking(captioned, BLURRED if blur else MEAN_COLOUR, grids_of, targets)
+    return Masking(captioned, name, grids_of, targets)
 
 
 def losses_without_each(scores: Callable[[Tensor], Tensor], shape: GridShape) -> Tensor:
@@ -128,15 +134,8 @@ def losses_without_each(scores: Callable[[Tensor], Tensor], shape: GridShape) ->
 
 def mean_token(grids: Iterable[Tensor], shape: GridShape) -> Tensor:
     """The mean patch token [channels] of several images, each grid [1, tokens, channels]."""
-    patches = slice(shape.leading, shape.leading + shape.rows * shape.columns)
-    means = [grid[0, patches].mean(dim=0) for grid in grids]
+    means = [grid[0, shape.placed].mean(dim=0) for grid in grids]
     return torch.stack(means).mean(dim=0)
-
-
-def _over_tokens(shown: Tensor, shape: GridShape) -> Tensor:
-    """Masks [n, patches] -> [n, tokens, 1]; tokens that stand for no patch are always shown."""
-    behind = shape.tokens - shape.leading - shown.shape[1]
-    return F.pad(shown, (shape.leading, behind), value=True)[..., None]
 
 
 BLUR = 0.08  # of the shorter side: the deviation of the blur, which leaves light and colour

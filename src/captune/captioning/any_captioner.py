@@ -152,12 +152,20 @@ def _refuse(options: CaptionerOptions, names: Sequence[str], what: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} is for {what}; leave it out")
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """An image as the model takes it. content: sha256 of its file."""
 
     image: ImageFile
     content: str
     inputs: Inputs
+
+
+class Chosen(NamedTuple):
+    """ids: with the end where it came. log_probabilities: of each. candidates: as of a Caption."""
+
+    ids: list[int]
+    log_probabilities: list[float]
+    candidates: list[Candidate] | None = None
 
 
 class Speech(Decoder):
@@ -193,7 +201,7 @@ class AnyCaptioner:
     @property
     def speech(self) -> Speech:
         """Its words."""
-        vlm, end = self.vlm, min(self.vlm.ends, default=0)
+        vlm, end = self.vlm, self.vlm.ends[0]
         about = self.about
         return Speech(
             vlm.spec, vlm.model, vlm.tokenizer, about["weights_id"], about["processor_id"],
@@ -230,7 +238,7 @@ class AnyCaptioner:
         cache = how.encoding.cache
         ends = [end for end in batch_ends(len(images), how.encoding.batch_size) if end > done]
         spans = deque(zip([done, *ends], ends, strict=False))
-        ahead: deque[tuple[int, list[Future[_Ready | Skipped]]]] = deque()
+        ahead: deque[tuple[int, list[Future[Ready | Skipped]]]] = deque()
         with (
             decoding_threads(how.encoding.workers or min(16, processors())) as threads,
             BackgroundWriter(cache, self._space) as writer,
@@ -242,11 +250,14 @@ class AnyCaptioner:
                     ahead.append((start, reading))
                 start, reading = ahead.popleft()
                 found = [future.result() for future in reading]
-                ready = [one for one in found if isinstance(one, _Ready)]
+                ready = [one for one in found if isinstance(one, Ready)]
 
-                def write(some: Sequence[_Ready], start: int = start) -> list[Caption]:
+                def write(some: Sequence[Ready], start: int = start) -> list[Caption]:
                     features = self._features(some, cache, writer)
-                    return self._written(some, features, how, start)
+                    found = self.chosen(some, features, how, start)
+                    return [
+                        self._caption(one.image, own) for one, own in zip(some, found, strict=True)
+                    ]
 
                 written = iter(in_pieces(ready, write))
                 yield [one if isinstance(one, Skipped) else next(written) for one in found]
@@ -257,18 +268,18 @@ class AnyCaptioner:
         ids = self.about["weights_id"], self.about["processor_id"]
         return FeatureSpace("vision", *ids, dtype, f"torch-{self.device.type}")
 
-    def _read(self, image: ImageFile) -> _Ready | Skipped:
+    def _read(self, image: ImageFile) -> Ready | Skipped:
         try:
             content, _ = hash_image(image.path)
             with opened_image(image.path, sha256=content) as picture:
-                return _Ready(image, content, self.vlm.inputs(picture, self.prompt))
+                return Ready(image, content, self.vlm.inputs(picture, self.prompt))
         except UnreadableImage as error:
             return Skipped(image.name, error.reason)
         except (ValueError, ZeroDivisionError) as error:  # processors refuse a strip of one pixel
             return Skipped(image.name, f"cannot be prepared ({error})")
 
     def _features(
-        self, some: Sequence[_Ready], cache: FeatureCache | None, writer: BackgroundWriter
+        self, some: Sequence[Ready], cache: FeatureCache | None, writer: BackgroundWriter
     ) -> list[Tensor] | None:
         """What the vision makes of each, looked up or made; None where it is not handed in."""
         if self.vlm.vision is None:
@@ -296,13 +307,14 @@ class AnyCaptioner:
             for one in some
         ]
 
-    def _written(
+    def chosen(
         self,
-        some: Sequence[_Ready],
+        some: Sequence[Ready],
         features: Sequence[Tensor] | None,
         how: GenerationSettings,
-        number: int,
-    ) -> list[Caption]:
+        number: int = 0,
+    ) -> list[Chosen]:
+        """The caption of each; number: of the first of them, by which words are drawn."""
         inputs = self.vlm.collate([one.inputs for one in some])
         each = 1 if self.reranker is None else self.reranker.settings.candidates
         width = how.beam if each == 1 else max(2, how.beam, each)
@@ -324,19 +336,18 @@ class AnyCaptioner:
                 "the captioner computes probabilities that are not numbers: its weights are"
                 " damaged, or beyond the precision (--dtype float32)"
             )
-        images = [one.image for one in some]
         if self.reranker is None:
-            return [self._caption(*one) for one in zip(images, written.ids, chosen, strict=True)]
-        return self._best(images, written, chosen, each, how.encoding.cache)
+            return [Chosen(*one) for one in zip(written.ids, chosen, strict=True)]
+        return self._best([one.image for one in some], written, chosen, each, how.encoding.cache)
 
     def _best(
         self,
         images: Sequence[ImageFile],
         written: Written,
-        chosen: Sequence[Sequence[float]],
+        chosen: list[list[float]],
         each: int,
         cache: FeatureCache | None,
-    ) -> list[Caption]:
+    ) -> list[Chosen]:
         assert self.reranker is not None
         texts = (" ".join(text.split()) for text in self.speech.decode(written.ids))
         means = (sum(row) / len(row) for row in chosen)
@@ -345,19 +356,18 @@ class AnyCaptioner:
         nothing = torch.zeros(len(images), 1, 1)  # it looks at the images itself
         judged = self.reranker.judged(groups, images, nothing, cache)
         found = []
-        for number, (image, own) in enumerate(zip(images, judged, strict=True)):
+        for number, own in enumerate(judged):
             place = max(range(each), key=lambda n: own[n].score)
-            made = self._caption(image, own[place].ids, chosen[number * each + place])
             ordered = sorted(own, key=lambda one: -one.score)
-            found.append(dataclasses.replace(made, candidates=ordered))
+            found.append(Chosen(own[place].ids, chosen[number * each + place], ordered))
         return found
 
-    def _caption(self, image: ImageFile, ids: Sequence[int], chosen: Sequence[float]) -> Caption:
-        ended = ids[-1] in self.vlm.ends
-        spoken = ids[:-1] if ended else ids
-        words = words_of(self.speech, spoken, chosen)
+    def _caption(self, image: ImageFile, one: Chosen) -> Caption:
+        ended = one.ids[-1] in self.vlm.ends
+        words = words_of(self.speech, one.ids[:-1] if ended else one.ids, one.log_probabilities)
         text = " ".join(word.word for word in words)
-        return Caption(image, text, words, sum(chosen), len(chosen), ended)
+        told = sum(one.log_probabilities), len(one.ids), ended
+        return Caption(image, text, words, *told, candidates=one.candidates)
 
 
 def in_pieces(some: Sequence[Any], work: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:

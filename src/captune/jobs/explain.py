@@ -10,21 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from captune.attribution.captioned_image import captioned_images
 from captune.attribution.classes import ClassMaps, default_method, explain_classes
 from captune.attribution.default_map import choose_map, read_default
 from captune.attribution.explanation import ExplainedWord, Explanation, explain_words
 from captune.attribution.methods import LayerHead
-from captune.captioning.agreement import flagged_sentence, require_agreement
-from captune.captioning.captioner import (
-    LITE,
-    Captioner,
-    captioner_folder,
-    describe_captioner,
-    load_captioner,
-    open_grid_cache,
-)
-from captune.captioning.checkpoint import read_recipe
+from captune.attribution.vlm_image import any_captioned_images, reader_of
+from captune.captioning.agreement import flagged_sentence
+from captune.captioning.any_captioner import prepare
+from captune.captioning.captioner import LITE, Captioner
 from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.features.encode import none_readable
@@ -207,19 +200,19 @@ def _captioner_source(
     captions: Mapping[str, str] | None,
 ) -> _Source:
     # everything that can be refused is checked before a model is loaded
-    folder = captioner_folder(options.model)
+    prepared = prepare(options)
+    folder = prepared.place
     if folder.parent == home_path(options.model):
         progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
     found = found or find_images(options.images)
-    recipe, stored = read_recipe(folder), read_default(folder)
-    if options.flag_below is not None:
-        require_agreement(folder)
-    captioner = load_captioner(options, folder) if captioner is None else captioner
-    model, encoder = captioner.model, captioner.encoder
+    stored = read_default(folder)
+    loaded = prepared.load() if captioner is None else captioner
+    is_own = isinstance(loaded, Captioner)
+    model: Any = loaded.model if isinstance(loaded, Captioner) else reader_of(loaded)
     method, layer_head = choose_map(
         model, stored, method=options.method, layer=options.layer, head=options.head
     )
-    method.check_encoder(encoder)
+    method.check_encoder(loaded.encoder if isinstance(loaded, Captioner) else None)
     skipped, without = list(found.skipped), []
     count = len(found.images)
     given = None if options.caption is None else [options.caption] * count
@@ -227,10 +220,10 @@ def _captioner_source(
         given = [captions[image.spelled] for image in found.images]
 
     def explanations() -> Iterator[Explanation]:
-        cache = open_grid_cache(options, encoder, count, stack, progress.message)
+        cache = loaded.open_cache(options, count, stack, progress.message) if is_own else None
         with progress.bar("explaining", count) as advance:
-            for captioned in captioned_images(
-                captioner,
+            for captioned in any_captioned_images(
+                loaded,
                 found.images,
                 given,
                 GenerationSettings.of(options, cache),
@@ -254,11 +247,8 @@ def _captioner_source(
     return _Source(
         explanations(),
         {"method": method.name, **layer_head._asdict()},
-        [
-            describe_captioner(options, folder, recipe),
-            *captioner.described(),
-        ],
-        str(model.decoder.device),
+        [prepared.about, *loaded.described()],
+        str(loaded.device),
         found.root,
         skipped,
         without,

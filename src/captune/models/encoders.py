@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from captune.errors import UserError
 from captune.models.weights import digest_of
@@ -30,6 +31,21 @@ class GridShape:
     rows: int
     columns: int
     leading: int = 0
+
+    @property
+    def placed(self) -> Any:
+        """Picks the tokens that stand for a place, of [..., tokens, channels] on its own axis."""
+        return slice(self.leading, self.leading + self.rows * self.columns)
+
+    def to_cells(self, values: Tensor) -> Tensor:
+        """[..., tokens] -> [..., rows, columns]; what stands for no place is dropped."""
+        placed = values[..., self.placed]
+        return placed.reshape(*placed.shape[:-1], self.rows, self.columns)
+
+    def to_tokens(self, shown: Tensor) -> Tensor:
+        """Masks [n, rows * columns] -> [n, tokens]; what stands for no place is always shown."""
+        behind = self.tokens - self.leading - shown.shape[1]
+        return F.pad(shown, (self.leading, behind), value=True)
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,12 @@ class VLM:
         self.model = model.to(device).eval().requires_grad_(False)
         self.processor, self.tokenizer = processor, tokenizer
         tokenizer.padding_side = "left"
-        named = [model.generation_config.eos_token_id, tokenizer.eos_token_id]
         text = model.config.get_text_config()
-        named += [text.eos_token_id, getattr(text, "sep_token_id", None)]
+        # BLIP ends with what it calls a separator
+        named = [getattr(text, "sep_token_id", None), model.generation_config.eos_token_id]
+        named += [text.eos_token_id, tokenizer.eos_token_id]
         flat = (id for one in named for id in (one if isinstance(one, list) else [one]))
-        self.ends = {id for id in flat if isinstance(id, int)}
+        self.ends = list(dict.fromkeys(id for id in flat if isinstance(id, int)))
         self.pad_id = int(tokenizer.pad_token_id or 0)
         heads = (getattr(m, "get_output_embeddings", lambda: None)() for m in model.modules())
         self._head: nn.Module = next(head for head in heads if head is not None)

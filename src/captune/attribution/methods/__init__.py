@@ -124,10 +124,7 @@ def on_patches(values: Tensor, captioned: CaptionedImage) -> Tensor:
 
     Tokens after the grid, such as the words of a bidirectional bridge, are dropped as well.
     """
-    shape = captioned.shape
-    patches = values[..., shape.leading : shape.leading + shape.rows * shape.columns]
-    grid = patches.reshape(*patches.shape[:-1], shape.rows, shape.columns)
-    return grid.detach().float().cpu()
+    return captioned.shape.to_cells(values).detach().float().cpu()
 
 
 def _listed(layer_heads: Sequence[LayerHead]) -> str:

@@ -43,10 +43,9 @@ class IntegratedGradients(MapMethod):
 
 def without_patches(captioned: CaptionedImage) -> Tensor:
     """The grid [1, tokens, channels] with the image's mean patch token in place of each."""
-    shape = captioned.shape
-    patches = slice(shape.leading, shape.leading + shape.rows * shape.columns)
+    placed = captioned.shape.placed
     grid = captioned.grid.clone()
-    grid[:, patches] = grid[:, patches].mean(dim=1, keepdim=True)
+    grid[:, placed] = grid[:, placed].mean(dim=1, keepdim=True)
     return grid
 
 

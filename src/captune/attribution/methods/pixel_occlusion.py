@@ -14,6 +14,7 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.masking import losses_without_each, pixel_masking
 from captune.attribution.methods import LayerHead, MapMethod
+from captune.attribution.vlm_image import reader_in
 from captune.attribution.word_scores import WordTarget
 from captune.errors import UserError
 
@@ -28,12 +29,13 @@ class PixelOcclusion(MapMethod):
         self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """As `MapMethod.maps_of`; raises UnreadableImage where the image is gone."""
-        if captioned.encoder is None:
+        if captioned.encoder is None and reader_in(captioned) is None:
             raise UserError(
                 "pixel-occlusion: encodes the image again, and its image encoder is not known; give"
                 " the captioned image its encoder, or take occlusion"
             )
-        scorer = pixel_masking(captioned, captioned.encoder.image, targets)
+        encoder = None if captioned.encoder is None else captioned.encoder.image
+        scorer = pixel_masking(captioned, encoder, targets)
         return losses_without_each(scorer.every, captioned.shape)
 
 

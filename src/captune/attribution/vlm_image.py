@@ -1,0 +1,261 @@
+"""One image under a model of transformers (models.vlm), as the map methods ask of a captioner.
+
+The grid is what the vision tower hands on, [1, tokens, channels]. Where its tokens lie on the image
+is not told from a family's name: the processor is shown ramps of grey, so that each number of its
+pixels says where on the image it came from, whatever was resized, cut into tiles or put in another
+order; tokens divide the pixels evenly, in their order. Maps are over cells of the whole image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from captune.attribution.captioned_image import (
+    CaptionedImage,
+    captioned_image,
+    captioned_images,
+    ids_of_caption,
+)
+from captune.captioning.any_captioner import AnyCaptioner, Ready, Speech
+from captune.captioning.captioner import Captioner
+from captune.captioning.generate import GenerationSettings
+from captune.captioning.model import IGNORED
+from captune.images import ImageFile, Skipped, UnreadableImage, open_image
+from captune.models.encoders import GridShape
+from captune.models.vlm import VLM, Inputs
+
+MOST_CELLS = 16  # of a side: pixel occlusion takes a pass of the encoder for each cell
+_ENCODED_AT_ONCE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class TokenPlaces(GridShape):
+    """Tokens of any order, tiles and scales over the cells of an image.
+
+    boxes: [tokens, 4], (left, top, right, bottom) of each as fractions of the image; NaN for those
+    that stand for no place.
+    """
+
+    boxes: Tensor = field(kw_only=True)
+
+    @property
+    def placed(self) -> Tensor:
+        """The numbers of the tokens that stand for a place."""
+        return self.boxes.isfinite().all(dim=1).nonzero()[:, 0]
+
+    def to_cells(self, values: Tensor) -> Tensor:
+        """[..., tokens] -> [..., rows, columns]: the mean of the tokens over each cell."""
+        shared = self._shared()
+        weights = shared / shared.sum(dim=1, keepdim=True).clamp_min(1e-9)
+        cells = values.float() @ weights.to(values.device).T
+        return cells.reshape(*values.shape[:-1], self.rows, self.columns)
+
+    def to_tokens(self, shown: Tensor) -> Tensor:
+        """Masks [n, cells] -> [n, tokens]: a token is shown unless most of its place is hidden."""
+        shared = self._shared()
+        area = shared.sum(dim=0).clamp_min(1e-9)
+        return ((~shown).float().cpu() @ shared / area < 0.5).to(shown.device)
+
+    def _shared(self) -> Tensor:
+        """The area that each cell and each token have in common [cells, tokens]."""
+        across = _overlaps(self.boxes[:, 0], self.boxes[:, 2], self.columns)
+        down = _overlaps(self.boxes[:, 1], self.boxes[:, 3], self.rows)
+        return (down[:, None] * across[None]).flatten(0, 1).nan_to_num()
+
+
+def _overlaps(low: Tensor, high: Tensor, cells: int) -> Tensor:
+    edges = torch.arange(cells + 1) / cells
+    ends = torch.minimum(high[None], edges[1:, None])
+    return (ends - torch.maximum(low[None], edges[:-1, None])).clamp_min(0)
+
+
+@dataclass(frozen=True, eq=False)
+class VLMReader:
+    """What map methods take of a model of transformers; of one image where it has inputs.
+
+    where: [*pixels] the cell that each number of the pixels shows, -1
+    for a margin. prompts: [1, n], what the decoder reads before the caption.
+    """
+
+    vlm: VLM
+    decoder: Speech
+    prompt: str | None = None
+    inputs: Inputs | None = None
+    grid: GridShape | None = None
+    where: Tensor | None = None
+    prompts: Tensor | None = None
+
+    @property
+    def bridge(self) -> Any:
+        """None of captune's, which map methods look for cross-attention in."""
+        return SimpleNamespace(cross_attention_layers=[])
+
+    def of(self, picture: Image.Image) -> tuple[VLMReader, Tensor]:
+        """The same for one image, and its grid."""
+        vlm = self.vlm
+        inputs = vlm.collate([vlm.inputs(picture, self.prompt)])
+        with torch.no_grad():
+            (features,) = vlm.features(inputs)
+        across, down = self._ramps(picture)
+        boxes = token_boxes(across, down, len(features))
+        columns, rows = (_cells(boxes, side) for side in (0, 1))
+        tokens, channels = features.shape
+        grid = TokenPlaces(tokens, channels, rows, columns, boxes=boxes)
+        where = (down * rows).clamp(0, rows - 1).floor() * columns
+        where = where + (across * columns).clamp(0, columns - 1).floor()
+        begun = vlm.written(inputs, [features], max_tokens=1)
+        made = replace(
+            self,
+            inputs=inputs,
+            grid=grid,
+            where=where.nan_to_num(nan=-1.0).long().to(vlm.device),
+            prompts=begun.prompts,
+        )
+        return made, features[None].float()
+
+    def logits_at_targets(
+        self, grids: Tensor, ids: Tensor, mask: Tensor, targets: Tensor, tags: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `CaptionModel.logits_at_targets`; grids: [n, tokens, channels]."""
+        assert self.inputs is not None
+        assert self.prompts is not None
+        rows, kept = len(ids), targets != IGNORED
+        inputs = {
+            name: value if "pixel" in name else value.expand(rows, *value.shape[1:])
+            for name, value in self.inputs.items()
+        }
+        each = grids.repeat_interleave(rows // len(grids), dim=0).to(self.vlm.model.dtype)
+        # what follows the last step is not looked at
+        behind = F.pad(ids[:, 1:], (0, 1), value=self.vlm.pad_id)
+        prompts = self.prompts.expand(rows, -1)
+        return self.vlm.logits(inputs, list(each), prompts, behind, kept), targets[kept]
+
+    def without_pixels(self, hidden: Image.Image) -> Callable[[Tensor], Tensor]:
+        """Masks [n, cells] -> grids of the image with the pixels of `hidden` in hidden cells."""
+        assert self.inputs is not None
+        assert self.where is not None
+        inputs, where = self.inputs, self.where
+        clear = inputs["pixel_values"]
+        other = self._pixels(hidden).to(clear)
+
+        def grids_of(shown: Tensor) -> Tensor:
+            found = []
+            for part in torch.split(shown, _ENCODED_AT_ONCE):
+                cells = F.pad(part, (0, 1), value=True).to(clear.device)  # a margin stays
+                pixels = torch.cat([torch.where(row[where], clear, other) for row in cells])
+                batch = self.vlm.collate([inputs] * len(part)) | {"pixel_values": pixels}
+                found += self.vlm.features(batch)
+            return torch.stack(found).float()
+
+        return grids_of
+
+    def _pixels(self, picture: Image.Image) -> Tensor:
+        return self.vlm.inputs(picture, self.prompt)["pixel_values"]
+
+    def _ramps(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+        """From the left and from the top, as fractions of the image, of each number of its pixels.
+
+        NaN for a margin.
+        """
+        width, height = picture.size
+        black, white = (self._pixels(Image.new("RGB", picture.size, c)) for c in ("black", "white"))
+        span = white - black
+        found = []
+        for length, shape in ((width, (1, width)), (height, (height, 1))):
+            ramp = np.round((np.arange(length) + 0.5) * 255 / length).astype(np.uint8)
+            grey = np.broadcast_to(ramp.reshape(shape), (height, width))
+            shown = self._pixels(Image.fromarray(np.ascontiguousarray(grey)).convert("RGB"))
+            part = (shown - black) / span
+            found.append(part.clamp(0, 1).masked_fill(span.abs() < 1e-6, math.nan))
+        return found[0], found[1]
+
+
+def token_boxes(across: Tensor, down: Tensor, tokens: int) -> Tensor:
+    """Boxes [tokens, 4] of tokens that divide the pixels evenly, in their order.
+
+    across, down: places of the pixels, as `pixel_values` of one image: [tiles, 3, height, width],
+    or a row of numbers for each patch. Tokens of a tile beyond a square come first and stand for no
+    place (CLS, registers).
+    """
+    units = []
+    for places in (across, down):
+        if places.ndim == 2:  # patches, of which some in a row make a token
+            units.append(places.reshape(tokens, -1))
+            continue
+        tiles = places.reshape(-1, *places.shape[-3:])[:, 0]
+        each = tokens // len(tiles)
+        height, width = tiles.shape[1:]
+        rows = max(1, round(math.sqrt(each * height / width)))
+        tall, wide = height // rows, width // (each // rows)
+        pooled = tiles.unfold(1, tall, tall).unfold(2, wide, wide).flatten(3).flatten(1, 2)
+        nowhere = torch.full((each - pooled.shape[1], pooled.shape[2]), math.nan)
+        units.append(torch.cat([part for tile in pooled for part in (nowhere, tile)]))
+    lows = [unit.nan_to_num(nan=math.inf).amin(dim=1) for unit in units]
+    highs = [unit.nan_to_num(nan=-math.inf).amax(dim=1) for unit in units]
+    boxes = torch.stack([*lows, *highs], dim=1)
+    boxes = torch.where(boxes.isfinite(), boxes, math.nan)
+    return _touching(boxes)
+
+
+def _touching(boxes: Tensor) -> Tensor:
+    """A pixel's place is its middle: boxes of pixels reach half of a pixel further."""
+    wide = boxes[:, 2:] - boxes[:, :2]
+    grown = wide.nanmean(dim=0) * 0.02 + 1e-3
+    return torch.cat([boxes[:, :2] - grown, boxes[:, 2:] + grown], dim=1).clamp(0, 1)
+
+
+def _cells(boxes: Tensor, side: int) -> int:
+    """How many cells a side has: as many as the smallest tokens make of it."""
+    wide = (boxes[:, 2 + side] - boxes[:, side]).nanquantile(0.1)
+    return int(min(MOST_CELLS, max(2, round(1 / max(1e-3, float(wide))))))
+
+
+def any_captioned_images(
+    captioner: Captioner | AnyCaptioner,
+    images: Sequence[ImageFile],
+    captions: Sequence[str] | None = None,
+    how: GenerationSettings = GenerationSettings(),
+    *,
+    on_skip: Callable[[Skipped], None],
+) -> Iterator[CaptionedImage]:
+    """`captioned_images` of any captioner."""
+    if isinstance(captioner, Captioner):
+        yield from captioned_images(captioner, images, captions, how, on_skip=on_skip)
+        return
+    given = [None] * len(images) if captions is None else captions
+    reader = reader_of(captioner)
+    for file, text in zip(images, given, strict=True):
+        ids = None if text is None else ids_of_caption(reader.decoder, text)
+        try:
+            own, grid = reader.of(open_image(file.path))
+        except UnreadableImage as error:
+            on_skip(Skipped(file.name, error.reason))
+            continue
+        if ids is None:
+            assert own.inputs is not None
+            ready, features = Ready(file, "", own.inputs), grid.to(captioner.vlm.model.dtype)
+            (chosen,) = captioner.chosen([ready], list(features), how)
+            ids = chosen.ids
+        model: Any = own  # a captioner as far as maps ask
+        yield captioned_image(model, file, grid, ids, is_user_caption=text is not None)
+
+
+def reader_of(captioner: AnyCaptioner) -> VLMReader:
+    """Before it reads an image."""
+    return VLMReader(captioner.vlm, captioner.speech, captioner.prompt)
+
+
+def reader_in(captioned: CaptionedImage) -> VLMReader | None:
+    """The model of transformers that captioned an image; None where captune's own did."""
+    model: Any = captioned.model
+    return model if isinstance(model, VLMReader) else None

@@ -1,0 +1,121 @@
+"""Maps of models of transformers: finite, and on the place that made the difference."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.captioning.twins import FAMILIES, write_twin
+
+import captune
+from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.masking import pixel_masking
+from captune.attribution.methods import MAP_METHODS, LayerHead
+from captune.attribution.vlm_image import any_captioned_images, reader_in, reader_of
+from captune.captioning.any_captioner import prepare
+from captune.captioning.generate import GenerationSettings
+from captune.errors import UserError
+from captune.images import find_images
+from captune.options import CaptionOptions
+
+# (left, top, right, bottom) of a bright square on grey, and how far a blur of it reaches
+SIZE, SQUARE, REACH = (96, 64), (56, 32, 76, 48), 21
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("twins")
+    return cache(lambda family: write_twin(family, folder / family))
+
+
+def picture(*, bright: bool) -> Image.Image:
+    pixels = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
+    if bright:
+        left, top, right, bottom = SQUARE
+        pixels[top:bottom, left:right] = (250, 240, 40)
+    return Image.fromarray(pixels)
+
+
+def captioned(folder: Path, place: Path, caption: str | None = None) -> CaptionedImage:
+    picture(bright=True).save(place / "square.png")
+    options = CaptionOptions(images=[str(place)], model=str(folder), device="cpu")
+    found = any_captioned_images(
+        prepare(options).load(),
+        find_images([place]).images,
+        None if caption is None else [caption],
+        GenerationSettings(beam=1, max_tokens=6),
+        on_skip=pytest.fail,
+    )
+    return next(iter(found))
+
+
+def centres(one: CaptionedImage) -> torch.Tensor:
+    """[rows, columns, 2]: how far the middle of each cell is from the square's, in pixels."""
+    shape, (left, top, right, bottom) = one.shape, SQUARE
+    down = (torch.arange(shape.rows) + 0.5) / shape.rows * SIZE[1] - (top + bottom) / 2
+    across = (torch.arange(shape.columns) + 0.5) / shape.columns * SIZE[0] - (left + right) / 2
+    return torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=-1).abs()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_maps_lie_on_what_made_the_difference(family: str, twins: Any, tmp_path: Path) -> None:
+    one = captioned(twins(family), tmp_path)
+    shape, words = one.shape, range(len(one.words))
+    cell = torch.tensor([SIZE[1] / shape.rows, SIZE[0] / shape.columns])
+    away = centres(one)
+    # the blur of grey is grey: hidden pixels change nothing, but where the square and its blur are
+    maps = MAP_METHODS.get("pixel-occlusion").maps(one, LayerHead(), words).abs().sum(0)
+    far = (away > torch.tensor([8.0, 10.0]) + REACH + cell / 2).any(dim=-1)
+    near = (away < torch.tensor([8.0, 10.0]) + cell).all(dim=-1)
+    assert maps[far].max() < 1e-3 * maps.max() if far.any() else True
+    assert near.flatten()[maps.argmax()]
+    # the tokens of these places are what the square changed
+    reader = reader_in(one)
+    assert reader is not None
+    options = CaptionOptions(images=[str(tmp_path)], model=str(twins(family)), device="cpu")
+    plain = reader_of(prepare(options).load()).of(picture(bright=False))[1]
+    changed = shape.to_cells((one.grid - plain).norm(dim=-1))[0]
+    assert near.flatten()[changed.argmax()]
+    for name in ("occlusion", "gradient", "integrated-gradients"):
+        maps = MAP_METHODS.get(name).maps(one, LayerHead(), words)
+        assert maps.shape == (len(words), shape.rows, shape.columns)
+        assert maps.isfinite().all()
+        assert maps.abs().max() > 0
+    # all cells hidden is the other image
+    hidden = torch.zeros(1, shape.rows * shape.columns, dtype=torch.bool)
+    everything = torch.cat([~hidden, hidden])
+    grids = reader.without_pixels(picture(bright=False))(everything)
+    assert torch.allclose(grids[0], one.grid[0], atol=1e-4)
+    assert torch.allclose(grids[1], plain[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["vit-gpt2", "blip-2", "git", "qwen2-vl", "gemma3"])
+def test_scores_are_the_log_probabilities_of_the_words(
+    family: str, twins: Any, tmp_path: Path
+) -> None:
+    one = captioned(twins(family), tmp_path)
+    written = captune.caption(tmp_path, model=str(twins(family)), beam=1, max_tokens=6)[0]
+    assert one.caption == written.caption
+    shown = torch.ones(3, one.shape.rows * one.shape.columns, dtype=torch.bool)
+    found = pixel_masking(one, None).every(shown)
+    for row in found:
+        assert row.tolist() == pytest.approx(
+            [word.log_probability for word in written.words], abs=1e-4
+        )
+
+
+def test_explains_a_persons_words_and_one_against_another(twins: Any, tmp_path: Path) -> None:
+    picture(bright=True).save(tmp_path / "square.png")
+    asked = {"model": str(twins("blip")), "caption": "a red dog", "words": "dog", "device": "cpu"}
+    found = captune.explain(tmp_path, method="occlusion", out=tmp_path / "run", **asked)
+    assert [word.word for word in found[0].words] == ["dog"]
+    assert (tmp_path / "run" / "report.html").is_file()
+    against = captune.explain(tmp_path, method="occlusion", against="cat", **asked)
+    assert not torch.equal(found[0].maps, against[0].maps)
+    with pytest.raises(UserError, match="take --method gradient"):
+        captune.explain(tmp_path, method="relevance", **asked)
