@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint docs bench setup hostile fuzz chaos audit lock clean
+.PHONY: demo test lint docs bench captioner setup hostile fuzz chaos audit lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make docs   build the documentation site, build/site/index.html"
 	@echo "make hostile, make fuzz, make chaos   hostile input, made-up strings, kills and full disks"
 	@echo "make audit  known vulnerabilities of what is installed (asks the network)"
+	@echo "make captioner FLICKR8K=DIR COCO=DIR   the captioner that ships, from data to card (hours)"
 	@echo "make bench  captune and its peers side by side (about 50 minutes)"
 
 # Every file that is installed has its hash in requirements/*.txt, which `make lock` makes; the three
@@ -56,6 +57,10 @@ test: setup lint
 
 docs: setup
 	$(BIN)/python docs/site/build.py build/site
+
+# FLICKR8K, COCO: folders of images and captions; it goes on where it was stopped
+captioner: setup
+	$(BIN)/python -m recipes.captioner --flickr8k $(FLICKR8K) --coco $(COCO) $(or $(WORK),build/captioner)
 
 bench: setup
 	$(BIN)/python benchmarks/classify.py

@@ -83,10 +83,10 @@ class Row:
     ended: float | None = None
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Measure and print."""
     parser = arguments_of()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         with ExitStack() as stack:
             result = measure(arguments, stack)
@@ -256,12 +256,13 @@ def written_by(
     images = ValidationSet(val, [], grids, tags=tags, max_tokens=recipe.max_tokens)
     places = shuffled(len(val), random.Random(f"shuffle/{arguments.seed}"))
     found = []
-    for what, keys in (("", None), ("shuffled ", [val.keys[place] for place in places])):
+    # who writes and who chooses look at the same other image
+    for what, instead in (("", None), ("shuffled ", places)):
         began = time.perf_counter()
         written = write_captions(
             captioner,
             images,
-            keys=keys,
+            instead=instead,
             beams=arguments.beam,
             reranker=loaded.reranker,
         )

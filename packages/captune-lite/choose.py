@@ -4,9 +4,10 @@ RUN is a captioning of validation images that kept its candidates:
 
     captune caption VAL --rerank match --rerank-model lite-research --keep-candidates --out RUN
 
-Writes, beside the captioner that ships, datastore.safetensors, a summary of the captions of the
-training images (--captions; no caption is in it), and rerank.json, weights fitted on the captions
-of the validation images (--val-captions). Prints the figures as one JSON object.
+Writes, beside the captioner that ships or another one (--to), datastore.safetensors, a summary of
+the captions of the training images (--captions; no caption is in it), and rerank.json, weights
+fitted on the captions of the validation images (--val-captions). Prints the figures as one JSON
+object.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset, read_dataset
-from captune.captioning.datastore import DATASTORE, ORDERS, Summary, load_store, ngrams
+from captune.captioning.datastore import DATASTORE, ORDERS, Store, Summary, load_store, ngrams
 from captune.captioning.model import Candidate
 from captune.captioning.recipe import Recipe
 from captune.captioning.rerank import (
@@ -38,7 +39,7 @@ from captune.features.cache import FeatureCache
 from captune.features.grids import open_grids
 from captune.features.pipeline import Encoding
 from captune.images import find_images
-from captune.models.encoders import Floats, ImageEncoder
+from captune.models.encoders import Floats, ImageEncoder, ImageTextModel
 from captune.models.load import load_image_text_model
 from captune.runs import read_run
 from captune.runs.records import plain
@@ -58,31 +59,34 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--images", required=True, metavar="DIR")
     parser.add_argument("--captions", type=Path, required=True, metavar="TRAIN")
     parser.add_argument("--val-captions", type=Path, required=True, metavar="VAL")
+    parser.add_argument("--to", type=Path, default=SHIPPED, metavar="CAPTIONER")
     arguments = parser.parse_args(words)
     try:
         found = find_images([arguments.images])
         train = read_dataset(arguments.captions, found)
         val = read_dataset(arguments.val_captions, found)
-        captioner = Captioner.from_pretrained(SHIPPED, rerank="none", device="cpu")
+        captioner = Captioner.from_pretrained(arguments.to, rerank="none", device="cpu")
         encoder, recipe = captioner.encoder.image, captioner.recipe
         with FeatureCache() as cache:
             means = means_of(train, encoder, recipe, cache)
             made = summary_of(means, train.captions, recipe.image_encoder.weights_id)
-            made.save(SHIPPED / DATASTORE)
+            made.save(arguments.to / DATASTORE)
             offered = {
                 Path(record["path"]).name: [Candidate([], **one) for one in record["candidates"]]
                 for record in read_run(arguments.run).records()
             }
-            judged = judge(val, offered, encoder, recipe, cache)
+            matcher = load_image_text_model(MATCHER, device="cpu")
+            # as it ships: in half precision
+            store = load_store(arguments.to / DATASTORE, recipe.image_encoder, recipe.grid)
+            judged = judge(val, offered, encoder, recipe, matcher, store, cache)
     except UserError as error:
         print(f"choose.py: {error}", file=sys.stderr)
         return 2
-    settings = unfitted("both", 0, load_image_text_model(MATCHER, device="cpu"))
-    fitted = fit_weights(settings, judged, val.references)
+    fitted = fit_weights(unfitted("both", 0, matcher), judged, val.references)
     if fitted is None:
         print("choose.py: too few images", file=sys.stderr)
         return 2
-    write_reranking(SHIPPED, fitted)
+    write_reranking(arguments.to, fitted)
     print(json.dumps(plain(fitted), indent=1))
     return 0
 
@@ -155,11 +159,11 @@ def judge(
     offered: Mapping[str, Sequence[Candidate]],
     encoder: ImageEncoder,
     recipe: Recipe,
+    matcher: ImageTextModel,
+    store: Store,
     cache: FeatureCache,
 ) -> dict[str, list[Candidate]]:
     """The candidates of each validation image with their evidence."""
-    matcher = load_image_text_model(MATCHER, device="cpu")
-    store = load_store(SHIPPED / DATASTORE, recipe.image_encoder, recipe.grid)
     reranker = Reranker(
         unfitted("both", 0, matcher), recipe.image_encoder, recipe.grid, matcher, store
     )

@@ -3,6 +3,7 @@
 Reads Flickr8k (--flickr8k: images/, captions_train.json, captions_val.json) and a little COCO
 (--coco: images/, captions_train.json). Writes links to the images and
 
+    OUT/val/         those to the validation images alone
     OUT/train.json   all training images of both    OUT/val.json    Flickr8k's validation images
     OUT/fit.json     nine in ten of train.json      OUT/fold.json   the others
 
@@ -34,11 +35,12 @@ def main(words: list[str] | None = None) -> int:
         *read(coco / "captions_train.json", coco / "images", "coco"),
     ]
     val = read(flickr / "captions_val.json", flickr / "images", "flickr8k")
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    for image in (*train, *val):
-        link = out / "images" / image["name"]
-        link.unlink(missing_ok=True)
-        link.symlink_to(image["path"].resolve())
+    for folder, images in (("images", [*train, *val]), ("val", val)):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        for image in images:
+            link = out / folder / image["name"]
+            link.unlink(missing_ok=True)
+            link.symlink_to(image["path"].resolve())
     held = set(random.Random(SEED).sample(range(len(train)), len(train) // SHARE))  # noqa: S311
     write(out / "train.json", train)
     write(out / "val.json", val)

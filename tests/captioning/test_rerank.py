@@ -27,6 +27,7 @@ import captune
 from captune.captioning import rerank
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.dataset import CaptionDataset
 from captune.captioning.datastore import DATASTORE, FORMAT, Datastore, Summary, load_store
 from captune.captioning.model import Candidate, CaptionModel
 from captune.captioning.recipe import ImageIdentity
@@ -34,10 +35,12 @@ from captune.captioning.rerank import (
     RERANK,
     Reranker,
     fit_weights,
+    pooled,
     read_reranking,
     reranking_of,
     write_reranking,
 )
+from captune.captioning.training.validation import ValidationSet, write_captions
 from captune.errors import UserError
 from captune.images import find_images
 from captune.models.encoders import ImageTextModel
@@ -192,6 +195,35 @@ def test_the_encoder_that_has_seen_the_image_is_not_asked_again(tmp_path: Path) 
     drafts = [[told("red", -1), told("green", -1)]] * 2
     found = chooses.judged(drafts, [], looks(0, 1), None)
     assert [max(one, key=lambda c: c.score).caption for one in found] == ["red", "green"]
+
+
+def test_another_image_is_shown_to_who_writes_and_to_who_chooses(
+    model: CaptionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = find_images([write_images(tmp_path, 3)]).images
+    seen: list[tuple[list[str], torch.Tensor]] = []
+
+    def look(matcher: Any, encoder: Any, images: Any, means: torch.Tensor, cache: Any) -> Any:
+        seen.append(([image.name for image in images], means))
+        return np.ones((len(images), 3), dtype=np.float32)
+
+    class Shown:
+        def grids_of(self, keys: Any) -> torch.Tensor:
+            return grids(3)[[int(key) for key in keys]]
+
+    monkeypatch.setattr(rerank, "vectors_of", look)
+    ids, others = ["a", "b", "c"], [2, 0, 1]
+    data = CaptionDataset(ids, images, ["0", "1", "2"], [["a w1"]] * 3, tmp_path, "")
+    chooses = Reranker(settings(), IDENTITY, GRID, colour_model())
+    how: dict[str, Any] = {"reranker": chooses}
+    val = ValidationSet(data, [], Shown(), max_tokens=LONGEST)
+    wrong = write_captions(model, val, instead=others, **how)
+    ((names, means),) = seen
+    assert names == [images[place].name for place in others]
+    torch.testing.assert_close(means, pooled(grids(3)[others], GRID))
+    right = write_captions(model, val, **how)
+    assert list(wrong.captions) == ids
+    assert [wrong.captions[id] for id in ids] == [right.captions[ids[n]] for n in others]
 
 
 def planted(count: int, seed: int = 0) -> tuple[dict[str, list[Candidate]], dict[str, list[str]]]:

@@ -15,7 +15,7 @@ from tests.captioning.words_job import LABELS, telling_model, write_words_job
 from tests.cli.test_tune import words
 
 from captune.captioning.captioner import Captioner
-from captune.captioning.checkpoint import read_recipe
+from captune.captioning.checkpoint import checkpoint_folder, read_recipe
 from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
@@ -30,15 +30,24 @@ def job(tmp_path: Path) -> Job:
     return write_words_job(tmp_path)
 
 
-def command(job: Job, out: Path, *more: str) -> list[str]:
+BY_BRIDGE = ("--bridge", "bidirectional")
+AS_TEXT = ("--prompt", "tags")
+
+
+def command(job: Job, out: Path, *more: str, read: tuple[str, ...] = BY_BRIDGE) -> list[str]:
     files, labels, decoder = job
-    known = ("--bridge", "bidirectional", "--tags", str(labels), "--tags-top", "1")
+    known = (*read, "--tags", str(labels), "--tags-top", "1")
     how = ("--decoder", str(decoder), "--score-model", "none", "--method", "none")
     return words(files, out, *known, *how, *more)
 
 
+@pytest.mark.parametrize("read", [BY_BRIDGE, AS_TEXT], ids=" ".join)
 def test_words_reach_the_captions(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    read: tuple[str, ...],
+    job: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The patch grid says nothing, so a caption that fits its image comes of the words."""
     model = telling_model(blind=True)
@@ -46,12 +55,15 @@ def test_words_reach_the_captions(
     use_encoder(monkeypatch, model)
     out = tmp_path / "run"
     more = ("--epochs", "25", "--lr", "2e-2", "--select", "loss", "--vocabulary", "captions")
-    assert main(command(job, out, *more, "--set", "bridge.every=1", "--json")) == 0
+    # words before the caption have to reach it through the frozen language model
+    how = ("--set", "bridge.every=1") if read == BY_BRIDGE else ("--method", "lora", "--lr", "1e-2")
+    more = (*more, *how)
+    assert main(command(job, out, *more, "--json", read=read)) == 0
     (method,) = json.loads(capsys.readouterr().out)["methods"]
     # a shuffled image brings its own words along
     dependence = next(f for f in method["findings"] if f["about"] == "image dependence")
     assert not dependence["wrong"], dependence["sentence"]
-    known = read_recipe(out / "none").tags
+    known = read_recipe(checkpoint_folder(out)).tags
     assert known is not None
     assert known.labels == tuple(LABELS)
     assert (known.prompts, known.top) == (tuple(map(tuple, LABELS.values())), 1)
@@ -79,7 +91,9 @@ def test_words_reach_the_captions(
     given = [*given, "--val-captions", str(job[0][2]), "--out", str(tmp_path / "worth")]
     monkeypatch.setattr(sys, "argv", given)
     assert benchmark.main() == 0
-    told = json.loads((tmp_path / "worth" / "captions-none.json").read_text())
+    told = json.loads(
+        (tmp_path / "worth" / f"captions-{checkpoint_folder(out).name}.json").read_text()
+    )
     assert told == {Path(name).stem: caption for name, caption in written.items()}
 
     # by another classifier it is told nothing

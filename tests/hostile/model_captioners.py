@@ -8,14 +8,22 @@ from tests.hostile.model_folders import (
     BIG,
     CAPTIONER,
     CONFIG,
+    STORE,
+    Change,
     Hostile,
+    chooses,
     edit,
+    every,
+    header,
     known_words,
+    of_first,
     put,
     run_of,
     several,
     short,
     special,
+    spoil,
+    tensors,
 )
 
 
@@ -119,9 +127,7 @@ def captioner_cases() -> list[Hostile]:
         Hostile("captioner: labels are a text", known_words(labels="abc"), "labels"),
         Hostile("captioner: a billion of the top labels", known_words(top=BIG), "top"),
         Hostile("captioner: prompts of other labels", known_words(prompts=[["a"]]), "prompts"),
-        Hostile(
-            "captioner: known words nobody reads", known_words(), "known words|known_words|tags of"
-        ),
+        Hostile("captioner: known words of another model", known_words(), "tags of"),
         Hostile("run: the best is elsewhere", run_of("../../../etc"), "metrics.json"),
         Hostile("run: the best is absolute", run_of("/etc"), "metrics.json"),
         Hostile("run: the best is a list", run_of(["lora"]), "metrics.json"),
@@ -144,5 +150,86 @@ def captioner_cases() -> list[Hostile]:
         Hostile("captioner: it works", lambda root: None, ""),
         Hostile("captioner: it explains", lambda root: None, "", "explain"),
         Hostile("captioner: a foreign file beside it", put(f"{CAPTIONER}/evil.py", "1/0"), ""),
+    ]
+    return cases
+
+
+def choosing_cases() -> list[Hostile]:
+    """rerank.json and the datastore that it goes with."""
+    path, about = f"{CAPTIONER}/{STORE}", f"{CAPTIONER}/rerank.json"
+    cases = [
+        Hostile(f"choosing: rerank.json, {name} = {short(value)}", chooses(**{name: value}), words)
+        for name, value, words in (
+            ("schema", 2, "schema"),
+            ("schema", None, "schema"),
+            ("evidence", "luck", "evidence"),
+            ("evidence", ["both"], "evidence"),
+            ("candidates", BIG, "candidates"),
+            ("candidates", 0, "candidates"),
+            ("candidates", "3", "candidates"),
+            ("candidates", 2.5, "candidates"),
+            ("weights", None, "weights"),
+            ("weights", [1, 2, 3], "weights"),
+            ("weights", {"match": 1}, "mean_log_probability"),
+            ("weights", {"mean_log_probability": "1"}, "weights"),
+            ("weights", {"mean_log_probability": float("nan")}, "rerank.json"),
+            ("weights", {"mean_log_probability": 10**400}, "rerank.json"),
+            ("model", "hf:nobody/nothing", "hf:nobody/nothing"),
+            ("model", "/dev/zero", "/dev/zero"),
+            ("model", "x\0y", "rerank.json|model"),
+            ("model", 5, "model"),
+            ("model", "", "model|rerank.json"),
+            ("weights_id", "0" * 64, "rerank.json"),
+            ("weights_id", 3, "weights_id"),
+            ("figures", {}, "figures"),
+            ("figures", 3, "figures"),
+        )
+    ]
+
+    def broken(name: str, change: Change, words: str | None, store: str = "datastore") -> Hostile:
+        return Hostile(f"choosing: the {store} {name}", several(chooses(store), change), words)
+
+    for store, more in (
+        ("datastore", {"of wide numbers": ("vectors", lambda t: t.float())}),
+        ("summary", {"of no phrases": ("say", lambda t: t[:, :0])}),
+    ):
+        alter = {
+            "without a text": ("text", None),
+            "with a text of numbers": ("text", lambda t: t.int()),
+            "with half of the text": ("text", lambda t: t[: len(t) // 2].clone()),
+            "with a text that is nested deeply": ("text", lambda t: t[:1].repeat(100_000)),
+            "with a text that is no UTF-8": ("text", lambda t: t | 128),
+            "of another image": ("centre", lambda t: t[:3].clone()),
+            "flat": ("centre", lambda t: t[None].clone()),
+            **more,
+        }
+        for name, (part, function) in alter.items():
+            change = tensors(path, lambda found, part=part, function=function: found.update(
+                {part: function(found[part])}) if function else found.pop(part))  # fmt: skip
+            cases.append(broken(name, change, STORE, store))
+        cases += [
+            broken("is not a number", tensors(path, spoil(float("nan"))), STORE, store),
+            broken("is infinite", tensors(path, spoil(float("inf"))), STORE, store),
+            broken("is empty", tensors(path, every(lambda t: t[:0])), STORE, store),
+            broken("claims 2^62 numbers", header(path, of_first(shape=[2**31] * 2)), STORE, store),
+            broken("claims a longer header", header(path, dict, 2**40), STORE, store),
+            broken("says that it is something else",
+                   header(path, lambda found: found | {"__metadata__": {"format": "pt"}}),
+                   "no datastore", store),
+            broken("is of another encoder",
+                   header(path, lambda found: found["__metadata__"].update(weights_id="x")),
+                   "another image encoder", store),
+        ]  # fmt: skip
+    cases += [
+        broken("is a pipe", special(path, "pipe"), STORE),
+        broken("is a device", special(path, "/dev/zero"), STORE),
+        broken("is a folder", special(path, "folder"), STORE),
+        broken("is gone", special(path, "nothing"), STORE),
+        broken("is a pickle", put(path, b"\x80\x04K\x01."), STORE),
+        broken("is there", lambda root: None, ""),
+        broken("is there", lambda root: None, "", "summary"),
+        broken("and rerank.json is a pipe", special(about, "pipe"), "rerank.json"),
+        broken("and rerank.json is a device", special(about, "/dev/zero"), "rerank.json"),
+        broken("and rerank.json is a list", put(about, "[]"), "rerank.json"),
     ]
     return cases

@@ -16,6 +16,7 @@ from typing import Any
 
 CAPTIONER, DECODER, ENCODER = "captioner", "decoder", "encoder"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+STORE = "datastore.safetensors"
 
 Change = Callable[[Path], None]
 
@@ -95,6 +96,7 @@ def write_models(root: Path) -> Path:
     identity = ImageIdentity(f"hf:{root / 'encoder'}", seen.weights_id, seen.preprocessing_id)
     recipe = recipe_of(captioner, identity, bridge="cross-attention", method="lora")
     save_pretrained(captioner, root / "captioner", recipe)
+    _write_stores(root, seen.shape.channels, seen.weights_id)
     _write_open_clip(root / "open_clip")
     _write_timm(root / "timm")
     return root
@@ -140,6 +142,20 @@ def _write_encoder(folder: Path) -> None:
     )
     model.save_pretrained(folder)
     CLIPProcessor(processor, tokenizer).save_pretrained(folder)
+
+
+def _write_stores(root: Path, channels: int, weights_id: str) -> None:
+    """What a captioner chooses its captions by, to be laid beside it by `chooses`."""
+    import numpy as np
+
+    from captune.captioning.datastore import Datastore, Summary
+
+    means = np.random.default_rng(0).normal(size=(12, channels)).astype(np.float32)
+    captions = [[f"a {n} stands", "it runs"] for n in "abcdefghijkl"]
+    Datastore.made(means, captions, weights_id).save(root / "store" / "datastore.safetensors")
+    summary = Summary(means[0], means[:2].T, means[:2, :3], np.ones(3, np.float32), ["a", "b", "c"],
+                      weights_id)  # fmt: skip
+    summary.save(root / "store" / "summary.safetensors")
 
 
 def _write_open_clip(folder: Path) -> None:
@@ -262,11 +278,14 @@ def tensors(path: str, alter: Callable[[dict[str, Any]], None]) -> Change:
     """Other tensors in a safetensors file."""
 
     def change(root: Path) -> None:
+        from safetensors import safe_open
         from safetensors.torch import load_file, save_file
 
         found = load_file(root / path)
+        with safe_open(root / path, framework="pt") as file:
+            about = file.metadata()
         alter(found)
-        save_file(found, root / path, metadata={"format": "pt"})
+        save_file(found, root / path, metadata=about)
 
     return change
 
@@ -367,6 +386,19 @@ def known_words(**about: Any) -> Change:
         known["model"] = content["image_encoder"]
         content["known_words"] = {**known, **about}
         path.write_text(json.dumps(content))
+
+    return change
+
+
+def chooses(store: str = "datastore", **about: Any) -> Change:
+    """A captioner that chooses among candidates, by its text model and by a store beside it."""
+
+    def change(root: Path) -> None:
+        chosen = {"schema": 1, "evidence": "both", "candidates": 3, "model": f"hf:{root / ENCODER}"}
+        weights = {"mean_log_probability": 0.3, "match": 1.0, "neighbours": 0.1}
+        text = json.dumps({**chosen, "weights": weights, **about})
+        (root / CAPTIONER / "rerank.json").write_text(text)
+        shutil.copy(root / "store" / f"{store}.safetensors", root / CAPTIONER / STORE)
 
     return change
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.hostile.model_captioners import captioner_cases
+from tests.hostile.model_captioners import captioner_cases, choosing_cases
 from tests.hostile.model_decoders import decoder_cases
 from tests.hostile.model_encoders import encoder_cases
 from tests.hostile.model_folders import (
@@ -62,6 +62,7 @@ def cases() -> Iterator[Case]:
         *_weights(),
         *_configs(),
         *captioner_cases(),
+        *choosing_cases(),
         *decoder_cases(),
         *encoder_cases(),
     ):

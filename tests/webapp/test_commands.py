@@ -59,8 +59,8 @@ def test_every_command_that_is_shown_runs_as_it_is_printed(
     asked: dict[str, list[Any]] = {
         "classify": [*LABELS, client.images],
         "keep-classify": ["a b", client.images, *LABELS],
-        "caption": ["lite", 2, client.images],
-        "keep-caption": ["c", client.images, "lite", 2],
+        "caption": ["lite", 2, "none", client.images],
+        "keep-caption": ["c", client.images, "lite", 2, "none"],
         "explain": ["lite", 2, False, 0, client.images],
         "ask": ["w3", "w7", "lite", 2, first, client.images],
         "compare": ["first", "second", references, "", "compared"],

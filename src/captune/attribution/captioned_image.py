@@ -71,6 +71,11 @@ class CaptionedImage:
         return self.model.grid
 
     @property
+    def before(self) -> int:
+        """Positions before the one from which step 0 is predicted: those of a prompt."""
+        return self.model.places_before(self.known)
+
+    @property
     def caption(self) -> str:
         """The words as a sentence."""
         return as_sentence(" ".join(span.word for span in self.words))

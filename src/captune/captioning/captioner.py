@@ -237,6 +237,7 @@ class Captioner:
             self.model.decoder,
             self.model.max_tag_tokens,
             how,
+            is_text=self.model.tags_are_text,
         )
 
     @property

@@ -121,10 +121,6 @@ def from_pretrained(
         )
     except UserError as error:  # of settings that somebody typed it would be the whole sentence
         raise UserError(f"{place / CONFIG}: {error}") from error
-    if model.reads_tags and not model.max_tag_tokens:
-        raise UserError(
-            f"{place / CONFIG}: states known_words, and a {recipe.bridge.name} bridge reads none"
-        )
     read_trained(model, place / WEIGHTS)
     model.eval()
     return model, recipe

@@ -185,6 +185,18 @@ class Tokenised:
     empty: list[str]
 
 
+def read_texts(captions: str | Path) -> CaptionDataset:
+    """The captions of a file, whose images are not there: keys are made of their ids."""
+    file = read_captions(captions)
+    kept = {id: [c for c in own if c and not c.isspace()] for id, own in file.captions.items()}
+    kept = {id: own for id, own in kept.items() if own}
+    if not kept:
+        raise UserError(f"{printable(file.source)}: all of its captions are empty")
+    ids, texts = list(kept), list(kept.values())
+    keys = [f"text of {id}" for id in ids]
+    return CaptionDataset(ids, [], keys, texts, Path(), _digest(ids, keys, texts))
+
+
 def tokenise(data: CaptionDataset, decoder: Decoder, max_tokens: int) -> Tokenised:
     """Every caption of every image, once; at most `max_tokens` ids a caption."""
     flat = [caption.strip() for own in data.captions for caption in own]

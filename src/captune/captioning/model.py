@@ -9,7 +9,7 @@ grid [images, tokens, channels]      from the frozen encoder, cached
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -28,6 +28,7 @@ from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
+PROMPT_TOKENS = 64  # at most, of the text before a caption
 _NO_BEAM = -1e8  # transformers scores a beam that is none with -1e9
 # logits looked at together: of a CPU's cache, and enough to keep a GPU busy
 _AT_ONCE_CPU, _AT_ONCE_GPU = 1 << 19, 1 << 26
@@ -67,7 +68,8 @@ class CaptionModel(nn.Module):
 
     tuning comes first, then the bridge: peft wraps the bare decoder's layers only.
     What is trained stays in float32, whatever the precision of the decoder is.
-    reads_tags: it was, or will be, trained with tags of each image, and is never run without.
+    reads_tags: it was, or will be, trained with tags of each image, and is never run without. A
+    bridge that reads none has them stand before the caption, as a text.
     """
 
     def __init__(
@@ -99,9 +101,18 @@ class CaptionModel(nn.Module):
         self.tuning.detach()
 
     @property
+    def tags_are_text(self) -> bool:
+        """Whether tags are a text before the caption, since the bridge reads none."""
+        return not self.bridge.max_tag_tokens(self.bridge.config)
+
+    @property
     def max_tag_tokens(self) -> int:
-        """How many tokens of tags the bridge reads of an image; 0 where it reads none."""
-        return self.bridge.max_tag_tokens(self.bridge.config)
+        """How many tokens of tags are read of an image."""
+        return self.bridge.max_tag_tokens(self.bridge.config) or PROMPT_TOKENS
+
+    def places_before(self, tags: Tensor | None) -> int:
+        """How many positions of the decoder, soft tokens apart, stand before a caption's start."""
+        return 0 if tags is None or not self.tags_are_text else tags.shape[1]
 
     def trained(self) -> dict[str, nn.Parameter]:
         """What is trained, by name: `bridge.*` and `tuning.*`; nothing else has a gradient."""
@@ -118,18 +129,27 @@ class CaptionModel(nn.Module):
         label_smoothing: float = 0.0,
         tags: Tensor | None = None,
         weights: Tensor | None = None,
+        reference: Tensor | None = None,
+        kl: float = 0.0,
     ) -> Tensor:
         """Mean next-token loss of the captions of a batch of images.
 
         grids: [images, tokens, channels]. ids, mask, targets: [images * k, n]; the k captions of an
         image stand together; targets are IGNORED where there is nothing to learn.
         tags: as for `project`. weights: [images * k], what each caption's tokens count.
+        reference: [targets], log-probabilities by another model, from which `kl` times the
+        divergence is added, as captions drawn from this model estimate it: r - log r - 1 for each
+        token, r being the other's probability over this one's (GRPO, Shao et al. 2024).
         """
         logits, wanted = self.logits_at_targets(grids, ids, mask, targets, tags)
         each = token_losses(logits, wanted, label_smoothing)
-        if weights is None:
-            return each.mean()
-        return (each * weights[:, None].expand_as(targets)[targets != IGNORED]).mean()
+        loss = each
+        if weights is not None:
+            loss = each * weights[:, None].expand_as(targets)[targets != IGNORED]
+        if reference is not None:
+            ratio = reference + each
+            loss = loss + kl * (ratio.exp() - ratio - 1)
+        return loss.mean()
 
     def logits_at_targets(
         self, grids: Tensor, ids: Tensor, mask: Tensor, targets: Tensor, tags: Tensor | None = None
@@ -149,9 +169,9 @@ class CaptionModel(nn.Module):
     def project(self, grids: Tensor, tags: Tensor | None = None) -> ImageStates:
         """Grids [images, tokens, channels], in any precision, -> what the decoder reads of them.
 
-        tags: [images, w], token ids of each image's tags, IGNORED where there are no more; for the
-        bridges that read them. Raises UserError where there are none, and the model was trained
-        with some.
+        tags: [images, w], token ids of each image's tags, IGNORED where there are no more; a bridge
+        that reads none has them stand before the caption. Raises UserError where there are none,
+        and the model was trained with some.
         """
         if tags is None:
             if self.reads_tags:
@@ -160,6 +180,10 @@ class CaptionModel(nn.Module):
                     " here; take one of another bridge"
                 )
             return self.bridge.project(grids.float())
+        if self.tags_are_text:
+            states = self.bridge.project(grids.float())
+            states.prompt = tags
+            return states
         embedded = self.decoder.module.get_input_embeddings()(tags.clamp_min(0))
         return self.bridge.project(grids.float(), TagEmbeddings(embedded.float(), tags != IGNORED))
 
@@ -259,7 +283,7 @@ class CaptionModel(nn.Module):
     def _ended(self, sequences: Tensor, states: ImageStates) -> list[list[int]]:
         """Rows of generate, up to and with their end."""
         end = self.decoder.end_id
-        begun = 1 if states.soft_tokens is None else 0
+        begun = 0 if states.soft_tokens is not None else 1 + self.places_before(states.prompt)
         rows = (row[begun:] for row in sequences.tolist())
         return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
@@ -275,7 +299,9 @@ class CaptionModel(nn.Module):
         return [flat[end - len(row) : end] for row, end in zip(rows, ends, strict=True)]
 
     def _inputs(self, ids: Tensor, mask: Tensor, states: ImageStates) -> dict[str, Tensor]:
-        """What the decoder is called with: [rows, n], or [rows, m + n] with m soft tokens."""
+        """What the decoder is called with: [rows, m + w + n], m soft tokens and w of a prompt."""
+        if states.prompt is not None:
+            ids, mask = self._prompted(ids, mask, states.prompt)
         if states.soft_tokens is None:
             return {"input_ids": ids, "attention_mask": mask}
         embedded = self.decoder.module.get_input_embeddings()(ids)
@@ -283,6 +309,19 @@ class CaptionModel(nn.Module):
         embedded = torch.cat([soft.to(embedded.dtype), embedded], dim=1)
         mask = torch.cat([mask.new_ones(soft.shape[:2]), mask], dim=1)
         return {"inputs_embeds": embedded, "attention_mask": mask}
+
+    def _prompted(self, ids: Tensor, mask: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+        """The start, the prompt, the rest; a shorter prompt has padding before the start.
+
+        So each caption begins at the same position, and without a prompt directly behind its start.
+        """
+        rows = prompt.repeat_interleave(len(ids) // len(prompt), dim=0)
+        head = torch.cat([ids[:, :1], rows], dim=1)
+        order = (head != IGNORED).int().argsort(dim=1, stable=True)
+        head = head.gather(1, order)
+        seen = (head != IGNORED).to(mask.dtype)
+        head = head.masked_fill(head == IGNORED, self.decoder.pad_id)
+        return torch.cat([head, ids[:, 1:]], dim=1), torch.cat([seen, mask[:, 1:]], dim=1)
 
     def _logits_at(self, kept: Tensor, ids: Tensor, mask: Tensor, states: ImageStates) -> Tensor:
         """Next-token logits [places, vocabulary] at the places of `kept` [rows, n].
@@ -304,6 +343,20 @@ class CaptionModel(nn.Module):
         finally:
             narrowing.remove()
         return logits.squeeze(0)  # of which the backward pass copies nothing
+
+    @contextmanager
+    def with_weights(self, others: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within, what is trained has these weights, by the names of `trained`, and no dropout."""
+        trained = self.trained()
+        own = {name: parameter.data for name, parameter in trained.items()}
+        try:
+            for name, parameter in trained.items():
+                parameter.data = others[name]
+            with self._without_dropout():
+                yield
+        finally:
+            for name, parameter in trained.items():
+                parameter.data = own[name]
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:

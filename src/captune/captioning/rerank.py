@@ -10,7 +10,7 @@ A candidate's score is a weighted sum of its mean log-probability and of the evi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +43,7 @@ RERANK = "rerank.json"
 SCHEMA = 1
 MIN_IMAGES = 20  # validation images that weights are fitted on
 _FOLDS = 5
+_PER_PASS = 32  # images, where another encoder looks at them
 _RIDGE = 1e-3  # of standardised weights
 CANDIDATES = 5
 # where none were fitted: those found for the captioner that ships
@@ -77,7 +78,8 @@ class Reranker:
         means = pooled(grids, self.grid)
         cosines: Sequence[Any] = texts
         if self.matcher is not None:
-            cosines = self._cosines(self.matcher, texts, images, means, cache)
+            vectors = vectors_of(self.matcher, self.encoder, images, means, cache)
+            cosines = cosines_of(self.matcher, vectors, texts)
         near: Sequence[Any] = texts
         if self.datastore is not None:
             near = self.datastore.evidence(means.cpu().numpy(), texts)
@@ -99,41 +101,59 @@ class Reranker:
         weights = structs.astuple(self.settings.weights)
         return replace(one, score=float(np.dot(weights, features_of(one))))
 
-    def _cosines(
-        self,
-        matcher: ImageTextModel,
-        texts: Sequence[Sequence[str]],
-        images: Sequence[ImageFile],
-        means: Tensor,
-        cache: FeatureCache | None,
-    ) -> list[Floats]:
-        assert matcher.text is not None
-        patches = matcher.image.patches
-        if (
-            patches is not None
-            and patches.embed is not None
-            and patches.weights_id == self.encoder.weights_id
-            and patches.preprocessing_id == self.encoder.preprocessing_id
-        ):
-            # the captioner has looked at the image already
-            vectors = patches.embed(means.to(matcher.image.device)).cpu().numpy()
-        else:
-            vectors = np.zeros((len(images), matcher.image.dimension), dtype=np.float32)
-            places = {image.name: place for place, image in enumerate(images)}
-            for some, encoded in encode_images(
-                images,
-                matcher.image,
-                Encoding(cache, len(images)),
-                on_skip=lambda skipped: None,  # it was read a moment ago; nothing matches it now
-            ):
-                vectors[[places[image.name] for image in some]] = encoded
-        # of the same words the evidence is the same; they are not worth keeping
-        each = list(dict.fromkeys(text for own in texts for text in own))
-        rows = dict(zip(each, normalise(encode_texts(each, matcher.text, cache=None)), strict=True))
-        return [
-            np.stack([rows[text] for text in own]) @ vector
-            for own, vector in zip(texts, normalise(vectors), strict=True)
-        ]
+
+def vectors_of(
+    model: ImageTextModel,
+    encoder: ImageIdentity,
+    images: Sequence[ImageFile],
+    means: Tensor,
+    cache: FeatureCache | None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Floats:
+    """Images as an image-text model sees them, [images, d] of length one.
+
+    encoder: of the captioner, which has seen them already; means: [images, channels] of its grids.
+    """
+    patches = model.image.patches
+    if (
+        patches is not None
+        and patches.embed is not None
+        and patches.weights_id == encoder.weights_id
+        and patches.preprocessing_id == encoder.preprocessing_id
+    ):
+        return normalise(patches.embed(means.to(model.image.device)).cpu().numpy())
+    vectors = np.zeros((len(images), model.image.dimension), dtype=np.float32)
+    places = {image.path: place for place, image in enumerate(images)}
+    for some, encoded in encode_images(
+        images,
+        model.image,
+        Encoding(cache, _PER_PASS),
+        on_skip=lambda skipped: None,  # it was read a moment ago; nothing matches it now
+        on_progress=on_progress,
+    ):
+        vectors[[places[image.path] for image in some]] = encoded
+    return normalise(vectors)
+
+
+def cosines_of(
+    model: ImageTextModel, vectors: Floats, texts: Sequence[Sequence[str]]
+) -> list[Floats]:
+    """Of each image, [images, d] of length one, with each of its texts."""
+    return [own @ vector for own, vector in zip(text_vectors(model, texts), vectors, strict=True)]
+
+
+def text_vectors(model: ImageTextModel, texts: Sequence[Sequence[str]]) -> list[Floats]:
+    """Of each image its texts, [texts, d] of length one, in the space that the model shares."""
+    assert model.text is not None
+    # of the same words it is the same; they are not worth keeping
+    each = list(dict.fromkeys(text for own in texts for text in own))
+    rows = dict(zip(each, normalise(encode_texts(each, model.text, cache=None)), strict=True))
+    return [np.stack([rows[text] for text in own]) for own in texts]
+
+
+def caption_vectors(model: ImageTextModel, captions: Sequence[Sequence[str]]) -> Floats:
+    """What the captions of each image say together: [images, d] of length one."""
+    return normalise(np.stack([own.mean(axis=0) for own in text_vectors(model, captions)]))
 
 
 def pooled(grids: Tensor, grid: GridShape) -> Tensor:

@@ -1,19 +1,24 @@
 """Tags: the labels that a bridge reads beside an image, as a zero-shot classifier chose them.
 
 A bridge that reads a text beside the patch grid gets the likeliest of the labels that its tune was
-given, the likeliest first, as "dog, grass, ball". A checkpoint names labels and classifier, so a
-loaded captioner reads the tags that it would have read in training.
+given, the likeliest first, as "dog, grass, ball"; with another bridge the decoder reads it before
+the caption, as "dog, grass, ball:". A checkpoint names labels and classifier, so a loaded captioner
+reads the tags that it would have read in training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from captune.captioning.model import pad_tags
+from captune.captioning.bridge import BRIDGES
+from captune.captioning.model import PROMPT_TOKENS, pad_tags
 from captune.captioning.recipe import ImageIdentity, TagSettings
+from captune.captioning.settings import Settings, config_of
+from captune.errors import UserError
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
@@ -24,12 +29,14 @@ from captune.zeroshot.classifier import ZeroShotClassifier
 from captune.zeroshot.labels import Labels, read_labels
 
 _SEPARATOR = ", "
+_END = ":"  # of tags that are a text before the caption
+_DRAWN = 8  # ways to leave some out, of each image
 
 
 class Tagger:
     """Images -> token ids of their tags.
 
-    cut: how many images had more of them than the bridge reads.
+    cut: how many images had more of them than are read.
     """
 
     def __init__(
@@ -39,9 +46,15 @@ class Tagger:
         decoder: Decoder,
         max_tokens: int,
         how: Encoding,
+        *,
+        is_text: bool = False,
     ) -> None:
-        """max_tokens: that the bridge reads of an image. The labels are encoded once, here."""
+        """max_tokens: that are read of an image. is_text: before the caption.
+
+        The labels are encoded once, here.
+        """
         self.cut = 0
+        self._end = decoder.encode([_END])[0] if is_text else []
         self._top = settings.top
         self._decoder = decoder
         self._max_tokens = max_tokens
@@ -57,18 +70,81 @@ class Tagger:
         self, images: Iterable[ImageFile], on_progress: Callable[[int], None] | None = None
     ) -> dict[Path, list[int]]:
         """By path, of the images that can be read; pooled features come from the cache."""
-        texts = {
-            found.image.path: _SEPARATOR.join(name for name, _ in found.top(self._top))
+        names = self.names_of(images, on_progress)
+        return dict(zip(names, self.rows(list(names.values())), strict=True))
+
+    def names_of(
+        self, images: Iterable[ImageFile], on_progress: Callable[[int], None] | None = None
+    ) -> dict[Path, list[str]]:
+        """The tags themselves, the likeliest first."""
+        return {
+            found.image.path: [name for name, _ in found.top(self._top)]
             for found in self._classifier.classify(images, on_progress=on_progress)
         }
-        rows = self._decoder.encode(list(texts.values())) if texts else []
-        self.cut += sum(len(row) > self._max_tokens for row in rows)
-        return {path: row[: self._max_tokens] for path, row in zip(texts, rows, strict=True)}
+
+    def rows(self, names: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Token ids of the tags of each image; none where it has none."""
+        rows = self._decoder.encode([_SEPARATOR.join(own) for own in names]) if names else []
+        most = self._max_tokens - len(self._end)
+        self.cut += sum(len(row) > most for row in rows)
+        return [[*row[:most], *self._end] if row else [] for row in rows]
+
+    def drawn(self, names: Mapping[Path, Sequence[str]], seed: int) -> dict[Path, list[list[int]]]:
+        """Of each image several rows with some of its tags: as many as a fair die says, 0 to all.
+
+        Who learns with them can do without one, or all, and copies what is there.
+        """
+        chance = random.Random(f"tags/{seed}")  # noqa: S311
+
+        def some(own: Sequence[str]) -> list[str]:
+            kept = set(chance.sample(range(len(own)), chance.randint(0, len(own))))
+            return [name for place, name in enumerate(own) if place in kept]
+
+        rows = iter(self.rows([some(own) for own in names.values() for _ in range(_DRAWN)]))
+        return {path: [next(rows) for _ in range(_DRAWN)] for path in names}
 
     def tags_of(self, images: Sequence[ImageFile]) -> Tensor:
         """The `tags` of `CaptionModel.project`: [images, w]; an unreadable image has none."""
         rows = self.rows_of(images)
         return pad_tags([rows.get(image.path, []) for image in images], self._decoder.device)
+
+
+def max_tag_tokens(options: TuneOptions, settings: Mapping[str, Settings]) -> int:
+    """How many tokens the bridge reads of an image, or stand before its caption; 0 for none."""
+    bridge = BRIDGES.get(options.bridge)
+    config = config_of(bridge.Config, settings.get("bridge", {}), options.bridge)
+    found = bridge.max_tag_tokens(config)
+    if options.prompt == "none":
+        return found
+    if found:
+        raise UserError(
+            f"--prompt {options.prompt}: --bridge {options.bridge} reads the tags itself; leave"
+            " --prompt out, or take another bridge"
+        )
+    return PROMPT_TOKENS
+
+
+def check_tags(options: TuneOptions, max_tokens: int) -> None:
+    """Raises UserError where the tags of a tune are read by nobody, or nobody says which."""
+    if options.tags is not None:
+        if not max_tokens:
+            raise UserError(
+                f"--tags: --bridge {options.bridge} reads none; take --prompt tags or --bridge"
+                " bidirectional, or leave them out"
+            )
+        read_labels(options.tags)
+    elif options.prompt == "tags":
+        raise UserError(
+            "--prompt tags: say with --tags among which labels they are chosen, as captune classify"
+            " --labels"
+        )
+    elif max_tokens:
+        raise UserError(
+            f"--bridge {options.bridge}: reads tags of each image; say with --tags among which"
+            " labels they are chosen, as captune classify --labels"
+        )
+    elif options.tags_model is not None:
+        raise UserError("--tags-model is for --tags; give both, or neither")
 
 
 def tag_settings(options: TuneOptions, model: ImageTextModel) -> TagSettings:
@@ -80,7 +156,7 @@ def tag_settings(options: TuneOptions, model: ImageTextModel) -> TagSettings:
 
 def texts_of_labels(labels: Labels) -> list[str]:
     """Texts with every token that these labels can be written in, first or behind others."""
-    return [*labels.names, _SEPARATOR.join(labels.names)]
+    return [*labels.names, _SEPARATOR.join(labels.names), _END]
 
 
 def choose_tags_model(

@@ -186,6 +186,16 @@ class TuneOptions(DatasetOptions):
         None,
         metavar="TRAIN",
     )
+    extra_text: Path | None = option(
+        "captions without images to learn words from, as --captions; an image-text model says what"
+        " such an image would look like to the encoder",
+        None,
+        metavar="FILE",
+    )
+    extra_model: str = option("image-text model of --extra-text", "lite", metavar="SPEC")
+    extra_noise: float = option(
+        "noise on what --extra-text would look like, in deviations of images", 0.5, metavar="X"
+    )
     val_captions: Path | None = option("validation captions, as --captions", None, metavar="VAL")
     val_images: Path | None = option(
         "folder of the validation images (default: IMAGES)", None, metavar="DIR"
@@ -232,10 +242,16 @@ class TuneOptions(DatasetOptions):
         metavar="PART.SETTING=VALUE",
     )
     tags: str | None = option(
-        "labels to choose tags from, as in captune classify --labels; only --bridge bidirectional"
-        " reads tags",
+        "labels to choose tags from, as in captune classify --labels, for --bridge bidirectional or"
+        " --prompt tags",
         None,
         metavar="LABELS",
+    )
+    prompt: str = option(
+        "a text of each image before its caption, which the language model may copy from: tags,"
+        " those of --tags",
+        "none",
+        choices=("none", "tags"),
     )
     tags_top: int = option("tags per image", 5, metavar="N")
     tags_model: str | None = option(
@@ -287,6 +303,18 @@ class TuneOptions(DatasetOptions):
         choices=("captions", "cider"),
     )
     samples: int = option("captions sampled per image, for --objective cider", 5, metavar="N")
+    kl: float = option(
+        "with --objective cider, add X times the divergence per token from the model at the start"
+        " to the loss, so that its words are not forgotten; takes a second pass (0: none)",
+        0.0,
+        metavar="X",
+    )
+    reward_model: str | None = option(
+        "with --objective cider, reward captions that fit their image by this image-text model too",
+        None,
+        metavar="SPEC",
+    )
+    reward_share: float = option("share of --reward-model in the reward", 0.3, metavar="X")
     start: Path | None = option(
         "start from the weights of this captioner, which must have the same method and bridge: a"
         " run folder, or hf:USER/NAME",
@@ -371,7 +399,21 @@ class TuneOptions(DatasetOptions):
             raise UserError(
                 f"lr {self.lr}: must be below 1, such as 1e-3, or 0 for the default of the method"
             )
-        for name in ("weight_decay", "warmup", "label_smoothing"):
+        if not 0 <= self.kl <= 100:
+            raise UserError(f"kl {self.kl}: must be from 0 to 100, such as 0.04")
+        if not 0 <= self.extra_noise <= 100:
+            raise UserError(f"extra-noise {self.extra_noise}: must be from 0 to 100, such as 0.5")
+        if self.extra_text is not None and (self.objective != "captions" or self.sizes):
+            raise UserError("--extra-text is for --objective captions, and not for --curve")
+        if self.objective != "cider" and (self.kl or self.reward_model):
+            asked = "kl" if self.kl else "reward-model"
+            raise UserError(f"--{asked} is for --objective cider; give both, or neither")
+        if self.reward_model is not None and self.reward_model == self.score_model:
+            raise UserError(
+                f"--reward-model {printable(self.reward_model)} is what --score-model judges by,"
+                " whose score would only say that it was learnt; take another one for one of them"
+            )
+        for name in ("weight_decay", "warmup", "label_smoothing", "reward_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(
                     f"{name.replace('_', '-')} {getattr(self, name)}: must be from 0 to below 1"

@@ -31,6 +31,7 @@ from captune_metrics.text import printable
 if TYPE_CHECKING:
     from captune.captioning.captioner import Captioner
     from captune.models.encoders import ImageTextModel
+    from captune.options.captioning import CaptionerOptions
 
 LITE = "lite"
 MOST_WRITTEN = 200  # runs that people may write with a shared app
@@ -78,17 +79,17 @@ class AppContext:
         self.check_typed(spec, {LITE}, "model")
         return self._load(spec)
 
-    def captioner(self, model: str) -> Captioner:
-        """A captioner by the model of its options; the last one stays in memory.
+    def captioner(self, options: CaptionerOptions) -> Captioner:
+        """A captioner by its model and how it chooses captions; the last one stays in memory.
 
         To be called within a job. Raises UserError where there is none.
         """
         from captune.captioning.captioner import captioner_folder
         from captune.captioning.checkpoint import digest_of_checkpoint
 
-        place = captioner_folder(model)
+        place = captioner_folder(options.model)
         # a tune may have written others there since
-        return self._load_captioner(place, digest_of_checkpoint(place))
+        return self._load_captioner(place, digest_of_checkpoint(place), options.rerank)
 
     def sources(self, images: ImageFolder) -> list[str]:
         """Images on a command line; who uses a shared app has them on another machine."""
@@ -200,10 +201,10 @@ def _load_model(spec: str) -> ImageTextModel:
     return load_image_text_model(spec)
 
 
-def _load_captioner(place: Path, _weights_id: str) -> Captioner:
+def _load_captioner(place: Path, _weights_id: str, rerank: str) -> Captioner:
     from captune.captioning.captioner import Captioner
 
-    return Captioner.from_pretrained(place)
+    return Captioner.from_pretrained(place, rerank=rerank)
 
 
 def images_beside(out: Path) -> Path:

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from tests.captioning.little_job import write_job
-from tests.captioning.tiny import END, tiny_decoder
+from tests.captioning.tiny import END, GRID, tiny_decoder
 
 from captune.captioning.dataset import leaked_ids, read_dataset, tokenise
-from captune.captioning.training.batches import Batches
+from captune.captioning.training.batches import Batches, TextGrids
 from captune.errors import UserError
 from captune.images import find_images
+from captune.models.encoders import normalise
 
 
 def test_captions_meet_their_images(tmp_path: Path) -> None:
@@ -113,3 +117,45 @@ def test_processes_share_the_batches() -> None:
     assert images == {e.image for batch in whole for e in batch} == set(range(200))
     alone = [list(Batches([[4]], captions=8, process=p, processes=3)) for p in range(3)]
     assert alone[0] == alone[1] == alone[2] != []
+
+
+def test_captions_alone_have_stand_ins_for_their_grids() -> None:
+    chance = np.random.default_rng(0)
+    images = normalise(chance.normal(size=(200, 6)).astype(np.float32))
+    look = chance.normal(size=(6, GRID.channels)).astype(np.float32)
+    means = images @ look + 3
+    places = chance.normal(size=(200, GRID.tokens, GRID.channels)).astype(np.float32)
+    seen = places - places.mean(axis=1, keepdims=True) + means[:, None]
+    known_keys = [f"image {n}" for n in range(200)]
+
+    class Known:
+        def grids_of(self, keys: Sequence[str]) -> torch.Tensor:
+            return torch.from_numpy(seen[[known_keys.index(key) for key in keys]])
+
+    # texts lie elsewhere and closer together than what they describe
+    texts = 0.2 * images + np.array([0.9, 0, 0, 0, 0, 0], dtype=np.float32)
+
+    def made(noise: float) -> TextGrids:
+        return TextGrids(
+            Known(),
+            ["text 3", "text 8"],
+            texts[[3, 8]],
+            known_keys=known_keys,
+            known_texts=texts,
+            images=images,
+            means=means,
+            noise=noise,
+        )
+
+    found = made(0.0).grids_of(["text 3", "image 5", "text 8"])
+    torch.testing.assert_close(found[1], torch.from_numpy(seen[5]))
+    for place, image in ((0, 3), (2, 8)):
+        off = float((found[place] - torch.from_numpy(seen[image])).abs().mean())
+        assert off < 0.1 * float(np.abs(seen[image] - seen[0]).mean())
+    noisy = made(0.5)
+    first, second = noisy.grids_of(["text 3"] * 2)
+    spread = (first - second).mean(dim=0)
+    assert not torch.allclose(first, second)
+    # noise is of the whole image, not of its places
+    torch.testing.assert_close(first - second, spread.expand(GRID.tokens, -1), atol=1e-5, rtol=1e-4)
+    assert torch.equal(noisy.grids_of(["image 5"])[0], torch.from_numpy(seen[5]))

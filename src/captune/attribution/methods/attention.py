@@ -73,7 +73,8 @@ def attention_of(captioned: CaptionedImage, steps: Sequence[Sequence[int]]) -> l
     with capture_attention(captioned.model) as found:
         logits_at(captioned, captioned.grid, [[last]])
     layers = [found.over_image(weights)[0] for weights in found.cross.values()]
-    return [torch.stack([layer[:, list(own)].mean(dim=1) for own in steps]) for layer in layers]
+    places = [[captioned.before + step for step in own] for own in steps]
+    return [torch.stack([layer[:, own].mean(dim=1) for own in places]) for layer in layers]
 
 
 def _heads(layers: Sequence[CrossAttentionLayer], layer: int | None) -> Iterator[int | str]:

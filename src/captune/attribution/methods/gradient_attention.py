@@ -103,7 +103,7 @@ def attention_gradients(
             _rule_5(total, weights.cross, weights.over_image),
             _rule_5(total, weights.own, weights.over_text),
             weights.behind,
-            torch.tensor([step for (step,) in steps], device=logits.device),
+            torch.tensor([captioned.before + step for (step,) in steps], device=logits.device),
             torch.tensor([number for number, _ in pieces], device=logits.device),
         )
 

@@ -39,6 +39,7 @@ class ImageStates:
     keys, values: by cross-attention block, [images, heads, tokens, head_dim].
     mask: [images, tokens], true where there is a token; None where all are.
     soft_tokens: [images, m, embedding_size] to stand before the text, or None.
+    prompt: [images, w], token ids of a text before the caption, as `CaptionModel.project` has them.
     """
 
     images: int
@@ -46,6 +47,7 @@ class ImageStates:
     values: list[Tensor] = field(default_factory=list)
     mask: Tensor | None = None
     soft_tokens: Tensor | None = None
+    prompt: Tensor | None = None
 
 
 class Context:

@@ -4,6 +4,8 @@ A patch grid comes from a `Grids`, by the sha256 of its image file, once for all
 Which captions and which batches an epoch has depends on the seed and the epoch only, so a run that
 resumes after a kill sees what it would have seen.
 
+Captions without an image have a stand-in for its grid (`TextGrids`).
+
 A frozen encoder's grids are cached, so a view that is drawn at random for each step would be
 encoded anew each time. A fixed second view, mirrored, doubles the cache instead, and each epoch
 draws one of the two. A caption that names left or right would be wrong of a mirrored image.
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,13 +30,14 @@ from captune.captioning.model import pad_tags
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import grids_bytes, require_room
-from captune.models.encoders import ImageEncoder
+from captune.models.encoders import Floats, ImageEncoder, normalise
 from captune.options import TuneOptions
 
 if TYPE_CHECKING:
     from captune.captioning.training.step import Objective
 
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order
+_TEXT_RIDGE = 0.1  # of the mean variance of a dimension
 _SIDES = re.compile(r"\b(?:left|right)(?:most|wards?)?\b", re.IGNORECASE)
 
 
@@ -45,7 +49,60 @@ class Grids(Protocol):
         ...
 
 
+class TextGrids:
+    """Grids of images of which nothing but captions is known; of all others, those of `grids`.
+
+    Captions have a vector in the space that an image-text model shares between images and texts.
+    It is moved to where images lie there: less the mean of the training captions, times the
+    deviation of images over that of texts, plus the mean of images, dimension by dimension. A ridge
+    regression on the training images says what the mean over the places of such an image's grid is.
+    Its grid is that of the training image which is nearest to it, moved to that mean. Each time it
+    is asked for, noise is added to the vector: `noise` times the deviation of images.
+    """
+
+    def __init__(
+        self,
+        grids: Grids,
+        keys: Sequence[str],
+        texts: Floats,
+        *,
+        known_keys: Sequence[str],
+        known_texts: Floats,
+        images: Floats,
+        means: Floats,
+        noise: float,
+    ) -> None:
+        """keys, texts [n, d]: of the captions without an image.
+
+        known_keys, known_texts [m, d], images [m, d], means [m, channels]: of the training images,
+        what their captions say, how the model sees them, and the means of their grids.
+        """
+        spread, centre = images.std(axis=0), images.mean(axis=0)
+        scale = spread / np.maximum(np.concatenate([texts, known_texts]).std(axis=0), 1e-6)
+        moved = (texts - known_texts.mean(axis=0)) * scale
+        x, y = images - centre, means - means.mean(axis=0)
+        square = x.T @ x
+        ridge = _TEXT_RIDGE * np.trace(square) / len(square) * np.eye(len(square))
+        look = np.linalg.solve(square + ridge, x.T @ y)
+        nearest = np.argmax(normalise(moved + centre) @ normalise(images).T, axis=1)
+        shift = moved @ look - y[nearest]
+        self._grids = grids
+        self._like = dict(zip(keys, (known_keys[place] for place in nearest), strict=True))
+        self._shift = dict(zip(keys, torch.from_numpy(shift).float(), strict=True))
+        self._noise = torch.from_numpy(noise * spread[:, None] * look).float()
+
+    def grids_of(self, keys: Sequence[str]) -> Tensor:
+        """As `Grids` has it."""
+        found = self._grids.grids_of([self._like.get(key, key) for key in keys])
+        for place, key in enumerate(keys):
+            if key in self._shift:
+                noise = torch.randn(len(self._noise)) @ self._noise
+                found[place] += (self._shift[key] + noise).to(found.device)
+        return found
+
+
 TagRows = Mapping[str, Sequence[int]]  # sha256 of an image file -> token ids of its tags
+_DRAWS = 1 << 16
 
 
 def padded_tags(rows: TagRows, keys: Sequence[str]) -> Tensor:
@@ -55,11 +112,15 @@ def padded_tags(rows: TagRows, keys: Sequence[str]) -> Tensor:
 
 @dataclass(frozen=True)
 class BatchItem:
-    """An image, which of its captions are learnt this time, and in which view it is seen."""
+    """An image, which of its captions are learnt this time, and in which view it is seen.
+
+    drawn: a number that decides which of its tags are read.
+    """
 
     image: int
     captions: tuple[int, ...]
     mirrored: bool = False
+    drawn: int = 0
 
 
 class Batches:
@@ -119,7 +180,9 @@ class Batches:
         batches = [
             batch
             for k, images in sorted(self._groups.items())
-            for batch in self._of_group(k, list(images), self._flipped(epoch), chance)
+            for batch in self._of_group(
+                k, list(images), self._flipped(epoch), self._drawn(epoch), chance
+            )
         ]
         chance.shuffle(batches)
         return batches
@@ -129,13 +192,23 @@ class Batches:
         chance = random.Random(f"mirror/{self._seed}/{epoch}")  # noqa: S311
         return {image for image in self._mirrored if chance.random() < 0.5}
 
+    def _drawn(self, epoch: int) -> list[int]:
+        chance = random.Random(f"tags/{self._seed}/{epoch}")  # noqa: S311
+        return [chance.randrange(_DRAWS) for _ in self._lengths]
+
     def _of_group(
-        self, k: int, images: list[int], flipped: set[int], chance: random.Random
+        self,
+        k: int,
+        images: list[int],
+        flipped: set[int],
+        drawn: Sequence[int],
+        chance: random.Random,
     ) -> Iterator[list[BatchItem]]:
         chance.shuffle(images)
         size = self._images(k)
         items = [
-            BatchItem(image, self._chosen(image, k, chance), image in flipped) for image in images
+            BatchItem(image, self._chosen(image, k, chance), image in flipped, drawn[image])
+            for image in images
         ]
         for start in range(0, len(items), size * _POOL):
             pool = sorted(items[start : start + size * _POOL], key=self._length)
@@ -229,14 +302,15 @@ def drawn_views(
 class TrainingData:
     """keys: of each image's grid. rows: token ids of each caption of each image.
 
-    tags: of the images, where the bridge reads them. mirrored: second views.
+    tags: of the images, where they are read; of several rows of an image an epoch draws one.
+    mirrored: second views.
     """
 
     keys: Sequence[str]
     rows: Sequence[Sequence[Sequence[int]]]
     grids: Grids
     objective: Objective
-    tags: TagRows | None = None
+    tags: Mapping[str, Sequence[Sequence[int]]] | None = None
     mirrored: MirroredViews | None = None
 
     def batches(self, options: TuneOptions, process: int = 0, processes: int = 1) -> Batches:

@@ -223,6 +223,14 @@ def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
         "augment": None if options.augment == "none" else options.augment,
         "known words": None if tags is None else digest_of(dataclasses.asdict(tags)),
         "start": None if start is None else digest_of_checkpoint(start),
+        "prompt": None if options.prompt == "none" else options.prompt,
+        "extra text": None
+        if setup.extra is None
+        else [setup.extra, options.extra_model, options.extra_noise],
+        "kl": options.kl or None,
+        "reward": None
+        if options.reward_model is None
+        else [options.reward_model, options.reward_share],
         "score model": options.score_model if options.select == "clipscore" else None,
     }
 
@@ -255,6 +263,7 @@ def _built(setup: TrainingSetup, method: str) -> CaptionModel:
     start = _start_of(options, method)
     if start is not None:
         begin_with(model, start)
+    setup.data.objective.begin(model)
     return model
 
 

@@ -4,40 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 
-from captune.captioning.bridge import BRIDGES, GridShape
+from captune.captioning.bridge import GridShape
 from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import (
     CaptionDataset,
     MatchedCaptions,
     check_enough,
     leaked_ids,
+    read_texts,
     tokenise,
 )
 from captune.captioning.datastore import Datastore
 from captune.captioning.recipe import ImageIdentity, TagSettings
-from captune.captioning.rerank import Reranker, pooled, unfitted
-from captune.captioning.settings import config_of
-from captune.captioning.tags import Tagger, choose_tags_model, tag_settings, texts_of_labels
+from captune.captioning.rerank import Reranker, caption_vectors, pooled, unfitted, vectors_of
+from captune.captioning.tags import (
+    Tagger,
+    check_tags,
+    choose_tags_model,
+    max_tag_tokens,
+    tag_settings,
+    texts_of_labels,
+)
 from captune.captioning.training.batches import (
     Grids,
     MirroredViews,
     TagRows,
+    TextGrids,
     TrainingData,
     check_mirroring,
     mirrorable,
 )
 from captune.captioning.training.budget import too_few_updates
 from captune.captioning.training.state import check_possible
-from captune.captioning.training.step import CrossEntropy, Objective, SelfCritical
+from captune.captioning.training.step import CrossEntropy, MatchReward, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -46,7 +55,7 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device, resolve_precision
-from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model, mirrored
+from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, describe_model, mirrored
 from captune.models.load import load_image_text_model, load_model
 from captune.models.vocabulary import narrowed
 from captune.options import TuneOptions
@@ -63,7 +72,8 @@ class TrainingSetup:
     sample: the validation images that are captioned after each epoch. settings: of the bridge and
     of each method, by part. leaked: ids of validation images that are trained on. tags: which tags
     the bridge reads, None where it reads none. warning: that so few updates cannot work.
-    reranker: judges the candidates of --rerank, before its weights are fitted.
+    reranker: judges the candidates of --rerank, before its weights are fitted. extra: digest of
+    the captions without images.
     """
 
     options: TuneOptions
@@ -79,6 +89,7 @@ class TrainingSetup:
     tags: TagSettings | None = None
     warning: str | None = None
     reranker: Reranker | None = None
+    extra: str | None = None
 
 
 def this_process(options: TuneOptions) -> PartialState:
@@ -89,31 +100,8 @@ def this_process(options: TuneOptions) -> PartialState:
 def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
     """Everything that can be refused before a file is read; the settings by part."""
     settings = check_possible(options)
-    _check_tags(options, _max_tag_tokens(options, settings))
+    check_tags(options, max_tag_tokens(options, settings))
     return settings
-
-
-def _max_tag_tokens(options: TuneOptions, settings: dict[str, dict[str, Any]]) -> int:
-    bridge = BRIDGES.get(options.bridge)
-    config = config_of(bridge.Config, settings.get("bridge", {}), options.bridge)
-    return bridge.max_tag_tokens(config)
-
-
-def _check_tags(options: TuneOptions, max_tokens: int) -> None:
-    if options.tags is not None:
-        if not max_tokens:
-            raise UserError(
-                f"--tags: --bridge {options.bridge} reads none; take --bridge bidirectional, or"
-                " leave them out"
-            )
-        read_labels(options.tags)
-    elif max_tokens:
-        raise UserError(
-            f"--bridge {options.bridge}: reads tags of each image; say with --tags among which"
-            " labels they are chosen, as captune classify --labels"
-        )
-    elif options.tags_model is not None:
-        raise UserError("--tags-model is for --tags; give both, or neither")
 
 
 def prepare(
@@ -143,7 +131,11 @@ def prepare(
         progress.message(warning)
     val_set = _read(to_validate, options, progress)
     leaked = leaked_ids(train_set, val_set)
-    frozen = load_frozen(options, [train_set, val_set], stack=stack, cache=cache, progress=progress)
+    extra = None if options.extra_text is None else read_texts(options.extra_text)
+    texts = [] if extra is None else [caption.strip() for own in extra.captions for caption in own]
+    frozen = load_frozen(
+        options, [train_set, val_set], texts=texts, stack=stack, cache=cache, progress=progress
+    )
     train_set, val_set = (part.without(frozen.skipped) for part in (train_set, val_set))
     for part, where in ((train_set, options.captions), (val_set, options.val_captions)):
         if not len(part):
@@ -159,8 +151,8 @@ def prepare(
     if not any(tokens.rows):
         raise UserError(f"{options.captions}: none of its captions holds a token")
     val_tokens = tokenise(val_set, frozen.decoder, options.max_tokens)
-    max_tokens = _max_tag_tokens(options, settings)
-    tags, rows = _tags(options, frozen, max_tokens, [train_set, val_set], cache, progress)
+    max_tokens = max_tag_tokens(options, settings)
+    tags, rows, drawn = _tags(options, frozen, max_tokens, [train_set, val_set], cache, progress)
     val = ValidationSet(
         val_set, val_tokens.rows, frozen.grids, frozen.clip, cache, rows, options.max_tokens
     )
@@ -171,11 +163,89 @@ def prepare(
     objective: Objective = CrossEntropy(options.label_smoothing)
     if options.objective == "cider":
         objective = SelfCritical(
-            train_set, tokens.rows, samples=options.samples, max_tokens=options.max_tokens
+            train_set,
+            tokens.rows,
+            samples=options.samples,
+            max_tokens=options.max_tokens,
+            kl=options.kl,
+            match=_match_reward(options, frozen, train_set, cache, progress),
         )
-    data = TrainingData(train_set.keys, tokens.rows, frozen.grids, objective, rows, second)
+    keys, grids, learnt = train_set.keys, frozen.grids, tokens.rows
+    if extra is not None:
+        grids = _text_grids(options, frozen, train_set, extra, cache, progress)
+        keys = [*keys, *extra.keys]
+        learnt = [*learnt, *tokenise(extra, frozen.decoder, options.max_tokens).rows]
+    data = TrainingData(keys, learnt, grids, objective, drawn, second)
     shared = (train_set, val, sample, data, frozen, settings, leaked, command, progress)
-    return TrainingSetup(options, *shared, tags, warning, _reranker(options, frozen, train_set))
+    reranker = _reranker(options, frozen, train_set)
+    digest = None if extra is None else extra.digest
+    return TrainingSetup(options, *shared, tags, warning, reranker, digest)
+
+
+def _match_reward(
+    options: TuneOptions,
+    frozen: FrozenParts,
+    train_set: CaptionDataset,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> MatchReward | None:
+    if options.reward_model is None:
+        return None
+    model = _image_text_model(options.reward_model, options, frozen)
+    vectors, _ = _seen_by(model, frozen, train_set, cache, progress)
+    return MatchReward(model, vectors, options.reward_share)
+
+
+def _seen_by(
+    model: ImageTextModel,
+    frozen: FrozenParts,
+    data: CaptionDataset,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> tuple[Floats, Floats]:
+    """Images as a model sees them, [images, d] of length one, and the means of their grids."""
+    means = _means(frozen, data)
+    with progress.bar(f"images as {model.spec} sees them", len(data)) as advance:
+        grids = torch.from_numpy(means)
+        return vectors_of(model, frozen.identity, data.images, grids, cache, advance), means
+
+
+def _image_text_model(spec: str, options: TuneOptions, frozen: FrozenParts) -> ImageTextModel:
+    loaded = (frozen.clip, frozen.tags_model)
+    found = next((one for one in loaded if one and one.spec == spec), None)
+    return found or load_image_text_model(spec, device=options.device)
+
+
+def _text_grids(
+    options: TuneOptions,
+    frozen: FrozenParts,
+    train_set: CaptionDataset,
+    extra: CaptionDataset,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> TextGrids:
+    """Stand-ins for the images of captions that have none."""
+    model = _image_text_model(options.extra_model, options, frozen)
+    vectors, means = _seen_by(model, frozen, train_set, cache, progress)
+    known, texts = (caption_vectors(model, part.captions) for part in (train_set, extra))
+    return TextGrids(
+        frozen.grids,
+        extra.keys,
+        texts,
+        known_keys=train_set.keys,
+        known_texts=known,
+        images=vectors,
+        means=means,
+        noise=options.extra_noise,
+    )
+
+
+def _means(frozen: FrozenParts, data: CaptionDataset) -> Floats:
+    """[images, channels] of their patch grids."""
+    keys = [data.keys[i : i + _PER_PASS] for i in range(0, len(data), _PER_PASS)]
+    return np.concatenate(
+        [pooled(frozen.grids.grids_of(some), frozen.shape).cpu().numpy() for some in keys]
+    )
 
 
 def _reranker(
@@ -185,15 +255,10 @@ def _reranker(
         return None
     matcher = datastore = None
     if options.rerank != "neighbours":
-        loaded = (frozen.clip, frozen.tags_model)
-        matcher = next((one for one in loaded if one and one.spec == options.rerank_model), None)
-        matcher = matcher or load_image_text_model(options.rerank_model, device=options.device)
+        matcher = _image_text_model(options.rerank_model, options, frozen)
     if options.rerank != "match":
-        keys = [train_set.keys[i : i + _PER_PASS] for i in range(0, len(train_set), _PER_PASS)]
-        means = [pooled(frozen.grids.grids_of(some), frozen.shape).cpu().numpy() for some in keys]
-        datastore = Datastore.made(
-            np.concatenate(means), train_set.captions, frozen.identity.weights_id
-        )
+        means = _means(frozen, train_set)
+        datastore = Datastore.made(means, train_set.captions, frozen.identity.weights_id)
     settings = unfitted(options.rerank, options.candidates, matcher)
     return Reranker(settings, frozen.identity, frozen.shape, matcher, datastore)
 
@@ -205,10 +270,11 @@ def _tags(
     parts: Sequence[CaptionDataset],
     cache: FeatureCache | None,
     progress: Progress,
-) -> tuple[TagSettings | None, TagRows | None]:
-    """Which tags are read, and those of every image; made once."""
+) -> tuple[TagSettings | None, TagRows | None, Mapping[str, Sequence[Sequence[int]]] | None]:
+    """Which tags are read, those of every image, and what training draws of them; made once."""
     if frozen.tags_model is None:
-        return None, None
+        return None, None, None
+    is_text = options.prompt == "tags"
     settings = tag_settings(options, frozen.tags_model)
     tagger = Tagger(
         settings,
@@ -216,19 +282,27 @@ def _tags(
         frozen.decoder,
         max_tokens,
         Encoding(cache, _PER_PASS, options.workers),
+        is_text=is_text,
     )
     key_of = {
         image.path: key for part in parts for image, key in zip(part.images, part.keys, strict=True)
     }
     images = [image for part in parts for image in part.images]
     with PartialState().main_process_first(), progress.bar("tags", len(images)) as advance:
-        rows = tagger.rows_of(images, advance)
+        names = tagger.names_of(images, advance)
+    rows = dict(zip(names, tagger.rows(list(names.values())), strict=True))
     if tagger.cut:
+        more = "" if is_text else "let the bridge read more with --set bridge.words=N, or "
         progress.message(
-            f"the tags of {tagger.cut:,} images are cut at {max_tokens} tokens; let the bridge read"
-            " more with --set bridge.words=N, or take a smaller --tags-top"
+            f"the tags of {tagger.cut:,} images are cut at {max_tokens} tokens; {more}take a"
+            " smaller --tags-top"
         )
-    return settings, {key_of[path]: row for path, row in rows.items()}
+    drawn = tagger.drawn(names, options.seed) if is_text else {p: [r] for p, r in rows.items()}
+    return (
+        settings,
+        {key_of[path]: row for path, row in rows.items()},
+        {key_of[path]: own for path, own in drawn.items()},
+    )
 
 
 def _read(
@@ -271,14 +345,15 @@ def load_frozen(
     options: TuneOptions,
     parts: Sequence[CaptionDataset],
     *,
+    texts: Sequence[str] = (),
     stack: ExitStack,
     cache: FeatureCache | None,
     progress: Progress,
 ) -> FrozenParts:
     """Load what is frozen and encode every image once.
 
-    parts: the images to encode, those to train on first. stack: closes the grids. Raises UserError
-    for an encoder without a patch grid, and whatever its loaders raise.
+    parts: the images to encode, those to train on first. texts: captions without one. stack: closes
+    the grids. Raises UserError for an encoder without a patch grid, and whatever its loaders raise.
     """
     encoder = load_model(options.encoder, device=options.device)
     patches = encoder.image.require_patches()
@@ -296,7 +371,7 @@ def load_frozen(
         options.decoder, device=options.device, dtype=precision, blocks=options.decoder_blocks
     )
     if options.vocabulary == "captions":
-        texts = [caption.strip() for own in parts[0].captions for caption in own]
+        texts = [*texts, *(caption.strip() for own in parts[0].captions for caption in own)]
         if options.tags is not None:
             texts += texts_of_labels(read_labels(options.tags))
         decoder = narrowed(decoder, {id for row in decoder.encode(texts) for id in row})

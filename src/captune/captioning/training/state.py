@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from captune.captioning.dataset import MatchedCaptions, check_enough, match_dataset
+from captune.captioning.dataset import MatchedCaptions, check_enough, match_dataset, read_texts
 from captune.captioning.settings import check_settings, parse_count
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
@@ -54,6 +54,8 @@ _NOT_DECIDING = {
     *("curve", "dataset", "split", "val_split", "image_column", "caption_column"),
     # these are noted by what they come to, and not at all where they are left alone
     *("augment", "tags", "tags_top", "tags_model"),
+    *("kl", "reward_model", "reward_share", "prompt"),
+    *("extra_text", "extra_model", "extra_noise"),
     # how captions are chosen is fitted when all else is done, and again where only that changes
     *("rerank", "candidates", "rerank_model"),
 }
@@ -109,7 +111,8 @@ def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
     settings = check_settings(options.set, bridge=options.bridge, methods=options.methods)
     if options.select == "clipscore" and options.score_model == "none":
         raise UserError("--select clipscore needs a model: leave out --score-model none")
-    for spec in {options.encoder, options.tags_model or "lite", options.score_model} - {"none"}:
+    others = (options.tags_model, options.reward_model, options.extra_model, options.score_model)
+    for spec in {options.encoder, *(other or "lite" for other in others)} - {"none"}:
         parse_spec(spec)
     for tracker in options.trackers:
         if find_spec(tracker) is None:
@@ -136,6 +139,8 @@ def read_inputs(options: TuneOptions) -> tuple[MatchedCaptions, MatchedCaptions]
         found = find_images([options.val_images])
     val = match_dataset(options.val_captions, found)
     check_enough(len(val.captions), options.val_captions)
+    if options.extra_text is not None:
+        read_texts(options.extra_text)
     return train, val
 
 

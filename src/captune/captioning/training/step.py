@@ -13,14 +13,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.model import CaptionModel, batch
-from captune.captioning.training.batches import BatchItem, TrainingData, drawn_views, padded_tags
+from captune.captioning.model import CaptionModel, batch, pad_tags, token_losses
+from captune.captioning.rerank import cosines_of
+from captune.captioning.training.batches import BatchItem, TrainingData, drawn_views
+from captune.models.encoders import Floats, ImageTextModel
 from captune_metrics import ptb
 from captune_metrics.cider_d import CiderD
 from captune_metrics.corpus import Corpus
@@ -43,7 +47,11 @@ def collate(
     grids = drawn_views(data.grids, data.mirrored, keys, [item.mirrored for item in items])
     images = torch.tensor([item.image for item in items])
     found = {"grids": grids, "ids": ids, "mask": mask, "targets": targets, "images": images}
-    return found if data.tags is None else {**found, "tags": padded_tags(data.tags, keys)}
+    if data.tags is not None:
+        offered = [data.tags.get(key) or [()] for key in keys]
+        drawn = [own[item.drawn % len(own)] for own, item in zip(offered, items, strict=True)]
+        found["tags"] = pad_tags(drawn)
+    return found
 
 
 class Objective(Protocol):
@@ -55,6 +63,10 @@ class Objective(Protocol):
 
     per_image: int | None
     captions_per_image: int
+
+    def begin(self, model: CaptionModel) -> None:
+        """Told of a model before its first update, also where a training is resumed."""
+        ...
 
     def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
         """The loss of a batch of `collate`."""
@@ -70,10 +82,35 @@ class CrossEntropy:
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self._smoothing = label_smoothing
 
+    def begin(self, model: CaptionModel) -> None:
+        """Nothing has to be noted."""
+
     def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
         """CaptionModel.forward."""
         given = {name: tensor for name, tensor in inputs.items() if name != "images"}
         return forward(**given, label_smoothing=self._smoothing)
+
+
+@dataclass(frozen=True)
+class MatchReward:
+    """The cosine of image and caption by an image-text model, as a part of the reward.
+
+    vectors: [images, d] of length one, by the images' places. share: of the advantage, from 0 to 1.
+    """
+
+    model: ImageTextModel
+    vectors: Floats
+    share: float
+
+    def mixed(self, advantages: Tensor, images: Sequence[int], texts: Sequence[str]) -> Tensor:
+        """[images, samples] of CIDEr-D -> the same of both, each as widely spread as CIDEr-D's."""
+        samples = advantages.shape[1]
+        each = [texts[start : start + samples] for start in range(0, len(texts), samples)]
+        with torch.autocast(self.model.image.device.type, enabled=False):
+            found = cosines_of(self.model, self.vectors[images], each)
+        own = advantages_of(torch.from_numpy(np.stack(found)).to(advantages.dtype))
+        own = own * (advantages.std() / own.std().clamp_min(1e-9))
+        return (1 - self.share) * advantages + self.share * own
 
 
 class SelfCritical:
@@ -83,12 +120,21 @@ class SelfCritical:
     of the others' (Luo 2020, "A better variant of self-critical sequence training").
     Document frequencies are those of the training references. An end mark is a word of the reward
     (as in Cornia et al. 2020), else captions learn to break off after "on a".
+    kl: what the divergence from the model before the first update counts, a token each, as
+    `CaptionModel.forward` estimates it; 0 takes no second pass. match: another part of the reward.
     """
 
     per_image: int | None = 1  # the batches' own captions are not looked at
 
     def __init__(
-        self, data: CaptionDataset, rows: Sequence[Any], *, samples: int, max_tokens: int
+        self,
+        data: CaptionDataset,
+        rows: Sequence[Any],
+        *,
+        samples: int,
+        max_tokens: int,
+        kl: float = 0.0,
+        match: MatchReward | None = None,
     ) -> None:
         """rows: as TrainingData's, which names images by their places."""
         references = {str(place): own for place, own in enumerate(data.captions) if rows[place]}
@@ -99,6 +145,13 @@ class SelfCritical:
         self._indexed = self._cider.index(references)
         self._max_tokens = max_tokens
         self.captions_per_image = samples
+        self._kl, self._match = kl, match
+        self._start: dict[str, Tensor] = {}
+
+    def begin(self, model: CaptionModel) -> None:
+        """Note the weights that the model is to stay near to."""
+        if self._kl:
+            self._start = {name: one.detach().clone() for name, one in model.trained().items()}
 
     def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
         """The sampled captions' log-probabilities, each weighed by its advantage."""
@@ -106,20 +159,23 @@ class SelfCritical:
         rows = model.sample(
             inputs["grids"], samples=samples, max_tokens=self._max_tokens, tags=tags
         )
-        places = [str(place) for place in inputs["images"].tolist() for _ in range(samples)]
-        rewards = self._cider.score(decoder.decode(rows), [self._indexed[p] for p in places])
+        images, texts = inputs["images"].tolist(), decoder.decode(rows)
+        references = [self._indexed[str(place)] for place in images for _ in range(samples)]
+        rewards = self._cider.score(texts, references)
         advantages = advantages_of(torch.from_numpy(rewards).view(-1, samples))
+        if self._match is not None:
+            advantages = self._match.mixed(advantages, images, texts)
         ids, mask, targets = batch(
             rows, start=decoder.start_id, pad=decoder.pad_id, device=decoder.device
         )
-        return forward(
-            grids=inputs["grids"],
-            ids=ids,
-            mask=mask,
-            targets=targets,
-            tags=tags,
-            weights=advantages.flatten().float().to(decoder.device),
-        )
+        given: dict[str, Any] = {"grids": inputs["grids"], "ids": ids, "mask": mask}
+        given |= {"targets": targets, "tags": tags}
+        how: dict[str, Any] = {"weights": advantages.flatten().float().to(decoder.device)}
+        if self._kl:
+            with torch.no_grad(), model.with_weights(self._start):
+                how |= {"reference": -token_losses(*model.logits_at_targets(**given))}
+            how["kl"] = self._kl
+        return forward(**given, **how)
 
 
 def advantages_of(rewards: Tensor) -> Tensor:

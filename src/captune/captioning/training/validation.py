@@ -103,7 +103,7 @@ def write_captions(
     model: CaptionModel,
     val: ValidationSet,
     *,
-    keys: Sequence[str] | None = None,
+    instead: Sequence[int] | None = None,
     beams: int = 1,
     scored: bool = False,
     reranker: Reranker | None = None,
@@ -111,24 +111,25 @@ def write_captions(
 ) -> Captioned:
     """A caption of each image: greedy, or by beam search.
 
-    keys: of the images to look at instead of the images' own (a test of what they are worth).
+    instead: of each image the place of another to look at (a test of what images are worth).
     scored: with their features. reranker: chooses them among candidates.
     Several processes share the work, and each of them has all captions in the end.
     """
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    keys = val.data.keys if keys is None else keys
+    shown = range(len(val.data)) if instead is None else instead
     state = PartialState()
     written: list[tuple[int, str, bool, list[float], list[Candidate]]] = []
-    places = list(range(len(keys)))[state.process_index :: state.num_processes]
+    places = list(range(len(shown)))[state.process_index :: state.num_processes]
     model.eval()
     for start in range(0, len(places), IMAGES):
         some = places[start : start + IMAGES]
-        seen = val.seen([keys[place] for place in some], model.decoder.device)
+        looked = val.data.only([shown[place] for place in some])
+        seen = val.seen(looked.keys, model.decoder.device)
         found = write(
             model,
-            [val.data.images[place] for place in some],
+            looked.images,
             reranker=reranker,
             cache=val.cache,
             beams=beams,
@@ -266,7 +267,7 @@ def image_dependence(
     size = min(_SHUFFLED, len(val.data))
     some = val.first(sorted(chance.sample(range(len(val.data)), size)))
     others = shuffled(len(some.data), chance)
-    wrong = write_captions(model, some, keys=[some.data.keys[i] for i in others])
+    wrong = write_captions(model, some, instead=others)
     own = {id: written.captions[id] for id in some.data.ids}
     right = score_captions(own, some, clipscore=False)["cider"]
     other = score_captions(wrong.captions, some, clipscore=False)["cider"]
@@ -332,6 +333,7 @@ def attention_entropies(model: CaptionModel, val: ValidationSet) -> Tensor:
 
     places = [i for i, rows in enumerate(val.rows) if rows]
     given = val.first_captions(places, model.decoder)
+    before = model.places_before(given.get("tags"))
     hooks = [layer.register_forward_pre_hook(keep(place)) for place, layer in enumerate(layers)]
     model.eval()
     try:
@@ -344,7 +346,7 @@ def attention_entropies(model: CaptionModel, val: ValidationSet) -> Tensor:
     for place, layer in enumerate(layers):
         weights = layer.attention_map(*seen[place]).float()  # [images, heads, n, tokens]
         # of the image alone: its tags stand behind its tokens
-        weights = weights[..., : model.grid.tokens]
+        weights = weights[:, :, before:, : model.grid.tokens]
         weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-12)
         entropy = torch.special.entr(weights).sum(-1) / math.log(max(2, weights.shape[-1]))
         found.append(entropy.transpose(1, 2)[real].mean(0))  # [words, heads] -> [heads]

@@ -16,6 +16,7 @@ from captune.errors import UserError
 from captune.images import ImageFile
 from captune.jobs import Result
 from captune.options import CaptionOptions, ClassifyOptions, ExplainOptions
+from captune.options.captioning import RERANK
 from captune.options.codec import words_of
 from captune.pages.sections.explain import map_in_words
 from captune.plots.maps import flat, scaled_map
@@ -178,8 +179,9 @@ def caption_tab(
         " used for each word.",
     )
 
-    def make(model: str, beam: float) -> CaptionOptions:
-        return CaptionOptions(images=_LATER, model=_captioner(context, model), beam=int(beam))
+    def make(model: str, beam: float, rerank: str) -> CaptionOptions:
+        captioner = _captioner(context, model)
+        return CaptionOptions(images=_LATER, model=captioner, beam=int(beam), rerank=rerank)
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=320):
@@ -187,8 +189,15 @@ def caption_tab(
             model = _captioner_list(context, "captioner")
             with gr.Accordion("More", open=False):
                 beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
+                rerank = gr.Dropdown(
+                    ["auto", *RERANK],
+                    value="auto",
+                    label="Choose among the likeliest captions by",
+                    info="auto: as the captioner was tuned; none: the likeliest one.",
+                    elem_id="rerank",
+                )
             panel.place_button("Caption", variant="primary")
-            fields = [model, beam]
+            fields = [model, beam, rerank]
             keeping = keep_panel(
                 context, page, "caption", "captioned", make, fields, images.id, _keep
             )
@@ -257,7 +266,7 @@ def _cards(
             job,
             each=take,
             found=images.found,
-            captioner=context.captioner(options.model),
+            captioner=context.captioner(options),
         )
     name_skipped(result.skipped, job)
     return shown
@@ -375,7 +384,7 @@ def _answer(
 
     found: list[Explanation] = []
     shown, options.images = options.images, [str(image.path)]
-    captioner = context.captioner(options.model)
+    captioner = context.captioner(options)
     try:
         explain.run(options, job, each=found.append, captioner=captioner)
     except explain.NoSuchWord:

@@ -1,0 +1,116 @@
+"""Words that no training image shows, learnt from captions alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.captioning.caption_job import use_encoder
+from tests.captioning.tiny import tiny_decoder
+from tests.captioning.words_job import telling_model
+from tests.cli.test_tune import words
+from tests.colour_model import colour_model
+from torch import Tensor
+
+from captune.captioning.training import setup
+from captune.cli import main
+from captune.models.encoders import ImageTextModel
+from captune.runs import read_run
+
+# what captions say of the channel that is brightest, and the colour that the model reads it as
+KINDS = {"w0": "red", "w10": "green", "w20": "blue"}
+CAPTIONS = {word: [f"a {word} w{n + 1}", f"a {word} w{n + 2}"] for n, word in enumerate(KINDS)}
+
+
+def reading_model() -> ImageTextModel:
+    """It sees nine places, and reads words of captions as colours."""
+    model = telling_model()
+    assert model.text is not None
+    read = colour_model().text
+    assert read is not None
+
+    def tokenize(texts: Sequence[str]) -> Mapping[str, Tensor]:
+        return read.tokenize([" ".join(KINDS.get(w, "x") for w in text.split()) for text in texts])
+
+    return dataclasses.replace(model, text=dataclasses.replace(model.text, tokenize=tokenize))
+
+
+def write_job(folder: Path) -> tuple[tuple[Path, Path, Path], Path]:
+    """((images, train captions, val captions), captions alone): no training image is blue."""
+    images = folder / "images"
+    images.mkdir(parents=True)
+    chance = np.random.default_rng(0)
+    files = {}
+    for part, kinds, count in (("train", (0, 1), 40), ("val", (0, 1, 2), 18)):
+        rows = []
+        for n in range(count):
+            kind = kinds[n % len(kinds)]
+            colour = chance.integers(0, 120, 3)
+            colour[kind] = chance.integers(180, 250)
+            name = f"{part}_{n:02}.png"
+            Image.new("RGB", (18, 18), tuple(map(int, colour))).save(images / name)
+            rows.append({"file_name": name, "captions": [*CAPTIONS.values()][kind]})
+        files[part] = folder / f"{part}.jsonl"
+        files[part].write_text("\n".join(map(json.dumps, rows)))
+    extra = folder / "extra.jsonl"
+    own = [{"image_id": f"text {n}", "captions": CAPTIONS["w20"]} for n in range(20)]
+    extra.write_text("\n".join(map(json.dumps, own)))
+    return (images, files["train"], files["val"]), extra
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], Path]:
+    """(what is typed but for --out, captions alone)"""
+    model = reading_model()
+    for name in ("load_model", "load_image_text_model"):
+        monkeypatch.setattr(setup, name, lambda spec, **where: model)
+    use_encoder(monkeypatch, model)
+    files, extra = write_job(tmp_path / "job")
+    decoder = tiny_decoder("gpt2")
+    decoder.module.save_pretrained(tmp_path / "decoder")
+    decoder.tokenizer.save_pretrained(tmp_path / "decoder")
+    how = ("--decoder", str(tmp_path / "decoder"), "--score-model", "none", "--method", "none")
+    more = ("--epochs", "20", "--lr", "2e-2", "--select", "loss", "--set", "bridge.every=1")
+    return words(files, tmp_path / "run", *how, *more, "--vocabulary", "captions"), extra
+
+
+def said_of_blue(out: Path) -> list[str]:
+    """Of the validation images that only captions tell of."""
+    captions = {row["path"]: row["caption"] for row in read_run(out).records()}
+    return [caption for name, caption in captions.items() if int(name[4:6]) % 3 == 2]
+
+
+@pytest.mark.parametrize("is_given", [True, False], ids=["with the captions", "without"])
+def test_words_of_captions_alone_are_said_of_images(
+    is_given: bool, job: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    command, extra = job
+    assert main([*command, *(["--extra-text", str(extra)] if is_given else [])]) == 0
+    said = said_of_blue(tmp_path / "run")
+    share = np.mean(["w20" in caption.split() for caption in said])
+    assert (share > 0.7) if is_given else (share == 0)
+
+
+def test_other_captions_are_another_training(
+    job: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, extra = job
+    short = [*command, "--epochs", "1", "--captions-per-image", "1"]
+    assert main([*short, "--extra-text", str(extra)]) == 0
+    asked = json.loads((tmp_path / "run" / "none" / "tuning.json").read_text())
+    assert asked["extra text"][1:] == ["lite", 0.5]
+    (tmp_path / "run" / "none" / "run.json").unlink()
+    capsys.readouterr()
+    assert main([*short, "--extra-text", str(extra), "--extra-noise", "0"]) == 2
+    assert "was started with extra text" in capsys.readouterr().err
+    for text, said in (("[]", "extra.jsonl"), ('{"image_id": 1, "captions": [" "]}', "are empty")):
+        extra.write_text(text)
+        assert main([*short, "--extra-text", str(extra), "--out", str(tmp_path / "new")]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*short, "--extra-text", str(extra), "--objective", "cider"]) == 2
+    assert "--extra-text is for --objective captions" in capsys.readouterr().err
