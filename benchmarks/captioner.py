@@ -190,7 +190,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
 def captioners_of(run: Path, methods: str | None) -> dict[str, Path]:
     """Name -> folder: each method of a tune's run, or the one captioner that `run` is."""
     if (run / checkpoint.CONFIG).is_file():
-        return {checkpoint.read_recipe(run).method: run}
+        return {checkpoint.read_recipe(run).method.name: run}
     checkpoint.checkpoint_folder(run)  # says what is wrong where it is no tune either
     tuned = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["methods"]
     found = {str(one["method"]): run / str(one["method"]) for one in tuned}

@@ -103,7 +103,7 @@ class CaptionModel(nn.Module):
     @property
     def tags_are_text(self) -> bool:
         """Whether tags are a text before the caption, since the bridge reads none."""
-        return not self.bridge.max_tag_tokens(self.bridge.config)
+        return self.reads_tags and not self.bridge.max_tag_tokens(self.bridge.config)
 
     @property
     def max_tag_tokens(self) -> int:
