@@ -75,7 +75,7 @@ def test_the_full_stop_is_at_its_word(
     job: tuple[CaptionModel, ValidationSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Decoder, "decode", lambda self, rows: ["a  dog ."] * len(rows))
-    assert set(write_captions(*job, max_tokens=5).captions.values()) == {"a dog."}
+    assert set(write_captions(*job).captions.values()) == {"a dog."}
 
 
 def test_a_captioner_that_sees_nothing(job: tuple[CaptionModel, ValidationSet]) -> None:
