@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from captune import caption
+from captune import caption, compare, score
+from captune.cli import main
+from captune.errors import UserError
 from captune.runs import read_run
 from tests.captioning.caption_job import use_encoder, with_agreement, write_captioner, write_images
 from tests.shards import toy
@@ -46,4 +48,19 @@ def test_captions_of_a_tar_are_those_of_its_images(tmp_path: Path, tar: Path, mo
     assert metrics["ended"] == sum(one.ended for one in loose)
     assert metrics["words_mean"] == sum(len(one.caption.split()) for one in loose) / 10
     assert metrics["flagged"] == sum(row["flagged"] for row in rows)
-    assert (out / "report.html").stat().st_size > 10_000
+    assert "The images here are a sample" in (out / "report.html").read_text()
+
+
+def test_scores_and_comparisons_read_them(tmp_path: Path, tar: Path, model: Path) -> None:
+    out, again = tmp_path / "out", tmp_path / "again"
+    caption(tar, model=model, out=out, **HOW)
+    toy.write_tar(tmp_path / "in" / "1.tar", [("image_000.png", b"broken")])
+    caption(tmp_path / "in", model=model, out=again, **{**HOW, "beam": 1})
+    references = {f"image_{n:03}": ["a b c", "w1 w2"] for n in range(10)}
+    found = score(out, references=references, metrics="bleu,cider", no_interval=True)
+    assert found.images == 10
+    assert compare(out, again, references=references, metrics="cider").images == 10
+    run = tmp_path / "run"
+    main(["shards", "merge", str(out), "--out", str(run)])
+    with pytest.raises(UserError, match="holds a sample of 10 captions; give"):
+        score(run, references=references)

@@ -34,9 +34,11 @@ from captune.images.dataset import (
     open_dataset,
     parse_source,
 )
+from captune.images.dataset_files import loaded, parts_of
 from captune.images.match import without_ending
 from captune.json_yaml import MOST_MEMORY, json_cost, json_kind, parse_json
 from captune.options.base import IN_MEMORY, CaptionsInMemory
+from captune.options.shards import PLAN as SHARDS
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
 from captune_metrics.files import LARGEST_TEXT, read_bytes
@@ -171,6 +173,8 @@ def read_folder(folder: Path, collector: CaptionCollector) -> CaptionFile:
     """The captions of a folder. Raises UserError where it holds none."""
     if collector.split is not None:
         raise collector.refuse("is a folder, and has no splits; leave out #split=.")
+    if (folder / SHARDS).is_file():
+        return _read_shards(folder, collector)
     # records without run.json are of a run that was killed: read_run says so
     if (folder / "run.json").exists() or (folder / "records.jsonl").exists():
         return _read_run(folder, collector)
@@ -185,8 +189,31 @@ def read_folder(folder: Path, collector: CaptionCollector) -> CaptionFile:
     return _read_sidecars(folder, collector)
 
 
+def _read_shards(folder: Path, collector: CaptionCollector) -> CaptionFile:
+    """The captions of all shards that are done. A key that comes again is SHARD/KEY."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.parquet")):
+        for part in parts_of(path):
+            if "caption" not in part.schema.names:
+                raise collector.refuse("has shards without captions; give those of caption.")
+            table = loaded(part, ["key", "caption"], printable(str(path)))
+            for number, row in enumerate(table.to_pylist(), 1):
+                if row["caption"] is None:  # an image that could not be read
+                    continue
+                key = collector.id_of(row["key"], "row", number, "key")
+                key = f"{path.stem}/{key}" if key in collector.captions else key
+                collector.add(key, row["caption"], "row", number)
+                digest.update(f"{key}\0{row['caption']}\0".encode("utf-8", "surrogatepass"))
+    return collector.finished("captune shards", digest.hexdigest())
+
+
 def _read_run(folder: Path, collector: CaptionCollector) -> CaptionFile:
     run = read_run(folder)
+    if (sharded := run.metrics.get("sharded")) is not None:
+        raise collector.refuse(
+            f"holds a sample of {sharded['rows']:,} captions; give {printable(sharded['place'])},"
+            " where all of them are."
+        )
     for number, record in enumerate(run.records(), 1):
         if "caption" not in record:
             raise collector.refuse(

@@ -20,6 +20,7 @@ from captune_metrics.text import printable
 
 FILES = (".tar", ".parquet", ".arrow")  # a shard each
 WEBDATASET = "webdataset"
+PLAN = "_captune.json"  # beside the shards of answers
 SHARD_SIZE = 1000
 # pathlib leaves one slash of s3://; a letter alone is a drive
 _ADDRESS = re.compile(r"(?!file:)([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")

@@ -22,7 +22,7 @@ from captune.errors import UserError
 from captune.files import real_path
 from captune.json_yaml import parse_json
 from captune.options.base import ImageOptions, RowOptions
-from captune.options.shards import ShardOptions, is_address
+from captune.options.shards import PLAN, ShardOptions, is_address
 from captune.progress import SILENT, Progress
 from captune.runs.records import plain
 from captune.shards.claims import SUFFIX, claim_of, is_alive
@@ -32,7 +32,6 @@ from captune.shards.task import CLAIMED, DONE, FAILED, MODELS, STATS, THERE, Rep
 from captune.text import counted
 from captune_metrics.text import printable
 
-PLAN = "_captune.json"
 _SAMPLE = 200  # images on the page of the run
 _NAMED = 20  # failed shards that are named
 # options that decide where and how fast, and nothing of an answer

@@ -15,10 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from captune.pages.album import Album
-from captune.pages.blocks import Section, Tiles
-from captune.pages.sources import PageSettings, RunSet, RunSource
+from captune.pages.blocks import Paragraph, Section, Tiles
+from captune.pages.sources import PageSettings, RunSet, RunSource, words
 from captune.runs.kinds import KINDS
-from captune.tables import Table
+from captune.tables import Column, Table, numbers
+from captune.text import count, one_line
 
 if TYPE_CHECKING:
     from captune.pages.sections.caption_sources import CaptionSources
@@ -54,6 +55,29 @@ class KindSection(Protocol):
     @property
     def tables(self) -> Callable[[RunSource], list[Table]]:
         """The tables of a run."""
+
+
+def shard_blocks(source: RunSource) -> list[Any]:
+    """How much of a job on shards is done, and what failed; nothing of another run."""
+    if source.run.metrics.get("sharded") is None:
+        return []
+
+    def figure(name: str) -> Any:
+        return source.figure(count, "sharded", name)
+
+    said = words(
+        "The images here are a sample. {} of {} shards are done, in {}: {} images, {} of them"
+        " without an answer.",
+        figure("shards"), figure("shards_of"), source.at("sharded", "place"),
+        figure("rows"), figure("errors"),
+    )  # fmt: skip
+    rows = [
+        [one_line(reason), source.figure(count, "sharded", "reasons", reason)]
+        for reason in source.at("sharded").get("reasons", {})
+    ]
+    columns = [Column("no answer because", wide=True), *numbers("images")]
+    table = [Table(f"errors-{source.number}", "Images without an answer", columns, rows)]
+    return [Paragraph(said), *(table if rows else [])]
 
 
 def section_of(kind: str) -> KindSection:

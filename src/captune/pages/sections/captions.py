@@ -23,7 +23,7 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.sections import PageContext
+from captune.pages.sections import PageContext, shard_blocks
 from captune.pages.sections.caption_sources import (
     CaptionedImage,
     CaptionSet,
@@ -123,7 +123,7 @@ def all_captions(context: PageContext) -> Section | None:
         scored.sort(key=lambda source: found.by_score[source.number].is_unusable)
         part.blocks += [_scores(scored, found.unusable), *_agreement(scored)]
     for source in runs.of_kind("caption"):
-        part.blocks += chosen_blocks(source, "reranking")
+        part.blocks += [*shard_blocks(source), *chosen_blocks(source, "reranking")]
         part.blocks += agreement_blocks(source, "agreement")
     blocks = _Blocks(found, context)
     part.blocks += [*blocks.best_and_worst(), *blocks.differences(), blocks.gallery()]

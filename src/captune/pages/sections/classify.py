@@ -27,7 +27,7 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.sections import PageContext
+from captune.pages.sections import PageContext, shard_blocks
 from captune.pages.sections.reliability import reliability_block
 from captune.pages.sources import PageSettings, RunSource, words
 from captune.runs.records import plain
@@ -96,7 +96,7 @@ def section(source: RunSource, context: PageContext) -> Section:
         if softmax
         else "The bars are an independent yes or no for each label, so they need not sum to one."
     )
-    part.blocks.append(Paragraph(what, soft=True))
+    part.blocks += [*shard_blocks(source), Paragraph(what, soft=True)]
     if len(source.at("prompts")) > 1:
         part.blocks.append(_prompts(source))
     part.blocks.append(_cards("Top-5 answers", found.sampled, source, album, "a sample"))
