@@ -71,6 +71,14 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: find_spec("datasets") is not None,
         "the extra datasets is not installed (pip install 'captune[datasets]')",
     ),
+    "s3": (
+        lambda: all(find_spec(name) for name in ("s3fs", "moto", "flask")),
+        "s3fs or moto's server is not installed (pip install 's3fs' 'moto[s3,server]')",
+    ),
+    "ray": (
+        lambda: find_spec("ray") is not None,
+        "the extra ray is not installed (pip install 'captune[ray]')",
+    ),
     "gpu": (_has_gpu, "no GPU"),
     "hatchling": (
         lambda: find_spec("hatchling") is not None,

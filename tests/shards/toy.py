@@ -2,6 +2,7 @@
 
 toy:colours   the scripted colour model
 toy:slow      the same, a hundredth of a second an image
+toy:places    the encoder of the toy captioner
 toy:deadly    the same, but an image of pure magenta kills the process that looks at it
 """
 
@@ -30,6 +31,10 @@ NAMES = list(COLOURS)
 
 
 def load(spec: Any, device: Any, dtype: Any) -> Any:
+    if spec.name == "places":
+        from tests.captioning.caption_job import image_model
+
+        return image_model()
     model = colour_model()
     plain = model.image.transform
 
