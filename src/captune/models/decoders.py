@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from captune.errors import UserError
-from captune.files import home_path, read_text
+from captune.files import read_text
 from captune.json_yaml import read_object
 from captune.models import hub, vetting
 from captune.models.devices import resolve_device, resolve_dtype
 from captune.models.lite import assets
-from captune.models.load import parse_spec, require_possible
+from captune.models.load import ASSIGNMENT, parse_decoder, require_config
 from captune.models.tokenizers import choose_tokenizer, tokenizer_files, vetted_tokenizer
 from captune.models.weights import (
     NoRandomValues,
@@ -35,7 +35,6 @@ from captune.models.weights import (
 )
 from captune_metrics.text import printable
 
-_ASSIGNMENT_FILES = ("decoder_model.bin", "encoder.json", "vocab.bpe")
 _END_OF_TEXT = "<|endoftext|>"
 _LARGEST_VOCABULARY = 64 * 2**20
 
@@ -105,7 +104,8 @@ def load_decoder(
 
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
-    files = None if spec == "lite" else _find_assignment(_path_of(spec))
+    place = parse_decoder(spec).folder
+    files = None if place is None else _find_assignment(place)
     found = _from_folder(spec, precision) if files is None else _from_assignment(files, precision)
     module, tokenizer = found.module, found.tokenizer
     _keep_first(module, blocks, spec)
@@ -136,60 +136,40 @@ def fetch_decoder(spec: str = "lite", source: Path | None = None) -> list[Path]:
     """Put the files of `spec` into a cache, out of the folder `source` if given; their folders."""
     if spec == "lite":
         return assets.ensure(assets.ASSETS["lite-decoder"], source)
-    repo = _repository_of(spec)
+    repo = parse_decoder(spec).repo
+    if repo is None:
+        raise UserError(f"{spec}: already local; there is nothing to fetch")
     if source is not None:
         return [hub.adopt(repo, source, lambda names: _choose(names, str(source)))]
-    return [_from_hub(spec)]
+    return [_from_hub(spec, repo)]
 
 
 def is_cached(spec: str) -> bool:
     """True when `spec` loads without a network."""
     if spec == "lite":
         return all(asset.is_cached() for asset in assets.ASSETS["lite-decoder"])
-    if _path_of(spec).exists():
-        return True
-    return hub.cached(_repository_of(spec), lambda names: _choose(names, spec)) is not None
-
-
-def _path_of(spec: str) -> Path:
-    path = home_path(spec.removeprefix("hf:"))
-    require_possible(path, spec)
-    return path
+    repo = parse_decoder(spec).repo
+    return repo is None or hub.cached(repo, lambda names: _choose(names, spec)) is not None
 
 
 def _folder_of(spec: str) -> Path:
     if spec == "lite":
         return assets.verified(assets.ASSETS["lite-decoder"])[0]
-    path = _path_of(spec)
-    if path.is_dir():
-        return path
-    if path.is_file():
+    found = parse_decoder(spec)
+    if found.folder is None:
+        assert found.repo is not None
+        return _from_hub(spec, found.repo)
+    if not found.folder.is_dir():
         raise UserError(f"{spec}: a file alone is not a decoder; give the folder it came in")
-    return _from_hub(spec)
+    return found.folder
 
 
-def _from_hub(spec: str) -> Path:
-    return hub.repository(
-        _repository_of(spec), lambda names: _choose(names, spec), spec, fetch_option=" --decoder"
-    )
-
-
-def _repository_of(spec: str) -> str:
-    parsed = parse_spec(spec) if spec.startswith("hf:") else None
-    if parsed is None:
-        raise UserError(
-            f"{spec}: no decoder and no folder; write lite, hf:REPO (as in"
-            " hf:openai-community/gpt2), or a local folder"
-        )
-    if parsed.repo is None:
-        raise UserError(f"{spec}: already local; there is nothing to fetch")
-    return parsed.repo
+def _from_hub(spec: str, repo: str) -> Path:
+    return hub.repository(repo, lambda names: _choose(names, spec), spec, fetch_option=" --decoder")
 
 
 def _choose(names: Sequence[str], where: str) -> list[str]:
-    if "config.json" not in names:
-        also = f", or for the assignment's decoder {', '.join(_ASSIGNMENT_FILES)}"
-        raise UserError(f"{where}: has no config.json, so its architecture is unknown{also}")
+    require_config(names, where)
     extras = [name for name in ("generation_config.json", "README.md") if name in names]
     return [*choose_weights(names, where), *extras, *choose_tokenizer(names, where)]
 
@@ -300,7 +280,7 @@ def _find_assignment(place: Path) -> list[Path] | None:
     place: their folder, or the weights themselves. The vocabulary lies beside the weights or, as
     the assignment's scripts had it, in the working folder. Raises UserError where it does not.
     """
-    name, *vocabulary = _ASSIGNMENT_FILES
+    name, *vocabulary = ASSIGNMENT
     weights = place if place.is_file() else place / name
     if not weights.is_file() or (place.is_dir() and (place / "config.json").is_file()):
         return None

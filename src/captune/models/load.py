@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -37,6 +38,7 @@ OPEN_CLIP_WEIGHTS = (
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+ASSIGNMENT = ("decoder_model.bin", "encoder.json", "vocab.bpe")  # of its decoder
 _WRITTEN_AS = {
     "open_clip": "open_clip:NAME/TAG, as in open_clip:ViT-B-32/openai",
     "hf": "hf:REPO, as in hf:openai/clip-vit-base-patch32",
@@ -108,6 +110,34 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
     if not rest:
         raise UserError(f"{text}: says no model; write {_WRITTEN_AS[prefix]}")
     return _parse_prefixed(text, prefix, rest)  # type: ignore[arg-type]
+
+
+def parse_decoder(text: str) -> ModelSpec:
+    """Read the spec of a language model: lite, hf:REPO, or a local folder or file, which is there.
+
+    Raises UserError for anything else, and for a folder that holds none.
+    """
+    if text == "lite":
+        return ModelSpec(text, "lite")
+    path = home_path(text.removeprefix("hf:"))
+    require_possible(path, text)
+    if path.is_dir() and not (path / ASSIGNMENT[0]).is_file():
+        require_config({file.name for file in path.iterdir()}, str(path))
+    if path.exists():
+        return ModelSpec(text, "hf", folder=path)
+    if not text.startswith("hf:"):
+        raise UserError(
+            f"{text}: no decoder and no folder; write lite, hf:REPO (as in"
+            " hf:openai-community/gpt2), or a local folder"
+        )
+    return parse_spec(text)
+
+
+def require_config(names: Container[str], where: str) -> None:
+    """Raise UserError where the files of a language model have none that says what it is."""
+    if "config.json" not in names:
+        also = f", or for the assignment's decoder {', '.join(ASSIGNMENT)}"
+        raise UserError(f"{where}: has no config.json, so its architecture is unknown{also}")
 
 
 def detect_layout(folder: Path) -> Kind:
