@@ -161,6 +161,15 @@ def test_it_is_fetched_only_when_asked_for(
     decoder = load_decoder("lite", device="cpu")
     assert decoder.licence == "Apache-2.0"
     assert decoder.module.config.num_hidden_layers == BLOCKS
+    # built by its own class, and the same as from_pretrained builds it
+    same = load_decoder(str(asset.folder), device="cpu")
+    assert decoder.decoder_id == same.decoder_id
+    theirs = same.module.state_dict()
+    assert decoder.module.state_dict().keys() == theirs.keys()
+    assert all(value.equal(theirs[name]) for name, value in decoder.module.state_dict().items())
+    ids = torch.arange(12)[None]
+    with torch.inference_mode():
+        assert decoder.module(ids).logits.equal(same.module(ids).logits)
 
 
 def test_decoders_are_listed_apart(capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,12 @@ def load_decoder(
     precision = resolve_dtype(dtype, where)
     place = parse_decoder(spec).folder
     files = None if place is None else _find_assignment(place)
-    found = _from_folder(spec, precision) if files is None else _from_assignment(files, precision)
+    if spec == "lite":
+        found = _shipped(precision)
+    elif files is None:
+        found = _from_folder(spec, precision)
+    else:
+        found = _from_assignment(files, precision)
     module, tokenizer = found.module, found.tokenizer
     _keep_first(module, blocks, spec)
     start, end, pad = _ends(module, tokenizer, spec)
@@ -153,8 +158,6 @@ def is_cached(spec: str) -> bool:
 
 
 def _folder_of(spec: str) -> Path:
-    if spec == "lite":
-        return assets.verified(assets.ASSETS["lite-decoder"])[0]
     found = parse_decoder(spec)
     if found.folder is None:
         assert found.repo is not None
@@ -185,6 +188,29 @@ class _Found:
     licence: str | None = None
 
 
+def _shipped(dtype: torch.dtype) -> _Found:
+    """`lite`: its files are, by their hashes, those that were published, so its class is known.
+
+    from_pretrained would take half a second for the renamed weights of every model that there is.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = assets.verified(assets.ASSETS["lite-decoder"])[0]
+    weights = folder / "model.safetensors"
+    config = LlamaConfig(**read_object(folder / "config.json"))
+    with hub.closed(), torch.device("meta"):  # nothing is drawn at random
+        module = LlamaForCausalLM(config)
+    rotary = module.model.rotary_emb  # a table, which no file holds
+    module.model.rotary_emb = type(rotary)(config)
+    state = {name: tensor.to(dtype) for name, tensor in load_state(weights).items()}
+    lacking = module.load_state_dict(state, strict=False, assign=True)
+    assert lacking.missing_keys == ["lm_head.weight"], lacking
+    assert not lacking.unexpected_keys, lacking
+    module.tie_weights()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    return _Found(module, tokenizer, [weights], tokenizer_files(folder), assets.DECODER.licence)
+
+
 def _from_folder(spec: str, dtype: torch.dtype) -> _Found:
     from transformers import (
         AutoConfig,
@@ -193,7 +219,6 @@ def _from_folder(spec: str, dtype: torch.dtype) -> _Found:
         PreTrainedTokenizerFast,
     )
 
-    is_own = spec == "lite"  # and its files, by their hashes, those that were published
     folder = _folder_of(spec)
     _choose(sorted(path.name for path in folder.iterdir()), str(folder))
     checkpoint = vetting.read_checkpoint(folder, dtype, spec)
@@ -213,15 +238,11 @@ def _from_folder(spec: str, dtype: torch.dtype) -> _Found:
                 " expected a decoder alone, such as GPT-2, OPT, Llama or Qwen"
             )
         with vetting.library_errors(no_tokenizer, place):
-            if is_own:  # there is nothing beside its file, which from_pretrained parses twice
-                tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(place / "tokenizer.json"))
-            else:
-                tokenizer = reader.from_pretrained(place, trust_remote_code=False)
+            tokenizer = reader.from_pretrained(place, trust_remote_code=False)
         module = checkpoint.build(AutoModelForCausalLM, place, config, kind)
-    if not is_own:
-        vetting.require_finite(module, spec)
-        _require_causal(module, spec)
-    licence = assets.DECODER.licence if is_own else hub.licence_of(folder)
+    vetting.require_finite(module, spec)
+    _require_causal(module, spec)
+    licence = hub.licence_of(folder)
     return _Found(module, tokenizer, checkpoint.files, tokenizer_files(folder), licence)
 
 
