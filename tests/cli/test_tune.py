@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -406,6 +408,44 @@ def test_what_is_refused(
     assert main(words(files, tmp_path / "run", *more)) == 2
     assert match in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_decoder_start_or_curve_is_refused_before_torch_is_imported(
+    files: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    tuned, empty = tmp_path / "tuned", tmp_path / "empty"
+    for folder in (tuned, empty):
+        folder.mkdir()
+    (tuned / "config.json").write_text(
+        json.dumps({"bridge": {"name": "prefix"}, "method": {"name": "lora"}})
+    )
+    wrong = {
+        ("--decoder", "gpt2"): "gpt2: no decoder and no folder",
+        ("--decoder", str(empty)): "has no config.json, so its architecture is unknown",
+        ("--decoder", "hf:../nowhere"): "neither a folder here nor a repository",
+        ("--start", "nowhere"): "--start nowhere is not a folder",
+        ("--start", str(empty)): "holds no tuned captioner",
+        ("--start", str(tuned)): 'was tuned with --bridge "prefix", not cross-attention',
+        ("--start", str(tuned), "--bridge", "prefix", "--method", "adapter"): (
+            'was tuned with --method "lora", not adapter'
+        ),
+        ("--curve", "10,5000"): "--curve 10,5000: there are 24 training images",
+    }
+    code = (
+        "import json, sys; from captune.cli import main;"
+        "print([main(words) for words in json.load(sys.stdin)], 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([words(files, tmp_path / "run", *more) for more in wrong]),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == f"{[2] * len(wrong)} False", done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == len(wrong)
+    for sentence, expected in zip(said, wrong.values(), strict=True):
+        assert expected in sentence
 
 
 def test_what_is_missing_is_said(

@@ -19,10 +19,7 @@ from torch import Tensor
 
 from captune.captioning.agreement import AGREEMENT, chance_of, features_of, read_agreement
 from captune.captioning.checkpoint import (
-    CONFIG,
-    WEIGHTS,
     check_model,
-    checkpoint_folder,
     digest_of_checkpoint,
     from_pretrained,
     read_recipe,
@@ -36,6 +33,7 @@ from captune.captioning.generate import (
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.rerank import RERANK, Reranker, load_reranker, reranking_of, write
+from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.captioning.tags import Tagger, identity_of
 from captune.errors import UserError
 from captune.features.cache import FeatureCache

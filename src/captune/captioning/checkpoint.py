@@ -30,6 +30,7 @@ from captune.captioning.recipe import (
     build_model,
     recipe_of_json,
 )
+from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
 from captune.files import sha256_of, whole_file
 from captune.json_yaml import read_object
@@ -44,8 +45,6 @@ from captune.runs.records import plain
 from captune_metrics.text import printable, quoted
 
 T = TypeVar("T")
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 _MOST_ELEMENTS = 2**29
 
 
@@ -124,28 +123,6 @@ def from_pretrained(
     read_trained(model, place / WEIGHTS)
     model.eval()
     return model, recipe
-
-
-def checkpoint_folder(folder: Path) -> Path:
-    """`folder` itself, or the best method's of the run of a tune.
-
-    Raises UserError where there is no finished checkpoint.
-    """
-    if (folder / CONFIG).is_file():
-        return folder
-    metrics = folder / "metrics.json"
-    best = read_object(metrics).get("best") if metrics.exists() else None
-    if best is None:
-        raise UserError(
-            f"{folder}: holds no tuned captioner ({CONFIG} and {WEIGHTS}); name the --out of a"
-            " finished captune tune, or one method's folder in it"
-        )
-    if not isinstance(best, str) or best != Path(best).name or not (folder / best).is_dir():
-        raise UserError(
-            f"{printable(str(metrics))}: its best method is {quoted(str(best))}, and there is no"
-            " such folder beside it; name one method's folder"
-        )
-    return folder / best
 
 
 def read_recipe(folder: Path) -> Recipe:

@@ -1,4 +1,4 @@
-"""Settings of bridges and tuning methods: --set, refused before torch is imported."""
+"""Settings of bridges and tuning methods (--set), and where a tuned captioner is: without torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from captune.errors import UserError
-from captune.json_yaml import json_kind
+from captune.json_yaml import json_kind, read_object
 from captune.registry import BRIDGES, TUNING_METHODS, Registry
-from captune_metrics.text import quoted
+from captune_metrics.text import printable, quoted
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of a tuned captioner
 _LARGEST = 10**9
 _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
 Settings = Mapping[str, Any]
@@ -288,3 +290,25 @@ def parse_count(text: str) -> int:
     if count < 0:
         raise UserError(f'"{text}" is not a number of parameters; write it as 35M, 500k or 12000')
     return count
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """`folder` itself, or the best method's of the run of a tune.
+
+    Raises UserError where there is no finished checkpoint.
+    """
+    if (folder / CONFIG).is_file():
+        return folder
+    metrics = folder / "metrics.json"
+    best = read_object(metrics).get("best") if metrics.exists() else None
+    if best is None:
+        raise UserError(
+            f"{folder}: holds no tuned captioner ({CONFIG} and {WEIGHTS}); name the --out of a"
+            " finished captune tune, or one method's folder in it"
+        )
+    if not isinstance(best, str) or best != Path(best).name or not (folder / best).is_dir():
+        raise UserError(
+            f"{printable(str(metrics))}: its best method is {quoted(str(best))}, and there is no"
+            " such folder beside it; name one method's folder"
+        )
+    return folder / best

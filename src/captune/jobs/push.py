@@ -22,15 +22,9 @@ from captune.attribution import default_map
 from captune.captioning import agreement, rerank
 from captune.captioning.agreement import AGREEMENT
 from captune.captioning.captioner import CARD, EXPLAIN
-from captune.captioning.checkpoint import (
-    CONFIG,
-    WEIGHTS,
-    checkpoint_folder,
-    read_recipe,
-    read_trained_header,
-    text_beside,
-)
+from captune.captioning.checkpoint import read_recipe, read_trained_header, text_beside
 from captune.captioning.recipe import ImageIdentity, Recipe
+from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
 from captune.files import home_path, real_path
 from captune.jobs import Result

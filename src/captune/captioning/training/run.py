@@ -268,10 +268,6 @@ def _built(setup: TrainingSetup, method: str) -> CaptionModel:
 
 
 def _start_of(options: TuneOptions, method: str) -> Path | None:
-    """The checkpoint that a method begins with: in a run of several methods, its own."""
-    if options.start is None:
-        return None
-    if is_on_hub(str(options.start)):
-        return captioner_folder(str(options.start))
-    own = options.start / method
-    return own if own.is_dir() else options.start
+    """The folder that a method begins with; one of the hub is fetched."""
+    start = state.start_of(options, method)
+    return captioner_folder(str(start)) if is_on_hub(str(start)) else start

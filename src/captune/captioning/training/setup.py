@@ -45,7 +45,7 @@ from captune.captioning.training.batches import (
     mirrorable,
 )
 from captune.captioning.training.budget import too_few_updates
-from captune.captioning.training.state import check_possible
+from captune.captioning.training.state import check_possible, check_sizes
 from captune.captioning.training.step import CrossEntropy, MatchReward, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
 from captune.errors import UserError
@@ -121,11 +121,7 @@ def prepare(
     assert options.val_captions is not None
     to_train, to_validate = inputs
     train_set = _read(to_train, options, progress, limit=options.limit)
-    if options.sizes and len(train_set) < options.sizes[-1]:
-        raise UserError(
-            f"--curve {options.curve}: there are {len(train_set):,} training images; its largest"
-            " number may be as large as that"
-        )
+    check_sizes(options, len(train_set))
     warning = too_few_updates(train_set, options, PartialState().num_processes)
     if warning:
         progress.message(warning)

@@ -28,19 +28,19 @@ from typing import Any
 import yaml
 
 from captune.captioning.dataset import MatchedCaptions, check_enough, match_dataset, read_texts
-from captune.captioning.settings import check_settings, parse_count
+from captune.captioning.settings import CONFIG, check_settings, checkpoint_folder, parse_count
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
 from captune.images.find import check_sources, find_images
 from captune.json_yaml import parse_yaml, read_object
-from captune.models.load import parse_spec
+from captune.models.load import parse_decoder, parse_spec
 from captune.options import TuneOptions
 from captune.options.base import full_path
 from captune.runs import check_run_folder, read_run
 from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
-from captune_metrics.text import printable, shorten
+from captune_metrics.text import printable, quoted, shorten
 
 _ASKED = "tuning.json"
 # where a run is written, and from what options it was read, is not part of what it is
@@ -114,6 +114,9 @@ def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
     others = (options.tags_model, options.reward_model, options.extra_model, options.score_model)
     for spec in {options.encoder, *(other or "lite" for other in others)} - {"none"}:
         parse_spec(spec)
+    parse_decoder(options.decoder)
+    for method in options.methods:
+        _check_start(options, method)
     for tracker in options.trackers:
         if find_spec(tracker) is None:
             raise UserError(
@@ -135,6 +138,7 @@ def read_inputs(options: TuneOptions) -> tuple[MatchedCaptions, MatchedCaptions]
     assert options.val_captions is not None
     found = find_images([options.images])
     train = match_dataset(options.captions, found)
+    check_sizes(options, len(train.captions))
     if options.val_images:
         found = find_images([options.val_images])
     val = match_dataset(options.val_captions, found)
@@ -142,6 +146,40 @@ def read_inputs(options: TuneOptions) -> tuple[MatchedCaptions, MatchedCaptions]
     if options.extra_text is not None:
         read_texts(options.extra_text)
     return train, val
+
+
+def check_sizes(options: TuneOptions, images: int) -> None:
+    """Raises UserError where --curve asks for more images than there are to train on."""
+    if options.sizes and images < options.sizes[-1]:
+        raise UserError(
+            f"--curve {options.curve}: there are {images:,} training images; its largest number"
+            " may be as large as that"
+        )
+
+
+def start_of(options: TuneOptions, method: str) -> Path | None:
+    """The folder that a method begins with: in a run of several methods, its own."""
+    if options.start is None:
+        return None
+    own = options.start / method
+    return own if own.is_dir() else options.start
+
+
+def _check_start(options: TuneOptions, method: str) -> None:
+    folder = start_of(options, method)
+    if folder is None or (str(folder).startswith("hf:") and not folder.is_dir()):
+        return
+    if not folder.is_dir():
+        raise UserError(f"--start {printable(str(folder))} is not a folder; name a tuned captioner")
+    made = read_object(checkpoint_folder(folder) / CONFIG)
+    for part, wanted in (("bridge", options.bridge), ("method", method)):
+        found = made.get(part)
+        name = found.get("name") if isinstance(found, dict) else None
+        if name != wanted:
+            raise UserError(
+                f"--start {printable(str(folder))}: was tuned with --{part} {quoted(str(name))},"
+                f" not {wanted}; take the same, or another captioner"
+            )
 
 
 def check_resumed(options: TuneOptions) -> None:

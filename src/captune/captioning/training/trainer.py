@@ -24,8 +24,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from captune.captioning.checkpoint import WEIGHTS, read_trained, write_trained
+from captune.captioning.checkpoint import read_trained, write_trained
 from captune.captioning.model import CaptionModel
+from captune.captioning.settings import WEIGHTS
 from captune.captioning.training import state
 from captune.captioning.training.batches import BatchItem, TrainingData
 from captune.captioning.training.rates import learning_rate_groups, stream_sizes
