@@ -15,7 +15,8 @@ from tests.captioning.words_job import LABELS, telling_model, write_words_job
 from tests.cli.test_tune import words
 
 from captune.captioning.captioner import Captioner
-from captune.captioning.checkpoint import checkpoint_folder, read_recipe
+from captune.captioning.checkpoint import read_recipe
+from captune.captioning.settings import checkpoint_folder
 from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
