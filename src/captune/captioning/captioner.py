@@ -251,7 +251,18 @@ class Captioner:
         message: Callable[[str], None],
     ) -> FeatureCache | None:
         """The feature cache, or None if the patch grids of these images would not fit into it."""
-        return open_grid_cache(options, self.encoder, images, stack, message)
+        if options.no_cache:
+            return None
+        cache = stack.enter_context(FeatureCache())
+        needed, limit = grids_bytes(images, self.encoder.image), cache.limit_bytes
+        if needed > limit * 7 / 8:
+            message(
+                f"the patch grids of {images:,} images take {needed / 1e9:.1f} GB, more than the"
+                f" feature cache keeps ({limit / 1e9:.1f} GB), so they are not kept"
+            )
+            return None
+        cache.remember_model(self.encoder.spec, self.encoder.ids)
+        return cache
 
     def described(self) -> list[dict[str, Any]]:
         """Its frozen models, as run.json names them."""
@@ -431,25 +442,3 @@ def describe_decoder(decoder: Decoder) -> dict[str, str | None]:
         "decoder_id": decoder.decoder_id,
         "licence": decoder.licence,
     }
-
-
-def open_grid_cache(
-    options: CaptionerOptions,
-    encoder: ImageTextModel,
-    images: int,
-    stack: ExitStack,
-    message: Callable[[str], None],
-) -> FeatureCache | None:
-    """The feature cache, or None if the patch grids of these images would not fit into it."""
-    if options.no_cache:
-        return None
-    cache = stack.enter_context(FeatureCache())
-    needed, limit = grids_bytes(images, encoder.image), cache.limit_bytes
-    if needed > limit * 7 / 8:
-        message(
-            f"the patch grids of {images:,} images take {needed / 1e9:.1f} GB, more than the"
-            f" feature cache keeps ({limit / 1e9:.1f} GB), so they are not kept"
-        )
-        return None
-    cache.remember_model(encoder.spec, encoder.ids)
-    return cache

@@ -23,7 +23,6 @@ from captune.captioning.captioner import (
     captioner_folder,
     describe_captioner,
     load_captioner,
-    open_grid_cache,
 )
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
@@ -134,7 +133,7 @@ def _run(
         stack.enter_context(silence_transformers())
         captioner = load_captioner(options, folder)
         total = len(train) + (len(val) if val else 0)
-        cache = open_grid_cache(options, captioner.encoder, total, stack, noting.message)
+        cache = captioner.open_cache(options, total, stack, noting.message)
         evaluation = Evaluation(options, captioner, cache, noting)
         leaderboard = evaluation.run(train, boxes, val, val_boxes)
     about = describe_captioner(options, folder, recipe)

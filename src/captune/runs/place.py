@@ -48,6 +48,7 @@ class _Options(Protocol):
 
 
 Options = TypeVar("Options", bound=_Options)
+Job = Callable[Concatenate[Options, P], T]
 
 
 def run_place(
@@ -61,21 +62,17 @@ def run_place(
     return claim(options.out, kind, overwrite=options.overwrite, goes_on=is_tune, say=say)
 
 
-def writes_run(
-    kind: str,
-) -> Callable[[Callable[Concatenate[Options, P], T]], Callable[Concatenate[Options, P], T]]:
+def writes_run(kind: str) -> Callable[[Job[Options, P, T]], Job[Options, P, T]]:
     """Decorate a job that takes its options first: it holds its run folder from start to end."""
 
-    def decorated(
-        job: Callable[Concatenate[Options, P], T],
-    ) -> Callable[Concatenate[Options, P], T]:
+    def decorated(job: Job[Options, P, T]) -> Job[Options, P, T]:
         @wraps(job)
         def inside(options: Options, *args: P.args, **named: P.kwargs) -> T:
             progress = cast("Progress", named.get("progress", args[0] if args else SILENT))
             with run_place(options, kind, progress.message):
                 return job(options, *args, **named)
 
-        return cast("Callable[Concatenate[Options, P], T]", inside)
+        return cast("Job[Options, P, T]", inside)
 
     return decorated
 
