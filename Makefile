@@ -78,7 +78,7 @@ fuzz: setup
 
 # Kills at random moments, full disks, two processes on one cache and one run folder.
 chaos: setup
-	$(BIN)/python -m tests.hostile chaos
+	$(BIN)/python -m tests.hostile chaos shards
 
 # Known vulnerabilities of what is installed. It asks the network, so it is no part of the tests.
 audit:

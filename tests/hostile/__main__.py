@@ -2,6 +2,7 @@
 
 python -m tests.hostile                     images, runs, models, files, outputs, strings, app
 python -m tests.hostile chaos               kills, full disks, two at once
+python -m tests.hostile shards              kills of workers and drivers, 500 hostile of 10,000
 python -m tests.hostile strings --minutes 60
 python -m tests.hostile images --only WebP --verbose
 """
@@ -16,11 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.hostile import app, chaos, strings
+from tests.hostile import app, chaos, shards, strings
 from tests.hostile.runner import Outcome, Table, as_text, run, some
 
 FAMILIES = ("images", "runs", "models", "files", "outputs", "strings", "app")
-OTHERS = ("chaos",)
+OTHERS = ("chaos", "shards")
 
 
 def main() -> int:
@@ -69,6 +70,8 @@ def tables(family: str, asked: argparse.Namespace) -> list[Table]:
         found = [strings.table(count=count, minutes=asked.minutes)]
     elif family == "app":
         found = app.tables(part=asked.part, only=asked.only, tell=tell)
+    elif family == "shards":
+        found = shards.tables(kills=asked.kills, tell=tell)
     elif family == "chaos":
         found = chaos.tables(kills=asked.kills, only=asked.only, tell=tell)
     else:

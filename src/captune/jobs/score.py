@@ -28,6 +28,7 @@ from captune.scoring.score import (
     score_files,
     small_sample_note,
 )
+from captune.scoring.sharded import are_shards, score_shards
 from captune.tables import Column, Table, estimate, numbers, write_csv
 from captune.text import counted, part_of
 from captune_metrics.catalogue import title_of
@@ -111,6 +112,8 @@ def run(
     """
     _refuse(options)
     assert options.candidates is not None
+    if are_shards(options.candidates, options.references):
+        return _of_shards(options, options.candidates, progress)
     keep = options.save_df is not None
     (scored,) = score_files([options.candidates], options, progress, keep_corpus=keep)
     intervals: dict[str, Interval | None] = dict.fromkeys(scored.scores)
@@ -142,6 +145,21 @@ def run(
         _write_run(options, options.out, result, command)
         result.finish(options.out, progress)
     return result
+
+
+def _of_shards(options: ScoreOptions, candidates: Path, progress: Progress) -> ScoreResult:
+    for name in ("out", "per_image", "to", "save_df", "images"):
+        if getattr(options, name):
+            raise UserError(
+                f"--{name.replace('_', '-')}: of shards of references the figures alone are kept"
+                " (--json); leave it out"
+            )
+    scored, images, intervals = score_shards(options, candidates, progress)
+    for sentence in scored.notes:
+        progress.message(sentence)
+    return ScoreResult(
+        images=images, notes=scored.notes, scored=scored, intervals=intervals, agreement=None
+    )
 
 
 def records_of(scored: ScoredCaptions) -> Iterator[ScoreRecord]:

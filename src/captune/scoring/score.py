@@ -254,7 +254,7 @@ def _score(
     kinds = {metric.kind for metric in metrics}
     found: dict[str, Scores] = {}
     if kinds & {"text", "meteor"}:
-        found |= _text_scores(scored, metrics, df, options, progress)
+        found |= text_scores(scored, metrics, df, options, progress)
     if "clip" in kinds:
         from captune.clipscore import clip_scores
 
@@ -286,13 +286,14 @@ def _with_images(scores: Scores, scored: ScoredCaptions) -> Scores:
     )
 
 
-def _text_scores(
+def text_scores(
     scored: ScoredCaptions,
     metrics: Sequence[Metric],
     df: DocumentFrequency | None,
     options: MetricOptions,
     progress: Progress,
 ) -> dict[str, Scores]:
+    """By metric id, of the metrics that count words. Fills `scored.corpus`."""
     from captune_metrics.bleu_n import bleu_of
     from captune_metrics.cider_d import cider_of, cider_original_of
     from captune_metrics.meteor_java import meteor_of
