@@ -410,7 +410,7 @@ def test_what_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_decoder_start_or_curve_is_refused_before_torch_is_imported(
+def test_what_options_alone_tell_is_refused_before_torch_is_imported(
     files: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     tuned, empty = tmp_path / "tuned", tmp_path / "empty"
@@ -430,6 +430,11 @@ def test_a_wrong_decoder_start_or_curve_is_refused_before_torch_is_imported(
             'was tuned with --method "lora", not adapter'
         ),
         ("--curve", "10,5000"): "--curve 10,5000: there are 24 training images",
+        ("--tags", "a,b"): "--tags: --bridge cross-attention reads none",
+        ("--bridge", "bidirectional"): "--bridge bidirectional: reads tags of each image",
+        ("--prompt", "tags"): "--prompt tags: say with --tags",
+        ("--prompt", "tags", "--bridge", "bidirectional", "--tags", "a,b"): "reads the tags itself",
+        ("--tags-model", "lite"): "--tags-model is for --tags",
     }
     code = (
         "import json, sys; from captune.cli import main;"

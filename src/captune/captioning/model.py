@@ -23,12 +23,12 @@ from torch.nn import functional as F
 
 from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
 from captune.captioning.decoder_parts import DecoderParts, find_parts
+from captune.captioning.settings import PROMPT_TOKENS, tag_tokens
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
-PROMPT_TOKENS = 64  # at most, of the text before a caption
 _NO_BEAM = -1e8  # transformers scores a beam that is none with -1e9
 # logits looked at together: of a CPU's cache, and enough to keep a GPU busy
 _AT_ONCE_CPU, _AT_ONCE_GPU = 1 << 19, 1 << 26
@@ -103,12 +103,12 @@ class CaptionModel(nn.Module):
     @property
     def tags_are_text(self) -> bool:
         """Whether tags are a text before the caption, since the bridge reads none."""
-        return self.reads_tags and not self.bridge.max_tag_tokens(self.bridge.config)
+        return self.reads_tags and not tag_tokens(self.bridge.config)
 
     @property
     def max_tag_tokens(self) -> int:
         """How many tokens of tags are read of an image."""
-        return self.bridge.max_tag_tokens(self.bridge.config) or PROMPT_TOKENS
+        return tag_tokens(self.bridge.config) or PROMPT_TOKENS
 
     def places_before(self, tags: Tensor | None) -> int:
         """How many positions of the decoder, soft tokens apart, stand before a caption's start."""

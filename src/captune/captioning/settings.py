@@ -16,6 +16,7 @@ from captune.registry import BRIDGES, TUNING_METHODS, Registry
 from captune_metrics.text import printable, quoted
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of a tuned captioner
+PROMPT_TOKENS = 64  # at most, of the text before a caption
 _LARGEST = 10**9
 _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}
 Settings = Mapping[str, Any]
@@ -79,6 +80,11 @@ class BidirectionalConfig(CrossAttentionConfig):
                 f"bidirectional: depth {self.depth}, words {self.words}, entry {self.entry};"
                 " take 1 or more of each, with the entry on"
             )
+
+    @property
+    def tag_tokens(self) -> int:
+        """As many as it has places for."""
+        return self.words
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,12 @@ def check_settings(
         raise UserError(
             f"--set {unused[0]} is not one of the methods that are trained ({','.join(methods)})"
         )
+    return found
+
+
+def tag_tokens(config: Any) -> int:
+    """How many tokens of tags a bridge of this Config reads of an image; 0 where it reads none."""
+    found: int = getattr(config, "tag_tokens", 0)
     return found
 
 

@@ -14,11 +14,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from captune.captioning.bridge import BRIDGES
-from captune.captioning.model import PROMPT_TOKENS, pad_tags
+from captune.captioning.model import pad_tags
 from captune.captioning.recipe import ImageIdentity, TagSettings
-from captune.captioning.settings import Settings, config_of
-from captune.errors import UserError
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
@@ -107,44 +104,6 @@ class Tagger:
         """The `tags` of `CaptionModel.project`: [images, w]; an unreadable image has none."""
         rows = self.rows_of(images)
         return pad_tags([rows.get(image.path, []) for image in images], self._decoder.device)
-
-
-def max_tag_tokens(options: TuneOptions, settings: Mapping[str, Settings]) -> int:
-    """How many tokens the bridge reads of an image, or stand before its caption; 0 for none."""
-    bridge = BRIDGES.get(options.bridge)
-    config = config_of(bridge.Config, settings.get("bridge", {}), options.bridge)
-    found = bridge.max_tag_tokens(config)
-    if options.prompt == "none":
-        return found
-    if found:
-        raise UserError(
-            f"--prompt {options.prompt}: --bridge {options.bridge} reads the tags itself; leave"
-            " --prompt out, or take another bridge"
-        )
-    return PROMPT_TOKENS
-
-
-def check_tags(options: TuneOptions, max_tokens: int) -> None:
-    """Raises UserError where the tags of a tune are read by nobody, or nobody says which."""
-    if options.tags is not None:
-        if not max_tokens:
-            raise UserError(
-                f"--tags: --bridge {options.bridge} reads none; take --prompt tags or --bridge"
-                " bidirectional, or leave them out"
-            )
-        read_labels(options.tags)
-    elif options.prompt == "tags":
-        raise UserError(
-            "--prompt tags: say with --tags among which labels they are chosen, as captune classify"
-            " --labels"
-        )
-    elif max_tokens:
-        raise UserError(
-            f"--bridge {options.bridge}: reads tags of each image; say with --tags among which"
-            " labels they are chosen, as captune classify --labels"
-        )
-    elif options.tags_model is not None:
-        raise UserError("--tags-model is for --tags; give both, or neither")
 
 
 def tag_settings(options: TuneOptions, model: ImageTextModel) -> TagSettings:

@@ -32,7 +32,6 @@ from captune.captioning.training.curve import conclusion, subset_setup
 from captune.captioning.training.run import requested, run_writer, train_method
 from captune.captioning.training.setup import (
     TrainingSetup,
-    check_options,
     prepare,
     this_process,
 )
@@ -169,7 +168,7 @@ def run(
     already. Of several processes the first one speaks and writes.
     Raises UserError for what cannot be done.
     """
-    settings = check_options(options)
+    settings = state.check_possible(options)
     inputs = inputs or state.read_inputs(options)
     process = this_process(options)
     is_first = process.is_main_process

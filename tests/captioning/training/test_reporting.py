@@ -13,8 +13,7 @@ import pytest
 from tests.captioning.little_job import toy_data
 from tests.captioning.training.test_trainer import captioner_of, options, run
 
-from captune.captioning.training.setup import check_options
-from captune.captioning.training.state import deciding
+from captune.captioning.training.state import check_possible, deciding
 from captune.errors import UserError
 
 # each writes a line for every call; trackio prints on standard output, as the real one does
@@ -142,7 +141,7 @@ def test_what_is_no_tracker_or_not_installed_is_one_sentence(
     monkeypatch.setattr("captune.captioning.training.state.find_spec", lambda name: None)
     asked = options(report_to="trackio", out=tmp_path / "run", **given)
     with pytest.raises(UserError, match="trackio is not installed; pip install trackio"):
-        check_options(asked)
+        check_possible(asked)
 
 
 def test_a_tracker_may_change_between_a_kill_and_going_on() -> None:

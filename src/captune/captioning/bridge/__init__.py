@@ -82,11 +82,6 @@ class Bridge(nn.Module, ABC):
     def count(cls, config: Any, grid: GridShape, parts: DecoderParts) -> int:
         """How many parameters it trains, by arithmetic."""
 
-    @classmethod
-    def max_tag_tokens(cls, config: Any) -> int:
-        """How many tokens of tags it reads of an image; 0 where it reads none."""
-        return 0
-
     @property
     def cross_attention_layers(self) -> list[CrossAttentionLayer]:
         """Its cross-attention layers, one per block; what tuning methods reach."""

@@ -61,12 +61,6 @@ class Bidirectional(CrossAttention):
         return self.read(both, torch.cat([seen, tags.mask], dim=1))
 
     @classmethod
-    def max_tag_tokens(cls, config: Any) -> int:
-        """As its config says."""
-        places: int = config.words
-        return places
-
-    @classmethod
     def count(cls, config: Any, grid: GridShape, parts: DecoderParts) -> int:
         """By the arithmetic of the module's text."""
         w, e = config.width, parts.embedding_size

@@ -29,9 +29,7 @@ from captune.captioning.recipe import ImageIdentity, TagSettings
 from captune.captioning.rerank import Reranker, caption_vectors, pooled, unfitted, vectors_of
 from captune.captioning.tags import (
     Tagger,
-    check_tags,
     choose_tags_model,
-    max_tag_tokens,
     tag_settings,
     texts_of_labels,
 )
@@ -45,7 +43,7 @@ from captune.captioning.training.batches import (
     mirrorable,
 )
 from captune.captioning.training.budget import too_few_updates
-from captune.captioning.training.state import check_possible, check_sizes
+from captune.captioning.training.state import check_sizes, max_tag_tokens
 from captune.captioning.training.step import CrossEntropy, MatchReward, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
 from captune.errors import UserError
@@ -95,13 +93,6 @@ class TrainingSetup:
 def this_process(options: TuneOptions) -> PartialState:
     """Which of how many processes this is; the first call decides where they all train."""
     return PartialState(cpu=resolve_device(options.device).type == "cpu")
-
-
-def check_options(options: TuneOptions) -> dict[str, dict[str, Any]]:
-    """Everything that can be refused before a file is read; the settings by part."""
-    settings = check_possible(options)
-    check_tags(options, max_tag_tokens(options, settings))
-    return settings
 
 
 def prepare(

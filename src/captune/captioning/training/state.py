@@ -28,7 +28,17 @@ from typing import Any
 import yaml
 
 from captune.captioning.dataset import MatchedCaptions, check_enough, match_dataset, read_texts
-from captune.captioning.settings import CONFIG, check_settings, checkpoint_folder, parse_count
+from captune.captioning.settings import (
+    CONFIG,
+    PROMPT_TOKENS,
+    Settings,
+    check_settings,
+    checkpoint_folder,
+    config_of,
+    config_type,
+    parse_count,
+    tag_tokens,
+)
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
 from captune.images.find import check_sources, find_images
@@ -36,10 +46,12 @@ from captune.json_yaml import parse_yaml, read_object
 from captune.models.load import parse_decoder, parse_spec
 from captune.options import TuneOptions
 from captune.options.base import full_path
+from captune.registry import BRIDGES
 from captune.runs import check_run_folder, read_run
 from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
+from captune.zeroshot.labels import read_labels
 from captune_metrics.text import printable, quoted, shorten
 
 _ASKED = "tuning.json"
@@ -122,6 +134,7 @@ def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
             raise UserError(
                 f"--report-to {tracker}: {tracker} is not installed; pip install {tracker}"
             )
+    _check_tags(options, max_tag_tokens(options, settings))
     check_resumed(options)
     assert options.images is not None
     check_sources([options.images])
@@ -180,6 +193,43 @@ def _check_start(options: TuneOptions, method: str) -> None:
                 f"--start {printable(str(folder))}: was tuned with --{part} {quoted(str(name))},"
                 f" not {wanted}; take the same, or another captioner"
             )
+
+
+def max_tag_tokens(options: TuneOptions, settings: Mapping[str, Settings]) -> int:
+    """How many tokens the bridge reads of an image, or stand before its caption; 0 for none."""
+    kind = config_type(BRIDGES, options.bridge)
+    found = tag_tokens(config_of(kind, settings.get("bridge", {}), options.bridge))
+    if options.prompt == "none":
+        return found
+    if found:
+        raise UserError(
+            f"--prompt {options.prompt}: --bridge {options.bridge} reads the tags itself; leave"
+            " --prompt out, or take another bridge"
+        )
+    return PROMPT_TOKENS
+
+
+def _check_tags(options: TuneOptions, max_tokens: int) -> None:
+    """Raises UserError where the tags of a tune are read by nobody, or nobody says which."""
+    if options.tags is not None:
+        if not max_tokens:
+            raise UserError(
+                f"--tags: --bridge {options.bridge} reads none; take --prompt tags or --bridge"
+                " bidirectional, or leave them out"
+            )
+        read_labels(options.tags)
+    elif options.prompt == "tags":
+        raise UserError(
+            "--prompt tags: say with --tags among which labels they are chosen, as captune classify"
+            " --labels"
+        )
+    elif max_tokens:
+        raise UserError(
+            f"--bridge {options.bridge}: reads tags of each image; say with --tags among which"
+            " labels they are chosen, as captune classify --labels"
+        )
+    elif options.tags_model is not None:
+        raise UserError("--tags-model is for --tags; give both, or neither")
 
 
 def check_resumed(options: TuneOptions) -> None:
