@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -140,17 +141,25 @@ def test_the_scores_of_the_card_are_those_that_were_measured(
     }
     scores.write_text(json.dumps(result))
     module = script("card")
-    assert module.main([str(scores), "--card", str(card)]) == 0
+    asked = [str(scores), "--card", str(card), "--captioner", str(tmp_path)]
+    assert module.main(asked) == 0
     text = card.read_text()
     assert text.startswith("before\n<!-- scores -->\n")
     assert text.endswith("<!-- /scores -->\nafter\n")
     assert "old" not in text
     assert "| **this captioner** | 0.500 (0.400 to 0.600)" in text
     assert "+0.100 (+0.050 to +0.150)" in text
-    assert module.main([str(scores), "--card", str(card)]) == 0
+    assert module.main(asked) == 0
     assert card.read_text() == text
+    shutil.copy(module.SHIPPED / "agreement.json", tmp_path)
+    assert module.main(asked) == 2
+    assert "<!-- agreement -->" in capsys.readouterr().err
+    card.write_text(f"{CARD}<!-- agreement -->\nold\n<!-- /agreement -->\n")
+    assert module.main(asked) == 0
+    assert "| chance | people agree | captions |" in card.read_text()
+    assert "old" not in card.read_text()
     card.write_text("no marks")
-    assert module.main([str(scores), "--card", str(card)]) == 2
+    assert module.main(asked) == 2
     assert "<!-- scores -->" in capsys.readouterr().err
 
 

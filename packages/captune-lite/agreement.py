@@ -47,7 +47,12 @@ def main(words: list[str] | None = None) -> int:
         return 2
     own = {id: one for id, one in zip(data.ids, written, strict=True) if isinstance(one, Caption)}
     fitted = fit_agreement(
-        {id: features_of(one.words, one.mean_log_probability) for id, one in own.items()},
+        {
+            id: features_of(
+                one.words, one.mean_log_probability, next(iter(one.candidates or []), None)
+            )
+            for id, one in own.items()
+        },
         {id: one.caption for id, one in own.items()},
         data.references,
         beam=BEAM,

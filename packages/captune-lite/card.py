@@ -1,7 +1,8 @@
 """Put measured scores into the model card: python packages/captune-lite/card.py RESULT.json
 
 RESULT.json is what `python benchmarks/captioner.py ... --json` printed, or the result.json of its
---out, for one captioner. What stands between the marks `scores` in README.md is replaced.
+--out, for one captioner. What stands between the marks `scores` in README.md is replaced, and
+between the marks `agreement` what agreement.json beside the captioner says (--captioner).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CARD = Path(__file__).with_name("README.md")
-BEGIN, END = "<!-- scores -->\n", "<!-- /scores -->\n"
+SHIPPED = Path(__file__).parent / "captune_lite" / "captioner"
 METRICS = ("cider", "bleu_4", "rouge_l")
 NAMES = {
     "nearest": "nearest train image's caption",
@@ -29,20 +30,50 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("result", type=Path, metavar="RESULT.json")
     parser.add_argument("--card", type=Path, default=CARD, metavar="FILE")
+    parser.add_argument("--captioner", type=Path, default=SHIPPED, metavar="FOLDER")
     arguments = parser.parse_args(words)
     result = json.loads(arguments.result.read_text(encoding="utf-8"))
-    text = arguments.card.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        needed = f"{BEGIN.strip()} and {END.strip()}, once each"
-        print(f"card.py: {arguments.card}: needs {needed}", file=sys.stderr)
-        return 2
     if len(result["captioners"]) != 1:
         print(f"card.py: {arguments.result}: must be of one captioner", file=sys.stderr)
         return 2
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    arguments.card.write_text(f"{before}{BEGIN}{tables(result)}{END}{after}", encoding="utf-8")
+    parts = {"scores": tables(result)}
+    agreement = arguments.captioner / "agreement.json"
+    if agreement.is_file():
+        parts["agreement"] = chances(json.loads(agreement.read_text(encoding="utf-8")))
+    text = arguments.card.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            needed = f"{begin.strip()} and {end.strip()}, once each"
+            print(f"card.py: {arguments.card}: needs {needed}", file=sys.stderr)
+            return 2
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}{part}{end}{rest.partition(end)[2]}"
+    arguments.card.write_text(text, encoding="utf-8")
     return 0
+
+
+def chances(agreement: Mapping[str, Any]) -> str:
+    """How often people agree with captions of each chance, as Markdown."""
+    found = agreement["reliability"]
+    low, high = agreement["ece_interval"]
+    lines = [
+        f"{found['images']:,} validation images, each part by what was fitted on the other four"
+        f" fifths. People agree with {found['accuracy']:.1%} of the captions. The chance is off by"
+        f" {found['ece']:.1%} on average (ECE over 15 bins, 95% {low:.1%} to {high:.1%}; luck alone"
+        f" would give {found['ece_floor']:.1%}). Its squared error (Brier) is"
+        f" {agreement['brier']:.3f}, that of one chance for all {agreement['brier_of_rate']:.3f}.",
+        "",
+        "| chance | people agree | captions |",
+        "|---|---|---|",
+        *(
+            f"| {one['confidence']:.0%} | {one['accuracy']:.0%} | {one['count']} |"
+            for one in found["bins"]
+            if one["count"]
+        ),
+        "",
+    ]
+    return "\n".join(lines).replace("%", " %")
 
 
 def tables(result: Mapping[str, Any]) -> str:

@@ -122,7 +122,7 @@ def steps_of(
             for name, how in (("likeliest", "none"), ("scores", "auto"))
         ),
         Step("card", f"{lite}/card.py", [str(work / "scores" / "result.json"), "--card",
-                                         str(work / "card.md")]),
+                                         str(work / "card.md"), "--captioner", folder]),
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from captune.captioning.agreement import (
     write_agreement,
 )
 from captune.captioning.generate import CaptionWord
+from captune.captioning.model import Candidate
 from captune.errors import UserError
 
 PEOPLE = [
@@ -94,6 +96,36 @@ def test_features() -> None:
     words = [CaptionWord("a", -0.25), CaptionWord("dog", -2.0)]
     assert features_of(words, -0.9) == [1.0, -0.9, -2.0, 2.0]
     assert features_of([], -3.0) == [1.0, -3.0, 0.0, 0.0]
+    chosen = Candidate([], "a dog", -0.9, match=0.4)
+    assert features_of(words, -0.9, chosen)[:5] == [1.0, -0.9, -2.0, 2.0, 0.4]
+    assert np.isnan(features_of(words, -0.9, chosen)[5])
+
+
+def test_what_captions_were_chosen_by_is_a_second_opinion() -> None:
+    features, captions, references = data(600, told=0.0)
+    agreed = agreed_with(captions, references)
+    noise = np.random.default_rng(1)
+    by_match = {
+        id: [*own, float(agreed[id]) + 0.5 * noise.normal(), math.nan]
+        for id, own in features.items()
+    }
+    alone = fit_agreement(features, captions, references, beam=5)
+    found = fit_agreement(by_match, captions, references, beam=5)
+    assert alone is not None
+    assert found is not None
+    assert alone.chosen is None
+    assert found.chosen is not None
+    assert found.weights == alone.weights
+    assert found.chosen.match > 1
+    assert found.chosen.neighbours == 0
+    assert found.brier < 0.8 * alone.brier
+    known = next(iter(by_match.values()))
+    # a caption that was not chosen, and one of which `match` was not asked, are judged without it
+    assert chance_of(found, known[:4]) == pytest.approx(chance_of(alone, known[:4]))
+    assert chance_of(found, [*known[:4], math.nan, 0.3]) == chance_of(found, known[:4])
+    assert chance_of(found, [*known[:4], 2.0, math.nan]) > chance_of(
+        found, [*known[:4], -1.0, math.nan]
+    )
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:

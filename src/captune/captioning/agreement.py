@@ -1,5 +1,7 @@
 """The chance that people would agree with a caption, from what the captioner knows as it writes.
 
+And from what it chose it by, where it chose among candidates (`rerank`).
+
     agreement.json    beside the captioner's config.json: schema, a logistic regression, and how its
                       chances held on images that it was not fitted on
 
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from captune.captioning.checkpoint import read_beside, text_beside
 from captune.captioning.generate import CaptionWord
+from captune.captioning.model import Candidate
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.runs.reliability import AgreementWeights, PeopleAgreement
@@ -31,20 +34,36 @@ AGREEMENT = "agreement.json"
 SCHEMA = 1
 MIN_IMAGES = 100  # below it, chance moves a calibration error by more than 0.1
 _MIN_OF_EACH = 10  # images that people agree with, and that they do not
+_PLAIN, _WITH_EVIDENCE = 4, 6  # features of any caption, and of one that was chosen
 _RIDGE = 1.0  # of the standardised weights: next to nothing where there are a hundred images
 
 Doubles = NDArray[np.float64]
 
 
-def features_of(words: Sequence[CaptionWord], mean_log_probability: float) -> list[float]:
-    """What the chance is computed from, in the order of `AgreementWeights`, after a constant 1."""
+def features_of(
+    words: Sequence[CaptionWord], mean_log_probability: float, chosen: Candidate | None = None
+) -> list[float]:
+    """What the chance is computed from, in the order of `AgreementWeights`, after a constant 1.
+
+    chosen: the caption among its candidates, where it was chosen; NaN where something of it was not
+    looked at.
+    """
     lowest = min((word.log_probability for word in words), default=0.0)
-    return [1.0, mean_log_probability, lowest, float(len(words))]
+    known = [1.0, mean_log_probability, lowest, float(len(words))]
+    evidence = [] if chosen is None else [chosen.match, chosen.neighbours]
+    return known + [math.nan if one is None else one for one in evidence]
 
 
 def chance_of(agreement: PeopleAgreement, features: Sequence[float]) -> float:
     """The chance, 0..1, that people would agree with a caption of these features."""
-    log_odds = float(np.dot(msgspec.structs.astuple(agreement.weights), features))
+    found = np.zeros(_WITH_EVIDENCE)
+    found[: len(features)] = features
+    weights = np.array(msgspec.structs.astuple(agreement.weights))
+    if agreement.chosen is not None and len(features) == _WITH_EVIDENCE:
+        asked = np.array(msgspec.structs.astuple(agreement.chosen))
+        if not np.isnan(found[asked != 0]).any():
+            weights = asked
+    log_odds = float(weights[weights != 0] @ found[weights != 0])
     return (1 + math.tanh(log_odds / 2)) / 2  # which overflows nowhere
 
 
@@ -83,7 +102,8 @@ def fit_agreement(
     """Fitted to captions with their features, and measured by cross-fitting.
 
     None for fewer than 100 images with several captions by people, and where people agree with
-    fewer than 10 of the captions, or do not agree with fewer than 10.
+    fewer than 10 of the captions, or do not agree with fewer than 10. What captions were chosen by
+    is a part of it where the features have it.
     """
     from scipy.special import expit  # as all that only a fit needs
 
@@ -94,13 +114,21 @@ def fit_agreement(
     y = np.array(list(agreed.values()), dtype=np.bool_)
     if len(y) < MIN_IMAGES or min(y.sum(), (~y).sum()) < _MIN_OF_EACH:
         return None
+    plain, columns = x[:, :_PLAIN], np.flatnonzero(~np.isnan(x).any(axis=0))
+    x = x[:, columns]
     fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
     chances = np.empty(len(y))
     for part in range(FOLDS):
         chances[fold == part] = expit(x[fold == part] @ _fit(x[fold != part], y[fold != part]))
+    chosen = None
+    if len(columns) > _PLAIN:
+        all_weights = np.zeros(_WITH_EVIDENCE)
+        all_weights[columns] = _fit(x, y)
+        chosen = AgreementWeights(*all_weights.tolist())
     return PeopleAgreement(
         beam=beam,
-        weights=AgreementWeights(*_fit(x, y).tolist()),
+        weights=AgreementWeights(*_fit(plain, y).tolist()),
+        chosen=chosen,
         brier=float(((chances - y) ** 2).mean()),
         brier_of_rate=float(y.var()),
         ece_interval=ece_interval(chances, y),

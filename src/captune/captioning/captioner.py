@@ -219,7 +219,10 @@ class Captioner:
         captions = list(captions_of(images, generated, self.model.decoder))
         if self.agreement is None:
             return captions
-        features = [features_of(one.words, one.mean_log_probability) for one in captions]
+        features = [
+            features_of(one.words, one.mean_log_probability, next(iter(one.candidates or []), None))
+            for one in captions
+        ]
         chances = [chance_of(self.agreement, own) for own in features]
         return [
             replace(one, agreement=chance) for one, chance in zip(captions, chances, strict=True)

@@ -62,23 +62,27 @@ class Calibration(Struct, frozen=True):
         require((self.scaled is None) or (self.temperature is not None), "it has no temperature")
 
 
-class AgreementWeights(Struct, frozen=True):
+class AgreementWeights(Struct, frozen=True, omit_defaults=True):
     """Of the log-odds that people agree: a constant, and for each thing known of a caption.
 
     mean_log_probability: of its tokens. lowest_word: the log-probability of its least likely word.
-    words: how many it has.
+    words: how many it has. match, neighbours: what it was chosen by (`captioning.rerank`).
     """
 
     constant: Number
     mean_log_probability: Number
     lowest_word: Number
     words: Number
+    match: Number = 0.0
+    neighbours: Number = 0.0
 
 
-class PeopleAgreement(Struct, frozen=True):
+class PeopleAgreement(Struct, frozen=True, omit_defaults=True):
     """The chance that people would agree with a caption, as `captioning.agreement` fits it.
 
     beam: width with which the captions were written.
+    weights: of any caption. chosen: of one that was chosen by what these weights ask for; where
+        there are some, all figures are of them.
     reliability: of chances that were fitted on other images; its accuracy is the share of captions
         that people agreed with. ece_interval: 95 %, of its ECE.
     brier: mean of (chance - agreed or not)^2; brier_of_rate: the same, had each caption the share
@@ -91,6 +95,7 @@ class PeopleAgreement(Struct, frozen=True):
     brier_of_rate: Number
     ece_interval: Interval
     reliability: Reliability
+    chosen: AgreementWeights | None = None
 
 
 class RerankWeights(Struct, frozen=True):
