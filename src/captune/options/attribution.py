@@ -110,6 +110,7 @@ class FaithfulOptions(DatasetOptions, CaptionerOptions):
         positional=True,
         nargs=None,
         metavar="RUN|lite",
+        section="model",
     )
     images: Path | None = option(
         "folder of the images that the map method is chosen on", None, metavar="DIR"

@@ -44,7 +44,7 @@ def option(help: str, default: Any = ..., **extra: Any) -> Any:
     `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one),
     `captions` (Python may give them themselves in
     the place of their file), `names` (a function that lists what the option
-    takes, for `--help`).
+    takes, for `--help`), `section` (of `--help`, which begins with this option).
     """
     metadata = {"help": help, **extra}
     if default is ...:
@@ -87,6 +87,7 @@ class ModelOptions:
         "model spec: lite, open_clip:NAME/TAG, hf:REPO_OR_FOLDER, timm:NAME or a local folder",
         "lite",
         metavar="SPEC",
+        section="model",
     )
     device: str = option(
         "device that the model runs on", "auto", choices=("auto", "cpu", "cuda", "mps")
@@ -122,6 +123,7 @@ class CsvOptions:
     raw_csv: bool = option(
         "write CSV cells unchanged, even those that a spreadsheet would run as formulas (= + - @)",
         False,
+        section="files for other programs",
     )
 
 
@@ -135,6 +137,7 @@ class RowOptions(CsvOptions):
         [],
         repeat=True,
         metavar="FILE",
+        section="files for other programs",
     )
 
 
@@ -151,6 +154,7 @@ class DatasetOptions:
         " images with metadata, or hf:USER/NAME[/CONFIG] from the hub",
         None,
         metavar="FOLDER|hf:NAME",
+        section="dataset",
     )
     split: str | None = option("split of --dataset (default: its only one)", None, metavar="NAME")
     image_column: str | None = option(

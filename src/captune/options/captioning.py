@@ -39,12 +39,14 @@ class CaptionerOptions(ModelOptions):
         " transformers, such as BLIP's or Qwen-VL's; hf:USER/NAME from the hub; lite is built in",
         "lite",
         metavar="RUN|FOLDER|hf:USER/NAME|lite",
+        section="model",
     )
     prompt: str | None = option(
         "what a captioner of transformers is asked, or how its captions begin where it does not"
         " chat",
         None,
         metavar="TEXT",
+        section="captioner",
     )
     encoder: str | None = option(
         "image encoder of the captioner, if it has moved since training",
@@ -61,7 +63,12 @@ class CaptionerOptions(ModelOptions):
         None,
         metavar="SPEC",
     )
-    beam: int = option("width of the beam search (1: greedy)", 5, metavar="N")
+    beam: int = option(
+        "width of the beam search (1: greedy)",
+        5,
+        metavar="N",
+        section="search and choice of captions",
+    )
     rerank: str = option(
         f"{_RERANK} (auto: as the captioner was tuned; for most, none)",
         "auto",
@@ -121,7 +128,10 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
         None,
         metavar="FILE.json",
     )
-    sidecar: bool = option("write name.txt beside each image", False)
+    flag_below: float | None = flag_option()
+    sidecar: bool = option(
+        "write name.txt beside each image", False, section="text files beside the images"
+    )
     existing: str = option(
         "what --sidecar does where a .txt exists: keep it and skip the image, overwrite it, or"
         " append or prepend the caption, after a comma",
@@ -134,11 +144,11 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
         "draw words instead of searching, of a captioner of transformers (0: search)",
         0.0,
         metavar="T",
+        section="search and choice of captions",
     )
     seed: int | None = option("of the words that --temperature draws", None, metavar="N")
-    flag_below: float | None = flag_option()
     keep_candidates: bool = option(
-        "with --out, keep what each caption was chosen among in its record", False
+        "with --out, keep what each caption was chosen among in its record", False, section=None
     )
     overwrite: bool = option(
         "with --sidecar, the same as --existing overwrite; with --out, replace the run of another"
@@ -185,6 +195,7 @@ class TuneOptions(DatasetOptions):
         " name.jpg",
         None,
         metavar="TRAIN",
+        section="data",
     )
     extra_text: Path | None = option(
         "captions without images to learn words from, as --captions; an image-text model says what"
@@ -211,6 +222,7 @@ class TuneOptions(DatasetOptions):
         "lora",
         metavar="M,M",
         names=TUNING_METHODS.names,
+        section="what is trained",
     )
     bridge: str = option(
         "how image features are fed into the language model",
@@ -264,7 +276,7 @@ class TuneOptions(DatasetOptions):
         "35M",
         metavar="N",
     )
-    epochs: int = option("passes over the training images", 10, metavar="N")
+    epochs: int = option("passes over the training images", 10, metavar="N", section="training")
     augment: str = option(
         "mirror: show training images mirrored in half of the epochs, which doubles encoding time"
         " and cache; images whose captions say left or right are never mirrored",
@@ -301,6 +313,7 @@ class TuneOptions(DatasetOptions):
         " captions that the model samples (self-critical; needs a trained model: --start RUN)",
         "captions",
         choices=("captions", "cider"),
+        section="training by reward",
     )
     samples: int = option("captions sampled per image, for --objective cider", 5, metavar="N")
     kl: float = option(
@@ -320,11 +333,13 @@ class TuneOptions(DatasetOptions):
         " run folder, or hf:USER/NAME",
         None,
         metavar="RUN",
+        section="training",
     )
     select: str = option(
         "validation score that selects the best epoch",
         "cider",
         choices=("cider", "clipscore", "loss"),
+        section="validation and scores",
     )
     patience: int = option(
         "stop after N epochs without a better score (0: train all epochs)", 0, metavar="N"
@@ -353,6 +368,7 @@ class TuneOptions(DatasetOptions):
         " epoch)",
         0,
         metavar="N",
+        section="machine",
     )
     dtype: str = option(
         "precision of the forward pass (auto: bfloat16 or float16 on a GPU, bfloat16 on a CPU with"
@@ -365,7 +381,7 @@ class TuneOptions(DatasetOptions):
         "threads that decode images ahead of the encoder (0: chosen automatically)", 0, metavar="N"
     )
     no_cache: bool = option("do not use the feature cache", False)
-    seed: int = option("random seed", 0, metavar="N")
+    seed: int = option("random seed", 0, metavar="N", section=None)
     report_to: str = option(
         "also send losses and scores of the training to trackio, tensorboard or wandb, as they"
         " come; comma-separated; each is a library to install (pip install trackio)",

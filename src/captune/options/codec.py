@@ -18,7 +18,10 @@ Options = TypeVar("Options")
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
-    """Add one argument per field of the dataclass `options`; `batch_size` is `--batch-size`."""
+    """Add one argument per field of the dataclass `options`; `batch_size` is `--batch-size`.
+
+    A field with a `section` begins a part of `--help`, which ends with the class that it is of.
+    """
     hints = typing.get_type_hints(options)
     # a subclass's own fields come first in --help, the inherited ones (model, device) after
     depth = {
@@ -26,8 +29,17 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
         for level, base in enumerate(options.__mro__[:-1])
         for field in dataclasses.fields(base)
     }
+    groups: dict[str | None, argparse._ActionsContainer] = {None: parser}
+    level, section = 0, None
     for field in sorted(dataclasses.fields(options), key=lambda field: depth[field.name]):
-        _add_field(parser, field, hints[field.name])
+        if depth[field.name] != level:
+            level, section = depth[field.name], None
+        section = field.metadata.get("section", section)
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
+        is_positional = field.metadata.get("positional")
+        group = groups[None if is_positional else section]
+        _add_field(group, field, hints[field.name])
 
 
 def names_a_path(action: argparse.Action) -> bool:
@@ -133,7 +145,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
-def _add_field(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+def _add_field(
+    parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any
+) -> None:
     meta = field.metadata
     default = _default(field)
     required = default is dataclasses.MISSING

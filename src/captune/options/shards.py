@@ -67,6 +67,7 @@ class ShardOptions:
         "who computes shards: processes of this machine, or a Ray cluster (default: local)",
         None,
         choices=("local", "ray"),
+        section="shards",
     )
     jobs: int = option(
         "shards computed at the same time (0: one per GPU, or per four cores)", 0, metavar="N"
