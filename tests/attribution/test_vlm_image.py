@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.masking import pixel_masking
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.vlm_image import any_captioned_images, reader_in, reader_of
+from captune.attribution.word_scores import WordTarget
 from captune.captioning.any_captioner import prepare
 from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.images import find_images
 from captune.options import CaptionOptions
 
+GUIDE = Path(__file__).parents[2] / "docs" / "any-captioner.md"
 # (left, top, right, bottom) of a bright square on grey, and how far a blur of it reaches
 SIZE, SQUARE, REACH = (96, 64), (56, 32, 76, 48), 21
 
@@ -107,6 +110,116 @@ def test_scores_are_the_log_probabilities_of_the_words(
         assert row.tolist() == pytest.approx(
             [word.log_probability for word in written.words], abs=1e-4
         )
+
+
+OFFERED = ("pixel-occlusion", "occlusion", "gradient", "attention", "token-activation")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_guide_says_which_maps_a_family_has(family: str, twins: Any, tmp_path: Path) -> None:
+    _, _, table = GUIDE.read_text().partition("<!-- families -->\n")
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    said = dict(zip(rows[0], next(row for row in rows if row[0] == family), strict=True))
+    one = captioned(twins(family), tmp_path)
+    options = CaptionOptions(images=[str(tmp_path)], model=str(twins(family)), device="cpu")
+    model: Any = reader_of(prepare(options).load())
+    for name in OFFERED:
+        method, offered = MAP_METHODS.get(name), True
+        try:
+            layer_heads = method.layer_heads(model)
+        except UserError:
+            offered = False
+        else:
+            for layer_head in layer_heads:
+                maps = method.maps(one, layer_head, range(len(one.words)))
+                assert maps.shape == (len(one.words), one.shape.rows, one.shape.columns)
+                assert maps.isfinite().all()
+        assert offered == (said[name] == "yes"), name
+
+
+def test_attention_is_that_of_transformers(twins: Any, tmp_path: Path) -> None:
+    for family in ("llava", "vit-gpt2"):
+        one = captioned(twins(family), tmp_path)
+        reader = reader_in(one)
+        assert reader is not None
+        model, ids = reader.vlm.model, torch.tensor([one.ids])
+        whole = torch.cat([reader.prompts, ids], dim=1)
+        model.set_attn_implementation("eager")
+        given = {"pixel_values": reader.inputs["pixel_values"], "output_attentions": True}
+        with torch.no_grad():
+            if family == "llava":
+                weights = model(input_ids=whole, **given).attentions
+                columns = (whole[0] == model.config.image_token_id).nonzero()[:, 0]
+            else:
+                weights = model(decoder_input_ids=whole, **given).cross_attentions
+                columns = torch.arange(one.shape.tokens)
+        found = reader.attention(one.ids)
+        assert len(found) == len(weights) == 2
+        for own, theirs in zip(found, weights, strict=True):
+            steps = theirs[0, :, -len(one.ids) - 1 : -1, columns]
+            assert torch.allclose(own, steps, atol=1e-5)
+
+
+def test_token_activation_is_its_definition(twins: Any, tmp_path: Path) -> None:
+    one = captioned(twins("llava"), tmp_path)
+    reader = reader_in(one)
+    assert reader is not None
+    model, prompt = reader.vlm.model, reader.prompts[0].tolist()
+    text = [*prompt, *one.ids]
+    with torch.no_grad():
+        out = model(
+            input_ids=torch.tensor([text]),
+            pixel_values=reader.inputs["pixel_values"],
+            output_hidden_states=True,
+        )
+        logits = model.lm_head(out.hidden_states[-1])[0].double().numpy()
+    mark = model.config.image_token_id
+    image = [place for place, id in enumerate(text) if id == mark]
+    for step, id in enumerate(one.ids):
+        place = len(prompt) + step
+        own = np.maximum(logits[image, id], 0)
+        before = [p for p in range(place) if text[p] not in (mark, id)]
+        weights = np.maximum(logits[before, id], 0)
+        maps = [np.maximum(logits[image, text[p]], 0) for p in before]
+        shared = sum(w * m for w, m in zip(weights / weights.sum(), maps, strict=True))
+        left = np.maximum(own - max(0, own @ shared / (shared @ shared)) * shared, 0)
+        cells = one.shape.to_cells(torch.tensor(left)[None])[0].double().numpy()
+        wide, wanted = np.pad(cells, 1, mode="reflect"), np.zeros_like(cells)
+        for i, j in np.ndindex(cells.shape):
+            near = np.sort(wide[i : i + 3, j : j + 3].ravel())
+            if near.mean() > 0:
+                sigma = max(near.std() / near.mean(), 1e-6)
+                kernel = np.exp(-((np.arange(9) - 4) ** 2) / (2 * sigma**2))
+                wanted[i, j] = near @ kernel / kernel.sum()
+        target = WordTarget((step,), (id,))
+        (found,) = MAP_METHODS.get("token-activation").maps_of(one, LayerHead(), [target])
+        assert np.allclose(found.numpy(), wanted, atol=1e-4 * max(1.0, wanted.max()))
+
+
+def test_faithful_measures_the_maps_of_a_model_of_transformers(twins: Any, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    random = np.random.default_rng(1)
+    for number in range(8):
+        colours = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        colours.resize((64, 48), Image.Resampling.BICUBIC).save(images / f"{number}.png")
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps({str(n): "a red dog runs on the sea" for n in range(8)}))
+    found = captune.faithful(
+        str(write_twin("llava", tmp_path / "llava")),
+        images,
+        captions,
+        tmp_path / "run",
+        minutes=0.01,
+        beam=1,
+        max_tokens=6,
+        device="cpu",
+    )
+    assert found.captioner["family"] == "llava"
+    assert (tmp_path / "llava" / "explain.json").is_file()
+    assert any("the last blocks learnt" in sentence for sentence in found.sentences())
+    methods = {row.name.method for row in found.leaderboard.screened}
+    assert {"attention", "token-activation", "occlusion", "gradient"} <= methods
 
 
 def test_explains_a_persons_words_and_one_against_another(twins: Any, tmp_path: Path) -> None:

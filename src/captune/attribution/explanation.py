@@ -18,6 +18,7 @@ from captune.attribution.deletion_insertion import Mark, full_marks, quick_marks
 from captune.attribution.geometry import Frame
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, MapMethod
+from captune.attribution.vlm_image import reader_in
 from captune.attribution.word_scores import scores_of, targets_of
 from captune.captioning.generate import judged
 from captune.images import ImageFile
@@ -145,7 +146,8 @@ def explain_words(
         measure = full_marks if marks == "full" else quick_marks
         found = measure(token_masking(captioned, targets), maps)
     fractions: Sequence[float | None] = [None] * len(words)
-    if method.is_fraction(layer_head):
+    # cells of a map are not the tokens that the attention was over
+    if method.is_fraction(layer_head) and reader_in(captioned) is None:
         fractions = maps.sum(dim=(1, 2)).tolist()
     names = [captioned.spans[word].word for word in words]
     return Explanation(

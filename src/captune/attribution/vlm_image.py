@@ -30,6 +30,7 @@ from captune.captioning.any_captioner import AnyCaptioner, Ready, Speech
 from captune.captioning.captioner import Captioner
 from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import IGNORED
+from captune.errors import UserError
 from captune.images import ImageFile, Skipped, UnreadableImage, open_image
 from captune.models.encoders import GridShape
 from captune.models.vlm import VLM, Inputs
@@ -94,6 +95,7 @@ class VLMReader:
     grid: GridShape | None = None
     where: Tensor | None = None
     prompts: Tensor | None = None
+    features: Tensor | None = None
 
     @property
     def bridge(self) -> Any:
@@ -120,6 +122,7 @@ class VLMReader:
             grid=grid,
             where=where.nan_to_num(nan=-1.0).long().to(vlm.device),
             prompts=begun.prompts,
+            features=features,
         )
         return made, features[None].float()
 
@@ -139,6 +142,63 @@ class VLMReader:
         behind = F.pad(ids[:, 1:], (0, 1), value=self.vlm.pad_id)
         prompts = self.prompts.expand(rows, -1)
         return self.vlm.logits(inputs, list(each), prompts, behind, kept), targets[kept]
+
+    def probed(self) -> VLMReader:
+        """Itself, or of a grey image where it has none."""
+        grey = Image.new("RGB", (64, 48), "gray")
+        return self.of(grey)[0] if self.inputs is None else self
+
+    def image_places(self) -> Tensor | None:
+        """Where the image's tokens stand in what the language model reads; None where nowhere."""
+        assert self.grid is not None
+        assert self.prompts is not None
+        if self.vlm.mark is not None:
+            return (self.prompts[0] == self.vlm.mark).nonzero()[:, 0]
+        ids = self.prompts.new_zeros(1, 1)
+        hidden = self.vlm.hidden(*self._handed, self.prompts, ids)
+        read = hidden.shape[1] - self.prompts.shape[1]
+        # GIT has them before the text
+        return torch.arange(self.grid.tokens) if read >= self.grid.tokens else None
+
+    @property
+    def _handed(self) -> tuple[Inputs, list[Tensor]]:
+        assert self.inputs is not None
+        assert self.features is not None
+        return self.inputs, [self.features]
+
+    def hidden(self, ids: Sequence[int]) -> Tensor:
+        """What the head reads at each place of prompt and caption, and the image's: [places, n]."""
+        assert self.prompts is not None
+        told = torch.tensor([list(ids)], device=self.vlm.device)
+        return self.vlm.hidden(*self._handed, self.prompts, told)[0].float()
+
+    def attention(self, ids: Sequence[int]) -> list[Tensor]:
+        """Of each layer that looks at the image: [heads, steps of the caption, image tokens].
+
+        Raises UserError where the language model never looks at tokens that have a place.
+        """
+        assert self.grid is not None
+        assert self.prompts is not None
+        told = torch.tensor([list(ids)], device=self.vlm.device)
+        found = self.vlm.attentions(*self._handed, self.prompts, told)
+        places, tokens, steps = self.image_places(), self.grid.tokens, len(ids)
+        if places is None:  # those whose keys are the image, as vit-gpt2 and BLIP have them
+            read = self.prompts.shape[1] + steps
+            crossed = [w for own in found.values() for w in own if w.shape[2:] == (read, tokens)]
+            layers = [weights[0, :, -steps - 1 : -1] for weights in crossed]
+        else:
+            layers = [
+                torch.cat([own[0][0, :, -1:, places], *(w[0, :, :, places] for w in own[1:])], 1)
+                if len(own) > 1 or steps == 1
+                else own[0][0, :, -steps - 1 : -1, places]
+                for own in found.values()
+            ]
+        if not layers:
+            raise UserError(
+                f"attention: of a {self.vlm.family} the language model does not look at places of"
+                " the image; take --method occlusion"
+            )
+        return [layer.float().cpu() for layer in layers]
 
     def without_pixels(self, hidden: Image.Image) -> Callable[[Tensor], Tensor]:
         """Masks [n, cells] -> grids of the image with the pixels of `hidden` in hidden cells."""

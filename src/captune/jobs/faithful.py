@@ -18,13 +18,8 @@ from captune.attribution.default_map import write_default
 from captune.attribution.faithful.leaderboard import Evaluation
 from captune.attribution.faithful.pointing import read_boxes
 from captune.attribution.faithful.results import Leaderboard
-from captune.captioning.captioner import (
-    LITE,
-    captioner_folder,
-    describe_captioner,
-    load_captioner,
-)
-from captune.captioning.checkpoint import read_recipe
+from captune.captioning.any_captioner import Prepared, prepare
+from captune.captioning.captioner import LITE
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.errors import UserError
 from captune.files import home_path, real_path
@@ -104,16 +99,17 @@ def run(
     command: the words that made this run, kept in it. Raises UserError for what cannot be done;
     unreadable images are named in the result.
     """
-    folder = captioner_folder(options.model)
+    prepared = prepare(options)
+    folder = prepared.place
     _check_out(options, folder)
     with run_place(options, "faithful", progress.message):
-        return _run(options, folder, progress, command)
+        return _run(options, prepared, progress, command)
 
 
 def _run(
-    options: FaithfulOptions, folder: Path, progress: Progress, command: Sequence[str]
+    options: FaithfulOptions, prepared: Prepared, progress: Progress, command: Sequence[str]
 ) -> FaithfulResult:
-    recipe = read_recipe(folder)
+    folder = prepared.place
     boxes, val_boxes = (
         read_boxes(path) if path else None for path in (options.boxes, options.val_boxes)
     )
@@ -131,12 +127,12 @@ def _run(
             )
     with ExitStack() as stack:
         stack.enter_context(silence_transformers())
-        captioner = load_captioner(options, folder)
+        captioner = prepared.load()
         total = len(train) + (len(val) if val else 0)
         cache = captioner.open_cache(options, total, stack, noting.message)
         evaluation = Evaluation(options, captioner, cache, noting)
         leaderboard = evaluation.run(train, boxes, val, val_boxes)
-    about = describe_captioner(options, folder, recipe)
+    about = prepared.about
     result = FaithfulResult(
         images=leaderboard.images,
         skipped=[*train.skipped, *(val.skipped if val else ()), *evaluation.skipped],

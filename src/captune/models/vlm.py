@@ -61,6 +61,7 @@ class VLM:
         self.pad_id = int(tokenizer.pad_token_id or 0)
         heads = (getattr(m, "get_output_embeddings", lambda: None)() for m in model.modules())
         self._head: nn.Module = next(head for head in heads if head is not None)
+        self.mark = int(model.config.image_token_id) if _has_placeholders(model) else None
         with vetting.library_errors(f"{printable(spec)}: cannot look at an image"):
             self.vision = _vision(self, self.inputs(Image.new("RGB", (64, 48), "gray"), None))
 
@@ -68,6 +69,13 @@ class VLM:
     def family(self) -> str:
         """As transformers calls it."""
         return str(self.model.config.model_type)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Of the language model, the first first."""
+        lists = (module for module in self.model.modules() if isinstance(module, nn.ModuleList))
+        # vision comes before language, wherever both are
+        return [one for one in lists if len(one) and sum(1 for _ in one[0].modules()) > 3][-1]
 
     @property
     def chats(self) -> bool:
@@ -94,7 +102,7 @@ class VLM:
             text = self.processor.apply_chat_template(
                 [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
             )
-        elif _has_placeholders(self.model):
+        elif self.mark is not None:
             mark = str(self.processor.image_token)
             text = prompt if prompt and mark in prompt else f"{mark}{prompt or ''}"
         elif not prompt:
@@ -240,6 +248,53 @@ class VLM:
         order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]])
         return torch.cat(parts)[order.argsort()]
 
+    @torch.no_grad()
+    def hidden(
+        self, inputs: Inputs, features: Sequence[Tensor] | None, prompts: Tensor, ids: Tensor
+    ) -> Tensor:
+        """What the head reads at each place of what `logits` reads: [rows, places, width]."""
+        found: list[Tensor] = []
+        everywhere = torch.ones_like(ids, dtype=torch.bool)
+        reading = self._head.register_forward_pre_hook(lambda _, args: found.append(args[0]))
+        try:
+            self.logits(inputs, features, prompts, ids, everywhere)
+        finally:
+            reading.remove()
+        return torch.cat(found, dim=1)
+
+    @torch.no_grad()
+    def attentions(
+        self, inputs: Inputs, features: Sequence[Tensor] | None, prompts: Tensor, ids: Tensor
+    ) -> dict[nn.Module, list[Tensor]]:
+        """Of each attention its weights [rows, heads, queries, keys], in the passes of `logits`."""
+        found: dict[nn.Module, list[Tensor]] = {}
+
+        def keep(module: nn.Module, _: Any, output: Any) -> None:
+            weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+            known = any(weights is other for kept in found.values() for other in kept)
+            if isinstance(weights, Tensor) and weights.ndim == 4 and not known:
+                found.setdefault(module, []).append(weights)
+
+        before = self.model.config._attn_implementation
+        hooks = [module.register_forward_hook(keep) for module in self.model.modules()]
+        try:
+            with hub.silence_transformers():  # BLIP has no other, and says so
+                self.model.set_attn_implementation("eager")
+            everywhere = torch.ones_like(ids, dtype=torch.bool)
+            self.logits(inputs, features, prompts, ids, everywhere)
+        finally:
+            with hub.silence_transformers():
+                self.model.set_attn_implementation(before)
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    def head_rows(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The head's weights and bias of some tokens: [ids, width], [ids]."""
+        bias = getattr(self._head, "bias", None)
+        weight: Any = self._head.weight
+        return weight[ids], None if bias is None else bias[ids]
+
     def _positions(self, mask: Tensor, count: int) -> Inputs:
         """Of the last tokens, for those that do not find them themselves, as generate does."""
         places = (mask.cumsum(dim=1) - 1)[:, -count:]
@@ -247,7 +302,7 @@ class VLM:
         if deltas is not None:  # Qwen: an image takes fewer places than it has tokens
             return {"position_ids": (places + deltas).expand(3, -1, -1)}
         # GIT counts text alone
-        return {} if _has_placeholders(self.model) else {"position_ids": places}
+        return {"position_ids": places} if self.mark is None else {}
 
     @contextmanager
     def _head_at(self, pick: Callable[[Tensor], Tensor]) -> Iterator[None]:
@@ -325,9 +380,8 @@ def _vision(vlm: VLM, inputs: Inputs) -> Vision | None:
     from transformers import PreTrainedModel
 
     model = vlm.model
-    mark = int(model.config.image_token_id) if _has_placeholders(model) else None
-    if mark is not None:
-        found = Vision(model.base_model, "get_image_features", mark)
+    if vlm.mark is not None:
+        found = Vision(model.base_model, "get_image_features", vlm.mark)
     else:
         towers = (m for m in model.modules() if m is not model and isinstance(m, PreTrainedModel))
         tower = next((m for m in towers if m.main_input_name == "pixel_values"), None)

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from captune.attribution.captioned_image import CaptionedImage, captioned_images
+from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.deletion_insertion import MaskScorer
 from captune.attribution.faithful.dataset import (
     ChosenCaption,
@@ -39,6 +39,8 @@ from captune.attribution.faithful.results import (
 from captune.attribution.faithful.sanity import SanityChecks, check_sanity
 from captune.attribution.masking import BLURRED, mean_token, pixel_masking, token_masking
 from captune.attribution.methods import MAP_METHODS
+from captune.attribution.vlm_image import any_captioned_images, reader_of
+from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.generate import GenerationSettings
@@ -226,7 +228,7 @@ class Evaluation:
     def __init__(
         self,
         options: FaithfulOptions,
-        captioner: Captioner,
+        captioner: Captioner | AnyCaptioner,
         cache: FeatureCache | None,
         progress: Progress,
     ) -> None:
@@ -238,6 +240,16 @@ class Evaluation:
         self._until: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
         self._stages: dict[str, Any] = {}
+
+    @property
+    def _model(self) -> Any:
+        """What map methods ask."""
+        captioner = self._captioner
+        return captioner.model if isinstance(captioner, Captioner) else reader_of(captioner)
+
+    @property
+    def _encoder(self) -> ImageTextModel | None:
+        return self._captioner.encoder if isinstance(self._captioner, Captioner) else None
 
     def run(
         self,
@@ -251,7 +263,7 @@ class Evaluation:
         Raises UserError where no map can be faithful.
         """
         options, message = self._options, self._progress.message
-        model, encoder = self._captioner.model, self._captioner.encoder
+        model, encoder = self._model, self._encoder
         examples = self._examples(self._chosen_captions(train, boxes), boxes)
         candidates = candidates_of(model, encoder, quick=options.quick)
         baseline = candidates.baseline
@@ -261,13 +273,15 @@ class Evaluation:
             sets = [self._examples(captions, val_boxes, generated=own) for own in (False, True)]
         fill = None
         if options.hide == "mean":
+            if not isinstance(self._captioner, Captioner):
+                raise UserError("--hide mean is for a captioner of captune tune; leave it out")
             fill = mean_token([one.captioned.grid for one in examples], model.grid)
 
         def hide_tokens(example: Example) -> MaskScorer:
             return token_masking(example.captioned, fill=fill)
 
         def hide_pixels(example: Example) -> MaskScorer:
-            return pixel_masking(example.captioned, encoder.image)
+            return pixel_masking(example.captioned, None if encoder is None else encoder.image)
 
         count = sum(map(len, candidates.methods.values()))
         message(
@@ -328,7 +342,7 @@ class Evaluation:
         return {stage: now + end for stage, end in zip(fractions, ends, strict=True)}
 
     def _chosen_captions(self, data: CaptionDataset, boxes: Boxes | None) -> list[ChosenCaption]:
-        found, unwritable = chosen_captions(data, self._captioner.model, boxes)
+        found, unwritable = chosen_captions(data, self._model, boxes)
         if unwritable:
             self._progress.message(
                 f"{len(unwritable):,} images are left out, for the captioner can write none of"
@@ -343,7 +357,7 @@ class Evaluation:
         options = self._options
         what = "captioning" if generated else "encoding"
         with self._progress.bar(what, len(captions)) as advance:
-            captioned = captioned_images(
+            captioned = any_captioned_images(
                 self._captioner,
                 [one.image for one in captions],
                 None if generated else [one.caption for one in captions],
@@ -401,9 +415,10 @@ class Evaluation:
             return method.maps(captioned, default.layer_head, range(len(captioned.words)))
 
         images = [example.captioned for example in examples]
-        encoder, seed = self._captioner.encoder.image, self._options.seed
+        model, encoder, seed = self._model, self._encoder, self._options.seed
         with self._timed("sanity checks", len(images)):
-            return check_sanity(self._captioner.model, encoder, images, maps_of, seed=seed)
+            own = None if encoder is None else encoder.image
+            return check_sanity(model, own, images, maps_of, seed=seed)
 
     @contextmanager
     def _timed(self, what: str, total: int) -> Iterator[Advance]:

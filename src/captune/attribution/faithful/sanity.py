@@ -12,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import ImageChops
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.vlm_image import VLMReader
 from captune.captioning.bridge import Bridge
 from captune.captioning.model import CaptionModel
 from captune.images import open_image
@@ -60,6 +63,8 @@ class SanityChecks:
     def sentences(self) -> list[str]:
         """What the three checks say, in words."""
         left = self.cascade[-1].correlation
+        is_own = not self.cascade[-1].randomised.startswith("block")
+        learnt = "the bridge" if is_own else "the last blocks"
         depends, still = ("hardly depends", " still") if abs(left) >= SAME else ("depends", "")
         entropy = percent(self.entropy, 0)
         if self.entropy >= UNIFORM:
@@ -71,7 +76,7 @@ class SanityChecks:
             places = f"the map prefers some places: entropy {entropy} of the uniform map's"
         kept = "stays" if self.shift >= SAME else "does not stay"
         return [
-            f"the map {depends} on what the bridge learnt: with all of it randomised the maps"
+            f"the map {depends} on what {learnt} learnt: with all of it randomised the maps"
             f"{still} correlate with the true ones by {left:.2f}",
             places,
             f"the map {kept} the same when the image moves by one pixel: correlation"
@@ -81,7 +86,7 @@ class SanityChecks:
 
 def check_sanity(
     captioner: CaptionModel,
-    encoder: ImageEncoder,
+    encoder: ImageEncoder | None,
     images: Sequence[CaptionedImage],
     maps_of: MapsOf,
     *,
@@ -106,15 +111,25 @@ def cascading_randomization(
     """
     true = [maps_of(captioned) for captioned in images]
     found = []
-    with _as_before(captioner.bridge):
+    learnt, parts = learnt_parts(captioner)
+    with _as_before(learnt):
         chance = torch.Generator().manual_seed(seed)
-        for name, parameters in bridge_parts(captioner.bridge):
+        for name, parameters in parts:
             for parameter in parameters:
                 _shuffle(parameter, chance)
             now = [maps_of(captioned) for captioned in images]
             likeness = [correlations(a, b) for a, b in zip(true, now, strict=True)]
             found.append(Stage(name, float(np.concatenate(likeness).mean())))
     return found
+
+
+def learnt_parts(captioner: Any) -> tuple[nn.Module, list[tuple[str, list[nn.Parameter]]]]:
+    """What is randomised: captune's bridge; of a model of transformers its last three blocks."""
+    if not isinstance(captioner, VLMReader):
+        return captioner.bridge, bridge_parts(captioner.bridge)
+    last = list(enumerate(captioner.vlm.blocks))[:-4:-1]
+    parts = [(f"block {number}", list(block.parameters())) for number, block in last]
+    return nn.ModuleList(block for _, block in last), parts
 
 
 def bridge_parts(bridge: Bridge) -> list[tuple[str, list[nn.Parameter]]]:
@@ -156,13 +171,21 @@ def entropies(maps: Tensor) -> Floats:
     return found
 
 
-def shifted(captioned: CaptionedImage, encoder: ImageEncoder, pixels: int = 1) -> CaptionedImage:
+def shifted(
+    captioned: CaptionedImage, encoder: ImageEncoder | None, pixels: int = 1
+) -> CaptionedImage:
     """The same caption of the image moved to the right and down, as the encoder sees it.
 
     The pixels are those that the encoder is given; at the edge the outermost stand twice. Raises
     UnreadableImage where the image is gone.
     """
-    whole = encoder.whole(open_image(captioned.image.path))
+    image = open_image(captioned.image.path)
+    reader: Any = captioned.model
+    if isinstance(reader, VLMReader):
+        reader, grid = reader.of(ImageChops.offset(image, pixels))
+        return replace(captioned, model=reader, grid=grid)
+    assert encoder is not None
+    whole = encoder.whole(image)
     rows, columns = (torch.arange(size).sub(pixels).clamp_min(0) for size in whole.shape[-2:])
     moved = whole[:, rows][:, :, columns]
     grid = encoder.finish_grid(encoder.encode_grid(moved[None])).float().to(captioned.grid)

@@ -11,6 +11,8 @@ was not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +20,8 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.methods.gradient_attention import capture_attention
+from captune.attribution.vlm_image import VLMReader, reader_in
 from captune.attribution.word_scores import WordTarget, logits_at
-from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.model import CaptionModel
 
 
@@ -38,7 +40,7 @@ class Attention(MapMethod):
 
     def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
         """The mean over heads of the last layer, the original report's; then all others."""
-        layers = cross_attention_layers(captioner, self.name)
+        layers = _layers(captioner, self.name)
         numbers = [*range(len(layers)), None]
         found = [LayerHead(layer, head) for layer in numbers for head in _heads(layers, layer)]
         first = LayerHead(len(layers) - 1, "mean")
@@ -70,6 +72,9 @@ def attention_of(captioned: CaptionedImage, steps: Sequence[Sequence[int]]) -> l
     steps: of each word, those at which its pieces were predicted; it has the mean over them.
     """
     last = max(step for own in steps for step in own)
+    if (reader := reader_in(captioned)) is not None:
+        layers = reader.attention(captioned.ids)
+        return [torch.stack([layer[:, list(own)].mean(dim=1) for own in steps]) for layer in layers]
     with capture_attention(captioned.model) as found:
         logits_at(captioned, captioned.grid, [[last]])
     layers = [found.over_image(weights)[0] for weights in found.cross.values()]
@@ -77,7 +82,18 @@ def attention_of(captioned: CaptionedImage, steps: Sequence[Sequence[int]]) -> l
     return [torch.stack([layer[:, own].mean(dim=1) for own in places]) for layer in layers]
 
 
-def _heads(layers: Sequence[CrossAttentionLayer], layer: int | None) -> Iterator[int | str]:
+def _layers(captioner: Any, name: str) -> Sequence[Any]:
+    """What has `heads`, for each layer that looks at the image."""
+    if isinstance(captioner, VLMReader):
+        if captioner.inputs is None:
+            captioner.probed().attention([captioner.decoder.end_id])
+        config = captioner.vlm.model.config.get_text_config()
+        heads = SimpleNamespace(heads=config.num_attention_heads)
+        return [heads] * int(config.num_hidden_layers)
+    return cross_attention_layers(captioner, name)
+
+
+def _heads(layers: Sequence[Any], layer: int | None) -> Iterator[int | str]:
     yield "mean"
     # over all layers a head's number means nothing
     if layer is not None and layers[layer].heads > 1:
