@@ -19,10 +19,11 @@ from captune_metrics import plugins
 
 NAMES = [
     *("attention", "gradient", "gradient-attention", "integrated-gradients", "occlusion"),
-    *("patch-similarity", "pixel-occlusion", "relevance"),
+    *("patch-similarity", "pixel-occlusion", "relevance", "token-activation"),
 ]
-# `patch-similarity` needs an encoder that embeds single patches: test_patch_similarity
-ANYWHERE = [name for name in NAMES if name != "patch-similarity"]
+# `patch-similarity` needs an encoder that embeds single patches: test_patch_similarity;
+# `token-activation` a model of transformers: test_vlm_image
+ANYWHERE = [name for name in NAMES if name not in ("patch-similarity", "token-activation")]
 
 
 def test_names_are_listed_without_importing() -> None:
