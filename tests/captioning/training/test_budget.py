@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from tests.captioning.tester import TINY, Combination, captioner_of, combinations, decoder_of
@@ -7,7 +11,9 @@ from tests.captioning.tiny import GRID
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from captune.captioning.bridge import BRIDGES, GridShape
+from captune.captioning.dataset import CaptionDataset
 from captune.captioning.decoder_parts import find_parts
+from captune.captioning.training import budget as budget_module
 from captune.captioning.training.budget import (
     ParameterCount,
     budget,
@@ -15,8 +21,10 @@ from captune.captioning.training.budget import (
     parse_count,
     planned,
 )
+from captune.captioning.training.validation import ValidationSet
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
+from captune.options import TuneOptions
 
 
 @pytest.mark.parametrize("combination", [c for c in combinations() if c.family == "llama"], ids=str)
@@ -76,6 +84,31 @@ def test_over_budget_is_refused() -> None:
     with pytest.raises(UserError, match=r"36,000,000 .*bridge 30,000,000, tuning 6,000,000.* 35M"):
         check_budget(rows, "35M")
     assert check_budget(rows, "36m") == 36_000_000
+
+
+def test_the_time_of_captions_is_that_of_whole_batches_of_usual_captions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    asked = []
+
+    def generate(grids: torch.Tensor, max_tokens: int, **how: Any) -> None:
+        asked.append((len(grids), max_tokens))
+        now[0] += 0.25 * max_tokens + 30 * (len(asked) == 1)  # of the first, what is set up
+
+    monkeypatch.setattr(budget_module.time, "perf_counter", lambda: now[0])
+    ids = [str(n) for n in range(100)]
+    images: list[Any] = [None] * 100
+    data = CaptionDataset(ids, images, ids, [["a"]] * 100, Path(), "")
+    rows = [[[5] * 12] for _ in ids[1:]] + [[[5] * 40]]  # one has much to say
+    grids: Any = SimpleNamespace(grids_of=lambda keys: torch.zeros(len(keys), 1, 1))
+    device = torch.device("cpu")
+    model: Any = SimpleNamespace(generate=generate, decoder=SimpleNamespace(device=device))
+    val = ValidationSet(data, rows, grids)
+    found = budget_module._write(model, val, TuneOptions(device="cpu"))
+    assert found == pytest.approx(0.25 * 12 / 32)
+    assert {images for images, _ in asked} == {32}
+    assert sum(tokens for _, tokens in asked) < 8
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,12 @@ _TOO_FEW = 50
 _MEASURED = 2  # batches
 _WARMING = 1  # batches before them, which pay for what is set up once
 _WARMING_GPU = 4  # it also picks its kernels
-_WRITTEN = 8  # images that are captioned to see how long that takes; a GPU takes a whole batch
+_WRITTEN = 4  # tokens of a batch of captions, to see how long that takes
 
 
 @dataclass(frozen=True)
 class TrainingEstimate:
-    """seconds: of training; scoring_seconds: of the captions after each epoch.
+    """seconds: of training; scoring_seconds: of the captions after each epoch and in the end.
 
     memory_bytes: the most this process took so far, the measured batches included.
     disk_bytes: of the two checkpoints that are kept meanwhile, and of the tuned model.
@@ -94,13 +94,14 @@ def estimate(
     val: ValidationSet,
     options: TuneOptions,
     *,
+    at_end: int = 0,
     processes: int = 1,
     share_left: float = 1.0,
 ) -> TrainingEstimate:
     """Measured on batches of middling length, scaled by the padded tokens of all epochs.
 
-    val: what is captioned after each epoch. processes: how many share the work. share_left: of the
-    training, 1 where nothing is done yet.
+    val: what is captioned after each epoch; at_end: images that are after the last one. processes:
+    how many share the work. share_left: of the training, 1 where nothing is done yet.
     """
     device = model.decoder.device
     batches = data.batches(options)
@@ -116,10 +117,11 @@ def estimate(
     model.zero_grad(set_to_none=True)
     tokens_each = batches.padded_tokens(0) / processes
     whole = per_token * tokens_each * options.epochs
+    images = len(val.data) * options.epochs * share_left + at_end
     trained = 4 * sum(p.numel() for p in model.trained().values())
     return TrainingEstimate(
         seconds=whole * share_left,
-        scoring_seconds=writing * len(val.data) / processes * options.epochs * share_left,
+        scoring_seconds=writing * images / processes,
         memory_bytes=_peak(device),
         disk_bytes=2 * 3 * trained + trained,
     )
@@ -141,16 +143,22 @@ def _step(
 
 
 def _write(model: CaptionModel, val: ValidationSet, options: TuneOptions) -> float:
+    """Seconds for an image, of a batch and captions of middling length.
+
+    A captioner before its training does not end a caption, so a few tokens are measured: once for
+    what is set up, and once for the time.
+    """
     device = model.decoder.device
-    written = _WRITTEN if device.type == "cpu" else IMAGES
-    some = val.first(range(min(written, len(val.data))))
-    longest = max((len(row) for rows in some.rows for row in rows), default=options.max_tokens)
+    some = val.first(range(min(IMAGES, len(val.data))))
+    lengths = sorted(len(row) for rows in val.rows for row in rows) or [options.max_tokens]
     seen = some.seen(some.data.keys, device)
-    started = time.perf_counter()
+    seconds = 0.0
     with autocast(options.dtype, device):
-        most = min(longest, options.max_tokens)
-        model.generate(seen["grids"], tags=seen.get("tags"), max_tokens=most, scored=False)
-    return (time.perf_counter() - started) / len(some.data)
+        for tokens in (1, _WRITTEN):
+            started = time.perf_counter()
+            model.generate(seen["grids"], tags=seen.get("tags"), max_tokens=tokens, scored=False)
+            seconds = time.perf_counter() - started
+    return seconds / _WRITTEN * lengths[len(lengths) // 2] / len(some.data)
 
 
 def _peak(device: torch.device) -> int:

@@ -31,6 +31,7 @@ from captune.captioning.training.setup import TrainingSetup
 from captune.captioning.training.state import deciding
 from captune.captioning.training.trainer import train
 from captune.captioning.training.validation import (
+    SHUFFLED,
     diagnose,
     score_captions,
     validation_scores,
@@ -78,6 +79,7 @@ def train_method(
         setup.data,
         setup.sample,
         options,
+        at_end=len(setup.val.data) + min(SHUFFLED, len(setup.val.data)),
         processes=PartialState().num_processes,
         share_left=left,
     )

@@ -41,7 +41,7 @@ UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
 SAME = 0.1  # of CIDEr: as good with another image
 REPEATS = 0.05  # share of captions: more than a slip
 _IMAGES = 16  # whose attention is looked at
-_SHUFFLED = 200  # images that are captioned from another's grid
+SHUFFLED = 200  # images that are captioned from another's grid
 _GRAM = 3  # words
 
 
@@ -264,7 +264,7 @@ def image_dependence(
 ) -> Finding:
     """CIDEr with the right images against CIDEr with another image each, over the same images."""
     chance = random.Random(f"shuffle/{seed}")  # noqa: S311
-    size = min(_SHUFFLED, len(val.data))
+    size = min(SHUFFLED, len(val.data))
     some = val.first(sorted(chance.sample(range(len(val.data)), size)))
     others = shuffled(len(some.data), chance)
     wrong = write_captions(model, some, instead=others)
