@@ -34,7 +34,7 @@ LIMIT_S = 900.0
 def tables(*, kills: int, tell: Callable[[Outcome], None]) -> list[Table]:
     """A row for kills, and one for hostile images."""
     found = []
-    with tempfile.TemporaryDirectory(prefix="captune-shards-chaos-") as place:
+    with tempfile.TemporaryDirectory(prefix="captune-chaos-shards-") as place:
         folder = Path(place)
         with pytest.MonkeyPatch.context() as patch:
             toy.install(folder / "site", patch)

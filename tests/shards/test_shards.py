@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -198,3 +199,48 @@ def test_stores_are_read_and_written(
     classify("memory://bucket/loose", LABELS, out=tmp_path / "out")
     assert rows_of(tmp_path / "out", "loose-00000")[0]["label"] == "blue"
     store.rm("/bucket", recursive=True)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_answers_are_not_written_among_the_images(tmp_path: Path, colour_images: Path) -> None:
+    with pytest.raises(UserError, match="or lies in it"):
+        classify(colour_images, LABELS, out=colour_images / "out", shard_size=2)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_dataset_is_cut_into_shards(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    images = [toy.picture(toy.COLOURS[name]) for name in LABELS]
+    table = pa.table({"image": images, "key": ["a", "b", "c"]})
+    pq.write_table(table, tmp_path / "data" / "train-00000-of-00001.parquet")
+    out = tmp_path / "out"
+    classify((), LABELS, dataset=tmp_path / "data", split="train", out=out, shard_size=2)
+    rows = [*rows_of(out, "train-00000"), *rows_of(out, "train-00001")]
+    assert [row["label"] for row in rows] == LABELS
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("_captune.json", {"command": "classify", "asked": {}, "options": {}, "shards": 3}),
+        ("_captune.json", {"command": "x", "asked": {}, "options": {}, "shards": {}}),
+        (
+            "_captune.json",
+            {"command": "classify", "asked": {}, "options": {}, "shards": {"../../x": ""}},
+        ),
+        ("_models.json", {"models": "none"}),
+        ("00000_stats.json", {"rows": "many"}),
+        ("00000_stats.json", []),
+    ],
+)
+def test_what_somebody_else_wrote_there_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: object
+) -> None:
+    toy.write_tars(tmp_path / "in", 1)
+    out = tmp_path / "out"
+    classify(tmp_path / "in", LABELS, out=out)
+    (out / name).write_text(json.dumps(content))
+    assert main(["shards", "merge", str(out), "--out", str(tmp_path / "run")]) == 2
+    assert f"{name} is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

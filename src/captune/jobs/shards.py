@@ -20,8 +20,9 @@ from captune.progress import SILENT, Progress
 from captune.rows import parquet
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
-from captune.shards.driver import Engine, Tally, Total, drive, total_of, write_sample
+from captune.shards.driver import Engine, Tally, drive
 from captune.shards.local import run_local
+from captune.shards.manifest import Total, total_of, write_sample
 from captune.shards.places import Place
 from captune.tables import Column, Table, numbers
 from captune.text import count, counted, duration, listed
@@ -130,7 +131,7 @@ def run_sharded(
     out = Place.of(options.out)
     tally = drive(kind, options, _engine(options.engine), progress)
     result = _result_of(out, total_of(out), tally)
-    if out.is_local and options.part is None and result.total.models["models"]:
+    if out.is_local and options.part is None and result.total.models.models:
         _write_run(Path(out.address), result, command, progress)
     return result
 
@@ -150,7 +151,7 @@ def run(
     out = Place.of(options.place)
     result = _result_of(out, total_of(out))
     if options.out is not None:
-        if not result.total.models["models"]:
+        if not result.total.models.models:
             raise UserError(f"{printable(out.address)}: no shard is done; there is no run to make")
         _write_run(options.out, result, command, progress)
     return result
@@ -166,10 +167,10 @@ def _write_run(
 ) -> None:
     """run.json, metrics.json and the page, with a sample of the images; of a kind that has them."""
     total = result.total
-    kind, options = total.plan["command"], total.plan["options"]
+    kind, options = total.plan.command, total.plan.options
     if kind not in KINDS or not total.sample:
         return
-    models = total.models["models"]
+    models = total.models.models
     is_here = real_path(folder) == real_path(result.place)
     with RunWriter(folder, kind, options, folder, models, command, keeps=is_here) as run:
         for record in write_sample(folder, total.sample):
@@ -181,7 +182,7 @@ def _write_run(
 def _metrics(result: ShardsResult) -> dict[str, Any]:
     total, sums = result.total, result.total.sums
     images = max(1, result.images)
-    found = {**total.models["figures"], "images": result.images, "skipped": []}
+    found = {**total.models.figures, "images": result.images, "skipped": []}
     if "words" in sums:
         found |= {"ended": round(sums["ended"]), "words_mean": sums["words"] / images}
     if "agreement" in sums:

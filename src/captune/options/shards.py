@@ -45,7 +45,10 @@ def names_shards(word: str) -> bool:
     """Whether a word of IMAGES stands for shards and not for image files."""
     if is_address(word) or word.lower().endswith(FILES):
         return True
-    return os.path.isdir(word) and holds_shards(os.listdir(word))  # noqa: PTH208, PTH112
+    try:
+        return os.path.isdir(word) and holds_shards(os.listdir(word))  # noqa: PTH208, PTH112
+    except OSError:  # a folder that may not be read, which is said where images are found
+        return False
 
 
 def holds_shards(names: list[str]) -> bool:

@@ -1,38 +1,30 @@
-"""What of a job is missing, who does it, and what came of it.
-
-In the folder or address of the answers:
-
-    _captune.json   the command, the options that decide answers, and stem -> shard: the manifest
-    _models.json    the models, by the first worker
-"""
+"""What of a job is missing, and what came of it when an engine did it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import structs
 
 import captune
 from captune.errors import UserError
 from captune.files import real_path
-from captune.json_yaml import parse_json
 from captune.options.base import ImageOptions, RowOptions
 from captune.options.shards import PLAN, ShardOptions, is_address
 from captune.progress import SILENT, Progress
 from captune.runs.records import plain
-from captune.shards.claims import SUFFIX, claim_of, is_alive
+from captune.shards.manifest import SAMPLE, Plan, missing_of, read_plan
 from captune.shards.places import Place
 from captune.shards.sources import Shard, find_shards
-from captune.shards.task import CLAIMED, DONE, FAILED, MODELS, STATS, THERE, Report, Work
+from captune.shards.task import CLAIMED, DONE, FAILED, THERE, Report, Work
 from captune.text import counted
 from captune_metrics.text import printable
 
-_SAMPLE = 200  # images on the page of the run
 _NAMED = 20  # failed shards that are named
 # options that decide where and how fast, and nothing of an answer
 _FREE = {
@@ -103,7 +95,7 @@ def drive(
     tally = Tally(len(shards), len(shards) - len(missing))
     if began:
         progress.message(f"{tally.there:,} of {counted(len(shards), 'shard')} were there")
-    sample = max(1, _SAMPLE // max(1, len(shards)))
+    sample = max(1, SAMPLE // max(1, len(shards)))
     work = Work(command, options, out, sample, options.workers)
     started = time.monotonic()
     with progress.bar("shards", len(shards)) as advance:
@@ -133,12 +125,11 @@ def settle_plan(out: Place, command: str, options: Any, shards: Sequence[Shard])
                 f"{printable(out.address)}: holds files that no captune of shards wrote; choose"
                 " another --out"
             )
-        plan = {"captune": captune.__version__, "asked": asked, "shards": ours}
-        plan |= {"command": command, "options": plain(options)}
-        out.write(PLAN, json.dumps(plan).encode())
+        plan = Plan(command, asked, plain(options), ours)  # type: ignore[arg-type]
+        _write_plan(out, plan)
         return False
-    _refuse_other(out, plan["asked"], asked)
-    known = plan["shards"]
+    _refuse_other(out, plan.asked, asked)
+    known = plan.shards
     for stem, identity in ours.items():
         if known.get(stem, identity) != identity:
             raise UserError(
@@ -146,22 +137,12 @@ def settle_plan(out: Place, command: str, options: Any, shards: Sequence[Shard])
                 f" and of {printable(identity)} now; use the same images, or another --out"
             )
     if ours.keys() - known.keys():
-        out.write(PLAN, json.dumps({**plan, "shards": known | ours}).encode())
+        _write_plan(out, structs.replace(plan, shards=known | ours))
     return True
 
 
-def read_plan(out: Place) -> dict[str, Any] | None:
-    """What was begun in `out`; None where nothing was. Raises UserError for a damaged file."""
-    try:
-        data = out.read(PLAN)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    shown = f"{out.address}/{PLAN}"
-    plan: Any = parse_json(data.decode("utf-8", "replace"), printable(shown))
-    kinds = {"asked": dict, "shards": dict, "command": str, "options": dict}
-    if not isinstance(plan, dict) or not all(isinstance(plan.get(k), v) for k, v in kinds.items()):
-        raise UserError(f"{printable(shown)} is damaged; remove it, or choose another --out")
-    return plan
+def _write_plan(out: Place, plan: Plan) -> None:
+    out.write(PLAN, json.dumps({**plain(plan), "captune": captune.__version__}).encode())
 
 
 def _asked(command: str, options: Any, shards: Sequence[Shard]) -> dict[str, Any]:
@@ -202,87 +183,12 @@ def _check_apart(out: Place, shards: Iterable[Shard]) -> None:
         folder = shard.address if shard.images else shard.address.rpartition("/")[0]
         is_same = folder == out.address
         if out.is_local and not is_address(folder):
-            is_same = real_path(folder).is_relative_to(real_path(out.address))
+            here, there = real_path(folder), real_path(out.address)
+            # what is left beside answers would be found among the images of a folder
+            inside = bool(shard.images) and there.is_relative_to(here)
+            is_same = inside or here.is_relative_to(there)
         if is_same:
             raise UserError(
-                f"--out {printable(out.address)}: holds what is read; choose another folder"
+                f"--out {printable(out.address)}: holds what is read, or lies in it; choose another"
+                " folder"
             )
-
-
-def missing_of(out: Place, shards: Sequence[Shard], *, retry_errors: bool = False) -> list[Shard]:
-    """The shards that are not done; with `retry_errors` also those in which an image failed."""
-    names = out.names()
-    done = {s.stem for s in shards if {f"{s.stem}{STATS}", f"{s.stem}.parquet"} <= names}
-    if retry_errors:
-        stems = [shard.stem for shard in shards if shard.stem in done]
-        found = zip(stems, read_statistics(out, stems), strict=True)
-        done = {stem for stem, stats in found if not stats.get("errors")}
-    return [shard for shard in shards if shard.stem not in done]
-
-
-def read_statistics(out: Place, stems: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """`STEM_stats.json` of finished shards, in this order."""
-    for data in out.read_all([f"{stem}{STATS}" for stem in stems]):
-        found: Any = parse_json(data.decode("utf-8", "replace"), printable(out.address))
-        yield found if isinstance(found, dict) else {}
-
-
-@dataclass
-class Total:
-    """All finished shards of `out` added up. sample: records with their thumbnails.
-
-    open: stems that are not done; claimed: those of them that a process works on.
-    """
-
-    plan: dict[str, Any]
-    models: dict[str, Any]
-    shards: int = 0
-    rows: int = 0
-    errors: int = 0
-    seconds: float = 0.0
-    reasons: Counter[str] = field(default_factory=Counter)
-    sums: Counter[str] = field(default_factory=Counter)
-    sample: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    open: list[str] = field(default_factory=list)
-    claimed: list[str] = field(default_factory=list)
-
-
-def total_of(out: Place) -> Total:
-    """Read the statistics of all finished shards. Raises UserError where nothing was begun."""
-    plan = read_plan(out)
-    if plan is None:
-        raise UserError(
-            f"{printable(out.address)}: holds no shards of captune; name the --out of a command"
-        )
-    names = out.names()
-    stems = sorted(plan["shards"])
-    done = [stem for stem in stems if {f"{stem}{STATS}", f"{stem}.parquet"} <= names]
-    models = json.loads(out.read(MODELS)) if MODELS in names else {"models": [], "figures": {}}
-    total = Total(plan, models, len(done))
-    total.open = sorted(set(stems) - set(done))
-    claims = [stem for stem in total.open if stem + SUFFIX in names]
-    total.claimed = [stem for stem in claims if is_alive(claim_of(out, stem) or {})]
-    for stem, stats in zip(done, read_statistics(out, done), strict=True):
-        total.rows += int(stats.get("rows", 0))
-        total.errors += int(stats.get("errors", 0))
-        total.seconds += float(stats.get("seconds", 0))
-        total.reasons.update(stats.get("reasons", {}))
-        if len(total.reasons) > 10_000:  # reasons with sizes in them
-            total.reasons = Counter(dict(total.reasons.most_common(1000)))
-        total.sums.update(stats.get("sums", {}))
-        room = _SAMPLE - len(total.sample)
-        total.sample += [(stem, one) for one in stats.get("sample", [])[: max(0, room)]]
-    return total
-
-
-def write_sample(folder: Path, sample: Iterable[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """The sampled images as files below a run folder, and their records."""
-    import base64
-
-    records = []
-    (folder / "sample").mkdir(parents=True, exist_ok=True)
-    for stem, one in sample:
-        name = f"sample/{stem}-{int(one['row'])}.jpg"
-        (folder / name).write_bytes(base64.b64decode(one["jpeg"]))
-        records.append({**one["record"], "path": name})
-    return records

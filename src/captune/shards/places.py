@@ -30,7 +30,8 @@ _WAITS_S = (0.5, 2.0, 8.0)  # between tries
 _AT_ONCE = 16  # requests for small files
 _OF_STORES = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "httpx", "requests", "s3fs"}
 _SETTLED = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
-TEMPORARY = "captune-shards-"
+# what a killed process left is swept by this name, which nobody gives to a folder of results
+TEMPORARY = ".captune-fetched-"
 
 
 class StoreError(UserError):

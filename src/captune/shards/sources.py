@@ -137,15 +137,14 @@ def _files_here(word: str) -> list[str]:
 
 def _of_store(word: str, size: int) -> list[Shard]:
     """A file, a pattern or a folder of a store; whether a file is there shows when it is read."""
+    store, path = store_of(word)
     if word.lower().endswith(FILES) and not glob.has_magic(word):
         return [_of_file(word)]
-    store, path = store_of(word)
     if glob.has_magic(word):
         paths = sorted(store.glob(path))
     else:
         paths = sorted(listed(word))
         if not holds_shards([one.rpartition("/")[2] for one in paths]):
-            paths = paths or []
             images = [p for p in sorted(store.find(path)) if _is_image(p)]
             if images and not any(p.endswith(FILES) for p in paths):
                 address = Place.of(word).address

@@ -32,6 +32,7 @@ from captune.rows import parquet
 from captune.runs.records import plain
 from captune.shards.answers import Answered, Answerer, load_answerer
 from captune.shards.claims import MOST_TRIES, Claims
+from captune.shards.manifest import read_models
 from captune.shards.places import TEMPORARY, Place
 from captune.shards.reading import OpenShard, open_shard
 from captune.shards.sources import Shard
@@ -219,7 +220,7 @@ def settle_models(out: Place, answerer: Answerer) -> None:
     ours = {"models": answerer.models, "figures": plain(answerer.figures)}
     if out.create(MODELS, json.dumps(ours).encode()):
         return
-    there = json.loads(out.read(MODELS))["models"]
+    there = read_models(out).models
     for then, now in zip(there, answerer.models, strict=False):
         for name in ("weights_id", "preprocessing_id", "decoder_id", "normalised"):
             if then.get(name) != now.get(name):

@@ -1,0 +1,175 @@
+"""What stands in a folder of answers: the manifest, and the statistics of shards; read and checked.
+
+    _captune.json     the command, the options that decide answers, and stem -> shard
+    _models.json      the models, by the first worker
+    STEM_stats.json   how many rows, what failed, a few images for the page of the run
+
+Somebody else may have written them: they are held against types, and a stem names a file here.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from msgspec import Meta, Struct
+
+from captune.errors import UserError
+from captune.json_yaml import Count, Number, parse_json
+from captune.options.shards import PLAN
+from captune.runs.kinds import convert
+from captune.shards.claims import SUFFIX, claim_of, is_alive
+from captune.shards.places import Place
+from captune.shards.sources import Shard
+from captune.shards.task import MODELS, STATS
+from captune_metrics.text import printable
+
+SAMPLE = 200  # images on the page of the run
+_MOST_REASONS = 10_000
+S = TypeVar("S", bound=Struct)
+Stem = Annotated[str, Meta(pattern=r"^[^/\\\x00]{1,250}$")]
+
+
+class Plan(Struct, frozen=True):
+    """`_captune.json`. asked: what answers depend on. shards: stem -> what it is of."""
+
+    command: Literal["classify", "caption", "embed"]
+    asked: dict[str, Any]
+    options: dict[str, Any]
+    shards: dict[Stem, str]
+
+
+class Models(Struct, frozen=True):
+    """`_models.json`. figures: of metrics.json, what does not come from the images."""
+
+    models: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {}
+
+
+class Sampled(Struct, frozen=True):
+    """An image of a shard. record: its line in a run folder. jpeg: a thumbnail, in base64."""
+
+    row: Count
+    record: dict[str, Any]
+    jpeg: str
+
+
+class Statistics(Struct, frozen=True):
+    """`STEM_stats.json`. sums: what means of metrics.json are made of."""
+
+    rows: Count
+    errors: Count
+    seconds: Number
+    reasons: dict[str, Count]
+    sums: dict[str, Number]
+    sample: list[Sampled]
+
+
+def read_plan(out: Place) -> Plan | None:
+    """What was begun in `out`; None where nothing was. Raises UserError for a damaged file."""
+    try:
+        return _read(out, PLAN, out.read(PLAN), Plan)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _read(out: Place, name: str, data: bytes, kind: type[S]) -> S:
+    shown = printable(out.path(name))
+    content = parse_json(data.decode("utf-8", "replace"), shown)
+    try:
+        return convert(content, kind)
+    except ValueError as error:
+        raise UserError(f"{shown} is damaged ({printable(str(error))}); remove it") from None
+
+
+def read_models(out: Place) -> Models:
+    """The models of `out`; none where no worker has begun. Raises UserError for a damaged file."""
+    try:
+        return _read(out, MODELS, out.read(MODELS), Models)
+    except FileNotFoundError:
+        return Models()
+
+
+def read_statistics(out: Place, stems: Sequence[str]) -> Iterator[Statistics]:
+    """Those of finished shards, in this order. Raises UserError for a damaged file."""
+    names = [f"{stem}{STATS}" for stem in stems]
+    for name, data in zip(names, out.read_all(names), strict=True):
+        yield _read(out, name, data, Statistics)
+
+
+def finished(names: set[str], stems: Iterable[str]) -> list[str]:
+    """The stems that are done, where `names` are the files of a folder of answers."""
+    return [stem for stem in stems if {f"{stem}{STATS}", f"{stem}.parquet"} <= names]
+
+
+def missing_of(out: Place, shards: Sequence[Shard], *, retry_errors: bool = False) -> list[Shard]:
+    """The shards that are not done; with `retry_errors` also those in which an image failed."""
+    done = finished(out.names(), [shard.stem for shard in shards])
+    if retry_errors:
+        found = zip(done, read_statistics(out, done), strict=True)
+        done = [stem for stem, stats in found if not stats.errors]
+    known = set(done)
+    return [shard for shard in shards if shard.stem not in known]
+
+
+@dataclass
+class Total:
+    """All finished shards of `out` added up. sample: records with their thumbnails.
+
+    open: stems that are not done; claimed: those of them that a process works on.
+    """
+
+    plan: Plan
+    models: Models
+    shards: int = 0
+    rows: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+    sums: Counter[str] = field(default_factory=Counter)
+    sample: list[tuple[str, Sampled]] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+    claimed: list[str] = field(default_factory=list)
+
+
+def total_of(out: Place) -> Total:
+    """Read the statistics of all finished shards. Raises UserError where nothing was begun."""
+    plan = read_plan(out)
+    if plan is None:
+        raise UserError(
+            f"{printable(out.address)}: holds no shards of captune; name the --out of a command"
+        )
+    names = out.names()
+    done = finished(names, sorted(plan.shards))
+    total = Total(plan, read_models(out), len(done))
+    total.open = sorted(plan.shards.keys() - set(done))
+    claims = [stem for stem in total.open if stem + SUFFIX in names]
+    total.claimed = [stem for stem in claims if is_alive(claim_of(out, stem) or {})]
+    for stem, stats in zip(done, read_statistics(out, done), strict=True):
+        total.rows += stats.rows
+        total.errors += stats.errors
+        total.seconds += stats.seconds
+        total.reasons.update(stats.reasons)
+        if len(total.reasons) > _MOST_REASONS:  # there are sizes in some
+            total.reasons = Counter(dict(total.reasons.most_common(_MOST_REASONS // 10)))
+        total.sums.update(stats.sums)
+        room = SAMPLE - len(total.sample)
+        total.sample += [(stem, one) for one in stats.sample[:room]]
+    return total
+
+
+def write_sample(folder: Path, sample: Iterable[tuple[str, Sampled]]) -> Iterator[dict[str, Any]]:
+    """The sampled images as files below a run folder; yields their records. Raises UserError."""
+    (folder / "sample").mkdir(parents=True, exist_ok=True)
+    for stem, one in sample:
+        name = f"sample/{stem}-{one.row}.jpg"
+        try:
+            data = base64.b64decode(one.jpeg, validate=True)
+        except ValueError:
+            raise UserError(f"{printable(stem)}{STATS} is damaged; remove it") from None
+        (folder / name).write_bytes(data)
+        yield {**one.record, "path": name}
