@@ -117,7 +117,8 @@ def remove_partial_files(folder: Path, *, before: float) -> None:
     with suppress(OSError):  # they are in nobody's way
         for path in list(folder.iterdir()):
             if _PARTIAL.fullmatch(path.name) and path.lstat().st_mtime < before:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # its writer is alive, as of shards that others compute
+                    _remove_abandoned(path)
 
 
 def _begun(target: Path, asked: Path, mode: str, text: dict[str, str]) -> tuple[Path, IO[Any]]:

@@ -86,6 +86,13 @@ def test_what_is_no_tar_is_one_sentence(tmp_path: Path, content: bytes) -> None:
         read(tmp_path / "0.tar")
 
 
+def test_a_tar_without_images_is_not_done_in_silence(tmp_path: Path) -> None:
+    path = toy.write_tar(tmp_path / "0.tar", [("a.txt", b"a caption"), ("b.bin", RED)])
+    with pytest.raises(UserError, match=r"0\.tar: holds 2 files, none with an image's ending"):
+        read(path)
+    assert read(toy.write_tar(tmp_path / "1.tar", [])) == []
+
+
 def test_an_extended_header_cannot_take_all_memory(tmp_path: Path) -> None:
     header = tarfile.TarInfo("huge")
     header.type, header.size = tarfile.XHDTYPE, 2**33
@@ -104,6 +111,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def write_table(path: Path, column: pa.Array, **others: list[object]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     table = pa.table({"image": column, **others})
     if path.suffix == ".parquet":
         pq.write_table(table, path, row_group_size=2)
@@ -144,3 +152,19 @@ def test_a_column_is_chosen_where_there_are_two(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--image-column"):
         read(path)
     assert read(path, image_column="image") == [("0", "red")]
+
+
+def test_the_column_to_name_is_asked_for_by_the_file_alone(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "0.parquet", pa.array(["a.png"]))
+    with pytest.raises(UserError, match=r"/0.parquet: say with --image-column which column"):
+        read(path)
+
+
+def test_keys_of_a_dataset_are_of_its_column_in_every_shard(tmp_path: Path) -> None:
+    write_table(tmp_path / "data" / "train.parquet", pa.array([RED] * 3), id=["x", "y", "z"])
+    shards = find_shards([f"{tmp_path / 'data'}#split=train"], size=2)
+    keys = []
+    for shard in shards:
+        with open_shard(shard) as found:
+            keys += found.keys
+    assert keys == ["x", "y", "z"]

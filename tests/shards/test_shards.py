@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_the_same_command_does_what_is_missing(
     now = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     assert [name for name in times if times[name] != now[name]] == ["00001.parquet"]
     assert main([*words, "--prompt", "a {}"]) == 2
-    assert "was begun with --prompt" in capsys.readouterr().err
+    assert "was begun without --prompt, and this is with --prompt a {};" in capsys.readouterr().err
     assert main(["embed", str(tmp_path / "in"), "--out", str(out)]) == 2
     assert "was begun with command classify" in capsys.readouterr().err
 
@@ -244,3 +245,56 @@ def test_what_somebody_else_wrote_there_is_checked(
     assert main(["shards", "merge", str(out), "--out", str(tmp_path / "run")]) == 2
     assert f"{name} is damaged" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_is_done_again_keeps_the_answers_of_the_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"{n}.png").write_bytes(toy.picture(toy.COLOURS["red"]))
+    (folder / "1.png").write_bytes(b"broken")
+    out = tmp_path / "out"
+    how: dict[str, Any] = {"out": out, "shard_size": 3, "to": ["webdataset"]}
+    classify(folder, LABELS, **how)
+    (folder / "1.png").write_bytes(toy.picture(toy.COLOURS["blue"]))
+    classify(folder, LABELS, retry_errors=True, **how)
+    with tarfile.open(out / "images-00000.tar") as archive:
+        texts = {
+            member.name: archive.extractfile(member).read()  # type: ignore[union-attr]
+            for member in archive
+            if member.name.endswith(".txt")
+        }
+    assert texts == {"row-0.txt": b"red", "row-1.txt": b"blue", "row-2.txt": b"red"}
+    assert len(list(read_run(out).records())) == 3
+
+
+@pytest.mark.usefixtures("in_process")
+def test_images_of_one_key_are_samples_of_their_own(tmp_path: Path) -> None:
+    red, blue = (toy.picture(toy.COLOURS[name]) for name in ("red", "blue"))
+    members = [("a.png", red), ("a.seg.png", blue), ("b.png", red), ("ä.png", blue)]
+    toy.write_tar(tmp_path / "in" / "0.tar", members)
+    classify(tmp_path / "in", LABELS, out=tmp_path / "out", to=["webdataset"])
+    with tarfile.open(tmp_path / "out" / "0.tar") as archive:
+        names = [name for name in archive.getnames() if name.endswith(".png")]
+    assert names == ["a.png", "a-row-1.png", "b.png", "row-3.png"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_webdataset_asked_for_later_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    toy.write_tars(tmp_path / "in", 1)
+    classify(tmp_path / "in", LABELS, out=tmp_path / "out")
+    with pytest.raises(UserError, match="begun without --to, and this is with --to webdataset"):
+        classify(tmp_path / "in", LABELS, out=tmp_path / "out", to=["webdataset"])
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_end_of_a_run_takes_nothing_from_one_at_work(tmp_path: Path) -> None:
+    toy.write_tars(tmp_path / "in", 1)
+    out = Place.of(tmp_path / "out")
+    with out.writing("other.parquet") as file:
+        (partial,) = (tmp_path / "out").glob(".*.partial")
+        os.utime(partial, (0, 0))
+        classify(tmp_path / "in", LABELS, out=tmp_path / "out")
+        file.write(b"rows")
+    assert out.read("other.parquet") == b"rows"

@@ -78,3 +78,10 @@ def test_what_img2dataset_wrote_is_read_as_it_is(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match="does not exist"):
         find_shards(["/nowhere/{0..1}.tar"])
+
+
+def test_a_folder_of_parquet_alone_is_one_of_shards(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "README.md"):
+        (tmp_path / name).touch()
+    stems = [shard.stem for shard in find_shards([str(tmp_path)])]
+    assert stems == ["train-00000-of-00002", "train-00001-of-00002"]

@@ -11,7 +11,7 @@ import pytest
 
 from captune import caption
 from captune.cli import main
-from captune.shards import places
+from captune.shards import places, sources
 from captune.shards.places import Place, StoreError, fetch
 from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.shards import toy
@@ -151,6 +151,39 @@ def test_a_store_that_fails_is_asked_again(
         with pytest.raises(StoreError, match=f"0.tar: the store failed 4 times .{reason}"):
             fetch("s3://bucket/0.tar", tmp_path / "0.tar")
     assert store.tries == tries
+
+
+def test_a_server_that_is_not_reached_is_no_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_WAITS_S", (0.0, 0.0, 0.0))
+
+    def action() -> None:
+        raise FileNotFoundError("https://localhost/0.tar") from TimeoutError("connection timeout")
+
+    with pytest.raises(StoreError, match=r"failed 4 times .connection timeout"):
+        places.patiently("https://localhost/0.tar", action)
+
+
+@pytest.mark.parametrize("word", ["s3://bucket/*.tar", "s3://bucket/folder"])
+def test_a_store_that_lists_nothing_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    class Unreached:
+        def fail(self, *_: Any, **__: Any) -> None:
+            raise ConnectionError("no route")
+
+        glob = find = fail
+
+        def ls(self, *_: Any, **__: Any) -> list[str]:
+            return []
+
+        def invalidate_cache(self) -> None:
+            pass
+
+    for module in (places, sources):
+        monkeypatch.setattr(module, "store_of", lambda address: (Unreached(), address))
+    monkeypatch.setattr(places, "_WAITS_S", (0.0, 0.0, 0.0))
+    with pytest.raises(StoreError, match=r"the store failed 4 times .no route"):
+        sources.find_shards([word])
 
 
 def test_a_bug_is_not_a_fault_of_the_store() -> None:

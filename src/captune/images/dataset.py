@@ -71,12 +71,14 @@ def parse_source(text: str | os.PathLike[str]) -> Source | None:
 class ImageRows:
     """One split of a dataset. root: the folder it lies in, absolute. names: SPLIT/ROW of each row.
 
-    Raises UserError for columns that are not there.
+    shown: what an error calls it. Raises UserError for columns that are not there.
     """
 
-    def __init__(self, source: Source, root: Path, split: str, parts: Sequence[Part]) -> None:
+    def __init__(
+        self, source: Source, root: Path, split: str, parts: Sequence[Part], shown: str = ""
+    ) -> None:
         self.source, self.root, self.split, self._parts = source, root, split, parts
-        self.shown = printable(f"{source.place}{_MARK}{split}")
+        self.shown = shown or printable(f"{source.place}{_MARK}{split}")
         self._ends = list(accumulate(part.rows for part in parts))
         self.names = [f"{split}/{row}" for row in range(self._ends[-1])]
         self._lock = threading.Lock()

@@ -52,11 +52,14 @@ def names_shards(word: str) -> bool:
 
 
 def holds_shards(names: list[str]) -> bool:
-    """Whether files of these names are shards: tars, or what img2dataset wrote as Parquet.
+    """Whether files of these names are shards: tars, Parquet alone, or what img2dataset wrote so.
 
     Its Parquet beside folders of images has their addresses and no images.
     """
     if any(name.endswith(".tar") for name in names):
+        return True
+    seen = [name for name in names if not name.startswith((".", "_")) and name != "README.md"]
+    if seen and all(name.endswith(".parquet") for name in seen):
         return True
     stats = [name.removesuffix("_stats.json") for name in names if name.endswith("_stats.json")]
     return any(f"{stem}.parquet" in names and stem not in names for stem in stats)

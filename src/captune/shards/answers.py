@@ -190,15 +190,26 @@ def _in_order(
 ) -> Iterator[Answered | Skipped]:
     """Answers and, in their places, what was skipped until then. skipped: filled meanwhile."""
     waiting = iter(images)
+    reasons: dict[str, Skipped] = {}
+
+    def reason(image: ImageFile) -> Skipped:
+        reasons.update((one.path, one) for one in skipped)
+        skipped.clear()
+        return reasons.pop(image.name)
+
     for image, answer in answered:
-        reasons = {one.path: one for one in skipped}
         for other in waiting:
             if other is image or other == image:
                 break
-            yield reasons[other.name]
+            yield reason(other)
         yield answer
-    reasons = {one.path: one for one in skipped}
-    yield from (reasons[other.name] for other in waiting)
+    yield from map(reason, waiting)
+
+
+def answered_before(row: dict[str, Any], record: dict[str, Any] | None) -> Answered:
+    """The answer that a row of an earlier run holds. record: its line there, if it was sampled."""
+    vector = np.asarray(row["features"], "f4") if "features" in row else None
+    return Answered(row, record, row.get("caption", row.get("label")), vector)
 
 
 def _without_image(answer: dict[str, Any]) -> dict[str, Any]:

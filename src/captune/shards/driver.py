@@ -32,7 +32,7 @@ _FREE = {
     *("out", "overwrite", "device", "batch_size", "workers", "no_cache", "texts", "csv"),
     *("truth", "label_column", "all_probabilities", "top5", "predictions", "sidecar", "existing"),
     *("prefix", "suffix", "keep_candidates"),
-} - {"image_column"}
+} - {"image_column", "to"}
 
 
 class Engine(Protocol):
@@ -93,7 +93,7 @@ def drive(
     shards = shards[number - 1 :: of]
     missing = missing_of(out, shards, retry_errors=options.retry_errors)
     tally = Tally(len(shards), len(shards) - len(missing))
-    if began:
+    if began and tally.there:
         progress.message(f"{tally.there:,} of {counted(len(shards), 'shard')} were there")
     sample = max(1, SAMPLE // max(1, len(shards)))
     work = Work(command, options, out, sample, options.workers)
@@ -167,12 +167,20 @@ def _asked(command: str, options: Any, shards: Sequence[Shard]) -> dict[str, Any
 def _refuse_other(out: Place, then: dict[str, Any], now: dict[str, Any]) -> None:
     for name in sorted(then.keys() | now):
         if then.get(name) != now.get(name):
-            what = name if name == "command" else f"--{name}"
             raise UserError(
-                f"{printable(out.address)}: was begun with {what} {printable(str(then.get(name)))},"
-                f" and this has {printable(str(now.get(name)))}; use the same options to go on, or"
-                " another --out"
+                f"{printable(out.address)}: was begun {_told(name, then.get(name))}, and this is"
+                f" {_told(name, now.get(name))}; use the same options to go on, or another --out"
             )
+
+
+def _told(name: str, value: Any) -> str:
+    option = name if name == "command" else f"--{name}"
+    if value is None or value is False or value == []:
+        return f"without {option}"
+    if value is True:
+        return f"with {option}"
+    words = value if isinstance(value, list) else [value]
+    return f"with {option} {printable(' '.join(map(str, words)))}"
 
 
 def _check_apart(out: Place, shards: Iterable[Shard]) -> None:

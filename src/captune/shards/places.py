@@ -27,6 +27,7 @@ logger = logging.getLogger("captune")
 T = TypeVar("T")
 
 _WAITS_S = (0.5, 2.0, 8.0)  # between tries
+_TOO_MANY_REQUESTS = 429  # like the server errors above it, worth another try
 _AT_ONCE = 16  # requests for small files
 _OF_STORES = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "httpx", "requests", "s3fs"}
 _SETTLED = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
@@ -203,7 +204,8 @@ def patiently(what: str, action: Callable[[], T]) -> T:
     for wait in (*_WAITS_S, None):
         try:
             return action()
-        except Exception as error:
+        except Exception as raised:
+            error = _cause_of(raised)
             if isinstance(error, _SETTLED) or not _is_of_store(error):
                 raise
             reason = printable(" ".join(str(error).split()) or type(error).__name__)[:200]
@@ -218,7 +220,16 @@ def patiently(what: str, action: Callable[[], T]) -> T:
     raise AssertionError
 
 
-def _is_of_store(error: Exception) -> bool:
+def _cause_of(error: Exception) -> BaseException:
+    """What is behind "no such file", which fsspec says of every failure of https://."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or cause is None or not _is_of_store(cause):
+        return error
+    is_http = type(cause).__module__.startswith("aiohttp") or isinstance(cause, TimeoutError)
+    return cause if is_http and getattr(cause, "status", 503) >= _TOO_MANY_REQUESTS else error
+
+
+def _is_of_store(error: BaseException) -> bool:
     """Whether a store or the way to it raised it; each library has exceptions of its own."""
     kinds = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     return isinstance(error, OSError) or not kinds.isdisjoint(_OF_STORES)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -32,6 +34,7 @@ from captune.images.find import ENDINGS, why
 from captune.options.shards import is_address
 from captune.shards.places import TEMPORARY, Place, fetch
 from captune.shards.sources import Shard, images_of
+from captune.text import counted
 from captune_metrics.files import open_regular
 from captune_metrics.text import printable
 
@@ -60,6 +63,12 @@ class OpenShard:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def repeated(self) -> set[int]:
+        """Rows whose key an earlier one has."""
+        first: dict[str, int] = {}
+        return {row for row, key in enumerate(self.keys) if first.setdefault(key, row) != row}
 
 
 @contextmanager
@@ -125,7 +134,7 @@ class _Members(tarfile.TarInfo):
 
 def _of_tar(path: Path, shard: Shard, stack: ExitStack) -> OpenShard:
     """Every member with the ending of an image, under the key that WebDataset gives it."""
-    found, spans = OpenShard(), []
+    found, spans, others = OpenShard(), [], 0
     file = stack.enter_context(open_regular(path))
     size = os.fstat(file.fileno()).st_size
     try:
@@ -136,6 +145,7 @@ def _of_tar(path: Path, shard: Shard, stack: ExitStack) -> OpenShard:
                 name = PurePosixPath(member.name.encode("utf-8", "replace").decode())
                 ending = name.suffix.lower()
                 if ending[1:] not in ENDINGS or member.isdir():
+                    others += member.isreg()
                     continue
                 _add(found, path, _key(name), ending, _objection(member))
                 spans.append((member.offset_data, member.size))
@@ -157,6 +167,11 @@ def _of_tar(path: Path, shard: Shard, stack: ExitStack) -> OpenShard:
         if len(found) - 1 not in found.refused:  # what follows is an image, or several
             _add(found, path, "", "", f"the shard is damaged behind here ({reason})")
             spans.append((0, 0))
+    if others and not found.keys:
+        raise UserError(
+            f"{printable(shard.address)}: holds {counted(others, 'file')}, none with an image's"
+            " ending (jpg, png, webp, ...)"
+        )
     stack.enter_context(opened_rows(str(path), _Spans(file, spans)))
     return found
 
@@ -184,9 +199,8 @@ def _of_table(path: Path, shard: Shard, stack: ExitStack) -> OpenShard:
     if not parts:
         return OpenShard()
     source = Source(str(path), "", shard.image_column)
-    rows = ImageRows(source, path.parent, path.name, parts)
+    rows = ImageRows(source, path.parent, path.name, parts, shown=printable(shard.address))
     opened.pop(str(path), None)  # it is asked for its rows here alone
-    rows.shown = printable(shard.address)
     return _spooled(rows, range(len(rows.names)), path, stack)
 
 
@@ -205,9 +219,9 @@ def _spooled(rows: ImageRows, numbers: range, folder: Path, stack: ExitStack) ->
         raise UserError(f"{rows.shown}: has {len(numbers):,} rows; cut it into smaller shards")
     found, spans = OpenShard(), []
     file = stack.enter_context(tempfile.TemporaryFile(prefix=TEMPORARY))  # noqa: SIM115
-    keys = _keys_of(rows)
+    keys = islice(_keys_of(rows), numbers.start, None)
     for number in numbers:
-        key = next(keys, str(number)) if numbers.start == 0 else str(number)
+        key = next(keys, str(number))
         try:
             data = rows.image_bytes(number)
         except OSError as error:

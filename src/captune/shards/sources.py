@@ -17,7 +17,7 @@ from captune.images import ImageFile, find_images
 from captune.images.dataset import ImageRows, open_dataset, parse_source
 from captune.images.find import ENDINGS
 from captune.options.shards import FILES, SHARD_SIZE, holds_shards, is_address, names_shards
-from captune.shards.places import Place, listed, store_of
+from captune.shards.places import Place, listed, patiently, store_of
 from captune.text import counted
 from captune_metrics.text import printable, quoted
 
@@ -141,11 +141,12 @@ def _of_store(word: str, size: int) -> list[Shard]:
     if word.lower().endswith(FILES) and not glob.has_magic(word):
         return [_of_file(word)]
     if glob.has_magic(word):
-        paths = sorted(store.glob(path))
+        paths = sorted(patiently(word, lambda: store.glob(path)))
     else:
         paths = sorted(listed(word))
         if not holds_shards([one.rpartition("/")[2] for one in paths]):
-            images = [p for p in sorted(store.find(path)) if _is_image(p)]
+            below = sorted(patiently(word, lambda: store.find(path)))
+            images = [p for p in below if _is_image(p)]
             if images and not any(p.endswith(FILES) for p in paths):
                 address = Place.of(word).address
                 start = len(path.rstrip("/")) + 1

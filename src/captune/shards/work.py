@@ -30,9 +30,9 @@ from captune.images.decode import stop_decoding
 from captune.options.shards import WEBDATASET
 from captune.rows import parquet
 from captune.runs.records import plain
-from captune.shards.answers import Answered, Answerer, load_answerer
+from captune.shards.answers import Answered, Answerer, answered_before, load_answerer
 from captune.shards.claims import MOST_TRIES, Claims
-from captune.shards.manifest import read_models
+from captune.shards.manifest import read_models, read_statistics
 from captune.shards.places import TEMPORARY, Place
 from captune.shards.reading import OpenShard, open_shard
 from captune.shards.sources import Shard
@@ -197,9 +197,13 @@ class Worker:
             table = parquet().parquet.read_table(folder / name).to_pylist()
         if len(table) != rows:
             return {}
+        records = {}
+        if self.work.out.has(f"{shard.stem}{STATS}"):
+            (stats,) = read_statistics(self.work.out, [shard.stem])
+            records = {one.row: one.record for one in stats.sample}
         columns = self._answerer.columns
         return {
-            row: Answered({column: cells[column] for column in columns})
+            row: answered_before({name: cells[name] for name in columns}, records.get(row))
             for row, cells in enumerate(table)
             if cells["error"] is None
         }

@@ -114,8 +114,15 @@ def write_sample(
     outcome: Answered | Skipped,
     line: dict[str, Any],
 ) -> None:
-    """The image as it is, and its answer beside it; a key that is no plain name is a number."""
-    key = line["key"] if _PLAIN_KEY.fullmatch(line["key"]) else f"{row:09d}"
+    """The image as it is, and its answer beside it.
+
+    A key that is no plain name, or that an earlier image has, gets the number of the row.
+    """
+    key = line["key"]
+    if not _PLAIN_KEY.fullmatch(key):
+        key = f"row-{row}"
+    elif row in opened.repeated:
+        key = f"{key}-row-{row}"
     files = []
     with suppress(UnreadableImage):
         data = read_image(opened.images[row].path)
