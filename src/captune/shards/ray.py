@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster: placement and restarts are Ray's, one actor holds one loaded model.
+"""The engine `ray`: actors of a cluster. Placement is Ray's, and one actor holds one loaded model.
 
 No image enters the object store: an actor is told of a shard, and tells how it went.
 """
@@ -6,21 +6,19 @@ No image enters the object store: an actor is told of a shard, and tells how it 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from captune.errors import MissingExtra, UserError
+from captune.shards.pool import READY, Dead, hand_out
 from captune.shards.sources import Shard
 from captune.shards.task import Report, Work
-from captune_metrics.text import printable
-
-_STARTS = 3  # of an actor that ends before it has its model
+from captune_metrics.text import printable, shorten
 
 
 def run_ray(work: Work, shards: Sequence[Shard], options: Any) -> Iterator[Report]:
-    """The engine `ray`: reports in the order in which shards are done."""
+    """What came of each shard, in the order in which they are done. Raises UserError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -29,58 +27,42 @@ def run_ray(work: Work, shards: Sequence[Shard], options: Any) -> Iterator[Repor
     began_here = not ray.is_initialized()
     if began_here:
         _begin(ray, options.address)
-    cpus = 1.0 if options.cpus_per_job is None else options.cpus_per_job
     there = ray.cluster_resources()
+    cpus = 1.0 if options.cpus_per_job is None else options.cpus_per_job
     gpus = options.gpus_per_job
     if gpus is None:
         gpus = 1.0 if there.get("GPU") and options.device in ("auto", "cuda") else 0.0
-    jobs = options.jobs or max(1, int(there.get("GPU", 0) / gpus if gpus else there["CPU"] / cpus))
-    jobs = min(jobs, len(shards))
-    threads = work.threads or max(1, min(16, int(cpus)))
-    variables = {"OMP_NUM_THREADS": str(max(1, int(cpus))), "RAY_USAGE_STATS_ENABLED": "0"}
-    actor = ray.remote(_Actor).options(
-        num_cpus=cpus, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables}
+    room = there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / (cpus or 1)
+    jobs = min(options.jobs or max(1, int(room)), len(shards))
+    threads = str(max(1, int(cpus)))
+    variables = {"OMP_NUM_THREADS": threads, "RAY_USAGE_STATS_ENABLED": "0"}
+    work = replace(work, threads=work.threads or min(16, int(threads)))
+    kind = ray.remote(_Actor).options(
+        num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": variables}
     )
-    pool = [_Slot(actor, replace(work, threads=threads)) for _ in range(jobs)]
-    queue = deque(shards)
-    starts = 0
-    try:
-        while True:
-            for slot in pool:
-                slot.feed(queue, jobs)
-            waiting = {slot.future: slot for slot in pool if slot.shards}
-            if not waiting:
-                return
-            (ready,), _ = ray.wait(list(waiting), num_returns=1)
-            slot = waiting[ready]
+
+    def hear(actors: Sequence[_Remote]) -> Iterator[tuple[_Remote, Any]]:
+        waiting = {one.future: one for one in actors if one.future is not None}
+        for future in ray.wait(list(waiting), num_returns=1)[0]:
+            actor = waiting[future]
             try:
-                report = ray.get(ready)
-            except ray.exceptions.RayActorError as error:
-                # of its process or its node; a claim counts how often a shard ends one
-                starts = 0 if slot.has_answered else starts + 1
-                if starts >= _STARTS * jobs:
-                    reason = printable(str(error))[:300]
-                    raise UserError(f"an actor ended before it had its model ({reason})") from None
-                queue.extendleft(reversed(slot.shards))
-                pool[pool.index(slot)] = _Slot(actor, slot.work)
-                continue
-            if isinstance(report, UserError):
-                raise report
-            starts, slot.has_answered = 0, True
-            slot.shards.popleft()
-            yield report
+                said = ray.get(future)
+            except ray.exceptions.RayActorError as error:  # its process, or its node
+                said = Dead(shorten(printable(" ".join(str(error).split())), 200))
+            actor.future = None
+            yield actor, said
+
+    try:
+        yield from hand_out(shards, jobs, lambda _: _Remote(ray, kind.remote(work)), hear)
     finally:
-        for slot in pool:
-            slot.end(ray)
         if began_here:
             ray.shutdown()
 
 
 def _begin(ray: Any, address: str | None) -> None:
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
     try:
-        ray.init(
-            address=address, include_dashboard=False, log_to_driver=False, logging_level="error"
-        )
+        ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, TimeoutError) as error:
         where = "" if address is None else f" {printable(address)}"
         raise UserError(
@@ -100,40 +82,31 @@ class _Actor:
         except UserError as error:
             self._refusal = UserError(str(error))
 
-    def do(self, shard: Shard, upcoming: Shard | None) -> Report | UserError:
-        return self._refusal or self._worker.do(shard, upcoming)
+    def ready(self) -> str | UserError:
+        return self._refusal or READY
+
+    def do(self, shard: Shard, upcoming: Shard | None) -> Report:
+        return self._worker.do(shard, upcoming)
 
     def close(self) -> None:
         if self._refusal is None:
             self._worker.close()
 
 
-class _Slot:
-    """A place in the pool: an actor, and the shards that it has, the first of them in work."""
+class _Remote:
+    """An actor, and what it was asked last."""
 
-    def __init__(self, actor: Any, work: Work) -> None:
-        self.work = work
-        self.shards: deque[Shard] = deque()
-        self.future: Any = None
-        self.has_answered = False
-        self._actor = actor.remote(work)
-        self._told: Shard | None = None
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+        self.future = actor.ready.remote()
 
-    def feed(self, queue: deque[Shard], jobs: int) -> None:
-        """One shard to do, and the next one to read meanwhile, while others do not need it."""
-        if not self.shards and queue:
-            self.shards.append(queue.popleft())
-        if len(self.shards) == 1 and len(queue) >= jobs:
-            self.shards.append(queue.popleft())
-        if self.shards and self._told is not self.shards[0]:
-            self._told = self.shards[0]
-            upcoming = self.shards[1] if len(self.shards) > 1 else None
-            self.future = self._actor.do.remote(self.shards[0], upcoming)
+    def ask(self, shard: Shard, upcoming: Shard | None) -> None:
+        self.future = self._actor.do.remote(shard, upcoming)
 
-    def end(self, ray: Any) -> None:
+    def end(self) -> None:
         try:
-            if not self.shards:
-                ray.get(self._actor.close.remote(), timeout=5)
-        except (ray.exceptions.RayError, TimeoutError):  # it has ended, or holds a shard
+            if self.future is None:  # it holds no shard, at most one that it read ahead
+                self._ray.get(self._actor.close.remote(), timeout=5)
+        except (self._ray.exceptions.RayError, TimeoutError):
             pass
-        ray.kill(self._actor)
+        self._ray.kill(self._actor)
