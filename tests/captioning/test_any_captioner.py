@@ -265,7 +265,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     assert [one.caption for one in captions(captioner, images, beam=1, batch_size=3)] == [
         one.caption for one in whole
     ]
-    assert sizes == [3, 1, 2, 1, 1]
+    assert sizes == [3, 1, 1, 1]
 
 
 def test_refuses_a_pickle_code_and_what_is_not_for_it(

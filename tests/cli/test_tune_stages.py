@@ -97,7 +97,7 @@ def test_a_start_of_another_make_is_refused(
     capsys.readouterr()
     other = ("--score-model", "none", "--method", "adapter", "--start", str(first))
     assert main(words(files, tmp_path / "out", *other)) == 2
-    assert "model.safetensors: " in capsys.readouterr().err
+    assert 'was tuned with --method "lora", not adapter' in capsys.readouterr().err
 
 
 @pytest.mark.needs("lite")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ from captune.captioning.rerank import Reranker, reranking_of
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.keys import FeatureSpace
-from captune.features.pipeline import out_of_memory
+from captune.features.pipeline import AdaptiveBatches
 from captune.files import sha256_of
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoding_threads, hash_image, opened_image
@@ -238,6 +239,7 @@ class AnyCaptioner:
         cache = how.encoding.cache
         ends = [end for end in batch_ends(len(images), how.encoding.batch_size) if end > done]
         spans = deque(zip([done, *ends], ends, strict=False))
+        batches = AdaptiveBatches(how.encoding.batch_size)
         ahead: deque[tuple[int, list[Future[Ready | Skipped]]]] = deque()
         with (
             decoding_threads(how.encoding.workers or min(16, processors())) as threads,
@@ -259,7 +261,7 @@ class AnyCaptioner:
                         self._caption(one.image, own) for one, own in zip(some, found, strict=True)
                     ]
 
-                written = iter(in_pieces(ready, write))
+                written = chain.from_iterable(batches.each(ready, write))
                 yield [one if isinstance(one, Skipped) else next(written) for one in found]
 
     @property
@@ -368,26 +370,3 @@ class AnyCaptioner:
         text = " ".join(word.word for word in words)
         told = sum(one.log_probabilities), len(one.ids), ended
         return Caption(image, text, words, *told, candidates=one.candidates)
-
-
-def in_pieces(some: Sequence[Any], work: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
-    """What `work` makes of all, or of the two halves one after the other where memory ends.
-
-    Raises UserError where not even one fits.
-    """
-    if not some:
-        return []
-    try:
-        return work(some)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        if len(some) == 1:
-            raise UserError(
-                "not enough memory for a batch of one; take a smaller model, --dtype float16, or"
-                " --device cpu"
-            ) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    half = len(some) // 2
-    return [*in_pieces(some[:half], work), *in_pieces(some[half:], work)]

@@ -117,8 +117,7 @@ class CaptionModel(nn.Module):
     def trained(self) -> dict[str, nn.Parameter]:
         """What is trained, by name: `bridge.*` and `tuning.*`; nothing else has a gradient."""
         found = {f"bridge.{name}": p for name, p in self.bridge.named_parameters()}
-        found |= {f"tuning.{name}": p for name, p in self.tuning.named_trained()}
-        return found
+        return found | {f"tuning.{name}": p for name, p in self.tuning.named_trained()}
 
     def forward(
         self,

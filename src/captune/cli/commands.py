@@ -129,7 +129,8 @@ def _check_places(options: Any, kind: str) -> None:
 
 def _tune(arguments: argparse.Namespace) -> int:
     """With the options of --config; of several processes the first one prints."""
-    from captune.captioning.training.state import check_possible, read_inputs, with_config
+    from captune.captioning.training.checks import check_possible, read_inputs
+    from captune.captioning.training.state import with_config
 
     typed = typed_options(opt.TuneOptions, arguments, command_line(arguments))
     options = with_config(read_options(opt.TuneOptions, arguments), typed)

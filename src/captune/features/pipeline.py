@@ -38,6 +38,7 @@ _KEPT_BYTES = 2**19  # a larger file is read again for decoding rather than kept
 
 logger = logging.getLogger("captune")
 Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -359,7 +360,7 @@ def space_of(
 
 
 class AdaptiveBatches:
-    """Encodes sequences in batches of at most `size`, which only ever becomes smaller."""
+    """Works through sequences in batches of at most `size`, which only ever becomes smaller."""
 
     def __init__(self, size: int) -> None:
         self.size = max(1, size)
@@ -367,19 +368,24 @@ class AdaptiveBatches:
     def encode(
         self, items: Sequence[Item], forward: Callable[[Sequence[Item]], Tensor]
     ) -> NDArray[Any]:
-        """`forward` of all items, [n, ...], in as many pieces as memory asks for.
+        """`forward` of all items, [n, ...], as `each`."""
+        parts = self.each(items, lambda part: forward(part).numpy())
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def each(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Answer]) -> list[Answer]:
+        """`work` of all items, in as many pieces as memory asks for.
 
         Raises UserError if not even one item fits.
         """
-        parts: list[NDArray[Any]] = []
+        parts: list[Answer] = []
         done = 0
         while done < len(items):
             part = items[done : done + self.size]
             try:
-                parts.append(forward(part).numpy())
+                parts.append(work(part))
                 done += len(part)
             except RuntimeError as error:
-                if not out_of_memory(error):
+                if not _out_of_memory(error):
                     raise
                 if len(part) == 1:
                     raise UserError(
@@ -391,10 +397,10 @@ class AdaptiveBatches:
             # after the except block, where the failed pass no longer holds its tensors
             if self.size < len(part) and torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return parts
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def _out_of_memory(error: RuntimeError) -> bool:
     """Whether that is what went wrong."""
     # CUDA has a class for it; Apple's GPUs and the CPU say it in words.
     if isinstance(error, torch.OutOfMemoryError):

@@ -28,6 +28,7 @@ from captune.captioning.rerank import chosen_sentence
 from captune.captioning.settings import config_of
 from captune.captioning.training import state
 from captune.captioning.training.budget import check_budget, planned
+from captune.captioning.training.checks import check_possible, read_inputs
 from captune.captioning.training.curve import conclusion, subset_setup
 from captune.captioning.training.run import requested, run_writer, train_method
 from captune.captioning.training.setup import (
@@ -164,12 +165,12 @@ def run(
     """Train, and leave table, curves and page; the same call goes on where a killed one was.
 
     command: the words that made this run, kept in it. stop: says whether to end before the end,
-    with a checkpoint (errors.Stopped). inputs: of `state.read_inputs`, where they were read
+    with a checkpoint (errors.Stopped). inputs: of `checks.read_inputs`, where they were read
     already. Of several processes the first one speaks and writes.
     Raises UserError for what cannot be done.
     """
-    settings = state.check_possible(options)
-    inputs = inputs or state.read_inputs(options)
+    settings = check_possible(options)
+    inputs = inputs or read_inputs(options)
     process = this_process(options)
     is_first = process.is_main_process
     notes: list[str] = []

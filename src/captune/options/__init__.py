@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from captune.options.attribution import ExplainOptions, FaithfulOptions
     from captune.options.base import check_pass
-    from captune.options.captioning import CaptionerOptions, CaptionOptions, TuneOptions
+    from captune.options.captioning import CaptionerOptions, CaptionOptions
     from captune.options.pages import (
         AppOptions,
         CiteOptions,
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from captune.options.recognition import ClassifyOptions, EmbedOptions, PromptsOptions
     from captune.options.scoring import CompareOptions, MetricOptions, RankOptions, ScoreOptions
     from captune.options.shards import ShardsOptions
+    from captune.options.tuning import TuneOptions
 
 _HOMES = {
     **dict.fromkeys(("ExplainOptions", "FaithfulOptions"), "attribution"),
     **dict.fromkeys(("check_pass",), "base"),
-    **dict.fromkeys(("CaptionerOptions", "CaptionOptions", "TuneOptions"), "captioning"),
+    **dict.fromkeys(("CaptionerOptions", "CaptionOptions"), "captioning"),
     **dict.fromkeys(
         (
             "AppOptions",
@@ -42,6 +43,7 @@ _HOMES = {
     **dict.fromkeys(("ClassifyOptions", "EmbedOptions", "PromptsOptions"), "recognition"),
     **dict.fromkeys(("CompareOptions", "MetricOptions", "RankOptions", "ScoreOptions"), "scoring"),
     "ShardsOptions": "shards",
+    "TuneOptions": "tuning",
 }
 
 __all__ = [

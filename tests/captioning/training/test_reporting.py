@@ -13,7 +13,8 @@ import pytest
 from tests.captioning.little_job import toy_data
 from tests.captioning.training.test_trainer import captioner_of, options, run
 
-from captune.captioning.training.state import check_possible, deciding
+from captune.captioning.training.checks import check_possible
+from captune.captioning.training.state import deciding
 from captune.errors import UserError
 
 # each writes a line for every call; trackio prints on standard output, as the real one does
@@ -138,7 +139,7 @@ def test_what_is_no_tracker_or_not_installed_is_one_sentence(
         options(report_to="trakio")
     given = dict.fromkeys(("images", "captions", "val_captions"), tmp_path)
     monkeypatch.setitem(sys.modules, "trackio", None)
-    monkeypatch.setattr("captune.captioning.training.state.find_spec", lambda name: None)
+    monkeypatch.setattr("captune.captioning.training.checks.find_spec", lambda name: None)
     asked = options(report_to="trackio", out=tmp_path / "run", **given)
     with pytest.raises(UserError, match="trackio is not installed; pip install trackio"):
         check_possible(asked)

@@ -27,6 +27,7 @@ from captune.captioning.recipe import build_model
 from captune.captioning.rerank import MIN_IMAGES, RERANK, fit_weights, write_reranking
 from captune.captioning.training import state
 from captune.captioning.training.budget import budget, estimate
+from captune.captioning.training.checks import start_of
 from captune.captioning.training.setup import TrainingSetup
 from captune.captioning.training.state import deciding
 from captune.captioning.training.trainer import train
@@ -271,5 +272,5 @@ def _built(setup: TrainingSetup, method: str) -> CaptionModel:
 
 def _start_of(options: TuneOptions, method: str) -> Path | None:
     """The folder that a method begins with; one of the hub is fetched."""
-    start = state.start_of(options, method)
+    start = start_of(options, method)
     return captioner_folder(str(start)) if is_on_hub(str(start)) else start

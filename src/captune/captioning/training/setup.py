@@ -43,7 +43,7 @@ from captune.captioning.training.batches import (
     mirrorable,
 )
 from captune.captioning.training.budget import too_few_updates
-from captune.captioning.training.state import check_sizes, max_tag_tokens
+from captune.captioning.training.checks import check_sizes, max_tag_tokens
 from captune.captioning.training.step import CrossEntropy, MatchReward, Objective, SelfCritical
 from captune.captioning.training.validation import ValidationSet
 from captune.errors import UserError

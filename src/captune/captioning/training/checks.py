@@ -1,0 +1,168 @@
+"""What of a tune is refused before anything is imported or loaded: options, captions, images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from captune.captioning.dataset import MatchedCaptions, check_enough, match_dataset, read_texts
+from captune.captioning.settings import (
+    CONFIG,
+    PROMPT_TOKENS,
+    Settings,
+    check_settings,
+    checkpoint_folder,
+    config_of,
+    config_type,
+    parse_count,
+    tag_tokens,
+)
+from captune.captioning.training.state import check_resumed
+from captune.errors import UserError
+from captune.files import holds_files
+from captune.images.find import check_sources, find_images
+from captune.json_yaml import read_object
+from captune.models.load import parse_decoder, parse_spec
+from captune.options import TuneOptions
+from captune.registry import BRIDGES
+from captune.runs import check_run_folder
+from captune.zeroshot.labels import read_labels
+from captune_metrics.text import printable, quoted
+
+
+def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
+    """Refuse what options and run folder alone tell, before anything is imported or loaded.
+
+    Returns the settings of --set, by part.
+    """
+    for name, flag in (
+        ("images", "IMAGES (folder of the training images)"),
+        ("captions", "--captions TRAIN (their captions)"),
+        ("val_captions", "--val-captions VAL (validation captions)"),
+        ("out", "--out RUN (folder to write)"),
+    ):
+        if getattr(options, name) is None:
+            raise UserError(f"{flag} is missing; captune tune --help shows an example")
+    assert options.out is not None
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is a file; --out names a run folder")
+    is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
+    if is_known:
+        check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
+    elif options.out.is_dir() and holds_files(options.out):
+        raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
+    if not options.methods:
+        raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
+    parse_count(options.max_trainable)
+    settings = check_settings(options.set, bridge=options.bridge, methods=options.methods)
+    if options.select == "clipscore" and options.score_model == "none":
+        raise UserError("--select clipscore needs a model: leave out --score-model none")
+    others = (options.tags_model, options.reward_model, options.extra_model, options.score_model)
+    for spec in {options.encoder, *(other or "lite" for other in others)} - {"none"}:
+        parse_spec(spec)
+    parse_decoder(options.decoder)
+    for method in options.methods:
+        _check_start(options, method)
+    for tracker in options.trackers:
+        if find_spec(tracker) is None:
+            raise UserError(
+                f"--report-to {tracker}: {tracker} is not installed; pip install {tracker}"
+            )
+    _check_tags(options, max_tag_tokens(options, settings))
+    check_resumed(options)
+    assert options.images is not None
+    check_sources([options.images])
+    return settings
+
+
+def read_inputs(options: TuneOptions) -> tuple[MatchedCaptions, MatchedCaptions]:
+    """The captions to train on and those to validate on, with their images, of which none is read.
+
+    Raises UserError for images and captions that do not fit. Nothing is imported or loaded for it.
+    """
+    assert options.images is not None
+    assert options.captions is not None
+    assert options.val_captions is not None
+    found = find_images([options.images])
+    train = match_dataset(options.captions, found)
+    check_sizes(options, len(train.captions))
+    if options.val_images:
+        found = find_images([options.val_images])
+    val = match_dataset(options.val_captions, found)
+    check_enough(len(val.captions), options.val_captions)
+    if options.extra_text is not None:
+        read_texts(options.extra_text)
+    return train, val
+
+
+def check_sizes(options: TuneOptions, images: int) -> None:
+    """Raises UserError where --curve asks for more images than there are to train on."""
+    if options.sizes and images < options.sizes[-1]:
+        raise UserError(
+            f"--curve {options.curve}: there are {images:,} training images; its largest number"
+            " may be as large as that"
+        )
+
+
+def start_of(options: TuneOptions, method: str) -> Path | None:
+    """The folder that a method begins with: in a run of several methods, its own."""
+    if options.start is None:
+        return None
+    own = options.start / method
+    return own if own.is_dir() else options.start
+
+
+def _check_start(options: TuneOptions, method: str) -> None:
+    folder = start_of(options, method)
+    if folder is None or (str(folder).startswith("hf:") and not folder.is_dir()):
+        return
+    if not folder.is_dir():
+        raise UserError(f"--start {printable(str(folder))} is not a folder; name a tuned captioner")
+    made = read_object(checkpoint_folder(folder) / CONFIG)
+    for part, wanted in (("bridge", options.bridge), ("method", method)):
+        found = made.get(part)
+        name = found.get("name") if isinstance(found, dict) else None
+        if name != wanted:
+            raise UserError(
+                f"--start {printable(str(folder))}: was tuned with --{part} {quoted(str(name))},"
+                f" not {wanted}; take the same, or another captioner"
+            )
+
+
+def max_tag_tokens(options: TuneOptions, settings: Mapping[str, Settings]) -> int:
+    """How many tokens the bridge reads of an image, or stand before its caption; 0 for none."""
+    kind = config_type(BRIDGES, options.bridge)
+    found = tag_tokens(config_of(kind, settings.get("bridge", {}), options.bridge))
+    if options.prompt == "none":
+        return found
+    if found:
+        raise UserError(
+            f"--prompt {options.prompt}: --bridge {options.bridge} reads the tags itself; leave"
+            " --prompt out, or take another bridge"
+        )
+    return PROMPT_TOKENS
+
+
+def _check_tags(options: TuneOptions, max_tokens: int) -> None:
+    """Raises UserError where the tags of a tune are read by nobody, or nobody says which."""
+    if options.tags is not None:
+        if not max_tokens:
+            raise UserError(
+                f"--tags: --bridge {options.bridge} reads none; take --prompt tags or --bridge"
+                " bidirectional, or leave them out"
+            )
+        read_labels(options.tags)
+    elif options.prompt == "tags":
+        raise UserError(
+            "--prompt tags: say with --tags among which labels they are chosen, as captune classify"
+            " --labels"
+        )
+    elif max_tokens:
+        raise UserError(
+            f"--bridge {options.bridge}: reads tags of each image; say with --tags among which"
+            " labels they are chosen, as captune classify --labels"
+        )
+    elif options.tags_model is not None:
+        raise UserError("--tags-model is for --tags; give both, or neither")
