@@ -29,6 +29,7 @@ from captune.cli import main
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
+from captune.models import check
 from captune.models.hub import own_place_of
 from captune.models.vlm import DEFAULT_PROMPT
 from captune.options import CaptionOptions
@@ -292,6 +293,15 @@ def test_refuses_a_pickle_code_and_what_is_not_for_it(
             prepare(options(images, twins("blip"), rerank="neighbours", **{name: value}))
     with pytest.raises(UserError, match="this one takes --rerank match"):
         prepare(options(images, twins("blip"), rerank="both"))
+
+
+def test_a_check_says_what_works(twins: Any, tmp_path: Path, capsys: Any) -> None:
+    for family in ("vit-gpt2", "qwen2-vl"):
+        assert check.main([str(twins(family)), "--device", "cpu"]) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert [line.split()[-1] for line in told[1:]] == ["yes"] * 6
+    assert check.main([str(tmp_path)]) == 2
+    assert "has no config.json" in capsys.readouterr().err
 
 
 def test_the_guide_shows_only_commands_that_are_run() -> None:

@@ -450,13 +450,18 @@ def write_twin(family: str, folder: Path, seed: int = 0) -> Path:
                 # Gemma's embeddings, scaled and its head too, would say the last word again
                 is_large = "gemma" in family and "embed_tokens" in name
                 parameter.normal_(std=0.03 if is_large else 0.2)
-    model.eval().save_pretrained(folder)
-    if isinstance(processor, tuple):
-        for part in processor:
-            part.save_pretrained(folder)
-        return folder
-    _save_as_the_hub(processor, folder)
+    save_twin(model, processor, folder)
     return folder
+
+
+def save_twin(model: Any, processor: Any, folder: Path) -> None:
+    """processor: or an image processor and a tokenizer."""
+    model.eval().save_pretrained(folder)
+    if not isinstance(processor, tuple):
+        _save_as_the_hub(processor, folder)
+        return
+    for part in processor:
+        part.save_pretrained(folder)
 
 
 def _save_as_the_hub(processor: Any, folder: Path) -> None:

@@ -332,7 +332,8 @@ class AnyCaptioner:
                 candidates=each,
                 temperature=self.temperature,
             )
-        chosen = self.vlm.log_probabilities(inputs, features, written)
+        said = written.log_probabilities
+        chosen = self.vlm.log_probabilities(inputs, features, written) if said is None else said
         if not all(math.isfinite(value) for row in chosen for value in row):
             raise UserError(
                 "the captioner computes probabilities that are not numbers: its weights are"

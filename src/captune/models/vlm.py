@@ -35,11 +35,13 @@ Inputs = dict[str, Tensor]
 class Written:
     """ids: of each caption, with the end where it came; those of an image stand together.
 
-    prompts: [images, n], what the decoder had read before its first word.
+    prompts: [images, n], what the decoder had read before its first word. log_probabilities: of
+    each id, where generate said them by the way.
     """
 
     ids: list[list[int]]
     prompts: Tensor
+    log_probabilities: list[list[float]] | None = None
 
 
 class VLM:
@@ -156,7 +158,9 @@ class VLM:
         """
         from transformers import LogitsProcessorList
 
-        begun = _begun()
+        searches = beams > 1 or temperature or candidates > 1
+        keeps = not searches and self._says_what_it_computes
+        begun = _begun(keeps)
         how: dict[str, Any] = {"do_sample": False, "num_beams": beams}
         if temperature:
             how = {"do_sample": True, "temperature": temperature, "num_beams": 1}
@@ -170,8 +174,19 @@ class VLM:
             )
         images = len(found) // candidates
         prompts = begun.ids[:: len(begun.ids) // images]
-        rows = found[:, prompts.shape[1] :].tolist()
-        return Written([self._ended(row) for row in rows], prompts)
+        rows = [self._ended(row) for row in found[:, prompts.shape[1] :].tolist()]
+        if not keeps:
+            return Written(rows, prompts)
+        said = zip(begun.of(found).tolist(), rows, strict=True)
+        return Written(rows, prompts, [own[: len(row)] for own, row in said])
+
+    @property
+    def _says_what_it_computes(self) -> bool:
+        """Whether a greedy search takes the logits as they are, without penalties."""
+        how = self.model.generation_config
+        lists = (how.suppress_tokens, how.begin_suppress_tokens, how.bad_words_ids)
+        penalties = how.repetition_penalty in (None, 1.0) and not how.no_repeat_ngram_size
+        return penalties and not any(lists)
 
     def _ended(self, row: list[int]) -> list[int]:
         end = next((place for place, id in enumerate(row) if id in self.ends), len(row) - 1)
@@ -399,16 +414,30 @@ def _has_placeholders(model: Any) -> bool:
     return base is not model and hasattr(base, "get_image_features")
 
 
-def _begun() -> Any:
-    """A logits processor that changes nothing, and keeps the ids before the first word."""
+def _begun(keeps: bool) -> Any:
+    """A logits processor that changes nothing, and keeps the ids before the first word.
+
+    of: what a greedy search has said of each token, [rows, n] natural logs, where it keeps that.
+    """
     from transformers import LogitsProcessor
 
     class Begun(LogitsProcessor):  # type: ignore[misc]
         ids: Any = None
 
+        def __init__(self) -> None:
+            self._said: list[Tensor] = []
+            self._last = torch.zeros(0)
+
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-            self.ids = input_ids.clone() if self.ids is None else self.ids
+            if self.ids is None:
+                self.ids = input_ids.clone()
+            elif keeps:
+                self._said.append(self._last.gather(1, input_ids[:, -1:]))
+            self._last = scores.float().log_softmax(dim=-1) if keeps else self._last
             return scores
+
+        def of(self, sequences: Tensor) -> Tensor:
+            return torch.cat([*self._said, self._last.gather(1, sequences[:, -1:])], dim=1)
 
     return Begun()
 
