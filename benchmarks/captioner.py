@@ -28,8 +28,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.captions_figure import CaptionPanel, captions_figure
-
 from caption_baselines import (
     Captions,
     Wording,
@@ -42,6 +40,7 @@ from caption_baselines import (
     tokenised,
     wording_of,
 )
+from captions_figure import CaptionPanel, captions_figure
 from captune.captioning import checkpoint
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
