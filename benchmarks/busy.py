@@ -110,7 +110,8 @@ def measure(
 
 def run(words: list[str], settings: dict[str, str]) -> float:
     """Seconds of a whole process; settings: all that its environment says of threads."""
-    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    left_out = (*SETTINGS, "PYTHONDONTWRITEBYTECODE")  # users keep compiled files
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "captune", *words, "--offline", "--json"],
