@@ -66,6 +66,17 @@ def test_a_command_loads_its_own_options_alone(words: list[str], loaded: list[st
     assert done.stderr.split() == loaded
 
 
+@pytest.mark.parametrize("file", ["--csv=a.parquet", "--to=a.txt"])
+def test_a_file_that_cannot_be_written_is_refused_before_torch_is_imported(file: str) -> None:
+    words = ["classify", __file__, "--labels", "a,b", file]
+    code = (
+        f"import sys; from captune.cli import main; print(main({words!r}), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "2 False\n", done.stderr
+    assert "a." in done.stderr
+
+
 def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "COMMAND" in capsys.readouterr().out
@@ -101,6 +112,8 @@ def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[st
             "--out runs/a.html: names a folder to write, and .html is the ending of a file; name it"
             " runs/a",
         ),
+        (["caption", "x", "--csv", "a.csv"], "--csv a.csv (did you mean --to?)"),
+        (["tune", "x", "--val-photos", "y"], "--val-photos y (did you mean --val-images?)"),
         (["rank", "x", "--out", "a.png"], "and .png is the ending of a file; name it a"),
         (["demo", "--out", "a.pdf"], "and .pdf is the ending of a file; name it a"),
         (["tune", "--method", "lorra"], "choose among adapter, dora, ia3"),

@@ -29,7 +29,13 @@ from captune_metrics.text import quoted, shorten
 
 _LONGEST_SENTENCE = 4_000  # characters; it may quote what was typed
 # what flags are called elsewhere
-_OTHER_NAMES = {"--photos": "--images", "--image-dir": "--images", "--output": "--out"}
+_OTHER_NAMES = {
+    "--photos": "--images",
+    "--image-dir": "--images",
+    "--val-photos": "--val-images",
+    "--output": "--out",
+    "--csv": "--to",
+}
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 
 

@@ -27,6 +27,7 @@ from captune.cli.console import (
 )
 from captune.errors import MissingExtra, UserError
 from captune.files import check_folder_name, check_writable
+from captune.options.base import RowOptions
 from captune.options.codec import add_options, read_options, typed_options
 from captune.text import counted
 from captune_metrics.text import printable
@@ -113,7 +114,13 @@ def _answer_printer(options: Any) -> Callable[[Any], None]:
 
 
 def _check_places(options: Any, kind: str) -> None:
-    """Refuse images and --out before the libraries of the job are imported, which takes long."""
+    """Refuse images and files before the libraries of the job are imported, which takes long."""
+    if isinstance(options, RowOptions):
+        from captune.rows import check_ending, row_paths
+
+        check_ending("--csv", getattr(options, "csv", None), ".csv")
+        check_ending("--predictions", getattr(options, "predictions", None), ".json")
+        row_paths(options.to)
     out = getattr(options, "out", None)
     # into the captioner's own run: the job refuses it in better words
     if out is not None and hasattr(options, "overwrite") and str(out) != vars(options).get("model"):
