@@ -298,3 +298,32 @@ def test_the_end_of_a_run_takes_nothing_from_one_at_work(tmp_path: Path) -> None
         classify(tmp_path / "in", LABELS, out=tmp_path / "out")
         file.write(b"rows")
     assert out.read("other.parquet") == b"rows"
+
+
+@pytest.mark.needs("linux")
+@pytest.mark.usefixtures("in_process")
+def test_places_that_are_no_folders_of_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.write_tars(tmp_path / "in", 1)
+    pipe, run, odd = tmp_path / "pipe", tmp_path / "run", tmp_path / "odd"
+    os.mkfifo(pipe)
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    odd.mkdir()
+    os.mkfifo(odd / "_captune.json")
+    labels = ["--labels", "red,green,blue"]
+    for out, said in (
+        (pipe, "is no folder"),
+        (pipe / "below", "choose another place"),
+        (run, "no captune of shards wrote"),
+        (odd, "a device, pipe or socket"),
+        ("/proc/x", "choose another place"),
+    ):
+        assert main(["classify", str(tmp_path / "in"), *labels, "--out", str(out)]) == 2
+        assert said in capsys.readouterr().err
+    for place in (pipe, tmp_path / "nowhere", tmp_path / "in", odd):
+        assert main(["shards", "status", str(place)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert main(["classify", str(tmp_path / "in"), *labels, "--out", "o", "--overwrite"]) == 2
+    assert "--overwrite is not for shards" in capsys.readouterr().err

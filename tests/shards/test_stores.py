@@ -85,9 +85,8 @@ def test_captions_from_a_store_to_a_store(
     }
     assert {row["key"]: row["caption"] for row in rows} == expected
     if engine == "local":
-        s3.rm("bucket/out/002.parquet")
-        assert main([*words, "--out", "s3://bucket/out"]) == 0
-        assert "3 of 4 shards were there" in capsys.readouterr().err
+        assert main([*words, "--out", "s3://bucket/out"]) == 0  # no process is started for it
+        assert "4 of 4 shards were there" in capsys.readouterr().err
         assert main(["shards", "status", "s3://bucket/out", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"] == 12
 

@@ -145,7 +145,7 @@ class ShardOptions:
 # what is written of one folder of images, and has no place in shards
 _ELSEWHERE = (
     *("csv", "all_probabilities", "top5", "truth", "label_column", "predictions", "sidecar"),
-    *("keep_candidates", "texts"),
+    *("keep_candidates", "texts", "overwrite"),
 )
 
 
@@ -168,8 +168,9 @@ def _check_sharded(options: Any) -> None:
     for word in options.images:
         if word == "-":
             raise UserError("a list on standard input is not cut into shards; name the folder")
-    if not is_address(str(options.out)) and Path(options.out).is_file():
-        raise UserError(f"--out {printable(str(options.out))} is a file; name a folder")
+    out = str(options.out)
+    if not is_address(out) and os.path.lexists(out) and not os.path.isdir(out):  # noqa: PTH112
+        raise UserError(f"--out {printable(out)} is no folder; name one")
 
 
 @dataclass(kw_only=True)

@@ -7,13 +7,14 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import structs
 
 import captune
 from captune.errors import UserError
-from captune.files import real_path
+from captune.files import check_writable, real_path
 from captune.options.base import ImageOptions, RowOptions
 from captune.options.shards import PLAN, ShardOptions, is_address
 from captune.progress import SILENT, Progress
@@ -86,6 +87,8 @@ def drive(
     Raises UserError for what cannot be done, and where other options or shards began in `--out`.
     """
     out = Place.of(options.out)
+    if out.is_local:
+        check_writable(Path(out.path(PLAN)))
     shards = find_shards(options.images, size=options.shard_size, image_column=options.image_column)
     _check_apart(out, shards)
     began = settle_plan(out, command, options, shards)
@@ -119,8 +122,7 @@ def settle_plan(out: Place, command: str, options: Any, shards: Sequence[Shard])
     ours = {shard.stem: shard.identity for shard in shards}
     plan = read_plan(out)
     if plan is None:
-        others = out.names() - {"run.json"}
-        if any(name.endswith((".parquet", ".tar")) for name in others):
+        if any(name == "run.json" or name.endswith((".parquet", ".tar")) for name in out.names()):
             raise UserError(
                 f"{printable(out.address)}: holds files that no captune of shards wrote; choose"
                 " another --out"

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 
 from captune.errors import UserError
 from captune.files import partial_path, private_folder, whole_file
+from captune.images.find import why
 from captune.options.shards import is_address, spelled
 from captune.storage import refuse_offline
 from captune_metrics.files import read_regular
@@ -30,6 +31,7 @@ _WAITS_S = (0.5, 2.0, 8.0)  # between tries
 _TOO_MANY_REQUESTS = 429  # like the server errors above it, worth another try
 _AT_ONCE = 16  # requests for small files
 _OF_STORES = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "httpx", "requests", "s3fs"}
+_NOT_THERE = (FileNotFoundError, NotADirectoryError)
 _SETTLED = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
 # what a killed process left is swept by this name, which nobody gives to a folder of results
 TEMPORARY = ".captune-fetched-"
@@ -49,6 +51,8 @@ class Place:
     def of(cls, text: str | os.PathLike[str]) -> Place:
         """Also of what pathlib made of an address, s3:/bucket/folder."""
         given = os.fspath(text)
+        if "\0" in given:
+            raise UserError(f"{printable(given)} is not a valid path")
         return cls(spelled(given).rstrip("/") if is_address(given) else str(Path(given).absolute()))
 
     @property
@@ -63,18 +67,29 @@ class Place:
     def names(self) -> set[str]:
         """The files in it; none where it does not exist."""
         if self.is_local:
-            with suppress(FileNotFoundError), os.scandir(self.address) as entries:
+            with self._readable(), suppress(*_NOT_THERE), os.scandir(self.address) as entries:
                 return {entry.name for entry in entries if entry.is_file()}
             return set()
         return {path.rpartition("/")[2] for path in listed(self.address)}
 
     def read(self, name: str) -> bytes:
-        """A small file. Raises FileNotFoundError where there is none."""
+        """A small file. Raises FileNotFoundError where there is none, else UserError."""
         if self.is_local:
-            return read_regular(self.path(name))
+            with self._readable(name):
+                return read_regular(self.path(name))
         store, path = store_of(self.path(name))
         found: bytes = patiently(self.path(name), lambda: store.cat_file(path))
         return found
+
+    @contextmanager
+    def _readable(self, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except _NOT_THERE:
+            raise
+        except OSError as error:
+            shown = printable(self.path(name) if name else self.address)
+            raise UserError(f"{shown}: cannot be read ({why(error)})") from None
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
         """Small files, in the order of `names`, many at a time."""
