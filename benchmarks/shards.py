@@ -40,7 +40,7 @@ PARTS = ("engines", "store", "fixed", "memory", "driver", "scale")
 WAYS = ("bare", "bare", "local", "local", "ray", "ray")  # with one and two jobs in turn
 LATENCY_S = 0.1
 # of a shard on a store with both sides there, as the parts store and driver measure them
-REQUESTS, DRIVER_KB, DRIVER_MB = 12, 0.65, 45
+REQUESTS, DRIVER_KB, DRIVER_MB = 9, 0.61, 316
 MB = 1e6
 
 
