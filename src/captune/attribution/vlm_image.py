@@ -33,7 +33,8 @@ from captune.captioning.model import IGNORED
 from captune.errors import UserError
 from captune.images import ImageFile, Skipped, UnreadableImage, open_image
 from captune.models.encoders import GridShape
-from captune.models.vlm import VLM, Inputs
+from captune.models.vlm import VLM
+from captune.models.vlm_vision import Inputs
 
 MOST_CELLS = 16  # of a side: pixel occlusion takes a pass of the encoder for each cell
 _ENCODED_AT_ONCE = 16

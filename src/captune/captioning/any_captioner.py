@@ -46,8 +46,9 @@ from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device
 from captune.models.encoders import describe_model
 from captune.models.load import load_image_text_model
-from captune.models.vlm import VLM, Inputs, Written
+from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, is_vlm, load_vlm
+from captune.models.vlm_vision import Inputs
 from captune.models.weights import digest_of
 from captune.options import CaptionerOptions
 from captune.runs.records import plain

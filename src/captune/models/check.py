@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from captune.errors import UserError
-from captune.models.vlm import VLM, Inputs, Written, padded
+from captune.models.vlm import VLM, Written, padded
 from captune.models.vlm_files import load_vlm, vlm_folder
+from captune.models.vlm_vision import Inputs
 
 TOKENS = 8
 _SIZES = ((320, 240), (200, 300), (256, 256))
