@@ -215,6 +215,7 @@ def test_a_killed_run_goes_on(twins: Any, images: Path, tmp_path: Path) -> None:
     whole = captune.caption(images, out=tmp_path / "whole", **asked)
     assert whole.captioner["family"] == "qwen2_vl"
     assert check_page(tmp_path / "whole" / "report.html") is not None
+    assert "language model None" not in (tmp_path / "whole" / "report.html").read_text()
 
     class Killed(Exception): ...
 
@@ -293,6 +294,23 @@ def test_refuses_a_pickle_code_and_what_is_not_for_it(
             prepare(options(images, twins("blip"), rerank="neighbours", **{name: value}))
     with pytest.raises(UserError, match="this one takes --rerank match"):
         prepare(options(images, twins("blip"), rerank="both"))
+
+
+def test_a_folder_without_a_processor_is_said_to_take_no_images(
+    images: Path, tmp_path: Path
+) -> None:
+    folder = write_twin("blip", tmp_path / "blip")
+    for path in (*folder.glob("preprocessor_*"), *folder.glob("processor_*")):
+        path.unlink()
+    with pytest.raises(UserError, match=r"has no preprocessor_config.json, so it takes no images"):
+        prepare(options(images, folder))
+
+
+def test_more_words_than_a_model_has_places_for_are_refused(twins: Any, images: Path) -> None:
+    captioner = loaded(images, twins("blip"))
+    found = captune.images.find_images([images]).images
+    with pytest.raises(UserError, match=r"--max-tokens 512: .* has places for 512 tokens"):
+        list(captioner.stream(found, GenerationSettings(1, 512, Encoding())))
 
 
 def test_a_check_says_what_works(twins: Any, tmp_path: Path, capsys: Any) -> None:

@@ -155,6 +155,12 @@ def test_a_bridge_without_cross_attention(
     assert "has no cross-attention" in capsys.readouterr().err
 
 
+def test_a_word_that_one_caption_lacks(images: Path, model: str, capsys: Any) -> None:
+    one = min(images.iterdir())
+    assert main(words(one, model, "--caption", "a w6", "--words", "zebra")) == 2
+    assert "--words zebra: the caption has no such word" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

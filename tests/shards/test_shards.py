@@ -327,3 +327,16 @@ def test_places_that_are_no_folders_of_answers(
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert main(["classify", str(tmp_path / "in"), *labels, "--out", "o", "--overwrite"]) == 2
     assert "--overwrite is not for shards" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_process")
+def test_ctrl_c_says_that_finished_shards_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("captune.jobs.shards.run_local", stopped)
+    tars, out = toy.write_tars(tmp_path / "in", 1), tmp_path / "out"
+    assert main(["classify", str(tars[0]), "--labels", "red,green", "--out", str(out)]) == 130
+    assert f"finished shards are kept in {out}. Run the same" in capsys.readouterr().err

@@ -54,6 +54,7 @@ from captune.options import CaptionerOptions
 from captune.runs.records import plain
 from captune.runs.reliability import PeopleAgreement, Reranking
 from captune.threads import processors
+from captune_metrics.text import printable
 
 
 @dataclass(frozen=True)
@@ -310,6 +311,18 @@ class AnyCaptioner:
             for one in some
         ]
 
+    def _check_room(self, inputs: Inputs, max_tokens: int) -> None:
+        """Raises UserError for more tokens than the model has places for."""
+        stated = self.vlm.model.config.get_text_config(decoder=True)
+        most = getattr(stated, "max_position_embeddings", None)
+        prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else 1
+        if most is not None and prompt + max_tokens > most:
+            raise UserError(
+                f"--max-tokens {max_tokens}: {printable(self.vlm.spec)} has places for {most:,}"
+                f" tokens, of which image and prompt take {prompt:,}; take at most"
+                f" {most - prompt:,}"
+            )
+
     def chosen(
         self,
         some: Sequence[Ready],
@@ -319,6 +332,7 @@ class AnyCaptioner:
     ) -> list[Chosen]:
         """The caption of each; number: of the first of them, by which words are drawn."""
         inputs = self.vlm.collate([one.inputs for one in some])
+        self._check_room(inputs, how.max_tokens)
         each = 1 if self.reranker is None else self.reranker.settings.candidates
         width = how.beam if each == 1 else max(2, how.beam, each)
         devices = [self.device] if self.device.type == "cuda" else []

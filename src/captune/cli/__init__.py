@@ -246,12 +246,18 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _stopped(arguments: argparse.Namespace) -> str:
     """What Ctrl-C left of a command, and where."""
+    from captune.options.shards import PLAN, is_address, spelled
     from captune.runs.place import JOURNAL
 
     if not hasattr(arguments, "no_cache"):
         return "stopped; run the same command again"
     kept = []
     out = getattr(arguments, "out", None)
+    if out is not None and (is_address(str(out)) or (out / PLAN).is_file()):
+        return (
+            f"stopped; finished shards are kept in {spelled(str(out))}. Run the same command again"
+            " to continue"
+        )
     if arguments.command == "caption" and out is not None and (out / JOURNAL).is_file():
         with (out / JOURNAL).open("rb") as file:
             kept.append(f"{counted(sum(1 for _ in file) - 1, 'image')} captioned in {out}")

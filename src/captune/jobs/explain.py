@@ -338,9 +338,11 @@ def _check_found(
         some = "the caption has no word" if len(without) == 1 else "no caption has a word"
         raise NoSuchWord(f"{some} to explain ({quoted(without[0])}); give your own with --caption")
     if result.images == 0:
-        some = "the caption has" if len(without) == 1 else f"none of {len(without):,} captions has"
+        some = "the caption has no such word"
+        if len(without) > 1:
+            some = f"none of {len(without):,} captions has such a word"
         raise NoSuchWord(
-            f"--words {asked}: {some} such a word ({quoted(without[0])}); give another,"
+            f"--words {asked}: {some} ({quoted(without[0])}); give another,"
             " or a caption of your own with --caption"
         )
     if without:

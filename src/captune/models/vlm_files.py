@@ -41,10 +41,9 @@ _OWN_WAYS = (
 
 
 def is_vlm(folder: Path) -> bool:
-    """Whether it has the layout of save_pretrained, and a processor."""
-    has_processor = any((folder / name).is_file() for name in PROCESSOR_FILES)
+    """Whether it has the layout of save_pretrained; whether it takes images shows later."""
     config = folder / "config.json"
-    return has_processor and config.is_file() and "model_type" in read_object(config)
+    return config.is_file() and "model_type" in read_object(config)
 
 
 def vlm_files(names: Sequence[str], where: str) -> list[str]:

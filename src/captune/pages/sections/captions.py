@@ -62,10 +62,10 @@ def tables(source: RunSource) -> list[Table]:
 def _answer_of_captions(source: RunSource) -> tuple[Any, Tiles | None]:
     about = source.model
     images, ended = source.at("images"), source.at("ended")
+    made = words("{}, language model {}", about.get("method"), about.get("decoder"))
     said = words(
-        "The captioner {} ({}, language model {}) described {} images, in {} words each on"
-        " average.",
-        about.get("spec"), about.get("method"), about.get("decoder"),
+        "The captioner {} ({}) described {} images, in {} words each on average.",
+        about.get("spec"), about.get("family") or made,  # a family is of one of transformers
         source.figure(count, "images"),
         source.figure(lambda n: f"{n:.1f}", "words_mean"),
     )  # fmt: skip
