@@ -77,6 +77,14 @@ class Claims:
                         self.place.write(stem + SUFFIX, _written(tries))
 
 
+def abandon(place: Place, stem: str) -> None:
+    """The process that had the shard is known to be gone, wherever it was: nobody waits for it."""
+    with suppress(OSError, StoreError):  # else it is taken over when it is old
+        claim = claim_of(place, stem)
+        if claim is not None:
+            place.write(stem + SUFFIX, json.dumps({**claim, "at": 0}).encode())
+
+
 def claim_of(place: Place, stem: str) -> dict[str, Any] | None:
     """What stands in a claim; None where there is none."""
     try:

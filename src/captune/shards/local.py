@@ -36,7 +36,7 @@ def run_local(work: Work, shards: Sequence[Shard], options: Any) -> Iterator[Rep
     def start(place: int) -> _Process:
         return _Process(work, jobs, cards[place % len(cards)] if cards else None)
 
-    return hand_out(shards, jobs, start, _hear)
+    return hand_out(work.out, shards, jobs, start, _hear)
 
 
 def _hear(processes: Sequence[_Process]) -> Iterator[tuple[_Process, Any]]:

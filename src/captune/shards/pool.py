@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from captune.errors import UserError
+from captune.shards.claims import abandon
+from captune.shards.places import Place
 from captune.shards.sources import Shard
 from captune.shards.task import Report
 from captune_metrics.text import printable
@@ -37,6 +39,7 @@ W = TypeVar("W", bound=Hand)
 
 
 def hand_out(
+    out: Place,
     shards: Sequence[Shard],
     jobs: int,
     start: Callable[[int], W],
@@ -65,7 +68,9 @@ def hand_out(
                             f"a worker ended before it had its model ({printable(said.reason)});"
                             " take fewer --jobs, or a smaller model"
                         )
-                    queue.extendleft(reversed(held.pop(worker)))
+                    for shard in reversed(held.pop(worker)):
+                        abandon(out, shard.stem)
+                        queue.appendleft(shard)
                     ready.discard(worker)
                     place = places.pop(worker)
                     another = start(place)

@@ -53,7 +53,7 @@ def run_ray(work: Work, shards: Sequence[Shard], options: Any) -> Iterator[Repor
             yield actor, said
 
     try:
-        yield from hand_out(shards, jobs, lambda _: _Remote(ray, kind.remote(work)), hear)
+        yield from hand_out(work.out, shards, jobs, lambda _: _Remote(ray, kind.remote(work)), hear)
     finally:
         if began_here:
             ray.shutdown()

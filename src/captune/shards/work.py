@@ -85,8 +85,8 @@ class Worker:
         upcoming: what this worker is likely to be given next. A shard that fails does not raise.
         """
         ahead = self._ahead.pop(shard.stem, None)
-        self._give_back()
         try:
+            self._give_back()
             begun = self._begin(shard) if ahead is None else ahead.result()
             if begun.report is not None:
                 return begun.report
@@ -142,9 +142,9 @@ class Worker:
     def _give_back(self) -> None:
         """What was begun ahead and goes to another worker."""
         for stem, future in self._ahead.items():
-            if not future.cancel():
+            if not future.cancel() and future.exception() is None:
                 future.result().held.close()
-                self._claims.let_go(stem)
+            self._claims.let_go(stem)
         self._ahead.clear()
 
     def _compute(self, shard: Shard, opened: OpenShard) -> Report:
