@@ -31,6 +31,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def main() -> int:
         if "engines" in parts:
             result["engines"] = engines(folder, rounds)
         if "store" in parts:
-            result["store"] = of_store(folder, rounds)
+            result["store"] = of_store(folder, rounds, size)
         if "fixed" in parts:
             result["fixed"] = fixed(folder)
         if "memory" in parts:
@@ -325,6 +326,7 @@ def drive(
     jobs: int = 1,
     model: str = "small",
     to: str = "",
+    size: int = 0,
 ) -> dict[str, Any]:
     """One measured process, or `jobs` bare ones, and what the workers noted."""
     notes = Path(tempfile.mkdtemp(dir=folder))
@@ -345,7 +347,7 @@ def drive(
     if any(run.returncode for run in runs):
         raise SystemExit(f"the measured process {told} failed")
     result = json.loads(said[0].splitlines()[-1])
-    found = _at_work(notes)
+    found = _at_work(notes, size)
     asked = notes / "requests"
     result["requests"] = Counter(asked.read_text().split()) if asked.exists() else {}
     return {**result, **found, "whole_s": time.monotonic() - started}
@@ -361,8 +363,11 @@ def _start(words: list[str], environment: dict[str, str], cores: list[int]) -> A
     )
 
 
-def _at_work(notes: Path) -> dict[str, Any]:
-    """Of the time in which all workers computed: images a second, processor ms an image, peaks."""
+def _at_work(notes: Path, size: int) -> dict[str, Any]:
+    """Of the time in which all workers computed: images a second, processor ms an image, peaks.
+
+    between_s: from the last batch of a shard of `size` images to the first one of the next.
+    """
     every = [
         [json.loads(line) for line in path.read_text().splitlines()]
         for path in sorted(notes.glob("*.notes"))
@@ -378,6 +383,12 @@ def _at_work(notes: Path) -> dict[str, Any]:
     return {
         "rate": images / (end - start),
         "cpu_ms": 1000 * used / images,
+        "between_s": [
+            after[0] - before[0]
+            for lines in every
+            for before, after in pairwise(lines)
+            if size and before[2] % size == 0
+        ],
         "workers": [
             {"tenth": lines[len(lines) // 10][3], "end": lines[-1][3], "images": lines[-1][2]}
             for lines in every
@@ -402,14 +413,15 @@ def engines(folder: Path, rounds: int) -> dict[str, Any]:
     return found
 
 
-def of_store(folder: Path, rounds: int) -> dict[str, Any]:
+def of_store(folder: Path, rounds: int, size: int) -> dict[str, Any]:
     """The engine local with shards here, in a slow store, and with both sides there."""
-    found: dict[str, Any] = defaultdict(lambda: {"rate": []})
+    found: dict[str, Any] = defaultdict(lambda: {"rate": [], "between_s": []})
     slow = f"slow://{folder / 'in'}/{{00000..00002}}.tar"
     for _ in range(rounds):
         for name, inputs, to in (("here", "half", ""), ("in", slow, ""), ("both", slow, "slow://")):
-            run = drive(folder, "local", inputs=inputs, to=to)
+            run = drive(folder, "local", inputs=inputs, to=to, size=size)
             found[name]["rate"].append(run["rate"])
+            found[name]["between_s"] += run["between_s"][1:]  # not before it is warm
             found[name]["requests"] = {
                 kind: n / run["shards"] for kind, n in run["requests"].items()
             }
@@ -482,11 +494,15 @@ def show(result: dict[str, Any]) -> None:
                 f" | {kept[0]} | {kept[1]} |"
             )
     if found := result.get("store"):
-        print("\n| shards | images/s | of the local rate | requests a shard |\n|---|---|---|---|")
+        print("\n| shards | images/s | of the local rate | s between shards", end="")
+        print(" | requests a shard |\n|---|---|---|---|---|")
         for name, run in found.items():
             kept = spread(ratios(run["rate"], found["here"]["rate"]))
             asked = ", ".join(f"{kind} {n:.1f}" for kind, n in sorted(run["requests"].items()))
-            print(f"| {name} | {spread(run['rate'], 0)} | {kept} | {asked} |")
+            print(
+                f"| {name} | {spread(run['rate'], 0)} | {kept} | {spread(run['between_s'])}"
+                f" | {asked} |"
+            )
     if run := result.get("fixed"):
         print(
             f"\nA shard of any size: {run['shard_cpu_ms']:.1f} ms of the processor,"
