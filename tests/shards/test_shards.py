@@ -20,7 +20,7 @@ from captune.jobs.report import report
 from captune.jobs.verify import verify
 from captune.runs import read_run
 from captune.shards.claims import Claims, claim_of
-from captune.shards.places import Place
+from captune.shards.places import Place, StoreError
 from tests.shards import toy
 from tests.shards.conftest import rows_of
 
@@ -340,3 +340,15 @@ def test_ctrl_c_says_that_finished_shards_are_kept(
     tars, out = toy.write_tars(tmp_path / "in", 1), tmp_path / "out"
     assert main(["classify", str(tars[0]), "--labels", "red,green", "--out", str(out)]) == 130
     assert f"finished shards are kept in {out}. Run the same" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_claim_that_a_store_does_not_take_back_costs_no_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise StoreError("the store failed 4 times")
+
+    monkeypatch.setattr(Place, "remove", refused)
+    toy.write_tars(tmp_path / "in", 2)
+    assert classify(tmp_path / "in", LABELS, out=tmp_path / "out").images == 18

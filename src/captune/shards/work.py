@@ -18,7 +18,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ from captune.runs.records import plain
 from captune.shards.answers import Answered, Answerer, answered_before, load_answerer
 from captune.shards.claims import MOST_TRIES, Claims
 from captune.shards.manifest import read_models, read_statistics
-from captune.shards.places import TEMPORARY, Place
+from captune.shards.places import TEMPORARY, Place, StoreError
 from captune.shards.reading import OpenShard, open_shard
 from captune.shards.sources import Shard
 from captune.shards.task import (
@@ -105,7 +105,7 @@ class Worker:
             sentence = f"a bug in captune ({type(error).__name__}: {printable(str(error))[:200]})"
             return Report(shard.stem, FAILED, sentence=sentence)
         finally:
-            self._claims.let_go(shard.stem)
+            self._let_go(shard.stem)
 
     def close(self) -> None:
         """Let go of what was begun."""
@@ -136,7 +136,7 @@ class Worker:
         return begun
 
     def _settled(self, shard: Shard, status: str, sentence: str = "") -> Report:
-        self._claims.let_go(shard.stem)
+        self._let_go(shard.stem)
         return Report(shard.stem, status, sentence=sentence)
 
     def _give_back(self) -> None:
@@ -144,8 +144,12 @@ class Worker:
         for stem, future in self._ahead.items():
             if not future.cancel() and future.exception() is None:
                 future.result().held.close()
-            self._claims.let_go(stem)
+            self._let_go(stem)
         self._ahead.clear()
+
+    def _let_go(self, stem: str) -> None:
+        with suppress(StoreError):  # nobody renews the claim, and so another takes it over
+            self._claims.let_go(stem)
 
     def _compute(self, shard: Shard, opened: OpenShard) -> Report:
         began = time.monotonic()
