@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,22 @@ def test_a_bug_is_not_a_fault_of_the_store() -> None:
 
     with pytest.raises(KeyError):
         places.patiently("s3://bucket/0.tar", action)
+
+
+def test_a_claim_is_made_also_where_another_process_sweeps_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, swept = os.link, []
+
+    def beside_a_sweep(source: Path, target: Path) -> None:
+        if not swept:
+            swept.append(source)
+            source.unlink()
+        link(source, target)
+
+    monkeypatch.setattr("captune.shards.places.os.link", beside_a_sweep)
+    place = Place.of(tmp_path / "out")
+    assert place.create("00000.claim", b"{}")
+    assert swept
+    assert not place.create("00000.claim", b"{}")
+    assert place.names() == {"00000.claim"}

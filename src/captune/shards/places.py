@@ -110,14 +110,7 @@ class Place:
         """A small file that was not there; False where it was."""
         try:
             if self.is_local:
-                path = Path(self.path(name))
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = partial_path(path)
-                try:  # a link, so that nobody reads half of it
-                    temporary.write_bytes(data)
-                    os.link(temporary, path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                _link_new(Path(self.path(name)), data)
                 return True
             store, place = store_of(self.path(name))
             patiently(self.path(name), lambda: store.pipe_file(place, data, mode="create"))
@@ -154,6 +147,21 @@ class Place:
             with (folder / "file").open("wb") as file:
                 yield file
             patiently(self.path(name), lambda: store.put_file(str(folder / "file"), path))
+
+
+def _link_new(path: Path, data: bytes) -> None:
+    """A link, so that nobody reads half of it. Raises FileExistsError."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = partial_path(path)
+        try:
+            temporary.write_bytes(data)
+            os.link(temporary, path)
+        except FileNotFoundError:  # a process that has just begun took it for somebody's leftover
+            continue
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
 
 
 def store_of(address: str) -> tuple[Any, str]:
