@@ -352,3 +352,35 @@ def test_a_claim_that_a_store_does_not_take_back_costs_no_shard(
     monkeypatch.setattr(Place, "remove", refused)
     toy.write_tars(tmp_path / "in", 2)
     assert classify(tmp_path / "in", LABELS, out=tmp_path / "out").images == 18
+
+
+@pytest.mark.usefixtures("in_process")
+def test_where_every_shard_failed_other_options_may_begin(tmp_path: Path) -> None:
+    red, data = toy.picture((255, 0, 0)), tmp_path / "0.parquet"
+    pq.write_table(pa.table({"image": [red], "mask": [red]}), data)
+    out = tmp_path / "out"
+    failed = classify(data, LABELS, out=out)
+    assert "--image-column" in failed.failure()
+    assert list(out.iterdir()) == []
+    done = classify(data, LABELS, image_column="image", out=out)
+    assert not done.failure()
+    assert [row["label"] for row in rows_of(out, "0")] == ["red"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_two_that_begin_at_once_agree_on_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.write_tars(tmp_path / "in", 2)
+    out = tmp_path / "out"
+    create = Place.create
+
+    def after_another(place: Place, name: str, data: bytes) -> bool:
+        if name == "_captune.json":
+            monkeypatch.undo()
+            classify(tmp_path / "in", LABELS, out=out, part="1/2")
+        return create(place, name, data)
+
+    monkeypatch.setattr(Place, "create", after_another)
+    with pytest.raises(UserError, match="was begun without --multi-label"):
+        classify(tmp_path / "in", LABELS, out=out, multi_label=True)

@@ -20,7 +20,7 @@ from captune.progress import SILENT, Progress
 from captune.rows import parquet
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
-from captune.shards.driver import Engine, Tally, drive
+from captune.shards.driver import Engine, Tally, drive, forget_plan
 from captune.shards.local import run_local
 from captune.shards.manifest import Total, total_of, write_sample
 from captune.shards.places import Place
@@ -133,6 +133,8 @@ def run_sharded(
     result = _result_of(out, total_of(out), tally)
     if out.is_local and options.part is None and result.total.models.models:
         _write_run(Path(out.address), result, command, progress)
+    if tally.failures == tally.shards and options.part is None:
+        forget_plan(out)
     return result
 
 

@@ -1,14 +1,18 @@
-"""What of a job is missing, and what came of it when an engine did it."""
+"""What of a job is missing, and what came of it when an engine did it.
+
+`hand_out` is what engines have in common: a worker that dies is replaced and costs one shard.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import structs
 
@@ -19,14 +23,17 @@ from captune.options.base import ImageOptions, RowOptions
 from captune.options.shards import PLAN, ShardOptions, is_address
 from captune.progress import SILENT, Progress
 from captune.runs.records import plain
+from captune.shards.claims import SUFFIX, abandon
 from captune.shards.manifest import SAMPLE, Plan, missing_of, read_plan
 from captune.shards.places import Place
 from captune.shards.sources import Shard, find_shards
-from captune.shards.task import CLAIMED, DONE, FAILED, THERE, Report, Work
+from captune.shards.task import CLAIMED, DONE, FAILED, MODELS, STATS, THERE, Report, Work
 from captune.text import counted
 from captune_metrics.text import printable
 
 _NAMED = 20  # failed shards that are named
+READY = "ready"  # what a worker says when it has its model
+_STARTS = 3  # of workers that end before they have it
 # options that decide where and how fast, and nothing of an answer
 _FREE = {
     *(one.name for kind in (ImageOptions, RowOptions, ShardOptions) for one in fields(kind)),
@@ -128,8 +135,10 @@ def settle_plan(out: Place, command: str, options: Any, shards: Sequence[Shard])
                 " another --out"
             )
         plan = Plan(command, asked, plain(options), ours)  # type: ignore[arg-type]
-        _write_plan(out, plan)
-        return False
+        if out.create(PLAN, _written(plan)):
+            return False
+        plan = read_plan(out)  # somebody else began at the same moment
+        assert plan is not None
     _refuse_other(out, plan.asked, asked)
     known = plan.shards
     for stem, identity in ours.items():
@@ -139,12 +148,19 @@ def settle_plan(out: Place, command: str, options: Any, shards: Sequence[Shard])
                 f" and of {printable(identity)} now; use the same images, or another --out"
             )
     if ours.keys() - known.keys():
-        _write_plan(out, structs.replace(plan, shards=known | ours))
+        out.write(PLAN, _written(structs.replace(plan, shards=known | ours)))
     return True
 
 
-def _write_plan(out: Place, plan: Plan) -> None:
-    out.write(PLAN, json.dumps({**plain(plan), "captune": captune.__version__}).encode())
+def forget_plan(out: Place) -> None:
+    """Where nothing is done and nobody is at work, `out` may begin anew, with other options."""
+    if not any(name.endswith((STATS, SUFFIX)) for name in out.names()):
+        for name in (PLAN, MODELS):
+            out.remove(name)
+
+
+def _written(plan: Plan) -> bytes:
+    return json.dumps({**plain(plan), "captune": captune.__version__}).encode()
 
 
 def _asked(command: str, options: Any, shards: Sequence[Shard]) -> dict[str, Any]:
@@ -202,3 +218,84 @@ def _check_apart(out: Place, shards: Iterable[Shard]) -> None:
                 f"--out {printable(out.address)}: holds what is read, or lies in it; choose another"
                 " folder"
             )
+
+
+@dataclass(frozen=True)
+class Dead:
+    """Said of a worker that is gone."""
+
+    reason: str
+
+
+class Hand(Protocol):
+    """A worker somewhere."""
+
+    def ask(self, shard: Shard, upcoming: Shard | None) -> None:
+        """Do a shard; read the next one meanwhile. It may be gone, which is heard."""
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+
+
+W = TypeVar("W", bound=Hand)
+
+
+def hand_out(
+    out: Place,
+    shards: Sequence[Shard],
+    jobs: int,
+    start: Callable[[int], W],
+    hear: Callable[[Sequence[W]], Iterable[tuple[W, Any]]],
+) -> Iterator[Report]:
+    """What came of each shard, in the order in which they are done.
+
+    start: a worker, given its place in the pool. hear: waits until some of the workers say
+    something: READY, a Report, an exception to raise here, or it says that one is Dead. How often
+    a shard ends its worker is counted by its claim. Raises UserError where none can begin.
+    """
+    queue = deque(shards)
+    places = {start(place): place for place in range(jobs)}
+    held: dict[W, deque[Shard]] = {worker: deque() for worker in places}
+    ready: set[W] = set()
+    deaths = 0
+    try:
+        while queue or any(held.values()):
+            for worker, said in hear([*held]):
+                if isinstance(said, Exception):
+                    raise said
+                if isinstance(said, Dead):
+                    deaths = 0 if worker in ready else deaths + 1
+                    if deaths >= _STARTS:
+                        raise UserError(
+                            f"a worker ended before it had its model ({printable(said.reason)});"
+                            " take fewer --jobs, or a smaller model"
+                        )
+                    for shard in reversed(held.pop(worker)):
+                        abandon(out, shard.stem)
+                        queue.appendleft(shard)
+                    ready.discard(worker)
+                    place = places.pop(worker)
+                    another = start(place)
+                    places[another], held[another] = place, deque()
+                    continue
+                if isinstance(said, Report):
+                    held[worker].popleft()
+                    yield said
+                ready.add(worker)
+                _give(worker, held[worker], queue, jobs)
+            for worker in ready:
+                if not held[worker]:  # a worker that died has left something to do
+                    _give(worker, held[worker], queue, jobs)
+    finally:
+        for worker in held:
+            worker.end()
+
+
+def _give(worker: Hand, own: deque[Shard], queue: deque[Shard], jobs: int) -> None:
+    """One shard to do, and the next one to read meanwhile, while others do not need it."""
+    if not own and queue:
+        own.append(queue.popleft())
+    if len(own) == 1 and len(queue) >= jobs:
+        own.append(queue.popleft())
+    if own:
+        worker.ask(own[0], own[1] if len(own) > 1 else None)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from captune.errors import UserError
-from captune.shards.pool import READY, Dead, hand_out
+from captune.shards.driver import READY, Dead, hand_out
 from captune.shards.sources import Shard
 from captune.shards.task import Report, Work
 from captune.storage import is_offline, set_offline

@@ -150,12 +150,12 @@ class Place:
 
 
 def _link_new(path: Path, data: bytes) -> None:
-    """A link, so that nobody reads half of it. Raises FileExistsError."""
+    """A link, so that nobody reads half of it. Raises FileExistsError, UserError."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = partial_path(path)
+        with whole_file(temporary, "wb") as file:
+            file.write(data)
         try:
-            temporary.write_bytes(data)
             os.link(temporary, path)
         except FileNotFoundError:  # a process that has just begun took it for somebody's leftover
             continue

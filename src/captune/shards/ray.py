@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from captune.errors import MissingExtra, UserError
-from captune.shards.pool import READY, Dead, hand_out
+from captune.shards.driver import READY, Dead, hand_out
 from captune.shards.sources import Shard
 from captune.shards.task import Report, Work
 from captune_metrics.text import printable, shorten
