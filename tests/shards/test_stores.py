@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from captune.shards.places import Place, StoreError, fetch
 from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.shards import toy
 from tests.shards.conftest import rows_of
+
+GUIDE = Path(__file__).parents[2] / "docs" / "scale.md"
 
 
 @pytest.fixture
@@ -63,6 +67,12 @@ def put_tars(store: Any, images: Path, shards: int) -> list[str]:
     return names
 
 
+def of_the_guide() -> list[str]:
+    """The command of docs/scale.md that captions from a store to a store."""
+    (line,) = re.findall(r'^captune (caption "s3://.*\{000..003\}.*)$', GUIDE.read_text(), re.M)
+    return shlex.split(line)
+
+
 @pytest.mark.needs("s3")
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.needs("ray"))])
 def test_captions_from_a_store_to_a_store(
@@ -72,9 +82,9 @@ def test_captions_from_a_store_to_a_store(
     images = write_images(tmp_path / "images", 12)
     keys = put_tars(s3, images, 4)
     how = ["--model", str(captioner), "--encoder", "toy:places", "--device", "cpu"]
-    how += ["--beam", "2", "--max-tokens", "8", "--batch-size", "4", "--jobs", "1"]
-    words = ["caption", "s3://bucket/in/{000..003}.tar", *how, "--engine", engine]
-    assert main([*words, "--out", "s3://bucket/out"]) == 0
+    how += ["--beam", "2", "--max-tokens", "8", "--batch-size", "4"]
+    words = [*of_the_guide(), *how, "--engine", engine]
+    assert main(words) == 0
     assert "4 of 4 shards done, 12 images" in capsys.readouterr().out
     s3.get("bucket/out/", str(tmp_path / "out"), recursive=True)
     rows = [row for n in range(4) for row in rows_of(tmp_path / "out", f"{n:03}")]
@@ -86,7 +96,7 @@ def test_captions_from_a_store_to_a_store(
     }
     assert {row["key"]: row["caption"] for row in rows} == expected
     if engine == "local":
-        assert main([*words, "--out", "s3://bucket/out"]) == 0  # no process is started for it
+        assert main(words) == 0  # no process is started for it
         assert "4 of 4 shards were there" in capsys.readouterr().err
         assert main(["shards", "status", "s3://bucket/out", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"] == 12
