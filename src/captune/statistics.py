@@ -1,5 +1,7 @@
 """How sure a share is, paired tests of shares, several tests, and rank correlation.
 
+A p value as text: `captune.text.p_value`.
+
 Intervals and tests of other figures are in `captune_metrics.resampling`. `scipy.stats.kendalltau`
 gives the same tau, but importing scipy.stats takes as long as scoring a thousand captions, and the
 interval needs each image's own part in it.

@@ -1,4 +1,4 @@
-"""Tables: one definition for CSV, Markdown, LaTeX, terminal and page.
+"""Tables: one definition for CSV, Markdown, LaTeX, terminal and page. `--to`: `answer_files`.
 
 No spreadsheet runs the CSV, whatever others have typed into its cells. A spreadsheet takes a cell
 that begins with = + - @ (also full-width), a tab or a line end for a formula, which may read other

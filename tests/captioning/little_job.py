@@ -17,9 +17,8 @@ from tests.colour_model import colour_model
 from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.recipe import ImageIdentity
-from captune.captioning.training.batches import TrainingData
 from captune.captioning.training.setup import FrozenParts
-from captune.captioning.training.step import CrossEntropy
+from captune.captioning.training.step import CrossEntropy, TrainingData
 from captune.options import TuneOptions
 
 KINDS = 4

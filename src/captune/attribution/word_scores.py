@@ -1,4 +1,4 @@
-"""The score of a word at its steps, or of a word against another one; many grids under one caption.
+"""The score of a word at its steps, its gradient by the grid, many grids under one caption.
 
 A bridge of cross-attention leaves the blocks before its first layer to the text alone, and the text
 is the same in every row. So one row goes through them, and its hidden states stand for all rows' at

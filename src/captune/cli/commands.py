@@ -116,7 +116,7 @@ def _answer_printer(options: Any) -> Callable[[Any], None]:
 def _check_places(options: Any, kind: str) -> None:
     """Refuse images and files before the libraries of the job are imported, which takes long."""
     if isinstance(options, RowOptions):
-        from captune.rows import check_ending, row_paths
+        from captune.answer_files import check_ending, row_paths
 
         check_ending("--csv", getattr(options, "csv", None), ".csv")
         check_ending("--predictions", getattr(options, "predictions", None), ".json")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from captune.answer_files import Row, check_ending, row_files, row_paths
 from captune.captioning.agreement import flagged_sentence
 from captune.captioning.any_captioner import AnyCaptioner, prepare
 from captune.captioning.captioner import LITE, Captioner
@@ -35,7 +36,6 @@ from captune.jobs.shards import takes_shards
 from captune.options import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import Row, check_ending, row_files, row_paths
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.runs.reliability import PeopleAgreement, Reranking

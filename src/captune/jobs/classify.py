@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from captune.answer_files import check_ending, row_files, row_paths
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import none_readable
@@ -25,7 +26,6 @@ from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options import ClassifyOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import check_ending, row_files, row_paths
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.statistics import wilson

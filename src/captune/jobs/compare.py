@@ -9,12 +9,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from captune.answer_files import check_ending
 from captune.errors import UserError
 from captune.jobs import Result, check_outputs, page_tables
 from captune.options import CompareOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import check_ending
 from captune.runs import RunWriter, versions
 from captune.runs.metrics import CompareMetrics, ImageDifference
 from captune.runs.place import writes_run

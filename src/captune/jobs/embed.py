@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from captune.answer_files import parquet, row_paths
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
@@ -29,7 +30,6 @@ from captune.models.load import load_model
 from captune.options import EmbedOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import parquet, row_paths
 from captune.text import counted
 from captune_metrics.text import printable
 

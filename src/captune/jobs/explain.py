@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from captune.answer_files import row_files, row_paths
 from captune.attribution.classes import ClassMaps, default_method, explain_classes
 from captune.attribution.default_map import choose_map, read_default
 from captune.attribution.explanation import ExplainedWord, Explanation, explain_words
@@ -28,7 +29,6 @@ from captune.models.encoders import describe_model
 from captune.options import ExplainOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import row_files, row_paths
 from captune.runs import RunWriter, read_run
 from captune.runs.maps import MapWriter
 from captune.runs.place import writes_run

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captune.answer_files import check_ending, row_files, row_paths
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
@@ -22,7 +23,6 @@ from captune.models.load import load_image_text_model
 from captune.options import PromptsOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
-from captune.rows import check_ending, row_files, row_paths
 from captune.runs import RunWriter
 from captune.runs.place import writes_run
 from captune.runs.prompt_metrics import NegationProbe

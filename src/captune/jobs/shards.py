@@ -11,13 +11,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+from captune.answer_files import parquet
 from captune.errors import UserError
 from captune.files import real_path
 from captune.jobs import Result, check_outputs, files_among
 from captune.options import ShardsOptions
 from captune.options.shards import ShardOptions
 from captune.progress import SILENT, Progress
-from captune.rows import parquet
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
 from captune.shards.driver import Engine, Tally, drive, forget_plan

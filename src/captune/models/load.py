@@ -1,4 +1,6 @@
-"""What a user may write as a model, and the model that it names.
+"""What a user may write as an image model, and the model that it names.
+
+Language models are loaded by `decoders`, captioners of transformers by `vlm_files`.
 
 A spec is read without importing any model library:
 

@@ -1,4 +1,4 @@
-"""The kinds of runs, each with the types of its files: what captune writes, and what it accepts.
+"""The kinds of runs in the order of a page, each with the types of its files: what is accepted.
 
 A reader gets the JSON itself once it was held against these types. What they do not name is passed
 over, so a newer captune may add to it; what is shown and never computed with may be anything.

@@ -1,4 +1,4 @@
-"""How far to believe probabilities: the figures of classes and of captions in a metrics.json."""
+"""How far to believe probabilities, and how captions were chosen: parts of a metrics.json."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from captune.answer_files import flat, parquet
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import describe_model
 from captune.options import CaptionOptions, ClassifyOptions, EmbedOptions
-from captune.rows import flat, parquet
 
 _TOP = 5  # labels of a row
 

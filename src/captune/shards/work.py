@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import captune
+from captune.answer_files import parquet
 from captune.errors import UserError
 from captune.files import private_folder
 from captune.images import Skipped
 from captune.images.decode import stop_decoding
 from captune.options.shards import WEBDATASET
-from captune.rows import parquet
 from captune.runs.records import plain
 from captune.shards.answers import Answered, Answerer, answered_before, load_answerer
 from captune.shards.claims import MOST_TRIES, Claims

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from captune.answer_files import parquet
 from captune.images import Skipped, UnreadableImage
 from captune.images.decode import opened_image, read_image
 from captune.images.formats import find_format
-from captune.rows import parquet
 from captune.runs.records import plain
 from captune.shards.answers import Answered, sums_of
 from captune.shards.places import Place

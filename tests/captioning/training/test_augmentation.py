@@ -13,12 +13,11 @@ from captune.captioning.training.batches import (
     Batches,
     BatchItem,
     MirroredViews,
-    TrainingData,
     check_mirroring,
     drawn_views,
     mirrorable,
 )
-from captune.captioning.training.step import CrossEntropy, collate
+from captune.captioning.training.step import CrossEntropy, TrainingData, collate
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import open_grids

@@ -13,8 +13,7 @@ from captune.captioning.dataset import read_dataset, tokenise
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
 from captune.captioning.training import validation
-from captune.captioning.training.batches import TrainingData
-from captune.captioning.training.step import CrossEntropy
+from captune.captioning.training.step import CrossEntropy, TrainingData
 from captune.captioning.training.trainer import train
 from captune.captioning.training.validation import (
     Captioned,

@@ -14,11 +14,11 @@ from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import IGNORED, CaptionModel, batch
 from captune.captioning.recipe import build_model
 from captune.captioning.training import step
-from captune.captioning.training.batches import TrainingData
 from captune.captioning.training.step import (
     CrossEntropy,
     MatchReward,
     SelfCritical,
+    TrainingData,
     advantages_of,
     collate,
 )

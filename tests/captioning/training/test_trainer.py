@@ -12,8 +12,8 @@ from tests.captioning.tiny import GRID, tiny_decoder
 
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
-from captune.captioning.training.batches import TrainingData
 from captune.captioning.training.state import complete_checkpoints
+from captune.captioning.training.step import TrainingData
 from captune.captioning.training.trainer import TrainingHistory, train
 from captune.errors import UserError
 from captune.options import TuneOptions

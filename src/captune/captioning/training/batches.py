@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,10 +31,6 @@ from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import grids_bytes, require_room
 from captune.models.encoders import Floats, ImageEncoder, normalise
-from captune.options import TuneOptions
-
-if TYPE_CHECKING:
-    from captune.captioning.training.step import Objective
 
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order
 _TEXT_RIDGE = 0.1  # of the mean variance of a dimension
@@ -296,31 +292,3 @@ def drawn_views(
         if places
     ]
     return torch.cat(parts)[torch.tensor(order, device=parts[0].device).argsort()]
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """keys: of each image's grid. rows: token ids of each caption of each image.
-
-    tags: of the images, where they are read; of several rows of an image an epoch draws one.
-    mirrored: second views.
-    """
-
-    keys: Sequence[str]
-    rows: Sequence[Sequence[Sequence[int]]]
-    grids: Grids
-    objective: Objective
-    tags: Mapping[str, Sequence[Sequence[int]]] | None = None
-    mirrored: MirroredViews | None = None
-
-    def batches(self, options: TuneOptions, process: int = 0, processes: int = 1) -> Batches:
-        """As the options ask for them."""
-        return Batches(
-            [[len(row) for row in own] for own in self.rows],
-            captions=max(1, options.batch_size // self.objective.captions_per_image),
-            per_image=self.objective.per_image or options.per_image,
-            mirrored=() if self.mirrored is None else self.mirrored.images,
-            seed=options.seed,
-            process=process,
-            processes=processes,
-        )

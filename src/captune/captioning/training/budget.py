@@ -20,8 +20,8 @@ from captune.captioning.dataset import CaptionDataset
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.model import CaptionModel
 from captune.captioning.settings import parse_count
-from captune.captioning.training.batches import Batches, BatchItem, TrainingData
-from captune.captioning.training.step import collate
+from captune.captioning.training.batches import Batches, BatchItem
+from captune.captioning.training.step import TrainingData, collate
 from captune.captioning.training.validation import IMAGES, ValidationSet
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError

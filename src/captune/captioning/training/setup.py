@@ -38,13 +38,18 @@ from captune.captioning.training.batches import (
     MirroredViews,
     TagRows,
     TextGrids,
-    TrainingData,
     check_mirroring,
     mirrorable,
 )
 from captune.captioning.training.budget import too_few_updates
 from captune.captioning.training.checks import check_sizes, max_tag_tokens
-from captune.captioning.training.step import CrossEntropy, MatchReward, Objective, SelfCritical
+from captune.captioning.training.step import (
+    CrossEntropy,
+    MatchReward,
+    Objective,
+    SelfCritical,
+    TrainingData,
+)
 from captune.captioning.training.validation import ValidationSet
 from captune.errors import UserError
 from captune.features.cache import FeatureCache

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,8 +23,15 @@ from torch import Tensor
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel, batch, pad_tags, token_losses
 from captune.captioning.rerank import cosines_of
-from captune.captioning.training.batches import BatchItem, TrainingData, drawn_views
+from captune.captioning.training.batches import (
+    Batches,
+    BatchItem,
+    Grids,
+    MirroredViews,
+    drawn_views,
+)
 from captune.models.encoders import Floats, ImageTextModel
+from captune.options import TuneOptions
 from captune_metrics import ptb
 from captune_metrics.cider_d import CiderD
 from captune_metrics.corpus import Corpus
@@ -32,6 +39,34 @@ from captune_metrics.frequency import DocumentFrequency
 
 Forward = Callable[..., Tensor]  # CaptionModel.forward, or what accelerate wraps around it
 _END = " <end>"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """keys: of each image's grid. rows: token ids of each caption of each image.
+
+    tags: of the images, where they are read; of several rows of an image an epoch draws one.
+    mirrored: second views.
+    """
+
+    keys: Sequence[str]
+    rows: Sequence[Sequence[Sequence[int]]]
+    grids: Grids
+    objective: Objective
+    tags: Mapping[str, Sequence[Sequence[int]]] | None = None
+    mirrored: MirroredViews | None = None
+
+    def batches(self, options: TuneOptions, process: int = 0, processes: int = 1) -> Batches:
+        """As the options ask for them."""
+        return Batches(
+            [[len(row) for row in own] for own in self.rows],
+            captions=max(1, options.batch_size // self.objective.captions_per_image),
+            per_image=self.objective.per_image or options.per_image,
+            mirrored=() if self.mirrored is None else self.mirrored.images,
+            seed=options.seed,
+            process=process,
+            processes=processes,
+        )
 
 
 def collate(

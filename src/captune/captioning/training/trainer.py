@@ -28,9 +28,9 @@ from captune.captioning.checkpoint import read_trained, write_trained
 from captune.captioning.model import CaptionModel
 from captune.captioning.settings import WEIGHTS
 from captune.captioning.training import state
-from captune.captioning.training.batches import BatchItem, TrainingData
+from captune.captioning.training.batches import BatchItem
 from captune.captioning.training.rates import learning_rate_groups, stream_sizes
-from captune.captioning.training.step import collate
+from captune.captioning.training.step import TrainingData, collate
 from captune.errors import Stopped, UserError
 from captune.models.devices import attention_kernel, resolve_precision
 from captune.options import TuneOptions

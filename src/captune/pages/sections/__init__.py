@@ -1,4 +1,4 @@
-"""What a page says of a run: one module for each kind, which `runs.kinds` names.
+"""What a page says of a run: one module for each kind, in the order of `runs.kinds.KINDS`.
 
 Each has three functions:
 `section(source, context)` is the part of the page about a run, or None where another part tells it;

@@ -1,4 +1,7 @@
-"""Answers as files for other programs, one form by each ending: CSV, JSON lines, JSON, Parquet."""
+"""The files of `--to`: answers for other programs, by the ending CSV, JSON lines, JSON or Parquet.
+
+Vectors have forms of their own, in `jobs/embed.py`.
+"""
 
 from __future__ import annotations
 

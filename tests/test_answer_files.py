@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from captune import rows as module
+from captune.answer_files import check_ending, row_files
 from captune.errors import UserError
-from captune.rows import check_ending, row_files
 
 MODEL = {"spec": "lite", "weights_id": "c0", "licence": "MIT"}
 TOP = [{"label": "=cat", "probability": 0.75}, {"label": "d, og", "probability": 0.25}]
