@@ -251,6 +251,26 @@ def app(here: Path) -> list[str]:
 
 
 @command
+def shards(here: Path) -> list[str]:
+    out = here / f"answers{DOES}"
+    out.mkdir()
+    stem = HOSTILE.replace("/", "")
+    plan = {"command": "classify", "asked": {}, "options": {}, "shards": {stem: HOSTILE}}
+    _json(out / "_captune.json", plan)
+    (out / f"{stem}.parquet").touch()
+    stats = {
+        "rows": 1,
+        "errors": 1,
+        "seconds": 1,
+        "reasons": {HOSTILE: 1},
+        "sums": {},
+        "sample": [],
+    }
+    _json(out / f"{stem}_stats.json", stats)
+    return ["shards", "status", str(out)]
+
+
+@command
 def demo(here: Path) -> list[str]:
     (here / f"file{DOES}").touch()
     return ["demo", "--out", str(here / f"file{DOES}")]
