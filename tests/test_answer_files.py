@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from captune import rows as module
+from captune import answer_files as module
 from captune.answer_files import check_ending, row_files
 from captune.errors import UserError
 
