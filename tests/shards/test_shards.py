@@ -384,3 +384,15 @@ def test_two_that_begin_at_once_agree_on_the_options(
     monkeypatch.setattr(Place, "create", after_another)
     with pytest.raises(UserError, match="was begun without --multi-label"):
         classify(tmp_path / "in", LABELS, out=out, multi_label=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"), [("s3://bucket", "is in a network"), ("nosuch://bucket", "nosuch")]
+)
+def test_shards_that_no_store_gives_are_refused_before_a_model_is_loaded(
+    tmp_path: Path, address: str, said: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=said):
+        classify(f"{address}/{{000..001}}.tar", LABELS, out=out)
+    assert not out.exists()

@@ -25,7 +25,7 @@ from captune.progress import SILENT, Progress
 from captune.runs.records import plain
 from captune.shards.claims import SUFFIX, abandon
 from captune.shards.manifest import SAMPLE, Plan, missing_of, read_plan
-from captune.shards.places import Place
+from captune.shards.places import Place, store_of
 from captune.shards.sources import Shard, find_shards
 from captune.shards.task import CLAIMED, DONE, FAILED, MODELS, STATS, THERE, Report, Work
 from captune.text import counted
@@ -98,6 +98,9 @@ def drive(
         check_writable(Path(out.path(PLAN)))
     shards = find_shards(options.images, size=options.shard_size, image_column=options.image_column)
     _check_apart(out, shards)
+    elsewhere = next((shard.address for shard in shards if is_address(shard.address)), None)
+    if elsewhere is not None:
+        store_of(elsewhere)  # no network, library or such protocol: said before a model is loaded
     began = settle_plan(out, command, options, shards)
     number, of = options.numbers_of_part()
     shards = shards[number - 1 :: of]
