@@ -1,4 +1,5 @@
-"""Shards under harm: workers and drivers that are killed, and 500 hostile images among 10,000.
+"""Shards under harm: workers, drivers, nodes of a cluster and a store that are killed, and 500
+hostile images among 10,000.
 
 A kill comes at a moment drawn by chance. After it the same command goes on; in the end the rows are
 those of a run that nothing happened to, and no shard that was done has been done again.
@@ -6,9 +7,11 @@ those of a run that nothing happened to, and no shard that was done has been don
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,7 @@ from tests.hostile.runner import Case, Outcome, Table, process_tree
 from tests.shards import toy
 
 from captune.images import UnreadableImage, decode_image
+from captune.options.shards import spelled
 
 SHARDS, IMAGES = 12, 60
 ROWS, HOSTILE = 10_000, 500
@@ -40,6 +44,8 @@ def tables(*, kills: int, tell: Callable[[Outcome], None]) -> list[Table]:
             toy.install(folder / "site", patch)
             for name, outcomes in (
                 ("kill -9: shards", killed(folder / "kills", kills)),
+                ("kill -9: nodes of Ray", nodes(folder / "nodes", max(1, kills // 5))),
+                ("kill -9: the store", stores(folder / "store", max(1, kills // 4))),
                 (f"shards, {HOSTILE} of {ROWS:,} hostile", map(hostile, [folder / "hostile"])),
             ):
                 table = Table(name)
@@ -84,9 +90,114 @@ def killed(folder: Path, kills: int) -> Iterator[Outcome]:
     yield _judged("end", "rows of all shards", _differing(folder))
 
 
-def _driver(folder: Path, out: str) -> subprocess.Popen[bytes]:
-    words = ["classify", str(folder / "in"), "--labels", "red,green,blue", "--jobs", "2"]
-    words += ["--model", "toy:slow", "--out", str(folder / out)]
+def nodes(folder: Path, kills: int) -> Iterator[Outcome]:
+    """A cluster of two nodes, of which the second is killed, so many times, while a job runs."""
+    from ray.cluster_utils import Cluster
+
+    chance = random.Random(1)
+    toy.write_tars(folder / "in", 3 * kills, IMAGES)
+    assert _driver(folder, "whole").wait(LIMIT_S) == 0
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        driver = _driver(folder, "out", "--engine", "ray", "--address", cluster.address)
+        for n in range(kills):
+            begun = len(_stats(folder))
+            while len(_stats(folder)) == begun and driver.poll() is None:
+                time.sleep(0.05)
+            time.sleep(chance.random())
+            is_over = driver.poll() is not None
+            cluster.remove_node(node, allow_graceful=False)
+            node = cluster.add_node(num_cpus=1)
+            yield _judged("node", f"kill {n + 1}", "the job was over" if is_over else "")
+        status = driver.wait(LIMIT_S)
+        yield _judged("status", "of the job", f"status {status}" if status else "")
+    finally:
+        cluster.shutdown()
+    yield _judged("end", "rows of all shards", _differing(folder))
+
+
+def stores(folder: Path, kills: int) -> Iterator[Outcome]:
+    """S3 behind a gate that is killed, so many times, and is back after some seconds."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    chance = random.Random(2)
+    tars = toy.write_tars(folder / "in", 3 * kills, IMAGES)
+    assert _driver(folder, "whole").wait(LIMIT_S) == 0
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    behind, port = server.get_host_and_port()[1], _free_port()
+    names = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    names |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in names.items():
+            patch.setenv(name, value)
+        patch.delenv("CAPTUNE_OFFLINE", raising=False)
+        own = s3fs.S3FileSystem(endpoint_url=f"http://127.0.0.1:{behind}")
+        own.mkdir("bucket")
+        for tar in tars:
+            own.put_file(str(tar), f"bucket/in/{tar.name}")
+        gate = _gate(port, behind)
+        driver = _driver(Path("s3://bucket"), "out")
+        for n in range(kills):
+            time.sleep(0.5 + 2 * chance.random())
+            is_over = driver.poll() is not None
+            gate.kill()
+            gate.wait()
+            time.sleep(2 * chance.random())
+            gate = _gate(port, behind)
+            yield _judged("store", f"kill {n + 1}", "the job was over" if is_over else "")
+        driver.wait(LIMIT_S)
+        status = _driver(Path("s3://bucket"), "out").wait(LIMIT_S)  # whatever was given up
+        yield _judged("status", "of the job", f"status {status}" if status else "")
+        own.invalidate_cache()
+        own.get("bucket/out/", str(folder / "out"), recursive=True)
+        gate.kill()
+    server.stop()
+    yield _judged("end", "rows of all shards", _differing(folder))
+
+
+_GATE = """
+import asyncio, sys
+async def pump(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
+async def passed(reader, writer):
+    there = await asyncio.open_connection("127.0.0.1", int(sys.argv[2]))
+    await asyncio.gather(pump(reader, there[1]), pump(there[0], writer), return_exceptions=True)
+async def main():
+    server = await asyncio.start_server(passed, "127.0.0.1", int(sys.argv[1]))
+    print(flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def _gate(port: int, behind: int) -> subprocess.Popen[bytes]:
+    """A process that passes on what comes to a port."""
+    command = [sys.executable, "-c", _GATE, str(port), str(behind)]
+    gate = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert gate.stdout is not None
+    gate.stdout.readline()
+    return gate
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def _driver(folder: Path, out: str, *more: str) -> subprocess.Popen[bytes]:
+    places = [spelled(f"{folder}/{name}") for name in ("in", out)]
+    words = ["classify", places[0], "--labels", "red,green,blue", "--jobs", "2"]
+    words += ["--model", "toy:slow", "--out", places[1], *more]
     command = [sys.executable, "-m", "captune", *words]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command, stdout=nowhere, stderr=nowhere)

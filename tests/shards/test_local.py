@@ -64,3 +64,22 @@ def test_a_killed_driver_leaves_nothing_half_written_and_nobody_behind(
     now = {path.name: path.stat().st_mtime_ns for path in out.glob("*_stats.json")}
     assert {name: now[name] for name in done} == done
     assert not [name for name in os.listdir(out) if name.endswith(".partial")]  # noqa: PTH208
+
+
+def test_a_script_needs_no_guard_and_is_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.install(tmp_path / "site", monkeypatch)
+    toy.write_tars(tmp_path / "in", 1, images=3)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import captune\n"
+        "print('once')\n"
+        "result = captune.classify('in/00000.tar', ['red', 'green'], model='toy:colours',"
+        " out='out')\n"
+        "print(result.images)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines() == ["once", "3"], done.stderr

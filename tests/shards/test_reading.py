@@ -154,6 +154,16 @@ def test_a_column_is_chosen_where_there_are_two(tmp_path: Path) -> None:
     assert read(path, image_column="image") == [("0", "red")]
 
 
+def test_a_column_of_paths(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(RED)
+    path = write_table(tmp_path / "0.parquet", pa.array(["one.png", "none.png", "/etc/passwd"]))
+    assert read(path, image_column="image") == [
+        ("0", "red"),
+        ("1", "No such file or directory"),
+        ("2", "the row names a file outside of the dataset"),
+    ]
+
+
 def test_the_column_to_name_is_asked_for_by_the_file_alone(tmp_path: Path) -> None:
     path = write_table(tmp_path / "0.parquet", pa.array(["a.png"]))
     with pytest.raises(UserError, match=r"/0.parquet: say with --image-column which column"):

@@ -160,6 +160,8 @@ def test_parts_together_are_the_whole(tmp_path: Path) -> None:
     assert len(list(out.glob("*.parquet"))) == 5
     assert not (out / "run.json").exists()
     assert main(["shards", "merge", str(out), "--out", str(tmp_path / "run")]) == 0
+    assert main(["shards", "merge", str(out)]) == 0
+    assert main(["shards", "merge", str(out), "--overwrite"]) == 0
     assert read_run(tmp_path / "run").metrics["images"] == 45
 
 

@@ -122,8 +122,9 @@ def _check_places(options: Any, kind: str) -> None:
         check_ending("--predictions", getattr(options, "predictions", None), ".json")
         row_paths(options.to)
     out = getattr(options, "out", None)
-    # into the captioner's own run: the job refuses it in better words
-    if out is not None and hasattr(options, "overwrite") and str(out) != vars(options).get("model"):
+    # into the captioner's own run: the job refuses it in better words; shards are merged in place
+    own = [vars(options).get(name) for name in ("model", "place")]
+    if out is not None and hasattr(options, "overwrite") and str(out) not in own:
         from captune.runs.place import check_run_folder
 
         check_run_folder(out, kind, overwrite=options.overwrite)

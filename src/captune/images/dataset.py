@@ -136,8 +136,9 @@ class ImageRows:
                 self._loaded = part, loaded(self._parts[part], [self.image_column], self.shown)
             column = self._loaded[1].column(0)
         cell = column[row - (self._ends[part] - self._parts[part].rows)].as_py()
+        # bytes; a path; or both, as Hugging Face has them
         data, path = (
-            (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+            (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, cell)
         )
         if isinstance(data, bytes):
             return data

@@ -196,10 +196,10 @@ class ShardsOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError for what does not go together."""
-        check_overwrite(self)
         if self.action == "status" and self.out is not None:
             raise UserError("--out is for captune shards merge; leave it out")
         if self.action == "merge" and self.out is None:
             if is_address(self.place):
                 raise UserError(f"--out RUN is missing: a run folder of {printable(self.place)}")
             self.out = Path(self.place)
+        check_overwrite(self)

@@ -6,13 +6,15 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from captune.errors import UserError
@@ -58,7 +60,8 @@ class _Process:
         self.hears, theirs = context.Pipe()
         arguments = (theirs, work, jobs, card, is_offline())
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        self.process.start()
+        with _without_main():
+            self.process.start()
         theirs.close()
 
     def ask(self, shard: Shard, upcoming: Shard | None) -> None:
@@ -70,6 +73,17 @@ class _Process:
         self.process.terminate()
         self.process.join(_ENDS_S)
         self.process.kill()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """A worker needs nothing of the script that began this, and does not run it again."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _cards(device: str) -> list[str]:
