@@ -316,7 +316,8 @@ def captioner_folder(model: str) -> Path:
     require_possible(folder, model)
     if not folder.is_dir():
         raise UserError(
-            f"--model {printable(model)} is not a folder; name the --out of a captune tune, or lite"
+            f"--model {printable(model)} is not a folder; name the --out of a captune tune, a"
+            " folder of transformers, hf:USER/NAME, or lite"
         )
     return folder if is_vlm(folder) else checkpoint_folder(folder)
 

@@ -106,7 +106,8 @@ class FaithfulOptions(DatasetOptions, CaptionerOptions):
     """`captune faithful`."""
 
     model: str = option(
-        "captioner: a run folder of captune tune, or of one of its methods; lite is built in",
+        "captioner: a run folder of captune tune, or of one of its methods; a folder of"
+        " transformers, or hf:USER/NAME; lite is built in",
         positional=True,
         nargs=None,
         metavar="RUN|lite",
