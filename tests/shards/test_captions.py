@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from captune import caption, compare, score
+from captune import caption, compare, rank, score
 from captune.cli import main
 from captune.errors import UserError
 from captune.runs import read_run
@@ -57,8 +57,10 @@ def test_scores_and_comparisons_read_them(tmp_path: Path, tar: Path, model: Path
     toy.write_tar(tmp_path / "in" / "1.tar", [("image_000.png", b"broken")])
     caption(tmp_path / "in", model=model, out=again, **{**HOW, "beam": 1})
     references = {f"image_{n:03}": ["a b c", "w1 w2"] for n in range(10)}
-    found = score(out, references=references, metrics="bleu,cider", no_interval=True)
+    scored = tmp_path / "scored"
+    found = score(out, references=references, metrics="bleu,cider", no_interval=True, out=scored)
     assert found.images == 10
+    assert rank(scored, top=2).images == 10
     assert compare(out, again, references=references, metrics="cider").images == 10
     run = tmp_path / "run"
     main(["shards", "merge", str(out), "--out", str(run)])
