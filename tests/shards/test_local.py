@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,3 +84,19 @@ def test_a_script_needs_no_guard_and_is_run_once(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.splitlines() == ["once", "3"], done.stderr
+
+
+def test_two_processes_that_race_do_each_shard_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.install(tmp_path / "site", monkeypatch)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    toy.write_tars(tmp_path / "in", 4, images=30)
+    command = [sys.executable, "-m", "captune", *words(tmp_path, "slow", 1)]
+    racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=180)[0] for process in racing]
+    assert [process.returncode for process in racing] == [0, 0]
+    done = [re.search(r"now (\d+) shard", text) for text in said]
+    assert sum(int(found[1]) for found in done if found) == 4
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 4
+    assert not list((tmp_path / "out").glob("*.claim"))

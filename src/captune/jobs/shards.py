@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -20,6 +21,7 @@ from captune.options.shards import ShardOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
+from captune.runs.place import Busy
 from captune.shards.driver import Engine, Tally, drive, forget_plan
 from captune.shards.local import run_local
 from captune.shards.manifest import Total, total_of, write_sample
@@ -29,6 +31,7 @@ from captune.text import count, counted, duration, listed
 from captune_metrics.text import printable
 
 _REASONS = 5
+_TURN_S = 60.0  # for another to write the run of the same shards
 Options = TypeVar("Options")
 P = ParamSpec("P")
 T = TypeVar("T", bound=Result)
@@ -131,8 +134,16 @@ def run_sharded(
     out = Place.of(options.out)
     tally = drive(kind, options, _engine(options.engine), progress)
     result = _result_of(out, total_of(out), tally)
-    if out.is_local and options.part is None and result.total.models.models:
-        _write_run(Path(out.address), result, command, progress)
+    until = time.monotonic() + _TURN_S
+    while out.is_local and options.part is None and result.total.models.models:
+        try:
+            _write_run(Path(out.address), result, command, progress)
+            break
+        except Busy:  # another that ends at the same moment; whoever is later has all shards
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+            result = _result_of(out, total_of(out), tally)
     if tally.failures == tally.shards and options.part is None:
         forget_plan(out)
     return result

@@ -117,6 +117,10 @@ def claim(
             del _held[real]
 
 
+class Busy(UserError):
+    """Another captune is writing into the folder."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which is made, and taken away again where nothing is in it."""
@@ -130,7 +134,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise UserError(
+        raise Busy(
             f"{shown}: another captune is writing there; wait for it, or choose another --out"
         ) from None
     except OSError as error:
