@@ -127,17 +127,8 @@ def run(
     truth = known_truth(options.truth, found.images, labels, progress.message)
     with ExitStack() as stack:
         cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
-        classifier = ZeroShotClassifier(
-            labels,
-            model=options.model if model is None else model,
-            prompts=options.prompt,
-            ensemble=options.ensemble,
-            multi_label=options.multi_label,
-            device=options.device,
-            dtype=options.dtype,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            cache=cache or False,
+        classifier = ZeroShotClassifier.from_options(
+            options, labels=labels, model=model, cache=cache or False
         )
         result = ClassifyResult(
             labels=labels,
@@ -257,7 +248,6 @@ def _finish(options: ClassifyOptions, result: ClassifyResult, progress: Progress
 
 
 def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str, Any]:
-    independent = classifier.multi_label or classifier.scoring.activation == "sigmoid"
     return {
         "images": result.images,
         "labels": len(result.labels.names),
@@ -266,7 +256,7 @@ def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str
         "prompts": result.prompts,
         "templates": classifier.templates if classifier.labels.prompts is None else [],
         "ensemble": classifier.ensemble,
-        "activation": "sigmoid" if independent else "softmax",
+        "activation": classifier.activation,
         "logit_scale": classifier.scoring.logit_scale,
         "skipped": result.skipped,
     }

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -21,7 +21,7 @@ from captune.options.shards import ShardOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
-from captune.runs.place import Busy
+from captune.runs.place import claim
 from captune.shards.driver import Engine, Tally, drive, forget_plan
 from captune.shards.local import run_local
 from captune.shards.manifest import Total, total_of, write_sample
@@ -133,17 +133,13 @@ def run_sharded(
     parquet()  # which what is written needs
     out = Place.of(options.out)
     tally = drive(kind, options, _engine(options.engine), progress)
-    result = _result_of(out, total_of(out), tally)
-    until = time.monotonic() + _TURN_S
-    while out.is_local and options.part is None and result.total.models.models:
-        try:
-            _write_run(Path(out.address), result, command, progress)
-            break
-        except Busy:  # another that ends at the same moment; whoever is later has all shards
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-            result = _result_of(out, total_of(out), tally)
+    folder = Path(out.address)
+    is_run = out.is_local and options.part is None and kind in KINDS
+    # of several processes that end at the same moment the last one has all shards
+    with claim(folder, kind, goes_on=True, waits_s=_TURN_S) if is_run else nullcontext():
+        result = _result_of(out, total_of(out), tally)
+        if is_run and result.total.models.models:
+            _write_run(folder, result, command, progress)
     if tally.failures == tally.shards and options.part is None:
         forget_plan(out)
     return result

@@ -84,12 +84,14 @@ def claim(
     *,
     overwrite: bool = False,
     goes_on: bool = False,
+    waits_s: float = 0.0,
     say: Say = lambda sentence: None,
 ) -> Iterator[None]:
     """Hold a run folder for a job; a thread that holds it already goes on.
 
-    overwrite, goes_on: as `check_run_folder`. say: told of the run of another job that is replaced.
-    Raises UserError where the folder takes no such run, and where another process writes there.
+    overwrite, goes_on: as `check_run_folder`. waits_s: as `locked`. say: told of the run of another
+    job that is replaced. Raises UserError where the folder takes no such run, and where another
+    process writes there.
     """
     real = os.path.realpath(folder)
     with _guard:
@@ -104,7 +106,7 @@ def claim(
             _held[real] = (thread, times)
         return
     check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
-    with locked(folder):
+    with locked(folder, waits_s):
         # another may have written there until now
         check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
         other = kind_of(folder)
@@ -117,24 +119,23 @@ def claim(
             del _held[real]
 
 
-class Busy(UserError):
-    """Another captune is writing into the folder."""
-
-
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made, and taken away again where nothing is in it."""
+def locked(folder: Path, waits_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock of a folder, which is made, and taken away again where nothing is in it.
+
+    waits_s: for another process that holds it.
+    """
     from filelock import FileLock, Timeout
 
     shown = printable(str(folder))
     # pathlib's exists() raises for a name that is too long; mkdir says so below
     made = [one for one in (folder, *folder.absolute().parents) if not os.path.exists(one)]  # noqa: PTH110
-    lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+    lock = FileLock(folder / LOCK, timeout=waits_s, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise Busy(
+        raise UserError(
             f"{shown}: another captune is writing there; wait for it, or choose another --out"
         ) from None
     except OSError as error:

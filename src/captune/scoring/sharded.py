@@ -35,13 +35,6 @@ _CAPTIONS = ("caption", "captions", "text")
 
 
 @dataclass
-class _Rows:
-    """statistics: [n, k], as of `captune_metrics.resampling.Sums`, also of a single image."""
-
-    statistics: NDArray[np.float64]
-
-
-@dataclass
 class _Added:
     """Sums of one metric: over all images, and over those of each resample."""
 
@@ -49,8 +42,8 @@ class _Added:
     total: NDArray[np.float64]
     resampled: NDArray[np.float64]
 
-    def add(self, sums: _Rows, draws: NDArray[np.float64], start: int) -> None:
-        rows = sums.statistics[start : start + draws.shape[1]]
+    def add(self, sums: NDArray[np.float64], draws: NDArray[np.float64], start: int) -> None:
+        rows = sums[start : start + draws.shape[1]]
         self.total += rows.sum(axis=0)
         self.resampled += draws @ rows
 
@@ -117,7 +110,7 @@ def score_shards(
                     drawn += draws.sum(axis=1)
                     for id, (score, sums) in found.items():
                         if id not in added:
-                            width = sums.statistics.shape[1]
+                            width = sums.shape[1]
                             nothing = np.zeros(width), np.zeros((resamples, width))
                             added[id] = _Added(score, *nothing)
                         added[id].add(sums, draws, start)
@@ -145,10 +138,11 @@ def _scored(
     return ScoredCaptions(file, None, captions, references, {})
 
 
-def _sums_of(score: Scores) -> _Rows:
+def _sums_of(score: Scores) -> NDArray[np.float64]:
+    """[images, k]: what is added up, as of `captune_metrics.resampling.Sums`."""
     if score.statistics is None:
-        return _Rows(np.array([*score.per_image.values()])[:, None])
-    return _Rows(score.statistics)
+        return np.array([*score.per_image.values()])[:, None]
+    return score.statistics
 
 
 def _pairs(

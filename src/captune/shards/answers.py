@@ -56,25 +56,14 @@ class _Classifier:
     def __init__(self, options: ClassifyOptions, workers: int) -> None:
         from captune.zeroshot.classifier import ZeroShotClassifier
 
-        self._classifier = classifier = ZeroShotClassifier(
-            options.labels,
-            model=options.model,
-            prompts=options.prompt,
-            ensemble=options.ensemble,
-            multi_label=options.multi_label,
-            device=options.device,
-            dtype=options.dtype,
-            batch_size=options.batch_size,
-            workers=workers,
-            cache=False,
-        )
+        classifier = ZeroShotClassifier.from_options(options, workers=workers, cache=False)
+        self._classifier = classifier
         self.models: list[dict[str, Any]] = [dict(describe_model(classifier.model))]
         arrow = parquet()
         types = {"label": arrow.string(), "id": arrow.string(), "probability": arrow.float64()}
         top = range(1, 1 + min(_TOP, len(classifier.labels)))
         numbered = {f"{name}_{n}": type for n in top for name, type in types.items()}
         self.columns = types | numbered
-        is_sigmoid = classifier.multi_label or classifier.scoring.activation == "sigmoid"
         self.figures = {
             "labels": len(classifier.labels),
             "scored": 0,
@@ -83,7 +72,7 @@ class _Classifier:
                 {"template": template, "accuracy": None, "interval": None}
                 for template in classifier.prompts
             ],
-            "activation": "sigmoid" if is_sigmoid else "softmax",
+            "activation": classifier.activation,
         }
 
     def answer(self, images: Sequence[ImageFile]) -> Iterator[Answered | Skipped]:

@@ -22,7 +22,7 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.encoders import Floats, ImageTextModel, SimilarityScale, normalise
 from captune.models.load import load_image_text_model
-from captune.options import check_pass
+from captune.options import ClassifyOptions, check_pass
 from captune.tables import NotebookDisplay
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.prompts import DEFAULT_TEMPLATE, expand, fill
@@ -119,6 +119,35 @@ class ZeroShotClassifier:
             self.cache.remember_model(self.model.spec, self.model.ids)
         self.text_features = self._encode_labels()
         self._neutral = self._encode_neutral() if self._needs_neutral else None
+
+    @classmethod
+    def from_options(
+        cls,
+        options: ClassifyOptions,
+        *,
+        labels: Labels | None = None,
+        model: ImageTextModel | None = None,
+        workers: int | None = None,
+        cache: bool | FeatureCache = True,
+    ) -> ZeroShotClassifier:
+        """As the options of a command ask for it; what is given besides is taken instead."""
+        return cls(
+            labels or options.labels,
+            model=model or options.model,
+            prompts=options.prompt,
+            ensemble=options.ensemble,
+            multi_label=options.multi_label,
+            device=options.device,
+            dtype=options.dtype,
+            batch_size=options.batch_size,
+            workers=options.workers if workers is None else workers,
+            cache=cache,
+        )
+
+    @property
+    def activation(self) -> str:
+        """How probabilities come of logits: softmax over the labels, or a sigmoid for each."""
+        return "sigmoid" if self.multi_label else self.scoring.activation
 
     @property
     def prompts(self) -> list[str | None]:
