@@ -151,7 +151,7 @@ def captions(folder: Path, paths: Sequence[Path], tokens: int) -> None:
     from captune.features.cache import FeatureCache
     from captune.features.pipeline import Encoding
     from captune.images import ImageFile
-    from captune.options import CaptionOptions
+    from captune.options.captioning import CaptionOptions
 
     loop, beside = Loop(folder), []
     loop.write(paths[:2], 2, 2)
@@ -186,7 +186,7 @@ def maps(folder: Path, path: Path) -> None:
     from captune.captioning.generate import GenerationSettings
     from captune.images import ImageFile, open_image
     from captune.models.vlm import padded
-    from captune.options import CaptionOptions
+    from captune.options.captioning import CaptionOptions
 
     captioner = prepare(CaptionOptions(images=["x"], model=str(folder), device="cpu")).load()
     said = "a big red dog runs on the blue sea on a cat"

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captune.options import ScoreOptions
+from captune.options.scoring import ScoreOptions
 from captune.scoring.sharded import score_shards
 
 SHARD = 10_000

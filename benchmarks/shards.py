@@ -103,7 +103,7 @@ def main() -> int:
 def sharded(told: dict[str, Any]) -> dict[str, Any]:
     """`captune embed` by an engine: what its driver and its workers noted."""
     from captune.jobs.shards import _engine
-    from captune.options import EmbedOptions
+    from captune.options.recognition import EmbedOptions
     from captune.shards import driver as of_shards
 
     name, jobs = told["way"].replace("memory", "local"), told["jobs"]
@@ -162,7 +162,7 @@ def bare(told: dict[str, Any]) -> dict[str, Any]:
 
 def driver(told: dict[str, Any]) -> dict[str, Any]:
     """The driver with so many shards of a store, and an engine that at once says all is done."""
-    from captune.options import EmbedOptions
+    from captune.options.recognition import EmbedOptions
     from captune.options.shards import PLAN
     from captune.shards import driver as of_shards
     from captune.shards.task import DONE, Report

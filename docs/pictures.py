@@ -24,7 +24,7 @@ from tests.webapp.app_page import drop, load, over, tab, typed
 
 from captune.cli import main as captune
 from captune.demo import gather_images
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp.server import running
 
 PICTURES = Path(__file__).parent / "pictures"

@@ -31,7 +31,7 @@ from captune.models.encoders import (
     TextEncoder,
 )
 from captune.models.load import load_model
-from captune.options import MetricOptions
+from captune.options.scoring import MetricOptions
 from captune.progress import Silent
 
 ALL = ["clipscore", "ref_clipscore", "clipscore_hw3"]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.options import MetricOptions
+from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.corpus import check_images
 from captune_metrics.scores import Candidates, References, Scores

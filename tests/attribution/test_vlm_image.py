@@ -23,7 +23,7 @@ from captune.captioning.any_captioner import prepare
 from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.images import find_images
-from captune.options import CaptionOptions
+from captune.options.captioning import CaptionOptions
 
 GUIDE = Path(__file__).parents[2] / "docs" / "any-captioner.md"
 # (left, top, right, bottom) of a bright square on grey, and how far a blur of it reaches

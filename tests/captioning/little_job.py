@@ -19,7 +19,7 @@ from captune.captioning.dataset import CaptionDataset
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.training.setup import FrozenParts
 from captune.captioning.training.step import CrossEntropy, TrainingData
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 
 KINDS = 4
 _COLOURS = [(220, 20, 30), (10, 200, 40), (20, 10, 210), (230, 230, 230)]

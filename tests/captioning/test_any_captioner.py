@@ -32,7 +32,7 @@ from captune.features.pipeline import Encoding
 from captune.models import check
 from captune.models.hub import own_place_of
 from captune.models.vlm import DEFAULT_PROMPT
-from captune.options import CaptionOptions
+from captune.options.captioning import CaptionOptions
 from captune.pages.checking import check_page
 
 GUIDE = Path(__file__).parents[2] / "docs" / "any-captioner.md"

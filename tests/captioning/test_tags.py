@@ -28,7 +28,7 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, find_images
 from captune.models.encoders import ImageTextModel
 from captune.models.vocabulary import narrowed
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.zeroshot.labels import read_labels
 
 ID = {word: place for place, word in enumerate(WORDS)}

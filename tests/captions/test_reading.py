@@ -11,7 +11,7 @@ from tests.captions.caption_forms import COCO, FORMS, KARPATHY, written
 
 from captune.captions import CaptionFile, read_captions
 from captune.errors import UserError
-from captune.options import EmbedOptions
+from captune.options.recognition import EmbedOptions
 from captune.runs import RunWriter
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from captune.cli import build_parser, main
-from captune.options import AppOptions
 from captune.options.codec import read_options
+from captune.options.pages import AppOptions
 
 
 def test_without_gradio_it_says_how_to_get_it(

@@ -21,7 +21,7 @@ from captune.captioning.training import setup
 from captune.captioning.training.setup import FrozenParts
 from captune.cli import main
 from captune.images import dataset
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.runs import read_run
 
 

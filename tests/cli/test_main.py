@@ -10,7 +10,7 @@ import pytest
 
 from captune.captioning.training import state
 from captune.cli import command_names, main
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,8 @@ from captune.captioning.training.run import _start_of
 from captune.cli import main
 from captune.errors import UserError
 from captune.jobs.push import plan
-from captune.options import PushOptions, TuneOptions
+from captune.options.pages import PushOptions
+from captune.options.tuning import TuneOptions
 
 REPO = "me/harbour"
 MODEL = f"hf:{REPO}"

@@ -31,7 +31,7 @@ from captune.errors import UserError
 from captune.jobs import caption as job
 from captune.jobs.caption import CaptionResult, run
 from captune.jobs.caption_outputs import CaptionJournal
-from captune.options import CaptionOptions
+from captune.options.captioning import CaptionOptions
 from captune.pages.checking import check_page
 from captune.progress import SILENT
 from captune.runs import read_run

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from captune import options
+from captune.cli.commands import COMMANDS
 from captune.errors import UserError
 from captune.options.base import option, require_at_least
 
-JOBS = [name for name in options.__all__ if name.endswith("Options")]
+JOBS = [name for name, command in COMMANDS.items() if command.options]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -36,7 +36,7 @@ class TestOption:
 
     @pytest.mark.parametrize("name", JOBS)
     def test_each_option_of_a_job_is_explained(self, name):
-        fields = dataclasses.fields(getattr(options, name))
+        fields = dataclasses.fields(COMMANDS[name].options_type())
         assert fields
         assert [field.name for field in fields if not field.metadata.get("help")] == []
 

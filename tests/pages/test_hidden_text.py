@@ -20,7 +20,7 @@ from tests.report_runs import (
     tune_run,
 )
 
-from captune.options import RankOptions
+from captune.options.scoring import RankOptions
 from captune.pages.figures import figures_of, save_as
 from captune.pages.notebook import as_html
 from captune.pages.page import write_report

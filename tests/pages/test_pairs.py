@@ -15,7 +15,7 @@ from tests.pages.page_reader import outline
 from tests.score_runs import image_folder, write_run
 
 from captune.errors import UserError
-from captune.options import RankOptions
+from captune.options.scoring import RankOptions
 from captune.pages.rank import place_text, write_gallery
 from captune.scoring.rank import Standing, rank_run
 

@@ -27,7 +27,7 @@ from tests.report_runs import change, classify_run, explain_run, images, score_r
 
 from captune.captions import read_captions
 from captune.errors import UserError
-from captune.options import RankOptions
+from captune.options.scoring import RankOptions
 from captune.pages.checking import check_page
 from captune.pages.notebook import as_html
 from captune.pages.page import write_report

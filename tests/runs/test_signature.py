@@ -16,7 +16,7 @@ from tests.pages.page_reader import outline
 from tests.report_runs import change, classify_run, compare_run, explain_run, images, score_run
 
 from captune.cli import main
-from captune.options import RankOptions
+from captune.options.scoring import RankOptions
 from captune.pages.checking import check_page
 from captune.pages.notebook import as_html
 from captune.pages.page import write_report

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.score_runs import image_folder, write_run
 
 from captune.errors import UserError
-from captune.options import RankOptions
+from captune.options.scoring import RankOptions
 from captune.runs import DamagedRun, Run
 from captune.runs.metrics import MetricFigure
 from captune.scoring.rank import Distribution, Pair, Ranking, Standing, rank_run, write_table

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from captune.options import ClassifyOptions
+from captune.options.recognition import ClassifyOptions
 from captune.shards.sources import Shard
 from captune.shards.task import Report, Work
 from captune.shards.work import Worker

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from captune.options import ClassifyOptions
+from captune.options.recognition import ClassifyOptions
 from captune.shards import work
 from captune.shards.places import Place
 from captune.shards.reading import open_shard

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from tests.browser import browser, complaints
 
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp.server import Running, running
 
 HOSTILE_NAME = '"><img src=x onerror=alert(1)>.jpg'

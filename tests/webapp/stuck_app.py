@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from captune.options import AppOptions, TuneOptions
+from captune.options.pages import AppOptions
+from captune.options.tuning import TuneOptions
 from captune.webapp import train_process
 from captune.webapp.queue import QueuedJob
 from captune.webapp.server import Running, serve

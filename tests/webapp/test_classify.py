@@ -21,7 +21,7 @@ from tests.webapp.app_page import (
     wrong,
 )
 
-from captune.options import ClassifyOptions
+from captune.options.recognition import ClassifyOptions
 from captune.webapp.queue import QueuedJob
 from captune.webapp.server import Running
 from captune.webapp.tabs.images import _keep_classified

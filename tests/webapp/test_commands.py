@@ -18,7 +18,7 @@ from tests.colour_model import use_colour_model
 from tests.webapp.made_up import little_captioner, write_runs
 
 from captune.cli import main as captune
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp.server import Running, running
 from captune.webapp.views import shell_line
 

@@ -17,7 +17,7 @@ from benchmarks.app import Client
 from tests.webapp.app_page import colour_image
 from tests.webapp.asking import ask, cookie_of, plug
 
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp.guard import POLICY, rule_of
 from captune.webapp.server import Running, running
 

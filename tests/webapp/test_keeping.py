@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from benchmarks.app import Client
 
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.runs import read_run
 from captune.webapp import site
 from captune.webapp.server import Running, running

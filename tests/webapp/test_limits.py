@@ -17,7 +17,7 @@ from tests.webapp.app_page import colour_image
 from tests.webapp.asking import Answer, ask, cookie_of, plug
 from tests.webapp.conftest import Start
 
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp import server as server_module
 from captune.webapp import uploads as uploads_module
 from captune.webapp.queue import BROWSER

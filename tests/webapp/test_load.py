@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.app import Client, load
 
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp.server import running
 
 

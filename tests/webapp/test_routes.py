@@ -10,7 +10,7 @@ import pytest
 from gradio.routes import App
 from tests.webapp.asking import ask
 
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp.guard import rule_of
 from captune.webapp.server import Running, running
 

@@ -12,7 +12,7 @@ from tests.report_runs import caption_run, images
 from tests.webapp.asking import ask, cookie_of
 
 from captune.errors import UserError
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp.server import Running, running
 from captune.webapp.site import AppContext
 

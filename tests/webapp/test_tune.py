@@ -13,8 +13,8 @@ from tests.webapp.app_page import opened, over, tab, text_of, typed, when, wrong
 
 from captune.captioning.training import setup, state
 from captune.captioning.training.trainer import CaptionTrainer
-from captune.options import TuneOptions
 from captune.options.codec import words_of
+from captune.options.tuning import TuneOptions
 from captune.runs import read_run
 from captune.webapp import train_process
 from captune.webapp.queue import JobQueue, QueuedJob

@@ -50,7 +50,7 @@ from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, is_vlm, load_vlm
 from captune.models.vlm_vision import Inputs
 from captune.models.weights import digest_of
-from captune.options import CaptionerOptions
+from captune.options.captioning import CaptionerOptions
 from captune.runs.records import plain
 from captune.runs.reliability import PeopleAgreement, Reranking
 from captune.threads import processors

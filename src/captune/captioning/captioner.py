@@ -50,7 +50,7 @@ from captune.models.lite.assets import lite_package
 from captune.models.load import load_image_text_model, load_model, parse_spec, require_possible
 from captune.models.preprocessing import PROCESSOR_FILES
 from captune.models.vlm_files import is_vlm, vlm_files
-from captune.options import CaptionerOptions
+from captune.options.captioning import CaptionerOptions
 from captune.runs.reliability import PeopleAgreement
 from captune_metrics.text import printable
 

@@ -17,7 +17,7 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageEncoder
-from captune.options import CaptionerOptions
+from captune.options.captioning import CaptionerOptions
 from captune.tables import NotebookDisplay
 from captune.text import as_sentence
 

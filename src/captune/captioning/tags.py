@@ -21,7 +21,7 @@ from captune.images import ImageFile
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
 from captune.models.load import load_image_text_model
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.zeroshot.classifier import ZeroShotClassifier
 from captune.zeroshot.labels import Labels, read_labels
 

@@ -14,7 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from captune import options as opt
 from captune.cli.console import (
     command_line,
     discard_stream,
@@ -45,23 +44,29 @@ def help_texts() -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Command:
-    """options: gives their dataclass.
+    """options: their dataclass, below `captune.options`; loaded when used.
 
     A command is a job of `captune.jobs`, unless it has a `run` or a `module` with `add_arguments`
     and `run`. tables: whether it prints tables. answers: whether --jsonl prints what its job
     gives to `each`.
     """
 
-    options: Callable[[], type[Any]] | None = None
+    options: str = ""
     tables: bool = True
     answers: bool = False
     run: Callable[[argparse.Namespace], int] | None = None
     module: str | None = None
 
+    def options_type(self) -> type[Any]:
+        """The dataclass of its options."""
+        module, _, name = self.options.partition(".")
+        found: type[Any] = getattr(import_module(f"captune.options.{module}"), name)
+        return found
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Its own arguments."""
-        if self.options is not None:
-            add_options(parser, self.options())
+        if self.options:
+            add_options(parser, self.options_type())
         elif self.module is not None:
             import_module(self.module).add_arguments(parser)
 
@@ -72,8 +77,7 @@ class Command:
         if self.module is not None:
             status: int = import_module(self.module).run(arguments)
             return status
-        assert self.options is not None
-        options = read_options(self.options(), arguments)
+        options = read_options(self.options_type(), arguments)
         if getattr(options, "is_sharded", False):
             return _sharded(options, arguments)
         _check_places(options, arguments.command)
@@ -139,9 +143,10 @@ def _tune(arguments: argparse.Namespace) -> int:
     """With the options of --config; of several processes the first one prints."""
     from captune.captioning.training.checks import check_possible, read_inputs
     from captune.captioning.training.state import with_config
+    from captune.options.tuning import TuneOptions
 
-    typed = typed_options(opt.TuneOptions, arguments, command_line(arguments))
-    options = with_config(read_options(opt.TuneOptions, arguments), typed)
+    typed = typed_options(TuneOptions, arguments, command_line(arguments))
+    options = with_config(read_options(TuneOptions, arguments), typed)
     check_possible(options)
     inputs = read_inputs(options)
     from captune.captioning.training.setup import this_process
@@ -156,8 +161,9 @@ def _tune(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     """Status 2 where something differs."""
     from captune.jobs.verify import run
+    from captune.options.pages import VerifyOptions
 
-    options = read_options(opt.VerifyOptions, arguments)
+    options = read_options(VerifyOptions, arguments)
     found = run(options, **job_arguments(arguments))
     print_result(found, arguments)
     if not found.holds and not arguments.json:
@@ -169,8 +175,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _push(arguments: argparse.Namespace) -> int:
     """Show what would be sent, and send it once somebody says yes."""
     from captune.jobs.push import plan, run
+    from captune.options.pages import PushOptions
 
-    options = read_options(opt.PushOptions, arguments)
+    options = read_options(PushOptions, arguments)
     planned = plan(options)
     if not options.yes:
         note(*planned.described(), "", *planned.card.splitlines(), quiet=arguments.json)
@@ -186,7 +193,9 @@ def _push(arguments: argparse.Namespace) -> int:
 
 
 def _app(arguments: argparse.Namespace) -> int:
-    options = read_options(opt.AppOptions, arguments)
+    from captune.options.pages import AppOptions
+
+    options = read_options(AppOptions, arguments)
     if importlib.util.find_spec("gradio") is None:
         raise MissingExtra("captune app", "app")
     from captune.webapp.server import Running, serve
@@ -214,9 +223,10 @@ def _app(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     """Gather the images, then run the same commands that a user would type."""
     from captune.demo import gather_images, how_long, steps, why_no_captions
+    from captune.options.pages import DemoOptions
 
     started = time.monotonic()
-    options = read_options(opt.DemoOptions, arguments)
+    options = read_options(DemoOptions, arguments)
     check_folder_name(options.out)
     check_writable(options.out / "images" / "any")
     images = gather_images(options.out)
@@ -245,29 +255,27 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "app": Command(lambda: opt.AppOptions, run=_app, tables=False),
+    "app": Command("pages.AppOptions", run=_app, tables=False),
     "cache": Command(module="captune.cli.cache"),
-    "caption": Command(lambda: opt.CaptionOptions, answers=True),
-    "cite": Command(lambda: opt.CiteOptions, tables=False),
-    "classify": Command(lambda: opt.ClassifyOptions, answers=True),
-    "compare": Command(lambda: opt.CompareOptions),
+    "caption": Command("captioning.CaptionOptions", answers=True),
+    "cite": Command("pages.CiteOptions", tables=False),
+    "classify": Command("recognition.ClassifyOptions", answers=True),
+    "compare": Command("scoring.CompareOptions"),
     "completion": Command(module="captune.cli.completion", tables=False),
-    "demo": Command(lambda: opt.DemoOptions, run=_demo, tables=False),
-    "embed": Command(lambda: opt.EmbedOptions, tables=False),
+    "demo": Command("pages.DemoOptions", run=_demo, tables=False),
+    "embed": Command("recognition.EmbedOptions", tables=False),
     "env": Command(module="captune.cli.env", tables=False),
-    "explain": Command(lambda: opt.ExplainOptions, answers=True),
-    "faithful": Command(lambda: opt.FaithfulOptions),
+    "explain": Command("attribution.ExplainOptions", answers=True),
+    "faithful": Command("attribution.FaithfulOptions"),
     "models": Command(module="captune.cli.models"),
     "plugins": Command(module="captune.cli.plugins"),
-    "prompts": Command(lambda: opt.PromptsOptions),
-    "push": Command(lambda: opt.PushOptions, run=_push),
-    "rank": Command(lambda: opt.RankOptions),
-    "report": Command(lambda: opt.ReportOptions, tables=False),
-    "reproduce": Command(
-        lambda: opt.ReproduceOptions, module="captune.cli.reproduce", tables=False
-    ),
-    "score": Command(lambda: opt.ScoreOptions),
-    "shards": Command(lambda: opt.ShardsOptions),
-    "tune": Command(lambda: opt.TuneOptions, run=_tune),
-    "verify": Command(lambda: opt.VerifyOptions, run=_verify),
+    "prompts": Command("recognition.PromptsOptions"),
+    "push": Command("pages.PushOptions", run=_push),
+    "rank": Command("scoring.RankOptions"),
+    "report": Command("pages.ReportOptions", tables=False),
+    "reproduce": Command("pages.ReproduceOptions", module="captune.cli.reproduce", tables=False),
+    "score": Command("scoring.ScoreOptions"),
+    "shards": Command("shards.ShardsOptions"),
+    "tune": Command("tuning.TuneOptions", run=_tune),
+    "verify": Command("pages.VerifyOptions", run=_verify),
 }

@@ -25,8 +25,9 @@ from captune.errors import UserError
 from captune.escaping import console
 from captune.files import check_folder_name, lines_of, read_text
 from captune.images import find_images
-from captune.options import ReproduceOptions, TuneOptions
 from captune.options.codec import read_options
+from captune.options.pages import ReproduceOptions
+from captune.options.tuning import TuneOptions
 from captune.runs import read_run
 from captune.studies import Step, Study, read_study
 from captune.tables import as_typed

@@ -33,7 +33,7 @@ from captune.jobs.caption_outputs import (
     predictions_file,
 )
 from captune.jobs.shards import takes_shards
-from captune.options import CaptionOptions
+from captune.options.captioning import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter

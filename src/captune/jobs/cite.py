@@ -19,8 +19,8 @@ from typing import Any
 import captune
 from captune.errors import UserError
 from captune.jobs import Result
-from captune.options import CiteOptions
 from captune.options.codec import from_python
+from captune.options.pages import CiteOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
 from captune.runs.map_metrics import ExplainMetrics, FaithfulMetrics

@@ -23,8 +23,8 @@ from captune.images.match import named_image
 from captune.jobs import Result, check_outputs, check_room, files_among, page_tables
 from captune.jobs.shards import takes_shards
 from captune.models.encoders import Floats, ImageTextModel, describe_model
-from captune.options import ClassifyOptions
 from captune.options.codec import from_python
+from captune.options.recognition import ClassifyOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.place import writes_run

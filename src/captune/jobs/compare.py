@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from captune.answer_files import check_ending
 from captune.errors import UserError
 from captune.jobs import Result, check_outputs, page_tables
-from captune.options import CompareOptions
 from captune.options.codec import from_python
+from captune.options.scoring import CompareOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
 from captune.runs.metrics import CompareMetrics, ImageDifference

@@ -27,8 +27,8 @@ from captune.jobs import Result, check_outputs, files_among
 from captune.jobs.shards import takes_shards
 from captune.models.encoders import Floats, describe_model, normalise
 from captune.models.load import load_model
-from captune.options import EmbedOptions
 from captune.options.codec import from_python
+from captune.options.recognition import EmbedOptions
 from captune.progress import SILENT, Progress
 from captune.text import counted
 from captune_metrics.text import printable

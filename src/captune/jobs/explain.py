@@ -26,7 +26,7 @@ from captune.files import home_path
 from captune.images import ImageSet, Skipped, UnreadableImage, find_images
 from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import describe_model
-from captune.options import ExplainOptions
+from captune.options.attribution import ExplainOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, read_run

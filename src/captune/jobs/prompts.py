@@ -20,8 +20,8 @@ from captune.images import ImageFile, find_images
 from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import Floats, describe_model
 from captune.models.load import load_image_text_model
-from captune.options import PromptsOptions
 from captune.options.codec import from_python
+from captune.options.recognition import PromptsOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.place import writes_run

@@ -31,8 +31,8 @@ from captune.jobs import Result
 from captune.jobs.cite import cite
 from captune.models import hub
 from captune.models.load import backends
-from captune.options import PushOptions
 from captune.options.codec import from_python
+from captune.options.pages import PushOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
 from captune.runs.metrics import Tuned, TuneMetrics

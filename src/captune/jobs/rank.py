@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from captune.errors import UserError
 from captune.files import check_folder_name
 from captune.jobs import Result
-from captune.options import ExplainOptions, RankOptions
+from captune.options.attribution import ExplainOptions
 from captune.options.codec import from_python
+from captune.options.scoring import RankOptions
 from captune.progress import SILENT, Progress
 from captune.runs import read_run
 from captune.runs.place import locked

@@ -11,8 +11,8 @@ from captune.errors import UserError
 from captune.files import check_writable
 from captune.images import Skipped
 from captune.jobs import Result
-from captune.options import ReportOptions
 from captune.options.codec import from_python
+from captune.options.pages import ReportOptions
 from captune.progress import SILENT, Progress
 from captune.runs.place import finished_part
 from captune.runs.reader import is_running

@@ -11,8 +11,8 @@ from captune.answer_files import check_ending, row_files, row_paths
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.jobs import Result, check_outputs
-from captune.options import ScoreOptions
 from captune.options.codec import from_python
+from captune.options.scoring import ScoreOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
 from captune.runs.metrics import Agreement, MetricFigure, ScoreMetrics

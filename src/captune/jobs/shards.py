@@ -16,8 +16,7 @@ from captune.answer_files import parquet
 from captune.errors import UserError
 from captune.files import real_path
 from captune.jobs import Result, check_outputs, files_among
-from captune.options import ShardsOptions
-from captune.options.shards import ShardOptions
+from captune.options.shards import ShardOptions, ShardsOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS

@@ -41,8 +41,8 @@ from captune.captioning.tuning import TUNING_METHODS
 from captune.features.cache import FeatureCache
 from captune.jobs import Result, page_tables
 from captune.models.hub import silence_transformers
-from captune.options import TuneOptions
 from captune.options.codec import from_python
+from captune.options.tuning import TuneOptions
 from captune.pages.figures import draw_figures
 from captune.progress import SILENT, Noting, Progress
 from captune.runs import Run, read_run

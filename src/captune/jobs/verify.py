@@ -19,9 +19,10 @@ from msgspec import Meta, Struct
 
 from captune.errors import UserError
 from captune.jobs import PAGE, Result
-from captune.options import CompareOptions, MetricOptions, ScoreOptions, VerifyOptions
 from captune.options.base import IN_MEMORY
 from captune.options.codec import from_python
+from captune.options.pages import VerifyOptions
+from captune.options.scoring import CompareOptions, MetricOptions, ScoreOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run, versions
 from captune.runs.kinds import KINDS, convert

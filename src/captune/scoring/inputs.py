@@ -9,8 +9,8 @@ from pathlib import Path
 
 from captune.captions import SAMPLES, CaptionFile, Matched, match_captions, read_captions
 from captune.errors import MismatchedImages, UserError
-from captune.options import MetricOptions
 from captune.options.base import CaptionsInMemory
+from captune.options.scoring import MetricOptions
 from captune.runs import read_run
 from captune.runs.records import ScoreRecord
 from captune_metrics.frequency import is_file

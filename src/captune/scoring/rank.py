@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from captune.errors import UserError
-from captune.options import RankOptions
+from captune.options.scoring import RankOptions
 from captune.runs import Run, leaves_root, read_run
 from captune.runs.metrics import AgreementPair, MetricFigure, ScoreMetrics
 from captune.runs.reader import RECORDS, damaged

@@ -20,8 +20,8 @@ from captune.captions import (
 from captune.errors import MismatchedImages, UserError
 from captune.images import ImageFile, find_images
 from captune.images.dataset import parse_source
-from captune.options import MetricOptions
 from captune.options.base import full_path
+from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.catalogue import BLEU, Metric, metric_id, metric_of, score_with_plugin
 from captune_metrics.corpus import Corpus

@@ -12,7 +12,8 @@ from captune.answer_files import flat, parquet
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import describe_model
-from captune.options import CaptionOptions, ClassifyOptions, EmbedOptions
+from captune.options.captioning import CaptionOptions
+from captune.options.recognition import ClassifyOptions, EmbedOptions
 
 _TOP = 5  # labels of a row
 

@@ -26,7 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from captune.errors import UserError
 from captune.files import private_folder
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp.guard import REPORTS, UPLOAD, Entry, Guard
 from captune.webapp.site import AppContext
 from captune.webapp.watchdog import ENDINGS, guarded

@@ -20,8 +20,8 @@ from captune import storage
 from captune.errors import UserError
 from captune.files import home_path
 from captune.jobs import PAGE
-from captune.options import AppOptions, ReportOptions
 from captune.options.codec import words_of
+from captune.options.pages import AppOptions, ReportOptions
 from captune.runs import Run, read_run
 from captune.webapp.guard import REPORTS
 from captune.webapp.queue import JobQueue, QueuedJob

@@ -18,7 +18,7 @@ from typing import Any
 
 from captune.errors import Stopped, UserError
 from captune.escaping import plain_streams
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.progress import Advance
 from captune.webapp.queue import QueuedJob
 

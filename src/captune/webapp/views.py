@@ -23,8 +23,8 @@ import gradio as gr
 
 from captune.errors import UserError
 from captune.images import Skipped
-from captune.options import AppOptions
 from captune.options.codec import words_of
+from captune.options.pages import AppOptions
 from captune.pages.blocks import render_template
 from captune.webapp.queue import BROWSER, QueuedJob
 from captune.webapp.site import AppContext, images_beside

@@ -22,7 +22,8 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, ImageSet, Skipped, find_images
 from captune.models.encoders import Floats, ImageTextModel, SimilarityScale, normalise
 from captune.models.load import load_image_text_model
-from captune.options import ClassifyOptions, check_pass
+from captune.options.base import check_pass
+from captune.options.recognition import ClassifyOptions
 from captune.tables import NotebookDisplay
 from captune.zeroshot.labels import Labels, read_labels
 from captune.zeroshot.prompts import DEFAULT_TEMPLATE, expand, fill

@@ -24,7 +24,7 @@ from captune.captioning.training.budget import (
 from captune.captioning.training.validation import ValidationSet
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 
 
 @pytest.mark.parametrize("combination", [c for c in combinations() if c.family == "llama"], ids=str)

@@ -11,7 +11,7 @@ from captune.captioning.dataset import CaptionDataset
 from captune.captioning.training.curve import conclusion, subset_setup
 from captune.captioning.training.setup import TrainingSetup
 from captune.images import ImageFile
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.progress import SILENT, Noting
 from captune.runs.metrics import CurvePoint
 

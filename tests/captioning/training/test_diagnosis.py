@@ -23,7 +23,7 @@ from captune.captioning.training.validation import (
 )
 from captune.images import find_images
 from captune.models.decoders import Decoder
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 
 
 class OneVector:

@@ -23,7 +23,7 @@ from captune.captioning.training.step import (
     collate,
 )
 from captune.errors import UserError
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 
 
 def captioner_of(family: str = "gpt2", bridge: str = "cross-attention") -> CaptionModel:

@@ -17,7 +17,7 @@ from captune.captioning.recipe import build_model
 from captune.captioning.training.rates import learning_rate_groups, stream_sizes
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.errors import UserError
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 
 CAPTIONS = [[30, 31, 32], [40, 41], [50, 51, 52, 53]]
 

@@ -21,7 +21,7 @@ from captune.captioning.recipe import build_model
 from captune.captioning.training import state
 from captune.captioning.training.trainer import CaptionTrainer, train
 from captune.errors import Stopped
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.progress import Silent
 
 

@@ -16,7 +16,7 @@ from captune.captioning.training.state import complete_checkpoints
 from captune.captioning.training.step import TrainingData
 from captune.captioning.training.trainer import TrainingHistory, train
 from captune.errors import UserError
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.progress import Silent
 
 

@@ -26,7 +26,7 @@ from captune.captioning.training.validation import IMAGES, ValidationSet
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.models.devices import autocast
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.text import counted, duration
 
 # of `lite` on Flickr8k: 5 updates leave captions of dots, 126 give CIDEr-D 0.33 (docs/tune.md);

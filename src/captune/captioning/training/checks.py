@@ -25,7 +25,7 @@ from captune.files import holds_files
 from captune.images.find import check_sources, find_images
 from captune.json_yaml import read_object
 from captune.models.load import parse_decoder, parse_spec
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.registry import BRIDGES
 from captune.runs import check_run_folder
 from captune.zeroshot.labels import read_labels

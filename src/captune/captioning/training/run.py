@@ -40,7 +40,7 @@ from captune.captioning.training.validation import (
 )
 from captune.models.devices import autocast
 from captune.models.weights import digest_of
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.runs import RunWriter, read_run
 from captune.runs import metrics as figures
 from captune.runs.metrics import Tuned, TunedFigure

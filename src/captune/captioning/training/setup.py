@@ -61,7 +61,7 @@ from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, describe_model, mirrored
 from captune.models.load import load_image_text_model, load_model
 from captune.models.vocabulary import narrowed
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.progress import Progress
 from captune.zeroshot.labels import read_labels
 

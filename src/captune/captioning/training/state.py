@@ -29,8 +29,8 @@ import yaml
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
 from captune.json_yaml import parse_yaml, read_object
-from captune.options import TuneOptions
 from captune.options.base import full_path
+from captune.options.tuning import TuneOptions
 from captune.runs import read_run
 from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics

@@ -31,7 +31,7 @@ from captune.captioning.training.batches import (
     drawn_views,
 )
 from captune.models.encoders import Floats, ImageTextModel
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune_metrics import ptb
 from captune_metrics.cider_d import CiderD
 from captune_metrics.corpus import Corpus

@@ -33,7 +33,7 @@ from captune.captioning.training.rates import learning_rate_groups, stream_sizes
 from captune.captioning.training.step import TrainingData, collate
 from captune.errors import Stopped, UserError
 from captune.models.devices import attention_kernel, resolve_precision
-from captune.options import TuneOptions
+from captune.options.tuning import TuneOptions
 from captune.progress import SILENT, Advance, Progress
 from captune.storage import is_offline
 

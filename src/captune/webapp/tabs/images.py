@@ -15,9 +15,10 @@ from captune.attribution.geometry import whole_frame
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune.jobs import Result
-from captune.options import CaptionOptions, ClassifyOptions, ExplainOptions
-from captune.options.captioning import RERANK
+from captune.options.attribution import ExplainOptions
+from captune.options.captioning import RERANK, CaptionOptions
 from captune.options.codec import words_of
+from captune.options.recognition import ClassifyOptions
 from captune.pages.sections.explain import map_in_words
 from captune.plots.maps import flat, scaled_map
 from captune.runs.records import BETTER

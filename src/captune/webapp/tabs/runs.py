@@ -8,7 +8,9 @@ from typing import Any
 import gradio as gr
 
 from captune.errors import UserError
-from captune.options import CompareOptions, ReportOptions, TuneOptions
+from captune.options.pages import ReportOptions
+from captune.options.scoring import CompareOptions
+from captune.options.tuning import TuneOptions
 from captune.registry import TUNING_METHODS
 from captune.runs.kinds import KINDS
 from captune.webapp.queue import QueuedJob
