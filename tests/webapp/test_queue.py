@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from captune.errors import UserError
+from captune.options import AppOptions
 from captune.webapp import queue as queue_module
+from captune.webapp import views
 from captune.webapp.queue import JobQueue, QueuedJob
+from captune.webapp.site import AppContext
 
 
 @pytest.fixture
@@ -103,3 +109,32 @@ def test_old_results_are_let_go_and_a_full_lane_says_so(
         for _ in range(4):
             blocking.append(jobs.submit(lambda job: 1, []))
     gate.set()
+
+
+class EndsMeanwhile(list[str]):
+    """A command line during whose drawing the job comes to its end."""
+
+    job: QueuedJob
+
+    def __iter__(self) -> Iterator[str]:
+        self.job.result, self.job.state = "this is the answer", "done"
+        self.job.changed()
+        return super().__iter__()
+
+
+def test_a_job_that_ends_while_it_is_drawn_is_never_shown_as_over_without_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_PATIENCE_S", -1)
+    context = AppContext(AppOptions(runs=tmp_path / "runs"), tmp_path)
+    job = QueuedJob(command := EndsMeanwhile(["captune", "compare"]), state="running")
+    command.job = job
+
+    async def shown() -> list[str]:
+        panel = views.JobPanel(context, "compare", "kept")
+        return [html async for html in panel._updates(job)]
+
+    first, last = asyncio.run(shown())
+    assert "job running" in first
+    assert "job done" in last
+    assert "this is the answer" in last

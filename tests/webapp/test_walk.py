@@ -98,6 +98,7 @@ def report(driver: Any) -> None:
 
 def inside(driver: Any, tab_name: str) -> str:
     """What the page in a tab's frame says."""
+    assert text_of(driver, f"#result-{tab_name} .refusal, #result-{tab_name} iframe") == ""
     frame = driver.find_element("css selector", f"#result-{tab_name} iframe")
     driver.switch_to.frame(frame)
     try:

@@ -190,7 +190,7 @@ class JobQueue:
     def waiting_before(self, job: QueuedJob) -> int:
         """How many unfinished jobs of its lane came before it."""
         with self._lock:
-            before = takewhile(lambda one: one is not job, self._all())
+            before = takewhile(lambda one: one.id != job.id, self._all())
         return sum(one.lane == job.lane and not one.is_over for one in before)
 
     def stop(self, within_s: float) -> None:
@@ -220,23 +220,25 @@ class JobQueue:
 
     def _do(self, job: QueuedJob, work: Callable[[QueuedJob], Any]) -> None:
         began = time.monotonic()
+        state = "failed"
         try:
             job.check()
             job.state = "running"
             job.changed()
             job.result = work(job)
-            job.state = "done"
+            state = "done"
         except Stopped as stopped:
-            job.state, job.error = "stopped", str(stopped)
+            state, job.error = "stopped", str(stopped)
         except UserError as error:
-            job.state, job.error = "failed", str(error)
+            job.error = str(error)
         except Exception as error:
             logger.exception("captune app: a job failed")
-            job.state = "failed"
             job.error = (
                 f"a bug in captune ({type(error).__name__}: {error}); please report it with what"
                 " the terminal says and the output of captune env"
             )
         finally:
             job.seconds = time.monotonic() - began
+            # at the end: who sees that it is over has all that came of it
+            job.state = state
             job.changed()

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -223,11 +224,11 @@ class JobPanel:
         """
         version, wait_s, waited_s = -1, _FIRST_S, 0.0
         while True:
-            is_over = job.is_over
-            if job.version != version and (is_over or waited_s > _PATIENCE_S):
-                version = job.version
-                yield self._draw(job)
-            if is_over:
+            seen = copy(job)  # as it is now: it may end while it is drawn
+            if seen.is_over or (seen.version != version and waited_s > _PATIENCE_S):
+                version = seen.version
+                yield self._draw(seen)
+            if seen.is_over:
                 return
             await asyncio.sleep(wait_s)
             waited_s += wait_s
