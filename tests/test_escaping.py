@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captune.escaping import PlainStream, bar, bare, console, plain_streams
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 

@@ -22,8 +22,8 @@ from captune.files import (
     real_path,
     whole_file,
 )
+from captune_metrics.display import named
 from captune_metrics.files import read_bytes
-from captune_metrics.text import named
 from tests.processes import ended, pipe, start
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
-from captune_metrics.text import Interval
+from captune_metrics.display import Interval
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])

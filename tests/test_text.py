@@ -14,7 +14,7 @@ from captune.text import (
     score,
     signed,
 )
-from captune_metrics.text import shorten
+from captune_metrics.display import shorten
 
 
 def test_counted() -> None:

@@ -15,7 +15,7 @@ from captune.errors import MissingExtra, UserError
 from captune.files import whole_file
 from captune.tables import csv_row
 from captune.text import listed
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _FORMS = (".csv", ".jsonl", ".parquet", ".json")
 _GROUP = 10_000  # rows that wait for their group of a Parquet file

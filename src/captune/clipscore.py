@@ -20,8 +20,8 @@ from captune.errors import UserError
 from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.corpus import check_images
+from captune_metrics.display import named, printable
 from captune_metrics.scores import Candidates, References, Scores
-from captune_metrics.text import named, printable
 
 if TYPE_CHECKING:
     from captune.features.pipeline import Encoding

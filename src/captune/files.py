@@ -18,8 +18,8 @@ from typing import IO, Any
 
 from captune.errors import UserError
 from captune.escaping import PlainStream
+from captune_metrics.display import printable
 from captune_metrics.files import LARGEST_TEXT, open_regular, read_bytes, require_text
-from captune_metrics.text import printable
 
 if sys.platform != "win32":
     import fcntl

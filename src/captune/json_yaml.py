@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from captune.errors import UserError
+from captune_metrics.display import printable
 from captune_metrics.files import read_regular
-from captune_metrics.text import printable
 
 MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
 Number = Annotated[float, Meta(ge=-MOST, le=MOST)]

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from captune_metrics.display import Interval
 from captune_metrics.resampling import normal_quantile
-from captune_metrics.text import Interval
 
 __all__ = ["Tau", "holm", "kendall_tau", "mcnemar_exact", "paired_difference", "wilson"]
 

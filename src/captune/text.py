@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _MINUS = "\N{MINUS SIGN}"
 _STOP = re.compile(r"(?<=\w) ?\.$")  # after a word: ". . ." is no sentence

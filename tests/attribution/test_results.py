@@ -14,7 +14,7 @@ from captune.attribution.faithful.results import (
     verdict_sentence,
 )
 from captune.attribution.methods import LayerHead
-from captune_metrics.text import Interval
+from captune_metrics.display import Interval
 
 
 def test_the_best_map_comes_first_and_the_controls_last() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from captune.captions import read_captions
 from captune.errors import UserError
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 
 def written(folder: Path, name: str, content: object) -> Path:

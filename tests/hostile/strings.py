@@ -26,7 +26,7 @@ from tests.pages.page_reader import Outline
 
 from captune.errors import UserError
 from captune.json_yaml import parse_json
-from captune_metrics.text import named, printable, quoted
+from captune_metrics.display import named, printable, quoted
 
 ALL, PART = 100_000, 3_000
 _LONGEST_S = (

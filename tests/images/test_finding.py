@@ -14,7 +14,7 @@ import pytest
 
 from captune.errors import UserError
 from captune.images import Skipped, find_images, read_image
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 ANY_NAME = pytest.mark.skipif(
     sys.platform != "linux", reason="other systems refuse some bytes in a file name"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from captune_metrics.display import Interval
 from captune_metrics.resampling import (
     Sums,
     _quantiles,
@@ -17,7 +18,6 @@ from captune_metrics.resampling import (
     bootstrap_mean,
     paired_bootstrap,
 )
-from captune_metrics.text import Interval
 
 Floats = NDArray[np.float64]
 

@@ -29,7 +29,7 @@ from captune.pages.checking import check_page
 from captune.pages.page import write_report
 from captune.pages.sources import PageSettings
 from captune.runs import RunWriter, read_run
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 NAMES = [HOSTILE_NAME, *(f"a/{n}.jpg" for n in range(7))]
 CAPTIONS = {name: f"{HOSTILE} number {i}" for i, name in enumerate(NAMES)}

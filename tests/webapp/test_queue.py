@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.options import AppOptions
+from captune.options.pages import AppOptions
 from captune.webapp import queue as queue_module
 from captune.webapp import views
 from captune.webapp.queue import JobQueue, QueuedJob

@@ -23,7 +23,7 @@ from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape, ImageTextModel
 from captune.text import as_sentence
-from captune_metrics.text import quoted
+from captune_metrics.display import quoted
 
 END = "<|endoftext|>"
 # A caption that was written down has its full stop at its last word, whose map is that of the word

@@ -35,7 +35,7 @@ from captune.errors import UserError
 from captune.images import ImageFile, open_image
 from captune.models.encoders import GridShape, ImageEncoder, ImageTextModel, PatchGrid
 from captune.zeroshot.classifier import ZeroShotClassifier
-from captune_metrics.text import quoted
+from captune_metrics.display import quoted
 
 PATCH_SIMILARITY = "patch-similarity"
 METHODS = ("gradient", "occlusion", PATCH_SIMILARITY)

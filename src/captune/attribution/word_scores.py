@@ -19,7 +19,7 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
-from captune_metrics.text import quoted
+from captune_metrics.display import quoted
 
 ROWS_AT_ONCE = 64  # captions of one pass: as fast a row as more are, and little memory
 

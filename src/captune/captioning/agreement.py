@@ -28,7 +28,7 @@ from captune.errors import UserError
 from captune.files import whole_file
 from captune.runs.reliability import AgreementWeights, PeopleAgreement
 from captune.text import counted, percent
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 AGREEMENT = "agreement.json"
 SCHEMA = 1

@@ -54,7 +54,7 @@ from captune.options.captioning import CaptionerOptions
 from captune.runs.records import plain
 from captune.runs.reliability import PeopleAgreement, Reranking
 from captune.threads import processors
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ from captune.models.preprocessing import PROCESSOR_FILES
 from captune.models.vlm_files import is_vlm, vlm_files
 from captune.options.captioning import CaptionerOptions
 from captune.runs.reliability import PeopleAgreement
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 LITE = "lite"
 FOLDER = "captioner"

@@ -42,7 +42,7 @@ from captune.models.vocabulary import narrowed
 from captune.models.weights import load_safetensors
 from captune.runs.kinds import convert
 from captune.runs.records import plain
-from captune_metrics.text import printable, quoted
+from captune_metrics.display import printable, quoted
 
 T = TypeVar("T")
 _MOST_ELEMENTS = 2**29

@@ -13,7 +13,7 @@ from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
 from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage
 from captune.images.decode import hash_image
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 if TYPE_CHECKING:
     from captune.models.decoders import Decoder

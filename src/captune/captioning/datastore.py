@@ -24,7 +24,7 @@ from captune.errors import UserError
 from captune.files import whole_file
 from captune.models.checkpoint_files import opened_safetensors
 from captune.models.encoders import Floats, normalise
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 DATASTORE = "datastore.safetensors"
 FORMAT, SUMMARY = "captune-datastore-1", "captune-summary-1"

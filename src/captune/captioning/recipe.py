@@ -19,7 +19,7 @@ from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.models.decoders import Decoder
 from captune.runs.kinds import convert
-from captune_metrics.text import printable, quoted, shorten
+from captune_metrics.display import printable, quoted, shorten
 
 SCHEMA = 1
 _MOST_PLACES = 2**20

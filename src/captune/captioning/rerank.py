@@ -37,7 +37,7 @@ from captune.models.encoders import Floats, ImageTextModel, normalise
 from captune.models.load import load_image_text_model
 from captune.runs.reliability import RerankFigures, Reranking, RerankWeights
 from captune.text import counted, score, signed
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 RERANK = "rerank.json"
 SCHEMA = 1

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from captune.errors import UserError
 from captune.json_yaml import json_kind, read_object
 from captune.registry import BRIDGES, TUNING_METHODS, Registry
-from captune_metrics.text import printable, quoted
+from captune_metrics.display import printable, quoted
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of a tuned captioner
 PROMPT_TOKENS = 64  # at most, of the text before a caption

@@ -9,7 +9,7 @@ from captune.errors import UserError
 from captune.files import lines_of
 from captune.images.find import ENDINGS
 from captune.json_yaml import json_kind
-from captune_metrics.text import printable, quoted
+from captune_metrics.display import printable, quoted
 
 FORMS = (
     '{"stem": "caption"}, COCO results or annotations, a CSV or JSONL with image and caption,'

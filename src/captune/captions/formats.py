@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from captune.captions.file import FORMS, SAMPLES, CaptionCollector, filled_lines, is_file_name
 from captune.images.dataset import ImageRows
 from captune.json_yaml import json_kind, parse_json
-from captune_metrics.text import named, quoted
+from captune_metrics.display import named, quoted
 
 
 def is_coco(content: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from captune.images.match import (
     without_ending,
 )
 from captune.text import counted
-from captune_metrics.text import named, printable, quoted
+from captune_metrics.display import named, printable, quoted
 
 T = TypeVar("T")
 _NUMBER = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?0*([0-9]+)(?:\.0+)?")

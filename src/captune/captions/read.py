@@ -41,8 +41,8 @@ from captune.options.base import IN_MEMORY, CaptionsInMemory
 from captune.options.shards import PLAN as SHARDS
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
+from captune_metrics.display import printable, quoted
 from captune_metrics.files import LARGEST_TEXT, read_bytes
-from captune_metrics.text import printable, quoted
 
 _SPLIT = "#split="
 

@@ -11,7 +11,7 @@ from captune.captions.file import FORMS, CaptionCollector, filled_lines, is_file
 from captune.captions.formats import _LISTS, Keys, keys_among
 from captune.files import lines_of
 from captune.tables import as_typed
-from captune_metrics.text import named, printable, quoted
+from captune_metrics.display import named, printable, quoted
 
 _TOKEN_LINE = re.compile(r"([^\t\r\n]+)#[0-9]+\t(.*)", re.DOTALL)
 # Flickr30k's own file has a row that lacks its second bar: "2199200615.jpg| 4   A dog runs ..."

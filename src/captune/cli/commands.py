@@ -29,7 +29,7 @@ from captune.files import check_folder_name, check_writable
 from captune.options.base import RowOptions
 from captune.options.codec import add_options, read_options, typed_options
 from captune.text import counted
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _WRITTEN = ("out", "csv", "to", "predictions", "sidecar")  # options that write files
 

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from captune.escaping import bar, bare, console
 from captune.progress import SILENT, Advance, Meter
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -32,7 +32,7 @@ from captune.runs import read_run
 from captune.studies import Step, Study, read_study
 from captune.tables import as_typed
 from captune.text import counted, duration
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _ANYWHERE = ("--json", "--offline", "--debug")
 _PAGE = "$on_page"

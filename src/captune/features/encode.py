@@ -22,7 +22,7 @@ from captune.features.pipeline import (
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, TextEncoder
 from captune.progress import SILENT, Progress
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 
 def encode_images(

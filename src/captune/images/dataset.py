@@ -38,8 +38,8 @@ from captune.images.dataset_files import (
     spellings,
 )
 from captune.json_yaml import parse_json
+from captune_metrics.display import named, printable, quoted
 from captune_metrics.files import read_regular
-from captune_metrics.text import named, printable, quoted
 
 logger = logging.getLogger("captune")
 

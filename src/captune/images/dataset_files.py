@@ -13,7 +13,7 @@ from typing import Any
 from captune.errors import MissingExtra, Offline, UserError
 from captune.json_yaml import read_object
 from captune.storage import is_offline
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 logger = logging.getLogger("captune")
 

@@ -33,8 +33,8 @@ from captune.images.find import why
 from captune.images.formats import UnreadableImage, check_size, decode_here, find_format
 from captune.images.headers import Header, read_header
 from captune.images.processes import Decoders, give_back_memory, share_heaps
+from captune_metrics.display import printable
 from captune_metrics.files import open_regular
-from captune_metrics.text import printable
 
 # Pillow takes large images in blocks. One above 32 MB, glibc's largest threshold, is a mapping of
 # its own, which goes back to the system when it is freed; smaller ones stay in a thread's heap.

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from captune.errors import UserError
 from captune.images.dataset import ImageRows, open_dataset, parse_source
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 ENDINGS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"}

@@ -21,7 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 Opener = Callable[[io.BytesIO, str], ImageFile.ImageFile]
 

@@ -22,7 +22,7 @@ from captune.images.find import ENDINGS
 from captune.progress import SILENT, Progress
 from captune.runs import read_run
 from captune.tables import NotebookDisplay, Table
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 # what captune reads in a folder: runs, image folders, sidecars
 _READ_NAMES = ("run.json", "records.jsonl", "metrics.json", "metadata.csv", "metadata.jsonl")

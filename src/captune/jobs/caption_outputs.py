@@ -20,8 +20,8 @@ from captune.files import check_writable, whole_file, writing
 from captune.images import ImageFile
 from captune.progress import SILENT, Progress
 from captune.runs.place import JOURNAL
+from captune_metrics.display import printable, quoted
 from captune_metrics.files import LARGEST_TEXT, read_regular
-from captune_metrics.text import printable, quoted
 
 _KEPT = "the captions of finished batches are kept"
 

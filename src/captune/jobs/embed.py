@@ -31,7 +31,7 @@ from captune.options.codec import from_python
 from captune.options.recognition import EmbedOptions
 from captune.progress import SILENT, Progress
 from captune.text import counted
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _FORMS = (".npz", ".parquet", ".safetensors")
 _LONGEST_SENTENCE = 100_000  # characters; no model reads as many

@@ -35,7 +35,7 @@ from captune.runs.place import writes_run
 from captune.tables import Column, Table, number, numbers
 from captune.text import counted, percent
 from captune.zeroshot.classifier import ZeroShotClassifier
-from captune_metrics.text import printable, quoted
+from captune_metrics.display import printable, quoted
 
 KEPT = 1000  # records that the result holds itself; more are in the files alone
 SHOWN = 20  # explanations on a terminal

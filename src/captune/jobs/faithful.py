@@ -32,7 +32,7 @@ from captune.progress import SILENT, Noting, Progress
 from captune.runs import RunWriter
 from captune.runs.place import run_place
 from captune.tables import Table, of_mappings, write_csv
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 TABLE = "leaderboard.csv"
 QUICK = 16  # images of each stage, where a quick look is asked for

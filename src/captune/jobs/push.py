@@ -41,7 +41,7 @@ from captune.runs.reliability import Reranking
 from captune.tables import Column, Table, estimate, in_markdown
 from captune.text import counted, millions, one_line, score
 from captune_metrics.catalogue import title_of
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 # what the weights depend on, and names no file of anybody
 _TOLD = (

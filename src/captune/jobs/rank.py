@@ -19,7 +19,7 @@ from captune.runs.place import locked
 from captune.scoring.rank import Pair, Ranking, rank_run
 from captune.tables import Column, Table, number, numbers
 from captune.text import counted, score
-from captune_metrics.text import shorten
+from captune_metrics.display import shorten
 
 if TYPE_CHECKING:
     from captune.jobs.explain import ExplainResult

@@ -17,7 +17,7 @@ from captune.progress import SILENT, Progress
 from captune.runs.place import finished_part
 from captune.runs.reader import is_running
 from captune.text import counted, listed
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 if TYPE_CHECKING:
     from captune.pages.page import Page

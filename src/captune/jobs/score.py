@@ -32,9 +32,9 @@ from captune.scoring.sharded import are_shards, score_shards
 from captune.tables import Column, Table, estimate, numbers, write_csv
 from captune.text import counted, part_of
 from captune_metrics.catalogue import title_of
+from captune_metrics.display import Interval
 from captune_metrics.frequency import DocumentFrequency, name_of_table
 from captune_metrics.scores import Scores
-from captune_metrics.text import Interval
 
 _SENTENCES = 3  # about metrics that disagree, on a terminal
 

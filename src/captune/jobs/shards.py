@@ -27,7 +27,7 @@ from captune.shards.manifest import Total, total_of, write_sample
 from captune.shards.places import Place
 from captune.tables import Column, Table, numbers
 from captune.text import count, counted, duration, listed
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _REASONS = 5
 _TURN_S = 60.0  # for another to write the run of the same shards

@@ -35,8 +35,8 @@ from captune.scoring.score import HOW_COMPUTED
 from captune.tables import Column, Number, Table, number, numbers
 from captune.text import counted
 from captune_metrics.catalogue import metric_of
+from captune_metrics.display import printable
 from captune_metrics.frequency import CORPUS, SHIPPED
-from captune_metrics.text import printable
 
 # Text metrics are arithmetic and come out the same on any machine; a model's features move with
 # the processor and the libraries below it.

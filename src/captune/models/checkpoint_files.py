@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captune.errors import UserError
+from captune_metrics.display import printable, quoted
 from captune_metrics.files import open_regular
-from captune_metrics.text import printable, quoted
 
 _MOST_DIMENSIONS = 32
 _LONGEST_HEADER = 16 * 2**20  # bytes; 100,000 tensors have 10 MB of header

@@ -33,7 +33,7 @@ from captune.models.weights import (
     load_state,
     weights_id_of_file,
 )
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _END_OF_TEXT = "<|endoftext|>"
 _LARGEST_VOCABULARY = 64 * 2**20

@@ -22,8 +22,8 @@ import captune
 from captune import storage
 from captune.errors import Offline, UserError
 from captune.escaping import bare
+from captune_metrics.display import printable
 from captune_metrics.files import read_regular
-from captune_metrics.text import printable
 
 logger = logging.getLogger("captune")
 

@@ -26,8 +26,8 @@ from captune.files import home_path
 from captune.json_yaml import read_object
 from captune.registry import MODELS
 from captune_metrics.did_you_mean import did_you_mean
+from captune_metrics.display import quoted
 from captune_metrics.plugins import plugins_of, source_of
-from captune_metrics.text import quoted
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel

@@ -27,7 +27,7 @@ from captune.images.decode import DECODING_VERSION
 from captune.json_yaml import read_object
 from captune.models.vetting import check_numbers, library_errors, require_numbers, staged
 from captune.models.weights import digest_of
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 Transform = Callable[[Image.Image], Tensor]
 

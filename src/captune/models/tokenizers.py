@@ -12,8 +12,8 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.json_yaml import read_object
+from captune_metrics.display import printable
 from captune_metrics.files import open_regular
-from captune_metrics.text import printable
 
 # A vocabulary has one of these forms; without it transformers builds an empty one in silence.
 VOCABULARIES = (

@@ -34,7 +34,7 @@ from captune.models.weights import (
     warn_pickle,
     weights_files,
 )
-from captune_metrics.text import printable, shorten
+from captune_metrics.display import printable, shorten
 
 _DEEPEST = 32
 # what is built, or run, so many times

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from captune.errors import UserError
 from captune.models import hub, vetting
 from captune.models.vlm_vision import Inputs, Vision
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 DEFAULT_PROMPT = "Describe this image in one sentence."
 _LOGITS_AT_ONCE = 2**26

@@ -27,7 +27,7 @@ from captune.models.weights import (
     weights_files,
     weights_id_of_file,
 )
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _TEMPLATES = ("chat_template.json", "chat_template.jinja")
 _GENERATION = "generation_config.json"

@@ -23,8 +23,8 @@ from captune.errors import UserError
 from captune.files import whole_file
 from captune.json_yaml import read_object
 from captune.models.checkpoint_files import TensorInfo, opened_safetensors, read_header
+from captune_metrics.display import printable
 from captune_metrics.files import open_regular, read_regular
-from captune_metrics.text import printable
 
 logger = logging.getLogger("captune")
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from captune.errors import UserError
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 FROM_DATASET = "from-dataset"
 IN_MEMORY = "captions in memory"

@@ -17,7 +17,7 @@ from captune.options.base import (
     require_at_least,
     same_option,
 )
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 
 @dataclass(kw_only=True)

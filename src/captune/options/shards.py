@@ -16,7 +16,7 @@ from captune.options.base import (
     overwrite_option,
     require_at_least,
 )
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 FILES = (".tar", ".parquet", ".arrow")  # a shard each
 WEBDATASET = "webdataset"

@@ -16,7 +16,7 @@ from captune.options.base import (
 )
 from captune.options.captioning import RERANK, RERANK_HELP, check_candidates
 from captune.registry import BRIDGES, TUNING_METHODS
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 TRACKERS = ("trackio", "tensorboard", "wandb")
 

@@ -15,7 +15,7 @@ from captune.escaping import printable_lines
 from captune.pages.album import Picture
 from captune.tables import Number
 from captune.text import percent
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 
 def render_template(name: str, content: Mapping[str, Any], package: str = "captune.pages") -> str:

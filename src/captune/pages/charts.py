@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from captune.text import counted, one_line, percent
-from captune_metrics.text import shorten
+from captune_metrics.display import shorten
 
 _SVG = Markup(
     '<svg class="chart {}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'

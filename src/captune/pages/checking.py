@@ -27,7 +27,7 @@ from captune.pages.page import build, render_page
 from captune.pages.sources import PageSettings, digests_of
 from captune.runs.kinds import convert
 from captune.runs.recount import as_shown, check_records, differences
-from captune_metrics.text import printable, quoted
+from captune_metrics.display import printable, quoted
 
 
 class PageRun(Struct, frozen=True):

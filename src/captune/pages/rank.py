@@ -37,7 +37,7 @@ from captune.plots import PairPanel, pairs_figure, save_figure
 from captune.scoring.rank import Pair, Ranking, Standing, Tie, write_table
 from captune.tables import Column, Number, Table, numbers
 from captune.text import count, counted, one_line, plain, score
-from captune_metrics.text import shorten
+from captune_metrics.display import shorten
 
 _DRAWN = 20  # pairs at either end of the figure; the page shows all that were asked for
 _KEPT_PX = (1056, 640)  # of an image in the figure that is drawn alone, or among others

@@ -18,7 +18,7 @@ from captune.runs.metrics import TuneMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number
 from captune.text import count, listed, one_line
-from captune_metrics.text import named, printable
+from captune_metrics.display import named, printable
 
 NOT_USABLE = ", not usable"  # behind the name of a method or a captioner, wherever it is shown
 

@@ -26,7 +26,7 @@ from PIL import Image
 
 from captune.errors import UserError
 from captune.files import whole_file
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 WIDTH = 7.0  # inches: the text width of a page, where 9 points are as large as the words around
 DPI = 160

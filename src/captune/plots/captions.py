@@ -32,7 +32,7 @@ from captune.plots.canvas import (
 )
 from captune.runs.metrics import Curve
 from captune.text import p_value
-from captune_metrics.text import shorten
+from captune_metrics.display import shorten
 
 if TYPE_CHECKING:
     from captune.scoring.compare import Comparison, MetricComparison

@@ -31,7 +31,7 @@ from captune.text import p_value, percent, points
 if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune.runs.prompt_metrics import NegationProbe
     from captune.zeroshot.template_comparison import TemplateComparison
-    from captune_metrics.text import Interval
+    from captune_metrics.display import Interval
 
 SIGNIFICANT = 0.05
 _HEAD, _ROW, _LINE, _BAR = 0.62, 0.24, 0.14, 0.15  # inches

@@ -19,7 +19,7 @@ from captune.runs import map_metrics, records
 from captune.runs import metrics as figures
 from captune.runs.metrics import QUOTED
 from captune.runs.prompt_metrics import PromptsMetrics
-from captune_metrics.text import shorten
+from captune_metrics.display import shorten
 
 T = TypeVar("T")
 _ELSEWHERE = "[...]"  # msgspec's place for a key of a mapping

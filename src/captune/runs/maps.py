@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from captune.errors import UserError
 from captune.runs import Run, RunWriter, leaves_root
+from captune_metrics.display import printable
 from captune_metrics.files import read_regular
-from captune_metrics.text import printable
 
 _LARGEST = 64 * 2**20  # bytes of the maps of an image
 _ENTRY, _MOST_ENTRIES = b"PK\x01\x02", 16  # of a zip's list of what is in it

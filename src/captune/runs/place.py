@@ -19,7 +19,7 @@ from captune.errors import UserError
 from captune.files import check_folder_name, check_writable
 from captune.progress import SILENT, Progress
 from captune.runs.reader import ABOUT, LOCK, METRICS, RECORDS, kind_of
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 FILES = (ABOUT, METRICS, RECORDS)
 # what commands write beside the records, as patterns of names; FOLDERS besides

@@ -23,8 +23,8 @@ from captune.runs.kinds import KINDS, Kind, convert
 from captune.runs.records import About
 from captune.runs.signature import is_signed
 from captune.tables import NotebookDisplay
+from captune_metrics.display import printable
 from captune_metrics.files import open_regular, read_regular
-from captune_metrics.text import printable
 
 S = TypeVar("S", bound=Struct)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-import captune_metrics.text
+import captune_metrics.display
 from captune.json_yaml import Number, Share, require
 
 # what a map was found to be, by how it follows the model
@@ -23,10 +23,10 @@ Scores = dict[str, Number | None]
 OpenInterval = tuple[Number | None, Number | None]  # an end that was no number is nothing
 
 if TYPE_CHECKING:
-    from captune_metrics.text import Interval as Interval
+    from captune_metrics.display import Interval as Interval
 else:
 
-    class Interval(captune_metrics.text.Interval):
+    class Interval(captune_metrics.display.Interval):
         """As it is read, with ends in bounds."""
 
         low: Number

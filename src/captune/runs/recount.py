@@ -14,7 +14,7 @@ from captune.runs.kinds import KINDS
 from captune.runs.prompt_metrics import PromptsMetrics
 from captune.runs.reader import Run
 from captune.statistics import holm, mcnemar_exact, wilson
-from captune_metrics.text import printable, shorten
+from captune_metrics.display import printable, shorten
 
 # their corpus figure is the mean over the images; BLEU's is not
 _MEANS = ("cider", "cider_original", "clipscore", "ref_clipscore", "rouge_l", "clipscore_hw3")

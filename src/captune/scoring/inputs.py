@@ -13,8 +13,8 @@ from captune.options.base import CaptionsInMemory
 from captune.options.scoring import MetricOptions
 from captune.runs import read_run
 from captune.runs.records import ScoreRecord
+from captune_metrics.display import named, printable
 from captune_metrics.frequency import is_file
-from captune_metrics.text import named, printable
 
 
 def read_inputs(options: MetricOptions, captions: Mapping[str, Path]) -> dict[str, Path]:

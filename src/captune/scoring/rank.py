@@ -27,7 +27,7 @@ from captune.scoring.agreement import comparable
 from captune.tables import write_csv
 from captune.text import score
 from captune_metrics.catalogue import is_metric, metric_id
-from captune_metrics.text import named, printable, quoted
+from captune_metrics.display import named, printable, quoted
 
 if TYPE_CHECKING:
     from captune.images import Skipped

@@ -25,10 +25,10 @@ from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.catalogue import BLEU, Metric, metric_id, metric_of, score_with_plugin
 from captune_metrics.corpus import Corpus
+from captune_metrics.display import Interval, named, printable, quoted
 from captune_metrics.frequency import DocumentFrequency, is_file, resolve_df
 from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
-from captune_metrics.text import Interval, named, printable, quoted
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel

@@ -24,10 +24,10 @@ from captune.options.scoring import MetricOptions, ScoreOptions
 from captune.options.shards import PLAN
 from captune.progress import SILENT, Progress
 from captune.scoring.score import ScoredCaptions, parse_metrics, text_scores
+from captune_metrics.display import Interval, named, printable
 from captune_metrics.frequency import resolve_df
 from captune_metrics.resampling import mean_of_sums
 from captune_metrics.scores import Scores
-from captune_metrics.text import Interval, named, printable
 
 _MOST_RESAMPLES = 1000
 _AT_ONCE = 2000  # images whose draws are held: 2 MB a thousand resamples

@@ -29,7 +29,7 @@ from captune.shards.places import Place, store_of
 from captune.shards.sources import Shard, find_shards
 from captune.shards.task import CLAIMED, DONE, FAILED, MODELS, STATS, THERE, Report, Work
 from captune.text import counted
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _NAMED = 20  # failed shards that are named
 READY = "ready"  # what a worker says when it has its model

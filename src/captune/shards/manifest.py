@@ -26,7 +26,7 @@ from captune.shards.claims import SUFFIX, claim_of, is_alive
 from captune.shards.places import Place
 from captune.shards.sources import Shard
 from captune.shards.task import MODELS, STATS
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 SAMPLE = 200  # images on the page of the run
 _MOST_REASONS = 10_000

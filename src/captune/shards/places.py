@@ -21,8 +21,8 @@ from captune.files import partial_path, private_folder, whole_file
 from captune.images.find import why
 from captune.options.shards import is_address, spelled
 from captune.storage import refuse_offline
+from captune_metrics.display import printable
 from captune_metrics.files import read_regular
-from captune_metrics.text import printable
 
 logger = logging.getLogger("captune")
 T = TypeVar("T")

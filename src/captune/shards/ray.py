@@ -14,7 +14,7 @@ from captune.errors import MissingExtra, UserError
 from captune.shards.driver import READY, Dead, hand_out
 from captune.shards.sources import Shard
 from captune.shards.task import Report, Work
-from captune_metrics.text import printable, shorten
+from captune_metrics.display import printable, shorten
 
 
 def run_ray(work: Work, shards: Sequence[Shard], options: Any) -> Iterator[Report]:

@@ -35,8 +35,8 @@ from captune.options.shards import is_address
 from captune.shards.places import TEMPORARY, Place, fetch
 from captune.shards.sources import Shard, images_of
 from captune.text import counted
+from captune_metrics.display import printable
 from captune_metrics.files import open_regular
-from captune_metrics.text import printable
 
 _MOST_ROWS = 1_000_000  # of a shard
 _LONGEST_HEADER = 2**20  # bytes of a name, or of what else an extended header says

@@ -19,7 +19,7 @@ from captune.images.find import ENDINGS
 from captune.options.shards import FILES, SHARD_SIZE, holds_shards, is_address, names_shards
 from captune.shards.places import Place, listed, patiently, store_of
 from captune.text import counted
-from captune_metrics.text import printable, quoted
+from captune_metrics.display import printable, quoted
 
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,12})\.\.(\d{1,12})")

@@ -49,7 +49,7 @@ from captune.shards.task import (
 )
 from captune.shards.writing import Statistics, table_file, write_sample
 from captune.text import counted
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 logger = logging.getLogger("captune")
 

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from captune.errors import UserError
 from captune.files import home_path, read_text
 from captune.json_yaml import parse_yaml
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _NAME = re.compile(r"[\w-]+")
 # what a command may name besides data, models and settings

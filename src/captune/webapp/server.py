@@ -30,7 +30,7 @@ from captune.options.pages import AppOptions
 from captune.webapp.guard import REPORTS, UPLOAD, Entry, Guard
 from captune.webapp.site import AppContext
 from captune.webapp.watchdog import ENDINGS, guarded
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 FIRST_PORT, LAST_PORT = 7860, 7959
 MOST_CONNECTIONS = 512

@@ -26,7 +26,7 @@ from captune.runs import Run, read_run
 from captune.webapp.guard import REPORTS
 from captune.webapp.queue import JobQueue, QueuedJob
 from captune.webapp.uploads import Arrivals, ImageFolder, Uploads
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 if TYPE_CHECKING:
     from captune.captioning.captioner import Captioner

@@ -35,7 +35,7 @@ from captune.images.decode import opened_image
 from captune.images.find import ENDINGS
 from captune.pages.album import THUMBNAIL_PX, thumbnail
 from captune.webapp.guard import SLOWEST_S, Refusal
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 KEPT = 128  # sets: the one that was longest not used goes first
 MOST_BYTES = 4 * 2**30  # of all sets together, and of what is on its way into them

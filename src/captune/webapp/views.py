@@ -30,7 +30,7 @@ from captune.pages.blocks import render_template
 from captune.webapp.queue import BROWSER, QueuedJob
 from captune.webapp.site import AppContext, images_beside
 from captune.webapp.uploads import Dropped, ImageFolder
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 # no bars of the framework's over our own, no entry among its endpoints, as many at once as ask
 QUIET: dict[str, Any] = {

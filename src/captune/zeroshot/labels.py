@@ -14,7 +14,7 @@ from captune.errors import UserError
 from captune.files import read_text
 from captune.images.dataset import labels_of, parse_source
 from captune.json_yaml import json_kind, parse_json
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
 _LONGEST = 10_000  # characters of a label or prompt; no model reads as many

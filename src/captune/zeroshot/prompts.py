@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from captune.errors import UserError
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 DEFAULT_TEMPLATE = "a photo of a {}"
 _PLACE = re.compile(r"\{\}|\{object\}")

@@ -20,7 +20,7 @@ from captune.runs.records import PromptsRecord
 from captune.runs.reliability import Calibration
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
 from captune.zeroshot.calibration import Activation, Booleans, Integers, calibrate, top_confidence
-from captune_metrics.text import Interval
+from captune_metrics.display import Interval
 
 LOGITS_AT_ONCE = 2_000_000  # 8 MB
 TOP = 5

@@ -16,7 +16,7 @@ from captune.images.dataset import labels_of, metadata_file, metadata_rows, pars
 from captune.images.match import images_named
 from captune.tables import as_typed
 from captune.zeroshot.labels import Labels
-from captune_metrics.text import named, printable
+from captune_metrics.display import named, printable
 
 _FILE_COLUMNS = (
     *("filename", "file_name", "file", "image", "image_name", "img", "path", "filepath"),

@@ -27,12 +27,12 @@ from captune_metrics.catalogue import (
 from captune_metrics.cider_d import cider_of, cider_original_of
 from captune_metrics.coco import check_entries, read_json
 from captune_metrics.corpus import Corpus
+from captune_metrics.display import Interval, named, printable, quoted
 from captune_metrics.errors import MismatchedImages, UserError
 from captune_metrics.frequency import DocumentFrequency, resolve_df
 from captune_metrics.meteor_java import meteor_of
 from captune_metrics.rouge import rouge_l_of
 from captune_metrics.scores import Scores
-from captune_metrics.text import Interval, named, printable, quoted
 
 _FORMS = """\
 forms of PRED and REFS (image ids are compared as text: 139 is "139"):

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune_metrics.did_you_mean import did_you_mean
+from captune_metrics.display import printable
 from captune_metrics.errors import UserError
 from captune_metrics.plugins import plugins_of, source_of
 from captune_metrics.scores import Candidates, OfSums, References, Scores
-from captune_metrics.text import printable
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

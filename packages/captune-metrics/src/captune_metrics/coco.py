@@ -12,9 +12,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from captune_metrics.display import named, printable
 from captune_metrics.errors import MismatchedImages, UserError
 from captune_metrics.files import LARGEST_TEXT, read_bytes, require_text
-from captune_metrics.text import named, printable
 
 Annotation = dict[str, Any]
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune_metrics import ptb
+from captune_metrics.display import named
 from captune_metrics.errors import MismatchedImages, UserError
 from captune_metrics.scores import Candidates, References
-from captune_metrics.text import named
 
 ORDERS = 4  # BLEU and CIDEr look at runs of 1 to 4 words
 _KEY_BITS = 63  # a packed key is a positive int64

@@ -10,8 +10,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
+from captune_metrics.display import printable
 from captune_metrics.errors import UserError
-from captune_metrics.text import printable
 
 LARGEST_FILE = 512 * 2**20
 LARGEST_TEXT = 192 * 2**20  # one odd character makes four bytes of each; dataset_coco.json has 138

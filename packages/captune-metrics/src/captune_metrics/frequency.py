@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune_metrics.corpus import ORDERS, Corpus, NgramCounts
+from captune_metrics.display import printable
 from captune_metrics.errors import UserError
 from captune_metrics.files import open_regular
 from captune_metrics.scores import References
-from captune_metrics.text import printable
 
 # name -> digest of the tables that come with captune
 SHIPPED = {"coco-val2017": "7dd2965af2895866fc698abeb428bb7533bf0d8ec78806e5539e9f54b4f1b586"}

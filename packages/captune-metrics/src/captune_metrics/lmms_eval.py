@@ -23,10 +23,10 @@ from typing import Any
 from captune_metrics.bleu_n import bleu_of
 from captune_metrics.cider_d import cider_of
 from captune_metrics.corpus import Corpus
+from captune_metrics.display import named, quoted
 from captune_metrics.errors import UserError
 from captune_metrics.pycocoevalcap import PTBTokenizer
 from captune_metrics.rouge import rouge_l_of
-from captune_metrics.text import named, quoted
 
 __all__ = ["aggregate", "bleu1", "bleu2", "bleu3", "bleu4", "cider", "rougel"]
 

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune_metrics.corpus import Corpus
+from captune_metrics.display import printable
 from captune_metrics.errors import UserError
 from captune_metrics.scores import Candidates, References, Scores
-from captune_metrics.text import printable
 
 _HEAP = "-Xmx2G"  # as pycocoevalcap gives it: the English paraphrases fill a good part
 _TASK = ("-", "-", "-stdio", "-l", "en", "-norm")

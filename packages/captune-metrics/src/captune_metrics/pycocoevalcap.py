@@ -24,10 +24,10 @@ from captune_metrics.bleu_n import bleu_of
 from captune_metrics.cider_d import cider_of
 from captune_metrics.coco import COCO
 from captune_metrics.corpus import ORDERS, Corpus
+from captune_metrics.display import named
 from captune_metrics.errors import MismatchedImages, UserError
 from captune_metrics.meteor_java import check_installed, meteor_of
 from captune_metrics.rouge import rouge_l_of
-from captune_metrics.text import named
 
 __all__ = ["COCO", "Bleu", "COCOEvalCap", "Cider", "Meteor", "PTBTokenizer", "Rouge"]
 

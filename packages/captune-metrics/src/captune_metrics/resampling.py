@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from captune_metrics.text import Interval
+from captune_metrics.display import Interval
 
 __all__ = [
     "RESAMPLES",

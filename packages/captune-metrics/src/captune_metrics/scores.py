@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 if TYPE_CHECKING:
     from captune_metrics.resampling import Sums

@@ -31,10 +31,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from captune_metrics.bleu_n import bleu_of
 from captune_metrics.cider_d import cider_of
 from captune_metrics.corpus import ORDERS, Corpus
+from captune_metrics.display import named
 from captune_metrics.errors import UserError
 from captune_metrics.frequency import DocumentFrequency
 from captune_metrics.rouge import rouge_l_of
-from captune_metrics.text import named
 
 __all__ = ["BLEUScore", "CIDErScore", "CaptionScores", "ROUGELScore", "Sample"]
 

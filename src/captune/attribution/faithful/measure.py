@@ -34,8 +34,8 @@ from captune.attribution.faithful.dataset import FUNCTION_WORDS, Example, part_o
 from captune.attribution.faithful.pointing import hit, overlap
 from captune.attribution.faithful.sanity import entropies
 from captune.attribution.methods import MAP_METHODS, LayerHead
+from captune_metrics.display import Interval
 from captune_metrics.resampling import Sums, bootstrap_each, paired_bootstrap
-from captune_metrics.text import Interval
 
 Floats = NDArray[np.float64]
 

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from captune.errors import UserError
+from captune_metrics.display import printable, quoted
 from captune_metrics.files import read_bytes
-from captune_metrics.text import printable, quoted
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -29,7 +29,7 @@ from captune.options.tuning import TuneOptions
 from captune.registry import BRIDGES
 from captune.runs import check_run_folder
 from captune.zeroshot.labels import read_labels
-from captune_metrics.text import printable, quoted
+from captune_metrics.display import printable, quoted
 
 
 def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:

@@ -35,7 +35,7 @@ from captune.runs import read_run
 from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
-from captune_metrics.text import printable, shorten
+from captune_metrics.display import printable, shorten
 
 _ASKED = "tuning.json"
 # where a run is written, and from what options it was read, is not part of what it is

@@ -26,9 +26,9 @@ from captune.text import as_sentence, percent
 from captune_metrics.bleu_n import bleu_of
 from captune_metrics.cider_d import cider_of
 from captune_metrics.corpus import Corpus
+from captune_metrics.display import printable, shorten
 from captune_metrics.resampling import Sums, paired_bootstrap
 from captune_metrics.scores import Scores
-from captune_metrics.text import printable, shorten
 
 if TYPE_CHECKING:
     from captune.features.cache import FeatureCache

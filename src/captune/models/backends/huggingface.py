@@ -44,7 +44,7 @@ from captune.models.tokenizers import (
     vetted_tokenizer,
 )
 from captune.models.weights import choose_weights, digest_of, digest_of_files, weights_id_of_file
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 # Families whose logits a test compares with transformers' own; any other is compared when it loads.
 _KNOWN_FAMILIES = {"clip", "siglip", "siglip2"}

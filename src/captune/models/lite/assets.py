@@ -30,7 +30,7 @@ from captune.models.lite.wheels import (
     read_folder,
     read_wheel,
 )
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _MANIFEST = "asset.json"
 PACKAGE = "captune_lite"  # of the distribution captune-lite

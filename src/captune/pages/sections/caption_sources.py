@@ -17,7 +17,7 @@ from captune.pages.sources import NOT_USABLE, RunSet, RunSource
 from captune.runs import Run
 from captune.text import one_line
 from captune_metrics.catalogue import LOG_PROBABILITY
-from captune_metrics.text import shorten
+from captune_metrics.display import shorten
 
 AGREEMENT = "chance that people agree"  # by the captioner itself
 _LONGEST = 400

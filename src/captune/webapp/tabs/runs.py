@@ -17,7 +17,7 @@ from captune.webapp.queue import QueuedJob
 from captune.webapp.site import AppContext, ReportPage
 from captune.webapp.train_process import tune_apart
 from captune.webapp.views import JobPanel, choices, offer_on
-from captune_metrics.text import printable
+from captune_metrics.display import printable
 
 _COMPARED = ("tune", "caption", "score")
 _SHOWN = 6  # images of a preview
