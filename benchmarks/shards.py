@@ -165,7 +165,7 @@ def driver(told: dict[str, Any]) -> dict[str, Any]:
     from captune.options.recognition import EmbedOptions
     from captune.options.shards import PLAN
     from captune.shards import driver as of_shards
-    from captune.shards.task import DONE, Report
+    from captune.shards.manifest import DONE, Report
 
     jobs, out = told["jobs"], Path(told["out"])
     before, began = peak_bytes(), time.process_time()

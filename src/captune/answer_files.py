@@ -112,30 +112,44 @@ def _json_file(
 
 @contextmanager
 def _parquet_file(path: Path, model: Row) -> Iterator[Callable[[Row], None]]:
+    with whole_file(path, "wb") as file, parquet_rows(file, model, _GROUP) as write:
+        yield lambda row: write({name: in_utf8(cell) for name, cell in flat(row).items()})
+
+
+@contextmanager
+def parquet_rows(
+    file: Any, about: Row, group: int, schema: Any = None
+) -> Iterator[Callable[[Row], None]]:
+    """An open file as Parquet, written in groups of so many rows; yields what takes a row.
+
+    about: its metadata `captune`. schema: None for the types of the rows of the first group.
+    """
     arrow = parquet()
-    waiting: list[dict[str, Any]] = []
-    with whole_file(path, "wb") as file, ExitStack() as stack:
+    waiting: list[Row] = []
+    with ExitStack() as stack:
         writer: Any = None
 
         def write() -> None:
             nonlocal writer
-            schema = None if writer is None else writer.schema
-            table = arrow.Table.from_pylist(waiting, schema)
-            if writer is None:
-                about = {"captune": json.dumps(dict(model))}
-                table = table.replace_schema_metadata(about)
-                writer = stack.enter_context(arrow.parquet.ParquetWriter(file, table.schema))
+            table = arrow.Table.from_pylist(waiting, writer.schema if writer else schema)
+            writer = writer or stack.enter_context(parquet_writer(file, table.schema, about))
             writer.write_table(table)
             waiting.clear()
 
         def add(row: Row) -> None:
-            waiting.append({name: _in_utf8(cell) for name, cell in flat(row).items()})
-            if len(waiting) == _GROUP:
+            waiting.append(row)
+            if len(waiting) == group:
                 write()
 
         yield add
         if waiting or writer is None:
             write()
+
+
+def parquet_writer(file: Any, schema: Any, about: Row) -> Any:
+    """pyarrow's writer of tables, a context manager. about: the metadata `captune`."""
+    told = {"captune": json.dumps(dict(about))}
+    return parquet().parquet.ParquetWriter(file, schema.with_metadata(told))
 
 
 def parquet() -> Any:
@@ -159,6 +173,6 @@ def flat(row: Row) -> dict[str, Any]:
     return cells
 
 
-def _in_utf8(cell: Any) -> Any:
+def in_utf8(cell: Any) -> Any:
     """Bytes of a file name that are not UTF-8 have no form in Parquet: they are escaped."""
     return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell

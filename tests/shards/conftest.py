@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from captune.options.recognition import ClassifyOptions
+from captune.shards.manifest import Report, Work
 from captune.shards.sources import Shard
-from captune.shards.task import Report, Work
 from captune.shards.work import Worker
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from captune.options.recognition import ClassifyOptions
 from captune.shards import work
+from captune.shards.manifest import DONE, Work
 from captune.shards.places import Place
 from captune.shards.reading import open_shard
 from captune.shards.sources import find_shards
-from captune.shards.task import DONE, Work
 from tests.shards import toy
 
 

@@ -152,13 +152,19 @@ def test_a_shard_that_fails_is_named_and_the_rest_is_done(
 
 
 @pytest.mark.usefixtures("in_process")
-def test_parts_together_are_the_whole(tmp_path: Path) -> None:
+def test_parts_together_are_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy.write_tars(tmp_path / "in", 5)
     out = tmp_path / "out"
-    for part in ("1/2", "2/2"):
-        classify(tmp_path / "in", LABELS, out=out, part=part)
+    for part, shards in (("1/2", 3), ("2/2", 2)):
+        result = classify(tmp_path / "in", LABELS, out=out, part=part)
+        assert result.summary()["shards_of"] == shards  # of a part its own alone are read
+        assert f"{shards} of {shards} shards of part {part} done" in result.sentences()[0]
     assert len(list(out.glob("*.parquet"))) == 5
     assert not (out / "run.json").exists()
+    assert main(["shards", "status", str(out), "--table", "md"]) == 0
+    assert "there is no table to print:\n" in (said := capsys.readouterr()).err
+    assert "5 of 5 shards done" in said.err
+    assert said.out == ""
     assert main(["shards", "merge", str(out), "--out", str(tmp_path / "run")]) == 0
     assert main(["shards", "merge", str(out)]) == 0
     assert main(["shards", "merge", str(out), "--overwrite"]) == 0

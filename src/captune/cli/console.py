@@ -229,7 +229,10 @@ def print_result(result: Result, arguments: argparse.Namespace) -> int:
     if form is None and (headline := result.headline()):
         for line in headline.split("\n"):
             out.print(line, soft_wrap=True)
-    print_tables(result.tables(), form)
+    tables = result.tables()
+    print_tables(tables, form)
+    if form is not None and not tables:
+        note("there is no table to print:", *result.sentences())
     if form is None:
         for sentence in result.sentences():
             out.print(sentence, soft_wrap=True)

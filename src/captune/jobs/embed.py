@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from captune.answer_files import parquet, row_paths
+from captune.answer_files import in_utf8, parquet, parquet_writer, row_paths
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
@@ -166,20 +166,21 @@ def _check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
 
 
 def _write(file: Any, ending: str, result: EmbedResult, title: str) -> None:
-    # a name that is not UTF-8 has no form in these files: it is written escaped
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in result.names]
-    about = json.dumps({**result.model, "normalised": result.is_normalised})
+    names = [in_utf8(name) for name in result.names]
+    about = {**result.model, "normalised": result.is_normalised}
     features = np.ascontiguousarray(result.features, dtype=np.float32)
     if ending == ".npz":
         named: dict[str, Any] = {title: np.array(names)}
-        np.savez(file, features=features, metadata=np.array(about), **named)
+        np.savez(file, features=features, metadata=np.array(json.dumps(about)), **named)
     elif ending == ".safetensors":
         from safetensors.numpy import save
 
-        file.write(save({"features": features}, {"captune": about, title: json.dumps(names)}))
+        told = {"captune": json.dumps(about), title: json.dumps(names)}
+        file.write(save({"features": features}, told))
     else:
         arrow = parquet()
         flat = arrow.array(features.reshape(-1))
         column = arrow.FixedSizeListArray.from_arrays(flat, features.shape[1])
         table = arrow.table({title: arrow.array(names), "features": column})
-        arrow.parquet.write_table(table.replace_schema_metadata({"captune": about}), file)
+        with parquet_writer(file, table.schema, about) as writer:
+            writer.write_table(table)

@@ -38,11 +38,15 @@ T = TypeVar("T", bound=Result)
 
 @dataclass(kw_only=True, eq=False)
 class ShardsResult(Result):
-    """What is done of shards. tally: by this command, None where it only looks."""
+    """What is done of shards. tally: by this command, None where it only looks.
+
+    total: of a `part` alone where the command does one.
+    """
 
     place: str
     total: Total
     tally: Tally | None = None
+    part: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -68,9 +72,10 @@ class ShardsResult(Result):
     def sentences(self) -> list[str]:
         """How much is done."""
         total, tally = self.total, self.tally
-        of = total.shards + len(total.open)
+        of = counted(total.shards + len(total.open), "shard")
+        of += f" of part {self.part}" if self.part else ""
         said = [
-            f"{printable(self.place)}: {total.shards:,} of {counted(of, 'shard')} done,"
+            f"{printable(self.place)}: {total.shards:,} of {of} done,"
             f" {counted(total.rows, 'image')}, {total.errors:,} of them without an answer"
         ]
         if tally is not None and tally.done:
@@ -93,7 +98,7 @@ class ShardsResult(Result):
         told = [f"{stem} ({sentence})" for stem, sentence in list(self.tally.failed.items())[:3]]
         more = self.tally.failures - len(told)
         told += [f"{more:,} more"] if more else []
-        failed, of = self.tally.failures, self.tally.shards
+        failed, of = self.tally.failures, len(self.tally.stems)
         return (
             f"{failed:,} of {counted(of, 'shard')} failed: {listed(told)}; the same command tries"
             f" {'it' if failed == 1 else 'them'} again"
@@ -136,10 +141,11 @@ def run_sharded(
     is_run = out.is_local and options.part is None and kind in KINDS
     # of several processes that end at the same moment the last one has all shards
     with claim(folder, kind, goes_on=True, waits_s=_TURN_S) if is_run else nullcontext():
-        result = _result_of(out, total_of(out), tally)
+        total = total_of(out, tally.stems if options.part else None)
+        result = _result_of(out, total, tally, options.part)
         if is_run and result.total.models.models:
             _write_run(folder, result, command, progress)
-    if tally.failures == tally.shards and options.part is None:
+    if tally.failures == len(tally.stems) and options.part is None:
         forget_plan(out)
     return result
 
@@ -165,9 +171,11 @@ def run(
     return result
 
 
-def _result_of(out: Place, total: Total, tally: Tally | None = None) -> ShardsResult:
+def _result_of(
+    out: Place, total: Total, tally: Tally | None = None, part: str | None = None
+) -> ShardsResult:
     images = total.rows - total.errors
-    return ShardsResult(images=images, place=out.address, total=total, tally=tally)
+    return ShardsResult(images=images, place=out.address, total=total, tally=tally, part=part)
 
 
 def _write_run(

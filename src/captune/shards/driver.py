@@ -24,10 +24,22 @@ from captune.options.shards import PLAN, ShardOptions, is_address
 from captune.progress import SILENT, Progress
 from captune.runs.records import plain
 from captune.shards.claims import SUFFIX, abandon
-from captune.shards.manifest import SAMPLE, Plan, missing_of, read_plan
+from captune.shards.manifest import (
+    CLAIMED,
+    DONE,
+    FAILED,
+    MODELS,
+    SAMPLE,
+    STATS,
+    THERE,
+    Plan,
+    Report,
+    Work,
+    missing_of,
+    read_plan,
+)
 from captune.shards.places import Place, store_of
 from captune.shards.sources import Shard, find_shards
-from captune.shards.task import CLAIMED, DONE, FAILED, MODELS, STATS, THERE, Report, Work
 from captune.text import counted
 from captune_metrics.display import printable
 
@@ -55,11 +67,12 @@ class Engine(Protocol):
 class Tally:
     """What came of a job, as far as it is known; it does not grow with the number of images.
 
-    shards: of the job, or of its part. there: how many were done before. done, rows, errors: now.
-    claimed: stems that others work on. failed: stem -> why, the first of them; failures: how many.
+    stems: of the shards of the job, or of its part. there: how many were done before. done, rows,
+    errors: now. claimed: how many others work on. failed: stem -> why, the first of them; failures:
+    how many.
     """
 
-    shards: int
+    stems: list[str]
     there: int = 0
     done: int = 0
     rows: int = 0
@@ -105,7 +118,7 @@ def drive(
     number, of = options.numbers_of_part()
     shards = shards[number - 1 :: of]
     missing = missing_of(out, shards, retry_errors=options.retry_errors)
-    tally = Tally(len(shards), len(shards) - len(missing))
+    tally = Tally([shard.stem for shard in shards], len(shards) - len(missing))
     if began and tally.there:
         progress.message(f"{tally.there:,} of {counted(len(shards), 'shard')} were there")
     sample = max(1, SAMPLE // max(1, len(shards)))

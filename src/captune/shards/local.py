@@ -19,8 +19,8 @@ from typing import Any
 
 from captune.errors import UserError
 from captune.shards.driver import READY, Dead, hand_out
+from captune.shards.manifest import Report, Work
 from captune.shards.sources import Shard
-from captune.shards.task import Report, Work
 from captune.storage import is_offline, set_offline
 from captune.threads import processors
 

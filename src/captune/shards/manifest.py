@@ -1,10 +1,10 @@
-"""What stands in a folder of answers: the manifest, and the statistics of shards; read and checked.
+"""What is asked of a process that computes shards, and what stands in a folder of answers.
 
     _captune.json     the command, the options that decide answers, and stem -> shard
     _models.json      the models, by the first worker
     STEM_stats.json   how many rows, what failed, a few images for the page of the run
 
-Somebody else may have written them: they are held against types, and a stem names a file here.
+Somebody else may have written them: the files are held against types, and a stem names one here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,41 @@ from captune.runs.kinds import convert
 from captune.shards.claims import SUFFIX, claim_of, is_alive
 from captune.shards.places import Place
 from captune.shards.sources import Shard
-from captune.shards.task import MODELS, STATS
 from captune_metrics.display import printable
 
+STATS, MODELS = "_stats.json", "_models.json"
+DONE, THERE, CLAIMED, FAILED = "done", "there", "claimed", "failed"
 SAMPLE = 200  # images on the page of the run
 _MOST_REASONS = 10_000
 S = TypeVar("S", bound=Struct)
 Stem = Annotated[str, Meta(pattern=r"^[^/\\\x00]{1,250}$")]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with each shard; it travels to other machines.
+
+    command: classify, caption or embed, with its options. sample: images of a shard that the page
+    of the run may show. threads: that decode.
+    """
+
+    command: str
+    options: Any
+    out: Place
+    sample: int = 4
+    threads: int = 0
+
+
+@dataclass
+class Report:
+    """What came of a shard. status: DONE, THERE, CLAIMED or FAILED; sentence: why it failed."""
+
+    stem: str
+    status: str
+    rows: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    sentence: str = ""
 
 
 class Plan(Struct, frozen=True):
@@ -101,6 +129,11 @@ def read_statistics(out: Place, stems: Sequence[str]) -> Iterator[Statistics]:
         yield _read(out, name, data, Statistics)
 
 
+def is_done(out: Place, stem: str) -> bool:
+    """Whether a shard is whole."""
+    return out.has(f"{stem}{STATS}") and out.has(f"{stem}.parquet")
+
+
 def finished(names: set[str], stems: Iterable[str]) -> list[str]:
     """The stems that are done, where `names` are the files of a folder of answers."""
     return [stem for stem in stems if {f"{stem}{STATS}", f"{stem}.parquet"} <= names]
@@ -118,7 +151,7 @@ def missing_of(out: Place, shards: Sequence[Shard], *, retry_errors: bool = Fals
 
 @dataclass
 class Total:
-    """All finished shards of `out` added up. sample: records with their thumbnails.
+    """Finished shards added up. sample: records with their thumbnails.
 
     open: stems that are not done; claimed: those of them that a process works on.
     """
@@ -136,17 +169,21 @@ class Total:
     claimed: list[str] = field(default_factory=list)
 
 
-def total_of(out: Place) -> Total:
-    """Read the statistics of all finished shards. Raises UserError where nothing was begun."""
+def total_of(out: Place, stems: Iterable[str] | None = None) -> Total:
+    """Read the statistics of those that are finished of `stems`, or of all shards of `out`.
+
+    Raises UserError where nothing was begun.
+    """
     plan = read_plan(out)
     if plan is None:
         raise UserError(
             f"{printable(out.address)}: holds no shards of captune; name the --out of a command"
         )
     names = out.names()
-    done = finished(names, sorted(plan.shards))
+    known = sorted(plan.shards if stems is None else stems)
+    done = finished(names, known)
     total = Total(plan, read_models(out), len(done))
-    total.open = sorted(plan.shards.keys() - set(done))
+    total.open = sorted(set(known) - set(done))
     claims = [stem for stem in total.open if stem + SUFFIX in names]
     total.claimed = [stem for stem in claims if is_alive(claim_of(out, stem) or {})]
     for stem, stats in zip(done, read_statistics(out, done), strict=True):

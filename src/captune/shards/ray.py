@@ -12,8 +12,8 @@ from typing import Any
 
 from captune.errors import MissingExtra, UserError
 from captune.shards.driver import READY, Dead, hand_out
+from captune.shards.manifest import Report, Work
 from captune.shards.sources import Shard
-from captune.shards.task import Report, Work
 from captune_metrics.display import printable, shorten
 
 

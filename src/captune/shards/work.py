@@ -32,11 +32,7 @@ from captune.options.shards import WEBDATASET
 from captune.runs.records import plain
 from captune.shards.answers import Answered, Answerer, answered_before, load_answerer
 from captune.shards.claims import MOST_TRIES, Claims
-from captune.shards.manifest import read_models, read_statistics
-from captune.shards.places import TEMPORARY, Place, StoreError
-from captune.shards.reading import OpenShard, open_shard
-from captune.shards.sources import Shard
-from captune.shards.task import (
+from captune.shards.manifest import (
     CLAIMED,
     DONE,
     FAILED,
@@ -46,7 +42,12 @@ from captune.shards.task import (
     Report,
     Work,
     is_done,
+    read_models,
+    read_statistics,
 )
+from captune.shards.places import TEMPORARY, Place, StoreError
+from captune.shards.reading import OpenShard, open_shard
+from captune.shards.sources import Shard
 from captune.shards.writing import Statistics, table_file, write_sample
 from captune.text import counted
 from captune_metrics.display import printable

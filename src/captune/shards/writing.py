@@ -8,14 +8,14 @@ import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from captune.answer_files import parquet
+from captune.answer_files import parquet, parquet_rows
 from captune.images import Skipped, UnreadableImage
 from captune.images.decode import opened_image, read_image
 from captune.images.formats import find_format
@@ -33,29 +33,16 @@ _PLAIN_KEY = re.compile(r"(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9_/+ -]{0,199}")
 @contextmanager
 def table_file(
     out: Place, name: str, columns: dict[str, Any], about: dict[str, Any]
-) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A Parquet file that takes rows, in groups; it appears whole when the block ends well.
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A Parquet file that takes rows; it appears whole when the block ends well.
 
     columns: those of the command, name -> type; about: its metadata `captune`.
     """
     arrow = parquet()
     text = arrow.string()
-    fields = {"key": text, "shard": text, **columns, "error": text}
-    schema = arrow.schema(fields.items(), {"captune": json.dumps(about)})
-    waiting: list[dict[str, Any]] = []
-    with out.writing(name) as file, arrow.parquet.ParquetWriter(file, schema) as writer:
-
-        def flush() -> None:
-            writer.write_table(arrow.Table.from_pylist(waiting, schema))
-            waiting.clear()
-
-        def add(row: dict[str, Any]) -> None:
-            waiting.append(row)
-            if len(waiting) == _GROUP:
-                flush()
-
+    schema = arrow.schema({"key": text, "shard": text, **columns, "error": text}.items())
+    with out.writing(name) as file, parquet_rows(file, about, _GROUP, schema) as add:
         yield add
-        flush()
 
 
 class Statistics:
