@@ -45,7 +45,7 @@ from captune.errors import UserError
 from captune.images import find_images
 from captune.models.encoders import ImageTextModel
 from captune.runs import read_run
-from captune.runs.reliability import Reranking, RerankWeights
+from captune.runs.metrics import Reranking, RerankWeights
 
 LONGEST = 8
 IDENTITY = ImageIdentity("places", "c0" * 32, "whole-9")

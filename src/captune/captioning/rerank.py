@@ -35,7 +35,7 @@ from captune.images import ImageFile
 from captune.models import hub
 from captune.models.encoders import Floats, ImageTextModel, normalise
 from captune.models.load import load_image_text_model
-from captune.runs.reliability import RerankFigures, Reranking, RerankWeights
+from captune.runs.metrics import RerankFigures, Reranking, RerankWeights
 from captune.text import counted, score, signed
 from captune_metrics.display import printable
 

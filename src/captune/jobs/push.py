@@ -35,9 +35,8 @@ from captune.options.codec import from_python
 from captune.options.pages import PushOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
-from captune.runs.metrics import Tuned, TuneMetrics
+from captune.runs.metrics import Reranking, Tuned, TuneMetrics
 from captune.runs.reader import ABOUT, METRICS
-from captune.runs.reliability import Reranking
 from captune.tables import Column, Table, estimate, in_markdown
 from captune.text import counted, millions, one_line, score
 from captune_metrics.catalogue import title_of

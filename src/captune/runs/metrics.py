@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from captune.images.find import Skipped
 from captune.json_yaml import MOST, Count, Number, Share, require
 from captune.runs.records import Interval, OpenInterval, known_ends
-from captune.runs.reliability import PeopleAgreement, Reranking
+from captune.runs.reliability import PeopleAgreement
 
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
 
@@ -106,6 +106,45 @@ class History(Struct, frozen=True):
         for i, epoch in enumerate(self.epochs):
             number = epoch.get("epoch")
             require(number is not None and number >= 0, f"epochs[{i}].epoch is no number from 0")
+
+
+class RerankWeights(Struct, frozen=True):
+    """Of a candidate's score: what each thing known of it counts."""
+
+    mean_log_probability: Number
+    match: Number = 0.0
+    neighbours: Number = 0.0
+
+
+class RerankFigures(Struct, frozen=True):
+    """CIDEr-D (document frequencies of coco-val2017) and BLEU-4 on validation images.
+
+    first: of the first beam. chosen: of what weights choose that were fitted on other images.
+    best: of the best candidate of each. interval: 95 %, of chosen less first, over images.
+    """
+
+    images: Count
+    first: Number
+    chosen: Number
+    best: Number
+    interval: Interval
+    bleu_4_first: Number
+    bleu_4_chosen: Number
+
+
+class Reranking(Struct, frozen=True, omit_defaults=True):
+    """How a captioner chooses among candidates (`captioning.rerank`).
+
+    model, weights_id: what `match` is computed by; the weights hold for these alone.
+    figures: None where the weights were not fitted.
+    """
+
+    evidence: Literal["match", "neighbours", "both"]
+    candidates: Annotated[int, Meta(ge=1, le=64)]
+    weights: RerankWeights
+    model: str | None = None
+    weights_id: str | None = None
+    figures: RerankFigures | None = None
 
 
 QUOTED = ("cider", "clipscore", "bleu_4")  # a tune is compared by one of them

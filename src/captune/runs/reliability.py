@@ -1,10 +1,8 @@
-"""How far to believe probabilities, and how captions were chosen: parts of a metrics.json."""
+"""How far to believe probabilities: parts of a metrics.json."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from captune.json_yaml import Count, Number, Share, require
 from captune.runs.records import Interval
@@ -96,42 +94,3 @@ class PeopleAgreement(Struct, frozen=True, omit_defaults=True):
     ece_interval: Interval
     reliability: Reliability
     chosen: AgreementWeights | None = None
-
-
-class RerankWeights(Struct, frozen=True):
-    """Of a candidate's score: what each thing known of it counts."""
-
-    mean_log_probability: Number
-    match: Number = 0.0
-    neighbours: Number = 0.0
-
-
-class RerankFigures(Struct, frozen=True):
-    """CIDEr-D (document frequencies of coco-val2017) and BLEU-4 on validation images.
-
-    first: of the first beam. chosen: of what weights choose that were fitted on other images.
-    best: of the best candidate of each. interval: 95 %, of chosen less first, over images.
-    """
-
-    images: Count
-    first: Number
-    chosen: Number
-    best: Number
-    interval: Interval
-    bleu_4_first: Number
-    bleu_4_chosen: Number
-
-
-class Reranking(Struct, frozen=True, omit_defaults=True):
-    """How a captioner chooses among candidates (`captioning.rerank`).
-
-    model, weights_id: what `match` is computed by; the weights hold for these alone.
-    figures: None where the weights were not fitted.
-    """
-
-    evidence: Literal["match", "neighbours", "both"]
-    candidates: Annotated[int, Meta(ge=1, le=64)]
-    weights: RerankWeights
-    model: str | None = None
-    weights_id: str | None = None
-    figures: RerankFigures | None = None

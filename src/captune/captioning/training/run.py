@@ -43,8 +43,7 @@ from captune.models.weights import digest_of
 from captune.options.tuning import TuneOptions
 from captune.runs import RunWriter, read_run
 from captune.runs import metrics as figures
-from captune.runs.metrics import Tuned, TunedFigure
-from captune.runs.reliability import Reranking
+from captune.runs.metrics import Reranking, Tuned, TunedFigure
 from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
 
