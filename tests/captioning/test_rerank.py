@@ -303,6 +303,8 @@ def test_a_datastore_that_is_none_is_refused(tmp_path: Path) -> None:
         (tensors | {"text": np.frombuffer(b'[["a"]]', np.uint8)}, about, "captions of each"),
         (tensors | {"text": np.frombuffer(b"[" * 9999, np.uint8)}, about, "captions of each"),
         (tensors | {"centre": good.centre * np.nan}, about, "captions of each"),
+        # lists that take far more memory than their text
+        (tensors | {"text": np.frombuffer(b"[" + b"[]," * 2**23, np.uint8)}, about, "captions of"),
     ]
     for parts, metadata, said in broken:
         save_file(parts, path, metadata=metadata)

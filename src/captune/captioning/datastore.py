@@ -22,6 +22,7 @@ from captune.captioning.bridge import GridShape
 from captune.captioning.recipe import ImageIdentity
 from captune.errors import UserError
 from captune.files import whole_file
+from captune.json_yaml import MOST_MEMORY, json_cost
 from captune.models.checkpoint_files import opened_safetensors
 from captune.models.encoders import Floats, normalise
 from captune_metrics.display import printable
@@ -196,8 +197,9 @@ def load_store(path: Path, encoder: ImageIdentity, grid: GridShape) -> Store:
         if found != wanted or not 0 < 2 * most < _LARGEST or length > _LONGEST_TEXT:
             raise UserError(f"{shown} does not hold what a datastore holds; make it again")
         arrays = {name: file.get_tensor(name).numpy() for name in wanted}
+    words = arrays.pop("text").tobytes()
     try:
-        text = json.loads(arrays.pop("text").tobytes())
+        text = json.loads(words) if json_cost(words) <= MOST_MEMORY else None
     except (ValueError, RecursionError):
         text = None
     floats = {name: array.astype(np.float32) for name, array in arrays.items()}
