@@ -224,11 +224,11 @@ _FILE_ENDINGS = (
 )
 
 
-def check_folder_name(path: Path, option: str = "--out") -> None:
-    """Raises UserError for a folder to write that is named as files are."""
+def check_folder_name(path: Path) -> None:
+    """Raises UserError for an --out, a folder to write, that is named as files are."""
     if path.suffix.lower() in _FILE_ENDINGS and not path.is_dir():
         raise UserError(
-            f"{option} {printable(str(path))}: names a folder to write, and {path.suffix} is the"
+            f"--out {printable(str(path))}: names a folder to write, and {path.suffix} is the"
             f" ending of a file; name it {printable(str(path.with_suffix('')))}"
         )
 

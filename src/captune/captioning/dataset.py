@@ -78,15 +78,9 @@ def read_dataset(
     *,
     limit: int = 0,
     seed: int = 0,
-    advance: Callable[[int], None] = lambda done: None,
 ) -> CaptionDataset:
-    """The captioned images of a file among those that were found.
-
-    limit: at most so many images, a sample that depends on the seed only; 0 takes all.
-    advance: told how many more images were read.
-    Unreadable images are skipped and named. Raises UserError where nothing is left.
-    """
-    return match_dataset(captions, found).read(limit=limit, seed=seed, advance=advance)
+    """The captioned images of a file among those that were found: `MatchedCaptions.read`."""
+    return match_dataset(captions, found).read(limit=limit, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,11 @@ class MatchedCaptions:
         seed: int = 0,
         advance: Callable[[int], None] = lambda done: None,
     ) -> CaptionDataset:
-        """As `read_dataset`."""
+        """Those whose images can be read; the others are skipped and named.
+
+        limit: at most so many images, a sample that depends on the seed only; 0 takes all.
+        advance: told how many more images were read. Raises UserError where nothing is left.
+        """
         ids = list(self.captions)
         if 0 < limit < len(ids):
             ids = [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), limit))]  # noqa: S311

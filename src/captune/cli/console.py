@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _FIRST_LINE_S = 5.0
 _LINES_S = 30.0
 _OBJECTS_S = 0.5
+_NAMED = 10  # skipped files
 
 
 def open_streams() -> None:
@@ -130,14 +131,14 @@ def note(*lines: str, quiet: bool = False) -> None:
         say(*lines)
 
 
-def report_skipped(skipped: Sequence[Skipped], *, quiet: bool = False, show: int = 10) -> None:
+def report_skipped(skipped: Sequence[Skipped], *, quiet: bool) -> None:
     """Name the first skipped files and count the rest."""
-    if quiet or not skipped:
+    if quiet:
         return
-    for item in skipped[:show]:
+    for item in skipped[:_NAMED]:
         note(f"skipped {item.path}: {item.reason}")
-    if len(skipped) > show:
-        note(f"... and {len(skipped) - show} more (all of them in --json)")
+    if len(skipped) > _NAMED:
+        note(f"... and {len(skipped) - _NAMED} more (all of them in --json)")
 
 
 def command_line(arguments: argparse.Namespace) -> list[str]:

@@ -241,13 +241,13 @@ def _is_there(plan: StudyPlan, name: str) -> bool:
     return name in plan.data and plan.data[name].exists()
 
 
-def speed(device: str = "auto") -> float:
+def speed() -> float:
     """GFLOP/s of float32 matrix products on the device that models would run on."""
     import torch
 
     from captune.models.devices import resolve_device
 
-    where = resolve_device(device)
+    where = resolve_device("auto")
     matrix = torch.randn(_SIDE, _SIDE, device=where)
     for is_counted in (False, True):  # the first pays for what is set up once
         started = time.perf_counter()

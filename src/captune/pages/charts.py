@@ -23,6 +23,7 @@ _LINE = Markup('<path class="{}" d="{}"/>')
 _TEXT = Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>')
 _RECT = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"{}>{}</rect>')
 _TITLE = Markup("<title>{}</title>")
+_POINTS = 300  # of a line, about
 _DOT = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/>')
 
 
@@ -198,8 +199,8 @@ def distribution_chart(
     return _svg("spread", width, height + marks, says, parts), tallest, is_cut
 
 
-def _thinned(points: Sequence[tuple[float, float]], most: int = 300) -> list[tuple[float, float]]:
-    step = max(1, -(-len(points) // most))
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    step = max(1, -(-len(points) // _POINTS))
     return [*points[:-1:step], points[-1]]
 
 

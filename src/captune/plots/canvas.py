@@ -152,9 +152,9 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, in inches."""
-    figure = Figure(figsize=(width, height), dpi=DPI)
+def new_figure(height: float) -> Figure:
+    """An empty figure of the usual width; height: in inches."""
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     FigureCanvasAgg(figure)
     return figure
 

@@ -81,12 +81,11 @@ def maps_figure(
     *,
     caption: str,
     subtitle: str = "",
-    first: str = "image",
     colours: str = "magma",
 ) -> Figure:
     """First panel the image, then one a word, in rows of up to five; below what the colours mean.
 
-    subtitle: how the maps were made. first: what stands over the image.
+    subtitle: how the maps were made.
     Raises ValueError without a word.
     """
     if not panels:
@@ -117,7 +116,7 @@ def maps_figure(
         left = MARGIN + (number % columns) * (width + _GAP)
         top = above + (number // columns) * row
         panel = panels[number - 1] if number else None
-        word = fitted(figure, panel.word if panel else first, width, 1, TEXT, weight="bold")[0]
+        word = fitted(figure, panel.word if panel else "image", width, 1, TEXT, weight="bold")[0]
         if panel is None:
             write(figure, left, top, word, TEXT, color=MUTED)
             picture = np.asarray(small)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune_metrics.display import Interval
 
 SIGNIFICANT = 0.05
+_MOST = 12  # classes, or templates beside each other
 _HEAD, _ROW, _LINE, _BAR = 0.62, 0.24, 0.14, 0.15  # inches
 
 
@@ -105,7 +106,7 @@ def _counted(comparison: TemplateComparison) -> str:
 
 
 @house_style()
-def class_change_figure(comparison: TemplateComparison, index: int, top: int = 12) -> Figure:
+def class_change_figure(comparison: TemplateComparison, index: int) -> Figure:
     """Classes that the template at `index` has right more (blue) or less often (orange).
 
     Than the best template, that is: bars are points of accuracy of the class, the notes count its
@@ -115,7 +116,7 @@ def class_change_figure(comparison: TemplateComparison, index: int, top: int = 1
     if comparison.best is None or index == comparison.best:
         raise ValueError("expected truth, and a template other than the best")
     changes = comparison.class_changes(index)
-    kept = sorted(changes[:top], key=lambda change: change.share)
+    kept = sorted(changes[:_MOST], key=lambda change: change.share)
     rows = _Rows([change.label for change in kept] or [""], names=2.0, notes=1.3)
     figure, axes = rows.figure, rows.axes
     other = comparison.results[index].template
@@ -187,9 +188,9 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
 
 
 @house_style()
-def agreement_figure(comparison: TemplateComparison, limit: int = 12) -> Figure:
+def agreement_figure(comparison: TemplateComparison) -> Figure:
     """Share of images to which two templates answer the same; needs no truth."""
-    names = [result.template for result in comparison.results][:limit]
+    names = [result.template for result in comparison.results][:_MOST]
     count, left, top = len(names), 2.6, 0.75
     cell = min(0.5, (WIDTH - left - MARGIN) / count)
     figure = new_figure(top + count * cell + 0.55)

@@ -291,10 +291,10 @@ class Evaluator:
                 self._put(name, COMPREHENSIVENESS, self.gaining, own)
         self.compare_with_people(maps)
 
-    def screen_controls(self, seeds: int = RANDOM_SEEDS) -> None:
+    def screen_controls(self) -> None:
         """As `screen`, for random maps and the centre."""
         if self.gaining:
-            lost = random_losses(self.scorer, self.ends, range(seeds)).mean(dim=0)
+            lost = random_losses(self.scorer, self.ends, range(RANDOM_SEEDS)).mean(dim=0)
             self._put(RANDOM, COMPREHENSIVENESS, self.gaining, lost[self.gaining])
         self.screen({CENTRE: self.controls[CENTRE]})
         self.compare_with_people({RANDOM: self.controls[RANDOM]})

@@ -53,7 +53,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     tile = Tile(
         "accuracy of the best prompt",
         accuracy,
-        interval_of_row(source, best, "accuracy"),
+        _accuracy(source, best),
         words("“{}”. It was chosen on these very images, so it flatters a little.", name),
         one_line(
             "top-1, Wilson interval, exact McNemar against the best, Holm-adjusted, weights "
@@ -71,11 +71,12 @@ def _counted(source: RunSource) -> Any:
     return words("{} prompts and their ensemble" if ensemble else "{} prompts", told)
 
 
-def interval_of_row(source: RunSource, row: int, name: str) -> Any:
-    """`NAME_low` and `NAME_high` of a row of the table of prompts."""
-    if source.at("prompts", row, f"{name}_low") is None:
+def _accuracy(source: RunSource, row: int) -> Any:
+    """The ends of its interval, of a row of the table of prompts."""
+    ends = ("accuracy_low", "accuracy_high")
+    if source.at("prompts", row, ends[0]) is None:
         return None
-    return tuple(source.figure(percent, "prompts", row, f"{name}_{end}") for end in ("low", "high"))
+    return tuple(source.figure(percent, "prompts", row, end) for end in ends)
 
 
 def section(source: RunSource, _context: PageContext) -> Section:
@@ -128,7 +129,7 @@ def _table(source: RunSource, best: int) -> Table:
                 one_line(row["template"]) + (" (best)" if i == best else ""),
                 Estimate(
                     source.figure(percent, "prompts", i, "accuracy"),
-                    interval_of_row(source, i, "accuracy"),
+                    _accuracy(source, i),
                 ),
                 Fraction.between(low, high, row["accuracy"], ends, best=i == best, worse=worse),
                 *against,
