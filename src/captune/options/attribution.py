@@ -76,7 +76,6 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
-        """Raises UserError for what does not go together."""
         super().__post_init__()
         check_overwrite(self)
         if self.method != "auto":
@@ -158,7 +157,6 @@ class FaithfulOptions(DatasetOptions, CaptionerOptions):
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
-        """Raises UserError for what does not go together."""
         super().__post_init__()
         if self.check_dataset():
             self.images = self.images or Path(self.source())

@@ -153,7 +153,6 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raises UserError for what does not go together."""
         super().__post_init__()
         if not 0 <= self.temperature <= 100:
             raise UserError(f"temperature {self.temperature}: must be from 0 to 100")

@@ -57,7 +57,6 @@ class ClassifyOptions(ShardOptions, LabelledOptions, ModelOptions, RowOptions):
     seed: int = option("random seed of the images that --top5 N draws", 0, metavar="N")
 
     def __post_init__(self) -> None:
-        """Raises UserError for what does not go together."""
         super().__post_init__()
         check_overwrite(self)
 
@@ -80,7 +79,6 @@ class PromptsOptions(LabelledOptions, ModelOptions, RowOptions):
     csv: Path | None = option("write the table, one row per prompt", None, metavar="FILE")
 
     def __post_init__(self) -> None:
-        """Raises UserError for what does not go together."""
         super().__post_init__()
         check_overwrite(self)
 

@@ -111,7 +111,6 @@ class ScoreOptions(MetricOptions, RowOptions):
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
-        """Raises UserError for what does not go together."""
         super().__post_init__()
         check_overwrite(self)
 
@@ -136,7 +135,6 @@ class CompareOptions(MetricOptions, CsvOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raises UserError for what does not go together."""
         super().__post_init__()
         check_overwrite(self)
 

@@ -195,7 +195,6 @@ class ShardsOptions:
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
-        """Raises UserError for what does not go together."""
         if self.action == "status" and self.out is not None:
             raise UserError("--out is for captune shards merge; leave it out")
         if self.action == "merge" and self.out is None:

@@ -239,7 +239,6 @@ class TuneMetrics(Metrics, frozen=True):
     skipped: list[Skipped] = []
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what does not fit together."""
         if self.tuned is not None:
             return
         names = [one.method for one in self.methods]
@@ -404,7 +403,6 @@ class CompareMetrics(Metrics, frozen=True, kw_only=True):
     versions: Any = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what does not fit together."""
         for name in ("verdicts", "differences"):
             require(
                 getattr(self, name).keys() == self.metrics.keys(), f"{name} is of other metrics"

@@ -99,7 +99,6 @@ class PromptsMetrics(Metrics, frozen=True):
     skipped: list[Skipped] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what does not fit together."""
         n = len(self.prompts)
         for name in ("agreement", "calibration", "class_changes"):
             require(len(getattr(self, name)) == n, f"{name} is not of the {n} prompts")

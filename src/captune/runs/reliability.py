@@ -56,7 +56,6 @@ class Calibration(Struct, frozen=True):
     scaled: Reliability | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what does not fit together."""
         require((self.scaled is None) or (self.temperature is not None), "it has no temperature")
 
 
