@@ -14,7 +14,6 @@ from torch import nn
 
 from captune.errors import UserError
 from captune.json_yaml import read_object
-from captune.models.checkpoint_files import TensorInfo, read_header, require_floating
 from captune.models.tokenizers import vetted_tokenizer
 from captune.models.vetting import (
     library_errors,
@@ -23,6 +22,7 @@ from captune.models.vetting import (
     require_finite,
     staged,
 )
+from captune.models.weights import TensorInfo, read_header, require_floating
 
 GPT2_SPLITS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",

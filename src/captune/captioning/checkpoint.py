@@ -35,11 +35,16 @@ from captune.errors import UserError
 from captune.files import sha256_of, whole_file
 from captune.json_yaml import read_object
 from captune.models import hub
-from captune.models.checkpoint_files import FLOATING, TensorInfo, read_header, total_elements
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.vetting import require_finite_tensor
 from captune.models.vocabulary import narrowed
-from captune.models.weights import load_safetensors
+from captune.models.weights import (
+    FLOATING,
+    TensorInfo,
+    load_safetensors,
+    read_header,
+    total_elements,
+)
 from captune.runs.kinds import convert
 from captune.runs.records import plain
 from captune_metrics.display import printable, quoted

@@ -23,8 +23,8 @@ from captune.captioning.recipe import ImageIdentity
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.json_yaml import MOST_MEMORY, json_cost
-from captune.models.checkpoint_files import opened_safetensors
 from captune.models.encoders import Floats, normalise
+from captune.models.weights import opened_safetensors
 from captune_metrics.display import printable
 
 DATASTORE = "datastore.safetensors"

@@ -26,11 +26,13 @@ from torch.nn.modules import module as registrations
 from captune.errors import UserError
 from captune.files import writing
 from captune.json_yaml import read_object
-from captune.models.checkpoint_files import TensorInfo, require_floating, total_elements
 from captune.models.weights import (
     TRANSFORMERS_WEIGHTS,
+    TensorInfo,
     describe_tensors,
     refuse_torchscript,
+    require_floating,
+    total_elements,
     warn_pickle,
     weights_files,
 )

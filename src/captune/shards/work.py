@@ -12,25 +12,33 @@ While a shard is computed, the next one is read: a store may be slow. In `out` a
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import logging
+import re
 import tarfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import captune
-from captune.answer_files import parquet
+from captune.answer_files import parquet, parquet_rows
 from captune.errors import UserError
 from captune.files import private_folder
-from captune.images import Skipped
-from captune.images.decode import stop_decoding
+from captune.images import Skipped, UnreadableImage
+from captune.images.decode import opened_image, read_image, stop_decoding
+from captune.images.formats import find_format
 from captune.options.shards import WEBDATASET
 from captune.runs.records import plain
-from captune.shards.answers import Answered, Answerer, answered_before, load_answerer
+from captune.shards.answers import Answered, Answerer, answered_before, load_answerer, sums_of
 from captune.shards.claims import MOST_TRIES, Claims
 from captune.shards.manifest import (
     CLAIMED,
@@ -48,11 +56,15 @@ from captune.shards.manifest import (
 from captune.shards.places import TEMPORARY, Place, StoreError
 from captune.shards.reading import OpenShard, open_shard
 from captune.shards.sources import Shard
-from captune.shards.writing import Statistics, table_file, write_sample
 from captune.text import counted
 from captune_metrics.display import printable
 
 logger = logging.getLogger("captune")
+
+_GROUP = 1000  # rows of a group of a Parquet file
+_REASONS = 20  # of a shard's statistics, the most frequent ones
+_SAMPLE_PX = 320
+_PLAIN_KEY = re.compile(r"(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9_/+ -]{0,199}")
 
 
 @dataclass
@@ -155,7 +167,7 @@ class Worker:
     def _compute(self, shard: Shard, opened: OpenShard) -> Report:
         began = time.monotonic()
         out, stem = self.work.out, shard.stem
-        stats = Statistics(self.work.sample)
+        stats = _Gathered(self.work.sample)
         with ExitStack() as stack:
             write = stack.enter_context(self._table(shard))
             beside = None
@@ -170,7 +182,7 @@ class Worker:
                 write(line)
                 stats.add(row, key, image.path, outcome, cells)
                 if beside is not None:
-                    write_sample(beside, row, opened, outcome, line)
+                    _write_beside(beside, row, opened, outcome, line)
         seconds = time.monotonic() - began
         written = {"shard": shard.identity, **stats.as_json(), "seconds": round(seconds, 3)}
         data = json.dumps({**written, "captune": captune.__version__}).encode()
@@ -213,7 +225,9 @@ class Worker:
             if cells["error"] is None
         }
 
-    def _table(self, shard: Shard) -> Any:
+    @contextmanager
+    def _table(self, shard: Shard) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Takes the rows of a shard; its file appears whole when the block ends well."""
         about = {
             "command": self.work.command,
             "models": self._answerer.models,
@@ -221,7 +235,104 @@ class Worker:
             "captune": captune.__version__,
             "shard": shard.identity,
         }
-        return table_file(self.work.out, f"{shard.stem}.parquet", self._answerer.columns, about)
+        arrow = parquet()
+        text = arrow.string()
+        fields = {"key": text, "shard": text, **self._answerer.columns, "error": text}
+        schema = arrow.schema(fields.items())
+        with (
+            self.work.out.writing(f"{shard.stem}.parquet") as file,
+            parquet_rows(file, about, _GROUP, schema) as write,
+        ):
+            yield write
+
+
+class _Gathered:
+    """What `STEM_stats.json` holds."""
+
+    def __init__(self, most: int) -> None:
+        self.rows = self.errors = 0
+        self._most = most
+        self._reasons: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
+        self._sample: list[dict[str, Any]] = []
+
+    def add(
+        self, row: int, key: str, path: Path, outcome: Answered | Skipped, cells: dict[str, Any]
+    ) -> None:
+        self.rows += 1
+        if isinstance(outcome, Skipped):
+            self.errors += 1
+            self._reasons[outcome.reason] += 1
+            return
+        self._sums.update(sums_of(cells))
+        if outcome.record is not None and len(self._sample) < self._most:
+            jpeg = _thumbnail(path)
+            if jpeg is not None:
+                one = {"row": row, "key": key, "record": plain(outcome.record), "jpeg": jpeg}
+                self._sample.append(one)
+
+    def as_json(self) -> dict[str, Any]:
+        reasons = dict(self._reasons.most_common(_REASONS))
+        return {
+            "rows": self.rows,
+            "errors": self.errors,
+            "reasons": reasons,
+            "sums": dict(self._sums),
+            "sample": self._sample,
+        }
+
+
+def _thumbnail(path: Path) -> str | None:
+    try:
+        with opened_image(path, at_least=2 * _SAMPLE_PX) as image:
+            image.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=82)
+    except UnreadableImage:
+        return None
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _write_beside(
+    archive: tarfile.TarFile,
+    row: int,
+    opened: OpenShard,
+    outcome: Answered | Skipped,
+    line: dict[str, Any],
+) -> None:
+    """The image as it is, and its answer beside it.
+
+    A key that is no plain name, or that an earlier image has, gets the number of the row.
+    """
+    key = line["key"]
+    if not _PLAIN_KEY.fullmatch(key):
+        key = f"row-{row}"
+    elif row in opened.repeated:
+        key = f"{key}-row-{row}"
+    files = []
+    with suppress(UnreadableImage):
+        data = read_image(opened.images[row].path)
+        files.append((opened.endings[row] or _ending_of(data), data))
+    if isinstance(outcome, Answered):
+        if outcome.text is not None:
+            files.append((".txt", outcome.text.encode()))
+        if outcome.vector is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, outcome.vector)
+            files.append((".npy", buffer.getvalue()))
+    told = {name: cell for name, cell in line.items() if name != "features"}
+    files.append((".json", json.dumps(told).encode()))
+    for ending, content in files:
+        member = tarfile.TarInfo(f"{key}{ending}")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+
+def _ending_of(data: bytes) -> str:
+    try:
+        return f".{find_format(data)[0].lower()}"
+    except UnreadableImage:
+        return ".bin"
 
 
 def settle_models(out: Place, answerer: Answerer) -> None:
