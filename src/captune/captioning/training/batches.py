@@ -144,7 +144,6 @@ class Batches:
     ) -> None:
         self._lengths = lengths
         self._captions = captions
-        self._per_image = per_image
         self._mirrored = mirrored
         self._seed = seed
         self._share = process, processes
