@@ -102,9 +102,9 @@ def main() -> int:
 
 def sharded(told: dict[str, Any]) -> dict[str, Any]:
     """`captune embed` by an engine: what its driver and its workers noted."""
-    from captune.jobs.shards import _engine
     from captune.options.recognition import EmbedOptions
     from captune.shards import driver as of_shards
+    from captune.shards.engines import run_local, run_ray
 
     name, jobs = told["way"].replace("memory", "local"), told["jobs"]
     if name == "ray":
@@ -120,7 +120,10 @@ def sharded(told: dict[str, Any]) -> dict[str, Any]:
         model=f"made:{told['model']},{told['folder']}",
     )
     tally = of_shards.drive(
-        "embed", options, _engine(name), every=lambda: peaks.append(peak_bytes())
+        "embed",
+        options,
+        run_ray if name == "ray" else run_local,
+        every=lambda: peaks.append(peak_bytes()),
     )
     if tally.failures or tally.errors:
         raise SystemExit(f"{told}: {tally}")

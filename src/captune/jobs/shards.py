@@ -21,8 +21,8 @@ from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
 from captune.runs.place import claim
-from captune.shards.driver import Engine, Tally, drive, forget_plan
-from captune.shards.local import run_local
+from captune.shards.driver import Tally, drive, forget_plan
+from captune.shards.engines import run_local, run_ray
 from captune.shards.manifest import Total, total_of, write_sample
 from captune.shards.places import Place
 from captune.tables import Column, Table, numbers
@@ -136,7 +136,8 @@ def run_sharded(
     check_outputs(files_among(*options.images, getattr(options, "labels", None)), {}, None)
     parquet()  # which what is written needs
     out = Place.of(options.out)
-    tally = drive(kind, options, _engine(options.engine), progress)
+    engine = run_ray if options.engine == "ray" else run_local
+    tally = drive(kind, options, engine, progress)
     folder = Path(out.address)
     is_run = out.is_local and options.part is None and kind in KINDS
     # of several processes that end at the same moment the last one has all shards
@@ -148,14 +149,6 @@ def run_sharded(
     if tally.failures == len(tally.stems) and options.part is None:
         forget_plan(out)
     return result
-
-
-def _engine(name: str | None) -> Engine:
-    if name == "ray":
-        from captune.shards.ray import run_ray
-
-        return run_ray
-    return run_local
 
 
 def run(

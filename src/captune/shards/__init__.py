@@ -10,6 +10,6 @@ it, the last to appear: a shard without it is not done.
     work.py       one shard in, one shard out: all that a process, a Ray actor or a Slurm task does
     claims.py     who works on which shard
     driver.py     what is missing, who does it, and what came of it
-    local.py, ray.py    processes here; actors of a cluster
+    engines.py    processes here; actors of a cluster
     places.py     folders and stores
 """

@@ -1,7 +1,7 @@
 """Tuning methods: which few parameters of the decoder are trained. One file a method.
 
 Adding one is adding a file here that ends in `METHOD = MyMethod`, or an entry point of the group
-`captune.tuning`. A file whose name begins with _ is what several methods share.
+`captune.tuning`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from torch import nn
 from captune.captioning.bridge import Bridge
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.settings import IA3Config
-from captune.captioning.tuning._peft import PeftMethod, is_transposed
+from captune.captioning.tuning.lora import PeftMethod, is_transposed
 from captune.errors import UserError
 
 # k_proj, v_proj, key, value, key_proj, ...; there is nothing but the name to tell them by
