@@ -20,6 +20,8 @@ from captune_metrics.resampling import normal_quantile
 
 __all__ = ["Tau", "holm", "kendall_tau", "mcnemar_exact", "paired_difference", "wilson"]
 
+SIGNIFICANT = 0.05  # a p value below it is no luck, by the usual rule
+
 Counts = NDArray[np.int64]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # what a user says of threads, each for all of them
@@ -38,6 +39,22 @@ def settle_threads() -> None:
 def processors() -> int:
     """How many this process may use at the same time, by its affinity and its container."""
     return max(1, min(_allowed(), math.ceil(_quota())))
+
+
+def end_with_parent(end: Callable[[], object] = lambda: os._exit(1)) -> None:
+    """Call `end` when the process that began this one is gone; nothing in one that nobody began."""
+    from multiprocessing import parent_process  # too long for `captune --help`
+    from threading import Thread
+
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        end()
+
+    Thread(target=wait, name="parent", daemon=True).start()
 
 
 def _allowed() -> int:

@@ -258,11 +258,6 @@ def print_written(out: Console, written: Mapping[str, Path]) -> None:
         out.print(f"{what}: {path}", soft_wrap=True)
 
 
-def shell(words: Sequence[str]) -> str:
-    """Words as one line that a shell reads back."""
-    return shlex.join(words)
-
-
 def run_words(words: list[str], arguments: argparse.Namespace) -> tuple[int, str]:
     """Run a command as if it were typed: (exit status, the JSON that it was asked for or "").
 
@@ -270,7 +265,7 @@ def run_words(words: list[str], arguments: argparse.Namespace) -> tuple[int, str
     """
     from captune.cli import main
 
-    note(f"$ {shell(['captune', *words])}", quiet=arguments.json)
+    note(f"$ {shlex.join(['captune', *words])}", quiet=arguments.json)
     flags = [f"--{flag}" for flag in ("json", "offline", "debug") if getattr(arguments, flag)]
     if not arguments.json:
         return main([*words, *flags]), ""

@@ -26,6 +26,7 @@ from captune.plots.canvas import (
     place,
     write,
 )
+from captune.statistics import SIGNIFICANT
 from captune.text import p_value, percent, points
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
@@ -33,7 +34,6 @@ if TYPE_CHECKING:  # figures are drawn without loading torch
     from captune.zeroshot.template_comparison import TemplateComparison
     from captune_metrics.display import Interval
 
-SIGNIFICANT = 0.05
 _MOST = 12  # classes, or templates beside each other
 _HEAD, _ROW, _LINE, _BAR = 0.62, 0.24, 0.14, 0.15  # inches
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from captune.errors import UserError
 from captune.files import real_path
-from captune.json_yaml import json_cost, json_kind, require
+from captune.json_yaml import MOST_MEMORY, json_cost, json_kind, require
 from captune.runs.kinds import KINDS, Kind, convert
 from captune.runs.records import About
 from captune.runs.signature import is_signed
@@ -35,7 +35,6 @@ LARGEST = 128 * 2**20  # bytes of run.json and metrics.json
 LARGEST_RECORDS = 8 * 2**30  # bytes of records.jsonl
 LONGEST_LINE = 8 * 2**20  # bytes of a record
 MOST_RECORDS = 5_000_000
-MOST_MEMORY = 2**29  # bytes that the values of one file, or of one line, may take
 DEEPEST = 64  # objects and lists in one another
 _ANY = Kind(Struct, Struct)  # of a kind that this captune does not know
 

@@ -28,7 +28,7 @@ from captune.runs.metrics import (
 from captune.runs.records import CompareRecord
 from captune.scoring.agreement import comparable, title_of
 from captune.scoring.score import ScoredCaptions, same_images
-from captune.statistics import holm
+from captune.statistics import SIGNIFICANT, holm
 from captune.text import listed, p_value
 from captune_metrics.resampling import (
     RESAMPLES,
@@ -40,8 +40,6 @@ from captune_metrics.resampling import (
     paired_permutation_each,
 )
 from captune_metrics.scores import Scores
-
-SIGNIFICANT = 0.05
 
 
 class MetricComparison(ComparedMetric, frozen=True, kw_only=True, eq=False, dict=True):

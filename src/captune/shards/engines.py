@@ -11,9 +11,8 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
@@ -26,7 +25,7 @@ from captune.shards.driver import READY, Dead, hand_out
 from captune.shards.manifest import Report, Work
 from captune.shards.sources import Shard
 from captune.storage import is_offline, set_offline
-from captune.threads import processors
+from captune.threads import end_with_parent, processors
 from captune_metrics.display import printable, shorten
 
 _CORES = 4  # of a job where no GPU is
@@ -127,19 +126,12 @@ def _serve(tells: Connection, work: Work, jobs: int, card: str | None, offline: 
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)
-    threading.Thread(target=_end_after_parent, args=(end,), daemon=True).start()
+    end_with_parent(end)
     tells.send(READY)
     with suppress(EOFError, OSError):
         while True:
             tells.send(worker.do(*tells.recv()))
     worker.close()
-
-
-def _end_after_parent(end: Callable[[], None]) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    end()
 
 
 def run_ray(work: Work, shards: Sequence[Shard], options: Any) -> Iterator[Report]:

@@ -12,7 +12,6 @@ While a shard is computed, the next one is read: a store may be slow. In `out` a
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import logging
@@ -34,9 +33,10 @@ from captune.answer_files import parquet, parquet_rows
 from captune.errors import UserError
 from captune.files import private_folder
 from captune.images import Skipped, UnreadableImage
-from captune.images.decode import opened_image, read_image, stop_decoding
+from captune.images.decode import read_image, stop_decoding
 from captune.images.formats import find_format
 from captune.options.shards import WEBDATASET
+from captune.pages.album import thumbnail_of
 from captune.runs.records import plain
 from captune.shards.answers import Answered, Answerer, answered_before, load_answerer, sums_of
 from captune.shards.claims import MOST_TRIES, Claims
@@ -63,7 +63,6 @@ logger = logging.getLogger("captune")
 
 _GROUP = 1000  # rows of a group of a Parquet file
 _REASONS = 20  # of a shard's statistics, the most frequent ones
-_SAMPLE_PX = 320
 _PLAIN_KEY = re.compile(r"(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9_/+ -]{0,199}")
 
 
@@ -266,8 +265,9 @@ class _Gathered:
             return
         self._sums.update(sums_of(cells))
         if outcome.record is not None and len(self._sample) < self._most:
-            jpeg = _thumbnail(path)
-            if jpeg is not None:
+            uri = thumbnail_of(path)
+            if uri is not None:
+                jpeg = uri.partition(",")[2]
                 one = {"row": row, "key": key, "record": plain(outcome.record), "jpeg": jpeg}
                 self._sample.append(one)
 
@@ -280,17 +280,6 @@ class _Gathered:
             "sums": dict(self._sums),
             "sample": self._sample,
         }
-
-
-def _thumbnail(path: Path) -> str | None:
-    try:
-        with opened_image(path, at_least=2 * _SAMPLE_PX) as image:
-            image.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
-            buffer = io.BytesIO()
-            image.save(buffer, "JPEG", quality=82)
-    except UnreadableImage:
-        return None
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _write_beside(

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from captune.errors import Stopped, UserError
 from captune.escaping import plain_streams
 from captune.options.tuning import TuneOptions
 from captune.progress import Advance
+from captune.threads import end_with_parent
 from captune.webapp.queue import QueuedJob
 
 _LISTEN_S = 0.2
@@ -83,7 +82,7 @@ def tell(connection: Any, stop: Any, options: TuneOptions, command: Sequence[str
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda number, _: killed.append(number))
-    _end_with_parent()
+    end_with_parent()  # an app that was killed leaves no training behind
 
     def is_stopping() -> bool:
         return bool(killed) or bool(stop.is_set())
@@ -128,16 +127,3 @@ class _Told:
 
     def message(self, sentence: str) -> None:
         self.connection.send(("message", sentence))
-
-
-def _end_with_parent() -> None:
-    """An app that was killed leaves no training behind."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -8,10 +8,10 @@ from captune.pages.blocks import Beside, Fold, Heading, Paragraph, Section, Tile
 from captune.pages.sections import PageContext
 from captune.pages.sections.reliability import reliability_block
 from captune.pages.sources import RunSource, joined, words
+from captune.statistics import SIGNIFICANT
 from captune.tables import Column, Estimate, Fraction, Table, numbers
 from captune.text import count, one_line, p_value, percent, points, score
 
-SIGNIFICANT = 0.05
 _CHANGES = 12
 
 

@@ -25,11 +25,11 @@ from captune.pages.sections.reliability import agreement_blocks, chosen_blocks
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.kinds import convert
 from captune.runs.metrics import Curve, Finding
+from captune.statistics import SIGNIFICANT
 from captune.tables import Column, Fraction, Number, Table, difference, numbers
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
 from captune_metrics.catalogue import meaning_of, title_of
 
-_SIGNIFICANT = 0.05
 _SCORES = ("cider", "clipscore", "bleu_4")
 _SERIES = 7
 
@@ -97,7 +97,7 @@ def leading(methods: Sequence[Method], source: RunSource) -> str:
 def _is_settled(against: Mapping[str, Any]) -> bool:
     """Whether luck is no explanation of the difference from the best method."""
     low, high = against["interval"]
-    return bool(against["p_holm"] < _SIGNIFICANT and (low > 0 or high < 0))
+    return bool(against["p_holm"] < SIGNIFICANT and (low > 0 or high < 0))
 
 
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
