@@ -168,7 +168,7 @@ def caption(
 ) -> CaptionResult:
     """Describe images in words, as `captune caption`.
 
-    images: folders, files and globs. options: the fields of `options.CaptionOptions`; what they say
+    images: folders, files and globs. options: the fields of `CaptionOptions`; what they say
     to write is written too. The result is a sequence of `Caption`, one per image that could be
     read; it holds all of them. Raises UserError for what cannot be done.
     """

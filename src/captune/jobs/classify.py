@@ -88,7 +88,7 @@ def classify(
     """Recognise labels in images that nothing was trained on, as `captune classify`.
 
     images: folders, files and globs. labels: names, "cat,dog" or a file. options: the fields of
-    `options.ClassifyOptions`, such as prompt=["a photo of a {}"], truth="from-name", out=RUN.
+    `ClassifyOptions`, such as prompt=["a photo of a {}"], truth="from-name", out=RUN.
     The result is a sequence of `Prediction`, one per image that could be read. Raises UserError
     for what cannot be done.
     """

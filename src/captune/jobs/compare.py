@@ -114,7 +114,7 @@ def compare(
     """Compare two sets of captions of the same images, as `captune compare`.
 
     first, second: captions A and B, as in `captune.score`. options: the fields of
-    `options.CompareOptions`, such as references="val.json", metrics="cider", out="runs/compare".
+    `CompareOptions`, such as references="val.json", metrics="cider", out="runs/compare".
     Raises UserError for what cannot be done.
     """
     return run(from_python(CompareOptions, first=first, second=second, **options))

@@ -76,7 +76,7 @@ def embed(
     """Write features of images or sentences into files, as `captune embed`.
 
     images: folders, files and globs. to: FILE.npz, FILE.parquet or FILE.safetensors, or several.
-    options: the fields of `options.EmbedOptions`, such as texts="sentences.txt", normalise=True.
+    options: the fields of `EmbedOptions`, such as texts="sentences.txt", normalise=True.
     Raises UserError for what cannot be done.
     """
     return run(from_python(EmbedOptions, images=images, to=to, **options))

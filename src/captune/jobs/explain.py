@@ -104,7 +104,7 @@ def explain(
 ) -> ExplainResult:
     """What of each image a captioner used for each word of its caption, as `captune explain`.
 
-    images: folders, files and globs. options: the fields of `options.ExplainOptions`, such as
+    images: folders, files and globs. options: the fields of `ExplainOptions`, such as
     words="dog", caption="a dog", out=RUN. The result is a sequence of `Explanation`, one per image
     that could be read; a map is `explanation.words[i].map`, [rows, columns] over the whole image.
     Raises UserError for what cannot be done.

@@ -81,7 +81,7 @@ def faithful(
     """Find the map of a captioner that is the most faithful, as `captune faithful`.
 
     model: a run of captune tune, or "lite". images, captions: those that the map is chosen on. out:
-    the run folder. options: the fields of `options.FaithfulOptions`, such as boxes=FILE,
+    the run folder. options: the fields of `FaithfulOptions`, such as boxes=FILE,
     val_captions=FILE, minutes=10. Raises UserError for what cannot be done.
     """
     return run(

@@ -112,7 +112,7 @@ def prompts(
     """Compare prompt templates on the same images, as `captune prompts`.
 
     images: folders, files and globs. labels: names, "cat,dog" or a file. options: the fields of
-    `options.PromptsOptions`, such as prompt=["a photo of a {}", "a sketch of a {}"], out=RUN.
+    `PromptsOptions`, such as prompt=["a photo of a {}", "a sketch of a {}"], out=RUN.
     The comparison is `result.comparison`. Raises UserError for what cannot be done.
     """
     return run(from_python(PromptsOptions, images=images, labels=labels, **options))

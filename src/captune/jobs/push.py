@@ -112,7 +112,7 @@ def push(run: str | Path, repo: str, *, yes: bool = False, **options: Any) -> Pu
     """Send a tuned captioner to the hub, as `captune push`.
 
     run: of a tune, or of one of its methods. repo: USER/NAME. yes: it is sent only so; without it
-    the UserError names the files. options: the fields of `options.PushOptions`, such as
+    the UserError names the files. options: the fields of `PushOptions`, such as
     licence="apache-2.0", public=True. Raises UserError for what cannot be sent.
     """
     return _send(from_python(PushOptions, run=run, repo=repo, yes=yes, **options))

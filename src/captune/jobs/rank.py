@@ -93,7 +93,7 @@ class RankResult(Result):
 def rank(run_folder: str | Path, **options: Any) -> RankResult:
     """Rank the images of a score run by one metric, as `captune rank`.
 
-    run_folder: of captune score. options: the fields of `options.RankOptions`, such as
+    run_folder: of captune score. options: the fields of `RankOptions`, such as
     by="clipscore", top=20, out="gallery". Raises UserError for what cannot be done.
     """
     return run(from_python(RankOptions, run=run_folder, **options))

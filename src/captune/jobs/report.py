@@ -68,7 +68,7 @@ def report(
 ) -> ReportResult:
     """Write one page of some runs, as `captune report`.
 
-    runs: run folders of any job. out: FILE.html. options: the fields of `options.ReportOptions`,
+    runs: run folders of any job. out: FILE.html. options: the fields of `ReportOptions`,
     such as title="Adapter against LoRA", figures="figures/". Raises UserError for what is no run
     and for what cannot be written.
     """

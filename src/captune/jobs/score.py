@@ -95,7 +95,7 @@ def score(candidates: str | Path | dict[str, Any], **options: Any) -> ScoreResul
     """Score captions, as `captune score`.
 
     candidates: a caption file, a run folder, or `{"image": "caption"}` itself. options: the fields
-    of `options.ScoreOptions`, such as references="val.json" or `{"image": ["caption", ...]}`,
+    of `ScoreOptions`, such as references="val.json" or `{"image": ["caption", ...]}`,
     images="val/", metrics="cider,clipscore", out="runs/score".
     Raises UserError for what cannot be done.
     """

@@ -145,7 +145,7 @@ def tune(
 ) -> TuneResult:
     """Teach a frozen language model to describe images, as `captune tune`.
 
-    options: the fields of `options.TuneOptions`, such as method="lora,prefix". The same call goes
+    options: the fields of `TuneOptions`, such as method="lora,prefix". The same call goes
     on where a killed one was. Raises UserError for what cannot be done.
     """
     files = {"images": images, "captions": captions, "val_captions": val_captions}

@@ -160,7 +160,7 @@ class Verification(Result):
 def verify(place: str | Path, **options: Any) -> Verification:
     """Verify a page, a run or a metrics.json, as `captune verify`.
 
-    options: the fields of `options.VerifyOptions`, such as references="moved.json".
+    options: the fields of `VerifyOptions`, such as references="moved.json".
     `result.holds` says whether it holds, `result.differing` what does not. Raises UserError for
     what is none of these and for inputs that cannot be read.
     """
