@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from captune.cli import main
-from captune.cli.completion import SHELLS
+from captune.options.pages import SHELLS
 
 SCRIPT = "complete -F _captune captune\n\tif true\n"
 

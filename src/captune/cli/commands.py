@@ -22,12 +22,14 @@ from captune.cli.console import (
     print_json,
     print_line,
     print_result,
+    print_tables,
     run_words,
 )
 from captune.errors import MissingExtra, UserError
+from captune.escaping import bare
 from captune.files import check_folder_name, check_writable
 from captune.options.base import RowOptions
-from captune.options.codec import add_options, read_options, typed_options
+from captune.options.codec import add_options, names_a_path, read_options, typed_options
 from captune.text import counted
 from captune_metrics.display import printable
 
@@ -254,6 +256,55 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _completion(arguments: argparse.Namespace) -> int:
+    """Print the script of a shell (shtab). Raises MissingExtra without it."""
+    try:
+        import shtab
+    except ImportError:
+        raise MissingExtra("making the script", "completion") from None
+    from captune.cli import build_parser
+
+    parser = build_parser()
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for command in commands.choices.values():
+        for action in command._actions:
+            if names_a_path(action):
+                action.complete = shtab.FILE
+    script = shtab.complete(parser, arguments.shell)
+    if arguments.json:
+        print_json("completion", shell=arguments.shell, script=script)
+        return 0
+    # a shell reads it as it is, tabs and all, and nothing in it is of others
+    bare(sys.stdout).write(f"{script}\n")
+    return 0
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    """What can be chosen by name, and which package brings it; none of these is imported."""
+    from captune.models.load import backends
+    from captune.registry import BRIDGES, MAP_METHODS, TUNING_METHODS
+    from captune.tables import Column, Table
+    from captune_metrics import catalogue
+
+    found = {
+        "tuning methods": ("tune --method", TUNING_METHODS.sources()),
+        "bridges": ("tune --bridge", BRIDGES.sources()),
+        "map methods": ("explain --method", MAP_METHODS.sources()),
+        "metrics": ("score --metrics", catalogue.sources()),
+        "model backends": ("--model, as in NAME:...", backends()),
+    }
+    if arguments.json:
+        print_json("plugins", plugins={kind: sources for kind, (_, sources) in found.items()})
+        return 0
+    columns = [Column("name"), Column("package", wide=True)]
+    tables = [
+        Table(kind.replace(" ", "-"), f"{kind} ({option})", columns, list(sources.items()))
+        for kind, (option, sources) in found.items()
+    ]
+    print_tables(tables, arguments.table)
+    return 0
+
+
 COMMANDS = {
     "app": Command("pages.AppOptions", run=_app, tables=False),
     "cache": Command(module="captune.cli.cache"),
@@ -261,14 +312,14 @@ COMMANDS = {
     "cite": Command("pages.CiteOptions", tables=False),
     "classify": Command("recognition.ClassifyOptions", answers=True),
     "compare": Command("scoring.CompareOptions"),
-    "completion": Command(module="captune.cli.completion", tables=False),
+    "completion": Command("pages.CompletionOptions", run=_completion, tables=False),
     "demo": Command("pages.DemoOptions", run=_demo, tables=False),
     "embed": Command("recognition.EmbedOptions", tables=False),
     "env": Command(module="captune.cli.env", tables=False),
     "explain": Command("attribution.ExplainOptions", answers=True),
     "faithful": Command("attribution.FaithfulOptions"),
     "models": Command(module="captune.cli.models"),
-    "plugins": Command(module="captune.cli.plugins"),
+    "plugins": Command(run=_plugins),
     "prompts": Command("recognition.PromptsOptions"),
     "push": Command("pages.PushOptions", run=_push),
     "rank": Command("scoring.RankOptions"),

@@ -190,6 +190,18 @@ class ReproduceOptions:
                 raise UserError(f"{name} {value}: must be {least} or more")
 
 
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+@dataclass(kw_only=True)
+class CompletionOptions:
+    """`captune completion`."""
+
+    shell: str = option(
+        "bash, zsh or tcsh", positional=True, nargs=None, choices=SHELLS, metavar="SHELL"
+    )
+
+
 @dataclass(kw_only=True)
 class DemoOptions:
     """`captune demo`."""
