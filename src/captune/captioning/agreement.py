@@ -173,7 +173,7 @@ def require_agreement(folder: Path) -> PeopleAgreement:
     found = read_agreement(folder)
     if found is None:
         raise UserError(
-            f"--flag-below: nothing was fitted for {printable(str(folder))} that says how likely"
+            f"--flag-below: nothing was fitted for {printable(folder)} that says how likely"
             f" people agree with its captions; captune tune does it where {MIN_IMAGES} validation"
             " images or more have two captions each"
         )

@@ -144,7 +144,7 @@ def _rows(
                 yield reader.line_num, [as_typed(cell) for cell in cells]
     except csv.Error as error:
         raise collector.refuse(
-            f"line {reader.line_num} is not a table row ({printable(str(error))}); put a caption"
+            f"line {reader.line_num} is not a table row ({printable(error)}); put a caption"
             ' that holds quotes or the separator into double quotes, and write "" for each quote in'
             " it."
         ) from None

@@ -78,7 +78,7 @@ def _saved(folder: Path) -> tuple[str, list[Path]]:
     listed = state.get("_data_files")
     files = [one.get("filename") for one in listed] if isinstance(listed, list) else []
     if not files or not all(map(_is_name, files)):
-        raise UserError(f"{printable(str(folder))}: state.json names no files of its folder")
+        raise UserError(f"{printable(folder)}: state.json names no files of its folder")
     split = state.get("_split")
     return str(split) if _is_name(split) else "train", [folder / name for name in files]
 
@@ -94,7 +94,7 @@ def parts_of(path: Path) -> list[Part]:
         import pyarrow.parquet
     except ImportError:
         raise MissingExtra("a dataset", "datasets") from None
-    shown = printable(str(path))
+    shown = printable(path)
     if not path.is_file():
         raise UserError(f"{shown} is not a file of a dataset; save the dataset again")
     try:
@@ -105,7 +105,7 @@ def parts_of(path: Path) -> list[Part]:
         mapped.seek(0)
         table = (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(mapped).read_all()
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{shown} is damaged ({printable(str(error))[:120]})") from None
+        raise UserError(f"{shown} is damaged ({printable(error)[:120]})") from None
     return [Part(len(table), table.schema, table.select)]
 
 
@@ -116,7 +116,7 @@ def _groups(path: Path, file: Any) -> Iterator[Part]:
         sizes = [group.column(i).total_uncompressed_size for i in range(group.num_columns)]
         if max(sizes, default=0) > _LARGEST_GROUP:
             raise UserError(
-                f"{printable(str(path))}: row group {number} is over {_LARGEST_GROUP / 2**30:.0f}"
+                f"{printable(path)}: row group {number} is over {_LARGEST_GROUP / 2**30:.0f}"
                 " GiB; write the file with smaller row groups"
             )
 
@@ -185,5 +185,5 @@ def loaded(part: Part, columns: list[str], shown: str) -> Any:
         table = part.load(columns)
         table.validate(full=True)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{shown} is damaged ({printable(str(error))[:120]})") from None
+        raise UserError(f"{shown} is damaged ({printable(error)[:120]})") from None
     return table

@@ -159,7 +159,7 @@ def _run(
 def _check_out(options: FaithfulOptions, folder: Path) -> None:
     if real_path(options.out) in (real_path(folder), real_path(home_path(options.model))):
         raise UserError(
-            f"--out {printable(str(options.out))} is the captioner's own run; name another folder"
+            f"--out {printable(options.out)} is the captioner's own run; name another folder"
             " (the default map is stored beside the captioner anyway)"
         )
 

@@ -60,12 +60,12 @@ def read_config(path: Path) -> dict[str, Any]:
     for name in ("quantization_config", "transformers_weights"):
         if config.get(name) is not None:
             raise UserError(
-                f"{printable(str(path))}: states {name}, which captune does not read; take the"
+                f"{printable(path)}: states {name}, which captune does not read; take the"
                 " model as it was published in float16, bfloat16 or float32"
             )
     for name, value in _walk(config, path):
         if name in ("attn_implementation", "_attn_implementation") and value not in _KERNELS:
-            raise UserError(f"{printable(str(path))}: {name} is {_shown(value)}; captune runs sdpa")
+            raise UserError(f"{printable(path)}: {name} is {_shown(value)}; captune runs sdpa")
     return config
 
 
@@ -173,7 +173,7 @@ def no_larger_than(tensors: Mapping[str, TensorInfo], where: object) -> Iterator
 
     def refuse(what: str) -> None:
         raise UserError(
-            f"{printable(str(where))}: its config asks for {what} than its weights hold; they are"
+            f"{printable(where)}: its config asks for {what} than its weights hold; they are"
             " not of one model"
         )
 
@@ -275,7 +275,7 @@ def read_checkpoint(folder: Path, dtype: torch.dtype, spec: object) -> Checkpoin
     """Look through a folder in the layout of save_pretrained; no tensor is read."""
     files = weights_files(folder, TRANSFORMERS_WEIGHTS)
     if not files:
-        raise UserError(f"{printable(str(spec))}: its weights are not a file")
+        raise UserError(f"{printable(spec)}: its weights are not a file")
     config = read_config(folder / "config.json")
     return Checkpoint(files, config, vetted_weights(files, dtype, spec), dtype, spec)
 
@@ -289,7 +289,7 @@ def require_memory(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, where:
     needed = total_elements(tensors.values()) * dtype.itemsize
     if needed > has:
         raise UserError(
-            f"{printable(str(where))}: its weights take {needed / 1e9:.0f} GB of memory, and this"
+            f"{printable(where)}: its weights take {needed / 1e9:.0f} GB of memory, and this"
             f" machine has {has / 1e9:.0f} GB"
         )
 
@@ -320,7 +320,7 @@ def _walk(content: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
     while left:
         name, value, depth = left.pop()
         if depth > _DEEPEST:
-            raise UserError(f"{printable(str(path))} is nested too deeply")
+            raise UserError(f"{printable(path)} is nested too deeply")
         yield name, value
         if isinstance(value, dict):
             left += [(str(k), v, depth + 1) for k, v in value.items()]

@@ -172,7 +172,7 @@ def _changed(about: About, sources: Sequence[Any]) -> Iterator[str]:
         now = digests_of(source.run)
         for name in now:
             if then and then.get(name) != now[name]:
-                yield f"{printable(str(source.run.folder))}: {name} is not the file of then"
+                yield f"{printable(source.run.folder)}: {name} is not the file of then"
 
 
 class _Reader(HTMLParser):
@@ -240,7 +240,7 @@ class _Reader(HTMLParser):
             require(min(about.settings.limit, about.settings.top) >= 1, "it shows no image")
         except ValueError as error:
             raise UserError(
-                f"{printable(str(page))} is not a page of captune report ({printable(str(error))});"
+                f"{printable(page)} is not a page of captune report ({printable(error)});"
                 " make one with captune report RUN... --out FILE.html"
             ) from None
         return PageContent(about, self._figures, self._data, self._words)

@@ -162,12 +162,12 @@ def read_run(folder: str | Path, *, images: str | Path | None = None) -> Run:
     """
     folder = Path(folder)
     if is_running(folder):
-        raise UserError(f"{printable(str(folder))} is a run that is running now; wait for it")
+        raise UserError(f"{printable(folder)} is a run that is running now; wait for it")
     about = _read_object(folder, ABOUT)
     if about.get("schema") != SCHEMA:
         shown = printable(f"{about.get('schema')!r:.40}")
         raise UserError(
-            f"{printable(str(folder))} was written with schema {shown}, this captune reads {SCHEMA}"
+            f"{printable(folder)} was written with schema {shown}, this captune reads {SCHEMA}"
         )
     try:
         convert(about, About)
@@ -194,8 +194,8 @@ def read_metrics(folder: Path, name: str = METRICS) -> Run:
         convert(metrics, KINDS[kind].metrics)
     except ValueError as error:
         raise UserError(
-            f"{printable(str(folder / name))} is not the metrics.json of a score or a comparison"
-            f" ({printable(str(error))}); make one with captune score ... --out RUN"
+            f"{printable(folder / name)} is not the metrics.json of a score or a comparison"
+            f" ({printable(error)}); make one with captune score ... --out RUN"
         ) from None
     return Run(folder, {"kind": kind, "root": str(folder)}, metrics)
 
@@ -242,7 +242,7 @@ def unreadable(folder: Path, name: str, error: OSError) -> DamagedRun:
 
 
 def _shown(folder: Path) -> str:
-    return "" if folder == Path() else f"{printable(str(folder))}: "
+    return "" if folder == Path() else f"{printable(folder)}: "
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
@@ -258,13 +258,13 @@ def _read_object(folder: Path, name: str) -> dict[str, Any]:
         data = read_regular(folder / name, LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{printable(str(folder))} is not a finished run folder (it has no {name}); make the"
+            f"{printable(folder)} is not a finished run folder (it has no {name}); make the"
             " run again"
         ) from None
     except OSError as error:
         raise unreadable(folder, name, error) from None
     except ValueError:  # a zero byte
-        raise UserError(f"{printable(str(folder))} is not the path of a run folder") from None
+        raise UserError(f"{printable(folder)} is not the path of a run folder") from None
     try:
         content = _parsed(data)
     except ValueError as error:

@@ -62,7 +62,7 @@ def read_references(path: Path) -> CaptionFile:
     without = [image for image, references in captions.items() if not references]
     if without:
         raise UserError(
-            f"{printable(str(path))} is {what} without references for"
+            f"{printable(path)} is {what} without references for"
             f" {named(without, 'image')}; give the file that holds the references"
         )
     return replace(file, source=str(path), form=form, captions=captions)

@@ -182,9 +182,7 @@ def _begin(ray: Any, address: str | None) -> None:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, TimeoutError) as error:
         where = "" if address is None else f" {printable(address)}"
-        raise UserError(
-            f"--engine ray: no cluster{where} ({printable(str(error))[:200]})"
-        ) from None
+        raise UserError(f"--engine ray: no cluster{where} ({printable(error)[:200]})") from None
 
 
 class _Actor:

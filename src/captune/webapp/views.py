@@ -398,9 +398,7 @@ def keep_panel(
         copies = images_beside(out)
         for place in (out, copies):
             if place.exists():
-                raise UserError(
-                    f"{printable(str(place))} is there already; give the run another name"
-                )
+                raise UserError(f"{printable(place)} is there already; give the run another name")
         options = make(*values)
         options.images, options.out = [str(copies)], out
 

@@ -20,14 +20,15 @@ class Interval(NamedTuple):
     high: float
 
 
-def printable(text: str) -> str:
-    """Text of others as one line for a terminal or a sentence.
+def printable(value: object) -> str:
+    """A text of others, or a path, as one line for a terminal or a sentence.
 
     Controls, line ends, direction marks, zero-width and other invisible characters, and bytes of
     file names that are not UTF-8 become escapes such as `\\x1b` and `\\u202e`. Letters, marks,
     spaces and emoji of any script stay, and so do the joiners that Persian, Hindi and emoji are
     written with, where they stand behind such a character.
     """
+    text = str(value)
     if text.isascii() and text.isprintable():
         return text
     before = ""

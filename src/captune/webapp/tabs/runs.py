@@ -133,8 +133,8 @@ def _preview(folder: Path, file: Path) -> dict[str, Any]:
     image_of, _ = match_images(captions, find_images([folder]))
     if not image_of:
         raise UserError(
-            f"{printable(str(file))}: none of its {len(captions):,} images is among the images in"
-            f" {printable(str(folder))}; name the folder that holds them"
+            f"{printable(file)}: none of its {len(captions):,} images is among the images in"
+            f" {printable(folder)}; name the folder that holds them"
         )
     first = sorted(image_of, key=lambda id: image_of[id].name)[:_SHOWN]
     return {
