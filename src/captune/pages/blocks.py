@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from markupsafe import Markup
 
@@ -63,28 +63,34 @@ def json_for_script(content: Any) -> Markup:
 Text = Markup | Number | str
 
 
+class Block:
+    """A part of a page, which a template draws by its kind."""
+
+    @property
+    def kind(self) -> str:
+        """The name of its class, in small letters."""
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Paragraph:
+class Paragraph(Block):
     """A sentence or several. soft: what explains rather than tells."""
 
-    kind: ClassVar[str] = "paragraph"
     text: Text
     soft: bool = False
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Block):
     """Sentences that each stand for themselves."""
 
-    kind: ClassVar[str] = "points"
     items: Sequence[Text]
 
 
 @dataclass(frozen=True)
-class Remarks:
+class Remarks(Block):
     """What a reader has to know before believing a number."""
 
-    kind: ClassVar[str] = "remarks"
     items: Sequence[Text]
 
 
@@ -100,10 +106,9 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Tiles(Block):
     """Headline numbers beside each other."""
 
-    kind: ClassVar[str] = "tiles"
     tiles: Sequence[Tile]
 
 
@@ -154,24 +159,22 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Cards:
+class Cards(Block):
     """Images beside each other."""
 
-    kind: ClassVar[str] = "cards"
     title: str
     cards: Sequence[Card]
     note: Text = ""
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Gallery(Block):
     """All images, to be searched and sorted: drawn from data when a reader comes to it.
 
     items: dictionaries as `report.js` reads them (`gallery.item`). sorts: (what, value an item or
     None, whether the largest comes first). filters: (what, positions of items).
     """
 
-    kind: ClassVar[str] = "gallery"
     name: str
     title: str
     noun: str
@@ -196,10 +199,9 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Chart:
+class Chart(Block):
     """A drawing. svg: made by `charts`. key: (tone, meaning)."""
 
-    kind: ClassVar[str] = "chart"
     svg: Markup
     title: str = ""
     key: Sequence[tuple[str, str]] = ()
@@ -208,36 +210,32 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Beside(Block):
     """Blocks beside each other where there is room."""
 
-    kind: ClassVar[str] = "beside"
     blocks: Sequence[Any]
     natural: bool = False  # each as wide as it is, rather than all alike
 
 
 @dataclass(frozen=True)
-class Fold:
+class Fold(Block):
     """What is shown when asked for."""
 
-    kind: ClassVar[str] = "fold"
     title: str
     blocks: Sequence[Any]
 
 
 @dataclass(frozen=True)
-class Code:
+class Code(Block):
     """Lines to be typed."""
 
-    kind: ClassVar[str] = "code"
     text: str
 
 
 @dataclass(frozen=True)
-class Heading:
+class Heading(Block):
     """Of a part of a section."""
 
-    kind: ClassVar[str] = "heading"
     text: str
 
 
