@@ -14,7 +14,7 @@ from captune.errors import UserError
 from captune.files import read_text
 from captune.images.dataset import labels_of, parse_source
 from captune.json_yaml import json_kind, parse_json
-from captune_metrics.display import printable
+from captune_metrics.display import named, printable, quoted
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
 _LONGEST = 10_000  # characters of a label or prompt; no model reads as many
@@ -114,7 +114,7 @@ def _from_mapping(value: Mapping[str, object], source: str) -> Labels:
         names = [_text(name, source, "a label") for name in value]
         prompts = tuple(_prompts(name, items, source) for name, items in value.items())
         return _checked(names, names, prompts, source)
-    names = [_text(name, source, f"class id {_quoted(id)}") for id, name in value.items()]
+    names = [_text(name, source, f"class id {quoted(id)}") for id, name in value.items()]
     if any(not id.strip() for id in value):
         raise UserError(f"{source}: a class id is empty; give it one.")
     return _checked(list(value), names, None, source)
@@ -128,8 +128,8 @@ def _from_names(items: Sequence[object], source: str) -> Labels:
 def _prompts(name: str, items: object, source: str) -> tuple[str, ...]:
     assert isinstance(items, list | tuple)
     if not items:
-        raise UserError(f"{source}: label {_quoted(name)} has no prompts; give it at least one.")
-    return tuple(_text(item, source, f"a prompt of {_quoted(name)}") for item in items)
+        raise UserError(f"{source}: label {quoted(name)} has no prompts; give it at least one.")
+    return tuple(_text(item, source, f"a prompt of {quoted(name)}") for item in items)
 
 
 def _text(item: object, source: str, what: str) -> str:
@@ -148,7 +148,7 @@ def _text(item: object, source: str, what: str) -> str:
         item.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{source}: {what} is not whole text ({_quoted(item)}); type it again."
+            f"{source}: {what} is not whole text ({quoted(item)}); type it again."
         ) from None
     return item.strip()
 
@@ -163,14 +163,8 @@ def _checked(
         raise UserError(f"{source}: there are no labels; give {_FORMS}.")
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
-        shown = ", ".join(_quoted(name) for name in doubled[:3])
-        more = f" and {len(doubled) - 3} more" if len(doubled) > 3 else ""
         raise UserError(
-            f"{source}: {shown}{more} {'appears' if len(doubled) == 1 else 'appear'} more than"
+            f"{source}: {named(doubled)} {'appears' if len(doubled) == 1 else 'appear'} more than"
             " once; labels with one name cannot be told apart, so rename or remove one."
         )
     return Labels(tuple(ids), tuple(names), prompts, source)
-
-
-def _quoted(text: str) -> str:
-    return f'"{printable(text)}"'
