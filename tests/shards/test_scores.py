@@ -59,7 +59,7 @@ def test_what_does_not_add_up_is_refused(tmp_path: Path) -> None:
     places = {"candidates": tmp_path / "out", "references": tmp_path / "refs"}
     with pytest.raises(UserError, match="a frozen table only"):
         score(**places)
-    with pytest.raises(UserError, match="--out: of shards of references"):
+    with pytest.raises(UserError, match="--out is not for shards of references"):
         score(**places, df="coco-val2017", out=tmp_path / "run")
     (tmp_path / "refs" / "1.parquet").unlink()
     with pytest.raises(UserError, match="1 has no references for 40 captions"):

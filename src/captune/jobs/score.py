@@ -11,6 +11,7 @@ from captune.answer_files import check_ending, row_files, row_paths
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.jobs import Result, check_outputs
+from captune.options.base import refuse_given
 from captune.options.codec import from_python
 from captune.options.scoring import ScoreOptions
 from captune.progress import SILENT, Progress
@@ -148,12 +149,12 @@ def run(
 
 
 def _of_shards(options: ScoreOptions, candidates: Path, progress: Progress) -> ScoreResult:
-    for name in ("out", "per_image", "to", "save_df", "images"):
-        if getattr(options, name):
-            raise UserError(
-                f"--{name.replace('_', '-')}: of shards of references the figures alone are kept"
-                " (--json); leave it out"
-            )
+    refuse_given(
+        options,
+        ("out", "per_image", "to", "save_df", "images"),
+        "is not for shards of references, of which the figures alone are kept (--json);"
+        " leave it out",
+    )
     scored, images, intervals = score_shards(options, candidates, progress)
     for sentence in scored.notes:
         progress.message(sentence)

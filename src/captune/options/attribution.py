@@ -14,6 +14,7 @@ from captune.options.base import (
     check_overwrite,
     option,
     overwrite_option,
+    refuse_given,
     require_at_least,
 )
 from captune.options.captioning import CaptionerOptions, check_flag, flag_option
@@ -167,6 +168,5 @@ class FaithfulOptions(DatasetOptions, CaptionerOptions):
         if self.minutes <= 0:
             raise UserError(f"minutes {self.minutes}: must be above 0")
         require_at_least(self, limit=0, seed=0)
-        for name in ("val_images", "val_boxes"):
-            if getattr(self, name) is not None and self.val_captions is None:
-                raise UserError(f"--{name.replace('_', '-')} is for --val-captions; give both")
+        if self.val_captions is None:
+            refuse_given(self, ("val_images", "val_boxes"), "is for --val-captions; give both")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,13 @@ def check_overwrite(options: Any) -> None:
     """Raises UserError where there is nothing to overwrite."""
     if options.overwrite and options.out is None:
         raise UserError("--overwrite is for --out; give both, or neither")
+
+
+def refuse_given(options: Any, names: Iterable[str], why: str) -> None:
+    """Raises UserError, `--NAME why`, for the first of these fields of `options` that was given."""
+    for name in names:
+        if getattr(options, name, None):
+            raise UserError(f"--{name.replace('_', '-')} {why}")
 
 
 def require_at_least(options: Any, **least: int) -> None:
@@ -178,9 +186,7 @@ class DatasetOptions:
             names = ["split", "caption_column", "label_column", "val_split"]
             # files of Parquet may have several columns of images, too
             names += [] if getattr(self, "is_sharded", False) else ["image_column"]
-            for name in names:
-                if getattr(self, name, None):
-                    raise UserError(f"--{name.replace('_', '-')} is for --dataset; give both")
+            refuse_given(self, names, "is for --dataset; give both")
             return False
         if not self.dataset.startswith("hf:"):
             if not Path(self.dataset).is_dir():

@@ -14,6 +14,7 @@ from captune.options.base import (
     check_overwrite,
     option,
     overwrite_option,
+    refuse_given,
     require_at_least,
 )
 from captune_metrics.display import printable
@@ -114,9 +115,8 @@ class ShardOptions:
         if self.part is not None:
             self.numbers_of_part()
         if self.engine != "ray":
-            for name in ("address", "gpus_per_job", "cpus_per_job"):
-                if getattr(self, name) is not None:
-                    raise UserError(f"--{name.replace('_', '-')} is for --engine ray; give both")
+            names = ("address", "gpus_per_job", "cpus_per_job")
+            refuse_given(self, names, "is for --engine ray; give both")
         if self.is_sharded:
             _check_sharded(self)
 
@@ -156,9 +156,7 @@ def _check_sharded(options: Any) -> None:
             f"{printable(what)} is read in shards: name the folder, or the address, of the answers"
             " with --out"
         )
-    for name in _ELSEWHERE:
-        if getattr(options, name, None):
-            raise UserError(f"--{name.replace('_', '-')} is not for shards; leave it out")
+    refuse_given(options, _ELSEWHERE, "is not for shards; leave it out")
     other = [name for name in options.to if name != WEBDATASET]
     if other:
         raise UserError(
