@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -198,10 +199,10 @@ def load_store(path: Path, encoder: ImageIdentity, grid: GridShape) -> Store:
             raise UserError(f"{shown} does not hold what a datastore holds; make it again")
         arrays = {name: file.get_tensor(name).numpy() for name in wanted}
     words = arrays.pop("text").tobytes()
-    try:
-        text = json.loads(words) if json_cost(words) <= MOST_MEMORY else None
-    except (ValueError, RecursionError):
-        text = None
+    text: Any = None
+    if json_cost(words) <= MOST_MEMORY:
+        with suppress(ValueError, RecursionError):
+            text = json.loads(words)
     floats = {name: array.astype(np.float32) for name, array in arrays.items()}
     is_whole = all(np.isfinite(array).all() for array in floats.values())
     if is_whole and kind == FORMAT and _are_captions(text, n):
