@@ -6,18 +6,25 @@ A BLIP of the size of blip-image-captioning-base, and a Qwen2-VL of two layers w
 widths, with random weights: how long they take does not depend on what they say. Each way captions
 the same images of 640 x 480, once: the loop one by one, the loop in batches of 8 (processor,
 generate, decode), captune without and with what the vision tower made of the images cached.
-Maps: occlusion for the words of a caption of 12, beside one forward pass for each mask.
+Every way is a process of its own, whose largest resident size counts, with the model in it.
+Maps: occlusion for the words of a caption of 12, beside one forward pass for each mask, in one
+process. Ratios are of processor time.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import json
 import os
 import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +34,8 @@ parser.add_argument("--tokens", type=int, default=20)
 parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--models", default="blip,qwen2-vl")
 parser.add_argument("--only", default="captions,maps")
+parser.add_argument("--way", help=argparse.SUPPRESS)
+parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
 
 BATCH, MASKS = 8, 32
 
@@ -140,12 +149,23 @@ def timed(name: str, per: int, beside: list[float]) -> Iterator[None]:
     seconds, processor = time.perf_counter() - began, time.process_time() - used
     beside.append(processor)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    times = f"{beside[0] / processor:.2f} times as fast as the first" if len(beside) > 1 else ""
-    print(f"  {name:34} {seconds:7.1f} s  {processor:7.1f} s of processor"
-          f"  {processor / per:.3f} each  peak {peak:.2f} GB  {times}", flush=True)  # fmt: skip
+    say(name, seconds, processor, per, peak, beside[0])
 
 
-def captions(folder: Path, paths: Sequence[Path], tokens: int) -> None:
+def say(name: str, seconds: float, processor: float, per: int, peak: float, first: float) -> None:
+    print(
+        f"  {name:28} {seconds:7.1f} s  {processor:7.1f} s of processor  {processor / per:.3f} each"
+        f"  peak {peak:.2f} GB  {first / processor:.2f} times as fast as the first",
+        flush=True,
+    )
+
+
+# the ways of captioning, the first of which the others are held against
+WAYS = ("loop, batches of 8", "loop, one by one", "captune", "captune, vision cached")
+
+
+def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> dict[str, float]:
+    """Seconds, seconds of processor, and the largest size of this process in GB."""
     from captune.captioning.any_captioner import prepare
     from captune.captioning.generate import GenerationSettings
     from captune.features.cache import FeatureCache
@@ -153,28 +173,29 @@ def captions(folder: Path, paths: Sequence[Path], tokens: int) -> None:
     from captune.images import ImageFile
     from captune.options.captioning import CaptionOptions
 
-    loop, beside = Loop(folder), []
-    loop.write(paths[:2], 2, 2)
-    with timed("loop, batches of 8", len(paths), beside):
-        loop.write(paths, tokens, BATCH)
-    with timed("loop, one by one", len(paths), beside):
-        loop.write(paths[: len(paths) // 4] * 4, tokens, 1)
-    del loop
-    captioner = prepare(CaptionOptions(images=["x"], model=str(folder), device="cpu")).load()
-    images = [ImageFile(path, path.name) for path in paths]
+    if way.startswith("loop"):
+        loop = Loop(folder)
 
-    def write(cache: Any) -> None:
-        how = GenerationSettings(1, tokens, Encoding(cache=cache, batch_size=BATCH, workers=1))
-        for _ in captioner.stream(images, how):
-            pass
+        def write(some: Sequence[Path], _: Any) -> None:
+            loop.write(some, tokens, BATCH if "batches" in way else 1)
+    else:
+        options = CaptionOptions(images=["x"], model=str(folder), device="cpu", dtype="float32")
+        captioner = prepare(options).load()
 
-    write(None) if len(paths) <= BATCH else None
-    with timed("captune", len(paths), beside):
-        write(None)
-    with FeatureCache() as cache:
-        write(cache)
-    with FeatureCache() as cache, timed("captune, vision cached", len(paths), beside):
-        write(cache)
+        def write(some: Sequence[Path], cache: Any) -> None:
+            how = GenerationSettings(1, tokens, Encoding(cache=cache, batch_size=BATCH, workers=1))
+            for _ in captioner.stream([ImageFile(path, path.name) for path in some], how):
+                pass
+
+    is_cached = "cached" in way
+    with FeatureCache() if is_cached else nullcontext() as cache:
+        write(paths if is_cached else paths[:2], cache)
+    with FeatureCache() if is_cached else nullcontext() as cache:
+        began, used = time.perf_counter(), time.process_time()
+        write(paths, cache)
+        took = time.perf_counter() - began, time.process_time() - used
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {"seconds": took[0], "processor": took[1], "peak": peak}
 
 
 def maps(folder: Path, path: Path) -> None:
@@ -200,10 +221,12 @@ def maps(folder: Path, path: Path) -> None:
     vlm, ids_kept = reader.vlm, padded([one.ids], reader.vlm.pad_id, reader.vlm.device)
     clear = reader.inputs["pixel_values"]
     other = vlm.inputs(blurred(open_image(path)), None)["pixel_values"]
-    shown = torch.ones(MASKS, one.shape.rows * one.shape.columns, dtype=torch.bool)
-    shown[:, :MASKS].fill_diagonal_(False)
+    patches = one.shape.rows * one.shape.columns
+    hidden = [n * patches // MASKS for n in range(MASKS)]  # all over the image
+    shown = torch.ones(MASKS, patches, dtype=torch.bool)
+    shown[range(MASKS), hidden] = False
     with timed("one forward for each mask", MASKS, beside), torch.inference_mode():
-        for cell in range(MASKS):
+        for cell in hidden:
             mixed = torch.where(reader.where == cell, other, clear)
             vlm.logits({**reader.inputs, "pixel_values": mixed}, None, reader.prompts, *ids_kept)
     with timed("pixel-occlusion", MASKS, beside):
@@ -220,6 +243,14 @@ def main() -> None:
     from tests.captioning.twins import save_twin
 
     torch.set_num_threads(asked.threads)
+    if asked.way:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends with the process that began it
+        paths = sorted(asked.folder.parent.glob("*.jpg"))
+        if asked.way == "maps":
+            maps(asked.folder, paths[0])
+        else:
+            print(json.dumps(captions(asked.way, asked.folder, paths, asked.tokens)))
+        return
     makers: dict[str, Callable[[], tuple[Any, Any]]] = {"blip": blip, "qwen2-vl": qwen}
     with tempfile.TemporaryDirectory() as name:
         os.environ["CAPTUNE_CACHE"] = f"{name}/cache"
@@ -238,10 +269,16 @@ def main() -> None:
             print(
                 f"{family}: {asked.images} images, {asked.tokens} tokens, threads {asked.threads}"
             )
-            if "captions" in asked.only:
-                captions(folder, paths, asked.tokens)
+            own = [sys.executable, __file__, "--folder", str(folder)]
+            own += ["--tokens", str(asked.tokens), "--threads", str(asked.threads), "--way"]
+            first = None
+            for way in WAYS if "captions" in asked.only else ():
+                made = subprocess.run([*own, way], check=True, stdout=subprocess.PIPE).stdout
+                found = json.loads(made)
+                first = first or found["processor"]
+                say(way, found["seconds"], found["processor"], asked.images, found["peak"], first)
             if "maps" in asked.only:
-                maps(folder, paths[0])
+                subprocess.run([*own, "maps"], check=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from captune.attribution.deletion_insertion import (
     full_marks,
     quick_marks,
 )
-from captune.attribution.explanation import wanted_words
+from captune.attribution.explanation import TimeBudget, wanted_words
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.word_scores import targets_of
@@ -79,3 +79,42 @@ def test_punctuation_is_explained_only_where_it_was_asked_for() -> None:
     assert wanted_words(captioned, [], special=False) == [0, 1, 3]
     assert wanted_words(captioned, ["."], special=False) == [2]
     assert wanted_words(captioned, ["Dog"], special=True) == [1, 4]
+
+
+def clocked(
+    monkeypatch: pytest.MonkeyPatch, count: int, seconds: float, once: float, each: float
+) -> tuple[list[list[int]], float, list[str]]:
+    """Parts of words where a part takes `once` and `each` a word; until when; what is said."""
+    now, said = [0.0], list[str]()
+    monkeypatch.setattr("captune.attribution.explanation.time.monotonic", lambda: now[0])
+    spans = [WordSpan("the" if i % 2 else "dog", (i,)) for i in range(count)]
+    captioned = cast("CaptionedImage", SimpleNamespace(spans=spans))
+    budget = TimeBudget(seconds, 1, said.append)
+    found = []
+    for part in budget.parts(captioned, range(count)):
+        found.append(part)
+        now[0] += once + each * len(part)
+    budget.close()
+    return found, now[0], said
+
+
+def test_words_are_explained_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, took, said = clocked(monkeypatch, 200, seconds=60, once=0, each=1)
+    assert [len(part) for part in parts] == [1, 2, 4, 53]
+    assert took == 60
+    # words with content first
+    assert [word for part in parts for word in part] == list(range(0, 120, 2))
+    assert said[0] == (
+        "200 words of the first image; one took 1.0 s, so its 60 s (--minutes) are enough for at"
+        " least 60"
+    )
+    assert said[1] == "60 of 200 words have maps, for more there was no time (--minutes)"
+    # where a map costs hardly more than the pass that all words share
+    parts, took, said = clocked(monkeypatch, 200, seconds=60, once=5, each=0.01)
+    assert [len(part) for part in parts] == [1, 2, 4, 193]
+    assert took == pytest.approx(22)
+    assert len(said) == 1
+    # one word at the least
+    parts, _, said = clocked(monkeypatch, 3, seconds=1, once=5, each=0)
+    assert parts == [[0]]
+    assert said[1].startswith("1 of 3 words")

@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from captum.attr import FeatureAblation, ImageMaskInput
 from PIL import Image
 from tests.captioning.twins import FAMILIES, write_twin
 
 import captune
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.masking import pixel_masking
+from captune.attribution.masking import (
+    losses_without_each,
+    of_one_colour,
+    pixel_masking,
+    token_masking,
+)
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.vlm_image import any_captioned_images, reader_in, reader_of
 from captune.attribution.word_scores import WordTarget
@@ -23,6 +29,7 @@ from captune.captioning.any_captioner import prepare
 from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.images import find_images
+from captune.models.vlm import padded
 from captune.options.captioning import CaptionOptions
 
 GUIDE = Path(__file__).parents[2] / "docs" / "any-captioner.md"
@@ -44,8 +51,10 @@ def picture(*, bright: bool) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def captioned(folder: Path, place: Path, caption: str | None = None) -> CaptionedImage:
-    picture(bright=True).save(place / "square.png")
+def captioned(
+    folder: Path, place: Path, caption: str | None = None, shown: Image.Image | None = None
+) -> CaptionedImage:
+    (shown or picture(bright=True)).save(place / "square.png")
     options = CaptionOptions(images=[str(place)], model=str(folder), device="cpu")
     found = any_captioned_images(
         prepare(options).load(),
@@ -110,6 +119,61 @@ def test_scores_are_the_log_probabilities_of_the_words(
         assert row.tolist() == pytest.approx(
             [word.log_probability for word in written.words], abs=1e-4
         )
+
+
+IN_ORDER = {"llava", "llava-next", "qwen2-vl", "qwen2.5-vl", "qwen3-vl"}
+IN_ORDER |= {"idefics3", "smolvlm", "internvl"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_read_once_for_all_masks_changes_nothing(
+    family: str, twins: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = captioned(twins(family), tmp_path)
+    reader = reader_in(one)
+    assert reader is not None
+    cells = one.shape.rows * one.shape.columns
+    shown = torch.rand(cells + 8, cells, generator=torch.Generator().manual_seed(0)) < 0.8
+    shown[:cells] = ~torch.eye(cells, dtype=torch.bool)
+    scorer = token_masking(one)
+    # one image at once is read from its beginning
+    alone = torch.cat([scorer.every(mask[None]) for mask in shown])
+    monkeypatch.setattr("captune.attribution.vlm_image._TOKENS_AT_ONCE", 256)
+    assert torch.allclose(scorer.every(shown), alone, atol=1e-4)
+    assert (alone.std(dim=0) > 1e-3).all()
+    assert bool(reader._read) == (family in IN_ORDER)
+
+
+@pytest.mark.parametrize("family", ["blip", "llava", "qwen2-vl"])
+def test_pixel_occlusion_is_that_of_captum(family: str, twins: Any, tmp_path: Path) -> None:
+    """Of an image that is as large as the model sees it; Captum hides pixels before a processor."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    shown = Image.fromarray(noise)
+    one = captioned(twins(family), tmp_path, shown=shown)
+    reader, shape = reader_in(one), one.shape
+    assert reader is not None
+    vlm = reader.vlm
+    cells = torch.arange(shape.rows * shape.columns).view(shape.rows, shape.columns)
+    high, wide = 32 // shape.rows, 32 // shape.columns
+    masked = ImageMaskInput(
+        shown,
+        cells.repeat_interleave(high, 0).repeat_interleave(wide, 1),
+        baseline=of_one_colour(shown).getpixel((0, 0)),
+        processor_fn=lambda image: vlm.collate([vlm.inputs(image, None)]),
+    )
+    ids, kept = padded([one.ids], vlm.pad_id, vlm.device)
+
+    def scores(present: torch.Tensor) -> torch.Tensor:
+        inputs = masked.to_model_input(present)
+        said = vlm.logits(inputs, None, reader.prompts, ids, kept).log_softmax(-1)
+        chosen = said.gather(1, ids.T)[:, 0]
+        return torch.stack([chosen[list(word.steps)].sum() for word in one.words])[None]
+
+    ours = losses_without_each(pixel_masking(one, None, blur=False).every, shape)
+    for word in range(len(one.words)):
+        with torch.no_grad():
+            theirs = FeatureAblation(scores).attribute(masked.to_tensor(), target=word)
+        assert torch.allclose(ours[word].flatten(), theirs[0], atol=1e-4)
 
 
 OFFERED = ("pixel-occlusion", "occlusion", "gradient", "attention", "token-activation")

@@ -40,6 +40,10 @@ from transformers import (
     InternVLForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -49,6 +53,9 @@ from transformers import (
     Qwen2Tokenizer,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
     SiglipImageProcessor,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
@@ -236,7 +243,31 @@ def llava() -> tuple[Any, Any]:
     return LlavaForConditionalGeneration(config), processor
 
 
-def _qwen(config_class: Any, model_class: Any, vision: dict[str, Any]) -> tuple[Any, Any]:
+def llava_next() -> tuple[Any, Any]:
+    tokenizer = chat_tokenizer(Qwen2Tokenizer, "<image>")
+    pinpoints = [[32, 64], [64, 32], [64, 64]]
+    processor = LlavaNextProcessor(
+        LlavaNextImageProcessor(
+            size={"shortest_edge": 32}, crop_size=_SIZE, image_grid_pinpoints=pinpoints
+        ),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT.replace("IMAGE", "<image>\n"),
+    )
+    config = LlavaNextConfig(
+        vision_config={"model_type": "clip_vision_model", **_VIT},
+        text_config={"model_type": "llama", **_LLAMA, **_ends(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=pinpoints,
+    )
+    return LlavaNextForConditionalGeneration(config), processor
+
+
+def _qwen(
+    config_class: Any, model_class: Any, vision: dict[str, Any], processor_class: Any = None
+) -> tuple[Any, Any]:
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
@@ -245,7 +276,7 @@ def _qwen(config_class: Any, model_class: Any, vision: dict[str, Any]) -> tuple[
     start, end, image, video = map(tokenizer.convert_tokens_to_ids, marks)
     sizes = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
     limits = {"shortest_edge": 16 * 16, "longest_edge": 40 * 40}
-    processor = Qwen2VLProcessor(
+    processor = (processor_class or Qwen2VLProcessor)(
         Qwen2VLImageProcessor(size=limits, **sizes),
         tokenizer,
         Qwen2VLVideoProcessor(size=limits, **sizes),
@@ -254,7 +285,7 @@ def _qwen(config_class: Any, model_class: Any, vision: dict[str, Any]) -> tuple[
     config = config_class(
         vision_config={"patch_size": 4, "spatial_merge_size": 2, "depth": 2, **vision},
         text_config={
-            **_LLAMA,
+            **_GEMMA,
             **_ends(tokenizer),
             "rope_parameters": {
                 "rope_type": "default",
@@ -285,6 +316,18 @@ def qwen2_5_vl() -> tuple[Any, Any]:
         "fullatt_block_indexes": [1],
     }
     return _qwen(Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, vision)
+
+
+def qwen3_vl() -> tuple[Any, Any]:
+    vision = {
+        "hidden_size": 32,
+        "out_hidden_size": 32,
+        "num_heads": 2,
+        "intermediate_size": 48,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    }
+    return _qwen(Qwen3VLConfig, Qwen3VLForConditionalGeneration, vision, Qwen3VLProcessor)
 
 
 def _splits() -> dict[str, Any]:
@@ -385,6 +428,7 @@ def gemma3() -> tuple[Any, Any]:
         text_config={
             "model_type": "gemma3_text",
             "sliding_window": 256,
+            "query_pre_attn_scalar": 1,  # of so few channels: attention that differs
             **_GEMMA,
             **_ends(tokenizer),
         },
@@ -428,8 +472,10 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "blip-2": blip_2,
     "git": git,
     "llava": llava,
+    "llava-next": llava_next,
     "qwen2-vl": qwen2_vl,
     "qwen2.5-vl": qwen2_5_vl,
+    "qwen3-vl": qwen3_vl,
     "idefics3": idefics3,
     "smolvlm": smolvlm,
     "paligemma": paligemma,
@@ -438,9 +484,12 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
+_SEEDS = {"gemma3": 2}  # that say different words one after the other
+
+
 def write_twin(family: str, folder: Path, seed: int = 0) -> Path:
     """A folder as the hub has it: weights, configs, processor, tokenizer, chat template."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed or _SEEDS.get(family, 0))
     model, processor = FAMILIES[family]()
     with torch.no_grad():  # large enough that words differ, and depend on the image
         for name, parameter in model.named_parameters():
@@ -449,7 +498,7 @@ def write_twin(family: str, folder: Path, seed: int = 0) -> Path:
             elif parameter.ndim > 1:
                 # Gemma's embeddings, scaled and its head too, would say the last word again
                 is_large = "gemma" in family and "embed_tokens" in name
-                parameter.normal_(std=0.03 if is_large else 0.2)
+                parameter.normal_(std=0.01 if is_large else 0.2)
     save_twin(model, processor, folder)
     return folder
 

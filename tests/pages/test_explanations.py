@@ -53,6 +53,19 @@ def test_each_word_has_its_map(root: Path, tmp_path: Path) -> None:
     assert second["name"] == "b.jpg"
 
 
+def test_words_without_a_map_stand_beside_those_that_have_one(root: Path, tmp_path: Path) -> None:
+    run = explain_run(tmp_path / "run", root, {"b.jpg": "dog runs"})
+    write_report([run], tmp_path / "page.html", PageSettings())
+    assert "text" not in items_of(tmp_path / "page.html")[0]
+    change(run, "records.jsonl", "caption", value="the dog , a dog that runs.")
+    write_report([run], tmp_path / "page.html", PageSettings())
+    assert items_of(tmp_path / "page.html")[0]["text"] == ["the", 0, ",", "a", "dog", "that", 1]
+    # what is no part of the text stays a list of words
+    change(run, "records.jsonl", "caption", value="dog 83 %")
+    write_report([run], tmp_path / "page.html", PageSettings())
+    assert "text" not in items_of(tmp_path / "page.html")[0]
+
+
 def test_the_answer_counts_the_maps_to_be_believed(root: Path, tmp_path: Path) -> None:
     run = explain_run(tmp_path / "run", root, CAPTIONS)
     write_report([run], tmp_path / "page.html", PageSettings())

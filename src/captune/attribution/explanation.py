@@ -6,7 +6,8 @@ serve all words; a full mark comes from the whole curves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage, WordSpan
 from captune.attribution.deletion_insertion import Mark, full_marks, quick_marks
+from captune.attribution.faithful.dataset import FUNCTION_WORDS, part_of_speech
 from captune.attribution.geometry import Frame
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, MapMethod
@@ -25,7 +27,7 @@ from captune.images import ImageFile
 from captune.runs.maps import MapWriter
 from captune.runs.records import no_better
 from captune.tables import NotebookDisplay
-from captune.text import bare_word
+from captune.text import bare_word, counted, duration
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,39 @@ def explain_words(
     special: bool = False,
     against: str | None = None,
     marks: str = "quick",
+    budget: TimeBudget | None = None,
 ) -> Explanation | None:
     """The maps of a captioned image's words; None where its caption has none of those chosen.
 
     chosen: words, none for all. special: of the caption's end, too. against: another word, which
-    each is held against. marks: quick, full or none.
+    each is held against. marks: quick, full or none. budget: for as many words as it has time for.
     """
     words = wanted_words(captioned, chosen, special=special)
     if not words:
         return None
+    found: dict[int, ExplainedWord] = {}
+    for some in [words] if budget is None else budget.parts(captioned, words):
+        own = _explained(captioned, method, layer_head, some, against, marks)
+        found |= zip(some, own, strict=True)
+    return Explanation(
+        captioned.image,
+        captioned.caption,
+        [found[word] for word in sorted(found)],
+        method.name,
+        layer_head,
+        captioned.is_user_caption,
+        agreement=captioned.agreement,
+    )
+
+
+def _explained(
+    captioned: CaptionedImage,
+    method: MapMethod,
+    layer_head: LayerHead,
+    words: Sequence[int],
+    against: str | None,
+    marks: str,
+) -> list[ExplainedWord]:
     maps = method.maps(captioned, layer_head, words, against)
     targets = targets_of(captioned, words)
     with torch.no_grad():
@@ -150,15 +176,66 @@ def explain_words(
     if method.is_fraction(layer_head) and reader_in(captioned) is None:
         fractions = maps.sum(dim=(1, 2)).tolist()
     names = [captioned.spans[word].word for word in words]
-    return Explanation(
-        captioned.image,
-        captioned.caption,
-        [ExplainedWord(*one) for one in zip(names, said, maps, fractions, found, strict=True)],
-        method.name,
-        layer_head,
-        captioned.is_user_caption,
-        agreement=captioned.agreement,
-    )
+    return [ExplainedWord(*one) for one in zip(names, said, maps, fractions, found, strict=True)]
+
+
+class TimeBudget:
+    """Seconds for the words of some images, shared out evenly; say: hears what they are enough for.
+
+    Of each image the time of one word is measured, then of two and four more; what is left of it
+    goes to as many as it is enough for by these.
+    """
+
+    def __init__(self, seconds: float, images: int, say: Callable[[str], None]) -> None:
+        self._images, self._say = images, say
+        self._ends = time.monotonic() + seconds
+        self._seen = self._words = self._done = 0
+
+    def parts(self, captioned: CaptionedImage, words: Sequence[int]) -> Iterator[list[int]]:
+        """Numbers of words to explain next, those with content first; one word at the least."""
+        begun = time.monotonic()
+        share = (self._ends - begun) / max(1, self._images - self._seen)
+        ends = begun + share
+        self._seen += 1
+        self._words += len(words)
+        names = [span.word for span in captioned.spans]
+        left = sorted(words, key=lambda n: part_of_speech(names[n], None) == FUNCTION_WORDS)
+        count, taken = 1, list[tuple[int, float]]()
+        while left and count > 0:
+            some, left = left[:count], left[count:]
+            begun = time.monotonic()
+            yield some
+            now = time.monotonic()
+            self._done += len(some)
+            taken.append((len(some), now - begun))
+            count = _fitting(taken, ends - now)
+            if self._seen == len(taken) == 1:
+                enough = min(len(words), 1 + int((ends - now) / max(now - begun, 1e-9)))
+                self._say(
+                    f"{counted(len(words), 'word')} of the first image; one took"
+                    f" {duration(now - begun)}, so its {duration(share)} (--minutes) are enough"
+                    f" for at least {enough:,}"
+                )
+
+    def close(self) -> None:
+        """Says what there was no time for."""
+        if self._done < self._words:
+            self._say(
+                f"{self._done:,} of {self._words:,} words have maps, for more there was no time"
+                " (--minutes)"
+            )
+
+
+def _fitting(taken: Sequence[tuple[int, float]], seconds: float) -> int:
+    """How many more words there is time for; taken: of each part its words and its time."""
+    count, took = taken[-1]
+    # the first part has loaded what the others find
+    fewer, shorter = taken[-2] if len(taken) > 2 else (0, 0.0)
+    each = took / count
+    if fewer < count:
+        each = max((took - shorter) / (count - fewer), each / 20)
+    most = int((seconds - (took - count * each)) / max(each, 1e-9))
+    return min(most, 2 * count) if len(taken) < 3 else most
 
 
 def wanted_words(captioned: CaptionedImage, chosen: Sequence[str], *, special: bool) -> list[int]:

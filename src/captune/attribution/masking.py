@@ -20,7 +20,13 @@ from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.vlm_image import reader_in
-from captune.attribution.word_scores import ROWS_AT_ONCE, WordTarget, scores_of, targets_of
+from captune.attribution.word_scores import (
+    ROWS_AT_ONCE,
+    WordTarget,
+    rows_at_once,
+    scores_of,
+    targets_of,
+)
 from captune.images import open_image
 from captune.models.encoders import GridShape, ImageEncoder
 
@@ -54,7 +60,7 @@ class Masking:
         """As `MaskScorer.every`."""
         parts = [
             scores_of(self._captioned, self._grids_of(part), self._targets).cpu()
-            for part in torch.split(shown, ROWS_AT_ONCE)
+            for part in torch.split(shown, rows_at_once(self._captioned, self._targets))
         ]
         return torch.cat(parts)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,10 +35,11 @@ from captune.errors import UserError
 from captune.images import ImageFile, Skipped, UnreadableImage, open_image
 from captune.models.encoders import GridShape
 from captune.models.vlm import VLM
-from captune.models.vlm_vision import Inputs
+from captune.models.vlm_vision import Inputs, Read
 
 MOST_CELLS = 16  # of a side: pixel occlusion takes a pass of the encoder for each cell
 _ENCODED_AT_ONCE = 16
+_TOKENS_AT_ONCE = 2**13  # of one pass of the language model: as fast a token as more are
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +111,10 @@ class VLMReader:
         inputs = vlm.collate([vlm.inputs(picture, self.prompt)])
         with torch.no_grad():
             (features,) = vlm.features(inputs)
+            assert vlm.vision is not None
+            of_tiles, which = vlm.vision.places(inputs, len(features))
         across, down = self._ramps(picture)
-        boxes = token_boxes(across, down, len(features))
+        boxes = F.pad(token_boxes(across, down, of_tiles), (0, 0, 0, 1), value=math.nan)[which]
         columns, rows = (_cells(boxes, side) for side in (0, 1))
         tokens, channels = features.shape
         grid = TokenPlaces(tokens, channels, rows, columns, boxes=boxes)
@@ -133,16 +137,50 @@ class VLMReader:
         """As `CaptionModel.logits_at_targets`; grids: [n, tokens, channels]."""
         assert self.inputs is not None
         assert self.prompts is not None
-        rows, kept = len(ids), targets != IGNORED
-        inputs = {
-            name: value if "pixel" in name else value.expand(rows, *value.shape[1:])
-            for name, value in self.inputs.items()
-        }
-        each = grids.repeat_interleave(rows // len(grids), dim=0).to(self.vlm.model.dtype)
+        each = grids.repeat_interleave(len(ids) // len(grids), dim=0).to(self.vlm.model.dtype)
         # what follows the last step is not looked at
         behind = F.pad(ids[:, 1:], (0, 1), value=self.vlm.pad_id)
-        prompts = self.prompts.expand(rows, -1)
-        return self.vlm.logits(inputs, list(each), prompts, behind, kept), targets[kept]
+        kept = targets != IGNORED
+        same = self._same_places(each)
+        order = same.argsort(stable=True)
+        longest = max(self.prompts.shape[1], grids.shape[1]) + ids.shape[1]
+        found: dict[int, Tensor] = {}
+        for part in torch.split(order, max(1, _TOKENS_AT_ONCE // longest)):
+            rows = part.tolist()
+            logits = self._logits(each[part], behind[part], kept[part], int(same[rows[0]]))
+            found |= zip(rows, torch.split(logits, kept[part].sum(dim=1).tolist()), strict=True)
+        return torch.cat([found[row] for row in range(len(ids))]), targets[kept]
+
+    def _logits(self, grids: Tensor, ids: Tensor, kept: Tensor, same: int) -> Tensor:
+        """As of `VLM.logits`; same: how many of the first places are those of the whole image."""
+        assert self.inputs is not None
+        assert self.prompts is not None
+        inputs = {
+            name: value if "pixel" in name else value.expand(len(ids), *value.shape[1:])
+            for name, value in self.inputs.items()
+        }
+        read = [(k[:, :, :same], v[:, :, :same]) for k, v in self._read] if same else ()
+        prompts = self.prompts.expand(len(ids), -1)
+        return self.vlm.logits(inputs, list(grids), prompts, ids, kept, read)
+
+    def _same_places(self, grids: Tensor) -> Tensor:
+        """How many of the prompt's first places read what they read of the image itself: [rows]."""
+        if torch.is_grad_enabled() or len(grids) == 1 or not self._read:
+            return torch.zeros(len(grids), dtype=torch.long)
+        places = self.image_places()
+        assert places is not None
+        assert self.prompts is not None
+        assert self.features is not None
+        # the last place is read again, for its logits
+        places = F.pad(places, (0, 1), value=self.prompts.shape[1] - 1)
+        other = F.pad((grids != self.features).any(dim=-1), (0, 1), value=True)
+        return places[other.float().argmax(dim=1)].cpu()
+
+    @cached_property
+    def _read(self) -> Read:
+        assert self.prompts is not None
+        inputs, (features,) = self._handed
+        return self.vlm.reading(inputs, features, self.prompts)
 
     def probed(self) -> VLMReader:
         """Itself, or of a grey image where it has none."""

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.vlm_image import reader_in
 from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
 from captune_metrics.display import quoted
 
 ROWS_AT_ONCE = 64  # captions of one pass: as fast a row as more are, and little memory
+_LOGITS_AT_ONCE = 2**28
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,27 @@ def scores_of(
     return stacked[:, 0] if paired else stacked
 
 
+def rows_at_once(captioned: CaptionedImage, targets: Sequence[WordTarget]) -> int:
+    """How many grids `scores_of` takes at once: fewer where a long caption has many logits."""
+    steps = len({step for target in targets for step in target.steps})
+    logits = steps * captioned.model.decoder.vocabulary
+    return max(1, min(ROWS_AT_ONCE, _LOGITS_AT_ONCE // logits))
+
+
 def gradients_at(captioned: CaptionedImage, grid: Tensor, targets: Sequence[WordTarget]) -> Tensor:
     """Gradient of each target's score by a grid [1, tokens, channels]: [targets, tokens, channels].
 
-    By passes of at most ROWS_AT_ONCE rows.
+    By passes of at most ROWS_AT_ONCE rows; of a model of transformers, whose passes are large, by
+    one, and back once for each target.
     """
     parts = []
     with torch.enable_grad():
+        if reader_in(captioned) is not None:
+            leaf = grid.detach().requires_grad_()
+            scores = scores_of(captioned, leaf, targets)[0]
+            return torch.cat(
+                [torch.autograd.grad(one, leaf, retain_graph=True)[0] for one in scores]
+            )
         for start in range(0, len(targets), ROWS_AT_ONCE):
             some = targets[start : start + ROWS_AT_ONCE]
             grids = grid.detach().repeat(len(some), 1, 1).requires_grad_()

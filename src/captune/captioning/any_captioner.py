@@ -175,6 +175,11 @@ class Chosen(NamedTuple):
 class Speech(Decoder):
     """Tokens of any model as words; what is special in it leaves no trace."""
 
+    @property
+    def vocabulary(self) -> int:
+        """As of a `Decoder`."""
+        return int(self.module.config.get_text_config().vocab_size)
+
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """As of a `Decoder`."""
         texts: list[str] = self.tokenizer.batch_decode(

@@ -13,7 +13,12 @@ from typing import Any
 from captune.answer_files import row_files, row_paths
 from captune.attribution.classes import ClassMaps, default_method, explain_classes
 from captune.attribution.default_map import choose_map, read_default
-from captune.attribution.explanation import ExplainedWord, Explanation, explain_words
+from captune.attribution.explanation import (
+    ExplainedWord,
+    Explanation,
+    TimeBudget,
+    explain_words,
+)
 from captune.attribution.methods import LayerHead
 from captune.attribution.vlm_image import any_captioned_images, reader_of
 from captune.captioning.agreement import flagged_sentence
@@ -219,6 +224,10 @@ def _captioner_source(
     if captions is not None:
         given = [captions[image.spelled] for image in found.images]
 
+    budget = None
+    if options.minutes is not None:
+        budget = TimeBudget(60 * options.minutes, count, progress.message)
+
     def explanations() -> Iterator[Explanation]:
         cache = loaded.open_cache(options, count, stack, progress.message) if is_own else None
         with progress.bar("explaining", count) as advance:
@@ -238,11 +247,14 @@ def _captioner_source(
                     special=options.special,
                     against=options.against,
                     marks=options.faithfulness,
+                    budget=budget,
                 )
                 if explanation is None:
                     without.append(captioned.caption)
                 else:
                     yield explanation
+        if budget is not None:
+            budget.close()
 
     return _Source(
         explanations(),

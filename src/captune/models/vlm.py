@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from captune.errors import UserError
 from captune.models import hub, vetting
-from captune.models.vlm_vision import Inputs, Vision
+from captune.models.vlm_vision import Inputs, Read, Vision, going_on
 from captune_metrics.display import printable
 
 DEFAULT_PROMPT = "Describe this image in one sentence."
@@ -227,15 +227,16 @@ class VLM:
         prompts: Tensor,
         ids: Tensor,
         kept: Tensor,
+        read: Read = (),
     ) -> Tensor:
         """Of the ids where `kept`, row by row: [places, vocabulary] float32.
 
         prompts: [rows, m]. ids, kept: [rows, n], what follows them and where it is asked for.
+        read: of what all the prompts begin with, as of `reading`.
         """
         is_pair = self.model.config.is_encoder_decoder
-        can_go_on = "past_key_values" in signature(self.model.forward).parameters
         with self._handed(inputs, features), hub.silence_transformers():
-            if is_pair or not can_go_on:
+            if is_pair or not self._goes_on:
                 whole = torch.cat([prompts, ids], dim=1)
                 given: dict[str, Any] = {"decoder_input_ids": whole}
                 if not is_pair:
@@ -245,7 +246,8 @@ class VLM:
                 return only.flatten(0, -2).float()
             # as generate does: the prompt with the image, and then the words behind it
             given = {**inputs, "input_ids": prompts, "attention_mask": _mask(inputs, prompts)}
-            with self._head_at(lambda hidden: hidden[:, -1][kept[:, 0]]):
+            last = self._head_at(lambda hidden: hidden[:, -1][kept[:, 0]])
+            with going_on(self.model, read, len(prompts)), last:
                 begun = self.model(**given, use_cache=True)
             parts = [begun.logits.flatten(0, -2).float()]
             if ids.shape[1] > 1:
@@ -262,6 +264,37 @@ class VLM:
         first = places[:, 1] == 0
         order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]])
         return torch.cat(parts)[order.argsort()]
+
+    @property
+    def _goes_on(self) -> bool:
+        return "past_key_values" in signature(self.model.forward).parameters
+
+    @torch.no_grad()
+    def reading(self, inputs: Inputs, features: Tensor, prompt: Tensor) -> Read:
+        """What reading a prompt [1, m] with its image leaves; its first places serve `logits`.
+
+        Empty where the language model looks ahead (Gemma 3, PaliGemma), or keeps something else.
+        """
+        if self.mark is None or not self._goes_on:
+            return ()
+        other = features.clone()
+        other[-1] = 1 - other[-1]
+        last = int((prompt[0] == self.mark).nonzero()[-1])
+        found, changed = (self._left_by(inputs, [one], prompt) for one in (features, other))
+        alike = all(
+            torch.equal(part[:, :, :last], without[:, :, :last])
+            for layer, others in zip(found, changed, strict=True)
+            for part, without in zip(layer, others, strict=True)
+        )
+        return found if alike else ()
+
+    def _left_by(self, inputs: Inputs, features: Sequence[Tensor], prompt: Tensor) -> Read:
+        given = {**inputs, "input_ids": prompt, "attention_mask": _mask(inputs, prompt)}
+        with self._handed(inputs, features), self._head_at(lambda hidden: hidden[:, -1]):
+            layers = self.model(**given, use_cache=True).past_key_values.layers
+        found: list[Any] = [(getattr(o, "keys", None), getattr(o, "values", None)) for o in layers]
+        kept = all(k is not None and k.shape[-2] == prompt.shape[1] for k, _ in found)
+        return tuple(found) if kept else ()
 
     @torch.no_grad()
     def hidden(
@@ -350,8 +383,8 @@ def _vision(vlm: VLM, inputs: Inputs) -> Vision | None:
         if tower is None:
             return None
         found = Vision(tower, "forward", None)
-    with torch.no_grad(), suppress(UserError, RuntimeError, AttributeError, TypeError):
-        found.of(vlm.collate([inputs]))  # RuntimeError: LLaVA-NeXT puts more there than features
+    with torch.no_grad(), suppress(RuntimeError, AttributeError, TypeError):
+        found.of(vlm.collate([inputs]))
         return found
     return None
 

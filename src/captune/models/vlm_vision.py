@@ -1,4 +1,4 @@
-"""Where the vision of a model ends, and what is handed in there in its place."""
+"""Where the vision of a model ends, and what is handed in there; where its reading goes on."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from captune.errors import UserError
+from torch import Tensor, nn
 
 Inputs = dict[str, Tensor]
+# of each layer of a language model the keys and values [1, heads, places, n] of what it has read
+Read = Sequence[tuple[Tensor, Tensor]]
 
 
 class Vision:
     """Where a model's vision ends: what is handed in there stands for the image.
 
-    owner, name: the function that is replaced while features are handed in. form: of the value
-    that its output has in `field`; a shape for a tensor whose rows are all images' tiles.
+    owner, name: the function that is replaced while features are handed in. Where a language model
+    looks at the image at several depths (Qwen3-VL), its features of all stand beside each other.
     """
 
     def __init__(self, owner: Any, name: str, mark: int | None) -> None:
         self._owner, self._name, self._mark = owner, name, mark
         self._field = "last_hidden_state" if mark is None else "pooler_output"
         self._tiles: tuple[int, ...] | None = None
+        self._widths: list[int] = []
 
     def of(self, inputs: Inputs) -> list[Tensor]:
         """[tokens, channels] of each image of a batch."""
@@ -35,13 +36,37 @@ class Vision:
         value = getattr(output, self._field)
         if self._mark is None:
             return list(value)
-        if getattr(output, "deepstack_features", None) is not None:
-            raise UserError("its language model looks at the image at several depths")
         if isinstance(value, Tensor):
             self._tiles = tuple(value.shape[1:])
-        flat = torch.cat([one.flatten(0, -2) for one in value])
+        depths = [value, *(getattr(output, "deepstack_features", None) or ())]
+        each = [torch.cat([one.flatten(0, -2) for one in depth]) for depth in depths]
+        self._widths = [depth.shape[-1] for depth in each]
+        flat = torch.cat(each, dim=-1)
         counts = (inputs["input_ids"] == self._mark).sum(dim=1).tolist()
         return list(torch.split(flat, counts))
+
+    def places(self, inputs: Inputs, tokens: int) -> tuple[int, Tensor]:
+        """How many tokens the tiles of one image have, and which of them each of `tokens` is.
+
+        -1 for what is none of them: LLaVA-NeXT joins the tiles, cuts margins off and ends lines.
+        """
+        if not hasattr(self._owner, "pack_image_features"):
+            return tokens, torch.arange(tokens)
+        counts: list[int] = []
+
+        def number(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            tiles, each, channels = output.shape
+            counts.append(tiles * each)
+            numbers = torch.arange(tiles * each, dtype=torch.float32, device=output.device)
+            return numbers.view(tiles, each, 1).repeat(1, 1, channels)
+
+        numbering = self._owner.multi_modal_projector.register_forward_hook(number)
+        try:
+            (found,) = self.of(inputs)
+        finally:
+            numbering.remove()
+        is_token = (found == found[:, :1]).all(dim=1)
+        return counts[0], found[:, 0].long().where(is_token, -1).cpu()
 
     @contextmanager
     def handed(self, features: Sequence[Tensor], pixels: int) -> Iterator[None]:
@@ -52,12 +77,16 @@ class Vision:
             given: Any = kwargs.get("pixel_values", args[0] if args else None)
             # generate repeats an image for each of its beams
             each = [one for one in features for _ in range(len(given) // pixels)]
-            value: Any = each
             if self._mark is None:
-                value = torch.stack(each)
-            elif self._tiles is not None:
-                value = torch.cat(each).view(-1, *self._tiles)
-            return BaseModelOutputWithPooling(**{self._field: value})
+                return BaseModelOutputWithPooling(**{self._field: torch.stack(each)})
+            parts = [torch.split(one, self._widths, dim=-1) for one in each]
+            value: Any
+            value, *deeper = zip(*parts, strict=True)
+            if self._tiles is not None:
+                value = torch.cat(value).view(-1, *self._tiles)
+            output = BaseModelOutputWithPooling(**{self._field: value})
+            output.deepstack_features = deeper or None
+            return output
 
         # generate asks which arguments it takes
         see.__signature__ = signature(getattr(self._owner, self._name))  # type: ignore[attr-defined]
@@ -66,3 +95,33 @@ class Vision:
             yield
         finally:
             delattr(self._owner, self._name)
+
+
+@contextmanager
+def going_on(model: Any, read: Read, rows: int) -> Iterator[None]:
+    """Within, the language model leaves out the places that it has read, for all rows of a pass."""
+    from transformers import DynamicCache
+
+    if not read:
+        yield
+        return
+    start = read[0][0].shape[-2]
+    past = DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in read])
+
+    def cut(_: nn.Module, args: Any, given: dict[str, Any]) -> Any:
+        embeds, positions = given["inputs_embeds"], given.get("position_ids")
+        given = {**given, "inputs_embeds": embeds[:, start:], "past_key_values": past}
+        if positions is not None:
+            given["position_ids"] = positions[..., start:]
+        if (image := given.get("visual_pos_masks")) is not None:  # Qwen3-VL
+            left = image.nonzero()[:, 1] >= start
+            given["visual_pos_masks"] = image[:, start:]
+            depths = given["deepstack_visual_embeds"]
+            given["deepstack_visual_embeds"] = [depth[left] for depth in depths]
+        return args, given
+
+    entering = model.base_model.get_decoder().register_forward_pre_hook(cut, with_kwargs=True)
+    try:
+        yield
+    finally:
+        entering.remove()

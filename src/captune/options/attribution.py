@@ -62,6 +62,11 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
         "quick",
         choices=("none", "quick", "full"),
     )
+    minutes: float | None = option(
+        "time budget in minutes: as many words as it has time for, words with content first",
+        None,
+        metavar="N",
+    )
     flag_below: float | None = flag_option()
     colours: str = option(
         "colour map of the figures: magma and viridis are perceptually uniform, jet is the"
@@ -87,6 +92,10 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
             )
         if self.labels is not None and (self.caption is not None or self.special):
             raise UserError("--labels: explains a classifier; leave out --caption and --special")
+        if self.minutes is not None and not self.minutes > 0:
+            raise UserError(f"minutes {self.minutes}: must be above 0")
+        if self.minutes is not None and self.labels is not None:
+            raise UserError("--minutes: is for words of captions; leave it out with --labels")
         check_flag(self)
         if self.flag_below is not None and (self.labels or self.caption) is not None:
             raise UserError(

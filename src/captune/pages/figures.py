@@ -62,6 +62,7 @@ EXPORTED = (".png", ".svg", ".pdf")
 _AFTER_JOB = {"tune": (".png",), "compare": (".png",)}  # of other kinds also as SVG
 _FIGURES_EACH = 6  # prompts of which each has figures of its own
 _MOST_MAPS = 20
+_PANELS = 59  # words of a figure of maps: rows of five with the image, on a page or two
 _SHOWN_PX = 160  # of the longer side: beyond it a smooth map shows nothing new
 
 
@@ -277,8 +278,13 @@ def _explain(source: RunSource, skipped: list[Skipped]) -> Figures:
             MapPanel(word, own, mark, mark == BETTER)
             for word, own, mark in zip(words, frame.over_image(maps, size), marks, strict=True)
         ]
+        said = f"{subtitle}; the first {_PANELS} of {len(panels)} words"
         figure = maps_figure(
-            image, panels, caption=record["caption"], subtitle=subtitle, colours=colours
+            image,
+            panels[:_PANELS],
+            caption=record["caption"],
+            subtitle=said if len(panels) > _PANELS else subtitle,
+            colours=colours,
         )
         yield "words-" + PurePosixPath(record["maps"]).stem, figure
 

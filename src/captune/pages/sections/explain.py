@@ -7,7 +7,7 @@ image when a reader hovers over a word, tabs to it or taps it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -168,14 +168,32 @@ def _item(source: RunSource, record: Mapping[str, Any], album: Album) -> dict[st
                 "says": map_in_words(own, mark, found),
             }
         )
+    caption = one_line(str(record["caption"]))
     return {
         "image": None if picture is None else picture.number,
         "name": one_line(record["path"]),
-        "caption": one_line(str(record["caption"])),
+        "caption": caption,
         "words": told,
+        **_text(caption, [str(word["word"]) for word in told]),
         "grid": list(small.shape[1:]),
         "frame": _frame(record, album, picture),
     }
+
+
+def _text(caption: str, words: Sequence[str]) -> dict[str, Any]:
+    """The caption, with the numbers of words that have maps in their places; nothing where all do.
+
+    Nothing either where they do not stand in it, as labels.
+    """
+    found: list[str | int] = []
+    placed = 0
+    for word in caption.split():
+        if placed < len(words) and words[placed] in (word, word.removesuffix(".")):
+            found.append(placed)
+            placed += 1
+        else:
+            found.append(word)
+    return {"text": found} if placed == len(words) < len(found) else {}
 
 
 def _small(maps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const FIRST = 24, STEP = 48, PRINTED = 200;
+  const FIRST = 24, STEP = 48, PRINTED = 200, LONG = 40;
   const made = (tag, name, text) => {
     const one = document.createElement(tag);
     if (name) one.className = name;
@@ -26,6 +26,7 @@
     const li = made("li", "image");
     const src = item.image === null ? null : source(item.image);
     if (item.words) {
+      if ((item.text || item.words).length > LONG) li.classList.add("long");
       li.append(...look(item, src));
       if (src) li.append(made("div", "maps"));
       li.printed = () => src && li.lastChild.replaceChildren(...item.words.map((word) => onPaper(item, src, word)));
@@ -161,7 +162,12 @@
       if (word && src) heat(canvas, item.grid, word.map);
     };
     const rest = () => (kept ? show(kept.button, kept.word) : show(null, null));
-    for (const word of item.words) {
+    for (const part of item.text || item.words) {
+      if (typeof part === "string") {
+        line.append(part, " ");
+        continue;
+      }
+      const word = item.text ? item.words[part] : part;
       const button = made("button", word.good ? "word good" : "word");
       button.type = "button";
       button.append(word.word);
@@ -299,6 +305,7 @@
   const contents = document.querySelector(".contents");
   new ResizeObserver(() => {
     document.documentElement.style.scrollPaddingTop = `${contents.offsetHeight + 16}px`;
+    document.documentElement.style.setProperty("--above", `${contents.offsetHeight}px`);
   }).observe(contents);
 
   function save(name, text) {
