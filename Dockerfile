@@ -5,7 +5,7 @@ FROM python:3.13.9-slim-bookworm
 
 # cpu: torch without CUDA, 2 GB in all; cuda: as the lock file has it, 7 GB
 ARG BACKEND=cpu
-# asks torch's own index for the build without CUDA
+# uv asks torch's own index for the build without CUDA
 ARG UV_VERSION=0.13.9
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \

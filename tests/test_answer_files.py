@@ -71,7 +71,7 @@ def test_other_endings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("a.xlsx", "a", ""):
         with pytest.raises(UserError, match=r"must end in \.csv, \.jsonl, \.parquet or \.json"):
             written(tmp_path, name)
-    with pytest.raises(UserError, match=r"--csv x\.parquet: writes CSV; use --to x\.parquet"):
+    with pytest.raises(UserError, match=r"--csv x\.parquet writes CSV; use --to x\.parquet"):
         check_ending("--csv", Path("x.parquet"), ".csv")
     for name in ("x.csv", "x.CSV", "x", "/dev/stdout", "x.txt"):
         check_ending("--csv", Path(name), ".csv")

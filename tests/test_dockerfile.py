@@ -12,9 +12,11 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 STUBS = ("pip", "uv", "captune", "useradd", "chmod")
@@ -57,6 +59,22 @@ def test_it_is_made_of_plain_instructions_on_a_pinned_base() -> None:
     assert names[0] == "FROM"
     (base,) = all_of("FROM")
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    python = base.removeprefix("python:").partition("-")[0]
+    assert SpecifierSet(project["requires-python"]).contains(python)
+
+
+@pytest.mark.parametrize("package", [".", "packages/captune-metrics", "packages/captune-lite"])
+def test_what_a_package_is_built_of_is_copied(package: str) -> None:
+    folder = ROOT / package
+    about = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = about["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = ["pyproject.toml", about["project"]["readme"], *about["project"]["license-files"]]
+    copied = [ROOT / source for source in sources()]
+    for name in (*needed, *wheel["packages"]):
+        path = folder / name
+        assert path.exists()
+        assert any(path == one or one in path.parents for one in copied), path
 
 
 def test_it_runs_as_nobody_special_and_fetches_nothing() -> None:

@@ -98,3 +98,13 @@ def test_what_comes_from_npm_is_locked() -> None:
     assert "//" not in text
     packages = json.loads(text)["packages"]
     assert all("integrity" in one for name, one in packages.items() if name)
+
+
+def test_no_sentence_has_a_colon_before_its_verb() -> None:
+    """`runs/three is not a folder`, not `runs/three: is no folder`."""
+    verb = re.compile(
+        r"\}: (is|are|was|has|holds|does|cannot|must|needs|names|takes|lacks|writes|reads) "
+    )
+    for place in ("src", "packages/captune-metrics/src"):
+        for path in (ROOT / place).rglob("*.py"):
+            assert not verb.search(path.read_text(encoding="utf-8")), path

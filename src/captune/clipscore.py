@@ -145,7 +145,7 @@ def encode_pairs(
 def _text_side(model: ImageTextModel) -> TextEncoder:
     if model.text is None:
         raise UserError(
-            f"{model.spec}: has no text side to compare captions with; "
+            f"{model.spec} has no text side to compare captions with; "
             "use lite, open_clip:NAME/TAG or hf:REPO"
         )
     return model.text

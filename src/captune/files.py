@@ -93,7 +93,7 @@ def writing(path: Path, kept: str = "what stood there before is kept") -> Iterat
             raise
         reason = (error.strerror or "no space left").lower()
         raise UserError(
-            f"{printable(str(path))}: could not be written ({reason}); {kept}; make room, or choose"
+            f"{printable(str(path))} could not be written ({reason}); {kept}; make room, or choose"
             " another place, and run the same command again"
         ) from error
 
@@ -228,7 +228,7 @@ def check_folder_name(path: Path) -> None:
     """Raises UserError for an --out, a folder to write, that is named as files are."""
     if path.suffix.lower() in _FILE_ENDINGS and not path.is_dir():
         raise UserError(
-            f"--out {printable(str(path))}: names a folder to write, and {path.suffix} is the"
+            f"--out {printable(str(path))} names a folder to write, and {path.suffix} is the"
             f" ending of a file; name it {printable(str(path.with_suffix('')))}"
         )
 
@@ -278,7 +278,7 @@ def _without_waiting(path: str, flags: int) -> int:
 def _refusal(path: Path, error: OSError) -> UserError:
     reason = "nobody reads this pipe" if error.errno == errno.ENXIO else error.strerror
     shown = printable(str(path))
-    return UserError(f"{shown}: cannot be written ({reason}); choose another place")
+    return UserError(f"{shown} cannot be written ({reason}); choose another place")
 
 
 def home_path(text: str | os.PathLike[str]) -> Path:

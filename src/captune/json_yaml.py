@@ -49,7 +49,7 @@ def parse_json(
     """
     place = source if line is None else f"{source}: line {line}"
     if json_cost(text) > MOST_MEMORY:
-        raise UserError(f"{place}: holds more values than fit into memory here; make it smaller.")
+        raise UserError(f"{place} holds more values than fit into memory here; make it smaller.")
     try:
         return _DECODER.decode(text)
     except _Doubled as doubled:
@@ -59,9 +59,7 @@ def parse_json(
             f'{place}: {name} "{printable(doubled.key)}" appears twice{again}; keep one of them.'
         ) from None
     except _NoConstant as constant:
-        raise UserError(
-            f"{place}: holds {constant}, which is not JSON; write text there."
-        ) from None
+        raise UserError(f"{place} holds {constant}, which is not JSON; write text there.") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{source} is not valid JSON at line {line or error.lineno}, column {error.colno}"
@@ -80,13 +78,13 @@ def read_object(path: Path, most_bytes: int = _LARGEST_JSON) -> dict[str, Any]:
     try:
         content = json.loads(read_regular(path, most_bytes))
     except OSError as error:
-        raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"{shown} cannot be read ({error.strerror or error})") from None
     except RecursionError:
         raise UserError(f"{shown} is nested too deeply") from None
     except ValueError as error:
         raise UserError(f"{shown}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{shown}: holds {json_kind(content)}, and an object was expected")
+        raise UserError(f"{shown} holds {json_kind(content)}, and an object was expected")
     return content
 
 

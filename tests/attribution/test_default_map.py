@@ -39,7 +39,7 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("no json", "explain.json: not readable as JSON"),
-        ("[]", "explain.json: holds a list"),
+        ("[]", "explain.json holds a list"),
         ('{"schema": 2}', "schema 2, this captune reads 1"),
         ('{"schema": 1, "method": "attention", "layer": "x", "head": 0}', "layer: expected"),
         ('{"schema": 1, "method": "attention", "layer": 1, "head": true}', "head: expected"),
@@ -92,7 +92,7 @@ def test_what_is_typed_counts_more(layer: str, head: str, expected: LayerHead) -
         ({"head": "7"}, "has no map of layer 1, head 7"),
         ({"head": "left"}, "head left: write a number from 0, mean, max, or auto"),
         ({"layer": "all", "head": "1"}, "has no map of all layers, head 1"),
-        ({"method": "occlusion", "layer": "1"}, "occlusion: has no map of layer 1"),
+        ({"method": "occlusion", "layer": "1"}, "occlusion has no map of layer 1"),
     ],
 )
 def test_what_there_is_not_is_one_sentence(words: dict[str, str], reason: str) -> None:

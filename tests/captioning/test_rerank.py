@@ -295,7 +295,7 @@ def test_a_datastore_that_is_none_is_refused(tmp_path: Path) -> None:
     }
     about = {"format": FORMAT, "weights_id": "c0" * 32}
     broken: list[tuple[dict[str, Any], dict[str, str], str]] = [
-        (tensors, {}, "is no datastore"),
+        (tensors, {}, "is not a datastore"),
         (tensors, about | {"weights_id": "other"}, "another image encoder"),
         (tensors | {"centre": good.centre[:3]}, about, "does not hold what"),
         (tensors | {"more": good.centre}, about, "does not hold what"),

@@ -42,8 +42,8 @@ def test_a_file_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--port", "70000"], "port 70000: must be a number from 0 to 65535"),
-        (["--most-images", "0"], "most-images 0: must be 1 or more"),
+        (["--port", "70000"], "port must be a number from 0 to 65535, not 70000"),
+        (["--most-images", "0"], "most-images must be 1 or more, not 0"),
         (["--host", "192.0.2.1", "--shared", "--name", "a.example"], "cannot be listened at"),
         (
             ["--host", "x..y", "--shared", "--name", "a.example"],

@@ -124,7 +124,7 @@ def test_an_unknown_model_is_status_2(
     assert main(words(images, "tiny")) == 2
     assert "--model tiny is not a folder" in capsys.readouterr().err
     assert main(["caption", str(images), "--beam", "0"]) == 2
-    assert "beam 0: must be 1 or more" in capsys.readouterr().err
+    assert "beam must be 1 or more, not 0" in capsys.readouterr().err
 
 
 def test_lite_is_the_default(
@@ -174,4 +174,4 @@ def test_coco_results_and_lines(
     ]
     assert table.read_text().count("\n") == 6
     assert main(["caption", str(images), "--model", model, "--predictions", "pred.csv"]) == 2
-    assert "--predictions pred.csv: writes JSON; use --to pred.csv" in capsys.readouterr().err
+    assert "--predictions pred.csv writes JSON; use --to pred.csv" in capsys.readouterr().err

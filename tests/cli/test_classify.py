@@ -277,7 +277,7 @@ def test_a_wrong_ending_is_refused_before_work(
 ) -> None:
     images = str(colour_images)
     assert main(["classify", images, "--labels", "red,green", "--csv", "x.parquet"]) == 2
-    assert "--csv x.parquet: writes CSV; use --to x.parquet" in capsys.readouterr().err
+    assert "--csv x.parquet writes CSV; use --to x.parquet" in capsys.readouterr().err
     for names in (["x.txt"], ["x.csv", "x.npz"], ["x.csv", "./x.csv"]):
         words = [word for name in names for word in ("--to", name)]
         assert main(["classify", images, "--labels", "red,green", *words]) == 2

@@ -98,6 +98,13 @@ def test_a_run(
     assert {word["faithfulness"] for word in again["explanations"][0]["words"]} == {None}
 
 
+def test_a_probability_of_one_has_no_minus() -> None:
+    word = {"word": "a", "log_probability": -0.001, "faithfulness": None}
+    record = {"path": "a.jpg", "caption": "a", "given": True, "words": [word]}
+    (row,) = jobs_explain._word_table(record).rows
+    assert [str(cell) for cell in row] == ["a", "0.00", ""]
+
+
 def test_for_a_person(images: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(images, model, "--caption", "a w6 w7", "--words", "W6, a")) == 0
     captured = capsys.readouterr()

@@ -148,8 +148,8 @@ def test_bad_images_are_named_and_skipped(
     ("more", "said"),
     [
         (["--val-boxes", "BOXES"], "--val-boxes is for --val-captions"),
-        (["--minutes", "0"], "minutes 0.0: must be above 0"),
-        (["--limit", "-1"], "limit -1: must be 0 or more"),
+        (["--minutes", "0"], "minutes must be above 0, not 0.0"),
+        (["--limit", "-1"], "limit must be 0 or more, not -1"),
         (["--boxes", "CAPTIONS"], "captions go to --captions"),
         (["--boxes", "OTHERS"], f"knows none of the {COUNT} images"),
         (["--out", "MODEL"], "is the captioner's own run"),

@@ -206,7 +206,7 @@ def test_tune(
     monkeypatch.setattr(state, "publish", count)
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "checkpoints: could not be written (file too large); the checkpoint of step" in said
+    assert "checkpoints could not be written (file too large); the checkpoint of step" in said
     assert [path.name for path in checkpoints.iterdir()] == made
     monkeypatch.setattr(state, "publish", publish)
     assert main(words) == 0

@@ -109,7 +109,7 @@ def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[st
         (["classify", "x", "--label"], "argument --labels: expected one argument"),
         (
             ["compare", "x", "x", "--references", "x", "--out", "runs/a.html"],
-            "--out runs/a.html: names a folder to write, and .html is the ending of a file; name it"
+            "--out runs/a.html names a folder to write, and .html is the ending of a file; name it"
             " runs/a",
         ),
         (["caption", "x", "--csv", "a.csv"], "--csv a.csv (did you mean --to?)"),

@@ -207,7 +207,7 @@ def test_offline_nothing_is_sent(
 
 def test_what_cannot_be_sent_is_one_sentence(tuned: Path, tmp_path: Path) -> None:
     for repo, options, said in (
-        ("harbour", {}, "harbour is no repository of the hub; write USER/NAME"),
+        ("harbour", {}, "harbour is not a repository of the hub; write USER/NAME"),
         (REPO, {"licence": "My own"}, "write it as the hub does"),
     ):
         with pytest.raises(UserError, match=said):
@@ -286,7 +286,7 @@ def test_no_link_sends_a_file_that_lies_elsewhere(
             path.write_text(json.dumps(content))
         path.rename(private / name)
         path.symlink_to(private / name)
-        with pytest.raises(UserError, match=f"{name}: leads out of the run, to .*private"):
+        with pytest.raises(UserError, match=f"{name} leads out of the run, to .*private"):
             captune.push(tuned, REPO, yes=True)
         path.unlink()
         (private / name).rename(path)

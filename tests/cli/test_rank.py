@@ -61,7 +61,7 @@ def test_json_is_one_object(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     ("words", "told"),
     [
         (["--by", "bleu_4"], "has no scores by bleu_4, only by cider, clipscore"),
-        (["--top", "0"], "top 0: must be 1 or more"),
+        (["--top", "0"], "top must be 1 or more, not 0"),
         (["--top", "x"], "x"),
         (["--images", "nowhere"], "does not exist"),
         (["--out", "{run}/run.json"], "run.json"),

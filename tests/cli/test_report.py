@@ -95,7 +95,7 @@ def test_a_page_that_does_not_hold_ends_with_2(
         (["--out", "{tmp}/p.html"], "no run to report"),
         (["nowhere", "--out", "{tmp}/p.html"], "is not a finished run folder"),
         (["{run}", "--out", "{tmp}"], "is a folder"),
-        (["{run}", "--out", "{tmp}/p.html", "--limit", "0"], "limit 0: must be 1 or more"),
+        (["{run}", "--out", "{tmp}/p.html", "--limit", "0"], "limit must be 1 or more, not 0"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -111,5 +111,5 @@ def test_mistakes_are_one_sentence(
 
 def test_a_page_is_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "r.pdf")]) == 2
-    assert "r.pdf: writes HTML; name it *.html" in capsys.readouterr().err
+    assert "r.pdf writes HTML; name it *.html" in capsys.readouterr().err
     assert not (tmp_path / "r.pdf").exists()

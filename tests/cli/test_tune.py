@@ -380,8 +380,8 @@ def test_other_options_or_data_do_not_go_on(
     [
         (["--method", "laura"], 'method "laura" is not known'),
         (["--bridge", "rope"], 'bridge "rope" is not known'),
-        (["--epochs", "0"], "epochs 0: must be 1 or more"),
-        (["--lr", "5"], "lr 5.0: must be below 1"),
+        (["--epochs", "0"], "epochs must be 1 or more, not 0"),
+        (["--lr", "5"], "lr must be below 1"),
         (["--captions-per-image", "some"], "must be all, or 1 or more"),
         (["--max-trainable", "1k"], "parameters would be trained"),
         (["--max-trainable", "many"], "is not a number of parameters"),
@@ -395,7 +395,7 @@ def test_other_options_or_data_do_not_go_on(
             ["--bridge", "bidirectional", "--tags", "gone.json"],
             "gone.json does not exist",
         ),
-        (["--tags-top", "0"], "tags-top 0: must be 1 or more"),
+        (["--tags-top", "0"], "tags-top must be 1 or more, not 0"),
     ],
 )
 def test_what_is_refused(
@@ -431,7 +431,7 @@ def test_what_options_alone_tell_is_refused_before_torch_is_imported(
         ),
         ("--curve", "10,5000"): "--curve 10,5000: there are 24 training images",
         ("--tags", "a,b"): "--tags: --bridge cross-attention reads none",
-        ("--bridge", "bidirectional"): "--bridge bidirectional: reads tags of each image",
+        ("--bridge", "bidirectional"): "--bridge bidirectional reads tags of each image",
         ("--prompt", "tags"): "--prompt tags: say with --tags",
         ("--prompt", "tags", "--bridge", "bidirectional", "--tags", "a,b"): "reads the tags itself",
         ("--tags-model", "lite"): "--tags-model is for --tags",

@@ -160,7 +160,7 @@ def test_records_that_are_cut_off_or_gone(files: Files, capsys: pytest.CaptureFi
     records = files.run / "records.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[:4]))
-    assert f"{records}: has 4 lines for 6 images" in verified(capsys, files, status=2)["differing"]
+    assert f"{records} has 4 lines for 6 images" in verified(capsys, files, status=2)["differing"]
     for text in ("".join(lines)[:-20], "".join(lines[:5]) + '{"image": "x", "scores": []}'):
         records.write_text(text)
         assert "records.jsonl is damaged (line 6" in refused(capsys, files)

@@ -146,21 +146,21 @@ def test_tokens_of_ones_own_are_taken_as_they_are(
     [
         ('{"1": "a", "9": "b"}', [], 'refs.json has no references for image "9"; leave it out'),
         ('{"9": "b"}', [], 'none of its images is in refs.json: it has "9", the references have'),
-        ('{"1": ["a", "b"]}', [], 'one caption an image, but image "1" has several; are PRED and'),
+        ('{"1": ["a", "b"]}', [], 'one caption per image, but image "1" has several; are PRED and'),
         ('{"1": 7}', [], 'pred.json: image "1": expected a caption or a list of captions'),
         ('{"1": []}', [], 'pred.json: no caption for image "1"; take it out or give one'),
-        ("[]", [], "pred.json: holds no captions"),
-        ("{}", [], "pred.json: holds no captions"),
+        ("[]", [], "pred.json: there are no captions in it"),
+        ("{}", [], "pred.json: there are no captions in it"),
         ("7", [], "pred.json: expected an object or a list of captions"),
-        ('[{"image_id": 1}]', [], "pred.json: entry 1: has no caption"),
-        ("a dog", [], "pred.json: is not JSON (line 1, column 1"),
-        (None, [], "pred.json: cannot be read (no such file or directory)"),
+        ('[{"image_id": 1}]', [], "pred.json: entry 1 has no caption"),
+        ("a dog", [], "pred.json is not JSON (line 1, column 1"),
+        (None, [], "pred.json cannot be read (no such file or directory)"),
         ('{"1": "a"}', ["--metrics", "spice"], 'metric "spice" is not known; choose among bleu'),
         ('{"1": "a"}', ["--metrics", ","], '--metrics "," names no metric'),
-        ('{"1": "a"}', ["--metrics", "clipscore"], "clipscore: needs a model, which captune score"),
+        ('{"1": "a"}', ["--metrics", "clipscore"], "clipscore needs a model, which captune score"),
         ('{"1": "a"}', ["--df", "mine.gz"], '--df "mine.gz" is not a file'),
         ('{"1": "a"}', ["--per-image", "a.xlsx"], "a.xlsx: expected a name in .csv or .jsonl"),
-        ('{"1": "a"}', ["--per-image", "no/a.csv", "--subset"], "no/a.csv: cannot be written (No"),
+        ('{"1": "a"}', ["--per-image", "no/a.csv", "--subset"], "no/a.csv cannot be written (No"),
     ],
 )
 def test_what_cannot_be_scored_is_one_sentence_and_status_2(
@@ -236,7 +236,7 @@ def test_scores_of_images_are_written_whole_or_not_at_all(
     with no_larger_files(10):
         status = main(["pred.json", "refs.json", "--per-image", "each.csv"])
     assert status == 2
-    assert "each.csv: cannot be written (File too large)" in capsys.readouterr().err
+    assert "each.csv cannot be written (File too large)" in capsys.readouterr().err
     assert (files / "each.csv").read_text() == "earlier"
     assert not [*files.glob(".*")]
     printed(capsys, "--per-image", "link.csv")

@@ -94,7 +94,7 @@ def test_processes_are_merged_and_what_a_sampler_repeats_counts_once() -> None:
     whole.merge_state(parts[1])
     assert whole.compute() == pytest.approx(EXPECTED["cider"])
     whole.update(["another"], [TARGET[0]], ids=[0])
-    with pytest.raises(UserError, match='image "0": was added with two different captions'):
+    with pytest.raises(UserError, match='image "0" was added with two different captions'):
         whole.compute()
 
 

@@ -169,7 +169,7 @@ def test_images_without_a_caption_are_named_and_the_subset_is_scored() -> None:
     ("content", "says"),
     [
         ([{"image_id": 1, "caption": "x"}], 'image "1" not among the annotated ones'),
-        ([{"image_id": 139}], "result 1: has no caption"),
+        ([{"image_id": 139}], "result 1 has no caption"),
         ([{"image_id": 139, "caption": None}], "result 1: its caption is not text"),
         ([{"image_id": [139], "caption": "x"}], "its image_id is neither text nor a number"),
         ({"139": "x"}, "expected a list of"),
@@ -194,7 +194,7 @@ def test_a_file_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "refs.json"
     with path.open("wb") as file:
         file.truncate(20 * 2**30)
-    with pytest.raises(UserError, match=r"refs.json: cannot be read .*over the limit of 1 MiB"):
+    with pytest.raises(UserError, match=r"refs.json cannot be read .*over the limit of 1 MiB"):
         COCO(path)
 
 

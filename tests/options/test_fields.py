@@ -46,7 +46,7 @@ class TestRequireAtLeast:
         require_at_least(Job(top=0), top=0, batch_size=1)
 
     def test_the_first_that_is_below_is_named_as_its_flag(self):
-        with pytest.raises(UserError, match=r"^batch-size 0: must be 2 or more$"):
+        with pytest.raises(UserError, match=r"^batch-size must be 2 or more, not 0$"):
             require_at_least(Job(top=0, batch_size=0), top=0, batch_size=2)
-        with pytest.raises(UserError, match=r"^top 0: must be 1 or more$"):
+        with pytest.raises(UserError, match=r"^top must be 1 or more, not 0$"):
             require_at_least(Job(top=0, batch_size=0), top=1, batch_size=2)

@@ -117,4 +117,4 @@ def test_a_list_of_the_app_shows_escapes() -> None:
 
 
 def test_the_app_shows_escapes() -> None:
-    assert HIDES.search(refusal(f"{TURNS}: is no image")) is None
+    assert HIDES.search(refusal(f"{TURNS} is no image")) is None

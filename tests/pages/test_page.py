@@ -293,6 +293,34 @@ def test_prompts_are_compared(colours: Any, colour_images: Path, tmp_path: Path)
     assert "its records give 0" in check_page(tmp_path / "page.html").differing[0]
 
 
+def test_a_prompt_that_is_significantly_worse_has_a_colour_of_its_own(
+    colours: Any, colour_images: Path, tmp_path: Path
+) -> None:
+    labels, run = tmp_path / "labels.json", tmp_path / "prompts"
+    labels.write_text('{"7": "red", "8": "green", "9": "blue"}')
+    words = ["--labels", str(labels), "--truth", "from-name", "--out", str(run)]
+    assert main(["prompts", str(colour_images), *words]) == 0
+    _best, *others = sorted(
+        range(3), key=lambda i: i != json.loads((run / "metrics.json").read_text())["best"]
+    )
+    for row, p in zip(others, (0.01, 0.6), strict=True):
+        change(run, "metrics.json", "prompts", row, "p_holm", value=p)
+    page = page_of([run], tmp_path / "page.html").read_text(encoding="utf-8")
+    strips = re.findall(r'class="strip( best| worse)?"', page)
+    assert (strips.count(" best"), strips.count(" worse")) == (1, 1)
+    assert "" in strips
+    assert "Green: the best; orange: significantly worse." in page
+
+
+def test_models_of_one_name_are_told_apart(runs: dict[str, Path], tmp_path: Path) -> None:
+    for name, digit, key in (("caption", "1", "bridge"), ("score", "2", "decoder_id")):
+        model = {"spec": "lite", "weights_id": digit * 64, key: "x"}
+        change(runs[name], "run.json", "models", value=[model])
+    told = outline(page_of([*runs.values()], tmp_path / "page.html")).words
+    for used, digit in (("encoder", "ab"), ("captioner", "11"), ("language model", "22")):
+        assert f"lite {used} {digit}" in told
+
+
 @pytest.mark.parametrize(
     ("break_it", "told"),
     [

@@ -63,7 +63,7 @@ def test_compare_does_not_replace_a_tune(
     assert main(words) == 2
     told = capsys.readouterr().err
     assert (
-        f"{tune}: holds a run of captune tune (adapter, lora), which captune compare would" in told
+        f"{tune} holds a run of captune tune (adapter, lora), which captune compare would" in told
     )
     assert "or replace it with --overwrite" in told
     assert all_files(tune) == before
@@ -165,7 +165,7 @@ def test_every_job_refuses_a_folder_that_is_written_to_and_one_of_another_job(
     assert not out.exists()
     write(out, "baking")
     assert main([*words, "--out", str(out)]) == 2
-    assert f"{out}: holds a run of captune baking, which captune {words[0]} would" in (
+    assert f"{out} holds a run of captune baking, which captune {words[0]} would" in (
         capsys.readouterr().err
     )
 

@@ -186,7 +186,7 @@ def test_a_key_that_is_none_is_one_line(
     with caplog.at_level(logging.INFO, logger="captune"):
         run = classify_run(tmp_path / "run", tmp_path, NAMES)
     assert read_run(run).is_own, "what this process wrote is its own all the same"
-    assert caplog.text.count("signing.key: cannot be used") == 1
+    assert caplog.text.count("signing.key cannot be used") == 1
     signature._key.cache_clear()
     assert not read_run(run).is_own
 

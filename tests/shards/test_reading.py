@@ -82,13 +82,13 @@ def test_a_tar_that_is_cut_or_damaged_loses_no_row_in_silence(tmp_path: Path) ->
 @pytest.mark.parametrize("content", [b"", b"x" * 2000, b"\x1f\x8b\x08" + b"y" * 1000])
 def test_what_is_no_tar_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "0.tar").write_bytes(content)
-    with pytest.raises(UserError, match="is no tar"):
+    with pytest.raises(UserError, match="is not a tar"):
         read(tmp_path / "0.tar")
 
 
 def test_a_tar_without_images_is_not_done_in_silence(tmp_path: Path) -> None:
     path = toy.write_tar(tmp_path / "0.tar", [("a.txt", b"a caption"), ("b.bin", RED)])
-    with pytest.raises(UserError, match=r"0\.tar: holds 2 files, none with an image's ending"):
+    with pytest.raises(UserError, match=r"0\.tar holds 2 files, none with an image's ending"):
         read(path)
     assert read(toy.write_tar(tmp_path / "1.tar", [])) == []
 

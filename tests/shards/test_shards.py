@@ -84,9 +84,11 @@ def test_the_same_command_does_what_is_missing(
     now = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     assert [name for name in times if times[name] != now[name]] == ["00001.parquet"]
     assert main([*words, "--prompt", "a {}"]) == 2
-    assert "was begun without --prompt, and this is with --prompt a {};" in capsys.readouterr().err
+    assert (
+        "was started without --prompt, and this is with --prompt a {};" in capsys.readouterr().err
+    )
     assert main(["embed", str(tmp_path / "in"), "--out", str(out)]) == 2
-    assert "was begun with command classify" in capsys.readouterr().err
+    assert "was started with command classify" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("in_process")
@@ -145,7 +147,7 @@ def test_a_shard_that_fails_is_named_and_the_rest_is_done(
     assert main(words) == 2
     said = capsys.readouterr().err
     assert "1 of 3 shards failed" in said
-    assert "bad.tar is no tar" in said
+    assert "bad.tar is not a tar" in said
     assert len(list(out.glob("*.parquet"))) == 2
     assert main(["shards", "status", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["shards_of"] == 3
@@ -292,7 +294,7 @@ def test_images_of_one_key_are_samples_of_their_own(tmp_path: Path) -> None:
 def test_a_webdataset_asked_for_later_is_not_left_out_in_silence(tmp_path: Path) -> None:
     toy.write_tars(tmp_path / "in", 1)
     classify(tmp_path / "in", LABELS, out=tmp_path / "out")
-    with pytest.raises(UserError, match="begun without --to, and this is with --to webdataset"):
+    with pytest.raises(UserError, match="started without --to, and this is with --to webdataset"):
         classify(tmp_path / "in", LABELS, out=tmp_path / "out", to=["webdataset"])
 
 
@@ -390,7 +392,7 @@ def test_two_that_begin_at_once_agree_on_the_options(
         return create(place, name, data)
 
     monkeypatch.setattr(Place, "create", after_another)
-    with pytest.raises(UserError, match="was begun without --multi-label"):
+    with pytest.raises(UserError, match="was started without --multi-label"):
         classify(tmp_path / "in", LABELS, out=out, multi_label=True)
 
 

@@ -192,11 +192,11 @@ def test_the_submission_of_part_two(
     ("change", "said"),
     [
         (["--only", "nothing"], "--only nothing is not one of the steps (classify, prompts"),
-        (["--only", "rank", "--out", "elsewhere"], "rank: needs score-adapter, score-prefix"),
+        (["--only", "rank", "--out", "elsewhere"], "rank needs score-adapter, score-prefix"),
         (["--data", "gone"], "--data gone is not a folder"),
         (["--data", "."], "lacks p1_data/val, p1_data/id2label.json or id2label.json"),
-        (["--epochs", "0"], "epochs 0: must be 1 or more"),
-        (["--limit", "-1"], "limit -1: must be 0 or more"),
+        (["--epochs", "0"], "epochs must be 1 or more, not 0"),
+        (["--limit", "-1"], "limit must be 0 or more, not -1"),
     ],
 )
 def test_what_is_refused(

@@ -98,7 +98,7 @@ EVENTS = {
 def test_an_event_that_no_page_sends_is_refused(app: Running, name: str) -> None:
     found = ask(app, "POST", JOIN, EVENTS[name], **JSON)
     assert (found.status, found.text.count("\n")) == (400, 1)
-    assert found.text.startswith("captune app: this is no request of the page: ")
+    assert found.text.startswith("captune app: this is not a request of the page: ")
 
 
 @pytest.mark.parametrize(

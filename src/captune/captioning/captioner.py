@@ -358,7 +358,7 @@ def lite_captioner() -> Path:
         if all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
             return folder
     raise UserError(
-        f"{places[0] / FOLDER}: lacks {CONFIG} or {WEIGHTS}, so captune-lite is not whole;"
+        f"{places[0] / FOLDER} lacks {CONFIG} or {WEIGHTS}, so captune-lite is not whole;"
         " install it again: pip install --force-reinstall 'captune[lite]'"
     )
 

@@ -172,7 +172,7 @@ def read_trained_header(folder: Path) -> dict[str, TensorInfo]:
     shown = printable(str(path))
     tensors = read_header(path)
     if total_elements(tensors.values()) > _MOST_ELEMENTS:
-        raise UserError(f"{shown}: holds more than {_MOST_ELEMENTS:,} trained numbers")
+        raise UserError(f"{shown} holds more than {_MOST_ELEMENTS:,} trained numbers")
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOATING:
             raise UserError(

@@ -161,7 +161,7 @@ def match_dataset(captions: str | Path, found: ImageSet) -> MatchedCaptions:
 def check_enough(images: int, captions: Path) -> None:
     """Raises UserError for validation captions of a single image."""
     if images < 2:
-        raise UserError(f"{captions}: has one image; scores need two and more, better hundreds")
+        raise UserError(f"{captions} has one image; scores need two and more, better hundreds")
 
 
 def leaked_ids(train: CaptionDataset, val: CaptionDataset) -> list[str]:

@@ -176,7 +176,9 @@ def load_store(path: Path, encoder: ImageIdentity, grid: GridShape) -> Store:
         about = file.metadata() or {}
         kind = about.get("format")
         if kind not in (FORMAT, SUMMARY):
-            raise UserError(f"{shown} is no datastore; captune tune --rerank neighbours makes one")
+            raise UserError(
+                f"{shown} is not a datastore; captune tune --rerank neighbours makes one"
+            )
         if about.get("weights_id") != encoder.weights_id:
             raise UserError(
                 f"{shown} was made with another image encoder than this captioner's; take the"

@@ -235,7 +235,7 @@ def config_of(kind: type[Any], settings: Settings, name: str) -> Any:
     unknown = [key for key in settings if key not in hints]
     if unknown:
         has = ", ".join(hints) or "nothing to set"
-        raise UserError(f"{name}: has no setting {quoted(unknown[0])}; it has {has}")
+        raise UserError(f"{name} has no setting {quoted(unknown[0])}; it has {has}")
     for known in dataclasses.fields(kind):
         if known.name in settings:
             _check_kind(settings[known.name], known.default, f"{name}: {known.name}")
@@ -280,7 +280,7 @@ def read_settings(words: Sequence[str], *, bridge: str) -> dict[str, dict[str, A
 def _value(text: str, default: Any, word: str) -> Any:
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
-            raise UserError(f"--set {word}: must be true or false")
+            raise UserError(f"--set {word}: the value must be true or false")
         return text.lower() == "true"
     kind = type(default)
     try:
@@ -315,7 +315,7 @@ def checkpoint_folder(folder: Path) -> Path:
     best = read_object(metrics).get("best") if metrics.exists() else None
     if best is None:
         raise UserError(
-            f"{folder}: holds no tuned captioner ({CONFIG} and {WEIGHTS}); name the --out of a"
+            f"{folder} holds no tuned captioner ({CONFIG} and {WEIGHTS}); name the --out of a"
             " finished captune tune, or one method's folder in it"
         )
     if not isinstance(best, str) or best != Path(best).name or not (folder / best).is_dir():

@@ -116,7 +116,7 @@ class CaptionCollector:
     def finished(self, form: str, sha256: str) -> CaptionFile:
         """The file that was read. Raises UserError where it held no caption."""
         if not self.captions:
-            raise self.refuse(f"holds no captions ({form}); give {FORMS}.")
+            raise UserError(f"{self.shown} holds no captions ({form}); give {FORMS}.")
         return CaptionFile(
             self.source, form, self.captions, self.file_names, sha256, self.references
         )

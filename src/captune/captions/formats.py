@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from captune.captions.file import FORMS, SAMPLES, CaptionCollector, filled_lines, is_file_name
+from captune.errors import UserError
 from captune.images.dataset import ImageRows
 from captune.json_yaml import json_kind, parse_json
 from captune_metrics.display import named, quoted
@@ -44,9 +45,9 @@ def read_coco(content: Mapping[str, Any], collector: CaptionCollector) -> None:
     """
     annotations = content.get("annotations")
     if not isinstance(annotations, list) or not annotations:
-        raise collector.refuse(
-            'has "images" but no "annotations": it says which images there are, not their'
-            " captions; give the captions_*.json of the data set."
+        raise UserError(
+            f'{collector.shown} has "images" but no "annotations": it says which images there are,'
+            " not their captions; give the captions_*.json of the data set."
         )
     images = content.get("images")
     known = None if images is None else _images(images, collector)
@@ -129,8 +130,9 @@ def read_karpathy(content: Mapping[str, Any], collector: CaptionCollector) -> No
             raw = sentence.get("raw") if isinstance(sentence, Mapping) else sentence
             collector.add(image_id, raw, "image", number)
     if collector.split is not None and not collector.captions:
-        raise collector.refuse(
-            f"has no split {quoted(collector.split)}; its splits are {named(splits)}."
+        raise UserError(
+            f"{collector.shown} has no split {quoted(collector.split)}; its splits are"
+            f" {named(splits)}."
         )
 
 
@@ -347,8 +349,8 @@ def _unknown(
         return collector.refuse(
             f"the caption of image {quoted(stem)} is {json_kind(value)}, and text was expected."
         )
-    return collector.refuse(
-        f"is JSON of no known form (an object with {named(content)}, the value of"
+    return UserError(
+        f"{collector.shown} is JSON of no known form (an object with {named(content)}, the value of"
         f" {quoted(stem)} being {json_kind(value)}); give {FORMS}."
     )
 

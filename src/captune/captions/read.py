@@ -97,10 +97,12 @@ def read_file(name: str, collector: CaptionCollector) -> CaptionFile:
     text = decode_text(data, name)
     del data
     if not text or text.isspace():
-        raise collector.refuse(f"is empty; give {FORMS}.")
+        raise UserError(f"{collector.shown} is empty; give {FORMS}.")
     form = _read_text(text, Path(name).suffix.lower(), collector)
     if collector.split is not None and form != KARPATHY:
-        raise collector.refuse(f"has no splits ({form}); leave out #split={collector.split}.")
+        raise UserError(
+            f"{collector.shown} has no splits ({form}); leave out #split={collector.split}."
+        )
     return collector.finished(form, sha256)
 
 
@@ -129,10 +131,10 @@ def _is_json_lines(text: str) -> bool:
 def _read_json(content: object, collector: CaptionCollector) -> str:
     if isinstance(content, list):
         if not content:
-            raise collector.refuse(f"is an empty list; give {FORMS}.")
+            raise UserError(f"{collector.shown} is an empty list; give {FORMS}.")
         return read_records(content, collector)
     if not isinstance(content, Mapping):
-        raise collector.refuse(f"holds {json_kind(content)}, no captions; give {FORMS}.")
+        raise UserError(f"{collector.shown} holds {json_kind(content)}, no captions; give {FORMS}.")
     if is_karpathy(content):
         read_karpathy(content, collector)
         return KARPATHY
@@ -172,7 +174,7 @@ _WAYS = (
 def read_folder(folder: Path, collector: CaptionCollector) -> CaptionFile:
     """The captions of a folder. Raises UserError where it holds none."""
     if collector.split is not None:
-        raise collector.refuse("is a folder, and has no splits; leave out #split=.")
+        raise UserError(f"{collector.shown} is a folder, and has no splits; leave out #split=.")
     if (folder / SHARDS).is_file():
         return _read_shards(folder, collector)
     # records without run.json are of a run that was killed: read_run says so
@@ -195,7 +197,9 @@ def _read_shards(folder: Path, collector: CaptionCollector) -> CaptionFile:
     for path in sorted(folder.glob("*.parquet")):
         for part in parts_of(path):
             if "caption" not in part.schema.names:
-                raise collector.refuse("has shards without captions; give those of caption.")
+                raise UserError(
+                    f"{collector.shown} has shards without captions; give those of caption."
+                )
             table = loaded(part, ["key", "caption"], printable(str(path)))
             for number, row in enumerate(table.to_pylist(), 1):
                 if row["caption"] is None:  # an image that could not be read
@@ -210,15 +214,15 @@ def _read_shards(folder: Path, collector: CaptionCollector) -> CaptionFile:
 def _read_run(folder: Path, collector: CaptionCollector) -> CaptionFile:
     run = read_run(folder)
     if (sharded := run.metrics.get("sharded")) is not None:
-        raise collector.refuse(
-            f"holds a sample of {sharded['rows']:,} captions; give {printable(sharded['place'])},"
-            " where all of them are."
+        raise UserError(
+            f"{collector.shown} holds a sample of {sharded['rows']:,} captions; give"
+            f" {printable(sharded['place'])}, where all of them are."
         )
     for number, record in enumerate(run.records(), 1):
         if "caption" not in record:
-            raise collector.refuse(
-                f"is a {printable(run.kind)} run, which holds no captions; give one of"
-                " captune caption or captune score."
+            raise UserError(
+                f"{collector.shown} is a {printable(run.kind)} run, which holds no captions; give"
+                " one of captune caption or captune score."
             )
         path = record.get("path")
         image = record.get("image", path)
@@ -251,7 +255,7 @@ def _read_sidecars(folder: Path, collector: CaptionCollector) -> CaptionFile:
         for line in lines or [""]:
             collector.add(image_id, line, "sidecar", number)
     if not collector.captions:
-        raise collector.refuse(f"is a folder without captions; {_WAYS}.")
+        raise UserError(f"{collector.shown} is a folder without captions; {_WAYS}.")
     return collector.finished("sidecars", digest.hexdigest())
 
 

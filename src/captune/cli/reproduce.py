@@ -64,7 +64,7 @@ class StudyPlan:
         self.options = options
         self.study = read_study(options.study)
         if not self.study.steps:
-            raise UserError(f"{options.study}: has no steps; its figures are for captune report")
+            raise UserError(f"{options.study} has no steps; its figures are for captune report")
         self.names = _names(self.study, options)
         self.asked = _asked(self.study, options)
         self.data = _found(self.study, self.asked, options)
@@ -160,7 +160,7 @@ def _found(study: Study, steps: Sequence[Step], options: ReproduceOptions) -> di
             lacking.append(" or ".join(part.at))
     if lacking:
         raise UserError(
-            f"--data {printable(str(options.data))}: lacks {', '.join(lacking)}; it must have"
+            f"--data {printable(str(options.data))} lacks {', '.join(lacking)}; it must have"
             " the assignment's folder layout (see docs/reproduce.md)"
         )
     return found
@@ -290,7 +290,7 @@ def run(arguments: argparse.Namespace) -> int:
         lacking = plan.missing(task)
         if lacking:
             raise UserError(
-                f"{step.name}: needs {', '.join(lacking)} first; leave --only out, or name"
+                f"{step.name} needs {', '.join(lacking)} first; leave --only out, or name"
                 f" {'it' if len(lacking) == 1 else 'them'} too"
             )
         heading = f"[{place}/{len(plan.asked)}] {step.name}: {step.does}"
@@ -329,7 +329,7 @@ def _announce(plan: StudyPlan, arguments: argparse.Namespace) -> None:
     expected = seconds_of(plan, left, gflops)
     longest = max(expected, key=expected.__getitem__)
     note(
-        f"{len(left)} of {len(plan.asked)} steps are to be done: about"
+        f"{len(left)} of {len(plan.asked)} steps are left: about"
         f" {duration(sum(expected.values()))} at {gflops:,.0f} GFLOP/s, most of it {longest}"
         f" ({duration(expected[longest])}); right to a factor of two or three",
         quiet=arguments.json,

@@ -66,7 +66,7 @@ def open_grids(
         missing = [name for name, key in keys.items() if key not in arrays]
         if missing:
             raise UserError(
-                f"{cache.folder}: does not hold the grids of {len(missing):,} of {len(keys):,} "
+                f"{cache.folder} does not hold the grids of {len(missing):,} of {len(keys):,} "
                 f"images ({missing[0]}, ...) although they were computed; make room on its disk, "
                 "raise `captune cache --limit`, or name another folder in CAPTUNE_CACHE"
             )

@@ -254,7 +254,7 @@ def open_dataset(source: Source) -> ImageRows | Path:
         )
     columns = parts[0].schema.names
     if twice := [name for name in columns if columns.count(name) > 1]:
-        raise UserError(f"{printable(source.place)}: has the column {quoted(twice[0])} twice")
+        raise UserError(f"{printable(source.place)} has the column {quoted(twice[0])} twice")
     if any(part.schema.names != columns for part in parts):
         raise UserError(
             f"{printable(source.place)}: its files have different columns; give the folder of one"
@@ -304,7 +304,7 @@ def metadata_rows(file: Path) -> list[dict[str, Any]]:
         else:
             rows = [parse_json(line, shown, line=n) for n, line in enumerate(lines, 1)]
     if not rows or not all(isinstance(row, dict) and row.get("file_name") for row in rows):
-        raise UserError(f"{shown}: has a row without file_name, or no rows; each names its image")
+        raise UserError(f"{shown} has a row without file_name, or no rows; each names its image")
     return rows
 
 

@@ -163,7 +163,7 @@ def _text_of(path: Path) -> str:
         return read_regular(path, LARGEST_TEXT).decode("utf-8", "surrogateescape").strip()
     except OSError as error:
         raise UserError(
-            f"{printable(str(path))}: cannot be read ({error.strerror}); move it away, or leave"
+            f"{printable(str(path))} cannot be read ({error.strerror}); move it away, or leave"
             " --sidecar out"
         ) from None
 

@@ -150,7 +150,7 @@ def run(
 
 def _check(options: ClassifyOptions) -> Labels:
     if options.all_probabilities and options.out is None:
-        raise UserError("--all-probabilities: writes into the run folder; name one with --out")
+        raise UserError("--all-probabilities writes into the run folder; name one with --out")
     if options.top5 and options.out is None:
         raise UserError("--top5: draws into the run folder; name one with --out")
     labels = read_labels(options.labels)
@@ -240,7 +240,7 @@ def _finish(options: ClassifyOptions, result: ClassifyResult, progress: Progress
         result.written["csv"] = options.csv
         if len(result.prompts) > 1:
             progress.message(
-                f"{options.csv}: holds the answers of the first of {len(result.prompts)} prompts "
+                f"{options.csv} holds the answers of the first of {len(result.prompts)} prompts "
                 f'("{result.prompts[0]["template"]}"); --ensemble mean makes one answer of all'
             )
     if options.out is not None:

@@ -129,7 +129,7 @@ def run(
     command: the words that made this run, kept in it. Raises UserError for what cannot be done.
     """
     if options.top < 0:
-        raise UserError(f"--top {options.top}: must be 0 or more")
+        raise UserError(f"--top must be 0 or more, not {options.top}")
     read = read_inputs(options, {"A": options.first, "B": options.second})
     check_outputs(read, {"--csv": options.csv}, options.out)
     check_ending("--csv", options.csv, ".csv", instead="")

@@ -101,7 +101,7 @@ def run(
     skipped = [] if found is None else list(found.skipped)
     model = load_model(options.model, device=options.device, dtype=options.dtype)
     if texts is not None and model.text is None:
-        raise UserError(f"{model.spec}: has no text side, so it embeds images alone")
+        raise UserError(f"{model.spec} has no text side, so it embeds images alone")
     with nullcontext() if options.no_cache else FeatureCache() as cache:
         if found is not None:
             how = Encoding.of(options, cache)
@@ -144,11 +144,11 @@ def _refuse(options: EmbedOptions) -> list[Path]:
 def _sentences(path: Path) -> list[str]:
     texts = [line.strip() for line in lines_of(read_text(str(path))) if line.strip()]
     if not texts:
-        raise UserError(f"{printable(str(path))}: holds no sentence; write one per line")
+        raise UserError(f"{printable(str(path))} holds no sentence; write one per line")
     longest = max(map(len, texts))
     if longest > _LONGEST_SENTENCE:
         raise UserError(
-            f"{printable(str(path))}: holds a line of {longest:,} characters; a sentence has at"
+            f"{printable(str(path))} holds a line of {longest:,} characters; a sentence has at"
             f" most {_LONGEST_SENTENCE:,}"
         )
     return texts

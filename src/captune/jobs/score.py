@@ -200,7 +200,7 @@ def _refuse(options: ScoreOptions) -> None:
     if options.save_df is not None:
         name_of_table(options.save_df)
         if options.references is None:
-            raise UserError("--save-df: counts the references; give them with --references FILE")
+            raise UserError("--save-df counts the references; give them with --references FILE")
 
 
 def _write_per_image(path: Path, scores: Mapping[str, Scores], *, raw: bool) -> None:

@@ -82,7 +82,7 @@ class ShardsResult(Result):
             rate = tally.rows / tally.seconds if tally.seconds else 0.0
             said.append(
                 f"now {counted(tally.done, 'shard')} in {duration(tally.seconds)},"
-                f" {rate:,.1f} images a second"
+                f" {rate:,.1f} images per second"
             )
         if total.claimed:
             said.append(

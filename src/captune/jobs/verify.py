@@ -427,7 +427,7 @@ class _Again:
             more = f" and {len(other) - 1:,} more" if len(other) > 1 else ""
             self._found.differing.append(f"{shown}: {other[0]}{more} came out otherwise")
         if lines != images:
-            self._found.differing.append(f"{shown}: has {lines:,} lines for {images:,} images")
+            self._found.differing.append(f"{shown} has {lines:,} lines for {images:,} images")
 
     def _tolerance(self, place: str) -> float:
         keys = place.split("/")

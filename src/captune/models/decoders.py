@@ -228,7 +228,7 @@ def _from_folder(spec: str, dtype: torch.dtype) -> _Found:
     # drop the file's: SmolLM's digits, which stand alone, would come out as GPT-2 has them.
     as_stated = (folder / "tokenizer.json").is_file()
     reader = PreTrainedTokenizerFast if as_stated else AutoTokenizer
-    no_tokenizer = f"{shown}: has no tokenizer.json, or the like, to be read"
+    no_tokenizer = f"{shown} has no tokenizer.json, or the like, to be read"
     with vetting.staged({**checkpoint.parts, **vetted_tokenizer(folder)}) as place, hub.closed():
         with vetting.library_errors(kind, place):
             config = AutoConfig.from_pretrained(place, trust_remote_code=False)
@@ -312,7 +312,7 @@ def _find_assignment(place: Path) -> list[Path] | None:
     if weights.name != name:
         return None
     raise UserError(
-        f"{weights.parent}: lacks {' and '.join(missing)} beside {name}, and so does the working"
+        f"{weights.parent} lacks {' and '.join(missing)} beside {name}, and so does the working"
         " folder"
     )
 
@@ -386,7 +386,7 @@ def _gpt2_tokenizer(encoder: Path, merge_list: Path) -> Any:
         merges = [(first, second) for first, second in pairs]
         bpe = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     if _END_OF_TEXT not in vocabulary:
-        raise UserError(f"{encoder}: has no {_END_OF_TEXT}, so captions would have no end")
+        raise UserError(f"{encoder} has no {_END_OF_TEXT}, so captions would have no end")
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     ends = dict.fromkeys(("bos_token", "eos_token"), _END_OF_TEXT)

@@ -38,7 +38,7 @@ def resolve_device(name: str = "auto") -> torch.device:
             )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError(
-            f"device {name!r}: needs an Apple GPU; use --device cpu, or auto to take what is there"
+            f"device {name!r} needs an Apple GPU; use --device cpu, or auto to take what is there"
         )
     return torch.device(name)
 

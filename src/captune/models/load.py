@@ -110,7 +110,7 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
             "write lite, open_clip:NAME/TAG, hf:REPO, timm:NAME or a local folder"
         )
     if not rest:
-        raise UserError(f"{text}: says no model; write {_WRITTEN_AS[prefix]}")
+        raise UserError(f"{text} says no model; write {_WRITTEN_AS[prefix]}")
     return _parse_prefixed(text, prefix, rest)  # type: ignore[arg-type]
 
 
@@ -139,7 +139,7 @@ def require_config(names: Container[str], where: str) -> None:
     """Raise UserError where the files of a language model have none that says what it is."""
     if "config.json" not in names:
         also = f", or for the assignment's decoder {', '.join(ASSIGNMENT)}"
-        raise UserError(f"{where}: has no config.json, so its architecture is unknown{also}")
+        raise UserError(f"{where} has no config.json, so its architecture is unknown{also}")
 
 
 def detect_layout(folder: Path) -> Kind:
@@ -300,7 +300,7 @@ def load_image_text_model(
     model = load_model(spec, device=device, dtype=dtype)
     if model.text is None or model.scoring is None:
         raise UserError(
-            f"{model.spec}: has no text side, so it can `embed` but not classify; "
+            f"{model.spec} has no text side, so it can `embed` but not classify; "
             "use lite, open_clip:NAME/TAG or hf:REPO"
         )
     return model

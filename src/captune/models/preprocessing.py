@@ -263,6 +263,6 @@ def _stated(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
             whole.pop("auto_map", None)
             return name, whole, stated
     raise UserError(
-        f"{folder}: has no preprocessor_config.json, so size, mean and crop are unknown; "
+        f"{folder} has no preprocessor_config.json, so size, mean and crop are unknown; "
         "weights and preprocessing travel together: copy it there from where the model came"
     )

@@ -45,7 +45,7 @@ def choose_tokenizer(names: Sequence[str], where: str) -> list[str]:
     """The tokenizer's files among `names`, or UserError."""
     if not any(all(name in names for name in form) for form in VOCABULARIES):
         raise UserError(
-            f"{where}: has no tokenizer (expected tokenizer.json, or vocab.json with merges.txt); "
+            f"{where} has no tokenizer (expected tokenizer.json, or vocab.json with merges.txt); "
             "weights and tokenizer travel together: copy it there from where the model came"
         )
     known = {name for form in VOCABULARIES for name in form} | set(SETTINGS)
@@ -84,9 +84,9 @@ def _check_size(path: Path) -> None:
         with open_regular(path) as file:
             size = file.seek(0, 2)
     except OSError as error:
-        raise UserError(f"{printable(str(path))}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{printable(str(path))} cannot be read ({error.strerror})") from None
     if size > _LARGEST_BYTES:
-        raise UserError(f"{printable(str(path))}: has {size:,} bytes, too many for a tokenizer")
+        raise UserError(f"{printable(str(path))} has {size:,} bytes, too many for a tokenizer")
 
 
 def _check_rules(content: Mapping[str, Any], where: str) -> None:
@@ -115,9 +115,9 @@ def _check_rules(content: Mapping[str, Any], where: str) -> None:
     # a unigram model lists [token, score]
     names = [name[0] if isinstance(name, list) and name else name for name in names]
     if any(isinstance(name, str) and len(name) > _LONGEST_TOKEN for name in names):
-        raise UserError(f"{where}: has a token of more than {_LONGEST_TOKEN:,} characters")
+        raise UserError(f"{where} has a token of more than {_LONGEST_TOKEN:,} characters")
     if any(isinstance(id, int) and not 0 <= id < _LARGEST_ID for id in ids):
-        raise UserError(f"{where}: has a token whose id is not between 0 and {_LARGEST_ID:,}")
+        raise UserError(f"{where} has a token whose id is not between 0 and {_LARGEST_ID:,}")
 
 
 def _is_quick(pattern: str) -> bool:

@@ -64,7 +64,7 @@ class VLM:
         heads = (getattr(m, "get_output_embeddings", lambda: None)() for m in model.modules())
         self._head: nn.Module = next(head for head in heads if head is not None)
         self.mark = int(model.config.image_token_id) if _has_placeholders(model) else None
-        with vetting.library_errors(f"{printable(spec)}: cannot look at an image"):
+        with vetting.library_errors(f"{printable(spec)} cannot look at an image"):
             self.vision = _vision(self, self.inputs(Image.new("RGB", (64, 48), "gray"), None))
 
     @property

@@ -54,11 +54,11 @@ def vlm_files(names: Sequence[str], where: str) -> list[str]:
     weights = choose_weights(names, where)
     if not any(name.endswith(".safetensors") for name in weights):
         raise UserError(
-            f"{where}: has its weights as a pickle only, which can run code; where you trust it,"
+            f"{where} has its weights as a pickle only, which can run code; where you trust it,"
             " load it with transformers, write it with save_pretrained, and name that folder"
         )
     if not set(names) & set(PROCESSOR_FILES):
-        raise UserError(f"{where}: has no preprocessor_config.json, so it takes no images")
+        raise UserError(f"{where} has no preprocessor_config.json, so it takes no images")
     more = {*PROCESSOR_FILES, *_TEMPLATES, _GENERATION, "video_preprocessor_config.json"}
     tokenizer = choose_tokenizer(names, where)
     return [*weights, *tokenizer, *(n for n in names if n in {*more, "README.md"})]

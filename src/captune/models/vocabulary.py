@@ -52,7 +52,7 @@ def narrowed(decoder: Decoder, tokens: Iterable[int]) -> Decoder:
     kept = tuple(sorted({*tokens} | special))
     if kept[0] < 0 or kept[-1] >= decoder.vocabulary:
         raise UserError(
-            f"{decoder.spec}: has {decoder.vocabulary} tokens; {kept[0]} to {kept[-1]} were asked"
+            f"{decoder.spec} has {decoder.vocabulary} tokens; {kept[0]} to {kept[-1]} were asked"
             " for; is it the decoder that the captioner was trained with?"
         )
     module = decoder.module

@@ -257,10 +257,10 @@ def choose_weights(names: Sequence[str], where: str) -> list[str]:
     Raises UserError naming the missing part.
     """
     if "config.json" not in names:
-        raise UserError(f"{where}: has no config.json, so its architecture is unknown")
+        raise UserError(f"{where} has no config.json, so its architecture is unknown")
     weights = next((name for name in TRANSFORMERS_WEIGHTS if name in names), None)
     if weights is None:
-        raise UserError(f"{where}: has no weights (expected model.safetensors)")
+        raise UserError(f"{where} has no weights (expected model.safetensors)")
     chosen = ["config.json", weights]
     if weights.endswith(".index.json"):
         ending = weights.removesuffix(".index.json").rpartition(".")[2]
@@ -283,7 +283,7 @@ def weights_files(folder: Path, names: Iterable[str]) -> list[Path]:
         shards = _shards_of(path)
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
-            raise UserError(f"{path}: names {missing[0]}, which is missing; fetch the folder again")
+            raise UserError(f"{path} names {missing[0]}, which is missing; fetch the folder again")
         return [folder / shard for shard in shards]
     return []
 
@@ -296,7 +296,7 @@ def _shards_of(index: Path) -> list[str]:
         raise UserError(f"{printable(str(index))} names no files of weights (weight_map)")
     for name in names:
         if name != Path(name).name or "\\" in name or "\0" in name:
-            shown = printable(f"{index}: names {name[:80]}")
+            shown = printable(f"{index} names {name[:80]}")
             raise UserError(f"{shown}, which is not a file beside it; fetch the folder again")
     return sorted(set(names))
 
@@ -313,7 +313,7 @@ def digest_of_files(files: Iterable[Path]) -> str:
         try:
             content = read_regular(file, _LARGEST_SMALL_FILE)
         except OSError as error:
-            raise UserError(f"{printable(str(file))}: cannot be read ({error.strerror})") from None
+            raise UserError(f"{printable(str(file))} cannot be read ({error.strerror})") from None
         digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
@@ -357,7 +357,7 @@ def _pickled(path: Path) -> dict[str, Tensor]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{shown}: holds Python objects besides tensors, and unpickling those may run any code;"
+            f"{shown} holds Python objects besides tensors, and unpickling those may run any code;"
             " convert it to safetensors where you trust it"
         ) from None
     except Exception as error:  # whatever bytes make of the reader: it is torch's, they are not
@@ -383,11 +383,11 @@ def _unwrap(checkpoint: object, shown: str) -> dict[str, Tensor]:
         else {}
     )
     if not tensors:
-        raise UserError(f"{shown}: holds no named tensors; expected a model's state dict")
+        raise UserError(f"{shown} holds no named tensors; expected a model's state dict")
     for name, tensor in tensors.items():
         if not _is_plain(tensor):
             raise UserError(
-                f"{shown}: {printable(name)} is no plain tensor with a number of its own in each"
+                f"{shown}: {printable(name)} is not a plain tensor with a number of its own in each"
                 " place; convert it to safetensors"
             )
     if all(name.startswith("module.") for name in tensors):

@@ -175,7 +175,7 @@ class FaithfulOptions(DatasetOptions, CaptionerOptions):
             if getattr(self, name) is None:
                 raise UserError(f"--{name} is missing; give it, or --dataset")
         if self.minutes <= 0:
-            raise UserError(f"minutes {self.minutes}: must be above 0")
+            raise UserError(f"minutes must be above 0, not {self.minutes}")
         require_at_least(self, limit=0, seed=0)
         if self.val_captions is None:
             refuse_given(self, ("val_images", "val_boxes"), "is for --val-captions; give both")

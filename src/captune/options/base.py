@@ -84,7 +84,7 @@ def require_at_least(options: Any, **least: int) -> None:
     for name, smallest in least.items():
         value = getattr(options, name)
         if value < smallest:
-            raise UserError(f"{name.replace('_', '-')} {value}: must be {smallest} or more")
+            raise UserError(f"{name.replace('_', '-')} must be {smallest} or more, not {value}")
 
 
 @dataclass(kw_only=True)
@@ -119,9 +119,9 @@ class ModelOptions:
 def check_pass(batch_size: int, workers: int) -> None:
     """Raises UserError for a batch size below 1 or less than no workers."""
     if batch_size < 1:
-        raise UserError(f"batch size {batch_size}: must be 1 or more")
+        raise UserError(f"batch size must be 1 or more, not {batch_size}")
     if workers < 0:
-        raise UserError(f"workers {workers}: must be 0 (chosen automatically) or more")
+        raise UserError(f"workers must be 0 (chosen automatically) or more, not {workers}")
 
 
 @dataclass(kw_only=True)

@@ -94,7 +94,7 @@ class CaptionerOptions(ModelOptions):
 def check_candidates(options: Any) -> None:
     """Raises UserError for more --candidates than a beam search is made for."""
     if not 0 <= options.candidates <= 64:
-        raise UserError(f"candidates {options.candidates}: must be from 0 to 64")
+        raise UserError(f"candidates must be from 0 to 64, not {options.candidates}")
 
 
 def flag_option() -> Any:
@@ -109,7 +109,7 @@ def flag_option() -> Any:
 def check_flag(options: Any) -> None:
     """Raises UserError for a --flag-below that is no probability."""
     if options.flag_below is not None and not 0 < options.flag_below <= 1:
-        raise UserError(f"flag-below {options.flag_below}: must be above 0 and at most 1, as 0.5")
+        raise UserError(f"flag-below must be above 0 and at most 1, not {options.flag_below}")
 
 
 @dataclass(kw_only=True)
@@ -155,7 +155,7 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.temperature <= 100:
-            raise UserError(f"temperature {self.temperature}: must be from 0 to 100")
+            raise UserError(f"temperature must be from 0 to 100, not {self.temperature}")
         if self.seed is not None:
             require_at_least(self, seed=0)
         if self.overwrite and not self.sidecar and self.out is None:

@@ -130,8 +130,8 @@ class PushOptions:
         """Raises UserError for what is no repository, and for what the hub takes for no licence."""
         if not _REPOSITORY.fullmatch(self.repo):
             raise UserError(
-                f"{printable(self.repo)} is no repository of the hub; write USER/NAME, of letters,"
-                " digits, - _ and ."
+                f"{printable(self.repo)} is not a repository of the hub; write USER/NAME, of"
+                " letters, digits, - _ and ."
             )
         if self.licence is not None and not _LICENCE.fullmatch(self.licence):
             raise UserError(
@@ -187,7 +187,7 @@ class ReproduceOptions:
         for name, least in (("epochs", 1), ("limit", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise UserError(f"{name} {value}: must be {least} or more")
+                raise UserError(f"{name} must be {least} or more, not {value}")
 
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -256,7 +256,7 @@ class AppOptions:
         name, or with what is no name.
         """
         if not 0 <= self.port <= 65535:
-            raise UserError(f"port {self.port}: must be a number from 0 to 65535")
+            raise UserError(f"port must be a number from 0 to 65535, not {self.port}")
         require_at_least(self, most_images=1, most_mb=1)
         if not self.host:
             raise UserError("host is empty; give an address, as 127.0.0.1")

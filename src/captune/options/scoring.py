@@ -79,7 +79,7 @@ class MetricOptions(DatasetOptions, ModelOptions):
             )
         if not 100 <= self.resamples <= MOST_RESAMPLES:
             raise UserError(
-                f"resamples {self.resamples}: must be a number from 100 to {MOST_RESAMPLES:,}"
+                f"resamples must be from 100 to {MOST_RESAMPLES:,}, not {self.resamples}"
             )
         require_at_least(self, seed=0)
 

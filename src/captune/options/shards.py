@@ -138,7 +138,7 @@ class ShardOptions:
         found = _PART.fullmatch(self.part or "1/1")
         numbers = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= numbers[0] <= numbers[1]:
-            raise UserError(f"--part {printable(str(self.part))}: must be I/N, such as 3/16")
+            raise UserError(f"--part must be I/N, such as 3/16, not {printable(str(self.part))}")
         return numbers
 
 
@@ -168,7 +168,7 @@ def _check_sharded(options: Any) -> None:
             raise UserError("a list on standard input is not cut into shards; name the folder")
     out = str(options.out)
     if not is_address(out) and os.path.lexists(out) and not os.path.isdir(out):  # noqa: PTH112
-        raise UserError(f"--out {printable(out)} is no folder; name one")
+        raise UserError(f"--out {printable(out)} is not a folder; name one")
 
 
 @dataclass(kw_only=True)

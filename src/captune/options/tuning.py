@@ -256,12 +256,15 @@ class TuneOptions(DatasetOptions):
         check_candidates(self)
         if not 0 <= self.lr < 1:
             raise UserError(
-                f"lr {self.lr}: must be below 1, such as 1e-3, or 0 for the default of the method"
+                "lr must be below 1, such as 1e-3, or 0 for the default of the method,"
+                f" not {self.lr}"
             )
         if not 0 <= self.kl <= 100:
-            raise UserError(f"kl {self.kl}: must be from 0 to 100, such as 0.04")
+            raise UserError(f"kl must be from 0 to 100, such as 0.04, not {self.kl}")
         if not 0 <= self.extra_noise <= 100:
-            raise UserError(f"extra-noise {self.extra_noise}: must be from 0 to 100, such as 0.5")
+            raise UserError(
+                f"extra-noise must be from 0 to 100, such as 0.5, not {self.extra_noise}"
+            )
         if self.extra_text is not None and (self.objective != "captions" or self.sizes):
             raise UserError("--extra-text is for --objective captions, and not for --curve")
         if self.objective != "cider" and (self.kl or self.reward_model):
@@ -275,17 +278,19 @@ class TuneOptions(DatasetOptions):
         for name in ("weight_decay", "warmup", "label_smoothing", "reward_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(
-                    f"{name.replace('_', '-')} {getattr(self, name)}: must be from 0 to below 1"
+                    f"{name.replace('_', '-')} must be from 0 to below 1, not {getattr(self, name)}"
                 )
         if self.captions_per_image != "all" and not (
             self.captions_per_image.isdecimal() and int(self.captions_per_image) > 0
         ):
             raise UserError(
-                f"captions-per-image {self.captions_per_image}: must be all, or 1 or more"
+                f"captions-per-image must be all, or 1 or more, not {self.captions_per_image}"
             )
         for name in self.trackers:
             if name not in TRACKERS:
-                raise UserError(f"report-to {name}: must be none, or some of {', '.join(TRACKERS)}")
+                raise UserError(
+                    f"report-to must be none, or some of {', '.join(TRACKERS)}, not {name}"
+                )
 
     def _fill_from_dataset(self) -> None:
         if not self.check_dataset():

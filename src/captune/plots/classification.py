@@ -131,7 +131,7 @@ def _rows(figure: Figure, panel: Top5, width: float, size: float) -> list[_Row]:
     if len(panel.labels) != len(panel.probabilities) or not len(panel.labels):
         raise ValueError(
             f"{len(panel.labels)} labels and {len(panel.probabilities)} probabilities: "
-            "expected one probability a label, and at least one"
+            "expected one probability per label, and at least one"
         )
     order = np.argsort(-np.asarray(panel.probabilities, dtype=float), kind="stable")[:BARS]
     rows = []

@@ -88,12 +88,12 @@ def read_maps(run: Run, record: Mapping[str, Any]) -> tuple[list[str], NDArray[n
             maps = _array(found, "maps", kinds="f")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UserError(f"{shown}: cannot be read ({reason}); explain again") from None
+        raise UserError(f"{shown} cannot be read ({reason}); explain again") from None
     except (ValueError, BadZipFile, NotImplementedError) as error:
         reason = printable(str(error))
         raise UserError(f"{shown} is not a file of maps ({reason}); explain again") from None
     if maps.ndim != 3 or 0 in maps.shape[1:]:
-        raise UserError(f"{shown}: holds no maps of rows and columns; explain again")
+        raise UserError(f"{shown} holds no maps of rows and columns; explain again")
     if len(maps) != len(words) or len(words) != len(record["words"]):
         raise UserError(f"{shown} is not of this run; explain again")
     bounded = np.nan_to_num(maps.astype(np.float64)).clip(-_HIGHEST, _HIGHEST)

@@ -105,7 +105,7 @@ class History(Struct, frozen=True):
         """Raises ValueError for an epoch that has no number."""
         for i, epoch in enumerate(self.epochs):
             number = epoch.get("epoch")
-            require(number is not None and number >= 0, f"epochs[{i}].epoch is no number from 0")
+            require(number is not None and number >= 0, f"epochs[{i}].epoch is not a number from 0")
 
 
 class RerankWeights(Struct, frozen=True):

@@ -140,7 +140,7 @@ def locked(folder: Path, waits_s: float = 0.0) -> Iterator[None]:
         ) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UserError(f"{shown}: cannot be locked ({reason}); choose another place") from None
+        raise UserError(f"{shown} cannot be locked ({reason}); choose another place") from None
     try:
         yield
     finally:
@@ -170,16 +170,16 @@ def check_run_folder(
             others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
             known = (*FOLDERS, *FILES, *BESIDE)
             if not all(any(fnmatchcase(name, pattern) for pattern in known) for name in others):
-                raise UserError(f"{shown}: holds files that are not a run; choose a new folder")
+                raise UserError(f"{shown} holds files that are not a run; choose a new folder")
         if kind is not None and other not in (None, kind) and not overwrite:
             raise UserError(
-                f"{shown}: holds {_described(folder, other)}, which captune {kind} would replace;"
+                f"{shown} holds {_described(folder, other)}, which captune {kind} would replace;"
                 " choose another --out, or replace it with --overwrite"
             )
         check_writable(folder / ABOUT)
     except OSError as error:
         raise UserError(
-            f"{shown}: cannot be a run folder ({error.strerror}); choose another place"
+            f"{shown} cannot be a run folder ({error.strerror}); choose another place"
         ) from None
 
 

@@ -211,7 +211,7 @@ class ExplainRecord(Record, frozen=True):
         """Raises ValueError for a frame that is turned over."""
         if self.frame is not None:
             left, top, right, bottom = self.frame
-            require(left < right and top < bottom, "frame is no rectangle")
+            require(left < right and top < bottom, "frame is not a rectangle")
 
 
 class FaithfulRecord(Record, frozen=True):

@@ -73,7 +73,7 @@ def _key(folder: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a key of captune's"
         logger.info(
-            "%s: cannot be used (%s), so later commands do not know which runs are yours and show"
+            "%s cannot be used (%s), so later commands do not know which runs are yours and show"
             " their images with --images DIR only",
             path,
             reason,

@@ -286,7 +286,7 @@ def _chosen(run: Run, asked: str, metrics: Mapping[str, Any]) -> str:
     by = next((metric for metric in metrics if metric_id(metric) == wanted), None)
     if by is not None:
         return by
-    told = f"{run.folder}: has no scores by {asked}, only by {', '.join(metrics)}; rank by one of"
+    told = f"{run.folder} has no scores by {asked}, only by {', '.join(metrics)}; rank by one of"
     if not is_metric(wanted):
         raise UserError(printable(f"{told} these"))
     options = run.about["options"]

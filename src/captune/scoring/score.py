@@ -168,9 +168,9 @@ def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[M
     metrics = [metric_of(id) for id in dict.fromkeys(ids)]
     for metric in metrics:
         if metric.needs_references and not references:
-            raise UserError(f"{metric.id}: needs the references; give them with --references FILE")
+            raise UserError(f"{metric.id} needs the references; give them with --references FILE")
         if metric.needs_images and not images:
-            raise UserError(f"{metric.id}: needs the images; name their folder with --images DIR")
+            raise UserError(f"{metric.id} needs the images; name their folder with --images DIR")
     return metrics
 
 
@@ -234,12 +234,12 @@ def _find_images(scored: ScoredCaptions, matched: Matched, folder: Path, *, stri
         if len(alike) > 1:
             reasons.insert(0, f"{quoted(without[0])} could be {named(alike)}")
         raise UserError(
-            f"{printable(str(folder))}: has no image for {named(without, 'image')} of"
+            f"{printable(str(folder))} has no image for {named(without, 'image')} of"
             f" {len(scored.candidates):,}" + (f" ({'; '.join(reasons)})" if reasons else "")
         )
     if without:
         scored.notes.append(
-            f"{printable(str(folder))}: has no image for {len(without):,} of the images"
+            f"{printable(str(folder))} has no image for {len(without):,} of the images"
         )
 
 

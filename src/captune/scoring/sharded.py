@@ -118,7 +118,7 @@ def score_shards(
             advance(1)
     if not images:
         raise UserError(
-            f"{printable(str(candidates))}: has no caption whose key is in the shard of the same"
+            f"{printable(str(candidates))} has no caption whose key is in the shard of the same"
             f" name in {printable(str(options.references))}"
         )
     whole = {id: one.scores_of(images) for id, one in added.items()}
@@ -181,7 +181,7 @@ def _captions_of(path: Path, column: str | None) -> Iterator[tuple[str, list[str
         found = column or next((name for name in _CAPTIONS if name in names), "caption")
         if not {"key", found} <= {*names}:
             raise UserError(
-                f"{printable(str(path))}: has no columns key and {found}; it has {named(names)}"
+                f"{printable(str(path))} has no columns key and {found}; it has {named(names)}"
             )
         for row in loaded(part, ["key", found], printable(str(path))).to_pylist():
             texts = [row[found]] if isinstance(row[found], str) else row[found] or []

@@ -131,7 +131,7 @@ def drive(
             tally.add(report)
             tally.seconds = time.monotonic() - started
             rate = tally.rows / tally.seconds if tally.seconds else 0.0
-            advance(1, f"{tally.rows:,} images, {rate:,.1f} a second")
+            advance(1, f"{tally.rows:,} images, {rate:,.1f} per second")
             every()
     return tally
 
@@ -147,7 +147,7 @@ def settle_plan(out: Place, command: str, options: Any, shards: Sequence[Shard])
     if plan is None:
         if any(name == "run.json" or name.endswith((".parquet", ".tar")) for name in out.names()):
             raise UserError(
-                f"{printable(out.address)}: holds files that no captune of shards wrote; choose"
+                f"{printable(out.address)} holds files that no captune of shards wrote; choose"
                 " another --out"
             )
         plan = Plan(command, asked, plain(options), ours)  # type: ignore[arg-type]
@@ -202,7 +202,7 @@ def _refuse_other(out: Place, then: dict[str, Any], now: dict[str, Any]) -> None
     for name in sorted(then.keys() | now):
         if then.get(name) != now.get(name):
             raise UserError(
-                f"{printable(out.address)}: was begun {_told(name, then.get(name))}, and this is"
+                f"{printable(out.address)} was started {_told(name, then.get(name))}, and this is"
                 f" {_told(name, now.get(name))}; use the same options to go on, or another --out"
             )
 
@@ -231,7 +231,7 @@ def _check_apart(out: Place, shards: Iterable[Shard]) -> None:
             is_same = inside or here.is_relative_to(there)
         if is_same:
             raise UserError(
-                f"--out {printable(out.address)}: holds what is read, or lies in it; choose another"
+                f"--out {printable(out.address)} holds what is read, or lies in it; choose another"
                 " folder"
             )
 

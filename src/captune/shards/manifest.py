@@ -177,7 +177,7 @@ def total_of(out: Place, stems: Iterable[str] | None = None) -> Total:
     plan = read_plan(out)
     if plan is None:
         raise UserError(
-            f"{printable(out.address)}: holds no shards of captune; name the --out of a command"
+            f"{printable(out.address)} holds no shards of captune; name the --out of a command"
         )
     names = out.names()
     known = sorted(plan.shards if stems is None else stems)

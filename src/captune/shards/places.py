@@ -89,7 +89,7 @@ class Place:
             raise
         except OSError as error:
             shown = printable(self.path(name) if name else self.address)
-            raise UserError(f"{shown}: cannot be read ({why(error)})") from None
+            raise UserError(f"{shown} cannot be read ({why(error)})") from None
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes]:
         """Small files, in the order of `names`, many at a time."""

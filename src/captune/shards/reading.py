@@ -151,7 +151,7 @@ def _of_tar(path: Path, shard: Shard, stack: ExitStack) -> OpenShard:
                 spans.append((member.offset_data, member.size))
                 if len(found) > _MOST_ROWS:
                     raise UserError(
-                        f"{printable(shard.address)}: has over {_MOST_ROWS:,} images; cut it into"
+                        f"{printable(shard.address)} has over {_MOST_ROWS:,} images; cut it into"
                         " smaller shards"
                     )
                 if member.offset_data + member.size > size:
@@ -163,13 +163,13 @@ def _of_tar(path: Path, shard: Shard, stack: ExitStack) -> OpenShard:
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         reason = printable(str(error))[:120]
         if not found.keys:
-            raise UserError(f"{printable(shard.address)} is no tar ({reason})") from None
+            raise UserError(f"{printable(shard.address)} is not a tar ({reason})") from None
         if len(found) - 1 not in found.refused:  # what follows is an image, or several
             _add(found, path, "", "", f"the shard is damaged behind here ({reason})")
             spans.append((0, 0))
     if others and not found.keys:
         raise UserError(
-            f"{printable(shard.address)}: holds {counted(others, 'file')}, none with an image's"
+            f"{printable(shard.address)} holds {counted(others, 'file')}, none with an image's"
             " ending (jpg, png, webp, ...)"
         )
     stack.enter_context(opened_rows(str(path), _Spans(file, spans)))
@@ -216,7 +216,7 @@ def _of_dataset(shard: Shard, stack: ExitStack) -> OpenShard:
 def _spooled(rows: ImageRows, numbers: range, folder: Path, stack: ExitStack) -> OpenShard:
     """Rows, copied one after the other into a file without a name."""
     if len(numbers) > _MOST_ROWS:
-        raise UserError(f"{rows.shown}: has {len(numbers):,} rows; cut it into smaller shards")
+        raise UserError(f"{rows.shown} has {len(numbers):,} rows; cut it into smaller shards")
     found, spans = OpenShard(), []
     file = stack.enter_context(tempfile.TemporaryFile(prefix=TEMPORARY))  # noqa: SIM115
     keys = islice(_keys_of(rows), numbers.start, None)

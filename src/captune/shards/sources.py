@@ -155,7 +155,7 @@ def _of_store(word: str, size: int) -> list[Shard]:
     tars = [p for p in paths if p.endswith(".tar")]
     chosen = tars or [p for p in paths if p.endswith(FILES)]
     if not chosen:
-        raise UserError(f"{printable(word)}: holds no tars, Parquet files or images")
+        raise UserError(f"{printable(word)} holds no tars, Parquet files or images")
     return [_of_file(store.unstrip_protocol(p)) for p in chosen]
 
 

@@ -334,7 +334,7 @@ def settle_models(out: Place, answerer: Answerer) -> None:
         for name in ("weights_id", "preprocessing_id", "decoder_id", "normalised"):
             if then.get(name) != now.get(name):
                 raise UserError(
-                    f"{printable(out.address)}: was begun with {printable(str(then.get('spec')))},"
+                    f"{printable(out.address)} was started with {printable(str(then.get('spec')))},"
                     f" {name} {then.get(name)}, and this is {printable(str(now.get('spec')))},"
                     f" {now.get(name)}; use the same model, or another --out"
                 )

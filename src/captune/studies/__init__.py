@@ -180,6 +180,6 @@ def read_study(name: str) -> Study:
     except msgspec.ValidationError as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{shown}: holds no study ({printable(reason)}); compare it with the one that comes"
+            f"{shown} holds no study ({printable(reason)}); compare it with the one that comes"
             " with captune, src/captune/studies/dlcv-hw3.yaml"
         ) from None

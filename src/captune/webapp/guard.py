@@ -328,7 +328,7 @@ class Guard:
         try:
             event = checked_event(await _body(request), self.events, self.uploads)
         except ValueError as error:
-            raise Refusal(400, f"this is no request of the page: {error}") from None
+            raise Refusal(400, f"this is not a request of the page: {error}") from None
         # the length that was announced is no longer true, and the framework asks for none
         messages: list[Message] = [{"type": "http.request", "body": event, "more_body": False}]
 

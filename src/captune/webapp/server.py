@@ -238,7 +238,7 @@ def listen(options: AppOptions) -> socket.socket:
         except OSError as error:
             failure = error
     raise UserError(
-        f"port {options.port or f'from {FIRST_PORT} on'} of {host}: cannot be listened at"
+        f"port {options.port or f'from {FIRST_PORT} on'} of {host} cannot be listened at"
         f" ({failure}); choose another one with --port, or another --host"
     )
 

@@ -103,7 +103,7 @@ def _from_json(text: str, source: str) -> Labels:
         return _from_names(value, source)
     if isinstance(value, dict):
         return _from_mapping(value, source)
-    raise UserError(f"{source}: holds {json_kind(value)}, no labels; give {_FORMS}.")
+    raise UserError(f"{source} holds {json_kind(value)}, no labels; give {_FORMS}.")
 
 
 def _from_mapping(value: Mapping[str, object], source: str) -> Labels:

@@ -180,7 +180,7 @@ def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer
     except csv.Error as error:
         raise UserError(f"{shown}: line {reader.line_num} is not a table row ({error}).") from None
     if not rows:
-        raise UserError(f"{shown}: holds no rows; give one line filename,label for each image.")
+        raise UserError(f"{shown} holds no rows; give one line filename,label for each image.")
     return rows
 
 
@@ -189,7 +189,7 @@ def _metadata_answers(file: Path) -> dict[str, _Answer]:
     column = next((name for name in _LABEL_COLUMNS if name in rows[0]), None)
     if column is None:
         raise UserError(
-            f"{printable(str(file))}: has no column for the label; call it label (it has"
+            f"{printable(str(file))} has no column for the label; call it label (it has"
             f" {named(rows[0])})."
         )
     return {

@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_FORMS + _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("pred", metavar="PRED", help="the captions to score, one an image")
+    parser.add_argument("pred", metavar="PRED", help="the captions to score, one per image")
     parser.add_argument("refs", metavar="REFS", help="the captions to score them against")
     parser.add_argument(
         "--metrics",
@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         help="none: the captions are tokenised, words between spaces (default: %(default)s)",
     )
     parser.add_argument(
-        "--per-image", type=Path, metavar="FILE", help="a row an image, to FILE.csv or FILE.jsonl"
+        "--per-image", type=Path, metavar="FILE", help="a row per image, to FILE.csv or FILE.jsonl"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
@@ -191,7 +191,7 @@ def _metrics(text: str) -> list[Metric]:
     for metric in metrics:
         if metric.kind == "clip":
             raise UserError(
-                f"{metric.id}: needs a model, which captune score has (pip install captune)"
+                f"{metric.id} needs a model, which captune score has (pip install captune)"
             )
     return metrics
 
@@ -215,7 +215,7 @@ def _read(path: str) -> dict[str, list[str]]:
         if bare:
             raise UserError(f"no caption for {named(bare, 'image')}; take it out or give one")
         if not found:
-            raise UserError("holds no captions; --help shows the forms")
+            raise UserError("there are no captions in it; --help shows the forms")
     except UserError as error:
         raise UserError(f"{shown}: {error}") from None
     return found
@@ -224,7 +224,7 @@ def _read(path: str) -> dict[str, list[str]]:
 def _grouped(noun: str, entries: list[Any]) -> dict[str, list[str]]:
     check_entries(noun, entries, ("image_id", "caption"))
     if not entries:
-        raise UserError("holds no captions; --help shows the forms")
+        raise UserError("there are no captions in it; --help shows the forms")
     captions: dict[str, list[str]] = {}
     for entry in entries:
         captions.setdefault(str(entry["image_id"]), []).append(entry["caption"])
@@ -236,7 +236,7 @@ def _candidates(path: str) -> dict[str, str]:
     several = [image for image, own in captions.items() if len(own) > 1]
     if several:
         raise UserError(
-            f"{printable(path)}: expected one caption an image, but {named(several, 'image')}"
+            f"{printable(path)}: expected one caption per image, but {named(several, 'image')}"
             f" {'has' if len(several) == 1 else 'have'} several; are PRED and REFS swapped?"
         )
     return {image: own[0] for image, own in captions.items()}
@@ -325,7 +325,7 @@ def _writer(path: Path) -> Callable[[_Scored], None]:
             if partial is not None:
                 partial.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{printable(str(path))}: cannot be written ({reason})") from None
+            raise UserError(f"{printable(str(path))} cannot be written ({reason})") from None
 
     return write
 

@@ -36,7 +36,7 @@ class COCO:
             content = read_json(annotation_file)
             if not isinstance(content, dict):
                 raise UserError(
-                    f"{printable(str(annotation_file))}: holds no COCO annotations; expected an"
+                    f"{printable(str(annotation_file))} holds no COCO annotations; expected an"
                     " object with images and annotations"
                 )
             self.dataset = content
@@ -112,13 +112,13 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(data)
     except UnicodeDecodeError as error:
-        raise UserError(f"{shown}: is not UTF-8 text (byte {error.start + 1})") from None
+        raise UserError(f"{shown} is not UTF-8 text (byte {error.start + 1})") from None
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{shown}: is not JSON (line {error.lineno}, column {error.colno}: {error.msg})"
+            f"{shown} is not JSON (line {error.lineno}, column {error.colno}: {error.msg})"
         ) from None
     except (ValueError, RecursionError) as error:  # numbers too long; nested too deeply
-        raise UserError(f"{shown}: cannot be read ({printable(str(error))})") from None
+        raise UserError(f"{shown} cannot be read ({printable(str(error))})") from None
 
 
 def check_entries(noun: str, entries: Any, keys: Sequence[str]) -> None:
@@ -128,7 +128,7 @@ def check_entries(noun: str, entries: Any, keys: Sequence[str]) -> None:
     for number, entry in enumerate(entries, 1):
         lacking = [key for key in keys if not isinstance(entry, Mapping) or key not in entry]
         if lacking:
-            raise UserError(f"{noun} {number}: has no {' and no '.join(lacking)}")
+            raise UserError(f"{noun} {number} has no {' and no '.join(lacking)}")
         if "caption" in keys and not isinstance(entry["caption"], str):
             raise UserError(f"{noun} {number}: its caption is not text")
         for key in keys:

@@ -278,20 +278,22 @@ def check_images(candidates: Candidates, references: References) -> None:
     for image, candidate in candidates.items():
         if not isinstance(candidate, str):
             raise UserError(
-                f"candidate of {named([image], 'image')}: must be one caption, a string"
+                f"the candidate of {named([image], 'image')} must be one caption, a string"
             )
     bare = [image for image, captions in references.items() if isinstance(captions, str)]
     if bare:
         raise UserError(
-            f"references of {named(bare, 'image')}: must be a list of captions, not one string"
+            f"the references of {named(bare, 'image')} must be a list of captions, not one string"
         )
     empty = [image for image, captions in references.items() if not captions]
     if empty:
-        raise UserError(f"references of {named(empty, 'image')}: must be at least one caption each")
+        raise UserError(
+            f"the references of {named(empty, 'image')} must be at least one caption each"
+        )
     odd = [
         image
         for image, captions in references.items()
         if not all(isinstance(caption, str) for caption in captions)
     ]
     if odd:
-        raise UserError(f"references of {named(odd, 'image')}: must be strings")
+        raise UserError(f"the references of {named(odd, 'image')} must be strings")

@@ -43,7 +43,7 @@ def read_bytes(path: str | os.PathLike[str], most_bytes: int = LARGEST_FILE) -> 
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or "not a valid path"
         begins = f"{reason[0].lower()}{reason[1:]}"  # GiB stays GiB
-        raise UserError(f"{printable(given)}: cannot be read ({begins}).") from error
+        raise UserError(f"{printable(given)} cannot be read ({begins}).") from error
 
 
 def require_text(data: bytes, shown: str) -> None:

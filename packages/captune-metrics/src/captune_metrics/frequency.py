@@ -298,14 +298,14 @@ def _header_of(line: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise _broken(where, f'its first line does not say "{_FORMAT}"')
+        raise _broken(f"{where}:", f'its first line does not say "{_FORMAT}"')
     for key, least, most in (("images", 1, 10**_MAX_DIGITS), ("ngrams", 0, _MAX_NGRAMS)):
         value = header.get(key)
         if type(value) is not int or not least <= value <= most:
-            raise _broken(where, f"its {key} must be a number from {least} to {most}")
+            raise _broken(f"{where}:", f"its {key} must be a number from {least} to {most}")
     for key in ("name", "tokenizer", "source"):
         if not isinstance(header.get(key), str):
-            raise _broken(where, f"its {key} must be a string")
+            raise _broken(f"{where}:", f"its {key} must be a string")
     return header
 
 
@@ -323,9 +323,13 @@ def _counts_of(body: bytes, images: int, where: str) -> dict[tuple[str, ...], in
         words = tuple([same.setdefault(word, word) for word in ngram.split(" ")])
         is_count = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
         if not is_count or not 1 <= int(digits) <= images:
-            raise _broken(where, f"line {number}: expected a count from 1 to {images} and a tab")
+            raise _broken(
+                f"{where}:", f"line {number}: expected a count from 1 to {images} and a tab"
+            )
         if len(words) > ORDERS or "" in words:
-            raise _broken(where, f"line {number}: expected 1 to {ORDERS} words between spaces")
+            raise _broken(
+                f"{where}:", f"line {number}: expected 1 to {ORDERS} words between spaces"
+            )
         counts[words] = int(digits)
     if len(counts) != len(lines):
         raise _broken(where, "names an n-gram twice")
@@ -334,5 +338,5 @@ def _counts_of(body: bytes, images: int, where: str) -> dict[tuple[str, ...], in
 
 def _broken(where: str, what: str) -> UserError:
     return UserError(
-        f"{printable(where)}: {what}; expected a table saved by captune score --save-df"
+        f"{printable(where)} {what}; expected a table saved by captune score --save-df"
     )

@@ -82,7 +82,7 @@ def check_installed() -> Path:
         raise UserError("meteor needs an extra: pip install 'captune-metrics[java]'")
     if shutil.which("java") is None:
         raise UserError(
-            "meteor: runs in Java, and there is no java on the PATH; install a Java runtime "
+            "meteor runs in Java, and there is no java on the PATH; install a Java runtime "
             "(8 or later) or leave meteor out of --metrics"
         )
     return jars[0]

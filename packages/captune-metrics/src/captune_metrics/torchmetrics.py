@@ -121,7 +121,7 @@ class _Captions(ABC, Generic[Figure]):
         for number, sample in enumerate(self._samples):
             name = f"sample {number}" if sample.id is None else sample.id
             if images.setdefault(name, sample) != sample:
-                raise UserError(f"{named([name], 'image')}: was added with two different captions")
+                raise UserError(f"{named([name], 'image')} was added with two different captions")
         return Corpus(
             {name: sample.caption for name, sample in images.items()},
             {name: sample.references for name, sample in images.items()},

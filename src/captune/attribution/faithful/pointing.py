@@ -162,12 +162,10 @@ def _parts(data: bytes, shown: str) -> dict[str, msgspec.Raw]:
     try:
         return msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8), type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
-        kind = "an object was expected and something else is there"
-        if data.lstrip()[:1] == b"[":
-            kind = "holds a list, and an object was expected"
-        raise _refusal(shown, kind) from None
+        kind = "a list" if data.lstrip()[:1] == b"[" else "something else"
+        raise UserError(f"{shown} holds {kind}, and an object was expected.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
+        raise UserError(f"{shown} is not valid JSON ({printable(str(error))}).") from None
 
 
 def _listed(
@@ -181,7 +179,7 @@ def _listed(
     except msgspec.ValidationError as error:
         raise _refusal(shown, _objection(str(error), key, kind)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(shown, f"is not valid JSON ({printable(str(error))})") from None
+        raise UserError(f"{shown} is not valid JSON ({printable(str(error))}).") from None
 
 
 def _objection(error: str, key: str, kind: type[msgspec.Struct]) -> str:

@@ -102,7 +102,7 @@ class MapMethod(ABC):
         """Raises UserError for what is none of `layer_heads`."""
         known = self.layer_heads(captioner)
         if layer_head not in known:
-            raise UserError(f"{self.name}: has no map of {layer_head}; it has {_listed(known)}")
+            raise UserError(f"{self.name} has no map of {layer_head}; it has {_listed(known)}")
 
 
 def cross_attention_layers(captioner: CaptionModel, name: str) -> list[CrossAttentionLayer]:

@@ -52,7 +52,7 @@ def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
     if is_known:
         check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
     elif options.out.is_dir() and holds_files(options.out):
-        raise UserError(f"{options.out}: holds files that are not of a tune; choose a new folder")
+        raise UserError(f"{options.out} holds files that are not of a tune; choose a new folder")
     if not options.methods:
         raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
     parse_count(options.max_trainable)
@@ -126,7 +126,7 @@ def _check_start(options: TuneOptions, method: str) -> None:
         name = found.get("name") if isinstance(found, dict) else None
         if name != wanted:
             raise UserError(
-                f"--start {printable(str(folder))}: was tuned with --{part} {quoted(str(name))},"
+                f"--start {printable(str(folder))} was tuned with --{part} {quoted(str(name))},"
                 f" not {wanted}; take the same, or another captioner"
             )
 
@@ -161,7 +161,7 @@ def _check_tags(options: TuneOptions, max_tokens: int) -> None:
         )
     elif max_tokens:
         raise UserError(
-            f"--bridge {options.bridge}: reads tags of each image; say with --tags among which"
+            f"--bridge {options.bridge} reads tags of each image; say with --tags among which"
             " labels they are chosen, as captune classify --labels"
         )
     elif options.tags_model is not None:

@@ -70,7 +70,7 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> None:
     path = folder / _ASKED
     if not path.is_file():
         if folder.is_dir() and holds_files(folder):
-            raise UserError(f"{folder}: holds files that are not of a tune; choose a new --out")
+            raise UserError(f"{folder} holds files that are not of a tune; choose a new --out")
         with whole_file(path) as file:
             json.dump(asked, file, indent=1, default=str)
         return
@@ -112,7 +112,7 @@ def resumed(options: TuneOptions) -> Iterator[str]:
             name = folder.relative_to(options.out)
             found = complete_checkpoints(folder / "checkpoints")
             if not found:
-                yield f"{name}: was stopped before its first checkpoint, and starts anew"
+                yield f"{name} was stopped before its first checkpoint, and starts anew"
                 continue
             last = read_state(found[max(found)])
             step, done = last["global_step"], float(last["epoch"]) / options.epochs
@@ -155,7 +155,7 @@ def read_config(path: Path) -> dict[str, Any]:
     shown = printable(str(path))
     content = parse_yaml(read_text(str(path)), shown, "give the config.yaml of a tune")
     if not isinstance(content, Mapping):
-        raise UserError(f"{shown}: holds no options; expected lines such as `epochs: 10`")
+        raise UserError(f"{shown} holds no options; expected lines such as `epochs: 10`")
     hints = typing.get_type_hints(TuneOptions)
     values = {}
     for key, value in content.items():
@@ -267,7 +267,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
             f"{printable(str(path))} is not the record of a training; remove its folder"
         )
     if not isinstance(state.get("log_history"), list):
-        raise UserError(f"{printable(str(path))}: has no log_history; remove its folder")
+        raise UserError(f"{printable(str(path))} has no log_history; remove its folder")
     return state
 
 

@@ -65,7 +65,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
         vetting.require_finite(model, spec)
         weights_id = weights_id_of_file(checkpoint.files)
         processor = load_image_processor(folder, config)
-        with vetting.library_errors(f"{spec.text}: makes no pixels of a picture"):
+        with vetting.library_errors(f"{spec.text} makes no pixels of a picture"):
             transform, pixels_id = image_transform(processor)
         has_text = hasattr(model, "get_text_features")
         tokenize, tokenizer_id, context = (
@@ -82,7 +82,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
         about.pop(name, None)
     config_text = json.dumps(about, sort_keys=True, default=str)
     image_id = digest_of(weights_id, digest_of("hf", config_text))
-    with hub.closed(), vetting.library_errors(f"{spec.text}: cannot look at a whole picture"):
+    with hub.closed(), vetting.library_errors(f"{spec.text} cannot look at a whole picture"):
         patches = patches_of(model, processor, _noise(), image_id)
     model.to(device=device, dtype=dtype)
 
@@ -148,7 +148,7 @@ def _choose(names: Sequence[str], where: str) -> list[str]:
     weights = choose_weights(names, where)
     if not any(name in names for name in PROCESSOR_FILES):
         raise UserError(
-            f"{where}: has no preprocessor_config.json, so size, mean and crop are unknown; "
+            f"{where} has no preprocessor_config.json, so size, mean and crop are unknown; "
             "weights and preprocessing travel together: copy it there from where the model came"
         )
     more = [name for name in (*PROCESSOR_FILES, "README.md") if name in names]
@@ -198,7 +198,7 @@ def _tokenizer(
     files = tokenizer_files(folder)
     where = printable(str(folder))
     parts = {"config.json": stated, **vetted_tokenizer(folder)}
-    broken = f"{where}: has no tokenizer.json, or the like, to be read"
+    broken = f"{where} has no tokenizer.json, or the like, to be read"
     with vetting.staged(parts) as place, vetting.library_errors(broken, place):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     text_config = getattr(config, "text_config", None) or config
@@ -269,7 +269,7 @@ def _compare_with_own_logits(
 
 @torch.inference_mode()
 def _dimension(image_side: nn.Module, transform: Any, spec: ModelSpec) -> int:
-    with vetting.library_errors(f"{spec.text}: cannot look at a picture as its processor makes it"):
+    with vetting.library_errors(f"{spec.text} cannot look at a picture as its processor makes it"):
         vectors = image_side(transform(_noise())[None])
     vetting.require_finite_tensor(vectors, "what it computes of a picture", spec)
     return int(vectors.shape[-1])

@@ -162,7 +162,7 @@ def _from_folder(folder: Path, shown: Path) -> _Source:
     path = shown / OPEN_CLIP_CONFIG
     if not (folder / OPEN_CLIP_CONFIG).exists():
         raise UserError(
-            f"{shown}: has no {OPEN_CLIP_CONFIG}, which says architecture and preprocessing; "
+            f"{shown} has no {OPEN_CLIP_CONFIG}, which says architecture and preprocessing; "
             "copy it there from where the weights came"
         )
     stated = vetting.read_config(folder / OPEN_CLIP_CONFIG)
@@ -181,7 +181,7 @@ def _from_folder(folder: Path, shown: Path) -> _Source:
     vetting.require_numbers(preprocess["std"], 3, f"{path}: std", above=0)
     for name in ("hf_model_name", "hf_tokenizer_name"):
         if not isinstance(config["text_cfg"].get(name) or "", str):
-            raise UserError(f"{path}: {name} is no text")
+            raise UserError(f"{path}: {name} is not a text")
     weights = _weights_in(folder, {})
     # open_clip takes a folder's tokenizer from the folder, whatever name the config carries.
     tokenizer = folder if config["text_cfg"].get("hf_tokenizer_name") else None
@@ -205,7 +205,7 @@ def _with_local_text_tower(source: _Source, spec: ModelSpec) -> _Source:
     def choose(names: Sequence[str]) -> list[str]:
         if "config.json" not in names:
             raise UserError(
-                f"{name}: has no config.json, which {spec.text} takes its text side from"
+                f"{name} has no config.json, which {spec.text} takes its text side from"
             )
         return ["config.json"]
 
@@ -253,7 +253,7 @@ def _repository_of(spec: ModelSpec) -> tuple[str, hub.Choose]:
     def choose(names: Sequence[str]) -> list[str]:
         weights = next((name for name in wanted if name in names), None)
         if weights is None:
-            raise UserError(f"{repo}: holds no weights of {spec.text} (expected {wanted[0]})")
+            raise UserError(f"{repo} holds no weights of {spec.text} (expected {wanted[0]})")
         return [weights, *({"README.md"} & {*names})]
 
     return repo, choose
@@ -278,7 +278,7 @@ def _weights_in(folder: Path, tag: Mapping[str, Any]) -> Path:
     names = _weight_names(tag)
     found = weights_files(folder, names)
     if not found:
-        raise UserError(f"{folder}: has no weights (expected {' or '.join(names)})")
+        raise UserError(f"{folder} has no weights (expected {' or '.join(names)})")
     return found[0]
 
 
@@ -306,9 +306,7 @@ def _build(source: _Source) -> Any:
         expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         open_clip.load_checkpoint(model, str(source.weights), strict=True, weights_only=True)
     if "logit_bias" in expected and "logit_bias" not in tensors:
-        raise UserError(
-            f"{source.weights}: has no logit_bias, without which its sigmoid is a guess"
-        )
+        raise UserError(f"{source.weights} has no logit_bias, without which its sigmoid is a guess")
     for name, (_, shape) in tensors.items():
         # open_clip resizes position embeddings in silence; such a model was trained by nobody.
         if name.endswith("positional_embedding") and expected.get(name, shape) != shape:

@@ -206,10 +206,10 @@ def _from_folder(folder: Path, spec: ModelSpec) -> tuple[Any, Path, str | None]:
 
     found = weights_files(folder, _WEIGHTS)
     if not found:
-        raise UserError(f"{folder}: has no weights (expected {_WEIGHTS[0]})")
+        raise UserError(f"{folder} has no weights (expected {_WEIGHTS[0]})")
     path = folder / "config.json"
     if not path.exists():
-        raise UserError(f"{folder}: has no config.json, so its architecture is unknown")
+        raise UserError(f"{folder} has no config.json, so its architecture is unknown")
     config = vetting.read_config(path)
     stated = _stated(config, path)
     if not timm.is_model(config["architecture"]):
@@ -247,12 +247,12 @@ def _stated(config: dict[str, Any], path: Path) -> dict[str, Any]:
         missing = ["architecture"]
     if missing:
         raise UserError(
-            f"{shown}: does not say {missing[0]}, and a default would be a guess; take the file"
+            f"{shown} does not say {missing[0]}, and a default would be a guess; take the file"
             " that came with the weights"
         )
     vetting.require_numbers(stated["input_size"], 3, f"{shown}: input_size", above=0)
     if any(type(n) is not int or n > _LARGEST_SIDE for n in stated["input_size"]):
-        raise UserError(f"{shown}: input_size is no size of up to {_LARGEST_SIDE} pixels")
+        raise UserError(f"{shown}: input_size is over {_LARGEST_SIDE} pixels, or not whole numbers")
     vetting.require_numbers(stated["mean"], 3, f"{shown}: mean")
     vetting.require_numbers(stated["std"], 3, f"{shown}: std", above=0)
     vetting.require_numbers([stated["crop_pct"]], 1, f"{shown}: crop_pct", above=0.1)
@@ -279,7 +279,7 @@ def _preprocessing(model: Any, spec: ModelSpec) -> tuple[dict[str, Any], Any]:
         settings = resolve_model_data_config(model)
         transform = create_transform(**settings, is_training=False)
     if settings["input_size"][0] != 3:
-        raise UserError(f"{spec.text}: takes {settings['input_size'][0]} channels; images have 3")
+        raise UserError(f"{spec.text} takes {settings['input_size'][0]} channels; images have 3")
     return settings, without_torch_arithmetic(transform)
 
 

