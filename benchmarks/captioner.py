@@ -44,9 +44,11 @@ from captions_figure import CaptionPanel, captions_figure
 from captune.captioning import checkpoint
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
+from captune.captioning.model import IGNORED
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.training.batches import Grids
 from captune.captioning.training.validation import (
+    IMAGES,
     Captioned,
     ValidationSet,
     shuffled,
@@ -249,9 +251,12 @@ def written_by(
     tagger = loaded.tagger(Encoding(cache))
     tags = None
     if tagger is not None:
-        chosen = tagger.rows_of(val.images)
-        pairs = zip(val.images, val.keys, strict=True)
-        tags = {key: chosen[image.path] for image, key in pairs if image.path in chosen}
+        tags = {}
+        for start in range(0, len(val), IMAGES):
+            keys = val.keys[start : start + IMAGES]
+            found = tagger.tags_of(val.images[start : start + IMAGES], grids.grids_of(keys))
+            rows = ([id for id in row if id != IGNORED] for row in found.tolist())
+            tags |= dict(zip(keys, rows, strict=True))
     images = ValidationSet(val, [], grids, tags=tags, max_tokens=recipe.max_tokens)
     places = shuffled(len(val), random.Random(f"shuffle/{arguments.seed}"))
     found = []

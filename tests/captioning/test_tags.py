@@ -4,18 +4,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.captioning.little_job import IDENTITY
-from tests.captioning.tiny import GRID, WORDS, tiny_decoder
+from tests.captioning.tiny import GRID, PAD, WORDS, tiny_decoder
 from tests.captioning.words_job import LABELS, telling_model
 from tests.colour_model import colour_model
 
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import recipe_of
+from captune.captioning.datastore import Datastore
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.captioning.recipe import TagSettings, build_model
 from captune.captioning.tags import (
+    SimilarCaptions,
     Tagger,
     choose_tags_model,
     identity_of,
@@ -140,6 +143,61 @@ def test_a_captioner_is_never_silently_without_its_tags() -> None:
     with pytest.raises(UserError, match="was trained with tags of each image"):
         model_of(reads_tags=True).project(grid)
     model_of(reads_tags=False).project(grid)
+
+
+def described_by(captions: list[list[str]]) -> tuple[Datastore, np.ndarray]:
+    """Images in a row, each nearest to its neighbours, with these captions; and their grids."""
+    angles = np.linspace(0, np.pi, len(captions))
+    means = np.zeros((len(captions), GRID.channels), dtype=np.float32)
+    means[:, 0], means[:, 1] = np.cos(angles), np.sin(angles)
+    return Datastore.made(means, captions, "c0" * 32), means
+
+
+def similar(store: Datastore, count: int, places: int = 64) -> SimilarCaptions:
+    return SimilarCaptions(store, count, tiny_decoder("gpt2"), GRID, places)
+
+
+def test_the_nearest_images_and_their_cosines() -> None:
+    store, means = described_by([[f"w{n}"] for n in range(9)])
+    vectors = store.vectors_of(means)
+    near, cosines = store.nearest(vectors, 4)
+    every = vectors @ store.vectors.T
+    assert near.tolist() == np.argsort(-every, axis=1, kind="stable")[:, :4].tolist()
+    assert np.allclose(cosines, -np.sort(-every, axis=1)[:, :4])
+    assert store.nearest(vectors, 99)[0].shape == (9, 9)
+
+
+def test_captions_of_the_nearest_images_stand_before_the_caption() -> None:
+    store, means = described_by([[f"w{n} a", "b"] for n in range(6)])
+    between, end = (PAD, PAD)  # signs that this tokenizer does not know
+    (row,) = similar(store, 2).rows(means[:1])
+    assert list(row) == [ID["w0"], ID["a"], between, ID["w1"], ID["a"], end]
+    # those that there is room for, and nothing of one that is too long or no text
+    (row,) = similar(store, 2, places=5).rows(means[:1])
+    assert list(row) == [ID["w0"], ID["a"], end]
+    store, means = described_by([["a " * 5000], ["\ud800 b"], [" "], ["w1"]])
+    (row,) = similar(store, 4).rows(means[:1])
+    assert list(row) == [PAD, ID["b"], between, ID["w1"], end]
+    grids = torch.from_numpy(means)[:, None].expand(-1, GRID.tokens, -1)
+    assert similar(store, 4).tags_of([], grids[:1]).tolist() == [list(row)]
+
+
+def test_training_never_draws_captions_of_the_image_itself() -> None:
+    store, _ = described_by([[f"w{n}", f"w{n + 20}"] for n in range(12)])
+    keys = ["same", "same", *map(str, range(2, 12))]
+    drawn = similar(store, 3).drawn(keys, 0, lambda done: None)
+    assert list(drawn) == list(dict.fromkeys(keys))
+    for key, rows in drawn.items():
+        own = {ID[f"w{n + m}"] for n, name in enumerate(keys) if name == key for m in (0, 20)}
+        assert all(own.isdisjoint(row) for row in rows)
+        # with words and a sign each, and an end
+        assert all(len(row) in (0, 2, 4, 6) for row in rows)
+    assert {len(row) for rows in drawn.values() for row in rows} == {0, 2, 4, 6}
+    assert drawn == similar(store, 3).drawn(keys, 0, lambda done: None)
+    assert drawn != similar(store, 3).drawn(keys, 1, lambda done: None)
+    # one image alone has no neighbour
+    alone, _ = described_by([["w1"]])
+    assert all(not row for row in similar(alone, 3).drawn(["0"], 0, lambda done: None)["0"])
 
 
 def test_which_model_tells(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,14 +18,26 @@ from captune.models.encoders import ImageTextModel
 LABELS = {f"w{60 + kind}": [colour] for kind, colour in zip(range(KINDS), COLOURS, strict=True)}
 
 
-def telling_model(*, blind: bool = False, seen: Seen | None = None) -> ImageTextModel:
-    """It sees nine places, tells colours, and reads; blind: its patch grid says nothing."""
+def telling_model(
+    *, blind: bool = False, faint: bool = False, seen: Seen | None = None
+) -> ImageTextModel:
+    """It sees nine places, tells colours, and reads; blind: its patch grid says nothing.
+
+    faint: it says a little, in its mean over the places.
+    """
     places = image_model(seen=seen)
     patches = places.image.require_patches()
     if blind:
         patches = dataclasses.replace(
             patches, encode=lambda pixels: torch.ones(len(pixels), GRID.tokens, GRID.channels)
         )
+    if faint:
+
+        def encode(pixels: torch.Tensor) -> torch.Tensor:
+            mean = pixels.mean((2, 3))[:, None].repeat(1, GRID.tokens, GRID.channels // 3)
+            return 0.02 * mean
+
+        patches = dataclasses.replace(patches, encode=encode)
     colours = colour_model()
     image = dataclasses.replace(colours.image, patches=patches)
     return dataclasses.replace(colours, spec="places", image=image)

@@ -435,6 +435,10 @@ def test_what_options_alone_tell_is_refused_before_torch_is_imported(
         ("--prompt", "tags"): "--prompt tags: say with --tags",
         ("--prompt", "tags", "--bridge", "bidirectional", "--tags", "a,b"): "reads the tags itself",
         ("--tags-model", "lite"): "--tags-model is for --tags",
+        ("--prompt", "captions", "--tags", "a,b"): "--prompt captions reads no tags",
+        ("--prompt", "captions", "--curve", "10,20"): "leave out --curve",
+        ("--prompt", "captions", "--prompt-captions", "0"): "must be from 1 to 64",
+        ("--stop-when-worse", "--select", "loss"): "take --select cider or clipscore",
     }
     code = (
         "import json, sys; from captune.cli import main;"

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from tests.captioning.caption_job import use_encoder
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.captioning.tiny import tiny_decoder
+from tests.captioning.words_job import telling_model
 from tests.cli.test_tune import words
 
 from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.dataset import read_dataset
 from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
+from captune.images import find_images
 
 QUICK = ("--score-model", "none", "--method", "lora")
 
@@ -43,6 +48,13 @@ def first(job: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(job: Files, monkeypatch: pytest.MonkeyPatch) -> Files:
     monkeypatch.setattr(setup, "load_frozen", fake_frozen())
     return job
+
+
+def save_decoder(folder: Path) -> Path:
+    decoder = tiny_decoder("llama")
+    decoder.module.save_pretrained(folder)
+    decoder.tokenizer.save_pretrained(folder)
+    return folder
 
 
 def weights(run: Path) -> bytes:
@@ -100,14 +112,44 @@ def test_a_start_of_another_make_is_refused(
     assert 'was tuned with --method "lora", not adapter' in capsys.readouterr().err
 
 
+def test_captions_that_were_chosen_are_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The three commands of docs/tune.md, of images that nobody described."""
+    model = telling_model()
+    monkeypatch.setattr(setup, "load_model", lambda spec, **where: model)
+    use_encoder(monkeypatch, model)
+    images, _, val = job = write_job(tmp_path / "job", val=24)
+    decoder = save_decoder(tmp_path / "decoder")
+    how = (*QUICK, "--decoder", str(decoder), "--json")
+    first, captions, folder = (tmp_path / name for name in ("first", "captions.json", "unlabelled"))
+    assert main(words(job, first, *how, "--rerank", "neighbours", "--candidates", "3")) == 0
+    (folder / "deep").mkdir(parents=True)
+    for n in range(6):
+        Image.new("RGB", (60 + n, 20), (220, 20 * n, 30)).save(folder / "deep" / f"{n}.png")
+    ask = ("caption", str(folder), "--model", str(first), "--max-tokens", "12", "--device", "cpu")
+    assert main([*ask, "--to", str(captions)]) == 0
+    assert "each caption chosen among 3" in capsys.readouterr().out
+    texts = [row["caption"] for row in json.loads(captions.read_text())]
+    assert len(texts) == 6
+
+    second = tmp_path / "second"
+    more = ("--val-images", str(images), "--start", str(first), "--warmup", "0")
+    assert main(words((folder, captions, val), second, *how, *more)) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["trained_on"], printed["images"]) == (6, 24)
+    assert not any(str(folder) in note for note in printed["notes"])  # each has its caption
+    assert weights(second) != weights(first)
+    found = read_dataset(captions, find_images([folder]))
+    assert [*found.references.values()] == [[text] for text in texts]
+
+
 @pytest.mark.needs("lite")
 def test_fewer_blocks_and_words_come_back_with_the_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = write_job(tmp_path / "job")
-    decoder, folder = tiny_decoder("llama"), tmp_path / "decoder"
-    decoder.module.save_pretrained(folder)
-    decoder.tokenizer.save_pretrained(folder)
+    decoder, folder = tiny_decoder("llama"), save_decoder(tmp_path / "decoder")
     out = tmp_path / "run"
     short = ("--decoder", str(folder), "--decoder-blocks", "2", "--vocabulary", "captions")
     assert main(words(job, out, *QUICK, *short, "--json")) == 0

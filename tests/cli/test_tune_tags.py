@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests.captioning.caption_job import Seen, use_encoder
+from tests.captioning.little_job import KINDS
 from tests.captioning.words_job import LABELS, telling_model, write_words_job
 from tests.cli.test_tune import words
 
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import read_recipe
+from captune.captioning.datastore import DATASTORE, Datastore, load_store
 from captune.captioning.settings import checkpoint_folder
 from captune.captioning.training import setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.errors import UserError
 from captune.runs import read_run
+from captune.runs.records import NO_BETTER, no_better
 
 Job = tuple[tuple[Path, Path, Path], Path, Path]
 
@@ -104,6 +110,74 @@ def test_words_reach_the_captions(
     assert "was trained with the tags of places (c0c0" in capsys.readouterr().err
     with pytest.raises(UserError, match="places has other weights"):
         Captioner.from_pretrained(out, device="cpu")
+
+
+def kind_of(caption: str) -> int | None:
+    """Of which kind of image its words are, where they are of one."""
+    kinds = {int(number) // 10 for number in re.findall(r"w(\d+)", caption)}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def test_captions_of_similar_images_reach_the_captions(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The patch grid says next to nothing: what is written is copied from similar images."""
+    model = telling_model(faint=True)
+    monkeypatch.setattr(setup, "load_model", lambda spec, **where: model)
+    use_encoder(monkeypatch, model)
+    files, _, decoder = job
+    for path in files[0].iterdir():  # no two are alike, so which are nearest is no question
+        chance, image = random.Random(path.name), Image.open(path)
+        colour = [min(255, value + chance.randrange(25)) for value in image.getpixel((0, 0))]
+        Image.new("RGB", image.size, tuple(colour)).save(path)
+    out = tmp_path / "run"
+    more = ("--prompt", "captions", "--prompt-captions", "2", "--decoder", str(decoder))
+    more = (*more, "--score-model", "none", "--method", "lora", "--lr", "1e-2", "--epochs", "25")
+    more = (*more, "--select", "loss", "--vocabulary", "captions", "--json")
+    assert main(words(files, out, *more)) == 0
+    (method,) = json.loads(capsys.readouterr().out)["methods"]
+    dependence = next(f for f in method["findings"] if f["about"] == "image dependence")
+    assert not dependence["wrong"], dependence["sentence"]
+    place = checkpoint_folder(out)
+    recipe = read_recipe(place)
+    assert recipe.prompt_captions == 2
+
+    # a loaded captioner reads the same ones
+    written = {row["path"]: row["caption"] for row in read_run(out).records()}
+    ask = ["caption", str(files[0]), "--model", str(out), "--beam", "1", "--max-tokens", "12"]
+    ask = [*ask, "--device", "cpu", "--json"]
+
+    def captions(*more: str) -> dict[str, str]:
+        assert main([*ask, *more]) == 0
+        answers = json.loads(capsys.readouterr().out)["answers"]
+        return {Path(one["image"]).name: one["caption"] for one in answers}
+
+    found = captions()
+    assert {name: found[name] for name in written} == written
+    assert sum(kind_of(text) == int(name[0]) for name, text in written.items()) >= 6
+
+    # and with those of another kind of image it says what they say
+    store = load_store(place / DATASTORE, recipe.image_encoder, recipe.grid)
+    assert isinstance(store, Datastore)
+    kinds = [kind_of(own[0]) for own in store.captions]
+    others = [store.captions[kinds.index((kind + 1) % KINDS)] for kind in kinds if kind is not None]
+    turned = Datastore(store.vectors, store.centre, others, store.weights_id)
+    turned.save(tmp_path / "others.safetensors")
+    found = captions("--datastore", str(tmp_path / "others.safetensors"))
+    right = sum(kind_of(found[name]) == (int(name[0]) + 1) % KINDS for name in written)
+    assert right >= 6, found
+    # what stood there speaks for a word whose map says nothing
+    assert main(["explain", *ask[1:], "--method", "attention"]) == 0
+    records = json.loads(capsys.readouterr().out)["explanations"]
+    copied = [word for record in records for word in record["words"] if word.get("told")]
+    assert copied
+    doubted = {"faithfulness": {"mark": NO_BETTER}}
+    some = [copied[0] | doubted, {"word": "a"} | doubted]
+    assert no_better({"words": some}) == ["a"]
+
+    (place / DATASTORE).unlink()
+    assert main(ask) == 2
+    assert "--prompt captions: there is no datastore.safetensors in" in capsys.readouterr().err
 
 
 def test_a_stopped_tune_with_words_and_mirrored_images_goes_on(

@@ -231,5 +231,23 @@ def choosing_cases() -> list[Hostile]:
         broken("and rerank.json is a pipe", special(about, "pipe"), "rerank.json"),
         broken("and rerank.json is a device", special(about, "/dev/zero"), "rerank.json"),
         broken("and rerank.json is a list", put(about, "[]"), "rerank.json"),
+        *(
+            Hostile(
+                f"choosing: captions before the caption, {name}",
+                several(
+                    chooses(store), edit(f"{CAPTIONER}/{CONFIG}", "prompt_captions", to=to), change
+                ),
+                words,
+            )
+            for name, store, to, change, words in (
+                ("of a summary", "summary", 3, lambda root: None, "holds no captions"),
+                ("gone", "datastore", 3, special(path, "nothing"), STORE),
+                ("a pipe", "datastore", 3, special(path, "pipe"), STORE),
+                ("too many", "datastore", BIG, lambda root: None, "prompt_captions"),
+                ("fewer than none", "datastore", -1, lambda root: None, "prompt_captions"),
+                ("a text", "datastore", "3", lambda root: None, "prompt_captions"),
+                ("that are there", "datastore", 3, lambda root: None, ""),
+            )
+        ),
     ]
     return cases

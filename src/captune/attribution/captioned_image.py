@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captune.captioning.captioner import Captioner
 from captune.captioning.generate import WORD, GenerationSettings, word_pieces
-from captune.captioning.model import CaptionModel
+from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
 from captune.features.grids import encode_grids
 from captune.images import ImageFile, Skipped
@@ -74,6 +74,15 @@ class CaptionedImage:
     def before(self) -> int:
         """Positions before the one from which step 0 is predicted: those of a prompt."""
         return self.model.places_before(self.known)
+
+    @property
+    def told(self) -> set[str]:
+        """The words of what was read of the image before its caption."""
+        if self.known is None:
+            return set()
+        ids = [id for id in self.known[0].tolist() if id != IGNORED]
+        (text,) = self.model.decoder.decode([ids])
+        return set(re.findall(r"\w+", text.casefold()))
 
     @property
     def caption(self) -> str:

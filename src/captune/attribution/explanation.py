@@ -37,7 +37,8 @@ class ExplainedWord:
     map: [rows, columns] float32, over the frame of the explanation, row by row.
     fraction_on_image: of the attention, what the patches have, of methods whose maps sum to it; the
     rest went to tokens that stand for no patch, to known words, and to prefixes in that softmax.
-    mark: how far to believe the map, or None where that was not asked for.
+    mark: how far to believe the map, or None where that was not asked for. told: it stands in what
+    the captioner read of the image before, tags or captions of similar images.
     """
 
     word: str
@@ -45,6 +46,7 @@ class ExplainedWord:
     map: Tensor
     fraction_on_image: float | None = None
     mark: Mark | None = None
+    told: bool = False
 
     def record(self) -> dict[str, Any]:
         """As a line in a run folder holds it, without the map."""
@@ -55,7 +57,7 @@ class ExplainedWord:
         }
         if self.fraction_on_image is not None:
             found["on_image"] = round(self.fraction_on_image, 4)
-        return found
+        return found | ({"told": True} if self.told else {})
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,10 @@ def _explained(
     if method.is_fraction(layer_head) and reader_in(captioned) is None:
         fractions = maps.sum(dim=(1, 2)).tolist()
     names = [captioned.spans[word].word for word in words]
-    return [ExplainedWord(*one) for one in zip(names, said, maps, fractions, found, strict=True)]
+    read = captioned.told
+    told = [bare_word(name) in read for name in names]
+    each = zip(names, said, maps, fractions, found, told, strict=True)
+    return [ExplainedWord(*one) for one in each]
 
 
 class TimeBudget:

@@ -77,11 +77,17 @@ class Prepared:
 def prepare(options: CaptionerOptions) -> Prepared:
     """The captioner that the options name. Raises UserError for options that are not for it."""
     place = captioner_folder(options.model)
-    choosing = reranking_of(
-        place, options.rerank, options.candidates, options.rerank_model, options.datastore
-    )
+    recipe = None if is_vlm(place) else read_recipe(place)
     store = options.datastore or place / DATASTORE
-    reads_store = choosing is not None and choosing.evidence != "match" and store.is_file()
+    is_read = recipe is not None and recipe.prompt_captions > 0
+    choosing = reranking_of(
+        place,
+        options.rerank,
+        options.candidates,
+        options.rerank_model,
+        None if is_read else options.datastore,
+    )
+    is_read = is_read or (choosing is not None and choosing.evidence != "match")
     written_with = {
         "--beam": options.beam,
         "--max-tokens": options.max_tokens,
@@ -89,13 +95,12 @@ def prepare(options: CaptionerOptions) -> Prepared:
         "--dtype": writing_precision(options.device, options.dtype),
         "--device": resolve_device(options.device).type,
         **({} if choosing is None else {"--rerank": digest_of(plain(choosing))}),
-        **({"--datastore": sha256_of(store)} if reads_store else {}),
+        **({"--datastore": sha256_of(store)} if is_read and store.is_file() else {}),
         **({"--keep-candidates": True} if getattr(options, "keep_candidates", False) else {}),
     }
-    if is_vlm(place):
+    if recipe is None:
         return _prepare_any(options, place, choosing, written_with)
     _refuse(options, ("prompt", "temperature"), "a captioner of transformers, such as BLIP")
-    recipe = read_recipe(place)
     flagged = getattr(options, "flag_below", None)
     agreement = require_agreement(place) if flagged else read_agreement(place)
     about = describe_captioner(options, place, recipe)

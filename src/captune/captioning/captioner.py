@@ -24,6 +24,7 @@ from captune.captioning.checkpoint import (
     from_pretrained,
     read_recipe,
 )
+from captune.captioning.datastore import Datastore
 from captune.captioning.generate import (
     Caption,
     GenerationSettings,
@@ -32,9 +33,16 @@ from captune.captioning.generate import (
 )
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity, Recipe
-from captune.captioning.rerank import RERANK, Reranker, load_reranker, reranking_of, write
+from captune.captioning.rerank import (
+    RERANK,
+    Reranker,
+    load_reranker,
+    reranking_of,
+    store_beside,
+    write,
+)
 from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
-from captune.captioning.tags import Tagger, identity_of
+from captune.captioning.tags import SimilarCaptions, Tagger, load_tags_model
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.grids import Halves, grids_bytes
@@ -47,7 +55,7 @@ from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageTextModel, describe_model
 from captune.models.hub import silence_transformers
 from captune.models.lite.assets import lite_package
-from captune.models.load import load_image_text_model, load_model, parse_spec, require_possible
+from captune.models.load import load_model, parse_spec, require_possible
 from captune.models.preprocessing import PROCESSOR_FILES
 from captune.models.vlm_files import is_vlm, vlm_files
 from captune.options.captioning import CaptionerOptions
@@ -70,6 +78,7 @@ class Captioner:
     says it is made of. tags_model: the classifier that chooses its tags; None where it reads none.
     agreement: how likely people agree with a caption; None where that was not fitted. reranker:
     what chooses each caption among candidates; None where the first beam is the caption.
+    datastore: whose captions it reads before it writes; None where it reads none.
     Raises UserError for a recipe with tags and no tag model.
     """
 
@@ -79,6 +88,7 @@ class Captioner:
     tags_model: ImageTextModel | None = None
     agreement: PeopleAgreement | None = None
     reranker: Reranker | None = None
+    datastore: Datastore | None = None
 
     def __post_init__(self) -> None:
         """Check that it is complete."""
@@ -117,10 +127,13 @@ class Captioner:
         is_folder = named != LITE and not is_on_hub(named)
         place = checkpoint_folder(Path(folder)) if is_folder else captioner_folder(named)
         recipe = read_recipe(place)
-        choosing = reranking_of(place, rerank, candidates, rerank_model, datastore)
+        reads = recipe.prompt_captions > 0
+        own_store = None if reads else datastore
+        choosing = reranking_of(place, rerank, candidates, rerank_model, own_store)
         seen = load_encoder(recipe, place, spec=encoder, device=device, dtype=dtype)
-        chooses = _load_tags_model(recipe, seen, place, tags_model, device=device, dtype=dtype)
+        chooses = load_tags_model(recipe, seen, place, tags_model, device=device, dtype=dtype)
         precision = writing_precision(device, dtype)
+        store = store_beside(choosing, place, recipe, datastore)
         model, _ = from_pretrained(place, decoder=decoder, device=device, dtype=precision)
         reranker = load_reranker(
             choosing,
@@ -128,11 +141,12 @@ class Captioner:
             recipe,
             seen,
             model=rerank_model,
-            datastore=datastore,
+            store=store,
             device=device,
             dtype=dtype,
         )
-        return cls(model, seen, recipe, chooses, read_agreement(place), reranker)
+        read = store if reads and isinstance(store, Datastore) else None
+        return cls(model, seen, recipe, chooses, read_agreement(place), reranker, read)
 
     def caption(
         self,
@@ -187,14 +201,14 @@ class Captioner:
             yield [one if isinstance(one, Skipped) else next(written) for one in outcomes.values()]
 
     def inputs(
-        self, images: Sequence[ImageFile], cached: Halves, tagger: Tagger | None
+        self, images: Sequence[ImageFile], cached: Halves, tagger: Tagger | SimilarCaptions | None
     ) -> tuple[Tensor, Tensor | None]:
         """What the model reads of images: grids [n, tokens, channels] float32, and their tags.
 
         cached: what the feature cache keeps of them, [n, ...].
         """
         grids = self.encoder.image.finish_grid(torch.from_numpy(np.ascontiguousarray(cached)))
-        tags = None if tagger is None else tagger.tags_of(images)
+        tags = None if tagger is None else tagger.tags_of(images, grids)
         return grids.float().to(self.model.decoder.device), tags
 
     def write(
@@ -228,8 +242,16 @@ class Captioner:
             replace(one, agreement=chance) for one, chance in zip(captions, chances, strict=True)
         ]
 
-    def tagger(self, how: Encoding = Encoding()) -> Tagger | None:
-        """The tags of images, as the model was trained with them; None where it reads none."""
+    def tagger(self, how: Encoding = Encoding()) -> Tagger | SimilarCaptions | None:
+        """What is read of images before a caption, as in training; None where nothing is."""
+        if self.datastore is not None:
+            return SimilarCaptions(
+                self.datastore,
+                self.recipe.prompt_captions,
+                self.model.decoder,
+                self.recipe.grid,
+                self.model.max_tag_tokens,
+            )
         if self.recipe.tags is None or self.tags_model is None:
             return None
         return Tagger(
@@ -382,26 +404,6 @@ def load_encoder(
             f" {patches.shape.channels}"
         )
     return encoder
-
-
-def _load_tags_model(
-    recipe: Recipe,
-    encoder: ImageTextModel,
-    where: Path,
-    spec: str | None,
-    *,
-    device: str,
-    dtype: str,
-) -> ImageTextModel | None:
-    tags = recipe.tags
-    if tags is None:
-        return None
-    model = encoder
-    if spec is not None or tags.model.spec != recipe.image_encoder.spec:
-        with nullcontext() if spec else hub.unasked(str(where)):
-            model = load_image_text_model(spec or tags.model.spec, device=device, dtype=dtype)
-    check_model(tags.model, identity_of(model), Path(where), "tags of")
-    return model
 
 
 def writing_precision(device: str, dtype: str) -> str:

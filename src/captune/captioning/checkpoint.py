@@ -61,6 +61,7 @@ def recipe_of(
     method: str,
     max_tokens: int = 60,
     tags: TagSettings | None = None,
+    prompt_captions: int = 0,
 ) -> Recipe:
     """What has to be known to build `model` again; bridge and method by their names."""
     decoder = model.decoder
@@ -73,6 +74,7 @@ def recipe_of(
         Part(method, dataclasses.asdict(model.tuning.config)),
         max_tokens,
         tags,
+        prompt_captions,
     )
 
 
@@ -120,7 +122,7 @@ def from_pretrained(
             method=recipe.method.name,
             bridge_settings=recipe.bridge.config,
             method_settings=recipe.method.config,
-            reads_tags=recipe.tags is not None,
+            reads_tags=recipe.tags is not None or recipe.prompt_captions > 0,
             room={part: _elements(weights, part) for part in ("bridge", "tuning")},
         )
     except UserError as error:  # of settings that somebody typed it would be the whole sentence

@@ -1,4 +1,4 @@
-"""What captions of similar images say: of the evidence `neighbours` (`rerank`).
+"""What captions of similar images say: of the evidence `neighbours`, and of `--prompt captions`.
 
     datastore.safetensors   beside a captioner: a Datastore, or a Summary that holds no captions
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +33,7 @@ FORMAT, SUMMARY = "captune-datastore-1", "captune-summary-1"
 ORDERS = 3  # words of the longest n-gram of a summary
 _NEIGHBOURS = 10
 _SHARPNESS = 10.0
+_AT_ONCE = 256  # images that are held against all
 _LONGEST_TEXT = 2**28
 _LARGEST = 2**31  # bytes of a tensor
 
@@ -71,7 +72,12 @@ class Datastore:
     def made(cls, means: Floats, captions: Sequence[Sequence[str]], weights_id: str) -> Datastore:
         """From the means [n, d] of patch grids, which the weights with this id made."""
         centre = means.mean(axis=0)
-        return cls(normalise(means - centre), centre, captions, weights_id)
+        kept = normalise(means - centre).astype(np.float16)  # as in its file: the same are nearest
+        return cls(kept.astype(np.float32), centre, captions, weights_id)
+
+    def vectors_of(self, means: Floats) -> Floats:
+        """Images [images, channels] as those here are kept."""
+        return normalise(means - self.centre)
 
     def save(self, path: Path) -> None:
         """Write it as one file."""
@@ -79,17 +85,34 @@ class Datastore:
         arrays: dict[str, NDArray[Any]] = {"vectors": vectors, "centre": self.centre}
         _save(path, FORMAT, self.weights_id, arrays, self.captions)
 
+    def nearest(
+        self, vectors: Floats, count: int, advance: Callable[[int], None] = lambda done: None
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Places of the images most like each, the nearest first, and their cosines: [images, k].
+
+        vectors: of `vectors_of`. k: `count`, or all there are.
+        """
+        places, cosines = [], []
+        for start in range(0, len(vectors), _AT_ONCE):
+            some = vectors[start : start + _AT_ONCE] @ self.vectors.T
+            k = min(count, some.shape[1])
+            near = np.sort(np.argpartition(-some, k - 1, axis=1)[:, :k], axis=1)
+            order = np.argsort(-np.take_along_axis(some, near, 1), axis=1, kind="stable")
+            places.append(np.take_along_axis(near, order, 1))
+            cosines.append(np.take_along_axis(some, places[-1], 1))
+            advance(len(some))
+        return np.concatenate(places), np.concatenate(cosines)
+
     def evidence(self, means: Floats, texts: Sequence[Sequence[str]]) -> list[Doubles]:
         """Mean CIDEr-D against each of the ten nearest images, weighted by exp(10 * cosine)."""
-        cosines = normalise(means - self.centre) @ self.vectors.T
-        near = np.argsort(-cosines, axis=1, kind="stable")[:, :_NEIGHBOURS]
         found = []
+        near, cosines = self.nearest(self.vectors_of(means), _NEIGHBOURS)
         needed = {str(place): self.captions[place] for place in np.unique(near)}
         indexed = self._cider.index(needed)
         for row, places, own in zip(cosines, near, texts, strict=True):
             references = [indexed[str(place)] for _ in own for place in places]
             scores = self._cider.score([text for text in own for _ in places], references)
-            weights = np.exp(_SHARPNESS * row[places].astype(np.float64))
+            weights = np.exp(_SHARPNESS * row.astype(np.float64))
             found.append(scores.reshape(len(own), len(places)) @ (weights / weights.sum()))
         return found
 

@@ -82,7 +82,10 @@ class Part:
 
 
 class Recipe(Struct, frozen=True, omit_defaults=True):
-    """config.json: what a captioner is made of."""
+    """config.json: what a captioner is made of.
+
+    prompt_captions: of similar images, how many it reads before it writes its own.
+    """
 
     image_encoder: ImageIdentity
     decoder: DecoderIdentity
@@ -91,6 +94,7 @@ class Recipe(Struct, frozen=True, omit_defaults=True):
     method: Part
     max_tokens: Annotated[int, Meta(ge=1, le=_MOST_PLACES)]
     tags: TagSettings | None = field(name="known_words", default=None)
+    prompt_captions: Annotated[int, Meta(ge=0, le=64)] = 0
 
     def as_json(self) -> dict[str, Any]:
         """In the order in which a person reads it."""

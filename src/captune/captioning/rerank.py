@@ -23,7 +23,7 @@ from torch import Tensor
 
 from captune.captioning.bridge import GridShape
 from captune.captioning.checkpoint import read_beside, text_beside
-from captune.captioning.datastore import DATASTORE, Store, load_store
+from captune.captioning.datastore import DATASTORE, Datastore, Store, load_store
 from captune.captioning.model import Candidate, CaptionModel, Generated
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.errors import UserError
@@ -324,6 +324,33 @@ def chosen_sentence(settings: Reranking) -> str:
     )
 
 
+def store_beside(
+    settings: Reranking | None, folder: Path, recipe: Recipe, datastore: Path | None
+) -> Store | None:
+    """What these settings or the captioner's prompt read: `datastore`, else the one in `folder`.
+
+    Raises UserError where there is none, or a prompt would have to be made of no captions.
+    """
+    asked = "--prompt captions" if recipe.prompt_captions else None
+    if settings is not None and settings.evidence != "match":
+        asked = asked or f"--rerank {settings.evidence}"
+    if asked is None:
+        return None
+    place = datastore or folder / DATASTORE
+    if not place.exists() and datastore is None:
+        raise UserError(
+            f"{asked}: there is no {DATASTORE} in {printable(str(folder))}; name one with"
+            f" --datastore, or make one by captune tune {asked}"
+        )
+    store = load_store(place, recipe.image_encoder, recipe.grid)
+    if recipe.prompt_captions and not isinstance(store, Datastore):
+        raise UserError(
+            f"{printable(str(place))} holds no captions, which this captioner reads before it"
+            " writes; name another one with --datastore"
+        )
+    return store
+
+
 def load_reranker(
     settings: Reranking | None,
     folder: Path,
@@ -331,27 +358,20 @@ def load_reranker(
     encoder: ImageTextModel,
     *,
     model: str | None,
-    datastore: Path | None,
+    store: Store | None,
     device: str,
     dtype: str,
 ) -> Reranker | None:
     """What chooses by these settings.
 
-    folder, recipe, encoder: of the captioner. model, datastore: those that the user named. Raises
-    UserError where one of them is missing, or another one than the weights were fitted with.
+    folder, recipe, encoder: of the captioner. model: the one that the user named. store: of
+    `store_beside`. Raises UserError for another model than the weights were fitted with.
     """
     if settings is None:
         return None
-    matcher = store = None
-    if settings.evidence != "match":
-        place = datastore or folder / DATASTORE
-        if not place.exists() and datastore is None:
-            raise UserError(
-                f"--rerank {settings.evidence}: there is no {DATASTORE} in"
-                f" {printable(str(folder))}; name one with --datastore, or make one by captune tune"
-                " --rerank neighbours"
-            )
-        store = load_store(place, recipe.image_encoder, recipe.grid)
+    matcher = None
+    if settings.evidence == "match":
+        store = None
     if settings.evidence != "neighbours":
         spec = settings.model or "lite"
         matcher = encoder if spec == encoder.spec and encoder.text is not None else None

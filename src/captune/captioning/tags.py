@@ -1,33 +1,48 @@
-"""Tags: the labels that a bridge reads beside an image, as a zero-shot classifier chose them.
+"""A text that is known of an image before its caption: tags, or captions of similar images.
 
-A bridge that reads a text beside the patch grid gets the likeliest of the labels that its tune was
-given, the likeliest first, as "dog, grass, ball"; with another bridge the decoder reads it before
-the caption, as "dog, grass, ball:". A checkpoint names labels and classifier, so a loaded captioner
-reads the tags that it would have read in training.
+Tags are labels that a zero-shot classifier chose. A bridge that reads a text beside the patch grid
+gets the likeliest of the labels that its tune was given, the likeliest first, as "dog, grass,
+ball"; with another bridge the decoder reads it before the caption, as "dog, grass, ball:". A
+checkpoint names labels and classifier, so a loaded captioner reads the tags that it would have read
+in training.
+
+Captions of similar images stand before the caption too, as "a dog runs;two dogs play:" (SmallCap,
+Ramos et al. 2023). They are those of the datastore beside the checkpoint, or of another one.
 """
 
 from __future__ import annotations
 
 import random
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
 
+from captune.captioning.checkpoint import check_model
+from captune.captioning.datastore import Datastore
 from captune.captioning.model import pad_tags
-from captune.captioning.recipe import ImageIdentity, TagSettings
+from captune.captioning.recipe import ImageIdentity, Recipe, TagSettings
+from captune.captioning.rerank import pooled
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile
+from captune.models import hub
 from captune.models.decoders import Decoder
-from captune.models.encoders import ImageTextModel
+from captune.models.encoders import Floats, GridShape, ImageTextModel
 from captune.models.load import load_image_text_model
 from captune.options.tuning import TuneOptions
 from captune.zeroshot.classifier import ZeroShotClassifier
 from captune.zeroshot.labels import Labels, read_labels
 
 _SEPARATOR = ", "
-_END = ":"  # of tags that are a text before the caption
+_BETWEEN = ";"  # captions, which are encoded as each would be alone
+_END = ":"  # of a text before the caption
 _DRAWN = 8  # ways to leave some out, of each image
+_LONGER = 3  # times as many images as captions are read: training draws from them
+MARKS = _BETWEEN, _END
+_LONGEST = 1024  # characters of a caption, more than the tokens that there is room for
 
 
 class Tagger:
@@ -100,10 +115,76 @@ class Tagger:
         rows = iter(self.rows([some(own) for own in names.values() for _ in range(_DRAWN)]))
         return {path: [next(rows) for _ in range(_DRAWN)] for path in names}
 
-    def tags_of(self, images: Sequence[ImageFile]) -> Tensor:
+    def tags_of(self, images: Sequence[ImageFile], grids: Tensor | None = None) -> Tensor:
         """The `tags` of `CaptionModel.project`: [images, w]; an unreadable image has none."""
         rows = self.rows_of(images)
         return pad_tags([rows.get(image.path, []) for image in images], self._decoder.device)
+
+
+class SimilarCaptions:
+    """Images -> token ids of captions of images that look alike."""
+
+    def __init__(
+        self, datastore: Datastore, count: int, decoder: Decoder, grid: GridShape, max_tokens: int
+    ) -> None:
+        """count: captions, one of each of the nearest images. max_tokens: of them all."""
+        self._datastore, self._count = datastore, count
+        self._decoder, self._grid, self._max_tokens = decoder, grid, max_tokens
+
+    def tags_of(self, images: Sequence[ImageFile], grids: Tensor) -> Tensor:
+        """As of a `Tagger`. grids: [images, tokens, channels], finished."""
+        rows = self.rows(pooled(grids, self._grid).cpu().numpy())
+        return pad_tags(rows, self._decoder.device)
+
+    def rows(self, means: Floats) -> list[Sequence[int]]:
+        """Of each image the first caption of the nearest ones. means: [images, channels]."""
+        store = self._datastore
+        near, _ = store.nearest(store.vectors_of(means), self._count)
+        captions = store.captions
+        return self._rows([[captions[place][0] for place in own] for own in near])
+
+    def drawn(
+        self, keys: Sequence[str], seed: int, advance: Callable[[int], None]
+    ) -> dict[str, list[Sequence[int]]]:
+        """Several rows of each image of the datastore, none with captions of the image itself.
+
+        Each is of as many captions as a fair die says, 0 to all, of images drawn among more of the
+        nearest ones ("sample-k", Li et al. 2024): who learns with them trusts none of them blindly.
+        keys: what the images of the datastore are known by; the same image may be there twice.
+        """
+        chance = random.Random(f"captions/{seed}")  # noqa: S311
+        longer, store = _LONGER * self._count, self._datastore
+        near, _ = store.nearest(store.vectors, longer + max(Counter(keys).values()), advance)
+
+        def some(key: str, places: Sequence[int]) -> list[str]:
+            others = [place for place in places if keys[place] != key][:longer]
+            most = chance.randint(0, min(self._count, len(others)))
+            chosen = sorted(chance.sample(range(len(others)), most))
+            return [chance.choice(store.captions[others[place]]) for place in chosen]
+
+        each = zip(keys, near.tolist(), strict=True)
+        rows = iter(self._rows([some(key, own) for key, own in each for _ in range(_DRAWN)]))
+        return {key: [next(rows) for _ in range(_DRAWN)] for key in keys}
+
+    def _rows(self, captions: Sequence[Sequence[str]]) -> list[Sequence[int]]:
+        """Those that there is room for; of one that is too long, nothing."""
+        # half a character, as JSON may hold, is none for a tokenizer
+        flat = [
+            text.strip()[:_LONGEST].encode("utf-8", "replace").decode()
+            for own in captions
+            for text in own
+        ]
+        between, end, *encoded = self._decoder.encode([_BETWEEN, _END, *flat])
+        each, found = iter(encoded), list[Sequence[int]]()
+        for own in captions:
+            row = array("i")  # which is small: training keeps many of them
+            for ids in [next(each) for _ in own]:
+                more = [*(between if row else ()), *ids]
+                if ids and len(row) + len(more) + len(end) <= self._max_tokens:
+                    row.extend(more)
+            row.extend(end if row else ())
+            found.append(row)
+        return found
 
 
 def tag_settings(options: TuneOptions, model: ImageTextModel) -> TagSettings:
@@ -134,6 +215,31 @@ def choose_tags_model(
         if model is not None and model.spec == spec and model.text is not None:
             return model
     return load_image_text_model(spec, device=options.device)
+
+
+def load_tags_model(
+    recipe: Recipe,
+    encoder: ImageTextModel,
+    where: Path,
+    spec: str | None,
+    *,
+    device: str,
+    dtype: str,
+) -> ImageTextModel | None:
+    """The classifier's model of a captioner, None where it reads no tags.
+
+    encoder: of the captioner in `where`, which may be the same. spec: where it lies now. Raises
+    UserError for another model than the one it was trained with.
+    """
+    tags = recipe.tags
+    if tags is None:
+        return None
+    model = encoder
+    if spec is not None or tags.model.spec != recipe.image_encoder.spec:
+        with nullcontext() if spec else hub.unasked(str(where)):
+            model = load_image_text_model(spec or tags.model.spec, device=device, dtype=dtype)
+    check_model(tags.model, identity_of(model), where, "tags of")
+    return model
 
 
 def identity_of(model: ImageTextModel) -> ImageIdentity:

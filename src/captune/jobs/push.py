@@ -23,6 +23,7 @@ from captune.captioning import agreement, rerank
 from captune.captioning.agreement import AGREEMENT
 from captune.captioning.captioner import CARD, EXPLAIN
 from captune.captioning.checkpoint import read_recipe, read_trained_header, text_beside
+from captune.captioning.datastore import DATASTORE
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
@@ -347,6 +348,8 @@ def _elsewhere(recipe: Recipe) -> list[str]:
     parts = {"--encoder": recipe.image_encoder.spec, "--decoder": recipe.decoder.spec}
     if recipe.tags is not None and recipe.tags.model.spec != recipe.image_encoder.spec:
         parts["--tags-model"] = recipe.tags.model.spec
+    if recipe.prompt_captions:
+        parts["--datastore"] = DATASTORE  # people's captions, which stay here
     return [
         word
         for option, spec in parts.items()

@@ -103,9 +103,12 @@ class TuneOptions(DatasetOptions):
     )
     prompt: str = option(
         "a text of each image before its caption, which the language model may copy from: tags,"
-        " those of --tags",
+        " those of --tags; or captions, those of similar training images",
         "none",
-        choices=("none", "tags"),
+        choices=("none", "tags", "captions"),
+    )
+    prompt_captions: int = option(
+        "captions of similar images, with --prompt captions", 4, metavar="N"
     )
     tags_top: int = option("tags per image", 5, metavar="N")
     tags_model: str | None = option(
@@ -185,6 +188,11 @@ class TuneOptions(DatasetOptions):
     )
     patience: int = option(
         "stop after N epochs without a better score (0: train all epochs)", 0, metavar="N"
+    )
+    stop_when_worse: bool = option(
+        "stop once the captions of the epochs since the best one are together worse than its, by a"
+        " paired test over the validation images that are captioned (95 %)",
+        False,
     )
     val_sample: int = option(
         "validation images that are captioned after each epoch (0: all); the final scores are on"
@@ -267,6 +275,12 @@ class TuneOptions(DatasetOptions):
             )
         if self.extra_text is not None and (self.objective != "captions" or self.sizes):
             raise UserError("--extra-text is for --objective captions, and not for --curve")
+        if not 1 <= self.prompt_captions <= 64:
+            raise UserError(f"prompt-captions {self.prompt_captions}: must be from 1 to 64")
+        if self.similar_captions and self.sizes:
+            raise UserError("--prompt captions reads captions of all images; leave out --curve")
+        if self.stop_when_worse and self.select == "loss":
+            raise UserError("--stop-when-worse compares captions: take --select cider or clipscore")
         if self.objective != "cider" and (self.kl or self.reward_model):
             asked = "kl" if self.kl else "reward-model"
             raise UserError(f"--{asked} is for --objective cider; give both, or neither")
@@ -323,6 +337,11 @@ class TuneOptions(DatasetOptions):
     def sizes(self) -> list[int]:
         """The numbers of images of --curve, ascending; none where no curve is asked for."""
         return sorted({int(word) for word in (self.curve or "").split(",") if word.strip()})
+
+    @property
+    def similar_captions(self) -> int:
+        """How many captions of similar images stand before each; 0 for none."""
+        return self.prompt_captions if self.prompt == "captions" else 0
 
     @property
     def methods(self) -> list[str]:

@@ -34,11 +34,11 @@ else:
 
 
 def no_better(record: Mapping[str, Any]) -> list[str]:
-    """The words of a record of `explain` whose map is no better than chance."""
+    """The words of a record of `explain` that neither their map nor a tag speaks for."""
     return [
         str(word["word"])
         for word in record["words"]
-        if (word.get("faithfulness") or {}).get("mark") == NO_BETTER
+        if (word.get("faithfulness") or {}).get("mark") == NO_BETTER and not word.get("told")
     ]
 
 
@@ -190,10 +190,11 @@ class Mark(Struct, frozen=True):
 
 
 class ExplainedWord(Struct, frozen=True):
-    """A word with a map."""
+    """A word with a map. told: it stands in the tags or captions that were read before."""
 
     word: str
     faithfulness: Mark | None = None
+    told: bool = False
 
 
 class ExplainRecord(Record, frozen=True):

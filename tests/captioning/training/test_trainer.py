@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.captioning.little_job import toy_data
@@ -14,7 +15,7 @@ from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
 from captune.captioning.training.state import complete_checkpoints
 from captune.captioning.training.step import TrainingData
-from captune.captioning.training.trainer import TrainingHistory, train
+from captune.captioning.training.trainer import TrainingHistory, are_worse, train
 from captune.errors import UserError
 from captune.options.tuning import TuneOptions
 from captune.progress import Silent
@@ -124,6 +125,37 @@ def test_patience(tmp_path: Path) -> None:
     again, bar = run(captioner_of("none"), toy_data(), tmp_path, asked, [0.0])
     assert (again.epochs, again.best_epoch) == (history.epochs, 2)
     assert bar.done == 0
+
+
+def test_worse_epochs_end_it_by_a_paired_test(tmp_path: Path) -> None:
+    """Each image loses a little, which no mean over so different images would tell."""
+    images = np.arange(40) / 10
+    chance = np.random.default_rng(0)
+    worse = [0.0, 0.3, 0.28, 0.15, 0.9]
+    given = iter([list(images + gain + 0.05 * chance.random(40)) for gain in worse])
+
+    def score() -> dict[str, Any]:
+        each = next(given)
+        return {"loss": 1.0, "cider": float(np.mean(each)), "each": each}
+
+    asked = options(epochs=5, select="cider", stop_when_worse=True)
+    history = train(captioner_of("none"), toy_data(), asked, tmp_path, score=score)
+    assert history.best_epoch == 2
+    assert len(history.epochs) in (3, 4)
+    assert history.stopped_early
+    assert set(history.epochs[0]) >= {"loss", "cider"}
+    assert "each" not in history.epochs[0]
+    # and it stays so
+    again = train(captioner_of("none"), toy_data(), asked, tmp_path, score=score)
+    assert again.epochs == history.epochs
+
+
+def test_epochs_that_differ_by_chance_are_not_worse() -> None:
+    chance = np.random.default_rng(0)
+    best, *later = chance.random((4, 200))
+    assert not are_worse(later, best + 0.01)
+    assert not are_worse([best], best)
+    assert are_worse(later, best + 0.2)
 
 
 def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:

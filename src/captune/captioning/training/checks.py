@@ -154,12 +154,14 @@ def _check_tags(options: TuneOptions, max_tokens: int) -> None:
                 " bidirectional, or leave them out"
             )
         read_labels(options.tags)
+        if options.similar_captions:
+            raise UserError("--tags is for --prompt tags; --prompt captions reads no tags")
     elif options.prompt == "tags":
         raise UserError(
             "--prompt tags: say with --tags among which labels they are chosen, as captune classify"
             " --labels"
         )
-    elif max_tokens:
+    elif max_tokens and not options.similar_captions:
         raise UserError(
             f"--bridge {options.bridge} reads tags of each image; say with --tags among which"
             " labels they are chosen, as captune classify --labels"

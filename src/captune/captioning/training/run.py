@@ -127,6 +127,7 @@ def train_method(
             method=method,
             max_tokens=options.max_tokens,
             tags=setup.tags,
+            prompt_captions=options.similar_captions,
         )
         save_pretrained(model, folder, recipe)
         if result.agreement is not None:
@@ -155,9 +156,10 @@ def _write(
     """What chooses among candidates, beside the captioner, and the run, which comes last."""
     for name in (RERANK, DATASTORE):
         (folder / name).unlink(missing_ok=True)
-    if setup.reranker is not None and result.reranking is not None:
-        if setup.reranker.datastore is not None:
-            setup.reranker.datastore.save(folder / DATASTORE)
+    reads = setup.options.similar_captions > 0 or result.reranking is not None
+    if setup.datastore is not None and reads:
+        setup.datastore.save(folder / DATASTORE)
+    if result.reranking is not None:
         write_reranking(folder, result.reranking)
     with run_writer(setup, folder) as run:
         for record in records:
@@ -226,6 +228,7 @@ def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
         "known words": None if tags is None else digest_of(dataclasses.asdict(tags)),
         "start": None if start is None else digest_of_checkpoint(start),
         "prompt": None if options.prompt == "none" else options.prompt,
+        "prompt captions": options.similar_captions or None,
         "extra text": None
         if setup.extra is None
         else [setup.extra, options.extra_model, options.extra_noise],
@@ -233,6 +236,7 @@ def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
         "reward": None
         if options.reward_model is None
         else [options.reward_model, options.reward_share],
+        "stop when worse": options.stop_when_worse or None,
         "score model": options.score_model if options.select == "clipscore" else None,
     }
 
@@ -259,7 +263,7 @@ def _built(setup: TrainingSetup, method: str) -> CaptionModel:
         method=method,
         bridge_settings=setup.settings.get("bridge"),
         method_settings=setup.settings.get(method),
-        reads_tags=setup.tags is not None,
+        reads_tags=setup.tags is not None or options.similar_captions > 0,
         seed=options.seed,
     )
     start = _start_of(options, method)

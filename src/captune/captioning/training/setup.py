@@ -27,7 +27,10 @@ from captune.captioning.dataset import (
 from captune.captioning.datastore import Datastore
 from captune.captioning.recipe import ImageIdentity, TagSettings
 from captune.captioning.rerank import Reranker, caption_vectors, pooled, unfitted, vectors_of
+from captune.captioning.settings import PROMPT_TOKENS
 from captune.captioning.tags import (
+    MARKS,
+    SimilarCaptions,
     Tagger,
     choose_tags_model,
     tag_settings,
@@ -76,7 +79,7 @@ class TrainingSetup:
     of each method, by part. leaked: ids of validation images that are trained on. tags: which tags
     the bridge reads, None where it reads none. warning: that so few updates cannot work.
     reranker: judges the candidates of --rerank, before its weights are fitted. extra: digest of
-    the captions without images.
+    the captions without images. datastore: what a prompt is made of or candidates are judged by.
     """
 
     options: TuneOptions
@@ -93,6 +96,7 @@ class TrainingSetup:
     warning: str | None = None
     reranker: Reranker | None = None
     extra: str | None = None
+    datastore: Datastore | None = None
 
 
 def this_process(options: TuneOptions) -> PartialState:
@@ -144,7 +148,13 @@ def prepare(
         raise UserError(f"{options.captions}: none of its captions holds a token")
     val_tokens = tokenise(val_set, frozen.decoder, options.max_tokens)
     max_tokens = max_tag_tokens(options, settings)
+    datastore = None
+    if options.similar_captions or options.rerank in ("neighbours", "both"):
+        means = _means(frozen, train_set)
+        datastore = Datastore.made(means, train_set.captions, frozen.identity.weights_id)
     tags, rows, drawn = _tags(options, frozen, max_tokens, [train_set, val_set], cache, progress)
+    if datastore is not None and options.similar_captions:
+        rows, drawn = _similar(options, frozen, datastore, [train_set, val_set], progress)
     val = ValidationSet(
         val_set, val_tokens.rows, frozen.grids, frozen.clip, cache, rows, options.max_tokens
     )
@@ -169,9 +179,9 @@ def prepare(
         learnt = [*learnt, *tokenise(extra, frozen.decoder, options.max_tokens).rows]
     data = TrainingData(keys, learnt, grids, objective, drawn, second)
     shared = (train_set, val, sample, data, frozen, settings, leaked, command, progress)
-    reranker = _reranker(options, frozen, train_set)
+    reranker = _reranker(options, frozen, datastore)
     digest = None if extra is None else extra.digest
-    return TrainingSetup(options, *shared, tags, warning, reranker, digest)
+    return TrainingSetup(options, *shared, tags, warning, reranker, digest, datastore)
 
 
 def _match_reward(
@@ -241,18 +251,33 @@ def _means(frozen: FrozenParts, data: CaptionDataset) -> Floats:
 
 
 def _reranker(
-    options: TuneOptions, frozen: FrozenParts, train_set: CaptionDataset
+    options: TuneOptions, frozen: FrozenParts, datastore: Datastore | None
 ) -> Reranker | None:
     if options.rerank == "none":
         return None
-    matcher = datastore = None
+    matcher = None
     if options.rerank != "neighbours":
         matcher = _image_text_model(options.rerank_model, options, frozen)
-    if options.rerank != "match":
-        means = _means(frozen, train_set)
-        datastore = Datastore.made(means, train_set.captions, frozen.identity.weights_id)
     settings = unfitted(options.rerank, options.candidates, matcher)
-    return Reranker(settings, frozen.identity, frozen.shape, matcher, datastore)
+    store = None if options.rerank == "match" else datastore
+    return Reranker(settings, frozen.identity, frozen.shape, matcher, store)
+
+
+def _similar(
+    options: TuneOptions,
+    frozen: FrozenParts,
+    datastore: Datastore,
+    parts: Sequence[CaptionDataset],
+    progress: Progress,
+) -> tuple[TagRows, Mapping[str, Sequence[Sequence[int]]]]:
+    """Captions of similar training images: those of validation images, and what training draws."""
+    read = SimilarCaptions(
+        datastore, options.similar_captions, frozen.decoder, frozen.shape, PROMPT_TOKENS
+    )
+    train, val = parts
+    with progress.bar("captions of similar images", len(train)) as advance:
+        drawn = read.drawn(train.keys, options.seed, advance)
+    return dict(zip(val.keys, read.rows(_means(frozen, val)), strict=True)), drawn
 
 
 def _tags(
@@ -366,6 +391,7 @@ def load_frozen(
         texts = [*texts, *(caption.strip() for own in parts[0].captions for caption in own)]
         if options.tags is not None:
             texts += texts_of_labels(read_labels(options.tags))
+        texts += MARKS if options.similar_captions else ()
         decoder = narrowed(decoder, {id for row in decoder.encode(texts) for id in row})
     if cache is not None:
         cache.remember_model(encoder.spec, encoder.ids)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -31,11 +32,13 @@ from captune.captioning.training import state
 from captune.captioning.training.batches import BatchItem
 from captune.captioning.training.rates import learning_rate_groups, stream_sizes
 from captune.captioning.training.step import TrainingData, collate
+from captune.captioning.training.validation import EACH
 from captune.errors import Stopped, UserError
 from captune.models.devices import attention_kernel, resolve_precision
 from captune.options.tuning import TuneOptions
 from captune.progress import SILENT, Advance, Progress
 from captune.storage import is_offline
+from captune_metrics.resampling import Sums, paired_bootstrap
 
 _PROJECT = "captune"  # of trackers
 _LOGS_AN_EPOCH = 50
@@ -66,14 +69,15 @@ def train(
     options: TuneOptions,
     folder: Path,
     *,
-    score: Callable[[], Mapping[str, float]],
+    score: Callable[[], Mapping[str, Any]],
     progress: Progress = SILENT,
     what: str = "training",
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainingHistory:
     """Train, or resume from the last complete checkpoint in `folder`; put the best weights back.
 
-    score: the validation scores of the model as it is; options.select is among them.
+    score: the validation scores of the model as it is; options.select is among them, and its values
+    of each image are EACH, a list, where options.stop_when_worse asks for them.
     stop: asked after each update; once it says so, a checkpoint is written and the training ends.
     Raises UserError where the loss is no number any more, and Stopped.
     """
@@ -130,7 +134,7 @@ def _finished(model: CaptionModel, trainer: CaptionTrainer, folder: Path) -> Tra
     best = int(last_state["best_global_step"])
     read_trained(model, found[best] / WEIGHTS)
     scores: list[dict[str, float | None]] = [
-        {name.removeprefix("eval_"): float(value) for name, value in entry.items()}
+        {name.removeprefix("eval_"): float(value) for name, value in entry.items() if name != EACH}
         for entry in epochs.values()
     ]
     return TrainingHistory(
@@ -157,7 +161,7 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         data: TrainingData,
         options: TuneOptions,
         folder: Path,
-        score: Callable[[], Mapping[str, float]],
+        score: Callable[[], Mapping[str, Any]],
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.options = options
@@ -233,8 +237,12 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         """The scores of the validation sample, by captions that are written for it."""
         self.model.eval()
         with self.accelerator.autocast():
-            scores = {f"eval_{name}": float(value) for name, value in self._score().items()}
+            found = dict(self._score())
+        each = found.pop(EACH, None)
+        scores = {f"eval_{name}": float(value) for name, value in found.items()}
         self.log(scores)
+        if self.options.stop_when_worse:
+            self.state.log_history[-1][EACH] = each  # which no tracker is told
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, scores
         )
@@ -266,13 +274,16 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
             )
 
     def out_of_patience(self, log: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether the last epochs, as many as were granted, brought nothing better."""
-        by_step = {e["step"]: float(e[self.selected]) for e in log if self.selected in e}
-        scores = list(by_step.values())
-        if not self.options.patience or not scores:
+        """Whether the epochs since the best one are as many as granted, or worse by a test."""
+        epochs = list({e["step"]: e for e in log if self.selected in e}.values())
+        scores = [float(epoch[self.selected]) for epoch in epochs]
+        if not scores:
             return False
-        best = min(scores) if self.options.select == "loss" else max(scores)
-        return len(scores) - 1 - scores.index(best) >= self.options.patience
+        best = scores.index(min(scores) if self.options.select == "loss" else max(scores))
+        later = epochs[best + 1 :]
+        if self.options.stop_when_worse and later:
+            return are_worse([epoch[EACH] for epoch in later], epochs[best][EACH])
+        return 0 < self.options.patience <= len(later)
 
     # checkpoints: Trainer's own files, but staged, and of the model only what was trained
 
@@ -337,9 +348,20 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         self._last_loss = f"loss {loss:.3f}"
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """Stop where nothing better came for as many epochs as were granted."""
+        """Stop where `out_of_patience`."""
         if self.out_of_patience(state.log_history):
             control.should_training_stop = True
+
+
+def are_worse(later: Sequence[Sequence[float]], best: Sequence[float]) -> bool:
+    """Whether 95 % of paired resamples of the images say that later epochs are below the best one.
+
+    later: scores of each image after each of them; of an image their mean counts. One epoch may be
+    worse by chance, and what several have in common is less so.
+    """
+    pair = Sums.mean(best), Sums.mean(np.mean(later, axis=0))
+    (gain,) = paired_bootstrap([pair], resamples=2000, seed=0)
+    return gain.interval[1] < 0
 
 
 class _Items(Dataset):  # type: ignore[type-arg]

@@ -40,6 +40,7 @@ IMAGES = 32  # captioned at once
 UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
 SAME = 0.1  # of CIDEr: as good with another image
 REPEATS = 0.05  # share of captions: more than a slip
+EACH = "each"
 _IMAGES = 16  # whose attention is looked at
 SHUFFLED = 200  # images that are captioned from another's grid
 _GRAM = 3  # words
@@ -193,13 +194,17 @@ def score_captions(
     return scores
 
 
-def validation_scores(model: CaptionModel, val: ValidationSet, *, select: str) -> dict[str, float]:
-    """What a training looks at after each epoch; CLIPScore only where it is what decides."""
+def validation_scores(model: CaptionModel, val: ValidationSet, *, select: str) -> dict[str, Any]:
+    """What a training looks at after each epoch; CLIPScore only where it is what decides.
+
+    EACH: the score that decides, of each image, where it is one of captions.
+    """
     written = write_captions(model, val)
     scores = score_captions(written.captions, val, clipscore=select == "clipscore")
     return {
         "loss": validation_loss(model, val),
         **{id: score.corpus for id, score in scores.items()},
+        **({EACH: list(scores[select].per_image.values())} if select in scores else {}),
     }
 
 
