@@ -32,7 +32,7 @@ from captune.models.encoders import GridShape, ImageEncoder
 
 _ENCODED_AT_ONCE = 16  # images of one pass of the encoder
 ZEROS, MEAN_TOKEN = "patch tokens -> zeros", "patch tokens -> mean token of images"
-BLURRED = "pixels -> blur"
+BLURRED, MEAN_COLOUR = "pixels -> blur", "pixels -> mean colour"
 
 
 class Masking:
@@ -100,16 +100,19 @@ def pixel_masking(
     captioned: CaptionedImage,
     encoder: ImageEncoder | None,
     targets: Sequence[WordTarget] | None = None,
+    *,
+    blur: bool = True,
 ) -> Masking:
-    """Hide pixels of the image that the encoder is given, by its blur.
+    """Hide pixels of the image that the encoder is given, by its blur or by its mean colour.
 
     Patches have hard edges. targets: as in `token_masking`. Raises UnreadableImage where the image
     is gone.
     """
     image = open_image(captioned.image.path)
-    without = blurred(image)
+    without = blurred(image) if blur else of_one_colour(image)
+    name = BLURRED if blur else MEAN_COLOUR
     if (reader := reader_in(captioned)) is not None:
-        return Masking(captioned, BLURRED, reader.without_pixels(without), targets)
+        return Masking(captioned, name, reader.without_pixels(without), targets)
     assert encoder is not None
     whole, hidden = encoder.whole(image), encoder.whole(without)
 
@@ -120,7 +123,7 @@ def pixel_masking(
             grids.append(encoder.finish_grid(encoder.encode_grid(pixels)).float())
         return torch.cat(grids).to(captioned.grid.device)
 
-    return Masking(captioned, BLURRED, grids_of, targets)
+    return Masking(captioned, name, grids_of, targets)
 
 
 def losses_without_each(scores: Callable[[Tensor], Tensor], shape: GridShape) -> Tensor:
@@ -147,6 +150,12 @@ BLUR = 0.08  # of the shorter side: the deviation of the blur, which leaves ligh
 def blurred(image: Image.Image) -> Image.Image:
     """The image of which only light and colour are left."""
     return image.filter(ImageFilter.GaussianBlur(BLUR * min(image.size)))
+
+
+def of_one_colour(image: Image.Image) -> Image.Image:
+    """The image's mean colour everywhere."""
+    # one pixel by averaging all, then as large as before
+    return image.resize((1, 1), Image.Resampling.BOX).resize(image.size)
 
 
 def compose(shown: Tensor, clear: Tensor, hidden: Tensor, shape: GridShape) -> Tensor:
