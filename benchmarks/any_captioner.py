@@ -32,12 +32,13 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--images", type=int, default=64)
 parser.add_argument("--tokens", type=int, default=20)
 parser.add_argument("--threads", type=int, default=1)
+parser.add_argument("--masks", type=int, default=32, help="how many of the cells of an image")
 parser.add_argument("--models", default="blip,qwen2-vl")
 parser.add_argument("--only", default="captions,maps")
 parser.add_argument("--way", help=argparse.SUPPRESS)
 parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
 
-BATCH, MASKS = 8, 32
+BATCH = 8
 
 
 def blip() -> tuple[Any, Any]:
@@ -198,7 +199,7 @@ def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> dict
     return {"seconds": took[0], "processor": took[1], "peak": peak}
 
 
-def maps(folder: Path, path: Path) -> None:
+def maps(folder: Path, path: Path, masks: int) -> None:
     import torch
 
     from captune.attribution.masking import blurred, pixel_masking, token_masking
@@ -216,22 +217,23 @@ def maps(folder: Path, path: Path) -> None:
     )
     reader = reader_in(one)
     assert reader is not None
-    print(f"  maps of {len(one.words)} words: {MASKS} masks of a cell each; all words by each pass")
+    print(f"  maps of {len(one.words)} words: {masks} masks of a cell each; all words by each pass")
     beside: list[float] = []
     vlm, ids_kept = reader.vlm, padded([one.ids], reader.vlm.pad_id, reader.vlm.device)
     clear = reader.inputs["pixel_values"]
     other = vlm.inputs(blurred(open_image(path)), None)["pixel_values"]
     patches = one.shape.rows * one.shape.columns
-    hidden = [n * patches // MASKS for n in range(MASKS)]  # all over the image
-    shown = torch.ones(MASKS, patches, dtype=torch.bool)
-    shown[range(MASKS), hidden] = False
-    with timed("one forward for each mask", MASKS, beside), torch.inference_mode():
+    hidden = [n * patches // masks for n in range(masks)]  # all over the image
+    shown = torch.ones(masks, patches, dtype=torch.bool)
+    shown[range(masks), hidden] = False
+    with timed("one forward for each mask", masks, beside), torch.inference_mode():
         for cell in hidden:
             mixed = torch.where(reader.where == cell, other, clear)
             vlm.logits({**reader.inputs, "pixel_values": mixed}, None, reader.prompts, *ids_kept)
-    with timed("pixel-occlusion", MASKS, beside):
+    with timed("pixel-occlusion", masks, beside):
         pixel_masking(one, None).every(shown)
-    with timed("occlusion of image tokens", MASKS, beside):
+    token_masking(one).every(shown[:2])  # what is read once is for all cells of the image
+    with timed("occlusion of image tokens", masks, beside):
         token_masking(one).every(shown)
 
 
@@ -247,7 +249,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends with the process that began it
         paths = sorted(asked.folder.parent.glob("*.jpg"))
         if asked.way == "maps":
-            maps(asked.folder, paths[0])
+            maps(asked.folder, paths[0], asked.masks)
         else:
             print(json.dumps(captions(asked.way, asked.folder, paths, asked.tokens)))
         return
@@ -270,7 +272,8 @@ def main() -> None:
                 f"{family}: {asked.images} images, {asked.tokens} tokens, threads {asked.threads}"
             )
             own = [sys.executable, __file__, "--folder", str(folder)]
-            own += ["--tokens", str(asked.tokens), "--threads", str(asked.threads), "--way"]
+            own += ["--tokens", str(asked.tokens), "--threads", str(asked.threads)]
+            own += ["--masks", str(asked.masks), "--way"]
             first = None
             for way in WAYS if "captions" in asked.only else ():
                 made = subprocess.run([*own, way], check=True, stdout=subprocess.PIPE).stdout
