@@ -31,7 +31,7 @@ def check_ending(option: str, path: Path | None, ending: str, instead: str = "--
     """
     named = "" if path is None else path.suffix.lower()
     if named in _FORMS and named != ending:
-        shown = printable(str(path))
+        shown = printable(path)
         then = f"use {instead} {shown}" if instead else f"name it *{ending}"
         raise UserError(f"{option} {shown} writes {ending[1:].upper()}; {then}")
 
@@ -41,7 +41,7 @@ def row_paths(names: Sequence[str], forms: Sequence[str] = _FORMS) -> list[Path]
     paths = [Path(name) for name in names]
     for path in paths:
         if path.suffix.lower() not in forms:
-            raise UserError(f"--to {printable(str(path))} must end in {listed(forms, 'or')}")
+            raise UserError(f"--to {printable(path)} must end in {listed(forms, 'or')}")
         if path.suffix.lower() == ".parquet":
             parquet()
     return paths

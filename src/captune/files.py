@@ -52,7 +52,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except OSError as error:
         raise _refusal(path, error) from None
     if is_folder:
-        raise UserError(f"{printable(str(path))} is a folder; name a file")
+        raise UserError(f"{printable(path)} is a folder; name a file")
     # a rename would put a file in the place of the device, pipe or link itself
     if is_special:
         with writing(path), _opened(path, path, mode, text, opener=_without_waiting) as file:
@@ -93,7 +93,7 @@ def writing(path: Path, kept: str = "what stood there before is kept") -> Iterat
             raise
         reason = (error.strerror or "no space left").lower()
         raise UserError(
-            f"{printable(str(path))} could not be written ({reason}); {kept}; make room, or choose"
+            f"{printable(path)} could not be written ({reason}); {kept}; make room, or choose"
             " another place, and run the same command again"
         ) from error
 
@@ -228,8 +228,8 @@ def check_folder_name(path: Path) -> None:
     """Raises UserError for an --out, a folder to write, that is named as files are."""
     if path.suffix.lower() in _FILE_ENDINGS and not path.is_dir():
         raise UserError(
-            f"--out {printable(str(path))} names a folder to write, and {path.suffix} is the"
-            f" ending of a file; name it {printable(str(path.with_suffix('')))}"
+            f"--out {printable(path)} names a folder to write, and {path.suffix} is the"
+            f" ending of a file; name it {printable(path.with_suffix(''))}"
         )
 
 
@@ -239,10 +239,10 @@ def check_writable(path: Path) -> None:
     Raises UserError as `whole_file`, as far as that can be known beforehand.
     """
     if "\0" in str(path):
-        raise UserError(f"{printable(str(path))} cannot be the name of a file")
+        raise UserError(f"{printable(path)} cannot be the name of a file")
     try:
         if path.is_dir():
-            raise UserError(f"{printable(str(path))} is a folder; name a file")
+            raise UserError(f"{printable(path)} is a folder; name a file")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             what = f"{path}: {folder} cannot be written to"
@@ -277,7 +277,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 def _refusal(path: Path, error: OSError) -> UserError:
     reason = "nobody reads this pipe" if error.errno == errno.ENXIO else error.strerror
-    shown = printable(str(path))
+    shown = printable(path)
     return UserError(f"{shown} cannot be written ({reason}); choose another place")
 
 

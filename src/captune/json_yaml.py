@@ -74,7 +74,7 @@ def read_object(path: Path, most_bytes: int = _LARGEST_JSON) -> dict[str, Any]:
 
     Raises UserError for what cannot be read, is too large, nested too deeply, or no object.
     """
-    shown = printable(str(path))
+    shown = printable(path)
     try:
         content = json.loads(read_regular(path, most_bytes))
     except OSError as error:
@@ -165,7 +165,7 @@ def parse_yaml(text: str, shown: str, expected: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise UserError(
-            f"{shown} is not valid YAML{line} ({printable(str(reason))}); {expected}"
+            f"{shown} is not valid YAML{line} ({printable(reason)}); {expected}"
         ) from None
 
 

@@ -194,7 +194,7 @@ def load_store(path: Path, encoder: ImageIdentity, grid: GridShape) -> Store:
 
     Raises UserError for another file, and for images that another encoder has seen.
     """
-    shown, d = printable(str(path)), grid.channels
+    shown, d = printable(path), grid.channels
     with opened_safetensors(path) as file:
         about = file.metadata() or {}
         kind = about.get("format")

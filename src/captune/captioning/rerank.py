@@ -339,13 +339,13 @@ def store_beside(
     place = datastore or folder / DATASTORE
     if not place.exists() and datastore is None:
         raise UserError(
-            f"{asked}: there is no {DATASTORE} in {printable(str(folder))}; name one with"
+            f"{asked}: there is no {DATASTORE} in {printable(folder)}; name one with"
             f" --datastore, or make one by captune tune {asked}"
         )
     store = load_store(place, recipe.image_encoder, recipe.grid)
     if recipe.prompt_captions and not isinstance(store, Datastore):
         raise UserError(
-            f"{printable(str(place))} holds no captions, which this captioner reads before it"
+            f"{printable(place)} holds no captions, which this captioner reads before it"
             " writes; name another one with --datastore"
         )
     return store
@@ -380,7 +380,7 @@ def load_reranker(
                 matcher = load_image_text_model(spec, device=device, dtype=dtype)
         if settings.weights_id not in (None, matcher.weights_id):
             raise UserError(
-                f"{printable(str(folder / RERANK))}: its weights were fitted with another"
+                f"{printable(folder / RERANK)}: its weights were fitted with another"
                 f" {printable(spec)} than this one; name a model with --rerank-model, or take"
                 " --rerank none"
             )

@@ -200,7 +200,7 @@ def _read_shards(folder: Path, collector: CaptionCollector) -> CaptionFile:
                 raise UserError(
                     f"{collector.shown} has shards without captions; give those of caption."
                 )
-            table = loaded(part, ["key", "caption"], printable(str(path)))
+            table = loaded(part, ["key", "caption"], printable(path))
             for number, row in enumerate(table.to_pylist(), 1):
                 if row["caption"] is None:  # an image that could not be read
                     continue

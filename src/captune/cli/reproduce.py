@@ -149,7 +149,7 @@ def _asked(study: Study, options: ReproduceOptions) -> list[Step]:
 def _found(study: Study, steps: Sequence[Step], options: ReproduceOptions) -> dict[str, Path]:
     """Where each part of the data is. Raises UserError naming those that a step lacks."""
     if not options.data.is_dir():
-        raise UserError(f"--data {printable(str(options.data))} is not a folder")
+        raise UserError(f"--data {printable(options.data)} is not a folder")
     found, lacking = {}, []
     for name, part in study.data.items():
         places = [options.data / place for place in part.at]
@@ -160,7 +160,7 @@ def _found(study: Study, steps: Sequence[Step], options: ReproduceOptions) -> di
             lacking.append(" or ".join(part.at))
     if lacking:
         raise UserError(
-            f"--data {printable(str(options.data))} lacks {', '.join(lacking)}; it must have"
+            f"--data {printable(options.data)} lacks {', '.join(lacking)}; it must have"
             " the assignment's folder layout (see docs/reproduce.md)"
         )
     return found
@@ -194,8 +194,7 @@ def _ends(out: Path) -> dict[str, str | None]:
         paths = [path for name in named if (path := run.image_path(name))]
     except csv.Error as error:
         raise UserError(
-            f"{printable(str(table))}: line {reader.line_num} is not a table row"
-            f" ({error}); rank again"
+            f"{printable(table)}: line {reader.line_num} is not a table row ({error}); rank again"
         ) from None
     if paths:
         ends |= {"first": str(paths[0]), "last": str(paths[-1])}

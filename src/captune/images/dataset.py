@@ -282,7 +282,7 @@ def labels_of(source: Source) -> tuple[list[str], dict[str, str]]:
         if row.get(source.label) is not None
     }
     if not found:
-        raise UserError(f"--label-column: {printable(str(file))} has no {printable(source.label)}")
+        raise UserError(f"--label-column: {printable(file)} has no {printable(source.label)}")
     return sorted(set(found.values())), found
 
 
@@ -293,7 +293,7 @@ def metadata_file(folder: Path) -> Path | None:
 
 def metadata_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a metadata file; each names its image in "file_name". Raises UserError."""
-    shown = printable(str(file))
+    shown = printable(file)
     if file.suffix == ".parquet":
         tables = [loaded(part, part.schema.names, shown) for part in parts_of(file)]
         rows = [row for table in tables for row in table.to_pylist()]

@@ -203,7 +203,7 @@ def files_among(*words: Any) -> dict[str, Path]:
 
 
 def _refusal(option: str, path: Path, why: str) -> UserError:
-    return UserError(f"{option} {printable(str(path))} {why}; choose another place")
+    return UserError(f"{option} {printable(path)} {why}; choose another place")
 
 
 def _same(one: Path, other: Path) -> bool:

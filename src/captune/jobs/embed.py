@@ -144,11 +144,11 @@ def _refuse(options: EmbedOptions) -> list[Path]:
 def _sentences(path: Path) -> list[str]:
     texts = [line.strip() for line in lines_of(read_text(str(path))) if line.strip()]
     if not texts:
-        raise UserError(f"{printable(str(path))} holds no sentence; write one per line")
+        raise UserError(f"{printable(path)} holds no sentence; write one per line")
     longest = max(map(len, texts))
     if longest > _LONGEST_SENTENCE:
         raise UserError(
-            f"{printable(str(path))} holds a line of {longest:,} characters; a sentence has at"
+            f"{printable(path)} holds a line of {longest:,} characters; a sentence has at"
             f" most {_LONGEST_SENTENCE:,}"
         )
     return texts
@@ -160,7 +160,7 @@ def _check_names(paths: Sequence[Path], names: Sequence[str]) -> None:
     for path in paths:
         if path.suffix.lower() == ".npz" and size > _MOST_NAMES:
             raise UserError(
-                f"--to {printable(str(path))}: rows as wide as the longest text take"
+                f"--to {printable(path)}: rows as wide as the longest text take"
                 f" {size / 1e9:.1f} GB in an .npz; write .parquet or .safetensors"
             )
 

@@ -185,8 +185,8 @@ def _refuse_links(place: Path, run: Path) -> None:
         found = real_path(place / name)
         if not found.is_relative_to(real_path(run)):
             raise UserError(
-                f"{printable(str(place / name))} leads out of the run, to"
-                f" {printable(str(found))}; put the file itself there if it may be sent"
+                f"{printable(place / name)} leads out of the run, to"
+                f" {printable(found)}; put the file itself there if it may be sent"
             )
 
 

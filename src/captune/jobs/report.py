@@ -90,7 +90,7 @@ def run(
     if options.out is None:
         raise UserError("no page to write; name one with --out FILE.html")
     if options.out.suffix.lower() not in ("", ".html", ".htm"):
-        raise UserError(f"--out {printable(str(options.out))} writes HTML; name it *.html")
+        raise UserError(f"--out {printable(options.out)} writes HTML; name it *.html")
     check_writable(options.out)
     if options.figures is not None:
         check_writable(options.figures / "tables")

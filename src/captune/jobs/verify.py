@@ -261,7 +261,7 @@ def _refuse_others(given: VerifyOptions, why: str, allowed: Sequence[str]) -> No
     ]
     if ignored:
         raise UserError(
-            f"{printable(str(given.place))}: {why}, so {' and '.join(ignored)} would change"
+            f"{printable(given.place)}: {why}, so {' and '.join(ignored)} would change"
             " nothing; leave that out"
         )
 
@@ -341,7 +341,7 @@ def _recorded_options(
     if given.df is not None:
         if options.df == CORPUS or options.df in SHIPPED:
             raise UserError(
-                f"--df {printable(str(given.df))}: the run has {options.df}, which needs no other"
+                f"--df {printable(given.df)}: the run has {options.df}, which needs no other"
                 " place; leave --df out"
             )
         values["df"] = str(given.df)
@@ -422,7 +422,7 @@ class _Again:
                 other.append(
                     f"line {images:,} ({place} was {as_shown(before)} and is {as_shown(after)})"
                 )
-        shown = printable(str(path))
+        shown = printable(path)
         if other:
             more = f" and {len(other) - 1:,} more" if len(other) > 1 else ""
             self._found.differing.append(f"{shown}: {other[0]}{more} came out otherwise")

@@ -380,7 +380,7 @@ def _gpt2_tokenizer(encoder: Path, merge_list: Path) -> Any:
 
     vocabulary = read_object(encoder, _LARGEST_VOCABULARY)
     lines = read_text(str(merge_list)).splitlines()
-    shown = printable(str(encoder))
+    shown = printable(encoder)
     with vetting.library_errors(f"{shown} and {merge_list.name} are not GPT-2's byte-level BPE"):
         pairs = (line.split() for line in lines if line and not line.startswith("#version"))
         merges = [(first, second) for first, second in pairs]

@@ -109,8 +109,8 @@ def load_image_processor(folder: Path, config: Mapping[str, Any]) -> Any:
             f"{folder}: its preprocessor_config.json does not say {missing[0]}, and a default "
             "would be a guess; take the file that came with the weights"
         )
-    check_pixels(stated, printable(str(path)))
-    broken = f"{printable(str(path))}: transformers cannot read it"
+    check_pixels(stated, printable(path))
+    broken = f"{printable(path)}: transformers cannot read it"
     with staged({"config.json": config, name: whole}) as place, library_errors(broken, place):
         return AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
 

@@ -72,7 +72,7 @@ def vetted_tokenizer(folder: Path) -> dict[str, Path | Mapping[str, Any]]:
         if path.suffix == ".json":
             content = read_object(path, _LARGEST_BYTES)
             if path.name == "tokenizer.json":
-                _check_rules(content, printable(str(path)))
+                _check_rules(content, printable(path))
         else:
             _check_size(path)
         files[path.name] = path
@@ -84,9 +84,9 @@ def _check_size(path: Path) -> None:
         with open_regular(path) as file:
             size = file.seek(0, 2)
     except OSError as error:
-        raise UserError(f"{printable(str(path))} cannot be read ({error.strerror})") from None
+        raise UserError(f"{printable(path)} cannot be read ({error.strerror})") from None
     if size > _LARGEST_BYTES:
-        raise UserError(f"{printable(str(path))} has {size:,} bytes, too many for a tokenizer")
+        raise UserError(f"{printable(path)} has {size:,} bytes, too many for a tokenizer")
 
 
 def _check_rules(content: Mapping[str, Any], where: str) -> None:

@@ -79,7 +79,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     for name, tensor in found.items():
         if len(tensor.shape) > _MOST_DIMENSIONS:
             raise UserError(
-                f"{printable(str(path))}: {quoted(name)} has {len(tensor.shape):,} dimensions;"
+                f"{printable(path)}: {quoted(name)} has {len(tensor.shape):,} dimensions;"
                 f" expected {_MOST_DIMENSIONS} at most"
             )
     return found
@@ -293,7 +293,7 @@ def _shards_of(index: Path) -> list[str]:
     places = read_object(index, _LARGEST_SMALL_FILE).get("weight_map")
     names = list(places.values()) if isinstance(places, dict) else []
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"{printable(str(index))} names no files of weights (weight_map)")
+        raise UserError(f"{printable(index)} names no files of weights (weight_map)")
     for name in names:
         if name != Path(name).name or "\\" in name or "\0" in name:
             shown = printable(f"{index} names {name[:80]}")
@@ -313,7 +313,7 @@ def digest_of_files(files: Iterable[Path]) -> str:
         try:
             content = read_regular(file, _LARGEST_SMALL_FILE)
         except OSError as error:
-            raise UserError(f"{printable(str(file))} cannot be read ({error.strerror})") from None
+            raise UserError(f"{printable(file)} cannot be read ({error.strerror})") from None
         digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
@@ -331,7 +331,7 @@ def _weights_id_of_safetensors(files: Sequence[Path]) -> str:
 
 def _archive(path: Path) -> list[zipfile.ZipInfo]:
     """What a zip archive holds; nothing for another file. Raises UserError for a damaged one."""
-    shown = printable(str(path))
+    shown = printable(path)
     try:
         with open_regular(path) as file:
             if not zipfile.is_zipfile(file):
@@ -349,7 +349,7 @@ def _archive(path: Path) -> list[zipfile.ZipInfo]:
 
 
 def _pickled(path: Path) -> dict[str, Tensor]:
-    shown = printable(str(path))
+    shown = printable(path)
     _archive(path)
     try:
         with warnings.catch_warnings():

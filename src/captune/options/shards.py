@@ -138,7 +138,7 @@ class ShardOptions:
         found = _PART.fullmatch(self.part or "1/1")
         numbers = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= numbers[0] <= numbers[1]:
-            raise UserError(f"--part must be I/N, such as 3/16, not {printable(str(self.part))}")
+            raise UserError(f"--part must be I/N, such as 3/16, not {printable(self.part)}")
         return numbers
 
 

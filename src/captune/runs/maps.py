@@ -74,11 +74,9 @@ def read_maps(run: Run, record: Mapping[str, Any]) -> tuple[list[str], NDArray[n
     """
     name = record["maps"]
     path = run.folder / name
-    shown = printable(str(path))
+    shown = printable(path)
     if not name.startswith("maps/") or leaves_root(name):
-        raise UserError(
-            f"{printable(str(run.folder))}: its maps are outside the run; explain again"
-        )
+        raise UserError(f"{printable(run.folder)}: its maps are outside the run; explain again")
     try:
         data = read_regular(path, _LARGEST)
         if data.count(_ENTRY) > _MOST_ENTRIES:
@@ -90,7 +88,7 @@ def read_maps(run: Run, record: Mapping[str, Any]) -> tuple[list[str], NDArray[n
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"{shown} cannot be read ({reason}); explain again") from None
     except (ValueError, BadZipFile, NotImplementedError) as error:
-        reason = printable(str(error))
+        reason = printable(error)
         raise UserError(f"{shown} is not a file of maps ({reason}); explain again") from None
     if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise UserError(f"{shown} holds no maps of rows and columns; explain again")

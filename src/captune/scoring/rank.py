@@ -220,7 +220,7 @@ def rank_run(options: RankOptions) -> Ranking:
     not those of the run.
     """
     run = read_run(options.run)
-    shown = printable(str(options.run))
+    shown = printable(options.run)
     if run.kind != "score":
         raise UserError(
             f"{shown} is a run of captune {printable(run.kind)}; rank reads the run that "
@@ -311,7 +311,7 @@ def _images(run: Run, folder: Path | None, pairs: list[Pair]) -> Found:
         return None, ["the run knows no images: --images DIR shows them"], known, {}
     # os.path: a root that no folder can have is none, and no error
     if not run.root.is_absolute() or not os.path.isdir(run.root):  # noqa: PTH112
-        gone = f"the images are no longer in {printable(str(run.root))}"
+        gone = f"the images are no longer in {printable(run.root)}"
         return None, [f"{gone}: --images DIR says where they are now"], known, {}
     places = {image: place for image, path in known.items() if (place := run.image_path(path))}
     outside = [image for image, path in known.items() if path and leaves_root(path)]
@@ -353,7 +353,7 @@ def _found_images(run: Run, folder: Path, pairs: list[Pair]) -> Found:
     if not matched:
         example = printable(pairs[0].path or pairs[0].image)
         raise UserError(
-            f"{printable(str(folder))}: none of its {len(found.images):,} images is one of the "
+            f"{printable(folder)}: none of its {len(found.images):,} images is one of the "
             f"run's {len(pairs):,} images (such as {example}); give the folder that the captions "
             "are about"
         )
@@ -362,7 +362,7 @@ def _found_images(run: Run, folder: Path, pairs: list[Pair]) -> Found:
     notes = []
     if unmatched:
         count = f"{len(unmatched):,} of {len(pairs):,} images"
-        notes.append(f"{count} have no image in {printable(str(folder))}: {named(unmatched)}")
+        notes.append(f"{count} have no image in {printable(folder)}: {named(unmatched)}")
     return found.root, notes, paths, {image: file.path for image, file in matched.items()}
 
 

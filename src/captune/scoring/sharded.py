@@ -118,8 +118,8 @@ def score_shards(
             advance(1)
     if not images:
         raise UserError(
-            f"{printable(str(candidates))} has no caption whose key is in the shard of the same"
-            f" name in {printable(str(options.references))}"
+            f"{printable(candidates)} has no caption whose key is in the shard of the same"
+            f" name in {printable(options.references)}"
         )
     whole = {id: one.scores_of(images) for id, one in added.items()}
     result = _scored(str(candidates), {}, {})
@@ -168,7 +168,7 @@ def _pairs(
         captions[id], own[id] = texts[0], known[key]
     if without and not options.ignore_extra:
         raise UserError(
-            f"{printable(str(references))}: {stem} has no references for {without:,} captions;"
+            f"{printable(references)}: {stem} has no references for {without:,} captions;"
             " leave them out with --ignore-extra"
         )
     return captions, own, without
@@ -181,9 +181,9 @@ def _captions_of(path: Path, column: str | None) -> Iterator[tuple[str, list[str
         found = column or next((name for name in _CAPTIONS if name in names), "caption")
         if not {"key", found} <= {*names}:
             raise UserError(
-                f"{printable(str(path))} has no columns key and {found}; it has {named(names)}"
+                f"{printable(path)} has no columns key and {found}; it has {named(names)}"
             )
-        for row in loaded(part, ["key", found], printable(str(path))).to_pylist():
+        for row in loaded(part, ["key", found], printable(path)).to_pylist():
             texts = [row[found]] if isinstance(row[found], str) else row[found] or []
             if texts:
                 yield str(row["key"]), texts

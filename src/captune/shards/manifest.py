@@ -111,7 +111,7 @@ def _read(out: Place, name: str, data: bytes, kind: type[S]) -> S:
     try:
         return convert(content, kind)
     except ValueError as error:
-        raise UserError(f"{shown} is damaged ({printable(str(error))}); remove it") from None
+        raise UserError(f"{shown} is damaged ({printable(error)}); remove it") from None
 
 
 def read_models(out: Place) -> Models:

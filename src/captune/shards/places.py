@@ -174,11 +174,11 @@ def store_of(address: str) -> tuple[Any, str]:
         store, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
         raise UserError(
-            f"{printable(address)}: {printable(str(error))} (pip install 'captune[cloud]' has"
+            f"{printable(address)}: {printable(error)} (pip install 'captune[cloud]' has"
             " s3://, gs:// and https://)"
         ) from None
     except ValueError as error:  # a protocol that nobody knows
-        raise UserError(f"{printable(address)}: {printable(str(error))}") from None
+        raise UserError(f"{printable(address)}: {printable(error)}") from None
     return store, path
 
 

@@ -161,7 +161,7 @@ def _of_tar(path: Path, shard: Shard, stack: ExitStack) -> OpenShard:
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError("a header that is none")
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        reason = printable(str(error))[:120]
+        reason = printable(error)[:120]
         if not found.keys:
             raise UserError(f"{printable(shard.address)} is not a tar ({reason})") from None
         if len(found) - 1 not in found.refused:  # what follows is an image, or several

@@ -114,7 +114,7 @@ class Worker:
             return Report(shard.stem, FAILED, sentence=str(error))
         except Exception as error:  # the other shards are not lost for it
             logger.exception("a bug in captune: shard %s failed", printable(shard.stem))
-            sentence = f"a bug in captune ({type(error).__name__}: {printable(str(error))[:200]})"
+            sentence = f"a bug in captune ({type(error).__name__}: {printable(error)[:200]})"
             return Report(shard.stem, FAILED, sentence=sentence)
         finally:
             self._let_go(shard.stem)
@@ -334,7 +334,7 @@ def settle_models(out: Place, answerer: Answerer) -> None:
         for name in ("weights_id", "preprocessing_id", "decoder_id", "normalised"):
             if then.get(name) != now.get(name):
                 raise UserError(
-                    f"{printable(out.address)} was started with {printable(str(then.get('spec')))},"
-                    f" {name} {then.get(name)}, and this is {printable(str(now.get('spec')))},"
+                    f"{printable(out.address)} was started with {printable(then.get('spec'))},"
+                    f" {name} {then.get(name)}, and this is {printable(now.get('spec'))},"
                     f" {now.get(name)}; use the same model, or another --out"
                 )

@@ -74,7 +74,7 @@ def read_truth(source: str | Path, images: Sequence[ImageFile], labels: Labels) 
     Raises UserError for a table that cannot be understood, for a label of an image that is not
     among the labels, for an image with two labels, and when no image has a label at all.
     """
-    shown = printable(str(source))
+    shown = printable(source)
     asked = parse_source(source)
     named_rows = {} if asked is None else labels_of(asked)[1]
     if source == "from-name":
@@ -189,7 +189,7 @@ def _metadata_answers(file: Path) -> dict[str, _Answer]:
     column = next((name for name in _LABEL_COLUMNS if name in rows[0]), None)
     if column is None:
         raise UserError(
-            f"{printable(str(file))} has no column for the label; call it label (it has"
+            f"{printable(file)} has no column for the label; call it label (it has"
             f" {named(rows[0])})."
         )
     return {

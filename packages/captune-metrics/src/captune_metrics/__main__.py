@@ -307,7 +307,7 @@ def _writer(path: Path) -> Callable[[_Scored], None]:
     forms: dict[str, Callable[[_Scored], str]] = {".csv": _as_csv, ".jsonl": _as_json_lines}
     form = forms.get(path.suffix.lower())
     if form is None:
-        raise UserError(f"--per-image {printable(str(path))}: expected a name in .csv or .jsonl")
+        raise UserError(f"--per-image {printable(path)}: expected a name in .csv or .jsonl")
 
     def write(scored: _Scored) -> None:
         text = form(scored)
@@ -325,7 +325,7 @@ def _writer(path: Path) -> Callable[[_Scored], None]:
             if partial is not None:
                 partial.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{printable(str(path))} cannot be written ({reason})") from None
+            raise UserError(f"{printable(path)} cannot be written ({reason})") from None
 
     return write
 

@@ -36,7 +36,7 @@ class COCO:
             content = read_json(annotation_file)
             if not isinstance(content, dict):
                 raise UserError(
-                    f"{printable(str(annotation_file))} holds no COCO annotations; expected an"
+                    f"{printable(annotation_file)} holds no COCO annotations; expected an"
                     " object with images and annotations"
                 )
             self.dataset = content
@@ -81,7 +81,7 @@ class COCO:
         these, UserError for what is no list of results.
         """
         is_list = isinstance(resFile, list | tuple)
-        where = "results" if is_list else printable(str(resFile))
+        where = "results" if is_list else printable(resFile)
         content = resFile if is_list else read_json(resFile)  # type: ignore[arg-type]
         if not isinstance(content, list | tuple):
             raise UserError(f'{where}: expected a list of {{"image_id": ..., "caption": ...}}')
@@ -106,7 +106,7 @@ class COCO:
 
 def read_json(path: str | Path) -> Any:
     """A JSON file. Raises UserError where it cannot be read or is no JSON."""
-    shown = printable(str(path))
+    shown = printable(path)
     data = read_bytes(path, LARGEST_TEXT)
     require_text(data, shown)
     try:
@@ -118,7 +118,7 @@ def read_json(path: str | Path) -> Any:
             f"{shown} is not JSON (line {error.lineno}, column {error.colno}: {error.msg})"
         ) from None
     except (ValueError, RecursionError) as error:  # numbers too long; nested too deeply
-        raise UserError(f"{shown} cannot be read ({printable(str(error))})") from None
+        raise UserError(f"{shown} cannot be read ({printable(error)})") from None
 
 
 def check_entries(noun: str, entries: Any, keys: Sequence[str]) -> None:

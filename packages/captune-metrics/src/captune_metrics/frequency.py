@@ -219,7 +219,7 @@ def name_of_table(path: Path) -> str:
         name = name.rpartition(".")[0]
     if name.lower() in (CORPUS, *SHIPPED):
         raise UserError(
-            f'{printable(str(path))}: a table must not be called "{printable(name)}", which --df '
+            f'{printable(path)}: a table must not be called "{printable(name)}", which --df '
             "means otherwise; give the file another name"
         )
     return printable(name)

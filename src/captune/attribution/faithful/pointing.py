@@ -100,7 +100,7 @@ def read_boxes(path: str | Path) -> Boxes:
     bbox: left, top, width, height in pixels of an image whose width and height the file gives.
     Boxes are cut at the image's edges. Raises UserError for anything else, naming the patch.
     """
-    shown = printable(str(path))
+    shown = printable(path)
     parts = _parts(read_bytes(str(path)), shown)
     categories = _listed(parts, "categories", _Category, shown)
     names = {str(category.id): str(category.name) for category in categories}
@@ -165,7 +165,7 @@ def _parts(data: bytes, shown: str) -> dict[str, msgspec.Raw]:
         kind = "a list" if data.lstrip()[:1] == b"[" else "something else"
         raise UserError(f"{shown} holds {kind}, and an object was expected.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{shown} is not valid JSON ({printable(str(error))}).") from None
+        raise UserError(f"{shown} is not valid JSON ({printable(error)}).") from None
 
 
 def _listed(
@@ -179,7 +179,7 @@ def _listed(
     except msgspec.ValidationError as error:
         raise _refusal(shown, _objection(str(error), key, kind)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{shown} is not valid JSON ({printable(str(error))}).") from None
+        raise UserError(f"{shown} is not valid JSON ({printable(error)}).") from None
 
 
 def _objection(error: str, key: str, kind: type[msgspec.Struct]) -> str:

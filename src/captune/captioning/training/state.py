@@ -152,7 +152,7 @@ def write_config(options: TuneOptions, path: Path) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Option name -> value. Raises UserError for what is no such file, option or kind of value."""
-    shown = printable(str(path))
+    shown = printable(path)
     content = parse_yaml(read_text(str(path)), shown, "give the config.yaml of a tune")
     if not isinstance(content, Mapping):
         raise UserError(f"{shown} holds no options; expected lines such as `epochs: 10`")
@@ -161,14 +161,14 @@ def read_config(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in hints or name in _NOT_KEPT:
-            raise UserError(f'{shown}: captune tune has no option "{printable(str(key))}"')
+            raise UserError(f'{shown}: captune tune has no option "{printable(key)}"')
         hint = hints[name]
         try:
             # YAML reads 5e-4 as a text, and 12000 as a number
             plain = hint(value) if hint in (float, str) and type(value) in (int, str) else value
             values[name] = convert(plain, hint)
         except ValueError as error:
-            raise UserError(f"{shown}: {name}: {printable(str(error))}") from None
+            raise UserError(f"{shown}: {name}: {printable(error)}") from None
     return values
 
 
@@ -263,11 +263,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     state = read_object(path, _LARGEST_STATE)
     numbers = (int, float)
     if not isinstance(state.get("epoch"), numbers) or not isinstance(state.get("global_step"), int):
-        raise UserError(
-            f"{printable(str(path))} is not the record of a training; remove its folder"
-        )
+        raise UserError(f"{printable(path)} is not the record of a training; remove its folder")
     if not isinstance(state.get("log_history"), list):
-        raise UserError(f"{printable(str(path))} has no log_history; remove its folder")
+        raise UserError(f"{printable(path)} has no log_history; remove its folder")
     return state
 
 

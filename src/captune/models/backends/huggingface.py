@@ -196,7 +196,7 @@ def _tokenizer(
     from transformers import AutoTokenizer
 
     files = tokenizer_files(folder)
-    where = printable(str(folder))
+    where = printable(folder)
     parts = {"config.json": stated, **vetted_tokenizer(folder)}
     broken = f"{where} has no tokenizer.json, or the like, to be read"
     with vetting.staged(parts) as place, vetting.library_errors(broken, place):

@@ -237,7 +237,7 @@ def _stated(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
     Raises UserError where something is missing, or can be no picture's.
     """
-    shown = printable(str(path))
+    shown = printable(path)
     stated = config.get("pretrained_cfg") or config  # the oldest files are flat
     for name, value in (("pretrained_cfg", stated), ("model_args", config.get("model_args") or {})):
         if not isinstance(value, dict):
@@ -266,7 +266,7 @@ def _stated(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _strictly(create: Any, weights: Path, name: str) -> Any:
     with (
-        vetting.library_errors(f"{printable(str(weights))}: not the weights of {name}"),
+        vetting.library_errors(f"{printable(weights)}: not the weights of {name}"),
         NoRandomValues(),
     ):
         return create()

@@ -136,7 +136,7 @@ def _check_content(folder: Path) -> None:
     )
     if changed:
         raise UserError(
-            f"{printable(str(folder / changed[0]))} is not what captune wrote there (its checksum"
+            f"{printable(folder / changed[0])} is not what captune wrote there (its checksum"
             " is wrong); remove its folder, and run the same command again to fetch it"
         )
 
@@ -145,7 +145,7 @@ def _digest(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise UserError(f"{printable(str(path))} cannot be read ({error.strerror})") from None
+        raise UserError(f"{printable(path)} cannot be read ({error.strerror})") from None
 
 
 def _install(asset: Asset, source: Path | None) -> None:
