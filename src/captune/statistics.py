@@ -18,11 +18,24 @@ from numpy.typing import ArrayLike, NDArray
 from captune_metrics.display import Interval
 from captune_metrics.resampling import normal_quantile
 
-__all__ = ["Tau", "holm", "kendall_tau", "mcnemar_exact", "paired_difference", "wilson"]
+__all__ = [
+    "Tau",
+    "holm",
+    "is_settled",
+    "kendall_tau",
+    "mcnemar_exact",
+    "paired_difference",
+    "wilson",
+]
 
 SIGNIFICANT = 0.05  # a p value below it is no luck, by the usual rule
 
 Counts = NDArray[np.int64]
+
+
+def is_settled(p: float, interval: Interval) -> bool:
+    """Whether luck is no explanation of a difference with this p value and interval."""
+    return p < SIGNIFICANT and (interval.low > 0 or interval.high < 0)
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from captune_metrics.display import printable
@@ -92,6 +93,17 @@ def listed(texts: Sequence[str], last: str = "and") -> str:
     if len(texts) < 2:
         return texts[0] if texts else ""
     return f"{', '.join(texts[:-1])} {last} {texts[-1]}"
+
+
+def short_names(paths: Sequence[PurePath]) -> list[str]:
+    """The last parts of each path: as few of them as tell the paths apart."""
+    names = [path.name for path in paths]
+    for depth in range(2, 6):
+        double = {name for name in names if names.count(name) > 1}
+        for i, path in enumerate(paths):
+            if names[i] in double:
+                names[i] = "/".join(path.parts[-depth:])
+    return names
 
 
 def one_line(text: str) -> str:

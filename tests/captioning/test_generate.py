@@ -28,6 +28,7 @@ from captune.captioning.generate import (
     Caption,
     CaptionWord,
     GenerationSettings,
+    without_preamble,
     words_of,
 )
 from captune.captioning.model import CaptionModel
@@ -373,3 +374,23 @@ def test_the_pieces_of_a_word_are_summed(pieces: Any) -> None:
     # a character that was never finished is of the word that it ends
     (half,) = words_of(pieces, [*pieces.encode("a"), first[0]], [-1.0, -2.0])
     assert half.log_probability == -3.0
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("a photo of a dog", "a dog"),
+        ("An image of dogs.", "Dogs."),
+        ("the Picture of a photo of a cat", "a photo of a cat"),
+        ("a photo of", "a photo of"),
+        ("a photo album of a dog", "a photo album of a dog"),
+        ("a dog", "a dog"),
+        ("", ""),
+    ],
+)
+def test_a_preamble_is_cut(said: str, kept: str) -> None:
+    words = [CaptionWord(word, -1.0) for word in said.split()]
+    image = ImageFile(Path("a.png"), "a.png")
+    cut = without_preamble(Caption(image, said, words, -9.0, 9, True))
+    assert cut.caption == kept == " ".join(word.word for word in cut.words)
+    assert cut.log_probability == -9.0

@@ -367,3 +367,60 @@ def test_two_human_captions_of_real_images_are_not_told_apart(
     assert main(compare(files, "a", "b", "--json", "--metrics", "cider,rouge_l,bleu_4")) == 0
     found = json.loads(capsys.readouterr().out)
     assert {metric["finding"] for metric in found["metrics"].values()} <= {"unseen", "unsettled"}
+
+
+def test_more_than_two_are_held_against_the_best(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    references = json.loads(files["references"].read_text())
+    best = tmp_path / "best.json"
+    best.write_text(json.dumps({f"{id}.jpg": said[0] for id, said in references.items()}))
+    out = tmp_path / "three"
+    words = [*compare(files, "a", "b"), "--out", str(out)]
+    words.insert(3, str(best))
+    assert main([*words, "--metrics", "cider,bleu_4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["captioners"]) == ["a.json", "b.json", "best.json"]
+    assert (found["images"], found["scored"], found["best"]) == (40, 40, "best.json")
+    for name, file in (("a.json", files["a"]), ("best.json", best)):
+        score = ["score", str(file), "--references", str(files["references"])]
+        assert main([*score, "--metrics", "cider", "--resamples", "500", "--json"]) == 0
+        alone = json.loads(capsys.readouterr().out)["metrics"]["cider"]
+        figures = found["captioners"][name]["scores"]["cider"]
+        assert figures["corpus"] == alone["corpus"]
+        assert figures["interval"] == pytest.approx(alone["interval"])
+    assert main(compare(files, "a", "b", "--metrics", "cider", "--json")) == 0
+    pair = json.loads(capsys.readouterr().out)["metrics"]["cider"]["b"]
+    assert found["captioners"]["b.json"]["scores"]["cider"]["corpus"] == pair["corpus"]
+    gain = found["against_best"]["a.json"]["cider"]
+    assert gain["interval"][0] < gain["difference"] < gain["interval"][1] < 0
+    assert gain["p_holm"] < 0.05
+    assert found["verdict"][0].startswith("best.json has the highest CIDEr-D")
+    run = read_run(out)
+    assert run.kind == "captioners"
+    (record, *_) = run.records()
+    assert (record["image"], record["references"]) == ("000", references["000"])
+    assert record["captions"]["best.json"]["caption"] == references["000"][0]
+    assert main(["verify", str(out)]) == 0
+    assert "Where a.json and b.json differ most" in (out / "report.html").read_text()
+    assert main([*words, "--metrics", "cider"]) == 0
+    shown = capsys.readouterr().out
+    assert "speed" not in shown
+    assert "The others less the best, best.json" in shown
+    assert main([*words[:-2], "--csv", str(tmp_path / "x.csv")]) == 2
+    assert "--csv has columns for A and B alone" in capsys.readouterr().err
+
+
+def test_more_than_two_on_the_images_of_all(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads(files["a"].read_text())
+    last = tmp_path / "last.json"
+    last.write_text(json.dumps({id: content[id] for id in list(content)[20:]}))
+    words = compare(files, "b", "part", "--metrics", "cider")
+    words.insert(3, str(last))
+    assert main([*words, "--subset", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["scored"]) == (10, 10)
+    assert main(words) == 2
+    assert "without a candidate" in capsys.readouterr().err

@@ -19,8 +19,10 @@ TEXT = Path(__file__).with_name("captioner.txt")
 _WEIGHTS = "model.safetensors"
 
 
-def lay(source: Path, folder: Path) -> None:
+def lay(source: Path, folder: Path, scale: float = 1.0) -> None:
     """A copy of the checkpoint `source` in `folder`, with the weights of captioner.txt.
+
+    scale: of all of them; at 0 it sees no image.
 
     Raises ValueError where the checkpoint has other tensors: its names or shapes have changed.
     """
@@ -30,7 +32,8 @@ def lay(source: Path, folder: Path) -> None:
     shapes = [{name: list(t.shape) for name, t in some.items()} for some in (found, laid)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"{TEXT.name} has {shapes[1]}, the checkpoint {shapes[0]}")
-    save_file(laid, folder / _WEIGHTS)
+    scaled = {name: scale * tensor for name, tensor in laid.items()}
+    save_file(scaled, folder / _WEIGHTS)
 
 
 def _read() -> dict[str, torch.Tensor]:

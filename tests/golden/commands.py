@@ -65,6 +65,12 @@ _JOBS = [
         f"caption val {_TUNED} --predictions written.json --out runs/caption",
         after=("tune",),
     ),
+    Command(
+        "captioners",
+        f"caption val {_TUNED} --model models/blind --references val.json --metrics bleu_4,cider"
+        " --to said.csv --out runs/captioners",
+        after=("tune",),
+    ),
     Command("caption-one", f"caption val/val_01.png --model runs/tune {_TINY}", after=("tune",)),
     Command("score", f"score good.json {_SCORE} --per-image images.csv --out runs/score"),
     Command("score-plain", "score poor.json --references val.json --metrics cider --no-interval"),

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 # fields whose values are of a day or a machine; all below them is left out, too
-_VARYING = re.compile(r"(.*/)?((\w+_)?(seconds|bytes)|started|versions|hardware|sizes|time)")
+_VARYING = re.compile(
+    r"(.*/)?((\w+_)?(seconds?|bytes)|started|versions|hardware|sizes|time|speed|memory)"
+)
 # captions in the middle of training hang by a hair, and so do their scores and which epoch was best
 _MIDWAY = re.compile(r".*/history/epochs/\d+/(cider|bleu_4|clipscore)|(.*/)?best[_ ]epoch")
 _SHORT = 9  # numbers of a list that stays on one line
@@ -48,6 +50,7 @@ class Plain:
             (re.compile(r"VERSION, \d+ cores"), "MACHINE"),
             (re.compile(r"\b\d[\d.,]* (kB|MB|GB|TB|GiB|B)\b"), r"# \1"),
             (re.compile(r"(?<![\w.])\d[\d.,]* (s|min|h)(?![\w.])"), "# s"),
+            (re.compile(r"(?<![\w.])\d[\d.,e+-]*/s\b"), "#/s"),
             # Python puts the choices into quotation marks or not, by its version
             (re.compile(r"(?<=choose from )[^)]*"), lambda found: found[0].replace("'", "")),
             (re.compile(r"data:[\w/+-]+;base64,[\w+/=]+"), "DATA"),

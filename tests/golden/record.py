@@ -101,7 +101,10 @@ class Recorder:
             known = json.loads(metrics.read_text()) if metrics.is_file() else {}
             found["json"] = json_lines(content, self._plain, known) + _errors(typed, self._plain)
         if command.name == "tune":
-            captioner.lay(self.folder / "runs/tune/adapter", self.folder / "models/captioner")
+            for name, scale in (("captioner", 1.0), ("blind", 0.0)):
+                captioner.lay(
+                    self.folder / "runs/tune/adapter", self.folder / "models" / name, scale
+                )
         return found
 
     def _page(self, html: str, command: Command) -> list[str]:

@@ -29,6 +29,7 @@ from captune.captioning.generate import batch_ends
 from captune.captions import read_captions
 from captune.errors import UserError
 from captune.jobs import caption as job
+from captune.jobs import caption_outputs
 from captune.jobs.caption import CaptionResult, run
 from captune.jobs.caption_outputs import CaptionJournal
 from captune.options.captioning import CaptionOptions
@@ -400,7 +401,7 @@ def test_what_is_refused(
         captioned(images, model, predictions=images)
     with pytest.raises(UserError, match="holds files that are not a run"):
         captioned(images, model, out=images)
-    monkeypatch.setattr(job, "MOST_ANSWERS", 5)
+    monkeypatch.setattr(caption_outputs, "MOST_ANSWERS", 5)
     with pytest.raises(UserError, match="too many captions to print"):
         captioned(images, model)
     use_encoder(monkeypatch, image_model("d1" * 32))

@@ -96,7 +96,11 @@ def prepare(options: CaptionerOptions) -> Prepared:
         "--device": resolve_device(options.device).type,
         **({} if choosing is None else {"--rerank": digest_of(plain(choosing))}),
         **({"--datastore": sha256_of(store)} if is_read and store.is_file() else {}),
-        **({"--keep-candidates": True} if getattr(options, "keep_candidates", False) else {}),
+        **{
+            f"--{name.replace('_', '-')}": True
+            for name in ("keep_candidates", "cut_preamble")
+            if getattr(options, name, False)
+        },
     }
     if recipe is None:
         return _prepare_any(options, place, choosing, written_with)

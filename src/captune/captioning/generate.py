@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from captune.captioning.model import Candidate, Generated
@@ -23,6 +23,7 @@ from captune.text import as_sentence
 
 _FIRST_BATCH = 8  # images
 WORD = re.compile(r"\S+")
+_PREAMBLE = re.compile(r"(an?|the) (photo|photograph|image|picture) of", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Caption(NotebookDisplay):
     was not fitted for its captioner. flagged: whether it is below --flag-below, None without.
     candidates: what it was chosen among (captioning.rerank), the best first; None where it was not.
     ids: of its tokens, without the end; of one that is read from a run none.
+    captioner: the name of the one that wrote it, where several were asked.
     """
 
     image: ImageFile
@@ -59,6 +61,7 @@ class Caption(NotebookDisplay):
     flagged: bool | None = None
     candidates: list[Candidate] | None = None
     ids: Sequence[int] = ()
+    captioner: str = ""
 
     @property
     def mean_log_probability(self) -> float:
@@ -87,6 +90,7 @@ class Caption(NotebookDisplay):
         """What other programs are told."""
         return {
             "image": self.image.spelled,
+            **({"captioner": self.captioner} if self.captioner else {}),
             "caption": self.caption,
             "log_probability": round(self.log_probability, 6),
             **judged(self),
@@ -106,6 +110,20 @@ class Caption(NotebookDisplay):
             record.get("flagged"),
             [Candidate([], **one) for one in record.get("candidates", [])] or None,
         )
+
+
+def without_preamble(caption: Caption) -> Caption:
+    """The caption without "a photo of" or its like before it; its log-probability is of all of it.
+
+    One that has nothing else stays.
+    """
+    begin, words = " ".join(word.word for word in caption.words[:3]), caption.words[3:]
+    if not words or not _PREAMBLE.fullmatch(begin):
+        return caption
+    if begin[0].isupper():
+        start = words[0].word
+        words[0] = replace(words[0], word=start[0].upper() + start[1:])
+    return replace(caption, words=words, caption=" ".join(word.word for word in words))
 
 
 def told(candidate: Candidate) -> dict[str, Any]:

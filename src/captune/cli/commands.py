@@ -82,7 +82,7 @@ class Command:
         options = read_options(self.options_type(), arguments)
         if getattr(options, "is_sharded", False):
             return _sharded(options, arguments)
-        _check_places(options, arguments.command)
+        _check_places(options, getattr(options, "kind", arguments.command))
         job = import_module(f"captune.jobs.{arguments.command}")
         streams = self.answers and arguments.jsonl
         each = {"each": _answer_printer(options)} if streams else {}

@@ -12,27 +12,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, overload
 
 from captune.answer_files import Row, check_ending, row_files, row_paths
 from captune.captioning.agreement import flagged_sentence
-from captune.captioning.any_captioner import AnyCaptioner, prepare
+from captune.captioning.any_captioner import AnyCaptioner, Prepared, prepare
 from captune.captioning.captioner import LITE, Captioner
-from captune.captioning.generate import Caption, GenerationSettings
+from captune.captioning.generate import Caption, GenerationSettings, without_preamble
 from captune.captioning.rerank import chosen_sentence
-from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import ImageFile, ImageSet, Skipped, find_images
-from captune.jobs import MOST_ANSWERS, Result, check_outputs, files_among
+from captune.jobs import MOST_ANSWERS, PAGE, Result, check_outputs, files_among
 from captune.jobs.caption_outputs import (
     CaptionJournal,
     Sidecars,
     Sink,
     check_predictions,
+    check_somewhere,
     predictions_file,
 )
+from captune.jobs.captioners import CaptionersResult, takes_several
 from captune.jobs.shards import takes_shards
+from captune.models.devices import PeakMemory, resolve_device
 from captune.options.captioning import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -56,6 +58,8 @@ class CaptionResult(Result):
     by themselves. resumed: images that an earlier, killed run had done. agreement: how likely
     people agree with a caption of this captioner; agreement_sum: of the captions. flagged: how many
     are below flag_below. reranking: how captions were chosen among candidates, where they were.
+    writing_s, peak_bytes: of one of several captioners, the time that its captions took and the
+    most memory that was held meanwhile; those of a killed run count, too.
     """
 
     captioner: dict[str, Any]
@@ -71,6 +75,8 @@ class CaptionResult(Result):
     flag_below: float | None = None
     flagged: int = 0
     reranking: Reranking | None = None
+    writing_s: float = 0.0
+    peak_bytes: int | None = None
 
     def add(self, record: Mapping[str, Any]) -> None:
         """One more record."""
@@ -163,14 +169,27 @@ class CaptionResult(Result):
         return self.images == 1 and not self.skipped
 
 
+@overload
 def caption(
-    images: str | Path | Sequence[str | Path], *, model: str | Path = LITE, **options: Any
-) -> CaptionResult:
+    images: str | Path | Sequence[str | Path], *, model: str | Path = ..., **options: Any
+) -> CaptionResult: ...
+@overload
+def caption(
+    images: str | Path | Sequence[str | Path], *, model: list[Any], **options: Any
+) -> CaptionersResult: ...
+def caption(
+    images: str | Path | Sequence[str | Path],
+    *,
+    model: str | Path | list[Any] = LITE,
+    **options: Any,
+) -> CaptionResult | CaptionersResult:
     """Describe images in words, as `captune caption`.
 
-    images: folders, files and globs. options: the fields of `CaptionOptions`; what they say
-    to write is written too. The result is a sequence of `Caption`, one per image that could be
-    read; it holds all of them. Raises UserError for what cannot be done.
+    images: folders, files and globs. model: a captioner, or a list of several to compare. options:
+    the fields of `CaptionOptions`; what they say to write is written too. The result is a
+    sequence of `Caption`, one per image that could be read; it holds all of them. Of several
+    captioners it holds all that the first wrote, then those of the next, each with its `captioner`.
+    Raises UserError for what cannot be done.
     """
     found: list[Caption] = []
     made = from_python(CaptionOptions, images=images, model=model, **options)
@@ -180,6 +199,7 @@ def caption(
 
 
 @takes_shards("caption")
+@takes_several
 @writes_run("caption")
 def run(
     options: CaptionOptions,
@@ -189,16 +209,19 @@ def run(
     each: Callable[[Caption], None] | None = None,
     found: ImageSet | None = None,
     captioner: Captioner | AnyCaptioner | None = None,
+    prepared: Prepared | None = None,
 ) -> CaptionResult:
     """Caption, write what was asked for, and leave the page of the run.
 
     command: the words that made this run, kept in it. each: is given every caption as it comes,
     also those of an earlier, killed run. found, captioner: images and a captioner that are there
-    already, instead of those that the options name. Raises UserError for what cannot be done;
-    unreadable images are named in the result.
+    already, instead of those that the options name. prepared: one of several captioners, which is
+    measured; its journal stays, so that what is done is not done again. Raises UserError for what
+    cannot be done; unreadable images are named in the result.
     """
+    is_one_of_several = prepared is not None
     # everything that can be refused is checked before a model is loaded
-    prepared = prepare(options)
+    prepared = prepared or prepare(options)
     if prepared.place.parent == home_path(options.model):
         method = prepared.place.name
         progress.message(f"{options.model}: captions with {method}, the best of its methods")
@@ -207,17 +230,19 @@ def run(
     check_outputs(files_among(*options.images), files, options.out, row_paths(options.to))
     found = find_images(options.images) if found is None else found
     if each is None:
-        _check_somewhere(options, found)
+        check_somewhere(options, len(found.images))
     others = options.out or options.predictions or options.to or each
     began = time.monotonic()
     with ExitStack() as stack:
         sidecars = writer = journal = None
         if options.predictions is not None:
             check_predictions(options.predictions, found.images)
-        about = prepared.about
+        about, asked = prepared.about, prepared.asked
+        if is_one_of_several:  # its run is not written anew
+            asked = {**asked, "--flag-below": options.flag_below}
         if options.out is not None:
             journal = stack.enter_context(
-                CaptionJournal(options.out, prepared.asked, found.images, options.batch_size)
+                CaptionJournal(options.out, asked, found.images, options.batch_size)
             )
             if journal.done:
                 progress.message(f"resuming after {journal.done:,} of {len(found.images):,} images")
@@ -239,11 +264,17 @@ def run(
                     return CaptionResult(
                         captioner=about, skipped=list(found.skipped), found=found, sidecars=kept
                     )
-        captioner = prepared.load() if captioner is None else captioner
-        if options.out is not None:
-            models = [about, *captioner.described()]
-            writer = RunWriter(options.out, "caption", options, found.root, models, command)
-        cache = captioner.open_cache(options, len(found.images) - done, stack, progress.message)
+        is_written = is_one_of_several and journal is not None and journal.is_written
+        peak = PeakMemory(resolve_device(options.device)) if is_one_of_several else None
+        outcomes: Iterable[list[Caption | Skipped]] = ()
+        if not is_written:
+            captioner = prepared.load() if captioner is None else captioner
+            if options.out is not None:
+                models = [about, *captioner.described()]
+                writer = RunWriter(options.out, "caption", options, found.root, models, command)
+            cache = captioner.open_cache(options, len(found.images) - done, stack, progress.message)
+            how = GenerationSettings.of(options, cache)
+            outcomes = captioner.stream(found.images, how, done=done)
         result = CaptionResult(
             captioner=about,
             skipped=list(found.skipped),
@@ -251,7 +282,7 @@ def run(
             found=found,
             agreement=prepared.agreement,
             flag_below=options.flag_below,
-            reranking=None if captioner.reranker is None else captioner.reranker.settings,
+            reranking=prepared.choosing,
         )
         add_row = stack.enter_context(
             row_files(options.to, about, raw=options.raw_csv, json_row=_coco_result)
@@ -259,13 +290,14 @@ def run(
         sinks: list[Sink] = [] if sidecars is None else [sidecars.add]
         if options.predictions is not None:
             sinks.append(stack.enter_context(predictions_file(options.predictions)))
-        how = GenerationSettings.of(options, cache)
-        outcomes = captioner.stream(found.images, how, done=done)
         with progress.bar("captioning", len(found.images)) as advance:
             for images, batch, is_new in _kept(
-                journal, found.images, outcomes, done, options.keep_candidates
+                journal, found.images, outcomes, done, options, peak
             ):
                 for image, entry in zip(images, batch, strict=True):
+                    result.writing_s += entry.get("seconds", 0.0)
+                    held = (result.peak_bytes or 0, entry.get("peak_bytes") or 0)
+                    result.peak_bytes = max(held) or None
                     flagged = _flagged(entry, options.flag_below)
                     _take(image, flagged, result, sinks, add_row, each)
                 advance(len(images), before=not is_new)
@@ -273,8 +305,12 @@ def run(
             if journal is not None:
                 journal.remove()
             raise none_readable(result.skipped)
-        if writer is not None and journal is not None:
+        if writer is not None and journal is not None and captioner is not None:
             _write_run(writer, journal, result, str(captioner.device))
+            if is_one_of_several:
+                journal.keep()
+            else:
+                journal.remove()
     result.seconds = time.monotonic() - began
     if options.out is not None:
         result.written["run"] = options.out
@@ -283,7 +319,7 @@ def run(
     result.add_written(options.to)
     if sidecars is not None:
         result.sidecars = {"written": sidecars.written, "kept": sidecars.kept}
-    if options.out is not None:
+    if options.out is not None and not (is_written and (options.out / PAGE).is_file()):
         result.finish(options.out, progress)
     return result
 
@@ -293,24 +329,35 @@ def _kept(
     images: Sequence[ImageFile],
     outcomes: Iterable[list[Caption | Skipped]],
     done: int,
-    candidates: bool,
+    options: CaptionOptions,
+    peak: PeakMemory | None,
 ) -> Iterator[tuple[Sequence[ImageFile], list[dict[str, Any]], bool]]:
-    """(images, what came of them, whether it is new), batch by batch; in the journal first."""
+    """(images, what came of them, whether it is new), batch by batch; in the journal first.
+
+    peak: with one, what came of an image says what time and memory it took.
+    """
     if journal is not None:
         for image, entry in zip(images, journal.entries(), strict=False):
             yield [image], [entry], False
+    began = time.perf_counter()
     for some_outcomes in outcomes:
+        used: dict[str, Any] = {}
+        if peak is not None:
+            seconds = (time.perf_counter() - began) / len(some_outcomes)
+            used = {"seconds": seconds, "peak_bytes": peak.bytes}
         some = images[done : done + len(some_outcomes)]
         batch: list[dict[str, Any]] = []
         for outcome in some_outcomes:
             if isinstance(outcome, Skipped):
-                batch.append({"skipped": outcome.reason})
+                batch.append({"skipped": outcome.reason, **used})
             else:
-                batch.append({"record": outcome.record(candidates=candidates)})
+                said = without_preamble(outcome) if options.cut_preamble else outcome
+                batch.append({"record": said.record(candidates=options.keep_candidates), **used})
         if journal is not None:
             journal.add(zip(some, batch, strict=True))
         yield some, batch, True
         done += len(some_outcomes)
+        began = time.perf_counter()
 
 
 def _take(
@@ -346,15 +393,6 @@ def _flagged(entry: Mapping[str, Any], below: float | None) -> Mapping[str, Any]
     return {"record": {**record, "flagged": record["agreement"] < below}}
 
 
-def _check_somewhere(options: CaptionOptions, found: ImageSet) -> None:
-    wanted = options.out or options.predictions or options.sidecar or options.to
-    if not wanted and len(found.images) > MOST_ANSWERS:
-        raise UserError(
-            f"{len(found.images):,} images: too many captions to print; say where to write them,"
-            " with --out RUN, --to FILE, --predictions FILE.json or --sidecar"
-        )
-
-
 def _coco_result(row: Row) -> dict[str, Any]:
     """A row of COCO's results: the number in a COCO name, another number, or else the stem."""
     stem = PurePath(row["image"]).stem
@@ -371,4 +409,3 @@ def _write_run(
                 writer.record(_flagged(entry, result.flag_below)["record"])
         writer.metrics = result.metrics()
         writer.extra = {"device": device, "resumed": result.resumed}
-    journal.remove()

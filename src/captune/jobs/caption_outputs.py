@@ -18,15 +18,29 @@ from captune.captioning.generate import batch_ends
 from captune.errors import UserError
 from captune.files import check_writable, whole_file, writing
 from captune.images import ImageFile
+from captune.jobs import MOST_ANSWERS
+from captune.options.captioning import CaptionOptions
 from captune.progress import SILENT, Progress
 from captune.runs.place import JOURNAL
+from captune.runs.reader import ABOUT
 from captune_metrics.display import printable, quoted
 from captune_metrics.files import LARGEST_TEXT, read_regular
 
+_WRITTEN = b'{"written": true}\n'  # behind the last image
 _KEPT = "the captions of finished batches are kept"
 
 
 Sink = Callable[[ImageFile, str], None]
+
+
+def check_somewhere(options: CaptionOptions, images: int) -> None:
+    """Raises UserError for more captions than a terminal shows, where no file has them."""
+    wanted = options.out or options.predictions or options.sidecar or options.to
+    if not wanted and images > MOST_ANSWERS:
+        raise UserError(
+            f"{images:,} images: too many captions to print; say where to write them,"
+            " with --out RUN, --to FILE, --predictions FILE.json or --sidecar"
+        )
 
 
 def check_predictions(path: Path, images: Sequence[ImageFile]) -> None:
@@ -173,6 +187,7 @@ class CaptionJournal:
 
     done: how many of `images` it holds, from the first on: whole batches, and each image's file as
     it was then. An image that changed, came or went ends what is taken over.
+    is_written: whether its run is written, so that it only stays for a captioning of several.
     """
 
     def __init__(
@@ -181,6 +196,7 @@ class CaptionJournal:
         """asked: all that the captions depend on, as JSON values."""
         self.path = folder / JOURNAL
         self.done = 0
+        self.is_written = False
         self._asked = {"asked": dict(asked)}
         self._images = images
         self._batch_size = batch_size
@@ -219,6 +235,12 @@ class CaptionJournal:
             os.fsync(self._file.fileno())
         self.done += len(lines)
 
+    def keep(self) -> None:
+        """Say that its run is written."""
+        with writing(self.path, _KEPT):
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(_WRITTEN)
+
     def entries(self) -> Iterator[dict[str, Any]]:
         """All that it holds, in the order of the images."""
         with self.path.open("rb") as file:
@@ -252,6 +274,10 @@ class CaptionJournal:
                 break
             if number in ends:
                 self.done, end = number, self._file.tell()
+        else:
+            is_there = (self.path.parent / ABOUT).is_file()
+            if self._file.readline() == _WRITTEN and is_there:
+                self.is_written, end = True, self._file.tell()
         self._file.truncate(end)
 
     def _begin(self) -> None:

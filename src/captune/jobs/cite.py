@@ -25,6 +25,7 @@ from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
 from captune.runs.map_metrics import ExplainMetrics, FaithfulMetrics
 from captune.runs.metrics import (
+    CaptionersMetrics,
     ClassifyMetrics,
     CompareMetrics,
     MetricFigure,
@@ -298,6 +299,21 @@ def _caption(found: Run, library: _Library) -> list[str]:
     ]
 
 
+def _captioners(found: Run, library: _Library) -> list[str]:
+    metrics = found.typed_metrics(CaptionersMetrics)
+    own = [in_latex(str(one["spec"])) for one in found.about["models"] if "bridge" in one]
+    by = listed([*own, *_frozen(found, library)])
+    said = [f"{counted(metrics.images, 'image')} were each described by {by}."]
+    if metrics.best is not None:
+        said.append(
+            f"The captions of {metrics.scored:,} of them were scored by"
+            f" {_metrics(metrics.names, library)}, {_INTERVALS}{library.procedure('bootstrap')},"
+            f" and those of each captioner held against those of {in_latex(metrics.best)} by a"
+            f" paired permutation test, corrected by Holm's procedure{library.procedure('holm')}."
+        )
+    return said
+
+
 def _clip_model(recipes: Iterable[Any], library: _Library) -> str:
     """Which model computed CLIPScore, where one did."""
     for recipe in recipes:
@@ -375,6 +391,7 @@ _WRITERS: dict[str, Callable[[Run, _Library], list[str]]] = {
     "prompts": _prompts,
     "tune": _tune,
     "caption": _caption,
+    "captioners": _captioners,
     "score": _score,
     "compare": _compare,
     "explain": _explain,

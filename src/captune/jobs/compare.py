@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -109,15 +109,20 @@ class CompareResult(Result):
 
 
 def compare(
-    first: str | Path | dict[str, Any], second: str | Path | dict[str, Any], **options: Any
+    first: str | Path | dict[str, Any],
+    second: str | Path | dict[str, Any],
+    *others: str | Path,
+    **options: Any,
 ) -> CompareResult:
     """Compare two sets of captions of the same images, as `captune compare`.
 
-    first, second: captions A and B, as in `captune.score`. options: the fields of
+    first, second: captions A and B, as in `captune.score`. others: files of more captions; then the
+    result is a `CaptionersResult`. options: the fields of
     `CompareOptions`, such as references="val.json", metrics="cider", out="runs/compare".
     Raises UserError for what cannot be done.
     """
-    return run(from_python(CompareOptions, first=first, second=second, **options))
+    made = from_python(CompareOptions, first=first, second=second, others=list(others), **options)
+    return run(made)
 
 
 @writes_run("compare")
@@ -130,9 +135,14 @@ def run(
     """
     if options.top < 0:
         raise UserError(f"--top must be 0 or more, not {options.top}")
-    read = read_inputs(options, {"A": options.first, "B": options.second})
+    others = {f"file {n}": other for n, other in enumerate(options.others, 3)}
+    read = read_inputs(options, {"A": options.first, "B": options.second, **others})
     check_outputs(read, {"--csv": options.csv}, options.out)
     check_ending("--csv", options.csv, ".csv", instead="")
+    if options.others:
+        from captune.jobs.captioners import compare_several
+
+        return cast("CompareResult", compare_several(options, progress, command))
     first, second = score_files([options.first, options.second], options, progress, quiet=True)
     few = small_sample_note(len(first.candidates))
     notes = list(dict.fromkeys([*first.notes, *second.notes, *few]))

@@ -46,10 +46,9 @@ from captune.options.tuning import TuneOptions
 from captune.pages.figures import draw_figures
 from captune.progress import SILENT, Noting, Progress
 from captune.runs import Run, read_run
-from captune.runs.metrics import Curve, CurvePoint, Tuned
+from captune.runs.metrics import AgainstBest, Curve, CurvePoint, Tuned
 from captune.runs.place import run_place
-from captune.scoring.compare import compare_scores
-from captune.statistics import holm
+from captune.scoring.compare import compare_scores, compare_with_best
 from captune.tables import Table, of_mappings, write_csv
 from captune.text import counted
 from captune_metrics.scores import Scores
@@ -63,8 +62,7 @@ class TuneResult(Result):
 
     methods: in the order asked. best: one of them, by `select`; one that is usable, if any is.
     warning: that so few updates cannot work, said before the training. curve: the score by the
-    number of images, where it was asked for. against_best: the other
-    methods less the best one, by the mean score over the same images: difference, interval, p_holm.
+    number of images, where it was asked for. against_best: the other methods less the best one.
     """
 
     methods: list[Tuned]
@@ -73,7 +71,7 @@ class TuneResult(Result):
     trained_on: int
     warning: str | None = None
     curve: Curve | None = None
-    against_best: dict[str, dict[str, Any]] = field(default_factory=dict)
+    against_best: dict[str, AgainstBest] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -277,8 +275,8 @@ def _curve(options: TuneOptions, tuned: dict[int, Tuned], folders: dict[int, Pat
     return Curve(options.method, metric, options.epochs, found, said)
 
 
-def against_best(runs: Mapping[str, Run], best: str, metric: str) -> dict[str, dict[str, Any]]:
-    """The other methods less the best one: difference, interval, p_holm.
+def against_best(runs: Mapping[str, Run], best: str, metric: str) -> dict[str, AgainstBest]:
+    """The other methods less the best one.
 
     runs: of each method. A metric whose corpus figure is the mean of its images' can be told from
     the records; BLEU's is none, and captune compare tells it.
@@ -286,19 +284,10 @@ def against_best(runs: Mapping[str, Run], best: str, metric: str) -> dict[str, d
     if metric.startswith("bleu"):
         return {}
     scores = {name: _scores(run, metric) for name, run in runs.items()}
-    ours = scores.pop(best)
-    found = []
-    for name, theirs in scores.items():
-        if theirs.per_image.keys() != ours.per_image.keys() or len(ours.per_image) < 2:
-            continue
-        compared = compare_scores({metric: ours}, {metric: theirs})[metric]
-        if compared.interval is not None and compared.p is not None:
-            found.append((name, compared.difference, list(compared.interval), compared.p))
-    adjusted = holm([p for *_, p in found])
-    return {
-        name: {"difference": difference, "interval": interval, "p_holm": p_holm}
-        for (name, difference, interval, _), p_holm in zip(found, adjusted, strict=True)
-    }
+    images = scores[best].per_image.keys()
+    same = {name: {metric: one} for name, one in scores.items() if one.per_image.keys() == images}
+    found = compare_with_best(same, best)
+    return {name: one[metric] for name, one in found.items() if metric in one}
 
 
 def _scores(run: Run, metric: str) -> Scores:

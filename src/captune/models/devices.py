@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -97,3 +99,29 @@ def attention_kernel(device: torch.device) -> Iterator[None]:
         return
     with sdpa_kernel([SDPBackend.MATH]):
         yield
+
+
+class PeakMemory:
+    """The most memory that is held from now on: of a GPU, or by this process on Linux."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._is_known = device.type == "cuda"
+        gc.collect()  # of a model before this one nothing is left
+        if self._is_known:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        elif device.type == "cpu":
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # VmHWM is what is held now
+                self._is_known = True
+
+    @property
+    def bytes(self) -> int | None:
+        """None where nobody counts it."""
+        if not self._is_known:
+            return None
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        held = Path("/proc/self/status").read_text().partition("VmHWM:")[2]
+        return 1024 * int(held.split()[0])

@@ -12,10 +12,16 @@ from captune.options.base import (
     ModelOptions,
     RowOptions,
     option,
+    refuse_given,
     require_at_least,
 )
 from captune.options.shards import ShardOptions
 
+_MODEL = (
+    "captioner: a run folder of captune tune, or of one of its methods; a folder of transformers,"
+    " such as BLIP's or Qwen-VL's; hf:USER/NAME from the hub; lite is built in"
+)
+_MODELS = "RUN|FOLDER|hf:USER/NAME|lite"
 RERANK = ("none", "match", "neighbours", "both")
 RERANK_HELP = (
     "choose each caption among the best of the beam search: match, by how well it fits the image;"
@@ -27,13 +33,7 @@ RERANK_HELP = (
 class CaptionerOptions(ModelOptions):
     """What every command that runs a captioner takes."""
 
-    model: str = option(
-        "captioner: a run folder of captune tune, or of one of its methods; a folder of"
-        " transformers, such as BLIP's or Qwen-VL's; hf:USER/NAME from the hub; lite is built in",
-        "lite",
-        metavar="RUN|FOLDER|hf:USER/NAME|lite",
-        section="model",
-    )
+    model: str = option(_MODEL, "lite", metavar=_MODELS, section="model")
     prompt: str | None = option(
         "what a captioner of transformers is asked, or how its captions begin where it does not"
         " chat",
@@ -114,8 +114,15 @@ def check_flag(options: Any) -> None:
 
 @dataclass(kw_only=True)
 class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
-    """`captune caption`."""
+    """`captune caption`. model: a text, or a list of two captioners or more, to compare."""
 
+    model: Any = option(
+        f"{_MODEL}; given several times, these are compared",
+        "lite",
+        repeat=True,
+        metavar=_MODELS,
+        section="model",
+    )
     predictions: Path | None = option(
         'write the captions as JSON: {"file name without ending": "caption"}',
         None,
@@ -140,6 +147,10 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
         section="search and choice of captions",
     )
     seed: int | None = option("of the words that --temperature draws", None, metavar="N")
+    cut_preamble: bool = option(
+        'cut "a photo of", "an image of" or "a picture of" before a caption',
+        False,
+    )
     keep_candidates: bool = option(
         "with --out, keep what each caption was chosen among in its record", False, section=None
     )
@@ -151,9 +162,26 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
     out: Path | None = option(
         "run folder to write, with the log-probability of each word and a page", None, metavar="RUN"
     )
+    references: Path | None = option(
+        "with several --model, reference captions to score them against, as in captune score",
+        None,
+        metavar="REFS",
+        captions=True,
+        section="several captioners",
+    )
+    metrics: str | None = option(
+        "with several --model, the scores, as in captune score (default: bleu,rouge_l,cider with"
+        " --references)",
+        None,
+        metavar="M,M",
+    )
 
     def __post_init__(self) -> None:
+        models = self.model if isinstance(self.model, list | tuple) else [self.model]
+        models = [str(one) for one in models] or ["lite"]
+        self.model = models if len(models) > 1 else models[0]
         super().__post_init__()
+        self._check_several()
         if not 0 <= self.temperature <= 100:
             raise UserError(f"temperature must be from 0 to 100, not {self.temperature}")
         if self.seed is not None:
@@ -169,3 +197,19 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
         if self.overwrite and self.sidecar and self.existing in ("append", "prepend"):
             raise UserError(f"--existing {self.existing} and --overwrite: give one of them")
         check_flag(self)
+
+    @property
+    def kind(self) -> str:
+        """The kind of run that it leaves."""
+        return "caption" if isinstance(self.model, str) else "captioners"
+
+    def _check_several(self) -> None:
+        if isinstance(self.model, str):
+            why = "is for several --model; captions of one are scored by captune score"
+            refuse_given(self, ("references", "metrics"), why)
+            return
+        if self.is_sharded:
+            raise UserError("shards are described by one captioner; give --model once")
+        here = f"has a place for one caption of an image, and there are {len(self.model)} --model"
+        refuse_given(self, ("predictions",), f"{here}; --to FILE.csv has those of all")
+        refuse_given(self, ("sidecar",), f"{here}; write those of the one that you choose")

@@ -125,6 +125,13 @@ class CompareOptions(MetricOptions, CsvOptions):
     second: Path = option(
         "captions B, as in captune score", positional=True, nargs=None, metavar="B", captions=True
     )
+    others: list[Path] = option(
+        "more captions, to hold all of them against the best",
+        [],
+        positional=True,
+        nargs="*",
+        metavar="C",
+    )
     top: int = option("images to show where B is better, and where A is better", 10, metavar="N")
     out: Path | None = option(
         "run folder to write, with tables, figures and a page", None, metavar="RUN"
@@ -135,8 +142,16 @@ class CompareOptions(MetricOptions, CsvOptions):
     )
 
     def __post_init__(self) -> None:
+        self.others = [Path(one) for one in self.others]
         super().__post_init__()
         check_overwrite(self)
+        if self.others and self.csv is not None:
+            raise UserError("--csv has columns for A and B alone; of more captions take --out RUN")
+
+    @property
+    def kind(self) -> str:
+        """The kind of run that it leaves."""
+        return "captioners" if self.others else "compare"
 
 
 @dataclass(kw_only=True)

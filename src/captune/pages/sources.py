@@ -17,7 +17,7 @@ from captune.runs.map_metrics import FaithfulMetrics
 from captune.runs.metrics import TuneMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number
-from captune.text import count, listed, one_line
+from captune.text import count, listed, one_line, short_names
 from captune_metrics.display import named, printable
 
 NOT_USABLE = ", not usable"  # behind the name of a method or a captioner, wherever it is shown
@@ -197,7 +197,7 @@ def read_runs(
             found.append((path, run, None))
             found += [(child, _method(child, images), tune) for child in _methods(run)]
     if len(names) != len(found):
-        names = _names([path for path, _, _ in found])
+        names = short_names([real_path(path) for path, _, _ in found])
     sources: list[RunSource] = []
     for i, (_, run, _) in reversed(list(enumerate(found))):
         methods = {
@@ -225,20 +225,6 @@ def _method(folder: Path, images: Path | None) -> Run:
     if run.kind != "tune" or run.metrics.get("tuned") is None:
         raise damaged(folder, METRICS, "it is not of the method that the tune above it names")
     return run
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The last folders of each path: as few of them as tell the runs apart."""
-    resolved = [real_path(path) for path in paths]
-    names = [path.name for path in resolved]
-    for depth in range(2, 6):
-        double = {name for name in names if names.count(name) > 1}
-        if not double:
-            break
-        for i, path in enumerate(resolved):
-            if names[i] in double:
-                names[i] = "/".join(path.parts[-depth:])
-    return names
 
 
 def digests_of(run: Run) -> dict[str, str]:

@@ -74,6 +74,11 @@ def _check_compare(record: records.CompareRecord, metrics: figures.CompareMetric
             require(id in side.scores, f"{name}.scores has no {id}")
 
 
+def _check_captioners(record: records.CaptionersRecord, metrics: figures.CaptionersMetrics) -> None:
+    names = metrics.captioners.keys()
+    require(record.captions.keys() == names, "captions are of other captioners")
+
+
 _OWN = "captune.pages.sections."
 # in the order of a page
 KINDS = {
@@ -91,6 +96,13 @@ KINDS = {
     "tune": Kind(records.TuneRecord, figures.TuneMetrics, "tuning", _OWN + "tune", _check_tune),
     "caption": Kind(
         records.CaptionRecord, figures.CaptionMetrics, "captions", _OWN + "captions", models=1
+    ),
+    "captioners": Kind(
+        records.CaptionersRecord,
+        figures.CaptionersMetrics,
+        "comparison",
+        _OWN + "captioners",
+        _check_captioners,
     ),
     "score": Kind(records.ScoreRecord, figures.ScoreMetrics, "captions", _OWN + "captions"),
     "compare": Kind(

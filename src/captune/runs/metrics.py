@@ -25,7 +25,7 @@ class Sharded(Struct, frozen=True):
     """The answers stand in shards, and the records are a sample of them.
 
     rows: of all shards that are done; errors: of them, without an answer; reasons: the most
-    frequent ones. rate: images a second of one worker.
+    frequent ones. rate: images per second of one worker.
     """
 
     place: str
@@ -215,7 +215,7 @@ class Curve(Struct, frozen=True):
 
 
 class AgainstBest(Struct, frozen=True):
-    """A method less the best one, by the mean score over the same images."""
+    """A method or captioner less the best one, by a score of the same images."""
 
     difference: Number
     interval: Interval
@@ -266,6 +266,57 @@ class CaptionMetrics(Metrics, frozen=True):
     sharded: Sharded | None = None
 
 
+class SideFigure(Struct, frozen=True):
+    """A metric over the captions of one side."""
+
+    corpus: Number
+    interval: Interval | None
+
+
+class CaptionerFigures(Struct, frozen=True):
+    """What one of several captioners, or files of captions, came to.
+
+    spec: as it was named. images: that it described. ended: of them, None of a file.
+    images_per_second, peak_bytes: as it went on the machine of run.json; the memory is a GPU's, or
+    that of the whole process; None of a file, and where nobody knows.
+    """
+
+    spec: str
+    images: Count
+    words_mean: Number
+    ended: Count | None = None
+    images_per_second: Number | None = None
+    peak_bytes: Count | None = None
+    scores: dict[str, SideFigure] = {}
+
+
+class CaptionersMetrics(Metrics, frozen=True, kw_only=True):
+    """Captioners, or files of captions, over the same images: those that each of them described.
+
+    alike: images of which all say the same. scored: those that have scores. best: by the first
+    score, None without. against_best: of the others, by score. names: recipes in one line.
+    """
+
+    captioners: Annotated[dict[str, CaptionerFigures], Meta(min_length=2)]
+    alike: Count
+    scored: Count = 0
+    best: str | None = None
+    against_best: dict[str, dict[str, AgainstBest]] = {}
+    verdict: list[str]
+    names: dict[str, str] = {}
+    recipes: Any = None
+    notes: list[str] = []
+    inputs: dict[str, Any] = {}
+    skipped: list[Skipped] = []
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what does not fit together."""
+        require(self.best is None or self.best in self.captioners, "best is none of the captioners")
+        require(self.against_best.keys() <= self.captioners.keys(), "against_best names another")
+        for name, one in self.captioners.items():
+            require(one.scores.keys() == self.names.keys(), f"{name} has other scores")
+
+
 class AgreementPair(Struct, frozen=True):
     """Kendall's tau of two metrics."""
 
@@ -301,13 +352,6 @@ class ScoreMetrics(Metrics, frozen=True):
     inputs: Any = None
     options: Any = None
     versions: Any = None
-
-
-class SideFigure(Struct, frozen=True):
-    """A metric over one side."""
-
-    corpus: Number
-    interval: Interval | None
 
 
 class Better(Struct, frozen=True):

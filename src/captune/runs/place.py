@@ -28,7 +28,8 @@ BESIDE = (
     *("rank-*.html", "rank-*.png", "rank-*.svg", "rank-*.csv"),
     *("leaderboard.csv", "explain.json"),
 )
-FOLDERS = ("plots", "maps", "sample")
+CAPTIONERS = "captioners"  # with the run of each of several
+FOLDERS = ("plots", "maps", "sample", CAPTIONERS)
 _OF_TUNES = ("table.csv", "config.yaml")
 JOURNAL = ".captions.jsonl"  # of a captioning, until its run is written
 # folders that are held: real path -> the thread, and how often it asked
@@ -69,7 +70,8 @@ def writes_run(kind: str) -> Callable[[Job[Options, P, T]], Job[Options, P, T]]:
         @wraps(job)
         def inside(options: Options, *args: P.args, **named: P.kwargs) -> T:
             progress = cast("Progress", named.get("progress", args[0] if args else SILENT))
-            with run_place(options, kind, progress.message):
+            own = getattr(options, "kind", kind)  # where it depends on the options
+            with run_place(options, own, progress.message):
                 return job(options, *args, **named)
 
         return cast("Job[Options, P, T]", inside)
@@ -173,8 +175,8 @@ def check_run_folder(
                 raise UserError(f"{shown} holds files that are not a run; choose a new folder")
         if kind is not None and other not in (None, kind) and not overwrite:
             raise UserError(
-                f"{shown} holds {_described(folder, other)}, which captune {kind} would replace;"
-                " choose another --out, or replace it with --overwrite"
+                f"{shown} holds {_described(folder, other)}, which captune {_typed(kind)} would"
+                " replace; choose another --out, or replace it with --overwrite"
             )
         check_writable(folder / ABOUT)
     except OSError as error:
@@ -183,12 +185,22 @@ def check_run_folder(
         ) from None
 
 
+def captioner_run(folder: Path, name: str) -> Path:
+    """Where one of several captioners has its run."""
+    return folder / CAPTIONERS / name.replace("/", "--")
+
+
 def finished_part(folder: Path) -> list[Path] | None:
-    """What is finished of a run that was stopped: methods of a tune; None where it is no such."""
+    """What is finished of a run that was stopped: methods of a tune, captioners of several.
+
+    None where it is no such.
+    """
     if not folder.is_dir() or kind_of(folder) is not None:
         return None
     if methods := _methods(folder):
         return [path for path in methods if (path / ABOUT).is_file()]
+    if captioners := sorted((folder / CAPTIONERS).glob("*")):
+        return [path for path in captioners if (path / ABOUT).is_file()]
     begun = (folder / "tuning.json", folder / JOURNAL)
     return [] if any(path.is_file() for path in begun) else None
 
@@ -198,7 +210,12 @@ def _described(folder: Path, kind: str | None) -> str:
     if not kind:
         return "a run that cannot be read"
     methods = ", ".join(path.name for path in _methods(folder)) if kind == "tune" else ""
-    return printable(f"a run of captune {kind}{f' ({methods})' if methods else ''}")
+    return printable(f"a run of captune {_typed(kind)}{f' ({methods})' if methods else ''}")
+
+
+def _typed(kind: str) -> str:
+    """The command that makes such runs."""
+    return "caption or compare, of several" if kind == "captioners" else kind
 
 
 def remove_earlier(folder: Path, kind: str, keep: Sequence[Path]) -> None:
@@ -214,6 +231,8 @@ def remove_earlier(folder: Path, kind: str, keep: Sequence[Path]) -> None:
         paths += [folder / name for name in _OF_TUNES]
         for method in _methods(folder):
             shutil.rmtree(method)
+    if kind == "captioners":
+        shutil.rmtree(folder / CAPTIONERS, ignore_errors=True)
     for path in paths:
         path.unlink(missing_ok=True)
 

@@ -182,6 +182,15 @@ class CompareRecord(Record, frozen=True, kw_only=True):
     b: Side
 
 
+class CaptionersRecord(Record, frozen=True, kw_only=True):
+    """An image's caption by each captioner, by its name."""
+
+    image: str
+    path: str | None = None
+    references: list[str] = []
+    captions: dict[str, Side]
+
+
 class Mark(Struct, frozen=True):
     """How far to believe a map. gain: nats that the image adds to the word."""
 

@@ -145,6 +145,21 @@ def _caption(
     return counts
 
 
+def _captioners(
+    metrics: figures.CaptionersMetrics, found: Sequence[records.CaptionersRecord]
+) -> dict[str, Any]:
+    said = [{side.caption for side in record.captions.values()} for record in found]
+    scores = {
+        name: _means(one.scores, [record.captions[name].scores for record in found])
+        for name, one in metrics.captioners.items()
+    }
+    return {
+        "alike": sum(len(captions) == 1 for captions in said),
+        "scored": sum(all(one.scores for one in record.captions.values()) for record in found),
+        "captioners": {name: {"scores": means} for name, means in scores.items()},
+    }
+
+
 def _score(metrics: figures.ScoreMetrics, found: Sequence[records.ScoreRecord]) -> dict[str, Any]:
     return {"metrics": _means(metrics.metrics, [record.scores for record in found])}
 
@@ -187,6 +202,7 @@ _RECOUNTS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     "prompts": _prompts,
     "tune": _tune,
     "caption": _caption,
+    "captioners": _captioners,
     "score": _score,
     "compare": _compare,
     "explain": _explain,

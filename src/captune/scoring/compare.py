@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from captune.runs import Run
 from captune.runs.metrics import (
+    AgainstBest,
     Better,
     CaptionScore,
     ComparedMetric,
@@ -27,7 +28,7 @@ from captune.runs.metrics import (
 )
 from captune.runs.records import CompareRecord
 from captune.scoring.agreement import comparable, title_of
-from captune.scoring.score import ScoredCaptions, same_images
+from captune.scoring.score import ScoredCaptions, by_ids_of
 from captune.statistics import SIGNIFICANT, holm
 from captune.text import listed, p_value
 from captune_metrics.resampling import (
@@ -281,6 +282,34 @@ def compare_scores(
     return found
 
 
+def compare_with_best(
+    scores: Mapping[str, Mapping[str, Scores]],
+    best: str,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, dict[str, AgainstBest]]:
+    """The others less the best one, by metric: name -> metric id -> difference.
+
+    scores: by name, of the same images. All p values are raised for each other. Nothing is said of
+    one image.
+    """
+    others = [name for name in scores if name != best]
+    compared = [
+        (name, id, one.difference, one.interval, one.p)
+        for name in others
+        for id, one in compare_scores(
+            scores[best], scores[name], resamples=resamples, seed=seed
+        ).items()
+        if one.interval is not None and one.p is not None
+    ]
+    adjusted = holm([p for *_, p in compared])
+    found: dict[str, dict[str, AgainstBest]] = {name: {} for name in others}
+    for (name, id, difference, interval, _), p_holm in zip(compared, adjusted, strict=True):
+        found[name][id] = AgainstBest(difference, interval, p_holm)
+    return found
+
+
 def _compared(
     a: Scores,
     b: Scores,
@@ -373,21 +402,14 @@ def compare_captions(
 
     Raises MismatchedImages where one of them has an image that the other has not.
     """
-    same = same_images(first, second)
-    scores = {
-        id: replace(
-            score, per_image={same[image]: value for image, value in score.per_image.items()}
-        )
-        for id, score in second.scores.items()
-    }
-    captions = {same[image]: caption for image, caption in second.candidates.items()}
+    second = by_ids_of(first, second)
     return Comparison(
         a=first.file.source,
         b=second.file.source,
         captions_a=first.candidates,
-        captions_b={image: captions[image] for image in first.candidates},
+        captions_b=second.candidates,
         references=first.references,
-        metrics=compare_scores(first.scores, scores, resamples=resamples, seed=seed),
+        metrics=compare_scores(first.scores, second.scores, resamples=resamples, seed=seed),
         same_file=first.file.sha256 == second.file.sha256,
         paths={image: file.name for image, file in first.images.items()},
     )

@@ -68,31 +68,44 @@ def read_references(path: Path) -> CaptionFile:
     return replace(file, source=str(path), form=form, captions=captions)
 
 
-def _in_both(
+def _in_all(
     files: Sequence[CaptionFile], matched: Sequence[Matched], *, has_references: bool
 ) -> list[Matched]:
-    """A and B of the images that both have. Raises MismatchedImages where they share none."""
-    first, second = matched
-    if has_references:
-        of_reference = {found: image for image, found in second.in_references.items()}
-        pairs = {
-            image: of_reference[found]
-            for image, found in first.in_references.items()
-            if found in of_reference
-        }
-    else:
-        try:  # the second stands where the references would
-            pairs = match_captions(*files, subset=True, ignore_extra=True).in_references
-        except MismatchedImages:
-            pairs = {}
-    if not pairs:
+    """A, B and on, of the images that all have. Raises MismatchedImages where they share none."""
+    first, *others = matched
+    pairs = []
+    for file, other in zip(files[1:], others, strict=True):
+        if has_references:
+            of_reference = {found: image for image, found in other.in_references.items()}
+            found = {
+                image: of_reference[reference]
+                for image, reference in first.in_references.items()
+                if reference in of_reference
+            }
+        else:
+            try:  # the other stands where the references would
+                both = match_captions(files[0], file, subset=True, ignore_extra=True)
+                found = both.in_references
+            except MismatchedImages:
+                found = {}
+        if not found:
+            raise MismatchedImages(
+                f"A and B have no image in common, and --subset compares the images of both:"
+                f" {printable(files[0].source)} has {named(first.candidates)},"
+                f" {printable(file.source)} has {named(other.candidates)}"
+            )
+        pairs.append(found)
+    kept = set.intersection(*(set(found) for found in pairs))
+    if not kept:
         raise MismatchedImages(
-            f"A and B have no image in common, and --subset compares the images of both:"
-            f" {printable(files[0].source)} has {named(first.candidates)},"
-            f" {printable(files[1].source)} has {named(second.candidates)}"
+            "there is no image that all of the files have, and --subset compares those"
         )
-    found = [first.only(pairs), second.only(set(pairs.values()))]
+    in_all = [first.only(kept)]
+    in_all += [
+        other.only({found[image] for image in kept})
+        for other, found in zip(others, pairs, strict=True)
+    ]
     if has_references:
-        return found
-    left_out = sum(one.left_out for one in found)  # of all images that one of the two has
-    return [replace(one, left_out=left_out) for one in found]
+        return in_all
+    left_out = sum(one.left_out for one in in_all)  # of all images that one of them has
+    return [replace(one, left_out=left_out) for one in in_all]

@@ -32,7 +32,7 @@ from captune_metrics.scores import Scores
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
-from captune.scoring.inputs import _in_both, read_references
+from captune.scoring.inputs import _in_all, read_references
 
 # what tokenizers and models put around a text, and some leave in it
 _SPECIAL = re.compile(
@@ -81,9 +81,9 @@ class ScoredCaptions:
 
     def inputs(self) -> dict[str, Any]:
         """Where the numbers come from, as metrics.json holds it: paths and content hashes."""
-        found: dict[str, Any] = {"candidates": _origin(self.file), "references": None}
+        found: dict[str, Any] = {"candidates": origin_of(self.file), "references": None}
         if self.reference_file is not None:
-            found["references"] = _origin(self.reference_file)
+            found["references"] = origin_of(self.reference_file)
         found["images"] = None
         if self.images and self.root is not None:
             digest = _digest_of_images(self.images)
@@ -128,8 +128,8 @@ def score_files(
         )
         for file in read
     ]
-    if options.subset and len(read) == 2:
-        matched = _in_both(read, matched, has_references=references is not None)
+    if options.subset and len(read) > 1:
+        matched = _in_all(read, matched, has_references=references is not None)
     scored = [
         _unscored(file, references, one, metrics, options)
         for file, one in zip(read, matched, strict=True)
@@ -352,6 +352,23 @@ def same_images(first: ScoredCaptions, second: ScoredCaptions) -> dict[str, str]
     return {found: image for image, found in matched.in_references.items()}
 
 
+def by_ids_of(first: ScoredCaptions, second: ScoredCaptions) -> ScoredCaptions:
+    """`second` with the ids that the file of `first` spells, in its order.
+
+    Raises MismatchedImages where one of them has an image that the other has not.
+    """
+    same = same_images(first, second)
+    scores = {
+        id: replace(
+            score, per_image={same[image]: value for image, value in score.per_image.items()}
+        )
+        for id, score in second.scores.items()
+    }
+    captions = {same[image]: caption for image, caption in second.candidates.items()}
+    in_order = {image: captions[image] for image in first.candidates}
+    return replace(second, candidates=in_order, scores=scores)
+
+
 def _mismatch(first: ScoredCaptions, second: ScoredCaptions) -> MismatchedImages:
     only = [
         (one.file.source, [image for image in one.candidates if image not in other.candidates])
@@ -408,7 +425,8 @@ def deciding_options(options: MetricOptions) -> dict[str, Any]:
     }
 
 
-def _origin(file: CaptionFile) -> dict[str, Any]:
+def origin_of(file: CaptionFile) -> dict[str, Any]:
+    """A file as metrics.json names it."""
     return {"path": full_path(file.source), "form": file.form, "sha256": file.sha256}
 
 

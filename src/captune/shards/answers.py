@@ -123,14 +123,18 @@ class _Captioner:
             self.figures["reranking"] = captioner.reranker.settings
 
     def answer(self, images: Sequence[ImageFile]) -> Iterator[Answered | Skipped]:
-        from captune.captioning.generate import GenerationSettings
+        from captune.captioning.generate import GenerationSettings, without_preamble
 
         options = self._options
         encoding = Encoding(None, options.batch_size, self._workers)
         how = GenerationSettings(options.beam, options.max_tokens, encoding)
         for batch in self._captioner.stream(images, how):
             for one in batch:
-                yield one if isinstance(one, Skipped) else self._answered(one.record())
+                if isinstance(one, Skipped):
+                    yield one
+                    continue
+                said = without_preamble(one) if options.cut_preamble else one
+                yield self._answered(said.record())
 
     def _answered(self, record: dict[str, Any]) -> Answered:
         if self._options.flag_below is not None:

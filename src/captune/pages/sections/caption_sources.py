@@ -15,6 +15,7 @@ from captune.images.match import plain_path, without_ending
 from captune.options.base import IN_MEMORY
 from captune.pages.sources import NOT_USABLE, RunSet, RunSource
 from captune.runs import Run
+from captune.runs.place import captioner_run
 from captune.text import one_line
 from captune_metrics.catalogue import LOG_PROBABILITY
 from captune_metrics.display import shorten
@@ -93,7 +94,21 @@ class CaptionSources:
             for name, run in (source.methods or {source.name: source}).items():
                 tag = f"{source.name}/{name}" if len(tunes) > 1 and run is not source else name
                 sets.append(self._added(tag, run))
-        sets += [self._added(source.name, source) for source in runs.of_kind("caption")]
+        for source in runs.of_kind("captioners"):
+            files = source.run.metrics.get("inputs", {}).get("candidates")
+            for name in source.at("captioners"):
+                place = str(captioner_run(source.run.folder, name).resolve())
+                file = files.get(name) if isinstance(files, Mapping) else None
+                read = [place, *_places({"candidates": file})]
+                sets.append(self._added(name, source, read, side=name))
+        captioned = [
+            source
+            for source in runs.of_kind("caption")
+            if self._known([str(source.run.folder.resolve())]) is None
+        ]
+        names = [_own_name(source) for source in captioned]
+        for name, source in zip(names, captioned, strict=True):
+            sets.append(self._added(name if names.count(name) == 1 else source.name, source))
         for source in runs.of_kind("score"):
             read = _places(source.run.metrics.get("inputs"))
             scored = self._known(read)
@@ -123,7 +138,7 @@ class CaptionSources:
     def _added(
         self, tag: str, source: RunSource, read: Sequence[str] = (), side: str = ""
     ) -> CaptionSet:
-        """The captions of a run, or of one side of a comparison. read: where it has them from."""
+        """The captions of a run, or of one side of it. read: where it has them from."""
         is_unusable = source.is_unusable
         if is_unusable and (source.run.folder / _WEIGHTS).is_file():
             self._unusable.add(source.run.digest(_WEIGHTS))
@@ -131,7 +146,7 @@ class CaptionSources:
             is_unusable = source.model.get("weights_id") in self._unusable
         found = CaptionSet(tag + NOT_USABLE * is_unusable, source, is_unusable)
         for line, record in enumerate(source.run.records(), 1):
-            written = record[side] if side else record
+            written = record.get("captions", record)[side] if side else record
             key = self._image(record, source)
             marks = record.get("ended"), bool(record.get("flagged"))
             caption = SourcedCaption(written["caption"], line, {}, *marks)
@@ -157,7 +172,7 @@ class CaptionSources:
     def _image(self, record: Mapping[str, Any], source: RunSource) -> str:
         """Take in the image of a record; returns its key."""
         key, path = self._key(record), record.get("path") or None
-        is_scored = source.run.kind in ("score", "compare")
+        is_scored = source.run.kind in ("score", "compare", "captioners")
         references = record.get("references", []) if is_scored else []
         image = self.images.get(key)
         if image is None:
@@ -172,6 +187,12 @@ class CaptionSources:
     def _key(self, record: Mapping[str, Any]) -> str:
         name = _name_of(record)
         return name if self._keeps_folders else PurePosixPath(name).name
+
+
+def _own_name(source: RunSource) -> str:
+    """Of a captioner of transformers its own name; of captune's the run's, for all may be lite."""
+    spec = str(source.model.get("spec"))
+    return PurePosixPath(spec).name if source.model.get("family") else source.name
 
 
 def _places(inputs: Any) -> list[str]:
@@ -199,7 +220,7 @@ def _name_of(record: Mapping[str, Any]) -> str:
 
 
 def _has_doubled_names(runs: RunSet) -> bool:
-    for source in runs.of_kind("tune", "caption", "score", "compare"):
+    for source in runs.of_kind("tune", "caption", "captioners", "score", "compare"):
         names = [PurePosixPath(_name_of(record)).name for record in source.run.records()]
         if len(set(names)) < len(names):
             return True

@@ -126,7 +126,10 @@ def all_captions(context: PageContext) -> Section | None:
         part.blocks += [*shard_blocks(source), *chosen_blocks(source, "reranking")]
         part.blocks += agreement_blocks(source, "agreement")
     blocks = _Blocks(found, context)
-    part.blocks += [*blocks.best_and_worst(), *blocks.differences(), blocks.gallery()]
+    ends, apart = blocks.best_and_worst(), blocks.differences()
+    # who compares looks at the differences first
+    part.blocks += [*apart, *ends] if runs.of_kind("captioners") else [*ends, *apart]
+    part.blocks.append(blocks.gallery())
     return part
 
 
@@ -168,7 +171,8 @@ class _Blocks:
     def best_and_worst(self) -> list[Any]:
         """Of each set of captions; of several the one to look at first is open."""
         known = [(one, blocks) for one in self.sets if (blocks := self._ends(one))]
-        best = {source.run.metrics.get("best") for source in self.context.runs.of_kind("tune")}
+        kinds = self.context.runs.of_kind("tune", "captioners")
+        best = {source.run.metrics.get("best") for source in kinds}
         known.sort(key=lambda item: (item[0].is_unusable, item[0].tag not in best))
         titled = [
             (f"{'Scores' if one.is_unusable else 'Best and worst'}: {one.tag}", blocks)

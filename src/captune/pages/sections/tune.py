@@ -24,8 +24,8 @@ from captune.pages.sections import PageContext
 from captune.pages.sections.reliability import agreement_blocks, chosen_blocks
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.kinds import convert
-from captune.runs.metrics import Curve, Finding
-from captune.statistics import SIGNIFICANT
+from captune.runs.metrics import Curve, Finding, TuneMetrics
+from captune.statistics import is_settled
 from captune.tables import Column, Fraction, Number, Table, difference, numbers
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
 from captune_metrics.catalogue import meaning_of, title_of
@@ -94,12 +94,6 @@ def leading(methods: Sequence[Method], source: RunSource) -> str:
     return select if select in known else known[0]
 
 
-def _is_settled(against: Mapping[str, Any]) -> bool:
-    """Whether luck is no explanation of the difference from the best method."""
-    low, high = against["interval"]
-    return bool(against["p_holm"] < SIGNIFICANT and (low > 0 or high < 0))
-
-
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page: sentences, and the headline numbers of the best method."""
     methods = methods_of(source)
@@ -149,12 +143,9 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
 
 
 def _settled(source: RunSource, usable: Collection[str]) -> Markup:
-    against = {
-        name: one
-        for name, one in (source.run.metrics.get("against_best") or {}).items()
-        if name in usable
-    }
-    worse = [name for name, one in against.items() if _is_settled(one)]
+    every = source.run.typed_metrics(TuneMetrics).against_best
+    against = {name: one for name, one in every.items() if name in usable}
+    worse = [name for name, one in against.items() if is_settled(one.p_holm, one.interval)]
     others = [name for name in against if name not in worse]
     said = Markup()
     if worse:
@@ -216,7 +207,8 @@ def tables(source: RunSource) -> list[Table]:
 
 def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     best, by = best_of(source, methods), leading(methods, source)
-    against = source.run.metrics.get("against_best") or {}
+    against = source.run.typed_metrics(TuneMetrics).against_best
+    settled = [name for name, one in against.items() if is_settled(one.p_holm, one.interval)]
     known = [id for id in (by, *_SCORES) if all(method.has(id) for method in methods)]
     known = list(dict.fromkeys(known))
     ends = [
@@ -234,7 +226,7 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
         figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
         corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
         is_compared = method.name in against and not method.unusable()
-        worse = is_compared and _is_settled(against[method.name])
+        worse = is_compared and method.name in settled
         is_best = method is best and not method.unusable()
         strip = Fraction.between(low, high, corpus, interval, best=is_best, worse=worse)
         compared: list[Any] = [None]
