@@ -274,11 +274,9 @@ class SideFigure(Struct, frozen=True):
 
 
 class CaptionerFigures(Struct, frozen=True):
-    """What one of several captioners, or files of captions, came to.
+    """What one of several captioners, or files of captions, came to; what nobody knows is None.
 
-    spec: as it was named. images: that it described. ended: of them, None of a file.
-    images_per_second, peak_bytes: as it went on the machine of run.json; the memory is a GPU's, or
-    that of the whole process; None of a file, and where nobody knows.
+    images_per_second, peak_bytes: on the machine of run.json; of a GPU, or of the whole process.
     """
 
     spec: str
