@@ -274,10 +274,7 @@ class SideFigure(Struct, frozen=True):
 
 
 class CaptionerFigures(Struct, frozen=True):
-    """What one of several captioners, or files of captions, came to; what nobody knows is None.
-
-    images_per_second, peak_bytes: on the machine of run.json; of a GPU, or of the whole process.
-    """
+    """What one of several captioners, or files, came to; memory is a GPU's or the process's."""
 
     spec: str
     images: Count
