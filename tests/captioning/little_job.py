@@ -17,7 +17,7 @@ from tests.colour_model import colour_model
 from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.recipe import ImageIdentity
-from captune.captioning.training.setup import FrozenParts
+from captune.captioning.training.frozen import FrozenParts
 from captune.captioning.training.step import CrossEntropy, TrainingData
 from captune.options.tuning import TuneOptions
 

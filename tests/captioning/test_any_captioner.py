@@ -202,13 +202,24 @@ def test_every_line_of_the_guide_runs(
         write_twin("vit-gpt2", Path("models/vit-gpt2"))
     captioners = asked.count("--model") or 1
     captions = {str(number): "a red dog runs" for number in range(len(SIZES))}
-    Path("captions.json").write_text(json.dumps(captions))
-    quick = ["--minutes", "0.01", "--quick"] if asked[0] == "faithful" else []
-    assert main([*asked, *quick, "--json"]) == 0, capsys.readouterr()
+    for name in ("captions", "train", "val"):
+        Path(f"{name}.json").write_text(json.dumps(captions))
+    quick = {
+        "faithful": ["--minutes", "0.01", "--quick"],
+        "tune": ["--epochs", "1", "--max-tokens", "8", "--score-model", "none"],
+    }
+    if "runs/tuned" in asked and asked[0] != "tune":
+        start = ["--start", str(write_twin("blip", Path("models/blip"))), "--out", "runs/tuned"]
+        data = ["images", "--captions", "train.json", "--val-captions", "val.json"]
+        assert main(["tune", *data, *start, *quick["tune"]]) == 0
+        capsys.readouterr()
+    assert main([*asked, *quick.get(asked[0], []), "--json"]) == 0, capsys.readouterr()
     told = json.loads(capsys.readouterr().out)
     images = 1 if "images/0.png" in asked else len(SIZES)
     if asked[0] == "faithful":
         assert told["model"]["family"] == "qwen2_vl"
+    elif asked[0] == "tune":
+        assert told["trained_on"] == images
     else:
         said = told["answers" if asked[0] == "caption" else "explanations"]
         assert len(said) == images * captioners

@@ -18,7 +18,7 @@ from tests.pages.page_reader import outline
 from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.training import setup
-from captune.captioning.training.setup import FrozenParts
+from captune.captioning.training.frozen import FrozenParts
 from captune.cli import main
 from captune.images import dataset
 from captune.options.tuning import TuneOptions

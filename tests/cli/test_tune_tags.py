@@ -22,7 +22,7 @@ from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import read_recipe
 from captune.captioning.datastore import DATASTORE, Datastore, load_store
 from captune.captioning.settings import checkpoint_folder
-from captune.captioning.training import setup
+from captune.captioning.training import frozen
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.errors import UserError
@@ -58,7 +58,7 @@ def test_words_reach_the_captions(
 ) -> None:
     """The patch grid says nothing, so a caption that fits its image comes of the words."""
     model = telling_model(blind=True)
-    monkeypatch.setattr(setup, "load_model", lambda spec, **where: model)
+    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
     use_encoder(monkeypatch, model)
     out = tmp_path / "run"
     more = ("--epochs", "25", "--lr", "2e-2", "--select", "loss", "--vocabulary", "captions")
@@ -123,7 +123,7 @@ def test_captions_of_similar_images_reach_the_captions(
 ) -> None:
     """The patch grid says next to nothing: what is written is copied from similar images."""
     model = telling_model(faint=True)
-    monkeypatch.setattr(setup, "load_model", lambda spec, **where: model)
+    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
     use_encoder(monkeypatch, model)
     files, _, decoder = job
     for path in files[0].iterdir():  # no two are alike, so which are nearest is no question
@@ -185,7 +185,7 @@ def test_a_stopped_tune_with_words_and_mirrored_images_goes_on(
 ) -> None:
     seen = Seen()
     model = telling_model(seen=seen)
-    monkeypatch.setattr(setup, "load_model", lambda spec, **where: model)
+    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
     train = job[0][1]
     lines = train.read_text().splitlines()
     train.write_text("\n".join([lines[0].replace('"a ', '"left a '), *lines[1:]]))

@@ -17,7 +17,7 @@ from tests.cli.test_tune import words
 from tests.colour_model import colour_model
 from torch import Tensor
 
-from captune.captioning.training import setup
+from captune.captioning.training import frozen, setup
 from captune.cli import main
 from captune.models.encoders import ImageTextModel
 from captune.runs import read_run
@@ -67,8 +67,9 @@ def write_job(folder: Path) -> tuple[tuple[Path, Path, Path], Path]:
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], Path]:
     """(what is typed but for --out, captions alone)"""
     model = reading_model()
-    for name in ("load_model", "load_image_text_model"):
-        monkeypatch.setattr(setup, name, lambda spec, **where: model)
+    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
+    for module in (frozen, setup):
+        monkeypatch.setattr(module, "load_image_text_model", lambda spec, **where: model)
     use_encoder(monkeypatch, model)
     files, extra = write_job(tmp_path / "job")
     decoder = tiny_decoder("gpt2")

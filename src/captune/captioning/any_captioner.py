@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,16 +29,18 @@ from captune.captioning.captioner import (
     load_captioner,
     writing_precision,
 )
-from captune.captioning.checkpoint import read_recipe
+from captune.captioning.checkpoint import read_recipe, read_tuned
 from captune.captioning.datastore import DATASTORE
 from captune.captioning.generate import Caption, GenerationSettings, batch_ends, words_of
 from captune.captioning.model import Candidate
-from captune.captioning.recipe import ImageIdentity
+from captune.captioning.recipe import ImageIdentity, TunedRecipe
 from captune.captioning.rerank import Reranker, reranking_of
+from captune.captioning.settings import is_vlm
+from captune.captioning.tuned_vlm import described_tuned, load_tuned
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.keys import FeatureSpace
-from captune.features.pipeline import AdaptiveBatches
+from captune.features.pipeline import AdaptiveBatches, Encoding
 from captune.files import sha256_of
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoding_threads, hash_image, opened_image
@@ -47,7 +49,7 @@ from captune.models.devices import resolve_device
 from captune.models.encoders import describe_model
 from captune.models.load import load_image_text_model
 from captune.models.vlm import VLM, Written
-from captune.models.vlm_files import described_vlm, is_vlm, load_vlm
+from captune.models.vlm_files import described_vlm, load_vlm
 from captune.models.vlm_vision import Inputs
 from captune.models.weights import digest_of
 from captune.options.captioning import CaptionerOptions
@@ -56,6 +58,8 @@ from captune.runs.records import plain
 from captune.runs.reliability import PeopleAgreement
 from captune.threads import processors
 from captune_metrics.display import printable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Prepared:
 def prepare(options: CaptionerOptions) -> Prepared:
     """The captioner that the options name. Raises UserError for options that are not for it."""
     place = captioner_folder(options.model)
-    recipe = None if is_vlm(place) else read_recipe(place)
+    tuned = None if is_vlm(place) else read_tuned(place)
+    recipe = None if is_vlm(place) or tuned is not None else read_recipe(place)
     store = options.datastore or place / DATASTORE
     is_read = recipe is not None and recipe.prompt_captions > 0
     choosing = reranking_of(
@@ -103,7 +108,7 @@ def prepare(options: CaptionerOptions) -> Prepared:
         },
     }
     if recipe is None:
-        return _prepare_any(options, place, choosing, written_with)
+        return _prepare_any(options, place, tuned, choosing, written_with)
     _refuse(options, ("prompt", "temperature"), "a captioner of transformers, such as BLIP")
     flagged = getattr(options, "flag_below", None)
     agreement = require_agreement(place) if flagged else read_agreement(place)
@@ -123,30 +128,43 @@ def prepare(options: CaptionerOptions) -> Prepared:
 
 
 def _prepare_any(
-    options: CaptionerOptions, place: Path, choosing: Reranking | None, written_with: dict[str, Any]
+    options: CaptionerOptions,
+    place: Path,
+    tuned: TunedRecipe | None,
+    choosing: Reranking | None,
+    written_with: dict[str, Any],
 ) -> Prepared:
-    names = ("encoder", "decoder", "tags_model", "datastore", "flag_below")
-    _refuse(options, names, "a captioner of captune tune")
+    names = ("encoder", "tags_model", "datastore", "flag_below")
+    if tuned is None:
+        _refuse(options, (*names, "decoder"), "a captioner of captune tune")
+    _refuse(options, names, "a captioner with a bridge of captune's")
     if choosing is not None and choosing.evidence != "match":
         raise UserError(
             f"--rerank {choosing.evidence} needs the captions that a captioner was tuned on; this"
             " one takes --rerank match"
         )
-    spec = options.model if options.model.startswith("hf:") else str(place)
-    about = described_vlm(place, spec)
+    base, spec = place, options.model if options.model.startswith("hf:") else str(place)
+    prompt, vision_id = options.prompt, ""
+    if tuned is None:
+        about = described_vlm(place, spec)
+    else:
+        base, about = described_tuned(tuned, place, options.decoder)
+        if tuned.train is None:  # it sees as the one that it was tuned from
+            vision_id = tuned.base.weights_id
+        prompt = prompt or tuned.prompt
     # explain and faithful search
     temperature, seed = getattr(options, "temperature", 0.0), getattr(options, "seed", None) or 0
     asked = {
         "model": about["weights_id"],
         "processor": about["processor_id"],
-        "--prompt": options.prompt,
+        "--prompt": prompt,
         **written_with,
         **({"--temperature": temperature, "--seed": seed} if temperature else {}),
     }
 
     def load() -> AnyCaptioner:
         precision = writing_precision(options.device, options.dtype)
-        vlm = load_vlm(place, spec, device=options.device, dtype=precision)
+        vlm = load_vlm(base, spec, device=options.device, dtype=precision)
         reranker = None
         if choosing is not None:
             matcher = load_image_text_model(
@@ -154,7 +172,10 @@ def _prepare_any(
             )
             nowhere = ImageIdentity(spec, "", ""), GridShape(1, 1, 1, 1)
             reranker = Reranker(choosing, *nowhere, matcher)
-        return AnyCaptioner(vlm, about, reranker, options.prompt, temperature, seed)
+        captioner = AnyCaptioner(vlm, about, reranker, prompt, temperature, seed, vision_id)
+        if tuned is not None:
+            load_tuned(vlm, tuned, place, captioner.speech)
+        return captioner
 
     return Prepared(place, about, asked, None, choosing, load)
 
@@ -202,6 +223,7 @@ class AnyCaptioner:
     """A model of transformers as a captioner. prompt: None for the usual one, or none.
 
     temperature: words are drawn where it is above 0, by `seed` and the number of the image.
+    vision_id: of the weights that see, where others say what.
     """
 
     vlm: VLM
@@ -210,6 +232,7 @@ class AnyCaptioner:
     prompt: str | None = None
     temperature: float = 0.0
     seed: int = 0
+    vision_id: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -242,7 +265,7 @@ class AnyCaptioner:
         if options.no_cache or self.vlm.vision is None:
             return None
         cache = stack.enter_context(FeatureCache())
-        cache.remember_model(self.vlm.spec, [self.about["weights_id"]])
+        cache.remember_model(self.vlm.spec, [self.space.weights_id])
         return cache
 
     def stream(
@@ -253,41 +276,60 @@ class AnyCaptioner:
         done: int = 0,
     ) -> Iterator[list[Caption | Skipped]]:
         """As `Captioner.stream`: in `batch_ends` batches, of which the next is being decoded."""
-        cache = how.encoding.cache
-        ends = [end for end in batch_ends(len(images), how.encoding.batch_size) if end > done]
+
+        def write(
+            some: Sequence[Ready], features: list[Tensor] | None, number: int
+        ) -> list[Caption]:
+            found = self.chosen(some, features, how, number)
+            return [self._caption(one.image, own) for one, own in zip(some, found, strict=True)]
+
+        return self.batches(images, how.encoding, write, done=done)
+
+    def batches(
+        self,
+        images: Sequence[ImageFile],
+        how: Encoding,
+        work: Callable[[Sequence[Ready], list[Tensor] | None, int], Sequence[T]],
+        *,
+        done: int = 0,
+    ) -> Iterator[list[T | Skipped]]:
+        """What `work` makes of each image, from what its processor and its vision made of some.
+
+        It is also told the number of the first of all images that are in the batch.
+        """
+        ends = [end for end in batch_ends(len(images), how.batch_size) if end > done]
         spans = deque(zip([done, *ends], ends, strict=False))
-        batches = AdaptiveBatches(how.encoding.batch_size)
+        batches = AdaptiveBatches(how.batch_size)
         ahead: deque[tuple[int, list[Future[Ready | Skipped]]]] = deque()
         with (
-            decoding_threads(how.encoding.workers or min(16, processors())) as threads,
-            BackgroundWriter(cache, self._space) as writer,
+            decoding_threads(how.workers or min(16, processors())) as threads,
+            BackgroundWriter(how.cache, self.space) as writer,
         ):
             while spans or ahead:
                 while spans and len(ahead) < 2:
                     start, end = spans.popleft()
-                    reading = [threads.submit(self._read, image) for image in images[start:end]]
+                    reading = [threads.submit(self.read, image) for image in images[start:end]]
                     ahead.append((start, reading))
                 start, reading = ahead.popleft()
                 found = [future.result() for future in reading]
                 ready = [one for one in found if isinstance(one, Ready)]
 
-                def write(some: Sequence[Ready], start: int = start) -> list[Caption]:
-                    features = self._features(some, cache, writer)
-                    found = self.chosen(some, features, how, start)
-                    return [
-                        self._caption(one.image, own) for one, own in zip(some, found, strict=True)
-                    ]
+                def worked(some: Sequence[Ready], start: int = start) -> Sequence[T]:
+                    return work(some, self._features(some, how.cache, writer), start)
 
-                written = chain.from_iterable(batches.each(ready, write))
-                yield [one if isinstance(one, Skipped) else next(written) for one in found]
+                made = chain.from_iterable(batches.each(ready, worked))
+                yield [one if isinstance(one, Skipped) else next(made) for one in found]
 
     @property
-    def _space(self) -> FeatureSpace:
+    def space(self) -> FeatureSpace:
+        """Of what its vision makes of images."""
         dtype = str(self.vlm.model.dtype).removeprefix("torch.")
-        ids = self.about["weights_id"], self.about["processor_id"]
-        return FeatureSpace("vision", *ids, dtype, f"torch-{self.device.type}")
+        ids = self.vision_id or self.about["weights_id"], self.about["processor_id"]
+        what = "vision" if self.vlm.vision is None else self.vlm.vision.what
+        return FeatureSpace(what, *ids, dtype, f"torch-{self.device.type}")
 
-    def _read(self, image: ImageFile) -> Ready | Skipped:
+    def read(self, image: ImageFile) -> Ready | Skipped:
+        """An image as the model takes it."""
         try:
             content, _ = hash_image(image.path)
             with opened_image(image.path, sha256=content) as picture:
@@ -305,7 +347,7 @@ class AnyCaptioner:
             return None
         known = {}
         if cache is not None:
-            known = cache.get_many(self._space, [one.content for one in some])
+            known = cache.get_many(self.space, [one.content for one in some])
         made: dict[str, Tensor] = {}
         missing = {one.content: one for one in some if one.content not in known}
         if missing:
@@ -326,7 +368,7 @@ class AnyCaptioner:
             for one in some
         ]
 
-    def _check_room(self, inputs: Inputs, max_tokens: int) -> None:
+    def check_room(self, inputs: Inputs, max_tokens: int) -> None:
         """Raises UserError for more tokens than the model has places for."""
         stated = self.vlm.model.config.get_text_config(decoder=True)
         most = getattr(stated, "max_position_embeddings", None)
@@ -347,7 +389,7 @@ class AnyCaptioner:
     ) -> list[Chosen]:
         """The caption of each; number: of the first of them, by which words are drawn."""
         inputs = self.vlm.collate([one.inputs for one in some])
-        self._check_room(inputs, how.max_tokens)
+        self.check_room(inputs, how.max_tokens)
         each = 1 if self.reranker is None else self.reranker.settings.candidates
         width = how.beam if each == 1 else max(2, how.beam, each)
         devices = [self.device] if self.device.type == "cuda" else []

@@ -41,7 +41,7 @@ from captune.captioning.rerank import (
     store_beside,
     write,
 )
-from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
+from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder, is_vlm
 from captune.captioning.tags import SimilarCaptions, Tagger, load_tags_model
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -57,7 +57,7 @@ from captune.models.hub import silence_transformers
 from captune.models.lite.assets import lite_package
 from captune.models.load import load_model, parse_spec, require_possible
 from captune.models.preprocessing import PROCESSOR_FILES
-from captune.models.vlm_files import is_vlm, vlm_files
+from captune.models.vlm_files import vlm_files
 from captune.options.captioning import CaptionerOptions
 from captune.runs.reliability import PeopleAgreement
 from captune_metrics.display import printable

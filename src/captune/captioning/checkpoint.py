@@ -27,8 +27,10 @@ from captune.captioning.recipe import (
     Part,
     Recipe,
     TagSettings,
+    TunedRecipe,
     build_model,
     recipe_of_json,
+    tuned_recipe_of_json,
 )
 from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
@@ -78,7 +80,7 @@ def recipe_of(
     )
 
 
-def save_pretrained(model: CaptionModel, folder: Path, recipe: Recipe) -> None:
+def save_pretrained(model: CaptionModel, folder: Path, recipe: Recipe | TunedRecipe) -> None:
     """Write both files, each whole, the config last: a folder without it is no checkpoint."""
     with whole_file(folder / CONFIG) as config, whole_file(folder / WEIGHTS, "wb") as weights:
         json.dump(recipe.as_json(), config, indent=1)
@@ -135,7 +137,14 @@ def from_pretrained(
 def read_recipe(folder: Path) -> Recipe:
     """config.json of a checkpoint. Raises UserError for one that this captune cannot read."""
     path = folder / CONFIG
-    return recipe_of_json(read_object(path), printable(str(path)))
+    return recipe_of_json(read_object(path), printable(path))
+
+
+def read_tuned(folder: Path) -> TunedRecipe | None:
+    """As `read_recipe`, of what was tuned in a captioner of transformers; None for others."""
+    path = folder / CONFIG
+    content = read_object(path)
+    return tuned_recipe_of_json(content, printable(path)) if "base" in content else None
 
 
 def read_beside(path: Path, schema: int, kind: type[T], what: str, made_by: str) -> T | None:
@@ -146,7 +155,7 @@ def read_beside(path: Path, schema: int, kind: type[T], what: str, made_by: str)
     """
     if not path.exists() and not path.is_symlink():
         return None
-    about, shown = read_object(path), printable(str(path))
+    about, shown = read_object(path), printable(path)
     if about.get("schema") != schema:
         raise UserError(
             f"{shown} was written with schema {str(about.get('schema'))[:40]}, this captune reads"
@@ -171,7 +180,7 @@ def read_trained_header(folder: Path) -> dict[str, TensorInfo]:
     Raises UserError for another file, for too much, and for tensors that no training leaves.
     """
     path = folder / WEIGHTS
-    shown = printable(str(path))
+    shown = printable(path)
     tensors = read_header(path)
     if total_elements(tensors.values()) > _MOST_ELEMENTS:
         raise UserError(f"{shown} holds more than {_MOST_ELEMENTS:,} trained numbers")

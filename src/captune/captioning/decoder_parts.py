@@ -42,9 +42,10 @@ class DecoderParts:
     head_dim: int
 
 
-def find_parts(model: nn.Module) -> DecoderParts:
+def find_parts(model: nn.Module, among: nn.ModuleList | None = None) -> DecoderParts:
     """Look through a causal language model of transformers.
 
+    among: its blocks, where others than these lie in it; None for all that look like one.
     Raises UserError naming what was not found: it is then no decoder that captune can tune.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -52,7 +53,7 @@ def find_parts(model: nn.Module) -> DecoderParts:
     named = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, GradientCheckpointingLayer)
+        if (isinstance(module, GradientCheckpointingLayer) if among is None else module in among)
     ]
     kind = type(model).__name__
     if not named:
@@ -115,9 +116,10 @@ def _self_attention(block: nn.Module, kind: str) -> nn.Module:
 
 def _mlp_output(block: nn.Module, attention: nn.Module, kind: str) -> nn.Module:
     others = [child for child in block.children() if child is not attention]
-    for child in others:
-        if not is_projection(child) and any(_projections(child)):
-            return child
+    # the last one: cross-attention stands before it, and BERT's MLP in two modules
+    inner = [child for child in others if not is_projection(child) and any(_projections(child))]
+    if inner:
+        return inner[-1]
     # the block's own layers, or experts, which are matrices in one tensor; norms have none
     matrices = [child for child in others if any(p.ndim > 1 for p in child.parameters())]
     if not matrices:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from msgspec import Meta, Struct, field, to_builtins
@@ -23,6 +23,7 @@ from captune_metrics.display import printable, quoted, shorten
 
 SCHEMA = 1
 _MOST_PLACES = 2**20
+T = TypeVar("T")
 
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name = Annotated[str, Meta(pattern=r"\S")]
@@ -101,20 +102,36 @@ class Recipe(Struct, frozen=True, omit_defaults=True):
         return {"schema": SCHEMA, "captune": captune.__version__, **to_builtins(self)}
 
 
+class TunedRecipe(Struct, frozen=True, omit_defaults=True):
+    """config.json of what was tuned in a captioner of transformers.
+
+    base: that one, preprocessing_id being of its processor. train: what was trained beside the
+    method. prompt: what it was asked; None for the usual one, or none.
+    """
+
+    base: ImageIdentity
+    method: Part
+    max_tokens: Annotated[int, Meta(ge=1, le=_MOST_PLACES)]
+    train: Literal["projector"] | None = None
+    prompt: Text | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """In the order in which a person reads it."""
+        return {"schema": SCHEMA, "captune": captune.__version__, **to_builtins(self)}
+
+
 def recipe_of_json(content: Mapping[str, Any], where: str) -> Recipe:
     """What `as_json` made of a recipe. where: the file, for sentences.
 
     Raises UserError for a field that is missing, of another kind or beyond what a captioner can be;
     the settings of bridge and method are looked at where these are known.
     """
-    schema = content.get("schema")
-    if schema != SCHEMA or type(schema) is not int:
-        shown = printable(shorten(repr(schema), 84))
-        raise UserError(f"{where} was written with schema {shown}, this captune reads {SCHEMA}")
-    try:
-        recipe = convert(content, Recipe)
-    except ValueError as error:
-        raise UserError(f"{where}: {printable(str(error))}") from None
+    if "base" in content:
+        raise UserError(
+            f"{where}: was tuned in a captioner of transformers; captune caption, explain and"
+            " faithful take it, this does not"
+        )
+    recipe = _converted(content, Recipe, where)
     known = recipe.as_json()
     for part in ("image_encoder", "grid"):
         for name in content[part].keys() - known[part].keys():
@@ -129,6 +146,22 @@ def recipe_of_json(content: Mapping[str, Any], where: str) -> Recipe:
     if recipe.tags and len(recipe.tags.prompts or recipe.tags.labels) != len(recipe.tags.labels):
         raise UserError(f"{where}: known_words: prompts must be as many lists as there are labels")
     return recipe
+
+
+def tuned_recipe_of_json(content: Mapping[str, Any], where: str) -> TunedRecipe:
+    """As `recipe_of_json`."""
+    return _converted(content, TunedRecipe, where)
+
+
+def _converted(content: Mapping[str, Any], kind: type[T], where: str) -> T:
+    schema = content.get("schema")
+    if schema != SCHEMA or type(schema) is not int:
+        shown = printable(shorten(repr(schema), 84))
+        raise UserError(f"{where} was written with schema {shown}, this captune reads {SCHEMA}")
+    try:
+        return convert(content, kind)
+    except ValueError as error:
+        raise UserError(f"{where}: {printable(str(error))}") from None
 
 
 def build_model(
@@ -156,20 +189,21 @@ def build_model(
     method_config = config_of(method_type.Config, method_settings or {}, method)
     parts = find_parts(decoder.module)
     if room is not None:
-        _check_room(bridge, bridge_type.count(bridge_config, grid, parts), room["bridge"])
+        check_room(bridge, bridge_type.count(bridge_config, grid, parts), room["bridge"])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made: Any = bridge_type
         built = made(bridge_config, grid, parts).to(decoder.device)
         if room is not None:
-            _check_room(method, method_type.count(method_config, parts, built), room["tuning"])
+            check_room(method, method_type.count(method_config, parts, built), room["tuning"])
         tuning: Any = method_type
         model = CaptionModel(decoder, built, tuning(method_config), grid, reads_tags=reads_tags)
     # on the device at once: who generates with it need not know where the decoder lies
     return model.to(decoder.device)
 
 
-def _check_room(name: str, needed: int, has: int) -> None:
+def check_room(name: str, needed: int, has: int) -> None:
+    """Raises UserError where settings make more parameters than a file holds."""
     if needed > has:
         raise UserError(
             f"{name}: its settings make {needed:,} parameters, and the weights hold {has:,} for it;"

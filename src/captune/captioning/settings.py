@@ -304,6 +304,12 @@ def parse_count(text: str) -> int:
     return count
 
 
+def is_vlm(folder: Path) -> bool:
+    """Whether it has the layout of save_pretrained; whether it takes images shows later."""
+    config = folder / CONFIG
+    return config.is_file() and "model_type" in read_object(config)
+
+
 def checkpoint_folder(folder: Path) -> Path:
     """`folder` itself, or the best method's of the run of a tune.
 

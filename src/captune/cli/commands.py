@@ -151,7 +151,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     options = with_config(read_options(TuneOptions, arguments), typed)
     check_possible(options)
     inputs = read_inputs(options)
-    from captune.captioning.training.setup import this_process
+    from captune.captioning.training.frozen import this_process
     from captune.jobs.tune import run
 
     is_first = this_process(options).is_main_process

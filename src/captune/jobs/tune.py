@@ -27,15 +27,12 @@ from captune.captioning.decoder_parts import find_parts
 from captune.captioning.rerank import chosen_sentence
 from captune.captioning.settings import config_of
 from captune.captioning.training import state
-from captune.captioning.training.budget import check_budget, planned
+from captune.captioning.training.budget import check_budget, planned, planned_in
 from captune.captioning.training.checks import check_possible, read_inputs
 from captune.captioning.training.curve import conclusion, subset_setup
-from captune.captioning.training.run import requested, run_writer, train_method
-from captune.captioning.training.setup import (
-    TrainingSetup,
-    prepare,
-    this_process,
-)
+from captune.captioning.training.frozen import this_process
+from captune.captioning.training.run import built_in, requested, run_writer, train_method
+from captune.captioning.training.setup import TrainingSetup, prepare
 from captune.captioning.training.state import with_config, write_config
 from captune.captioning.tuning import TUNING_METHODS
 from captune.features.cache import FeatureCache
@@ -225,15 +222,22 @@ def run(
 
 
 def _check_budget(setup: TrainingSetup) -> None:
-    options, parts = setup.options, find_parts(setup.frozen.decoder.module)
+    options, captioner = setup.options, setup.frozen.captioner
+    if captioner is None:
+        parts = find_parts(setup.frozen.decoder.module)
     bridge = config_of(
         BRIDGES.get(options.bridge).Config, setup.settings.get("bridge", {}), options.bridge
     )
     for method in options.methods:
         kind = TUNING_METHODS.get(method).Config
         config = config_of(kind, setup.settings.get(method, {}), method)
-        rows = planned(options.bridge, bridge, method, config, setup.frozen.shape, parts)
+        if captioner is None:
+            rows = planned(options.bridge, bridge, method, config, setup.frozen.shape, parts)
+        else:
+            rows = planned_in(captioner.vlm, method, config, options.train)
         total = check_budget(rows, options.max_trainable)
+        if captioner is not None:  # what its language model cannot take is said before any training
+            built_in(setup, captioner, method).detach()
         counts = ", ".join(f"{row.part} {row.parameters:,}" for row in rows)
         setup.progress.message(f"{method}: {total:,} trained parameters ({counts})")
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from captune.errors import UserError
 from captune.models import hub, vetting
-from captune.models.vlm_vision import Inputs, Read, Vision, going_on
+from captune.models.vlm_vision import Inputs, Read, Vision, going_on, telling_weights
 from captune_metrics.display import printable
 
 DEFAULT_PROMPT = "Describe this image in one sentence."
@@ -78,6 +78,12 @@ class VLM:
         lists = (module for module in self.model.modules() if isinstance(module, nn.ModuleList))
         # vision comes before language, wherever both are
         return [one for one in lists if len(one) and sum(1 for _ in one[0].modules()) > 3][-1]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it reads image and prompt first, and then words behind them."""
+        is_pair = self.model.config.is_encoder_decoder
+        return not is_pair and "past_key_values" in signature(self.model.forward).parameters
 
     @property
     def chats(self) -> bool:
@@ -231,26 +237,29 @@ class VLM:
     ) -> Tensor:
         """Of the ids where `kept`, row by row: [places, vocabulary] float32.
 
-        prompts: [rows, m]. ids, kept: [rows, n], what follows them and where it is asked for.
+        prompts: [rows, m]. ids, kept: [rows, n], what follows them and where it is asked for. Of
+        one that `goes_on` the rows may be k for each prompt and image, those of an image together.
         read: of what all the prompts begin with, as of `reading`.
         """
-        is_pair = self.model.config.is_encoder_decoder
         with self._handed(inputs, features), hub.silence_transformers():
-            if is_pair or not self._goes_on:
+            if not self.goes_on:
                 whole = torch.cat([prompts, ids], dim=1)
                 given: dict[str, Any] = {"decoder_input_ids": whole}
-                if not is_pair:
+                if not self.model.config.is_encoder_decoder:
                     given = {"input_ids": whole, "attention_mask": _mask(inputs, prompts, ids)}
                 with self._head_at(lambda hidden: hidden[:, -ids.shape[1] - 1 : -1][kept]):
                     only: Tensor = self.model(**{**inputs, **given}).logits
                 return only.flatten(0, -2).float()
             # as generate does: the prompt with the image, and then the words behind it
             given = {**inputs, "input_ids": prompts, "attention_mask": _mask(inputs, prompts)}
-            last = self._head_at(lambda hidden: hidden[:, -1][kept[:, 0]])
+            each = len(ids) // len(prompts)
+            last = self._head_at(lambda h: h[:, -1].repeat_interleave(each, dim=0)[kept[:, 0]])
             with going_on(self.model, read, len(prompts)), last:
                 begun = self.model(**given, use_cache=True)
             parts = [begun.logits.flatten(0, -2).float()]
             if ids.shape[1] > 1:
+                if each > 1:
+                    begun.past_key_values.batch_repeat_interleave(each)
                 with self._head_at(lambda hidden: hidden[kept[:, 1:]]):
                     mask = _mask(inputs, prompts, ids[:, :-1])
                     behind = self.model(
@@ -265,17 +274,13 @@ class VLM:
         order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]])
         return torch.cat(parts)[order.argsort()]
 
-    @property
-    def _goes_on(self) -> bool:
-        return "past_key_values" in signature(self.model.forward).parameters
-
     @torch.no_grad()
     def reading(self, inputs: Inputs, features: Tensor, prompt: Tensor) -> Read:
         """What reading a prompt [1, m] with its image leaves; its first places serve `logits`.
 
         Empty where the language model looks ahead (Gemma 3, PaliGemma), or keeps something else.
         """
-        if self.mark is None or not self._goes_on:
+        if self.mark is None or not self.goes_on:
             return ()
         other = features.clone()
         other[-1] = 1 - other[-1]
@@ -323,16 +328,11 @@ class VLM:
             if isinstance(weights, Tensor) and weights.ndim == 4 and not known:
                 found.setdefault(module, []).append(weights)
 
-        before = self.model.config._attn_implementation
         hooks = [module.register_forward_hook(keep) for module in self.model.modules()]
         try:
-            with hub.silence_transformers():  # BLIP has no other, and says so
-                self.model.set_attn_implementation("eager")
-            everywhere = torch.ones_like(ids, dtype=torch.bool)
-            self.logits(inputs, features, prompts, ids, everywhere)
+            with telling_weights(self.model):
+                self.logits(inputs, features, prompts, ids, torch.ones_like(ids, dtype=torch.bool))
         finally:
-            with hub.silence_transformers():
-                self.model.set_attn_implementation(before)
             for hook in hooks:
                 hook.remove()
         return found
@@ -348,6 +348,7 @@ class VLM:
         places = (mask.cumsum(dim=1) - 1)[:, -count:]
         deltas = getattr(self.model.base_model, "rope_deltas", None)
         if deltas is not None:  # Qwen: an image takes fewer places than it has tokens
+            deltas = deltas.repeat_interleave(len(mask) // len(deltas), dim=0)
             return {"position_ids": (places + deltas).expand(3, -1, -1)}
         # GIT counts text alone
         return {"position_ids": places} if self.mark is None else {}
@@ -427,6 +428,7 @@ def _mask(inputs: Inputs, prompts: Tensor, *behind: Tensor) -> Tensor:
     stated = inputs.get("attention_mask")
     fits = stated is not None and stated.shape == prompts.shape
     known = stated if fits and stated is not None else torch.ones_like(prompts)
+    known = known.repeat_interleave(len(behind[0]) // len(known), dim=0) if behind else known
     return torch.cat([known, *map(torch.ones_like, behind)], dim=1)
 
 

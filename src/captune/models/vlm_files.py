@@ -40,12 +40,6 @@ _OWN_WAYS = (
 )
 
 
-def is_vlm(folder: Path) -> bool:
-    """Whether it has the layout of save_pretrained; whether it takes images shows later."""
-    config = folder / "config.json"
-    return config.is_file() and "model_type" in read_object(config)
-
-
 def vlm_files(names: Sequence[str], where: str) -> list[str]:
     """Those files of a repository that a model is made of.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import Any
 
@@ -27,9 +27,49 @@ class Vision:
         self._field = "last_hidden_state" if mark is None else "pooler_output"
         self._tiles: tuple[int, ...] | None = None
         self._widths: list[int] = []
+        self._projector: nn.Module | None = None
 
     def of(self, inputs: Inputs) -> list[Tensor]:
-        """[tokens, channels] of each image of a batch."""
+        """[tokens, channels] of each image of a batch; of one that ends before the projector, what
+        that reads of each.
+        """
+        if self._projector is None:
+            return self._seen(inputs)
+        read: list[Tensor] = []
+        reading = self._projector.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+        try:
+            counts = [len(one) for one in self._seen(inputs)]
+        finally:
+            reading.remove()
+        (whole,) = read
+        return _shared(whole, counts)
+
+    @property
+    def what(self) -> str:
+        """The name of what it yields, by which the cache keeps it apart."""
+        return "vision" if self._projector is None else "vision before the projector"
+
+    def end_before(self, projector: nn.Module, inputs: Inputs) -> bool:
+        """From now on it ends there, and the projector runs on what is handed in.
+
+        False, and it stays as it is, where more than the projector lies behind; inputs: to see
+        that by.
+        """
+        if self._mark is None:  # a tower's output is what projectors read
+            return True
+        whole = torch.cat(self._seen(inputs))
+        self._projector = projector
+        with suppress(RuntimeError):  # shares that are none: LLaVA-NeXT joins tiles
+            if torch.equal(torch.cat(self._projected(self.of(inputs))), whole):
+                return True
+        self._projector = None
+        return False
+
+    def _projected(self, read: Sequence[Tensor]) -> list[Tensor]:
+        assert self._projector is not None
+        return _shared(self._projector(torch.cat(list(read))).flatten(0, -2), [*map(len, read)])
+
+    def _seen(self, inputs: Inputs) -> list[Tensor]:
         see = getattr(self._owner, self._name)
         taken = set(signature(see).parameters) if self._mark is not None else {"pixel_values"}
         output = see(**{name: value for name, value in inputs.items() if name in taken})
@@ -72,6 +112,9 @@ class Vision:
     def handed(self, features: Sequence[Tensor], pixels: int) -> Iterator[None]:
         """Within, a pass takes these and encodes nothing; pixels: the length of `pixel_values`."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if self._projector is not None:
+            features = self._projected(features)
 
         def see(*args: Any, **kwargs: Any) -> Any:
             given: Any = kwargs.get("pixel_values", args[0] if args else None)
@@ -125,3 +168,26 @@ def going_on(model: Any, read: Read, rows: int) -> Iterator[None]:
         yield
     finally:
         entering.remove()
+
+
+def _shared(whole: Tensor, shares: Sequence[int]) -> list[Tensor]:
+    """Rows of all images -> those of each, in these proportions."""
+    rows, total = len(whole), sum(shares)
+    return list(torch.split(whole, [share * rows // total for share in shares]))
+
+
+@contextmanager
+def telling_weights(model: Any) -> Iterator[None]:
+    """Within, attention is computed so that it tells its weights, a tuned prefix with it."""
+    from transformers import PreTrainedModel
+
+    models = (one for one in model.modules() if isinstance(one, PreTrainedModel))
+    configs: list[Any] = [one.config for one in models]
+    before = [config._attn_implementation for config in configs]
+    try:
+        for config, kind in zip(configs, before, strict=True):  # which sets those within, too
+            config._attn_implementation = kind.replace("sdpa", "eager")
+        yield
+    finally:
+        for config, kind in zip(configs, before, strict=True):
+            config._attn_implementation = kind

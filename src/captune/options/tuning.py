@@ -18,6 +18,7 @@ from captune.options.captioning import RERANK, RERANK_HELP, check_candidates
 from captune.registry import BRIDGES, TUNING_METHODS
 from captune_metrics.display import printable
 
+PROMPTS = ("none", "tags", "captions")  # of a captioner of captune's
 TRACKERS = ("trackio", "tensorboard", "wandb")
 
 
@@ -103,9 +104,10 @@ class TuneOptions(DatasetOptions):
     )
     prompt: str = option(
         "a text of each image before its caption, which the language model may copy from: tags,"
-        " those of --tags; or captions, those of similar training images",
+        " those of --tags; or captions, those of similar training images; with --start of a"
+        " captioner of transformers, what it is asked",
         "none",
-        choices=("none", "tags", "captions"),
+        metavar="none|tags|captions|TEXT",
     )
     prompt_captions: int = option(
         "captions of similar images, with --prompt captions", 4, metavar="N"
@@ -175,10 +177,17 @@ class TuneOptions(DatasetOptions):
     reward_share: float = option("share of --reward-model in the reward", 0.3, metavar="X")
     start: Path | None = option(
         "start from the weights of this captioner, which must have the same method and bridge: a"
-        " run folder, or hf:USER/NAME",
+        " run folder, or hf:USER/NAME; or tune a captioner of transformers, such as BLIP or"
+        " Qwen-VL, by its folder or hf:USER/NAME",
         None,
-        metavar="RUN",
+        metavar="RUN|FOLDER|hf:USER/NAME",
         section="training",
+    )
+    train: str | None = option(
+        "with --start of a captioner of transformers, also train the layers between its vision and"
+        " its language model",
+        None,
+        choices=("projector",),
     )
     select: str = option(
         "validation score that selects the best epoch",
@@ -269,6 +278,9 @@ class TuneOptions(DatasetOptions):
             )
         if not 0 <= self.kl <= 100:
             raise UserError(f"kl must be from 0 to 100, such as 0.04, not {self.kl}")
+        if self.start is None and (self.train or self.prompt not in PROMPTS):
+            asked = "train projector" if self.train else f"prompt {printable(self.prompt)}"
+            raise UserError(f"--{asked} is for --start of a captioner of transformers")
         if not 0 <= self.extra_noise <= 100:
             raise UserError(
                 f"extra-noise must be from 0 to 100, such as 0.5, not {self.extra_noise}"

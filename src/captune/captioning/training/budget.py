@@ -17,15 +17,17 @@ import torch
 
 from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.decoder_parts import DecoderParts
+from captune.captioning.decoder_parts import DecoderParts, find_parts
 from captune.captioning.model import CaptionModel
 from captune.captioning.settings import parse_count
 from captune.captioning.training.batches import Batches, BatchItem
 from captune.captioning.training.step import TrainingData, collate
 from captune.captioning.training.validation import IMAGES, ValidationSet
+from captune.captioning.tuned_vlm import NO_BRIDGE, language_of, require_projector
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.models.devices import autocast
+from captune.models.vlm import VLM
 from captune.options.tuning import TuneOptions
 from captune.text import counted, duration
 
@@ -212,6 +214,19 @@ def planned(
         ParameterCount("bridge", kind.count(bridge_config, grid, parts)),
         ParameterCount("tuning", TUNING_METHODS.get(method).count(method_config, parts, shapes)),
     ]
+
+
+def planned_in(
+    vlm: VLM, method: str, method_config: Any, train: str | None
+) -> list[ParameterCount]:
+    """As `planned`, of what is trained in a captioner of transformers; train: as of `tuned_vlm`."""
+    parts = find_parts(language_of(vlm), vlm.blocks)
+    count = TUNING_METHODS.get(method).count(method_config, parts, NO_BRIDGE)
+    rows = [ParameterCount("tuning", count)]
+    if train is None:
+        return rows
+    own = sum(parameter.numel() for parameter in require_projector(vlm).parameters())
+    return [ParameterCount("projector", own), *rows]
 
 
 def check_budget(rows: Sequence[ParameterCount], limit: str) -> int:

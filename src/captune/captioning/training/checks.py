@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from captune.captioning.settings import (
     checkpoint_folder,
     config_of,
     config_type,
+    is_vlm,
     parse_count,
     tag_tokens,
 )
@@ -25,11 +27,17 @@ from captune.files import holds_files
 from captune.images.find import check_sources, find_images
 from captune.json_yaml import read_object
 from captune.models.load import parse_decoder, parse_spec
-from captune.options.tuning import TuneOptions
+from captune.options.tuning import PROMPTS, TuneOptions
 from captune.registry import BRIDGES
 from captune.runs import check_run_folder
 from captune.zeroshot.labels import read_labels
 from captune_metrics.display import printable, quoted
+
+# what a captioner of transformers has of its own, or takes no part in
+_OWN_ONLY = (
+    *("bridge", "encoder", "decoder", "decoder_blocks", "vocabulary", "tags", "tags_model"),
+    *("augment", "extra_text", "objective", "rerank"),
+)
 
 
 def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
@@ -63,8 +71,11 @@ def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
     for spec in {options.encoder, *(other or "lite" for other in others)} - {"none"}:
         parse_spec(spec)
     parse_decoder(options.decoder)
-    for method in options.methods:
-        _check_start(options, method)
+    if options.start is not None and is_vlm(options.start):
+        check_kind(options, of_transformers=True)
+    else:
+        for method in options.methods:
+            _check_start(options, method)
     for tracker in options.trackers:
         if find_spec(tracker) is None:
             raise UserError(
@@ -114,19 +125,54 @@ def start_of(options: TuneOptions, method: str) -> Path | None:
     return own if own.is_dir() else options.start
 
 
+def check_kind(options: TuneOptions, *, of_transformers: bool) -> None:
+    """Raises UserError for options that are not for --start of this kind of captioner."""
+    shown = printable(options.start)
+    if not of_transformers:
+        asked = "train" if options.train else "prompt"
+        if options.train or options.prompt not in PROMPTS:
+            raise UserError(
+                f"--{asked} {printable(getattr(options, asked))} is for a captioner of"
+                f" transformers; --start {shown} is one of captune's"
+            )
+        return
+    fields = {field.name: field for field in dataclasses.fields(TuneOptions)}
+    changed = [name for name in _OWN_ONLY if getattr(options, name) != fields[name].default]
+    changed += ["set"] if any(word.startswith("bridge.") for word in options.set) else []
+    changed += ["prompt"] if options.prompt in PROMPTS[1:] else []
+    for name in changed:
+        value = "" if getattr(options, name) is None else f" {getattr(options, name)}"
+        value = " bridge..." if name == "set" else value
+        raise UserError(
+            f"--{name.replace('_', '-')}{printable(value)} is for a captioner that captune builds"
+            f" of an encoder, a bridge and a decoder; --start {shown} is one of transformers: leave"
+            " it out"
+        )
+    if options.methods == ["none"] and options.train is None:
+        raise UserError(
+            f"--method none trains nothing in --start {shown}; add --train projector, or take lora"
+        )
+
+
 def _check_start(options: TuneOptions, method: str) -> None:
     folder = start_of(options, method)
     if folder is None or (str(folder).startswith("hf:") and not folder.is_dir()):
         return
     if not folder.is_dir():
-        raise UserError(f"--start {printable(str(folder))} is not a folder; name a tuned captioner")
+        raise UserError(f"--start {printable(folder)} is not a folder; name a tuned captioner")
+    check_kind(options, of_transformers=False)
     made = read_object(checkpoint_folder(folder) / CONFIG)
+    if "base" in made:
+        raise UserError(
+            f"--start {printable(folder)}: was tuned in a captioner of transformers; start"
+            " from that one"
+        )
     for part, wanted in (("bridge", options.bridge), ("method", method)):
         found = made.get(part)
         name = found.get("name") if isinstance(found, dict) else None
         if name != wanted:
             raise UserError(
-                f"--start {printable(str(folder))} was tuned with --{part} {quoted(str(name))},"
+                f"--start {printable(folder)} was tuned with --{part} {quoted(str(name))},"
                 f" not {wanted}; take the same, or another captioner"
             )
 
@@ -135,7 +181,7 @@ def max_tag_tokens(options: TuneOptions, settings: Mapping[str, Settings]) -> in
     """How many tokens the bridge reads of an image, or stand before its caption; 0 for none."""
     kind = config_type(BRIDGES, options.bridge)
     found = tag_tokens(config_of(kind, settings.get("bridge", {}), options.bridge))
-    if options.prompt == "none":
+    if options.prompt not in PROMPTS[1:]:
         return found
     if found:
         raise UserError(

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from msgspec import structs
 
 from captune.captioning.agreement import fit_agreement, write_agreement
+from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
     begin_with,
@@ -23,7 +24,7 @@ from captune.captioning.checkpoint import (
 )
 from captune.captioning.datastore import DATASTORE
 from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import build_model
+from captune.captioning.recipe import Part, Recipe, TunedRecipe, build_model
 from captune.captioning.rerank import MIN_IMAGES, RERANK, fit_weights, write_reranking
 from captune.captioning.training import state
 from captune.captioning.training.budget import budget, estimate
@@ -38,6 +39,7 @@ from captune.captioning.training.validation import (
     validation_scores,
     write_captions,
 )
+from captune.captioning.tuned_vlm import TunedVLM, tuned_vlm
 from captune.models.devices import autocast
 from captune.models.weights import digest_of
 from captune.options.tuning import TuneOptions
@@ -120,17 +122,8 @@ def train_method(
         reranking=reranking,
     )
     if PartialState().is_main_process:
-        recipe = recipe_of(
-            model,
-            setup.frozen.identity,
-            bridge=options.bridge,
-            method=method,
-            max_tokens=options.max_tokens,
-            tags=setup.tags,
-            prompt_captions=options.similar_captions,
-        )
-        save_pretrained(model, folder, recipe)
-        if result.agreement is not None:
+        save_pretrained(model, folder, _recipe(setup, model, method))
+        if result.agreement is not None and setup.frozen.captioner is None:
             write_agreement(folder, result.agreement)
         data = setup.val.data
         records = [
@@ -148,6 +141,24 @@ def train_method(
     PartialState().wait_for_everyone()
     model.detach()
     return result
+
+
+def _recipe(setup: TrainingSetup, model: CaptionModel, method: str) -> Recipe | TunedRecipe:
+    options, identity = setup.options, setup.frozen.identity
+    captioner = setup.frozen.captioner
+    if captioner is not None:
+        made = Part(method, dataclasses.asdict(model.tuning.config))
+        train: Any = options.train
+        return TunedRecipe(identity, made, options.max_tokens, train, captioner.prompt)
+    return recipe_of(
+        model,
+        identity,
+        bridge=options.bridge,
+        method=method,
+        max_tokens=options.max_tokens,
+        tags=setup.tags,
+        prompt_captions=options.similar_captions,
+    )
 
 
 def _write(
@@ -216,7 +227,7 @@ def _figures(scores: Mapping[str, Scores], seed: int) -> dict[str, TunedFigure]:
 def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
     """All that the weights of a method depend on: tuning.json."""
     frozen, options, tags = setup.frozen, setup.options, setup.tags
-    start = _start_of(options, method)
+    start = None if frozen.captioner is not None else _start_of(options, method)
     return {
         **deciding(options),
         "set": {part: setup.settings.get(part, {}) for part in ("bridge", method)},
@@ -254,8 +265,24 @@ def run_writer(setup: TrainingSetup, folder: Path) -> RunWriter:
     )
 
 
+def built_in(setup: TrainingSetup, captioner: AnyCaptioner, method: str) -> TunedVLM:
+    """A method that is not trained yet, in a captioner of transformers."""
+    seen: Any = setup.frozen.grids
+    return tuned_vlm(
+        captioner.vlm,
+        method,
+        setup.settings.get(method, {}),
+        setup.frozen.decoder,
+        train=setup.options.train,
+        seed=setup.options.seed,
+        seen=seen,
+    )
+
+
 def _built(setup: TrainingSetup, method: str) -> CaptionModel:
     options = setup.options
+    if setup.frozen.captioner is not None:
+        return built_in(setup, setup.frozen.captioner, method)
     model = build_model(
         setup.frozen.decoder,
         setup.frozen.shape,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
 
-from captune.captioning.bridge import GridShape
-from captune.captioning.captioner import describe_decoder
 from captune.captioning.dataset import (
     CaptionDataset,
     MatchedCaptions,
@@ -25,27 +21,23 @@ from captune.captioning.dataset import (
     tokenise,
 )
 from captune.captioning.datastore import Datastore
-from captune.captioning.recipe import ImageIdentity, TagSettings
+from captune.captioning.recipe import TagSettings
 from captune.captioning.rerank import Reranker, caption_vectors, pooled, unfitted, vectors_of
 from captune.captioning.settings import PROMPT_TOKENS
 from captune.captioning.tags import (
-    MARKS,
     SimilarCaptions,
     Tagger,
-    choose_tags_model,
     tag_settings,
-    texts_of_labels,
 )
 from captune.captioning.training.batches import (
-    Grids,
     MirroredViews,
     TagRows,
     TextGrids,
-    check_mirroring,
     mirrorable,
 )
 from captune.captioning.training.budget import too_few_updates
 from captune.captioning.training.checks import check_sizes, max_tag_tokens
+from captune.captioning.training.frozen import PER_PASS, FrozenParts, load_frozen
 from captune.captioning.training.step import (
     CrossEntropy,
     MatchReward,
@@ -56,19 +48,11 @@ from captune.captioning.training.step import (
 from captune.captioning.training.validation import ValidationSet
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.grids import GridStore, open_grids
 from captune.features.pipeline import Encoding
-from captune.images import ImageFile, Skipped
-from captune.models.decoders import Decoder, load_decoder
-from captune.models.devices import resolve_device, resolve_precision
-from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, describe_model, mirrored
-from captune.models.load import load_image_text_model, load_model
-from captune.models.vocabulary import narrowed
+from captune.models.encoders import Floats, ImageTextModel
+from captune.models.load import load_image_text_model
 from captune.options.tuning import TuneOptions
 from captune.progress import Progress
-from captune.zeroshot.labels import read_labels
-
-_PER_PASS = 32  # images in a forward pass of a frozen model
 
 
 @dataclass(frozen=True)
@@ -97,11 +81,6 @@ class TrainingSetup:
     reranker: Reranker | None = None
     extra: str | None = None
     datastore: Datastore | None = None
-
-
-def this_process(options: TuneOptions) -> PartialState:
-    """Which of how many processes this is; the first call decides where they all train."""
-    return PartialState(cpu=resolve_device(options.device).type == "cpu")
 
 
 def prepare(
@@ -244,7 +223,7 @@ def _text_grids(
 
 def _means(frozen: FrozenParts, data: CaptionDataset) -> Floats:
     """[images, channels] of their patch grids."""
-    keys = [data.keys[i : i + _PER_PASS] for i in range(0, len(data), _PER_PASS)]
+    keys = [data.keys[i : i + PER_PASS] for i in range(0, len(data), PER_PASS)]
     return np.concatenate(
         [pooled(frozen.grids.grids_of(some), frozen.shape).cpu().numpy() for some in keys]
     )
@@ -298,7 +277,7 @@ def _tags(
         frozen.tags_model,
         frozen.decoder,
         max_tokens,
-        Encoding(cache, _PER_PASS, options.workers),
+        Encoding(cache, PER_PASS, options.workers),
         is_text=is_text,
     )
     key_of = {
@@ -336,115 +315,3 @@ def _sampled(wanted: int, available: int, seed: int) -> list[int]:
     if not 0 < wanted < available:
         return list(range(available))
     return sorted(random.Random(f"val/{seed}").sample(range(available), max(2, wanted)))  # noqa: S311
-
-
-@dataclass(frozen=True)
-class FrozenParts:
-    """grids: of every readable image. skipped: images that could not be decoded.
-
-    clip: the model of CLIPScore, or None. tags_model: of the classifier that chooses the tags of an
-    image, or None. mirrored: grids of the mirrored images, where those were asked for. models: what
-    run.json names.
-    """
-
-    identity: ImageIdentity
-    shape: GridShape
-    grids: Grids
-    decoder: Decoder
-    clip: ImageTextModel | None = None
-    skipped: list[Skipped] = field(default_factory=list)
-    models: list[dict[str, Any]] = field(default_factory=list)
-    tags_model: ImageTextModel | None = None
-    mirrored: Grids | None = None
-
-
-def load_frozen(
-    options: TuneOptions,
-    parts: Sequence[CaptionDataset],
-    *,
-    texts: Sequence[str] = (),
-    stack: ExitStack,
-    cache: FeatureCache | None,
-    progress: Progress,
-) -> FrozenParts:
-    """Load what is frozen and encode every image once.
-
-    parts: the images to encode, those to train on first. texts: captions without one. stack: closes
-    the grids. Raises UserError for an encoder without a patch grid, and whatever its loaders raise.
-    """
-    encoder = load_model(options.encoder, device=options.device)
-    patches = encoder.image.require_patches()
-    clip = None
-    if options.score_model == encoder.spec and encoder.text is not None:
-        clip = encoder
-    elif options.score_model != "none":
-        clip = load_image_text_model(options.score_model, device=options.device)
-    tags_model = None
-    if options.tags is not None:
-        tags_model = choose_tags_model(options, [encoder, clip])
-    # frozen weights may be as coarse as the forward pass; what is trained stays float32
-    precision = resolve_precision(options.dtype, resolve_device(options.device))
-    decoder = load_decoder(
-        options.decoder, device=options.device, dtype=precision, blocks=options.decoder_blocks
-    )
-    if options.vocabulary == "captions":
-        texts = [*texts, *(caption.strip() for own in parts[0].captions for caption in own)]
-        if options.tags is not None:
-            texts += texts_of_labels(read_labels(options.tags))
-        texts += MARKS if options.similar_captions else ()
-        decoder = narrowed(decoder, {id for row in decoder.encode(texts) for id in row})
-    if cache is not None:
-        cache.remember_model(encoder.spec, encoder.ids)
-    images = _unique(parts)
-    skipped: list[Skipped] = []
-
-    def encoded(some: Sequence[ImageFile], reader: ImageEncoder, what: str) -> GridStore:
-        # the other processes find in the cache what the first one has put there
-        with PartialState().main_process_first(), progress.bar(what, len(some)) as advance:
-            return stack.enter_context(
-                open_grids(
-                    some,
-                    reader,
-                    Encoding(cache, _PER_PASS, options.workers),
-                    on_skip=skipped.append,
-                    on_progress=advance,
-                )
-            )
-
-    views: list[int] = []
-    if options.augment == "mirror":
-        views = check_mirroring(parts[0], len(images), encoder.image, cache, progress.message)
-    grids = encoded(images, encoder.image, "encoding images")
-    second = None
-    if views:
-        # the first view has told which images cannot be read
-        flipped = {parts[0].images[place].path for place in views}
-        some = [image for image in images if image.path in flipped and image.name in grids.keys]
-        second = encoded(some, mirrored(encoder.image), "encoding mirrored images")
-    models = {id(model): model for model in (encoder, clip, tags_model) if model is not None}
-    return FrozenParts(
-        ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id),
-        patches.shape,
-        grids,
-        decoder,
-        clip,
-        skipped,
-        [*map(describe_model, models.values()), describe_decoder(decoder)],
-        tags_model,
-        second,
-    )
-
-
-def _unique(parts: Sequence[CaptionDataset]) -> list[ImageFile]:
-    """The images of all parts, each path once; a name stands for one place on the disk.
-
-    Names of train and validation are relative to roots of their own, and may be the same.
-    """
-    found: dict[Path, ImageFile] = {}
-    for part in parts:
-        for image in part.images:
-            found.setdefault(image.path, image)
-    names = [image.name for image in found.values()]
-    if len(set(names)) == len(names):
-        return list(found.values())
-    return [dataclasses.replace(image, name=str(path)) for path, image in found.items()]

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from captune.captioning.attention import CrossAttentionLayer, ExtraKeys
 from captune.captioning.bridge import Bridge
@@ -150,14 +151,16 @@ def beside(attend: Any) -> Any:
         scaling: float | None = None,
         dropout: float = 0.0,
         **rest: Any,
-    ) -> tuple[Tensor, None]:
-        text, _ = attend(
+    ) -> tuple[Tensor, Tensor | None]:
+        text, weights = attend(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **rest
         )
-        prefix: SelfPrefix = getattr(module, _NAME)
+        prefix: SelfPrefix | None = getattr(module, _NAME, None)
+        if prefix is None:  # cross-attention of the decoder's own
+            return text, weights
         keys, values = prefix(query.shape[0], query.shape[1], query.dtype)
         own = F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, scale=scaling)
-        return text + own.transpose(1, 2), None
+        return text + own.transpose(1, 2), weights
 
     return attend_beside
 
@@ -176,7 +179,12 @@ def attend_with(
 
     attention_mask: [rows, 1, n, t], True (or 0) where text may be looked at.
     """
-    prefix: SelfPrefix = getattr(module, _NAME)
+    prefix: SelfPrefix | None = getattr(module, _NAME, None)
+    if prefix is None:
+        found: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **rest
+        )
+        return found
     rows, heads = query.shape[:2]
     own_keys, own_values = prefix(rows, heads, key.dtype)
     groups = heads // key.shape[1]
@@ -211,15 +219,13 @@ def _register(implementation: str, *, shared: bool) -> str:
     """The name, in transformers' registries, of an attention with a prefix and of its mask."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     if not shared:
-        name = f"{_NAME}_beside_{implementation}"
-        AttentionInterface.register(
-            name, beside(ALL_ATTENTION_FUNCTIONS.get(implementation, eager))
-        )
-        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
-        return name
+        for kind in (implementation, "eager"):  # which is the one that tells its weights
+            name = f"{_NAME}_beside_{kind}"
+            AttentionInterface.register(name, beside(ALL_ATTENTION_FUNCTIONS.get(kind, eager)))
+            AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kind])
+        return f"{_NAME}_beside_{implementation}"
     if implementation != "sdpa":
         raise UserError(
             f"prefix: with shared_softmax it runs in sdpa attention only, the decoder runs"

@@ -1,0 +1,214 @@
+"""What a tune loads and never trains: models, and what they make of each image, once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from captune.captioning.any_captioner import AnyCaptioner
+from captune.captioning.bridge import GridShape
+from captune.captioning.captioner import captioner_folder, describe_decoder, is_on_hub
+from captune.captioning.dataset import CaptionDataset
+from captune.captioning.recipe import ImageIdentity
+from captune.captioning.settings import is_vlm
+from captune.captioning.tags import MARKS, choose_tags_model, texts_of_labels
+from captune.captioning.training.batches import Grids, check_mirroring
+from captune.captioning.training.checks import check_kind
+from captune.captioning.tuned_vlm import SeenImages, train_projector
+from captune.features.cache import FeatureCache
+from captune.features.grids import GridStore, open_grids
+from captune.features.pipeline import Encoding
+from captune.images import ImageFile, Skipped
+from captune.models.decoders import Decoder, load_decoder
+from captune.models.devices import resolve_device, resolve_precision
+from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model, mirrored
+from captune.models.load import load_image_text_model, load_model
+from captune.models.vlm_files import described_vlm, load_vlm
+from captune.models.vocabulary import narrowed
+from captune.options.base import full_path
+from captune.options.tuning import TuneOptions
+from captune.progress import Progress
+from captune.zeroshot.labels import read_labels
+from captune_metrics.display import printable
+
+PER_PASS = 32  # images in a forward pass of a frozen model
+
+
+def this_process(options: TuneOptions) -> PartialState:
+    """Which of how many processes this is; the first call decides where they all train."""
+    return PartialState(cpu=resolve_device(options.device).type == "cpu")
+
+
+@dataclass(frozen=True)
+class FrozenParts:
+    """grids: of every readable image. skipped: images that could not be decoded.
+
+    clip: the model of CLIPScore, or None. tags_model: of the classifier that chooses the tags of an
+    image, or None. mirrored: grids of the mirrored images, where those were asked for. models: what
+    run.json names. captioner: of transformers, which sees and writes by itself; None elsewhere.
+    """
+
+    identity: ImageIdentity
+    shape: GridShape
+    grids: Grids
+    decoder: Decoder
+    clip: ImageTextModel | None = None
+    skipped: list[Skipped] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    tags_model: ImageTextModel | None = None
+    mirrored: Grids | None = None
+    captioner: AnyCaptioner | None = None
+
+
+def load_frozen(
+    options: TuneOptions,
+    parts: Sequence[CaptionDataset],
+    *,
+    texts: Sequence[str] = (),
+    stack: ExitStack,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> FrozenParts:
+    """Load what is frozen and encode every image once.
+
+    parts: the images to encode, those to train on first. texts: captions without one. stack: closes
+    the grids. Raises UserError for an encoder without a patch grid, and whatever its loaders raise.
+    """
+    place = _captioner_of_transformers(options)
+    if place is not None:
+        return _load_frozen_captioner(options, place, _unique(parts), stack, cache, progress)
+    encoder = load_model(options.encoder, device=options.device)
+    patches = encoder.image.require_patches()
+    clip = None
+    if options.score_model == encoder.spec and encoder.text is not None:
+        clip = encoder
+    elif options.score_model != "none":
+        clip = load_image_text_model(options.score_model, device=options.device)
+    tags_model = None
+    if options.tags is not None:
+        tags_model = choose_tags_model(options, [encoder, clip])
+    # frozen weights may be as coarse as the forward pass; what is trained stays float32
+    precision = resolve_precision(options.dtype, resolve_device(options.device))
+    decoder = load_decoder(
+        options.decoder, device=options.device, dtype=precision, blocks=options.decoder_blocks
+    )
+    if options.vocabulary == "captions":
+        texts = [*texts, *(caption.strip() for own in parts[0].captions for caption in own)]
+        if options.tags is not None:
+            texts += texts_of_labels(read_labels(options.tags))
+        texts += MARKS if options.similar_captions else ()
+        decoder = narrowed(decoder, {id for row in decoder.encode(texts) for id in row})
+    if cache is not None:
+        cache.remember_model(encoder.spec, encoder.ids)
+    images = _unique(parts)
+    skipped: list[Skipped] = []
+
+    def encoded(some: Sequence[ImageFile], reader: ImageEncoder, what: str) -> GridStore:
+        # the other processes find in the cache what the first one has put there
+        with PartialState().main_process_first(), progress.bar(what, len(some)) as advance:
+            return stack.enter_context(
+                open_grids(
+                    some,
+                    reader,
+                    Encoding(cache, PER_PASS, options.workers),
+                    on_skip=skipped.append,
+                    on_progress=advance,
+                )
+            )
+
+    views: list[int] = []
+    if options.augment == "mirror":
+        views = check_mirroring(parts[0], len(images), encoder.image, cache, progress.message)
+    grids = encoded(images, encoder.image, "encoding images")
+    second = None
+    if views:
+        # the first view has told which images cannot be read
+        flipped = {parts[0].images[place].path for place in views}
+        some = [image for image in images if image.path in flipped and image.name in grids.keys]
+        second = encoded(some, mirrored(encoder.image), "encoding mirrored images")
+    models = {id(model): model for model in (encoder, clip, tags_model) if model is not None}
+    return FrozenParts(
+        ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id),
+        patches.shape,
+        grids,
+        decoder,
+        clip,
+        skipped,
+        [*map(describe_model, models.values()), describe_decoder(decoder)],
+        tags_model,
+        second,
+    )
+
+
+def _captioner_of_transformers(options: TuneOptions) -> Path | None:
+    """The folder of --start, where it is none of captune's."""
+    if options.start is None:
+        return None
+    named = str(options.start)
+    place = captioner_folder(named) if is_on_hub(named) else options.start
+    check_kind(options, of_transformers=is_vlm(place))
+    return place if is_vlm(place) else None
+
+
+def _load_frozen_captioner(
+    options: TuneOptions,
+    place: Path,
+    images: Sequence[ImageFile],
+    stack: ExitStack,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> FrozenParts:
+    named = str(options.start)
+    spec = named if is_on_hub(named) else full_path(named)
+    precision = resolve_precision(options.dtype, resolve_device(options.device))
+    about = described_vlm(place, spec)
+    vlm = load_vlm(place, spec, device=options.device, dtype=precision)
+    prompt = None if options.prompt == "none" else options.prompt
+    captioner = AnyCaptioner(vlm, about, prompt=prompt)
+    if cache is not None:
+        cache.remember_model(spec, [about["weights_id"]])
+    if options.train is not None:
+        train_projector(captioner)
+    if vlm.vision is None:
+        progress.message(
+            f"{printable(spec)}: what the vision of a {vlm.family} makes of an image"
+            " cannot be kept and handed in, so it runs again for each batch"
+        )
+    clip = None
+    if options.score_model != "none":
+        clip = load_image_text_model(options.score_model, device=options.device)
+    how = Encoding(cache, PER_PASS, options.workers)
+    with PartialState().main_process_first(), progress.bar("images", len(images)) as advance:
+        most = options.max_tokens
+        seen = SeenImages(captioner, images, how, stack, max_tokens=most, advance=advance)
+    return FrozenParts(
+        ImageIdentity(spec, about["weights_id"], about["processor_id"]),
+        GridShape(1, 1, 1, 1),
+        seen,
+        captioner.speech,
+        clip,
+        seen.skipped,
+        [about, *([describe_model(clip)] if clip else [])],
+        captioner=captioner,
+    )
+
+
+def _unique(parts: Sequence[CaptionDataset]) -> list[ImageFile]:
+    """The images of all parts, each path once; a name stands for one place on the disk.
+
+    Names of train and validation are relative to roots of their own, and may be the same.
+    """
+    found: dict[Path, ImageFile] = {}
+    for part in parts:
+        for image in part.images:
+            found.setdefault(image.path, image)
+    names = [image.name for image in found.values()]
+    if len(set(names)) == len(names):
+        return list(found.values())
+    return [dataclasses.replace(image, name=str(path)) for path, image in found.items()]

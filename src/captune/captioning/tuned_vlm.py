@@ -1,0 +1,332 @@
+"""What captune trains in a captioner of transformers: a tuning method in its language model.
+
+With --train projector also the layers between its vision and its language model. Vision runs once
+an image. A checkpoint holds what was trained, and the name and hash of the captioner that was not:
+
+    model.safetensors   tuning.* and projector.*, float32
+    config.json         schema, captune's version, base, method
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captune.captioning.captioner import captioner_folder, is_on_hub
+from captune.captioning.checkpoint import (
+    check_model,
+    digest_of_checkpoint,
+    read_trained,
+    read_trained_header,
+)
+from captune.captioning.decoder_parts import find_parts
+from captune.captioning.model import IGNORED, CaptionModel, Generated
+from captune.captioning.recipe import ImageIdentity, TunedRecipe, check_room
+from captune.captioning.settings import CONFIG, WEIGHTS, Settings, config_of
+from captune.captioning.tuning import TUNING_METHODS, TuningMethod
+from captune.errors import UserError
+from captune.features.cache import FeatureCache
+from captune.features.pipeline import Encoding
+from captune.files import home_path
+from captune.images import ImageFile, Skipped
+from captune.images.decode import decoding_threads
+from captune.models import hub
+from captune.models.decoders import Decoder
+from captune.models.vlm import VLM
+from captune.models.vlm_files import described_vlm
+from captune.models.vlm_vision import Inputs
+from captune.models.weights import digest_of, total_elements
+from captune.threads import processors
+from captune_metrics.display import printable
+
+if TYPE_CHECKING:
+    from captune.captioning.any_captioner import AnyCaptioner, Ready
+
+# in the place of a bridge: tuning methods and trainings find nothing there
+NO_BRIDGE: Any = SimpleNamespace(cross_attention_layers=[], output_projections=dict, gain=0.0)
+
+# what families call the layers that bring vision to the width of the language model
+_PROJECTORS = (
+    *("multi_modal_projector", "connector", "merger", "language_projection"),
+    *("visual_projection", "enc_to_dec_proj"),
+)
+
+
+def language_of(vlm: VLM) -> Any:
+    """The innermost model of transformers around its blocks of language."""
+    from transformers import PreTrainedModel
+
+    first = vlm.blocks[0]
+    models = [one for one in vlm.model.modules() if isinstance(one, PreTrainedModel)]
+    return [one for one in models if any(part is first for part in one.modules())][-1]
+
+
+class TunedVLM(CaptionModel):
+    """A captioner of transformers, as a training looks at a `CaptionModel`.
+
+    Its `grids` are numbers of images [images], of which `seen` knows what the model reads; None for
+    one that is not trained any more. projector: its own, where that is trained too.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        tuning: TuningMethod,
+        projector: nn.Module | None,
+        decoder: Decoder,
+        seen: SeenImages | None,
+    ) -> None:
+        nn.Module.__init__(self)  # there is neither a grid nor a bridge of captune's
+        self.reads_tags = False
+        self.vlm, self.decoder, self.bridge = vlm, decoder, NO_BRIDGE
+        self.language_model, self.tuning, self._images = vlm.model, tuning, seen
+        self.parts = find_parts(language_of(vlm), vlm.blocks)
+        tuning.attach(language_of(vlm), self.parts, NO_BRIDGE)
+        self.projector = projector
+        self._before = {} if projector is None else dict(projector.state_dict())
+        if projector is not None and seen is not None:
+            for parameter in projector.parameters():
+                parameter.data = parameter.data.float().clone()
+                parameter.requires_grad_()
+
+    def detach(self) -> None:
+        """Give the captioner back as it was."""
+        self.tuning.detach()
+        if self.projector is not None:
+            self.projector.requires_grad_(False)
+            for name, parameter in self.projector.named_parameters():
+                parameter.data = self._before[name]
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name: `projector.*` and `tuning.*`."""
+        found = {f"tuning.{name}": p for name, p in self.tuning.named_trained()}
+        own = {} if self.projector is None else dict(self.projector.named_parameters())
+        return {f"projector.{name}": p for name, p in own.items()} | found
+
+    def logits_at_targets(
+        self, grids: Tensor, ids: Tensor, mask: Tensor, targets: Tensor, tags: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """By the teacher-forced pass that scores given words, `VLM.logits`."""
+        kept = targets != IGNORED
+        given = self._seen(grids, len(targets) // len(grids))
+        told = targets.masked_fill(~kept, self.vlm.pad_id)
+        return self.vlm.logits(*given, told, kept), targets[kept]
+
+    def generate(
+        self,
+        grids: Tensor,
+        *,
+        beams: int = 1,
+        max_tokens: int = 60,
+        scored: bool = True,
+        **unused: Any,
+    ) -> Generated:
+        """Captions of a batch of images, as `captune caption` writes them."""
+        inputs, features, _ = self._seen(grids, 1)
+        with self._without_dropout():
+            written = self.vlm.written(inputs, features, beams=beams, max_tokens=max_tokens)
+            said = written.log_probabilities
+            if scored and said is None:
+                said = self.vlm.log_probabilities(inputs, features, written)
+        ids = [[id for id in row if id not in self.vlm.ends] for row in written.ids]
+        return Generated(ids, said if scored and said is not None else [[] for _ in ids])
+
+    def _seen(self, grids: Tensor, each: int) -> tuple[Inputs, list[Tensor] | None, Tensor]:
+        assert self._images is not None
+        return self._images.of(grids.tolist(), each)
+
+
+def tuned_vlm(
+    vlm: VLM,
+    method: str,
+    settings: Settings,
+    decoder: Decoder,
+    *,
+    train: str | None,
+    seed: int = 0,
+    seen: SeenImages | None = None,
+    room: int = sys.maxsize,
+) -> TunedVLM:
+    """As `build_model`: `detach()` gives the captioner back. train: "projector", or nothing else.
+
+    Raises UserError for a method that its language model cannot take, and where its settings make
+    more parameters than there is room for.
+    """
+    kind: Any = TUNING_METHODS.get(method)
+    config = config_of(kind.Config, settings, method)
+    check_room(
+        method, kind.count(config, find_parts(language_of(vlm), vlm.blocks), NO_BRIDGE), room
+    )
+    projector = None if train is None else require_projector(vlm)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return TunedVLM(vlm, kind(config), projector, decoder, seen).to(vlm.device)
+
+
+def require_projector(vlm: VLM) -> nn.Module:
+    """The captioner's own. Raises UserError for one that has none."""
+    named = vlm.model.named_modules()
+    known = (one for name, one in named if name.split(".")[-1] in _PROJECTORS)
+    found: nn.Module | None = next(known, None)
+    if found is None:
+        raise UserError(
+            f"--train projector: a {vlm.family} has no layers between its vision and its language"
+            " model; leave it out"
+        )
+    return found
+
+
+def train_projector(captioner: AnyCaptioner) -> None:
+    """Let its vision end before the projector, or run anew each time where that cannot be."""
+    vlm = captioner.vlm
+    projector = require_projector(vlm)
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    inputs = vlm.collate([vlm.inputs(Image.fromarray(noise), captioner.prompt)])
+    with torch.no_grad():
+        if vlm.vision is None or not vlm.vision.end_before(projector, inputs):
+            vlm.vision = None
+
+
+def described_tuned(
+    recipe: TunedRecipe, place: Path, moved: str | None
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of what was tuned, and the captioner as a run names it, of which nothing is built.
+
+    place: of the checkpoint. moved: where the former lies now, if it has moved. Raises UserError
+    for another one than that.
+    """
+    spec = moved or recipe.base.spec
+    if not is_on_hub(spec) and not home_path(spec).is_dir():
+        raise UserError(
+            f"{printable(place)} was tuned from {printable(spec)}, which is no folder here;"
+            " say with --decoder where it lies now"
+        )
+    with nullcontext() if moved else hub.unasked(str(place)):
+        base = captioner_folder(spec)
+    about = described_vlm(base, str(place))
+    found = ImageIdentity(spec, about["weights_id"], about["processor_id"])
+    check_model(recipe.base, found, place, "captioner")
+    weights_id = digest_of(about["weights_id"], digest_of_checkpoint(place))
+    tuned = {"weights_id": weights_id, "base": recipe.base.spec, "method": recipe.method.name}
+    return base, about | tuned
+
+
+def load_tuned(vlm: VLM, recipe: TunedRecipe, place: Path, decoder: Decoder) -> None:
+    """Put what was trained into `vlm`, to stay there.
+
+    place: of the checkpoint. Raises UserError where it does not fit.
+    """
+    held = read_trained_header(place)
+    room = total_elements(one for name, one in held.items() if name.startswith("tuning."))
+    part = recipe.method
+    try:
+        model = tuned_vlm(vlm, part.name, part.config, decoder, train=recipe.train, room=room)
+    except UserError as error:
+        raise UserError(f"{printable(place / CONFIG)}: {error}") from error
+    read_trained(model, place / WEIGHTS)
+    model.eval().requires_grad_(False)
+
+
+class SeenImages:
+    """What a captioner of transformers reads of images, by numbers that stand for their grids.
+
+    Of each is kept what its processor made, without the pixels; what its vision made lies in the
+    cache. Where that cannot be handed in again, images are read anew for each batch. skipped: those
+    that cannot be read.
+    """
+
+    def __init__(
+        self,
+        captioner: AnyCaptioner,
+        images: Sequence[ImageFile],
+        how: Encoding,
+        stack: ExitStack,
+        *,
+        max_tokens: int,
+        advance: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Look at each image once; `stack` closes what is opened.
+
+        max_tokens: of a caption. Raises UserError where the model has no places for as many, and
+        where the cache has no room.
+        """
+        self._captioner = captioner
+        self._kept: list[Ready] = []
+        self._places: dict[str, int] = {}
+        self.skipped: list[Skipped] = []
+        self._threads = stack.enter_context(decoding_threads(how.workers or processors()))
+        cache = how.cache
+        if cache is None or not cache.is_writable:
+            made = TemporaryDirectory(prefix="captune-vision-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
+            cache = stack.enter_context(FeatureCache(folder, limit_bytes=sys.maxsize))
+        for found in captioner.batches(images, replace(how, cache=cache), lambda some, *_: some):
+            for one in found:
+                if isinstance(one, Skipped):
+                    self.skipped.append(one)
+                    continue
+                if not self._kept:
+                    self._begin(one, max_tokens)
+                self._places.setdefault(one.content, len(self._kept))
+                others = {k: v for k, v in one.inputs.items() if "pixel" not in k}
+                self._kept.append(one._replace(inputs=others))
+            advance(len(found))
+        self._arrays: Mapping[str, Any] = {}
+        if captioner.vlm.vision is not None:
+            # views of the cache's files, which stay when it drops them
+            self._arrays = cache.get_many(captioner.space, list(self._places), mapped=True)
+            missing = len(self._places) - len(self._arrays)
+            if missing:
+                raise UserError(
+                    f"{cache.folder}: does not hold what the captioner sees in {missing:,} of"
+                    f" {len(self._places):,} images; make room on its disk, raise `captune cache"
+                    " --limit`, or name another folder in CAPTUNE_CACHE"
+                )
+
+    def _begin(self, one: Ready, max_tokens: int) -> None:
+        """What is the same for all images: the shapes of pixels, and a prompt without an image."""
+        vlm = self._captioner.vlm
+        self._captioner.check_room(one.inputs, max_tokens)
+        self._pixels = {k: v.shape[1:] for k, v in one.inputs.items() if "pixel" in k}
+        self._begun = vlm.written(vlm.collate([one.inputs]), max_tokens=1).prompts
+
+    def grids_of(self, keys: Sequence[str]) -> Tensor:
+        """The numbers of images, by the sha256 of their files: [images]."""
+        return torch.tensor([self._places[key] for key in keys])
+
+    def of(self, numbers: Sequence[int], each: int) -> tuple[Inputs, list[Tensor] | None, Tensor]:
+        """Inputs, features and prompts as `VLM.logits` takes them for `each` captions an image."""
+        vlm = self._captioner.vlm
+        each = 1 if vlm.goes_on else each
+        some = [self._kept[number] for number in numbers]
+        features = None
+        if self._arrays:
+            seen = (torch.from_numpy(self._arrays[one.content].copy()) for one in some)
+            moved = (one.to(vlm.device, vlm.model.dtype) for one in seen)
+            features = [one for one in moved for _ in range(each)]
+        else:
+            some = list(self._threads.map(self._again, some))
+        inputs = vlm.collate([one.inputs for one in some for _ in range(each)])
+        rows = len(some) * each
+        if features is not None:  # of pixels nothing is looked at but how many there are
+            nothing = torch.zeros((), device=vlm.device, dtype=vlm.model.dtype)
+            inputs |= {name: nothing.expand(rows, *own) for name, own in self._pixels.items()}
+        prompts = self._begun.expand(rows, -1) if vlm.mark is None else inputs["input_ids"]
+        return inputs, features, prompts
+
+    def _again(self, one: Ready) -> Ready:
+        found = self._captioner.read(one.image)
+        if isinstance(found, Skipped):
+            raise UserError(f"{printable(found.path)}: {found.reason}, and could be read before")
+        return found
