@@ -128,7 +128,7 @@ def recipe_of_json(content: Mapping[str, Any], where: str) -> Recipe:
     """
     if "base" in content:
         raise UserError(
-            f"{where}: was tuned in a captioner of transformers; captune caption, explain and"
+            f"{where} was tuned in a captioner of transformers; captune caption, explain and"
             " faithful take it, this does not"
         )
     recipe = _converted(content, Recipe, where)

@@ -289,7 +289,7 @@ class SeenImages:
             missing = len(self._places) - len(self._arrays)
             if missing:
                 raise UserError(
-                    f"{cache.folder}: does not hold what the captioner sees in {missing:,} of"
+                    f"{cache.folder} does not hold what the captioner sees in {missing:,} of"
                     f" {len(self._places):,} images; make room on its disk, raise `captune cache"
                     " --limit`, or name another folder in CAPTUNE_CACHE"
                 )

@@ -93,7 +93,7 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
         if self.labels is not None and (self.caption is not None or self.special):
             raise UserError("--labels: explains a classifier; leave out --caption and --special")
         if self.minutes is not None and not self.minutes > 0:
-            raise UserError(f"minutes {self.minutes}: must be above 0")
+            raise UserError(f"minutes must be above 0, not {self.minutes}")
         if self.minutes is not None and self.labels is not None:
             raise UserError("--minutes: is for words of captions; leave it out with --labels")
         check_flag(self)

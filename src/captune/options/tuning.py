@@ -288,7 +288,7 @@ class TuneOptions(DatasetOptions):
         if self.extra_text is not None and (self.objective != "captions" or self.sizes):
             raise UserError("--extra-text is for --objective captions, and not for --curve")
         if not 1 <= self.prompt_captions <= 64:
-            raise UserError(f"prompt-captions {self.prompt_captions}: must be from 1 to 64")
+            raise UserError(f"prompt-captions must be from 1 to 64, not {self.prompt_captions}")
         if self.similar_captions and self.sizes:
             raise UserError("--prompt captions reads captions of all images; leave out --curve")
         if self.stop_when_worse and self.select == "loss":

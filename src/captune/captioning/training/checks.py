@@ -164,7 +164,7 @@ def _check_start(options: TuneOptions, method: str) -> None:
     made = read_object(checkpoint_folder(folder) / CONFIG)
     if "base" in made:
         raise UserError(
-            f"--start {printable(folder)}: was tuned in a captioner of transformers; start"
+            f"--start {printable(folder)} was tuned in a captioner of transformers; start"
             " from that one"
         )
     for part, wanted in (("bridge", options.bridge), ("method", method)):
