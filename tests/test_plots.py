@@ -235,7 +235,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         plots.negation_figure([])
     with pytest.raises(ValueError, match="at least one"):
         top5_grid_figure([])
-    with pytest.raises(ValueError, match="one probability a label"):
+    with pytest.raises(ValueError, match="one probability per label"):
         top5_figure(image(), ["cat"], [0.5, 0.5])
 
 

@@ -13,7 +13,7 @@ from recipes.captioner import __main__ as recipe
 import captune.models.load
 from captune.captioning import checkpoint, rerank
 from captune.captioning.rerank import read_reranking
-from captune.captioning.training import setup
+from captune.captioning.training import frozen
 from tests.captioning.caption_job import use_encoder, write_images
 from tests.captioning.tiny import tiny_decoder
 from tests.captioning.words_job import telling_model
@@ -40,11 +40,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is typed; `lite` is a model that sees nine places and reads colours."""
     model = dataclasses.replace(telling_model(), spec="lite")
     use_encoder(monkeypatch, model)
-    for module in (setup, rerank, captune.models.load):
+    for module in (frozen, rerank, captune.models.load):
         monkeypatch.setattr(module, "load_image_text_model", lambda spec, **where: model)
-    for module in (setup, captune.models.load):
+    for module in (frozen, captune.models.load):
         monkeypatch.setattr(module, "load_model", lambda spec, **where: model)
-    for module in (setup, checkpoint):
+    for module in (frozen, checkpoint):
         monkeypatch.setattr(
             module,
             "load_decoder",

@@ -21,7 +21,7 @@ class Registry(Generic[Thing]):
     """A package whose files each end in `ATTRIBUTE = ...`, and a group of entry points.
 
     package, folders: its `__name__` and `__path__`. A file `cross_attention.py` is the name
-    `cross-attention`. noun: for sentences.
+    `cross-attention`; one that begins with _ is what several files share. noun: for sentences.
     """
 
     package: str
@@ -33,7 +33,7 @@ class Registry(Generic[Thing]):
     def names(self) -> list[str]:
         """All that there are, without importing any."""
         files = (module.name for module in pkgutil.iter_modules(self.folders))
-        own = (name.replace("_", "-") for name in files)
+        own = (name.replace("_", "-") for name in files if not name.startswith("_"))
         return sorted({*own, *plugins_of(self.group)})
 
     def sources(self) -> dict[str, str]:

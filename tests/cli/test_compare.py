@@ -321,7 +321,7 @@ def test_few_images_are_doubted(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--top", "-1"], "--top -1"),
+        (["--top", "-1"], "--top must be 0 or more, not -1"),
         (["--metrics", "spice"], "spice"),
         (["--out", "{folder}"], "not a run"),
         (["--csv", "{folder}"], "is a folder"),

@@ -16,7 +16,7 @@ from tests.cli.test_tune import words
 
 from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.dataset import read_dataset
-from captune.captioning.training import setup
+from captune.captioning.training import frozen, setup
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.images import find_images
@@ -117,7 +117,7 @@ def test_captions_that_were_chosen_are_learnt(
 ) -> None:
     """The three commands of docs/tune.md, of images that nobody described."""
     model = telling_model()
-    monkeypatch.setattr(setup, "load_model", lambda spec, **where: model)
+    monkeypatch.setattr(frozen, "load_model", lambda spec, **where: model)
     use_encoder(monkeypatch, model)
     images, _, val = job = write_job(tmp_path / "job", val=24)
     decoder = save_decoder(tmp_path / "decoder")

@@ -19,7 +19,7 @@ import numpy as np
 
 # fields whose values are of a day or a machine; all below them is left out, too
 _VARYING = re.compile(
-    r"(.*/)?((\w+_)?(seconds?|bytes)|started|versions|hardware|sizes|time|speed|memory)"
+    r"(.*/)?((\w+_)?(seconds|bytes)|\w+_second|started|versions|hardware|sizes|time|speed|memory)"
 )
 # captions in the middle of training hang by a hair, and so do their scores and which epoch was best
 _MIDWAY = re.compile(r".*/history/epochs/\d+/(cider|bleu_4|clipscore)|(.*/)?best[_ ]epoch")

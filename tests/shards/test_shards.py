@@ -324,7 +324,7 @@ def test_places_that_are_no_folders_of_answers(
     os.mkfifo(odd / "_captune.json")
     labels = ["--labels", "red,green,blue"]
     for out, said in (
-        (pipe, "is no folder"),
+        (pipe, "is not a folder"),
         (pipe / "below", "choose another place"),
         (run, "no captune of shards wrote"),
         (odd, "a device, pipe or socket"),

@@ -260,7 +260,7 @@ def test_the_other_models_reward_teaches_its_word(monkeypatch: pytest.MonkeyPatc
         ({"reward_model": "clip"}, "--reward-model is for --objective cider"),
         ({"objective": "cider", "kl": -1.0}, "kl must be from 0 to 100, such as 0.04, not -1.0"),
         ({"objective": "cider", "reward_model": "lite"}, "is what --score-model judges by"),
-        ({"reward_share": 1.0}, "reward-share 1.0"),
+        ({"reward_share": 1.0}, "reward-share must be from 0 to below 1"),
     ],
 )
 def test_options_of_the_reward(how: dict[str, Any], said: str) -> None:
