@@ -28,6 +28,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the twins of the tests
+
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--images", type=int, default=64)
 parser.add_argument("--tokens", type=int, default=20)

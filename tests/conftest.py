@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -159,3 +160,12 @@ def colour_images(tmp_path: Path) -> Path:
         for n in range(2):
             Image.new("RGB", (40 + n, 30), colour).save(folder / f"{class_id}_{n}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Family of transformers -> the folder of its random twin, written once a module."""
+    from tests.captioning.twins import write_twin  # it loads transformers
+
+    folder = tmp_path_factory.mktemp("twins")
+    return cache(lambda family: write_twin(family, folder / family))

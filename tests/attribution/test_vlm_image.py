@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,6 @@ from captune.options.captioning import CaptionOptions
 GUIDE = Path(__file__).parents[2] / "docs" / "any-captioner.md"
 # (left, top, right, bottom) of a bright square on grey, and how far a blur of it reaches
 SIZE, SQUARE, REACH = (96, 64), (56, 32, 76, 48), 21
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("twins")
-    return cache(lambda family: write_twin(family, folder / family))
 
 
 def picture(*, bright: bool) -> Image.Image:

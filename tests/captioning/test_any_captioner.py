@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +43,6 @@ REPOSITORIES = {
     "HuggingFaceTB/SmolVLM-256M-Instruct": "smolvlm",
     "Qwen/Qwen2-VL-2B-Instruct": "qwen2-vl",
 }
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("twins")
-    return cache(lambda family: write_twin(family, folder / family))
 
 
 @pytest.fixture(scope="module")

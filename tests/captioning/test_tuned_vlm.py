@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,6 @@ from captune.runs import read_run
 METHODS = ("adapter", "dora", "ia3", "lora", "prefix")
 SAID = ("a red dog runs", "a blue cat", "the big sea")
 BLIND = {"llava-next", "qwen2.5-vl", "qwen3-vl"}
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("twins")
-    return cache(lambda family: write_twin(family, folder / family))
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,7 @@ from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, load_vlm
 from captune.models.vlm_vision import Inputs
 from captune.models.weights import digest_of
+from captune.options.base import refuse_given
 from captune.options.captioning import CaptionerOptions
 from captune.runs.metrics import Reranking
 from captune.runs.records import plain
@@ -81,8 +82,9 @@ class Prepared:
 def prepare(options: CaptionerOptions) -> Prepared:
     """The captioner that the options name. Raises UserError for options that are not for it."""
     place = captioner_folder(options.model)
-    tuned = None if is_vlm(place) else read_tuned(place)
-    recipe = None if is_vlm(place) or tuned is not None else read_recipe(place)
+    is_own = not is_vlm(place)
+    tuned = read_tuned(place) if is_own else None
+    recipe = read_recipe(place) if is_own and tuned is None else None
     store = options.datastore or place / DATASTORE
     is_read = recipe is not None and recipe.prompt_captions > 0
     choosing = reranking_of(
@@ -109,7 +111,8 @@ def prepare(options: CaptionerOptions) -> Prepared:
     }
     if recipe is None:
         return _prepare_any(options, place, tuned, choosing, written_with)
-    _refuse(options, ("prompt", "temperature"), "a captioner of transformers, such as BLIP")
+    why = "is for a captioner of transformers, such as BLIP; leave it out"
+    refuse_given(options, ("prompt", "temperature"), why)
     flagged = getattr(options, "flag_below", None)
     agreement = require_agreement(place) if flagged else read_agreement(place)
     about = describe_captioner(options, place, recipe)
@@ -136,8 +139,9 @@ def _prepare_any(
 ) -> Prepared:
     names = ("encoder", "tags_model", "datastore", "flag_below")
     if tuned is None:
-        _refuse(options, (*names, "decoder"), "a captioner of captune tune")
-    _refuse(options, names, "a captioner with a bridge of captune's")
+        why = "is for a captioner of captune tune; leave it out"
+        refuse_given(options, (*names, "decoder"), why)
+    refuse_given(options, names, "is for a captioner with a bridge of captune's; leave it out")
     if choosing is not None and choosing.evidence != "match":
         raise UserError(
             f"--rerank {choosing.evidence} needs the captions that a captioner was tuned on; this"
@@ -178,12 +182,6 @@ def _prepare_any(
         return captioner
 
     return Prepared(place, about, asked, None, choosing, load)
-
-
-def _refuse(options: CaptionerOptions, names: Sequence[str], what: str) -> None:
-    for name in names:
-        if getattr(options, name, None):
-            raise UserError(f"--{name.replace('_', '-')} is for {what}; leave it out")
 
 
 class Ready(NamedTuple):

@@ -161,7 +161,7 @@ def _converted(content: Mapping[str, Any], kind: type[T], where: str) -> T:
     try:
         return convert(content, kind)
     except ValueError as error:
-        raise UserError(f"{where}: {printable(str(error))}") from None
+        raise UserError(f"{where}: {printable(error)}") from None
 
 
 def build_model(

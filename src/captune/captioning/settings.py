@@ -326,7 +326,7 @@ def checkpoint_folder(folder: Path) -> Path:
         )
     if not isinstance(best, str) or best != Path(best).name or not (folder / best).is_dir():
         raise UserError(
-            f"{printable(str(metrics))}: its best method is {quoted(str(best))}, and there is no"
+            f"{printable(metrics)}: its best method is {quoted(str(best))}, and there is no"
             " such folder beside it; name one method's folder"
         )
     return folder / best

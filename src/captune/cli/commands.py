@@ -170,7 +170,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     print_result(found, arguments)
     if not found.holds and not arguments.json:
         differing = counted(len(found.differing), "difference")
-        raise UserError(f"{printable(str(options.place))} does not hold; {differing}")
+        raise UserError(f"{printable(options.place)} does not hold; {differing}")
     return 0 if found.holds else 2
 
 

@@ -177,7 +177,7 @@ def _text_of(path: Path) -> str:
         return read_regular(path, LARGEST_TEXT).decode("utf-8", "surrogateescape").strip()
     except OSError as error:
         raise UserError(
-            f"{printable(str(path))} cannot be read ({error.strerror}); move it away, or leave"
+            f"{printable(path)} cannot be read ({error.strerror}); move it away, or leave"
             " --sidecar out"
         ) from None
 
@@ -200,7 +200,7 @@ class CaptionJournal:
         self._asked = {"asked": dict(asked)}
         self._images = images
         self._batch_size = batch_size
-        self._shown = printable(str(folder))
+        self._shown = printable(folder)
         self._stack = ExitStack()
         self._file: IO[bytes]
 

@@ -133,7 +133,7 @@ def _parts(folder: Path) -> dict[str, Path | Mapping[str, Any]]:
             for pixels in (stated, stated.get("image_processor")):
                 if isinstance(pixels, dict):
                     pixels.pop("auto_map", None)
-                    check_pixels(pixels, printable(str(folder / name)), _MOST_PIXELS)
+                    check_pixels(pixels, printable(folder / name), _MOST_PIXELS)
     if (folder / "chat_template.jinja").is_file():
         text = read_text(str(folder / "chat_template.jinja"))
         parts["chat_template.json"] = {"chat_template": text}
@@ -143,7 +143,7 @@ def _parts(folder: Path) -> dict[str, Path | Mapping[str, Any]]:
             parts["chat_template.json"] = {"chat_template": template}
     template = parts.get("chat_template.json")
     if isinstance(template, Mapping) and len(str(template)) > _LONGEST_TEMPLATE:
-        raise UserError(f"{printable(str(folder))}: its chat template is too long to be one")
+        raise UserError(f"{printable(folder)}: its chat template is too long to be one")
     if (folder / _GENERATION).is_file():
         stated = read_object(folder / _GENERATION)
         parts[_GENERATION] = {

@@ -185,7 +185,7 @@ def read_runs(
     for path, run in given:
         if run.kind not in KINDS:
             raise UserError(
-                f"{printable(str(path))} is a run of captune {printable(run.kind)}, of which this "
+                f"{printable(path)} is a run of captune {printable(run.kind)}, of which this "
                 f"captune's report knows nothing; it knows {', '.join(KINDS)}"
             )
     # a method that is named beside its tune comes along with it all the same

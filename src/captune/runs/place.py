@@ -113,7 +113,7 @@ def claim(
         check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
         other = kind_of(folder)
         if other not in (None, kind):
-            say(f"--overwrite: replaces {_described(folder, other)} in {printable(str(folder))}")
+            say(f"--overwrite: replaces {_described(folder, other)} in {printable(folder)}")
         _held[real] = (threading.get_ident(), 1)
         try:
             yield
@@ -129,7 +129,7 @@ def locked(folder: Path, waits_s: float = 0.0) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    shown = printable(str(folder))
+    shown = printable(folder)
     # pathlib's exists() raises for a name that is too long; mkdir says so below
     made = [one for one in (folder, *folder.absolute().parents) if not os.path.exists(one)]  # noqa: PTH110
     lock = FileLock(folder / LOCK, timeout=waits_s, thread_local=False)
@@ -162,7 +162,7 @@ def check_run_folder(
     That is one that cannot be written to, holds something else than an earlier run, or holds a run
     of another job, unless it is to `overwrite`. goes_on: the job itself knows what stands there.
     """
-    shown = printable(str(folder))
+    shown = printable(folder)
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{shown} is a file; --out names a run folder")

@@ -68,7 +68,7 @@ def check_records(run: Run) -> Iterator[str]:
 
     Raises DamagedRun.
     """
-    shown = printable(str(run.folder))
+    shown = printable(run.folder)
     for place, then, now in differences(run.metrics, recount(run), lambda _: _TOLERANCE, part=True):
         values = as_shown(then), as_shown(now)
         yield f"{shown}: metrics.json has {values[0]} at {place}, its records give {values[1]}"

@@ -234,13 +234,11 @@ def _find_images(scored: ScoredCaptions, matched: Matched, folder: Path, *, stri
         if len(alike) > 1:
             reasons.insert(0, f"{quoted(without[0])} could be {named(alike)}")
         raise UserError(
-            f"{printable(str(folder))} has no image for {named(without, 'image')} of"
+            f"{printable(folder)} has no image for {named(without, 'image')} of"
             f" {len(scored.candidates):,}" + (f" ({'; '.join(reasons)})" if reasons else "")
         )
     if without:
-        scored.notes.append(
-            f"{printable(str(folder))} has no image for {len(without):,} of the images"
-        )
+        scored.notes.append(f"{printable(folder)} has no image for {len(without):,} of the images")
 
 
 def _score(

@@ -152,8 +152,9 @@ def _captioner_of_transformers(options: TuneOptions) -> Path | None:
         return None
     named = str(options.start)
     place = captioner_folder(named) if is_on_hub(named) else options.start
-    check_kind(options, of_transformers=is_vlm(place))
-    return place if is_vlm(place) else None
+    of_transformers = is_vlm(place)
+    check_kind(options, of_transformers=of_transformers)
+    return place if of_transformers else None
 
 
 def _load_frozen_captioner(
