@@ -263,6 +263,58 @@ def test_a_prompt_is_where_captions_begin_and_is_not_repeated(twins: Any, images
         assert all(one.tokens <= TOKENS for one in begun)
 
 
+@pytest.mark.parametrize("family", ["vit-gpt2", "blip", "blip-2", "git", "llava", "gemma3"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_caption_ends_before_a_stop_text(
+    family: str, beams: int, twins: Any, images: Path
+) -> None:
+    folder = twins(family)
+    without = loaded(images, folder)
+    plain = captions(without, images, beam=beams)
+    # theirs also stop at a special token with such a name, of which a caption shows nothing
+    hidden = "".join(map(str, without.vlm.tokenizer.added_tokens_decoder.values()))
+    signs = re.findall(r"[!-~]", "".join(one.caption for one in plain))
+    stop = [sign for sign in signs if sign not in hidden][-1]
+    captioner = loaded(images, folder, stop=["never said", stop])
+    ours = captions(captioner, images, beam=beams, batch_size=3)
+    assert [one.caption for one in ours] != [one.caption for one in plain]
+    alone = captions(captioner, images, beam=beams, batch_size=1)
+    assert [one.caption for one in alone] == [one.caption for one in ours]
+    for one, other in zip(alone, ours, strict=True):
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+    assert not any(stop in one.caption for one in ours)
+    assert [" ".join(word.word for word in one.words) for one in ours] == [
+        one.caption for one in ours
+    ]
+    if beams == 1:  # with more, another one may be the best now
+        for one, other in zip(ours, plain, strict=True):
+            assert one.caption == " ".join(other.caption.partition(stop)[0].split())
+            assert one.ended == (other.ended or stop in other.caption)
+    # transformers stops at the same token
+    theirs, some = Theirs(folder), sorted(images.iterdir())
+    for one, path in zip(ours, some, strict=True):
+        inputs = theirs.inputs([Image.open(path).convert("RGB")])
+        how = {"stop_strings": [stop], "tokenizer": theirs.tokenizer, "do_sample": False}
+        ids = theirs.model.generate(**inputs, num_beams=beams, max_new_tokens=TOKENS, **how)
+        begun = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+        (said,) = theirs.tokenizer.batch_decode(ids[:, begun:], skip_special_tokens=True)
+        assert " ".join(said.partition(stop)[0].split()) == one.caption
+
+
+def test_a_run_says_what_its_captions_stop_at(twins: Any, images: Path, tmp_path: Path) -> None:
+    asked = {"model": twins("git"), "max_tokens": TOKENS, "beam": 1, "device": "cpu"}
+    whole = captune.caption(images, **asked)
+    stop = whole[0].caption[3:5]
+    cut = captune.caption(images, **asked, stop=stop, out=tmp_path / "run")
+    assert cut[0].caption == whole[0].caption.partition(stop)[0].strip()
+    assert cut.ended > whole.ended
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["stop"] == [stop]
+    signatures = [prepare(options(images, twins("git"), stop=one)).asked for one in ([], ["a"])]
+    assert signatures[0] != signatures[1]
+    with pytest.raises(UserError, match="--stop names a text"):
+        options(images, twins("git"), stop=["a", ""])
+
+
 def test_a_batch_that_does_not_fit_is_halved(
     twins: Any, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

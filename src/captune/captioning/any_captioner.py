@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -48,6 +48,7 @@ from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device
 from captune.models.encoders import describe_model
 from captune.models.load import load_image_text_model
+from captune.models.tokenizers import before_stop, decoded
 from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, load_vlm
 from captune.models.vlm_vision import Inputs
@@ -104,15 +105,15 @@ def prepare(options: CaptionerOptions) -> Prepared:
         **({} if choosing is None else {"--rerank": digest_of(plain(choosing))}),
         **({"--datastore": sha256_of(store)} if is_read and store.is_file() else {}),
         **{
-            f"--{name.replace('_', '-')}": True
-            for name in ("keep_candidates", "cut_preamble")
-            if getattr(options, name, False)
+            f"--{name.replace('_', '-')}": given
+            for name in ("keep_candidates", "cut_preamble", "stop")
+            if (given := getattr(options, name, None))
         },
     }
     if recipe is None:
         return _prepare_any(options, place, tuned, choosing, written_with)
     why = "is for a captioner of transformers, such as BLIP; leave it out"
-    refuse_given(options, ("prompt", "temperature"), why)
+    refuse_given(options, ("prompt", "temperature", "stop"), why)
     flagged = getattr(options, "flag_below", None)
     agreement = require_agreement(place) if flagged else read_agreement(place)
     about = describe_captioner(options, place, recipe)
@@ -176,7 +177,8 @@ def _prepare_any(
             )
             nowhere = ImageIdentity(spec, "", ""), GridShape(1, 1, 1, 1)
             reranker = Reranker(choosing, *nowhere, matcher)
-        captioner = AnyCaptioner(vlm, about, reranker, prompt, temperature, seed, vision_id)
+        how = prompt, temperature, seed, vision_id, getattr(options, "stop", ())
+        captioner = AnyCaptioner(vlm, about, reranker, *how)
         if tuned is not None:
             load_tuned(vlm, tuned, place, captioner.speech)
         return captioner
@@ -210,10 +212,7 @@ class Speech(Decoder):
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """As of a `Decoder`."""
-        texts: list[str] = self.tokenizer.batch_decode(
-            [list(row) for row in ids], skip_special_tokens=True
-        )
-        return texts
+        return decoded(self.tokenizer, ids)
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,8 @@ class AnyCaptioner:
     """A model of transformers as a captioner. prompt: None for the usual one, or none.
 
     temperature: words are drawn where it is above 0, by `seed` and the number of the image.
-    vision_id: of the weights that see, where others say what.
+    vision_id: of the weights that see, where others say what. stop: texts that a caption ends
+    before; their log-probability counts.
     """
 
     vlm: VLM
@@ -231,6 +231,7 @@ class AnyCaptioner:
     temperature: float = 0.0
     seed: int = 0
     vision_id: str = ""
+    stop: Sequence[str] = ()
 
     @property
     def device(self) -> torch.device:
@@ -401,6 +402,7 @@ class AnyCaptioner:
                 max_tokens=how.max_tokens,
                 candidates=each,
                 temperature=self.temperature,
+                stop=self.stop,
             )
         said = written.log_probabilities
         chosen = self.vlm.log_probabilities(inputs, features, written) if said is None else said
@@ -422,7 +424,8 @@ class AnyCaptioner:
         cache: FeatureCache | None,
     ) -> list[Chosen]:
         assert self.reranker is not None
-        texts = (" ".join(text.split()) for text in self.speech.decode(written.ids))
+        said = (before_stop(text, self.stop) for text in self.speech.decode(written.ids))
+        texts = (" ".join(text.split()) for text in said)
         means = (sum(row) / len(row) for row in chosen)
         drafts = [Candidate(*one) for one in zip(written.ids, texts, means, strict=True)]
         groups = [drafts[i : i + each] for i in range(0, len(drafts), each)]
@@ -437,7 +440,11 @@ class AnyCaptioner:
 
     def _caption(self, image: ImageFile, one: Chosen) -> Caption:
         ended = one.ids[-1] in self.vlm.ends
-        words = words_of(self.speech, one.ids[:-1] if ended else one.ids, one.log_probabilities)
-        text = " ".join(word.word for word in words)
+        said = one.ids[:-1] if ended else one.ids
+        words = words_of(self.speech, said, one.log_probabilities)
+        if (kept := before_stop(text := self.speech.decode([said])[0], self.stop)) != text:
+            pairs = zip(words, kept.split(), strict=False)  # of "dog." before "." is dog left
+            ended, words = True, [replace(own, word=word) for own, word in pairs]
         told = sum(one.log_probabilities), len(one.ids), ended
-        return Caption(image, text, words, *told, candidates=one.candidates)
+        caption = " ".join(word.word for word in words)
+        return Caption(image, caption, words, *told, candidates=one.candidates)

@@ -168,3 +168,14 @@ def count_tokens(tokenizer: Any, texts: Sequence[str], *, special: bool = True) 
         verbose=False,  # else it warns of a text longer than the model reads, which is the question
     )["input_ids"]
     return [len(row) for row in ids]
+
+
+def decoded(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[str]:
+    """Token ids as text; what is special in it leaves no trace."""
+    texts: list[str] = tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)
+    return texts
+
+
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """What stands before the first of these texts; all of it where there is none of them."""
+    return min((text.partition(one)[0] for one in stop), key=len, default=text)

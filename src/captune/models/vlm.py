@@ -12,7 +12,7 @@ what `get_image_features` puts there; elsewhere the last hidden state of the vis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -24,7 +24,15 @@ from torch.nn import functional as F
 
 from captune.errors import UserError
 from captune.models import hub, vetting
-from captune.models.vlm_vision import Inputs, Read, Vision, going_on, telling_weights
+from captune.models.tokenizers import before_stop, decoded
+from captune.models.vlm_vision import (
+    Inputs,
+    Read,
+    find_vision,
+    going_on,
+    has_placeholders,
+    telling_weights,
+)
 from captune_metrics.display import printable
 
 DEFAULT_PROMPT = "Describe this image in one sentence."
@@ -63,9 +71,10 @@ class VLM:
         self.pad_id = int(tokenizer.pad_token_id or 0)
         heads = (getattr(m, "get_output_embeddings", lambda: None)() for m in model.modules())
         self._head: nn.Module = next(head for head in heads if head is not None)
-        self.mark = int(model.config.image_token_id) if _has_placeholders(model) else None
+        self.mark = int(model.config.image_token_id) if has_placeholders(model) else None
         with vetting.library_errors(f"{printable(spec)} cannot look at an image"):
-            self.vision = _vision(self, self.inputs(Image.new("RGB", (64, 48), "gray"), None))
+            grey = self.collate([self.inputs(Image.new("RGB", (64, 48), "gray"), None)])
+            self.vision = find_vision(self.model, self.mark, grey)
 
     @property
     def family(self) -> str:
@@ -157,12 +166,14 @@ class VLM:
         max_tokens: int = 60,
         candidates: int = 1,
         temperature: float = 0.0,
+        stop: Sequence[str] = (),
     ) -> Written:
         """By `generate`: greedy, by beam search, or drawn where there is a temperature.
 
-        candidates: captions of each image, the likeliest first.
+        candidates: captions of each image, the likeliest first. stop: texts with which one is done,
+        wherever they stand in it.
         """
-        from transformers import LogitsProcessorList
+        from transformers import LogitsProcessorList, StoppingCriteriaList
 
         searches = beams > 1 or temperature or candidates > 1
         keeps = not searches and self._says_what_it_computes
@@ -170,6 +181,12 @@ class VLM:
         how: dict[str, Any] = {"do_sample": False, "num_beams": beams}
         if temperature:
             how = {"do_sample": True, "temperature": temperature, "num_beams": 1}
+
+        # transformers' own stop_strings read the prompt too, and all of a vocabulary for each batch
+        def stopped(ids: Tensor, _: Any) -> Tensor:
+            rows = ids[:, begun.ids.shape[1] :].tolist()
+            return torch.tensor(self._stopped(rows, stop)).to(ids.device)
+
         with torch.no_grad(), self._handed(inputs, features), hub.silence_transformers():
             found = self.model.generate(
                 **inputs,
@@ -177,10 +194,11 @@ class VLM:
                 num_return_sequences=candidates,
                 max_new_tokens=max_tokens,
                 logits_processor=LogitsProcessorList([begun]),
+                stopping_criteria=StoppingCriteriaList([stopped] if stop else []),
             )
         images = len(found) // candidates
         prompts = begun.ids[:: len(begun.ids) // images]
-        rows = [self._ended(row) for row in found[:, prompts.shape[1] :].tolist()]
+        rows = [self._ended(row, stop) for row in found[:, prompts.shape[1] :].tolist()]
         if not keeps:
             return Written(rows, prompts)
         said = zip(begun.of(found).tolist(), rows, strict=True)
@@ -194,9 +212,15 @@ class VLM:
         penalties = how.repetition_penalty in (None, 1.0) and not how.no_repeat_ngram_size
         return penalties and not any(lists)
 
-    def _ended(self, row: list[int]) -> list[int]:
+    def _ended(self, row: list[int], stop: Sequence[str]) -> list[int]:
         end = next((place for place, id in enumerate(row) if id in self.ends), len(row) - 1)
-        return row[: end + 1]
+        is_done = self._stopped([row[: count + 1] for count in range(end)], stop)
+        return row[: 1 + (is_done.index(True) if True in is_done else end)]
+
+    def _stopped(self, rows: Sequence[Sequence[int]], stop: Sequence[str]) -> list[bool]:
+        if not stop:
+            return []
+        return [before_stop(text, stop) != text for text in decoded(self.tokenizer, rows)]
 
     def log_probabilities(
         self, inputs: Inputs, features: Sequence[Tensor] | None, written: Written
@@ -369,30 +393,6 @@ class VLM:
             return
         with self.vision.handed(features, len(inputs["pixel_values"])):
             yield
-
-
-def _vision(vlm: VLM, inputs: Inputs) -> Vision | None:
-    """None where what is handed in would not be all that the model takes of the image."""
-    from transformers import PreTrainedModel
-
-    model = vlm.model
-    if vlm.mark is not None:
-        found = Vision(model.base_model, "get_image_features", vlm.mark)
-    else:
-        towers = (m for m in model.modules() if m is not model and isinstance(m, PreTrainedModel))
-        tower = next((m for m in towers if m.main_input_name == "pixel_values"), None)
-        if tower is None:
-            return None
-        found = Vision(tower, "forward", None)
-    with torch.no_grad(), suppress(RuntimeError, AttributeError, TypeError):
-        found.of(vlm.collate([inputs]))
-        return found
-    return None
-
-
-def _has_placeholders(model: Any) -> bool:
-    base = model.base_model
-    return base is not model and hasattr(base, "get_image_features")
 
 
 def _begun(keeps: bool) -> Any:

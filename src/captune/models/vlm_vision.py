@@ -140,6 +140,34 @@ class Vision:
             delattr(self._owner, self._name)
 
 
+def find_vision(model: Any, mark: int | None, inputs: Inputs) -> Vision | None:
+    """None where what is handed in would not be all that the model takes of the image.
+
+    mark: the id of the placeholders of a text with an image, where there are some. inputs: of an
+    image, to see by.
+    """
+    from transformers import PreTrainedModel
+
+    if mark is not None:
+        found = Vision(model.base_model, "get_image_features", mark)
+    else:
+        towers = (m for m in model.modules() if m is not model and isinstance(m, PreTrainedModel))
+        tower = next((m for m in towers if m.main_input_name == "pixel_values"), None)
+        if tower is None:
+            return None
+        found = Vision(tower, "forward", None)
+    with torch.no_grad(), suppress(RuntimeError, AttributeError, TypeError):
+        found.of(inputs)
+        return found
+    return None
+
+
+def has_placeholders(model: Any) -> bool:
+    """Whether image tokens stand in the text that it reads."""
+    base = model.base_model
+    return base is not model and hasattr(base, "get_image_features")
+
+
 @contextmanager
 def going_on(model: Any, read: Read, rows: int) -> Iterator[None]:
     """Within, the language model leaves out the places that it has read, for all rows of a pass."""

@@ -147,6 +147,13 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
         section="search and choice of captions",
     )
     seed: int | None = option("of the words that --temperature draws", None, metavar="N")
+    stop: list[str] = option(
+        "a caption of a captioner of transformers is done where this text begins in it, and is cut"
+        " there; may be given several times",
+        [],
+        repeat=True,
+        metavar="TEXT",
+    )
     cut_preamble: bool = option(
         'cut "a photo of", "an image of" or "a picture of" before a caption',
         False,
@@ -186,6 +193,8 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
             raise UserError(f"temperature must be from 0 to 100, not {self.temperature}")
         if self.seed is not None:
             require_at_least(self, seed=0)
+        if not all(self.stop):
+            raise UserError("--stop names a text, and this one is empty")
         if self.overwrite and not self.sidecar and self.out is None:
             raise UserError("--overwrite is for --sidecar and --out; give one of them too")
         if self.keep_candidates and self.out is None:
