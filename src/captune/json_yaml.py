@@ -1,19 +1,25 @@
-"""JSON and YAML of the user's, or of somebody else's: refused where it is wrong or too large."""
+"""JSON and YAML of the user's, or of somebody else's: refused where it is wrong or too large.
+
+JSON values are held against types (`convert`), and against each other (`differences`).
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, TypeVar
 
+import msgspec
 from msgspec import Meta
 
 from captune.errors import UserError
-from captune_metrics.display import printable
+from captune.text import plain
+from captune_metrics.display import printable, shorten
 from captune_metrics.files import read_regular
 
 MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
@@ -26,6 +32,21 @@ MOST_MEMORY = 2**30  # bytes that the values of a JSON text may take, about
 _MOST_CHARACTERS = 2**20  # of YAML, as of the next two
 _MOST_VALUES = 100_000
 _DEEPEST = 32  # mappings and lists in one another
+
+
+T = TypeVar("T")
+_ELSEWHERE = "[...]"  # msgspec's place for a key of a mapping
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_WORDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "a text",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "a list",
+    "null": "nothing",
+}
+ABSENT: Any = object()  # the side of a difference that has nothing there
 
 
 def require(holds: bool, what: str) -> None:
@@ -210,3 +231,132 @@ def _bounded_loader() -> Any:
             raise yaml.composer.ComposerError(None, None, what, event.start_mark)
 
     return BoundedLoader
+
+
+def convert(value: Any, kind: type[T]) -> T:
+    """`value`, a JSON value, as this type. Raises ValueError, a phrase with the place in it."""
+    try:
+        return msgspec.convert(value, kind, dec_hook=_as_path)
+    except msgspec.ValidationError as error:
+        what, place = _parted(error)
+        while _ELSEWHERE in place:
+            found = _with_key(value, kind, what, place)
+            if found is None:
+                break
+            place = found
+        raise ValueError(_phrase(what, place.removeprefix("."))) from None
+
+
+def _as_path(kind: type[Any], value: Any) -> Any:
+    """Options hold paths, JSON texts."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def _parted(error: msgspec.ValidationError) -> tuple[str, str]:
+    what, _, place = str(error).rpartition(" - at `$")
+    return (what, place.removesuffix("`")) if what else (str(error), "")
+
+
+def _with_key(value: Any, kind: type[Any], what: str, place: str) -> str | None:
+    """`place` with the first key that msgspec leaves out: on that one alone it fails too."""
+    before, _, after = place.partition(_ELSEWHERE)
+    steps = [int(m[2]) if m[2] else m[1] for m in _STEP.finditer(before)]
+    inner = value
+    for step in steps:
+        inner = inner[step]
+    for key in inner:
+        try:
+            msgspec.convert(_replaced(value, steps, {key: inner[key]}), kind, dec_hook=_as_path)
+        except msgspec.ValidationError as error:
+            if _parted(error) == (what, place):
+                shown = shorten(key, 80)
+                return f"{before}.{shown}{after}"
+    return None
+
+
+def _replaced(value: Any, steps: list[Any], inner: Any) -> Any:
+    """A copy of `value` with `inner` at the place to which `steps` lead."""
+    if not steps:
+        return inner
+    copy = value.copy()
+    copy[steps[0]] = _replaced(value[steps[0]], steps[1:], inner)
+    return copy
+
+
+def _phrase(what: str, place: str) -> str:
+    """`prompts[0].accuracy: expected a number, found a text`."""
+    missing = re.fullmatch(r"Object missing required field `(.*)`", what)
+    if missing:
+        return f"{place or 'it'} has no {missing[1]}"
+    told = re.sub(r"matching regex .*", "without a zero byte", what)
+    told = re.sub(r"`([^`]+)`", lambda match: " or ".join(_in_words(match[1])), told)
+    told = (
+        told.replace(", got ", ", found ")
+        .replace("of length >= ", "of at least ")
+        .replace(">= ", "of at least ")
+        .replace("<= ", "up to ")
+    )
+    told = told[:1].lower() + told[1:]
+    return f"{place}: {told}" if place else told
+
+
+def _in_words(types: str) -> Iterator[str]:
+    return (_WORDS.get(name, name) for name in types.split(" | "))
+
+
+class Difference(NamedTuple):
+    """Two JSON values differ. place: where, a JSON pointer. A value may be `ABSENT`."""
+
+    place: str
+    then: Any
+    now: Any
+
+
+def differences(
+    then: Any,
+    now: Any,
+    tolerance: Callable[[str], float] = lambda place: 0.0,
+    *,
+    part: bool = False,
+    place: str = "",
+) -> Iterator[Difference]:
+    """Where two JSON values differ.
+
+    tolerance: of the numbers at a place, relative for those above 1. part: `now` may leave out keys
+    of objects and the ends of lists.
+    """
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in now if part else dict.fromkeys([*then, *now]):
+            inner = f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}"
+            values = then.get(key, ABSENT), now.get(key, ABSENT)
+            yield from differences(*values, tolerance, part=part, place=inner)
+    elif _are_lists(then, now) and (len(then) >= len(now) if part else len(then) == len(now)):
+        for i, (one, other) in enumerate(zip(then, now, strict=False)):
+            yield from differences(one, other, tolerance, part=part, place=f"{place}/{i}")
+    elif _is_number(then) and _is_number(now):
+        if not _is_close(then, now, tolerance(place)):
+            yield Difference(place, then, now)
+    elif then is ABSENT or now is ABSENT or then != now:
+        yield Difference(place, then, now)
+
+
+def as_shown(value: Any) -> str:
+    """A value of a difference in a sentence."""
+    return "absent" if value is ABSENT else printable(shorten(plain(value), 80))
+
+
+def _are_lists(then: Any, now: Any) -> bool:
+    return isinstance(then, list | tuple) and isinstance(now, list | tuple)
+
+
+def _is_close(then: float, now: float, tolerance: float) -> bool:
+    try:
+        return math.isclose(then, now, rel_tol=tolerance, abs_tol=tolerance)
+    except OverflowError:  # a whole number beyond all floats
+        return then == now
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -27,13 +27,14 @@ from tests.report_runs import change, classify_run, explain_run, images, score_r
 
 from captune.captions import read_captions
 from captune.errors import UserError
+from captune.json_yaml import convert
 from captune.options.scoring import RankOptions
 from captune.pages.checking import check_page
 from captune.pages.notebook import as_html
 from captune.pages.page import write_report
 from captune.pages.sources import PageSettings
 from captune.runs import DamagedRun, Run, read_run, reader
-from captune.runs.kinds import KINDS, convert
+from captune.runs.kinds import KINDS
 from captune.runs.maps import read_maps
 from captune.scoring.rank import rank_run
 

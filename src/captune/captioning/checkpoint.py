@@ -35,7 +35,7 @@ from captune.captioning.recipe import (
 from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
 from captune.files import sha256_of, whole_file
-from captune.json_yaml import read_object
+from captune.json_yaml import convert, read_object
 from captune.models import hub
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.vetting import require_finite_tensor
@@ -47,7 +47,6 @@ from captune.models.weights import (
     read_header,
     total_elements,
 )
-from captune.runs.kinds import convert
 from captune.runs.records import plain
 from captune_metrics.display import printable, quoted
 

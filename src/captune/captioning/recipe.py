@@ -17,8 +17,8 @@ from captune.captioning.model import CaptionModel
 from captune.captioning.settings import Settings, config_of
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
+from captune.json_yaml import convert
 from captune.models.decoders import Decoder
-from captune.runs.kinds import convert
 from captune_metrics.display import printable, quoted, shorten
 
 SCHEMA = 1

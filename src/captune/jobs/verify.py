@@ -1,7 +1,7 @@
 """`captune verify`: does a page, a run or a metrics.json hold?
 
 A page is built again from its runs and compared (`pages.checking`). A run is held against its own
-records (`runs.recount`), and its page against it; a score and a comparison are computed again from
+records (`runs.kinds`), and its page against it; a score and a comparison are computed again from
 their inputs, by the recipe that metrics.json names.
 """
 
@@ -19,17 +19,17 @@ from msgspec import Meta, Struct
 
 from captune.errors import UserError
 from captune.jobs import PAGE, Result
+from captune.json_yaml import as_shown, convert, differences
 from captune.options.base import IN_MEMORY
 from captune.options.codec import from_python
 from captune.options.pages import VerifyOptions
 from captune.options.scoring import CompareOptions, MetricOptions, ScoreOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run, versions
-from captune.runs.kinds import KINDS, convert
+from captune.runs.kinds import KINDS, check_records
 from captune.runs.metrics import CompareMetrics, ScoreMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged, read_metrics
 from captune.runs.records import plain
-from captune.runs.recount import as_shown, check_records, differences
 from captune.runs.writer import as_json
 from captune.scoring.score import HOW_COMPUTED
 from captune.tables import Column, Number, Table, number, numbers

@@ -21,12 +21,11 @@ from msgspec import Meta, Struct
 import captune
 from captune.errors import UserError
 from captune.files import read_text
-from captune.json_yaml import MOST_MEMORY, Count, json_cost, require
+from captune.json_yaml import MOST_MEMORY, Count, as_shown, convert, differences, json_cost, require
 from captune.pages.album import Album
 from captune.pages.page import build, render_page
 from captune.pages.sources import PageSettings, digests_of
-from captune.runs.kinds import convert
-from captune.runs.recount import as_shown, check_records, differences
+from captune.runs.kinds import check_records
 from captune_metrics.display import printable, quoted
 
 

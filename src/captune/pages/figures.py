@@ -18,6 +18,7 @@ import numpy as np
 from captune.attribution.geometry import Frame, whole_frame
 from captune.images import Skipped, UnreadableImage, open_image
 from captune.images.match import sample_names
+from captune.json_yaml import convert
 from captune.options.attribution import COLOURS
 from captune.pages.album import not_opened
 from captune.pages.blocks import blocks_of
@@ -42,7 +43,6 @@ from captune.plots import (
 from captune.plots.captions import TrainingCurves, curves_figure, images_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
-from captune.runs.kinds import convert
 from captune.runs.maps import read_maps
 from captune.runs.metrics import Curve
 from captune.runs.prompt_metrics import PromptsMetrics

@@ -1,38 +1,34 @@
-"""The kinds of runs in the order of a page, each with the types of its files: what is accepted.
+"""The kinds of runs in the order of a page, each with the types of its files.
 
 A reader gets the JSON itself once it was held against these types. What they do not name is passed
 over, so a newer captune may add to it; what is shown and never computed with may be anything.
+`captune verify` holds metrics.json against records.jsonl (`check_records`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from captune.json_yaml import require
+from captune.json_yaml import as_shown, differences, require
 from captune.runs import map_metrics, records
 from captune.runs import metrics as figures
 from captune.runs.metrics import QUOTED
 from captune.runs.prompt_metrics import PromptsMetrics
-from captune_metrics.display import shorten
+from captune.statistics import holm, mcnemar_exact, wilson
+from captune_metrics.display import printable
 
-T = TypeVar("T")
-_ELSEWHERE = "[...]"  # msgspec's place for a key of a mapping
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
-_WORDS = {
-    "float": "a number",
-    "int": "a whole number",
-    "str": "a text",
-    "bool": "true or false",
-    "object": "an object",
-    "array": "a list",
-    "null": "nothing",
-}
+if TYPE_CHECKING:
+    from captune.runs.reader import Run
+
+# their corpus figure is the mean over the images; BLEU's is not
+_MEANS = ("cider", "cider_original", "clipscore", "ref_clipscore", "rouge_l", "clipscore_hw3")
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,8 @@ class Kind:
 
     title: what a page about such runs is called. section: the module that says what a page says of
     them (see `captune.pages.sections`). check: raises ValueError for a line that does not belong to
-    the metrics. models: how many run.json has to name.
+    the metrics. recount: the part of the metrics that all the records determine, computed again.
+    models: how many run.json has to name.
     """
 
     record: type[msgspec.Struct]
@@ -49,6 +46,7 @@ class Kind:
     title: str = ""
     section: str = ""
     check: Callable[[Any, Any], None] = lambda record, metrics: None
+    recount: Callable[[Any, Any], dict[str, Any]] = lambda metrics, found: {}
     models: int = 0
 
 
@@ -79,11 +77,142 @@ def _check_captioners(record: records.CaptionersRecord, metrics: figures.Caption
     require(record.captions.keys() == names, "captions are of other captioners")
 
 
+def _recount_classify(found: Sequence[records.ClassifyRecord]) -> dict[str, Any]:
+    known = [record for record in found if record.truth is not None]
+    correct = sum(record.top[0].id == record.truth for record in known)
+    counts: dict[str, Any] = {"scored": len(known), "correct": correct}
+    if known:
+        interval = list(wilson(correct, len(known)))
+        counts["prompts"] = [{"accuracy": correct / len(known), "interval": interval}]
+    return counts
+
+
+def _recount_prompts(
+    metrics: PromptsMetrics, found: Sequence[records.PromptsRecord]
+) -> dict[str, Any]:
+    known = [record for record in found if record.truth is not None]
+    if not known or metrics.best is None:
+        return {}
+    correct = [
+        [record.answers[i].id == record.truth for record in known]
+        for i in range(len(metrics.prompts))
+    ]
+    rows: list[dict[str, Any]] = []
+    p_values = {}
+    for i, ours in enumerate(correct):
+        low, high = wilson(sum(ours), len(known))
+        accuracy = sum(ours) / len(known)
+        rows.append({"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high})
+        if i != metrics.best:
+            pairs = Counter(zip(ours, correct[metrics.best], strict=True))
+            gained, lost = pairs[True, False], pairs[False, True]
+            rows[i] |= {"gained": gained, "lost": lost}
+            p_values[i] = mcnemar_exact(gained, lost)
+    for i, p in zip(p_values, holm(list(p_values.values())), strict=True):
+        rows[i]["p_holm"] = p
+    return {"prompts": rows}
+
+
+def _recount_tune(
+    metrics: figures.TuneMetrics, found: Sequence[records.TuneRecord]
+) -> dict[str, Any]:
+    """The records of a tune are those of its best method."""
+    scores = [record.scores for record in found]
+    if metrics.tuned is not None:
+        return {"tuned": {"scores": _means(metrics.tuned.scores, scores)}}
+    return {
+        "methods": [
+            {"scores": _means(one.scores, scores)} if one.method == metrics.best else {}
+            for one in metrics.methods
+        ]
+    }
+
+
+def _recount_caption(
+    metrics: figures.CaptionMetrics, found: Sequence[records.CaptionRecord]
+) -> dict[str, Any]:
+    words = sum(len(record.words) for record in found)
+    ended = sum(record.ended for record in found)
+    counts = {"ended": ended, "words_mean": words / max(1, len(found))}
+    if metrics.agreement_mean is not None:
+        chances = math.fsum(record.agreement or 0 for record in found)
+        counts["agreement_mean"] = chances / max(1, len(found))
+    if metrics.flagged is not None:
+        counts["flagged"] = sum(record.flagged is True for record in found)
+    return counts
+
+
+def _recount_captioners(
+    metrics: figures.CaptionersMetrics, found: Sequence[records.CaptionersRecord]
+) -> dict[str, Any]:
+    said = [{side.caption for side in record.captions.values()} for record in found]
+    scores = {
+        name: _means(one.scores, [record.captions[name].scores for record in found])
+        for name, one in metrics.captioners.items()
+    }
+    return {
+        "alike": sum(len(captions) == 1 for captions in said),
+        "scored": sum(all(one.scores for one in record.captions.values()) for record in found),
+        "captioners": {name: {"scores": means} for name, means in scores.items()},
+    }
+
+
+def _recount_score(
+    metrics: figures.ScoreMetrics, found: Sequence[records.ScoreRecord]
+) -> dict[str, Any]:
+    return {"metrics": _means(metrics.metrics, [record.scores for record in found])}
+
+
+def _recount_compare(
+    metrics: figures.CompareMetrics, found: Sequence[records.CompareRecord]
+) -> dict[str, Any]:
+    a = _means(metrics.metrics, [record.a.scores for record in found])
+    b = _means(metrics.metrics, [record.b.scores for record in found])
+    counts: dict[str, Any] = {"metrics": {id: {"a": a[id], "b": b[id]} for id in a}}
+    if metrics.changed_captions is not None:
+        counts["changed_captions"] = sum(one.a.caption != one.b.caption for one in found)
+    return counts
+
+
+def _recount_explain(
+    metrics: map_metrics.ExplainMetrics, found: Sequence[records.ExplainRecord]
+) -> dict[str, Any]:
+    words = [word for record in found for word in record.words]
+    marks = Counter(word.faithfulness.mark for word in words if word.faithfulness is not None)
+    return {"words": len(words), "marks": {**dict.fromkeys(metrics.marks, 0), **marks}}
+
+
+def _means(
+    metrics: Mapping[str, Any], rows: Sequence[Mapping[str, float | None]]
+) -> dict[str, dict[str, float]]:
+    """Metric id -> the corpus figure, of metrics that have a score of some image."""
+    columns = {
+        id: [value for row in rows if (value := row.get(id)) is not None]
+        for id in metrics
+        if id in _MEANS
+    }
+    return {
+        id: {"corpus": math.fsum(column) / len(column)} for id, column in columns.items() if column
+    }
+
+
+def _recount_faithful(
+    metrics: map_metrics.FaithfulMetrics, found: Sequence[records.FaithfulRecord]
+) -> dict[str, Any]:
+    # records are of the images reported on; others were there to choose the map by
+    return {"images": max(metrics.images, len(found))}
+
+
 _OWN = "captune.pages.sections."
 # in the order of a page
 KINDS = {
     "classify": Kind(
-        records.ClassifyRecord, figures.ClassifyMetrics, "recognition", _OWN + "classify", models=1
+        records.ClassifyRecord,
+        figures.ClassifyMetrics,
+        "recognition",
+        _OWN + "classify",
+        recount=lambda metrics, found: _recount_classify(found),
+        models=1,
     ),
     "prompts": Kind(
         records.PromptsRecord,
@@ -91,11 +220,24 @@ KINDS = {
         "prompts",
         _OWN + "prompts",
         _check_prompts,
+        _recount_prompts,
         models=1,
     ),
-    "tune": Kind(records.TuneRecord, figures.TuneMetrics, "tuning", _OWN + "tune", _check_tune),
+    "tune": Kind(
+        records.TuneRecord,
+        figures.TuneMetrics,
+        "tuning",
+        _OWN + "tune",
+        _check_tune,
+        _recount_tune,
+    ),
     "caption": Kind(
-        records.CaptionRecord, figures.CaptionMetrics, "captions", _OWN + "captions", models=1
+        records.CaptionRecord,
+        figures.CaptionMetrics,
+        "captions",
+        _OWN + "captions",
+        recount=_recount_caption,
+        models=1,
     ),
     "captioners": Kind(
         records.CaptionersRecord,
@@ -103,92 +245,56 @@ KINDS = {
         "comparison",
         _OWN + "captioners",
         _check_captioners,
+        _recount_captioners,
     ),
-    "score": Kind(records.ScoreRecord, figures.ScoreMetrics, "captions", _OWN + "captions"),
+    "score": Kind(
+        records.ScoreRecord,
+        figures.ScoreMetrics,
+        "captions",
+        _OWN + "captions",
+        recount=_recount_score,
+    ),
     "compare": Kind(
         records.CompareRecord,
         figures.CompareMetrics,
         "comparison",
         _OWN + "compare",
         _check_compare,
+        _recount_compare,
     ),
     "explain": Kind(
-        records.ExplainRecord, map_metrics.ExplainMetrics, "explanations", _OWN + "explain"
+        records.ExplainRecord,
+        map_metrics.ExplainMetrics,
+        "explanations",
+        _OWN + "explain",
+        recount=_recount_explain,
     ),
     "faithful": Kind(
-        records.FaithfulRecord, map_metrics.FaithfulMetrics, "explanations", _OWN + "faithful"
+        records.FaithfulRecord,
+        map_metrics.FaithfulMetrics,
+        "explanations",
+        _OWN + "faithful",
+        recount=_recount_faithful,
     ),
 }
 
 
-def convert(value: Any, kind: type[T]) -> T:
-    """`value`, a JSON value, as this type. Raises ValueError, a phrase with the place in it."""
-    try:
-        return msgspec.convert(value, kind, dec_hook=_as_path)
-    except msgspec.ValidationError as error:
-        what, place = _parted(error)
-        while _ELSEWHERE in place:
-            found = _with_key(value, kind, what, place)
-            if found is None:
-                break
-            place = found
-        raise ValueError(_phrase(what, place.removeprefix("."))) from None
+def check_records(run: Run) -> Iterator[str]:
+    """A sentence for each figure of metrics.json that the run's own records do not bear out.
+
+    Raises DamagedRun.
+    """
+    shown = printable(run.folder)
+    for place, then, now in differences(run.metrics, recount(run), lambda _: _TOLERANCE, part=True):
+        values = as_shown(then), as_shown(now)
+        yield f"{shown}: metrics.json has {values[0]} at {place}, its records give {values[1]}"
 
 
-def _as_path(kind: type[Any], value: Any) -> Any:
-    """Options hold paths, JSON texts."""
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
-
-
-def _parted(error: msgspec.ValidationError) -> tuple[str, str]:
-    what, _, place = str(error).rpartition(" - at `$")
-    return (what, place.removesuffix("`")) if what else (str(error), "")
-
-
-def _with_key(value: Any, kind: type[Any], what: str, place: str) -> str | None:
-    """`place` with the first key that msgspec leaves out: on that one alone it fails too."""
-    before, _, after = place.partition(_ELSEWHERE)
-    steps = [int(m[2]) if m[2] else m[1] for m in _STEP.finditer(before)]
-    inner = value
-    for step in steps:
-        inner = inner[step]
-    for key in inner:
-        try:
-            msgspec.convert(_replaced(value, steps, {key: inner[key]}), kind, dec_hook=_as_path)
-        except msgspec.ValidationError as error:
-            if _parted(error) == (what, place):
-                shown = shorten(key, 80)
-                return f"{before}.{shown}{after}"
-    return None
-
-
-def _replaced(value: Any, steps: list[Any], inner: Any) -> Any:
-    """A copy of `value` with `inner` at the place to which `steps` lead."""
-    if not steps:
-        return inner
-    copy = value.copy()
-    copy[steps[0]] = _replaced(value[steps[0]], steps[1:], inner)
-    return copy
-
-
-def _phrase(what: str, place: str) -> str:
-    """`prompts[0].accuracy: expected a number, found a text`."""
-    missing = re.fullmatch(r"Object missing required field `(.*)`", what)
-    if missing:
-        return f"{place or 'it'} has no {missing[1]}"
-    told = re.sub(r"matching regex .*", "without a zero byte", what)
-    told = re.sub(r"`([^`]+)`", lambda match: " or ".join(_in_words(match[1])), told)
-    told = (
-        told.replace(", got ", ", found ")
-        .replace("of length >= ", "of at least ")
-        .replace(">= ", "of at least ")
-        .replace("<= ", "up to ")
-    )
-    told = told[:1].lower() + told[1:]
-    return f"{place}: {told}" if place else told
-
-
-def _in_words(types: str) -> Iterator[str]:
-    return (_WORDS.get(name, name) for name in types.split(" | "))
+def recount(run: Run) -> dict[str, Any]:
+    """The part of metrics.json that the records determine. Raises DamagedRun."""
+    if run.metrics.get("sharded"):
+        return {}  # they are a sample
+    found = list(run.typed_records(records.Record))
+    kind = KINDS.get(run.kind)
+    more = {} if kind is None else kind.recount(run.typed_metrics(kind.metrics), found)
+    return {"images": len(found), **more}

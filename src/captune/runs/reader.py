@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from captune.errors import UserError
 from captune.files import real_path
-from captune.json_yaml import MOST_MEMORY, json_cost, json_kind, require
-from captune.runs.kinds import KINDS, Kind, convert
+from captune.json_yaml import MOST_MEMORY, convert, json_cost, json_kind, require
+from captune.runs.kinds import KINDS, Kind
 from captune.runs.records import About
 from captune.runs.signature import is_signed
 from captune.tables import NotebookDisplay

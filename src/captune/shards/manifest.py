@@ -19,9 +19,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import Meta, Struct
 
 from captune.errors import UserError
-from captune.json_yaml import Count, Number, parse_json
+from captune.json_yaml import Count, Number, convert, parse_json
 from captune.options.shards import PLAN
-from captune.runs.kinds import convert
 from captune.shards.claims import SUFFIX, claim_of, is_alive
 from captune.shards.places import Place
 from captune.shards.sources import Shard

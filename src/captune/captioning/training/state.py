@@ -28,11 +28,10 @@ import yaml
 
 from captune.errors import UserError
 from captune.files import holds_files, read_text, whole_file, writing
-from captune.json_yaml import parse_yaml, read_object
+from captune.json_yaml import convert, parse_yaml, read_object
 from captune.options.base import full_path
 from captune.options.tuning import TuneOptions
 from captune.runs import read_run
-from captune.runs.kinds import convert
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
 from captune_metrics.display import printable, shorten

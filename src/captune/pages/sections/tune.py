@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from captune.json_yaml import convert
 from captune.pages import charts
 from captune.pages.blocks import (
     Beside,
@@ -23,7 +24,6 @@ from captune.pages.blocks import (
 from captune.pages.sections import PageContext
 from captune.pages.sections.reliability import agreement_blocks, chosen_blocks
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
-from captune.runs.kinds import convert
 from captune.runs.metrics import Curve, Finding, TuneMetrics
 from captune.statistics import is_settled
 from captune.tables import Column, Fraction, Number, Table, difference, numbers
