@@ -56,7 +56,7 @@ from captune.captioning.training.validation import (
 )
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.grids import open_grids
+from captune.features.encode import open_grids
 from captune.features.pipeline import Encoding
 from captune.files import whole_file
 from captune.images import ImageSet, UnreadableImage, find_images, open_image

@@ -33,7 +33,7 @@ from captune.plots.canvas import (
     new_figure,
 )
 from captune.runs.prompt_metrics import NegationProbe
-from captune.zeroshot.negation import probe_negation
+from captune.zeroshot.prompts import probe_negation
 from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
 
 LONG = "a photo of an extraordinarily long class name, of the kind that curated lists contain, "

@@ -36,7 +36,7 @@ from captune.captioning.rerank import (
 )
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.grids import open_grids
+from captune.features.encode import open_grids
 from captune.features.pipeline import Encoding
 from captune.images import find_images
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel

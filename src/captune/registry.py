@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from captune.errors import UserError
-from captune_metrics.did_you_mean import did_you_mean
+from captune_metrics.display import did_you_mean
 from captune_metrics.plugins import plugins_of, source_of
 
 Thing = TypeVar("Thing")

@@ -30,7 +30,7 @@ from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, find_images
 from captune.models.encoders import ImageTextModel
-from captune.models.vocabulary import narrowed
+from captune.models.tokenizers import narrowed
 from captune.options.tuning import TuneOptions
 from captune.zeroshot.labels import read_labels
 

@@ -20,8 +20,7 @@ from torch import nn
 from captune.errors import UserError
 from captune.features import store as store_module
 from captune.features.cache import FeatureCache
-from captune.features.encode import encode_images
-from captune.features.grids import encode_grids, open_grids
+from captune.features.encode import encode_grids, encode_images, open_grids
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models.encoders import GridShape, ImageEncoder, PatchGrid

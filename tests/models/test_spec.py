@@ -6,7 +6,7 @@ import pytest
 
 from captune.errors import UserError
 from captune.models.load import ModelSpec, detect_layout, parse_spec
-from captune_metrics.did_you_mean import did_you_mean
+from captune_metrics.display import did_you_mean
 
 
 @pytest.fixture

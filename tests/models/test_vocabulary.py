@@ -5,7 +5,7 @@ import torch
 from tests.captioning.tiny import FAMILIES, tiny_decoder
 
 from captune.errors import UserError
-from captune.models.vocabulary import narrowed
+from captune.models.tokenizers import narrowed
 
 KEPT = [3, 7, 30, 31, 32]
 

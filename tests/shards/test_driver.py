@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from captune.errors import UserError
-from captune.shards.claims import Claims
 from captune.shards.driver import READY, Dead, hand_out
-from captune.shards.manifest import DONE, Report
+from captune.shards.manifest import DONE, Claims, Report
 from captune.shards.places import Place
 from captune.shards.sources import Shard
 

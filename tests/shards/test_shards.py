@@ -19,7 +19,7 @@ from captune.errors import UserError
 from captune.jobs.report import report
 from captune.jobs.verify import verify
 from captune.runs import read_run
-from captune.shards.claims import Claims, claim_of
+from captune.shards.manifest import Claims, claim_of
 from captune.shards.places import Place, StoreError
 from tests.shards import toy
 from tests.shards.conftest import rows_of

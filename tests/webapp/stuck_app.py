@@ -12,7 +12,7 @@ from typing import Any
 
 from captune.options.pages import AppOptions
 from captune.options.tuning import TuneOptions
-from captune.webapp import train_process
+from captune.webapp import queue
 from captune.webapp.queue import QueuedJob
 from captune.webapp.server import Running, serve
 
@@ -36,7 +36,7 @@ def main(place: Path, kind: str, connection: Any) -> None:
     # a program under nohup or in a script may inherit that they are ignored
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    train_process.tell = stuck_training
+    queue.tell = stuck_training
 
     def work(job: QueuedJob) -> None:
         connection.send("at work")
@@ -47,7 +47,7 @@ def main(place: Path, kind: str, connection: Any) -> None:
             sum(range(10**14))
         if kind == "tunes":
             options = TuneOptions(images="p", captions="c", val_captions="v", out="o")
-            train_process.tune_apart(job, options)
+            queue.tune_apart(job, options)
 
     def started(app: Running) -> None:
         connection.send({"folder": str(app.folder), "address": app.address})

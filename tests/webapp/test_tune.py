@@ -16,7 +16,7 @@ from captune.captioning.training.trainer import CaptionTrainer
 from captune.options.codec import words_of
 from captune.options.tuning import TuneOptions
 from captune.runs import read_run
-from captune.webapp import train_process
+from captune.webapp import queue
 from captune.webapp.queue import JobQueue, QueuedJob
 
 
@@ -47,7 +47,7 @@ def _duplicate(number: int) -> int:
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TuneOptions:
     monkeypatch.setattr(setup, "load_frozen", fake_frozen())
-    monkeypatch.setattr(train_process.multiprocessing, "get_context", lambda kind: InAThread())
+    monkeypatch.setattr(queue.multiprocessing, "get_context", lambda kind: InAThread())
     images, train, val = write_job(tmp_path / "job")
     return TuneOptions(
         images=images, captions=train, val_captions=val, out=tmp_path / "runs" / "tuned",
@@ -56,7 +56,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TuneOptions:
 
 
 def ended(jobs: JobQueue, options: TuneOptions) -> QueuedJob:
-    job = jobs.submit(lambda job: train_process.tune_apart(job, options), words_of("tune", options))
+    job = jobs.submit(lambda job: queue.tune_apart(job, options), words_of("tune", options))
     end = time.monotonic() + 120
     while not job.is_over and time.monotonic() < end:
         time.sleep(0.02)
@@ -89,7 +89,7 @@ def test_stop_keeps_a_checkpoint_and_start_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(CaptionTrainer, "compute_loss", slow)
-        job = jobs.submit(lambda job: train_process.tune_apart(job, options), [])
+        job = jobs.submit(lambda job: queue.tune_apart(job, options), [])
         assert seen.wait(120)
         job.stop()
         end = time.monotonic() + 60

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from captune.models.encoders import Floats, normalise
 from captune.statistics import wilson
 from captune.zeroshot import template_comparison as module
-from captune.zeroshot.negation import negate, probe_negation
+from captune.zeroshot.prompts import negate, probe_negation
 from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
 
 LABELS = ["cat", "dog", "fish"]
@@ -265,7 +265,7 @@ def test_a_model_that_reads_not() -> None:
 def test_probe_agrees_with_the_whole_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     images, texts, truth = random_case(83, 7, 2)
     truth[3] = -1
-    monkeypatch.setattr("captune.zeroshot.negation.PROBED_LOGITS", 7 * 9)
+    monkeypatch.setattr("captune.zeroshot.prompts.PROBED_LOGITS", 7 * 9)
     probe = probe_negation("{}", "not {}", images, texts[0], texts[1], logits, truth)
     keep = truth >= 0
     plain, denied = logits(images[keep], texts[0]), logits(images[keep], texts[1])

@@ -18,7 +18,7 @@ from captune.captioning.captioner import Captioner
 from captune.captioning.generate import WORD, GenerationSettings, word_pieces
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
-from captune.features.grids import encode_grids
+from captune.features.encode import encode_grids
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape, ImageTextModel

@@ -45,7 +45,7 @@ from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder, is_v
 from captune.captioning.tags import SimilarCaptions, Tagger, load_tags_model
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.grids import Halves, grids_bytes
+from captune.features.encode import Halves, grids_bytes
 from captune.features.pipeline import Encoding
 from captune.files import home_path
 from captune.images import ImageFile, Skipped, find_images

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from captune.captioning.model import Candidate, Generated
 from captune.features.cache import FeatureCache
-from captune.features.grids import Halves, encode_grids
+from captune.features.encode import Halves, encode_grids
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder

@@ -24,8 +24,7 @@ from captune.errors import UserError
 from captune.escaping import plain_streams
 from captune.storage import cache_folder, is_offline, set_offline
 from captune.text import counted
-from captune_metrics.did_you_mean import nearest
-from captune_metrics.display import quoted, shorten
+from captune_metrics.display import nearest, quoted, shorten
 
 _LONGEST_SENTENCE = 4_000  # characters; it may quote what was typed
 # what flags are called elsewhere

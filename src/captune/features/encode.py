@@ -1,12 +1,25 @@
-"""Images and strings -> vectors of the space that they share, each different one once."""
+"""Images and strings -> vectors of the space that they share; whole images -> patch grids.
+
+Each different one is encoded once. A grid is what the bridge of a captioner reads: a stream, and
+random access while training. Kept, as float16, is what `PatchGrid.encode` yields; the frozen rest
+(`finish`) runs each time one is read, so a batch from the cache and a fresh one are the same.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Unpack
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
@@ -23,6 +36,8 @@ from captune.images import ImageFile, Skipped
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, TextEncoder
 from captune.progress import SILENT, Progress
 from captune_metrics.display import printable
+
+Halves = NDArray[np.float16]
 
 
 def encode_images(
@@ -115,4 +130,142 @@ def none_readable(skipped: Sequence[Skipped]) -> UserError:
     first = skipped[0]
     return UserError(
         f"none of {len(skipped)} files could be read ({printable(first.path)}: {first.reason})"
+    )
+
+
+def encode_grids(
+    images: Iterable[ImageFile], encoder: ImageEncoder, how: Encoding, **told: Unpack[Told]
+) -> Iterator[tuple[list[ImageFile], Halves]]:
+    """Yield (images, what is cached of them [n, *patches.cached_shape] float16), in their order.
+
+    `encoder.finish_grid(torch.from_numpy(...))` makes of it what a bridge reads. Memory does not
+    grow with the number of images, the same bytes are encoded once, and a run that was killed lost
+    one batch. Raises UserError for an encoder without a grid.
+    """
+    for found in encode_each(images, _feature(encoder), how, **told):
+        yield [one.image for one in found], np.stack([one.array for one in found])
+
+
+def open_grids(
+    images: Sequence[ImageFile], encoder: ImageEncoder, how: Encoding, **told: Unpack[Told]
+) -> GridStore:
+    """Encode what the cache lacks, then open all grids for random access.
+
+    Without a cache that can be written to they live in a temporary folder until the store closes.
+    Raises UserError where the cache may not grow as large as the grids are, or its disk cannot.
+    """
+    folder, cache = None, how.cache
+    if cache is None or not cache.is_writable:
+        folder = TemporaryDirectory(prefix="captune-grids-", ignore_cleanup_errors=True)
+        cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
+        how = replace(how, cache=cache)
+    try:
+        require_room(len(images), encoder, cache)
+        keys: dict[str, str] = {}
+        feature = _feature(encoder)
+        for found in encode_each(images, feature, how, **told):
+            keys |= {one.image.name: one.content for one in found}
+        # only now is all of it on disk
+        contents = list(dict.fromkeys(keys.values()))
+        arrays = cache.get_many(feature.space, contents, mapped=True)
+        missing = [name for name, key in keys.items() if key not in arrays]
+        if missing:
+            raise UserError(
+                f"{cache.folder} does not hold the grids of {len(missing):,} of {len(keys):,} "
+                f"images ({missing[0]}, ...) although they were computed; make room on its disk, "
+                "raise `captune cache --limit`, or name another folder in CAPTUNE_CACHE"
+            )
+    except BaseException:
+        if folder is not None:
+            cache.close()
+            folder.cleanup()
+        raise
+    temporary = None if folder is None else (cache, folder)
+    return GridStore(encoder, arrays, keys, temporary)
+
+
+class GridStore(AbstractContextManager["GridStore", None]):
+    """The grids of many images by the sha256 of their files, read from the mapped cache.
+
+    Nothing is in memory but what the operating system keeps of the files, and gives back when it
+    needs the room: an epoch over grids that fit beside it reads at the speed of memory.
+    keys: image's name -> sha256 of its bytes, of all images that could be read.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        arrays: Mapping[str, Halves],
+        keys: Mapping[str, str],
+        temporary: tuple[FeatureCache, TemporaryDirectory[str]] | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.keys = dict(keys)
+        self._arrays = dict(arrays)
+        self._temporary = temporary
+
+    def __len__(self) -> int:
+        """How many different images there are."""
+        return len(self._arrays)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the image with this sha256 is there."""
+        return key in self._arrays
+
+    def __getitem__(self, key: str) -> Halves:
+        """What is cached of one image, [*patches.cached_shape]: a read-only view of the file."""
+        return self._arrays[key]
+
+    def cached(self, keys: Sequence[str]) -> Tensor:
+        """What is cached of these images, in this order: [n, *patches.cached_shape] float16."""
+        return torch.from_numpy(np.stack([self._arrays[key] for key in keys]))
+
+    def grids_of(self, keys: Sequence[str]) -> Tensor:
+        """What a bridge reads of these images: [n, tokens, channels] float32, where the encoder is.
+
+        Raises KeyError for an image that is not there.
+        """
+        return self.encoder.finish_grid(self.cached(keys)).float()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._arrays.clear()
+        if self._temporary is not None:
+            cache, folder = self._temporary
+            self._temporary = None
+            cache.close()
+            folder.cleanup()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def grids_bytes(images: int, encoder: ImageEncoder) -> int:
+    """What the grids of so many images take in the cache, without its index."""
+    return images * int(np.prod(encoder.require_patches().cached_shape)) * 2
+
+
+def require_room(images: int, encoder: ImageEncoder, cache: FeatureCache) -> None:
+    """Raises UserError where the grids of so many images are more than the cache may keep."""
+    needed = grids_bytes(images, encoder)
+    # Above the limit whole shards go, of an eighth of it each: what is just enough is not enough.
+    if needed > cache.limit_bytes * 7 / 8:
+        wanted = int(needed * 8 / 7 / 10**9) + 1
+        raise UserError(
+            f"the patch grids of {images:,} images take {needed / 1e9:.1f} GB, more than the "
+            f"feature cache may keep ({cache.limit_bytes / 1e9:.1f} GB); allow it more with "
+            f"`captune cache --limit {wanted}GB`, or take fewer images"
+        )
+
+
+def _feature(encoder: ImageEncoder) -> ImageFeature:
+    patches = encoder.require_patches()
+    return ImageFeature(
+        space=space_of(encoder, "grid", patches.weights_id, patches.preprocessing_id),
+        shape=patches.cached_shape,
+        dtype=np.dtype(np.float16),
+        transform=patches.transform,
+        encode=encoder.encode_grid,
+        device=encoder.device,
+        mapped=True,
     )

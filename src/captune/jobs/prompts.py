@@ -30,8 +30,7 @@ from captune.runs.records import plain
 from captune.tables import Table, of_mappings, write_csv
 from captune.text import counted
 from captune.zeroshot.labels import Labels, read_labels
-from captune.zeroshot.negation import negate, probe_negation
-from captune.zeroshot.prompts import expand, fill
+from captune.zeroshot.prompts import expand, fill, negate, probe_negation
 from captune.zeroshot.template_comparison import (
     TemplateComparison,
     compare_templates,

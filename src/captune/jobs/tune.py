@@ -12,9 +12,11 @@ The same command goes on where a killed one was: finished methods are not traine
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,9 @@ from captune.captioning.decoder_parts import find_parts
 from captune.captioning.rerank import chosen_sentence
 from captune.captioning.settings import config_of
 from captune.captioning.training import state
+from captune.captioning.training.batches import MirroredViews
 from captune.captioning.training.budget import check_budget, planned, planned_in
 from captune.captioning.training.checks import check_possible, read_inputs
-from captune.captioning.training.curve import conclusion, subset_setup
 from captune.captioning.training.frozen import this_process
 from captune.captioning.training.run import built_in, requested, run_writer, train_method
 from captune.captioning.training.setup import TrainingSetup, prepare
@@ -41,15 +43,17 @@ from captune.models.hub import silence_transformers
 from captune.options.codec import from_python
 from captune.options.tuning import TuneOptions
 from captune.pages.figures import draw_figures
-from captune.progress import SILENT, Noting, Progress
+from captune.progress import SILENT, Advance, Noting, Progress
 from captune.runs import Run, read_run
 from captune.runs.metrics import AgainstBest, Curve, CurvePoint, Tuned
 from captune.runs.place import run_place
 from captune.scoring.compare import compare_scores, compare_with_best
 from captune.tables import Table, of_mappings, write_csv
-from captune.text import counted
+from captune.text import counted, signed
+from captune_metrics.catalogue import title_of
 from captune_metrics.scores import Scores
 
+CURVE = "curve"  # of a run, with one folder per smaller number of images
 _SCORES = ("cider", "clipscore", "bleu_4")
 
 
@@ -317,3 +321,82 @@ def _row(one: Tuned) -> dict[str, Any]:
         low, high = (figure and figure.interval) or (None, None)
         cells |= {id: figure and figure.corpus, f"{id}_low": low, f"{id}_high": high}
     return cells | {"best_epoch": one.best_epoch, "seconds": round(one.seconds, 1)}
+
+
+def subset_setup(setup: TrainingSetup, images: int) -> TrainingSetup:
+    """What a tune on so many of the images has; its run lies in RUN/curve/IMAGES.
+
+    Each point of a curve is trained on the first of one random order, so the smaller set lies in
+    the larger one, and for as many updates: an epoch goes through a small set more often, as often
+    as makes one of the whole set. What differs between two points is the images, not the length of
+    the training. All share the encoded images, and are scored on the same validation images.
+    """
+    options, whole = setup.options, setup.data
+    assert options.out is not None
+    count = len(setup.train)
+    order = random.Random(f"curve/{options.seed}").sample(range(count), count)  # noqa: S311
+    chosen = sorted(order[:images])
+    places = [chosen[n % images] for n in range(count)]
+    mirrored = whole.mirrored
+    if mirrored is not None:
+        known = set(mirrored.images)
+        mirrored = MirroredViews(
+            [n for n, place in enumerate(places) if place in known], mirrored.grids
+        )
+    data = dataclasses.replace(
+        whole,
+        keys=[whole.keys[place] for place in places],
+        rows=[whole.rows[place] for place in places],
+        mirrored=mirrored,
+    )
+    return dataclasses.replace(
+        setup,
+        options=dataclasses.replace(options, out=options.out / CURVE / str(images)),
+        train=setup.train.only(places),
+        data=data,
+        progress=_Prefixed(setup.progress, counted(images, "image")),
+    )
+
+
+class _Prefixed:
+    """A progress that says which point of the curve it is about."""
+
+    def __init__(self, progress: Progress, what: str) -> None:
+        self._progress, self._what = progress, what
+
+    def bar(self, what: str, total: int = 0) -> AbstractContextManager[Advance]:
+        return self._progress.bar(f"{self._what}, {what}", total)
+
+    def message(self, sentence: str) -> None:
+        self._progress.message(f"{self._what}, {sentence}")
+
+
+def conclusion(points: Sequence[CurvePoint], metric: str, validated_on: int) -> str:
+    """What to conclude of the last step, in a sentence."""
+    before, last = points[-2:]
+    if not (before.usable and last.usable):
+        which = last.images if not last.usable else before.images
+        return (
+            f"the tune on {which:,} images is not usable, so nothing follows for more images; train"
+            " longer first (--epochs)"
+        )
+    times = last.images / before.images
+    step = "doubling the images" if times == 2 else f"{times:.3g} times the images"
+    said = f"{step}, from {before.images:,} to {last.images:,}"
+    if last.difference is None or last.interval is None:
+        return f"{said}: too few validation images to tell what it changed"
+    low, high = last.interval
+    if low == high == last.difference == 0:
+        return f"{said}, made no difference in any of {validated_on:,} validation images"
+    did = (
+        f"added {last.difference:.3f}" if last.difference > 0 else f"made {signed(last.difference)}"
+    )
+    said += (
+        f", {did} {title_of(metric)} (95 % {signed(low)} to {signed(high)}, {validated_on:,}"
+        " validation images)"
+    )
+    if low > 0:
+        return f"{said}; more images would help"
+    if high < 0:
+        return f"{said}; more images of this kind would not help"
+    return f"{said}; whether more images help cannot be told from so many validation images"

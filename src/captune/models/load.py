@@ -25,8 +25,7 @@ from captune.errors import UserError
 from captune.files import home_path
 from captune.json_yaml import read_object
 from captune.registry import MODELS
-from captune_metrics.did_you_mean import did_you_mean
-from captune_metrics.display import quoted
+from captune_metrics.display import did_you_mean, quoted
 from captune_metrics.plugins import plugins_of, source_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ it, the last to appear: a shard without it is not done.
     reading.py    a shard -> its images, fetched to this machine where they are not there
     answers.py    images -> rows, by the model of a command
     work.py       one shard in, one shard out: all that a process, a Ray actor or a Slurm task does
-    claims.py     who works on which shard
+    manifest.py   who works on which shard, and what is done of them
     driver.py     what is missing, who does it, and what came of it
     engines.py    processes here; actors of a cluster
     places.py     folders and stores

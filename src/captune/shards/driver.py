@@ -23,7 +23,6 @@ from captune.options.base import ImageOptions, RowOptions
 from captune.options.shards import PLAN, ShardOptions, is_address
 from captune.progress import SILENT, Progress
 from captune.runs.records import plain
-from captune.shards.claims import SUFFIX, abandon
 from captune.shards.manifest import (
     CLAIMED,
     DONE,
@@ -31,10 +30,12 @@ from captune.shards.manifest import (
     MODELS,
     SAMPLE,
     STATS,
+    SUFFIX,
     THERE,
     Plan,
     Report,
     Work,
+    abandon,
     missing_of,
     read_plan,
 )

@@ -39,14 +39,15 @@ from captune.options.shards import WEBDATASET
 from captune.pages.album import thumbnail_of
 from captune.runs.records import plain
 from captune.shards.answers import Answered, Answerer, answered_before, load_answerer, sums_of
-from captune.shards.claims import MOST_TRIES, Claims
 from captune.shards.manifest import (
     CLAIMED,
     DONE,
     FAILED,
     MODELS,
+    MOST_TRIES,
     STATS,
     THERE,
+    Claims,
     Report,
     Work,
     is_done,

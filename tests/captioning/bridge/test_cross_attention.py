@@ -6,10 +6,10 @@ from tests.captioning.tiny import END, FAMILIES, GRID, PAD, grids, tiny_decoder
 from tests.captioning.vision_encoder_decoder import both_captioners
 from torch import nn
 
-from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.bridge.cross_attention import (
     CrossAttention,
     CrossAttentionConfig,
+    CrossAttentionLayer,
     cross_attention_blocks,
 )
 from captune.captioning.decoder_parts import find_parts

@@ -8,9 +8,9 @@ import pytest
 from tests.captioning.little_job import toy_data
 
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.training.curve import conclusion, subset_setup
 from captune.captioning.training.setup import TrainingSetup
 from captune.images import ImageFile
+from captune.jobs.tune import conclusion, subset_setup
 from captune.options.tuning import TuneOptions
 from captune.progress import SILENT, Noting
 from captune.runs.metrics import CurvePoint

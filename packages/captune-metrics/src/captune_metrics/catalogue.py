@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune_metrics.did_you_mean import did_you_mean
-from captune_metrics.display import printable
+from captune_metrics.display import did_you_mean, printable
 from captune_metrics.errors import UserError
 from captune_metrics.plugins import plugins_of, source_of
 from captune_metrics.scores import Candidates, OfSums, References, Scores

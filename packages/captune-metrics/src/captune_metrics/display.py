@@ -1,4 +1,4 @@
-"""What sentences are made of: text of others, seen as it is and of one line; and an interval."""
+"""What sentences are made of: text of others as it is seen, names that were meant, an interval."""
 
 from __future__ import annotations
 
@@ -82,3 +82,19 @@ def named(names: Iterable[str], noun: str = "") -> str:
     more = f" and {len(every) - _NAMED:,} more" if len(every) > _NAMED else ""
     begins = f"{noun}{'' if len(every) == 1 else 's'} " if noun else ""
     return f"{begins}{shown}{more}"
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The closest match among `known`, in capitals or not; None where none is close."""
+    import difflib
+
+    # Case is the commonest slip, and difflib counts every letter of it.
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a close match among `known`, else an empty string."""
+    near = nearest(given, known)
+    return f"; did you mean {near}?" if near else ""

@@ -15,7 +15,7 @@ from torch import Tensor
 from captune import registry
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.word_scores import WordTarget, targets_of
-from captune.captioning.attention import CrossAttentionLayer
+from captune.captioning.bridge.cross_attention import CrossAttentionLayer
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import ImageTextModel

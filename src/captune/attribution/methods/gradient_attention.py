@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.word_scores import WordTarget, logits_at, score_of_logits, targets_of
-from captune.captioning.attention import CrossAttentionLayer, in_rows
+from captune.captioning.bridge.cross_attention import CrossAttentionLayer, in_rows
 from captune.captioning.model import CaptionModel
 from captune.captioning.tuning import prefix
 from captune.errors import UserError

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from captune import registry
-from captune.captioning.attention import CrossAttentionLayer
 from captune.captioning.decoder_parts import DecoderParts
 from captune.models.encoders import GridShape as GridShape
 from captune.registry import Registry
+
+if TYPE_CHECKING:
+    from captune.captioning.bridge.cross_attention import CrossAttentionLayer
 
 
 @dataclass(frozen=True)

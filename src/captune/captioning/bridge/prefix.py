@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from captune.captioning.attention import in_heads, merged
 from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
-from captune.captioning.bridge.cross_attention import InputProjection
+from captune.captioning.bridge.cross_attention import InputProjection, in_heads, merged
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.settings import SoftPrefixConfig
 

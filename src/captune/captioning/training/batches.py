@@ -29,7 +29,7 @@ from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import pad_tags
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.grids import grids_bytes, require_room
+from captune.features.encode import grids_bytes, require_room
 from captune.models.encoders import Floats, ImageEncoder, normalise
 
 _POOL = 32  # batches that are sorted by length together: little padding, still a random order

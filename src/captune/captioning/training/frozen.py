@@ -22,15 +22,15 @@ from captune.captioning.training.batches import Grids, check_mirroring
 from captune.captioning.training.checks import check_kind
 from captune.captioning.tuned_vlm import SeenImages, train_projector
 from captune.features.cache import FeatureCache
-from captune.features.grids import GridStore, open_grids
+from captune.features.encode import GridStore, open_grids
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model, mirrored
 from captune.models.load import load_image_text_model, load_model
+from captune.models.tokenizers import narrowed
 from captune.models.vlm_files import described_vlm, load_vlm
-from captune.models.vocabulary import narrowed
 from captune.options.base import full_path
 from captune.options.tuning import TuneOptions
 from captune.progress import Progress

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captune.captioning.agreement import features_of
-from captune.captioning.attention import CrossAttentionLayer
+from captune.captioning.bridge.cross_attention import CrossAttentionLayer
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.generate import words_of
 from captune.captioning.model import Candidate, CaptionModel, batch

@@ -47,8 +47,7 @@ from captune.models.weights import (
     weights_files,
     weights_id_of_file,
 )
-from captune_metrics.did_you_mean import did_you_mean
-from captune_metrics.display import printable
+from captune_metrics.display import did_you_mean, printable
 
 _CLIP_VOCABULARY = 49408  # of the tokenizer that open_clip carries with it
 

@@ -33,8 +33,7 @@ from captune.models.weights import (
     weights_files,
     weights_id_of_file,
 )
-from captune_metrics.did_you_mean import did_you_mean
-from captune_metrics.display import printable
+from captune_metrics.display import did_you_mean, printable
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _LARGEST_SIDE = 2048  # pixels

@@ -23,7 +23,7 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.sections import PageContext, shard_blocks
+from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks, shard_blocks
 from captune.pages.sections.caption_sources import (
     CaptionedImage,
     CaptionSet,
@@ -31,7 +31,6 @@ from captune.pages.sections.caption_sources import (
     SourcedCaption,
     caption_text,
 )
-from captune.pages.sections.reliability import agreement_blocks, chosen_blocks
 from captune.pages.sources import NOT_USABLE, PageSettings, RunSource, words
 from captune.runs.metrics import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking

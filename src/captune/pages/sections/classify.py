@@ -27,8 +27,7 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.sections import PageContext, shard_blocks
-from captune.pages.sections.reliability import reliability_block
+from captune.pages.sections import PageContext, reliability_block, shard_blocks
 from captune.pages.sources import PageSettings, RunSource, words
 from captune.runs.records import plain
 from captune.runs.reliability import Reliability

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from captune.pages.blocks import Beside, Fold, Heading, Paragraph, Section, Tile, Tiles
-from captune.pages.sections import PageContext
-from captune.pages.sections.reliability import reliability_block
+from captune.pages.sections import PageContext, reliability_block
 from captune.pages.sources import RunSource, joined, words
 from captune.statistics import SIGNIFICANT
 from captune.tables import Column, Estimate, Fraction, Table, numbers

@@ -21,8 +21,7 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.sections import PageContext
-from captune.pages.sections.reliability import agreement_blocks, chosen_blocks
+from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.metrics import Curve, Finding, TuneMetrics
 from captune.statistics import is_settled

@@ -13,9 +13,8 @@ from captune.options.scoring import CompareOptions
 from captune.options.tuning import TuneOptions
 from captune.registry import TUNING_METHODS
 from captune.runs.kinds import KINDS
-from captune.webapp.queue import QueuedJob
+from captune.webapp.queue import QueuedJob, tune_apart
 from captune.webapp.site import AppContext, ReportPage
-from captune.webapp.train_process import tune_apart
 from captune.webapp.views import JobPanel, choices, offer_on
 from captune_metrics.display import printable
 
