@@ -32,7 +32,7 @@ from captune.plots.canvas import (
     measured,
     new_figure,
 )
-from captune.runs.prompt_metrics import NegationProbe
+from captune.runs.metrics import NegationProbe
 from captune.zeroshot.prompts import probe_negation
 from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
 

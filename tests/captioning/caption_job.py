@@ -21,8 +21,8 @@ from captune.captioning.checkpoint import recipe_of, save_pretrained
 from captune.captioning.recipe import ImageIdentity, build_model
 from captune.models.decoders import load_decoder
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
+from captune.runs.metrics import AgreementWeights, PeopleAgreement, Reliability, ReliabilityBin
 from captune.runs.records import Interval
-from captune.runs.reliability import AgreementWeights, PeopleAgreement, Reliability, ReliabilityBin
 
 BRIDGES = {
     "cross-attention": {"width": 16, "heads": 2, "every": 1},

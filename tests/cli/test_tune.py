@@ -28,7 +28,7 @@ from captune.cli import main
 from captune.errors import UserError
 from captune.pages.checking import check_page
 from captune.runs import read_run
-from captune.runs.reliability import PeopleAgreement
+from captune.runs.metrics import PeopleAgreement
 
 SETTINGS = ["--set", "bridge.width=16", "--set", "bridge.heads=2"]
 

@@ -13,7 +13,7 @@ from tests.score_runs import image_folder, write_run
 from captune.errors import UserError
 from captune.options.scoring import RankOptions
 from captune.runs import DamagedRun, Run
-from captune.runs.metrics import MetricFigure
+from captune.runs.evaluation import MetricFigure
 from captune.scoring.rank import Distribution, Pair, Ranking, Standing, rank_run, write_table
 from captune.tables import as_typed
 

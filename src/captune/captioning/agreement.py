@@ -26,7 +26,7 @@ from captune.captioning.generate import CaptionWord
 from captune.captioning.model import Candidate
 from captune.errors import UserError
 from captune.files import whole_file
-from captune.runs.reliability import AgreementWeights, PeopleAgreement
+from captune.runs.metrics import AgreementWeights, PeopleAgreement
 from captune.text import counted, percent
 from captune_metrics.display import printable
 

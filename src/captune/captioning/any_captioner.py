@@ -55,9 +55,8 @@ from captune.models.vlm_vision import Inputs
 from captune.models.weights import digest_of
 from captune.options.base import refuse_given
 from captune.options.captioning import CaptionerOptions
-from captune.runs.metrics import Reranking
+from captune.runs.metrics import PeopleAgreement, Reranking
 from captune.runs.records import plain
-from captune.runs.reliability import PeopleAgreement
 from captune.threads import processors
 from captune_metrics.display import printable
 

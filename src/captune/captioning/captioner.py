@@ -59,7 +59,7 @@ from captune.models.load import load_model, parse_spec, require_possible
 from captune.models.preprocessing import PROCESSOR_FILES
 from captune.models.vlm_files import vlm_files
 from captune.options.captioning import CaptionerOptions
-from captune.runs.reliability import PeopleAgreement
+from captune.runs.metrics import PeopleAgreement
 from captune_metrics.display import printable
 
 LITE = "lite"

@@ -39,9 +39,8 @@ from captune.options.captioning import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
-from captune.runs.metrics import Reranking
+from captune.runs.metrics import PeopleAgreement, Reranking
 from captune.runs.place import writes_run
-from captune.runs.reliability import PeopleAgreement
 from captune.tables import Column, Number, Table, numbers
 from captune.text import counted, duration, percent
 

@@ -26,7 +26,8 @@ from captune.options.captioning import CaptionOptions
 from captune.options.scoring import CompareOptions, MetricOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
-from captune.runs.metrics import AgainstBest, CaptionerFigures, CaptionersMetrics, SideFigure
+from captune.runs.evaluation import CaptionerFigures, CaptionersMetrics, SideFigure
+from captune.runs.metrics import AgainstBest
 from captune.runs.place import captioner_run, writes_run
 from captune.runs.records import CaptionersRecord, Side, plain
 from captune.scoring.compare import compare_with_best

@@ -23,17 +23,15 @@ from captune.options.codec import from_python
 from captune.options.pages import CiteOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
-from captune.runs.map_metrics import ExplainMetrics, FaithfulMetrics
-from captune.runs.metrics import (
+from captune.runs.evaluation import (
     CaptionersMetrics,
-    ClassifyMetrics,
     CompareMetrics,
+    ExplainMetrics,
+    FaithfulMetrics,
     MetricFigure,
     ScoreMetrics,
-    Tuned,
-    TuneMetrics,
 )
-from captune.runs.prompt_metrics import PromptsMetrics
+from captune.runs.metrics import ClassifyMetrics, PromptsMetrics, Tuned, TuneMetrics
 from captune.tables import in_latex
 from captune.text import counted, listed, millions
 from captune_metrics.catalogue import title_of

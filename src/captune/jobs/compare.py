@@ -16,7 +16,7 @@ from captune.options.codec import from_python
 from captune.options.scoring import CompareOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
-from captune.runs.metrics import CompareMetrics, ImageDifference
+from captune.runs.evaluation import CompareMetrics, ImageDifference
 from captune.runs.place import writes_run
 from captune.runs.records import CompareRecord, Side, plain
 from captune.scoring.compare import Comparison, compare_captions

@@ -24,8 +24,8 @@ from captune.options.codec import from_python
 from captune.options.recognition import PromptsOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
+from captune.runs.metrics import NegationProbe
 from captune.runs.place import writes_run
-from captune.runs.prompt_metrics import NegationProbe
 from captune.runs.records import plain
 from captune.tables import Table, of_mappings, write_csv
 from captune.text import counted

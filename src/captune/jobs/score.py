@@ -16,7 +16,7 @@ from captune.options.codec import from_python
 from captune.options.scoring import ScoreOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
-from captune.runs.metrics import Agreement, MetricFigure, ScoreMetrics
+from captune.runs.evaluation import Agreement, MetricFigure, ScoreMetrics
 from captune.runs.place import writes_run
 from captune.runs.records import ScoreRecord, plain
 from captune.scoring.agreement import agreement

@@ -26,8 +26,8 @@ from captune.options.pages import VerifyOptions
 from captune.options.scoring import CompareOptions, MetricOptions, ScoreOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run, versions
+from captune.runs.evaluation import CompareMetrics, ScoreMetrics
 from captune.runs.kinds import KINDS, check_records
-from captune.runs.metrics import CompareMetrics, ScoreMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged, read_metrics
 from captune.runs.records import plain
 from captune.runs.writer import as_json

@@ -44,8 +44,7 @@ from captune.plots.captions import TrainingCurves, curves_figure, images_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
 from captune.runs.maps import read_maps
-from captune.runs.metrics import Curve
-from captune.runs.prompt_metrics import PromptsMetrics
+from captune.runs.metrics import Curve, PromptsMetrics
 from captune.runs.records import BETTER
 from captune.tables import Table, write_csv
 from captune.zeroshot.prompts import fill
@@ -132,7 +131,7 @@ def _file_name(name: str) -> str:
 
 
 def _classify(source: RunSource, skipped: list[Skipped]) -> Figures:
-    from captune.runs.reliability import Calibration
+    from captune.runs.metrics import Calibration
 
     found = classify.ClassifyCounts(source, PageSettings())
     if found.confusion:

@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 from captune.errors import UserError
 from captune.files import real_path
 from captune.runs import Run, read_run
+from captune.runs.evaluation import FaithfulMetrics
 from captune.runs.kinds import KINDS
-from captune.runs.map_metrics import FaithfulMetrics
 from captune.runs.metrics import TuneMetrics
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged
 from captune.tables import Estimate, Number

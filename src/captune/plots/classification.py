@@ -40,7 +40,7 @@ from captune.statistics import wilson
 from captune.text import percent
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
-    from captune.runs.reliability import Calibration, Reliability
+    from captune.runs.metrics import Calibration, Reliability
 
 BARS = 5
 _GAP, _PERCENT, _AXIS, _TITLE, _LEGEND = 0.2, 0.64, 0.28, 0.26, 0.25

@@ -30,7 +30,7 @@ from captune.statistics import SIGNIFICANT
 from captune.text import p_value, percent, points
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
-    from captune.runs.prompt_metrics import NegationProbe
+    from captune.runs.metrics import NegationProbe
     from captune.zeroshot.template_comparison import TemplateComparison
     from captune_metrics.display import Interval
 

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from captune.json_yaml import as_shown, differences, require
-from captune.runs import map_metrics, records
+from captune.runs import evaluation, records
 from captune.runs import metrics as figures
-from captune.runs.metrics import QUOTED
-from captune.runs.prompt_metrics import PromptsMetrics
+from captune.runs.metrics import QUOTED, PromptsMetrics
 from captune.statistics import holm, mcnemar_exact, wilson
 from captune_metrics.display import printable
 
@@ -66,13 +65,15 @@ def _check_tune(record: records.TuneRecord, metrics: figures.TuneMetrics) -> Non
         require(known, f"scores has no {id}")
 
 
-def _check_compare(record: records.CompareRecord, metrics: figures.CompareMetrics) -> None:
+def _check_compare(record: records.CompareRecord, metrics: evaluation.CompareMetrics) -> None:
     for name, side in (("a", record.a), ("b", record.b)):
         for id in metrics.metrics:
             require(id in side.scores, f"{name}.scores has no {id}")
 
 
-def _check_captioners(record: records.CaptionersRecord, metrics: figures.CaptionersMetrics) -> None:
+def _check_captioners(
+    record: records.CaptionersRecord, metrics: evaluation.CaptionersMetrics
+) -> None:
     names = metrics.captioners.keys()
     require(record.captions.keys() == names, "captions are of other captioners")
 
@@ -143,7 +144,7 @@ def _recount_caption(
 
 
 def _recount_captioners(
-    metrics: figures.CaptionersMetrics, found: Sequence[records.CaptionersRecord]
+    metrics: evaluation.CaptionersMetrics, found: Sequence[records.CaptionersRecord]
 ) -> dict[str, Any]:
     said = [{side.caption for side in record.captions.values()} for record in found]
     scores = {
@@ -158,13 +159,13 @@ def _recount_captioners(
 
 
 def _recount_score(
-    metrics: figures.ScoreMetrics, found: Sequence[records.ScoreRecord]
+    metrics: evaluation.ScoreMetrics, found: Sequence[records.ScoreRecord]
 ) -> dict[str, Any]:
     return {"metrics": _means(metrics.metrics, [record.scores for record in found])}
 
 
 def _recount_compare(
-    metrics: figures.CompareMetrics, found: Sequence[records.CompareRecord]
+    metrics: evaluation.CompareMetrics, found: Sequence[records.CompareRecord]
 ) -> dict[str, Any]:
     a = _means(metrics.metrics, [record.a.scores for record in found])
     b = _means(metrics.metrics, [record.b.scores for record in found])
@@ -175,7 +176,7 @@ def _recount_compare(
 
 
 def _recount_explain(
-    metrics: map_metrics.ExplainMetrics, found: Sequence[records.ExplainRecord]
+    metrics: evaluation.ExplainMetrics, found: Sequence[records.ExplainRecord]
 ) -> dict[str, Any]:
     words = [word for record in found for word in record.words]
     marks = Counter(word.faithfulness.mark for word in words if word.faithfulness is not None)
@@ -197,7 +198,7 @@ def _means(
 
 
 def _recount_faithful(
-    metrics: map_metrics.FaithfulMetrics, found: Sequence[records.FaithfulRecord]
+    metrics: evaluation.FaithfulMetrics, found: Sequence[records.FaithfulRecord]
 ) -> dict[str, Any]:
     # records are of the images reported on; others were there to choose the map by
     return {"images": max(metrics.images, len(found))}
@@ -241,7 +242,7 @@ KINDS = {
     ),
     "captioners": Kind(
         records.CaptionersRecord,
-        figures.CaptionersMetrics,
+        evaluation.CaptionersMetrics,
         "comparison",
         _OWN + "captioners",
         _check_captioners,
@@ -249,14 +250,14 @@ KINDS = {
     ),
     "score": Kind(
         records.ScoreRecord,
-        figures.ScoreMetrics,
+        evaluation.ScoreMetrics,
         "captions",
         _OWN + "captions",
         recount=_recount_score,
     ),
     "compare": Kind(
         records.CompareRecord,
-        figures.CompareMetrics,
+        evaluation.CompareMetrics,
         "comparison",
         _OWN + "compare",
         _check_compare,
@@ -264,14 +265,14 @@ KINDS = {
     ),
     "explain": Kind(
         records.ExplainRecord,
-        map_metrics.ExplainMetrics,
+        evaluation.ExplainMetrics,
         "explanations",
         _OWN + "explain",
         recount=_recount_explain,
     ),
     "faithful": Kind(
         records.FaithfulRecord,
-        map_metrics.FaithfulMetrics,
+        evaluation.FaithfulMetrics,
         "explanations",
         _OWN + "faithful",
         recount=_recount_faithful,

@@ -1,16 +1,17 @@
-"""metrics.json, by kind of run. See `runs.kinds` for how they are used."""
+"""metrics.json of what models did: classify, prompts, tune and caption. See `runs.kinds`.
+
+That of what was measured of captions and maps is in `runs.evaluation`.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from captune.images.find import Skipped
 from captune.json_yaml import MOST, Count, Number, Share, require
-from captune.runs.records import Interval, OpenInterval, known_ends
-from captune.runs.reliability import PeopleAgreement
+from captune.runs.records import Interval
 
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
 
@@ -57,18 +58,191 @@ class ClassifyMetrics(Metrics, frozen=True):
     sharded: Sharded | None = None
 
 
-class MetricFigure(Struct, frozen=True):
-    """A metric over all images. recipe: all that decides the figure."""
+class ReliabilityBin(Struct, frozen=True):
+    """Images whose confidence lies in (low, high]; confidence and accuracy are their means."""
 
-    name: str | None
-    corpus: Number | None
-    interval: OpenInterval | None
-    recipe: dict[str, Any]
+    low: Share
+    high: Share
+    count: Count
+    confidence: Share
+    accuracy: Share
+    correct: Count
 
-    @property
-    def ends(self) -> Interval | None:
-        """The interval, where both ends of it are known."""
-        return known_ends(self.interval)
+
+class Reliability(Struct, frozen=True):
+    """How far confidence and accuracy lie apart on one set of images.
+
+    ece: expected calibration error over `bins`, 15 of equal width: the mean over images of the
+        distance between the confidence and the accuracy of their bin, 0..1.
+    adaptive_ece: the same over 15 bins of equally many images, which no crowded bin dominates.
+    ece_floor: the `ece` that a perfectly calibrated model with these very confidences shows by
+        chance on this many images. Few images make it large; an ECE near it is no evidence.
+    nll: mean negative log likelihood of the truth, in nats (see `zeroshot.calibration`).
+        None where a run holds none.
+    """
+
+    images: Count
+    ece: Number
+    adaptive_ece: Number
+    ece_floor: Number
+    nll: Number | None
+    mean_confidence: Number
+    accuracy: Number
+    bins: tuple[ReliabilityBin, ...]
+
+
+class Calibration(Struct, frozen=True):
+    """The model's probabilities as they are, and after one temperature was fitted to them.
+
+    temperature: fitted on all images; the one to use on new ones. Above 1 the model was too sure of
+        itself, below 1 not sure enough. An end of the range 0.01..100 means that none fits (every
+        image right, or the scores say nothing). None for fewer than 10 images.
+    scaled: measured by cross-fitting: the images are dealt into 5 parts, and each part is scaled by
+        the temperature of the other four. Fitted and measured on the same images it would flatter.
+    """
+
+    raw: Reliability
+    temperature: Number | None = None
+    scaled: Reliability | None = None
+
+    def __post_init__(self) -> None:
+        require((self.scaled is None) or (self.temperature is not None), "it has no temperature")
+
+
+class AgreementWeights(Struct, frozen=True, omit_defaults=True):
+    """Of the log-odds that people agree: a constant, and for each thing known of a caption.
+
+    mean_log_probability: of its tokens. lowest_word: the log-probability of its least likely word.
+    words: how many it has. match, neighbours: what it was chosen by (`captioning.rerank`).
+    """
+
+    constant: Number
+    mean_log_probability: Number
+    lowest_word: Number
+    words: Number
+    match: Number = 0.0
+    neighbours: Number = 0.0
+
+
+class PeopleAgreement(Struct, frozen=True, omit_defaults=True):
+    """The chance that people would agree with a caption, as `captioning.agreement` fits it.
+
+    beam: width with which the captions were written.
+    weights: of any caption. chosen: of one that was chosen by what these weights ask for; where
+        there are some, all figures are of them.
+    reliability: of chances that were fitted on other images; its accuracy is the share of captions
+        that people agreed with. ece_interval: 95 %, of its ECE.
+    brier: mean of (chance - agreed or not)^2; brier_of_rate: the same, had each caption the share
+        as its chance.
+    """
+
+    beam: Count
+    weights: AgreementWeights
+    brier: Number
+    brier_of_rate: Number
+    ece_interval: Interval
+    reliability: Reliability
+    chosen: AgreementWeights | None = None
+
+
+class PromptRow(Struct, frozen=True):
+    """A prompt of a comparison; figures are of the truth, or of the best prompt, where known."""
+
+    template: str
+    same_as_first: Share
+    mean_confidence: Share
+    accuracy: Share | None
+    accuracy_low: Number | None
+    accuracy_high: Number | None
+    top5_accuracy: Share | None
+    difference: Number | None
+    difference_low: Number | None
+    difference_high: Number | None
+    gained: Count | None
+    lost: Count | None
+    p_value: Number | None
+    p_holm: Number | None
+    ece: Number | None
+
+
+class NegationProbe(Struct, frozen=True):
+    """What happens when every prompt of a template is denied; shares are of the images.
+
+    same_answer: images for which the denied prompts put the same class first as the plain ones.
+        A model that reads "not" answers otherwise every time (with two classes or more): 0 %.
+    right_answer: images whose denied prompts put the right class first: the accuracy of the denied
+        template. A reader of "not" scores 0 %, a guesser 1 / classes.
+    denial_wins: images for which, of the two texts "X" and "not X" for the right class X alone, the
+        denied one scores higher. A reader of "not" shows 0 %, a coin 50 %.
+    denial_wins_elsewhere: the same for the wrong classes, mean over images and classes, where "not
+        X" is the true sentence. A reader of "not" shows 100 %; as much as in `denial_wins` means
+        that the model likes or dislikes the word whatever the image shows.
+    text_cosine: mean cosine between a class's plain and denied text, the distance that "not" makes;
+    class_cosine: mean cosine between the plain texts of different classes, for comparison. None
+        with a single class.
+    Without truth, right_answer is None, and X is the class that the plain prompts put first.
+    """
+
+    template: str
+    negated: str
+    images: Count
+    same_answer: Share
+    same_answer_low: Number
+    same_answer_high: Number
+    right_answer: Share | None
+    right_answer_low: Number | None
+    right_answer_high: Number | None
+    denial_wins: Share
+    denial_wins_low: Number
+    denial_wins_high: Number
+    denial_wins_elsewhere: Share | None
+    text_cosine: Number
+    class_cosine: Number | None
+
+    def interval(self, name: str) -> Interval:
+        """The 95 % interval of a share that is known."""
+        return Interval(getattr(self, f"{name}_low"), getattr(self, f"{name}_high"))
+
+
+class ClassChange(Struct, frozen=True, kw_only=True):
+    """A class that a prompt has right more or less often than the best one.
+
+    change: images more (or fewer) right than with the best prompt. share: the same as a share of
+    the images of the class, -1..1. correct: images that the prompt has right.
+    """
+
+    label: str
+    images: Count
+    change: Annotated[int, Meta(ge=-int(MOST), le=int(MOST))]
+    share: Number = 0.0
+    correct: Count = 0
+
+
+class PromptsMetrics(Metrics, frozen=True):
+    """A comparison of prompts. best: the number of one, None without a truth."""
+
+    prompts: Annotated[list[PromptRow], Meta(min_length=2)]
+    best: Count | None
+    negation: list[NegationProbe]
+    agreement: list[list[Number]]
+    calibration: list[Calibration | None]
+    class_changes: list[list[ClassChange]]
+    label_names: dict[str, str] | None = None
+    skipped: list[Skipped] = []
+
+    def __post_init__(self) -> None:
+        n = len(self.prompts)
+        for name in ("agreement", "calibration", "class_changes"):
+            require(len(getattr(self, name)) == n, f"{name} is not of the {n} prompts")
+        require(all(len(row) == n for row in self.agreement), "agreement is not square")
+        if self.best is None:
+            return
+        require(self.best < n, "best is none of the prompts")
+        for i, row in enumerate(self.prompts):
+            known = ("accuracy", "accuracy_low", "accuracy_high")
+            against = ("difference", "difference_low", "difference_high", "gained", "lost")
+            for name in (*known, *(() if i == self.best else (*against, "p_value", "p_holm"))):
+                require(getattr(row, name) is not None, f"prompts[{i}].{name} is nothing")
 
 
 class TunedFigure(Struct, frozen=True):
@@ -264,185 +438,3 @@ class CaptionMetrics(Metrics, frozen=True):
     flagged: Count | None = None
     reranking: Reranking | None = None
     sharded: Sharded | None = None
-
-
-class SideFigure(Struct, frozen=True):
-    """A metric over the captions of one side."""
-
-    corpus: Number
-    interval: Interval | None
-
-
-class CaptionerFigures(Struct, frozen=True):
-    """What one of several captioners, or files, came to; memory is a GPU's or the process's."""
-
-    spec: str
-    images: Count
-    words_mean: Number
-    ended: Count | None = None
-    images_per_second: Number | None = None
-    peak_bytes: Count | None = None
-    scores: dict[str, SideFigure] = {}
-
-
-class CaptionersMetrics(Metrics, frozen=True, kw_only=True):
-    """Captioners, or files of captions, over the same images: those that each of them described.
-
-    alike: images of which all say the same. scored: those that have scores. best: by the first
-    score, None without. against_best: of the others, by score. names: recipes in one line.
-    """
-
-    captioners: Annotated[dict[str, CaptionerFigures], Meta(min_length=2)]
-    alike: Count
-    scored: Count = 0
-    best: str | None = None
-    against_best: dict[str, dict[str, AgainstBest]] = {}
-    verdict: list[str]
-    names: dict[str, str] = {}
-    recipes: Any = None
-    notes: list[str] = []
-    inputs: dict[str, Any] = {}
-    skipped: list[Skipped] = []
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for what does not fit together."""
-        require(self.best is None or self.best in self.captioners, "best is none of the captioners")
-        require(self.against_best.keys() <= self.captioners.keys(), "against_best names another")
-        for name, one in self.captioners.items():
-            require(one.scores.keys() == self.names.keys(), f"{name} has other scores")
-
-
-class AgreementPair(Struct, frozen=True):
-    """Kendall's tau of two metrics."""
-
-    metrics: tuple[str, str]
-    tau: Number | None
-    interval: OpenInterval | None
-
-    @property
-    def ends(self) -> Interval | None:
-        """The interval, where both ends of it are known."""
-        return known_ends(self.interval)
-
-
-class Agreement(Struct, frozen=True, kw_only=True):
-    """How far metrics order the images alike. sentences: one per pair that disagrees."""
-
-    images: Count | None = None
-    measure: str = ""
-    pairs: list[AgreementPair]
-    sentences: list[str] = []
-
-
-class ScoreMetrics(Metrics, frozen=True):
-    """A score run. images_of: how many there are where some were left out, as --subset asks.
-
-    inputs, options, versions: what `captune verify` computes it again from.
-    """
-
-    metrics: Annotated[dict[str, MetricFigure], Meta(min_length=1)]
-    images_of: Count | None = None
-    agreement: Agreement | None = None
-    notes: list[str] = []
-    inputs: Any = None
-    options: Any = None
-    versions: Any = None
-
-
-class Better(Struct, frozen=True):
-    """Images by the side that scores higher."""
-
-    b_better: Count
-    a_better: Count
-    equal: Count
-
-
-ComparisonFinding = Literal["same", "A", "B", "unsettled", "unseen", "unknown"]
-
-
-class ComparedMetric(Struct, frozen=True, kw_only=True):
-    """A metric over both sides.
-
-    name: the recipe in one line, or both where A's and B's differ.
-    difference: of the corpus figures, B - A, with its 95 % interval; None for one image.
-    p: two-sided, of swapping A and B by a coin an image; p_holm: raised for all metrics compared.
-    effect_size: Cohen's d_z, only of metrics whose corpus figure is a mean over images.
-    images: by their own scores.
-    detectable_difference: the smallest true difference that four of five such samples would show
-    (two-sided, 5 %).
-    finding: "A" or "B" is better; "unsettled": luck alone is unlikely, but not by the rule;
-    "unseen": no difference; "same": every image scores the same; "unknown": one image.
-    """
-
-    name: str
-    a: SideFigure
-    b: SideFigure
-    difference: Number
-    interval: Interval | None
-    p: Number | None
-    p_holm: Number | None
-    effect_size: Number | None
-    images: Better
-    share_b_better: Share | None = None
-    detectable_difference: Number | None
-    finding: ComparisonFinding
-
-    @property
-    def digits(self) -> int:
-        """Decimals that the interval's width leaves meaning in: 3 to 6."""
-        half = (self.interval.high - self.interval.low) / 2 if self.interval else 0.0
-        return 3 if half <= 0 else min(6, max(3, 1 - math.floor(math.log10(half))))
-
-
-class CaptionScore(Struct, frozen=True):
-    """A caption with one score."""
-
-    caption: str
-    score: Number
-
-
-class ImageDifference(Struct, frozen=True):
-    """An image whose two captions score differently; difference is B - A."""
-
-    image: str
-    path: str | None
-    difference: Number
-    a: CaptionScore
-    b: CaptionScore
-    references: list[str]
-
-
-class LargestDifferences(Struct, frozen=True):
-    """The images where each side is furthest ahead, furthest first."""
-
-    b_better: list[ImageDifference]
-    a_better: list[ImageDifference]
-
-
-class CompareMetrics(Metrics, frozen=True, kw_only=True):
-    """A comparison. images_of: as of a score.
-
-    inputs, options, versions: what `captune verify` computes it again from.
-    """
-
-    a: str
-    b: str
-    images_of: Count | None = None
-    changed_captions: Count | None = None
-    metrics: Annotated[dict[str, ComparedMetric], Meta(min_length=1)]
-    verdicts: dict[str, str]
-    contradiction: str | None = None
-    verdict: list[str]
-    differences: dict[str, LargestDifferences]
-    recipes: Any = None
-    recipes_b: Any = None
-    notes: list[str] = []
-    inputs: Any = None
-    options: Any = None
-    versions: Any = None
-
-    def __post_init__(self) -> None:
-        for name in ("verdicts", "differences"):
-            require(
-                getattr(self, name).keys() == self.metrics.keys(), f"{name} is of other metrics"
-            )

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.runs.metrics import Agreement, AgreementPair
+from captune.runs.evaluation import Agreement, AgreementPair
 from captune.statistics import kendall_tau
 from captune_metrics.scores import Scores
 

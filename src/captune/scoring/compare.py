@@ -15,8 +15,7 @@ from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from captune.runs import Run
-from captune.runs.metrics import (
-    AgainstBest,
+from captune.runs.evaluation import (
     Better,
     CaptionScore,
     ComparedMetric,
@@ -26,6 +25,7 @@ from captune.runs.metrics import (
     LargestDifferences,
     SideFigure,
 )
+from captune.runs.metrics import AgainstBest
 from captune.runs.records import CompareRecord
 from captune.scoring.agreement import comparable, title_of
 from captune.scoring.score import ScoredCaptions, by_ids_of

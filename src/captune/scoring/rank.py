@@ -20,7 +20,7 @@ import numpy as np
 from captune.errors import UserError
 from captune.options.scoring import RankOptions
 from captune.runs import Run, leaves_root, read_run
-from captune.runs.metrics import AgreementPair, MetricFigure, ScoreMetrics
+from captune.runs.evaluation import AgreementPair, MetricFigure, ScoreMetrics
 from captune.runs.reader import RECORDS, damaged
 from captune.runs.records import ScoreRecord
 from captune.scoring.agreement import comparable

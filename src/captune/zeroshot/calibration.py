@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from captune.runs.metrics import Calibration, Reliability, ReliabilityBin
 from captune.runs.records import Interval
-from captune.runs.reliability import Calibration, Reliability, ReliabilityBin
 
 Activation = Literal["softmax", "sigmoid"]
 Floats = NDArray[np.float32]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from captune.errors import UserError
-from captune.runs.prompt_metrics import NegationProbe
+from captune.runs.metrics import NegationProbe
 from captune.statistics import wilson
 from captune_metrics.display import printable
 

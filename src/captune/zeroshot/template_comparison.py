@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from captune.models.encoders import Floats, normalise
 from captune.runs import Run
-from captune.runs.prompt_metrics import ClassChange, PromptsMetrics
+from captune.runs.metrics import Calibration, ClassChange, PromptsMetrics
 from captune.runs.records import PromptsRecord
-from captune.runs.reliability import Calibration
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
 from captune.zeroshot.calibration import Activation, Booleans, Integers, calibrate, top_confidence
 from captune_metrics.display import Interval

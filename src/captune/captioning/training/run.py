@@ -44,8 +44,7 @@ from captune.models.devices import autocast
 from captune.models.weights import digest_of
 from captune.options.tuning import TuneOptions
 from captune.runs import RunWriter, read_run
-from captune.runs import metrics as figures
-from captune.runs.metrics import Reranking, Tuned, TunedFigure
+from captune.runs.metrics import History, Reranking, Tuned, TunedFigure
 from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
 
@@ -114,7 +113,7 @@ def train_method(
         val_loss=history.val_loss,
         seconds=history.seconds,
         findings=findings,
-        history=figures.History(history.losses, history.epochs, history.stopped_early),
+        history=History(history.losses, history.epochs, history.stopped_early),
         images=len(setup.val.data),
         agreement=fit_agreement(
             written.features, written.captions, setup.val.data.references, beam=1

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from captune.pages.blocks import Paragraph, Section, Tile, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
-from captune.runs.metrics import CaptionersMetrics
+from captune.runs.evaluation import CaptionersMetrics
 from captune.statistics import is_settled
 from captune.tables import Column, Estimate, Fraction, Table, difference, numbers
 from captune.text import count, one_line, p_value, plain, score, signed

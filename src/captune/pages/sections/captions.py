@@ -32,7 +32,7 @@ from captune.pages.sections.caption_sources import (
     caption_text,
 )
 from captune.pages.sources import NOT_USABLE, PageSettings, RunSource, words
-from captune.runs.metrics import MetricFigure, ScoreMetrics
+from captune.runs.evaluation import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Number, Table, numbers
 from captune.text import count, one_line, percent, score, signed

@@ -29,8 +29,8 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext, reliability_block, shard_blocks
 from captune.pages.sources import PageSettings, RunSource, words
+from captune.runs.metrics import Reliability
 from captune.runs.records import plain
-from captune.runs.reliability import Reliability
 from captune.tables import Column, Estimate, Fraction, Table, numbers
 from captune.text import count, one_line, percent, signed
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
-from captune.runs.metrics import CompareMetrics
+from captune.runs.evaluation import CompareMetrics
 from captune.tables import Column, Table, difference, numbers
 from captune.text import count, one_line, p_value, plain, score, signed
 from captune_metrics.catalogue import leading, title_of

@@ -9,7 +9,7 @@ from captune.pages.blocks import Heading, Paragraph, Points, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sections.explain import described
 from captune.pages.sources import RunSource, words
-from captune.runs.map_metrics import FaithfulMetrics
+from captune.runs.evaluation import FaithfulMetrics
 from captune.tables import Column, Estimate, Table, numbers
 from captune.text import count, one_line, percent, plain, score, signed
 
