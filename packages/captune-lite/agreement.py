@@ -12,10 +12,12 @@ import json
 import sys
 from pathlib import Path
 
-from captune.captioning.agreement import features_of, fit_agreement, write_agreement
+from captune.captioning.agreement import features_of, fit_agreement
 from captune.captioning.captioner import Captioner
+from captune.captioning.checkpoint import write_beside
 from captune.captioning.dataset import read_dataset
 from captune.captioning.generate import Caption, GenerationSettings
+from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
@@ -60,7 +62,7 @@ def main(words: list[str] | None = None) -> int:
     if fitted is None:
         print("agreement.py: too few images with several captions", file=sys.stderr)
         return 2
-    write_agreement(arguments.captioner, fitted)
+    write_beside(arguments.captioner / AGREEMENT, fitted)
     print(json.dumps(plain(fitted), indent=1))
     return 0
 

@@ -23,17 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from captune.captioning.captioner import Captioner
+from captune.captioning.checkpoint import write_beside
 from captune.captioning.dataset import CaptionDataset, read_dataset
 from captune.captioning.datastore import DATASTORE, ORDERS, Store, Summary, load_store, ngrams
 from captune.captioning.model import Candidate
 from captune.captioning.recipe import Recipe
-from captune.captioning.rerank import (
-    Reranker,
-    fit_weights,
-    pooled,
-    unfitted,
-    write_reranking,
-)
+from captune.captioning.rerank import Reranker, fit_weights, pooled, unfitted
+from captune.captioning.settings import RERANK
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import open_grids
@@ -86,7 +82,7 @@ def main(words: list[str] | None = None) -> int:
     if fitted is None:
         print("choose.py: too few images", file=sys.stderr)
         return 2
-    write_reranking(arguments.to, fitted)
+    write_beside(arguments.to / RERANK, fitted)
     print(json.dumps(plain(fitted), indent=1))
     return 0
 

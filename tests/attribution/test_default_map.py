@@ -6,14 +6,9 @@ from pathlib import Path
 import pytest
 from tests.attribution.woken import woken
 
-from captune.attribution.default_map import (
-    NAME,
-    DefaultMap,
-    choose_map,
-    read_default,
-    write_default,
-)
-from captune.attribution.methods import LayerHead
+from captune.attribution.methods import DefaultMap, LayerHead, choose_map, read_default
+from captune.captioning.checkpoint import write_beside
+from captune.captioning.settings import EXPLAIN
 from captune.errors import UserError
 
 BEST = DefaultMap("attention", 1, 0, {"insertion": 0.71}, "layer 1, head 0, of course")
@@ -21,9 +16,9 @@ BEST = DefaultMap("attention", 1, 0, {"insertion": 0.71}, "layer 1, head 0, of c
 
 def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
     assert read_default(tmp_path) is None
-    write_default(tmp_path, BEST)
+    write_beside(tmp_path / EXPLAIN, BEST)
     assert read_default(tmp_path) == BEST
-    assert json.loads((tmp_path / NAME).read_text()) == {
+    assert json.loads((tmp_path / EXPLAIN).read_text()) == {
         "schema": 1,
         "method": "attention",
         "layer": 1,
@@ -31,7 +26,7 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
         "figures": {"insertion": 0.71},
         "sentence": "layer 1, head 0, of course",
     }
-    write_default(tmp_path, DefaultMap("occlusion", None, None))
+    write_beside(tmp_path / EXPLAIN, DefaultMap("occlusion", None, None))
     assert read_default(tmp_path) == DefaultMap("occlusion", None, None)
 
 
@@ -47,10 +42,10 @@ def test_what_is_stored_is_read_again(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
-    (tmp_path / NAME).write_text(text)
+    (tmp_path / EXPLAIN).write_text(text)
     with pytest.raises(UserError, match=reason) as error:
         read_default(tmp_path)
-    assert NAME in str(error.value)
+    assert EXPLAIN in str(error.value)
 
 
 def test_auto_takes_what_was_stored() -> None:

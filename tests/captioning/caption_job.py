@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from captune.attribution.faithful import leaderboard
 from captune.captioning import captioner
-from captune.captioning.agreement import write_agreement
-from captune.captioning.checkpoint import recipe_of, save_pretrained
+from captune.captioning.checkpoint import recipe_of, save_pretrained, write_beside
 from captune.captioning.recipe import ImageIdentity, build_model
+from captune.captioning.settings import AGREEMENT
 from captune.models.decoders import load_decoder
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
 from captune.runs.metrics import AgreementWeights, PeopleAgreement, Reliability, ReliabilityBin
@@ -126,7 +126,7 @@ def agreement_at(centre: float) -> PeopleAgreement:
 def with_agreement(model: Path, folder: Path, centre: float = -2.0) -> Path:
     """The same captioner, with such a chance."""
     shutil.copytree(model, folder)
-    write_agreement(folder, agreement_at(centre))
+    write_beside(folder / AGREEMENT, agreement_at(centre))
     return folder
 
 

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from captune.captioning.agreement import (
-    AGREEMENT,
     agreed_with,
     chance_of,
     features_of,
     fit_agreement,
     read_agreement,
     require_agreement,
-    write_agreement,
 )
+from captune.captioning.checkpoint import write_beside
 from captune.captioning.generate import CaptionWord
 from captune.captioning.model import Candidate
+from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
 
 PEOPLE = [
@@ -134,14 +134,14 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
         require_agreement(tmp_path)
     found = fit_agreement(*data(200), beam=1)
     assert found is not None
-    write_agreement(tmp_path, found)
+    write_beside(tmp_path / AGREEMENT, found)
     assert read_agreement(tmp_path) == require_agreement(tmp_path) == found
 
 
 def test_a_file_of_another_make_is_refused(tmp_path: Path) -> None:
     found = fit_agreement(*data(200), beam=1)
     assert found is not None
-    write_agreement(tmp_path, found)
+    write_beside(tmp_path / AGREEMENT, found)
     path = tmp_path / AGREEMENT
     about = json.loads(path.read_text())
     for wrong, said in (

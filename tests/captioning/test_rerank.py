@@ -26,20 +26,19 @@ from tests.colour_model import colour_model
 import captune
 from captune.captioning import rerank
 from captune.captioning.captioner import Captioner
-from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.checkpoint import from_pretrained, write_beside
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.datastore import DATASTORE, FORMAT, Datastore, Summary, load_store
 from captune.captioning.model import Candidate, CaptionModel
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.rerank import (
-    RERANK,
     Reranker,
     fit_weights,
     pooled,
     read_reranking,
     reranking_of,
-    write_reranking,
 )
+from captune.captioning.settings import RERANK
 from captune.captioning.training.validation import ValidationSet, write_captions
 from captune.errors import UserError
 from captune.images import find_images
@@ -265,7 +264,7 @@ def test_what_the_options_ask(tmp_path: Path) -> None:
     assert plain is not None
     assert (plain.evidence, plain.candidates, plain.model) == ("both", 7, "lite")
     stored = settings("match", 0.5, 2.0, model="clip", weights_id="ab")
-    write_reranking(tmp_path, stored)
+    write_beside(tmp_path / RERANK, stored)
     assert read_reranking(tmp_path) == reranking_of(tmp_path, "auto", 0, None, None) == stored
     other = reranking_of(tmp_path, "match", 0, "mine", None)
     assert other is not None
@@ -328,7 +327,7 @@ def job(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(place, tmp_path / "tuned")
     datastore().save(tmp_path / "tuned" / DATASTORE)
     # the unlikeliest of four, unless something speaks for another
-    write_reranking(tmp_path / "tuned", settings("both", -1.0, 0.1, 0.1, model="colours"))
+    write_beside(tmp_path / "tuned" / RERANK, settings("both", -1.0, 0.1, 0.1, model="colours"))
     return tmp_path / "tuned"
 
 
@@ -363,6 +362,6 @@ def test_a_captioner_without_its_datastore(job: Path, tmp_path: Path) -> None:
     (job / DATASTORE).unlink()
     with pytest.raises(UserError, match=r"there is no datastore\.safetensors in"):
         captune.caption(images, model=job, device="cpu")
-    write_reranking(job, settings("match", model="colours", weights_id="other"))
+    write_beside(job / RERANK, settings("match", model="colours", weights_id="other"))
     with pytest.raises(UserError, match="its weights were fitted with another colours than this"):
         captune.caption(images, model=job, device="cpu")

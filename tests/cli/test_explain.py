@@ -16,7 +16,9 @@ from tests.captioning.caption_job import (
 
 import captune
 import captune.jobs.explain as jobs_explain
-from captune.attribution.default_map import DefaultMap, write_default
+from captune.attribution.methods import DefaultMap
+from captune.captioning.checkpoint import write_beside
+from captune.captioning.settings import EXPLAIN
 from captune.cli import main
 from captune.pages.checking import check_page
 from captune.runs import read_run
@@ -147,7 +149,7 @@ def test_the_most_faithful_map_is_the_default(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_captioner(tmp_path / "own")
-    write_default(folder, DefaultMap("gradient-attention", 1, None))
+    write_beside(folder / EXPLAIN, DefaultMap("gradient-attention", 1, None))
     found = printed(capsys, *words(images, str(folder), "--faithfulness", "none"))
     assert found["map"] == {"method": "gradient-attention", "layer": 1, "head": None}
 

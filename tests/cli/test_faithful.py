@@ -14,7 +14,7 @@ from tests.captioning.caption_job import (
     write_images,
 )
 
-from captune.attribution.default_map import read_default
+from captune.attribution.methods import read_default
 from captune.cli import main
 from captune.runs import check_run_folder
 

@@ -28,8 +28,9 @@ from tests.fake_hub import TOKEN, FakeHub, serving
 from tests.hostile.mutations import change_value
 
 import captune
-from captune.captioning.agreement import write_agreement
 from captune.captioning.captioner import captioner_folder
+from captune.captioning.checkpoint import write_beside
+from captune.captioning.settings import AGREEMENT
 from captune.captioning.training.run import _start_of
 from captune.cli import main
 from captune.errors import UserError
@@ -304,7 +305,7 @@ def test_no_link_sends_a_file_that_lies_elsewhere(
 
 
 def test_how_likely_people_agree_is_sent(hub: FakeHub, tuned: Path) -> None:
-    write_agreement(tuned / "lora", agreement_at(-2.0))
+    write_beside(tuned / "lora" / AGREEMENT, agreement_at(-2.0))
     captune.push(tuned, REPO, yes=True)
     assert json.loads(sent(hub)["agreement.json"])["beam"] == 2
 

@@ -21,17 +21,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.captioning.checkpoint import read_beside, text_beside
+from captune.captioning.checkpoint import read_beside
 from captune.captioning.generate import CaptionWord
 from captune.captioning.model import Candidate
+from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
-from captune.files import whole_file
 from captune.runs.metrics import AgreementWeights, PeopleAgreement
 from captune.text import counted, percent
 from captune_metrics.display import printable
 
-AGREEMENT = "agreement.json"
-SCHEMA = 1
 MIN_IMAGES = 100  # below it, chance moves a calibration error by more than 0.1
 _MIN_OF_EACH = 10  # images that people agree with, and that they do not
 _PLAIN, _WITH_EVIDENCE = 4, 6  # features of any caption, and of one that was chosen
@@ -165,7 +163,7 @@ def read_agreement(folder: Path) -> PeopleAgreement | None:
     Raises UserError for a file that this captune cannot read.
     """
     what = "the chance that people agree", "captune tune"
-    return read_beside(folder / AGREEMENT, SCHEMA, PeopleAgreement, *what)
+    return read_beside(folder / AGREEMENT, PeopleAgreement, *what)
 
 
 def require_agreement(folder: Path) -> PeopleAgreement:
@@ -188,9 +186,3 @@ def flagged_sentence(flagged: int, captions: int, below: float) -> str:
         f"flagged: {flagged:,} of {counted(captions, 'caption')}, with which people agree with a"
         f" probability below {percent(below, 0)}; look at these first"
     )
-
-
-def write_agreement(folder: Path, agreement: PeopleAgreement) -> None:
-    """Store it beside a captioner's config.json, as a whole file."""
-    with whole_file(folder / AGREEMENT) as file:
-        file.write(text_beside(SCHEMA, agreement))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captune.captioning.agreement import AGREEMENT, chance_of, features_of, read_agreement
+from captune.captioning.agreement import chance_of, features_of, read_agreement
 from captune.captioning.checkpoint import (
     check_model,
     digest_of_checkpoint,
@@ -34,14 +34,21 @@ from captune.captioning.generate import (
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.rerank import (
-    RERANK,
     Reranker,
     load_reranker,
     reranking_of,
     store_beside,
     write,
 )
-from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder, is_vlm
+from captune.captioning.settings import (
+    AGREEMENT,
+    CONFIG,
+    EXPLAIN,
+    RERANK,
+    WEIGHTS,
+    checkpoint_folder,
+    is_vlm,
+)
 from captune.captioning.tags import SimilarCaptions, Tagger, load_tags_model
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -64,8 +71,7 @@ from captune_metrics.display import printable
 
 LITE = "lite"
 FOLDER = "captioner"
-# beside config and weights, on the hub: the map to believe, and the model card
-EXPLAIN, CARD = "explain.json", "README.md"
+CARD = "README.md"  # beside config and weights, on the hub
 
 logger = logging.getLogger("captune")
 

@@ -22,6 +22,7 @@ from safetensors.torch import save
 
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import (
+    SCHEMA,
     DecoderIdentity,
     ImageIdentity,
     Part,
@@ -146,7 +147,7 @@ def read_tuned(folder: Path) -> TunedRecipe | None:
     return tuned_recipe_of_json(content, printable(path)) if "base" in content else None
 
 
-def read_beside(path: Path, schema: int, kind: type[T], what: str, made_by: str) -> T | None:
+def read_beside(path: Path, kind: type[T], what: str, made_by: str) -> T | None:
     """A small file beside the config of a checkpoint as `kind`; None where there is none.
 
     what: the file in a sentence, and the command that writes it. Raises UserError for one that this
@@ -155,10 +156,10 @@ def read_beside(path: Path, schema: int, kind: type[T], what: str, made_by: str)
     if not path.exists() and not path.is_symlink():
         return None
     about, shown = read_object(path), printable(path)
-    if about.get("schema") != schema:
+    if about.get("schema") != SCHEMA:
         raise UserError(
             f"{shown} was written with schema {str(about.get('schema'))[:40]}, this captune reads"
-            f" {schema}"
+            f" {SCHEMA}"
         )
     try:
         return convert(about, kind)
@@ -168,9 +169,15 @@ def read_beside(path: Path, schema: int, kind: type[T], what: str, made_by: str)
         ) from None
 
 
-def text_beside(schema: int, found: Any) -> str:
+def text_beside(found: Any) -> str:
     """What `read_beside` reads."""
-    return json.dumps({"schema": schema, **plain(found)}, indent=1) + "\n"
+    return json.dumps({"schema": SCHEMA, **plain(found)}, indent=1) + "\n"
+
+
+def write_beside(path: Path, found: Any) -> None:
+    """Store it beside a captioner's config.json, as a whole file."""
+    with whole_file(path) as file:
+        file.write(text_beside(found))
 
 
 def read_trained_header(folder: Path) -> dict[str, TensorInfo]:

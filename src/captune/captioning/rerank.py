@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captune.captioning.bridge import GridShape
-from captune.captioning.checkpoint import read_beside, text_beside
+from captune.captioning.checkpoint import read_beside
 from captune.captioning.datastore import DATASTORE, Datastore, Store, load_store
 from captune.captioning.model import Candidate, CaptionModel, Generated
 from captune.captioning.recipe import ImageIdentity, Recipe
+from captune.captioning.settings import RERANK
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_images, encode_texts
 from captune.features.pipeline import Encoding
-from captune.files import whole_file
 from captune.images import ImageFile
 from captune.models import hub
 from captune.models.encoders import Floats, ImageTextModel, normalise
@@ -39,8 +39,6 @@ from captune.runs.metrics import RerankFigures, Reranking, RerankWeights
 from captune.text import counted, score, signed
 from captune_metrics.display import printable
 
-RERANK = "rerank.json"
-SCHEMA = 1
 MIN_IMAGES = 20  # validation images that weights are fitted on
 _FOLDS = 5
 _PER_PASS = 32  # images, where another encoder looks at them
@@ -99,7 +97,7 @@ class Reranker:
 
     def _scored(self, one: Candidate) -> Candidate:
         weights = structs.astuple(self.settings.weights)
-        return replace(one, score=float(np.dot(weights, features_of(one))))
+        return replace(one, score=float(np.dot(weights, _features_of(one))))
 
 
 def vectors_of(
@@ -181,7 +179,7 @@ def write(
     return model.generate(grids, **how)
 
 
-def features_of(one: Candidate) -> list[float]:
+def _features_of(one: Candidate) -> list[float]:
     """What a candidate's score is made of, in the order of `RerankWeights`."""
     return [one.mean_log_probability, one.match or 0.0, one.neighbours or 0.0]
 
@@ -207,7 +205,7 @@ def fit_weights(
         return None
     cider = CiderD(DocumentFrequency.shipped("coco-val2017"))
     indexed = cider.index({id: references[id] for id in candidates})
-    x = [np.array([features_of(one) for one in own]) for own in candidates.values()]
+    x = [np.array([_features_of(one) for one in own]) for own in candidates.values()]
     y = [cider.score([one.caption for one in own], [indexed[id]] * len(own))
          for id, own in candidates.items()]  # fmt: skip
     fold = np.random.default_rng(0).permutation(len(x)) % _FOLDS
@@ -253,13 +251,7 @@ def read_reranking(folder: Path) -> Reranking | None:
     Raises UserError for a file that this captune cannot read.
     """
     what = "how a captioner chooses its captions", "captune tune --rerank"
-    return read_beside(folder / RERANK, SCHEMA, Reranking, *what)
-
-
-def write_reranking(folder: Path, settings: Reranking) -> None:
-    """Store it beside a captioner's config.json, as a whole file."""
-    with whole_file(folder / RERANK) as file:
-        file.write(text_beside(SCHEMA, settings))
+    return read_beside(folder / RERANK, Reranking, *what)
 
 
 def unfitted(evidence: Any, candidates: int, matcher: ImageTextModel | None) -> Reranking:

@@ -16,6 +16,9 @@ from captune.registry import BRIDGES, TUNING_METHODS, Registry
 from captune_metrics.display import printable, quoted
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of a tuned captioner
+# beside them, where they were found out: the map to believe, the chance that people agree, how it
+# chooses among candidates
+EXPLAIN, AGREEMENT, RERANK = "explain.json", "agreement.json", "rerank.json"
 PROMPT_TOKENS = 64  # at most, of the text before a caption
 _LARGEST = 10**9
 _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}

@@ -12,14 +12,13 @@ from typing import Any
 
 from captune.answer_files import row_files, row_paths
 from captune.attribution.classes import ClassMaps, default_method, explain_classes
-from captune.attribution.default_map import choose_map, read_default
 from captune.attribution.explanation import (
     ExplainedWord,
     Explanation,
     TimeBudget,
     explain_words,
 )
-from captune.attribution.methods import LayerHead
+from captune.attribution.methods import LayerHead, choose_map, read_default
 from captune.attribution.vlm_image import any_captioned_images, reader_of
 from captune.captioning.agreement import flagged_sentence
 from captune.captioning.any_captioner import prepare

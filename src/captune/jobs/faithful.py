@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captune.attribution.default_map import NAME as DEFAULT_MAP
-from captune.attribution.default_map import write_default
 from captune.attribution.faithful.leaderboard import Evaluation
 from captune.attribution.faithful.pointing import read_boxes
 from captune.attribution.faithful.results import Leaderboard
 from captune.captioning.any_captioner import Prepared, prepare
 from captune.captioning.captioner import LITE
+from captune.captioning.checkpoint import write_beside
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
+from captune.captioning.settings import EXPLAIN
 from captune.errors import UserError
 from captune.files import home_path, real_path
 from captune.images import find_images
@@ -147,10 +147,10 @@ def _run(
         run.metrics = result.figures()
         write_csv(run.file_path(TABLE), of_mappings(leaderboard.rows()))
     result.written |= {"run": options.out, "table": options.out / TABLE}
-    write_default(options.out, leaderboard.default_map())
+    write_beside(options.out / EXPLAIN, leaderboard.default_map())
     if options.model != LITE:  # whose default comes with the package
-        write_default(folder, leaderboard.default_map())
-        result.written["default"] = folder / DEFAULT_MAP
+        write_beside(folder / EXPLAIN, leaderboard.default_map())
+        result.written["default"] = folder / EXPLAIN
     _draw(options.out, result)
     result.finish(options.out, progress)
     return result

@@ -18,14 +18,21 @@ from typing import Any
 from msgspec import structs
 
 from captune import storage
-from captune.attribution import default_map
-from captune.captioning import agreement, rerank
-from captune.captioning.agreement import AGREEMENT
-from captune.captioning.captioner import CARD, EXPLAIN
+from captune.attribution.methods import read_default
+from captune.captioning.agreement import read_agreement
+from captune.captioning.captioner import CARD
 from captune.captioning.checkpoint import read_recipe, read_trained_header, text_beside
 from captune.captioning.datastore import DATASTORE
 from captune.captioning.recipe import ImageIdentity, Recipe
-from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
+from captune.captioning.rerank import read_reranking
+from captune.captioning.settings import (
+    AGREEMENT,
+    CONFIG,
+    EXPLAIN,
+    RERANK,
+    WEIGHTS,
+    checkpoint_folder,
+)
 from captune.errors import UserError
 from captune.files import home_path, real_path
 from captune.jobs import Result
@@ -169,19 +176,19 @@ def plan(options: PushOptions) -> PushPlan:
         CONFIG: config.encode(),
         WEIGHTS: place / WEIGHTS,
     }
-    for name, schema, beside in (
-        (EXPLAIN, default_map.SCHEMA, default_map.read_default(place)),
-        (AGREEMENT, agreement.SCHEMA, agreement.read_agreement(place)),
-        (rerank.RERANK, rerank.SCHEMA, _shareable_reranking(rerank.read_reranking(place))),
+    for name, beside in (
+        (EXPLAIN, read_default(place)),
+        (AGREEMENT, read_agreement(place)),
+        (RERANK, _shareable_reranking(read_reranking(place))),
     ):
         if beside is not None:
-            files[name] = text_beside(schema, beside).encode()
+            files[name] = text_beside(beside).encode()
     return PushPlan(options.repo, files, not options.public, recipe.method.name)
 
 
 def _refuse_links(place: Path, run: Path) -> None:
     """What somebody else's run names must not send a file of yours that lies elsewhere."""
-    for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, rerank.RERANK, ABOUT, METRICS):
+    for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, RERANK, ABOUT, METRICS):
         found = real_path(place / name)
         if not found.is_relative_to(real_path(run)):
             raise UserError(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from captune.attribution.default_map import DefaultMap
 from captune.attribution.faithful.dataset import FUNCTION_WORDS, PARTS_OF_SPEECH, Example
 from captune.attribution.faithful.measure import (
     CENTRE,
@@ -31,6 +30,7 @@ from captune.attribution.faithful.measure import (
     Measurements,
 )
 from captune.attribution.faithful.sanity import SanityChecks
+from captune.attribution.methods import DefaultMap
 from captune.runs.records import plain
 from captune.text import listed, percent
 

@@ -85,11 +85,7 @@ def load_frozen(
         return _load_frozen_captioner(options, place, _unique(parts), stack, cache, progress)
     encoder = load_model(options.encoder, device=options.device)
     patches = encoder.image.require_patches()
-    clip = None
-    if options.score_model == encoder.spec and encoder.text is not None:
-        clip = encoder
-    elif options.score_model != "none":
-        clip = load_image_text_model(options.score_model, device=options.device)
+    clip = _score_model(options, encoder)
     tags_model = None
     if options.tags is not None:
         tags_model = choose_tags_model(options, [encoder, clip])
@@ -146,6 +142,17 @@ def load_frozen(
     )
 
 
+def _score_model(
+    options: TuneOptions, encoder: ImageTextModel | None = None
+) -> ImageTextModel | None:
+    """The model of CLIPScore, which may be the encoder; None where none is asked for."""
+    if encoder is not None and encoder.spec == options.score_model and encoder.text is not None:
+        return encoder
+    if options.score_model == "none":
+        return None
+    return load_image_text_model(options.score_model, device=options.device)
+
+
 def _captioner_of_transformers(options: TuneOptions) -> Path | None:
     """The folder of --start, where it is none of captune's."""
     if options.start is None:
@@ -181,9 +188,7 @@ def _load_frozen_captioner(
             f"{printable(spec)}: what the vision of a {vlm.family} makes of an image"
             " cannot be kept and handed in, so it runs again for each batch"
         )
-    clip = None
-    if options.score_model != "none":
-        clip = load_image_text_model(options.score_model, device=options.device)
+    clip = _score_model(options)
     how = Encoding(cache, PER_PASS, options.workers)
     with PartialState().main_process_first(), progress.bar("images", len(images)) as advance:
         most = options.max_tokens

@@ -12,7 +12,7 @@ from typing import Any
 from accelerate import PartialState
 from msgspec import structs
 
-from captune.captioning.agreement import fit_agreement, write_agreement
+from captune.captioning.agreement import fit_agreement
 from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
@@ -21,11 +21,13 @@ from captune.captioning.checkpoint import (
     from_pretrained,
     recipe_of,
     save_pretrained,
+    write_beside,
 )
 from captune.captioning.datastore import DATASTORE
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import Part, Recipe, TunedRecipe, build_model
-from captune.captioning.rerank import MIN_IMAGES, RERANK, fit_weights, write_reranking
+from captune.captioning.rerank import MIN_IMAGES, fit_weights
+from captune.captioning.settings import AGREEMENT, RERANK
 from captune.captioning.training import state
 from captune.captioning.training.budget import budget, estimate
 from captune.captioning.training.checks import start_of
@@ -123,7 +125,7 @@ def train_method(
     if PartialState().is_main_process:
         save_pretrained(model, folder, _recipe(setup, model, method))
         if result.agreement is not None and setup.frozen.captioner is None:
-            write_agreement(folder, result.agreement)
+            write_beside(folder / AGREEMENT, result.agreement)
         data = setup.val.data
         records = [
             {
@@ -170,7 +172,7 @@ def _write(
     if setup.datastore is not None and reads:
         setup.datastore.save(folder / DATASTORE)
     if result.reranking is not None:
-        write_reranking(folder, result.reranking)
+        write_beside(folder / RERANK, result.reranking)
     with run_writer(setup, folder) as run:
         for record in records:
             run.record(record)
