@@ -30,8 +30,12 @@ from captune.captioning.model import CaptionModel
 from captune.captioning.settings import WEIGHTS
 from captune.captioning.training import state
 from captune.captioning.training.batches import BatchItem
-from captune.captioning.training.rates import learning_rate_groups, stream_sizes
-from captune.captioning.training.step import TrainingData, collate
+from captune.captioning.training.step import (
+    TrainingData,
+    collate,
+    learning_rate_groups,
+    stream_sizes,
+)
 from captune.captioning.training.validation import EACH
 from captune.errors import Stopped, UserError
 from captune.models.devices import attention_kernel, resolve_precision
