@@ -43,8 +43,8 @@ from captune.plots import (
 from captune.plots.captions import TrainingCurves, curves_figure, images_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
-from captune.runs.maps import read_maps
-from captune.runs.metrics import Curve, PromptsMetrics
+from captune.runs.maps import NewNames, read_maps
+from captune.runs.metrics import Calibration, Curve, PromptsMetrics
 from captune.runs.records import BETTER
 from captune.tables import Table, write_csv
 from captune.zeroshot.prompts import fill
@@ -131,8 +131,6 @@ def _file_name(name: str) -> str:
 
 
 def _classify(source: RunSource, skipped: list[Skipped]) -> Figures:
-    from captune.runs.metrics import Calibration
-
     found = classify.ClassifyCounts(source, PageSettings())
     if found.confusion:
         ids = found.ids
@@ -152,24 +150,15 @@ def _top5(source: RunSource, skipped: list[Skipped]) -> Figures:
     wanted, seed = classify.asked_top5(source, names)
     chosen = set(sample_names(names, wanted, seed))
     panels: list[Top5] = []
-    taken: set[str] = set()
+    stems = NewNames()
     for record in source.run.records():
         image = _opened(source.run, record["path"], skipped) if record["path"] in chosen else None
         if image is None:
             continue
         panels.append(_top5_panel(source.run, record, image))
-        stem = "top5-" + _ascii_name(record["path"])
-        if stem in taken:  # a/b.png and a-b.jpg have one spelling
-            stem += f"-{len(panels)}"
-        taken.add(stem)
-        yield stem, top5_grid_figure([panels[-1]])
+        yield f"top5-{stems.of(record['path'])}", top5_grid_figure([panels[-1]])
     if len(panels) > 1:
         yield "top5", top5_grid_figure(panels)
-
-
-def _ascii_name(image: str) -> str:
-    stem = image.rpartition(".")[0] or image
-    return re.sub(r"[^\w-]+", "-", stem).encode("ascii", "replace").decode().replace("?", "-")[:80]
 
 
 def _opened(run: Run, path: str, skipped: list[Skipped]) -> Image | None:

@@ -33,7 +33,7 @@ class MapWriter:
 
     def __init__(self, writer: RunWriter) -> None:
         self._writer = writer
-        self._taken: set[str] = set()
+        self._names = NewNames()
 
     def write(
         self,
@@ -46,7 +46,7 @@ class MapWriter:
 
         name: of the image. maps: [words, rows, columns].
         """
-        file = f"maps/{self._new_name(name)}.npz"
+        file = f"maps/{self._names.of(name)}.npz"
         arrays: dict[str, Any] = {"maps": maps, "words": np.array(words)}
         if frame is not None:
             arrays["frame"] = np.array(frame)
@@ -56,8 +56,15 @@ class MapWriter:
             np.savez(opened, allow_pickle=False, **arrays)
         return file
 
-    def _new_name(self, image: str) -> str:
-        """A relative path as a plain name that every system accepts, each once."""
+
+class NewNames:
+    """Names of files for images: relative paths as plain names that every system accepts."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, image: str) -> str:
+        """One that no other image has had."""
         plain = re.sub(r"[^\w-]+", "-", image.rpartition(".")[0] or image)
         stem = plain.encode("ascii", "replace").decode().replace("?", "-")[:80]
         # a/b.png and a-b.jpg have one spelling
