@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from captune.runs.records import plain
-from captune.scoring.agreement import agreement, comparable
+from captune.scoring.rank import agreement, comparable
 from captune.statistics import kendall_tau
 from captune_metrics.scores import Scores
 

@@ -53,10 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         {
             "what": usage.space.what,
             "model": usage.spec,
-            "weights_id": usage.space.weights_id,
-            "preprocessing_id": usage.space.preprocessing_id,
-            "dtype": usage.space.dtype,
-            "backend": usage.space.backend,
+            **usage.space._asdict(),
             "entries": usage.entries,
             "size_bytes": usage.size_bytes,
         }

@@ -19,8 +19,8 @@ from captune.runs import RunWriter, versions
 from captune.runs.evaluation import Agreement, MetricFigure, ScoreMetrics
 from captune.runs.place import writes_run
 from captune.runs.records import ScoreRecord, plain
-from captune.scoring.agreement import agreement
 from captune.scoring.inputs import read_inputs
+from captune.scoring.rank import agreement
 from captune.scoring.score import (
     ScoredCaptions,
     deciding_options,

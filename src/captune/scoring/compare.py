@@ -27,7 +27,7 @@ from captune.runs.evaluation import (
 )
 from captune.runs.metrics import AgainstBest
 from captune.runs.records import CompareRecord
-from captune.scoring.agreement import comparable, title_of
+from captune.scoring.rank import comparable, title_of
 from captune.scoring.score import ScoredCaptions, by_ids_of
 from captune.statistics import SIGNIFICANT, holm
 from captune.text import listed, p_value

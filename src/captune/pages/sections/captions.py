@@ -246,7 +246,7 @@ class _Blocks:
         return _first_open(titled)
 
     def _apart(self, first: CaptionSet, second: CaptionSet, by: str) -> list[Cards]:
-        from captune.scoring.agreement import comparable
+        from captune.scoring.rank import comparable
 
         both = [
             key
