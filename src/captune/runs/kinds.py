@@ -19,7 +19,6 @@ from captune.json_yaml import as_shown, differences, require
 from captune.runs import evaluation, records
 from captune.runs import metrics as figures
 from captune.runs.metrics import QUOTED, PromptsMetrics
-from captune.statistics import holm, mcnemar_exact, wilson
 from captune_metrics.display import printable
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ def _check_captioners(
 
 
 def _recount_classify(found: Sequence[records.ClassifyRecord]) -> dict[str, Any]:
+    from captune.statistics import wilson  # numpy, which refusals do without
+
     known = [record for record in found if record.truth is not None]
     correct = sum(record.top[0].id == record.truth for record in known)
     counts: dict[str, Any] = {"scored": len(known), "correct": correct}
@@ -91,6 +92,8 @@ def _recount_classify(found: Sequence[records.ClassifyRecord]) -> dict[str, Any]
 def _recount_prompts(
     metrics: PromptsMetrics, found: Sequence[records.PromptsRecord]
 ) -> dict[str, Any]:
+    from captune.statistics import holm, mcnemar_exact, wilson
+
     known = [record for record in found if record.truth is not None]
     if not known or metrics.best is None:
         return {}
