@@ -1,8 +1,6 @@
 """`python -m captune`."""
 
-import sys
-
-from captune.cli import main
+from captune.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -352,3 +352,26 @@ def test_a_path_that_is_too_long_is_one_short_sentence_of_status_2(
     said = capsys.readouterr().err
     assert len(said) < 5000
     assert "File name too long" in said
+
+
+def test_a_process_ends_without_taking_itself_apart() -> None:
+    code = """
+import atexit, builtins, sys
+from captune import cli
+from captune.cli.commands import Command
+
+class Held:
+    def __del__(self):
+        print("taken apart")
+
+def command(_):
+    atexit.register(print, "cleared up")
+    return 7
+
+builtins.held = Held()
+cli.COMMANDS["env"] = Command(run=command)
+sys.argv = ["captune", "env"]
+cli.program()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (7, "cleared up\n"), done.stderr

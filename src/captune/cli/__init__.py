@@ -1,8 +1,12 @@
-"""The command line: `captune COMMAND` parses, calls the job of that name, and prints."""
+"""The command line: `captune COMMAND` parses, calls the job of that name, and prints.
+
+Here a command ends, too: exit status, Ctrl-C, and the one sentence of what went wrong.
+"""
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import logging
 import os
@@ -118,6 +122,27 @@ def _add_common(parser: argparse.ArgumentParser, *, has_tables: bool, has_answer
         )
     group.add_argument("--offline", action="store_true", help="never reach the network")
     group.add_argument("--debug", action="store_true", help="show tracebacks and library messages")
+
+
+def program() -> NoReturn:
+    """The command that was typed, and the end of the process."""
+    status: list[int] = []
+    atexit.register(_end, status)  # what is registered first is called last
+    status.append(main())
+    sys.exit(status[0])
+
+
+def _end(status: Sequence[int]) -> None:
+    """End at once, with what Python does at its end done already, but for taking itself apart.
+
+    Behind torch and a model that is freeing object by object: half a second, and many seconds after
+    a Ctrl-C on a busy machine.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # it is closed, or its reader has gone
+            stream.flush()
+    if status:
+        os._exit(status[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
