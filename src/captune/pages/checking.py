@@ -14,41 +14,17 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
-
-from msgspec import Meta, Struct
+from typing import Any
 
 import captune
 from captune.errors import UserError
 from captune.files import read_text
-from captune.json_yaml import MOST_MEMORY, Count, as_shown, convert, differences, json_cost, require
+from captune.json_yaml import MOST_MEMORY, as_shown, convert, differences, json_cost, require
 from captune.pages.album import Album
-from captune.pages.page import build, render_page
-from captune.pages.sources import PageSettings, digests_of
+from captune.pages.page import PageAbout, build, render_page
+from captune.pages.sources import digests_of
 from captune.runs.kinds import check_records
 from captune_metrics.display import printable, quoted
-
-
-class PageRun(Struct, frozen=True):
-    """A run of a page. below: it came with its tune. sha256: of its files, then."""
-
-    number: int
-    folder: Annotated[str, Meta(pattern=r"^[^\0]*$")]
-    name: str
-    below: bool
-    sha256: dict[str, str]
-
-
-class About(Struct, frozen=True):
-    """What a page says of itself (`page.about`), which anybody may have written."""
-
-    captune: str
-    command: list[str]
-    page: str
-    settings: PageSettings
-    runs: Annotated[list[PageRun], Meta(min_length=1)]
-    missing: dict[str, str]
-    sizes: dict[str, tuple[Count, Count]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +34,7 @@ class PageContent:
     words: all else that can be read, in order.
     """
 
-    about: About
+    about: PageAbout
     figures: list[tuple[str, str, str]]
     data: list[Any]
     words: list[str]
@@ -163,7 +139,7 @@ def _words(said: PageContent, now: PageContent) -> Iterator[str]:
             return
 
 
-def _changed(about: About, sources: Sequence[Any]) -> Iterator[str]:
+def _changed(about: PageAbout, sources: Sequence[Any]) -> Iterator[str]:
     """Files of the runs that are not the same bytes as then; what they say may be the same."""
     before = {run.number: run.sha256 for run in about.runs}
     for source in sources:
@@ -235,7 +211,7 @@ class _Reader(HTMLParser):
     def found(self, page: Path) -> PageContent:
         """What was read. Raises UserError where it is no page of ours."""
         try:
-            about = convert(self._about, About)
+            about = convert(self._about, PageAbout)
             require(min(about.settings.limit, about.settings.top) >= 1, "it shows no image")
         except ValueError as error:
             raise UserError(

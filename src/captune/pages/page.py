@@ -7,15 +7,17 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from markupsafe import Markup
+from msgspec import Meta, Struct, to_builtins
 
 import captune
 from captune.files import whole_file
+from captune.json_yaml import Count
 from captune.pages.album import Album, hidden_sentence
 from captune.pages.blocks import (
     Cards,
@@ -50,6 +52,32 @@ from captune.text import counted, listed, one_line, plain
 
 _TILES = 8
 _MOST_SKIPPED = 200
+
+
+class PageRun(Struct, frozen=True, kw_only=True):
+    """A run of a page. below: it came with its tune. sha256: of its files, then."""
+
+    number: int
+    folder: Annotated[str, Meta(pattern=r"^[^\0]*$")]
+    name: str
+    kind: str = ""
+    below: bool
+    sha256: dict[str, str]
+
+
+class PageAbout(Struct, frozen=True):
+    """What a page says of itself to machines: enough to make it again and check it.
+
+    Who reads it has to bear in mind that anybody may have written it.
+    """
+
+    captune: str
+    command: list[str]
+    page: str
+    settings: PageSettings
+    runs: Annotated[list[PageRun], Meta(min_length=1)]
+    missing: dict[str, str]
+    sizes: dict[str, tuple[Count, Count]]
 
 
 @dataclass
@@ -98,28 +126,22 @@ class Page:
             replace(tile, says="") if told[i] in told[:i] else tile for i, tile in enumerate(shown)
         ]
 
-    def about(self) -> dict[str, Any]:
-        """What the page says of itself to machines: enough to make it again and check it."""
+    def about(self) -> PageAbout:
+        """What it says of itself to machines."""
         given = {source.number for source in self.runs.given}
-        return {
-            "captune": captune.__version__,
-            "command": self.command,
-            "page": self.path,
-            "settings": asdict(self.settings),
-            "runs": [
-                {
-                    "number": source.number,
-                    "folder": str(source.run.folder.resolve()),
-                    "name": source.name,
-                    "kind": source.run.kind,
-                    "below": source.number not in given,
-                    "sha256": digests_of(source.run),
-                }
-                for source in self.runs.sources
-            ],
-            "missing": self.album.missing,
-            "sizes": self.album.sizes,
-        }
+        runs = [
+            PageRun(
+                number=source.number,
+                folder=str(source.run.folder.resolve()),
+                name=source.name,
+                kind=source.run.kind,
+                below=source.number not in given,
+                sha256=digests_of(source.run),
+            )
+            for source in self.runs.sources
+        ]
+        own = self.command, self.path, self.settings
+        return PageAbout(captune.__version__, *own, runs, self.album.missing, self.album.sizes)
 
 
 def build(
@@ -231,6 +253,7 @@ def render_page(page: Page) -> str:
         {
             "title": one_line(page.title),
             "page": page,
+            "about": to_builtins(page.about()) if page.made_by == "report" else None,
             "script": Markup(script),  # noqa: S704  # our own file
             "style": Markup(_asset("report.css")),  # noqa: S704
             "digest": digest,
