@@ -20,7 +20,9 @@ from captune.options.shards import ShardOptions, ShardsOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
+from captune.runs.metrics import Sharded
 from captune.runs.place import claim
+from captune.runs.records import plain
 from captune.shards.driver import Tally, drive, forget_plan
 from captune.shards.engines import run_local, run_ray
 from captune.shards.manifest import Total, total_of, write_sample
@@ -48,24 +50,33 @@ class ShardsResult(Result):
     tally: Tally | None = None
     part: str | None = None
 
+    @property
+    def sharded(self) -> Sharded:
+        """How much is done, as metrics.json has it."""
+        total = self.total
+        return Sharded(
+            self.place,
+            total.shards,
+            total.shards + len(total.open),
+            total.rows,
+            total.errors,
+            dict(total.reasons.most_common(_REASONS)),
+            total.rows / total.seconds if total.seconds else None,
+        )
+
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
         total, tally = self.total, self.tally
         failed = {} if tally is None else {"failed": tally.failed, "were_there": tally.there}
         return super().summary() | {
-            "place": self.place,
-            "shards": total.shards,
-            "shards_of": total.shards + len(total.open),
-            "rows": total.rows,
-            "errors": total.errors,
-            "reasons": dict(total.reasons.most_common(_REASONS)),
+            **{name: value for name, value in plain(self.sharded).items() if name != "rate"},
             "claimed": len(total.claimed),
             **failed,
         }
 
     def tables(self) -> list[Table]:
         """The most frequent reasons why there is no answer."""
-        rows = [[reason, count(n)] for reason, n in self.total.reasons.most_common(_REASONS)]
+        rows = [[reason, count(n)] for reason, n in self.sharded.reasons.items()]
         columns = [Column("no answer because", wide=True), *numbers("images")]
         return [Table("errors", "errors", columns, rows)] if rows else []
 
@@ -198,14 +209,4 @@ def _metrics(result: ShardsResult) -> dict[str, Any]:
         found["agreement_mean"] = sums["agreement"] / images
     if "flagged" in sums:
         found["flagged"] = round(sums["flagged"])
-    return found | {
-        "sharded": {
-            "place": result.place,
-            "shards": total.shards,
-            "shards_of": total.shards + len(total.open),
-            "rows": total.rows,
-            "errors": total.errors,
-            "reasons": dict(total.reasons.most_common(_REASONS)),
-            "rate": total.rows / total.seconds if total.seconds else None,
-        }
-    }
+    return found | {"sharded": result.sharded}

@@ -117,12 +117,8 @@ class Verification(Result):
             "runs": self.runs,
             "figures": self.figures,
             "metrics": {
-                check.metric: {
-                    "recorded": check.recorded,
-                    "computed": check.computed,
-                    "holds": check.holds,
-                }
-                for check in self.checks
+                one.metric: {"recorded": one.recorded, "computed": one.computed, "holds": one.holds}
+                for one in self.checks
             },
             "differing": self.differing,
             "notes": self.notes,
