@@ -94,6 +94,7 @@ class Sampled(Struct, frozen=True):
     row: Count
     record: dict[str, Any]
     jpeg: str
+    key: str = ""
 
 
 class Statistics(Struct, frozen=True):

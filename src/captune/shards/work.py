@@ -48,7 +48,10 @@ from captune.shards.manifest import (
     STATS,
     THERE,
     Claims,
+    Models,
     Report,
+    Sampled,
+    Statistics,
     Work,
     is_done,
     read_models,
@@ -184,7 +187,7 @@ class Worker:
                 if beside is not None:
                     _write_beside(beside, row, opened, outcome, line)
         seconds = time.monotonic() - began
-        written = {"shard": shard.identity, **stats.as_json(), "seconds": round(seconds, 3)}
+        written = {"shard": shard.identity, **plain(stats.statistics(seconds))}
         data = json.dumps({**written, "captune": captune.__version__}).encode()
         out.write(f"{stem}{STATS}", data)
         return Report(stem, DONE, stats.rows, stats.errors, seconds)
@@ -254,7 +257,7 @@ class _Gathered:
         self._most = most
         self._reasons: Counter[str] = Counter()
         self._sums: Counter[str] = Counter()
-        self._sample: list[dict[str, Any]] = []
+        self._sample: list[Sampled] = []
 
     def add(
         self, row: int, key: str, path: Path, outcome: Answered | Skipped, cells: dict[str, Any]
@@ -268,19 +271,13 @@ class _Gathered:
         if outcome.record is not None and len(self._sample) < self._most:
             uri = thumbnail_of(path)
             if uri is not None:
-                jpeg = uri.partition(",")[2]
-                one = {"row": row, "key": key, "record": plain(outcome.record), "jpeg": jpeg}
-                self._sample.append(one)
+                record = plain(outcome.record)
+                self._sample.append(Sampled(row, record, uri.partition(",")[2], key))
 
-    def as_json(self) -> dict[str, Any]:
+    def statistics(self, seconds: float) -> Statistics:
         reasons = dict(self._reasons.most_common(_REASONS))
-        return {
-            "rows": self.rows,
-            "errors": self.errors,
-            "reasons": reasons,
-            "sums": dict(self._sums),
-            "sample": self._sample,
-        }
+        sums: dict[str, float] = dict(self._sums)
+        return Statistics(self.rows, self.errors, round(seconds, 3), reasons, sums, self._sample)
 
 
 def _write_beside(
@@ -327,7 +324,7 @@ def _ending_of(data: bytes) -> str:
 
 def settle_models(out: Place, answerer: Answerer) -> None:
     """The first worker says which models compute in `out`. Raises UserError for another one."""
-    ours = {"models": answerer.models, "figures": plain(answerer.figures)}
+    ours = plain(Models(answerer.models, answerer.figures))
     if out.create(MODELS, json.dumps(ours).encode()):
         return
     there = read_models(out).models
