@@ -22,7 +22,7 @@ _MODEL = (
     " such as BLIP's or Qwen-VL's; hf:USER/NAME from the hub; lite is built in"
 )
 _MODELS = "RUN|FOLDER|hf:USER/NAME|lite"
-RERANK = ("none", "match", "neighbours", "both")
+EVIDENCE = ("none", "match", "neighbours", "both")
 RERANK_HELP = (
     "choose each caption among the best of the beam search: match, by how well it fits the image;"
     " neighbours, by how like the captions of similar training images it is; or both"
@@ -65,7 +65,7 @@ class CaptionerOptions(ModelOptions):
     rerank: str = option(
         f"{RERANK_HELP} (auto: as the captioner was tuned; for most, none)",
         "auto",
-        choices=("auto", *RERANK),
+        choices=("auto", *EVIDENCE),
     )
     candidates: int = option(
         "captions of an image to choose among (0: as the captioner was tuned, else 5)",

@@ -14,7 +14,7 @@ from captune.options.base import (
     overwrite_option,
     require_at_least,
 )
-from captune.options.captioning import RERANK, RERANK_HELP, check_candidates
+from captune.options.captioning import EVIDENCE, RERANK_HELP, check_candidates
 from captune.registry import BRIDGES, TUNING_METHODS
 from captune_metrics.display import printable
 
@@ -216,7 +216,7 @@ class TuneOptions(DatasetOptions):
         f"{RERANK_HELP}; the weights are fitted on the validation images and kept with the"
         " captioner",
         "none",
-        choices=RERANK,
+        choices=EVIDENCE,
     )
     candidates: int = option(
         "captions of an image to choose among, with --rerank (0: 5)", 0, metavar="N"

@@ -16,7 +16,7 @@ from captune.errors import UserError
 from captune.images import ImageFile
 from captune.jobs import Result
 from captune.options.attribution import ExplainOptions
-from captune.options.captioning import RERANK, CaptionOptions
+from captune.options.captioning import EVIDENCE, CaptionOptions
 from captune.options.codec import words_of
 from captune.options.recognition import ClassifyOptions
 from captune.pages.sections.explain import map_in_words
@@ -191,7 +191,7 @@ def caption_tab(
             with gr.Accordion("More", open=False):
                 beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
                 rerank = gr.Dropdown(
-                    ["auto", *RERANK],
+                    ["auto", *EVIDENCE],
                     value="auto",
                     label="Choose among the likeliest captions by",
                     info="auto: as the captioner was tuned; none: the likeliest one.",
