@@ -27,7 +27,7 @@ _ENSEMBLE = "ensemble of these "
 
 
 @dataclass(frozen=True)
-class AgainstBest:
+class TemplateDifference:
     """One template against the best one, on the same images.
 
     gained, lost: images that only this template, only the best has right. difference: in accuracy,
@@ -61,7 +61,7 @@ class TemplateResult:
     top5_accuracy: float | None = None
     class_correct: Integers | None = None
     calibration: Calibration | None = None
-    against_best: AgainstBest | None = None
+    against_best: TemplateDifference | None = None
 
     @property
     def mean_confidence(self) -> float:
@@ -347,7 +347,7 @@ def _against(
             yield result
             continue
         gained, lost = counts[index]
-        against = AgainstBest(
+        against = TemplateDifference(
             gained=gained,
             lost=lost,
             difference=(gained - lost) / known.size,
