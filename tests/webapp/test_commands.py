@@ -17,8 +17,10 @@ from benchmarks.app import Client
 from tests.colour_model import use_colour_model
 from tests.webapp.made_up import little_captioner, write_runs
 
+from captune.captioning.captioner import Captioner
 from captune.cli import main as captune
 from captune.options.pages import AppOptions
+from captune.webapp import tabs
 from captune.webapp.server import Running, running
 from captune.webapp.views import shell_line
 
@@ -96,6 +98,25 @@ def test_the_answers_can_be_saved_as_to_writes_them(app: tuple[Running, Path]) -
         images = running_app.context.uploads.images_of(client.images)
         assert [json.loads(row)["image"] for row in rows.splitlines()] == images.names
     assert list(running_app.folder.glob("tmp*")) == []
+
+
+def test_captions_are_shown_as_they_come(
+    app: tuple[Running, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running_app, _ = app
+    client = Client(running_app.address, 2)
+    shown: list[int] = []
+    write = Captioner.write
+
+    def watched(self: Captioner, images: Any, *batch: Any) -> Any:
+        job = next(reversed(running_app.context.queue._jobs.values()))
+        shown.append(len(job.result))
+        return write(self, images, *batch)
+
+    monkeypatch.setattr(Captioner, "write", watched)
+    monkeypatch.setattr(tabs.images, "_AT_ONCE", 1)
+    list(client.ask("caption", "click", ["lite", 2, "none", client.images]))
+    assert shown == [0, 1]
 
 
 @pytest.mark.parametrize("word", [ODD, "a\u202eb'c\\d", "two\nlines", "-x", ""])

@@ -263,7 +263,7 @@ def _cards(
 
     with answer_files(context, job, answers) as to:
         result = run(
-            replace(options, to=to),
+            replace(options, to=to, batch_size=_AT_ONCE),
             job,
             each=take,
             found=images.found,
@@ -373,8 +373,7 @@ def _explain(
 ) -> list[dict[str, Any]]:
     from captune.jobs import explain
 
-    few = replace(options, batch_size=_AT_ONCE)
-    return _cards(context, job, few, id, "explanations", explain.run, _card)
+    return _cards(context, job, options, id, "explanations", explain.run, _card)
 
 
 def _answer(
