@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,10 +166,11 @@ def say(name: str, seconds: float, processor: float, per: int, peak: float, firs
 
 # the ways of captioning, the first of which the others are held against
 WAYS = ("loop, batches of 8", "loop, one by one", "captune", "captune, vision cached")
+QUANTISED = ("captune, 8bit", "captune, 4bit")  # where bitsandbytes is installed
 
 
 def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> dict[str, float]:
-    """Seconds, seconds of processor, and the largest size of this process in GB."""
+    """Seconds, seconds of processor, the largest size of this process and the weights in GB."""
     from captune.captioning.any_captioner import prepare
     from captune.captioning.generate import GenerationSettings
     from captune.features.cache import FeatureCache
@@ -178,12 +180,17 @@ def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> dict
 
     if way.startswith("loop"):
         loop = Loop(folder)
+        model = loop.model
 
         def write(some: Sequence[Path], _: Any) -> None:
             loop.write(some, tokens, BATCH if "batches" in way else 1)
     else:
-        options = CaptionOptions(images=["x"], model=str(folder), device="cpu", dtype="float32")
+        bits = way.rpartition(" ")[2] if way in QUANTISED else None
+        options = CaptionOptions(
+            images=["x"], model=str(folder), device="cpu", dtype="float32", quantise=bits
+        )
         captioner = prepare(options).load()
+        model = captioner.vlm.model
 
         def write(some: Sequence[Path], cache: Any) -> None:
             how = GenerationSettings(1, tokens, Encoding(cache=cache, batch_size=BATCH, workers=1))
@@ -198,7 +205,8 @@ def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> dict
         write(paths, cache)
         took = time.perf_counter() - began, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return {"seconds": took[0], "processor": took[1], "peak": peak}
+    weights = model.get_memory_footprint() / 1e9
+    return {"seconds": took[0], "processor": took[1], "peak": peak, "weights": weights}
 
 
 def maps(folder: Path, path: Path, masks: int) -> None:
@@ -277,11 +285,13 @@ def main() -> None:
             own += ["--tokens", str(asked.tokens), "--threads", str(asked.threads)]
             own += ["--masks", str(asked.masks), "--way"]
             first = None
-            for way in WAYS if "captions" in asked.only else ():
+            ways = (*WAYS, *(QUANTISED if find_spec("bitsandbytes") else ()))
+            for way in ways if "captions" in asked.only else ():
                 made = subprocess.run([*own, way], check=True, stdout=subprocess.PIPE).stdout
                 found = json.loads(made)
                 first = first or found["processor"]
                 say(way, found["seconds"], found["processor"], asked.images, found["peak"], first)
+                print(f"  {'':28} weights {found['weights']:.2f} GB", flush=True)
             if "maps" in asked.only:
                 subprocess.run([*own, "maps"], check=True)
 

@@ -80,6 +80,10 @@ _PRESENT: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: find_spec("ray") is not None,
         "the extra ray is not installed (pip install 'captune[ray]')",
     ),
+    "quantised": (
+        lambda: find_spec("bitsandbytes") is not None,
+        "the extra quantised is not installed (pip install 'captune[quantised]')",
+    ),
     "gpu": (_has_gpu, "no GPU"),
     "hatchling": (
         lambda: find_spec("hatchling") is not None,

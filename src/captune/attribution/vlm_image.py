@@ -27,12 +27,13 @@ from captune.attribution.captioned_image import (
     captioned_images,
     ids_of_caption,
 )
-from captune.captioning.any_captioner import AnyCaptioner, Ready, Speech
+from captune.captioning.any_captioner import AnyCaptioner, Ready
 from captune.captioning.captioner import Captioner
 from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import IGNORED
 from captune.errors import UserError
 from captune.images import ImageFile, Skipped, UnreadableImage, open_image
+from captune.models.decoders import Speech
 from captune.models.encoders import GridShape
 from captune.models.vlm import VLM
 from captune.models.vlm_vision import Inputs, Read

@@ -44,11 +44,11 @@ from captune.features.pipeline import AdaptiveBatches, Encoding
 from captune.files import sha256_of
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoding_threads, hash_image, opened_image
-from captune.models.decoders import Decoder
+from captune.models.decoders import Speech
 from captune.models.devices import resolve_device
 from captune.models.encoders import describe_model
 from captune.models.load import load_image_text_model
-from captune.models.tokenizers import before_stop, decoded
+from captune.models.tokenizers import before_stop
 from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, load_vlm
 from captune.models.vlm_vision import Inputs
@@ -105,14 +105,14 @@ def prepare(options: CaptionerOptions) -> Prepared:
         **({"--datastore": sha256_of(store)} if is_read and store.is_file() else {}),
         **{
             f"--{name.replace('_', '-')}": given
-            for name in ("keep_candidates", "cut_preamble", "stop")
+            for name in ("keep_candidates", "cut_preamble", "stop", "quantise")
             if (given := getattr(options, name, None))
         },
     }
     if recipe is None:
         return _prepare_any(options, place, tuned, choosing, written_with)
     why = "is for a captioner of transformers, such as BLIP; leave it out"
-    refuse_given(options, ("prompt", "temperature", "stop"), why)
+    refuse_given(options, ("prompt", "temperature", "stop", "quantise"), why)
     flagged = getattr(options, "flag_below", None)
     agreement = require_agreement(place) if flagged else read_agreement(place)
     about = describe_captioner(options, place, recipe)
@@ -156,6 +156,8 @@ def _prepare_any(
         if tuned.train is None:  # it sees as the one that it was tuned from
             vision_id = tuned.base.weights_id
         prompt = prompt or tuned.prompt
+    if options.quantise is not None:  # which sees something else
+        vision_id = digest_of(vision_id or about["weights_id"], options.quantise)
     # explain and faithful search
     temperature, seed = getattr(options, "temperature", 0.0), getattr(options, "seed", None) or 0
     asked = {
@@ -168,7 +170,9 @@ def _prepare_any(
 
     def load() -> AnyCaptioner:
         precision = writing_precision(options.device, options.dtype)
-        vlm = load_vlm(base, spec, device=options.device, dtype=precision)
+        vlm = load_vlm(
+            base, spec, device=options.device, dtype=precision, quantise=options.quantise
+        )
         reranker = None
         if choosing is not None:
             matcher = load_image_text_model(
@@ -199,19 +203,6 @@ class Chosen(NamedTuple):
     ids: list[int]
     log_probabilities: list[float]
     candidates: list[Candidate] | None = None
-
-
-class Speech(Decoder):
-    """Tokens of any model as words; what is special in it leaves no trace."""
-
-    @property
-    def vocabulary(self) -> int:
-        """As of a `Decoder`."""
-        return int(self.module.config.get_text_config().vocab_size)
-
-    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """As of a `Decoder`."""
-        return decoded(self.tokenizer, ids)
 
 
 @dataclass(frozen=True)

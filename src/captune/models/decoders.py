@@ -24,7 +24,12 @@ from captune.models import hub, vetting
 from captune.models.devices import resolve_device, resolve_dtype
 from captune.models.lite import assets
 from captune.models.load import ASSIGNMENT, parse_decoder, require_config
-from captune.models.tokenizers import choose_tokenizer, tokenizer_files, vetted_tokenizer
+from captune.models.tokenizers import (
+    choose_tokenizer,
+    decoded,
+    tokenizer_files,
+    vetted_tokenizer,
+)
 from captune.models.weights import (
     NoRandomValues,
     choose_weights,
@@ -89,6 +94,19 @@ class Decoder:
         with vetting.library_errors(f"{printable(self.spec)}: its tokenizer fails on token ids"):
             texts: list[str] = self.tokenizer.batch_decode(kept, clean_up_tokenization_spaces=False)
         return texts
+
+
+class Speech(Decoder):
+    """Tokens of any captioner as words; what is special in it leaves no trace."""
+
+    @property
+    def vocabulary(self) -> int:
+        """As of a `Decoder`."""
+        return int(self.module.config.get_text_config().vocab_size)
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """As of a `Decoder`."""
+        return decoded(self.tokenizer, ids)
 
 
 def load_decoder(

@@ -26,6 +26,7 @@ from torch.nn.modules import module as registrations
 from captune.errors import UserError
 from captune.files import writing
 from captune.json_yaml import read_object
+from captune.models.quantised import check_stated, check_tensors
 from captune.models.weights import (
     TRANSFORMERS_WEIGHTS,
     TensorInfo,
@@ -49,16 +50,17 @@ _KERNELS = ("eager", "sdpa", None)
 _MOST_BUFFER_BYTES = 2**29
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, quantised: bool = False) -> dict[str, Any]:
     """What a model's config says, with numbers that a model can have.
 
-    Raises UserError as `read_object`, and for what captune never does: code, files and kernels from
-    elsewhere, and weights that are not stored as numbers of their own.
+    quantised: weights may be so (`models.quantised`). Raises UserError as `read_object`, and for
+    what captune never does: code, files and kernels from elsewhere, and weights that are not stored
+    as numbers of their own.
     """
     config = read_object(path)
     check_numbers(config, path)
     for name in ("quantization_config", "transformers_weights"):
-        if config.get(name) is not None:
+        if config.get(name) is not None and not (quantised and name.startswith("quant")):
             raise UserError(
                 f"{printable(path)}: states {name}, which captune does not read; take the"
                 " model as it was published in float16, bfloat16 or float32"
@@ -160,12 +162,14 @@ def library_errors(what: str, *hidden: Path) -> Iterator[None]:
 
 
 @contextmanager
-def no_larger_than(tensors: Mapping[str, TensorInfo], where: object) -> Iterator[None]:
+def no_larger_than(
+    tensors: Mapping[str, TensorInfo], where: object, room: int = 2
+) -> Iterator[None]:
     """Within: a model is built that these weights can fill, or UserError is raised.
 
     Tied weights are built twice and merged ones apart, so there is room for twice as much.
     """
-    most = 2 * total_elements(tensors.values()) + 2**24
+    most = room * total_elements(tensors.values()) + 2**24
     most_modules = 64 * len(tensors) + 20_000
     sizes: dict[tuple[int, str], int] = {}
     total = [0, 0, 0]  # elements of parameters, bytes of buffers, modules
@@ -212,19 +216,23 @@ def no_larger_than(tensors: Mapping[str, TensorInfo], where: object) -> Iterator
 
 
 def vetted_weights(
-    files: Sequence[Path], dtype: torch.dtype, where: object
+    files: Sequence[Path], dtype: torch.dtype, where: object, *, bits: str | None = None
 ) -> dict[str, TensorInfo]:
     """The tensors of a checkpoint that can be read without running code and fits into memory.
 
-    Warns of a pickle. Raises UserError for a TorchScript archive, a damaged file, a precision of
-    too few bits, and for more than this machine's memory can hold in `dtype`.
+    bits: 8bit or 4bit, of weights that are quantised. Warns of a pickle. Raises UserError for a
+    TorchScript archive, a damaged file, a precision of too few bits, and for more than this
+    machine's memory can hold in `dtype`.
     """
     for file in files:
         refuse_torchscript(file)
     warn_pickle(*files)
     tensors = describe_tensors(files)
-    require_floating(tensors, where)
-    require_memory(tensors, dtype, where)
+    if bits is None:
+        require_floating(tensors, where)
+    else:
+        check_tensors(files, tensors, bits, where)
+    require_memory(tensors, dtype if bits is None else torch.int8, where)
     return tensors
 
 
@@ -246,20 +254,22 @@ class Checkpoint:
         """For `staged`."""
         return {"config.json": self.config, **staged_weights(self.files)}
 
-    def build(self, auto_class: Any, place: Path, config: Any, broken: str) -> Any:
+    def build(self, auto_class: Any, place: Path, config: Any, broken: str, **how: Any) -> Any:
         """The model on the CPU, in eval mode, every parameter from the checkpoint.
 
         auto_class: of transformers. place: where `parts` are staged. broken: begins the sentence
-        about what transformers cannot build.
+        about what transformers cannot build. how: as of `quantised.how_to_load`.
         """
-        with library_errors(broken, place), no_larger_than(self.tensors, self.spec):
+        # layers of packed numbers are built beside those that they replace
+        room = 8 if how else 2
+        with library_errors(broken, place), no_larger_than(self.tensors, self.spec, room):
             model, report = auto_class.from_pretrained(
                 place,
                 config=config,
-                dtype=self.dtype,
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                **{"dtype": self.dtype, **how},
             )
         untrained = sorted(report["missing_keys"]) + [str(m) for m in report["mismatched_keys"]]
         if untrained:
@@ -271,13 +281,16 @@ class Checkpoint:
         return model.eval()
 
 
-def read_checkpoint(folder: Path, dtype: torch.dtype, spec: object) -> Checkpoint:
-    """Look through a folder in the layout of save_pretrained; no tensor is read."""
+def read_checkpoint(
+    folder: Path, dtype: torch.dtype, spec: object, *, quantised: bool = False
+) -> Checkpoint:
+    """Look through a folder in the layout of save_pretrained; of weights only sizes are read."""
     files = weights_files(folder, TRANSFORMERS_WEIGHTS)
     if not files:
         raise UserError(f"{printable(spec)}: its weights are not a file")
-    config = read_config(folder / "config.json")
-    return Checkpoint(files, config, vetted_weights(files, dtype, spec), dtype, spec)
+    config = read_config(folder / "config.json", quantised=quantised)
+    bits = check_stated(config, folder / "config.json")
+    return Checkpoint(files, config, vetted_weights(files, dtype, spec, bits=bits), dtype, spec)
 
 
 def require_memory(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, where: object) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from captune.errors import UserError
 from captune.files import read_text
 from captune.json_yaml import read_object
@@ -17,6 +19,7 @@ from captune.models import hub, vetting
 from captune.models.devices import resolve_device, resolve_dtype
 from captune.models.load import parse_spec
 from captune.models.preprocessing import PROCESSOR_FILES, check_pixels
+from captune.models.quantised import check_stated, how_to_load, keep_unpacked
 from captune.models.tokenizers import choose_tokenizer, tokenizer_files, vetted_tokenizer
 from captune.models.vlm import VLM
 from captune.models.weights import (
@@ -67,19 +70,31 @@ def vlm_folder(model: str) -> Path:
     return hub.repository(repo, lambda names: vlm_files(names, repo), model)
 
 
-def load_vlm(folder: Path, spec: str, *, device: str = "auto", dtype: str = "auto") -> VLM:
+def load_vlm(
+    folder: Path,
+    spec: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantise: str | None = None,
+) -> VLM:
     """The model in `folder`, looked through before transformers reads it.
 
-    Raises UserError for whatever the user can mend: a missing part, a pickle, code of its own.
+    quantise: 8bit or 4bit, what its weights become. Raises UserError for whatever the user can
+    mend: a missing part, a pickle, code of its own.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     place_of, shown = resolve_device(device), printable(spec)
     vlm_files(sorted(path.name for path in folder.iterdir()), shown)
-    checkpoint = vetting.read_checkpoint(folder, resolve_dtype(dtype, place_of), shown)
+    computed = resolve_dtype(dtype, place_of)
+    kept = computed if quantise is None else torch.int8
+    checkpoint = vetting.read_checkpoint(folder, kept, shown, quantised=True)
     kind = f"{shown}: transformers cannot build it"
     parts = _parts(folder)
+    with hub.closed():  # bitsandbytes speaks when it is imported
+        how = how_to_load(checkpoint.config, quantise, computed, place_of)
     with vetting.staged({**checkpoint.parts, **parts}) as place, hub.closed():
         with vetting.library_errors(kind, place):
             config = AutoConfig.from_pretrained(place, trust_remote_code=False)
@@ -89,7 +104,8 @@ def load_vlm(folder: Path, spec: str, *, device: str = "auto", dtype: str = "aut
                 " BLIP, GIT or Qwen-VL, or the --out of a captune tune"
             )
         config.return_dict = True
-        model = checkpoint.build(AutoModelForImageTextToText, place, config, kind)
+        model = checkpoint.build(AutoModelForImageTextToText, place, config, kind, **how)
+        keep_unpacked(model)
         vetting.require_finite(model, shown)
         with vetting.library_errors(f"{shown}: transformers cannot read its processor", place):
             processor, tokenizer = _processor(place)
@@ -102,11 +118,13 @@ def described_vlm(folder: Path, spec: str) -> dict[str, Any]:
     processor_id: of all that makes pixels and tokens of an image and a prompt.
     """
     vlm_files(sorted(path.name for path in folder.iterdir()), printable(spec))
+    config = vetting.read_config(folder / "config.json", quantised=True)
+    check_stated(config, folder / "config.json")
     parts = _parts(folder)
     stated = [parts[name] for name in sorted(parts) if isinstance(parts[name], Mapping)]
     return {
         "spec": spec,
-        "family": vetting.read_config(folder / "config.json")["model_type"],
+        "family": config["model_type"],
         "weights_id": weights_id_of_file(weights_files(folder, TRANSFORMERS_WEIGHTS)),
         "processor_id": digest_of(stated, digest_of_files(tokenizer_files(folder))),
         "licence": hub.licence_of(folder),

@@ -41,6 +41,12 @@ class CaptionerOptions(ModelOptions):
         metavar="TEXT",
         section="captioner",
     )
+    quantise: str | None = option(
+        "keep the weights of a captioner of transformers in 8 or 4 bits, as it is read (extra"
+        " quantised)",
+        None,
+        choices=("8bit", "4bit"),
+    )
     encoder: str | None = option(
         "image encoder of the captioner, if it has moved since training",
         None,

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from peft import LoraConfig, LoraModel
-from peft.tuners.lora import Linear as LoRALinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
@@ -27,6 +25,11 @@ from captune.captioning.bridge import Bridge
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.settings import LoRAConfig
 from captune.captioning.tuning import TuningMethod
+from captune.models.quantised import importing_bitsandbytes
+
+with importing_bitsandbytes():  # peft does, where it is there
+    from peft import LoraConfig, LoraModel
+    from peft.tuners.lora import Linear as LoRALinear
 
 
 class PeftMethod(TuningMethod):
