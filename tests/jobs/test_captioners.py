@@ -98,6 +98,7 @@ def test_a_run_with_a_run_of_each_and_its_page(
         assert one.images_per_second is not None
         assert one.images_per_second > 0
         assert one.peak_bytes is None or 1e7 < one.peak_bytes < 1e11
+    assert result.sentences() == [f"{COUNT} images"]  # recipes stand below the table
     assert found.best == "blip"
     gain = found.against_best["git"]["cider"]
     corpus = [found.captioners[name].scores["cider"].corpus for name in NAMES]

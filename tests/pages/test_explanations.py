@@ -76,6 +76,13 @@ def test_the_answer_counts_the_maps_to_be_believed(root: Path, tmp_path: Path) -
     assert found.differing == []
 
 
+def test_one_image_is_one_image(root: Path, tmp_path: Path) -> None:
+    (name, said) = next(iter(CAPTIONS.items()))
+    run = explain_run(tmp_path / "run", root, {name: said})
+    write_report([run], tmp_path / "page.html", PageSettings())
+    assert " of 1 image (" in outline(tmp_path / "page.html").words
+
+
 def test_what_was_seen_of_a_image_is_in_shares_of_it(root: Path, tmp_path: Path) -> None:
     run = explain_run(tmp_path / "run", root, CAPTIONS, framed=True)
     write_report([run], tmp_path / "page.html", PageSettings())

@@ -95,9 +95,8 @@ class CaptionersResult(Result):
         return " ".join(f"{sentence}." for sentence in self.metrics.verdict)
 
     def sentences(self) -> list[str]:
-        """How many images, and the recipes of the scores."""
-        names = self.metrics.names.values()
-        return [counted(self.images, "image"), *([f"recipes: {'; '.join(names)}"] if names else [])]
+        """How many images; recipes stand below the table."""
+        return [counted(self.images, "image")]
 
 
 def takes_several(

@@ -33,11 +33,13 @@ _THIRDS = (("upper", "", "lower"), ("left", "", "right"))
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page about the maps of some images."""
     about = source.at("map")
+    of_what = "label" if source.option("labels", str, "") else "word"
     said = words(
-        "A map shows what the model used for each of {} {} of {} images ({}).",
+        "A map shows what the model used for each of {} {} of {} {} ({}).",
         source.figure(count, "words"),
-        "labels" if source.option("labels", str, "") else "words",
+        of_what if source.at("words") == 1 else f"{of_what}s",
         source.figure(count, "images"),
+        "image" if source.at("images") == 1 else "images",
         described(about),
     )
     marks = source.at("marks")
