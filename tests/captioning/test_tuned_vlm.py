@@ -331,7 +331,7 @@ def test_what_is_for_others_is_refused(
     assert (
         "was tuned in a captioner of transformers; start from that one" in capsys.readouterr().err
     )
-    with pytest.raises(UserError, match="captune caption, explain and faithful take it"):
+    with pytest.raises(UserError, match="captune caption, explain, faithful and push take it"):
         captune.Captioner.from_pretrained(tuned)
     with pytest.raises(UserError, match="--encoder is for a captioner with a bridge"):
         prepare(options(images, tuned, encoder="lite"))

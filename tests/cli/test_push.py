@@ -389,3 +389,46 @@ def test_mutated_runs_are_planned_or_refused_in_a_sentence(hub: FakeHub, tuned: 
             assert not re.search(r"(?<!\\)<(script|img)", body), told
         (place / name).write_text(whole)
     assert hub.requests == []
+
+
+def test_what_was_tuned_in_a_captioner_of_transformers_is_sent_and_loaded_again(
+    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.captioning.twins import write_twin
+
+    other = write_twin("blip", tmp_path / "places" / "blip")
+    names = [path.stem for path in write_images(tmp_path / "images").iterdir()]
+    said = tmp_path / "captions.json"
+    said.write_text(json.dumps(dict.fromkeys(names, "a secret red dog")))
+    data = [str(tmp_path / "images"), "--captions", str(said), "--val-captions", str(said)]
+    how = ["--method", "adapter", "--train", "projector", "--epochs", "1", "--max-tokens", "8"]
+    run = tmp_path / "run"
+    more = ["--score-model", "none", "--device", "cpu", "--out", str(run)]
+    blip_2 = write_twin("blip-2", tmp_path / "places" / "blip-2")
+    assert main(["tune", *data, "--start", str(blip_2), *how, *more]) == 0
+    assert main(["push", str(run), REPO, "--yes"]) == 0
+    files = sent(hub)
+    assert set(files) == {"README.md", "config.json", "model.safetensors"}
+    for content in files.values():
+        for word in (b"secret", bytes(tmp_path)):
+            assert word not in content
+    card = files["README.md"].decode()
+    assert f"--model {MODEL} --decoder FOLDER/blip-2" in card
+    assert f'captune.caption("images/", model="{MODEL}")' in card
+    assert "Trained: adapter and projector, " in card
+    assert "bridge" not in card
+    capsys.readouterr()
+    assert main(["cite", str(run)]) == 0
+    told = capsys.readouterr().out
+    assert "The frozen captioner \\texttt{blip-2}" in told
+    assert "its projector trained too, was trained on" in told
+    common = ["caption", str(tmp_path / "images"), "--max-tokens", "4", "--device", "cpu", "--json"]
+    assert main([*common, "--model", str(run)]) == 0
+    expected = json.loads(capsys.readouterr().out)["answers"]
+    assert main([*common, "--model", MODEL, "--decoder", str(blip_2)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["answers"] == expected
+    assert found["model"]["spec"] == MODEL
+    assert main([*common, "--model", MODEL]) == 2  # it was a folder of somebody's
+    assert "say with --decoder where it lies now" in capsys.readouterr().err
+    assert main([*common, "--model", MODEL, "--decoder", str(other)]) == 2

@@ -153,6 +153,7 @@ def _prepare_any(
         about = described_vlm(place, spec)
     else:
         base, about = described_tuned(tuned, place, options.decoder)
+        about["spec"] = spec  # its place in the cache tells nobody anything
         if tuned.train is None:  # it sees as the one that it was tuned from
             vision_id = tuned.base.weights_id
         prompt = prompt or tuned.prompt

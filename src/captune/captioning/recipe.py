@@ -128,8 +128,8 @@ def recipe_of_json(content: Mapping[str, Any], where: str) -> Recipe:
     """
     if "base" in content:
         raise UserError(
-            f"{where} was tuned in a captioner of transformers; captune caption, explain and"
-            " faithful take it, this does not"
+            f"{where} was tuned in a captioner of transformers; captune caption, explain,"
+            " faithful and push take it, this does not"
         )
     recipe = _converted(content, Recipe, where)
     known = recipe.as_json()

@@ -236,7 +236,12 @@ def _tune(found: Run, library: _Library) -> list[str]:
     options = found.about["options"]
     methods: list[Tuned] = [metrics.tuned] if metrics.tuned else metrics.methods
     models = listed(_frozen(found, library))
-    bridge = library.thing("bridges", str(options.get("bridge")))
+    what = f"The frozen captioner {models}"
+    if not any("family" in model for model in found.about["models"]):
+        bridge = library.thing("bridges", str(options.get("bridge")))
+        what = f"A captioner of frozen parts ({models}), joined by a {bridge} bridge,"
+    elif options.get("train"):
+        what += ", its projector trained too,"
     select = str(options.get("select"))
     trained = listed(
         [
@@ -247,8 +252,7 @@ def _tune(found: Run, library: _Library) -> list[str]:
     )
     on = f" on {counted(metrics.trained_on, 'image')}" if metrics.trained_on else ""
     said = [
-        f"A captioner of frozen parts ({models}), joined by a {bridge} bridge, was"
-        f" trained{on} by {trained}.",
+        f"{what} was trained{on} by {trained}.",
         f"Training took {_option(found, 'epochs')} epochs at most with"
         f" AdamW{library.procedure('adamw')}, about {_option(found, 'batch_size')} captions"
         f" per step, weight decay {_option(found, 'weight_decay')} and seed"
@@ -285,6 +289,9 @@ def _captioner(found: Run, library: _Library) -> str:
             bridge = library.thing("bridges", str(model.get("bridge")))
             method = library.thing("methods", str(model.get("method")))
             return f"a captioner of {parts} ({bridge} bridge, tuned by {method})"
+        if "base" in model:  # one of transformers
+            base = library.model(str(model["base"]))
+            return f"{base} (tuned by {library.thing('methods', str(model.get('method')))})"
     return parts
 
 

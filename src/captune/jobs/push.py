@@ -21,9 +21,14 @@ from captune import storage
 from captune.attribution.methods import read_default
 from captune.captioning.agreement import read_agreement
 from captune.captioning.captioner import CARD
-from captune.captioning.checkpoint import read_recipe, read_trained_header, text_beside
+from captune.captioning.checkpoint import (
+    read_recipe,
+    read_trained_header,
+    read_tuned,
+    text_beside,
+)
 from captune.captioning.datastore import DATASTORE
-from captune.captioning.recipe import ImageIdentity, Recipe
+from captune.captioning.recipe import ImageIdentity, Recipe, TunedRecipe
 from captune.captioning.rerank import read_reranking
 from captune.captioning.settings import (
     AGREEMENT,
@@ -52,7 +57,16 @@ from captune_metrics.display import printable
 
 # what the weights depend on, and names no file of anybody
 _TOLD = (
-    *("objective", "samples", "epochs", "captions_per_image", "limit", "batch_size", "accumulate"),
+    *(
+        "train",
+        "objective",
+        "samples",
+        "epochs",
+        "captions_per_image",
+        "limit",
+        "batch_size",
+        "accumulate",
+    ),
     *("lr", "weight_decay", "warmup", "label_smoothing", "augment", "vocabulary", "max_tokens"),
     *("decoder_blocks", "select", "patience", "val_sample", "seed", "dtype", "set"),
 )
@@ -164,7 +178,7 @@ def plan(options: PushOptions) -> PushPlan:
     )
     place = checkpoint_folder(home_path(options.run))
     _refuse_links(place, home_path(options.run))
-    recipe = _shareable_recipe(read_recipe(place))
+    recipe = _shareable_recipe(read_tuned(place) or read_recipe(place))
     read_trained_header(place)
     found = read_run(place)
     metrics = found.typed_metrics(TuneMetrics) if found.kind == "tune" else None
@@ -221,10 +235,12 @@ def _shareable_reranking(found: Reranking | None) -> Reranking | None:
     return structs.replace(found, model=_shareable(found.model or "lite"))
 
 
-def _shareable_recipe(recipe: Recipe) -> Recipe:
+def _shareable_recipe(recipe: Recipe | TunedRecipe) -> Recipe | TunedRecipe:
     def moved(identity: ImageIdentity) -> ImageIdentity:
         return replace(identity, spec=_shareable(identity.spec))
 
+    if isinstance(recipe, TunedRecipe):
+        return structs.replace(recipe, base=moved(recipe.base))
     return structs.replace(
         recipe,
         image_encoder=moved(recipe.image_encoder),
@@ -233,7 +249,7 @@ def _shareable_recipe(recipe: Recipe) -> Recipe:
     )
 
 
-def _card(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> str:
+def _card(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe | TunedRecipe) -> str:
     return (
         "\n\n".join(
             (
@@ -246,11 +262,11 @@ def _card(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> str
     )
 
 
-def _front_matter(options: PushOptions, tuned: Tuned, recipe: Recipe) -> str:
+def _front_matter(options: PushOptions, tuned: Tuned, recipe: Recipe | TunedRecipe) -> str:
     """The metadata of the card as the hub has it, figures as its model-index."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    specs = (recipe.image_encoder.spec, recipe.decoder.spec)
+    specs = _frozen_parts(recipe).values()
     on_hub = [spec.removeprefix("hf:") for spec in specs if spec.startswith("hf:")]
     data = options.dataset or "validation images of the tune"
     slug = "-".join(data.lower().split())
@@ -258,7 +274,7 @@ def _front_matter(options: PushOptions, tuned: Tuned, recipe: Recipe) -> str:
         license=options.licence,
         library_name="captune",
         pipeline_tag="image-to-text",
-        tags=["image-captioning", "captune", *map(one_line, (tuned.method, recipe.bridge.name))],
+        tags=["image-captioning", "captune", *map(one_line, _trained_parts(tuned, recipe))],
         base_model=on_hub or None,
         datasets=[options.dataset] if options.dataset and options.dataset.count("/") == 1 else None,
         model_name=options.repo.partition("/")[2],
@@ -278,7 +294,9 @@ def _front_matter(options: PushOptions, tuned: Tuned, recipe: Recipe) -> str:
     return text.strip()
 
 
-def _body(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> Iterator[str]:
+def _body(
+    options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe | TunedRecipe
+) -> Iterator[str]:
     yield (
         "A captioner of frozen models, made with"
         " [captune](https://github.com/captune/captune): this repository holds the"
@@ -291,11 +309,14 @@ def _body(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> Ite
         f"```\npip install captune\ncaptune caption images/ --model hf:{options.repo}"
         f"{' '.join(['', *elsewhere])}\n```"
     )
-    yield (
-        "```python\nfrom captune import Captioner\n\n"
+    load = (
+        f'import captune\n\nfor one in captune.caption("images/", model="hf:{options.repo}"):'
+        if isinstance(recipe, TunedRecipe)
+        else "from captune import Captioner\n\n"
         f'captioner = Captioner.from_pretrained("hf:{options.repo}")\n'
-        'for one in captioner.caption("images/"):\n    print(one.image.name, one.caption)\n```'
+        'for one in captioner.caption("images/"):'
     )
+    yield f"```python\n{load}\n    print(one.image.name, one.caption)\n```"
     if elsewhere:
         yield (
             f"{' and '.join(elsewhere[::2])}: these parts lay in a folder of whoever trained it;"
@@ -309,10 +330,8 @@ def _body(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> Ite
     ]
     columns = [Column("frozen part"), Column("weights"), Column("licence")]
     yield _table(columns, [[one_line(text) for text in row] for row in rows])
-    yield (
-        f"Trained: the {in_markdown(recipe.bridge.name)} bridge and {in_markdown(tuned.method)},"
-        f" {tuned.parameters:,} parameters, in float32 (safetensors)."
-    )
+    trained = " and ".join(map(in_markdown, _trained_parts(tuned, recipe)))
+    yield f"Trained: {trained}, {tuned.parameters:,} parameters, in float32 (safetensors)."
     stated = f"`{options.licence}`" if options.licence else "not stated by who trained it"
     yield (
         f"Licence of the trained parameters: {stated}. The frozen parts have licences of their own,"
@@ -350,13 +369,27 @@ def _body(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe) -> Ite
     yield f"## Cite\n\n```bibtex\n{cite(found.folder).bibtex}```"
 
 
-def _elsewhere(recipe: Recipe) -> list[str]:
+def _trained_parts(tuned: Tuned, recipe: Recipe | TunedRecipe) -> list[str]:
+    if isinstance(recipe, TunedRecipe):
+        return [tuned.method, *([recipe.train] if recipe.train else [])]
+    return [tuned.method, recipe.bridge.name]
+
+
+def _frozen_parts(recipe: Recipe | TunedRecipe) -> dict[str, str]:
+    """Specs of the frozen models, by the options that say where they lie."""
+    if isinstance(recipe, TunedRecipe):
+        return {"--decoder": recipe.base.spec}
+    return {"--encoder": recipe.image_encoder.spec, "--decoder": recipe.decoder.spec}
+
+
+def _elsewhere(recipe: Recipe | TunedRecipe) -> list[str]:
     """Options that say where frozen parts lie that no hub has."""
-    parts = {"--encoder": recipe.image_encoder.spec, "--decoder": recipe.decoder.spec}
-    if recipe.tags is not None and recipe.tags.model.spec != recipe.image_encoder.spec:
-        parts["--tags-model"] = recipe.tags.model.spec
-    if recipe.prompt_captions:
-        parts["--datastore"] = DATASTORE  # people's captions, which stay here
+    parts = _frozen_parts(recipe)
+    if isinstance(recipe, Recipe):
+        if recipe.tags is not None and recipe.tags.model.spec != recipe.image_encoder.spec:
+            parts["--tags-model"] = recipe.tags.model.spec
+        if recipe.prompt_captions:
+            parts["--datastore"] = DATASTORE  # people's captions, which stay here
     return [
         word
         for option, spec in parts.items()
