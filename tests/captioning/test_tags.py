@@ -207,7 +207,7 @@ def test_which_model_tells(monkeypatch: pytest.MonkeyPatch) -> None:
         loaded.append(spec)
         return dataclasses.replace(colour_model(), spec=spec)
 
-    monkeypatch.setattr("captune.captioning.tags.load_image_text_model", load)
+    monkeypatch.setattr("captune.models.load.load_model", load)
     encoder, clip = telling_model(), dataclasses.replace(colour_model(), spec="lite")
     silent = dataclasses.replace(encoder, text=None, scoring=None)
     named = TuneOptions(tags_model="hf:clip")

@@ -366,10 +366,8 @@ def load_reranker(
         store = None
     if settings.evidence != "neighbours":
         spec = settings.model or "lite"
-        matcher = encoder if spec == encoder.spec and encoder.text is not None else None
-        if matcher is None:
-            with nullcontext() if model else hub.unasked(str(folder)):
-                matcher = load_image_text_model(spec, device=device, dtype=dtype)
+        with nullcontext() if model else hub.unasked(str(folder)):
+            matcher = load_image_text_model(spec, device=device, dtype=dtype, loaded=[encoder])
         if settings.weights_id not in (None, matcher.weights_id):
             raise UserError(
                 f"{printable(folder / RERANK)}: its weights were fitted with another"

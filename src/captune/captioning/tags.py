@@ -211,10 +211,7 @@ def choose_tags_model(
         encoder = loaded[0]
         has_text = encoder is not None and encoder.text is not None and encoder.scoring is not None
         spec = encoder.spec if encoder is not None and has_text else "lite"
-    for model in loaded:
-        if model is not None and model.spec == spec and model.text is not None:
-            return model
-    return load_image_text_model(spec, device=options.device)
+    return load_image_text_model(spec, device=options.device, loaded=loaded)
 
 
 def load_tags_model(

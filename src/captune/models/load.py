@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -290,12 +290,20 @@ def fetch_model(spec: str | ModelSpec, source: Path | None = None) -> list[Path]
 
 
 def load_image_text_model(
-    spec: str | ModelSpec = "lite", *, device: str = "auto", dtype: str = "auto"
+    spec: str | ModelSpec = "lite",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    loaded: Iterable[ImageTextModel | None] = (),
 ) -> ImageTextModel:
     """`load_model` for jobs that compare images with words.
 
-    Raises UserError for a model without a text side.
+    loaded: models that are there already, of which it may be one. Raises UserError for a model
+    without a text side.
     """
+    for known in loaded:
+        if known is not None and known.spec == spec and known.text is not None:
+            return known
     model = load_model(spec, device=device, dtype=dtype)
     if model.text is None or model.scoring is None:
         raise UserError(

@@ -146,11 +146,9 @@ def _score_model(
     options: TuneOptions, encoder: ImageTextModel | None = None
 ) -> ImageTextModel | None:
     """The model of CLIPScore, which may be the encoder; None where none is asked for."""
-    if encoder is not None and encoder.spec == options.score_model and encoder.text is not None:
-        return encoder
     if options.score_model == "none":
         return None
-    return load_image_text_model(options.score_model, device=options.device)
+    return load_image_text_model(options.score_model, device=options.device, loaded=[encoder])
 
 
 def _captioner_of_transformers(options: TuneOptions) -> Path | None:

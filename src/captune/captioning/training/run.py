@@ -41,7 +41,7 @@ from captune.captioning.training.validation import (
     validation_scores,
     write_captions,
 )
-from captune.captioning.tuned_vlm import TunedVLM, tuned_vlm
+from captune.captioning.tuned_vlm import SeenImages, TunedVLM, tuned_vlm
 from captune.models.devices import autocast
 from captune.models.weights import digest_of
 from captune.options.tuning import TuneOptions
@@ -268,7 +268,8 @@ def run_writer(setup: TrainingSetup, folder: Path) -> RunWriter:
 
 def built_in(setup: TrainingSetup, captioner: AnyCaptioner, method: str) -> TunedVLM:
     """A method that is not trained yet, in a captioner of transformers."""
-    seen: Any = setup.frozen.grids
+    seen = setup.frozen.grids
+    assert isinstance(seen, SeenImages)
     return tuned_vlm(
         captioner.vlm,
         method,

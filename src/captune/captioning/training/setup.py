@@ -193,8 +193,7 @@ def _seen_by(
 
 def _image_text_model(spec: str, options: TuneOptions, frozen: FrozenParts) -> ImageTextModel:
     loaded = (frozen.clip, frozen.tags_model)
-    found = next((one for one in loaded if one and one.spec == spec), None)
-    return found or load_image_text_model(spec, device=options.device)
+    return load_image_text_model(spec, device=options.device, loaded=loaded)
 
 
 def _text_grids(
