@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from captune.errors import UserError
 from captune.jobs import PAGE, Result
-from captune.json_yaml import as_shown, convert, differences
+from captune.json_yaml import as_shown, differences
 from captune.options.base import IN_MEMORY
 from captune.options.codec import from_python
 from captune.options.pages import VerifyOptions
@@ -28,7 +28,7 @@ from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run, versions
 from captune.runs.evaluation import CompareMetrics, ScoreMetrics
 from captune.runs.kinds import KINDS, check_records
-from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged, read_metrics
+from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged, read_metrics, typed
 from captune.runs.records import plain
 from captune.runs.writer import as_json
 from captune.scoring.score import HOW_COMPUTED
@@ -266,7 +266,7 @@ def _score_again(found: Verification, run: Run, given: VerifyOptions, progress: 
     from captune.jobs import score
 
     metrics = run.typed_metrics(ScoreMetrics)
-    inputs = _typed(run, "inputs", metrics.inputs, _Inputs)
+    inputs = typed(run.folder, METRICS, metrics.inputs, _Inputs, "inputs")
     recipes = {id: figure.recipe for id, figure in metrics.metrics.items()}
     has_intervals = metrics.agreement is not None or any(
         figure.interval for figure in metrics.metrics.values()
@@ -287,8 +287,8 @@ def _compare_again(found: Verification, run: Run, given: VerifyOptions, progress
     from captune.jobs import compare
 
     metrics = run.typed_metrics(CompareMetrics)
-    inputs = _typed(run, "inputs", metrics.inputs, _BothInputs)
-    recipes = _typed(run, "recipes", metrics.recipes, dict[str, dict[str, Any]])
+    inputs = typed(run.folder, METRICS, metrics.inputs, _BothInputs, "inputs")
+    recipes = typed(run.folder, METRICS, metrics.recipes, dict[str, dict[str, Any]], "recipes")
     sides = (side for one in metrics.differences.values() for side in (one.a_better, one.b_better))
     options = CompareOptions(
         **_recorded_options(run, metrics.options, inputs.a, recipes, given),
@@ -304,24 +304,16 @@ def _compare_again(found: Verification, run: Run, given: VerifyOptions, progress
     again.compare_records(map(plain, compare.records_of(result)))
 
 
-def _typed(run: Run, name: str, value: Any, kind: Any) -> Any:
-    """A part of metrics.json that only verify computes with. Raises DamagedRun."""
-    try:
-        return convert(value, kind)
-    except ValueError as error:
-        raise damaged(run.folder, METRICS, f"{name}: {error}") from None
-
-
 def _recorded_options(
     run: Run, recorded: Any, inputs: _Inputs, recipes: _Recipes, given: VerifyOptions
 ) -> dict[str, Any]:
     """Options of the metrics as recorded, with what was given now in the place of the old."""
-    for name, value in _typed(run, "options", recorded, dict[str, Any]).items():
+    for name, value in typed(run.folder, METRICS, recorded, dict[str, Any], "options").items():
         if isinstance(value, str) and "\0" in value:
             raise damaged(run.folder, METRICS, f"options: {name} has a zero byte")
     known = {one.name: one.metadata for one in fields(MetricOptions)}
     try:
-        options: MetricOptions = _typed(run, "options", recorded, MetricOptions)
+        options: MetricOptions = typed(run.folder, METRICS, recorded, MetricOptions, "options")
     except UserError as error:
         raise damaged(run.folder, METRICS, f"options: {error}") from None
     values = {name: getattr(options, name) for name in known}

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from captune.errors import UserError
 from captune.files import real_path
-from captune.json_yaml import MOST_MEMORY, convert, json_cost, json_kind, require
+from captune.json_yaml import MOST_MEMORY, convert, json_cost, json_kind
 from captune.runs.kinds import KINDS, Kind
 from captune.runs.records import About
 from captune.runs.signature import is_signed
@@ -27,6 +27,7 @@ from captune_metrics.display import printable
 from captune_metrics.files import open_regular, read_regular
 
 S = TypeVar("S", bound=Struct)
+T = TypeVar("T")
 
 SCHEMA = 1
 ABOUT, METRICS, RECORDS = "run.json", "metrics.json", "records.jsonl"
@@ -169,17 +170,12 @@ def read_run(folder: str | Path, *, images: str | Path | None = None) -> Run:
         raise UserError(
             f"{printable(folder)} was written with schema {shown}, this captune reads {SCHEMA}"
         )
-    try:
-        convert(about, About)
-        kind = KINDS.get(about["kind"], _ANY)
-        require(len(about["models"]) >= kind.models, "it names no model")
-    except ValueError as error:
-        raise damaged(folder, ABOUT, str(error)) from None
+    typed(folder, ABOUT, about, About)
+    kind = KINDS.get(about["kind"], _ANY)
+    if len(about["models"]) < kind.models:
+        raise damaged(folder, ABOUT, "it names no model")
     metrics = _read_object(folder, METRICS)
-    try:
-        convert(metrics, kind.metrics)
-    except ValueError as error:
-        raise damaged(folder, METRICS, str(error)) from None
+    typed(folder, METRICS, metrics, kind.metrics)
     return Run(folder, about, metrics, None if images is None else Path(images))
 
 
@@ -228,6 +224,14 @@ def leaves_root(path: str) -> bool:
     """Whether a path may lead out of its root: a run from elsewhere must not show local files."""
     parts = PurePath(path)
     return bool(parts.anchor) or ".." in parts.parts or "\0" in path
+
+
+def typed(folder: Path, name: str, value: Any, kind: type[T], what: str = "") -> T:
+    """A value in a file of a run as its type. what: the value, in a sentence. Raises DamagedRun."""
+    try:
+        return convert(value, kind)
+    except ValueError as error:
+        raise damaged(folder, name, f"{what}: {error}" if what else str(error)) from None
 
 
 def damaged(folder: Path, name: str, what: str) -> DamagedRun:
