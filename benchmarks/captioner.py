@@ -51,7 +51,7 @@ from captune.captioning.training.validation import (
     IMAGES,
     Captioned,
     ValidationSet,
-    shuffled,
+    deranged,
     write_captions,
 )
 from captune.errors import UserError
@@ -258,7 +258,7 @@ def written_by(
             rows = ([id for id in row if id != IGNORED] for row in found.tolist())
             tags |= dict(zip(keys, rows, strict=True))
     images = ValidationSet(val, [], grids, tags=tags, max_tokens=recipe.max_tokens)
-    places = shuffled(len(val), random.Random(f"shuffle/{arguments.seed}"))
+    places = deranged(len(val), random.Random(f"shuffle/{arguments.seed}"))
     found = []
     # who writes and who chooses look at the same other image
     for what, instead in (("", None), ("shuffled ", places)):

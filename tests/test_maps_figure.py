@@ -8,7 +8,7 @@ from PIL import Image
 
 from captune.options.attribution import COLOURS
 from captune.plots import save_figure
-from captune.plots.maps import MEANING, MapPanel, flat, maps_figure, scaled_map
+from captune.plots.maps import MEANING, MapPanel, maps_figure, scaled_map, why_flat
 from tests.test_pairs_figure import HOSTILE, assert_tidy, image, words_of
 
 
@@ -86,7 +86,7 @@ def test_a_panel_without_colour_says_why() -> None:
     assert MEANING in said
     for axes in figure.axes[1:3]:
         assert np.ptp(axes.images[0].get_array()[0, 0]) < 1e-6  # grey
-    assert not flat(np.eye(3, dtype=np.float32))
+    assert not why_flat(np.eye(3, dtype=np.float32))
 
 
 @pytest.mark.parametrize("ending", [".png", ".svg"])

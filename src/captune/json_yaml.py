@@ -306,7 +306,7 @@ def _in_words(types: str) -> Iterator[str]:
     return (_WORDS.get(name, name) for name in types.split(" | "))
 
 
-class Difference(NamedTuple):
+class JSONDifference(NamedTuple):
     """Two JSON values differ. place: where, a JSON pointer. A value may be `ABSENT`."""
 
     place: str
@@ -321,7 +321,7 @@ def differences(
     *,
     part: bool = False,
     place: str = "",
-) -> Iterator[Difference]:
+) -> Iterator[JSONDifference]:
     """Where two JSON values differ.
 
     tolerance: of the numbers at a place, relative for those above 1. part: `now` may leave out keys
@@ -337,9 +337,9 @@ def differences(
             yield from differences(one, other, tolerance, part=part, place=f"{place}/{i}")
     elif _is_number(then) and _is_number(now):
         if not _is_close(then, now, tolerance(place)):
-            yield Difference(place, then, now)
+            yield JSONDifference(place, then, now)
     elif then is ABSENT or now is ABSENT or then != now:
-        yield Difference(place, then, now)
+        yield JSONDifference(place, then, now)
 
 
 def as_shown(value: Any) -> str:

@@ -18,7 +18,7 @@ from captune.attribution.deletion_insertion import (
 from captune.attribution.explanation import TimeBudget, wanted_words
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import MAP_METHODS, LayerHead
-from captune.attribution.word_scores import targets_of
+from captune.attribution.word_scores import word_targets
 
 
 @pytest.mark.parametrize("measure", [quick_marks, full_marks])
@@ -40,7 +40,7 @@ def test_words_keep_their_numbers(measure: object) -> None:
     captioner = planted_captioner()
     captioned = bright_subject(captioner, 2, 3, side=2)
     maps = MAP_METHODS.get("attention").maps(captioned, LayerHead(0, "mean"), [0, 1, 2, 3])
-    targets = targets_of(captioned, [0, 1, 2, 3])  # 3 is the end
+    targets = word_targets(captioned, [0, 1, 2, 3])  # 3 is the end
     every = measure(token_masking(captioned, targets), maps)
     some = measure(token_masking(captioned, [targets[3], targets[1]]), maps[[3, 1]])
     for one, whole in zip(some, (every[3], every[1]), strict=True):

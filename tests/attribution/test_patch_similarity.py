@@ -16,7 +16,7 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.faithful.leaderboard import candidates_of
 from captune.attribution.methods import MAP_METHODS, LayerHead
-from captune.attribution.word_scores import targets_of
+from captune.attribution.word_scores import word_targets
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.models.encoders import ImageTextModel, TextEncoder
@@ -84,7 +84,7 @@ def test_words_are_known_by_their_tokens_too() -> None:
     one = shown(captioner, Texts(), w20=0, w31=8)
     method = MAP_METHODS.get("patch-similarity")
     for words, against in (([1, 3], None), ([1], "w31")):
-        targets = targets_of(one, words, against)
+        targets = word_targets(one, words, against)
         torch.testing.assert_close(
             method.maps_of(one, LayerHead(), targets),
             method.maps(one, LayerHead(), words, against),

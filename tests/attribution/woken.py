@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
-from captune.attribution.word_scores import scores_of, targets_of
+from captune.attribution.word_scores import scores_of, word_targets
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import build_model
 from captune.images import ImageFile
@@ -74,7 +74,7 @@ def word_log_probabilities(
     against: str | None = None,
 ) -> torch.Tensor:
     """Of each word, or of each against another: [n, words]."""
-    return scores_of(one, grids, targets_of(one, words, against))
+    return scores_of(one, grids, word_targets(one, words, against))
 
 
 def steps_of(one: CaptionedImage) -> list[tuple[int, ...]]:

@@ -28,8 +28,8 @@ from captune.captioning.generate import (
     Caption,
     CaptionWord,
     GenerationSettings,
+    caption_words,
     without_preamble,
-    words_of,
 )
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
@@ -277,7 +277,7 @@ def test_the_full_stop_is_at_its_word(
     captioner: CaptionModel, images: list[ImageFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [CaptionWord("a", -1.0), CaptionWord("dog", -2.0), CaptionWord(".", -0.5)]
-    monkeypatch.setattr("captune.captioning.generate.words_of", lambda *given: words)
+    monkeypatch.setattr("captune.captioning.generate.caption_words", lambda *given: words)
     found = [one for batch in captioned(captioner, images[:2]) for one in batch]
     assert {one.caption for one in found if isinstance(one, Caption)} == {"a dog."}
     assert found[0].words == words  # type: ignore[union-attr]
@@ -354,7 +354,7 @@ def pieces() -> Any:
 def test_pieces_make_words(pieces: Any, text: str) -> None:
     ids = pieces.encode(text)
     values = [-(2.0**-place) for place in range(len(ids))]
-    words = words_of(pieces, ids, [*values, -100.0])  # the end's is of no word
+    words = caption_words(pieces, ids, [*values, -100.0])  # the end's is of no word
     assert [word.word for word in words] == text.split()
     if words:
         assert sum(word.log_probability for word in words) == pytest.approx(sum(values))
@@ -366,13 +366,13 @@ def test_the_pieces_of_a_word_are_summed(pieces: Any) -> None:
     first, second = pieces.encode("東京"), pieces.encode(" dog")
     assert len(first) == 6
     values = [-1.0] * 6 + [-10.0] * len(second)
-    words = words_of(pieces, [*first, *second], values)
+    words = caption_words(pieces, [*first, *second], values)
     assert [(w.word, w.log_probability) for w in words] == [
         ("東京", -6.0),
         ("dog", -10.0 * len(second)),
     ]
     # a character that was never finished is of the word that it ends
-    (half,) = words_of(pieces, [*pieces.encode("a"), first[0]], [-1.0, -2.0])
+    (half,) = caption_words(pieces, [*pieces.encode("a"), first[0]], [-1.0, -2.0])
     assert half.log_probability == -3.0
 
 

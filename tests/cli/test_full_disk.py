@@ -184,7 +184,7 @@ def test_tune(
     words += ["--epochs", "2", "--batch-size", "12", "--lr", "1e-2", "--max-tokens", "12"]
     words += ["--device", "cpu", "--set", "bridge.width=16", "--set", "bridge.heads=2"]
     words += ["--method", "lora"]
-    publish = state.publish
+    publish = state.publish_checkpoint
     made: list[str] = []
 
     def count(staged: Path, target: Path) -> None:
@@ -203,12 +203,12 @@ def test_tune(
         assert "bug" not in said
     checkpoints = out / "lora" / "checkpoints"
     assert not any(checkpoints.glob("*"))
-    monkeypatch.setattr(state, "publish", count)
+    monkeypatch.setattr(state, "publish_checkpoint", count)
     assert main(words) == 2
     said = capsys.readouterr().err
     assert "checkpoints could not be written (file too large); the checkpoint of step" in said
     assert [path.name for path in checkpoints.iterdir()] == made
-    monkeypatch.setattr(state, "publish", publish)
+    monkeypatch.setattr(state, "publish_checkpoint", publish)
     assert main(words) == 0
     assert "lora: continues from update 6 of 12\n" in capsys.readouterr().err
 

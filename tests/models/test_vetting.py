@@ -22,7 +22,7 @@ from captune.models.vetting import (
     require_finite,
     staged,
 )
-from captune.models.weights import TensorInfo, read_header, require_floating
+from captune.models.weights import TensorInfo, require_floating, safetensors_header
 
 GPT2_SPLITS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -37,14 +37,14 @@ def test_a_header_accounts_for_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     tensors = {"a": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.float16)}
     path.write_bytes(save(tensors))
-    found = read_header(path)
+    found = safetensors_header(path)
     assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
         "a": ("F32", (2, 3)),
         "b": ("F16", (4,)),
     }
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(UserError, match="file not fully covered"):
-        read_header(path)
+        safetensors_header(path)
     for header, reason in (
         ({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}, "invalid shape"),
         ({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, "expected usize"),
@@ -55,12 +55,12 @@ def test_a_header_accounts_for_every_byte(tmp_path: Path) -> None:
         text = json.dumps(header).encode()
         path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
         with pytest.raises(UserError, match=f"complete safetensors file .*{reason}"):
-            read_header(path)
+            safetensors_header(path)
     wide = {"a": {"dtype": "F32", "shape": [1] * 100_000, "data_offsets": [0, 4]}}
     text = json.dumps(wide).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
     with pytest.raises(UserError, match=r'a\.safetensors: "a" has 100,000 dimensions'):
-        read_header(path)
+        safetensors_header(path)
 
 
 def test_masks_may_be_whole_numbers_and_weights_may_not() -> None:
@@ -181,4 +181,4 @@ def test_a_header_of_many_megabytes_is_refused_unread(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes((2**24 + 1).to_bytes(8, "little") + b"{")
     with pytest.raises(UserError, match=r"its header would be 16,777,217 bytes long"):
-        read_header(path)
+        safetensors_header(path)

@@ -18,7 +18,7 @@ from tests.webapp.app_page import colour_image
 from tests.webapp.asking import ask, cookie_of, plug
 
 from captune.options.pages import AppOptions
-from captune.webapp.guard import POLICY, rule_of
+from captune.webapp.guard import POLICY, route_of
 from captune.webapp.server import Running, running
 
 JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
@@ -231,7 +231,7 @@ def test_all_files_of_the_page_have_a_route(app: Running) -> None:
     assert len(files) > 500
     for path in files:
         target = f"/{path.relative_to(root).as_posix()}"
-        assert rule_of("GET", target) is not None, target
+        assert route_of("GET", target) is not None, target
     # one of every kind is shown as what it is
     for path in {path.suffix: path for path in files}.values():
         found = ask(app, "GET", f"/{path.relative_to(root).as_posix()}")

@@ -11,7 +11,7 @@ from gradio.routes import App
 from tests.webapp.asking import ask
 
 from captune.options.pages import AppOptions
-from captune.webapp.guard import rule_of
+from captune.webapp.guard import route_of
 from captune.webapp.server import Running, running
 
 NEEDED = {
@@ -99,7 +99,7 @@ def test_what_the_page_does_not_need_is_refused(app: Running, route: str) -> Non
     for name in EXAMPLES:
         target = target.replace(name, "1")
     assert "{" not in target
-    assert rule_of(method, target) is None
+    assert route_of(method, target) is None
     found = ask(app, method, target, b"{}" if method == "POST" else None)
     assert found.status == 403
     assert method == "HEAD" or "the page asks for nothing of that kind" in found.text

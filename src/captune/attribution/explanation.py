@@ -21,7 +21,7 @@ from captune.attribution.geometry import Frame
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.vlm_image import reader_in
-from captune.attribution.word_scores import scores_of, targets_of
+from captune.attribution.word_scores import scores_of, word_targets
 from captune.captioning.generate import judged
 from captune.images import ImageFile
 from captune.runs.maps import MapWriter
@@ -165,7 +165,7 @@ def _explained(
     marks: str,
 ) -> list[ExplainedWord]:
     maps = method.maps(captioned, layer_head, words, against)
-    targets = targets_of(captioned, words)
+    targets = word_targets(captioned, words)
     with torch.no_grad():
         said = scores_of(captioned, captioned.grid, targets)[0].tolist()
     found: Sequence[Mark | None] = [None] * len(words)

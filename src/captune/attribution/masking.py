@@ -25,7 +25,7 @@ from captune.attribution.word_scores import (
     WordTarget,
     rows_at_once,
     scores_of,
-    targets_of,
+    word_targets,
 )
 from captune.images import open_image
 from captune.models.encoders import GridShape, ImageEncoder
@@ -52,7 +52,7 @@ class Masking:
         self.patches = captioned.shape.rows * captioned.shape.columns
         self._captioned = captioned
         self._grids_of = grids_of
-        self._targets = targets_of(captioned) if targets is None else targets
+        self._targets = word_targets(captioned) if targets is None else targets
         self.words = len(self._targets)
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ class WordTarget:
     against: int | None = None
 
 
-def targets_of(
+def word_targets(
     captioned: CaptionedImage, words: Sequence[int] | None = None, against: str | None = None
 ) -> list[WordTarget]:
     """One target per word; words: numbers in `captioned.spans`, None for `captioned.words`.

@@ -31,7 +31,7 @@ from captune.captioning.captioner import (
 )
 from captune.captioning.checkpoint import read_recipe, read_tuned
 from captune.captioning.datastore import DATASTORE
-from captune.captioning.generate import Caption, GenerationSettings, batch_ends, words_of
+from captune.captioning.generate import Caption, GenerationSettings, batch_ends, caption_words
 from captune.captioning.model import Candidate
 from captune.captioning.recipe import ImageIdentity, TunedRecipe
 from captune.captioning.rerank import Reranker, reranking_of
@@ -358,7 +358,7 @@ class AnyCaptioner:
             for one in some
         ]
 
-    def check_room(self, inputs: Inputs, max_tokens: int) -> None:
+    def check_length(self, inputs: Inputs, max_tokens: int) -> None:
         """Raises UserError for more tokens than the model has places for."""
         stated = self.vlm.model.config.get_text_config(decoder=True)
         most = getattr(stated, "max_position_embeddings", None)
@@ -379,7 +379,7 @@ class AnyCaptioner:
     ) -> list[Chosen]:
         """The caption of each; number: of the first of them, by which words are drawn."""
         inputs = self.vlm.collate([one.inputs for one in some])
-        self.check_room(inputs, how.max_tokens)
+        self.check_length(inputs, how.max_tokens)
         each = 1 if self.reranker is None else self.reranker.settings.candidates
         width = how.beam if each == 1 else max(2, how.beam, each)
         devices = [self.device] if self.device.type == "cuda" else []
@@ -432,7 +432,7 @@ class AnyCaptioner:
     def _caption(self, image: ImageFile, one: Chosen) -> Caption:
         ended = one.ids[-1] in self.vlm.ends
         said = one.ids[:-1] if ended else one.ids
-        words = words_of(self.speech, said, one.log_probabilities)
+        words = caption_words(self.speech, said, one.log_probabilities)
         if (kept := before_stop(text := self.speech.decode([said])[0], self.stop)) != text:
             pairs = zip(words, kept.split(), strict=False)  # of "dog." before "." is dog left
             ended, words = True, [replace(own, word=word) for own, word in pairs]

@@ -45,7 +45,7 @@ from captune.models.weights import (
     FLOATING,
     TensorInfo,
     load_safetensors,
-    read_header,
+    safetensors_header,
     total_elements,
 )
 from captune.runs.records import plain
@@ -187,7 +187,7 @@ def read_trained_header(folder: Path) -> dict[str, TensorInfo]:
     """
     path = folder / WEIGHTS
     shown = printable(path)
-    tensors = read_header(path)
+    tensors = safetensors_header(path)
     if total_elements(tensors.values()) > _MOST_ELEMENTS:
         raise UserError(f"{shown} holds more than {_MOST_ELEMENTS:,} trained numbers")
     for name, tensor in tensors.items():

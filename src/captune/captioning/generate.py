@@ -210,7 +210,7 @@ def captions_of(
     for image, ids, chosen, offered in zip(
         images, generated.ids, generated.log_probabilities, among, strict=True
     ):
-        words = words_of(decoder, ids, chosen)
+        words = caption_words(decoder, ids, chosen)
         if offered is not None:
             offered = sorted(offered, key=lambda one: -one.score)
         yield Caption(
@@ -226,7 +226,7 @@ def captions_of(
         )
 
 
-def words_of(
+def caption_words(
     decoder: Decoder, ids: Sequence[int], log_probabilities: Sequence[float]
 ) -> list[CaptionWord]:
     """The words that token ids spell, the pieces of each put together as `word_pieces` does.

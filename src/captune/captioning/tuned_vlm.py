@@ -297,7 +297,7 @@ class SeenImages:
     def _begin(self, one: Ready, max_tokens: int) -> None:
         """What is the same for all images: the shapes of pixels, and a prompt without an image."""
         vlm = self._captioner.vlm
-        self._captioner.check_room(one.inputs, max_tokens)
+        self._captioner.check_length(one.inputs, max_tokens)
         self._pixels = {k: v.shape[1:] for k, v in one.inputs.items() if "pixel" in k}
         self._begun = vlm.written(vlm.collate([one.inputs]), max_tokens=1).prompts
 

@@ -36,7 +36,7 @@ class ShardBusy(Exception):
     """Somebody else is appending to the shard."""
 
 
-class Shard:
+class HeldShard:
     """A shard held against every other writer, until closed or until its process is gone.
 
     Raises ShardBusy if somebody else holds it.
@@ -99,7 +99,7 @@ class FeatureStore:
         self.folder = folder
         self._given_limit = limit_bytes
         self._write_lock = threading.RLock()  # taken before the lock of the index
-        self._writing: Shard | None = None
+        self._writing: HeldShard | None = None
         self._readers: dict[int, BinaryIO | None] = {}
         self._maps: dict[int, mmap.mmap] = {}
         self._used: set[int] = set()
@@ -260,17 +260,17 @@ class FeatureStore:
         array = np.frombuffer(shard, at.type.dtype, count, at.position)
         return array.reshape(at.type.shape)
 
-    def _take_shard(self) -> Shard:
+    def _take_shard(self) -> HeldShard:
         """A shard with room that nobody appends to, or a new one."""
         for number, file in reversed(self.index.shard_files().items()):
             path = self._shards / file
             with suppress(FileNotFoundError, ShardBusy):
                 if path.stat().st_size < self._shard_bytes():
-                    shard = Shard(path)
+                    shard = HeldShard(path)
                     shard.number = number
                     return shard
         # a name that no other process chooses, held before anybody can see it in the index
-        shard = Shard(self._shards / f"{secrets.token_hex(8)}.bin")
+        shard = HeldShard(self._shards / f"{secrets.token_hex(8)}.bin")
         try:
             shard.number = self.index.add_shard(shard.path.name)
         except BaseException:
@@ -281,7 +281,7 @@ class FeatureStore:
     def _drop(self, path: Path, shard: int | None) -> None:
         """Forget a shard and delete its file, unless somebody is appending to it."""
         with suppress(ShardBusy):
-            held = Shard(path)
+            held = HeldShard(path)
             try:
                 if shard is not None:
                     self.index.drop_shard(shard)

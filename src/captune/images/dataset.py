@@ -29,7 +29,7 @@ from captune.errors import UserError
 from captune.files import lines_of, read_text, real_path
 from captune.images.dataset_files import (
     HUB,
-    Part,
+    RowGroup,
     fetched,
     files_by_split,
     hub_cache,
@@ -75,7 +75,7 @@ class ImageRows:
     """
 
     def __init__(
-        self, source: Source, root: Path, split: str, parts: Sequence[Part], shown: str = ""
+        self, source: Source, root: Path, split: str, parts: Sequence[RowGroup], shown: str = ""
     ) -> None:
         self.source, self.root, self.split, self._parts = source, root, split, parts
         self.shown = shown or printable(f"{source.place}{_MARK}{split}")

@@ -28,7 +28,7 @@ _LARGEST_GROUP = 4 * 2**30  # bytes of a column of Parquet that are decompressed
 
 
 @dataclass(frozen=True)
-class Part:
+class RowGroup:
     """Rows that are loaded together: a file of Arrow, or a row group of Parquet."""
 
     rows: int
@@ -87,7 +87,7 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and PurePath(name).name == name
 
 
-def parts_of(path: Path) -> list[Part]:
+def parts_of(path: Path) -> list[RowGroup]:
     """Of one file. Raises UserError for a damaged one, and MissingExtra."""
     try:
         import pyarrow
@@ -106,10 +106,10 @@ def parts_of(path: Path) -> list[Part]:
         table = (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(mapped).read_all()
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{shown} is damaged ({printable(error)[:120]})") from None
-    return [Part(len(table), table.schema, table.select)]
+    return [RowGroup(len(table), table.schema, table.select)]
 
 
-def _groups(path: Path, file: Any) -> Iterator[Part]:
+def _groups(path: Path, file: Any) -> Iterator[RowGroup]:
     schema = file.schema_arrow
     for number in range(file.num_row_groups):
         group = file.metadata.row_group(number)
@@ -123,7 +123,7 @@ def _groups(path: Path, file: Any) -> Iterator[Part]:
         def load(columns: list[str], number: int = number) -> Any:
             return file.read_row_group(number, columns=columns, use_threads=False)
 
-        yield Part(group.num_rows, schema, load)
+        yield RowGroup(group.num_rows, schema, load)
 
 
 def fetched(place: str) -> dict[str, list[Path]]:
@@ -177,7 +177,7 @@ def hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE).resolve()
 
 
-def loaded(part: Part, columns: list[str], shown: str) -> Any:
+def loaded(part: RowGroup, columns: list[str], shown: str) -> Any:
     """These columns of a part of what is `shown`. Raises UserError where it is damaged."""
     import pyarrow
 

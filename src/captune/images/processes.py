@@ -45,7 +45,7 @@ answer_requests()
 """
 
 
-class Decoder:
+class DecoderProcess:
     """One process, and what is known of it: whether it waits for a request."""
 
     def __init__(self) -> None:
@@ -182,13 +182,13 @@ class Decoders:
     def forget(self) -> None:
         """After a fork they belong to the other process."""
         self._changed = threading.Condition()
-        self._idle: list[Decoder] = []
-        self._busy: set[Decoder] = set()
+        self._idle: list[DecoderProcess] = []
+        self._busy: set[DecoderProcess] = set()
         self._free = min(_MOST, processors())
         self._stops = 0
 
     @contextmanager
-    def taken(self) -> Iterator[Decoder]:
+    def taken(self) -> Iterator[DecoderProcess]:
         """One that waits for a request, for the block alone.
 
         Raises UnreadableImage where none can be started, Stopped after `stop`.
@@ -210,7 +210,7 @@ class Decoders:
                 self._free += 1
                 self._changed.notify()
 
-    def _take(self) -> tuple[Decoder, int]:
+    def _take(self) -> tuple[DecoderProcess, int]:
         with self._changed:
             stops = self._stops
             while not self._free:
@@ -220,7 +220,7 @@ class Decoders:
             self._free -= 1
             decoder = self._idle.pop() if self._idle else None
         try:
-            decoder = decoder or Decoder()
+            decoder = decoder or DecoderProcess()
         except OSError as error:
             self._give_back()
             reason = error.strerror or error

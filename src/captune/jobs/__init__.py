@@ -146,7 +146,7 @@ def page_tables(kind: str, figures: Any) -> list[Table]:
     return section_of(kind).tables(RunSource(1, "", run))
 
 
-def check_room(command: Sequence[str], images: int, files: Sequence[object]) -> None:
+def check_answers(command: Sequence[str], images: int, files: Sequence[object]) -> None:
     """Refuse a `--json` of more answers than it prints, where none of `files` has them."""
     if "--json" in command and images > MOST_ANSWERS and not any(files):
         raise UserError(

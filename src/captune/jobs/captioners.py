@@ -29,7 +29,7 @@ from captune.runs import RunWriter
 from captune.runs.evaluation import CaptionerFigures, CaptionersMetrics, SideFigure
 from captune.runs.metrics import AgainstBest
 from captune.runs.place import captioner_run, writes_run
-from captune.runs.records import CaptionersRecord, Side, plain
+from captune.runs.records import CaptionersRecord, ComparedCaption, plain
 from captune.scoring.compare import compare_with_best
 from captune.scoring.inputs import read_inputs, read_references
 from captune.scoring.score import (
@@ -367,7 +367,7 @@ def _records(
     scores = {name: one.scores for name, one in scored.items()}
     for image in next(iter(said.values())):
         sides = {
-            name: Side(
+            name: ComparedCaption(
                 texts[image],
                 {
                     id: float(found.per_image[image])

@@ -20,7 +20,7 @@ from captune.features.encode import none_readable
 from captune.files import whole_file
 from captune.images import ImageSet, find_images
 from captune.images.match import named_image
-from captune.jobs import Result, check_outputs, check_room, files_among, page_tables
+from captune.jobs import Result, check_answers, check_outputs, files_among, page_tables
 from captune.jobs.shards import takes_shards
 from captune.models.encoders import Floats, ImageTextModel, describe_model
 from captune.options.codec import from_python
@@ -122,7 +122,7 @@ def run(
     if len(labels) == 1 and not options.multi_label and each is None:
         progress.message("one label gets all of a softmax: --multi-label asks whether it fits")
     found = find_images(options.images) if found is None else found
-    check_room(command, len(found.images), (options.to, options.out, options.csv))
+    check_answers(command, len(found.images), (options.to, options.out, options.csv))
     _check_top5(options.top5, found)
     truth = known_truth(options.truth, found.images, labels, progress.message)
     with ExitStack() as stack:

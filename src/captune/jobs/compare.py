@@ -18,7 +18,7 @@ from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
 from captune.runs.evaluation import CompareMetrics, ImageDifference
 from captune.runs.place import writes_run
-from captune.runs.records import CompareRecord, Side, plain
+from captune.runs.records import ComparedCaption, CompareRecord, plain
 from captune.scoring.compare import Comparison, compare_captions
 from captune.scoring.inputs import read_inputs
 from captune.scoring.score import ScoredCaptions, deciding_options, score_files, small_sample_note
@@ -174,8 +174,8 @@ def records_of(result: CompareResult) -> Iterator[CompareRecord]:
             image=image,
             path=comparison.paths.get(image),
             references=comparison.references.get(image, []),
-            a=Side(caption, {id: float(metric.raw_a[i]) for id, metric in metrics}),
-            b=Side(
+            a=ComparedCaption(caption, {id: float(metric.raw_a[i]) for id, metric in metrics}),
+            b=ComparedCaption(
                 comparison.captions_b[image], {id: float(metric.raw_b[i]) for id, metric in metrics}
             ),
         )

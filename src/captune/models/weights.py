@@ -64,7 +64,7 @@ class TensorInfo(NamedTuple):
     shape: tuple[int, ...]
 
 
-def read_header(path: Path) -> dict[str, TensorInfo]:
+def safetensors_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of a safetensors file by name.
 
     Raises UserError unless the header accounts for every byte of the file exactly once, and for a
@@ -172,7 +172,7 @@ def describe_tensors(files: Path | Sequence[Path]) -> dict[str, TensorInfo]:
     found: dict[str, TensorInfo] = {}
     for file in (files,) if isinstance(files, Path) else files:
         if file.suffix == ".safetensors":
-            found |= read_header(file)
+            found |= safetensors_header(file)
         else:
             tensors = _pickled(file)
             found |= {name: TensorInfo(_dtype_of(t), tuple(t.shape)) for name, t in tensors.items()}

@@ -63,8 +63,8 @@ class MapPanel:
     """One word.
 
     over: [height, width] over the image, nan where the model saw nothing; drawn from its own
-    smallest to its own largest value, negative ones as nothing. Where it is without colour (`flat`)
-    it says why. mark: how far to believe it, in words, or "" where that is not known; is_true:
+    smallest to its own largest value, negative ones as nothing. Where it is without colour it says
+    why (`why_flat`). mark: how far to believe it, in words, or "" where that is not known; is_true:
     whether that says it is to be believed.
     """
 
@@ -122,7 +122,7 @@ def maps_figure(
             picture = np.asarray(small)
         else:
             write(figure, left, top, word, TEXT, weight="bold")
-            reason = flat(panel.over)
+            reason = why_flat(panel.over)
             picture = grey if reason else _heated(grey, panel.over, table)
         axes = place(figure, left, top + _WORD, width, height)
         axes.imshow(picture, aspect="equal", interpolation="bilinear")
@@ -155,7 +155,7 @@ def _heated(grey: Any, over: NDArray[np.float32], table: Any) -> Any:
     return ((1 - share) * grey + share * colours).clip(0, 1)
 
 
-def flat(over: NDArray[np.float32]) -> str:
+def why_flat(over: NDArray[np.float32]) -> str:
     """Why a map shows no place of an image; "" where it does."""
     if float(np.nanmax(over)) <= 0:
         return "no map: no part of the image makes this word more probable"

@@ -260,7 +260,7 @@ class Verdict(Struct, frozen=True):
     answer: str
 
 
-class Leaderboard(Struct, frozen=True):
+class EvalReport(Struct, frozen=True):
     """Of one set of images and captions. measured_on: how many images, in words."""
 
     title: str
@@ -288,7 +288,7 @@ class FaithfulMetrics(Metrics, frozen=True):
 
     default: MapChoice
     sentences: list[str]
-    reports: list[Leaderboard]
+    reports: list[EvalReport]
     sanity: Sanity
     stages: Stages = Stages()
     skipped: list[Skipped] = field(default_factory=list)

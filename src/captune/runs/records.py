@@ -165,7 +165,7 @@ class ScoreRecord(Record, frozen=True, kw_only=True):
     scores: Scores
 
 
-class Side(Struct, frozen=True):
+class ComparedCaption(Struct, frozen=True):
     """A caption of a comparison with its scores."""
 
     caption: str
@@ -178,8 +178,8 @@ class CompareRecord(Record, frozen=True, kw_only=True):
     image: str
     path: str | None = None
     references: list[str]
-    a: Side
-    b: Side
+    a: ComparedCaption
+    b: ComparedCaption
 
 
 class CaptionersRecord(Record, frozen=True, kw_only=True):
@@ -188,7 +188,7 @@ class CaptionersRecord(Record, frozen=True, kw_only=True):
     image: str
     path: str | None = None
     references: list[str] = []
-    captions: dict[str, Side]
+    captions: dict[str, ComparedCaption]
 
 
 class Mark(Struct, frozen=True):

@@ -70,7 +70,7 @@ class Place:
             with self._readable(), suppress(*_NOT_THERE), os.scandir(self.address) as entries:
                 return {entry.name for entry in entries if entry.is_file()}
             return set()
-        return {path.rpartition("/")[2] for path in listed(self.address)}
+        return {path.rpartition("/")[2] for path in stored_files(self.address)}
 
     def read(self, name: str) -> bytes:
         """A small file. Raises FileNotFoundError where there is none, else UserError."""
@@ -182,7 +182,7 @@ def store_of(address: str) -> tuple[Any, str]:
     return store, path
 
 
-def listed(address: str) -> list[str]:
+def stored_files(address: str) -> list[str]:
     """The files in a folder of a store, by their paths; none where there is no such folder."""
     store, path = store_of(address)
     store.invalidate_cache()

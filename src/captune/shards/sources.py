@@ -17,7 +17,7 @@ from captune.images import ImageFile, find_images
 from captune.images.dataset import ImageRows, open_dataset, parse_source
 from captune.images.find import ENDINGS
 from captune.options.shards import FILES, SHARD_SIZE, holds_shards, is_address, names_shards
-from captune.shards.places import Place, listed, patiently, store_of
+from captune.shards.places import Place, patiently, store_of, stored_files
 from captune.text import counted
 from captune_metrics.display import printable, quoted
 
@@ -143,7 +143,7 @@ def _of_store(word: str, size: int) -> list[Shard]:
     if glob.has_magic(word):
         paths = sorted(patiently(word, lambda: store.glob(path)))
     else:
-        paths = sorted(listed(word))
+        paths = sorted(stored_files(word))
         if not holds_shards([one.rpartition("/")[2] for one in paths]):
             below = sorted(patiently(word, lambda: store.find(path)))
             images = [p for p in below if _is_image(p)]

@@ -27,7 +27,7 @@ Text = str | int | float  # YAML reads 0.68 as a number, quoted or not
 Place = list[str | int | dict[str, Text]]  # of a value in a run's JSON
 
 
-class Part(Struct, forbid_unknown_fields=True):
+class DataPart(Struct, forbid_unknown_fields=True):
     """A file or folder of the data. at: paths below the data's folder, the first there counts."""
 
     at: Annotated[list[str], Meta(min_length=1)]
@@ -125,7 +125,7 @@ class Study(Struct, forbid_unknown_fields=True):
 
     title: str
     about: str = ""
-    data: dict[str, Part] = {}
+    data: dict[str, DataPart] = {}
     models: dict[str, Variant] = {}
     settings: dict[str, Variant] = {}
     gflop: dict[str, dict[str, float]] = {}

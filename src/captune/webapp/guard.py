@@ -2,7 +2,7 @@
 
 A web page of somebody else, open in the same browser, can reach 127.0.0.1, and so can every user of
 the machine. So a request must be for a name of this app, come from a page of its own or from a
-person, carry the cookie that the token became, and be one that the page makes (`RULES`). Headers
+person, carry the cookie that the token became, and be one that the page makes (`ROUTES`). Headers
 let the browser itself refuse what would be loaded from another host.
 
 The framework has five times as many routes. One of them fetches any address that is asked for and
@@ -86,7 +86,7 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True)
-class Rule:
+class Route:
     """A route that the page needs. path: a regular expression. types: of its answers."""
 
     method: str
@@ -99,29 +99,29 @@ _SCRIPTS = (
     *("text/javascript", "application/javascript", "text/css", "image/svg+xml", "image/png"),
     *("font/woff2", "font/woff", "font/ttf", "application/wasm"),
 )
-RULES = (
-    Rule("GET", "/", ("text/html",), POLICY),
-    Rule("GET", rf"/{REPORTS}/[\w-]{{1,64}}", ("text/html",), REPORT_POLICY),
-    Rule("GET", rf"/(assets|static)(/{_FILE}){{1,4}}", _SCRIPTS),
-    Rule("GET", "/theme.css", ("text/css",)),
-    Rule("GET", "/favicon.ico", ("image/svg+xml",)),
+ROUTES = (
+    Route("GET", "/", ("text/html",), POLICY),
+    Route("GET", rf"/{REPORTS}/[\w-]{{1,64}}", ("text/html",), REPORT_POLICY),
+    Route("GET", rf"/(assets|static)(/{_FILE}){{1,4}}", _SCRIPTS),
+    Route("GET", "/theme.css", ("text/css",)),
+    Route("GET", "/favicon.ico", ("image/svg+xml",)),
     # is it still the app that the page came from? asked when a stream broke
-    Rule("GET", "/gradio_api/app_id", _JSON),
-    Rule("GET", "/gradio_api/queue/data", _STREAM),
-    Rule("GET", "/gradio_api/upload_progress", _STREAM),
-    Rule("POST", JOIN, _JSON),
-    Rule("POST", UPLOAD, _JSON),
+    Route("GET", "/gradio_api/app_id", _JSON),
+    Route("GET", "/gradio_api/queue/data", _STREAM),
+    Route("GET", "/gradio_api/upload_progress", _STREAM),
+    Route("POST", JOIN, _JSON),
+    Route("POST", UPLOAD, _JSON),
 )
 
 
-def rule_of(method: str, path: str) -> Rule | None:
-    """The rule for a request, or None where the page makes none of that kind.
+def route_of(method: str, path: str) -> Route | None:
+    """The route of a request, or None where the page makes none of that kind.
 
     path: as it was sent. One with %, \\, // or .. in it fits none.
     """
-    for rule in RULES:
-        if rule.method == method and re.fullmatch(rule.path, path, re.ASCII):
-            return rule
+    for route in ROUTES:
+        if route.method == method and re.fullmatch(route.path, path, re.ASCII):
+            return route
     return None
 
 
@@ -258,16 +258,16 @@ class Guard:
         browser = self.entry.browser_of(headers)
         if browser is None:
             raise Refusal(403, _NOT_ENTERED)
-        rule = rule_of(scope["method"], path)
-        if rule is None:
+        route = route_of(scope["method"], path)
+        if route is None:
             raise Refusal(403, "the page asks for nothing of that kind")
         if path == JOIN:
             receive = await self._checked(Request(scope, receive))
         own = dict(scope) | {"headers": self._own(headers), "captune.browser": browser}
         if path == "/":
-            await self._page(own, receive, _guarded(rule, send))
+            await self._page(own, receive, _guarded(route, send))
         else:
-            await self.app(own, receive, _guarded(rule, send))
+            await self.app(own, receive, _guarded(route, send))
 
     def _admit(self, query: bytes, headers: Headers) -> Response:
         """A browser comes with the token, or with the code of `--open`."""
@@ -387,8 +387,8 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": b""})
 
 
-def _guarded(rule: Rule, send: Send) -> Send:
-    """Answers with our headers; what is of a type that a rule does not name becomes a download."""
+def _guarded(route: Route, send: Send) -> Send:
+    """Answers with our headers; what is of a type that a route does not name becomes a download."""
 
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -398,12 +398,12 @@ def _guarded(rule: Rule, send: Send) -> Send:
                 # no other site may read an answer
                 if name == "set-cookie" or name.startswith("access-control-"):
                     del headers[name]
-            types = rule.types if message["status"] < 400 else _REFUSALS
+            types = route.types if message["status"] < 400 else _REFUSALS
             kind = headers.get("content-type")
             if kind is not None and kind.partition(";")[0].strip().lower() not in types:
                 headers["content-type"] = "application/octet-stream"
                 headers["content-disposition"] = "attachment"
-            headers.update(_policy_headers(rule.policy))
+            headers.update(_policy_headers(route.policy))
             message["headers"] = headers.raw
         await send(message)
 

@@ -152,7 +152,7 @@ def test_leak() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 50])
 def test_shuffled_gives_everyone_another(count: int) -> None:
-    places = validation.shuffled(count, random.Random(1))
+    places = validation.deranged(count, random.Random(1))
     assert sorted(places) == list(range(count))
     assert all(place != own for own, place in enumerate(places))
 

@@ -123,7 +123,7 @@ def test_killed_while_saving(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, count = state.publish, [0]
+    real, count = state.publish_checkpoint, [0]
 
     def dying(staged: Path, target: Path) -> None:
         count[0] += 1
@@ -136,7 +136,7 @@ def test_killed_while_saving(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "publish", dying)
+        patch.setattr(state, "publish_checkpoint", dying)
         with pytest.raises(Killed):
             go(tmp_path)
     assert same(go(tmp_path), never_killed)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from captune import registry
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.word_scores import WordTarget, targets_of
+from captune.attribution.word_scores import WordTarget, word_targets
 from captune.captioning.bridge.cross_attention import CrossAttentionLayer
 from captune.captioning.checkpoint import read_beside
 from captune.captioning.model import CaptionModel
@@ -94,7 +94,7 @@ class MapMethod(ABC):
         self.check(captioned.model, layer_head)
         if against is not None and self.no_against:
             raise UserError(f"{self.name}: {self.no_against}")
-        targets = targets_of(captioned, words, against)
+        targets = word_targets(captioned, words, against)
         return self.maps_of(captioned, layer_head, targets)
 
     def maps_of_each(

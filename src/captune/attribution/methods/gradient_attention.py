@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
-from captune.attribution.word_scores import WordTarget, logits_at, score_of_logits, targets_of
+from captune.attribution.word_scores import WordTarget, logits_at, score_of_logits, word_targets
 from captune.captioning.bridge.cross_attention import CrossAttentionLayer, in_rows
 from captune.captioning.model import CaptionModel
 from captune.captioning.tuning import prefix
@@ -69,7 +69,7 @@ class GradientAttention(MapMethod):
         self, captioned: CaptionedImage, layer_heads: Sequence[LayerHead], words: Sequence[int]
     ) -> dict[LayerHead, Tensor]:
         """Every layer from one pass and its gradients."""
-        found = attention_gradients(captioned, targets_of(captioned, words))
+        found = attention_gradients(captioned, word_targets(captioned, words))
         return {one: _map(captioned, found, one) for one in layer_heads}
 
 
@@ -221,7 +221,7 @@ def _register(implementation: str) -> str:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-    how = prefix.kind_of(implementation)
+    how = prefix.prefix_kind(implementation)
     attend = {"beside": prefix.beside(_keeping), "shared": _keeping_shared}.get(how, _keeping)
     name = f"{_NAME}_{how or 'plain'}"
     AttentionInterface.register(name, attend)

@@ -90,7 +90,7 @@ def too_few_updates(train: CaptionDataset, options: TuneOptions, processes: int 
     )
 
 
-def estimate(
+def estimate_seconds(
     model: CaptionModel,
     data: TrainingData,
     val: ValidationSet,

@@ -29,7 +29,7 @@ from captune.captioning.recipe import Part, Recipe, TunedRecipe, build_model
 from captune.captioning.rerank import MIN_IMAGES, fit_weights
 from captune.captioning.settings import AGREEMENT, RERANK
 from captune.captioning.training import state
-from captune.captioning.training.budget import budget, estimate
+from captune.captioning.training.budget import budget, estimate_seconds
 from captune.captioning.training.checks import start_of
 from captune.captioning.training.setup import TrainingSetup
 from captune.captioning.training.state import deciding
@@ -77,7 +77,7 @@ def train_method(
         return _reranked(setup, folder, finished)
     model = _built(setup, method)
     left = 1 - state.fraction_done(folder / "checkpoints", options.epochs)
-    expected = estimate(
+    expected = estimate_seconds(
         model,
         setup.data,
         setup.sample,

@@ -149,7 +149,7 @@ def write_config(options: TuneOptions, path: Path) -> None:
         yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_options(path: Path) -> dict[str, Any]:
     """Option name -> value. Raises UserError for what is no such file, option or kind of value."""
     shown = printable(path)
     content = parse_yaml(read_text(str(path)), shown, "give the config.yaml of a tune")
@@ -178,7 +178,7 @@ def with_config(options: TuneOptions, typed: Sequence[str]) -> TuneOptions:
     """
     if options.config is None:
         return options
-    values = read_config(options.config)
+    values = read_options(options.config)
     kept = {name: value for name, value in values.items() if name not in typed}
     return dataclasses.replace(options, **kept)
 
@@ -216,7 +216,7 @@ def writing_checkpoint(folder: Path) -> Iterator[None]:
         raise
 
 
-def publish(staged: Path, target: Path) -> None:
+def publish_checkpoint(staged: Path, target: Path) -> None:
     """Flush every file of `staged`, mark it as complete and give it its name, all or nothing."""
     for path in sorted(staged.rglob("*")):
         _flush(path)

@@ -306,7 +306,7 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
             with state.writing_checkpoint(self.folder):
-                state.publish(staging / name, self.folder / name)
+                state.publish_checkpoint(staging / name, self.folder / name)
             best = self.state.best_global_step
             state.prune(self.folder, {self.state.global_step, *([best] if best else [])})
         self.accelerator.wait_for_everyone()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from captune.captioning.agreement import features_of
 from captune.captioning.bridge.cross_attention import CrossAttentionLayer
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.generate import words_of
+from captune.captioning.generate import caption_words
 from captune.captioning.model import Candidate, CaptionModel, batch
 from captune.captioning.rerank import Reranker, write
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
@@ -143,7 +143,7 @@ def write_captions(
         # one line a caption, whatever a model that has learnt little writes
         lines = map(as_sentence, texts)
         features = [
-            features_of(words_of(model.decoder, ids, chosen), sum(chosen) / len(chosen))
+            features_of(caption_words(model.decoder, ids, chosen), sum(chosen) / len(chosen))
             if chosen
             else []
             for ids, chosen in zip(found.ids, found.log_probabilities, strict=True)
@@ -271,7 +271,7 @@ def image_dependence(
     chance = random.Random(f"shuffle/{seed}")  # noqa: S311
     size = min(SHUFFLED, len(val.data))
     some = val.first(sorted(chance.sample(range(len(val.data)), size)))
-    others = shuffled(len(some.data), chance)
+    others = deranged(len(some.data), chance)
     wrong = write_captions(model, some, instead=others)
     own = {id: written.captions[id] for id in some.data.ids}
     right = score_captions(own, some, clipscore=False)["cider"]
@@ -297,7 +297,7 @@ def image_dependence(
     return Finding("image dependence", float(gain.difference), said, blind, is_shown)
 
 
-def shuffled(count: int, chance: random.Random) -> list[int]:
+def deranged(count: int, chance: random.Random) -> list[int]:
     """A place for each of `count` that is not its own: a cycle through all of them at random."""
     order = list(range(count))
     chance.shuffle(order)

@@ -202,7 +202,7 @@ def attend_with(
     return out.transpose(1, 2).contiguous(), None
 
 
-def kind_of(implementation: str) -> str:
+def prefix_kind(implementation: str) -> str:
     """Of a decoder's attention by its name: "beside", "shared", or "" where it has no prefix."""
     kinds = ("beside", "shared")
     return next((kind for kind in kinds if implementation.startswith(f"{_NAME}_{kind}")), "")

@@ -40,7 +40,7 @@ class SourcedCaption:
 
 
 @dataclass
-class CaptionedImage:
+class SourcedImage:
     """An image, by the name that all captioners know it by. run: that says where it is."""
 
     name: str
@@ -82,7 +82,7 @@ class CaptionSources:
     """
 
     def __init__(self, runs: RunSet) -> None:
-        self.images: dict[str, CaptionedImage] = {}
+        self.images: dict[str, SourcedImage] = {}
         self._by_place: dict[str, CaptionSet] = {}  # folders, files and hashes of captions
         self._unusable: set[str] = set()  # weights of captioners
         self.by_score: dict[int, CaptionSet] = {}
@@ -177,7 +177,7 @@ class CaptionSources:
         image = self.images.get(key)
         if image is None:
             name = one_line(str(path or record["image"]))
-            self.images[key] = CaptionedImage(name, source.run, path, references)
+            self.images[key] = SourcedImage(name, source.run, path, references)
             return key
         image.references = image.references or references
         if image.path is None and path is not None:

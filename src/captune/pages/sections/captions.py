@@ -25,10 +25,10 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks, shard_blocks
 from captune.pages.sections.caption_sources import (
-    CaptionedImage,
     CaptionSet,
     CaptionSources,
     SourcedCaption,
+    SourcedImage,
     caption_text,
 )
 from captune.pages.sources import NOT_USABLE, PageSettings, RunSource, words
@@ -315,7 +315,7 @@ def _first_open(titled: Sequence[tuple[str, list[Any]]]) -> list[Any]:
 
 def ranking_of(
     captions: CaptionSet,
-    images: Mapping[str, CaptionedImage],
+    images: Mapping[str, SourcedImage],
     by: str,
     settings: PageSettings,
     *,

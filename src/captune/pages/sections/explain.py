@@ -18,7 +18,7 @@ from captune.pages.album import Album, Picture
 from captune.pages.blocks import Fold, Gallery, Paragraph, Section, Tiles
 from captune.pages.sections import PageContext
 from captune.pages.sources import RunSource, words
-from captune.plots.maps import MEANING, flat, scaled_map
+from captune.plots.maps import MEANING, scaled_map, why_flat
 from captune.runs.maps import read_maps
 from captune.runs.records import BETTER, UNSEEN, no_better
 from captune.tables import Column, Fraction, Table, numbers
@@ -164,7 +164,7 @@ def _item(source: RunSource, record: Mapping[str, Any], album: Album) -> dict[st
             {
                 "word": one_line(str(word["word"])),
                 # none where it would be without colour, which its words say
-                "map": "" if flat(own) else base64.b64encode(_bytes(scaled)).decode(),
+                "map": "" if why_flat(own) else base64.b64encode(_bytes(scaled)).decode(),
                 "mark": mark,
                 "good": mark == BETTER,
                 "says": map_in_words(own, mark, found),
@@ -227,7 +227,7 @@ def _bytes(scaled: NDArray[np.float32]) -> bytes:
 
 def map_in_words(own: NDArray[np.float32], mark: str, found: Mapping[str, Any]) -> str:
     """The map in words, for who cannot see it; and what its mark rests on."""
-    told = [flat(own) or _place(scaled_map(own))]
+    told = [why_flat(own) or _place(scaled_map(own))]
     if mark:
         told.append(mark)
     gain = found.get("gain")

@@ -71,7 +71,7 @@ class PublishedFigure:
 
 
 @dataclass(frozen=True)
-class Told:
+class ComparedCondition:
     """A condition of the study and what the run has; None where it is not on the page."""
 
     name: str
@@ -312,21 +312,21 @@ def _experiment(
     return [Paragraph(said)] if said else []
 
 
-def _conditions(study: Study, runs: RunSet, names: Sequence[str]) -> list[Told]:
+def _conditions(study: Study, runs: RunSet, names: Sequence[str]) -> list[ComparedCondition]:
     return [_told(name, study.conditions[name], runs) for name in names]
 
 
-def _told(name: str, condition: Condition, runs: RunSet) -> Told:
+def _told(name: str, condition: Condition, runs: RunSet) -> ComparedCondition:
     source = _source(condition.run, runs)
     keys = None if source is None else _keys(source, condition.file, condition.at)
     if source is None or keys is None:
-        return Told(name, condition.published, None, False)
+        return ComparedCondition(name, condition.published, None, False)
     figure = source.figure(_value, *keys, file=condition.file)
     alike = [condition.published, *condition.same]
-    return Told(name, condition.published, figure, figure.value in alike)
+    return ComparedCondition(name, condition.published, figure, figure.value in alike)
 
 
-def _side_by_side(told: Sequence[Told]) -> Table:
+def _side_by_side(told: Sequence[ComparedCondition]) -> Table:
     rows = [
         [one.name, _value(one.published), one.here,
          None if one.here is None else "yes" if one.is_same else "no"]

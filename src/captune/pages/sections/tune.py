@@ -86,7 +86,7 @@ def best_of(source: RunSource, methods: Sequence[Method]) -> Method:
     return next((method for method in methods if method.name == best), methods[0])
 
 
-def leading(methods: Sequence[Method], source: RunSource) -> str:
+def selecting_score(methods: Sequence[Method], source: RunSource) -> str:
     """The score that methods are compared by: what selected them, where it is a score."""
     select = source.run.metrics.get("select")
     known = [metric for metric in _SCORES if methods[0].has(metric)]
@@ -105,7 +105,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
         said = "None of the {} methods is usable, whatever their scores; of {}, {}."
         return words(said, every, best.name, why), None
     usable = [method for method in methods if not method.unusable()]
-    by = leading(methods, source)
+    by = selecting_score(methods, source)
     images = best.figure(count, "images")
     name = title_of(by)
     if len(methods) == 1:
@@ -205,7 +205,7 @@ def tables(source: RunSource) -> list[Table]:
 
 
 def _table(source: RunSource, methods: Sequence[Method]) -> Table:
-    best, by = best_of(source, methods), leading(methods, source)
+    best, by = best_of(source, methods), selecting_score(methods, source)
     against = source.run.typed_metrics(TuneMetrics).against_best
     settled = [name for name, one in against.items() if is_settled(one.p_holm, one.interval)]
     known = [id for id in (by, *_SCORES) if all(method.has(id) for method in methods)]
@@ -306,7 +306,7 @@ def _images_table(source: RunSource) -> Table:
 def _curves(methods: Sequence[Method], source: RunSource) -> list[Any]:
     from captune.plots.captions import smoothed
 
-    by = leading(methods, source)
+    by = selecting_score(methods, source)
     lines, losses, scores, kept = [], [], [], []
     for i, method in enumerate(methods):
         tone = f"series-{i % _SERIES + 1}"

@@ -20,7 +20,7 @@ from captune.options.captioning import EVIDENCE, CaptionOptions
 from captune.options.codec import words_of
 from captune.options.recognition import ClassifyOptions
 from captune.pages.sections.explain import map_in_words
-from captune.plots.maps import flat, scaled_map
+from captune.plots.maps import scaled_map, why_flat
 from captune.runs.records import BETTER
 from captune.webapp.queue import QueuedJob
 from captune.webapp.site import LITE, AppContext
@@ -443,5 +443,5 @@ def _picture(own: Any) -> str:
     picture.putpalette(np.round(255 * colours).astype(np.uint8).tobytes())
     buffer = io.BytesIO()
     # without colour where it shows no place, which its words say
-    picture.save(buffer, "PNG", transparency=bytes([0 if flat(own) else _OPAQUE]) * 256)
+    picture.save(buffer, "PNG", transparency=bytes([0 if why_flat(own) else _OPAQUE]) * 256)
     return data_uri("image/png", buffer.getvalue())
