@@ -1,5 +1,8 @@
 """The score of a word at its steps, its gradient by the grid, many grids under one caption.
 
+Of which tokens a word is made: `captioning.generate.word_pieces`; at which steps they stand:
+captioned_image.py.
+
 A bridge of cross-attention leaves the blocks before its first layer to the text alone, and the text
 is the same in every row. So one row goes through them, and its hidden states stand for all rows' at
 the first block with cross-attention.

@@ -1,6 +1,7 @@
 """What a caption is, and what a batch of images makes of it: each word with its log-probability.
 
-How one batch is written, greedily or by beam search, is `CaptionModel.generate` (model.py).
+How one batch is written, greedily or by beam search, and where a caption ends:
+`CaptionModel.generate` (model.py), and `VLM.written` for a captioner of transformers.
 """
 
 from __future__ import annotations

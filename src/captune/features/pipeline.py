@@ -2,6 +2,7 @@
 
 An image goes through four stations: read and hashed (threads), looked up in the cache, decoded and
 transformed (threads), encoded (the caller's thread). Cached images and copies stop at the second.
+A batch that memory does not suffice for is halved.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ pixels of `PIL.Image.open(path).convert("RGB")`.
 What decoding may cost is bounded for the whole process: memory by a budget in which everything
 that is decoded at once has to find room, time by a limit for each image. Files whose header bounds
 their time (headers.py) are decoded in the caller's thread, others in a process that can be ended
-(processes.py).
+(processes.py). Of either kind formats.py makes the pixels, upright and on white.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Training on transformers' Trainer and accelerate: what of it is captune's own.
 
 The batches (captions of an image together, close in length), the loss (the head runs on targets
-only), what is saved (trained parameters only), when (complete or not at all), and the scores after
-each epoch. Everything else is Trainer's: AdamW, warm-up and cosine, accumulation, mixed precision,
-gradient clipping, several processes by `accelerate launch`.
+only), what is saved (trained parameters only), when (complete or not at all), the scores after each
+epoch, and when to stop early by them. Everything else is Trainer's: AdamW, the schedule of learning
+rates (warm-up and cosine), accumulation, mixed precision, gradient clipping, several processes by
+`accelerate launch`.
 """
 
 from __future__ import annotations
