@@ -1,14 +1,16 @@
 """Captions and maps of transformers' captioners, beside the loop that people write today.
 
-    python benchmarks/any_captioner.py [--images 64] [--threads 1] [--tokens 20]
+    python benchmarks/any_captioner.py [--images 64] [--threads 1] [--tokens 20] [--write]
 
 A BLIP of the size of blip-image-captioning-base, and a Qwen2-VL of two layers with Qwen2-VL-2B's
 widths, with random weights: how long they take does not depend on what they say. Each way captions
-the same images of 640 x 480, once: the loop one by one, the loop in batches of 8 (processor,
-generate, decode), captune without and with what the vision tower made of the images cached.
-Every way is a process of its own, whose largest resident size counts, with the model in it.
-Maps: occlusion for the words of a caption of 12, beside one forward pass for each mask, in one
-process. Ratios are of processor time.
+images of 640 x 480: the loop one by one, the loop in batches of 8 (processor, generate, decode),
+captune the first time, when it keeps what the vision tower made of the images, and again. The loops
+take as long for every image, so they are given some of them. Maps: occlusion for the words of a
+caption of 12, beside one forward pass for each mask.
+Every way is a process of its own, whose largest resident size counts, with the model in it. Ratios
+are of processor time. --write puts the table into docs/any-captioner.md. 64 images take ten minutes
+of one quiet core.
 """
 
 from __future__ import annotations
@@ -23,11 +25,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the twins of the tests
 
@@ -35,13 +35,36 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--images", type=int, default=64)
 parser.add_argument("--tokens", type=int, default=20)
 parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--masks", type=int, default=32, help="how many of the cells of an image")
+parser.add_argument("--masks", type=int, default=12, help="how many of the cells of an image")
 parser.add_argument("--models", default="blip,qwen2-vl")
-parser.add_argument("--only", default="captions,maps")
+parser.add_argument("--only", default="captions,maps", help="or quantised (bitsandbytes)")
+parser.add_argument("--write", action="store_true", help="the table into the guide")
 parser.add_argument("--way", help=argparse.SUPPRESS)
 parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
 
 BATCH = 8
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "any-captioner.md"
+BEGIN, END = "<!-- speed, by benchmarks/any_captioner.py --write -->\n", "<!-- /speed -->\n"
+# the first of either is what the others are held against
+CAPTIONS = ("the loop in batches of 8", "the loop, one by one", "captune", "captune, vision kept")
+QUANTISED = ("captune, full", "captune, 8bit", "captune, 4bit")
+MAPS = ("one forward for each mask", "`pixel-occlusion`", "`occlusion`")
+
+
+class Taken(NamedTuple):
+    """Of a way, `count` times: seconds, those of the processor, the largest size and the weights
+    in GB.
+    """
+
+    count: int
+    seconds: float
+    processor: float
+    peak: float
+    weights: float
+
+    @property
+    def each(self) -> float:
+        return self.processor / self.count
 
 
 def blip() -> tuple[Any, Any]:
@@ -146,31 +169,15 @@ class Loop:
         return found
 
 
-@contextmanager
-def timed(name: str, per: int, beside: list[float]) -> Iterator[None]:
+def taken(count: int, model: Any, work: Callable[[], object]) -> Taken:
     began, used = time.perf_counter(), time.process_time()
-    yield
+    work()
     seconds, processor = time.perf_counter() - began, time.process_time() - used
-    beside.append(processor)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    say(name, seconds, processor, per, peak, beside[0])
+    return Taken(count, seconds, processor, peak, model.get_memory_footprint() / 1e9)
 
 
-def say(name: str, seconds: float, processor: float, per: int, peak: float, first: float) -> None:
-    print(
-        f"  {name:28} {seconds:7.1f} s  {processor:7.1f} s of processor  {processor / per:.3f} each"
-        f"  peak {peak:.2f} GB  {first / processor:.2f} times as fast as the first",
-        flush=True,
-    )
-
-
-# the ways of captioning, the first of which the others are held against
-WAYS = ("loop, batches of 8", "loop, one by one", "captune", "captune, vision cached")
-QUANTISED = ("captune, 8bit", "captune, 4bit")  # where bitsandbytes is installed
-
-
-def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> dict[str, float]:
-    """Seconds, seconds of processor, the largest size of this process and the weights in GB."""
+def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> Taken:
     from captune.captioning.any_captioner import prepare
     from captune.captioning.generate import GenerationSettings
     from captune.features.cache import FeatureCache
@@ -178,38 +185,36 @@ def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> dict
     from captune.images import ImageFile
     from captune.options.captioning import CaptionOptions
 
-    if way.startswith("loop"):
-        loop = Loop(folder)
-        model = loop.model
+    if "loop" in way:
+        loop, size = Loop(folder), BATCH if "batches" in way else 1
+        loop.write(paths[:1], tokens, 1)
+        some = paths[: max(2 * BATCH, len(paths) // 4) if size > 1 else max(4, len(paths) // 8)]
+        return taken(len(some), loop.model, lambda: loop.write(some, tokens, size))
+    bits = way.rpartition(" ")[2]
+    options = CaptionOptions(
+        images=["x"],
+        model=str(folder),
+        device="cpu",
+        dtype="float32",
+        quantise=bits if bits.endswith("bit") else None,
+    )
+    captioner = prepare(options).load()
+    model = captioner.vlm.model
 
-        def write(some: Sequence[Path], _: Any) -> None:
-            loop.write(some, tokens, BATCH if "batches" in way else 1)
-    else:
-        bits = way.rpartition(" ")[2] if way in QUANTISED else None
-        options = CaptionOptions(
-            images=["x"], model=str(folder), device="cpu", dtype="float32", quantise=bits
-        )
-        captioner = prepare(options).load()
-        model = captioner.vlm.model
+    def write(some: Sequence[Path], cache: FeatureCache | None) -> None:
+        how = GenerationSettings(1, tokens, Encoding(cache=cache, batch_size=BATCH, workers=1))
+        for _ in captioner.stream([ImageFile(path, path.name) for path in some], how):
+            pass
 
-        def write(some: Sequence[Path], cache: Any) -> None:
-            how = GenerationSettings(1, tokens, Encoding(cache=cache, batch_size=BATCH, workers=1))
-            for _ in captioner.stream([ImageFile(path, path.name) for path in some], how):
-                pass
-
-    is_cached = "cached" in way
-    with FeatureCache() if is_cached else nullcontext() as cache:
-        write(paths if is_cached else paths[:2], cache)
-    with FeatureCache() if is_cached else nullcontext() as cache:
-        began, used = time.perf_counter(), time.process_time()
-        write(paths, cache)
-        took = time.perf_counter() - began, time.process_time() - used
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    weights = model.get_memory_footprint() / 1e9
-    return {"seconds": took[0], "processor": took[1], "peak": peak, "weights": weights}
+    if way in QUANTISED:
+        write(paths[:1], None)
+        return taken(BATCH, model, lambda: write(paths[:BATCH], None))
+    with FeatureCache() as cache:  # of both ways of captune the same
+        write(paths[:1], cache if "kept" in way else None)
+        return taken(len(paths), model, lambda: write(paths, cache))
 
 
-def maps(folder: Path, path: Path, masks: int) -> None:
+def maps(way: str, folder: Path, path: Path, masks: int) -> Taken:
     import torch
 
     from captune.attribution.masking import blurred, pixel_masking, token_masking
@@ -227,24 +232,45 @@ def maps(folder: Path, path: Path, masks: int) -> None:
     )
     reader = reader_in(one)
     assert reader is not None
-    print(f"  maps of {len(one.words)} words: {masks} masks of a cell each; all words by each pass")
-    beside: list[float] = []
-    vlm, ids_kept = reader.vlm, padded([one.ids], reader.vlm.pad_id, reader.vlm.device)
-    clear = reader.inputs["pixel_values"]
-    other = vlm.inputs(blurred(open_image(path)), None)["pixel_values"]
     patches = one.shape.rows * one.shape.columns
     hidden = [n * patches // masks for n in range(masks)]  # all over the image
     shown = torch.ones(masks, patches, dtype=torch.bool)
     shown[range(masks), hidden] = False
-    with timed("one forward for each mask", masks, beside), torch.inference_mode():
+    if way == "`pixel-occlusion`":
+        return taken(masks, captioner.vlm.model, lambda: pixel_masking(one, None).every(shown))
+    if way == "`occlusion`":
+        token_masking(one).every(shown[:2])
+        token_masking(one).every(shown)  # what is read once is for all cells of the image
+        return taken(masks, captioner.vlm.model, lambda: token_masking(one).every(shown))
+    vlm, ids_kept = reader.vlm, padded([one.ids], reader.vlm.pad_id, reader.vlm.device)
+    clear = reader.inputs["pixel_values"]
+
+    def forwards() -> None:
+        other = vlm.inputs(blurred(open_image(path)), None)["pixel_values"]
         for cell in hidden:
             mixed = torch.where(reader.where == cell, other, clear)
             vlm.logits({**reader.inputs, "pixel_values": mixed}, None, reader.prompts, *ids_kept)
-    with timed("pixel-occlusion", masks, beside):
-        pixel_masking(one, None).every(shown)
-    token_masking(one).every(shown[:2])  # what is read once is for all cells of the image
-    with timed("occlusion of image tokens", masks, beside):
-        token_masking(one).every(shown)
+
+    with torch.inference_mode():
+        return taken(masks, vlm.model, forwards)
+
+
+def table(found: dict[str, dict[str, Taken]], note: str) -> str:
+    """Rows of ways, two columns for each model; note: how it was run."""
+    named = {"blip": "BLIP of base size", "qwen2-vl": "Qwen2-VL of two layers"}
+    columns = "".join(f" {named[family]} | its memory |" for family in found)
+    lines = [note, "", f"| way |{columns}", "|---|" + "---|---|" * len(found)]
+    for ways, unit in ((CAPTIONS, "an image"), (MAPS, "a mask")):
+        for way in ways:
+            row = f"| {way} |"
+            for own in found.values():
+                if way not in own:
+                    continue
+                ratio = f"{own[ways[0]].each / own[way].each:.2f} times as fast"
+                value = f"{own[way].each:.2f} s {unit}" if way == ways[0] else ratio
+                row += f" {value} | {own[way].peak:.2f} GB |"
+            lines += [row] if row.count("|") > 2 else []
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
@@ -258,12 +284,14 @@ def main() -> None:
     if asked.way:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends with the process that began it
         paths = sorted(asked.folder.parent.glob("*.jpg"))
-        if asked.way == "maps":
-            maps(asked.folder, paths[0], asked.masks)
+        if asked.way in MAPS:
+            made = maps(asked.way, asked.folder, paths[0], asked.masks)
         else:
-            print(json.dumps(captions(asked.way, asked.folder, paths, asked.tokens)))
+            made = captions(asked.way, asked.folder, paths, asked.tokens)
+        print(json.dumps(made))
         return
     makers: dict[str, Callable[[], tuple[Any, Any]]] = {"blip": blip, "qwen2-vl": qwen}
+    began, found = time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as name:
         os.environ["CAPTUNE_CACHE"] = f"{name}/cache"
         place = Path(name)
@@ -284,16 +312,30 @@ def main() -> None:
             own = [sys.executable, __file__, "--folder", str(folder)]
             own += ["--tokens", str(asked.tokens), "--threads", str(asked.threads)]
             own += ["--masks", str(asked.masks), "--way"]
-            first = None
-            ways = (*WAYS, *(QUANTISED if find_spec("bitsandbytes") else ()))
-            for way in ways if "captions" in asked.only else ():
-                made = subprocess.run([*own, way], check=True, stdout=subprocess.PIPE).stdout
-                found = json.loads(made)
-                first = first or found["processor"]
-                say(way, found["seconds"], found["processor"], asked.images, found["peak"], first)
-                print(f"  {'':28} weights {found['weights']:.2f} GB", flush=True)
-            if "maps" in asked.only:
-                subprocess.run([*own, "maps"], check=True)
+            found[family] = {}
+            for kind, ways in (("captions", CAPTIONS), ("maps", MAPS), ("quantised", QUANTISED)):
+                for way in ways if kind in asked.only else ():
+                    made = subprocess.run([*own, way], check=True, stdout=subprocess.PIPE).stdout
+                    found[family][way] = one = Taken(*json.loads(made.splitlines()[-1]))
+                    print(
+                        f"  {way:26} {one.count:3} in {one.seconds:6.1f} s, {one.processor:6.1f} s"
+                        f" of processor, {one.each:.3f} each  peak {one.peak:.2f} GB"
+                        f" (weights {one.weights:.2f}) "
+                        f" {found[family][ways[0]].each / one.each:.2f} times as fast"
+                        f"  (minute {(time.perf_counter() - began) / 60:.1f})",
+                        flush=True,
+                    )
+    note = (
+        f"One run with {asked.images} images, {asked.tokens} tokens and {asked.masks} masks"
+        f" (threads: {asked.threads}):"
+    )
+    made_table = table(found, note)
+    print(made_table)
+    if asked.write:
+        text = GUIDE.read_text("utf-8")
+        before, _, rest = text.partition(BEGIN)
+        behind = rest.partition(END)[2]
+        GUIDE.write_text(f"{before}{BEGIN}{made_table}{END}{behind}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -9,20 +9,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 from torch import nn
 
 from captune.errors import UserError
 from captune.json_yaml import read_object
 from captune.models.tokenizers import vetted_tokenizer
 from captune.models.vetting import (
+    Checkpoint,
     library_errors,
     no_larger_than,
     read_config,
     require_finite,
     staged,
 )
-from captune.models.weights import TensorInfo, require_floating, safetensors_header
+from captune.models.weights import (
+    TensorInfo,
+    describe_tensors,
+    require_floating,
+    safetensors_header,
+)
 
 GPT2_SPLITS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -135,6 +141,21 @@ def test_values_that_are_no_numbers_are_named() -> None:
     layer.bias.data[1] = float("nan")
     with pytest.raises(UserError, match="model: bias holds values that are not finite"):
         require_finite(layer, "model")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_stored_values_are_judged_by_what_the_model_takes_of_them(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    layer, file = nn.Linear(3, 3).to(dtype), tmp_path / "model.safetensors"
+    stored = {**layer.state_dict(), "a mask of no model": torch.full((2,), -torch.inf)}
+    save_file(stored, file)
+    checkpoint = Checkpoint([file], {}, describe_tensors(file), torch.float32, "model")
+    checkpoint.require_finite(layer)
+    layer.bias.data[1] = float("nan")
+    save_file(layer.state_dict(), file)
+    with pytest.raises(UserError, match="model: bias holds values that are not finite"):
+        checkpoint.require_finite(layer)
 
 
 def test_a_library_fails_and_captune_does_not_hide_its_own_mistakes(tmp_path: Path) -> None:

@@ -342,9 +342,7 @@ class AnyCaptioner:
         missing = {one.content: one for one in some if one.content not in known}
         if missing:
             with torch.no_grad():
-                found = self.vlm.features(
-                    self.vlm.collate([one.inputs for one in missing.values()])
-                )
+                found = self.vlm.features([one.inputs for one in missing.values()])
             made = dict(zip(missing, found, strict=True))
             halves = self.vlm.model.dtype == torch.float16
             writer.save(

@@ -62,7 +62,7 @@ def checks(vlm: VLM, prompt: str | None = None) -> Iterator[tuple[str, str]]:
         for what in ("cache", "maps"):
             yield what, f"a {vlm.family} cannot be handed an image's features"
         return
-    features = vlm.features(batch)
+    features = vlm.features(each)
     handed = vlm.written(batch, features, max_tokens=TOKENS).ids == together.ids
     yield "cache", "yes" if handed else "captions differ where features are handed in"
     yield from map_checks(vlm, prompt)

@@ -258,7 +258,7 @@ def _from_folder(spec: str, dtype: torch.dtype) -> _Found:
         with vetting.library_errors(no_tokenizer, place):
             tokenizer = reader.from_pretrained(place, trust_remote_code=False)
         module = checkpoint.build(AutoModelForCausalLM, place, config, kind)
-    vetting.require_finite(module, spec)
+    checkpoint.require_finite(module)
     _require_causal(module, spec)
     licence = hub.licence_of(folder)
     return _Found(module, tokenizer, checkpoint.files, tokenizer_files(folder), licence)

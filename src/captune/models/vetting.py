@@ -28,11 +28,14 @@ from captune.files import writing
 from captune.json_yaml import read_object
 from captune.models.quantised import check_stated, check_tensors
 from captune.models.weights import (
+    DTYPE_NAMES,
+    FLOATING,
     TRANSFORMERS_WEIGHTS,
     TensorInfo,
     describe_tensors,
     refuse_torchscript,
     require_floating,
+    stored_tensors,
     total_elements,
     warn_pickle,
     weights_files,
@@ -280,6 +283,19 @@ class Checkpoint:
             )
         return model.eval()
 
+    def require_finite(self, model: nn.Module) -> None:
+        """As `vetting.require_finite`, of the model that `build` made and nothing changed.
+
+        What is stored in the precision that was asked for is looked at in its files: in the model
+        it is a mapping of them, of which only that part takes memory which something has read, and
+        a pass reads a few rows of an embedding.
+        """
+        precisions = {tensor.dtype for tensor in self.tensors.values()} & FLOATING
+        is_mapped = all(file.suffix == ".safetensors" for file in self.files)
+        is_same = is_mapped and precisions == {DTYPE_NAMES.get(self.dtype)}
+        if not is_same or not all(_is_finite(t) for _, _, t in stored_tensors(self.files)):
+            require_finite(model, self.spec)  # which holds no more of them than it takes
+
 
 def read_checkpoint(
     folder: Path, dtype: torch.dtype, spec: object, *, quantised: bool = False
@@ -316,15 +332,19 @@ def require_finite(module: nn.Module, where: object) -> None:
 
 def require_finite_tensor(tensor: torch.Tensor, name: str, where: object) -> None:
     """The same for one tensor."""
-    if not tensor.is_floating_point() or tensor.is_meta:
-        return
-    # a sum takes half the time and no memory; it can overflow where no value does
-    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    if not bool(tensor.sum(dtype=wide).isfinite()) and not bool(tensor.isfinite().all()):
+    if not _is_finite(tensor):
         raise UserError(
             f"{printable(f'{where}: {name}')} holds values that are not finite numbers; the weights"
             " are damaged, or beyond the precision (--dtype float32)"
         )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return True
+    # a sum takes half the time and no memory; it can overflow where no value does
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return bool(tensor.sum(dtype=wide).isfinite()) or bool(tensor.isfinite().all())
 
 
 def _walk(content: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:

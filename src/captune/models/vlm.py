@@ -151,11 +151,11 @@ class VLM:
             found[name] = joined.to(self.model.dtype) if joined.is_floating_point() else joined
         return found
 
-    def features(self, inputs: Inputs) -> list[Tensor]:
+    def features(self, each: Sequence[Inputs]) -> list[Tensor]:
         """[tokens, channels] of each image; UserError where the family cannot be handed them."""
         if self.vision is None:
             raise UserError(f"{self.spec}: a {self.family} cannot be handed an image's features")
-        return self.vision.of(inputs)
+        return self.vision.of_each(each, self.collate, self.device)
 
     def written(
         self,

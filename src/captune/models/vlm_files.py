@@ -106,7 +106,7 @@ def load_vlm(
         config.return_dict = True
         model = checkpoint.build(AutoModelForImageTextToText, place, config, kind, **how)
         keep_unpacked(model)
-        vetting.require_finite(model, shown)
+        checkpoint.require_finite(model)
         with vetting.library_errors(f"{shown}: transformers cannot read its processor", place):
             processor, tokenizer = _processor(place)
         return VLM(spec, model, processor, tokenizer, place_of)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from inspect import signature
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 Inputs = dict[str, Tensor]
 # of each layer of a language model the keys and values [1, heads, places, n] of what it has read
 Read = Sequence[tuple[Tensor, Tensor]]
+_NUMBERS_AT_ONCE = 2**19  # of pixels: three images of 224 x 224
 
 
 class Vision:
@@ -43,6 +44,23 @@ class Vision:
             reading.remove()
         (whole,) = read
         return _shared(whole, counts)
+
+    def of_each(
+        self,
+        each: Sequence[Inputs],
+        collate: Callable[[Sequence[Inputs]], Inputs],
+        device: torch.device,
+    ) -> list[Tensor]:
+        """As `of`, of images that are not collated yet.
+
+        A processor is given a few at a time: what lies between the layers then stays in its caches,
+        and takes less memory.
+        """
+        size = max(1, len(each))
+        if device.type == "cpu":
+            size = max(1, _NUMBERS_AT_ONCE // max(1, each[0]["pixel_values"].numel()))
+        parts = (each[start : start + size] for start in range(0, len(each), size))
+        return [own for part in parts for own in self.of(collate(part))]
 
     @property
     def what(self) -> str:

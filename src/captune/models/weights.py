@@ -11,7 +11,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from captune_metrics.files import open_regular, read_regular
 logger = logging.getLogger("captune")
 
 # Names as in safetensors, so that one set of tensors has one id in either container.
-_DTYPE_NAMES = {
+DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -194,7 +194,7 @@ def _id_of(entries: Iterable[tuple[str, str, Tensor]]) -> str:
 
 
 def _dtype_of(tensor: Tensor) -> str:
-    return _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype))
+    return DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype))
 
 
 def weights_id_of_file(path: Path | Sequence[Path]) -> str:
@@ -320,13 +320,19 @@ def digest_of_files(files: Iterable[Path]) -> str:
 
 def _weights_id_of_safetensors(files: Sequence[Path]) -> str:
     """As weights_id_of_tensors, straight from the mapped files."""
-    with ExitStack() as stack:
-        maps = [stack.enter_context(opened_safetensors(file)) for file in files]
-        places = {name: file for file in maps for name in file.keys()}  # noqa: SIM118
-        return _id_of(
-            (name, file.get_slice(name).get_dtype(), file.get_tensor(name))
-            for name, file in sorted(places.items())
-        )
+    return _id_of(stored_tensors(files))
+
+
+def stored_tensors(files: Sequence[Path]) -> Iterator[tuple[str, str, Tensor]]:
+    """(name, dtype as safetensors names it, tensor) of all that the files hold, by name.
+
+    Each through a mapping of its own, which ends with it: read in turn they never take the memory
+    of all of them.
+    """
+    places = {name: file for file in files for name in safetensors_header(file)}
+    for name, file in sorted(places.items()):
+        with opened_safetensors(file) as mapped:
+            yield name, mapped.get_slice(name).get_dtype(), mapped.get_tensor(name)
 
 
 def _archive(path: Path) -> list[zipfile.ZipInfo]:

@@ -62,7 +62,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageText
     config = checkpoint.config
     with hub.closed():
         model = _build(checkpoint, spec)
-        vetting.require_finite(model, spec)
+        checkpoint.require_finite(model)
         weights_id = weights_id_of_file(checkpoint.files)
         processor = load_image_processor(folder, config)
         with vetting.library_errors(f"{spec.text} makes no pixels of a picture"):
