@@ -20,6 +20,7 @@ from captune.captioning.model import CaptionModel, batch
 from captune.captioning.recipe import build_model
 from captune.captioning.settings import read_settings
 from captune.errors import UserError
+from captune.models.encoders import seen_both_ways
 
 SETTINGS = {"width": 16, "heads": 2, "every": 2}
 
@@ -89,6 +90,9 @@ def test_other_frozen_parts_are_refused(tmp_path: Path) -> None:
         found = dataclasses.replace(IDENTITY, **{change: "ff"})
         with pytest.raises(UserError, match=f"has other {word}"):
             check_model(recipe.image_encoder, found, tmp_path, "image encoder")
+    both = dataclasses.replace(IDENTITY, preprocessing_id=seen_both_ways(IDENTITY.preprocessing_id))
+    check_model(recipe.image_encoder, both, tmp_path, "image encoder")
+    check_model(both, IDENTITY, tmp_path, "image encoder")
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:

@@ -220,13 +220,14 @@ def test_log_probabilities_are_those_of_a_pass_over_the_caption(
             inputs = torch.tensor([[decoder.start_id, *whole[:-1]]])
             logits = captioner.logits(grid, inputs, torch.ones_like(inputs))[0].log_softmax(-1)
         expected = [float(logits[place, id]) for place, id in enumerate(whole)]
-        # a word a token here
+        # a word a token here. Beside other images the last bit of a grid in float16 may be another
+        # one, which moves each of them by up to 1.5e-4 on some processors
+        near = 5e-4
         assert [word.log_probability for word in caption.words] == pytest.approx(
-            expected[: len(ids)], abs=1e-4
+            expected[: len(ids)], abs=near
         )
-        # a sum of so many, each within 1e-4: how they round depends on the number of threads
-        assert caption.log_probability == pytest.approx(sum(expected), abs=1e-4 * len(whole))
-        assert caption.mean_log_probability == pytest.approx(sum(expected) / len(whole), abs=1e-4)
+        assert caption.log_probability == pytest.approx(sum(expected), abs=near * len(whole))
+        assert caption.mean_log_probability == pytest.approx(sum(expected) / len(whole), abs=near)
         assert caption.tokens == len(whole)
 
 

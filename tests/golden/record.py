@@ -114,7 +114,10 @@ class Recorder:
         if kind != command.name:
             known = self.texts(kind)["page"].rstrip("\n").split("\n\n")
             parts = [
-                f"{part.partition(chr(10))[0]}: as in the page of {kind}" if part in known else part
+                f"{part.partition(chr(10))[0]}: as in the page of {kind}"
+                # probabilities of records are rounded, so their last digit may be another one
+                if any(settled(one, part, command.tolerance) == one for one in known)
+                else part
                 for part in parts
             ]
         return "\n\n".join(parts).split("\n")

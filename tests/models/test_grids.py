@@ -358,3 +358,26 @@ def test_half_precision_stays_close(clip_folder: Path, images: Any) -> None:
     ours, other = half.encode_grid(pixels).float(), exact.encode_grid(pixels).float()
     assert (ours - other).norm() < 0.05 * other.norm()
     assert half.finish_grid(half.encode_grid(pixels)).dtype == torch.bfloat16
+
+
+def test_mirrored_is_the_mean_of_both_with_places_kept(make_timm: Any, images: Any) -> None:
+    """CLS and registers stand for no place, so they are not turned."""
+    _, folder = make_timm("vit_tiny_patch16_224", depth=2, embed_dim=48, reg_tokens=4, img_size=64)
+    plain = load_model(f"timm:{folder}", device="cpu")
+    both = load_model(f"timm:{folder}+mirrored", device="cpu")
+    assert both.spec == f"timm:{folder}+mirrored"
+    assert both.weights_id == plain.weights_id
+    assert both.image.preprocessing_id != plain.image.preprocessing_id
+    assert both.image.patches.preprocessing_id != plain.image.patches.preprocessing_id
+    pixels = torch.stack([plain.image.whole(image) for image in images])
+    seen, turned = (plain.image.encode_grid(one).float() for one in (pixels, pixels.flip(-1)))
+    cells = turned[:, 5:].view(-1, 4, 4, 48).flip(2).flatten(1, 2)
+    expected = (seen + torch.cat([turned[:, :5], cells], dim=1)) / 2
+    grid = both.image.finish_grid(both.image.encode_grid(pixels))
+    torch.testing.assert_close(grid, expected)
+    # a mirrored image gives the mirrored grid
+    again = both.image.finish_grid(both.image.encode_grid(pixels.flip(-1)))
+    torch.testing.assert_close(again[:, both.image.grid.turned], grid)
+    square = pixels.expand(len(pixels), 3, 64, 64)
+    pooled = (plain.image.encode(square) + plain.image.encode(square.flip(-1))) / 2
+    torch.testing.assert_close(both.image.encode(square), pooled)

@@ -45,6 +45,8 @@ def folder(tmp_path, monkeypatch):
         ("hf:openai/clip-vit-base-patch32", {"kind": "hf", "repo": "openai/clip-vit-base-patch32"}),
         ("timm:vit_base.a_in1k", {"kind": "timm", "name": "vit_base.a_in1k"}),
         ("timm:hf-hub:org/name", {"kind": "timm", "repo": "org/name"}),
+        ("lite+mirrored", {"kind": "lite", "mirrored": True}),
+        ("hf:org/name+mirrored", {"kind": "hf", "repo": "org/name", "mirrored": True}),
     ],
 )
 def test_specs_without_files(text, fields):
@@ -111,6 +113,7 @@ def test_a_file_takes_its_architecture_from_the_name(folder):
         ("openai/clip-vit-base-patch32", "write hf:openai/clip-vit-base-patch32"),
         ("hf/config.json", "is a configuration, not weights"),
         ("open_clip:hf/config.json", "is a configuration, not weights"),
+        ("lite+mirrored+mirrored", "says +mirrored twice"),
         ("", "no model was named"),
         ("?", "neither a model spec nor a folder"),
     ],

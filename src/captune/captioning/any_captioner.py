@@ -47,7 +47,7 @@ from captune.images.decode import decoding_threads, hash_image, opened_image
 from captune.models.decoders import Speech
 from captune.models.devices import resolve_device
 from captune.models.encoders import describe_model
-from captune.models.load import load_image_text_model
+from captune.models.load import MIRRORED, load_image_text_model
 from captune.models.tokenizers import before_stop
 from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, load_vlm
@@ -116,13 +116,13 @@ def prepare(options: CaptionerOptions) -> Prepared:
     flagged = getattr(options, "flag_below", None)
     agreement = require_agreement(place) if flagged else read_agreement(place)
     about = describe_captioner(options, place, recipe)
-    tags = recipe.tags
     asked = {
         "model": about["weights_id"],
         "image encoder": recipe.image_encoder.weights_id,
+        "+mirrored": about["image_encoder"].endswith(MIRRORED),
         "decoder": recipe.decoder.decoder_id,
         **written_with,
-        **({} if tags is None else {"known words": digest_of(dataclasses.asdict(tags))}),
+        **({"known words": digest_of(dataclasses.asdict(recipe.tags))} if recipe.tags else {}),
         **({} if agreement is None else {"agreement.json": digest_of(plain(agreement))}),
     }
     return Prepared(

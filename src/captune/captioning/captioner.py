@@ -439,7 +439,7 @@ def describe_captioner(options: CaptionerOptions, place: Path, recipe: Recipe) -
     return {
         "spec": options.model if options.model == LITE or is_on_hub(options.model) else str(place),
         "weights_id": digest_of_checkpoint(place),
-        "image_encoder": recipe.image_encoder.spec,
+        "image_encoder": options.encoder or recipe.image_encoder.spec,
         "decoder": recipe.decoder.spec,
         "bridge": recipe.bridge.name,
         "method": recipe.method.name,

@@ -39,6 +39,7 @@ from captune.files import sha256_of, whole_file
 from captune.json_yaml import convert, read_object
 from captune.models import hub
 from captune.models.decoders import Decoder, load_decoder
+from captune.models.encoders import seen_both_ways
 from captune.models.tokenizers import narrowed
 from captune.models.vetting import require_finite_tensor
 from captune.models.weights import (
@@ -216,11 +217,12 @@ def check_decoder(recipe: Recipe, decoder: Decoder, where: Path) -> None:
 def check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role: str) -> None:
     """Raises UserError unless it is the model that the captioner was trained with.
 
-    role: what the model is to the captioner, as "image encoder".
+    role: what the model is to the captioner, as "image encoder". With +mirrored or without, it is
+    the same model: what learnt from one of them reads the other.
     """
     for what, name in (("weights_id", "weights"), ("preprocessing_id", "preprocessing")):
         mine, theirs = getattr(wanted, what), getattr(found, what)
-        if mine != theirs:
+        if theirs not in (mine, seen_both_ways(mine)) and mine != seen_both_ways(theirs):
             raise UserError(
                 f"{where} was trained with the {role} {wanted.spec} ({mine[:12]}), and"
                 f" {found.spec} has other {name} ({theirs[:12]}); give the same one"

@@ -33,7 +33,7 @@ from captune.features.encode import encode_images, encode_texts
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models import hub
-from captune.models.encoders import Floats, ImageTextModel, normalise
+from captune.models.encoders import Floats, ImageTextModel, normalise, seen_both_ways
 from captune.models.load import load_image_text_model
 from captune.runs.metrics import RerankFigures, Reranking, RerankWeights
 from captune.text import counted, score, signed
@@ -117,7 +117,8 @@ def vectors_of(
         patches is not None
         and patches.embed is not None
         and patches.weights_id == encoder.weights_id
-        and patches.preprocessing_id == encoder.preprocessing_id
+        and encoder.preprocessing_id
+        in (patches.preprocessing_id, seen_both_ways(patches.preprocessing_id))
     ):
         return normalise(patches.embed(means.to(model.image.device)).cpu().numpy())
     vectors = np.zeros((len(images), model.image.dimension), dtype=np.float32)

@@ -43,7 +43,7 @@ from captune.files import home_path, real_path
 from captune.jobs import Result
 from captune.jobs.cite import cite
 from captune.models import hub
-from captune.models.load import backends
+from captune.models.load import MIRRORED, backends
 from captune.options.codec import from_python
 from captune.options.pages import PushOptions
 from captune.progress import SILENT, Progress
@@ -218,10 +218,11 @@ def _size(size: int) -> str:
 def _shareable(spec: str) -> str:
     """A spec that means the same everywhere; of a folder or file of this machine its name."""
     spec = one_line(spec)
-    kind, colon, rest = spec.partition(":")
+    plain = spec.removesuffix(MIRRORED)
+    kind, colon, rest = plain.partition(":")
     # pathlib's exists() raises for a name that is too long
     is_named = colon and kind in backends() and not os.path.exists(home_path(rest))  # noqa: PTH110
-    if spec in ("lite", "lite-research") or (
+    if plain in ("lite", "lite-research") or (
         is_named and "@" not in rest and rest[:1] not in "/~.\\"
     ):
         return spec

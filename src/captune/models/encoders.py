@@ -37,6 +37,13 @@ class GridShape:
         """Picks the tokens that stand for a place, of [..., tokens, channels] on its own axis."""
         return slice(self.leading, self.leading + self.rows * self.columns)
 
+    @property
+    def turned(self) -> Tensor:
+        """Of each token, the one that stands for its place in the mirrored image, [tokens]."""
+        order = torch.arange(self.tokens)
+        order[self.placed] = self.to_cells(order).flip(-1).flatten()
+        return order
+
     def to_cells(self, values: Tensor) -> Tensor:
         """[..., tokens] -> [..., rows, columns]; what stands for no place is dropped."""
         placed = values[..., self.placed]
@@ -181,6 +188,52 @@ def mirrored(encoder: ImageEncoder) -> ImageEncoder:
             transform=_Mirrored(patches.transform),
             preprocessing_id=digest_of("mirrored", patches.preprocessing_id),
         ),
+    )
+
+
+def both_ways(encoder: ImageEncoder) -> ImageEncoder:
+    """The same encoder, which sees each image as it is and mirrored, and takes the mean of both.
+
+    The grid of the mirrored image is turned back first, so a place stays where it is; both grids
+    are kept until they are finished. Pixels are turned after the transform, which treats left and
+    right alike.
+    """
+    return replace(
+        encoder,
+        module=Side(encoder.module, _mean_of_both),
+        preprocessing_id=seen_both_ways(encoder.preprocessing_id),
+        patches=None if encoder.patches is None else _grids_of_both(encoder.patches),
+    )
+
+
+def seen_both_ways(preprocessing_id: str) -> str:
+    """The id of a preprocessing -> that of the same by `both_ways`."""
+    return digest_of("both ways", preprocessing_id)
+
+
+def _mean_of_both(module: nn.Module, pixels: Tensor) -> Tensor:
+    # the plain pass comes last: what is looked up inside the module is that of the plain image
+    mirrored: Tensor = module(pixels.flip(-1))
+    mean: Tensor = (mirrored + module(pixels)) / 2
+    return mean
+
+
+def _grids_of_both(patches: PatchGrid) -> PatchGrid:
+    tokens, channels = patches.cached_shape
+
+    def encode(pixels: Tensor) -> Tensor:
+        return torch.cat([patches.encode(pixels), patches.encode(pixels.flip(-1))], dim=1)
+
+    def finish(cached: Tensor) -> Tensor:
+        plain, mirrored = (patches.finish(one) for one in torch.split(cached, tokens, dim=1))
+        return (plain + mirrored[:, patches.shape.turned.to(mirrored.device)]) / 2
+
+    return replace(
+        patches,
+        cached_shape=(2 * tokens, channels),
+        encode=encode,
+        finish=finish,
+        preprocessing_id=seen_both_ways(patches.preprocessing_id),
     )
 
 

@@ -9,6 +9,7 @@ open_clip:NAME/TAG          open_clip:NAME/TAG@FILE     open_clip:FOLDER    open
 timm:NAME                   timm:NAME@FILE              timm:FOLDER         timm:hf-hub:REPO
 hf:REPO                     hf:FOLDER
 FOLDER                      (its layout says which library wrote it)
+SPEC+mirrored               (each image seen twice, as it is and mirrored; the mean of both)
 NAME:...                    (a backend of another package, an entry point of `captune.models`)
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["lite", "open_clip", "hf", "timm"]
 
+MIRRORED = "+mirrored"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = (
     "open_clip_model.safetensors",
@@ -66,6 +68,7 @@ class ModelSpec:
     repo: a repository of the model hub.
     folder: a local folder that holds weights, preprocessing and tokenizer.
     file: local weights for `name` (and `tag`), which still decide architecture and preprocessing.
+    mirrored: whether each image is also seen mirrored, and the mean taken; no matter of loaders.
     """
 
     text: str
@@ -75,6 +78,7 @@ class ModelSpec:
     repo: str | None = None
     folder: Path | None = None
     file: Path | None = None
+    mirrored: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -93,6 +97,11 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
         raise UserError("no model was named; write lite, open_clip:NAME/TAG, hf:REPO, timm:NAME")
     if text in ("lite", "lite-research"):
         return ModelSpec(text, "lite")
+    if text.endswith(MIRRORED):
+        seen = parse_spec(text.removesuffix(MIRRORED))
+        if seen.mirrored:
+            raise UserError(f"{text} says {MIRRORED} twice")
+        return replace(seen, text=text, mirrored=True)
     require_possible(Path(text), text)
     prefix, colon, rest = text.partition(":")
     if not colon or len(prefix) == 1:  # one letter is a Windows drive
@@ -268,13 +277,19 @@ def load_model(
     (errors.Offline). Raises UserError for whatever the user can mend.
     """
     from captune.models.devices import resolve_device, resolve_dtype
+    from captune.models.encoders import both_ways
 
     parsed = parse_spec(spec)
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
-    loader = _loader(parsed.kind)
-    model: ImageTextModel = loader.load(parsed, where, precision)
-    return model
+    model: ImageTextModel = _loader(parsed.kind).load(_plain(parsed), where, precision)
+    if not parsed.mirrored:
+        return model
+    return replace(model, spec=parsed.text, image=both_ways(model.image))
+
+
+def _plain(spec: ModelSpec) -> ModelSpec:
+    return replace(spec, text=spec.text.removesuffix(MIRRORED), mirrored=False)
 
 
 def fetch_model(spec: str | ModelSpec, source: Path | None = None) -> list[Path]:
@@ -283,9 +298,8 @@ def fetch_model(spec: str | ModelSpec, source: Path | None = None) -> list[Path]
     source: take it from this folder, without a network (`captune models fetch SPEC --from FOLDER`).
     Returns the folders that now hold it; a local folder, or `lite`, is its own loader's matter.
     """
-    parsed = parse_spec(spec)
-    loader = _loader(parsed.kind)
-    fetched: list[Path] = loader.fetch(parsed, source)
+    parsed = _plain(parse_spec(spec))
+    fetched: list[Path] = _loader(parsed.kind).fetch(parsed, source)
     return fetched
 
 
