@@ -84,7 +84,7 @@ class DecoderProcess:
         seconds: float,
         at_least: int | None = None,
     ) -> Image.Image:
-        """As `pixels.decode_here` there. memory: bytes that it may take.
+        """As `formats.decode_here` there. memory: bytes that it may take.
 
         Raises UnreadableImage, also where the process takes longer, or crashes.
         """
