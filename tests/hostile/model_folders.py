@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-CAPTIONER, DECODER, ENCODER = "captioner", "decoder", "encoder"
+CAPTIONER, DECODER, ENCODER, VLM = "captioner", "decoder", "encoder", "vlm"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 STORE = "datastore.safetensors"
 
@@ -43,6 +43,7 @@ def words_of(command: str, root: Path) -> list[str]:
     image, captioner = str(root / "image.png"), str(root / "captioner")
     words = {
         "caption": ["caption", image, "--model", captioner, "--max-tokens", "8"],
+        "vlm": ["caption", image, "--model", str(root / VLM), "--max-tokens", "4", "--beam", "2"],
         "explain": ["explain", image, "--model", captioner, "--faithfulness", "none"],
         "classify": ["classify", image, "--model", f"hf:{root / 'encoder'}", "--labels", "a,b"],
         "open_clip": ["classify", image, "--model", str(root / "open_clip"), "--labels", "a,b"],
@@ -60,11 +61,12 @@ def words_of(command: str, root: Path) -> list[str]:
 
 
 def write_models(root: Path) -> Path:
-    """image.png, captioner/, decoder/ and encoder/ that work; open_clip/, timm/ and gpt2/ too."""
+    """image.png, captioner/, decoder/, encoder/, vlm/, open_clip/, timm/ and gpt2/ that work."""
     import numpy as np
     import torch
     from PIL import Image
     from tests.captioning.tiny import END, tiny_decoder
+    from tests.captioning.twins import write_twin
 
     from captune.captioning.checkpoint import recipe_of, save_pretrained
     from captune.captioning.recipe import ImageIdentity, build_model
@@ -99,6 +101,7 @@ def write_models(root: Path) -> Path:
     _write_stores(root, seen.shape.channels, seen.weights_id)
     _write_open_clip(root / "open_clip")
     _write_timm(root / "timm")
+    write_twin("llava", root / VLM)
     return root
 
 

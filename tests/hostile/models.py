@@ -38,6 +38,7 @@ from tests.hostile.model_folders import (
     tensors,
     words_of,
 )
+from tests.hostile.model_vlms import vlm_cases
 from tests.hostile.mutations import FILES, TEXTS, VALUES, change_value, places_in
 from tests.hostile.runner import Case, Said, Wrong
 
@@ -65,6 +66,7 @@ def cases() -> Iterator[Case]:
         *choosing_cases(),
         *decoder_cases(),
         *encoder_cases(),
+        *vlm_cases(),
     ):
         yield _case(hostile)
 

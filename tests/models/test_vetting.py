@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 
 from captune.errors import UserError
 from captune.json_yaml import read_object
+from captune.models import vetting
 from captune.models.tokenizers import vetted_tokenizer
 from captune.models.vetting import (
     Checkpoint,
@@ -203,3 +205,14 @@ def test_a_header_of_many_megabytes_is_refused_unread(tmp_path):
     path.write_bytes((2**24 + 1).to_bytes(8, "little") + b"{")
     with pytest.raises(UserError, match=r"its header would be 16,777,217 bytes long"):
         safetensors_header(path)
+
+
+def test_what_takes_for_ever_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert vetting.in_time("work", lambda number, more: number + more, 1, more=2) == 3
+    with pytest.raises(KeyError):
+        vetting.in_time("work", {}.__getitem__, "x")
+    monkeypatch.setattr(vetting, "_LONGEST_S", 0.05)
+    done = threading.Event()
+    with pytest.raises(TimeoutError, match="its chat template takes more than"):
+        vetting.in_time("chat template", done.wait, 60)
+    done.set()

@@ -51,7 +51,7 @@ from captune.models.load import MIRRORED, load_image_text_model
 from captune.models.tokenizers import before_stop
 from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, load_vlm
-from captune.models.vlm_vision import Inputs
+from captune.models.vlm_vision import Inputs, check_ids
 from captune.models.weights import digest_of
 from captune.options.base import refuse_given
 from captune.options.captioning import CaptionerOptions
@@ -323,7 +323,9 @@ class AnyCaptioner:
         try:
             content, _ = hash_image(image.path)
             with opened_image(image.path, sha256=content) as picture:
-                return Ready(image, content, self.vlm.inputs(picture, self.prompt))
+                inputs = self.vlm.inputs(picture, self.prompt)
+            check_ids(self.vlm.model, self.vlm.mark, inputs)
+            return Ready(image, content, inputs)
         except UnreadableImage as error:
             return Skipped(image.name, error.reason)
         except (ValueError, ZeroDivisionError) as error:  # processors refuse a strip of one pixel

@@ -11,13 +11,14 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from threading import get_ident
-from typing import Any
+from threading import Thread, get_ident
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -51,6 +52,8 @@ _MOST_COUNTED = 2**24
 _LARGEST_NUMBER = 2**53
 _KERNELS = ("eager", "sdpa", None)
 _MOST_BUFFER_BYTES = 2**29
+_LONGEST_S = 10
+T = TypeVar("T")
 
 
 def read_config(path: Path, *, quantised: bool = False) -> dict[str, Any]:
@@ -307,6 +310,26 @@ def read_checkpoint(
     config = read_config(folder / "config.json", quantised=quantised)
     bits = check_stated(config, folder / "config.json")
     return Checkpoint(files, config, vetted_weights(files, dtype, spec, bits=bits), dtype, spec)
+
+
+def in_time(what: str, work: Callable[..., T], *given: Any, **named: Any) -> T:
+    """What `work` makes of these, of somebody's file that may keep it busy for ever.
+
+    Raises TimeoutError where it takes too long; its thread ends with the process.
+    """
+    made: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            made.set_result(work(*given, **named))
+        except BaseException as error:
+            made.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return made.result(timeout=_LONGEST_S)
+    except TimeoutError:
+        raise TimeoutError(f"its {what} takes more than {_LONGEST_S} s") from None
 
 
 def require_memory(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, where: object) -> None:

@@ -116,9 +116,9 @@ class VLM:
             return made
         if self.chats:
             parts = [{"type": "image"}, {"type": "text", "text": prompt or DEFAULT_PROMPT}]
-            text = self.processor.apply_chat_template(
-                [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
-            )
+            chat = [{"role": "user", "content": parts}]
+            how = {"add_generation_prompt": True, "tokenize": False}
+            text = vetting.in_time("chat template", self.processor.apply_chat_template, chat, **how)
         elif self.mark is not None:
             mark = str(self.processor.image_token)
             text = prompt if prompt and mark in prompt else f"{mark}{prompt or ''}"

@@ -162,10 +162,13 @@ def find_vision(model: Any, mark: int | None, inputs: Inputs) -> Vision | None:
     """None where what is handed in would not be all that the model takes of the image.
 
     mark: the id of the placeholders of a text with an image, where there are some. inputs: of an
-    image, to see by.
+    image, to see by. Raises ValueError as `check_ids`, and for a text without a place for it.
     """
     from transformers import PreTrainedModel
 
+    check_ids(model, mark, inputs)
+    if mark is not None and not bool((inputs["input_ids"] == mark).any()):
+        raise ValueError("the text that it makes has no place for one")
     if mark is not None:
         found = Vision(model.base_model, "get_image_features", mark)
     else:
@@ -178,6 +181,14 @@ def find_vision(model: Any, mark: int | None, inputs: Inputs) -> Vision | None:
         found.of(inputs)
         return found
     return None
+
+
+def check_ids(model: Any, mark: int | None, inputs: Inputs) -> None:
+    """Raises ValueError for tokens of a text that the model has no embedding for."""
+    known = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    ids = inputs.get("input_ids")
+    if known is not None and ids is not None and bool(((ids >= known) & (ids != mark)).any()):
+        raise ValueError("its tokenizer has tokens that the model does not know")
 
 
 def has_placeholders(model: Any) -> bool:
