@@ -177,3 +177,11 @@ def test_a_summary_of_captions_knows_what_images_like_these_are_called() -> None
     assert "two boats on" in made.grams
     found = made.evidence(means[:3], [list(said)] * 3)
     assert [int(np.argmax(one)) for one in found] == [0, 1, 2]
+
+
+def test_candidates_of_a_record_are_put_back_into_the_order_of_the_search() -> None:
+    kept = [
+        {"caption": caption, "mean_log_probability": likely, "score": score}
+        for caption, likely, score in (("b", -1.0, 3.0), ("a", -0.5, 2.0), ("c", -2.0, 1.0))
+    ]
+    assert [one.caption for one in script("choose").likeliest_first(kept)] == ["a", "b", "c"]

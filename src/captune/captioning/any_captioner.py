@@ -119,7 +119,7 @@ def prepare(options: CaptionerOptions) -> Prepared:
     asked = {
         "model": about["weights_id"],
         "image encoder": recipe.image_encoder.weights_id,
-        "+mirrored": about["image_encoder"].endswith(MIRRORED),
+        **({MIRRORED: True} if about["image_encoder"].endswith(MIRRORED) else {}),
         "decoder": recipe.decoder.decoder_id,
         **written_with,
         **({"known words": digest_of(dataclasses.asdict(recipe.tags))} if recipe.tags else {}),

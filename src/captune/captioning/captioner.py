@@ -40,15 +40,7 @@ from captune.captioning.rerank import (
     store_beside,
     write,
 )
-from captune.captioning.settings import (
-    AGREEMENT,
-    CONFIG,
-    EXPLAIN,
-    RERANK,
-    WEIGHTS,
-    checkpoint_folder,
-    is_vlm,
-)
+from captune.captioning.settings import CONFIG, SHARED, WEIGHTS, checkpoint_folder, is_vlm
 from captune.captioning.tags import SimilarCaptions, Tagger, load_tags_model
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -71,7 +63,6 @@ from captune_metrics.display import printable
 
 LITE = "lite"
 FOLDER = "captioner"
-CARD = "README.md"  # beside config and weights, on the hub
 
 logger = logging.getLogger("captune")
 
@@ -372,7 +363,7 @@ def captioner_files(names: Sequence[str]) -> list[str]:
         return vlm_files(names, "the repository")
     if not {CONFIG, WEIGHTS} <= set(names):
         raise UserError(f"there is no captioner of captune push in it ({CONFIG} and {WEIGHTS})")
-    return [name for name in (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, RERANK, CARD) if name in names]
+    return [name for name in SHARED if name in names]
 
 
 def lite_captioner() -> Path:

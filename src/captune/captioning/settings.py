@@ -19,6 +19,8 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of a tuned captioner
 # beside them, where they were found out: the map to believe, the chance that people agree, how it
 # chooses among candidates
 EXPLAIN, AGREEMENT, RERANK = "explain.json", "agreement.json", "rerank.json"
+CARD = "README.md"
+SHARED = (CONFIG, WEIGHTS, EXPLAIN, AGREEMENT, RERANK, CARD)  # what the hub has of a captioner
 PROMPT_TOKENS = 64  # at most, of the text before a caption
 _LARGEST = 10**9
 _UNITS = {"k": 10**3, "m": 10**6, "b": 10**9}

@@ -20,7 +20,6 @@ from msgspec import structs
 from captune import storage
 from captune.attribution.methods import read_default
 from captune.captioning.agreement import read_agreement
-from captune.captioning.captioner import CARD
 from captune.captioning.checkpoint import (
     read_recipe,
     read_trained_header,
@@ -32,6 +31,7 @@ from captune.captioning.recipe import ImageIdentity, Recipe, TunedRecipe
 from captune.captioning.rerank import read_reranking
 from captune.captioning.settings import (
     AGREEMENT,
+    CARD,
     CONFIG,
     EXPLAIN,
     RERANK,

@@ -315,7 +315,7 @@ def read_checkpoint(
 def in_time(what: str, work: Callable[..., T], *given: Any, **named: Any) -> T:
     """What `work` makes of these, of somebody's file that may keep it busy for ever.
 
-    Raises TimeoutError where it takes too long; its thread ends with the process.
+    Raises UserError where it takes too long; its thread ends with the process.
     """
     made: Future[T] = Future()
 
@@ -329,7 +329,7 @@ def in_time(what: str, work: Callable[..., T], *given: Any, **named: Any) -> T:
     try:
         return made.result(timeout=_LONGEST_S)
     except TimeoutError:
-        raise TimeoutError(f"its {what} takes more than {_LONGEST_S} s") from None
+        raise UserError(f"the model's {what} takes more than {_LONGEST_S} s") from None
 
 
 def require_memory(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, where: object) -> None:

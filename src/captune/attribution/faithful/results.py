@@ -303,7 +303,7 @@ def _sentences(
 ) -> Iterator[str]:
     by_name = {row.name: row for row in rows}
     own = by_name.get(default)
-    if own is None:  # no measure has enough images
+    if own is None or not own.estimates:  # no measure has enough images
         yield f"{default}: too few of these images have a word to judge it by; give more images."
         return
     yield row_sentence(own, by_name.get(RANDOM))
