@@ -1,9 +1,8 @@
 """Make a tuned captioner the one that ships: python packages/captune-lite/adopt.py RUN
 
 RUN is a finished `captune tune` (or one method's folder in it) over `lite` and `lite`. Its trained
-parameters are written in half precision, beside its config, into captune_lite/captioner. With
---mirrored it sees each image as it is and mirrored, whatever it was tuned with. Prints one JSON
-object: parameters, bytes, and how far the rounding moved a parameter.
+parameters are written in half precision, beside its config, into captune_lite/captioner. Prints one
+JSON object: parameters, bytes, and how far the rounding moved a parameter.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from msgspec import structs
 from safetensors.torch import load_file, save
 
 from captune.captioning.checkpoint import from_pretrained, read_recipe
@@ -24,8 +21,6 @@ from captune.captioning.recipe import Recipe
 from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
 from captune.files import whole_file
-from captune.models.encoders import seen_both_ways
-from captune.models.load import MIRRORED
 
 SHIPPED = Path(__file__).parent / "captune_lite" / "captioner"
 LARGEST_BYTES = 25_000_000
@@ -36,18 +31,16 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--to", type=Path, default=SHIPPED, metavar="FOLDER")
-    parser.add_argument("--mirrored", action="store_true", help="see each image both ways")
     arguments = parser.parse_args(words)
     try:
-        made = adopt(arguments.run, arguments.to, mirrored=arguments.mirrored)
-        print(json.dumps(made, indent=1))
+        print(json.dumps(adopt(arguments.run, arguments.to), indent=1))
     except UserError as error:
         print(f"adopt.py: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def adopt(run: Path, to: Path, *, mirrored: bool = False) -> dict[str, Any]:
+def adopt(run: Path, to: Path) -> dict[str, Any]:
     """Write the captioner of `run` to the folder `to` in float16; what it is, for the card.
 
     Raises UserError where it is not made of lite and lite, does not fit float16, or is too large.
@@ -61,12 +54,7 @@ def adopt(run: Path, to: Path, *, mirrored: bool = False) -> dict[str, Any]:
         if not bool(half.isfinite().all()):
             raise UserError(f"{source}: {name} has values beyond float16, which ends at 65,504")
     weights = save(halves, metadata={"format": "pt"})
-    seen = recipe.image_encoder
-    if mirrored and not seen.spec.endswith(MIRRORED):
-        both = seen_both_ways(seen.preprocessing_id)
-        seen = replace(seen, spec=seen.spec + MIRRORED, preprocessing_id=both)
-        recipe = structs.replace(recipe, image_encoder=seen)
-    config = json.dumps(recipe.as_json(), indent=1).encode()
+    config = (source / CONFIG).read_bytes()
     size = len(weights) + len(config)
     if size > LARGEST_BYTES:
         raise UserError(
@@ -99,7 +87,7 @@ def _check_made_of_lite(recipe: Recipe, source: Path) -> None:
         ("image encoder", recipe.image_encoder.spec),
         ("decoder", recipe.decoder.spec),
     ):
-        if spec.removesuffix(MIRRORED) != "lite":
+        if spec != "lite":
             raise UserError(
                 f"{source} was trained with the {what} {spec}; what ships is made of lite"
             )

@@ -65,15 +65,14 @@ def main(words: list[str] | None = None) -> int:
         captioner = Captioner.from_pretrained(arguments.to, rerank="none", device="cpu")
         encoder, recipe = captioner.encoder.image, captioner.recipe
         with FeatureCache() as cache:
-            # the means of both views gave summaries that are as good, for twice the encoding
-            matcher = load_image_text_model(MATCHER, device="cpu")
-            means = means_of(train, matcher.image, recipe, cache)
+            means = means_of(train, encoder, recipe, cache)
             made = summary_of(means, train.captions, recipe.image_encoder.weights_id)
             made.save(arguments.to / DATASTORE)
             offered = {
                 Path(record["path"]).name: likeliest_first(record["candidates"])
                 for record in read_run(arguments.run).records()
             }
+            matcher = load_image_text_model(MATCHER, device="cpu")
             # as it ships: in half precision
             store = load_store(arguments.to / DATASTORE, recipe.image_encoder, recipe.grid)
             judged = judge(val, offered, encoder, recipe, matcher, store, cache)
