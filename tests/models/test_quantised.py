@@ -153,13 +153,14 @@ def test_without_the_library_the_extra_is_named(
 
 
 @needs_it
-def test_it_is_imported_without_code_of_the_hub() -> None:
+@pytest.mark.parametrize("module", ["tuning.lora", "training.trainer"])
+def test_it_is_imported_without_code_of_the_hub(module: str) -> None:
     """The package kernels would fetch some; peft imports bitsandbytes, too."""
     program = (
         "import sys, types; kernels = types.ModuleType('kernels')\n"
         "def get_kernel(*_, **__): raise SystemExit('fetched')\n"
         "kernels.get_kernel = get_kernel; sys.modules['kernels'] = kernels\n"
-        "from captune.captioning.tuning import lora\n"
+        f"import captune.captioning.{module}\n"
         "assert 'bitsandbytes' in sys.modules and sys.modules['kernels'] is kernels"
     )
     made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

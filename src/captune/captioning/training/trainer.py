@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from captune.captioning.checkpoint import read_trained, write_trained
 from captune.captioning.model import CaptionModel
@@ -40,10 +39,14 @@ from captune.captioning.training.step import (
 from captune.captioning.training.validation import EACH
 from captune.errors import Stopped, UserError
 from captune.models.devices import attention_kernel, resolve_precision
+from captune.models.quantised import importing_bitsandbytes
 from captune.options.tuning import TuneOptions
 from captune.progress import SILENT, Advance, Progress
 from captune.storage import is_offline
 from captune_metrics.resampling import Sums, paired_bootstrap
+
+with importing_bitsandbytes():  # Trainer imports peft, which does, where it is there
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 _PROJECT = "captune"  # of trackers
 _LOGS_AN_EPOCH = 50
