@@ -329,7 +329,7 @@ def in_time(what: str, work: Callable[..., T], *given: Any, **named: Any) -> T:
     try:
         return made.result(timeout=_LONGEST_S)
     except TimeoutError:
-        raise UserError(f"the model's {what} takes more than {_LONGEST_S} s") from None
+        raise UserError(f"{printable(what)} takes more than {_LONGEST_S} s") from None
 
 
 def require_memory(tensors: Mapping[str, TensorInfo], dtype: torch.dtype, where: object) -> None:

@@ -116,9 +116,9 @@ class VLM:
             return made
         if self.chats:
             parts = [{"type": "image"}, {"type": "text", "text": prompt or DEFAULT_PROMPT}]
-            chat = [{"role": "user", "content": parts}]
+            chat, what = [{"role": "user", "content": parts}], f"{self.spec}: its chat template"
             how = {"add_generation_prompt": True, "tokenize": False}
-            text = vetting.in_time("chat template", self.processor.apply_chat_template, chat, **how)
+            text = vetting.in_time(what, self.processor.apply_chat_template, chat, **how)
         elif self.mark is not None:
             mark = str(self.processor.image_token)
             text = prompt if prompt and mark in prompt else f"{mark}{prompt or ''}"
