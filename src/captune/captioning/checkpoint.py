@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -39,7 +40,7 @@ from captune.files import sha256_of, whole_file
 from captune.json_yaml import convert, read_object
 from captune.models import hub
 from captune.models.decoders import Decoder, load_decoder
-from captune.models.encoders import seen_both_ways
+from captune.models.encoders import sees_alike
 from captune.models.tokenizers import narrowed
 from captune.models.vetting import require_finite_tensor
 from captune.models.weights import (
@@ -220,9 +221,12 @@ def check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role: 
     role: what the model is to the captioner, as "image encoder". With +mirrored or without, it is
     the same model: what learnt from one of them reads the other.
     """
-    for what, name in (("weights_id", "weights"), ("preprocessing_id", "preprocessing")):
+    for what, name, are_alike in (
+        ("weights_id", "weights", operator.eq),
+        ("preprocessing_id", "preprocessing", sees_alike),
+    ):
         mine, theirs = getattr(wanted, what), getattr(found, what)
-        if theirs not in (mine, seen_both_ways(mine)) and mine != seen_both_ways(theirs):
+        if not are_alike(mine, theirs):
             raise UserError(
                 f"{where} was trained with the {role} {wanted.spec} ({mine[:12]}), and"
                 f" {found.spec} has other {name} ({theirs[:12]}); give the same one"

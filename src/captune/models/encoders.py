@@ -211,6 +211,12 @@ def seen_both_ways(preprocessing_id: str) -> str:
     return digest_of("both ways", preprocessing_id)
 
 
+def sees_alike(preprocessing_id: str, other: str) -> bool:
+    """Whether two preprocessings are the same but for `both_ways`."""
+    both = (preprocessing_id, seen_both_ways(preprocessing_id))
+    return other in both or preprocessing_id == seen_both_ways(other)
+
+
 def _mean_of_both(module: nn.Module, pixels: Tensor) -> Tensor:
     # the plain pass comes last: what is looked up inside the module is that of the plain image
     mirrored: Tensor = module(pixels.flip(-1))
