@@ -303,7 +303,7 @@ _SCORE = "{captune} score c.json --references r.json --no-interval"
 )
 def test_nobody_has_to_read_what_is_printed(captions: Path, line: str, status: int) -> None:
     found, said = status_in_shell(line, captions)
-    assert found == status
+    assert found == status, said
     for bug in ("bug in captune", "Traceback", "Exception ignored", "BrokenPipe"):
         assert bug not in said
     assert (captions / "run/run.json").exists() == ("--out run" in line)
