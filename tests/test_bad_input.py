@@ -17,9 +17,8 @@ from PIL import features
 from captune.cli import main
 from captune.errors import UserError
 from captune.images import UnreadableImage, find_images, open_image
-from captune.zeroshot.labels import read_labels
+from captune.zeroshot.labels import read_labels, read_truth
 from captune.zeroshot.prompts import expand
-from captune.zeroshot.truth import read_truth
 from tests.image_factory import broken_cases, encoded, heic, jpeg, picture, readable_cases
 
 OVER = "30000 x 30000 pixels, over the limit of 100 megapixels (CAPTUNE_MAX_MEGAPIXELS)"

@@ -7,7 +7,7 @@ import pytest
 from tests.report_runs import classify_run, images
 
 from captune.cli import main
-from captune.runs.place import claim
+from captune.runs.writer import claim
 
 NAMES = [f"{n}.jpg" for n in range(4)]
 

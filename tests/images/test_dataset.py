@@ -17,8 +17,7 @@ from captune.images import dataset, find_images, open_image
 from captune.images.dataset import ImageRows, Source, open_dataset, parse_source
 from captune.images.decode import hash_image
 from captune.images.formats import UnreadableImage
-from captune.zeroshot.labels import read_labels
-from captune.zeroshot.truth import read_truth
+from captune.zeroshot.labels import read_labels, read_truth
 
 
 @pytest.fixture(autouse=True)

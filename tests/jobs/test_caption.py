@@ -36,7 +36,7 @@ from captune.options.captioning import CaptionOptions
 from captune.pages.checking import check_page
 from captune.progress import SILENT
 from captune.runs import read_run
-from captune.runs.place import JOURNAL, locked
+from captune.runs.writer import JOURNAL, locked
 
 COUNT = 13
 

@@ -24,7 +24,7 @@ from captune.pages.checking import check_page
 from captune.pages.page import write_report
 from captune.pages.sources import PageSettings, read_runs
 from captune.runs import read_run
-from captune.runs.place import JOURNAL
+from captune.runs.writer import JOURNAL
 
 COUNT, NAMES = 6, ("blip", "git")
 SAID = "a red dog runs on the sea"

@@ -19,7 +19,7 @@ from tests.report_runs import images, score_run
 from captune.cli import main
 from captune.errors import UserError
 from captune.runs import RunWriter, check_run_folder, read_run
-from captune.runs.place import claim, locked
+from captune.runs.writer import claim, locked
 
 
 @dataclass
@@ -214,7 +214,7 @@ def test_nothing_is_left_of_a_job_that_wrote_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on Windows")
 def test_a_killed_writer_lets_go(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from captune.runs.place import claim\n"
+        "import sys, time; from pathlib import Path; from captune.runs.writer import claim\n"
         "with claim(Path(sys.argv[1]), 'baking'): print('held', flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "run")]

@@ -9,7 +9,7 @@ import pytest
 
 from captune.options.recognition import ClassifyOptions
 from captune.shards.manifest import Report, Work
-from captune.shards.sources import Shard
+from captune.shards.shard import Shard
 from captune.shards.work import Worker
 
 

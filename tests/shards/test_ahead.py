@@ -13,8 +13,7 @@ from captune.options.recognition import ClassifyOptions
 from captune.shards import work
 from captune.shards.manifest import DONE, Work
 from captune.shards.places import Place
-from captune.shards.reading import open_shard
-from captune.shards.sources import find_shards
+from captune.shards.shard import find_shards, open_shard
 from tests.shards import toy
 
 

@@ -13,7 +13,7 @@ from captune.errors import UserError
 from captune.shards.driver import READY, Dead, hand_out
 from captune.shards.manifest import DONE, Claims, Report
 from captune.shards.places import Place
-from captune.shards.sources import Shard
+from captune.shards.shard import Shard
 
 
 class Scripted:

@@ -14,8 +14,7 @@ import pytest
 from captune.errors import UserError
 from captune.images import open_image
 from captune.images.dataset import opened
-from captune.shards.reading import open_shard
-from captune.shards.sources import find_shards
+from captune.shards.shard import find_shards, open_shard
 from tests.shards import toy
 
 RED = toy.picture(toy.COLOURS["red"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.shards.sources import expanded, find_shards
+from captune.shards.shard import expanded, find_shards
 from tests.shards import toy
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from captune import caption
 from captune.cli import main
-from captune.shards import places, sources
+from captune.shards import places
 from captune.shards.places import Place, StoreError, fetch
+from captune.shards.shard import find_shards
 from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.shards import toy
 from tests.shards.conftest import rows_of
@@ -189,11 +190,12 @@ def test_a_store_that_lists_nothing_is_one_sentence(
         def invalidate_cache(self) -> None:
             pass
 
-    for module in (places, sources):
-        monkeypatch.setattr(module, "store_of", lambda address: (Unreached(), address))
+    for module in ("places", "shard"):
+        asked = f"captune.shards.{module}.store_of"
+        monkeypatch.setattr(asked, lambda address: (Unreached(), address))
     monkeypatch.setattr(places, "_WAITS_S", (0.0, 0.0, 0.0))
     with pytest.raises(StoreError, match=r"the store failed 4 times .no route"):
-        sources.find_shards([word])
+        find_shards([word])
 
 
 def test_a_bug_is_not_a_fault_of_the_store() -> None:

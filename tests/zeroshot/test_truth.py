@@ -8,8 +8,7 @@ import pytest
 
 from captune.errors import UserError
 from captune.images import ImageFile
-from captune.zeroshot.labels import read_labels
-from captune.zeroshot.truth import read_truth
+from captune.zeroshot.labels import read_labels, read_truth
 
 LABELS = read_labels({"7": "cat", "3": "dog", "sea_lion": "sea lion", "sea": "the sea"})
 

@@ -271,7 +271,7 @@ def _run(argv: Sequence[str] | None) -> int:
 def _stopped(arguments: argparse.Namespace) -> str:
     """What Ctrl-C left of a command, and where."""
     from captune.options.shards import PLAN, is_address, spelled
-    from captune.runs.place import JOURNAL
+    from captune.runs.writer import JOURNAL
 
     if not hasattr(arguments, "no_cache"):
         return "stopped; run the same command again"

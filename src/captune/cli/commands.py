@@ -131,7 +131,7 @@ def _check_places(options: Any, kind: str) -> None:
     # into the captioner's own run: the job refuses it in better words; shards are merged in place
     own = [vars(options).get(name) for name in ("model", "place")]
     if out is not None and hasattr(options, "overwrite") and str(out) not in own:
-        from captune.runs.place import check_run_folder
+        from captune.runs.writer import check_run_folder
 
         check_run_folder(out, kind, overwrite=options.overwrite)
     images = getattr(options, "images", None)

@@ -40,7 +40,7 @@ from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.metrics import PeopleAgreement, Reranking
-from captune.runs.place import writes_run
+from captune.runs.writer import writes_run
 from captune.tables import Column, Number, Table, numbers
 from captune.text import counted, duration, percent
 

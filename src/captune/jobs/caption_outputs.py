@@ -21,8 +21,8 @@ from captune.images import ImageFile
 from captune.jobs import MOST_ANSWERS
 from captune.options.captioning import CaptionOptions
 from captune.progress import SILENT, Progress
-from captune.runs.place import JOURNAL
 from captune.runs.reader import ABOUT
+from captune.runs.writer import JOURNAL
 from captune_metrics.display import printable, quoted
 from captune_metrics.files import LARGEST_TEXT, read_regular
 
@@ -183,7 +183,7 @@ def _text_of(path: Path) -> str:
 
 
 class CaptionJournal:
-    """What is done of a captioning, in a run folder that this process holds (`runs.place`).
+    """What is done of a captioning, in a run folder that this process holds (`runs.writer`).
 
     done: how many of `images` it holds, from the first on: whole batches, and each image's file as
     it was then. An image that changed, came or went ends what is taken over.

@@ -28,8 +28,8 @@ from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.evaluation import CaptionerFigures, CaptionersMetrics, SideFigure
 from captune.runs.metrics import AgainstBest
-from captune.runs.place import captioner_run, writes_run
 from captune.runs.records import CaptionersRecord, ComparedCaption, plain
+from captune.runs.writer import captioner_run, writes_run
 from captune.scoring.compare import compare_with_best
 from captune.scoring.inputs import read_inputs, read_references
 from captune.scoring.score import (

@@ -27,13 +27,12 @@ from captune.options.codec import from_python
 from captune.options.recognition import ClassifyOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
-from captune.runs.place import writes_run
+from captune.runs.writer import writes_run
 from captune.statistics import wilson
 from captune.tables import Column, Number, Table, csv_row, numbers
 from captune.text import counted, percent
 from captune.zeroshot.classifier import Prediction, ZeroShotClassifier, check_prompts, top_indices
-from captune.zeroshot.labels import Labels, read_labels
-from captune.zeroshot.truth import known_truth
+from captune.zeroshot.labels import Labels, known_truth, read_labels
 
 SHOWN = 20  # predictions on a terminal
 _KEPT = 10  # answers in a record

@@ -17,8 +17,8 @@ from captune.options.scoring import CompareOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
 from captune.runs.evaluation import CompareMetrics, ImageDifference
-from captune.runs.place import writes_run
 from captune.runs.records import ComparedCaption, CompareRecord, plain
+from captune.runs.writer import writes_run
 from captune.scoring.compare import Comparison, compare_captions
 from captune.scoring.inputs import read_inputs
 from captune.scoring.score import ScoredCaptions, deciding_options, score_files, small_sample_note

@@ -35,7 +35,7 @@ from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, read_run
 from captune.runs.maps import MapWriter
-from captune.runs.place import writes_run
+from captune.runs.writer import writes_run
 from captune.tables import Column, Table, number, numbers
 from captune.text import counted, percent
 from captune.zeroshot.classifier import ZeroShotClassifier

@@ -30,7 +30,7 @@ from captune.options.attribution import FaithfulOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Noting, Progress
 from captune.runs import RunWriter
-from captune.runs.place import run_place
+from captune.runs.writer import run_place
 from captune.tables import Table, of_mappings, write_csv
 from captune_metrics.display import printable
 

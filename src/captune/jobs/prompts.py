@@ -25,17 +25,16 @@ from captune.options.recognition import PromptsOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.metrics import NegationProbe
-from captune.runs.place import writes_run
 from captune.runs.records import plain
+from captune.runs.writer import writes_run
 from captune.tables import Table, of_mappings, write_csv
 from captune.text import counted
-from captune.zeroshot.labels import Labels, read_labels
+from captune.zeroshot.labels import Labels, known_truth, read_labels
 from captune.zeroshot.prompts import expand, fill, negate, probe_negation
 from captune.zeroshot.template_comparison import (
     TemplateComparison,
     compare_templates,
 )
-from captune.zeroshot.truth import known_truth
 
 
 @dataclass(kw_only=True, eq=False)

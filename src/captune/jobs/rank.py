@@ -15,7 +15,7 @@ from captune.options.codec import from_python
 from captune.options.scoring import RankOptions
 from captune.progress import SILENT, Progress
 from captune.runs import read_run
-from captune.runs.place import locked
+from captune.runs.writer import locked
 from captune.scoring.rank import Pair, Ranking, rank_run
 from captune.tables import Column, Table, number, numbers
 from captune.text import counted, score

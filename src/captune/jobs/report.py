@@ -14,8 +14,8 @@ from captune.jobs import Result
 from captune.options.codec import from_python
 from captune.options.pages import ReportOptions
 from captune.progress import SILENT, Progress
-from captune.runs.place import finished_part
 from captune.runs.reader import is_running
+from captune.runs.writer import finished_part
 from captune.text import counted, listed
 from captune_metrics.display import printable
 

@@ -17,8 +17,8 @@ from captune.options.scoring import ScoreOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
 from captune.runs.evaluation import Agreement, MetricFigure, ScoreMetrics
-from captune.runs.place import writes_run
 from captune.runs.records import ScoreRecord, plain
+from captune.runs.writer import writes_run
 from captune.scoring.inputs import read_inputs
 from captune.scoring.rank import agreement
 from captune.scoring.score import (

@@ -21,8 +21,8 @@ from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
 from captune.runs.metrics import Sharded
-from captune.runs.place import claim
 from captune.runs.records import plain
+from captune.runs.writer import claim
 from captune.shards.driver import Tally, drive, forget_plan
 from captune.shards.engines import run_local, run_ray
 from captune.shards.manifest import Total, total_of, write_sample

@@ -46,7 +46,7 @@ from captune.pages.figures import draw_figures
 from captune.progress import SILENT, Advance, Noting, Progress
 from captune.runs import Run, read_run
 from captune.runs.metrics import AgainstBest, Curve, CurvePoint, Tuned
-from captune.runs.place import run_place
+from captune.runs.writer import run_place
 from captune.scoring.compare import compare_scores, compare_with_best
 from captune.tables import Table, of_mappings, write_csv
 from captune.text import counted, signed

@@ -11,9 +11,8 @@ to go: a folder without it is no run. It carries a signature of this machine's c
 (`runs.signature`): the images of a run from elsewhere are not opened without being asked for.
 """
 
-from captune.runs.place import check_run_folder
 from captune.runs.reader import DamagedRun, Run, leaves_root, read_run
-from captune.runs.writer import RunWriter, hardware, versions
+from captune.runs.writer import RunWriter, check_run_folder, hardware, versions
 
 __all__ = [
     "DamagedRun",

@@ -40,7 +40,7 @@ from captune.shards.manifest import (
     read_plan,
 )
 from captune.shards.places import Place, store_of
-from captune.shards.sources import Shard, find_shards
+from captune.shards.shard import Shard, find_shards
 from captune.text import counted
 from captune_metrics.display import printable
 

@@ -23,7 +23,7 @@ from typing import Any
 from captune.errors import MissingExtra, UserError
 from captune.shards.driver import READY, Dead, hand_out
 from captune.shards.manifest import Report, Work
-from captune.shards.sources import Shard
+from captune.shards.shard import Shard
 from captune.storage import is_offline, set_offline
 from captune.threads import end_with_parent, processors
 from captune_metrics.display import printable, shorten

@@ -34,7 +34,7 @@ from captune.errors import UserError
 from captune.json_yaml import Count, Number, convert, parse_json
 from captune.options.shards import PLAN
 from captune.shards.places import Place, StoreError
-from captune.shards.sources import Shard
+from captune.shards.shard import Shard
 from captune_metrics.display import printable
 
 STATS, MODELS = "_stats.json", "_models.json"

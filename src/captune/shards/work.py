@@ -58,8 +58,7 @@ from captune.shards.manifest import (
     read_statistics,
 )
 from captune.shards.places import TEMPORARY, Place, StoreError
-from captune.shards.reading import OpenShard, open_shard
-from captune.shards.sources import Shard
+from captune.shards.shard import OpenShard, Shard, open_shard
 from captune.text import counted
 from captune_metrics.display import printable
 

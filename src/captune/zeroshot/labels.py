@@ -1,19 +1,24 @@
-"""The labels to choose from: names, the ids that they are written as, and prompts of their own."""
+"""Labels: those to choose from, with ids and prompts of their own, and each image's true one."""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from captune.errors import UserError
-from captune.files import read_text
-from captune.images.dataset import labels_of, parse_source
+from captune.files import lines_of, read_text
+from captune.images import ImageFile
+from captune.images.dataset import labels_of, metadata_file, metadata_rows, parse_source
+from captune.images.match import images_named
 from captune.json_yaml import json_kind, parse_json
+from captune.tables import as_typed
 from captune_metrics.display import named, printable, quoted
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
@@ -168,3 +173,249 @@ def _checked(
             " once; labels with one name cannot be told apart, so rename or remove one."
         )
     return Labels(tuple(ids), tuple(names), prompts, source)
+
+
+_FILE_COLUMNS = (
+    *("filename", "file_name", "file", "image", "image_name", "img", "path", "filepath"),
+    *("file_path", "image_path", "image_id", "id", "name"),
+)
+_LABEL_COLUMNS = (
+    *("label", "class", "category", "target", "truth", "ground_truth", "class_id", "label_id"),
+    *("category_id", "class_name", "label_name", "category_name"),
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The right answers that are known.
+
+    indices: image name -> position in the labels; images that are not in it are not scored.
+    notes: sentences about images without truth and rows without image, for the user.
+    """
+
+    indices: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def known_truth(
+    source: str | None, images: Sequence[ImageFile], labels: Labels, say: Callable[[str], None]
+) -> dict[str, int]:
+    """Image name -> position in the labels, as far as it is known; its notes are said.
+
+    Raises UserError as `read_truth`.
+    """
+    if source is None:
+        return {}
+    truth = read_truth(source, images, labels)
+    for note in truth.notes:
+        say(note)
+    return truth.indices
+
+
+class _Answer(NamedTuple):
+    label: str
+    where: str
+
+
+def read_truth(source: str | Path, images: Sequence[ImageFile], labels: Labels) -> Truth:
+    """The label of each image, as far as it is known.
+
+    source: `from-name` for files called `<class id>_<n>.jpg`; `from-folder` where the nearest
+        folder that is called like a class id or a name gives the answer; otherwise a table with a
+        header (commas, semicolons or tabs) such as `filename,label`, the label being an id or,
+        where no id fits, a name. A row belongs to the image with the same name, else to the only
+        image whose path ends like it, else to the only one that differs just in its ending.
+        A folder stands for its metadata file, and a metadata.jsonl or .parquet is read as well.
+    Rows without an image and images without a row are counted in the notes.
+    Raises UserError for a table that cannot be understood, for a label of an image that is not
+    among the labels, for an image with two labels, and when no image has a label at all.
+    """
+    shown = printable(source)
+    asked = parse_source(source)
+    named_rows = {} if asked is None else labels_of(asked)[1]
+    if source == "from-name":
+        answers = dict(_by_names(images, labels))
+        unused: list[str] = []
+    elif source == "from-folder" or (asked is not None and not named_rows):
+        answers = dict(_by_folders(images, labels))
+        unused = []
+    else:
+        rows = {name: _Answer(label, name) for name, label in named_rows.items()}
+        if asked is None:
+            rows = _read_table(str(source), labels, {image.name for image in images})
+        found, unused = images_named(
+            rows, images, lambda names: len({rows[name].label for name in names}) == 1
+        )
+        answers = {image: rows[name] for image, name in found.items()}
+    indices = _positions(answers, labels, shown)
+    if not indices:
+        raise UserError(_why_nothing(str(source), images, unused))
+    return Truth(indices, tuple(_notes(shown, indices, images, unused)))
+
+
+def _by_names(images: Iterable[ImageFile], labels: Labels) -> Iterator[tuple[str, _Answer]]:
+    for image in images:
+        stem = PurePosixPath(image.name).stem
+        cuts = [match.start() for match in re.finditer("_", stem)]
+        # ids may hold underscores themselves: the longest that is a label counts
+        known = (stem[:cut] for cut in reversed(cuts) if labels.index_of(stem[:cut]) is not None)
+        label = next(known, None)
+        if label is None and re.fullmatch(r".+_\d+", stem, re.DOTALL):
+            label = stem[: cuts[-1]]
+        if label is not None:
+            yield image.name, _Answer(label, image.name)
+
+
+def _by_folders(images: Iterable[ImageFile], labels: Labels) -> Iterator[tuple[str, _Answer]]:
+    for image in images:
+        folders = PurePosixPath(image.name).parts[-2::-1] or (image.path.parent.name,)
+        spellings = (text for name in folders for text in (name, name.replace("_", " ")))
+        known = (text for text in spellings if labels.index_of(text) is not None)
+        yield image.name, _Answer(next(known, folders[0]), image.name)
+
+
+def _positions(answers: dict[str, _Answer], labels: Labels, source: str) -> dict[str, int]:
+    indices: dict[str, int] = {}
+    unknown: dict[str, str] = {}
+    for name, answer in answers.items():
+        index = labels.index_of(answer.label)
+        if index is None:
+            unknown.setdefault(answer.label, answer.where)
+        else:
+            indices[name] = index
+    if unknown:
+        first = ", ".join(
+            f'"{printable(label)}" ({printable(where)})'
+            for label, where in list(unknown.items())[:3]
+        )
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise UserError(
+            f"{source}: {first}{more} {'is' if len(unknown) == 1 else 'are'} not among the"
+            f" {len(labels)} labels of {labels.source}; use its ids or names."
+        )
+    return indices
+
+
+def _read_table(path: str, labels: Labels, names: Set[str]) -> dict[str, _Answer]:
+    """Rows as file -> answer; the file is as the table spells it, with forward slashes.
+
+    names: of images. A cell that is none of them, nor a label, loses the apostrophe that
+    `captune.tables` put in front of what a spreadsheet would run.
+    """
+    shown = printable(path)
+    folder = Path(path)
+    file = metadata_file(folder) if os.path.isdir(path) else folder  # noqa: PTH112
+    if file is not None and file.suffix in (".jsonl", ".parquet") and file.is_file():
+        return _metadata_answers(file)
+    path = path if file is None else str(file)
+    if not os.path.exists(path):  # noqa: PTH110 - pathlib raises for what cannot be a path
+        raise UserError(
+            f"{shown} does not exist; give a CSV with filename,label, or from-name, or from-folder."
+        )
+    text = read_text(path, keep_bytes=True)
+    start = text.lstrip("\r\n").partition("\n")[0]
+    delimiter = "\t" if "\t" in start else ";" if ";" in start and "," not in start else ","
+    reader = csv.reader(lines_of(text), delimiter=delimiter)
+    rows: dict[str, _Answer] = {}
+    columns: tuple[int, int] | None = None
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if columns is None:
+                columns, is_header = _columns(cells, labels, shown)
+                if is_header:
+                    continue
+            typed = [
+                cell
+                if cell in names or labels.index_of(cell.strip()) is not None
+                else as_typed(cell)
+                for cell in cells
+            ]
+            _add_row(rows, typed, columns, f"line {reader.line_num}", shown)
+    except csv.Error as error:
+        raise UserError(f"{shown}: line {reader.line_num} is not a table row ({error}).") from None
+    if not rows:
+        raise UserError(f"{shown} holds no rows; give one line filename,label for each image.")
+    return rows
+
+
+def _metadata_answers(file: Path) -> dict[str, _Answer]:
+    rows = metadata_rows(file)
+    column = next((name for name in _LABEL_COLUMNS if name in rows[0]), None)
+    if column is None:
+        raise UserError(
+            f"{printable(file)} has no column for the label; call it label (it has"
+            f" {named(rows[0])})."
+        )
+    return {
+        str(row["file_name"]): _Answer(str(row[column]), f"row {number}")
+        for number, row in enumerate(rows, 1)
+        if row.get(column) is not None
+    }
+
+
+def _columns(cells: Sequence[str], labels: Labels, source: str) -> tuple[tuple[int, int], bool]:
+    names = [cell.strip().lower().replace(" ", "_") for cell in cells]
+    file = next((names.index(name) for name in _FILE_COLUMNS if name in names), None)
+    label = next((names.index(name) for name in _LABEL_COLUMNS if name in names), None)
+    if file is not None and label is not None:
+        return (file, label), True
+    if len(cells) == 2 and labels.index_of(cells[1].strip()) is not None:
+        return (0, 1), False
+    found = ", ".join(f'"{printable(cell)}"' for cell in cells[:6])
+    raise UserError(
+        f"{source}: its first line has no columns for file and label; write filename,label there"
+        f" (found {found})."
+    )
+
+
+def _add_row(
+    rows: dict[str, _Answer],
+    cells: Sequence[str],
+    columns: tuple[int, int],
+    where: str,
+    source: str,
+) -> None:
+    if len(cells) <= max(columns):
+        raise UserError(
+            f"{source}: {where} has {len(cells)} of the {max(columns) + 1} columns it needs."
+        )
+    file, label = cells[columns[0]], cells[columns[1]].strip()
+    if not file or not label:
+        return
+    known = rows.setdefault(file, _Answer(label, where))
+    if known.label != label:
+        raise UserError(
+            f'{source}: "{printable(file)}" has two labels, "{printable(known.label)}"'
+            f' ({known.where}) and "{printable(label)}" ({where}); keep one of them.'
+        )
+
+
+def _notes(
+    source: str, indices: dict[str, int], images: Sequence[ImageFile], unused: Sequence[str]
+) -> Iterator[str]:
+    without = [image.name for image in images if image.name not in indices]
+    if without:
+        yield (
+            f"{source}: {len(without)} of {len(images)} images have no truth and are not scored"
+            f" (the first is {printable(without[0])})."
+        )
+    if unused:
+        yield (
+            f"{source}: {len(unused)} rows belong to no image here"
+            f" (the first is {printable(unused[0])})."
+        )
+
+
+def _why_nothing(source: str, images: Sequence[ImageFile], unused: Sequence[str]) -> str:
+    image = printable(images[0].name) if images else "none"
+    if source == "from-name":
+        return (
+            f"from-name: no image is called <class id>_<n>, such as 7_1.jpg (the first is {image})."
+        )
+    row = printable(unused[0]) if unused else "none"
+    return (
+        f"{printable(source)}: none of its rows names one of these images (its first is {row},"
+        f" the first image is {image})."
+    )

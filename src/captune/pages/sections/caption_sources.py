@@ -15,7 +15,7 @@ from captune.images.match import plain_path, without_ending
 from captune.options.base import IN_MEMORY
 from captune.pages.sources import NOT_USABLE, RunSet, RunSource
 from captune.runs import Run
-from captune.runs.place import captioner_run
+from captune.runs.writer import captioner_run
 from captune.text import one_line
 from captune_metrics.catalogue import LOG_PROBABILITY
 from captune_metrics.display import shorten
