@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 from captune.captioning.agreement import features_of, fit_agreement
+from captune.captioning.caption import Caption
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import write_beside
 from captune.captioning.dataset import read_dataset
-from captune.captioning.generate import Caption, GenerationSettings
+from captune.captioning.generate import GenerationSettings
 from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
 from captune.features.cache import FeatureCache

@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from captune.attribution.explanation import Explanation
+    from captune.captioning.caption import Caption
     from captune.captioning.captioner import Captioner
-    from captune.captioning.generate import Caption
     from captune.errors import UserError
     from captune.images import ImageFile, Skipped, find_images, open_image
     from captune.jobs import Result
@@ -48,7 +48,7 @@ _JOBS = (
     *("prompts", "push", "rank", "report", "score", "tune", "verify"),
 )
 _HOMES = {name: f"captune.jobs.{name}" for name in _JOBS} | {
-    "Caption": "captune.captioning.generate",
+    "Caption": "captune.captioning.caption",
     "Captioner": "captune.captioning.captioner",
     "Explanation": "captune.attribution.explanation",
     "ImageFile": "captune.images",

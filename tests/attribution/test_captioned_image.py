@@ -26,9 +26,10 @@ from captune.attribution.captioned_image import (
 from captune.attribution.captioned_image import captioned_image, captioned_images, ids_of_caption
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.methods.attention import attention_of
+from captune.captioning.caption import Caption
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
-from captune.captioning.generate import Caption, GenerationSettings
+from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import batch, pad_tags
 from captune.errors import UserError
 from captune.features.pipeline import Encoding

@@ -93,7 +93,7 @@ def check_goes_where_the_decoder_is(combination: Combination) -> None:
     )
     given = {name: tensor.to("meta") for name, tensor in asked().items()}
     # one token: a mask would be asked for its values, and `meta` has none
-    with captioner._looking_at(captioner.project(given["grids"], given["tags"])):
+    with captioner.looking_at(captioner.project(given["grids"], given["tags"])):
         assert captioner.decoder.module(input_ids=given["ids"][:, :1]).logits.device.type == "meta"
     assert {p.device.type for p in captioner.trained().values()} == {"meta"}
 
@@ -186,8 +186,8 @@ def check_cache_in_steps(combination: Combination) -> None:
         with torch.no_grad():
             whole = captioner.logits(grid, ids, mask, tags=words)[0]
             states = captioner.project(grid, words)
-            with captioner._looking_at(states):
-                inputs: dict[str, Any] = captioner._inputs(ids[:, :1], mask[:, :1], states)
+            with captioner.looking_at(states):
+                inputs: dict[str, Any] = captioner.inputs(ids[:, :1], mask[:, :1], states)
                 cache = None
                 for place in range(ids.shape[1]):
                     said = captioner.decoder.module(**inputs, past_key_values=cache, use_cache=True)
@@ -232,8 +232,8 @@ def _continued(
 ) -> Tensor:
     """Four more tokens after each row, by transformers' generate with its cache."""
     states = captioner.project(grid, words)
-    with captioner._looking_at(states), torch.no_grad():
-        inputs = captioner._inputs(ids, mask, states)
+    with captioner.looking_at(states), torch.no_grad():
+        inputs = captioner.inputs(ids, mask, states)
         written: Tensor = captioner.decoder.module.generate(
             **inputs, do_sample=False, max_new_tokens=4, min_new_tokens=4, pad_token_id=PAD
         )

@@ -19,9 +19,9 @@ from captune.captioning.agreement import (
     read_agreement,
     require_agreement,
 )
+from captune.captioning.caption import CaptionWord
 from captune.captioning.checkpoint import write_beside
-from captune.captioning.generate import CaptionWord
-from captune.captioning.model import Candidate
+from captune.captioning.generate import Candidate
 from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
 

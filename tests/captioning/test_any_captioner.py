@@ -23,7 +23,8 @@ from transformers import (
 
 import captune
 from captune.captioning.any_captioner import AnyCaptioner, prepare
-from captune.captioning.generate import Caption, GenerationSettings
+from captune.captioning.caption import Caption
+from captune.captioning.generate import GenerationSettings
 from captune.cli import main
 from captune.errors import UserError
 from captune.features.cache import FeatureCache

@@ -22,15 +22,10 @@ from tests.captioning.tiny import END, PAD, grids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from captune.captioning.caption import Caption, CaptionWord, caption_words, without_preamble
 from captune.captioning.captioner import Captioner, check_length
 from captune.captioning.checkpoint import from_pretrained, recipe_of
-from captune.captioning.generate import (
-    Caption,
-    CaptionWord,
-    GenerationSettings,
-    caption_words,
-    without_preamble,
-)
+from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -278,7 +273,7 @@ def test_the_full_stop_is_at_its_word(
     captioner: CaptionModel, images: list[ImageFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [CaptionWord("a", -1.0), CaptionWord("dog", -2.0), CaptionWord(".", -0.5)]
-    monkeypatch.setattr("captune.captioning.generate.caption_words", lambda *given: words)
+    monkeypatch.setattr("captune.captioning.caption.caption_words", lambda *given: words)
     found = [one for batch in captioned(captioner, images[:2]) for one in batch]
     assert {one.caption for one in found if isinstance(one, Caption)} == {"a dog."}
     assert found[0].words == words  # type: ignore[union-attr]

@@ -29,7 +29,8 @@ from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained, write_beside
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.datastore import DATASTORE, FORMAT, Datastore, Summary, load_store
-from captune.captioning.model import Candidate, CaptionModel
+from captune.captioning.generate import Candidate
+from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity
 from captune.captioning.rerank import (
     Reranker,

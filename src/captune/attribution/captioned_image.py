@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from captune.captioning.caption import WORD, word_pieces
 from captune.captioning.captioner import Captioner
-from captune.captioning.generate import WORD, GenerationSettings, word_pieces
+from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
 from captune.features.encode import encode_grids

@@ -22,7 +22,7 @@ from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.vlm_image import reader_in
 from captune.attribution.word_scores import scores_of, word_targets
-from captune.captioning.generate import judged
+from captune.captioning.caption import judged
 from captune.images import ImageFile
 from captune.runs.maps import MapWriter
 from captune.runs.records import no_better

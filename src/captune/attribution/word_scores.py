@@ -1,6 +1,6 @@
 """The score of a word at its steps, its gradient by the grid, many grids under one caption.
 
-Of which tokens a word is made: `captioning.generate.word_pieces`; at which steps they stand:
+Of which tokens a word is made: `captioning.caption.word_pieces`; at which steps they stand:
 captioned_image.py.
 
 A bridge of cross-attention leaves the blocks before its first layer to the text alone, and the text

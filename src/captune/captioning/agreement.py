@@ -21,9 +21,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from captune.captioning.caption import CaptionWord
 from captune.captioning.checkpoint import read_beside
-from captune.captioning.generate import CaptionWord
-from captune.captioning.model import Candidate
+from captune.captioning.generate import Candidate
 from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
 from captune.runs.metrics import AgreementWeights, PeopleAgreement

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from captune.captioning.agreement import read_agreement, require_agreement
 from captune.captioning.bridge import GridShape
+from captune.captioning.caption import Caption, caption_words
 from captune.captioning.captioner import (
     Captioner,
     captioner_folder,
@@ -31,8 +31,13 @@ from captune.captioning.captioner import (
 )
 from captune.captioning.checkpoint import read_recipe, read_tuned
 from captune.captioning.datastore import DATASTORE
-from captune.captioning.generate import Caption, GenerationSettings, batch_ends, caption_words
-from captune.captioning.model import Candidate
+from captune.captioning.generate import (
+    Candidate,
+    GenerationSettings,
+    batch_ends,
+    candidates_of,
+    require_numbers,
+)
 from captune.captioning.recipe import ImageIdentity, TunedRecipe
 from captune.captioning.rerank import Reranker, reranking_of
 from captune.captioning.settings import is_vlm
@@ -397,11 +402,7 @@ class AnyCaptioner:
             )
         said = written.log_probabilities
         chosen = self.vlm.log_probabilities(inputs, features, written) if said is None else said
-        if not all(math.isfinite(value) for row in chosen for value in row):
-            raise UserError(
-                "the captioner computes probabilities that are not numbers: its weights are"
-                " damaged, or beyond the precision (--dtype float32)"
-            )
+        require_numbers(chosen)
         if self.reranker is None:
             return [Chosen(*one) for one in zip(written.ids, chosen, strict=True)]
         return self._best([one.image for one in some], written, chosen, each, how.encoding.cache)
@@ -415,11 +416,9 @@ class AnyCaptioner:
         cache: FeatureCache | None,
     ) -> list[Chosen]:
         assert self.reranker is not None
-        said = (before_stop(text, self.stop) for text in self.speech.decode(written.ids))
-        texts = (" ".join(text.split()) for text in said)
-        means = (sum(row) / len(row) for row in chosen)
-        drafts = [Candidate(*one) for one in zip(written.ids, texts, means, strict=True)]
-        groups = [drafts[i : i + each] for i in range(0, len(drafts), each)]
+        texts = [before_stop(text, self.stop) for text in self.speech.decode(written.ids)]
+        means = [sum(row) / len(row) for row in chosen]
+        groups = candidates_of(written.ids, texts, means, each)
         nothing = torch.zeros(len(images), 1, 1)  # it looks at the images itself
         judged = self.reranker.judged(groups, images, nothing, cache)
         found = []

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from captune.captioning.agreement import chance_of, features_of, read_agreement
+from captune.captioning.caption import Caption, captions_of
 from captune.captioning.checkpoint import (
     check_model,
     digest_of_checkpoint,
@@ -25,12 +26,7 @@ from captune.captioning.checkpoint import (
     read_recipe,
 )
 from captune.captioning.datastore import Datastore
-from captune.captioning.generate import (
-    Caption,
-    GenerationSettings,
-    captions_of,
-    grid_batches,
-)
+from captune.captioning.generate import GenerationSettings, grid_batches
 from captune.captioning.model import CaptionModel
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.rerank import (

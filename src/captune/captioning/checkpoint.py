@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import save
 
-from captune.captioning.model import CaptionModel
+from captune.captioning.model import CaptionModel, Trainable
 from captune.captioning.recipe import (
     SCHEMA,
     DecoderIdentity,
@@ -82,7 +82,7 @@ def recipe_of(
     )
 
 
-def save_pretrained(model: CaptionModel, folder: Path, recipe: Recipe | TunedRecipe) -> None:
+def save_pretrained(model: Trainable, folder: Path, recipe: Recipe | TunedRecipe) -> None:
     """Write both files, each whole, the config last: a folder without it is no checkpoint."""
     with whole_file(folder / CONFIG) as config, whole_file(folder / WEIGHTS, "wb") as weights:
         json.dump(recipe.as_json(), config, indent=1)
@@ -233,13 +233,13 @@ def check_model(wanted: ImageIdentity, found: ImageIdentity, where: Path, role: 
             )
 
 
-def write_trained(model: CaptionModel, path: Path) -> None:
+def write_trained(model: Trainable, path: Path) -> None:
     """The trained parameters alone, as a whole file."""
     with whole_file(path, "wb") as file:
         file.write(_trained_bytes(model))
 
 
-def _trained_bytes(model: CaptionModel) -> bytes:
+def _trained_bytes(model: Trainable) -> bytes:
     tensors = {
         name: parameter.detach().to("cpu", torch.float32).contiguous()
         for name, parameter in model.trained().items()
@@ -248,7 +248,7 @@ def _trained_bytes(model: CaptionModel) -> bytes:
     return written
 
 
-def read_trained(model: CaptionModel, path: Path) -> None:
+def read_trained(model: Trainable, path: Path) -> None:
     """Put trained parameters back. Raises UserError where they are not this captioner's."""
     trained = model.trained()
     _check_names(trained, read_trained_header(path.parent), path)

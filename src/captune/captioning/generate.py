@@ -1,153 +1,34 @@
-"""What a caption is, and what a batch of images makes of it: each word with its log-probability.
+"""How captions are generated: greedily, by beam search or by sampling, in batches of images.
 
-How one batch is written, greedily or by beam search, and where a caption ends:
-`CaptionModel.generate` (model.py), and `VLM.written` for a captioner of transformers.
+The search itself is transformers' `generate`. `generate` and `sample` are methods of CaptionModel;
+a captioner of transformers searches in `VLM.written` (models/vlm.py). A caption ends with the
+decoder's end token, or at `max_tokens`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from captune.captioning.model import Candidate, Generated
+import torch
+from torch import Tensor
+
+from captune.captioning.bridge import ImageStates
+from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import Halves, encode_grids
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
-from captune.models.decoders import Decoder
 from captune.models.encoders import ImageEncoder
 from captune.options.captioning import CaptionerOptions
-from captune.tables import NotebookDisplay
-from captune.text import as_sentence
+
+if TYPE_CHECKING:
+    from captune.captioning.model import CaptionModel
 
 _FIRST_BATCH = 8  # images
-WORD = re.compile(r"\S+")
-_PREAMBLE = re.compile(r"(an?|the) (photo|photograph|image|picture) of", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class CaptionWord:
-    """A word of a caption, as it stands between spaces.
-
-    log_probability: natural, the sum over its pieces, each given the image and what stands before.
-    """
-
-    word: str
-    log_probability: float
-
-
-@dataclass(frozen=True)
-class Caption(NotebookDisplay):
-    """What was written for one image.
-
-    caption: the words as a sentence, no blank before its full stop.
-    log_probability: of the whole caption: of all its tokens, and of the end where it came.
-    tokens: how many those are. ended: whether it came to an end by itself.
-    agreement: the chance that people would agree with it (captioning.agreement), None where that
-    was not fitted for its captioner. flagged: whether it is below --flag-below, None without.
-    candidates: what it was chosen among (captioning.rerank), the best first; None where it was not.
-    ids: of its tokens, without the end; of one that is read from a run none.
-    captioner: the name of the one that wrote it, where several were asked.
-    """
-
-    image: ImageFile
-    caption: str
-    words: list[CaptionWord]
-    log_probability: float
-    tokens: int
-    ended: bool
-    agreement: float | None = None
-    flagged: bool | None = None
-    candidates: list[Candidate] | None = None
-    ids: Sequence[int] = ()
-    captioner: str = ""
-
-    @property
-    def mean_log_probability(self) -> float:
-        """A token, so that long captions compare with short ones."""
-        return self.log_probability / max(1, self.tokens)
-
-    def record(self, *, candidates: bool = False) -> dict[str, Any]:
-        """Its line in a run folder, which `runs.records.CaptionRecord` reads."""
-        kept = {"candidates": [told(one) for one in self.candidates or []]} if candidates else {}
-        return {
-            "path": self.image.name,
-            "caption": self.caption,
-            "ended": self.ended,
-            "tokens": self.tokens,
-            "log_probability": round(self.log_probability, 6),
-            "mean_log_probability": round(self.mean_log_probability, 6),
-            **judged(self),
-            "words": [
-                {"word": word.word, "log_probability": round(word.log_probability, 6)}
-                for word in self.words
-            ],
-            **kept,
-        }
-
-    def answer(self) -> dict[str, Any]:
-        """What other programs are told."""
-        return {
-            "image": self.image.spelled,
-            **({"captioner": self.captioner} if self.captioner else {}),
-            "caption": self.caption,
-            "log_probability": round(self.log_probability, 6),
-            **judged(self),
-        }
-
-    @classmethod
-    def of_record(cls, image: ImageFile, record: Mapping[str, Any]) -> Caption:
-        """What `record` wrote down."""
-        return cls(
-            image,
-            record["caption"],
-            [CaptionWord(word["word"], word["log_probability"]) for word in record["words"]],
-            record["log_probability"],
-            record["tokens"],
-            record["ended"],
-            record.get("agreement"),
-            record.get("flagged"),
-            [Candidate([], **one) for one in record.get("candidates", [])] or None,
-        )
-
-
-def without_preamble(caption: Caption) -> Caption:
-    """The caption without "a photo of" or its like before it; its log-probability is of all of it.
-
-    One that has nothing else stays.
-    """
-    begin, words = " ".join(word.word for word in caption.words[:3]), caption.words[3:]
-    if not words or not _PREAMBLE.fullmatch(begin):
-        return caption
-    if begin[0].isupper():
-        start = words[0].word
-        words[0] = replace(words[0], word=start[0].upper() + start[1:])
-    return replace(caption, words=words, caption=" ".join(word.word for word in words))
-
-
-def told(candidate: Candidate) -> dict[str, Any]:
-    """A candidate as a record has it."""
-    names = ("score", "mean_log_probability", "match", "neighbours")
-    figures = {name: getattr(candidate, name) for name in names}
-    known = {name: round(value, 6) for name, value in figures.items() if value is not None}
-    return {"caption": as_sentence(candidate.caption), **known}
-
-
-class _Judged(Protocol):
-    @property
-    def agreement(self) -> float | None: ...
-
-    @property
-    def flagged(self) -> bool | None: ...
-
-
-def judged(found: _Judged) -> dict[str, Any]:
-    """What is known of whether people would agree, as records and answers have it."""
-    chance = None if found.agreement is None else round(found.agreement, 4)
-    known = {"agreement": chance, "flagged": found.flagged}
-    return {name: value for name, value in known.items() if value is not None}
+_NO_BEAM = -1e8  # transformers scores a beam that is none with -1e9
 
 
 @dataclass(frozen=True)
@@ -165,6 +46,153 @@ class GenerationSettings:
     def of(cls, options: CaptionerOptions, cache: FeatureCache | None) -> GenerationSettings:
         """As the options of a command say."""
         return cls(options.beam, options.max_tokens, Encoding.of(options, cache))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A caption of an image that may be chosen, and what speaks for it (`rerank`).
+
+    ids: with the end where it came. match, neighbours: None where they were not looked at.
+    """
+
+    ids: list[int]
+    caption: str
+    mean_log_probability: float
+    match: float | None = None
+    neighbours: float | None = None
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The token ids that the decoder wrote for each image.
+
+    ids: without start, end and padding. log_probabilities: of each id, and of the end where it
+    came, by one teacher-forced pass over the finished caption; nothing where it was left out.
+    candidates: what each was chosen among, where it was.
+    """
+
+    ids: list[list[int]]
+    log_probabilities: list[list[float]]
+    candidates: list[list[Candidate]] | None = None
+
+
+@torch.inference_mode()
+def generate(
+    model: CaptionModel,
+    grids: Tensor,
+    *,
+    beams: int = 1,
+    max_tokens: int = 60,
+    tags: Tensor | None = None,
+    scored: bool = True,
+    candidates: int = 1,
+    judge: Callable[[list[list[Candidate]]], list[list[Candidate]]] | None = None,
+) -> Generated:
+    """Captions of a batch of images, greedy or by beam search.
+
+    grids, tags: as for `CaptionModel.project`. scored: with log-probabilities, which take another
+    pass over the finished captions. candidates, judge: the so many best of a beam search that is as
+    wide or wider are given scores, and the best of an image by these is its caption.
+    """
+    states = model.project(grids, tags)
+    judged = None
+    with model.looking_at(states), model.without_dropout():
+        if judge is None:
+            ends = _ended(model, states, _search(model, states, max_tokens, num_beams=beams))
+        else:
+            judged = judge(_likeliest(model, states, max_tokens, beams, candidates))
+            ends = [max(own, key=lambda one: one.score).ids for own in judged]
+        chosen = model.log_probabilities(states, ends) if scored else [[] for _ in ends]
+    require_numbers(chosen)
+    end = model.decoder.end_id
+    return Generated([[id for id in row if id != end] for row in ends], chosen, judged)
+
+
+@torch.no_grad()
+def sample(
+    model: CaptionModel,
+    grids: Tensor,
+    *,
+    samples: int,
+    max_tokens: int = 60,
+    tags: Tensor | None = None,
+) -> list[list[int]]:
+    """Captions drawn from the model, `samples` of each image one after the other.
+
+    Token ids, with the end where it came: what `batch` takes.
+    """
+    states = model.project(grids, tags)
+    with model.looking_at(states), model.without_dropout():
+        drawn = _search(
+            model,
+            states,
+            max_tokens,
+            do_sample=True,
+            top_k=0,  # transformers' default is 50
+            num_return_sequences=samples,
+        )
+        return _ended(model, states, drawn)
+
+
+def _likeliest(
+    model: CaptionModel, states: ImageStates, max_tokens: int, beams: int, candidates: int
+) -> list[list[Candidate]]:
+    """The best of the beam search of each image, the likeliest one first."""
+    found = _search(
+        model,
+        states,
+        max_tokens,
+        num_beams=max(2, beams, candidates),  # one beam alone is not scored
+        num_return_sequences=candidates,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    decoder, rows = model.decoder, _ended(model, states, found.sequences)
+    texts = decoder.decode([[id for id in row if id != decoder.end_id] for row in rows])
+    each = candidates_of(rows, texts, found.sequences_scores.tolist(), candidates)
+    # where fewer came to be than were asked for, generate fills up
+    return [own[:1] + [one for one in own[1:] if one.mean_log_probability > _NO_BEAM]
+            for own in each]  # fmt: skip
+
+
+def candidates_of(
+    rows: Sequence[list[int]], texts: Sequence[str], means: Sequence[float], each: int
+) -> list[list[Candidate]]:
+    """Captions as the candidates of images, `each` of an image one after the other."""
+    lines = (" ".join(text.split()) for text in texts)
+    found = [Candidate(*parts) for parts in zip(rows, lines, means, strict=True)]
+    return [found[start : start + each] for start in range(0, len(found), each)]
+
+
+def _search(model: CaptionModel, states: ImageStates, max_tokens: int, **how: Any) -> Any:
+    """What transformers' generate makes of the images."""
+    decoder = model.decoder
+    start = torch.full((states.images, 1), decoder.start_id, device=decoder.device)
+    return decoder.module.generate(
+        **model.inputs(start, torch.ones_like(start), states),
+        **{"do_sample": False, **how},
+        max_new_tokens=max_tokens,
+        eos_token_id=decoder.end_id,
+        pad_token_id=decoder.pad_id,
+    )
+
+
+def _ended(model: CaptionModel, states: ImageStates, sequences: Tensor) -> list[list[int]]:
+    """Token ids of each caption, up to and with its end."""
+    end = model.decoder.end_id
+    begun = 0 if states.soft_tokens is not None else 1 + model.places_before(states.prompt)
+    rows = (row[begun:] for row in sequences.tolist())
+    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+
+
+def require_numbers(log_probabilities: Sequence[Sequence[float]]) -> None:
+    """Raises UserError where one is not finite."""
+    if not all(math.isfinite(value) for row in log_probabilities for value in row):
+        raise UserError(
+            "the captioner computes probabilities that are not numbers: its weights are"
+            " damaged, or beyond the precision (--dtype float32)"
+        )
 
 
 def grid_batches(
@@ -201,75 +229,3 @@ def batch_ends(images: int, batch_size: int) -> list[int]:
     """
     ends = range(min(batch_size, _FIRST_BATCH), images, batch_size)
     return [*ends, images] if images else []
-
-
-def captions_of(
-    images: Sequence[ImageFile], generated: Generated, decoder: Decoder
-) -> Iterator[Caption]:
-    """What was generated for images, as their captions."""
-    among: Sequence[list[Candidate] | None] = generated.candidates or [None] * len(images)
-    for image, ids, chosen, offered in zip(
-        images, generated.ids, generated.log_probabilities, among, strict=True
-    ):
-        words = caption_words(decoder, ids, chosen)
-        if offered is not None:
-            offered = sorted(offered, key=lambda one: -one.score)
-        yield Caption(
-            image,
-            as_sentence(" ".join(word.word for word in words)),
-            words,
-            sum(chosen),
-            tokens=len(chosen),
-            # the end has a log-probability too, and no id
-            ended=len(chosen) > len(ids),
-            candidates=offered,
-            ids=ids,
-        )
-
-
-def caption_words(
-    decoder: Decoder, ids: Sequence[int], log_probabilities: Sequence[float]
-) -> list[CaptionWord]:
-    """The words that token ids spell, the pieces of each put together as `word_pieces` does.
-
-    log_probabilities: of each id; what follows them (the end's) is of no word.
-    """
-    return [
-        CaptionWord(word, sum(log_probabilities[place] for place in places))
-        for word, places in word_pieces(decoder, ids)
-    ]
-
-
-def word_pieces(
-    decoder: Decoder, ids: Sequence[int], word: re.Pattern[str] = WORD
-) -> list[tuple[str, tuple[int, ...]]]:
-    """The words that token ids spell, each with the places of its pieces in `ids`.
-
-    A piece belongs to the word that its first character stands in, the space before a word to that
-    word; a piece that shows nothing yet, such as half a character, to the word that comes of it.
-    """
-    prefixes = decoder.decode([ids[: count + 1] for count in range(len(ids))])
-    text = prefixes[-1] if prefixes else ""
-    spans = [match.span() for match in word.finditer(text)]
-    if not spans:
-        return []
-    owned: list[list[int]] = [[] for _ in spans]
-    shown = current = 0
-    waiting: list[int] = []
-    for place, prefix in enumerate(prefixes):
-        waiting.append(place)
-        # half a character is shown as a mark that is not in the whole text
-        now = max(shown, _agreeing(prefix, text))
-        if now == shown:
-            continue
-        while current < len(spans) - 1 and spans[current][1] <= shown:
-            current += 1
-        owned[current] += waiting
-        waiting, shown = [], now
-    owned[-1] += waiting
-    return [(text[a:b], tuple(places)) for (a, b), places in zip(spans, owned, strict=True)]
-
-
-def _agreeing(prefix: str, text: str) -> int:
-    pairs = enumerate(zip(prefix, text, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(prefix), len(text)))

@@ -3,15 +3,14 @@
 grid [images, tokens, channels]      from the frozen encoder, cached
   -> bridge.project                  keys/values (or soft tokens), once an image
   -> decoder                         k captions (or beams) an image read them
-  -> next-token loss, or words: `generate`, greedy or by beam search
+  -> next-token loss, or words: generate.py, greedily or by beam search
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from inspect import signature
 from itertools import accumulate
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from captune.captioning import generate as generation
 from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
 from captune.captioning.decoder_parts import DecoderParts, find_parts
 from captune.captioning.settings import PROMPT_TOKENS, tag_tokens
@@ -29,41 +29,93 @@ from captune.errors import UserError
 from captune.models.decoders import Decoder
 
 IGNORED = -100  # a place where there is nothing: no loss is taken there, as everywhere in torch
-_NO_BEAM = -1e8  # transformers scores a beam that is none with -1e9
 # logits looked at together: of a CPU's cache, and enough to keep a GPU busy
 _AT_ONCE_CPU, _AT_ONCE_GPU = 1 << 19, 1 << 26
 
 
-@dataclass(frozen=True)
-class Generated:
-    """The token ids that the decoder wrote for each image.
+class Trainable(nn.Module, ABC):
+    """A frozen language model with few parameters that are trained: what a training looks at.
 
-    ids: without start, end and padding. log_probabilities: of each id, and of the end where it
-    came, by one teacher-forced pass over the finished caption; nothing where it was left out.
-    candidates: what each was chosen among, where it was.
+    decoder: its words. bridge: what shows it images. parts: where tuning reaches into it.
+    language_model: all modules that a tuning method may lie in.
     """
 
-    ids: list[list[int]]
-    log_probabilities: list[list[float]]
-    candidates: list[list[Candidate]] | None = None
+    decoder: Decoder
+    bridge: Bridge
+    tuning: TuningMethod
+    parts: DecoderParts
+    language_model: nn.Module
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Give the language model back as it was."""
+
+    @abstractmethod
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name; nothing else has a gradient."""
+
+    @abstractmethod
+    def logits_at_targets(
+        self, grids: Tensor, ids: Tensor, mask: Tensor, targets: Tensor, tags: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """([targets, vocabulary], [targets]): the head runs only where there is a target."""
+
+    @abstractmethod
+    def generate(
+        self,
+        grids: Tensor,
+        *,
+        beams: int = 1,
+        max_tokens: int = 60,
+        tags: Tensor | None = None,
+        scored: bool = True,
+    ) -> generation.Generated:
+        """Captions of a batch of images, greedily or by beam search, as `generation.generate`."""
+
+    def forward(
+        self,
+        grids: Tensor,
+        ids: Tensor,
+        mask: Tensor,
+        targets: Tensor,
+        label_smoothing: float = 0.0,
+        tags: Tensor | None = None,
+        weights: Tensor | None = None,
+        reference: Tensor | None = None,
+        kl: float = 0.0,
+    ) -> Tensor:
+        """Mean next-token loss of the captions of a batch of images.
+
+        grids: [images, tokens, channels]. ids, mask, targets: [images * k, n]; the k captions of an
+        image stand together; targets are IGNORED where there is nothing to learn.
+        tags: as for `CaptionModel.project`. weights: [images * k], what a caption's tokens count.
+        reference: [targets], log-probabilities by another model, from which `kl` times the
+        divergence is added, as captions drawn from this model estimate it: r - log r - 1 for each
+        token, r being the other's probability over this one's (GRPO, Shao et al. 2024).
+        """
+        logits, wanted = self.logits_at_targets(grids, ids, mask, targets, tags)
+        each = token_losses(logits, wanted, label_smoothing)
+        loss = each
+        if weights is not None:
+            loss = each * weights[:, None].expand_as(targets)[targets != IGNORED]
+        if reference is not None:
+            ratio = reference + each
+            loss = loss + kl * (ratio.exp() - ratio - 1)
+        return loss.mean()
+
+    @contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """Within, all modules are in eval mode."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A caption of an image that may be chosen, and what speaks for it (`rerank`).
-
-    ids: with the end where it came. match, neighbours: None where they were not looked at.
-    """
-
-    ids: list[int]
-    caption: str
-    mean_log_probability: float
-    match: float | None = None
-    neighbours: float | None = None
-    score: float = 0.0
-
-
-class CaptionModel(nn.Module):
+class CaptionModel(Trainable):
     """Frozen decoder plus what is trained: `bridge` and `tuning`.
 
     tuning comes first, then the bridge: peft wraps the bare decoder's layers only.
@@ -71,6 +123,9 @@ class CaptionModel(nn.Module):
     reads_tags: it was, or will be, trained with tags of each image, and is never run without. A
     bridge that reads none has them stand before the caption, as a text.
     """
+
+    generate = generation.generate
+    sample = generation.sample
 
     def __init__(
         self,
@@ -85,9 +140,9 @@ class CaptionModel(nn.Module):
         self.reads_tags = reads_tags
         self.decoder = decoder
         self.grid = grid
-        self.parts: DecoderParts = find_parts(decoder.module)
+        self.parts = find_parts(decoder.module)
         self.context = Context()
-        self.language_model: nn.Module = decoder.module
+        self.language_model = decoder.module
         self._takes_positions = "position_ids" in signature(decoder.module.forward).parameters
         self.bridge = bridge
         self.tuning = tuning
@@ -118,37 +173,6 @@ class CaptionModel(nn.Module):
         """What is trained, by name: `bridge.*` and `tuning.*`; nothing else has a gradient."""
         found = {f"bridge.{name}": p for name, p in self.bridge.named_parameters()}
         return found | {f"tuning.{name}": p for name, p in self.tuning.named_trained()}
-
-    def forward(
-        self,
-        grids: Tensor,
-        ids: Tensor,
-        mask: Tensor,
-        targets: Tensor,
-        label_smoothing: float = 0.0,
-        tags: Tensor | None = None,
-        weights: Tensor | None = None,
-        reference: Tensor | None = None,
-        kl: float = 0.0,
-    ) -> Tensor:
-        """Mean next-token loss of the captions of a batch of images.
-
-        grids: [images, tokens, channels]. ids, mask, targets: [images * k, n]; the k captions of an
-        image stand together; targets are IGNORED where there is nothing to learn.
-        tags: as for `project`. weights: [images * k], what each caption's tokens count.
-        reference: [targets], log-probabilities by another model, from which `kl` times the
-        divergence is added, as captions drawn from this model estimate it: r - log r - 1 for each
-        token, r being the other's probability over this one's (GRPO, Shao et al. 2024).
-        """
-        logits, wanted = self.logits_at_targets(grids, ids, mask, targets, tags)
-        each = token_losses(logits, wanted, label_smoothing)
-        loss = each
-        if weights is not None:
-            loss = each * weights[:, None].expand_as(targets)[targets != IGNORED]
-        if reference is not None:
-            ratio = reference + each
-            loss = loss + kl * (ratio.exp() - ratio - 1)
-        return loss.mean()
 
     def logits_at_targets(
         self, grids: Tensor, ids: Tensor, mask: Tensor, targets: Tensor, tags: Tensor | None = None
@@ -186,107 +210,7 @@ class CaptionModel(nn.Module):
         embedded = self.decoder.module.get_input_embeddings()(tags.clamp_min(0))
         return self.bridge.project(grids.float(), TagEmbeddings(embedded.float(), tags != IGNORED))
 
-    @torch.inference_mode()
-    def generate(
-        self,
-        grids: Tensor,
-        *,
-        beams: int = 1,
-        max_tokens: int = 60,
-        tags: Tensor | None = None,
-        scored: bool = True,
-        candidates: int = 1,
-        judge: Callable[[list[list[Candidate]]], list[list[Candidate]]] | None = None,
-    ) -> Generated:
-        """Captions of a batch of images by transformers' generate, greedy or by beam search.
-
-        scored: with log-probabilities, which take another pass over the finished captions.
-        candidates, judge: the so many best of a beam search that is as wide or wider are given
-        scores, and the best of an image by these is its caption.
-        """
-        states = self.project(grids, tags)
-        judged = None
-        with self._looking_at(states), self._without_dropout():
-            if judge is None:
-                ends = self._written(states, max_tokens, num_beams=beams, do_sample=False)
-            else:
-                judged = judge(self._drafts(states, max_tokens, beams, candidates))
-                ends = [max(own, key=lambda one: one.score).ids for own in judged]
-            chosen = self._log_probabilities(states, ends) if scored else [[] for _ in ends]
-        if not all(math.isfinite(value) for row in chosen for value in row):
-            raise UserError(
-                "the captioner computes probabilities that are not numbers: its weights are"
-                " damaged, or beyond the precision (--dtype float32)"
-            )
-        end = self.decoder.end_id
-        return Generated([[id for id in row if id != end] for row in ends], chosen, judged)
-
-    @torch.no_grad()
-    def sample(
-        self, grids: Tensor, *, samples: int, max_tokens: int = 60, tags: Tensor | None = None
-    ) -> list[list[int]]:
-        """Captions drawn from the model, `samples` of each image one after the other.
-
-        Token ids, with the end where it came: what `batch` takes.
-        """
-        states = self.project(grids, tags)
-        with self._looking_at(states), self._without_dropout():
-            return self._written(
-                states,
-                max_tokens,
-                do_sample=True,
-                top_k=0,  # transformers' default is 50
-                num_return_sequences=samples,
-            )
-
-    def _drafts(
-        self, states: ImageStates, max_tokens: int, beams: int, candidates: int
-    ) -> list[list[Candidate]]:
-        """The best of the beam search of each image, the likeliest one first."""
-        width = max(2, beams, candidates)  # one beam alone is not scored
-        found = self._generated(
-            states,
-            max_tokens,
-            num_beams=width,
-            num_return_sequences=candidates,
-            do_sample=False,
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
-        rows = self._ended(found.sequences, states)
-        spoken = [[id for id in row if id != self.decoder.end_id] for row in rows]
-        texts = (" ".join(text.split()) for text in self.decoder.decode(spoken))
-        means = found.sequences_scores.tolist()
-        drafts = [Candidate(*parts) for parts in zip(rows, texts, means, strict=True)]
-        each = (drafts[i : i + candidates] for i in range(0, len(drafts), candidates))
-        # where fewer came to be than were asked for, generate fills up
-        return [own[:1] + [one for one in own[1:] if one.mean_log_probability > _NO_BEAM]
-                for own in each]  # fmt: skip
-
-    def _written(self, states: ImageStates, max_tokens: int, **how: Any) -> list[list[int]]:
-        """Token ids of each caption by transformers' generate, up to and with its end."""
-        return self._ended(self._generated(states, max_tokens, **how), states)
-
-    def _generated(self, states: ImageStates, max_tokens: int, **how: Any) -> Any:
-        decoder = self.decoder
-        start = torch.full((states.images, 1), decoder.start_id, device=decoder.device)
-        prompt = self._inputs(start, torch.ones_like(start), states)
-        return decoder.module.generate(
-            **prompt,
-            **how,
-            max_new_tokens=max_tokens,
-            eos_token_id=decoder.end_id,
-            pad_token_id=decoder.pad_id,
-        )
-
-    def _ended(self, sequences: Tensor, states: ImageStates) -> list[list[int]]:
-        """Rows of generate, up to and with their end."""
-        end = self.decoder.end_id
-        begun = 0 if states.soft_tokens is not None else 1 + self.places_before(states.prompt)
-        rows = (row[begun:] for row in sequences.tolist())
-        return [row[: row.index(end) + 1] if end in row else row for row in rows]
-
-    def _log_probabilities(self, states: ImageStates, rows: list[list[int]]) -> list[list[float]]:
+    def log_probabilities(self, states: ImageStates, rows: list[list[int]]) -> list[list[float]]:
         """Of each token of each row [images], given the image and what stands before it."""
         ids, mask, targets = batch(
             rows, start=self.decoder.start_id, pad=self.decoder.pad_id, device=self.decoder.device
@@ -297,7 +221,7 @@ class CaptionModel(nn.Module):
         ends = list(accumulate(map(len, rows)))
         return [flat[end - len(row) : end] for row, end in zip(rows, ends, strict=True)]
 
-    def _inputs(self, ids: Tensor, mask: Tensor, states: ImageStates) -> dict[str, Tensor]:
+    def inputs(self, ids: Tensor, mask: Tensor, states: ImageStates) -> dict[str, Tensor]:
         """What the decoder is called with: [rows, m + w + n], m soft tokens and w of a prompt."""
         if states.prompt is not None:
             ids, mask = self._prompted(ids, mask, states.prompt)
@@ -328,7 +252,7 @@ class CaptionModel(nn.Module):
         The head sees these places only, and the decoder itself does what its family does behind
         the head (Gemma caps the logits, Cohere and Granite scale them).
         """
-        inputs = self._inputs(ids, mask, states)
+        inputs = self.inputs(ids, mask, states)
         mask = inputs["attention_mask"]
         if self._takes_positions:
             # padding, also behind soft tokens, is not counted
@@ -337,7 +261,7 @@ class CaptionModel(nn.Module):
         head: nn.Module = self.decoder.module.get_output_embeddings()
         narrowing = head.register_forward_pre_hook(lambda _, args: (args[0][kept][None],))
         try:
-            with self._looking_at(states):
+            with self.looking_at(states):
                 logits: Tensor = self.decoder.module(**inputs, use_cache=False).logits
         finally:
             narrowing.remove()
@@ -351,24 +275,15 @@ class CaptionModel(nn.Module):
         try:
             for name, parameter in trained.items():
                 parameter.data = others[name]
-            with self._without_dropout():
+            with self.without_dropout():
                 yield
         finally:
             for name, parameter in trained.items():
                 parameter.data = own[name]
 
     @contextmanager
-    def _without_dropout(self) -> Iterator[None]:
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
-
-    @contextmanager
-    def _looking_at(self, states: ImageStates) -> Iterator[None]:
+    def looking_at(self, states: ImageStates) -> Iterator[None]:
+        """Within, the decoder looks at these images."""
         before, self.context.states = self.context.states, states
         try:
             yield

@@ -24,7 +24,8 @@ from torch import Tensor
 from captune.captioning.bridge import GridShape
 from captune.captioning.checkpoint import read_beside
 from captune.captioning.datastore import DATASTORE, Datastore, Store, load_store
-from captune.captioning.model import Candidate, CaptionModel, Generated
+from captune.captioning.generate import Candidate, Generated
+from captune.captioning.model import Trainable
 from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.settings import RERANK
 from captune.errors import UserError
@@ -161,7 +162,7 @@ def pooled(grids: Tensor, grid: GridShape) -> Tensor:
 
 
 def write(
-    model: CaptionModel,
+    model: Trainable,
     images: Sequence[ImageFile],
     grids: Tensor,
     reranker: Reranker | None,
@@ -172,7 +173,7 @@ def write(
     tags: Tensor | None = None,
     scored: bool = True,
 ) -> Generated:
-    """`CaptionModel.generate`, each caption chosen by `reranker` where there is one."""
+    """`Trainable.generate`, each caption chosen by `reranker` where there is one."""
     how: dict[str, Any] = {"beams": beams, "max_tokens": max_tokens, "tags": tags, "scored": scored}
     if reranker is not None:
         how["candidates"] = reranker.settings.candidates

@@ -15,14 +15,15 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from captune.captioning.bridge import Bridge, Context, ImageStates, TagEmbeddings
 from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
     check_model,
@@ -30,8 +31,9 @@ from captune.captioning.checkpoint import (
     read_trained,
     read_trained_header,
 )
-from captune.captioning.decoder_parts import find_parts
-from captune.captioning.model import IGNORED, CaptionModel, Generated
+from captune.captioning.decoder_parts import DecoderParts, find_parts
+from captune.captioning.generate import Generated
+from captune.captioning.model import IGNORED, Trainable
 from captune.captioning.recipe import ImageIdentity, TunedRecipe, check_room
 from captune.captioning.settings import CONFIG, WEIGHTS, Settings, config_of
 from captune.captioning.tuning import TUNING_METHODS, TuningMethod
@@ -43,6 +45,7 @@ from captune.images import ImageFile, Skipped
 from captune.images.decode import decoding_threads
 from captune.models import hub
 from captune.models.decoders import Decoder
+from captune.models.encoders import GridShape
 from captune.models.vlm import VLM
 from captune.models.vlm_files import described_vlm
 from captune.models.vlm_vision import Inputs
@@ -52,9 +55,6 @@ from captune_metrics.display import printable
 
 if TYPE_CHECKING:
     from captune.captioning.any_captioner import AnyCaptioner, Ready
-
-# in the place of a bridge: tuning methods and trainings find nothing there
-NO_BRIDGE: Any = SimpleNamespace(cross_attention_layers=[], output_projections=dict, gain=0.0)
 
 # what families call the layers that bring vision to the width of the language model
 _PROJECTORS = (
@@ -72,8 +72,25 @@ def language_of(vlm: VLM) -> Any:
     return [one for one in models if any(part is first for part in one.modules())][-1]
 
 
-class TunedVLM(CaptionModel):
-    """A captioner of transformers, as a training looks at a `CaptionModel`.
+class NoBridge(Bridge):
+    """A captioner of transformers sees by itself: tuning methods find nothing to reach here."""
+
+    def project(self, grid: Tensor, tags: TagEmbeddings | None = None) -> ImageStates:
+        """Nothing."""
+        return ImageStates(len(grid))
+
+    def attach(self, parts: DecoderParts, context: Context) -> list[RemovableHandle]:
+        """Nothing."""
+        return []
+
+    @classmethod
+    def count(cls, config: Any, grid: GridShape, parts: DecoderParts) -> int:
+        """None."""
+        return 0
+
+
+class TunedVLM(Trainable):
+    """A captioner of transformers with a tuning method in its language model.
 
     Its `grids` are numbers of images [images], of which `seen` knows what the model reads; None for
     one that is not trained any more. projector: its own, where that is trained too.
@@ -87,12 +104,11 @@ class TunedVLM(CaptionModel):
         decoder: Decoder,
         seen: SeenImages | None,
     ) -> None:
-        nn.Module.__init__(self)  # there is neither a grid nor a bridge of captune's
-        self.reads_tags = False
-        self.vlm, self.decoder, self.bridge = vlm, decoder, NO_BRIDGE
+        super().__init__()
+        self.vlm, self.decoder, self.bridge = vlm, decoder, NoBridge()
         self.language_model, self.tuning, self._images = vlm.model, tuning, seen
         self.parts = find_parts(language_of(vlm), vlm.blocks)
-        tuning.attach(language_of(vlm), self.parts, NO_BRIDGE)
+        tuning.attach(language_of(vlm), self.parts, self.bridge)
         self.projector = projector
         self._before = {} if projector is None else dict(projector.state_dict())
         if projector is not None and seen is not None:
@@ -129,12 +145,12 @@ class TunedVLM(CaptionModel):
         *,
         beams: int = 1,
         max_tokens: int = 60,
+        tags: Tensor | None = None,
         scored: bool = True,
-        **unused: Any,
     ) -> Generated:
         """Captions of a batch of images, as `captune caption` writes them."""
         inputs, features, _ = self._seen(grids, 1)
-        with self._without_dropout():
+        with self.without_dropout():
             written = self.vlm.written(inputs, features, beams=beams, max_tokens=max_tokens)
             said = written.log_probabilities
             if scored and said is None:
@@ -166,7 +182,7 @@ def tuned_vlm(
     kind: Any = TUNING_METHODS.get(method)
     config = config_of(kind.Config, settings, method)
     check_room(
-        method, kind.count(config, find_parts(language_of(vlm), vlm.blocks), NO_BRIDGE), room
+        method, kind.count(config, find_parts(language_of(vlm), vlm.blocks), NoBridge()), room
     )
     projector = None if train is None else require_projector(vlm)
     with torch.random.fork_rng():

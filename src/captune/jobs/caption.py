@@ -17,8 +17,9 @@ from typing import Any, overload
 from captune.answer_files import Row, check_ending, row_files, row_paths
 from captune.captioning.agreement import flagged_sentence
 from captune.captioning.any_captioner import AnyCaptioner, Prepared, prepare
+from captune.captioning.caption import Caption, without_preamble
 from captune.captioning.captioner import LITE, Captioner
-from captune.captioning.generate import Caption, GenerationSettings, without_preamble
+from captune.captioning.generate import GenerationSettings
 from captune.captioning.rerank import chosen_sentence
 from captune.features.encode import none_readable
 from captune.files import home_path

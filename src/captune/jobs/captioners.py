@@ -48,7 +48,7 @@ from captune_metrics.catalogue import leading, title_of
 from captune_metrics.display import printable
 
 if TYPE_CHECKING:
-    from captune.captioning.generate import Caption
+    from captune.captioning.caption import Caption
     from captune.jobs.caption import CaptionResult
 
 _FEW = 20  # images whose captions are printed

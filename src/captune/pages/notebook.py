@@ -117,7 +117,7 @@ def _result(result: Any) -> dict[str, Any]:
 def _item(value: Any) -> dict[str, Any]:
     """One result of the library; their packages are loaded here, when a notebook asks."""
     from captune.attribution.explanation import Explanation
-    from captune.captioning.generate import Caption
+    from captune.captioning.caption import Caption
     from captune.zeroshot.classifier import Prediction
 
     if isinstance(value, Prediction):

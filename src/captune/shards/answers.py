@@ -123,7 +123,8 @@ class _Captioner:
             self.figures["reranking"] = captioner.reranker.settings
 
     def answer(self, images: Sequence[ImageFile]) -> Iterator[Answered | Skipped]:
-        from captune.captioning.generate import GenerationSettings, without_preamble
+        from captune.captioning.caption import without_preamble
+        from captune.captioning.generate import GenerationSettings
 
         options = self._options
         encoding = Encoding(None, options.batch_size, self._workers)

@@ -18,12 +18,12 @@ import torch
 from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.decoder_parts import DecoderParts, find_parts
-from captune.captioning.model import CaptionModel
+from captune.captioning.model import Trainable
 from captune.captioning.settings import parse_count
 from captune.captioning.training.batches import Batches, BatchItem
 from captune.captioning.training.step import TrainingData, collate
 from captune.captioning.training.validation import IMAGES, ValidationSet
-from captune.captioning.tuned_vlm import NO_BRIDGE, language_of, require_projector
+from captune.captioning.tuned_vlm import NoBridge, language_of, require_projector
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.models.devices import autocast
@@ -91,7 +91,7 @@ def too_few_updates(train: CaptionDataset, options: TuneOptions, processes: int 
 
 
 def estimate_seconds(
-    model: CaptionModel,
+    model: Trainable,
     data: TrainingData,
     val: ValidationSet,
     options: TuneOptions,
@@ -130,7 +130,7 @@ def estimate_seconds(
 
 
 def _step(
-    model: CaptionModel, data: TrainingData, items: Sequence[BatchItem], options: TuneOptions
+    model: Trainable, data: TrainingData, items: Sequence[BatchItem], options: TuneOptions
 ) -> tuple[float, int]:
     """(seconds, padded tokens) of a forward and backward pass."""
     decoder = model.decoder
@@ -144,7 +144,7 @@ def _step(
     return time.perf_counter() - started, inputs["ids"].numel()
 
 
-def _write(model: CaptionModel, val: ValidationSet, options: TuneOptions) -> float:
+def _write(model: Trainable, val: ValidationSet, options: TuneOptions) -> float:
     """Seconds for an image, of a batch and captions of middling length.
 
     A captioner before its training does not end a caption, so a few tokens are measured: once for
@@ -182,7 +182,7 @@ class ParameterCount:
     parameters: int
 
 
-def budget(model: CaptionModel) -> list[ParameterCount]:
+def budget(model: Trainable) -> list[ParameterCount]:
     """What a model trains, by part, in its own order; the parts sum to all of it."""
     counted: dict[str, int] = {}
     for name, parameter in model.trained().items():
@@ -221,7 +221,7 @@ def planned_in(
 ) -> list[ParameterCount]:
     """As `planned`, of what is trained in a captioner of transformers; train: as of `tuned_vlm`."""
     parts = find_parts(language_of(vlm), vlm.blocks)
-    count = TUNING_METHODS.get(method).count(method_config, parts, NO_BRIDGE)
+    count = TUNING_METHODS.get(method).count(method_config, parts, NoBridge())
     rows = [ParameterCount("tuning", count)]
     if train is None:
         return rows

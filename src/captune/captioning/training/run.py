@@ -24,7 +24,7 @@ from captune.captioning.checkpoint import (
     write_beside,
 )
 from captune.captioning.datastore import DATASTORE
-from captune.captioning.model import CaptionModel
+from captune.captioning.model import CaptionModel, Trainable
 from captune.captioning.recipe import Part, Recipe, TunedRecipe, build_model
 from captune.captioning.rerank import MIN_IMAGES, fit_weights
 from captune.captioning.settings import AGREEMENT, RERANK
@@ -144,13 +144,14 @@ def train_method(
     return result
 
 
-def _recipe(setup: TrainingSetup, model: CaptionModel, method: str) -> Recipe | TunedRecipe:
+def _recipe(setup: TrainingSetup, model: Trainable, method: str) -> Recipe | TunedRecipe:
     options, identity = setup.options, setup.frozen.identity
     captioner = setup.frozen.captioner
     if captioner is not None:
         made = Part(method, dataclasses.asdict(model.tuning.config))
         train: Any = options.train
         return TunedRecipe(identity, made, options.max_tokens, train, captioner.prompt)
+    assert isinstance(model, CaptionModel)
     return recipe_of(
         model,
         identity,
@@ -199,7 +200,7 @@ def _reranked(setup: TrainingSetup, folder: Path, finished: Tuned) -> Tuned:
     return found
 
 
-def _reranking(setup: TrainingSetup, model: CaptionModel, method: str) -> Reranking | None:
+def _reranking(setup: TrainingSetup, model: Trainable, method: str) -> Reranking | None:
     """--rerank: its weights, fitted to the candidates of the validation images."""
     reranker, val = setup.reranker, setup.val
     if reranker is None:
@@ -281,7 +282,7 @@ def built_in(setup: TrainingSetup, captioner: AnyCaptioner, method: str) -> Tune
     )
 
 
-def _built(setup: TrainingSetup, method: str) -> CaptionModel:
+def _built(setup: TrainingSetup, method: str) -> Trainable:
     options = setup.options
     if setup.frozen.captioner is not None:
         return built_in(setup, setup.frozen.captioner, method)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.model import CaptionModel, batch, pad_tags, token_losses
+from captune.captioning.model import CaptionModel, Trainable, batch, pad_tags, token_losses
 from captune.captioning.rerank import cosines_of
 from captune.captioning.training.batches import (
     Batches,
@@ -39,7 +39,7 @@ from captune_metrics.cider_d import CiderD
 from captune_metrics.corpus import Corpus
 from captune_metrics.frequency import DocumentFrequency
 
-Forward = Callable[..., Tensor]  # CaptionModel.forward, or what accelerate wraps around it
+Forward = Callable[..., Tensor]  # Trainable.forward, or what accelerate wraps around it
 _END = " <end>"
 _MEASURED_ON = 32  # captions, for the size of the hidden states
 
@@ -102,11 +102,11 @@ class Objective(Protocol):
     per_image: int | None
     captions_per_image: int
 
-    def begin(self, model: CaptionModel) -> None:
+    def begin(self, model: Trainable) -> None:
         """Told of a model before its first update, also where a training is resumed."""
         ...
 
-    def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
+    def loss(self, model: Trainable, forward: Forward, inputs: dict[str, Any]) -> Tensor:
         """The loss of a batch of `collate`."""
         ...
 
@@ -120,11 +120,11 @@ class CrossEntropy:
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self._smoothing = label_smoothing
 
-    def begin(self, model: CaptionModel) -> None:
+    def begin(self, model: Trainable) -> None:
         """Nothing has to be noted."""
 
-    def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
-        """CaptionModel.forward."""
+    def loss(self, model: Trainable, forward: Forward, inputs: dict[str, Any]) -> Tensor:
+        """Trainable.forward."""
         given = {name: tensor for name, tensor in inputs.items() if name != "images"}
         return forward(**given, label_smoothing=self._smoothing)
 
@@ -159,7 +159,7 @@ class SelfCritical:
     Document frequencies are those of the training references. An end mark is a word of the reward
     (as in Cornia et al. 2020), else captions learn to break off after "on a".
     kl: what the divergence from the model before the first update counts, a token each, as
-    `CaptionModel.forward` estimates it; 0 takes no second pass. match: another part of the reward.
+    `Trainable.forward` estimates it; 0 takes no second pass. match: another part of the reward.
     """
 
     per_image: int | None = 1  # the batches' own captions are not looked at
@@ -186,13 +186,14 @@ class SelfCritical:
         self._kl, self._match = kl, match
         self._start: dict[str, Tensor] = {}
 
-    def begin(self, model: CaptionModel) -> None:
+    def begin(self, model: Trainable) -> None:
         """Note the weights that the model is to stay near to."""
         if self._kl:
             self._start = {name: one.detach().clone() for name, one in model.trained().items()}
 
-    def loss(self, model: CaptionModel, forward: Forward, inputs: dict[str, Any]) -> Tensor:
+    def loss(self, model: Trainable, forward: Forward, inputs: dict[str, Any]) -> Tensor:
         """The sampled captions' log-probabilities, each weighed by its advantage."""
+        assert isinstance(model, CaptionModel)  # checks.py refuses others
         samples, decoder, tags = self.captions_per_image, model.decoder, inputs.get("tags")
         rows = model.sample(
             inputs["grids"], samples=samples, max_tokens=self._max_tokens, tags=tags
@@ -226,7 +227,7 @@ def _with_end(captions: list[str]) -> list[str]:
     return [text + _END for text in ptb.tokenize_each(captions)]
 
 
-def learning_rate_groups(optimizer: Optimizer, model: CaptionModel, sizes: Sequence[float]) -> None:
+def learning_rate_groups(optimizer: Optimizer, model: Trainable, sizes: Sequence[float]) -> None:
     """Give the bridge's output projection in each block a learning rate of its own.
 
     It begins at zero, and its output has to come to the size of the hidden states that it is added
@@ -254,7 +255,7 @@ def _taken(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | No
 
 
 @torch.no_grad()
-def stream_sizes(model: CaptionModel, captions: Sequence[Sequence[int]]) -> list[float]:
+def stream_sizes(model: Trainable, captions: Sequence[Sequence[int]]) -> list[float]:
     """Median absolute value of the hidden states behind each block's self-attention, no image seen.
 
     captions: token ids. A median, for a few channels of some decoders are a thousand times larger.

@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from captune.captioning.checkpoint import read_trained, write_trained
-from captune.captioning.model import CaptionModel
+from captune.captioning.model import Trainable
 from captune.captioning.settings import WEIGHTS
 from captune.captioning.training import state
 from captune.captioning.training.batches import BatchItem
@@ -72,7 +72,7 @@ class TrainingHistory:
 
 
 def train(
-    model: CaptionModel,
+    model: Trainable,
     data: TrainingData,
     options: TuneOptions,
     folder: Path,
@@ -133,7 +133,7 @@ def _reporting(options: TuneOptions, folder: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _finished(model: CaptionModel, trainer: CaptionTrainer, folder: Path) -> TrainingHistory:
+def _finished(model: Trainable, trainer: CaptionTrainer, folder: Path) -> TrainingHistory:
     """The history out of the last checkpoint, and the best epoch's weights into the model."""
     found = state.complete_checkpoints(folder)
     last_state = state.read_state(found[max(found)])
@@ -165,7 +165,7 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: CaptionModel,
+        model: Trainable,
         data: TrainingData,
         options: TuneOptions,
         folder: Path,
@@ -379,7 +379,7 @@ class _Items(Dataset):  # type: ignore[type-arg]
         return item
 
 
-def _arguments(options: TuneOptions, folder: Path, model: CaptionModel) -> TrainingArguments:
+def _arguments(options: TuneOptions, folder: Path, model: Trainable) -> TrainingArguments:
     device = model.decoder.device
     precision = resolve_precision(options.dtype, device)
     arguments = TrainingArguments(

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from captune.captioning.agreement import features_of
 from captune.captioning.bridge.cross_attention import CrossAttentionLayer
+from captune.captioning.caption import caption_words
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.generate import caption_words
-from captune.captioning.model import Candidate, CaptionModel, batch
+from captune.captioning.generate import Candidate
+from captune.captioning.model import CaptionModel, Trainable, batch
 from captune.captioning.rerank import Reranker, write
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
 from captune.features.pipeline import Encoding
@@ -68,14 +69,14 @@ class ValidationSet:
         return dataclasses.replace(self, data=self.data.only(places), rows=rows)
 
     def seen(self, keys: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """What `CaptionModel` takes of the images with these keys: grids, and tags if there are."""
+        """What a model takes of the images with these keys: grids, and tags if there are."""
         found = {"grids": self.grids.grids_of(keys).to(device)}
         if self.tags is not None:
             found["tags"] = padded_tags(self.tags, keys).to(device)
         return found
 
     def first_captions(self, places: Sequence[int], decoder: Decoder) -> dict[str, Tensor]:
-        """What `CaptionModel.logits_at_targets` takes of the first captions of these images."""
+        """What `Trainable.logits_at_targets` takes of the first captions of these images."""
         ids, mask, targets = batch(
             [self.rows[place][0] for place in places],
             start=decoder.start_id,
@@ -101,7 +102,7 @@ class Captioned:
 
 
 def write_captions(
-    model: CaptionModel,
+    model: Trainable,
     val: ValidationSet,
     *,
     instead: Sequence[int] | None = None,
@@ -164,7 +165,7 @@ def write_captions(
 
 
 @torch.no_grad()
-def validation_loss(model: CaptionModel, val: ValidationSet) -> float:
+def validation_loss(model: Trainable, val: ValidationSet) -> float:
     """Mean next-token loss of the first caption of each image."""
     total, count = 0.0, 0
     model.eval()
@@ -194,7 +195,7 @@ def score_captions(
     return scores
 
 
-def validation_scores(model: CaptionModel, val: ValidationSet, *, select: str) -> dict[str, Any]:
+def validation_scores(model: Trainable, val: ValidationSet, *, select: str) -> dict[str, Any]:
     """What a training looks at after each epoch; CLIPScore only where it is what decides.
 
     EACH: the score that decides, of each image, where it is one of captions.
@@ -209,7 +210,7 @@ def validation_scores(model: CaptionModel, val: ValidationSet, *, select: str) -
 
 
 def diagnose(
-    model: CaptionModel,
+    model: Trainable,
     val: ValidationSet,
     written: Captioned,
     *,
@@ -218,7 +219,7 @@ def diagnose(
 ) -> list[Finding]:
     """All checks of a trained model, over what it wrote for the validation images."""
     found = [leak(leaked, len(val.data)), repetition(written)]
-    if model.bridge.cross_attention_layers:
+    if isinstance(model, CaptionModel) and model.bridge.cross_attention_layers:
         found.insert(0, attention(model, val))
     if len(val.data) > 2:
         found.insert(0, image_dependence(model, val, written, seed))
@@ -265,7 +266,7 @@ def repeats(words: Sequence[str]) -> bool:
 
 
 def image_dependence(
-    model: CaptionModel, val: ValidationSet, written: Captioned, seed: int
+    model: Trainable, val: ValidationSet, written: Captioned, seed: int
 ) -> Finding:
     """CIDEr with the right images against CIDEr with another image each, over the same images."""
     chance = random.Random(f"shuffle/{seed}")  # noqa: S311

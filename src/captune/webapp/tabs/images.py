@@ -38,7 +38,7 @@ from captune.webapp.views import (
 
 if TYPE_CHECKING:
     from captune.attribution.explanation import ExplainedWord, Explanation
-    from captune.captioning.generate import Caption
+    from captune.captioning.caption import Caption
     from captune.zeroshot.classifier import Prediction
 
 _LABELS = "astronaut, cat, cup of coffee, rocket, motorcycle, temple, flower, dog"
