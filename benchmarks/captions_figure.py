@@ -8,18 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captune.plots.canvas import (
-    MUTED,
-    SMALL,
-    TEXT,
-    WIDTH,
-    fitted,
-    house_style,
-    new_figure,
-    place,
-    shrunk,
-    write,
-)
+from captune.plots.canvas import MUTED, SMALL, TEXT, WIDTH, Sheet, fitted, house_style, shrunk
 
 _MARGIN, _GAP, _LINE = 0.15, 0.15, 0.155  # inches
 _LINES, _COLUMNS = 4, 4
@@ -45,14 +34,10 @@ def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: s
     columns = min(_COLUMNS, len(panels))
     across = WIDTH - 2 * _MARGIN
     width = (across - _GAP * (columns - 1)) / columns
-    scratch = new_figure(1)
-    heads = fitted(scratch, title, across, 2, TEXT + 2, weight="bold") if title else []
-    remarks = fitted(scratch, subtitle, across, 2, SMALL) if subtitle else []
-    words = [
-        fitted(scratch, panel.caption or "(empty caption)", width, _LINES, SMALL)
-        for panel in panels
-    ]
-    belows = [fitted(scratch, panel.below, width, 1, SMALL - 1)[0] for panel in panels]
+    heads = fitted(title, across, 2, TEXT + 2, weight="bold") if title else []
+    remarks = fitted(subtitle, across, 2, SMALL) if subtitle else []
+    words = [fitted(panel.caption or "(empty caption)", width, _LINES, SMALL) for panel in panels]
+    belows = [fitted(panel.below, width, 1, SMALL - 1)[0] for panel in panels]
     rows = [range(i, min(i + columns, len(panels))) for i in range(0, len(panels), columns)]
     pictures = [max(_height(panels[i].image, width) for i in row) for row in rows]
     heights = [
@@ -60,25 +45,25 @@ def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: s
         for row, picture in zip(rows, pictures, strict=True)
     ]
     head = 0.2 * len(heads) + _LINE * len(remarks) + (0.12 if heads or remarks else 0)
-    figure = new_figure(_MARGIN + head + sum(heights))
+    figure = Sheet(_MARGIN + head + sum(heights))
     for number, line in enumerate(heads):
-        write(figure, _MARGIN, _MARGIN + 0.2 * number, line, TEXT + 2, weight="bold")
+        figure.write(_MARGIN, _MARGIN + 0.2 * number, line, TEXT + 2, weight="bold")
     for number, line in enumerate(remarks):
         top = _MARGIN + 0.2 * len(heads) + _LINE * number
-        write(figure, _MARGIN, top, line, SMALL, color=MUTED)
+        figure.write(_MARGIN, top, line, SMALL, color=MUTED)
     top = _MARGIN + head
     for row, picture, height in zip(rows, pictures, heights, strict=True):
         for column, i in enumerate(row):
             left = _MARGIN + column * (width + _GAP)
-            axes = place(figure, left, top, width, picture)
+            axes = figure.place(left, top, width, picture)
             axes.set_axis_off()
             axes.imshow(shrunk(panels[i].image, width, picture), aspect="equal")
             axes.set_anchor("S")
             below = top + picture + 0.06
             for number, line in enumerate(words[i]):
-                write(figure, left, below + _LINE * number, line, SMALL)
+                figure.write(left, below + _LINE * number, line, SMALL)
             below += _LINE * len(words[i]) + 0.03
-            write(figure, left, below, belows[i], SMALL - 1, color=MUTED)
+            figure.write(left, below, belows[i], SMALL - 1, color=MUTED)
         top += height
     return figure
 

@@ -22,16 +22,7 @@ from captune import plots
 from captune.errors import UserError
 from captune.models.encoders import Floats, normalise
 from captune.plots import Top5, save_figure, top5_figure, top5_grid_figure
-from captune.plots.canvas import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    clean,
-    fitted,
-    house_style,
-    measured,
-    new_figure,
-)
+from captune.plots.canvas import BLUE, GREEN, ORANGE, clean, fitted, house_style, measured
 from captune.runs.metrics import NegationProbe
 from captune.zeroshot.prompts import probe_negation
 from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
@@ -330,18 +321,17 @@ def test_figures_need_neither_pyplot_nor_torch() -> None:
 
 
 def test_text_is_broken_where_it_fits() -> None:
-    figure = new_figure(1)
-    width = measured(figure, 9.0)
-    lines = fitted(figure, 2 * LONG, 2.0, 3)
+    width = measured(9.0)
+    lines = fitted(2 * LONG, 2.0, 3)
     assert len(lines) == 3
     assert all(width(line) <= 2.0 for line in lines)
     assert lines[-1].endswith("…")
-    assert fitted(figure, "short", 2.0, 3) == ["short"]
-    assert fitted(figure, "", 2.0) == [""]
-    unbroken = fitted(figure, "w" * 100, 1.0, 2)
+    assert fitted("short", 2.0, 3) == ["short"]
+    assert fitted("", 2.0) == [""]
+    unbroken = fitted("w" * 100, 1.0, 2)
     assert len(unbroken) == 2
     assert all(width(line) <= 1.0 for line in unbroken)
-    assert fitted(figure, "wide", 0.0) == ["w…"]
+    assert fitted("wide", 0.0) == ["w…"]
 
 
 def test_clean_text_is_one_line_that_xml_can_hold() -> None:

@@ -1,7 +1,12 @@
 """Every figure. Each function returns a matplotlib Figure; `save_figure` writes it."""
 
 from captune.plots.canvas import save_figure
-from captune.plots.captions import difference_figure, image_difference_figure
+from captune.plots.captions import (
+    PairPanel,
+    difference_figure,
+    image_difference_figure,
+    pairs_figure,
+)
 from captune.plots.classification import (
     Top5,
     confusion_figure,
@@ -9,7 +14,6 @@ from captune.plots.classification import (
     top5_figure,
     top5_grid_figure,
 )
-from captune.plots.pairs import PairPanel, pairs_figure
 from captune.plots.prompts import (
     agreement_figure,
     class_change_figure,

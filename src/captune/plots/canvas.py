@@ -18,7 +18,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib import font_manager
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
@@ -152,20 +152,54 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def new_figure(height: float) -> Figure:
-    """An empty figure of the usual width; height: in inches."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-    FigureCanvasAgg(figure)
-    return figure
+class Sheet(Figure):
+    """A figure of the usual width, which is laid out in inches from its upper left corner."""
 
+    def __init__(self, height: float) -> None:
+        super().__init__(figsize=(WIDTH, height), dpi=DPI)
+        FigureCanvasAgg(self)
 
-def place(figure: Figure, left: float, top: float, width: float, height: float) -> Any:
-    """Axes at a place in inches, counted from the upper left corner of the figure."""
-    whole_width, whole_height = figure.get_size_inches()
-    bottom = whole_height - top - height
-    return figure.add_axes(
-        (left / whole_width, bottom / whole_height, width / whole_width, height / whole_height)
-    )
+    def share(self, left: float, top: float) -> tuple[float, float]:
+        """A place in inches as matplotlib has it: shares of the figure, from the lower left."""
+        width, height = self.get_size_inches()
+        return left / width, 1 - top / height
+
+    def place(self, left: float, top: float, width: float, height: float, grid: str = "") -> Any:
+        """Axes at a place. grid: "x" or "y", across which there are lines, with short ticks."""
+        across, down = self.get_size_inches()
+        bottom = (down - top - height) / down
+        axes: Any = self.add_axes((left / across, bottom, width / across, height / down))
+        if grid:
+            axes.grid(axis=grid)
+            axes.tick_params(length=2, color=MUTED)
+        return axes
+
+    def write(self, left: float, top: float, text: str, size: float = TEXT, **style: Any) -> Text:
+        """Text whose upper left corner lies at a place."""
+        style.setdefault("va", "top")
+        return self.text(*self.share(left, top), text, fontsize=size, **style)
+
+    def write_lines(
+        self, left: float, top: float, lines: Sequence[str], step: float, *size: float, **style: Any
+    ) -> float:
+        """Lines below each other, `step` inches apart; returns where the next one would stand."""
+        for line in lines:
+            self.write(left, top, line, *size, **style)
+            top += step
+        return top
+
+    def head(self, text: str, room: float = WIDTH - 2 * MARGIN) -> None:
+        """What the figure shows, in bold above it: one line of `room` inches."""
+        line = fitted(text, room, 1, TEXT + 1, weight="bold")[0]
+        self.write(MARGIN, 0.12, line, TEXT + 1, weight="bold")
+
+    def key(self, left: float, top: float, entries: Sequence[tuple[str, str, str]]) -> None:
+        """One line of (marker, colour, meaning)."""
+        measure = measured(SMALL)
+        for marker, colour, meaning in entries:
+            self.write(left, top, marker, SMALL + 2, color=colour, va="center")
+            self.write(left + 0.17, top, meaning, SMALL, va="center")
+            left += 0.17 + measure(meaning) + 0.22
 
 
 def shrunk(image: Image.Image, width: float, height: float) -> Image.Image:
@@ -175,67 +209,25 @@ def shrunk(image: Image.Image, width: float, height: float) -> Image.Image:
     return small
 
 
-def write(
-    figure: Figure, left: float, top: float, text: str, size: float = TEXT, **style: Any
-) -> Text:
-    """Text whose upper left corner lies at a place in inches from the upper left corner."""
-    width, height = figure.get_size_inches()
-    style.setdefault("va", "top")
-    return figure.text(left / width, 1 - top / height, text, fontsize=size, **style)
-
-
-def head(figure: Figure, text: str, room: float = WIDTH - 2 * MARGIN) -> None:
-    """What the figure shows, in bold above it: one line of `room` inches."""
-    line = fitted(figure, text, room, 1, TEXT + 1, weight="bold")[0]
-    write(figure, MARGIN, 0.12, line, TEXT + 1, weight="bold")
-
-
-def write_lines(
-    figure: Figure,
-    left: float,
-    top: float,
-    lines: Sequence[str],
-    step: float,
-    *size: float,
-    **style: Any,
-) -> float:
-    """Lines below each other, `step` inches apart; returns where the next one would stand."""
-    for line in lines:
-        write(figure, left, top, line, *size, **style)
-        top += step
-    return top
-
-
-def legend(figure: Figure, left: float, top: float, entries: list[tuple[str, str, str]]) -> None:
-    """One line of (marker, colour, meaning), in inches from the upper left corner."""
-    measure = measured(figure, SMALL)
-    for marker, colour, meaning in entries:
-        write(figure, left, top, marker, SMALL + 2, color=colour, va="center")
-        write(figure, left + 0.17, top, meaning, SMALL, va="center")
-        left += 0.17 + measure(meaning) + 0.22
-
-
 def clean(text: str) -> str:
     """Text for one line of a figure, and for XML: what hides or turns text around is escaped."""
     return printable(" ".join(text[:_LONGEST].split()))
 
 
-def measured(figure: Figure, size: float, **style: Any) -> Callable[[str], float]:
+def measured(size: float, **style: Any) -> Callable[[str], float]:
     """A function that tells the width of a text in inches."""
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    renderer = RendererAgg(1, 1, DPI)
     font = FontProperties(size=size, **style)
 
     def width(text: str) -> float:
-        return float(renderer.get_text_width_height_descent(text, font, False)[0]) / figure.dpi
+        return float(renderer.get_text_width_height_descent(text, font, False)[0]) / DPI
 
     return width
 
 
-def fitted(
-    figure: Figure, text: str, width: float, lines: int = 1, size: float = TEXT, **style: Any
-) -> list[str]:
+def fitted(text: str, width: float, lines: int = 1, size: float = TEXT, **style: Any) -> list[str]:
     """`text` broken into at most `lines` of `width` inches; an ellipsis ends what had to be cut."""
-    measure, rest = measured(figure, size, **style), clean(text)
+    measure, rest = measured(size, **style), clean(text)
     broken: list[str] = []
     while rest and len(broken) < lines:
         fits = _longest_prefix(rest, lambda part: measure(part) <= width)
@@ -252,6 +244,14 @@ def fitted(
         broken.append(rest[:end].rstrip())
         rest = rest[end:].lstrip()
     return broken or [""]
+
+
+def beside(axes: Any, x: int, y: float, inches: float, text: str, **style: Any) -> None:
+    """Text in the row `y` of axes, so many inches from their left (x 0) or right end (x 1)."""
+    axes.annotate(
+        text, (x, y), xycoords=("axes fraction", "data"), xytext=(72 * inches, 0),
+        textcoords="offset points", va="center", **style,
+    )  # fmt: skip
 
 
 def full_rows(panels: int, most: int, least: int) -> int:

@@ -1,4 +1,4 @@
-"""How a training went; two sets of captions side by side, by each metric and each image."""
+"""Captions: how a training went, two sets side by side, the best and the worst pairs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 from captune.plots.canvas import (
     BLUE,
@@ -21,17 +23,18 @@ from captune.plots.canvas import (
     MUTED,
     ORANGE,
     SMALL,
+    TEXT,
     WIDTH,
+    Sheet,
     fitted,
-    head,
+    full_rows,
     house_style,
-    legend,
-    new_figure,
-    place,
-    write,
+    measured,
+    shrunk,
 )
 from captune.runs.metrics import Curve
 from captune.text import p_value
+from captune_metrics.catalogue import title_of
 from captune_metrics.display import shorten
 
 if TYPE_CHECKING:
@@ -39,13 +42,14 @@ if TYPE_CHECKING:
 
 # after the house's three, Okabe and Ito's others
 _SERIES = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#D55E00", GREY)
-_METRICS = {"cider": "CIDEr-D", "clipscore": "CLIPScore", "bleu_4": "BLEU-4", "loss": "loss"}
 _TOP, _SIDE, _LEFT, _BETWEEN = 0.8, 2.5, 0.62, 0.78  # inches
 _SMOOTH = 0.1  # of an epoch: the window of the thick line
 # blue is B, orange is A, grey is neither: in every figure of a comparison
 _SIDES = {"A": ORANGE, "B": BLUE}
 _HEAD, _ROW, _NAMES, _NOTES = 0.86, 0.56, 1.15, 2.25  # inches
 _MANY = 400  # images beyond which points cover each other
+_GAP, _LINE, _SECTION = 0.15, 0.155, 0.27  # inches, of pairs
+_CAPTION_LINES, _MOST_COLUMNS = 5, 5
 
 
 @dataclass(frozen=True)
@@ -65,24 +69,22 @@ def curves_figure(curves: Sequence[TrainingCurves], select: str) -> Figure:
     Right the validation score that picks the epoch, where it is not the loss; else CIDEr-D. The
     epoch that was kept is ringed.
     """
-    figure = new_figure(_TOP + _SIDE + 0.62)
-    head(figure, "How the training went")
+    figure = Sheet(_TOP + _SIDE + 0.62)
+    figure.head("How the training went")
     entries = [("—", _colour(i), one.method) for i, one in enumerate(curves)]
-    legend(figure, 0.15, 0.42, [*entries, ("○", INK, "the epoch that was kept")])
+    figure.key(0.15, 0.42, [*entries, ("○", INK, "the epoch that was kept")])
     score = "cider" if select == "loss" else select
-    losses = place(figure, _LEFT, _TOP, _SIDE, _SIDE)
-    scores = place(figure, _LEFT + _SIDE + _BETWEEN, _TOP, _SIDE, _SIDE)
+    losses = figure.place(_LEFT, _TOP, _SIDE, _SIDE, "y")
+    scores = figure.place(_LEFT + _SIDE + _BETWEEN, _TOP, _SIDE, _SIDE, "y")
     for i, one in enumerate(curves):
         _draw_losses(losses, one, _colour(i), ringed=select == "loss")
         _draw_scores(scores, one, score, _colour(i), ringed=select != "loss")
     losses.set_ylabel("loss (line: training, dots: validation)")
-    scores.set_ylabel(f"{_METRICS.get(score, score)} on the validation sample")
+    scores.set_ylabel(f"{title_of(score)} on the validation sample")
     for axes in (losses, scores):
         axes.set_xlabel("epoch")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.grid(axis="y")
-        axes.tick_params(length=2, color=MUTED)
     scores.set_ylim(bottom=0)
     return figure
 
@@ -90,9 +92,9 @@ def curves_figure(curves: Sequence[TrainingCurves], select: str) -> Figure:
 @house_style()
 def images_figure(curve: Curve) -> Figure:
     """The score against the number of training images, with 95 % intervals of each."""
-    figure = new_figure(_TOP + _SIDE + 0.62)
-    head(figure, "How many images?")
-    axes = place(figure, _LEFT, _TOP, WIDTH - _LEFT - MARGIN, _SIDE)
+    figure = Sheet(_TOP + _SIDE + 0.62)
+    figure.head("How many images?")
+    axes = figure.place(_LEFT, _TOP, WIDTH - _LEFT - MARGIN, _SIDE, "y")
     images = [one.images for one in curve.points]
     scores = [one.scores[curve.metric] for one in curve.points]
     axes.plot(images, [one.corpus for one in scores], "o-", color=BLUE, linewidth=1.4, markersize=4)
@@ -100,11 +102,9 @@ def images_figure(curve: Curve) -> Figure:
         if one.interval is not None:
             axes.plot([at, at], one.interval, color=BLUE, linewidth=1.4)
     axes.set_xlabel("training images")
-    axes.set_ylabel(f"{_METRICS[curve.metric]} on the validation images (95 % interval)")
+    axes.set_ylabel(f"{title_of(curve.metric)} on the validation images (95 % interval)")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.grid(axis="y")
-    axes.tick_params(length=2, color=MUTED)
     return figure
 
 
@@ -157,7 +157,7 @@ def difference_figure(comparison: Comparison) -> Figure:
     if not metrics:
         raise ValueError("expected two images or more: of one there is no interval to draw")
     bottom = _HEAD + _ROW * len(metrics)
-    figure = new_figure(bottom + 0.62)
+    figure = Sheet(bottom + 0.62)
     _title(figure, f"B \N{MINUS SIGN} A on {comparison.images:,} images", comparison)
     left = MARGIN + _NAMES
     width = WIDTH - 2 * MARGIN - _NAMES - _NOTES
@@ -165,26 +165,21 @@ def difference_figure(comparison: Comparison) -> Figure:
     heads = ((0.62, "A"), (1.22, "B"), (2.15, "p (Holm)"))
     label = {"color": MUTED, "va": "bottom"}
     for place_, text in heads:
-        write(figure, right + place_, _HEAD - 0.08, text, SMALL, ha="right", **label)
-    write(figure, left, _HEAD - 0.08, "difference, 95 % interval", SMALL, **label)
+        figure.write(right + place_, _HEAD - 0.08, text, SMALL, ha="right", **label)
+    figure.write(left, _HEAD - 0.08, "difference, 95 % interval", SMALL, **label)
     for row, metric in enumerate(metrics):
         top = _HEAD + row * _ROW
-        axes = place(figure, left, top + 0.04, width, _ROW - 0.3)
+        axes = figure.place(left, top + 0.04, width, _ROW - 0.3)
         _strip(axes, metric)
         middle = top + 0.04 + (_ROW - 0.3) / 2
-        name = fitted(figure, metric.title, _NAMES - 0.15, 2, SMALL)
-        write(
-            figure, left - 0.12, middle, "\n".join(name), SMALL, ha="right", va="center",
-            linespacing=1.05,
-        )  # fmt: skip
+        name = fitted(metric.title, _NAMES - 0.15, 2, SMALL)
+        beside = {"ha": "right", "va": "center"}
+        figure.write(left - 0.12, middle, "\n".join(name), SMALL, linespacing=1.05, **beside)
         assert metric.p_holm is not None
-        notes = (
-            f"{metric.a.corpus:#.4g}",
-            f"{metric.b.corpus:#.4g}",
-            f"p {p_value(metric.p_holm)}",
-        )
+        p = f"p {p_value(metric.p_holm)}"
+        notes = (f"{metric.a.corpus:#.4g}", f"{metric.b.corpus:#.4g}", p)
         for (place_, _), text in zip(heads, notes, strict=True):
-            write(figure, right + place_, middle, text, SMALL, ha="right", va="center")
+            figure.write(right + place_, middle, text, SMALL, **beside)
     _foot(figure, bottom + 0.2, metrics)
     return figure
 
@@ -202,25 +197,20 @@ def _strip(axes: Any, metric: MetricComparison) -> None:
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=2, pad=1.5, labelsize=SMALL - 1.5)
     _ticks(axes.xaxis, -reach, reach)
-    axes.axvspan(
-        -metric.detectable_difference,
-        metric.detectable_difference,
-        color=FAINT,
-        alpha=0.55,
-        linewidth=0,
-    )
+    unseen = metric.detectable_difference
+    axes.axvspan(-unseen, unseen, color=FAINT, alpha=0.55, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.hlines(0, low, high, color=colour, linewidth=2)
     axes.plot(metric.difference, 0, marker="o", color=colour, markersize=5.5, zorder=3)
 
 
-def _foot(figure: Figure, top: float, metrics: list[MetricComparison]) -> None:
+def _foot(figure: Sheet, top: float, metrics: list[MetricComparison]) -> None:
     findings = {metric.finding for metric in metrics}
     entries = [("●", _SIDES[side], f"{side} is better") for side in ("B", "A") if side in findings]
     if findings - {"A", "B"}:
         entries.append(("●", GREY, "not significantly different"))
     entries.append(("■", FAINT, "differences inside this band are too small to detect"))
-    legend(figure, MARGIN, top, entries)
+    figure.key(MARGIN, top, entries)
 
 
 @house_style()
@@ -228,11 +218,11 @@ def image_difference_figure(comparison: Comparison, metric: str) -> Figure:
     """Each image's two scores by one metric (left) and how its differences are spread (right)."""
     found = comparison.metrics[metric]
     size, gap, edge = 2.6, 0.75, MARGIN + 0.8
-    figure = new_figure(_HEAD + size + 0.75)
+    figure = Sheet(_HEAD + size + 0.75)
     _title(figure, f"{found.title} of each of {len(found.ids):,} images", comparison)
-    left = place(figure, edge, _HEAD, size, size)
+    left = figure.place(edge, _HEAD, size, size)
     start = edge + size + gap
-    right = place(figure, start, _HEAD, WIDTH - MARGIN - start, size)
+    right = figure.place(start, _HEAD, WIDTH - MARGIN - start, size)
     _scatter(left, found)
     _histogram(right, found)
     entries = [
@@ -240,7 +230,7 @@ def image_difference_figure(comparison: Comparison, metric: str) -> Figure:
         ("●", ORANGE, f"A higher: {found.images.a_better:,}"),
         ("●", GREY, f"equal: {found.images.equal:,}"),
     ]
-    legend(figure, edge, _HEAD + size + 0.6, entries)
+    figure.key(edge, _HEAD + size + 0.6, entries)
     return figure
 
 
@@ -253,15 +243,11 @@ def _scatter(axes: Any, metric: MetricComparison) -> None:
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(low - room, high + room)
     axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, zorder=1)
-    for colour, chosen in (
-        (GREY, differences == 0),
-        (BLUE, differences > 0),
-        (ORANGE, differences < 0),
-    ):
-        axes.scatter(
-            a[chosen], b[chosen], s=6 if many else 14, color=colour, linewidths=0,
-            alpha=max(0.25, min(0.7, 300 / len(a))) if many else 0.7, rasterized=many,
-        )  # fmt: skip
+    alpha = max(0.25, min(0.7, 300 / len(a))) if many else 0.7
+    points: dict[str, Any] = {"s": 6 if many else 14, "linewidths": 0, "rasterized": many}
+    for colour, sign in ((GREY, 0), (BLUE, 1), (ORANGE, -1)):
+        chosen = np.sign(differences) == sign
+        axes.scatter(a[chosen], b[chosen], color=colour, alpha=alpha, **points)
     axes.set_xlabel("score of A's caption")
     axes.set_ylabel("score of B's caption")
     for axis in (axes.xaxis, axes.yaxis):
@@ -305,9 +291,158 @@ def _ticks(axis: Any, low: float, high: float, *, integer: bool = False) -> None
     axis.set_ticks(places, [f"{place:g}".replace("-", "\N{MINUS SIGN}") for place in places])
 
 
-def _title(figure: Figure, text: str, comparison: Comparison) -> None:
+def _title(figure: Sheet, text: str, comparison: Comparison) -> None:
     whole = WIDTH - 2 * MARGIN
-    head(figure, text)
+    figure.head(text)
     for line, (side, source) in enumerate((("A", comparison.a), ("B", comparison.b))):
-        name = fitted(figure, f"{side}: {shorten(source, 90, keep='end')}", whole, 1, SMALL)[0]
-        write(figure, MARGIN, 0.34 + 0.15 * line, name, SMALL, color=MUTED)
+        name = fitted(f"{side}: {shorten(source, 90, keep='end')}", whole, 1, SMALL)[0]
+        figure.write(MARGIN, 0.34 + 0.15 * line, name, SMALL, color=MUTED)
+
+
+@dataclass(frozen=True)
+class PairPanel:
+    """One picture with its caption.
+
+    image: RGB, any size; None draws a grey place that says `missing`. score: the number as text,
+    place: its rank as text. others: what else is said of it (other scores), a line each where the
+        panels are narrow. references: as many as fit beside a picture that has the row for itself.
+    """
+
+    caption: str
+    score: str
+    place: str = ""
+    image: Image.Image | None = None
+    missing: str = "no image"
+    others: Sequence[str] = ()
+    references: Sequence[str] = ()
+
+
+@house_style()
+def pairs_figure(
+    best: Sequence[PairPanel],
+    worst: Sequence[PairPanel],
+    title: str = "",
+    subtitle: str = "",
+    *,
+    remarks: tuple[str, str] = ("", ""),
+    pictures: bool = True,
+) -> Figure:
+    """Two galleries under each other; up to five pairs in a row, a single one beside its caption.
+
+    worst: may be empty. remarks: what a reader must know of the best and of the worst, such as
+        ties. pictures: False where no image is known at all: captions alone.
+    Raises ValueError without a pair.
+    """
+    both = [(GREEN, "best", best, remarks[0]), (ORANGE, "worst", worst, remarks[1])]
+    sections = [section for section in both if section[2]]
+    if not sections:
+        raise ValueError("expected at least one pair to draw")
+    columns = full_rows(max(len(section[2]) for section in sections), _MOST_COLUMNS, 3)
+    width = (WIDTH - 2 * MARGIN - _GAP * (columns - 1)) / columns
+    image = (2.9 if columns == 1 else width) if pictures else 0.0
+    cards = [[_Card(panel, width, image) for panel in section[2]] for section in sections]
+    heads = fitted(title, WIDTH - 2 * MARGIN, 2, TEXT + 2, weight="bold") if title else []
+    below = fitted(subtitle, WIDTH - 2 * MARGIN, 2, SMALL) if subtitle else []
+    head = 0.2 * len(heads) + _LINE * len(below) + (0.1 if heads or below else 0)
+    rows = [[row[i : i + columns] for i in range(0, len(row), columns)] for row in cards]
+    heights = [[max(card.height for card in row) + 0.12 for row in section] for section in rows]
+    total = MARGIN + head + sum(_SECTION + sum(section) for section in heights) + 0.05
+    figure = Sheet(total)
+    top = figure.write_lines(MARGIN, MARGIN, heads, 0.2, TEXT + 2, weight="bold")
+    figure.write_lines(MARGIN, top, below, _LINE, SMALL, color=MUTED)
+    top = MARGIN + head
+    for (colour, end, panels, remark), section, section_heights in zip(
+        sections, rows, heights, strict=True
+    ):
+        name = end if len(panels) == 1 else f"the {len(panels)} {end}"
+        _heading(figure, top, colour, name if len(sections) > 1 else "the only pair", remark)
+        top += _SECTION
+        for row, height in zip(section, section_heights, strict=True):
+            for column, card in enumerate(row):
+                card.draw(figure, MARGIN + column * (width + _GAP), top, colour)
+            top += height
+    return figure
+
+
+def _heading(figure: Sheet, top: float, colour: str, name: str, remark: str) -> None:
+    figure.write(MARGIN, top, "■", TEXT + 1, color=colour)
+    figure.write(MARGIN + 0.17, top, name, TEXT, weight="bold")
+    if remark:
+        left = MARGIN + 0.17 + measured(TEXT, weight="bold")(name) + 0.15
+        words = fitted(remark, WIDTH - MARGIN - left, 1, SMALL)[0]
+        figure.write(left, top + 0.01, words, SMALL, color=MUTED)
+
+
+class _Card:
+    """A panel whose words are broken into lines that fit its width, in inches."""
+
+    def __init__(self, panel: PairPanel, width: float, image: float) -> None:
+        self.panel = panel
+        self.beside = width > 4 and image > 0  # a single pair in the row: words beside the picture
+        self.image = image
+        self.width = width - image - 0.25 if self.beside else width
+        lines = _CAPTION_LINES if width < 3 else 12
+        size = TEXT if width > 2 else SMALL
+        self.size = size
+        self.caption = fitted(panel.caption or "(empty caption)", self.width, lines, size)
+        if self.width < 3:
+            lines_of_others = [(words, 1) for words in panel.others]
+        else:
+            lines_of_others = [(" · ".join(panel.others), 3)]
+        self.others = [
+            line
+            for words, most in lines_of_others
+            for line in fitted(words, self.width, most, SMALL - 1)
+        ]
+        room = self.width - measured(TEXT, weight="bold")(panel.score) - 0.08
+        self.place = fitted(panel.place, room, 1, SMALL)[0] if panel.place else ""
+        self.line = _LINE * size / SMALL
+        self.references: list[str] = []
+        words = 0.22 + self.line * len(self.caption) + 0.04 + 0.14 * len(self.others)
+        self.picture = 0.75 * image  # most images are 4:3; others leave a part of it empty
+        if self.beside:
+            self._add_references(int((self.picture - words - 0.1) / _LINE))
+            self.height = max(words, self.picture)
+        else:
+            self.height = words + self.picture + (0.06 if image else 0)
+
+    def _add_references(self, room: int) -> None:
+        """Whole references while there are lines left, below a line that names them."""
+        for reference in self.panel.references:
+            lines = fitted(f"– {reference}", self.width, 3, SMALL)
+            if 1 + len(self.references) + len(lines) > room:
+                break
+            self.references += lines
+        if self.references:
+            self.references.insert(0, "references")
+
+    def draw(self, figure: Sheet, left: float, top: float, colour: str) -> None:
+        """With its upper left corner at a place in inches."""
+        if self.image:
+            self._draw_image(figure, left, top)
+            if self.beside:
+                left += self.image + 0.25
+            else:
+                top += self.picture + 0.06
+        figure.write(left, top, self.panel.score, TEXT, weight="bold", color=INK)
+        right = left + self.width
+        figure.write(right, top + 0.01, self.place, SMALL, color=MUTED, ha="right")
+        (x, y), (end, above) = figure.share(left, top + 0.18), figure.share(right, top + 0.165)
+        whole: dict[str, Any] = {"color": colour, "linewidth": 0, "transform": figure.transFigure}
+        figure.add_artist(Rectangle((x, y), end - x, above - y, **whole))
+        top += 0.22
+        top = figure.write_lines(left, top, self.caption, self.line, self.size) + 0.04
+        top = figure.write_lines(left, top, self.others, 0.14, SMALL - 1, color=MUTED) + 0.1
+        figure.write_lines(left, top, self.references, _LINE, SMALL, color=MUTED)
+
+    def _draw_image(self, figure: Sheet, left: float, top: float) -> None:
+        axes = figure.place(left, top, self.image, self.picture)
+        axes.set_axis_off()
+        if self.panel.image is not None:
+            axes.imshow(shrunk(self.panel.image, self.image, self.picture), aspect="equal")
+            axes.set_anchor("NW" if self.beside else "S")
+            return
+        axes.add_patch(Rectangle((0, 0), 1, 1, color=FAINT, transform=axes.transAxes))
+        words = "\n".join(fitted(self.panel.missing, self.image - 0.2, 3, SMALL))
+        middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, words, fontsize=SMALL, color=MUTED, **middle)

@@ -25,16 +25,13 @@ from captune.plots.canvas import (
     SMALL,
     TEXT,
     WIDTH,
+    Sheet,
+    beside,
     clean,
     fitted,
-    head,
     house_style,
-    legend,
     measured,
-    new_figure,
-    place,
     shrunk,
-    write,
 )
 from captune.statistics import wilson
 from captune.text import percent
@@ -103,18 +100,16 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
     width = (WIDTH - MARGIN * (columns + 1)) / columns
     image, lowest = (2.9, 1.9) if columns == 1 else (1.15, 1.1)
     size = TEXT if columns == 1 else SMALL
-    scratch = new_figure(1)
     widths = [width] * len(panels)
     if len(panels) % columns:
         widths[-1] = WIDTH - 2 * MARGIN
     rows = [
-        _rows(scratch, panel, own - image - _GAP, size)
-        for panel, own in zip(panels, widths, strict=True)
+        _rows(panel, own - image - _GAP, size) for panel, own in zip(panels, widths, strict=True)
     ]
     heights = [_height(panel, row, lowest) for panel, row in zip(panels, rows, strict=True)]
     grouped = [max(heights[i : i + columns]) for i in range(0, len(panels), columns)]
     tops = MARGIN + np.concatenate([[0], np.cumsum(grouped)])
-    figure = new_figure(float(tops[-1]) + _LEGEND)
+    figure = Sheet(float(tops[-1]) + _LEGEND)
     for index, (panel, row) in enumerate(zip(panels, rows, strict=True)):
         left = MARGIN + (index % columns) * (width + MARGIN)
         top = float(tops[index // columns])
@@ -123,11 +118,11 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
     meanings = ((GREEN, "truth"), (ORANGE, "first answer, wrong"), (BLUE, "other answers"))
     if colours != {BLUE}:
         shown = [("■", colour, text) for colour, text in meanings if colour in colours]
-        legend(figure, MARGIN, float(tops[-1]) + 0.02, shown)
+        figure.key(MARGIN, float(tops[-1]) + 0.02, shown)
     return figure
 
 
-def _rows(figure: Figure, panel: Top5, width: float, size: float) -> list[_Row]:
+def _rows(panel: Top5, width: float, size: float) -> list[_Row]:
     if len(panel.labels) != len(panel.probabilities) or not len(panel.labels):
         raise ValueError(
             f"{len(panel.labels)} labels and {len(panel.probabilities)} probabilities: "
@@ -144,7 +139,7 @@ def _rows(figure: Figure, panel: Top5, width: float, size: float) -> list[_Row]:
         wrong_first = place_ == 0 and panel.truth is not None
         colour = GREEN if right else ORANGE if wrong_first else BLUE
         weight = "bold" if right else "normal"
-        lines = fitted(figure, panel.labels[index], width - 0.05, 2, size, weight=weight)
+        lines = fitted(panel.labels[index], width - 0.05, 2, size, weight=weight)
         rows.append(_Row(lines, float(panel.probabilities[index]), colour, right))
     return rows
 
@@ -163,7 +158,7 @@ def _is_wrong(panel: Top5, rows: Sequence[_Row]) -> bool:
 
 
 def _draw_top5(
-    figure: Figure,
+    figure: Sheet,
     panel: Top5,
     rows: Sequence[_Row],
     left: float,
@@ -173,20 +168,20 @@ def _draw_top5(
     size: float,
 ) -> None:
     # fitted backwards, because the end of a path tells more than its beginning
-    heading = fitted(figure, clean(panel.title)[::-1], width, 1, size, weight="bold")[0][::-1]
-    write(figure, left, top, heading, size, weight="bold")
+    heading = fitted(clean(panel.title)[::-1], width, 1, size, weight="bold")[0][::-1]
+    figure.write(left, top, heading, size, weight="bold")
     image_width, lowest = image
     top += _TITLE
     heights = _row_heights(rows)
     height = sum(heights)
     room = max(height, lowest)
-    picture = place(figure, left, top, image_width, room)
+    picture = figure.place(left, top, image_width, room)
     picture.imshow(shrunk(panel.image, image_width, room), aspect="equal")
     picture.set_anchor("C" if image_width > 2 and height >= lowest else "N")
     picture.set_axis_off()
     bars_left = left + image_width + _GAP
     bars_width = width - image_width - _GAP - _PERCENT
-    axes = place(figure, bars_left, top, bars_width, height)
+    axes = figure.place(bars_left, top, bars_width, height)
     axes.set_xlim(0, 100)
     axes.set_ylim(height, 0)  # inches downwards
     axes.set_yticks([])
@@ -206,32 +201,16 @@ def _draw_top5(
         bar = edge + _LINE * len(row.lines) + _BAR / 2 + 0.03
         axes.barh(bar, 100, height=_BAR, color=FAINT, alpha=0.5)
         axes.barh(bar, 100 * row.probability, height=_BAR, color=row.colour)
-        axes.annotate(
-            percent(row.probability),
-            (1, bar),
-            xycoords=("axes fraction", "data"),
-            xytext=(_PERCENT * 72, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=size,
-            weight=weight,
-            color=INK,
-        )
+        style = {"ha": "right", "fontsize": size, "weight": weight, "color": INK}
+        beside(axes, 1, bar, _PERCENT, percent(row.probability), **style)
         edge += row_height
     if _is_wrong(panel, rows):
         name = panel.truth if isinstance(panel.truth, str) else panel.labels[panel.truth or 0]
         among = "" if any(row.right for row in rows) else ", not among these"
-        told = fitted(
-            figure,
-            f"truth{among}: {name}",
-            bars_width + _PERCENT,
-            2,
-            SMALL,
-            weight="bold",
-        )
+        room = bars_width + _PERCENT
+        told = fitted(f"truth{among}: {name}", room, 2, SMALL, weight="bold")
         below = top + height + _AXIS
-        write(figure, bars_left, below, "\n".join(told), SMALL, color=GREEN, weight="bold")
+        figure.write(bars_left, below, "\n".join(told), SMALL, color=GREEN, weight="bold")
 
 
 @house_style()
@@ -243,32 +222,31 @@ def reliability_figure(calibration: Calibration, title: str = "") -> Figure:
     confidence, whiskers the 95 % interval of the accuracy (long where a bin holds few images), and
     the bars below count the images.
     """
-    figure = new_figure(_TOP + _SIDE + _COUNTS + 0.86)
-    head(figure, title or "Reliability")
+    figure = Sheet(_TOP + _SIDE + _COUNTS + 0.86)
+    figure.head(title or "Reliability")
     _draw_reliability(figure, calibration.raw, _LEFT, "probabilities as they are")
+    left = _LEFT + _SIDE + _BETWEEN
     if calibration.scaled is not None and calibration.temperature is not None:
-        left = _LEFT + _SIDE + _BETWEEN
         name = f"after temperature {calibration.temperature:.3g} (cross-fitted)"
         _draw_reliability(figure, calibration.scaled, left, name)
     else:
-        left = _LEFT + _SIDE + _BETWEEN
-        write(figure, left, 0.44, "too few images to fit a temperature", TEXT, color=MUTED)
+        figure.write(left, 0.44, "too few images to fit a temperature", TEXT, color=MUTED)
     entries = [
         ("■", BLUE, "right, as often as claimed"),
         ("■", ORANGE, "claimed, but wrong: too sure"),
         ("■", UNSURE, "right, but not claimed: not sure enough"),
     ]
-    legend(figure, 0.15, _TOP + _SIDE + _COUNTS + 0.72, entries)
+    figure.key(0.15, _TOP + _SIDE + _COUNTS + 0.72, entries)
     return figure
 
 
-def _draw_reliability(figure: Figure, found: Reliability, left: float, name: str) -> None:
-    write(figure, left, 0.44, name, TEXT, weight="bold")
+def _draw_reliability(figure: Sheet, found: Reliability, left: float, name: str) -> None:
+    figure.write(left, 0.44, name, TEXT, weight="bold")
     said = f"ECE {percent(found.ece)}  (by chance alone {percent(found.ece_floor)})"
-    write(figure, left, 0.62, said, SMALL)
+    figure.write(left, 0.62, said, SMALL)
     mean = f"mean confidence {percent(found.mean_confidence)}, accuracy {percent(found.accuracy)}"
-    write(figure, left, 0.77, mean, SMALL)
-    axes = place(figure, left, _TOP, _SIDE, _SIDE)
+    figure.write(left, 0.77, mean, SMALL)
+    axes = figure.place(left, _TOP, _SIDE, _SIDE)
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     for bin_ in found.bins:
         middle, width = 50 * (bin_.low + bin_.high), 92 * (bin_.high - bin_.low)
@@ -284,7 +262,7 @@ def _draw_reliability(figure: Figure, found: Reliability, left: float, name: str
     axes.grid(axis="y")
     axes.set_ylabel("accuracy (%)")
     axes.tick_params(labelbottom=False)
-    counts = place(figure, left, _TOP + _SIDE + 0.1, _SIDE, _COUNTS)
+    counts = figure.place(left, _TOP + _SIDE + 0.1, _SIDE, _COUNTS)
     for bin_ in found.bins:
         middle, width = 50 * (bin_.low + bin_.high), 92 * (bin_.high - bin_.low)
         counts.bar(middle, bin_.count, width, color=GREY)
@@ -314,14 +292,13 @@ def confusion_figure(counts: ArrayLike, labels: Sequence[str], title: str = "") 
     if table.shape != (m, m) or m == 0:
         raise ValueError(f"{table.shape} counts for {m} labels do not fit")
     size = SMALL if m <= 30 else max(3.5, SMALL * 30 / m)
-    scratch = new_figure(1)
-    names = [fitted(scratch, name, 1.4, 1, size)[0] for name in labels]
-    longest = max(map(measured(scratch, size), names)) + 0.12
+    names = [fitted(name, 1.4, 1, size)[0] for name in labels]
+    longest = max(map(measured(size), names)) + 0.12
     side = min(WIDTH - 2 * MARGIN - longest - 0.1, 0.42 * m)
     top = 0.5 + 0.9 * longest
-    figure = new_figure(top + side + 0.4)
-    head(figure, title or "Confusions")
-    axes = place(figure, MARGIN + longest, top, side, side)
+    figure = Sheet(top + side + 0.4)
+    figure.head(title or "Confusions")
+    axes = figure.place(MARGIN + longest, top, side, side)
     totals = table.sum(axis=1, keepdims=True)
     shares = table / np.maximum(totals, 1)
     axes.imshow(_coloured(shares), aspect="equal", interpolation="nearest")
@@ -336,8 +313,8 @@ def confusion_figure(counts: ArrayLike, labels: Sequence[str], title: str = "") 
                 column, row, str(table[row, column]), ha="center", va="center", color=ink,
                 fontsize=SMALL,
             )  # fmt: skip
-    write(figure, MARGIN, 0.38, "truth down, answer across", SMALL, color=MUTED)
-    legend(figure, MARGIN, top + side + 0.2, [("■", BLUE, "right"), ("■", ORANGE, "wrong")])
+    figure.write(MARGIN, 0.38, "truth down, answer across", SMALL, color=MUTED)
+    figure.key(MARGIN, top + side + 0.2, [("■", BLUE, "right"), ("■", ORANGE, "wrong")])
     return figure
 
 

@@ -28,15 +28,10 @@ from captune.plots.canvas import (
     SMALL,
     TEXT,
     WIDTH,
+    Sheet,
     fitted,
     full_rows,
-    head,
     house_style,
-    legend,
-    new_figure,
-    place,
-    write,
-    write_lines,
 )
 
 if TYPE_CHECKING:  # figures are drawn without loading torch
@@ -94,21 +89,17 @@ def maps_figure(
     beside = max(columns, 3)  # one word does not need the whole page
     width = (WIDTH - 2 * MARGIN - _GAP * (beside - 1)) / beside
     height = min(width * image.height / image.width, width * _TALLEST)
-    scratch = new_figure(1)
-    told = [
-        fitted(scratch, panel.mark, width - 0.13, 2, SMALL - 1) if panel.mark else []
-        for panel in panels
-    ]
+    told = [fitted(one.mark, width - 0.13, 2, SMALL - 1) if one.mark else [] for one in panels]
     marks = 0.06 + _MARK * max(map(len, told))
     room = WIDTH - 2 * MARGIN
-    heading = fitted(scratch, caption, room, 2, TEXT + 1, weight="bold")
-    below = fitted(scratch, subtitle, room, 2, SMALL) if subtitle else []
+    heading = fitted(caption, room, 2, TEXT + 1, weight="bold")
+    below = fitted(subtitle, room, 2, SMALL) if subtitle else []
     above = MARGIN + 0.19 * len(heading) + _LINE * len(below) + 0.1
     row = _WORD + height + marks + 0.05
     rows = -(-(len(panels) + 1) // columns)
-    figure = new_figure(above + rows * row + _BAR)
-    top = write_lines(figure, MARGIN, MARGIN, heading, 0.19, TEXT + 1, weight="bold")
-    write_lines(figure, MARGIN, top, below, _LINE, SMALL, color=MUTED)
+    figure = Sheet(above + rows * row + _BAR)
+    top = figure.write_lines(MARGIN, MARGIN, heading, 0.19, TEXT + 1, weight="bold")
+    figure.write_lines(MARGIN, top, below, _LINE, SMALL, color=MUTED)
     small = _sized(image, width, height)
     grey = np.asarray(small.convert("L").convert("RGB"), dtype=np.float32) / np.float32(255)
     table = matplotlib.colormaps[colours]
@@ -116,15 +107,15 @@ def maps_figure(
         left = MARGIN + (number % columns) * (width + _GAP)
         top = above + (number // columns) * row
         panel = panels[number - 1] if number else None
-        word = fitted(figure, panel.word if panel else "image", width, 1, TEXT, weight="bold")[0]
+        word = fitted(panel.word if panel else "image", width, 1, TEXT, weight="bold")[0]
         if panel is None:
-            write(figure, left, top, word, TEXT, color=MUTED)
+            figure.write(left, top, word, TEXT, color=MUTED)
             picture = np.asarray(small)
         else:
-            write(figure, left, top, word, TEXT, weight="bold")
+            figure.write(left, top, word, TEXT, weight="bold")
             reason = why_flat(panel.over)
             picture = grey if reason else _heated(grey, panel.over, table)
-        axes = place(figure, left, top + _WORD, width, height)
+        axes = figure.place(left, top + _WORD, width, height)
         axes.imshow(picture, aspect="equal", interpolation="bilinear")
         axes.set_anchor("NW")
         axes.set_axis_off()
@@ -174,35 +165,29 @@ def scaled_map(over: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _write_mark(
-    figure: Figure, panel: MapPanel, lines: Sequence[str], left: float, top: float
+    figure: Sheet, panel: MapPanel, lines: Sequence[str], left: float, top: float
 ) -> None:
     sign, colour = _SIGNS[panel.is_true]
-    write(figure, left, top - 0.01, sign, SMALL - 1, color=colour)
+    figure.write(left, top - 0.01, sign, SMALL - 1, color=colour)
     ink = INK if panel.is_true else MUTED
-    write_lines(figure, left + 0.13, top, lines, _MARK, SMALL - 1, color=ink)
+    figure.write_lines(left + 0.13, top, lines, _MARK, SMALL - 1, color=ink)
 
 
-def _write_reason(figure: Figure, reason: str, left: float, top: float, width: float) -> None:
+def _write_reason(figure: Sheet, reason: str, left: float, top: float, width: float) -> None:
     ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
-    lines = fitted(figure, reason, width - 0.15, 4, SMALL - 1)
-    write(figure, left + 0.06, top + 0.06, "\n".join(lines), SMALL - 1, bbox=ground)
+    lines = fitted(reason, width - 0.15, 4, SMALL - 1)
+    figure.write(left + 0.06, top + 0.06, "\n".join(lines), SMALL - 1, bbox=ground)
 
 
-def _colour_bar(figure: Figure, table: Any, top: float) -> None:
-    whole_width, whole_height = figure.get_size_inches()
-    line = Line2D(
-        (MARGIN / whole_width, 1 - MARGIN / whole_width),
-        (1 - top / whole_height,) * 2,
-        color=FAINT,
-        linewidth=0.8,
-    )
-    figure.add_artist(line)
-    axes = place(figure, MARGIN, top + 0.1, 1.2, 0.09)
+def _colour_bar(figure: Sheet, table: Any, top: float) -> None:
+    (left, height), (right, _) = figure.share(MARGIN, top), figure.share(WIDTH - MARGIN, top)
+    figure.add_artist(Line2D((left, right), (height, height), color=FAINT, linewidth=0.8))
+    axes = figure.place(MARGIN, top + 0.1, 1.2, 0.09)
     axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=table)
     axes.set_axis_off()
     meaning = "each panel has its own colour scale, from its lowest value to its highest"
-    write(figure, MARGIN + 1.3, top + 0.085, meaning, SMALL - 1, color=MUTED)
-    write(figure, MARGIN, top + 0.24, MEANING, SMALL - 1, color=INK)
+    figure.write(MARGIN + 1.3, top + 0.085, meaning, SMALL - 1, color=MUTED)
+    figure.write(MARGIN, top + 0.24, MEANING, SMALL - 1, color=INK)
 
 
 @house_style()
@@ -212,11 +197,11 @@ def leaderboard_figure(reports: Sequence[EvalReport], default: str) -> Figure:
     Lines: what random maps and the centre of the image get. The default map is green.
     """
     heights = [len(_maps(report)) * _ROW + 0.85 for report in reports]
-    figure = new_figure(_TOP + sum(heights) - 0.2)
-    head(figure, "Are the maps faithful?")
+    figure = Sheet(_TOP + sum(heights) - 0.2)
+    figure.head("Are the maps faithful?")
     entries = [("●", GREEN, "the default map"), ("●", BLUE, "other maps")]
     entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the image")]
-    legend(figure, 0.15, 0.45, entries)
+    figure.key(0.15, 0.45, entries)
     panels = [*_PANELS, *([_PEOPLE] if any(map(_has_people, reports)) else [])]
     limits = {measure: _limits(reports, measure) for measure, _ in panels}
     top = _TOP - 0.2
@@ -238,7 +223,7 @@ def _limits(reports: Sequence[EvalReport], measure: str) -> tuple[float, float]:
 
 
 def _block(
-    figure: Figure,
+    figure: Sheet,
     report: EvalReport,
     default: str,
     panels: Sequence[tuple[str, str]],
@@ -246,21 +231,21 @@ def _block(
     top: float,
 ) -> None:
     rows = _maps(report)
-    heading = fitted(figure, f"{report.title} ({report.images})", WIDTH - 0.3, 1, TEXT)[0]
-    write(figure, 0.15, top, heading, TEXT, weight="bold")
+    heading = fitted(f"{report.title} ({report.images})", WIDTH - 0.3, 1, TEXT)[0]
+    figure.write(0.15, top, heading, TEXT, weight="bold")
     height = len(rows) * _ROW
     width = (WIDTH - _LEFT - 0.15 - _BETWEEN * (len(panels) - 1)) / len(panels)
     for number, (measure, said) in enumerate(panels):
         left = _LEFT + number * (width + _BETWEEN)
-        axes = place(figure, left, top + 0.22, width, height)
+        axes = figure.place(left, top + 0.22, width, height, "x")
         _panel(axes, report, rows, measure, default)
         axes.set_xlim(*limits[measure])
         axes.set_xlabel(said, fontsize=SMALL)
     for number, row in enumerate(rows):
-        name = fitted(figure, str(row.name), _LEFT - 0.3, 1, SMALL)[0]
+        name = fitted(str(row.name), _LEFT - 0.3, 1, SMALL)[0]
         weight = "bold" if str(row.name) == default else "normal"
         middle = top + 0.22 + (number + 0.5) * _ROW
-        write(figure, 0.15, middle, name, SMALL, va="center", weight=weight)
+        figure.write(0.15, middle, name, SMALL, va="center", weight=weight)
 
 
 def _panel(
@@ -283,8 +268,6 @@ def _panel(
     if measure == "pointing":
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
-    axes.tick_params(length=2, color=MUTED)
 
 
 @house_style()
@@ -295,14 +278,14 @@ def effect_curves_figure(report: EvalReport, default: str, hidden: str) -> Figur
     report's blue.
     """
     side, top, left, between = 2.5, 1.05, 0.62, 0.78
-    figure = new_figure(top + side + 0.62)
-    head(figure, f"What the words lose and gain: {report.title}", WIDTH - 2.1)
+    figure = Sheet(top + side + 0.62)
+    figure.head(f"What the words lose and gain: {report.title}", WIDTH - 2.1)
     colours = {default: GREEN, "random": ORANGE, "centre": GREY}
     entries = [("—", colours.get(name, BLUE), name) for name in report.curves]
-    legend(figure, 0.15, 0.45, entries[:2])
-    legend(figure, 0.15, 0.67, entries[2:])
+    figure.key(0.15, 0.45, entries[:2])
+    figure.key(0.15, 0.67, entries[2:])
     for number, (measure, verb) in enumerate((("deletion", "hidden"), ("insertion", "shown"))):
-        axes = place(figure, left + number * (side + between), top, side, side)
+        axes = figure.place(left + number * (side + between), top, side, side, "y")
         for name, found in report.curves.items():
             if measure in found:
                 shares, heights = found[measure]
@@ -311,9 +294,7 @@ def effect_curves_figure(report: EvalReport, default: str, hidden: str) -> Figur
         axes.set_ylabel(f"{measure}: fraction of what the images add")
         axes.axhline(0, color=INK, linewidth=0.5)
         axes.set_xlim(0, 1)
-        axes.grid(axis="y")
-        axes.tick_params(length=2, color=MUTED)
-    write(figure, WIDTH - 0.15, 0.14, hidden, SMALL, ha="right", color=MUTED)
+    figure.write(WIDTH - 0.15, 0.14, hidden, SMALL, ha="right", color=MUTED)
     return figure
 
 

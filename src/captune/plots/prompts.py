@@ -18,13 +18,10 @@ from captune.plots.canvas import (
     PAPER,
     SMALL,
     WIDTH,
+    Sheet,
+    beside,
     fitted,
-    head,
     house_style,
-    legend,
-    new_figure,
-    place,
-    write,
 )
 from captune.statistics import SIGNIFICANT
 from captune.text import p_value, percent, points
@@ -121,10 +118,8 @@ def class_change_figure(comparison: TemplateComparison, index: int) -> Figure:
     figure, axes = rows.figure, rows.axes
     other = comparison.results[index].template
     rows.head(f"“{other}”", "change in accuracy (percentage points)", "best → this")
-    best = fitted(
-        figure, f"against the best: “{comparison.results[comparison.best].template}”", 6.7, 1, SMALL
-    )[0]
-    write(figure, MARGIN, 0.3, best, SMALL, color=INK)
+    best = f"against the best: “{comparison.results[comparison.best].template}”"
+    figure.write(MARGIN, 0.3, fitted(best, 6.7, 1, SMALL)[0], SMALL, color=INK)
     shares = [100 * change.share for change in kept] or [-10, 10]
     room = 0.08 * max(abs(share) for share in shares)
     axes.set_xlim(min(0, *shares) - room, max(0, *shares) + room)
@@ -158,7 +153,7 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
     figure, axes = rows.figure, rows.axes
     rows.head("Does the model understand “not”?", "images (%), 95 % interval", "")
     told = "If it does, the filled marks are at 0 % and the open diamond at 100 %."
-    write(figure, MARGIN, 0.32, told, SMALL)
+    figure.write(MARGIN, 0.32, told, SMALL)
     axes.set_xlim(0, 100)
     marks = set()
     for row, probe in enumerate(probes):
@@ -183,7 +178,7 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
     ]
     known = [entry for entry in entries if entry[1] != ORANGE or "s" in marks]
     rows.foot(known[:2], "")
-    legend(figure, MARGIN, rows.bottom + 0.70, known[2:])
+    figure.key(MARGIN, rows.bottom + 0.70, known[2:])
     return figure
 
 
@@ -193,9 +188,9 @@ def agreement_figure(comparison: TemplateComparison) -> Figure:
     names = [result.template for result in comparison.results][:_MOST]
     count, left, top = len(names), 2.6, 0.75
     cell = min(0.5, (WIDTH - left - MARGIN) / count)
-    figure = new_figure(top + count * cell + 0.55)
-    head(figure, f"Same answer to {comparison.images} images (%)")
-    axes = place(figure, left, top, count * cell, count * cell)
+    figure = Sheet(top + count * cell + 0.55)
+    figure.head(f"Same answer to {comparison.images} images (%)")
+    axes = figure.place(left, top, count * cell, count * cell)
     shares = 100 * comparison.agreement[:count, :count]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=125, aspect="auto")
     for row in range(count):
@@ -206,7 +201,7 @@ def agreement_figure(comparison: TemplateComparison) -> Figure:
                 column, row, f"{share:.0f}", ha="center", va="center", fontsize=SMALL, color=colour
             )
         text = f"{row + 1}  {names[row]}"
-        _name(axes, row, fitted(figure, text, left - MARGIN - 0.1, 2, SMALL))
+        _name(axes, row, fitted(text, left - MARGIN - 0.1, 2, SMALL))
     axes.set_xticks(range(count), [str(i + 1) for i in range(count)])
     axes.xaxis.tick_top()
     axes.set_yticks([])
@@ -215,29 +210,26 @@ def agreement_figure(comparison: TemplateComparison) -> Figure:
     hidden = len(comparison.results) - count
     if hidden:
         told = f"{hidden} more prompts are in the table."
-        write(figure, MARGIN, top + count * cell + 0.2, told, SMALL, color=MUTED)
+        figure.write(MARGIN, top + count * cell + 0.2, told, SMALL, color=MUTED)
     return figure
 
 
 class _Rows:
     """One named row a template or class: names left, marks in the middle, notes right."""
 
-    def __init__(
-        self, names_: Sequence[str], names: float, notes: float, height: float = _ROW
-    ) -> None:
-        scratch = new_figure(1)
-        lines = [fitted(scratch, name, names - 0.1, 2, SMALL) for name in names_]
+    def __init__(self, texts: Sequence[str], names: float, notes: float, height: float = _ROW):
+        lines = [fitted(name, names - 0.1, 2, SMALL) for name in texts]
         if any(len(line) > 1 for line in lines):
             height = max(height, 2 * _LINE + 0.08)
         self.height = height
         self.notes = notes
-        self.bottom = _HEAD + height * len(names_)
-        self.figure = new_figure(self.bottom + 0.95)
+        self.bottom = _HEAD + height * len(texts)
+        self.figure = Sheet(self.bottom + 0.95)
         width = WIDTH - 2 * MARGIN - names - notes
         self.left = MARGIN + names
-        self.axes = place(self.figure, self.left, _HEAD, width, height * len(names_))
+        self.axes = self.figure.place(self.left, _HEAD, width, height * len(texts))
         self.right = self.left + width
-        self.axes.set_ylim(len(names_) - 0.5, -0.5)
+        self.axes.set_ylim(len(texts) - 0.5, -0.5)
         self.axes.set_yticks([])
         self.axes.grid(axis="x")
         self.axes.tick_params(length=0)
@@ -247,16 +239,9 @@ class _Rows:
 
     def head(self, title: str, axis: str, notes: str, notes_left: float = 0.15) -> None:
         """Title above, what the axis and the notes (so many inches to the right of it) mean."""
-        head(self.figure, title)
-        write(
-            self.figure,
-            self.right + notes_left,
-            _HEAD - 0.06,
-            notes,
-            SMALL,
-            color=MUTED,
-            va="bottom",
-        )
+        self.figure.head(title)
+        place = self.right + notes_left, _HEAD - 0.06
+        self.figure.write(*place, notes, SMALL, color=MUTED, va="bottom")
         self.axes.set_xlabel(axis)
 
     def dot(self, row: float, share: float, interval: Interval, colour: str, marker: str) -> None:
@@ -277,34 +262,16 @@ class _Rows:
         """Three columns at the right of a row: two numbers aligned right, a text aligned left."""
         ends = ((0.7, "right"), (1.13, "right"), (1.22 if texts[0] else 0.15, "left"))
         for text, (left, align) in zip(texts, ends, strict=True):
-            self.axes.annotate(
-                text,
-                (1, row),
-                xycoords=("axes fraction", "data"),
-                xytext=(72 * left, 0),
-                textcoords="offset points",
-                ha=align,
-                va="center",
-                fontsize=SMALL,
-                weight="bold" if bold else "normal",
-            )
+            weight = "bold" if bold else "normal"
+            beside(self.axes, 1, row, left, text, ha=align, fontsize=SMALL, weight=weight)
 
     def foot(self, entries: list[tuple[str, str, str]], text: str) -> None:
         """Legend and a sentence below."""
-        legend(self.figure, MARGIN, self.bottom + 0.52, entries)
-        lines = fitted(self.figure, text, WIDTH - 2 * MARGIN, 2, SMALL)
-        write(self.figure, MARGIN, self.bottom + 0.66, "\n".join(lines), SMALL, color=MUTED)
+        self.figure.key(MARGIN, self.bottom + 0.52, entries)
+        lines = fitted(text, WIDTH - 2 * MARGIN, 2, SMALL)
+        self.figure.write(MARGIN, self.bottom + 0.66, "\n".join(lines), SMALL, color=MUTED)
 
 
 def _name(axes: Any, row: int, lines: Sequence[str]) -> None:
-    axes.annotate(
-        "\n".join(lines),
-        (0, row),
-        xycoords=("axes fraction", "data"),
-        xytext=(-8, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize=SMALL,
-        linespacing=1.05,
-    )
+    text = "\n".join(lines)
+    beside(axes, 0, row, -8 / 72, text, ha="right", fontsize=SMALL, linespacing=1.05)
