@@ -30,7 +30,7 @@ from captune.attribution.masking import token_masking
 from captune.attribution.methods import MAP_METHODS
 from captune.captioning.captioner import captioner_folder, load_captioner
 from captune.images import ImageFile
-from captune.options.attribution import ExplainOptions
+from captune.options.captioning import ExplainOptions
 from limits import about, in_turn, spread
 from synthetic import machine
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captune.options.attribution import COLOURS
+from captune.options.captioning import COLOURS
 from captune.plots import save_figure
 from captune.plots.maps import MEANING, MapPanel, maps_figure, scaled_map, why_flat
 from tests.test_pairs_figure import HOSTILE, assert_tidy, image, words_of

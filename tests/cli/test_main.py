@@ -57,7 +57,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(("words", "loaded"), [([], []), (["classify"], ["recognition"])])
 def test_a_command_loads_its_own_options_alone(words: list[str], loaded: list[str]) -> None:
-    kinds = ("attribution", "captioning", "pages", "recognition", "scoring")
+    kinds = ("captioning", "pages", "recognition", "scoring")
     code = (
         f"import sys; from captune.cli import main; main([*{words!r}, '--help']);"
         f"sys.exit(' '.join(k for k in {kinds!r} if f'captune.options.{{k}}' in sys.modules) or 0)"

@@ -8,7 +8,7 @@ from tests.webapp.app_page import HOSTILE_NAME
 
 from captune.cli import build_parser
 from captune.errors import UserError
-from captune.options.attribution import ExplainOptions
+from captune.options.captioning import ExplainOptions
 from captune.options.codec import from_python, read_options, typed_options, words_of
 from captune.options.pages import ReportOptions
 from captune.options.recognition import ClassifyOptions

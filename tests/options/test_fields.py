@@ -17,7 +17,7 @@ JOBS = [name for name, command in COMMANDS.items() if command.options]
 class Job:
     words: list[str] = option("words", ["a"], repeat=True)
     batch_size: int = option("size", 1, metavar="N")
-    top: int = option("how many")
+    top: int = option("how many", ...)
 
 
 class TestOption:

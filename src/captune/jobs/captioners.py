@@ -378,8 +378,5 @@ def _records(
             for name, texts in said.items()
         }
         yield CaptionersRecord(
-            image=image,
-            path=paths.get(image),
-            references=references.get(image, []),
-            captions=sides,
+            image=image, path=paths.get(image), references=references.get(image, []), captions=sides
         )

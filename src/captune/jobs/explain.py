@@ -12,12 +12,7 @@ from typing import Any
 
 from captune.answer_files import row_files, row_paths
 from captune.attribution.classes import ClassMaps, default_method, explain_classes
-from captune.attribution.explanation import (
-    ExplainedWord,
-    Explanation,
-    TimeBudget,
-    explain_words,
-)
+from captune.attribution.explanation import ExplainedWord, Explanation, TimeBudget, explain_words
 from captune.attribution.methods import LayerHead, choose_map, read_default
 from captune.attribution.vlm_image import any_captioned_images, reader_of
 from captune.captioning.agreement import flagged_sentence
@@ -30,7 +25,7 @@ from captune.files import home_path
 from captune.images import ImageSet, Skipped, UnreadableImage, find_images
 from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import describe_model
-from captune.options.attribution import ExplainOptions
+from captune.options.captioning import ExplainOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, read_run

@@ -26,7 +26,7 @@ from captune.files import home_path, real_path
 from captune.images import find_images
 from captune.jobs import Result, page_tables
 from captune.models.hub import silence_transformers
-from captune.options.attribution import FaithfulOptions
+from captune.options.captioning import FaithfulOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Noting, Progress
 from captune.runs import RunWriter

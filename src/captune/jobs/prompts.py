@@ -31,10 +31,7 @@ from captune.tables import Table, of_mappings, write_csv
 from captune.text import counted
 from captune.zeroshot.labels import Labels, known_truth, read_labels
 from captune.zeroshot.prompts import expand, fill, negate, probe_negation
-from captune.zeroshot.template_comparison import (
-    TemplateComparison,
-    compare_templates,
-)
+from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
 
 
 @dataclass(kw_only=True, eq=False)
@@ -140,11 +137,7 @@ def run(
     with nullcontext() if options.no_cache else FeatureCache() as cache:
         model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
         images, image_features = encode_all(
-            found.images,
-            model,
-            Encoding.of(options, cache),
-            skipped=skipped,
-            progress=progress,
+            found.images, model, Encoding.of(options, cache), skipped=skipped, progress=progress
         )
         indices = None
         if truth:

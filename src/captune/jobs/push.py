@@ -20,12 +20,7 @@ from msgspec import structs
 from captune import storage
 from captune.attribution.methods import read_default
 from captune.captioning.agreement import read_agreement
-from captune.captioning.checkpoint import (
-    read_recipe,
-    read_trained_header,
-    read_tuned,
-    text_beside,
-)
+from captune.captioning.checkpoint import read_recipe, read_trained_header, read_tuned, text_beside
 from captune.captioning.datastore import DATASTORE
 from captune.captioning.recipe import ImageIdentity, Recipe, TunedRecipe
 from captune.captioning.rerank import read_reranking

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from captune.errors import UserError
 from captune.files import check_folder_name
 from captune.jobs import Result
-from captune.options.attribution import ExplainOptions
+from captune.options.captioning import ExplainOptions
 from captune.options.codec import from_python
 from captune.options.scoring import RankOptions
 from captune.progress import SILENT, Progress

@@ -38,20 +38,20 @@ def full_path(path: str) -> str:
     return path if is_elsewhere else str(Path(path).resolve())
 
 
-def option(help: str, default: Any = ..., **extra: Any) -> Any:
-    """A dataclass field that knows its `--help` text.
+def option(help: str, default: Any = None, **extra: Any) -> Any:
+    """A dataclass field that knows its `--help` text. default: ... for what has to be given.
 
-    extra: `metavar`, `choices`, `repeat` (the flag may be given several times), `positional` (with
-    `nargs` as argparse has it: "+" one or more, the default; "?" one or none; None exactly one),
-    `captions` (Python may give them themselves in
-    the place of their file), `names` (a function that lists what the option
+    extra: `metavar` (N, X and FILE of numbers and paths without one), `choices`, `repeat` (the flag
+    may be given several times; [] without a default), `positional` (with `nargs` as argparse has
+    it: "+" one or more, the default; "?" one or none; None exactly one), `captions` (Python may
+    give them themselves in the place of their file), `names` (a function that lists what the option
     takes, for `--help`), `section` (of `--help`, which begins with this option).
     """
     metadata = {"help": help, **extra}
     if default is ...:
         return field(metadata=metadata)
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list) or (default is None and "repeat" in extra):
+        return field(default_factory=lambda: list(default or ()), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -83,8 +83,17 @@ def require_at_least(options: Any, **least: int) -> None:
     """Raises UserError for the first of these fields of `options` that is below its least value."""
     for name, smallest in least.items():
         value = getattr(options, name)
-        if value < smallest:
+        if value is not None and value < smallest:
             raise UserError(f"{name.replace('_', '-')} must be {smallest} or more, not {value}")
+
+
+def require_within(options: Any, example: str = "", **ends: tuple[float, float]) -> None:
+    """Raises UserError for the first of these fields of `options` that is not within its ends."""
+    for name, (low, high) in ends.items():
+        value = getattr(options, name)
+        if not low <= value <= high:
+            rule = f"must be from {low} to {high:,}{example}"
+            raise UserError(f"{name.replace('_', '-')} {rule}, not {value}")
 
 
 @dataclass(kw_only=True)
@@ -105,9 +114,9 @@ class ModelOptions:
         "auto",
         choices=("auto", "float32", "float16", "bfloat16"),
     )
-    batch_size: int = option("images per forward pass", 32, metavar="N")
+    batch_size: int = option("images per forward pass", 32)
     workers: int = option(
-        "threads that decode images ahead of the model (0: chosen automatically)", 0, metavar="N"
+        "threads that decode images ahead of the model (0: chosen automatically)", 0
     )
     no_cache: bool = option("do not use the feature cache", False)
 
@@ -142,7 +151,6 @@ class RowOptions(CsvOptions):
     to: list[str] = option(
         "write the results for other programs, with the model and its weights id, in the form of"
         " the ending: .csv, .jsonl, .json or .parquet; may be given several times",
-        [],
         repeat=True,
         metavar="FILE",
         section="files for other programs",
@@ -160,14 +168,12 @@ class DatasetOptions:
     dataset: str | None = option(
         "Hugging Face dataset in place of files: a folder of save_to_disk, of Parquet files or of"
         " images with metadata, or hf:USER/NAME[/CONFIG] from the hub",
-        None,
         metavar="FOLDER|hf:NAME",
         section="dataset",
     )
-    split: str | None = option("split of --dataset (default: its only one)", None, metavar="NAME")
+    split: str | None = option("split of --dataset (default: its only one)", metavar="NAME")
     image_column: str | None = option(
         "column of --dataset that holds the images (default: the only one that does)",
-        None,
         metavar="NAME",
     )
 
@@ -203,7 +209,6 @@ def caption_column_option() -> Any:
     return option(
         "column of --dataset that holds the captions, texts or lists of them (default: caption,"
         " captions, text and the like)",
-        None,
         metavar="NAME",
     )
 
@@ -239,18 +244,17 @@ class LabelledOptions(ImageOptions):
     labels: str | list[str] = option(
         'labels: cat,dog; a text file with one name per line; a JSON file {"id": "name"} or'
         ' {"name": ["prompt", ...]}',
+        ...,
         metavar="L",
     )
     truth: str | None = option(
         "ground-truth labels: a CSV file with filename,label; from-name for files called"
         " <class id>_<n>.ext; from-folder for folders called like labels; a metadata.jsonl, .csv or"
         " .parquet beside the images",
-        None,
         metavar="T",
     )
     label_column: str | None = option(
         "column of --dataset that holds the right labels; --labels from-dataset takes its classes",
-        None,
         metavar="NAME",
     )
 

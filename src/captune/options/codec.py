@@ -15,6 +15,7 @@ from captune.errors import UserError
 from captune.options.base import CaptionsInMemory
 
 Options = TypeVar("Options")
+_METAVARS = {int: "N", float: "X", Path: "FILE"}
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
@@ -158,9 +159,10 @@ def _add_field(
     if default not in (None, False, [], "") and not meta.get("positional"):
         text += f" (default: {default})"
     keywords: dict[str, Any] = {"help": text}
-    for name in ("metavar", "choices"):
-        if name in meta:
-            keywords[name] = meta[name]
+    if "choices" in meta:
+        keywords["choices"] = meta["choices"]
+    if "metavar" in meta or "choices" not in meta:
+        keywords["metavar"] = meta.get("metavar", _METAVARS.get(_kind(hint)))
     if meta.get("positional"):
         nargs = meta.get("nargs", "+")
         if nargs != "+":
@@ -178,11 +180,13 @@ def _add_field(
 
 
 def _parser_of(hint: Any) -> Any:
-    """`Path | None` -> Path; a number says what it expected."""
-    kind = next(kind for kind in _kinds(hint) if kind is not type(None))
-    if kind is Path:
-        return _path
-    return kind if kind in (int, float, str) else str
+    """What reads a word; a number says what it expected."""
+    return {Path: _path, int: int, float: float}.get(_kind(hint), str)
+
+
+def _kind(hint: Any) -> Any:
+    """`Path | None` -> Path."""
+    return next(kind for kind in _kinds(hint) if kind is not type(None))
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

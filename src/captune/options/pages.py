@@ -32,26 +32,23 @@ class ReportOptions(CsvOptions):
         metavar="RUN",
     )
     out: Path | None = option(
-        "page to write: one file, which opens without a network", None, metavar="FILE.html"
+        "page to write: one file, which opens without a network", metavar="FILE.html"
     )
     title: str | None = option(
-        "title of the page (default: the jobs and the number of images)", None, metavar="TEXT"
+        "title of the page (default: the jobs and the number of images)", metavar="TEXT"
     )
-    limit: int = option("maximum number of images in a gallery", 2000, metavar="N")
-    top: int = option("images to show of the best and of the worst", 4, metavar="N")
+    limit: int = option("maximum number of images in a gallery", 2000)
+    top: int = option("images to show of the best and of the worst", 4)
     images: Path | None = option(
         "folder of the images of runs that were made on another machine; without it, only images"
         " inside the run folder are shown",
-        None,
         metavar="DIR",
     )
     figures: Path | None = option(
-        "folder to write every table as CSV and every figure as PNG, SVG and PDF",
-        None,
-        metavar="DIR",
+        "folder to write every table as CSV and every figure as PNG, SVG and PDF", metavar="DIR"
     )
     published: str | None = option(
-        "published study to compare the runs with: dlcv-hw3, or a YAML file", None, metavar="STUDY"
+        "published study to compare the runs with: dlcv-hw3, or a YAML file", metavar="STUDY"
     )
 
     def __post_init__(self) -> None:
@@ -65,6 +62,7 @@ class VerifyOptions:
 
     place: Path = option(
         "page of captune report, run folder, or metrics.json of a score or a comparison",
+        ...,
         positional=True,
         nargs=None,
         metavar="PLACE",
@@ -72,14 +70,12 @@ class VerifyOptions:
     runs: list[str] = option(
         "run folders of the page, if they have moved", [], positional=True, nargs="*", metavar="RUN"
     )
-    candidates: Path | None = option(
-        "captions of a score, if they have moved", None, metavar="FILE"
-    )
-    a: Path | None = option("captions A of a comparison, if they have moved", None, metavar="FILE")
-    b: Path | None = option("captions B of a comparison, if they have moved", None, metavar="FILE")
-    references: Path | None = option("reference captions, if they have moved", None, metavar="FILE")
-    images: Path | None = option("folder of the images, if they have moved", None, metavar="DIR")
-    df: Path | None = option("saved document frequencies, if they have moved", None, metavar="FILE")
+    candidates: Path | None = option("captions of a score, if they have moved")
+    a: Path | None = option("captions A of a comparison, if they have moved")
+    b: Path | None = option("captions B of a comparison, if they have moved")
+    references: Path | None = option("reference captions, if they have moved")
+    images: Path | None = option("folder of the images, if they have moved", metavar="DIR")
+    df: Path | None = option("saved document frequencies, if they have moved")
     device: str = same_option(ModelOptions, "device")
     batch_size: int = same_option(ModelOptions, "batch_size")
     workers: int = same_option(ModelOptions, "workers")
@@ -94,7 +90,7 @@ class VerifyOptions:
 class CiteOptions:
     """`captune cite`."""
 
-    runs: list[str] = option("run folders of any command", positional=True, metavar="RUN")
+    runs: list[str] = option("run folders of any command", ..., positional=True, metavar="RUN")
 
 
 @dataclass(kw_only=True)
@@ -103,25 +99,24 @@ class PushOptions:
 
     run: Path = option(
         "run folder of captune tune, or of one of its methods",
+        ...,
         positional=True,
         nargs=None,
         metavar="RUN",
     )
     repo: str = option(
         "repository of the hub to send it to; made if it is not there",
+        ...,
         positional=True,
         nargs=None,
         metavar="USER/NAME",
     )
     public: bool = option("let everybody see it (default: only you)", False)
     licence: str | None = option(
-        "licence of the trained weights, by the hub's name for it, such as apache-2.0",
-        None,
-        metavar="ID",
+        "licence of the trained weights, by the hub's name for it, such as apache-2.0", metavar="ID"
     )
     dataset: str | None = option(
         "what it was trained on, for the card: a name, or USER/NAME of a dataset of the hub",
-        None,
         metavar="NAME",
     )
     yes: bool = option("send without asking", False)
@@ -150,44 +145,40 @@ class ReproduceOptions:
 
     study: str = option(
         "study to reproduce: dlcv-hw3, or a YAML file of the same form",
+        ...,
         positional=True,
         nargs=None,
         metavar="STUDY",
     )
     data: Path = option(
-        "folder of its data, in the layout in which it was published", metavar="DIR"
+        "folder of its data, in the layout in which it was published", ..., metavar="DIR"
     )
-    out: Path = option("folder to write: one run folder per step, and the report", metavar="RUN")
+    out: Path = option(
+        "folder to write: one run folder per step, and the report", ..., metavar="RUN"
+    )
     lite: bool = option("use the built-in models, which are small and need no download", False)
-    epochs: int | None = option(
-        "passes over the training images (default: those of the study)", None, metavar="N"
-    )
-    limit: int | None = option(
-        "train on a fixed random sample of N images (0: all)", None, metavar="N"
-    )
+    epochs: int | None = option("passes over the training images (default: those of the study)")
+    limit: int | None = option("train on a fixed random sample of N images (0: all)")
     classifier: str | None = option(
-        "model for classification (default: that of the study)", None, metavar="SPEC"
+        "model for classification (default: that of the study)", metavar="SPEC"
     )
     encoder: str | None = option(
-        "frozen image encoder (default: that of the study)", None, metavar="SPEC"
+        "frozen image encoder (default: that of the study)", metavar="SPEC"
     )
     decoder: str | None = option(
-        "frozen language model (default: that of the study)", None, metavar="SPEC"
+        "frozen language model (default: that of the study)", metavar="SPEC"
     )
     score_model: str | None = option(
-        "model that computes CLIPScore (default: that of the study)", None, metavar="SPEC"
+        "model that computes CLIPScore (default: that of the study)", metavar="SPEC"
     )
     only: list[str] = option(
-        "run only this step; may be given several times", [], repeat=True, metavar="STEP"
+        "run only this step; may be given several times", repeat=True, metavar="STEP"
     )
     dry_run: bool = option("print the commands of the steps without running them", False)
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be trained with."""
-        for name, least in (("epochs", 1), ("limit", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"{name} must be {least} or more, not {value}")
+        require_at_least(self, epochs=1, limit=0)
 
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -198,7 +189,7 @@ class CompletionOptions:
     """`captune completion`."""
 
     shell: str = option(
-        "bash, zsh or tcsh", positional=True, nargs=None, choices=SHELLS, metavar="SHELL"
+        "bash, zsh or tcsh", ..., positional=True, nargs=None, choices=SHELLS, metavar="SHELL"
     )
 
 
@@ -230,7 +221,7 @@ class AppOptions:
         "127.0.0.1",
         metavar="ADDRESS",
     )
-    port: int = option("port to listen on (0: the first free port from 7860)", 0, metavar="N")
+    port: int = option("port to listen on (0: the first free port from 7860)", 0)
     shared: bool = option(
         "allow people on other machines, by --host or through a proxy; the app then opens no"
         " folder, file or model that somebody types",
@@ -239,15 +230,12 @@ class AppOptions:
     name: list[str] = option(
         "with --shared: host name of the app, as browsers show it; requests for other names are"
         " refused; may be given several times",
-        [],
         repeat=True,
         metavar="HOST",
     )
     open: bool = option("open the page in your browser", False)
-    most_images: int = option(
-        "maximum number of images that one person may upload at a time", 200, metavar="N"
-    )
-    most_mb: int = option("maximum size of an image, in megabytes", 50, metavar="N")
+    most_images: int = option("maximum number of images that one person may upload at a time", 200)
+    most_mb: int = option("maximum size of an image, in megabytes", 50)
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that no server can have, and for RUNS that is a file.

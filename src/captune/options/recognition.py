@@ -25,36 +25,29 @@ class ClassifyOptions(ShardOptions, LabelledOptions, ModelOptions, RowOptions):
     prompt: list[str] = option(
         "prompt template with {} or {object} for the label, or a named set (openai-80, openai-7,"
         " hw3); may be given several times",
-        [],
         repeat=True,
         metavar="T",
     )
     ensemble: str | None = option(
         "mean: combine all prompts into one classifier (mean of their normalised text features)",
-        None,
         choices=("mean",),
     )
     multi_label: bool = option(
         "classify each label independently; an image may have several", False
     )
-    out: Path | None = option(
-        "run folder to write, with a page of the results", None, metavar="RUN"
-    )
+    out: Path | None = option("run folder to write, with a page of the results", metavar="RUN")
     overwrite: bool = overwrite_option()
-    csv: Path | None = option(
-        "write filename,label (class ids), one row per image", None, metavar="FILE"
-    )
+    csv: Path | None = option("write filename,label (class ids), one row per image")
     all_probabilities: bool = option(
         "write all probabilities into the run, as a float16 .npy file", False
     )
     top5: list[str] = option(
         "draw figures of the five most probable labels into the run: of N random images, or of the"
         " image called NAME; may be given several times",
-        [],
         repeat=True,
         metavar="N|NAME",
     )
-    seed: int = option("random seed of the images that --top5 N draws", 0, metavar="N")
+    seed: int = option("random seed of the images that --top5 N draws", 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,15 +61,12 @@ class PromptsOptions(LabelledOptions, ModelOptions, RowOptions):
     prompt: list[str] = option(
         "template or named set to compare, two templates at least; may be given several times"
         " (default: hw3)",
-        [],
         repeat=True,
         metavar="T",
     )
-    out: Path | None = option(
-        "run folder to write, with tables, figures and a page", None, metavar="RUN"
-    )
+    out: Path | None = option("run folder to write, with tables, figures and a page", metavar="RUN")
     overwrite: bool = overwrite_option()
-    csv: Path | None = option("write the table, one row per prompt", None, metavar="FILE")
+    csv: Path | None = option("write the table, one row per prompt")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,19 +78,16 @@ class EmbedOptions(ShardOptions, ImageOptions, ModelOptions):
     """`captune embed`."""
 
     texts: Path | None = option(
-        "embed the sentences of a text file, one per line, in place of images", None, metavar="FILE"
+        "embed the sentences of a text file, one per line, in place of images"
     )
     to: list[str] = option(
         "file to write, .npz, .parquet or .safetensors, with the model in its metadata; may be"
         " given several times",
-        [],
         repeat=True,
         metavar="FILE",
     )
     out: Path | None = option(
-        "folder or address where the shards of features go, one Parquet file each",
-        None,
-        metavar="OUT",
+        "folder or address where the shards of features go, one Parquet file each", metavar="OUT"
     )
     normalise: bool = option(
         "scale each vector to length one (default: as the model gives it)", False

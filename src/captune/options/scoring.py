@@ -16,6 +16,7 @@ from captune.options.base import (
     option,
     overwrite_option,
     require_at_least,
+    require_within,
 )
 
 MOST_RESAMPLES = 10_000_000  # each keeps a number a metric in memory
@@ -27,19 +28,15 @@ class MetricOptions(DatasetOptions, ModelOptions):
 
     references: Path | None = option(
         "reference captions: COCO annotations, CSV, JSONL or JSON {stem: [caption, ...]}",
-        None,
         metavar="REFS",
         captions=True,
     )
-    images: Path | None = option(
-        "folder of the images, for CLIPScore and galleries", None, metavar="DIR"
-    )
+    images: Path | None = option("folder of the images, for CLIPScore and galleries", metavar="DIR")
     caption_column: str | None = caption_column_option()
     metrics: str | None = option(
         "comma-separated: bleu (bleu_1 to bleu_4), rouge_l, cider (CIDEr-D), cider_original"
         " (CIDEr), clipscore, ref_clipscore, clipscore_hw3, meteor, and those that captune plugins"
         " lists (default: bleu,rouge_l,cider with references, clipscore with images)",
-        None,
         metavar="M,M",
     )
     df: str = option(
@@ -58,13 +55,12 @@ class MetricOptions(DatasetOptions, ModelOptions):
         "text that CLIPScore puts before each caption", "A photo depicts ", metavar="TEXT"
     )
     subset: bool = option(
-        "score only the images that have a candidate (compare: in both A and B)",
-        False,
+        "score only the images that have a candidate (compare: in both A and B)", False
     )
     allow_missing: bool = option("score an image without a candidate as an empty caption", False)
     ignore_extra: bool = option("leave out candidates whose image has no references", False)
-    resamples: int = option("bootstrap resamples of the intervals", 10_000, metavar="N")
-    seed: int = option("random seed of the resampling", 0, metavar="N")
+    resamples: int = option("bootstrap resamples of the intervals", 10_000)
+    seed: int = option("random seed of the resampling", 0)
 
     def __post_init__(self) -> None:
         """Raises UserError for numbers that nothing can be resampled with, and for two answers."""
@@ -77,10 +73,7 @@ class MetricOptions(DatasetOptions, ModelOptions):
                 "--subset leaves out the images without a candidate and --allow-missing scores them"
                 " as empty captions; give one of the two"
             )
-        if not 100 <= self.resamples <= MOST_RESAMPLES:
-            raise UserError(
-                f"resamples must be from 100 to {MOST_RESAMPLES:,}, not {self.resamples}"
-            )
+        require_within(self, resamples=(100, MOST_RESAMPLES))
         require_at_least(self, seed=0)
 
 
@@ -90,7 +83,6 @@ class ScoreOptions(MetricOptions, RowOptions):
 
     candidates: Path | None = option(
         "captions to score: JSON {stem: caption}, COCO results, CSV, JSONL or a run folder",
-        None,
         positional=True,
         nargs="?",
         metavar="CANDIDATES",
@@ -98,16 +90,12 @@ class ScoreOptions(MetricOptions, RowOptions):
     )
     no_interval: bool = option("leave out the intervals and the agreement of the metrics", False)
     per_image: Path | None = option(
-        "write a table of scores: one row per image, one column per metric",
-        None,
-        metavar="FILE.csv",
+        "write a table of scores: one row per image, one column per metric", metavar="FILE.csv"
     )
     save_df: Path | None = option(
-        "save the document frequencies of these references, for --df FILE", None, metavar="FILE"
+        "save the document frequencies of these references, for --df FILE"
     )
-    out: Path | None = option(
-        "run folder to write, with a page of the results", None, metavar="RUN"
-    )
+    out: Path | None = option("run folder to write, with a page of the results", metavar="RUN")
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
@@ -120,10 +108,20 @@ class CompareOptions(MetricOptions, CsvOptions):
     """`captune compare`."""
 
     first: Path = option(
-        "captions A, as in captune score", positional=True, nargs=None, metavar="A", captions=True
+        "captions A, as in captune score",
+        ...,
+        positional=True,
+        nargs=None,
+        metavar="A",
+        captions=True,
     )
     second: Path = option(
-        "captions B, as in captune score", positional=True, nargs=None, metavar="B", captions=True
+        "captions B, as in captune score",
+        ...,
+        positional=True,
+        nargs=None,
+        metavar="B",
+        captions=True,
     )
     others: list[Path] = option(
         "more captions, to hold all of them against the best",
@@ -132,14 +130,10 @@ class CompareOptions(MetricOptions, CsvOptions):
         nargs="*",
         metavar="C",
     )
-    top: int = option("images to show where B is better, and where A is better", 10, metavar="N")
-    out: Path | None = option(
-        "run folder to write, with tables, figures and a page", None, metavar="RUN"
-    )
+    top: int = option("images to show where B is better, and where A is better", 10)
+    out: Path | None = option("run folder to write, with tables, figures and a page", metavar="RUN")
     overwrite: bool = overwrite_option()
-    csv: Path | None = option(
-        "write a table: one row per image, both scores for each metric", None, metavar="FILE"
-    )
+    csv: Path | None = option("write a table: one row per image, both scores for each metric")
 
     def __post_init__(self) -> None:
         self.others = [Path(one) for one in self.others]
@@ -159,23 +153,20 @@ class RankOptions(CsvOptions):
     """`captune rank`."""
 
     run: Path = option(
-        "run folder written by captune score", positional=True, nargs=None, metavar="RUN"
+        "run folder written by captune score", ..., positional=True, nargs=None, metavar="RUN"
     )
     by: str = option("metric to rank by, one that the run has", "cider", metavar="METRIC")
-    top: int = option("images to show at either end of the ranking", 10, metavar="N")
-    images: Path | None = option(
-        "folder of the images, if the run does not have it", None, metavar="DIR"
-    )
+    top: int = option("images to show at either end of the ranking", 10)
+    images: Path | None = option("folder of the images, if the run does not have it", metavar="DIR")
     explain: bool = option(
         "show what of the image the captioner used for each word of the pairs", False
     )
     model: str | None = option(
         "captioner that --explain asks, as in captune explain (default: the one that wrote the"
         " captions, if they are those of a run, else lite)",
-        None,
         metavar="RUN|lite",
     )
-    out: Path | None = option("folder for the gallery (default: the run)", None, metavar="DIR")
+    out: Path | None = option("folder for the gallery (default: the run)", metavar="DIR")
 
     def __post_init__(self) -> None:
         """Raises UserError for a gallery of nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,6 @@ SHARD_SIZE = 1000
 # pathlib leaves one slash of s3://; a letter alone is a drive
 _ADDRESS = re.compile(r"(?!file:)([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _PART = re.compile(r"(\d{1,6})/(\d{1,6})")
-_OWN = (
-    *("engine", "jobs", "address", "gpus_per_job", "cpus_per_job"),
-    *("part", "shard_size", "retry_errors"),
-)
 
 
 def is_address(text: str) -> bool:
@@ -72,38 +68,28 @@ class ShardOptions:
 
     engine: str | None = option(
         "who computes shards: processes of this machine, or a Ray cluster (default: local)",
-        None,
         choices=("local", "ray"),
         section="shards",
     )
-    jobs: int = option(
-        "shards computed at the same time (0: one per GPU, or per four cores)", 0, metavar="N"
-    )
+    jobs: int = option("shards computed at the same time (0: one per GPU, or per four cores)", 0)
     address: str | None = option(
         "with --engine ray, the cluster, such as auto or ray://head:10001 (default: one of this"
         " machine)",
-        None,
         metavar="A",
     )
     gpus_per_job: float | None = option(
         "with --engine ray, GPUs of a job, also a part of one, such as 0.5 (default: 1 where the"
-        " cluster has any)",
-        None,
-        metavar="X",
+        " cluster has any)"
     )
-    cpus_per_job: float | None = option(
-        "with --engine ray, processors of a job (default: 1)", None, metavar="X"
-    )
+    cpus_per_job: float | None = option("with --engine ray, processors of a job (default: 1)")
     part: str | None = option(
         "do the I-th of N equal parts of the shards alone, such as 3/16, for Slurm and cron",
-        None,
         metavar="I/N",
     )
     shard_size: int = option(
         f"cut a folder or a dataset into shards of N images (default: {SHARD_SIZE} with an option"
         " of shards)",
         0,
-        metavar="N",
     )
     retry_errors: bool = option("compute again the images of finished shards that failed", False)
 
@@ -124,7 +110,7 @@ class ShardOptions:
     def is_sharded(self) -> bool:
         """Whether the job works on shards: so its inputs, or its options, say."""
         asked: Any = self
-        if any(getattr(self, name) not in (None, 0, False) for name in _OWN):
+        if any(getattr(self, one.name) not in (None, 0, False) for one in fields(ShardOptions)):
             return True
         out, to = asked.out, asked.to
         return (
@@ -177,18 +163,20 @@ class ShardsOptions:
 
     action: str = option(
         "status: how much of a job is done; merge: a run folder of what is done",
+        ...,
         positional=True,
         nargs=None,
         choices=("status", "merge"),
     )
     place: str = option(
         "where the shards of answers are, a folder or an address: the --out of the job",
+        ...,
         positional=True,
         nargs=None,
         metavar="OUT",
     )
     out: Path | None = option(
-        "with merge, the run folder to write (default: OUT itself)", None, metavar="RUN"
+        "with merge, the run folder to write (default: OUT itself)", metavar="RUN"
     )
     overwrite: bool = overwrite_option()
 

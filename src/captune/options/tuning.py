@@ -13,8 +13,9 @@ from captune.options.base import (
     option,
     overwrite_option,
     require_at_least,
+    require_within,
 )
-from captune.options.captioning import EVIDENCE, RERANK_HELP, check_candidates
+from captune.options.captioning import EVIDENCE, MOST_CANDIDATES, RERANK_HELP
 from captune.registry import BRIDGES, TUNING_METHODS
 from captune_metrics.display import printable
 
@@ -27,38 +28,29 @@ class TuneOptions(DatasetOptions):
     """`captune tune`."""
 
     images: Path | None = option(
-        "folder of the training images",
-        None,
-        positional=True,
-        nargs="?",
-        metavar="IMAGES",
+        "folder of the training images", positional=True, nargs="?", metavar="IMAGES"
     )
     captions: Path | None = option(
         "training captions: COCO annotations, CSV, JSONL, or a folder with name.txt beside"
         " name.jpg",
-        None,
         metavar="TRAIN",
         section="data",
     )
     extra_text: Path | None = option(
         "captions without images to learn words from, as --captions; an image-text model says what"
-        " such an image would look like to the encoder",
-        None,
-        metavar="FILE",
+        " such an image would look like to the encoder"
     )
     extra_model: str = option("image-text model of --extra-text", "lite", metavar="SPEC")
     extra_noise: float = option(
-        "noise on what --extra-text would look like, in deviations of images", 0.5, metavar="X"
+        "noise on what --extra-text would look like, in deviations of images", 0.5
     )
-    val_captions: Path | None = option("validation captions, as --captions", None, metavar="VAL")
+    val_captions: Path | None = option("validation captions, as --captions", metavar="VAL")
     val_images: Path | None = option(
-        "folder of the validation images (default: IMAGES)", None, metavar="DIR"
+        "folder of the validation images (default: IMAGES)", metavar="DIR"
     )
     caption_column: str | None = caption_column_option()
     val_split: str | None = option(
-        "split of --dataset that holds the validation images (default: validation)",
-        None,
-        metavar="NAME",
+        "split of --dataset that holds the validation images (default: validation)", metavar="NAME"
     )
     method: str = option(
         "tuning methods, comma-separated, trained one after the other",
@@ -81,7 +73,6 @@ class TuneOptions(DatasetOptions):
         "keep only the first N blocks of the language model, which is faster but forgets what it"
         " had learnt (0: all)",
         0,
-        metavar="N",
     )
     vocabulary: str = option(
         "tokens that the captioner can generate: all, or only those of the training captions, which"
@@ -92,14 +83,12 @@ class TuneOptions(DatasetOptions):
     set: list[str] = option(
         "setting of a method or of the bridge, such as lora.rank=8 or bridge.width=256; may be"
         " given several times",
-        [],
         repeat=True,
         metavar="PART.SETTING=VALUE",
     )
     tags: str | None = option(
         "labels to choose tags from, as in captune classify --labels, for --bridge bidirectional or"
         " --prompt tags",
-        None,
         metavar="LABELS",
     )
     prompt: str = option(
@@ -109,13 +98,10 @@ class TuneOptions(DatasetOptions):
         "none",
         metavar="none|tags|captions|TEXT",
     )
-    prompt_captions: int = option(
-        "captions of similar images, with --prompt captions", 4, metavar="N"
-    )
-    tags_top: int = option("tags per image", 5, metavar="N")
+    prompt_captions: int = option("captions of similar images, with --prompt captions", 4)
+    tags_top: int = option("tags per image", 5)
     tags_model: str | None = option(
         "model that chooses the tags (default: the encoder if it reads text, else lite)",
-        None,
         metavar="SPEC",
     )
     max_trainable: str = option(
@@ -123,7 +109,7 @@ class TuneOptions(DatasetOptions):
         "35M",
         metavar="N",
     )
-    epochs: int = option("passes over the training images", 10, metavar="N", section="training")
+    epochs: int = option("passes over the training images", 10, section="training")
     augment: str = option(
         "mirror: show training images mirrored in half of the epochs, which doubles encoding time"
         " and cache; images whose captions say left or right are never mirrored",
@@ -131,30 +117,25 @@ class TuneOptions(DatasetOptions):
         choices=("none", "mirror"),
     )
     captions_per_image: str = option(
-        "captions per image and epoch: all, or N sampled anew each epoch",
-        "all",
-        metavar="all|N",
+        "captions per image and epoch: all, or N sampled anew each epoch", "all", metavar="all|N"
     )
-    limit: int = option("train on a fixed random sample of N images (0: all)", 0, metavar="N")
+    limit: int = option("train on a fixed random sample of N images (0: all)", 0)
     curve: str | None = option(
         "how many images do I need? Train one method on so many of the images each, the smaller in"
         " the larger set and all for the same number of updates; such as 100,300,1000",
-        None,
         metavar="N,N",
     )
-    batch_size: int = option("captions per training step, approximately", 32, metavar="N")
-    accumulate: int = option("accumulate gradients over N steps per update", 1, metavar="N")
+    batch_size: int = option("captions per training step, approximately", 32)
+    accumulate: int = option("accumulate gradients over N steps per update", 1)
     lr: float = option(
         "learning rate after the warm-up (0: the default of the method, 1e-3 for all built-in"
         " ones)",
         0.0,
         metavar="RATE",
     )
-    weight_decay: float = option("weight decay of AdamW", 1e-2, metavar="X")
-    warmup: float = option(
-        "fraction of the training steps in which the learning rate rises", 0.05, metavar="X"
-    )
-    label_smoothing: float = option("label smoothing of the loss", 0.0, metavar="X")
+    weight_decay: float = option("weight decay of AdamW", 1e-2)
+    warmup: float = option("fraction of the training steps in which the learning rate rises", 0.05)
+    label_smoothing: float = option("label smoothing of the loss", 0.0)
     objective: str = option(
         "training objective: captions, the cross-entropy of the captions; or cider, the CIDEr-D of"
         " captions that the model samples (self-critical; needs a trained model: --start RUN)",
@@ -162,31 +143,27 @@ class TuneOptions(DatasetOptions):
         choices=("captions", "cider"),
         section="training by reward",
     )
-    samples: int = option("captions sampled per image, for --objective cider", 5, metavar="N")
+    samples: int = option("captions sampled per image, for --objective cider", 5)
     kl: float = option(
         "with --objective cider, add X times the divergence per token from the model at the start"
         " to the loss, so that its words are not forgotten; takes a second pass (0: none)",
         0.0,
-        metavar="X",
     )
     reward_model: str | None = option(
         "with --objective cider, reward captions that fit their image by this image-text model too",
-        None,
         metavar="SPEC",
     )
-    reward_share: float = option("share of --reward-model in the reward", 0.3, metavar="X")
+    reward_share: float = option("share of --reward-model in the reward", 0.3)
     start: Path | None = option(
         "start from the weights of this captioner, which must have the same method and bridge: a"
         " run folder, or hf:USER/NAME; or tune a captioner of transformers, such as BLIP or"
         " Qwen-VL, by its folder or hf:USER/NAME",
-        None,
         metavar="RUN|FOLDER|hf:USER/NAME",
         section="training",
     )
     train: str | None = option(
         "with --start of a captioner of transformers, also train the layers between its vision and"
         " its language model",
-        None,
         choices=("projector",),
     )
     select: str = option(
@@ -195,9 +172,7 @@ class TuneOptions(DatasetOptions):
         choices=("cider", "clipscore", "loss"),
         section="validation and scores",
     )
-    patience: int = option(
-        "stop after N epochs without a better score (0: train all epochs)", 0, metavar="N"
-    )
+    patience: int = option("stop after N epochs without a better score (0: train all epochs)", 0)
     stop_when_worse: bool = option(
         "stop once the captions of the epochs since the best one are together worse than its, by a"
         " paired test over the validation images that are captioned (95 %)",
@@ -207,10 +182,9 @@ class TuneOptions(DatasetOptions):
         "validation images that are captioned after each epoch (0: all); the final scores are on"
         " all of them",
         200,
-        metavar="N",
     )
     max_tokens: int = option(
-        "maximum length of a caption, in tokens, in training and generation", 60, metavar="N"
+        "maximum length of a caption, in tokens, in training and generation", 60
     )
     rerank: str = option(
         f"{RERANK_HELP}; the weights are fitted on the validation images and kept with the"
@@ -218,16 +192,13 @@ class TuneOptions(DatasetOptions):
         "none",
         choices=EVIDENCE,
     )
-    candidates: int = option(
-        "captions of an image to choose among, with --rerank (0: 5)", 0, metavar="N"
-    )
+    candidates: int = option("captions of an image to choose among, with --rerank (0: 5)", 0)
     rerank_model: str = option("image-text model of --rerank match", "lite", metavar="SPEC")
     score_model: str = option("model that computes CLIPScore, or none", "lite", metavar="SPEC")
     save_steps: int = option(
         "updates between two checkpoints, from which a killed run resumes (0: ten checkpoints per"
         " epoch)",
         0,
-        metavar="N",
         section="machine",
     )
     dtype: str = option(
@@ -238,10 +209,10 @@ class TuneOptions(DatasetOptions):
     )
     device: str = option("device to train on", "auto", choices=("auto", "cpu", "cuda", "mps"))
     workers: int = option(
-        "threads that decode images ahead of the encoder (0: chosen automatically)", 0, metavar="N"
+        "threads that decode images ahead of the encoder (0: chosen automatically)", 0
     )
     no_cache: bool = option("do not use the feature cache", False)
-    seed: int = option("random seed", 0, metavar="N", section=None)
+    seed: int = option("random seed", 0, section=None)
     report_to: str = option(
         "also send losses and scores of the training to trackio, tensorboard or wandb, as they"
         " come; comma-separated; each is a library to install (pip install trackio)",
@@ -250,13 +221,9 @@ class TuneOptions(DatasetOptions):
     )
     config: Path | None = option(
         "read options from the config.yaml of an earlier tune; options on the command line override"
-        " them",
-        None,
-        metavar="FILE",
+        " them"
     )
-    out: Path | None = option(
-        "run folder to write, with a page of the results", None, metavar="RUN"
-    )
+    out: Path | None = option("run folder to write, with a page of the results", metavar="RUN")
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
@@ -270,25 +237,20 @@ class TuneOptions(DatasetOptions):
         require_at_least(self, epochs=1, batch_size=1, accumulate=1, max_tokens=2, limit=0)
         require_at_least(self, samples=2, decoder_blocks=0, tags_top=1)
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)
-        check_candidates(self)
+        require_within(self, candidates=MOST_CANDIDATES)
+        require_within(self, ", such as 0.04", kl=(0, 100))
         if not 0 <= self.lr < 1:
             raise UserError(
                 "lr must be below 1, such as 1e-3, or 0 for the default of the method,"
                 f" not {self.lr}"
             )
-        if not 0 <= self.kl <= 100:
-            raise UserError(f"kl must be from 0 to 100, such as 0.04, not {self.kl}")
         if self.start is None and (self.train or self.prompt not in PROMPTS):
             asked = "train projector" if self.train else f"prompt {printable(self.prompt)}"
             raise UserError(f"--{asked} is for --start of a captioner of transformers")
-        if not 0 <= self.extra_noise <= 100:
-            raise UserError(
-                f"extra-noise must be from 0 to 100, such as 0.5, not {self.extra_noise}"
-            )
+        require_within(self, ", such as 0.5", extra_noise=(0, 100))
         if self.extra_text is not None and (self.objective != "captions" or self.sizes):
             raise UserError("--extra-text is for --objective captions, and not for --curve")
-        if not 1 <= self.prompt_captions <= 64:
-            raise UserError(f"prompt-captions must be from 1 to 64, not {self.prompt_captions}")
+        require_within(self, prompt_captions=(1, 64))
         if self.similar_captions and self.sizes:
             raise UserError("--prompt captions reads captions of all images; leave out --curve")
         if self.stop_when_worse and self.select == "loss":

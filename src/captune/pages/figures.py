@@ -19,7 +19,7 @@ from captune.attribution.geometry import Frame, whole_frame
 from captune.images import Skipped, UnreadableImage, open_image
 from captune.images.match import sample_names
 from captune.json_yaml import convert
-from captune.options.attribution import COLOURS
+from captune.options.captioning import COLOURS
 from captune.pages.album import not_opened
 from captune.pages.blocks import blocks_of
 from captune.pages.page import Page

@@ -165,9 +165,7 @@ class RunSet:
 
 
 def read_runs(
-    folders: Sequence[str | Path],
-    names: Sequence[str] = (),
-    images: Path | None = None,
+    folders: Sequence[str | Path], names: Sequence[str] = (), images: Path | None = None
 ) -> RunSet:
     """Read the runs. Raises UserError for none, one given twice, and one of another kind.
 

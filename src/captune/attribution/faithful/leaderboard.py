@@ -49,7 +49,7 @@ from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.images import Skipped
 from captune.models.encoders import ImageTextModel
-from captune.options.attribution import FaithfulOptions
+from captune.options.captioning import FaithfulOptions
 from captune.progress import Advance, Progress
 from captune.text import duration
 

@@ -126,10 +126,7 @@ def _table(source: RunSource, best: int) -> Table:
         rows.append(
             [
                 one_line(row["template"]) + (" (best)" if i == best else ""),
-                Estimate(
-                    source.figure(percent, "prompts", i, "accuracy"),
-                    _accuracy(source, i),
-                ),
+                Estimate(source.figure(percent, "prompts", i, "accuracy"), _accuracy(source, i)),
                 Fraction.between(low, high, row["accuracy"], ends, best=i == best, worse=worse),
                 *against,
                 source.known(percent, "prompts", i, "ece"),

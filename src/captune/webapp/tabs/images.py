@@ -15,8 +15,7 @@ from captune.attribution.geometry import whole_frame
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune.jobs import Result
-from captune.options.attribution import ExplainOptions
-from captune.options.captioning import EVIDENCE, CaptionOptions
+from captune.options.captioning import EVIDENCE, CaptionOptions, ExplainOptions
 from captune.options.codec import words_of
 from captune.options.recognition import ClassifyOptions
 from captune.pages.sections.explain import map_in_words

@@ -255,9 +255,5 @@ def _path_field(
 ) -> Any:
     """Where a file or folder is typed, in an app for one person alone."""
     return gr.Textbox(
-        label=label,
-        info=info,
-        placeholder=example,
-        interactive=context.is_private,
-        elem_id=id,
+        label=label, info=info, placeholder=example, interactive=context.is_private, elem_id=id
     )
