@@ -90,6 +90,21 @@ def test_a_log_gets_a_line_at_most_every_30_seconds(
     ]
 
 
+def test_a_log_also_hears_of_other_work_within_a_bar(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TerminalProgress().bar("lora", 100) as advance:
+        for done in (10, 10):
+            clock.now += 5
+            advance(done)
+        clock.now += 30
+        advance(0, "scoring: 32 of 200 images", before=True)
+    assert capsys.readouterr().err.splitlines() == [
+        "lora: 10 of 100, 2.0/s",
+        "lora: 20 of 100, scoring: 32 of 200 images",
+    ]
+
+
 def test_a_short_command_and_a_quiet_one_say_nothing(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,18 @@ def test_what_is_printed(
     assert "{'" not in captured.err + captured.out  # Trainer prints its logs as dictionaries
 
 
+def test_images_on_both_sides_are_said_before_the_first_step(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, train, _ = files
+    assert main(words((images, train, train), tmp_path / "run", "--val-sample", "4")) == 0
+    said = capsys.readouterr().err
+    assert said.count("24 of 24 validation images are among the training images") == 1
+    assert said.index("are among the training images") < said.index("of training and")
+    findings = read_run(tmp_path / "run" / "lora").metrics["tuned"]["findings"]
+    assert any(one["about"] == "leak" and one["wrong"] for one in findings)
+
+
 def test_too_few_updates_are_said_before_anything_is_loaded(
     files: tuple[Path, Path, Path],
     tmp_path: Path,
@@ -367,8 +379,19 @@ def test_other_options_or_data_do_not_go_on(
 ) -> None:
     out = tmp_path / "run"
     assert main(words(files, out, "--score-model", "none")) == 0
-    assert main(words(files, out, "--score-model", "none", "--seed", "3")) == 2
+    changed = words(files, out, "--score-model", "none", "--seed", "3")
+    assert main(changed) == 2
     assert "was started with seed 0; now it is 3" in capsys.readouterr().err
+    assert main([*changed, "--overwrite"]) == 0
+    assert "--overwrite: replaces" in capsys.readouterr().err
+    assert (
+        read_run(out / "lora").about["options"]["seed"],
+        read_run(out).about["options"]["seed"],
+    ) == (3, 3)
+    weights = (out / "lora" / "model.safetensors").stat().st_mtime_ns
+    assert main([*changed, "--overwrite"]) == 0  # of the same options nothing is trained again
+    assert (out / "lora" / "model.safetensors").stat().st_mtime_ns == weights
+    assert main(words(files, out, "--score-model", "none", "--overwrite")) == 0
     _, train, _ = files
     train.write_text(train.read_text().replace("w1 ", "w2 "))
     assert main(words(files, out, "--score-model", "none")) == 2

@@ -175,7 +175,7 @@ class TerminalProgress:
 
         def advance(done: int, said: str = "", *, before: bool = False) -> None:
             meter.advance(done, said, before=before)
-            if time.monotonic() >= self._due and not before:
+            if time.monotonic() >= self._due and (said or not before):
                 self._due = time.monotonic() + _LINES_S
                 say(_log_line(meter))
 

@@ -188,13 +188,23 @@ def run(
         _check_budget(setup)
         if is_first:
             for method in options.methods:
-                state.begin(out / method, requested(setup, method))
+                state.begin(
+                    out / method,
+                    requested(setup, method),
+                    overwrite=options.overwrite,
+                    say=say,
+                )
             write_config(options, out / "config.yaml")
         process.wait_for_everyone()
         smaller = {size: subset_setup(setup, size) for size in options.sizes[:-1]}
         if is_first:
             for part in smaller.values():
-                state.begin(_folder(part), requested(part, options.method))
+                state.begin(
+                    _folder(part),
+                    requested(part, options.method),
+                    overwrite=options.overwrite,
+                    say=say,
+                )
         process.wait_for_everyone()
         points = {
             size: train_method(part, options.method, part.progress.message, stop)

@@ -55,7 +55,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionModel, Validat
         TrainingData(data.keys, tokenise(data, decoder, 20).rows, grids, CrossEntropy()),
         TuneOptions(epochs=25, batch_size=12, lr=2e-2, select="loss", device="cpu"),
         tmp_path_factory.mktemp("checkpoints"),
-        score=lambda: {"loss": next(left)},
+        score=lambda say: {"loss": next(left)},
     )
     return captioner, ValidationSet(val, tokenise(val, decoder, 20).rows, grids, max_tokens=20)
 

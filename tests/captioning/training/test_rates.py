@@ -93,7 +93,7 @@ def rates_of(
 ) -> tuple[set[float], set[float]]:
     """(of the output projections, of everything else), as a training sets out with."""
     asked = TuneOptions(epochs=2, batch_size=12, lr=1e-2, select="loss", device="cpu", **changes)
-    trainer = CaptionTrainer(captioner, toy_data(), asked, folder, score=dict)
+    trainer = CaptionTrainer(captioner, toy_data(), asked, folder, score=lambda say: {})
     optimizer = trainer.create_optimizer()
     own = {
         id(p) for parameters in captioner.bridge.output_projections().values() for p in parameters

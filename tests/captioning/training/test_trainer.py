@@ -65,7 +65,12 @@ def run(
     given = iter(scores or [])
     progress = Watched()
     history = train(
-        captioner, data, asked, folder, score=lambda: {"loss": next(given, 1.0)}, progress=progress
+        captioner,
+        data,
+        asked,
+        folder,
+        score=lambda say: say("scoring") or {"loss": next(given, 1.0)},
+        progress=progress,
     )
     return history, progress
 
@@ -90,6 +95,7 @@ def test_training_learns_and_touches_nothing_frozen(
     assert not any(torch.equal(before[name], p) for name, p in captioner.trained().items())
     assert bar.done == bar.total == 12 * 24 * 3
     assert any(said.startswith("loss ") for said in bar.said)
+    assert "scoring" in bar.said
     assert history.best_epoch == 12
     assert [epoch["epoch"] for epoch in history.epochs] == list(range(1, 13))
 
@@ -99,7 +105,7 @@ def test_the_best_epoch_is_put_back(tmp_path: Path) -> None:
     captioner = captioner_of()
     scores = iter([0.5, 0.2, 0.7])
 
-    def score() -> dict[str, float]:
+    def score(say: object) -> dict[str, float]:
         seen.append({name: p.clone() for name, p in captioner.trained().items()})
         return {"loss": next(scores)}
 
@@ -134,7 +140,7 @@ def test_worse_epochs_end_it_by_a_paired_test(tmp_path: Path) -> None:
     worse = [0.0, 0.3, 0.28, 0.15, 0.9]
     given = iter([list(images + gain + 0.05 * chance.random(40)) for gain in worse])
 
-    def score() -> dict[str, Any]:
+    def score(say: object) -> dict[str, Any]:
         each = next(given)
         return {"loss": 1.0, "cider": float(np.mean(each)), "each": each}
 

@@ -35,6 +35,7 @@ from captune.captioning.training.setup import TrainingSetup
 from captune.captioning.training.state import deciding
 from captune.captioning.training.trainer import train
 from captune.captioning.training.validation import (
+    LEAK,
     SHUFFLED,
     diagnose,
     score_captions,
@@ -46,7 +47,7 @@ from captune.models.devices import autocast
 from captune.models.weights import digest_of
 from captune.options.tuning import TuneOptions
 from captune.runs import RunWriter, read_run
-from captune.runs.metrics import History, Reranking, Tuned, TunedFigure
+from captune.runs.metrics import Finding, History, Reranking, Tuned, TunedFigure
 from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
 
@@ -71,9 +72,7 @@ def train_method(
     if state.is_finished(folder):
         say(f"{method}: finished before; {folder} is reused")
         finished = state.read_finished(folder)
-        for found in finished.findings:
-            if found.wrong:
-                progress.message(f"{method}: {found.sentence}")
+        _warn(setup, method, finished.findings)
         return _reranked(setup, folder, finished)
     model = _built(setup, method)
     left = 1 - state.fraction_done(folder / "checkpoints", options.epochs)
@@ -101,12 +100,19 @@ def train_method(
     with autocast(options.dtype, model.decoder.device):
         with progress.bar(f"{method}: captions", len(setup.val.data)) as advance:
             written = write_captions(model, setup.val, scored=True, advance=advance)
-        findings = diagnose(model, setup.val, written, leaked=setup.leaked, seed=options.seed)
+        swapped = min(SHUFFLED, len(setup.val.data))
+        with progress.bar(f"{method}: captions of swapped images", swapped) as advance:
+            findings = diagnose(
+                model,
+                setup.val,
+                written,
+                leaked=setup.leaked,
+                seed=options.seed,
+                advance=advance,
+            )
         reranking = _reranking(setup, model, method)
     scores = score_captions(written.captions, setup.val)
-    for finding in findings:
-        if finding.wrong:
-            progress.message(f"{method}: {finding.sentence}")
+    _warn(setup, method, findings)
     result = Tuned(
         method,
         trained={row.part: row.parameters for row in budget(model)},
@@ -142,6 +148,12 @@ def train_method(
     PartialState().wait_for_everyone()
     model.detach()
     return result
+
+
+def _warn(setup: TrainingSetup, method: str, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.wrong and finding.about != LEAK:  # which was said before the first step
+            setup.progress.message(f"{method}: {finding.sentence}")
 
 
 def _recipe(setup: TrainingSetup, model: Trainable, method: str) -> Recipe | TunedRecipe:

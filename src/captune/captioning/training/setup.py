@@ -45,7 +45,7 @@ from captune.captioning.training.step import (
     SelfCritical,
     TrainingData,
 )
-from captune.captioning.training.validation import ValidationSet
+from captune.captioning.training.validation import ValidationSet, leak
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
@@ -106,6 +106,8 @@ def prepare(
         progress.message(warning)
     val_set = _read(to_validate, options, progress)
     leaked = leaked_ids(train_set, val_set)
+    if leaked:
+        progress.message(leak(leaked, len(val_set)).sentence)
     extra = None if options.extra_text is None else read_texts(options.extra_text)
     texts = [] if extra is None else [caption.strip() for own in extra.captions for caption in own]
     frozen = load_frozen(

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,52 +61,80 @@ _STAGING = ".unfinished"
 _CUT_SHORT = re.compile(r"PytorchStreamWriter failed|unexpected pos|write failed")
 
 
-def begin(folder: Path, asked: Mapping[str, Any]) -> None:
+def begin(
+    folder: Path,
+    asked: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> None:
     """Note what is asked for, or check that the training in `folder` is of the same.
 
-    Raises UserError where the folder holds something else, or a training of other options or data.
+    overwrite: remove a training of other options or data, which `say` is told. Raises UserError
+    where the folder holds something else, or such a training that is not to be overwritten.
     """
     path = folder / _ASKED
+    now = json.loads(json.dumps(asked, default=str))
+    if overwrite and path.is_file():
+        before = read_object(path)
+        if other := _difference(before, now, {**before, **now}):
+            say(f"--overwrite: replaces {folder}, which was started with {other}")
+            shutil.rmtree(folder)
     if not path.is_file():
         if folder.is_dir() and holds_files(folder):
             raise UserError(f"{folder} holds files that are not of a tune; choose a new --out")
         with whole_file(path) as file:
-            json.dump(asked, file, indent=1, default=str)
+            json.dump(now, file, indent=1)
         return
     before = read_object(path)
-    now = json.loads(json.dumps(asked, default=str))
     _check_same(folder, before, now, {**before, **now})
 
 
 def check_resumed(options: TuneOptions) -> None:
     """`begin`, as far as the options alone tell."""
-    if options.out is None:
+    if options.out is None or options.overwrite:
         return
-    now = json.loads(json.dumps(deciding(options), default=str))
-    del now["set"]  # which is noted by what it comes to
+    now = _options_now(options)
     for folder in (options.out / method for method in options.methods):
         if (folder / _ASKED).is_file():
             _check_same(folder, read_object(folder / _ASKED), now, now)
 
 
+def _options_now(options: TuneOptions) -> dict[str, Any]:
+    now: dict[str, Any] = json.loads(json.dumps(deciding(options), default=str))
+    del now["set"]  # which is noted by what it comes to
+    return now
+
+
 def _check_same(
     folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]
 ) -> None:
+    if other := _difference(before, now, names):
+        raise UserError(
+            f"{folder} was started with {other}. Use the same options to resume, another --out, or"
+            " --overwrite to start anew"
+        )
+
+
+def _difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]
+) -> str | None:
     for name in names:
         if before.get(name) != now.get(name):
             was, is_now = (_shown(side.get(name)) for side in (before, now))
-            raise UserError(
-                f"{folder} was started with {name.replace('_', '-')} {was}; now it is {is_now}."
-                " Use the same options to resume, or another --out"
-            )
+            return f"{name.replace('_', '-')} {was}; now it is {is_now}"
+    return None
 
 
 def resumed(options: TuneOptions) -> Iterator[str]:
     """A sentence for each training of an earlier call that was stopped, the smaller ones first."""
     assert options.out is not None
+    now = _options_now(options)
     for place in (*options.out.glob("curve/*"), options.out):
         for folder in (place / method for method in options.methods):
             if not (folder / _ASKED).is_file() or is_finished(folder):
+                continue
+            if options.overwrite and _difference(read_object(folder / _ASKED), now, now):
                 continue
             name = folder.relative_to(options.out)
             found = complete_checkpoints(folder / "checkpoints")

@@ -77,15 +77,16 @@ def train(
     options: TuneOptions,
     folder: Path,
     *,
-    score: Callable[[], Mapping[str, Any]],
+    score: Callable[[Callable[[str], None]], Mapping[str, Any]],
     progress: Progress = SILENT,
     what: str = "training",
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainingHistory:
     """Train, or resume from the last complete checkpoint in `folder`; put the best weights back.
 
-    score: the validation scores of the model as it is; options.select is among them, and its values
-    of each image are EACH, a list, where options.stop_when_worse asks for them.
+    score: the validation scores of the model as it is, given what to tell how far it is;
+    options.select is among them, and its values of each image are EACH, a list, where
+    options.stop_when_worse asks for them.
     stop: asked after each update; once it says so, a checkpoint is written and the training ends.
     Raises UserError where the loss is no number any more, and Stopped.
     """
@@ -169,7 +170,7 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         data: TrainingData,
         options: TuneOptions,
         folder: Path,
-        score: Callable[[], Mapping[str, Any]],
+        score: Callable[[Callable[[str], None]], Mapping[str, Any]],
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.options = options
@@ -245,7 +246,7 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         """The scores of the validation sample, by captions that are written for it."""
         self.model.eval()
         with self.accelerator.autocast():
-            found = dict(self._score())
+            found = dict(self._score(lambda said: self.advance(0, said, before=True)))
         each = found.pop(EACH, None)
         scores = {f"eval_{name}": float(value) for name, value in found.items()}
         self.log(scores)

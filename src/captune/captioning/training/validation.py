@@ -42,6 +42,7 @@ UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
 SAME = 0.1  # of CIDEr: as good with another image
 REPEATS = 0.05  # share of captions: more than a slip
 EACH = "each"
+LEAK = "leak"
 _IMAGES = 16  # whose attention is looked at
 SHUFFLED = 200  # images that are captioned from another's grid
 _GRAM = 3  # words
@@ -195,12 +196,22 @@ def score_captions(
     return scores
 
 
-def validation_scores(model: Trainable, val: ValidationSet, *, select: str) -> dict[str, Any]:
+def validation_scores(
+    model: Trainable, val: ValidationSet, say: Callable[[str], None], *, select: str
+) -> dict[str, Any]:
     """What a training looks at after each epoch; CLIPScore only where it is what decides.
 
-    EACH: the score that decides, of each image, where it is one of captions.
+    EACH: the score that decides, of each image, where it is one of captions. say: is told how far
+    it is, as it takes a minute.
     """
-    written = write_captions(model, val)
+    done = 0
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        say(f"scoring: {done:,} of {len(val.data):,} images")
+
+    written = write_captions(model, val, advance=advance)
     scores = score_captions(written.captions, val, clipscore=select == "clipscore")
     return {
         "loss": validation_loss(model, val),
@@ -216,13 +227,17 @@ def diagnose(
     *,
     leaked: Sequence[str],
     seed: int,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> list[Finding]:
-    """All checks of a trained model, over what it wrote for the validation images."""
+    """All checks of a trained model, over what it wrote for the validation images.
+
+    advance: is told of each image that is captioned from another's grid.
+    """
     found = [leak(leaked, len(val.data)), repetition(written)]
     if isinstance(model, CaptionModel) and model.bridge.cross_attention_layers:
         found.insert(0, attention(model, val))
     if len(val.data) > 2:
-        found.insert(0, image_dependence(model, val, written, seed))
+        found.insert(0, image_dependence(model, val, written, seed, advance))
     return found
 
 
@@ -236,7 +251,7 @@ def leak(leaked: Sequence[str], images: int) -> Finding:
         if leaked
         else f"none of {images:,} validation images is among the training images"
     )
-    return Finding("leak", share, said, bool(leaked))
+    return Finding(LEAK, share, said, bool(leaked))
 
 
 def repetition(written: Captioned) -> Finding:
@@ -266,14 +281,18 @@ def repeats(words: Sequence[str]) -> bool:
 
 
 def image_dependence(
-    model: Trainable, val: ValidationSet, written: Captioned, seed: int
+    model: Trainable,
+    val: ValidationSet,
+    written: Captioned,
+    seed: int,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> Finding:
     """CIDEr with the right images against CIDEr with another image each, over the same images."""
     chance = random.Random(f"shuffle/{seed}")  # noqa: S311
     size = min(SHUFFLED, len(val.data))
     some = val.first(sorted(chance.sample(range(len(val.data)), size)))
     others = deranged(len(some.data), chance)
-    wrong = write_captions(model, some, instead=others)
+    wrong = write_captions(model, some, instead=others, advance=advance)
     own = {id: written.captions[id] for id in some.data.ids}
     right = score_captions(own, some, clipscore=False)["cider"]
     other = score_captions(wrong.captions, some, clipscore=False)["cider"]
