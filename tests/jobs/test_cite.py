@@ -144,6 +144,20 @@ def test_the_output_is_a_bib_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert told["run"] == str(run)
 
 
+def test_files_of_captions_are_named_where_no_captioner_is(tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.json" for name in ("first", "second", "third_try")]
+    for place, file in enumerate(files):
+        captions = dict.fromkeys(NAMES, f"a dog runs {place}")
+        file.write_text(json.dumps(captions))
+    references = {name: ["a dog runs", "a cat"] for name in NAMES}
+    captune.compare(
+        *files, references=references, metrics="rouge_l", resamples=100, out=tmp_path / "run"
+    )
+    (paragraph,) = captune.cite(tmp_path / "run").paragraphs
+    named = "first.json, second.json and third\\_try.json"
+    assert f"3 sets of captions of the same 3 images were compared: {named}." in paragraph
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cite", str(tmp_path)]) == 2
     assert "is not a finished run folder" in capsys.readouterr().err

@@ -308,7 +308,13 @@ def _captioners(found: Run, library: _Library) -> list[str]:
     metrics = found.typed_metrics(CaptionersMetrics)
     own = [in_latex(str(one["spec"])) for one in found.about["models"] if "bridge" in one]
     by = listed([*own, *_frozen(found, library)])
-    said = [f"{counted(metrics.images, 'image')} were each described by {by}."]
+    images = counted(metrics.images, "image")
+    said = [f"{images} were each described by {by}."]
+    if not by:  # files of captions: nobody knows who wrote them
+        files = [in_latex(name) for name in metrics.captioners]
+        said = [
+            f"{len(files)} sets of captions of the same {images} were compared: {listed(files)}."
+        ]
     if metrics.best is not None:
         said.append(
             f"The captions of {metrics.scored:,} of them were scored by"
