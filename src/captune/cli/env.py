@@ -130,7 +130,7 @@ def _pip_settings() -> dict[str, str]:
 
 def _masked(text: str) -> str:
     """Without credentials, and without the user's name where it is only the home folder's."""
-    from captune.models.lite.wheels import mask_credentials
+    from captune.models.lite.assets import mask_credentials
 
     home = str(Path.home())
     masked = mask_credentials(text)
