@@ -18,7 +18,7 @@ import numpy as np
 
 from captune.attribution.classes import METHODS, explain_classes
 from captune.attribution.deletion_insertion import centre_map
-from captune.attribution.faithful.dataset import NOUN
+from captune.attribution.faithful.dataset import NOUN, Box, BoxTarget, box_target, read_boxes
 from captune.attribution.faithful.measure import (
     CENTRE,
     LEAST_IMAGES,
@@ -27,14 +27,8 @@ from captune.attribution.faithful.measure import (
     MapId,
     MeasuredWord,
     Measurements,
-)
-from captune.attribution.faithful.pointing import (
-    Box,
-    BoxTarget,
-    box_target,
     hit,
     overlap,
-    read_boxes,
 )
 from captune.attribution.geometry import Frame
 from captune.errors import UserError

@@ -10,7 +10,7 @@ import torch
 from tests.attribution.planted import SHAPE, bright_subject, planted_captioner
 
 from captune.attribution.faithful import leaderboard
-from captune.attribution.faithful.dataset import Example, example_of, shuffled
+from captune.attribution.faithful.dataset import Box, Example, example_of, shuffled
 from captune.attribution.faithful.leaderboard import (
     LEAST,
     candidates_of,
@@ -30,7 +30,6 @@ from captune.attribution.faithful.measure import (
     MapId,
     Measurements,
 )
-from captune.attribution.faithful.pointing import Box
 from captune.attribution.faithful.results import eval_report, map_results, part_of_speech_results
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead

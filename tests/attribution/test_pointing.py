@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captune.attribution.deletion_insertion import centre_map
-from captune.attribution.faithful.pointing import Box, BoxTarget, box_target, hit, overlap
+from captune.attribution.faithful.dataset import Box, BoxTarget, box_target
+from captune.attribution.faithful.measure import hit, overlap
 
 BOX = Box("dog", 0.0, 0.0, 0.5, 0.25)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captune.attribution.faithful.pointing import Box, coverage, read_boxes
+from captune.attribution.faithful.dataset import Box, coverage, read_boxes
 from captune.errors import UserError
 
 

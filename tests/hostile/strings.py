@@ -75,7 +75,7 @@ def _whole(text: str, errors: str = "surrogatepass") -> str:
 
 def readers(text: str) -> None:
     """Captions, labels, truth, boxes and specs: what is there is read, or one sentence says why."""
-    from captune.attribution.faithful.pointing import read_boxes
+    from captune.attribution.faithful.dataset import read_boxes
     from captune.captions import read_captions
     from captune.models.load import parse_spec
     from captune.zeroshot.labels import read_labels

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captune.attribution.faithful.dataset import read_boxes
 from captune.attribution.faithful.leaderboard import Evaluation
-from captune.attribution.faithful.pointing import read_boxes
 from captune.attribution.faithful.results import Leaderboard
 from captune.captioning.any_captioner import Prepared, prepare
 from captune.captioning.captioner import LITE

@@ -21,6 +21,7 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.deletion_insertion import MaskScorer
 from captune.attribution.faithful.dataset import (
+    Boxes,
     ChosenCaption,
     Example,
     chosen_captions,
@@ -28,7 +29,6 @@ from captune.attribution.faithful.dataset import (
     shuffled,
 )
 from captune.attribution.faithful.measure import POINTING, Evaluator, MapId, Measurements
-from captune.attribution.faithful.pointing import Boxes
 from captune.attribution.faithful.results import (
     Leaderboard,
     MapResult,

@@ -5,6 +5,16 @@ to, over what the images add to the same words. An insertion of 0.71 says that o
 curve the shown patches had brought 71 % of what the whole images bring. Words to which the image
 adds less than MIN_GAIN are left out: nothing can be true of their maps. Images are resampled, not
 words: the words of one image have much in common.
+
+Pointing game (Zhang et al. 2018): a map hits where its strongest patch lies in a box of the word's
+category. A patch of the grid hits where its middle lies in a box, or where a box's middle lies in
+it: a thing smaller than a patch can be hit too, and a map that is strongest where a thing is always
+hits. Of patches that are equally strong, the fraction that hits counts, so a constant map scores
+exactly what a random point would score on average.
+
+Overlap: the map is cut at the height where as much of the image is above it as the boxes cover;
+intersection over union of the two. Of patches at that very height each counts by an equal part, so
+a constant map gets what chance gives. Maps are compared with boxes at the patch grid's resolution.
 """
 
 from __future__ import annotations
@@ -15,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from captune.attribution.deletion_insertion import (
@@ -30,8 +40,12 @@ from captune.attribution.deletion_insertion import (
     random_curves,
     random_losses,
 )
-from captune.attribution.faithful.dataset import FUNCTION_WORDS, Example, part_of_speech
-from captune.attribution.faithful.pointing import hit, overlap
+from captune.attribution.faithful.dataset import (
+    FUNCTION_WORDS,
+    BoxTarget,
+    Example,
+    part_of_speech,
+)
 from captune.attribution.faithful.sanity import entropies
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune_metrics.display import Interval
@@ -347,3 +361,39 @@ class Evaluator:
     def _put(self, name: MapId, measure: str, words: Sequence[int], values: Tensor) -> None:
         for word, value in zip(words, values.tolist(), strict=True):
             self._measurements.put(name, measure, self._number[word], value)
+
+
+def hit(map: ArrayLike, target: BoxTarget) -> float:
+    """The pointing game of one map [rows, columns]: 1 or 0, between them for ties."""
+    strongest = _strongest(map, target)
+    return float(target.hits[strongest].mean())
+
+
+def overlap(map: ArrayLike, target: BoxTarget) -> float:
+    """Intersection over union of the boxes and the map cut at the boxes' area, 0 to 1."""
+    values = np.asarray(map, dtype=np.float64)
+    area = float(target.covered.sum())
+    if area == 0:
+        return 0.0
+    kept = _cut(np.nan_to_num(values, nan=-np.inf).ravel(), area).reshape(values.shape)
+    shared = float(np.minimum(kept, target.covered).sum())
+    return shared / (2 * area - shared)
+
+
+def _strongest(map: ArrayLike, target: BoxTarget) -> NDArray[np.bool_]:
+    values = np.asarray(map, dtype=np.float64)
+    if values.shape != target.hits.shape:
+        raise ValueError(f"map {values.shape} and target {target.hits.shape}: expected one grid")
+    known = np.nan_to_num(values, nan=-np.inf)
+    strongest: NDArray[np.bool_] = known == known.max()
+    return strongest
+
+
+def _cut(values: Floats, area: float) -> Floats:
+    """Which part of each patch is kept so that the strongest make up `area` patches."""
+    levels, level = np.unique(-values, return_inverse=True)
+    counts = np.bincount(level, minlength=len(levels))
+    before = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    parts = np.clip((area - before) / counts, 0, 1)
+    kept: Floats = parts[level]
+    return kept
