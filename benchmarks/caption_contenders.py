@@ -21,8 +21,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from captune.captioning.bridge import GridShape
-from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, build_model
 from captune.models.decoders import Decoder
 
 END = 50256

@@ -43,9 +43,9 @@ from caption_baselines import (
 from captions_figure import CaptionPanel, captions_figure
 from captune.captioning import checkpoint
 from captune.captioning.captioner import Captioner
+from captune.captioning.checkpoint import ImageIdentity
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.captioning.model import IGNORED
-from captune.captioning.recipe import ImageIdentity
 from captune.captioning.training.batches import Grids
 from captune.captioning.training.validation import (
     IMAGES,

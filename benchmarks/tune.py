@@ -42,8 +42,7 @@ from torch import Tensor
 
 from caption_contenders import END, HEADS, WIDTH, gpt2
 from captune.captioning.bridge import GridShape
-from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, build_model
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_precision
 from captune.models.load import load_model

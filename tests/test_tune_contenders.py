@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from captune.captioning.bridge import GridShape
-from captune.captioning.recipe import build_model
+from captune.captioning.model import build_model
 from captune.captioning.tuning.lora import FastLoRALinear
 from tests.captioning.tiny import END, grids, tiny_decoder
 

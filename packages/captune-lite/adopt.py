@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from captune.captioning.checkpoint import from_pretrained, read_recipe
-from captune.captioning.recipe import Recipe
+from captune.captioning.checkpoint import Recipe, from_pretrained, read_recipe
 from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
 from captune.files import whole_file

@@ -24,11 +24,10 @@ from typing import Any
 import numpy as np
 
 from captune.captioning.captioner import Captioner
-from captune.captioning.checkpoint import write_beside
+from captune.captioning.checkpoint import Recipe, write_beside
 from captune.captioning.dataset import CaptionDataset, read_dataset
 from captune.captioning.datastore import DATASTORE, ORDERS, Store, Summary, load_store, ngrams
 from captune.captioning.generate import Candidate
-from captune.captioning.recipe import Recipe
 from captune.captioning.rerank import Reranker, fit_weights, pooled, unfitted
 from captune.captioning.settings import RERANK
 from captune.errors import UserError

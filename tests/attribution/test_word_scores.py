@@ -10,8 +10,7 @@ from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
 from captune.attribution.word_scores import first_cross_attention_block
-from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, build_model
 from captune.images import ImageFile
 
 IDS = [5, 9, 30, 7, END]

@@ -15,8 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
 from captune.attribution.word_scores import scores_of, word_targets
-from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, build_model
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel

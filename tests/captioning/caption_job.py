@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from captune.attribution.faithful import leaderboard
 from captune.captioning import captioner
-from captune.captioning.checkpoint import recipe_of, save_pretrained, write_beside
-from captune.captioning.recipe import ImageIdentity, build_model
+from captune.captioning.checkpoint import ImageIdentity, recipe_of, save_pretrained, write_beside
+from captune.captioning.model import build_model
 from captune.captioning.settings import AGREEMENT
 from captune.models.decoders import load_decoder
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid

@@ -29,8 +29,7 @@ from tests.captioning.tester import (
 from tests.captioning.tiny import GRID, PAD, grids
 from torch import Tensor, nn
 
-from captune.captioning.model import CaptionModel, pad_tags
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, build_model, pad_tags
 from captune.captioning.tuning import TuningMethod
 from captune.errors import UserError
 

@@ -15,8 +15,8 @@ from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import colour_model
 
 from captune.captioning.captioner import describe_decoder
+from captune.captioning.checkpoint import ImageIdentity
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.recipe import ImageIdentity
 from captune.captioning.training.frozen import FrozenParts
 from captune.captioning.training.step import CrossEntropy, TrainingData
 from captune.options.tuning import TuneOptions

@@ -16,8 +16,7 @@ from captune.captioning.checkpoint import (
     recipe_of,
     save_pretrained,
 )
-from captune.captioning.model import CaptionModel, batch
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, batch, build_model
 from captune.captioning.settings import read_settings
 from captune.errors import UserError
 from captune.models.encoders import seen_both_ways

@@ -13,8 +13,7 @@ from tests.captioning.tiny import FAMILIES, GRID, grids, tiny_decoder
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
 from captune.attribution.methods.attention import attention_of
 from captune.attribution.word_scores import logits_at
-from captune.captioning.model import CaptionModel, batch, pad_tags
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, batch, build_model, pad_tags
 from captune.errors import UserError
 from captune.images import ImageFile
 

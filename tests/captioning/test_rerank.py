@@ -26,12 +26,11 @@ from tests.colour_model import colour_model
 import captune
 from captune.captioning import rerank
 from captune.captioning.captioner import Captioner
-from captune.captioning.checkpoint import from_pretrained, write_beside
+from captune.captioning.checkpoint import ImageIdentity, from_pretrained, write_beside
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.datastore import DATASTORE, FORMAT, Datastore, Summary, load_store
 from captune.captioning.generate import Candidate
 from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import ImageIdentity
 from captune.captioning.rerank import (
     Reranker,
     fit_weights,

@@ -13,10 +13,9 @@ from tests.captioning.words_job import LABELS, telling_model
 from tests.colour_model import colour_model
 
 from captune.captioning.captioner import Captioner
-from captune.captioning.checkpoint import recipe_of
+from captune.captioning.checkpoint import TagSettings, recipe_of
 from captune.captioning.datastore import Datastore
-from captune.captioning.model import IGNORED, CaptionModel
-from captune.captioning.recipe import TagSettings, build_model
+from captune.captioning.model import IGNORED, CaptionModel, build_model
 from captune.captioning.tags import (
     SimilarCaptions,
     Tagger,

@@ -17,9 +17,14 @@ from torch import Tensor
 
 import captune
 from captune.captioning.any_captioner import AnyCaptioner, prepare
-from captune.captioning.checkpoint import read_tuned, save_pretrained
+from captune.captioning.checkpoint import (
+    ImageIdentity,
+    Part,
+    TunedRecipe,
+    read_any_recipe,
+    save_pretrained,
+)
 from captune.captioning.model import batch
-from captune.captioning.recipe import ImageIdentity, Part, TunedRecipe
 from captune.captioning.settings import LoRAConfig
 from captune.captioning.training.budget import planned_in
 from captune.captioning.tuned_vlm import SeenImages, TunedVLM, train_projector, tuned_vlm
@@ -252,7 +257,7 @@ def test_methods_are_compared_by_one_command_and_the_best_is_a_captioner(
         held = sorted(path.name for path in (out / one["method"]).iterdir())
         assert "checkpoints" not in held
         assert {"config.json", "model.safetensors", "tuning.json", "run.json"} <= set(held)
-    recipe = read_tuned(out / "lora")
+    recipe = read_any_recipe(out / "lora")
     assert recipe is not None
     assert recipe.base.spec == str(base.resolve())
     assert check_page(out / "report.html").holds

@@ -68,8 +68,8 @@ def write_models(root: Path) -> Path:
     from tests.captioning.tiny import END, tiny_decoder
     from tests.captioning.twins import write_twin
 
-    from captune.captioning.checkpoint import recipe_of, save_pretrained
-    from captune.captioning.recipe import ImageIdentity, build_model
+    from captune.captioning.checkpoint import ImageIdentity, recipe_of, save_pretrained
+    from captune.captioning.model import build_model
     from captune.models.decoders import load_decoder
     from captune.models.load import load_model
 

@@ -29,7 +29,7 @@ from captune.captioning.captioner import (
     load_captioner,
     writing_precision,
 )
-from captune.captioning.checkpoint import read_recipe, read_tuned
+from captune.captioning.checkpoint import ImageIdentity, Recipe, TunedRecipe, read_any_recipe
 from captune.captioning.datastore import DATASTORE
 from captune.captioning.generate import (
     Candidate,
@@ -38,9 +38,7 @@ from captune.captioning.generate import (
     candidates_of,
     require_numbers,
 )
-from captune.captioning.recipe import ImageIdentity, TunedRecipe
-from captune.captioning.rerank import Reranker, reranking_of
-from captune.captioning.settings import is_vlm
+from captune.captioning.rerank import Reranker, load_reranker, reranking_of
 from captune.captioning.tuned_vlm import described_tuned, load_tuned
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
@@ -52,7 +50,7 @@ from captune.images.decode import decoding_threads, hash_image, opened_image
 from captune.models.decoders import Speech
 from captune.models.devices import resolve_device
 from captune.models.encoders import describe_model
-from captune.models.load import MIRRORED, load_image_text_model
+from captune.models.load import MIRRORED
 from captune.models.tokenizers import before_stop
 from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, load_vlm
@@ -87,11 +85,9 @@ class Prepared:
 def prepare(options: CaptionerOptions) -> Prepared:
     """The captioner that the options name. Raises UserError for options that are not for it."""
     place = captioner_folder(options.model)
-    is_own = not is_vlm(place)
-    tuned = read_tuned(place) if is_own else None
-    recipe = read_recipe(place) if is_own and tuned is None else None
+    recipe = read_any_recipe(place)
     store = options.datastore or place / DATASTORE
-    is_read = recipe is not None and recipe.prompt_captions > 0
+    is_read = isinstance(recipe, Recipe) and recipe.prompt_captions > 0
     choosing = reranking_of(
         place,
         options.rerank,
@@ -114,8 +110,8 @@ def prepare(options: CaptionerOptions) -> Prepared:
             if (given := getattr(options, name, None))
         },
     }
-    if recipe is None:
-        return _prepare_any(options, place, tuned, choosing, written_with)
+    if not isinstance(recipe, Recipe):
+        return _prepare_any(options, place, recipe, choosing, written_with)
     why = "is for a captioner of transformers, such as BLIP; leave it out"
     refuse_given(options, ("prompt", "temperature", "stop", "quantise"), why)
     flagged = getattr(options, "flag_below", None)
@@ -181,11 +177,15 @@ def _prepare_any(
         )
         reranker = None
         if choosing is not None:
-            matcher = load_image_text_model(
-                choosing.model or "lite", device=options.device, dtype=options.dtype
+            reranker = load_reranker(
+                choosing,
+                place,
+                ImageIdentity(spec, "", ""),
+                GridShape(1, 1, 1, 1),
+                model=options.rerank_model,
+                device=options.device,
+                dtype=options.dtype,
             )
-            nowhere = ImageIdentity(spec, "", ""), GridShape(1, 1, 1, 1)
-            reranker = Reranker(choosing, *nowhere, matcher)
         how = prompt, temperature, seed, vision_id, getattr(options, "stop", ())
         captioner = AnyCaptioner(vlm, about, reranker, *how)
         if tuned is not None:

@@ -20,6 +20,8 @@ from torch import Tensor
 from captune.captioning.agreement import chance_of, features_of, read_agreement
 from captune.captioning.caption import Caption, captions_of
 from captune.captioning.checkpoint import (
+    ImageIdentity,
+    Recipe,
     check_model,
     digest_of_checkpoint,
     from_pretrained,
@@ -28,7 +30,6 @@ from captune.captioning.checkpoint import (
 from captune.captioning.datastore import Datastore
 from captune.captioning.generate import GenerationSettings, grid_batches
 from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.rerank import (
     Reranker,
     load_reranker,
@@ -36,7 +37,7 @@ from captune.captioning.rerank import (
     store_beside,
     write,
 )
-from captune.captioning.settings import CONFIG, SHARED, WEIGHTS, checkpoint_folder, is_vlm
+from captune.captioning.settings import CONFIG, SHARED, WEIGHTS, checkpoint_folder
 from captune.captioning.tags import SimilarCaptions, Tagger, load_tags_model
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -128,16 +129,19 @@ class Captioner:
         precision = writing_precision(device, dtype)
         store = store_beside(choosing, place, recipe, datastore)
         model, _ = from_pretrained(place, decoder=decoder, device=device, dtype=precision)
-        reranker = load_reranker(
-            choosing,
-            place,
-            recipe,
-            seen,
-            model=rerank_model,
-            store=store,
-            device=device,
-            dtype=dtype,
-        )
+        reranker = None
+        if choosing is not None:
+            reranker = load_reranker(
+                choosing,
+                place,
+                recipe.image_encoder,
+                recipe.grid,
+                encoder=seen,
+                model=rerank_model,
+                store=store,
+                device=device,
+                dtype=dtype,
+            )
         read = store if reads and isinstance(store, Datastore) else None
         return cls(model, seen, recipe, chooses, read_agreement(place), reranker, read)
 
@@ -334,7 +338,7 @@ def captioner_folder(model: str) -> Path:
             f"--model {printable(model)} is not a folder; name the --out of a captune tune, a"
             " folder of transformers, hf:USER/NAME, or lite"
         )
-    return folder if is_vlm(folder) else checkpoint_folder(folder)
+    return checkpoint_folder(folder)
 
 
 def is_on_hub(model: str) -> bool:

@@ -1,7 +1,8 @@
 """A tuned captioner on disk: what was trained, and the names of what was not.
 
     model.safetensors   the trained parameters, float32: bridge.* and tuning.*
-    config.json         schema, captune's version, image encoder, decoder, grid, bridge, method
+    config.json         a `Recipe`: schema, captune's version, image encoder, decoder, grid, bridge,
+                        method
 
 The frozen parts are named by the hash of their weights: a checkpoint never works silently with
 others than those it was trained with.
@@ -15,25 +16,17 @@ import operator
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
+from msgspec import Meta, Struct, field, to_builtins
 from safetensors.torch import save
 
-from captune.captioning.model import CaptionModel, Trainable
-from captune.captioning.recipe import (
-    SCHEMA,
-    DecoderIdentity,
-    ImageIdentity,
-    Part,
-    Recipe,
-    TagSettings,
-    TunedRecipe,
-    build_model,
-    recipe_of_json,
-    tuned_recipe_of_json,
-)
+import captune
+from captune.captioning.bridge import GridShape
+from captune.captioning.model import CaptionModel, Trainable, build_model
 from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
 from captune.files import sha256_of, whole_file
@@ -51,10 +44,104 @@ from captune.models.weights import (
     total_elements,
 )
 from captune.runs.records import plain
-from captune_metrics.display import printable, quoted
+from captune_metrics.display import printable, quoted, shorten
 
-T = TypeVar("T")
+SCHEMA = 1
+_MOST_PLACES = 2**20
 _MOST_ELEMENTS = 2**29
+T = TypeVar("T")
+
+Text = Annotated[str, Meta(min_length=1, max_length=1024)]
+Name = Annotated[str, Meta(pattern=r"\S")]
+
+
+@dataclass(frozen=True)
+class ImageIdentity:
+    """Which frozen image encoder a captioner sees through, and which of its outputs.
+
+    spec: how it was named. preprocessing_id: of the transform from image to pixels.
+    """
+
+    spec: Text
+    weights_id: Text
+    preprocessing_id: Text
+
+
+@dataclass(frozen=True)
+class TagSettings:
+    """Which tags a captioner reads beside an image: the labels that a classifier chose.
+
+    labels: what it chose among; prompts: of each label, where they have their own. top: how many it
+    chose. model: the classifier's.
+    """
+
+    labels: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    prompts: tuple[Annotated[tuple[Name, ...], Meta(min_length=1)], ...] | None
+    top: Annotated[int, Meta(ge=1, le=10_000)]
+    model: ImageIdentity
+
+
+@dataclass(frozen=True)
+class DecoderIdentity:
+    """Which frozen decoder a captioner writes with.
+
+    spec: how it was named. blocks: how many of its first ones were kept; 0: all. tokens: ids of
+    those that were kept, with spaces between them, or "all".
+    """
+
+    spec: Text
+    blocks: Annotated[int, Meta(ge=0, le=1024)]
+    decoder_id: Text
+    tokens: Annotated[str, Meta(max_length=8 * 2**20, pattern=r"^(all|\d{1,8}( \d{1,8})*)$")]
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The ids of the kept tokens; none where all were."""
+        return () if self.tokens == "all" else tuple(map(int, self.tokens.split()))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A bridge or a tuning method by its name, with the fields of its Config."""
+
+    name: Text
+    config: dict[str, Any]
+
+
+class _Config(Struct, frozen=True, omit_defaults=True):
+    def as_json(self) -> dict[str, Any]:
+        """In the order in which a person reads it."""
+        return {"schema": SCHEMA, "captune": captune.__version__, **to_builtins(self)}
+
+
+class Recipe(_Config, frozen=True, omit_defaults=True):
+    """config.json: what a captioner is made of.
+
+    prompt_captions: of similar images, how many it reads before it writes its own.
+    """
+
+    image_encoder: ImageIdentity
+    decoder: DecoderIdentity
+    grid: GridShape
+    bridge: Part
+    method: Part
+    max_tokens: Annotated[int, Meta(ge=1, le=_MOST_PLACES)]
+    tags: TagSettings | None = field(name="known_words", default=None)
+    prompt_captions: Annotated[int, Meta(ge=0, le=64)] = 0
+
+
+class TunedRecipe(_Config, frozen=True, omit_defaults=True):
+    """config.json of what was tuned in a captioner of transformers.
+
+    base: that one, preprocessing_id being of its processor. train: what was trained beside the
+    method. prompt: what it was asked; None for the usual one, or none.
+    """
+
+    base: ImageIdentity
+    method: Part
+    max_tokens: Annotated[int, Meta(ge=1, le=_MOST_PLACES)]
+    train: Literal["projector"] | None = None
+    prompt: Text | None = None
 
 
 def recipe_of(
@@ -138,15 +225,59 @@ def from_pretrained(
 
 def read_recipe(folder: Path) -> Recipe:
     """config.json of a checkpoint. Raises UserError for one that this captune cannot read."""
-    path = folder / CONFIG
-    return recipe_of_json(read_object(path), printable(path))
+    content, where = read_object(folder / CONFIG), printable(folder / CONFIG)
+    if "base" in content:
+        raise UserError(
+            f"{where} was tuned in a captioner of transformers; captune caption, explain,"
+            " faithful and push take it, this does not"
+        )
+    return _recipe_of(content, where)
 
 
-def read_tuned(folder: Path) -> TunedRecipe | None:
-    """As `read_recipe`, of what was tuned in a captioner of transformers; None for others."""
-    path = folder / CONFIG
-    content = read_object(path)
-    return tuned_recipe_of_json(content, printable(path)) if "base" in content else None
+def read_any_recipe(folder: Path) -> Recipe | TunedRecipe | None:
+    """As `read_recipe`, whatever was tuned; None for a folder in the layout of save_pretrained."""
+    content, where = read_object(folder / CONFIG), printable(folder / CONFIG)
+    if "model_type" in content:
+        return None
+    is_in_vlm = "base" in content
+    return _converted(content, TunedRecipe, where) if is_in_vlm else _recipe_of(content, where)
+
+
+def _recipe_of(content: Mapping[str, Any], where: str) -> Recipe:
+    """Raises UserError for a field that is missing, of another kind or beyond any captioner's.
+
+    The settings of bridge and method are looked at where these are known.
+    """
+    recipe = _converted(content, Recipe, where)
+    known = recipe.as_json()
+    for part in ("image_encoder", "grid"):
+        for name in content[part].keys() - known[part].keys():
+            raise UserError(f"{where}: {part}: {quoted(name)} is not a field that captune knows")
+    grid = recipe.grid
+    if (
+        not all(0 <= size <= _MOST_PLACES for size in dataclasses.astuple(grid))
+        or grid.channels < 1
+        or grid.tokens != grid.leading + grid.rows * grid.columns
+    ):
+        raise UserError(f"{where}: grid is inconsistent: tokens must be leading + rows * columns")
+    if recipe.tags and len(recipe.tags.prompts or recipe.tags.labels) != len(recipe.tags.labels):
+        raise UserError(f"{where}: known_words: prompts must be as many lists as there are labels")
+    return recipe
+
+
+def _converted(content: Mapping[str, Any], kind: type[T], where: str) -> T:
+    _require_schema(content, where)
+    try:
+        return convert(content, kind)
+    except ValueError as error:
+        raise UserError(f"{where}: {printable(error)}") from None
+
+
+def _require_schema(content: Mapping[str, Any], where: str) -> None:
+    schema = content.get("schema")
+    if schema != SCHEMA or type(schema) is not int:
+        shown = printable(shorten(repr(schema), 84))
+        raise UserError(f"{where} was written with schema {shown}, this captune reads {SCHEMA}")
 
 
 def read_beside(path: Path, kind: type[T], what: str, made_by: str) -> T | None:
@@ -158,11 +289,7 @@ def read_beside(path: Path, kind: type[T], what: str, made_by: str) -> T | None:
     if not path.exists() and not path.is_symlink():
         return None
     about, shown = read_object(path), printable(path)
-    if about.get("schema") != SCHEMA:
-        raise UserError(
-            f"{shown} was written with schema {str(about.get('schema'))[:40]}, this captune reads"
-            f" {SCHEMA}"
-        )
+    _require_schema(about, shown)
     try:
         return convert(about, kind)
     except ValueError as error:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.captioning.bridge import GridShape
-from captune.captioning.recipe import ImageIdentity
+from captune.captioning.checkpoint import ImageIdentity
 from captune.errors import UserError
 from captune.files import whole_file
 from captune.json_yaml import MOST_MEMORY, json_cost

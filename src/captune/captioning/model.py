@@ -21,10 +21,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from captune.captioning import generate as generation
-from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
+from captune.captioning.bridge import (
+    BRIDGES,
+    Bridge,
+    Context,
+    GridShape,
+    ImageStates,
+    TagEmbeddings,
+)
 from captune.captioning.decoder_parts import DecoderParts, find_parts
-from captune.captioning.settings import PROMPT_TOKENS, tag_tokens
-from captune.captioning.tuning import TuningMethod
+from captune.captioning.settings import PROMPT_TOKENS, Settings, config_of, tag_tokens
+from captune.captioning.tuning import TUNING_METHODS, TuningMethod
 from captune.errors import UserError
 from captune.models.decoders import Decoder
 
@@ -289,6 +296,53 @@ class CaptionModel(Trainable):
             yield
         finally:
             self.context.states = before
+
+
+def build_model(
+    decoder: Decoder,
+    grid: GridShape,
+    *,
+    bridge: str,
+    method: str,
+    bridge_settings: Settings | None = None,
+    method_settings: Settings | None = None,
+    reads_tags: bool = False,
+    seed: int = 0,
+    room: Mapping[str, int] | None = None,
+) -> CaptionModel:
+    """A model that is not trained yet; the same seed gives the same first weights.
+
+    Settings are fields of the Config of bridge and method; what is left out keeps its default.
+    room: how many parameters there are for "bridge" and "tuning", where those of a file will be put
+    in; nothing is built that needs more.
+    The decoder is wrapped: `model.detach()` gives it back.
+    Raises UserError for an unknown name or setting.
+    """
+    bridge_type, method_type = BRIDGES.get(bridge), TUNING_METHODS.get(method)
+    bridge_config = config_of(bridge_type.Config, bridge_settings or {}, bridge)
+    method_config = config_of(method_type.Config, method_settings or {}, method)
+    parts = find_parts(decoder.module)
+    if room is not None:
+        check_room(bridge, bridge_type.count(bridge_config, grid, parts), room["bridge"])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made: Any = bridge_type
+        built = made(bridge_config, grid, parts).to(decoder.device)
+        if room is not None:
+            check_room(method, method_type.count(method_config, parts, built), room["tuning"])
+        tuning: Any = method_type
+        model = CaptionModel(decoder, built, tuning(method_config), grid, reads_tags=reads_tags)
+    # on the device at once: who generates with it need not know where the decoder lies
+    return model.to(decoder.device)
+
+
+def check_room(name: str, needed: int, has: int) -> None:
+    """Raises UserError where settings make more parameters than a file holds."""
+    if needed > has:
+        raise UserError(
+            f"{name}: its settings make {needed:,} parameters, and the weights hold {has:,} for it;"
+            " config.json and weights are not of one checkpoint"
+        )
 
 
 def batch(

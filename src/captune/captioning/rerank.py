@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captune.captioning.bridge import GridShape
-from captune.captioning.checkpoint import read_beside
+from captune.captioning.checkpoint import ImageIdentity, Recipe, read_beside
 from captune.captioning.datastore import DATASTORE, Datastore, Store, load_store
 from captune.captioning.generate import Candidate, Generated
 from captune.captioning.model import Trainable
-from captune.captioning.recipe import ImageIdentity, Recipe
 from captune.captioning.settings import RERANK
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -346,23 +345,22 @@ def store_beside(
 
 
 def load_reranker(
-    settings: Reranking | None,
+    settings: Reranking,
     folder: Path,
-    recipe: Recipe,
-    encoder: ImageTextModel,
+    identity: ImageIdentity,
+    grid: GridShape,
     *,
+    encoder: ImageTextModel | None = None,
     model: str | None,
-    store: Store | None,
+    store: Store | None = None,
     device: str,
     dtype: str,
-) -> Reranker | None:
+) -> Reranker:
     """What chooses by these settings.
 
-    folder, recipe, encoder: of the captioner. model: the one that the user named. store: of
+    folder, identity, grid, encoder: of the captioner. model: the one that the user named. store: of
     `store_beside`. Raises UserError for another model than the weights were fitted with.
     """
-    if settings is None:
-        return None
     matcher = None
     if settings.evidence == "match":
         store = None
@@ -376,4 +374,4 @@ def load_reranker(
                 f" {printable(spec)} than this one; name a model with --rerank-model, or take"
                 " --rerank none"
             )
-    return Reranker(settings, recipe.image_encoder, recipe.grid, matcher, store)
+    return Reranker(settings, identity, grid, matcher, store)

@@ -21,10 +21,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from captune.captioning.checkpoint import check_model
+from captune.captioning.checkpoint import ImageIdentity, Recipe, TagSettings, check_model
 from captune.captioning.datastore import Datastore
 from captune.captioning.model import pad_tags
-from captune.captioning.recipe import ImageIdentity, Recipe, TagSettings
 from captune.captioning.rerank import pooled
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile

@@ -26,6 +26,8 @@ from torch.utils.hooks import RemovableHandle
 from captune.captioning.bridge import Bridge, Context, ImageStates, TagEmbeddings
 from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
+    ImageIdentity,
+    TunedRecipe,
     check_model,
     digest_of_checkpoint,
     read_trained,
@@ -33,8 +35,7 @@ from captune.captioning.checkpoint import (
 )
 from captune.captioning.decoder_parts import DecoderParts, find_parts
 from captune.captioning.generate import Generated
-from captune.captioning.model import IGNORED, Trainable
-from captune.captioning.recipe import ImageIdentity, TunedRecipe, check_room
+from captune.captioning.model import IGNORED, Trainable, check_room
 from captune.captioning.settings import CONFIG, WEIGHTS, Settings, config_of
 from captune.captioning.tuning import TUNING_METHODS, TuningMethod
 from captune.errors import UserError

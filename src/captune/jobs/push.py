@@ -20,9 +20,15 @@ from msgspec import structs
 from captune import storage
 from captune.attribution.methods import read_default
 from captune.captioning.agreement import read_agreement
-from captune.captioning.checkpoint import read_recipe, read_trained_header, read_tuned, text_beside
+from captune.captioning.checkpoint import (
+    ImageIdentity,
+    Recipe,
+    TunedRecipe,
+    read_any_recipe,
+    read_trained_header,
+    text_beside,
+)
 from captune.captioning.datastore import DATASTORE
-from captune.captioning.recipe import ImageIdentity, Recipe, TunedRecipe
 from captune.captioning.rerank import read_reranking
 from captune.captioning.settings import (
     AGREEMENT,
@@ -173,7 +179,10 @@ def plan(options: PushOptions) -> PushPlan:
     )
     place = checkpoint_folder(home_path(options.run))
     _refuse_links(place, home_path(options.run))
-    recipe = _shareable_recipe(read_tuned(place) or read_recipe(place))
+    made = read_any_recipe(place)
+    if made is None:
+        raise UserError(f"{place} is a captioner of transformers, and none of a captune tune")
+    recipe = _shareable_recipe(made)
     read_trained_header(place)
     found = read_run(place)
     metrics = found.typed_metrics(TuneMetrics) if found.kind == "tune" else None

@@ -10,8 +10,7 @@ from tests.captioning.little_job import ColourGrids, kinds_of, write_job
 from tests.captioning.tiny import GRID, tiny_decoder
 
 from captune.captioning.dataset import read_dataset, tokenise
-from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, build_model
 from captune.captioning.training import validation
 from captune.captioning.training.step import CrossEntropy, TrainingData
 from captune.captioning.training.trainer import train

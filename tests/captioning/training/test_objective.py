@@ -11,8 +11,7 @@ from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import colour_model
 
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.model import IGNORED, CaptionModel, batch
-from captune.captioning.recipe import build_model
+from captune.captioning.model import IGNORED, CaptionModel, batch, build_model
 from captune.captioning.training import step
 from captune.captioning.training.step import (
     CrossEntropy,

@@ -17,7 +17,7 @@ from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.processes import ended, start
 
-from captune.captioning.recipe import build_model
+from captune.captioning.model import build_model
 from captune.captioning.training import state
 from captune.captioning.training.trainer import CaptionTrainer, train
 from captune.errors import Stopped

@@ -11,8 +11,7 @@ import torch
 from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 
-from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, build_model
 from captune.captioning.training.state import complete_checkpoints
 from captune.captioning.training.step import TrainingData
 from captune.captioning.training.trainer import TrainingHistory, are_worse, train

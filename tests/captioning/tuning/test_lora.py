@@ -10,8 +10,7 @@ from tests.captioning.tiny import FAMILIES, GRID, tiny_decoder
 
 from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
 from captune.captioning.decoder_parts import find_parts
-from captune.captioning.model import CaptionModel
-from captune.captioning.recipe import build_model
+from captune.captioning.model import CaptionModel, build_model
 from captune.captioning.tuning.dora import DoRA
 from captune.captioning.tuning.lora import LoRA, LoRAConfig
 from captune.errors import UserError

@@ -14,8 +14,8 @@ from accelerate import PartialState
 from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.bridge import GridShape
 from captune.captioning.captioner import captioner_folder, describe_decoder, is_on_hub
+from captune.captioning.checkpoint import ImageIdentity
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.recipe import ImageIdentity
 from captune.captioning.settings import is_vlm
 from captune.captioning.tags import MARKS, choose_tags_model, texts_of_labels
 from captune.captioning.training.batches import Grids, check_mirroring

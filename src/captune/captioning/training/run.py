@@ -16,6 +16,9 @@ from captune.captioning.agreement import fit_agreement
 from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
+    Part,
+    Recipe,
+    TunedRecipe,
     begin_with,
     digest_of_checkpoint,
     from_pretrained,
@@ -24,8 +27,7 @@ from captune.captioning.checkpoint import (
     write_beside,
 )
 from captune.captioning.datastore import DATASTORE
-from captune.captioning.model import CaptionModel, Trainable
-from captune.captioning.recipe import Part, Recipe, TunedRecipe, build_model
+from captune.captioning.model import CaptionModel, Trainable, build_model
 from captune.captioning.rerank import MIN_IMAGES, fit_weights
 from captune.captioning.settings import AGREEMENT, RERANK
 from captune.captioning.training import state

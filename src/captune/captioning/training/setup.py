@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from captune.captioning.checkpoint import TagSettings
 from captune.captioning.dataset import (
     CaptionDataset,
     MatchedCaptions,
@@ -21,7 +22,6 @@ from captune.captioning.dataset import (
     tokenise,
 )
 from captune.captioning.datastore import Datastore
-from captune.captioning.recipe import TagSettings
 from captune.captioning.rerank import Reranker, caption_vectors, pooled, unfitted, vectors_of
 from captune.captioning.settings import PROMPT_TOKENS
 from captune.captioning.tags import (
