@@ -98,7 +98,7 @@ class Explanation(NotebookDisplay):
             "path": self.image.name,
             "caption": self.caption,
             "given": self.is_user_caption,
-            **judged(self),
+            **judged(self.agreement, self.flagged),
             "words": [word.record() for word in self.words],
             "maps": self.maps_file,
             **({} if self.frame is None else {"frame": self.frame.edges}),
@@ -111,7 +111,7 @@ class Explanation(NotebookDisplay):
         return {
             "image": self.image.spelled,
             "caption": self.caption,
-            **judged(self),
+            **judged(self.agreement, self.flagged),
             "no_better_than_chance": " ".join(doubtful) if any(marks) else None,
         }
 

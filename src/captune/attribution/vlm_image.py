@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,11 @@ from captune.attribution.captioned_image import (
     ids_of_caption,
 )
 from captune.captioning.any_captioner import AnyCaptioner, Ready
+from captune.captioning.bridge import Bridge
 from captune.captioning.captioner import Captioner
 from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import IGNORED
+from captune.captioning.tuned_vlm import NoBridge
 from captune.errors import UserError
 from captune.images import ImageFile, Skipped, UnreadableImage, open_image
 from captune.models.decoders import Speech
@@ -86,27 +87,18 @@ def _overlaps(low: Tensor, high: Tensor, cells: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class VLMReader:
-    """What map methods take of a model of transformers; of one image where it has inputs.
-
-    where: [*pixels] the cell that each number of the pixels shows, -1
-    for a margin. prompts: [1, n], what the decoder reads before the caption.
-    """
+    """What map methods ask of a model of transformers before it reads an image."""
 
     vlm: VLM
     decoder: Speech
     prompt: str | None = None
-    inputs: Inputs | None = None
-    grid: GridShape | None = None
-    where: Tensor | None = None
-    prompts: Tensor | None = None
-    features: Tensor | None = None
 
     @property
-    def bridge(self) -> Any:
+    def bridge(self) -> Bridge:
         """None of captune's, which map methods look for cross-attention in."""
-        return SimpleNamespace(cross_attention_layers=[])
+        return NoBridge()
 
-    def of(self, picture: Image.Image) -> tuple[VLMReader, Tensor]:
+    def of(self, picture: Image.Image) -> tuple[ImageReader, Tensor]:
         """The same for one image, and its grid."""
         vlm = self.vlm
         inputs = vlm.collate([vlm.inputs(picture, self.prompt)])
@@ -122,8 +114,10 @@ class VLMReader:
         where = (down * rows).clamp(0, rows - 1).floor() * columns
         where = where + (across * columns).clamp(0, columns - 1).floor()
         begun = vlm.written(inputs, [features], max_tokens=1)
-        made = replace(
-            self,
+        made = ImageReader(
+            vlm,
+            self.decoder,
+            self.prompt,
             inputs=inputs,
             grid=grid,
             where=where.nan_to_num(nan=-1.0).long().to(vlm.device),
@@ -132,12 +126,49 @@ class VLMReader:
         )
         return made, features[None].float()
 
+    def probed(self) -> ImageReader:
+        """Of a grey image, to see what the family does."""
+        return self.of(Image.new("RGB", (64, 48), "gray"))[0]
+
+    def _pixels(self, picture: Image.Image) -> Tensor:
+        return self.vlm.inputs(picture, self.prompt)["pixel_values"]
+
+    def _ramps(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+        """From the left and from the top, as fractions of the image, of each number of its pixels.
+
+        NaN for a margin.
+        """
+        width, height = picture.size
+        black, white = (self._pixels(Image.new("RGB", picture.size, c)) for c in ("black", "white"))
+        span = white - black
+        found = []
+        for length, shape in ((width, (1, width)), (height, (height, 1))):
+            ramp = np.round((np.arange(length) + 0.5) * 255 / length).astype(np.uint8)
+            grey = np.broadcast_to(ramp.reshape(shape), (height, width))
+            shown = self._pixels(Image.fromarray(np.ascontiguousarray(grey)).convert("RGB"))
+            part = (shown - black) / span
+            found.append(part.clamp(0, 1).masked_fill(span.abs() < 1e-6, math.nan))
+        return found[0], found[1]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageReader(VLMReader):
+    """The same of one image, as the methods ask of a `CaptionModel`.
+
+    where: [*pixels] the cell that each number of the pixels shows, -1 for a margin. prompts:
+    [1, n], what the decoder reads before the caption.
+    """
+
+    inputs: Inputs
+    grid: GridShape
+    where: Tensor
+    prompts: Tensor
+    features: Tensor
+
     def logits_at_targets(
         self, grids: Tensor, ids: Tensor, mask: Tensor, targets: Tensor, tags: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `CaptionModel.logits_at_targets`; grids: [n, tokens, channels]."""
-        assert self.inputs is not None
-        assert self.prompts is not None
         each = grids.repeat_interleave(len(ids) // len(grids), dim=0).to(self.vlm.model.dtype)
         # what follows the last step is not looked at
         behind = F.pad(ids[:, 1:], (0, 1), value=self.vlm.pad_id)
@@ -154,8 +185,6 @@ class VLMReader:
 
     def _logits(self, grids: Tensor, ids: Tensor, kept: Tensor, same: int) -> Tensor:
         """As of `VLM.logits`; same: how many of the first places are those of the whole image."""
-        assert self.inputs is not None
-        assert self.prompts is not None
         inputs = {
             name: value if "pixel" in name else value.expand(len(ids), *value.shape[1:])
             for name, value in self.inputs.items()
@@ -171,8 +200,6 @@ class VLMReader:
             return none
         places = self.image_places()
         assert places is not None
-        assert self.prompts is not None
-        assert self.features is not None
         # the last place is read again, for its logits
         places = F.pad(places, (0, 1), value=self.prompts.shape[1] - 1)
         other = F.pad((grids != self.features).any(dim=-1), (0, 1), value=True)
@@ -183,19 +210,11 @@ class VLMReader:
 
     @cached_property
     def _read(self) -> Read:
-        assert self.prompts is not None
         inputs, (features,) = self._handed
         return self.vlm.reading(inputs, features, self.prompts)
 
-    def probed(self) -> VLMReader:
-        """Itself, or of a grey image where it has none."""
-        grey = Image.new("RGB", (64, 48), "gray")
-        return self.of(grey)[0] if self.inputs is None else self
-
     def image_places(self) -> Tensor | None:
         """Where the image's tokens stand in what the language model reads; None where nowhere."""
-        assert self.grid is not None
-        assert self.prompts is not None
         if self.vlm.mark is not None:
             return (self.prompts[0] == self.vlm.mark).nonzero()[:, 0]
         ids = self.prompts.new_zeros(1, 1)
@@ -206,13 +225,10 @@ class VLMReader:
 
     @property
     def _handed(self) -> tuple[Inputs, list[Tensor]]:
-        assert self.inputs is not None
-        assert self.features is not None
         return self.inputs, [self.features]
 
     def hidden(self, ids: Sequence[int]) -> Tensor:
         """What the head reads at each place of prompt and caption, and the image's: [places, n]."""
-        assert self.prompts is not None
         told = torch.tensor([list(ids)], device=self.vlm.device)
         return self.vlm.hidden(*self._handed, self.prompts, told)[0].float()
 
@@ -221,8 +237,6 @@ class VLMReader:
 
         Raises UserError where the language model never looks at tokens that have a place.
         """
-        assert self.grid is not None
-        assert self.prompts is not None
         told = torch.tensor([list(ids)], device=self.vlm.device)
         found = self.vlm.attentions(*self._handed, self.prompts, told)
         places, tokens, steps = self.image_places(), self.grid.tokens, len(ids)
@@ -246,8 +260,6 @@ class VLMReader:
 
     def without_pixels(self, hidden: Image.Image) -> Callable[[Tensor], Tensor]:
         """Masks [n, cells] -> grids of the image with the pixels of `hidden` in hidden cells."""
-        assert self.inputs is not None
-        assert self.where is not None
         inputs, where = self.inputs, self.where
         clear = inputs["pixel_values"]
         other = self._pixels(hidden).to(clear)
@@ -261,26 +273,6 @@ class VLMReader:
             return torch.stack(found).float()
 
         return grids_of
-
-    def _pixels(self, picture: Image.Image) -> Tensor:
-        return self.vlm.inputs(picture, self.prompt)["pixel_values"]
-
-    def _ramps(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
-        """From the left and from the top, as fractions of the image, of each number of its pixels.
-
-        NaN for a margin.
-        """
-        width, height = picture.size
-        black, white = (self._pixels(Image.new("RGB", picture.size, c)) for c in ("black", "white"))
-        span = white - black
-        found = []
-        for length, shape in ((width, (1, width)), (height, (height, 1))):
-            ramp = np.round((np.arange(length) + 0.5) * 255 / length).astype(np.uint8)
-            grey = np.broadcast_to(ramp.reshape(shape), (height, width))
-            shown = self._pixels(Image.fromarray(np.ascontiguousarray(grey)).convert("RGB"))
-            part = (shown - black) / span
-            found.append(part.clamp(0, 1).masked_fill(span.abs() < 1e-6, math.nan))
-        return found[0], found[1]
 
 
 def token_boxes(across: Tensor, down: Tensor, tokens: int) -> Tensor:
@@ -345,7 +337,6 @@ def any_captioned_images(
             on_skip(Skipped(file.name, error.reason))
             continue
         if ids is None:
-            assert own.inputs is not None
             ready, features = Ready(file, "", own.inputs), grid.to(captioner.vlm.model.dtype)
             (chosen,) = captioner.chosen([ready], list(features), how)
             ids = chosen.ids
@@ -358,7 +349,7 @@ def reader_of(captioner: AnyCaptioner) -> VLMReader:
     return VLMReader(captioner.vlm, captioner.speech, captioner.prompt)
 
 
-def reader_in(captioned: CaptionedImage) -> VLMReader | None:
+def reader_in(captioned: CaptionedImage) -> ImageReader | None:
     """The model of transformers that captioned an image; None where captune's own did."""
     model: Any = captioned.model
-    return model if isinstance(model, VLMReader) else None
+    return model if isinstance(model, ImageReader) else None

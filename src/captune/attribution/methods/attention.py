@@ -20,7 +20,7 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.methods.gradient_attention import capture_attention
-from captune.attribution.vlm_image import VLMReader, reader_in
+from captune.attribution.vlm_image import ImageReader, VLMReader, reader_in
 from captune.attribution.word_scores import WordTarget, logits_at
 from captune.captioning.model import CaptionModel
 
@@ -85,7 +85,7 @@ def attention_of(captioned: CaptionedImage, steps: Sequence[Sequence[int]]) -> l
 def _layers(captioner: Any, name: str) -> Sequence[Any]:
     """What has `heads`, for each layer that looks at the image."""
     if isinstance(captioner, VLMReader):
-        if captioner.inputs is None:
+        if not isinstance(captioner, ImageReader):
             captioner.probed().attention([captioner.decoder.end_id])
         config = captioner.vlm.model.config.get_text_config()
         heads = SimpleNamespace(heads=config.num_attention_heads)

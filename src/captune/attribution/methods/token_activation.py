@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, on_patches
-from captune.attribution.vlm_image import VLMReader, reader_in
+from captune.attribution.vlm_image import ImageReader, VLMReader, reader_in
 from captune.attribution.word_scores import WordTarget
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
@@ -43,7 +43,7 @@ class TokenActivation(MapMethod):
                 "token-activation: is for models of transformers that read an image as tokens, such"
                 " as Qwen-VL; take --method attention"
             )
-        if model.inputs is None:
+        if not isinstance(model, ImageReader):
             _places(model.probed())
         return [LayerHead()]
 
@@ -54,7 +54,6 @@ class TokenActivation(MapMethod):
         """As `MapMethod.maps_of`; UserError where the image is read by cross-attention."""
         reader = reader_in(captioned)
         assert reader is not None
-        assert reader.prompts is not None
         places = _places(reader)
         hidden = reader.hidden(captioned.ids)
         prompt = reader.prompts[0]
@@ -78,7 +77,7 @@ class TokenActivation(MapMethod):
         return ranked_gaussian(on_patches(torch.stack(found), captioned))
 
 
-def _places(reader: VLMReader) -> Tensor:
+def _places(reader: ImageReader) -> Tensor:
     places = reader.image_places()
     if places is None:
         raise UserError(
