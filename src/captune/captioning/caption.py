@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from captune.captioning.generate import Candidate, Generated
 from captune.images import ImageFile
@@ -72,7 +72,7 @@ class Caption(NotebookDisplay):
             "tokens": self.tokens,
             "log_probability": round(self.log_probability, 6),
             "mean_log_probability": round(self.mean_log_probability, 6),
-            **judged(self),
+            **judged(self.agreement, self.flagged),
             "words": [
                 {"word": word.word, "log_probability": round(word.log_probability, 6)}
                 for word in self.words
@@ -87,7 +87,7 @@ class Caption(NotebookDisplay):
             **({"captioner": self.captioner} if self.captioner else {}),
             "caption": self.caption,
             "log_probability": round(self.log_probability, 6),
-            **judged(self),
+            **judged(self.agreement, self.flagged),
         }
 
     @classmethod
@@ -128,18 +128,9 @@ def told(candidate: Candidate) -> dict[str, Any]:
     return {"caption": as_sentence(candidate.caption), **known}
 
 
-class _Judged(Protocol):
-    @property
-    def agreement(self) -> float | None: ...
-
-    @property
-    def flagged(self) -> bool | None: ...
-
-
-def judged(found: _Judged) -> dict[str, Any]:
+def judged(agreement: float | None, flagged: bool | None) -> dict[str, Any]:
     """What is known of whether people would agree, as records and answers have it."""
-    chance = None if found.agreement is None else round(found.agreement, 4)
-    known = {"agreement": chance, "flagged": found.flagged}
+    known = {"agreement": agreement and round(agreement, 4), "flagged": flagged}
     return {name: value for name, value in known.items() if value is not None}
 
 

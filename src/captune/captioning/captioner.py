@@ -228,16 +228,15 @@ class Captioner:
                 tags=tags,
             )
         captions = list(captions_of(images, generated, self.model.decoder))
-        if self.agreement is None:
+        agreement = self.agreement
+        if agreement is None:
             return captions
-        features = [
-            features_of(one.words, one.mean_log_probability, next(iter(one.candidates or []), None))
-            for one in captions
-        ]
-        chances = [chance_of(self.agreement, own) for own in features]
-        return [
-            replace(one, agreement=chance) for one, chance in zip(captions, chances, strict=True)
-        ]
+
+        def chance(one: Caption) -> float:
+            chosen = one.candidates[0] if one.candidates else None
+            return chance_of(agreement, features_of(one.words, one.mean_log_probability, chosen))
+
+        return [replace(one, agreement=chance(one)) for one in captions]
 
     def tagger(self, how: Encoding = Encoding()) -> Tagger | SimilarCaptions | None:
         """What is read of images before a caption, as in training; None where nothing is."""
@@ -288,14 +287,10 @@ class Captioner:
 
     def described(self) -> list[dict[str, Any]]:
         """Its frozen models, as run.json names them."""
-        models = [describe_model(self.encoder), describe_decoder(self.model.decoder)]
-        if self.tags_model not in (None, self.encoder):
-            assert self.tags_model is not None
-            models.append(describe_model(self.tags_model))
-        if self.reranker is not None and self.reranker.matcher not in (None, self.encoder):
-            assert self.reranker.matcher is not None
-            models.append(describe_model(self.reranker.matcher))
-        return models
+        matcher = None if self.reranker is None else self.reranker.matcher
+        more = [one for one in (self.tags_model, matcher) if one not in (None, self.encoder)]
+        own = [describe_model(self.encoder), describe_decoder(self.model.decoder)]
+        return own + [describe_model(one) for one in more if one is not None]
 
 
 def _warn(skipped: Skipped) -> None:
